@@ -1,0 +1,5 @@
+"""`python -m execsrv` is `execsrv`."""
+
+from execsrv.cli import main
+
+main()

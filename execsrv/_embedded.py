@@ -1,0 +1,27 @@
+"""The server as a nursery in another trio program: the same connection, without a daemon and without JSON."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from execsrv._background import open_background
+from execsrv._connection import serve_connection
+from execsrv._transports.memory import open_memory_pair
+from execsrv.client import Client
+from execsrv.client._client import open_client
+from execsrv.limits import DEFAULTS, Limits
+
+
+@asynccontextmanager
+async def connect_in_process(*, limits: Limits = DEFAULTS) -> AsyncIterator[Client]:
+    """A client of a server that runs in this block, in this program.
+
+    Leaving the block, by cancellation too, kills every process that was started through it. No setting of this
+    process is changed; SIGCHLD must not be ignored.
+    """
+    ours, theirs = open_memory_pair()
+    async with open_background() as nursery:
+        nursery.start_soon(serve_connection, theirs, limits)
+        async with open_client(ours, limits) as client:
+            yield client

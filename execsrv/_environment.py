@@ -1,0 +1,74 @@
+"""The machine that the server runs on: what it tells of it, and how much of its environment a command may see."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from importlib.metadata import PackageNotFoundError, version
+
+from execsrv._paths import uri_from_path
+from execsrv.protocol import EnvironmentInfo, EnvPolicy, Shell
+
+CORE_VARIABLES = frozenset("HOME LOGNAME PATH SHELL USER TMPDIR TEMP TMP LANG LC_ALL LC_CTYPE".split())
+DEFAULT_EXCLUDES = ("*KEY*", "*SECRET*", "*TOKEN*")
+
+
+def environment_info() -> EnvironmentInfo:
+    """What `initialize` tells of this machine."""
+    shell = account_shell()
+    temporary = os.environ.get("TMPDIR")
+    return EnvironmentInfo(
+        shell=Shell(os.path.basename(shell), shell),
+        executor_version=package_version(),
+        cwd=uri_from_path(os.getcwd()),
+        user_home_dir=uri_from_path(os.path.expanduser("~")),
+        platform_os="macos" if sys.platform == "darwin" else sys.platform,
+        temp_dir=uri_from_path(tempfile.gettempdir()),
+        temporary_directories=[uri_from_path(temporary)] if temporary and os.path.isabs(temporary) else [],
+    )
+
+
+def package_version() -> str:
+    """The version of execsrv that is installed."""
+    try:
+        return version("execsrv")
+    except PackageNotFoundError:
+        return "0"  # run from a source tree that was never installed
+
+
+def account_shell() -> str:
+    """The login shell of the account that the server runs as."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_shell or "/bin/sh"
+    except KeyError:
+        return "/bin/sh"
+
+
+def command_environment(
+    policy: EnvPolicy | None, inherited: Mapping[str, str], overlay: Mapping[str, str]
+) -> Mapping[str, str]:
+    """The environment of a command: exactly `overlay`, or what `policy` keeps of the inherited one below it.
+
+    The order of the steps is the Codex exec-server's.
+    """
+    if policy is None:
+        return overlay
+    excludes = [*([] if policy.ignore_default_excludes else DEFAULT_EXCLUDES), *policy.exclude]
+    kept = {
+        name: value
+        for name, value in inherited.items()
+        if (policy.inherit == "all" or (policy.inherit == "core" and name in CORE_VARIABLES))
+        and not _matches(name, excludes)
+    }
+    kept.update(policy.set)
+    if policy.include_only:
+        kept = {name: value for name, value in kept.items() if _matches(name, policy.include_only)}
+    return {**kept, **overlay}
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name.upper(), pattern.upper()) for pattern in patterns)

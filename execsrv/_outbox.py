@@ -1,0 +1,69 @@
+"""What waits to be sent to one peer, in the order in which it leaves.
+
+First the answers, in order; then, session by session in turn, one entry of each log that has news. Nothing is copied
+in here: output waits in the logs, which are bounded, until the writer takes it. So no session can hold up another, and
+none can hold up an answer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from execsrv._session import Session
+from execsrv.protocol import Message
+
+
+class Outbox:
+    """See the module. `translate` makes a message of the next entry of a session's log."""
+
+    def __init__(self, translate: Callable[[Session], Message | None], max_answers: int) -> None:
+        self._translate = translate
+        self._max_answers = max_answers
+        self._answers: deque[Message] = deque()
+        self._leaving = False  # the last answer that was taken is still being sent
+        self._sessions: dict[Session, None] = {}  # an ordered set: who has news, longest first
+        self._wanted = trio.lowlevel.ParkingLot()
+        self._answered = trio.lowlevel.ParkingLot()
+
+    def put(self, answer: Message) -> None:
+        """Add an answer."""
+        self._answers.append(answer)
+        self._wanted.unpark()
+
+    def has_news(self, session: Session) -> None:
+        """The log of this session has something for the peer."""
+        self._sessions[session] = None
+        self._wanted.unpark()
+
+    async def take(self) -> Message:
+        """The next message to send; the one taken before has left. For one task. Cancelling loses nothing."""
+        self._leaving = False
+        self._answered.unpark_all()
+        while True:
+            if self._answers:
+                self._leaving = True
+                return self._answers.popleft()
+            for session in self._sessions:
+                del self._sessions[session]
+                message = self._translate(session)
+                if session.log.has_news:
+                    self._sessions[session] = None
+                session.taken()
+                if message is not None:
+                    return message
+                break
+            else:
+                await self._wanted.park()
+
+    async def wait_room(self) -> None:
+        """Wait until the peer has read enough of its answers to ask for more."""
+        while len(self._answers) >= self._max_answers:
+            await self._answered.park()
+
+    async def wait_answered(self) -> None:
+        """Wait until every answer has left."""
+        while self._answers or self._leaving:
+            await self._answered.park()

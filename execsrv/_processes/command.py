@@ -1,0 +1,83 @@
+"""What exactly is to run, settled before anything runs: program, arguments, environment, directory.
+
+Only questions are asked here (which file, may it run); nothing is started and nothing changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from execsrv.errors import InvalidParams, SpawnError
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where a bare program name is looked up when the command's environment has no PATH."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command with nothing left to decide, as the bytes that the operating system takes.
+
+    `program` holds a slash; where it is relative, it is so to `cwd`. `env` are NAME=VALUE strings.
+    """
+
+    program: bytes
+    argv: tuple[bytes, ...]
+    env: tuple[bytes, ...]
+    cwd: bytes
+
+
+def settle(argv: Sequence[str], cwd: str, env: Mapping[str, str], arg0: str | None = None) -> Command:
+    """Decide what is to run. `cwd` is absolute; a bare `argv[0]` is searched in the PATH of `env`.
+
+    Raises `InvalidParams` for an empty argv, and `SpawnError` for what the operating system would refuse.
+    """
+    if not argv:
+        raise InvalidParams("argv must not be empty", field="argv")
+    arguments = tuple(_encoded(f"argv[{i}]", value) for i, value in enumerate(argv))
+    variables = tuple(_encoded(f"env[{name!r}]", f"{name}={value}") for name, value in env.items())
+    if arg0 is not None:
+        arguments = (_encoded("arg0", arg0), *arguments[1:])
+    directory = _encoded("cwd", cwd)
+    return Command(_find(argv[0], cwd, env.get("PATH")), arguments, variables, directory)
+
+
+def spawn_error(stage: str, number: int, doing: str) -> SpawnError:
+    """A `SpawnError` with the operating system's own text."""
+    text = f"{os.strerror(number)} (os error {number})"
+    return SpawnError(f"cannot {doing}: {text}", stage=stage, errno=number)
+
+
+def _encoded(field: str, value: str) -> bytes:
+    if "\0" in value:
+        message = f"cannot start: nul byte found in provided data: {field}"
+        raise SpawnError(message, stage="arguments", errno=errno.EINVAL, field=field)
+    try:
+        return os.fsencode(value)
+    except UnicodeEncodeError:
+        message = f"cannot start: {field} holds a lone surrogate, which has no encoding"
+        raise SpawnError(message, stage="arguments", errno=errno.EILSEQ, field=field) from None
+
+
+def _find(program: str, cwd: str, path: str | None) -> bytes:
+    """The file to execute. What is wrong with a name that holds a slash is left for the system to say."""
+    if not program:
+        raise spawn_error("program", errno.ENOENT, "start: missing program: argv[0] is empty")
+    if "/" in program:
+        return os.fsencode(program)
+    problem = errno.ENOENT
+    for folder in (DEFAULT_PATH if path is None else path).split(":"):
+        candidate = os.path.join(cwd, folder, program)
+        try:
+            mode = os.stat(candidate).st_mode
+        except (OSError, ValueError):
+            continue
+        if stat.S_ISREG(mode) and os.access(candidate, os.X_OK):
+            return os.fsencode(candidate)
+        problem = errno.EACCES
+    if problem == errno.EACCES:
+        raise spawn_error("permission", problem, f"run `{program}`, found in PATH")
+    raise spawn_error("program", problem, f"find `{program}` in PATH")

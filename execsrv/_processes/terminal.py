@@ -1,0 +1,50 @@
+"""Pseudo-terminals: the server's end is the master, the command's end is known by name only. See pty(7)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import termios
+
+_UNLOCK = getattr(termios, "TIOCSPTLCK", 0x40045431)
+_NUMBER = getattr(termios, "TIOCGPTN", 0x80045430)
+
+
+def open_terminal(rows: int, cols: int) -> tuple[int, bytes]:
+    """A new terminal of that size: its master, not inheritable, and the name of the end that a command opens.
+
+    Raises `OSError` when the machine has no more terminals.
+    """
+    if not os.path.exists("/dev/ptmx"):
+        master, slave = os.openpty()
+        name = os.fsencode(os.ttyname(slave))
+        os.close(slave)
+    else:
+        master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(master, _UNLOCK, struct.pack("i", 0))
+            (number,) = struct.unpack("i", fcntl.ioctl(master, _NUMBER, bytes(4)))
+            name = b"/dev/pts/%d" % number
+        except OSError:
+            os.close(master)
+            raise
+    set_size(master, rows, cols)
+    return master, name
+
+
+def set_size(terminal: int, rows: int, cols: int) -> None:
+    """Change the size; the job in front gets SIGWINCH from the kernel when it really changed."""
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+
+
+def get_size(terminal: int) -> tuple[int, int]:
+    """Rows and columns."""
+    rows, cols, _, _ = struct.unpack("HHHH", fcntl.ioctl(terminal, termios.TIOCGWINSZ, bytes(8)))
+    return rows, cols
+
+
+def end_of_file(terminal: int) -> bytes:
+    """The character that means end-of-file to this terminal now: Ctrl-D unless it was changed."""
+    control: list[bytes] = termios.tcgetattr(terminal)[6]
+    return control[termios.VEOF]

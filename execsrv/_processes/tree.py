@@ -1,0 +1,156 @@
+"""Watching one started command and ending all of it.
+
+The leader is known by a pidfd. While it is a zombie, its pid and its group's id cannot be given to a stranger; once it
+is reaped, the pidfd still names the group that it led. So no signal sent here can hit a stranger. See pidfd_open(2),
+pidfd_send_signal(2), waitid(2).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+from dataclasses import dataclass
+from functools import cache
+
+import trio
+
+log = logging.getLogger(__name__)
+
+_PROCESS_GROUP = 1 << 2
+"""PIDFD_SIGNAL_PROCESS_GROUP of <linux/pidfd.h>: the whole group that the pidfd's process leads. Linux 6.9."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How a leader ended. `code` is 128+N after a death by signal N, whose name is in `signal`."""
+
+    code: int
+    signal: str | None = None
+
+
+class ProcessTree:
+    """A leader and its process group. Whoever holds it calls `end` in the end."""
+
+    def __init__(self, pid: int) -> None:
+        """Watch the running child `pid`. Raises `OSError` when there is no descriptor left for that."""
+        self.pid = pid
+        self._pidfd: int | None = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+        self._status: ExitStatus | None = None
+        self._reaped = False
+
+    def __repr__(self) -> str:
+        state = "reaped" if self._reaped else "running" if self.exit_status() is None else "zombie"
+        return f"<ProcessTree pid={self.pid} {state}>"
+
+    async def wait_exited(self) -> ExitStatus:
+        """Wait until the leader has ended. It stays a zombie. Cancelling stops waiting, not the process."""
+        while (status := self.exit_status()) is None:
+            if self._pidfd is not None:
+                await trio.lowlevel.wait_readable(self._pidfd)
+            else:
+                await trio.to_thread.run_sync(self._peek, 0, abandon_on_cancel=True)
+        return status
+
+    def exit_status(self) -> ExitStatus | None:
+        """How the leader ended, None while it runs."""
+        if self._status is not None:
+            return self._status
+        try:
+            result = self._peek(os.WNOHANG)
+        except ChildProcessError:
+            # Somebody else in this program waited for any child, and has the status; all we know is that it ended.
+            log.warning("the exit status of process %d was taken by other code of this program", self.pid)
+            self._status, self._reaped = ExitStatus(255), True
+            return self._status
+        if result is not None:
+            if result.si_code == os.CLD_EXITED:
+                self._status = ExitStatus(result.si_status)
+            else:
+                self._status = ExitStatus(128 + result.si_status, _signal_name(result.si_status))
+        return self._status
+
+    def _peek(self, flags: int) -> os.waitid_result | None:
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | flags)
+
+    def signal_group(self, number: int) -> bool:
+        """Send a signal to all of the group; false when there was nobody to receive it."""
+        try:
+            if not self._reaped:
+                os.killpg(self.pid, number)
+            elif self._pidfd is not None:
+                signal.pidfd_send_signal(self._pidfd, number, None, _PROCESS_GROUP)
+            else:
+                return False
+        except PermissionError:
+            pass  # somebody in the group is not ours to signal (set-user-id); the others received it
+        except OSError:
+            return False
+        return True
+
+    def settle(self) -> bool:
+        """Reap the leader, which has ended, unless its group needs it: whether the group has no other member.
+
+        Where the kernel cannot signal a group by pidfd, the leader stays a zombie as long as others live.
+        """
+        if not _signals_groups_by_pidfd():
+            return not self._others()
+        self._reap()
+        return not self.signal_group(0) or not self._others()
+
+    def _others(self) -> bool:
+        """Whether anybody but the leader lives in the group, by the process table. Zombies do not live."""
+        for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+            if name.isdecimal() and int(name) != self.pid:
+                try:
+                    with open(f"/proc/{name}/stat", "rb") as file:
+                        state, _, group, *_ = file.read().rpartition(b")")[2].split()
+                except OSError:
+                    continue  # ended meanwhile
+                if int(group) == self.pid and state not in (b"Z", b"X"):
+                    return True
+        return False
+
+    def _reap(self) -> None:
+        self.exit_status()
+        if not self._reaped:
+            os.waitid(os.P_PID, self.pid, os.WEXITED)
+            self._reaped = True
+
+    async def end(self) -> None:
+        """Kill all that is left of the group, wait for the leader and reap it. Cannot be cancelled.
+
+        A process that the kernel cannot end now (state D) keeps us until it can.
+        """
+        try:
+            self.signal_group(signal.SIGKILL)
+            with trio.CancelScope(shield=True):
+                await self.wait_exited()
+            self._reap()
+        finally:
+            if self._pidfd is not None:
+                os.close(self._pidfd)
+                self._pidfd = None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"  # a real-time signal between SIGRTMIN and SIGRTMAX has no name of its own
+
+
+@cache
+def _signals_groups_by_pidfd() -> bool:
+    """Whether this kernel can. Asked with signal 0, which reaches nobody; older kernels refuse the flag."""
+    if not hasattr(os, "pidfd_open"):
+        return False
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        signal.pidfd_send_signal(pidfd, 0, None, _PROCESS_GROUP)
+    except OSError as error:
+        return error.errno != errno.EINVAL
+    finally:
+        os.close(pidfd)
+    return True

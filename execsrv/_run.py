@@ -1,0 +1,127 @@
+"""`execsrv run`: one command through a server, wired to this process's own stdin, stdout, stderr and terminal."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import termios
+import tty as terminal_modes
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+
+import trio
+
+from execsrv._background import open_background
+from execsrv._embedded import connect_in_process
+from execsrv._processes.terminal import get_size
+from execsrv._transports.stdio import read_shared, write_all
+from execsrv.client import Client, Process, connect
+from execsrv.errors import ConnectionLost, SpawnError, StdinClosed
+from execsrv.protocol import Chunk
+
+OWN_FAILURE = 125
+"""Exit codes as in env(1), nohup(1) and docker-run(1): 125 our own failure, 126 not executable, 127 not found."""
+
+
+async def run_command(
+    argv: Sequence[str], *, url: str | None, tty: bool, cwd: str | None, env: Mapping[str, str]
+) -> int:
+    """Run `argv` on the server at `url` (None: in this process) and return the exit code for this process.
+
+    SIGINT goes to the command; SIGTERM and SIGHUP kill it. Raises `ExecsrvError` for failures of our own.
+    """
+    environment = dict(env)
+    if tty and "TERM" in os.environ:
+        environment.setdefault("TERM", os.environ["TERM"])
+    server: AbstractAsyncContextManager[Client] = connect_in_process() if url is None else connect(url)
+    try:
+        async with (
+            server as client,
+            client.start(
+                argv,
+                cwd=cwd,
+                env=environment,
+                inherit_env=True,
+                stdin=True,
+                tty=tty,
+                size=get_size(0) if tty and os.isatty(0) else None,
+            ) as process,
+        ):
+            with raw_terminal(tty):
+                return await _attend(process, tty)
+    except SpawnError as error:
+        if error.stage not in ("program", "permission", "format"):
+            raise
+        print(f"execsrv: {error}", file=sys.stderr)
+        return 127 if error.errno in (errno.ENOENT, errno.ENOTDIR) else 126
+
+
+async def _attend(process: Process, tty: bool) -> int:
+    """Wire the command up until it has closed; its exit code."""
+    async with open_background() as nursery:
+        killed_by: list[int] = await nursery.start(_pass_signals, process, tty, nursery.cancel_scope)
+        nursery.start_soon(_pass_stdin, process)
+        try:
+            await _pass_output(process)
+        except BrokenPipeError:
+            return 128 + signal.SIGPIPE  # whoever read our output has gone, and so does the command
+    if killed_by:
+        return 128 + killed_by[0]
+    exit_code = process.exit_code
+    assert exit_code is not None
+    return exit_code
+
+
+async def _pass_output(process: Process) -> None:
+    """Write what the command prints, each stream to our own of the same name, until it has closed."""
+    async for event in process.events():
+        if isinstance(event, Chunk):
+            target = 2 if event.stream == "stderr" else 1
+            await trio.to_thread.run_sync(write_all, target, event.chunk, abandon_on_cancel=True)
+
+
+async def _pass_stdin(process: Process) -> None:
+    """Write what we are given to the command, until the end of either."""
+    try:
+        while data := await read_shared(0):
+            await process.write(data)
+        await process.close_stdin()
+    except (StdinClosed, ConnectionLost):
+        return  # it reads no more; its output tells the rest
+
+
+async def _pass_signals(
+    process: Process,
+    tty: bool,
+    scope: trio.CancelScope,
+    *,
+    task_status: trio.TaskStatus[list[int]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """SIGINT and a new window size go to the command; SIGTERM and SIGHUP end us, which ends it."""
+    killed_by: list[int] = []
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH) as signals:
+        task_status.started(killed_by)
+        async for number in signals:
+            if number == signal.SIGINT:
+                await process.interrupt()
+            elif number != signal.SIGWINCH:
+                killed_by.append(number)
+                scope.cancel()
+            elif tty and os.isatty(0):
+                await process.resize(*get_size(0))
+
+
+@contextmanager
+def raw_terminal(wanted: bool) -> Iterator[None]:
+    """Our own terminal, if wanted and stdin is one, passes every key through; whatever happens, it is restored."""
+    if not wanted or not os.isatty(0):
+        yield
+        return
+    before = termios.tcgetattr(0)
+    try:
+        terminal_modes.setraw(0)
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)

@@ -1,0 +1,316 @@
+"""One session: a started command from its start to its close, with its streams, its input and its log.
+
+    started -> exited (the leader; known from the kernel, never from end-of-file)
+            -> drained (every stream at its end) -> closed
+
+It owns the process group, the server's ends of the streams, and the log. It runs as one task of its connection, with a
+pump per stream below it; cancelling that task kills the group, and that is the only way to lose a session. It knows
+nothing of messages.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import struct
+import termios
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from execsrv._output import OutputLog
+from execsrv._processes import terminal
+from execsrv._processes.spawn import Spawned, widen
+from execsrv.errors import LimitExceeded, StdinClosed
+from execsrv.limits import Limits
+from execsrv.protocol import Reason, Stream
+
+
+class Write:
+    """Input on its way to a command. It is `settled` once it was handed over, or cannot be any more."""
+
+    __slots__ = ("data", "error", "settled")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = memoryview(data)
+        self.settled = trio.Event()
+        self.error: StdinClosed | None = None
+
+    async def wait(self) -> None:
+        """Wait until it is settled. Raises `StdinClosed`. Cancelling stops waiting, not the write."""
+        await self.settled.wait()
+        if self.error is not None:
+            raise self.error
+
+
+class Session:
+    """A running or ended command. `id` is what its connection calls it."""
+
+    def __init__(
+        self, id: str, spawned: Spawned, log: OutputLog, limits: Limits, has_news: Callable[[Session], None]
+    ) -> None:
+        """Take ownership of what was spawned: `run` must follow.
+
+        `has_news` is called, and must not block, whenever the log has something for its attached reader.
+        """
+        self.id = id
+        self.log = log
+        self.is_terminal = spawned.terminal
+        self.has_stdin = spawned.stdin is not None
+        self.closed_at: float | None = None
+        self._limits = limits
+        self._tree = spawned.tree
+        self._outputs = spawned.outputs
+        self._stdin = spawned.stdin
+        self._has_news = has_news
+        self._appended = trio.lowlevel.ParkingLot()
+        self._taken = trio.lowlevel.ParkingLot()
+        self._writes: deque[Write | None] = deque()  # None: close stdin
+        self._queued_bytes = 0
+        self._writes_queued = trio.lowlevel.ParkingLot()
+        self._seen_writes: dict[str, Write] = {}
+        self._terminated = trio.Event()
+        self._pumping: trio.CancelScope | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self.log.closed else "exited" if self.log.exited else "running"
+        return f"<Session {self.id} {state} pid={self._tree.pid}>"
+
+    # -- its life --
+
+    async def run(self) -> None:
+        """See it through to its end. Cancelling kills the whole group; when this returns, the leader is reaped."""
+        try:
+            async with trio.open_nursery() as feeder:
+                if self._stdin is not None:
+                    feeder.start_soon(self._feed)
+                async with trio.open_nursery() as pumps:
+                    for stream, descriptor in self._outputs.items():
+                        pumps.start_soon(self._pump, stream, descriptor)
+                    await self._exit(pumps.cancel_scope)
+                feeder.cancel_scope.cancel()
+            self.log.append_closed()
+            self.closed_at = trio.current_time()
+            self._announce()
+            if not self._tree.settle():
+                # Others of the group live on without any of our streams, as they were told to: they are still ours.
+                await self._terminated.wait()
+        finally:
+            self._close_stdin()
+            await self._tree.end()
+            for descriptor in self._outputs.values():
+                os.close(descriptor)
+
+    async def _exit(self, pumping: trio.CancelScope) -> None:
+        """Wait for the leader's end and log it, behind all that the leader wrote."""
+        status = await self._tree.wait_exited()
+        for stream, descriptor in self._outputs.items():
+            await self._catch_up(stream, descriptor)
+        forced = self._terminated.is_set()
+        reason: Reason = "terminated" if forced else "signaled" if status.signal else "exited"
+        self.log.append_exited(status.code, status.signal, reason)
+        self._announce()
+        self._pumping = pumping
+        if forced:
+            self.terminate()
+
+    @property
+    def running(self) -> bool:
+        """Whether the leader lives, by the kernel's word: output that it left may still be on its way."""
+        return self.log.exited is None and self._tree.exit_status() is None
+
+    def interrupt(self) -> None:
+        """SIGINT to the process group."""
+        self._tree.signal_group(signal.SIGINT)
+
+    def terminate(self) -> bool:
+        """Kill the group at once, whether or not its leader has ended; whether the leader was still running.
+
+        What was printed before is still delivered; whatever holds the streams beyond gets `drain_seconds`.
+        """
+        running = self.running
+        self._terminated.set()
+        self._tree.signal_group(signal.SIGKILL)
+        if self._pumping is not None:
+            self._pumping.deadline = min(self._pumping.deadline, trio.current_time() + self._limits.drain_seconds)
+        return running
+
+    def resize(self, rows: int, cols: int) -> None:
+        """Change the size of its terminal."""
+        if not self.log.closed:
+            terminal.set_size(self._outputs["pty"], rows, cols)
+
+    # -- output --
+
+    async def _pump(self, stream: Stream, descriptor: int) -> None:
+        """Move one stream into the log until its end. While the reader lags, read nothing: the command waits."""
+        busy = False
+        while True:
+            await self._room()
+            chunk = self._read(descriptor)
+            if chunk is None:
+                await trio.lowlevel.wait_readable(descriptor)
+                continue
+            if not chunk:
+                return
+            self._append(stream, chunk)
+            if not busy and len(chunk) == self._limits.read_bytes and not self.is_terminal:
+                busy = True
+                widen(descriptor, self._limits.pipe_bytes)
+            await trio.lowlevel.checkpoint()
+
+    async def _catch_up(self, stream: Stream, descriptor: int) -> None:
+        """Move what the leader has left in a stream; what others write meanwhile may stay for the pump.
+
+        A terminal says "nothing there" only when all that was written to it has arrived, so it is read to that point:
+        a leader that ends hangs its terminal up, and nobody can write on (`n_tty_read` in the kernel).
+        """
+        left = None if self.is_terminal else _bytes_in(descriptor)
+        while left is None or left > 0:
+            await self._room()
+            chunk = self._read(descriptor)
+            if not chunk:
+                return
+            self._append(stream, chunk)
+            if left is not None:
+                left -= len(chunk)
+
+    async def _room(self) -> None:
+        while not self.log.has_room:
+            await self._taken.park()
+
+    def _read(self, descriptor: int) -> bytes | None:
+        """What is there now: None if nothing, empty at the end. A terminal's small pieces are joined."""
+        pieces: list[bytes] = []
+        left = self._limits.read_bytes
+        while left > 0:
+            try:
+                piece = os.read(descriptor, left)
+            except BlockingIOError:
+                return b"".join(pieces) if pieces else None
+            except OSError as error:
+                if not self.is_terminal or error.errno != errno.EIO:
+                    raise
+                piece = b""  # how a terminal says that nobody holds its other end
+            if not self.is_terminal:
+                return piece
+            if not piece:
+                break
+            pieces.append(piece)
+            left -= len(piece)
+        return b"".join(pieces)
+
+    def _append(self, stream: Stream, chunk: bytes) -> None:
+        self.log.append(stream, chunk)
+        self._announce()
+
+    def _announce(self) -> None:
+        self._appended.unpark_all()
+        self._has_news(self)
+
+    def taken(self) -> None:
+        """The attached reader took something from the log: there may be room again."""
+        self._taken.unpark_all()
+
+    async def wait_appended(self) -> None:
+        """Wait for the next entry of the log."""
+        await self._appended.park()
+
+    # -- input --
+
+    def write(self, data: bytes, write_id: str | None = None) -> Write:
+        """Give input to the command, behind all input given before; the order of the calls is the order of the bytes.
+
+        What the system takes at once is settled at once. A `write_id` that was seen before gives that earlier write.
+        Raises `StdinClosed`, and `LimitExceeded` when the command reads too slowly for what is queued.
+        """
+        if write_id is not None and write_id in self._seen_writes:
+            return self._seen_writes[write_id]
+        if self._stdin is None or None in self._writes:
+            raise self._stdin_closed()
+        bound = self._limits.queued_stdin_bytes
+        if self._queued_bytes and self._queued_bytes + len(data) > bound:
+            message = f"{self.id} does not read its input: queued_stdin_bytes ({bound}) would be exceeded"
+            raise LimitExceeded(message, limit="queued_stdin_bytes", value=bound)
+        write = Write(data)
+        if write_id is not None:
+            self._seen_writes[write_id] = write
+            if len(self._seen_writes) > self._limits.requests_in_flight:
+                del self._seen_writes[next(iter(self._seen_writes))]
+        if not self._writes and self._write_now(write):
+            return write
+        self._queued_bytes += len(write.data)
+        self._writes.append(write)
+        self._writes_queued.unpark()
+        return write
+
+    def close_stdin(self) -> None:
+        """End the input, behind all that was written. A terminal gets its end-of-file character and stays open.
+
+        Raises `StdinClosed` when there is none.
+        """
+        if self._stdin is None:
+            raise self._stdin_closed()
+        if self.is_terminal:
+            self.write(terminal.end_of_file(self._stdin))
+        elif None not in self._writes:
+            self._writes.append(None)
+            self._writes_queued.unpark()
+
+    def _write_now(self, write: Write) -> bool:
+        """Hand over what the system takes without waiting; whether the write is settled."""
+        assert self._stdin is not None
+        try:
+            count = os.write(self._stdin, write.data) if write.data else 0
+        except BlockingIOError:
+            return False
+        except OSError:  # EPIPE, EIO: nobody reads this any more
+            write.error = self._stdin_closed()
+            write.data = memoryview(b"")
+        else:
+            write.data = write.data[count:]
+        if write.data:
+            return False
+        write.settled.set()
+        return True
+
+    async def _feed(self) -> None:
+        """Hand over what could not be written at once, in order, as the command reads."""
+        while self._stdin is not None:
+            while not self._writes:
+                await self._writes_queued.park()
+            write = self._writes[0]
+            if write is None:
+                self._close_stdin()
+                return
+            size = len(write.data)
+            settled = self._write_now(write)
+            self._queued_bytes -= size - len(write.data)
+            if settled:
+                self._writes.popleft()
+            else:
+                if not self.is_terminal:
+                    widen(self._stdin, self._limits.pipe_bytes)
+                await trio.lowlevel.wait_writable(self._stdin)
+
+    def _close_stdin(self) -> None:
+        """No input any more: close our end, and tell those who wait to write."""
+        descriptor, self._stdin = self._stdin, None
+        if descriptor is not None and not self.is_terminal:
+            os.close(descriptor)
+        for write in self._writes:
+            if write is not None:
+                write.error = self._stdin_closed()
+                write.settled.set()
+        self._writes.clear()
+        self._queued_bytes = 0
+
+    def _stdin_closed(self) -> StdinClosed:
+        return StdinClosed(f"stdin is closed for session {self.id}")
+
+
+def _bytes_in(pipe: int) -> int:
+    return int(struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0])

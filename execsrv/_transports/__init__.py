@@ -1,0 +1,29 @@
+"""How messages travel: over lines of bytes, websockets, or memory. No transport knows a method.
+
+A transport gives `MessageChannel`s. JSON happens inside; in memory there is none.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from execsrv.protocol import Message
+
+
+class MessageChannel(Protocol):
+    """Two directions of messages to one peer. One task sends and one receives at a time."""
+
+    async def send(self, message: Message) -> None:
+        """Send a message. Raises `trio.BrokenResourceError` when the peer is gone.
+
+        Cancelling may leave a part of a message sent, so that the channel can only be closed.
+        """
+
+    async def receive(self) -> Message | None:
+        """The next message, None at the end. Raises `ProtocolError` for what is not one. Cancelling loses nothing."""
+
+    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+        """Close it. Where the transport can say a reason to the peer, it does. Never raises for a peer that is gone.
+
+        Cancelling closes at once, without saying anything.
+        """

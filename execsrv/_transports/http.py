@@ -1,0 +1,62 @@
+"""The HTTP request in front of a websocket: health checks are answered here, and what is no upgrade is refused.
+
+It reads one request head and never a body. Browsers are refused by their `Origin` header before anything else: a page
+must not reach a server on the loopback address. See RFC 9110, RFC 6455 section 4.2.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import h11
+import trio
+
+_END = b"\r\n\r\n"
+
+
+async def receive_head(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes | None:
+    """What was received up to the end of a request head, and perhaps beyond; None if it never came."""
+    head = bytearray()
+    while _END not in head and len(head) <= max_bytes:
+        data = await stream.receive_some(max_bytes)
+        if not data:
+            return None
+        head += data
+    return bytes(head)
+
+
+def answer_to(head: bytes, max_bytes: int) -> bytes | None:
+    """The whole response to a request that is not to become a websocket; None for one that is."""
+    end = head.find(_END)
+    if end < 0 or end > max_bytes:
+        return _response(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"request head is larger than {max_bytes} bytes")
+    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=max_bytes + len(_END))
+    try:
+        parser.receive_data(head[: end + len(_END)])
+        request = parser.next_event()
+    except h11.RemoteProtocolError as error:
+        return _response(HTTPStatus.BAD_REQUEST, str(error))
+    assert isinstance(request, h11.Request)
+    headers = dict(request.headers)
+    path = request.target.partition(b"?")[0]
+    if b"origin" in headers:
+        return _response(HTTPStatus.FORBIDDEN)
+    if path in (b"/readyz", b"/healthz"):
+        return _response(HTTPStatus.OK)
+    if path != b"/":
+        return _response(HTTPStatus.NOT_FOUND)
+    if request.method != b"GET":
+        return _response(HTTPStatus.METHOD_NOT_ALLOWED, "Request method must be GET")
+    if b"upgrade" not in headers.get(b"connection", b"").lower():
+        return _response(HTTPStatus.BAD_REQUEST, "Connection header did not include 'upgrade'")
+    if headers.get(b"upgrade", b"").lower() != b"websocket":
+        return _response(HTTPStatus.BAD_REQUEST, "Upgrade header did not include 'websocket'")
+    return None
+
+
+def _response(status: HTTPStatus, text: str = "") -> bytes:
+    body = text.encode()
+    head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+    if body:
+        head += "Content-Type: text/plain; charset=utf-8\r\n"
+    return head.encode() + b"\r\n" + body

@@ -1,0 +1,105 @@
+"""The protocol on a process's own stdin and stdout."""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+_READ_BYTES = 64 * 1024
+
+
+@contextmanager
+def taken_stdio() -> Iterator[tuple[int, int]]:
+    """The descriptors of stdin and stdout, moved away for the protocol.
+
+    As long as it lasts, descriptor 0 is empty and descriptor 1 is stderr: nothing that prints, in this process or
+    below it, can get in between the messages, and nothing can take one of them.
+    """
+    sys.stdout.flush()
+    protocol_in, protocol_out = os.dup(0), os.dup(1)
+    empty = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.dup2(empty, 0)
+        os.dup2(2, 1)
+        yield protocol_in, protocol_out
+    finally:
+        sys.stdout.flush()
+        os.dup2(protocol_in, 0)
+        os.dup2(protocol_out, 1)
+        for descriptor in (protocol_in, protocol_out, empty):
+            os.close(descriptor)
+
+
+class FileReceiveStream(trio.abc.ReceiveStream):
+    """A file that the kernel cannot wait for (a plain file, /dev/null), read in threads. Does not own it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return await trio.to_thread.run_sync(os.read, self._descriptor, max_bytes or _READ_BYTES)
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+class FileSendStream(trio.abc.SendStream):
+    """A file that the kernel cannot wait for, written in threads. Does not own it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.to_thread.run_sync(write_all, self._descriptor, bytes(data))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+def receive_stream(descriptor: int) -> trio.abc.ReceiveStream:
+    """A stream from a descriptor, which stays the caller's."""
+    return trio.lowlevel.FdStream(os.dup(descriptor)) if _can_wait(descriptor) else FileReceiveStream(descriptor)
+
+
+def send_stream(descriptor: int) -> trio.abc.SendStream:
+    """A stream to a descriptor, which stays the caller's."""
+    return trio.lowlevel.FdStream(os.dup(descriptor)) if _can_wait(descriptor) else FileSendStream(descriptor)
+
+
+def _can_wait(descriptor: int) -> bool:
+    """Whether the kernel can say when this descriptor is ready."""
+    if sys.platform != "linux":
+        return not stat.S_ISREG(os.fstat(descriptor).st_mode)
+    with select.epoll() as poll:
+        try:
+            poll.register(descriptor, 0)
+        except PermissionError:
+            return False
+    return True
+
+
+async def read_shared(descriptor: int) -> bytes:
+    """What comes in next on a descriptor that others share, whose modes are therefore left alone; empty at the end.
+
+    Cancelling loses nothing, except from a plain file.
+    """
+    if not _can_wait(descriptor):
+        return await trio.to_thread.run_sync(os.read, descriptor, _READ_BYTES, abandon_on_cancel=True)
+    await trio.lowlevel.wait_readable(descriptor)
+    return os.read(descriptor, _READ_BYTES)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write everything, blocking this thread."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

@@ -1,0 +1,17 @@
+"""The client: connecting to a server and running commands on it. Use it through the names in `execsrv`."""
+
+from execsrv.client._client import Client
+from execsrv.client._connect import connect, connect_stdio, connect_unix, connect_websocket, launch
+from execsrv.client._process import Event, Process, Result
+
+__all__ = [
+    "Client",
+    "Event",
+    "Process",
+    "Result",
+    "connect",
+    "connect_stdio",
+    "connect_unix",
+    "connect_websocket",
+    "launch",
+]

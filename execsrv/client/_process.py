@@ -1,0 +1,279 @@
+"""A command that runs on a server, from the side that asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import trio
+from msgspec import Struct
+
+from execsrv._background import open_background
+from execsrv._output import Closed, Entry, Exited, HeadTail, OutputLog, entry_bytes
+from execsrv.client._calls import Calls
+from execsrv.errors import CommandFailed, ConnectionLost, RequestError, StdinClosed
+from execsrv.limits import MIB
+from execsrv.protocol import (
+    Chunk,
+    Nothing,
+    ProcessAck,
+    ProcessId,
+    ProcessResize,
+    ProcessSignal,
+    ProcessWrite,
+    ProcessWritten,
+    Reason,
+    Running,
+)
+
+Event = Chunk | Exited | Closed
+"""What happens to a process, in order: output, the end of the leader, the end of everything."""
+
+MAX_COLLECTED_BYTES = 64 * MIB
+_WRITE_BYTES = 256 * 1024
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """How a command ended and what it printed. A terminal's output is `stdout`.
+
+    `exit_code` is 128+N after a death by signal N, whose name is in `signal`. `omitted_bytes` is how much of the middle
+    of `stdout` and `stderr` was left out to stay within the bound.
+    """
+
+    exit_code: int
+    signal: str | None
+    reason: Reason
+    stdout: bytes
+    stderr: bytes
+    omitted_bytes: int = 0
+
+    def check(self) -> Result:
+        """This result if the command succeeded. Raises `CommandFailed` otherwise."""
+        if self.exit_code == 0:
+            return self
+        how = f"died of {self.signal}" if self.signal else f"ended with exit code {self.exit_code}"
+        raise CommandFailed(f"command {how}", self.exit_code, self.stdout, self.stderr)
+
+
+class Process:
+    """A started command. Made by `Client.start`; ended, with everything below it, when that block is left.
+
+    Its output is kept for one reader. While nobody reads, the command blocks once the window is full, as with any
+    pipe; other commands go on.
+    """
+
+    def __init__(self, id: str, calls: Calls, window_bytes: int) -> None:
+        self.id = id
+        self._calls = calls
+        self._window = window_bytes
+        self._log = OutputLog(0, window_bytes)
+        self._arrived = trio.lowlevel.ParkingLot()
+        self._taken = trio.lowlevel.ParkingLot()
+        self._unacknowledged = 0
+        self._acknowledges = False
+        self._abandoned = False
+        self._last_write = 0
+
+    def __repr__(self) -> str:
+        state = "closed" if self._log.closed else "running"
+        if self._log.exited is not None and not self._log.closed:
+            state = "exited"
+        return f"<Process {self.id} {state}>"
+
+    @property
+    def exit_code(self) -> int | None:
+        """The leader's exit code (128+N after signal N), None while it runs."""
+        return self._log.exited.exit_code if self._log.exited else None
+
+    # -- what happens to it --
+
+    async def wait(self) -> Exited:
+        """Wait for the end of the leader. Raises `ConnectionLost`. Cancelling stops waiting, not the process.
+
+        Somebody must read the output of a command that prints more than the window, or it blocks and never ends.
+        """
+        while self._log.exited is None:
+            await self._park()
+        return self._log.exited
+
+    async def next_event(self) -> Event | None:
+        """What happened next: output, exit and close, in order; None when all is over. For one reader at a time.
+
+        Raises `ConnectionLost` behind the last that arrived. Cancelling loses nothing.
+        """
+        await trio.lowlevel.checkpoint()
+        while not self._log.has_news:
+            if self._log.closed:
+                return None
+            await self._park()
+        await self._acknowledge()
+        entry = self._log.take()
+        self._taken.unpark_all()
+        self._unacknowledged += entry_bytes(entry)
+        return entry
+
+    def events(self) -> AsyncIterator[Event]:
+        """Everything that happens, from here to the end. See `next_event`; a reader that stops may be followed by
+        another, which goes on where it stopped."""
+        return _Events(self)
+
+    @property
+    def output(self) -> AsyncIterator[bytes]:
+        """All output as it comes, stdout and stderr alike, until both are at their end. See `events`."""
+        return _Output(self)
+
+    async def communicate(self, input: bytes | None = None, max_bytes: int = MAX_COLLECTED_BYTES) -> Result:
+        """Write `input` and end the command's stdin, collect its output to the end; what came of it.
+
+        Each stream is kept up to `max_bytes`, beginning and end. Raises `ConnectionLost`, with what had arrived.
+        Cancelling stops waiting, not the process.
+        """
+        return await Collected(max_bytes).communicate(self, input)
+
+    # -- what one can do to it --
+
+    async def write(self, data: bytes) -> None:
+        """Give it input, and wait until the operating system took it. Raises `StdinClosed`.
+
+        Cancelling stops waiting; the input may still arrive.
+        """
+        self._last_write += 1
+        params = ProcessWrite(self.id, data, str(self._last_write))
+        written = await self._calls.call("process/write", params, ProcessWritten)
+        if written.status != "accepted":
+            raise StdinClosed(f"stdin is closed for process {self.id}")
+
+    async def close_stdin(self) -> None:
+        """End its input, behind all that was written. A terminal gets its end-of-file character."""
+        await self._calls.call("process/closeStdin", ProcessId(self.id), Nothing)
+
+    async def interrupt(self) -> None:
+        """SIGINT to its process group, as Ctrl-C does."""
+        await self._calls.call("process/signal", ProcessSignal(self.id, "interrupt"), Nothing)
+
+    async def resize(self, rows: int, cols: int) -> None:
+        """Change the size of its terminal."""
+        await self._calls.call("process/resize", ProcessResize(self.id, rows, cols), Nothing)
+
+    async def terminate(self) -> bool:
+        """Kill it and everything in its group; whether the leader was still running."""
+        running = await self._calls.call("process/terminate", ProcessId(self.id), Running)
+        return running.running
+
+    async def end(self) -> None:
+        """Kill everything of it and wait until that is done; what it still printed is thrown away."""
+        self._abandoned = True
+        self._taken.unpark_all()
+        try:
+            await self.terminate()
+            async for _ in self.events():
+                pass
+        except (ConnectionLost, RequestError):
+            return  # the server ends it with the connection; or it never started
+
+    # -- for the client --
+
+    def acknowledge_output(self) -> None:
+        """The server counts on our word for what is read."""
+        self._acknowledges = True
+
+    async def arrived(self, entry: Entry) -> None:
+        """The next entry of its log came in. Waits where the server has no window for it, and nobody reads."""
+        self._log.add(entry)
+        self._arrived.unpark_all()
+        while not (self._acknowledges or self._abandoned or self._log.has_room):
+            await self._taken.park()
+
+    def connection_lost(self) -> None:
+        """Nothing more will come."""
+        self._arrived.unpark_all()
+
+    async def _park(self) -> None:
+        if self._calls.lost is not None:
+            raise ConnectionLost(*self._calls.lost.args)
+        await self._arrived.park()
+
+    async def _acknowledge(self) -> None:
+        """Tell the server how far we are, once in a while."""
+        if self._acknowledges and self._unacknowledged > self._window // 4 and self._calls.lost is None:
+            await self._calls.post("process/ack", ProcessAck(self.id, self._log.last_taken))
+            self._unacknowledged = 0
+
+
+class _Events:
+    """See `Process.events`."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def __aiter__(self) -> _Events:
+        return self
+
+    async def __anext__(self) -> Event:
+        event = await self._process.next_event()
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+
+class _Output:
+    """See `Process.output`."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def __aiter__(self) -> _Output:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while (event := await self._process.next_event()) is not None:
+            if isinstance(event, Chunk):
+                return event.chunk
+        raise StopAsyncIteration
+
+
+class Collected:
+    """The output of a command, each stream within a bound."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._streams = {"stdout": HeadTail(max_bytes), "stderr": HeadTail(max_bytes)}
+
+    async def communicate(self, process: Process, input: bytes | None) -> Result:
+        """See `Process.communicate`. What was collected stays here when this is cancelled."""
+        try:
+            async with open_background() as nursery:
+                if input is not None:
+                    nursery.start_soon(_feed, process, input)
+                async for event in process.events():
+                    if isinstance(event, Chunk):
+                        self._streams["stderr" if event.stream == "stderr" else "stdout"].append(event.chunk)
+        except ConnectionLost as lost:
+            lost.stdout, lost.stderr = self.stdout, self.stderr
+            raise
+        exited = await process.wait()
+        return Result(
+            exit_code=exited.exit_code,
+            signal=exited.signal,
+            reason=exited.reason,
+            stdout=self.stdout,
+            stderr=self.stderr,
+            omitted_bytes=sum(stream.omitted_bytes for stream in self._streams.values()),
+        )
+
+    @property
+    def stdout(self) -> bytes:
+        return bytes(self._streams["stdout"])
+
+    @property
+    def stderr(self) -> bytes:
+        return bytes(self._streams["stderr"])
+
+
+async def _feed(process: Process, input: bytes) -> None:
+    """Write all there is, then the end. A command need not read it."""
+    try:
+        view = memoryview(input)
+        for start in range(0, len(view), _WRITE_BYTES):
+            await process.write(bytes(view[start : start + _WRITE_BYTES]))
+        await process.close_stdin()
+    except (StdinClosed, ConnectionLost):
+        return  # whoever reads the output hears of it too

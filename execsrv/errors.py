@@ -1,0 +1,194 @@
+"""Every error that execsrv raises, in one tree.
+
+What may cross the wire is a `RequestError`: a JSON-RPC code, a stable word (`kind`), a text for people and a few
+facts for programs. `RequestError.to_wire` and `RequestError.from_wire` are the two directions of one mapping, so a
+caller in another process catches the class that the server raised. The rest never leaves the process it happened in.
+
+Codes follow JSON-RPC 2.0 section 5.1; -32004 and -32010 are the Codex exec-server's, -32001 is execsrv's own.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class ExecsrvError(Exception):
+    """The root of everything that execsrv raises on purpose."""
+
+
+class RequestError(ExecsrvError):
+    """A request was refused or failed; everything else on the connection goes on.
+
+    `code` is the JSON-RPC error code, `kind` a stable word to test for, `facts` further JSON values.
+    """
+
+    code: int = -32603
+    kind: str = "internal-error"
+    _by_kind: ClassVar[dict[str, type[RequestError]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        RequestError._by_kind[cls.kind] = cls
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.facts: dict[str, Any] = facts
+
+    @property
+    def message(self) -> str:
+        """The text for people."""
+        return str(self.args[0])
+
+    def to_wire(self) -> tuple[int, str, dict[str, Any]]:
+        """`code`, `message` and `data` of the JSON-RPC error object."""
+        return self.code, self.message, {"kind": self.kind, **self.facts}
+
+    @staticmethod
+    def from_wire(code: int, message: str, data: Any) -> RequestError:
+        """The error that `to_wire` described; a plain `RequestError` where the peer is not execsrv."""
+        facts = dict(data) if isinstance(data, dict) else {}
+        kind = str(facts.pop("kind", "")) or "refused"
+        error = RequestError._by_kind.get(kind, RequestError)(message, **facts)
+        error.code, error.kind = code, kind
+        return error
+
+
+class InternalError(RequestError):
+    """A fault of the server itself; its log has the traceback."""
+
+
+class InvalidParams(RequestError):
+    """The parameters of a call are malformed; the text names the field."""
+
+    code = -32602
+    kind = "invalid-params"
+
+
+class UnknownMethod(RequestError):
+    """No such method."""
+
+    code = -32601
+    kind = "unknown-method"
+
+
+class NotReady(RequestError):
+    """The handshake does not allow this call now."""
+
+    code = -32600
+    kind = "not-ready"
+
+
+class UnknownConnection(RequestError):
+    """`resumeSessionId` names no connection that waits to be resumed."""
+
+    code = -32600
+    kind = "unknown-session"
+
+
+class UnknownProcess(RequestError):
+    """The id names no session of this connection."""
+
+    code = -32600
+    kind = "unknown-process"
+
+
+class ProcessExists(RequestError):
+    """The id that a start asked for is in use."""
+
+    code = -32600
+    kind = "process-exists"
+
+
+class StdinClosed(RequestError):
+    """The session takes no input: it never had any, it was closed, or its reader is gone."""
+
+    code = -32600
+    kind = "stdin-closed"
+
+
+class LimitExceeded(RequestError):
+    """A request above a bound of the server; `limit` and `value` say which."""
+
+    code = -32600
+    kind = "limit-exceeded"
+
+
+class Busy(RequestError):
+    """Too many requests of this connection are under way; try again after one of them was answered."""
+
+    code = -32001
+    kind = "busy"
+
+
+class SpawnError(RequestError):
+    """The command could not be started.
+
+    `stage` is "cwd", "program", "permission", "format", "arguments" or "resources"; `errno` the system's number.
+    """
+
+    code = -32603
+    kind = "spawn-failed"
+
+    @property
+    def stage(self) -> str:
+        """Which step failed."""
+        return str(self.facts.get("stage", "program"))
+
+    @property
+    def errno(self) -> int:
+        """The operating system's error number, 0 where there was none."""
+        return int(self.facts.get("errno", 0))
+
+
+class ProtocolError(ExecsrvError):
+    """The peer broke the protocol: it is told why, and its connection ends.
+
+    `close_code` is what a websocket says in its close frame (RFC 6455 section 7.4.1).
+    """
+
+    code = -32600
+    kind = "protocol-error"
+
+    def __init__(self, message: str, close_code: int = 1002) -> None:
+        super().__init__(message)
+        self.close_code = close_code
+
+
+class ConnectionFailed(ExecsrvError):
+    """No connection could be made: unreachable, refused, not a server, or the handshake took too long."""
+
+
+class ConnectionLost(ExecsrvError):
+    """The connection ended while a call was waiting on it.
+
+    `stdout` and `stderr` hold what had arrived of a command's output, where the call was collecting it.
+    """
+
+    stdout: bytes = b""
+    stderr: bytes = b""
+
+
+class CommandFailed(ExecsrvError):
+    """A command that was to succeed did not: `exit_code`, `stdout` and `stderr` tell how."""
+
+    def __init__(self, message: str, exit_code: int, stdout: bytes, stderr: bytes) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+class CommandTimeout(ExecsrvError):
+    """A command did not end in the time it was given and was killed; `stdout` and `stderr` are what it said by then."""
+
+    def __init__(self, message: str, stdout: bytes, stderr: bytes) -> None:
+        super().__init__(message)
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+class InvalidListenURL(ExecsrvError):
+    """A `--listen` or `--url` that names no transport of ours."""
+
+
+class CannotListen(ExecsrvError):
+    """The address to listen on is taken, not ours, or not there."""

@@ -1,0 +1,63 @@
+"""Every bound of the server and the client, with its unit, its default and the reason for it.
+
+Nothing in execsrv grows without one of these. Sizes are bytes and times are seconds, as the names say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The bounds of one server or client. Frozen: make another one with `dataclasses.replace`."""
+
+    max_message_bytes: int = 64 * MIB
+    """The largest message taken in. One above it ends the connection, since its id cannot be known."""
+
+    max_handshake_head_bytes: int = 16 * KIB
+    """The largest HTTP request head in front of a websocket."""
+
+    handshake_timeout_seconds: float = 10.0
+    """How long a websocket handshake, and a client's `initialize`, may take."""
+
+    requests_in_flight: int = 256
+    """Requests of one connection that may wait at once. One more is answered with `busy`."""
+
+    queued_stdin_bytes: int = 8 * MIB
+    """Input that one session holds for a program that does not read it. A write beyond is refused."""
+
+    unsent_output_bytes: int = 256 * KIB
+    """Output of one session that waits for a slow reader. Beyond it the session stops reading its pipe, and the
+    program blocks as with any pipe. Four reads: enough to keep the writer busy while the pump waits its turn."""
+
+    retained_output_bytes: int = 1 * MIB
+    """Output that one session keeps for `process/read` after it was sent; the oldest goes first."""
+
+    retained_sessions: int = 256
+    """Ended sessions that one connection keeps readable. The oldest goes first."""
+
+    exited_retention_seconds: float = 80.0
+    """How long an ended session stays readable."""
+
+    drain_seconds: float = 1.0
+    """After a session was killed: how long to wait for the end of its streams, should something still hold them."""
+
+    flush_seconds: float = 0.5
+    """At a connection's end: how long its last answers may take to leave."""
+
+    client_window_bytes: int = 1 * MIB
+    """Client: output of one process that waits for its reader here. Beyond it that process blocks, and no other."""
+
+    pipe_bytes: int = 1 * MIB
+    """The width asked for each pipe (`F_SETPIPE_SZ`). Linux allows 1 MiB without rights; less is taken quietly."""
+
+    read_bytes: int = 64 * KIB
+    """The size of one read. Larger ones fall out of the cache and are slower; one chunk is never larger."""
+
+
+DEFAULTS = Limits()
+"""The bounds used where none are given."""
