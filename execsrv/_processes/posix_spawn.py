@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 from collections.abc import Sequence
 
 from execsrv._processes.command import Command
@@ -33,9 +32,6 @@ def _prepare_attributes() -> ctypes.Array[ctypes.c_uint64]:
     _check(_libc.posix_spawnattr_init(attributes))
     _libc.sigfillset(every)
     _libc.sigemptyset(none)
-    # The signal numbers that belong to the C library itself may not be touched.
-    for number in set(range(1, 65)) - {int(s) for s in signal.valid_signals()}:
-        _libc.sigdelset(every, number)
     _check(_libc.posix_spawnattr_setsigdefault(attributes, every))
     _check(_libc.posix_spawnattr_setsigmask(attributes, none))
     flags = ctypes.c_short(_SETSIGDEF | _SETSIGMASK | _SETSID)

@@ -147,7 +147,7 @@ async def serve_websocket(
 
 @asynccontextmanager
 async def _open_shielded() -> AsyncIterator[trio.Nursery]:
-    """A nursery for the library's reader, which has to outlive a cancelled `serve`: it hears the answer to our close
+    """A nursery for the library's reader, which has to outlive a cancelled block: it hears the answer to our close
     frame. The reader, not the block, is shielded, and ends with the block."""
 
     async def host(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:
@@ -156,7 +156,7 @@ async def _open_shielded() -> AsyncIterator[trio.Nursery]:
             task_status.started(nursery)
             await trio.sleep_forever()
 
-    async with trio.open_nursery() as nursery:
+    async with open_background() as nursery:
         hosted = await nursery.start(host)
         try:
             yield hosted
@@ -202,9 +202,9 @@ async def open_websocket(url: str, limits: Limits, token: str | None = None) -> 
     if secure:
         wire = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=parts.hostname)
     try:
-        async with open_background() as nursery:
+        async with _open_shielded() as reader:
             connection = await trio_websocket.wrap_client_stream(
-                nursery,
+                reader,
                 wire,  # type: ignore[arg-type]
                 parts.netloc.rpartition("@")[2],
                 resource,

@@ -1,0 +1,153 @@
+"""Fixtures: a server on every transport, raw peers that speak the protocol to it, and clients."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from itertools import count
+from typing import TypeVar
+
+import pytest
+import trio
+
+from execsrv import Client, connect_in_process, connect_stdio, connect_unix, connect_websocket, serve
+from execsrv._connection import serve_connection
+from execsrv._transports import MessageChannel
+from execsrv._transports.lines import LineChannel
+from execsrv._transports.memory import open_memory_pair
+from execsrv._transports.websocket import open_websocket
+from execsrv.limits import Limits
+from execsrv.server import serve_stdio
+from tests.peers import Peer, open_peer
+
+TRANSPORTS = ["memory", "stdio", "unix", "websocket"]
+BYTE_TRANSPORTS = TRANSPORTS[1:]
+
+
+T = TypeVar("T")
+
+
+class Server:
+    """A server on one transport, and ways to it. Its connections end with the test."""
+
+    def __init__(self, transport: str, limits: Limits, nursery: trio.Nursery, path: str) -> None:
+        self.transport = transport
+        self.limits = limits
+        self._nursery = nursery
+        self._path = path
+        self._url: str | None = None
+
+    async def _hold(self, context: AbstractAsyncContextManager[T]) -> T:
+        """Enter a context for the rest of the test, in a task of its own: fixtures and tests are different tasks."""
+
+        async def hold(*, task_status: trio.TaskStatus[T]) -> None:
+            async with context as value:
+                task_status.started(value)
+                await trio.sleep_forever()
+
+        value: T = await self._nursery.start(hold)
+        return value
+
+    async def url(self) -> str:
+        """Where it listens; started when first asked for."""
+        if self._url is None:
+            listen = "ws://127.0.0.1:0" if self.transport == "websocket" else f"unix://{self._path}"
+            self._url = await self._nursery.start(partial(serve, listen, self.limits))
+        return self._url
+
+    async def streams(self) -> tuple[trio.abc.SendStream, trio.abc.ReceiveStream]:
+        """A connection as bytes, for what no channel of ours would send. Not for memory, nor websocket."""
+        if self.transport == "unix":
+            stream = await trio.open_unix_socket((await self.url()).removeprefix("unix://"))
+            return stream, stream
+        server_in, ours_out = os.pipe()
+        ours_in, server_out = os.pipe()
+        await self._nursery.start(_serve_pipes, server_in, server_out, self.limits)
+        return trio.lowlevel.FdStream(ours_out), trio.lowlevel.FdStream(ours_in)
+
+    @asynccontextmanager
+    async def _open_channel(self) -> AsyncIterator[MessageChannel]:
+        """A new connection, before its handshake."""
+        match self.transport:
+            case "memory":
+                ours, theirs = open_memory_pair()
+                self._nursery.start_soon(serve_connection, theirs, self.limits)
+                yield ours
+            case "websocket":
+                async with open_websocket(await self.url(), Limits()) as channel:
+                    yield channel
+            case _:
+                yield LineChannel(*await self.streams(), Limits())
+
+    @asynccontextmanager
+    async def open_peer(self) -> AsyncIterator[Peer]:
+        """A raw peer on a new connection, before its handshake; leaving hangs up."""
+        async with self._open_channel() as channel, open_peer(channel) as peer:
+            yield peer
+
+    async def peer(self, ready: bool = True) -> Peer:
+        """A raw peer on a new connection, for the rest of the test, with the handshake done if `ready`."""
+        peer = await self._hold(self.open_peer())
+        if ready:
+            await peer.handshake()
+        return peer
+
+    async def client(self, limits: Limits | None = None) -> Client:
+        """The real client on a new connection, for the rest of the test."""
+        return await self._hold(self.open_client(limits))
+
+    @asynccontextmanager
+    async def open_client(self, limits: Limits | None = None) -> AsyncIterator[Client]:
+        """The real client on a new connection; leaving hangs up."""
+        limits = limits or Limits()
+        match self.transport:
+            case "memory":
+                connection = connect_in_process(limits=limits)
+            case "websocket":
+                connection = connect_websocket(await self.url(), limits=limits)
+            case "unix":
+                connection = connect_unix((await self.url()).removeprefix("unix://"), limits=limits)
+            case _:
+                connection = connect_stdio(*await self.streams(), limits=limits)
+        async with connection as client:
+            yield client
+
+
+async def _serve_pipes(
+    server_in: int, server_out: int, limits: Limits, *, task_status: trio.TaskStatus[None]
+) -> None:
+    try:
+        task_status.started()
+        await serve_stdio(server_in, server_out, limits)
+    finally:
+        os.close(server_in)
+        os.close(server_out)
+
+
+@pytest.fixture
+async def open_server(tmp_path: object) -> AsyncIterator[Callable[[str, Limits], Server]]:
+    """Makes servers with limits of one's own."""
+    async with trio.open_nursery() as nursery:
+        # Short, since the path of a unix socket must fit into 108 bytes.
+        paths = (f"{tmp_path}/s{number}" for number in count())
+        yield lambda transport, limits: Server(transport, limits, nursery, next(paths))
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def server(open_server: Callable[[str, Limits], Server], transport: str) -> Server:
+    """A server with the default limits, on every transport in turn."""
+    return open_server(transport, Limits())
+
+
+@pytest.fixture
+async def peer(server: Server) -> Peer:
+    """A raw peer, ready for calls, on every transport in turn."""
+    return await server.peer()

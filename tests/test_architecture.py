@@ -1,0 +1,109 @@
+"""The house: imports go downward only, and the two wings do not know each other."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import execsrv
+
+ROOT = Path(execsrv.__file__).parent
+
+FLOORS = [
+    # values: no trio, no I/O
+    {"errors", "limits", "protocol"},
+    # rules: still no I/O
+    {"_paths", "_codec", "_handshake", "_output", "_background"},
+    # the operating system, each kind alone
+    {"_transports", "_processes", "_environment"},
+    # the service
+    {"_session"},
+    {"_outbox", "_handlers"},
+    {"_connection"},
+    {"server", "client"},
+    # roof
+    {"_embedded"},
+    {"_run", "__init__"},
+    {"_daemon"},
+    {"cli"},
+    {"__main__"},
+]
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+SERVICE = {"_session", "_outbox", "_handlers", "_connection", "server", "_processes"}
+PURE = {"errors", "limits", "protocol", "_paths", "_codec", "_handshake", "_output"}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports when it runs, in functions too, but not for type checking alone."""
+    tree = ast.parse(path.read_text())
+    checking = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if node in checking:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def own_imports(path: Path) -> set[str]:
+    names = {name.split(".") for name in ()} or {tuple(name.split(".")) for name in imports(path)}
+    return {parts[1] if parts[1] in FLOOR_OF else "__init__" for parts in names if parts[0] == "execsrv" and parts[1:]}
+
+
+SOURCES = sorted(ROOT.rglob("*.py"))
+
+
+def test_every_room_has_a_floor() -> None:
+    assert {room_of(path) for path in SOURCES} == set(FLOOR_OF)
+
+
+def test_imports_go_downward() -> None:
+    upward = {
+        f"{path.relative_to(ROOT)} -> {room}"
+        for path in SOURCES
+        for room in own_imports(path)
+        if room != room_of(path) and FLOOR_OF[room] > FLOOR_OF[room_of(path)]
+    }
+    assert not upward
+
+
+def test_wings_do_not_know_each_other() -> None:
+    for path in SOURCES:
+        if room_of(path) == "client":
+            assert not own_imports(path) & SERVICE, path
+        elif room_of(path) in SERVICE:
+            assert "client" not in own_imports(path), path
+
+
+def test_transports_know_no_methods_and_processes_no_messages() -> None:
+    for path in SOURCES:
+        if room_of(path) == "_transports":
+            assert not own_imports(path) & {"_handlers", "_processes", "_session", "_handshake"}, path
+        elif room_of(path) == "_processes":
+            assert not own_imports(path) & {"_codec", "_transports", "_handlers"}, path
+
+
+def test_ground_floor_is_pure() -> None:
+    for path in SOURCES:
+        if room_of(path) in PURE:
+            roots = {name.split(".")[0] for name in imports(path)}
+            assert not roots & {"trio", "trio_websocket", "socket", "subprocess", "select"}, path
+
+
+def test_protocol_methods_all_have_handlers() -> None:
+    from execsrv._handlers import HANDLERS
+    from execsrv.protocol import METHODS
+
+    assert HANDLERS.keys() == METHODS.keys()
