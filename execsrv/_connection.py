@@ -123,7 +123,7 @@ class Connection:
             raise UnknownMethod(f"unknown method `{request.method}`", method=request.method)
         params = decode_params(request.params, method.params)
         handshake.check_request(method)
-        if self._in_flight >= self._limits.requests_in_flight:
+        if method.waits and self._in_flight >= self._limits.requests_in_flight:
             bound = self._limits.requests_in_flight
             raise Busy(f"requests_in_flight ({bound}) are waiting", limit="requests_in_flight", value=bound)
         answer = HANDLERS[request.method](self, params)

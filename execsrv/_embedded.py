@@ -17,7 +17,7 @@ from execsrv.limits import DEFAULTS, Limits
 async def connect_in_process(*, limits: Limits = DEFAULTS) -> AsyncIterator[Client]:
     """A client of a server that runs in this block, in this program.
 
-    Leaving the block, by cancellation too, kills every process that was started through it. No setting of this
+    Leaving the block, by cancellation too, kills every process group that was started through it. No setting of this
     process is changed; SIGCHLD must not be ignored.
     """
     ours, theirs = open_memory_pair()

@@ -20,7 +20,7 @@ from execsrv._paths import path_from_wire
 from execsrv._processes.command import settle
 from execsrv._processes.spawn import spawn
 from execsrv._session import Session, Write
-from execsrv.errors import InvalidParams, StdinClosed, UnknownConnection, UnknownProcess
+from execsrv.errors import InvalidParams, SandboxUnsupported, StdinClosed, UnknownConnection, UnknownProcess
 from execsrv.protocol import (
     PROTOCOL_VERSION,
     Accepted,
@@ -82,6 +82,8 @@ def initialize(connection: Connection, params: Initialize) -> Answer:
 
 @handles("process/start")
 def process_start(connection: Connection, params: ProcessStart) -> Answer:
+    if params.sandbox is not None and not _unconfined(params.sandbox):
+        raise SandboxUnsupported("this server cannot confine commands: sandbox must be null", field="sandbox")
     id = connection.claim(params.process_id)
     env = command_environment(params.env_policy, os.environ, params.env)
     command = settle(params.argv, path_from_wire(params.cwd, "cwd"), env, params.arg0)
@@ -224,6 +226,12 @@ def command_voice(session: Session, entry: Entry) -> Notification | None:
 
 
 # -- shared --
+
+
+def _unconfined(sandbox: Any) -> bool:
+    """Whether a sandbox policy asks for no confinement."""
+    permissions = sandbox.get("permissions") if isinstance(sandbox, dict) else None
+    return isinstance(permissions, dict) and permissions.get("type") == "disabled"
 
 
 def _known(connection: Connection, id: str) -> Session:

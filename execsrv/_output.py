@@ -157,7 +157,7 @@ class OutputLog:
 
 def entry_bytes(entry: Entry) -> int:
     """What an entry counts against a bound or a window."""
-    return ENTRY_BYTES + (len(entry.chunk) if isinstance(entry, Chunk) else 0)
+    return ENTRY_BYTES + len(entry.chunk) if isinstance(entry, Chunk) else 0
 
 
 class HeadTail:

@@ -18,6 +18,8 @@ def path_from_wire(text: str, field: str) -> str:
         if "\0" in text:
             raise InvalidParams(f"{field}: a path cannot contain a NUL character: {text!r}", field=field)
         return text
+    if any(character in text for character in "\t\r\n"):
+        raise InvalidParams(f"{field}: invalid URI: control characters must be escaped: {text!r}", field=field)
     parts = _split(text, field)
     if parts.scheme != "file":
         wanted = "expected an absolute path or a file: URI"

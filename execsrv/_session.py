@@ -28,6 +28,9 @@ from execsrv.errors import LimitExceeded, StdinClosed
 from execsrv.limits import Limits
 from execsrv.protocol import Reason, Stream
 
+_TERMINAL_BYTES = 1024 * 1024
+"""More than a terminal's buffers hold: 640 KiB on the way and 4 KiB to be read (tty_buffer.c, n_tty.c)."""
+
 
 class Write:
     """Input on its way to a command. It is `settled` once it was handed over, or cannot be any more."""
@@ -73,6 +76,7 @@ class Session:
         self._writes_queued = trio.lowlevel.ParkingLot()
         self._seen_writes: dict[str, Write] = {}
         self._terminated = trio.Event()
+        self._killed = False  # by `terminate`, while the leader was running
         self._pumping: trio.CancelScope | None = None
 
     def __repr__(self) -> str:
@@ -109,12 +113,11 @@ class Session:
         status = await self._tree.wait_exited()
         for stream, descriptor in self._outputs.items():
             await self._catch_up(stream, descriptor)
-        forced = self._terminated.is_set()
-        reason: Reason = "terminated" if forced else "signaled" if status.signal else "exited"
+        reason: Reason = "terminated" if self._killed else "signaled" if status.signal else "exited"
         self.log.append_exited(status.code, status.signal, reason)
         self._announce()
         self._pumping = pumping
-        if forced:
+        if self._terminated.is_set():
             self.terminate()
 
     @property
@@ -132,7 +135,9 @@ class Session:
         What was printed before is still delivered; whatever holds the streams beyond gets `drain_seconds`.
         """
         running = self.running
+        self._killed |= running
         self._terminated.set()
+        self._taken.unpark_all()
         self._tree.signal_group(signal.SIGKILL)
         if self._pumping is not None:
             self._pumping.deadline = min(self._pumping.deadline, trio.current_time() + self._limits.drain_seconds)
@@ -149,7 +154,8 @@ class Session:
         """Move one stream into the log until its end. While the reader lags, read nothing: the command waits."""
         busy = False
         while True:
-            await self._room()
+            while not self.log.has_room:
+                await self._taken.park()
             chunk = self._read(descriptor)
             if chunk is None:
                 await trio.lowlevel.wait_readable(descriptor)
@@ -165,22 +171,20 @@ class Session:
     async def _catch_up(self, stream: Stream, descriptor: int) -> None:
         """Move what the leader has left in a stream; what others write meanwhile may stay for the pump.
 
-        A terminal says "nothing there" only when all that was written to it has arrived, so it is read to that point:
-        a leader that ends hangs its terminal up, and nobody can write on (`n_tty_read` in the kernel).
+        A terminal cannot tell how much that is, but says "nothing there" only when all that was written to it has
+        arrived (`n_tty_read` in the kernel), so it is read to that point, or as far as its buffers reach.
+
+        Once terminated it waits for no reader: what is left is bounded, and the end must not hang on being read.
         """
-        left = None if self.is_terminal else _bytes_in(descriptor)
-        while left is None or left > 0:
-            await self._room()
+        left = _TERMINAL_BYTES if self.is_terminal else _bytes_in(descriptor)
+        while left > 0:
+            while not self.log.has_room and not self._terminated.is_set():
+                await self._taken.park()
             chunk = self._read(descriptor)
             if not chunk:
                 return
             self._append(stream, chunk)
-            if left is not None:
-                left -= len(chunk)
-
-    async def _room(self) -> None:
-        while not self.log.has_room:
-            await self._taken.park()
+            left -= len(chunk)
 
     def _read(self, descriptor: int) -> bytes | None:
         """What is there now: None if nothing, empty at the end. A terminal's small pieces are joined."""
@@ -250,10 +254,12 @@ class Session:
     def close_stdin(self) -> None:
         """End the input, behind all that was written. A terminal gets its end-of-file character and stays open.
 
-        Raises `StdinClosed` when there is none.
+        Once more does no harm. Raises `StdinClosed` for a command that never had any.
         """
-        if self._stdin is None:
+        if not self.has_stdin:
             raise self._stdin_closed()
+        if self._stdin is None:
+            return
         if self.is_terminal:
             self.write(terminal.end_of_file(self._stdin))
         elif None not in self._writes:

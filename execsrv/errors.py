@@ -119,6 +119,13 @@ class Busy(RequestError):
     kind = "busy"
 
 
+class SandboxUnsupported(RequestError):
+    """The command was to be confined, which this server cannot do; it was not started."""
+
+    code = -32600
+    kind = "sandbox-unsupported"
+
+
 class SpawnError(RequestError):
     """The command could not be started.
 

@@ -25,7 +25,8 @@ class Limits:
     """How long a websocket handshake, and a client's `initialize`, may take."""
 
     requests_in_flight: int = 256
-    """Requests of one connection that may wait at once. One more is answered with `busy`."""
+    """Requests of one connection that may wait at once (for output, for a program that reads). One more that might
+    have to is answered with `busy`."""
 
     queued_stdin_bytes: int = 8 * MIB
     """Input that one session holds for a program that does not read it. A write beyond is refused."""

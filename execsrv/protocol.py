@@ -151,6 +151,8 @@ class ProcessStart(Wire, frozen=True):
     arg0: str | None = None
     env_policy: EnvPolicy | None = None
     size: Size | None = None
+    sandbox: Any = None
+    """Only null, or a policy that asks for no confinement, is accepted: there is no sandbox here to ask for."""
     window_bytes: Annotated[int, Meta(ge=1)] | None = None
     """How much output may be under way before the client must acknowledge some with `process/ack`; None: no bound,
     and whoever does not read one process's output then holds up the whole connection."""
@@ -322,25 +324,27 @@ class CommandExited(Wire, frozen=True):
 
 
 class Method(NamedTuple):
-    """One method: what it takes, what it gives, and the family that handshake errors name (None: always allowed)."""
+    """One method: what it takes and gives, the family that handshake errors name (None: the handshake itself), and
+    whether an answer may have to wait for something."""
 
     params: type[Struct]
     result: type[Struct]
     family: str | None = "exec"
+    waits: bool = False
 
 
 METHODS: dict[str, Method] = {
     "initialize": Method(Initialize, Initialized, family=None),
     "process/start": Method(ProcessStart, ProcessStarted),
-    "process/write": Method(ProcessWrite, ProcessWritten),
+    "process/write": Method(ProcessWrite, ProcessWritten, waits=True),
     "process/closeStdin": Method(ProcessId, Nothing),
-    "process/read": Method(ProcessRead, ProcessOutputRead),
+    "process/read": Method(ProcessRead, ProcessOutputRead, waits=True),
     "process/ack": Method(ProcessAck, Nothing),
     "process/resize": Method(ProcessResize, Nothing),
     "process/signal": Method(ProcessSignal, Nothing),
     "process/terminate": Method(ProcessId, Running),
     "command/exec": Method(CommandExec, CommandId),
-    "command/exec/write": Method(CommandWrite, Accepted),
+    "command/exec/write": Method(CommandWrite, Accepted, waits=True),
     "command/exec/terminate": Method(CommandId, Running),
 }
 

@@ -34,7 +34,7 @@ async def serve(
     """Serve connections on `listen`: `stdio://`, `ws://IP:PORT` or `unix://PATH`.
 
     Runs until cancelled; on stdio, until the peer hangs up. `task_status.started` gets the URL, with the real port,
-    once connections are accepted. Cancelling ends every connection and every process that they started.
+    once connections are accepted. Cancelling ends every connection and every process group that they started.
 
     Raises `InvalidListenURL` and `CannotListen`.
     """

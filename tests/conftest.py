@@ -68,23 +68,28 @@ class Server:
         return trio.lowlevel.FdStream(ours_out), trio.lowlevel.FdStream(ours_in)
 
     @asynccontextmanager
-    async def _open_channel(self) -> AsyncIterator[MessageChannel]:
+    async def open_channel(self) -> AsyncIterator[MessageChannel]:
         """A new connection, before its handshake."""
         match self.transport:
             case "memory":
-                ours, theirs = open_memory_pair()
+                channel, theirs = open_memory_pair()
                 self._nursery.start_soon(serve_connection, theirs, self.limits)
-                yield ours
+                yield channel
+                await channel.aclose()
             case "websocket":
-                async with open_websocket(await self.url(), Limits()) as channel:
-                    yield channel
+                async with open_websocket(await self.url(), Limits()) as websocket:
+                    yield websocket
             case _:
-                yield LineChannel(*await self.streams(), Limits())
+                lines = LineChannel(*await self.streams(), Limits())
+                try:
+                    yield lines
+                finally:
+                    await lines.aclose()
 
     @asynccontextmanager
     async def open_peer(self) -> AsyncIterator[Peer]:
         """A raw peer on a new connection, before its handshake; leaving hangs up."""
-        async with self._open_channel() as channel, open_peer(channel) as peer:
+        async with self.open_channel() as channel, open_peer(channel) as peer:
             yield peer
 
     async def peer(self, ready: bool = True) -> Peer:
@@ -115,9 +120,7 @@ class Server:
             yield client
 
 
-async def _serve_pipes(
-    server_in: int, server_out: int, limits: Limits, *, task_status: trio.TaskStatus[None]
-) -> None:
+async def _serve_pipes(server_in: int, server_out: int, limits: Limits, *, task_status: trio.TaskStatus[None]) -> None:
     try:
         task_status.started()
         await serve_stdio(server_in, server_out, limits)

@@ -109,7 +109,8 @@ class Peer:
         return [
             (message.method.rpartition("/")[2], message.params)
             for message in self.heard
-            if isinstance(message, Notification) and id in (message.params.get("processId"), message.params.get("sessionId"))
+            if isinstance(message, Notification)
+            and id in (message.params.get("processId"), message.params.get("sessionId"))
         ]
 
     def output(self, id: str, *streams: str) -> bytes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import uuid
+from collections.abc import Callable
 
 import trio
 
@@ -28,12 +28,28 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-async def until_gone(mark: str, patience: float = 5.0) -> None:
+async def until_marked(mark: str, count: int) -> None:
+    """Wait until that many processes carry this mark."""
+    await _until(lambda: len(marked(mark)) >= count, lambda: f"{len(marked(mark))} of {count} processes came up")
+
+
+async def until_gone(mark: str) -> None:
     """Wait until nothing with this mark lives."""
-    with trio.move_on_after(patience):
-        while marked(mark):
-            await trio.sleep(0.005)
-    left = marked(mark)
-    if left:
-        table = subprocess.run(["ps", "-o", "pid,ppid,stat,args", "-p", ",".join(map(str, left))], capture_output=True)
-        raise AssertionError(f"still alive:\n{table.stdout.decode()}")
+    await _until(lambda: not marked(mark), lambda: f"still alive: {[_described(pid) for pid in marked(mark)]}")
+
+
+async def _until(condition: Callable[[], bool], complaint: Callable[[], str]) -> None:
+    """The process table cannot be waited for, so it is asked again and again."""
+    with trio.move_on_after(10) as patience:
+        while not condition():  # noqa: ASYNC110
+            await trio.sleep(0.002)
+    if patience.cancelled_caught:
+        raise AssertionError(complaint())
+
+
+def _described(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read()[:80]
+    except OSError:
+        return f"{pid}, gone meanwhile"

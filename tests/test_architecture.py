@@ -58,7 +58,7 @@ def imports(path: Path) -> set[str]:
 
 
 def own_imports(path: Path) -> set[str]:
-    names = {name.split(".") for name in ()} or {tuple(name.split(".")) for name in imports(path)}
+    names = [name.split(".") for name in imports(path)]
     return {parts[1] if parts[1] in FLOOR_OF else "__init__" for parts in names if parts[0] == "execsrv" and parts[1:]}
 
 

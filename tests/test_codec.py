@@ -46,7 +46,9 @@ def test_encodes_each_kind_of_message() -> None:
 def test_decodes_each_kind_of_message() -> None:
     decode = Codec().decode
     assert decode('{"id":-7,"method":"m"}') == Request(-7, "m", None)
-    assert decode('{"id":"x","method":"m","params":null,"trace":1,"extra":[]}') == Request("x", "m", msgspec.Raw(b"null"))
+    assert decode('{"id":"x","method":"m","params":null,"trace":1,"extra":[]}') == Request(
+        "x", "m", msgspec.Raw(b"null")
+    )
     assert decode('{"method":"n","params":{}}') == Notification("n", msgspec.Raw(b"{}"))
     assert decode('{"id":1,"result":{"a":1}}') == Response(1, msgspec.Raw(b'{"a":1}'))
     assert decode('{"id":null,"error":{"code":1,"message":"m"}}') == Failure(None, ErrorObject(1, "m"))
@@ -140,10 +142,14 @@ def test_last_line_needs_no_end() -> None:
 @pytest.mark.parametrize("data", [b"12345678901", b"12345678901\n", b"1\n12345678901\n"])
 def test_line_too_long_is_refused_before_it_is_complete(data: bytes) -> None:
     buffer = LineBuffer(10)
-    with pytest.raises(ProtocolError, match=r"larger than max_message_bytes \(10\)") as caught:
+
+    def feed_bytewise() -> None:
         for byte in data:
             buffer.feed(bytes([byte]))
             lines_of(buffer)
+
+    with pytest.raises(ProtocolError, match=r"larger than max_message_bytes \(10\)") as caught:
+        feed_bytewise()
     assert caught.value.close_code == 1009
 
 

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from execsrv.limits import Limits
+from execsrv.protocol import Response
 from tests.conftest import Server
 from tests.peers import ENV, Peer, b64
 
@@ -131,7 +132,9 @@ async def test_writes_arrive_once_in_order_and_end(peer: Peer) -> None:
     assert peer.output("a") == b"one two three"
     late = {"processId": "a", "chunk": b64(b"late"), "writeId": "5"}
     assert await peer.call("process/write", late) == {"status": "stdinClosed"}
-    assert (await peer.refused("process/closeStdin", {"processId": "a"}))[2]["kind"] == "stdin-closed"
+    assert await peer.call("process/closeStdin", {"processId": "a"}) == {}  # once more does no harm
+    await peer.run("b", ["true"])
+    assert (await peer.refused("process/closeStdin", {"processId": "b"}))[2]["kind"] == "stdin-closed"
 
 
 async def test_pipelined_requests_keep_their_order(peer: Peer) -> None:
@@ -193,6 +196,35 @@ async def test_terminate_kills_the_group_and_tells_whether_it_ran(peer: Peer) ->
     await peer.until_told("a", "closed")
     assert await peer.call("process/terminate", {"processId": "a"}) == {"running": False}
     assert await peer.call("process/terminate", {"processId": "zz"}) == {"running": False}
+
+
+async def test_a_leader_that_ended_by_itself_was_not_terminated(peer: Peer, tmp_path: Path) -> None:
+    """Its output does not fit the window, so its end is told late, but truly."""
+    done = tmp_path / "done"
+    script = f"head -c 100000 /dev/zero; (sleep 0.05; touch {done}) & exit 6"
+    await peer.start("a", ["sh", "-c", script], windowBytes=1)
+    with trio.fail_after(10):
+        while not done.exists():
+            await trio.lowlevel.checkpoint()
+    assert await peer.call("process/terminate", {"processId": "a"}) == {"running": False}
+    exited = await peer.until_told("a", "exited")
+    assert (exited["exitCode"], exited["reason"]) == (6, "exited")
+
+
+async def test_termination_does_not_wait_for_a_reader(peer: Peer) -> None:
+    await peer.start("a", ["sh", "-c", "yes"], windowBytes=1)
+    await peer.until_told("a", "output")
+    assert await peer.call("process/terminate", {"processId": "a"}) == {"running": True}
+    await peer.until_told("a", "closed")
+
+
+async def test_confinement_is_refused_and_never_left_out(peer: Peer) -> None:
+    managed = {"permissions": {"type": "managed", "network": "restricted"}, "cwd": "file:///tmp"}
+    for sandbox in (managed, {}, "strict"):
+        code, _, data = await peer.refused("process/start", peer.start_params("a", ["true"], sandbox=sandbox))
+        assert (code, data["kind"]) == (-32600, "sandbox-unsupported")
+    assert await peer.run("a", ["true"], sandbox=None) == (0, b"", b"")
+    assert await peer.run("b", ["true"], sandbox={"permissions": {"type": "disabled"}}) == (0, b"", b"")
 
 
 async def test_a_background_child_delays_the_close_and_not_the_exit(peer: Peer) -> None:
@@ -258,7 +290,7 @@ async def test_ended_sessions_are_forgotten_beyond_the_bound(open_server: Any, t
         await peer.run(id, ["echo", id])
     # Its retention begins when the leader is reaped, right behind the close.
     with trio.fail_after(10):
-        while "chunks" in str((await peer.answer(await peer.post("process/read", {"processId": "a"})))):
+        while "chunks" in str(await peer.answer(await peer.post("process/read", {"processId": "a"}))):
             await trio.lowlevel.checkpoint()
     assert (await peer.call("process/read", {"processId": "c"}))["closed"]
 
@@ -490,6 +522,9 @@ async def test_too_many_requests_are_told_so(open_server: Any, transport: str) -
     waiting = [await peer.post("process/read", {"processId": "a", "waitMs": 60_000}) for _ in range(3)]
     code, message, data = await peer.refused("process/read", {"processId": "a"})
     assert (code, data) == (-32001, {"kind": "busy", "limit": "requests_in_flight", "value": 3})
-    # What is under way ends as usual, and then there is room again.
-    assert message
-    assert len(waiting) == 3
+    assert message == "requests_in_flight (3) are waiting"
+    # What need not wait is done all the same, and ends what waits; then there is room again.
+    assert await peer.call("process/terminate", {"processId": "a"}) == {"running": True}
+    for id in waiting:
+        assert isinstance(await peer.answer(id), Response)
+    assert (await peer.call("process/read", {"processId": "a"}))["exitCode"] == 137

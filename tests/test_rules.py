@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from execsrv._handshake import Handshake
-from execsrv._output import ENTRY_BYTES, Chunk, Closed, Exited, HeadTail, OutputLog
+from execsrv._output import ENTRY_BYTES, Closed, Exited, HeadTail, OutputLog
 from execsrv._paths import path_from_wire, uri_from_path
 from execsrv.errors import InvalidParams, NotReady, ProtocolError, RequestError, SpawnError
-from execsrv.protocol import METHODS, ErrorObject, Failure, Message, Notification, Request, Response
+from execsrv.protocol import METHODS, Chunk, ErrorObject, Failure, Message, Notification, Request, Response
 
 EXEC = METHODS["process/start"]
 INITIALIZE = METHODS["initialize"]
@@ -19,14 +19,14 @@ INITIALIZED = Notification("initialized")
 
 def test_handshake_goes_through_its_states() -> None:
     handshake = Handshake()
-    with pytest.raises(NotReady, match="^client must call initialize before using exec methods$"):
+    with pytest.raises(NotReady, match=r"^client must call initialize before using exec methods$"):
         handshake.check_request(EXEC)
     handshake.check_request(INITIALIZE)
     handshake.check_request(INITIALIZE)  # the first one failed, so it may be tried again
     handshake.greeted()
-    with pytest.raises(NotReady, match="^initialize may only be sent once per connection$"):
+    with pytest.raises(NotReady, match=r"^initialize may only be sent once per connection$"):
         handshake.check_request(INITIALIZE)
-    with pytest.raises(NotReady, match="^client must send initialized before using exec methods$"):
+    with pytest.raises(NotReady, match=r"^client must send initialized before using exec methods$"):
         handshake.check_request(EXEC)
     handshake.check_other(INITIALIZED)
     handshake.check_request(EXEC)
@@ -93,6 +93,7 @@ def test_paths_on_the_wire(wire: str, path: str) -> None:
         ("file:///C:/x", "not a path of this machine"),
         ("file:///a%00b", "not a path of this machine"),
         ("/a\0b", "NUL"),
+        ("file:///a\nb", "control characters"),
         ("file://[/x", "invalid URI"),
     ],
 )

@@ -65,7 +65,7 @@ def _encoded(field: str, value: str) -> bytes:
 def _find(program: str, cwd: str, path: str | None) -> bytes:
     """The file to execute. What is wrong with a name that holds a slash is left for the system to say."""
     if not program:
-        raise spawn_error("program", errno.ENOENT, "start: missing program: argv[0] is empty")
+        raise SpawnError("cannot start: missing program: argv[0] is empty", stage="program", errno=errno.ENOENT)
     if "/" in program:
         return os.fsencode(program)
     problem = errno.ENOENT

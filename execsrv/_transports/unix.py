@@ -21,11 +21,11 @@ def is_unix_url(url: str) -> bool:
     return url.startswith(_PREFIX)
 
 
-def parse_path(url: str) -> str:
-    """The path in `unix://PATH`. Raises `InvalidListenURL`."""
+def parse_path(url: str, option: str = "--listen") -> str:
+    """The path in `unix://PATH`. Raises `InvalidListenURL`, which names the option that the URL came from."""
     path = url.removeprefix(_PREFIX)
     if not path or "\0" in path:
-        raise InvalidListenURL(f"invalid unix --listen URL `{url}`; expected `unix://PATH`")
+        raise InvalidListenURL(f"invalid unix {option} URL `{url}`; expected `unix://PATH`")
     return path
 
 

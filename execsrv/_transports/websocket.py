@@ -15,8 +15,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
+import h11
 import trio
 import trio_websocket
+import wsproto.utilities
 from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection
 
 from execsrv._background import open_background
@@ -30,16 +32,26 @@ from execsrv.protocol import Message
 _RECEIVE_BYTES = 256 * 1024
 _MAX_HEADER = 10
 _FINAL_TEXT = 0x81
+_FINAL_CLOSE = 0x88
+_FRAME_ERRORS = (1002, 1007)
 _MAX_REASON_BYTES = 123
 _QUEUED_MESSAGES = 4
+_HANDSHAKE_ERRORS = (HandshakeError, wsproto.utilities.ProtocolError, h11.ProtocolError)
 
 
 class _Wire(trio.abc.Stream):
-    """A stream whose writes take turns, and which gives back first what was read ahead."""
+    """What the library reads and writes: the stream, with writes that take turns.
 
-    def __init__(self, stream: trio.abc.Stream, read_ahead: bytes = b"") -> None:
+    Until it is `opened` it gives the library the head of the HTTP exchange and no byte more, since the library would
+    not look again at what came with it; and an end is an error, since the library would wait for ever.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, head: bytes = b"", rest: bytes = b"") -> None:
+        self.opened = trio.Event()
         self._stream = stream
-        self._read_ahead = read_ahead
+        self._head = head
+        self._rest = rest
+        self._is_server = bool(head)
         self._turn = trio.Lock()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -50,13 +62,21 @@ class _Wire(trio.abc.Stream):
         await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        if self._read_ahead:
-            data, self._read_ahead = self._read_ahead, b""
-            return data
-        return await self._stream.receive_some(max_bytes)
+        if self._head:
+            head, self._head = self._head, b""
+            return head
+        if self._is_server:
+            await self.opened.wait()
+        if self._rest:
+            rest, self._rest = self._rest, b""
+            return rest
+        data = await self._stream.receive_some(max_bytes)
+        if not data and not self.opened.is_set():
+            raise ConnectionFailed("the peer hung up in the handshake")
+        return data
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        """The stream is closed by whoever opened it: the library would do it before we have said why."""
 
 
 class WebSocketChannel:
@@ -66,6 +86,7 @@ class WebSocketChannel:
         """`wire` is what a server's frames are written to; None for a client."""
         self._connection = connection
         self._wire = wire
+        self._broken = False  # the library has stopped at a frame that is none, and leaves the goodbye to us
         self._codec = Codec()
         self._buffer = bytearray(_MAX_HEADER)
 
@@ -78,7 +99,7 @@ class WebSocketChannel:
                 await self._connection.send_message(text)
             except ConnectionClosed:
                 raise trio.BrokenResourceError from None
-        elif self._connection.closed is not None:
+        elif self._connection.closed is not None and not self._broken:
             raise trio.BrokenResourceError
         else:
             with memoryview(self._buffer) as view:
@@ -89,7 +110,11 @@ class WebSocketChannel:
         """See `MessageChannel`."""
         try:
             data = await self._connection.get_message()
-        except ConnectionClosed:
+        except ConnectionClosed as closed:
+            if self._wire is not None and closed.reason is not None and closed.reason.code in _FRAME_ERRORS:
+                self._broken = True
+                text = f"malformed message: {closed.reason.reason or closed.reason.name}"
+                raise ProtocolError(text, closed.reason.code) from None
             return None
         if isinstance(data, bytes):
             try:
@@ -101,6 +126,12 @@ class WebSocketChannel:
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
         """See `MessageChannel`. The reason is cut where a close frame has no room for it."""
         fitting = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
+        if self._broken and self._wire is not None:
+            payload = struct.pack("!H", code) + fitting.encode()
+            try:
+                await self._wire.send_all(bytes([_FINAL_CLOSE, len(payload)]) + payload)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
         await self._connection.aclose(code, fitting)
 
 
@@ -131,7 +162,8 @@ async def serve_websocket(
         if head is None:
             return
         async with _open_shielded() as reader:
-            wire, connection = _Wire(stream, head), None
+            end = head.find(b"\r\n\r\n") + 4
+            wire, connection = _Wire(stream, head[:end], head[end:]), None
             with trio.move_on_after(limits.handshake_timeout_seconds):
                 request = await trio_websocket.wrap_server_stream(
                     reader,
@@ -141,6 +173,7 @@ async def serve_websocket(
                     receive_buffer_size=_RECEIVE_BYTES,
                 )
                 connection = await request.accept()
+                wire.opened.set()
             if connection is not None:
                 await serve(WebSocketChannel(connection, wire))
 
@@ -187,34 +220,51 @@ def parse_listen(url: str) -> tuple[str, int]:
 async def open_websocket(url: str, limits: Limits, token: str | None = None) -> AsyncIterator[WebSocketChannel]:
     """A channel to the server at `url`; leaving closes it. Raises `ConnectionFailed`."""
     headers = [(b"Authorization", b"Bearer " + token.encode())] if token is not None else []
-    parts = urlsplit(url)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise ConnectionFailed(f"cannot connect to `{url}`: expected `ws://HOST:PORT`")
-    secure = parts.scheme == "wss"
-    port = parts.port or (443 if secure else 80)
-    resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    try:
-        stream = await trio.open_tcp_stream(parts.hostname, port)
-    except OSError as error:
-        raise ConnectionFailed(f"cannot connect to `{url}`: {error}") from error
-    stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
-    wire: trio.abc.Stream = stream
-    if secure:
-        wire = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=parts.hostname)
+    host, port, secure, resource = _parse_url(url)
+    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] | None = None
+    opened = False
     try:
         async with _open_shielded() as reader:
-            connection = await trio_websocket.wrap_client_stream(
-                reader,
-                wire,  # type: ignore[arg-type]
-                parts.netloc.rpartition("@")[2],
-                resource,
-                extra_headers=headers,
-                message_queue_size=_QUEUED_MESSAGES,
-                max_message_size=limits.max_message_bytes,
-                receive_buffer_size=_RECEIVE_BYTES,
-            )
+            with trio.fail_after(limits.handshake_timeout_seconds):
+                stream = plain = await trio.open_tcp_stream(host, port)
+                # Without this, a small message after another would wait for a delayed acknowledgement: 40 ms.
+                plain.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
+                if secure:
+                    stream = trio.SSLStream(plain, ssl.create_default_context(), server_hostname=host)
+                wire = _Wire(stream)
+                connection = await trio_websocket.wrap_client_stream(
+                    reader,
+                    wire,  # type: ignore[arg-type]
+                    f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+                    resource,
+                    extra_headers=headers,
+                    message_queue_size=_QUEUED_MESSAGES,
+                    max_message_size=limits.max_message_bytes,
+                    receive_buffer_size=_RECEIVE_BYTES,
+                )
+            wire.opened.set()
+            opened = True
             yield WebSocketChannel(connection, None)
-    except HandshakeError as error:
-        raise ConnectionFailed(f"cannot connect to `{url}`: {error!r}") from error
+    except (OSError, trio.TooSlowError, trio.BrokenResourceError, ConnectionFailed, *_HANDSHAKE_ERRORS) as error:
+        if opened:
+            raise
+        what = f"no answer within {limits.handshake_timeout_seconds} s"
+        if not isinstance(error, trio.TooSlowError):
+            what = str(error) or repr(error)
+        raise ConnectionFailed(f"cannot connect to `{url}`: {what}") from error
     finally:
-        await trio.aclose_forcefully(wire)
+        if stream is not None:
+            await trio.aclose_forcefully(stream)
+
+
+def _parse_url(url: str) -> tuple[str, int, bool, str]:
+    """Host, port, whether encrypted, and resource. Raises `ConnectionFailed`."""
+    try:
+        parts = urlsplit(url)
+        secure = parts.scheme == "wss"
+        host, port = parts.hostname, parts.port or (443 if secure else 80)
+    except ValueError as error:
+        raise ConnectionFailed(f"cannot connect to `{url}`: {error}") from None
+    if parts.scheme not in ("ws", "wss") or not host:
+        raise ConnectionFailed(f"cannot connect to `{url}`: expected `ws://HOST:PORT`")
+    return host, port, secure, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

@@ -21,7 +21,9 @@ from execsrv.protocol import METHODS, Failure, Message, MessageId, Notification,
 R = TypeVar("R", bound=Struct)
 
 
-class _Pending:
+class Asked:
+    """A request on its way."""
+
     __slots__ = ("answer", "answered")
 
     def __init__(self) -> None:
@@ -36,7 +38,7 @@ class Calls:
         self._channel = channel
         self._heard = heard
         self._ids = count(1)
-        self._pending: dict[MessageId | None, _Pending] = {}
+        self._pending: dict[MessageId | None, Asked] = {}
         self._outbound, self._to_write = trio.open_memory_channel[Message](0)
         self.lost: ConnectionLost | None = None
 
@@ -51,17 +53,20 @@ class Calls:
         finally:
             self.lost = ConnectionLost(reason)
             self._to_write.close()
-            for pending in self._pending.values():
-                pending.answered.set()
+            for asked in self._pending.values():
+                asked.answered.set()
 
     async def call(self, method: str, params: Struct, result: type[R]) -> R:
         """Ask and wait for the answer. Raises the error that the server answered, or `ConnectionLost`.
 
         Cancelling stops waiting; whether the server still does what was asked is then unknown.
         """
-        pending = await self.post(method, params)
-        await pending.answered.wait()
-        match pending.answer:
+        return await self.answer_to(await self.post(method, params), result)
+
+    async def answer_to(self, asked: Asked, result: type[R]) -> R:
+        """The second half of `call`."""
+        await asked.answered.wait()
+        match asked.answer:
             case Response(_, value):
                 return decode_params(value, result)
             case Failure(_, error):
@@ -69,13 +74,13 @@ class Calls:
             case None:
                 raise self._lost()
 
-    async def post(self, method: str, params: Struct) -> _Pending:
+    async def post(self, method: str, params: Struct) -> Asked:
         """Ask without waiting for the answer."""
         assert method in METHODS
-        id, pending = next(self._ids), _Pending()
-        self._pending[id] = pending
+        id, asked = next(self._ids), Asked()
+        self._pending[id] = asked
         await self._send(Request(id, method, params))
-        return pending
+        return asked
 
     async def tell(self, method: str) -> None:
         """Notify the server."""
@@ -107,9 +112,9 @@ class Calls:
                     case Failure(None, error):
                         said = f"the server ended the connection: {error.message}"
                     case Response(id) | Failure(id):
-                        if (pending := self._pending.pop(id, None)) is not None:
-                            pending.answer = message
-                            pending.answered.set()
+                        if (asked := self._pending.pop(id, None)) is not None:
+                            asked.answer = message
+                            asked.answered.set()
                     case Notification():
                         await self._heard(message)
                     case Request(id, method):

@@ -14,7 +14,7 @@ from execsrv._codec import decode_params
 from execsrv._output import Closed, Exited
 from execsrv._paths import path_from_wire
 from execsrv._transports import MessageChannel
-from execsrv.client._calls import Calls
+from execsrv.client._calls import Asked, Calls
 from execsrv.client._process import MAX_COLLECTED_BYTES, Collected, Event, Process, Result
 from execsrv.errors import CommandTimeout, ConnectionFailed, ConnectionLost, RequestError
 from execsrv.limits import Limits
@@ -23,6 +23,7 @@ from execsrv.protocol import (
     Chunk,
     EnvironmentInfo,
     EnvPolicy,
+    Failure,
     Initialize,
     Initialized,
     Notification,
@@ -70,7 +71,7 @@ class Client:
     ) -> Result:
         """Run a command to its end and return what came of it. Its stdin is `input`, or empty.
 
-        Nothing of it is left when this returns, or when it is cancelled. `cwd` and `env` are those of `start`. Each
+        Its process group is gone when this returns, or when it is cancelled. `cwd` and `env` are those of `start`. Each
         stream is kept up to `max_bytes`, beginning and end.
 
         Raises `SpawnError`; `CommandTimeout` after `timeout` seconds and, with `check`, `CommandFailed`, which both
@@ -99,14 +100,14 @@ class Client:
         size: tuple[int, int] | None = None,
         arg0: str | None = None,
     ) -> AsyncIterator[Process]:
-        """Start a command; leaving the block kills it and everything that it started.
+        """Start a command; leaving the block kills its whole process group.
 
         `cwd` is a path on the server's machine, by default where the server runs. Without `env` the command has the
         server's environment; with it exactly that, or that on top of the server's with `inherit_env`. `stdin` gives
         it a pipe to write to; `tty` a terminal of `size` rows and columns (24, 80) instead of pipes. `arg0` is what the
         program sees as its name.
 
-        Raises `SpawnError`, `InvalidParams` and other `RequestError`s, `ConnectionLost`.
+        Raises `RequestError`, of which `SpawnError` and `InvalidParams` are kinds, and `ConnectionLost`.
         """
         process = Process(f"p{next(self._ids)}", self._calls, self._limits.client_window_bytes)
         window = None
@@ -126,12 +127,16 @@ class Client:
             window_bytes=window,
         )
         self._processes[process.id] = process
+        asked: Asked | None = None
         try:
-            await self._calls.call("process/start", params, ProcessStarted)
+            asked = await self._calls.post("process/start", params)
+            await self._calls.answer_to(asked, ProcessStarted)
             yield process
         finally:
-            with trio.move_on_after(2 * self._limits.drain_seconds, shield=True):
-                await process.end()
+            # Cancelled before the answer, it may have started all the same.
+            if asked is not None and not isinstance(asked.answer, Failure):
+                with trio.move_on_after(2 * self._limits.drain_seconds, shield=True):
+                    await process.end()
             del self._processes[process.id]
 
     async def _heard(self, told: Notification) -> None:

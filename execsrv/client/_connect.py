@@ -25,7 +25,7 @@ async def connect(url: str, *, token: str | None = None, limits: Limits = DEFAUL
     Raises `InvalidListenURL` for another URL, and what `connect_websocket` and `connect_unix` raise.
     """
     if unix.is_unix_url(url):
-        connection = connect_unix(unix.parse_path(url), limits=limits)
+        connection = connect_unix(unix.parse_path(url, "--url"), limits=limits)
     elif url.startswith(("ws://", "wss://")):
         connection = connect_websocket(url, token=token, limits=limits)
     else:

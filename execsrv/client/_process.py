@@ -10,7 +10,7 @@ from msgspec import Struct
 from execsrv._background import open_background
 from execsrv._output import Closed, Entry, Exited, HeadTail, OutputLog, entry_bytes
 from execsrv.client._calls import Calls
-from execsrv.errors import CommandFailed, ConnectionLost, RequestError, StdinClosed
+from execsrv.errors import CommandFailed, ConnectionLost, StdinClosed
 from execsrv.limits import MIB
 from execsrv.protocol import (
     Chunk,
@@ -101,11 +101,11 @@ class Process:
         Raises `ConnectionLost` behind the last that arrived. Cancelling loses nothing.
         """
         await trio.lowlevel.checkpoint()
+        await self._acknowledge()
         while not self._log.has_news:
             if self._log.closed:
                 return None
             await self._park()
-        await self._acknowledge()
         entry = self._log.take()
         self._taken.unpark_all()
         self._unacknowledged += entry_bytes(entry)
@@ -125,7 +125,7 @@ class Process:
         """Write `input` and end the command's stdin, collect its output to the end; what came of it.
 
         Each stream is kept up to `max_bytes`, beginning and end. Raises `ConnectionLost`, with what had arrived.
-        Cancelling stops waiting, not the process.
+        Cancelling stops waiting, not the process; what was collected is lost.
         """
         return await Collected(max_bytes).communicate(self, input)
 
@@ -167,8 +167,8 @@ class Process:
             await self.terminate()
             async for _ in self.events():
                 pass
-        except (ConnectionLost, RequestError):
-            return  # the server ends it with the connection; or it never started
+        except ConnectionLost:
+            return  # the server ends it with the connection
 
     # -- for the client --
 

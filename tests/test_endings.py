@@ -1,0 +1,184 @@
+"""However a connection ends, what it started ends with it, and nothing else does."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+from typing import Any
+
+import pytest
+import trio
+
+import execsrv
+from execsrv._connection import serve_connection
+from execsrv._transports.memory import open_memory_pair
+from execsrv.limits import Limits
+from execsrv.protocol import Notification, Response
+from tests.conftest import Server
+from tests.peers import Peer, open_peer
+from tests.processes import marked, new_mark, until_gone, until_marked
+
+
+async def start_family(peer: Peer, id: str, mark: str, tty: bool = False) -> None:
+    """A leader with two children in its group, all deaf to polite signals. The mark is their name."""
+    child = f"(exec -a {mark} sleep 1000)"
+    await peer.start(id, ["bash", "-c", f"trap '' TERM INT HUP; {child} & {child} & echo ready; wait"], tty=tty)
+    await peer.until_output(id, b"ready")
+    await until_marked(mark, 2)
+
+
+@pytest.mark.parametrize("tty", [False, True])
+async def test_hanging_up_ends_every_process_group(server: Server, tty: bool) -> None:
+    mark, other = new_mark(), new_mark()
+    neighbour = await server.peer()
+    await start_family(neighbour, "n", other)
+    async with server.open_peer() as peer:
+        await peer.handshake()
+        await start_family(peer, "a", mark, tty)
+        await start_family(peer, "b", mark)
+    await until_gone(mark)
+    assert len(marked(other)) >= 2
+    assert await neighbour.run("x", ["echo", "alive"]) == (0, b"alive\n", b"")
+
+
+async def test_a_reset_ends_every_process_group(open_server: Any) -> None:
+    server = open_server("websocket", Limits())
+    mark = new_mark()
+    peer = await server.peer()
+    await start_family(peer, "a", mark)
+    raw = peer.channel._connection._stream._stream.socket  # type: ignore[attr-defined]
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    raw.close()
+    await until_gone(mark)
+
+
+async def test_a_protocol_error_ends_every_process_group_and_says_why(server: Server) -> None:
+    mark, other = new_mark(), new_mark()
+    neighbour, peer = await server.peer(), await server.peer()
+    await start_family(neighbour, "n", other)
+    await start_family(peer, "a", mark)
+    await peer.channel.send(Notification("nonsense", {}))
+    await peer.until_ended()
+    told = [message for message in peer.heard if getattr(message, "id", 0) is None]
+    assert [(failure.error.code, failure.error.data) for failure in told] == [(-32600, {"kind": "protocol-error"})]  # type: ignore[union-attr]
+    assert "unexpected notification `nonsense`" in str(told[0])
+    await until_gone(mark)
+    assert len(marked(other)) >= 2
+
+
+@pytest.mark.parametrize("message", [Notification("initialized", {}), Response(1, {}), Notification("initialize", {})])
+async def test_what_ends_a_connection_before_the_handshake(server: Server, message: Any) -> None:
+    async with server.open_peer() as peer:
+        await peer.channel.send(message)
+        await peer.until_ended()
+        assert [getattr(heard, "id", 0) for heard in peer.heard] == [None]
+
+
+async def test_what_was_asked_before_the_end_is_still_answered(server: Server) -> None:
+    async with server.open_peer() as peer:
+        await peer.handshake()
+        await peer.post("process/start", peer.start_params("a", ["true"]), id="last")
+        await peer.channel.send(Notification("end", {}))
+        await peer.until_ended()
+        assert any(isinstance(heard, Response) and heard.id == "last" for heard in peer.heard)
+
+
+async def test_cancelling_a_connection_ends_its_processes() -> None:
+    mark = new_mark()
+    ours, theirs = open_memory_pair()
+    async with trio.open_nursery() as nursery, open_peer(ours) as peer:
+        nursery.start_soon(serve_connection, theirs)
+        await peer.handshake()
+        await start_family(peer, "a", mark)
+        nursery.cancel_scope.cancel()
+    assert not marked(mark)
+
+
+async def test_an_embedding_program_that_is_cancelled_loses_no_process() -> None:
+    mark = new_mark()
+    child = f"(exec -a {mark} sleep 1000)"
+    argv = ["bash", "-c", f"{child} & {child} >/dev/null 2>&1 & echo ready; wait"]
+    with trio.CancelScope() as scope:
+        async with execsrv.connect_in_process() as client, client.start(argv) as process:
+            async for _ in process.output:
+                await until_marked(mark, 2)
+                scope.cancel()
+    assert scope.cancelled_caught
+    assert not marked(mark)
+
+
+async def test_cancelled_at_every_step_nothing_is_left() -> None:
+    """Cancel a whole run at its first checkpoint, at its second, and so on: never a process, never a descriptor."""
+    mark = new_mark()
+    argv = ["bash", "-c", f"exec -a {mark} sleep 1000"]
+
+    async def run(seen: list[str]) -> None:
+        async with execsrv.connect_in_process() as client:
+            seen.append("connected")
+            async with client.start(argv, stdin=True) as process:
+                seen.append("started")
+                await process.write(b"x")
+                await process.interrupt()
+                await process.wait()
+                await process.terminate()
+                seen.append("ended")
+
+    class CancelAfter(trio.abc.Instrument):
+        def __init__(self, steps: int, scope: trio.CancelScope) -> None:
+            self.steps, self.scope = steps, scope
+
+        def after_task_step(self, task: trio.lowlevel.Task) -> None:
+            self.steps -= 1
+            if self.steps == 0:
+                self.scope.cancel()
+
+    gc.collect()
+    before = sorted(os.listdir("/proc/self/fd"))
+    steps, furthest = 1, ""
+    while furthest != "ended":
+        seen = [""]
+        with trio.CancelScope() as scope:
+            instrument = CancelAfter(steps, scope)
+            trio.lowlevel.add_instrument(instrument)
+            try:
+                await run(seen)
+            finally:
+                trio.lowlevel.remove_instrument(instrument)
+        furthest, steps = seen[-1], steps + 1
+        assert not marked(mark), f"after {steps} steps"
+        assert steps < 2000
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+async def test_descriptors_and_children_are_back_to_where_they_were(peer: Peer) -> None:
+    await peer.run("first", ["true"])
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(30):
+        await peer.run(f"p{number}", ["true"], tty=number % 2 == 0, pipeStdin=number % 3 == 0)
+        await peer.refused("process/start", peer.start_params("failed", ["/does/not/exist"], tty=number % 2 == 0))
+    with trio.fail_after(10):
+        # The last close is told right before the leader is reaped.
+        while len(os.listdir("/proc/self/fd")) > before or _children():
+            await trio.lowlevel.checkpoint()
+
+
+def _children() -> list[str]:
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        return file.read().split()
+
+
+async def test_background_survivors_outlive_their_leader_but_not_their_connection(server: Server) -> None:
+    mark = new_mark()
+    async with server.open_peer() as peer:
+        await peer.handshake()
+        argv = ["bash", "-c", f"(exec -a {mark} sleep 1000) </dev/null >/dev/null 2>&1 &"]
+        assert (await peer.run("a", argv))[0] == 0
+        assert await peer.run("b", ["true"]) == (0, b"", b"")
+        assert len(marked(mark)) == 1
+        argv2 = [*argv[:2], argv[2].replace(mark, mark + "-two")]
+        assert (await peer.run("c", argv2))[0] == 0
+        assert await peer.call("process/terminate", {"processId": "c"}) == {"running": False}
+        await until_gone(mark + "-two")
+        assert len(marked(mark)) == 1
+    await until_gone(mark)

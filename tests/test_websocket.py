@@ -1,0 +1,195 @@
+"""What is particular to the websocket: the HTTP request in front of it, large messages, small ones at once."""
+
+from __future__ import annotations
+
+import gc
+import socket
+from typing import Any
+
+import pytest
+import trio
+import trio_websocket
+
+from execsrv import connect_websocket
+from execsrv.errors import ConnectionFailed
+from execsrv.limits import Limits
+from tests.conftest import Server
+from tests.peers import PATIENCE, b64
+
+UPGRADE = (
+    "Host: x\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+)
+
+
+@pytest.fixture
+def websocket_server(open_server: Any) -> Server:
+    server: Server = open_server("websocket", Limits(handshake_timeout_seconds=PATIENCE))
+    return server
+
+
+async def connect(server: Server) -> trio.SocketStream:
+    host, _, port = (await server.url()).removeprefix("ws://").rpartition(":")
+    return await trio.open_tcp_stream(host, int(port))
+
+
+async def ask(server: Server, request: str) -> tuple[int, str]:
+    """Status and body of the answer to a raw request."""
+    answer = bytearray()
+    async with await connect(server) as stream:
+        await stream.send_all(request.encode())
+        with trio.fail_after(PATIENCE):
+            while data := await stream.receive_some():
+                answer += data
+                if answer.startswith(b"HTTP/1.1 101"):
+                    break
+    head, _, body = answer.decode().partition("\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+@pytest.mark.parametrize(
+    ("request_text", "status", "body"),
+    [
+        ("GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", 200, ""),
+        ("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 200, ""),
+        ("GET /readyz?x=1 HTTP/1.1\r\nHost: x\r\n\r\n", 200, ""),
+        ("GET /other HTTP/1.1\r\nHost: x\r\n\r\n", 404, ""),
+        (f"GET /other HTTP/1.1\r\n{UPGRADE}\r\n", 404, ""),
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 400, "Connection header did not include 'upgrade'"),
+        ("GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\n\r\n", 400, "Upgrade header did not include 'websocket'"),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 405, "Request method must be GET"),
+        ("GET /readyz HTTP/1.1\r\nHost: x\r\nOrigin: http://evil\r\n\r\n", 403, ""),
+        (f"GET / HTTP/1.1\r\n{UPGRADE}Origin: http://evil\r\n\r\n", 403, ""),
+        (f"GET / HTTP/1.1\r\n{UPGRADE}\r\n", 101, ""),
+        (f"GET /?token=ignored HTTP/1.1\r\n{UPGRADE}\r\n", 101, ""),
+    ],
+)
+async def test_the_front_door(websocket_server: Server, request_text: str, status: int, body: str) -> None:
+    assert await ask(websocket_server, request_text) == (status, body)
+
+
+async def test_a_request_that_is_none(websocket_server: Server) -> None:
+    assert (await ask(websocket_server, "nonsense\r\n\r\n"))[0] == 400
+    status, body = await ask(websocket_server, f"GET / HTTP/1.1\r\nHost: x\r\nX: {'x' * 20_000}\r\n\r\n")
+    assert (status, body) == (431, "request head is larger than 16384 bytes")
+
+
+async def test_who_does_not_speak_is_hung_up_on(open_server: Any) -> None:
+    server = open_server("websocket", Limits(handshake_timeout_seconds=0.1))
+    for start in (b"", b"GET / HT", f"GET / HTTP/1.1\r\n{UPGRADE}".encode()):
+        async with await connect(server) as stream:
+            await stream.send_all(start)
+            with trio.fail_after(PATIENCE):
+                assert await stream.receive_some() == b""
+
+
+async def test_a_handshake_and_a_message_in_one_packet(websocket_server: Server) -> None:
+    message = b'{"id":1,"method":"nope"}'
+    frame = bytes([0x81, 0x80 | len(message)]) + bytes(4) + message
+    async with await connect(websocket_server) as stream:
+        await stream.send_all(f"GET / HTTP/1.1\r\n{UPGRADE}\r\n".encode() + frame)
+        answer = bytearray()
+        with trio.fail_after(PATIENCE):
+            while b"unknown method" not in answer:
+                answer += await stream.receive_some()
+    assert answer.startswith(b"HTTP/1.1 101")
+
+
+@pytest.mark.parametrize("size", [0, 100, 125, 126, 127, 60_000, 65_535, 65_536, 70_000, 1_000_000])
+async def test_frames_of_every_length(websocket_server: Server, size: int) -> None:
+    """The header of a frame has three forms. The answer names the method, so its length can be chosen."""
+    async with trio_websocket.open_websocket_url(
+        await websocket_server.url(), max_message_size=10_000_000
+    ) as websocket:
+        for length in range(size, size + 3):
+            await websocket.send_message(f'{{"id":1,"method":"{"x" * length}"}}')
+            answer = await websocket.get_message()
+            assert isinstance(answer, str)
+            assert answer.count("x") >= 2 * length  # named in the text, and in the data
+
+
+async def test_messages_of_many_megabytes(websocket_server: Server) -> None:
+    peer = await websocket_server.peer()
+    size = 30_000_000
+    await peer.start("a", ["sh", "-c", f"head -c {size} | wc -c"], pipeStdin=True)
+    params = {"processId": "a", "chunk": b64(bytes(size)), "writeId": "1"}
+    assert await peer.call("process/write", params) == {"status": "accepted"}
+    await peer.until_told("a", "closed")
+    assert int(peer.output("a")) == size
+
+
+async def test_small_messages_do_not_wait_for_each_other(websocket_server: Server) -> None:
+    """TCP_NODELAY is set on what is accepted."""
+    peer = await websocket_server.peer()
+    await peer.run("a", ["true"])
+    port = int((await websocket_server.url()).rpartition(":")[2])
+    sockets = [thing for thing in gc.get_objects() if isinstance(thing, socket.socket) and thing.fileno() >= 0]
+    connected = [thing for thing in sockets if port in _ports(thing)]
+    assert len(connected) == 2
+    for thing in connected:
+        assert thing.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def _ports(thing: socket.socket) -> set[int]:
+    """The ports at both ends of a connected TCP socket."""
+    if thing.family != socket.AF_INET or thing.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return set()
+    return {thing.getsockname()[1], thing.getpeername()[1]}
+
+
+async def test_a_frame_that_is_none_ends_the_connection_with_a_reason(websocket_server: Server) -> None:
+    for frame, code in [(b"\x81\x81\0\0\0\0\xff", 1007), (b"\x8f\x80\0\0\0\0", 1002)]:
+        async with await connect(websocket_server) as stream:
+            await stream.send_all(f"GET / HTTP/1.1\r\n{UPGRADE}\r\n".encode() + frame)
+            said = bytearray()
+            with trio.fail_after(PATIENCE):
+                while data := await stream.receive_some():
+                    said += data
+        assert b'"id":null,"error":{"code":-32600,"message":"malformed message: ' in said
+        assert b"\x88" in said
+        assert code.to_bytes(2, "big") + b"malformed message: " in said.rpartition(b"\x88")[2]
+
+
+async def test_pings_are_answered(websocket_server: Server) -> None:
+    async with trio_websocket.open_websocket_url(await websocket_server.url()) as websocket:
+        with trio.fail_after(PATIENCE):
+            await websocket.ping(b"hello")
+
+
+async def test_a_closed_port_is_a_clear_error() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"ws://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ConnectionFailed, match=f"cannot connect to `{url}`"):
+            async with connect_websocket(url):
+                pass
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno", b"SSH-2.0-x\r\n"])
+async def test_what_is_no_websocket_server_is_a_clear_error(answer: bytes) -> None:
+    async def serve_wrongly(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(answer)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, serve_wrongly, 0)
+        port = listeners[0].socket.getsockname()[1]
+        with pytest.raises(ConnectionFailed):
+            async with connect_websocket(f"ws://127.0.0.1:{port}", limits=Limits(handshake_timeout_seconds=2)):
+                pass
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_server_that_never_answers_is_given_up_on() -> None:
+    async def hold(stream: trio.SocketStream) -> None:
+        async with stream:
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, hold, 0)
+        port = listeners[0].socket.getsockname()[1]
+        with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailed, match=r"0\.05 s"):
+            async with connect_websocket(f"ws://127.0.0.1:{port}", limits=Limits(handshake_timeout_seconds=0.05)):
+                pass
+        nursery.cancel_scope.cancel()
