@@ -1,16 +1,14 @@
-"""What the command line does: a daemon from start to end, or one command, and what is said about it on stderr."""
+"""The daemon as a process: its log, its signals, and what it says when it listens."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import sys
-from collections.abc import Sequence
 
 import trio
 
-from execsrv._run import OWN_FAILURE, run_command
-from execsrv.errors import ExecsrvError, RequestError
+from execsrv.errors import ExecsrvError
 from execsrv.server import serve, until_signalled
 
 
@@ -58,21 +56,3 @@ class _Announcement(trio.TaskStatus[str]):
 
 async def _serve_and_announce(listen: str) -> None:
     await serve(listen, task_status=_Announcement())
-
-
-def run_once(argv: Sequence[str], *, url: str | None, tty: bool, cwd: str | None, env: Sequence[str]) -> int:
-    """Run one command through a server; the exit status."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    variables: dict[str, str] = {}
-    for setting in env:
-        name, equals, value = setting.partition("=")
-        if not name or not equals:
-            print(f"execsrv: invalid --env `{setting}`; expected `K=V`", file=sys.stderr)
-            return OWN_FAILURE
-        variables[name] = value
-    try:
-        return trio.run(lambda: run_command(argv, url=url, tty=tty, cwd=cwd, env=variables))
-    except ExecsrvError as error:
-        kind = f" ({error.kind})" if isinstance(error, RequestError) else ""
-        print(f"execsrv: {error}{kind}", file=sys.stderr)
-        return OWN_FAILURE

@@ -18,20 +18,35 @@ from execsrv._embedded import connect_in_process
 from execsrv._processes.terminal import get_size
 from execsrv._transports.stdio import read_shared, write_all
 from execsrv.client import Client, Process, connect
-from execsrv.errors import ConnectionLost, SpawnError, StdinClosed
+from execsrv.errors import ConnectionLost, ExecsrvError, RequestError, SpawnError, StdinClosed
 from execsrv.protocol import Chunk
 
 OWN_FAILURE = 125
 """Exit codes as in env(1), nohup(1) and docker-run(1): 125 our own failure, 126 not executable, 127 not found."""
 
 
+def run_once(argv: Sequence[str], *, url: str | None, tty: bool, cwd: str | None, env: Sequence[str]) -> int:
+    """Run `argv` on the server at `url` (None: in this process); the exit status for this process."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    variables: dict[str, str] = {}
+    for setting in env:
+        name, equals, value = setting.partition("=")
+        if not name or not equals:
+            print(f"execsrv: invalid --env `{setting}`; expected `K=V`", file=sys.stderr)
+            return OWN_FAILURE
+        variables[name] = value
+    try:
+        return trio.run(lambda: run_command(argv, url=url, tty=tty, cwd=cwd, env=variables))
+    except ExecsrvError as error:
+        kind = f" ({error.kind})" if isinstance(error, RequestError) else ""
+        print(f"execsrv: {error}{kind}", file=sys.stderr)
+        return OWN_FAILURE
+
+
 async def run_command(
     argv: Sequence[str], *, url: str | None, tty: bool, cwd: str | None, env: Mapping[str, str]
 ) -> int:
-    """Run `argv` on the server at `url` (None: in this process) and return the exit code for this process.
-
-    SIGINT goes to the command; SIGTERM and SIGHUP kill it. Raises `ExecsrvError` for failures of our own.
-    """
+    """The same within trio. SIGINT goes to the command; SIGTERM and SIGHUP kill it. Raises `ExecsrvError`."""
     environment = dict(env)
     if tty and "TERM" in os.environ:
         environment.setdefault("TERM", os.environ["TERM"])

@@ -47,7 +47,7 @@ async def test_a_reset_ends_every_process_group(open_server: Any) -> None:
     mark = new_mark()
     peer = await server.peer()
     await start_family(peer, "a", mark)
-    raw = peer.channel._connection._stream._stream.socket  # type: ignore[attr-defined]
+    raw = peer.channel._connection._stream._stream.socket
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     raw.close()
     await until_gone(mark)

@@ -1,0 +1,52 @@
+"""What a contributor runs: `nox` for everything that must pass, `nox -s tests -- -k word` for some of it."""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.sessions = ["tests", "lint", "types", "docs"]
+nox.options.reuse_existing_virtualenvs = True
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The test suite, with the package installed as its users install it."""
+    session.install(".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Branch coverage of what runs in the tests' own process."""
+    session.install("-e", ".[test]")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "report", "--show-missing", "--skip-covered")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, imports and likely mistakes."""
+    session.install("ruff>=0.15")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy, strict, on the package and on its tests."""
+    session.install("mypy>=1.15", "nox", "-e", ".[test]")
+    session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, in which every warning is an error."""
+    session.install("-e", ".[docs]")
+    session.run("sphinx-build", "-W", "-n", "-q", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The figures that we claim: `nox -s bench -- --help`."""
+    session.install(".")
+    session.run("python", "tests/benchmarks/bench.py", *session.posargs)

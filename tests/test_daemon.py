@@ -1,0 +1,420 @@
+"""The daemon and the command line as their users meet them: real processes, real descriptors, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.processes import marked, new_mark
+
+EXECSRV = [sys.executable, "-m", "execsrv"]
+UNSUPPORTED = "execsrv: unsupported --listen URL `{}`; expected `stdio://`, `ws://IP:PORT` or `unix://PATH`\n"
+
+
+@contextmanager
+def daemon(listen: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A daemon that accepts connections, and its URL."""
+    with subprocess.Popen(
+        [*EXECSRV, "serve", "--listen", listen], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def execsrv(*args: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*EXECSRV, *args], capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload, no-any-return]
+
+
+@pytest.fixture(params=["websocket", "unix"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    listen = "ws://127.0.0.1:0" if request.param == "websocket" else f"unix://{tmp_path}/s"
+    with daemon(listen) as (_, url):
+        yield url
+
+
+@pytest.fixture(params=["in process", "by url"])
+def run_args(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    if request.param == "in process":
+        yield ["run"]
+        return
+    with daemon("ws://127.0.0.1:0") as (_, url):
+        yield ["run", "--url", url]
+
+
+# -- serve --
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("transport", ["websocket", "unix"])
+def test_signals_end_it_with_all_it_started(number: int, transport: str, tmp_path: Path) -> None:
+    mark = new_mark()
+    path = tmp_path / "socket"
+    listen = "ws://127.0.0.1:0" if transport == "websocket" else f"unix://{path}"
+    child = f"(exec -a {mark} sleep 1000)"
+    script = f"trap '' TERM INT HUP; {child} & {child} & echo ready; wait"
+    with daemon(listen) as (process, url):
+        with subprocess.Popen(
+            [*EXECSRV, "run", "--url", url, "--", "bash", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as client:
+            assert client.stdout is not None
+            assert client.stdout.readline() == b"ready\n"
+            began = time.monotonic()
+            process.send_signal(number)
+            assert process.wait(10) == 0
+            took = time.monotonic() - began
+            assert not marked(mark)
+            _, said = client.communicate(timeout=10)
+            assert (client.returncode, said) == (125, b"execsrv: the server ended the connection\n")
+        assert process.stderr is not None
+        log = process.stderr.read()
+    assert f"execsrv listening on {url}\n" in log
+    assert signal.Signals(number).name in log
+    assert not path.exists()
+    print(f"ended in {took:.3f} s")
+
+
+def test_the_banner_and_a_free_port() -> None:
+    with daemon("ws://127.0.0.1:0") as (_, url):
+        assert re.fullmatch(r"ws://127\.0\.0\.1:[1-9][0-9]*", url)
+        port = int(url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 200 OK\r\n")
+        taken = execsrv("serve", "--listen", url)
+        assert (taken.returncode, taken.stdout) == (1, "")
+        assert taken.stderr.endswith(f"execsrv: cannot listen on {url}: Address already in use\n")
+
+
+def test_ipv6() -> None:
+    with daemon("ws://[::1]:0") as (_, url):
+        assert re.fullmatch(r"ws://\[::1\]:[1-9][0-9]*", url)
+        assert execsrv("run", "--url", url, "--", "echo", "six").stdout == "six\n"
+
+
+@pytest.mark.parametrize("listen", ["http://127.0.0.1:1234", "", "stdio", "tcp://127.0.0.1:1", "/tmp/x"])
+def test_listen_urls_that_are_none(listen: str) -> None:
+    refused = execsrv("serve", "--listen", listen)
+    assert (refused.returncode, refused.stdout, refused.stderr) == (1, "", UNSUPPORTED.format(listen))
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        "ws://localhost:1234",
+        "ws://127.0.0.1",
+        "ws://127.0.0.1:x",
+        "ws://127.0.0.1:99999",
+        "ws://127.0.0.1:1/x",
+        "wss://127.0.0.1:1",
+    ],
+)
+def test_websocket_urls_that_are_none(listen: str) -> None:
+    refused = execsrv("serve", "--listen", listen)
+    text = f"execsrv: invalid websocket --listen URL `{listen}`; expected `ws://IP:PORT`\n"
+    assert (refused.returncode, refused.stdout, refused.stderr) == (1, "", text)
+
+
+def test_unix_socket_is_private_replaced_when_stale_and_never_stolen(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    listen = f"unix://{path}"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    with daemon(listen) as (process, url):
+        assert url == listen
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert execsrv("run", "--url", url, "--", "echo", "hi").stdout == "hi\n"
+        second = execsrv("serve", "--listen", listen)
+        assert (second.returncode, "another server listens there" in second.stderr) == (1, True)
+        assert path.exists()
+        process.terminate()
+        process.wait(10)
+    assert not path.exists()
+    path.write_text("precious")
+    refused = execsrv("serve", "--listen", listen)
+    assert (refused.returncode, "exists and is not a socket" in refused.stderr) == (1, True)
+    assert path.read_text() == "precious"
+    missing = execsrv("serve", "--listen", f"unix://{tmp_path}/no/folder")
+    assert (missing.returncode, "cannot listen on" in missing.stderr) == (1, True)
+    too_long = execsrv("serve", "--listen", f"unix://{tmp_path}/{'x' * 120}")
+    assert (too_long.returncode, "cannot listen on" in too_long.stderr) == (1, True)
+    empty = execsrv("serve", "--listen", "unix://")
+    assert empty.stderr == "execsrv: invalid unix --listen URL `unix://`; expected `unix://PATH`\n"
+
+
+HELLO = [
+    {"id": 1, "method": "initialize", "params": {"clientName": "test"}},
+    {"method": "initialized"},
+]
+
+
+def start(id: str, script: str) -> dict[str, object]:
+    params = {
+        "processId": id,
+        "argv": ["sh", "-c", script],
+        "cwd": "/",
+        "env": {"PATH": os.environ["PATH"]},
+        "tty": False,
+    }
+    return {"id": 2, "method": "process/start", "params": params}
+
+
+def lines(*messages: object) -> str:
+    return "".join(json.dumps(message) + "\n" for message in messages)
+
+
+def test_stdio_ends_with_its_input_and_leaves_nothing() -> None:
+    mark = new_mark()
+    with subprocess.Popen([*EXECSRV, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(lines(*HELLO, start("a", f"exec bash -c 'echo up; exec -a {mark} sleep 1000'")))
+        process.stdin.flush()
+        heard = [json.loads(process.stdout.readline()) for _ in range(3)]
+        assert heard[2]["method"] == "process/output"
+        process.stdin.close()
+        assert process.wait(10) == 0
+        assert not marked(mark)
+        assert process.stdout.read() == ""
+
+
+def test_stdio_from_plain_files(tmp_path: Path) -> None:
+    """Files cannot be waited for as pipes can."""
+    (tmp_path / "in").write_text(lines(*HELLO, {"id": 9, "method": "nope"}))
+    with open(tmp_path / "in") as requests, open(tmp_path / "out", "w") as answers:
+        done = subprocess.run([*EXECSRV, "serve"], stdin=requests, stdout=answers, timeout=20)
+    assert done.returncode == 0
+    assert [json.loads(line)["id"] for line in (tmp_path / "out").read_text().splitlines()] == [1, 9]
+    assert execsrv("serve", stdin=subprocess.DEVNULL).returncode == 0
+
+
+def test_nothing_but_messages_can_reach_stdout() -> None:
+    """Neither what the server's own process prints, nor a child that looks for the protocol's descriptors."""
+    code = (
+        "import os, subprocess, trio, execsrv\n"
+        "async def main():\n"
+        "    async with trio.open_nursery() as nursery:\n"
+        "        await nursery.start(execsrv.serve)\n"
+        "        print('printed'); os.write(1, b'written\\n'); subprocess.run(['echo', 'echoed'])\n"
+        "        assert os.read(0, 1) == b''\n"
+        "trio.run(main)\n"
+        "print('and back again')\n"
+    )
+    script = "for fd in /proc/self/fd/*; do echo leak > $fd; done 2>/dev/null; ls /proc/self/fd | wc -l"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(lines(*HELLO, start("a", script)))
+        process.stdin.flush()
+        heard: list[dict[str, object]] = []
+        while not heard or heard[-1].get("method") != "process/closed":
+            heard.append(json.loads(process.stdout.readline()))
+        process.stdin.close()
+        assert process.stdout.read() == "and back again\n"
+        assert process.stderr.read() == "printed\nwritten\nechoed\n"
+        assert process.wait(10) == 0
+
+
+def test_a_server_whose_parent_ignored_sigchld() -> None:
+    argv = [*EXECSRV, "run", "--", "sh", "-c", "exit 3"]
+    code = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    assert subprocess.run([sys.executable, "-c", code, *argv]).returncode == 3
+
+
+# -- run --
+
+
+def test_run_passes_everything_on(run_args: list[str]) -> None:
+    script = "cat; echo err >&2; pwd; echo $GREETING; exit 7"
+    done = execsrv(*run_args, "--cwd", "/tmp", "-e", "GREETING=a=b", "--", "sh", "-c", script, input="typed\n")
+    assert (done.returncode, done.stdout, done.stderr) == (7, "typed\n/tmp\na=b\n", "err\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "complaint"),
+    [
+        (["sh", "-c", "kill -9 $$"], 137, ""),
+        (["sh", "-c", "kill $$"], 143, ""),
+        (["no-such-program"], 127, "cannot find `no-such-program` in PATH"),
+        (["/no/such/program"], 127, "cannot run `/no/such/program`: No such file"),
+        (["/etc/passwd"], 126, "Permission denied"),
+        (["--cwd", "/no/such/folder", "true"], 125, "cannot start in `/no/such/folder`"),
+        (["--cwd", "relative", "true"], 125, "cwd: invalid URI"),
+        (["-e", "novalue", "true"], 125, "invalid --env `novalue`; expected `K=V`"),
+    ],
+)
+def test_run_exit_codes(run_args: list[str], command: list[str], code: int, complaint: str) -> None:
+    done = execsrv(*run_args, *command)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert complaint in done.stderr
+    assert bool(complaint) == bool(done.stderr)
+
+
+def test_run_without_a_server() -> None:
+    for url, complaint in [
+        ("ws://127.0.0.1:1", "cannot connect to `ws://127.0.0.1:1`"),
+        ("unix:///no/such/socket", "cannot connect to `/no/such/socket`: No such file or directory"),
+        ("http://x", "unsupported --url `http://x`; expected `ws://HOST:PORT` or `unix://PATH`"),
+    ]:
+        done = execsrv("run", "--url", url, "true")
+        assert (done.returncode, complaint in done.stderr) == (125, True), done.stderr
+
+
+def test_run_ends_when_nobody_reads_it(run_args: list[str]) -> None:
+    with subprocess.Popen([*EXECSRV, *run_args, "yes"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(4) == b"y\ny\n"
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(10) == 128 + signal.SIGPIPE
+
+
+def test_run_passes_an_interrupt_and_dies_of_the_rest(run_args: list[str]) -> None:
+    mark = new_mark()
+    # A background job ignores SIGINT, once it runs its own program.
+    script = f"trap 'echo caught' INT; (exec -a {mark} sleep 1000) & echo ready; wait; wait"
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with subprocess.Popen([*EXECSRV, *run_args, "bash", "-c", script], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            while not marked(mark):
+                time.sleep(0)
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.readline() == b"caught\n"
+            process.send_signal(number)
+            assert process.wait(10) == 128 + number
+        assert not marked(mark)
+
+
+def test_run_reads_plain_files_and_nothing(run_args: list[str], tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(bytes(range(256)) * 5000)
+    with open(tmp_path / "in", "rb") as file:
+        done = subprocess.run([*EXECSRV, *run_args, "md5sum"], stdin=file, capture_output=True, timeout=20)
+    expected = subprocess.run(["md5sum"], input=(tmp_path / "in").read_bytes(), capture_output=True)
+    assert done.stdout == expected.stdout
+    assert execsrv(*run_args, "cat", stdin=subprocess.DEVNULL).stdout == ""
+
+
+class Terminal:
+    """A program on a terminal of ours, and what it shows."""
+
+    def __init__(self, argv: list[str]) -> None:
+        self.master, slave = pty.openpty()
+        termios.tcsetwinsize(self.master, (33, 99))
+        self.before = termios.tcgetattr(slave)
+        self.slave = slave
+        self.process = subprocess.Popen(
+            argv, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, env={**os.environ, "TERM": "xterm"}
+        )
+        self.shown = b""
+
+    def until(self, text: bytes) -> None:
+        deadline = time.monotonic() + 20
+        while text not in self.shown:
+            ready, _, _ = select.select([self.master], [], [], max(0, deadline - time.monotonic()))
+            assert ready, f"{text!r} never came: {self.shown!r}"
+            self.shown += os.read(self.master, 65536)
+
+    def type(self, keys: bytes) -> None:
+        self.shown = b""
+        os.write(self.master, keys)
+
+    def is_raw(self) -> bool:
+        return not termios.tcgetattr(self.slave)[3] & termios.ICANON
+
+    def is_restored(self) -> bool:
+        return termios.tcgetattr(self.slave) == self.before
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+        os.close(self.slave)
+
+
+@contextmanager
+def terminal(*argv: str) -> Iterator[Terminal]:
+    shown = Terminal([*EXECSRV, *argv])
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+def test_an_interactive_python(run_args: list[str]) -> None:
+    with terminal(*run_args, "--tty", sys.executable, "-q") as shown:
+        shown.until(b">>> ")
+        assert shown.is_raw()
+        shown.type(b"6 * 7\r")
+        shown.until(b"42")
+        shown.type(b"while True: pass\r\r")
+        shown.until(b"\r\n")
+        shown.type(b"\x03")
+        shown.until(b"KeyboardInterrupt")
+        shown.type(b"import os; print(os.get_terminal_size())\r")
+        shown.until(b"columns=99, lines=33")
+        termios.tcsetwinsize(shown.master, (44, 111))
+        shown.process.send_signal(signal.SIGWINCH)
+        while b"columns=111, lines=44" not in shown.shown:
+            shown.type(b"print(os.get_terminal_size())\r")
+            shown.until(b"columns=")
+            shown.until(b">>> ")
+        shown.type(b"exit(5)\r")
+        assert shown.process.wait(20) == 5
+        assert shown.is_restored()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_terminal_is_restored_whatever_happens(run_args: list[str], number: int) -> None:
+    with terminal(*run_args, "--tty", "sh", "-c", "echo ready; sleep 1000") as shown:
+        shown.until(b"ready")
+        shown.process.send_signal(number)
+        assert shown.process.wait(20) == 128 + number
+        assert shown.is_restored()
+
+
+def test_the_terminal_is_restored_when_the_server_dies() -> None:
+    with (
+        daemon("ws://127.0.0.1:0") as (process, url),
+        terminal("run", "--url", url, "--tty", "sh", "-c", "echo ready; sleep 1000") as shown,
+    ):
+        shown.until(b"ready")
+        process.kill()
+        assert shown.process.wait(20) == 125
+        assert shown.is_restored()
+        shown.until(b"the server ended the connection")
+
+
+# -- the rest --
+
+
+def test_help_and_version() -> None:
+    for args in (["--help"], ["serve", "--help"], ["run", "-h"]):
+        done = execsrv(*args, env={**os.environ, "NO_COLOR": "1"})
+        assert done.returncode == 0
+        assert "\x1b" not in done.stdout
+        assert "Usage: execsrv" in done.stdout
+    assert re.fullmatch(r"execsrv \d+\.\d+\.\d+\n", execsrv("--version").stdout)
+    assert execsrv("nonsense").returncode == 2
+    assert execsrv("run").returncode == 2

@@ -1,0 +1,242 @@
+"""Starting and ending processes, below any session: both ways of starting must mean the same."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from execsrv._processes import portable_spawn, posix_spawn, spawn, terminal, tree
+from execsrv._processes.command import settle
+from execsrv.errors import SpawnError
+from execsrv.protocol import Size
+
+PATH = {"PATH": os.environ["PATH"]}
+WAYS = [portable_spawn.start, *([posix_spawn.start] if posix_spawn.available else [])]
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: way.__module__.rpartition(".")[2])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The way that `spawn` starts processes."""
+    monkeypatch.setattr(spawn, "start", request.param)
+    before = sorted(os.listdir("/proc/self/fd"))
+    yield
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+async def finish(spawned: spawn.Spawned) -> tuple[int, bytes]:
+    """Read everything and end it."""
+    said = bytearray()
+    with trio.fail_after(20):
+        for descriptor in spawned.outputs.values():
+            while True:
+                await trio.lowlevel.wait_readable(descriptor)
+                try:
+                    data = os.read(descriptor, 65536)
+                except OSError:
+                    break
+                if not data:
+                    break
+                said += data
+        status = await spawned.tree.wait_exited()
+        await spawned.tree.end()
+    for descriptor in {*spawned.outputs.values(), *filter(None, [spawned.stdin])}:
+        os.close(descriptor)
+    return status.code, bytes(said)
+
+
+def start(
+    argv: list[str], tty: bool = False, stdin: bool = False, cwd: str = "/", arg0: str | None = None
+) -> spawn.Spawned:
+    command = settle(argv, cwd, PATH, arg0)
+    return spawn.spawn(command, size=Size(30, 90) if tty else None, pipe_stdin=stdin)
+
+
+@pytest.mark.usefixtures("way")
+async def test_a_process_leads_its_own_session() -> None:
+    script = "import os; p = os.getpid(); print(os.getsid(0) == p, os.getpgid(0) == p, os.getcwd(), sorted(os.environ))"
+    code, said = await finish(start([sys.executable, "-I", "-S", "-c", script], cwd="/tmp"))
+    assert (code, said) == (0, b"True True /tmp ['LC_CTYPE', 'PATH']\n")  # Python sets LC_CTYPE for itself
+
+
+@pytest.mark.usefixtures("way")
+async def test_a_terminal_is_the_controlling_one() -> None:
+    code, said = await finish(start(["sh", "-c", "tty; stty size; echo hi >/dev/tty"], tty=True))
+    lines = said.decode().split("\r\n")
+    assert code == 0
+    assert lines[0].startswith("/dev/pts/")
+    assert lines[1:] == ["30 90", "hi", ""]
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("tty", [False, True])
+async def test_nothing_is_inherited(tty: bool) -> None:
+    leak = os.open("/etc/passwd", os.O_RDONLY)
+    os.set_inheritable(leak, True)
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        script = "ls /proc/self/fd | wc -l; grep -E 'SigBlk|SigIgn' /proc/self/status"
+        code, said = await finish(start(["/bin/sh", "-c", script], tty=tty))
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+        signal.signal(signal.SIGUSR1, before)
+        os.close(leak)
+    count, blocked, ignored = said.decode().split("\n")[:3]
+    assert (code, int(count)) == (0, 4)  # 0, 1, 2, and the directory that ls reads
+    assert int(blocked.split()[1], 16) == 0
+    assert int(ignored.split()[1], 16) & ~(3 << 31) == 0
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("tty", [False, True])
+@pytest.mark.parametrize(
+    ("argv", "cwd", "stage"),
+    [
+        (["/does/not/exist"], "/", "program"),
+        (["/etc/passwd"], "/", "permission"),
+        (["true"], "/does/not/exist", "cwd"),
+        (["true"], "/etc/passwd", "cwd"),
+    ],
+)
+async def test_failures_name_their_stage_and_leave_nothing(argv: list[str], cwd: str, stage: str, tty: bool) -> None:
+    with pytest.raises(SpawnError) as failed:
+        start(argv, tty=tty, cwd=cwd)
+    assert failed.value.stage == stage
+
+
+@pytest.mark.usefixtures("way")
+async def test_arg0_is_what_the_program_sees() -> None:
+    assert await finish(start(["sh", "-c", "echo $0"], arg0="name")) == (0, b"name\n")
+
+
+def test_a_directory_that_may_not_be_entered(tmp_path: object) -> None:
+    """As an ordinary user, in a process of its own: root may enter everything."""
+    script = f"""
+import os, sys
+sys.path[:0] = {sys.path!r}
+from execsrv._processes import spawn
+from execsrv._processes.command import settle
+from execsrv.errors import SpawnError
+os.mkdir({str(tmp_path)!r} + "/closed", 0o600)
+os.chown({str(tmp_path)!r} + "/closed", 65534, 65534)
+if os.getuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+try:
+    spawn.spawn(settle(["/bin/true"], {str(tmp_path)!r} + "/closed", {{}}), size=None, pipe_stdin=False)
+except SpawnError as error:
+    print(error.stage, error.errno)
+"""
+    if os.getuid() == 0:
+        # An ordinary user must come as far as the directory.
+        folder = str(tmp_path)
+        while folder not in ("/", "/tmp"):
+            os.chmod(folder, 0o777)
+            folder = os.path.dirname(folder)
+    else:
+        script = script.replace("os.chown", "(lambda *_: None)")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("cwd 13\n", "")
+
+
+async def test_no_descriptors_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(int(name) for name in os.listdir("/proc/self/fd")) + 1
+    for tty in (False, True):
+        for room in range(8):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (used + room, hard))
+            failure = None
+            try:
+                await finish(start(["true"], tty=tty))
+            except SpawnError as error:
+                failure = (error.stage in ("resources", "cwd"), error.errno)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert failure in (None, (True, 24))
+
+
+def test_an_ignored_sigchld_is_refused() -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with pytest.raises(SpawnError, match="SIGCHLD is ignored"):
+            start(["true"])
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_descriptors_of_stdio_are_not_taken_for_pipes() -> None:
+    """A server that was started with its 0, 1 and 2 closed."""
+    script = f"""
+import os, sys
+sys.path[:0] = {sys.path!r}
+import trio
+from execsrv._processes import spawn
+from execsrv._processes.command import settle
+report = os.dup(2)
+for descriptor in (0, 1, 2):
+    os.close(descriptor)
+spawned = spawn.spawn(settle(["/bin/sh", "-c", "cat; echo out; echo err >&2"], "/", {{"PATH": "/usr/bin:/bin"}}),
+                      size=None, pipe_stdin=True)
+os.write(spawned.stdin, b"in ")
+os.close(spawned.stdin)
+trio.run(spawned.tree.wait_exited)
+os.write(report, os.read(spawned.outputs["stdout"], 100) + os.read(spawned.outputs["stderr"], 100))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True)
+    assert done.stderr == b"in out\nerr\n"
+
+
+async def test_a_status_that_others_took_is_not_made_up(caplog: pytest.LogCaptureFixture) -> None:
+    spawned = start(["true"])
+    os.waitpid(spawned.tree.pid, 0)  # noqa: ASYNC222  # as other code would
+    assert (await finish(spawned))[0] == 255
+    assert "was taken by other code" in caplog.text
+
+
+async def test_reaping_and_what_is_left_of_a_group() -> None:
+    spawned = start(["bash", "-c", "sleep 1000 </dev/null >/dev/null 2>&1 &"])
+    await spawned.tree.wait_exited()
+    assert "zombie" in repr(spawned.tree)
+    assert not spawned.tree.settle()
+    assert spawned.tree.signal_group(signal.SIGTERM)
+    with trio.fail_after(10):
+        while not spawned.tree.settle():
+            await trio.lowlevel.checkpoint()
+    await finish(spawned)
+    assert not spawned.tree.signal_group(0)
+
+
+async def test_a_kernel_without_group_signals_keeps_the_zombie(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "_signals_groups_by_pidfd", lambda: False)
+    spawned = start(["bash", "-c", "sleep 1000 </dev/null >/dev/null 2>&1 &"])
+    await spawned.tree.wait_exited()
+    assert not spawned.tree.settle()
+    assert "zombie" in repr(spawned.tree)
+    await finish(spawned)
+    alone = start(["true"])
+    await alone.tree.wait_exited()
+    assert alone.tree.settle()
+    await finish(alone)
+
+
+def test_a_real_time_signal_has_a_name() -> None:
+    assert tree._signal_name(35) == "SIG35"
+
+
+def test_terminals_have_a_size_and_an_end() -> None:
+    master, name = terminal.open_terminal(7, 9)
+    try:
+        assert name.startswith(b"/dev/pts/")
+        assert terminal.get_size(master) == (7, 9)
+        terminal.set_size(master, 8, 10)
+        assert terminal.get_size(master) == (8, 10)
+        assert terminal.end_of_file(master) == b"\x04"
+        assert not os.get_inheritable(master)
+    finally:
+        os.close(master)
