@@ -88,14 +88,13 @@ class Session:
     async def run(self) -> None:
         """See it through to its end. Cancelling kills the whole group; when this returns, the leader is reaped."""
         try:
-            async with trio.open_nursery() as feeder:
-                if self._stdin is not None:
+            if self._stdin is None:
+                await self._exit_and_drain()
+            else:
+                async with trio.open_nursery() as feeder:
                     feeder.start_soon(self._feed)
-                async with trio.open_nursery() as pumps:
-                    for stream, descriptor in self._outputs.items():
-                        pumps.start_soon(self._pump, stream, descriptor)
-                    await self._exit(pumps.cancel_scope)
-                feeder.cancel_scope.cancel()
+                    await self._exit_and_drain()
+                    feeder.cancel_scope.cancel()
             self.log.append_closed()
             self.closed_at = trio.current_time()
             self._announce()
@@ -108,7 +107,17 @@ class Session:
             for descriptor in self._outputs.values():
                 os.close(descriptor)
 
-    async def _exit(self, pumping: trio.CancelScope) -> None:
+    async def _exit_and_drain(self) -> None:
+        """Pump every stream to its end. In between, wait for the leader's end and log it."""
+        async with trio.open_nursery() as pumps:
+            for stream, descriptor in self._outputs.items():
+                pumps.start_soon(self._pump, stream, descriptor)
+            await self._exit()
+            self._pumping = pumps.cancel_scope
+            if self._terminated.is_set():
+                self.terminate()
+
+    async def _exit(self) -> None:
         """Wait for the leader's end and log it, behind all that the leader wrote."""
         status = await self._tree.wait_exited()
         for stream, descriptor in self._outputs.items():
@@ -116,9 +125,6 @@ class Session:
         reason: Reason = "terminated" if self._killed else "signaled" if status.signal else "exited"
         self.log.append_exited(status.code, status.signal, reason)
         self._announce()
-        self._pumping = pumping
-        if self._terminated.is_set():
-            self.terminate()
 
     @property
     def running(self) -> bool:
@@ -152,21 +158,25 @@ class Session:
 
     async def _pump(self, stream: Stream, descriptor: int) -> None:
         """Move one stream into the log until its end. While the reader lags, read nothing: the command waits."""
-        busy = False
+        more = widened = False
         while True:
+            if more:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.wait_readable(descriptor)
             while not self.log.has_room:
                 await self._taken.park()
             chunk = self._read(descriptor)
+            more = False
             if chunk is None:
-                await trio.lowlevel.wait_readable(descriptor)
-                continue
+                continue  # `_catch_up` was here before us
             if not chunk:
                 return
             self._append(stream, chunk)
-            if not busy and len(chunk) == self._limits.read_bytes and not self.is_terminal:
-                busy = True
+            more = len(chunk) >= self._limits.read_bytes
+            if more and not widened and not self.is_terminal:
+                widened = True
                 widen(descriptor, self._limits.pipe_bytes)
-            await trio.lowlevel.checkpoint()
 
     async def _catch_up(self, stream: Stream, descriptor: int) -> None:
         """Move what the leader has left in a stream; what others write meanwhile may stay for the pump.

@@ -11,7 +11,7 @@ import fcntl
 import os
 import signal
 import sys
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from execsrv._processes import portable_spawn, posix_spawn, terminal
@@ -43,27 +43,35 @@ def spawn(command: Command, *, size: Size | None, pipe_stdin: bool) -> Spawned:
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         message = "cannot start: SIGCHLD is ignored in this process, so exit statuses are lost"
         raise SpawnError(message, stage="resources", errno=errno.ECHILD)
-    with ExitStack() as ours, ExitStack() as childs:
-        try:
-            outputs: dict[Stream, int]
-            stdin: int | None
-            if size is not None:
-                master, name = terminal.open_terminal(size.rows, size.cols)
-                ours.callback(os.close, master)
-                outputs, stdin, pid = {"pty": master}, master, _start(command, name)
+    ours: list[int] = []
+    childs: list[int] = []
+    try:
+        if size is not None:
+            master, name = terminal.open_terminal(size.rows, size.cols)
+            ours.append(master)
+            spawned = Spawned(_watched(_start(command, name)), {"pty": master}, master, True)
+        else:
+            stdin = None
+            if pipe_stdin:
+                _pipe(childs, ours)
+                stdin = ours[0]
             else:
-                stdin, child_stdin = _input(pipe_stdin, ours, childs)
-                out, child_out = _pipe(ours, childs)
-                err, child_err = _pipe(ours, childs)
-                outputs = {"stdout": out, "stderr": err}
-                pid = _start(command, (child_stdin, child_out, child_err))
-            for descriptor in {*outputs.values(), *([] if stdin is None else [stdin])}:
-                os.set_blocking(descriptor, False)
-            spawned = Spawned(_watched(pid), outputs, stdin, size is not None)
-        except OSError as error:
+                childs.append(_above_stdio(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)))
+            for _ in range(2):
+                _pipe(ours, childs)
+            out, err = ours[-2:]
+            tree = _watched(_start(command, childs))
+            spawned = Spawned(tree, {"stdout": out, "stderr": err}, stdin, False)
+        for descriptor in ours:
+            os.set_blocking(descriptor, False)
+    except BaseException as error:
+        _close(ours)
+        if isinstance(error, OSError):
             raise spawn_error("resources", error.errno or 0, "start") from error
-        ours.pop_all()
-        return spawned
+        raise
+    finally:
+        _close(childs)
+    return spawned
 
 
 def _watched(pid: int) -> ProcessTree:
@@ -75,7 +83,7 @@ def _watched(pid: int) -> ProcessTree:
         raise
 
 
-def _start(command: Command, stdio: tuple[int, int, int] | bytes) -> int:
+def _start(command: Command, stdio: Sequence[int] | bytes) -> int:
     try:
         directory = os.open(command.cwd, _CWD_FLAGS)
     except OSError as error:
@@ -110,22 +118,16 @@ def _cwd_error(command: Command, number: int) -> SpawnError:
     return spawn_error("cwd", number, f"start in `{os.fsdecode(command.cwd)}`")
 
 
-def _input(piped: bool, ours: ExitStack, childs: ExitStack) -> tuple[int | None, int]:
-    """Our end, if there is one, and the child's end of its stdin."""
-    if piped:
-        child, mine = _pipe(childs, ours)
-        return mine, child
-    empty = _above_stdio(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-    childs.callback(os.close, empty)
-    return None, empty
+def _pipe(readers: list[int], writers: list[int]) -> None:
+    """A pipe, its reading and writing end each put where they belong."""
+    reader, writer = os.pipe()
+    readers.append(_above_stdio(reader))
+    writers.append(_above_stdio(writer))
 
 
-def _pipe(readers: ExitStack, writers: ExitStack) -> tuple[int, int]:
-    """A pipe's reading and writing end, each closed by its own stack."""
-    reader, writer = (_above_stdio(descriptor) for descriptor in os.pipe())
-    readers.callback(os.close, reader)
-    writers.callback(os.close, writer)
-    return reader, writer
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def widen(pipe: int, size: int) -> None:

@@ -99,8 +99,9 @@ class ProcessTree:
         self._reap()
         return not self.signal_group(0) or not self._others()
 
-    def _others(self) -> bool:
-        """Whether anybody but the leader lives in the group, by the process table. Zombies do not live."""
+    def _others(self) -> list[int]:
+        """Who but the leader lives in the group, by the process table. Zombies do not live."""
+        others = []
         for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
             if name.isdecimal() and int(name) != self.pid:
                 try:
@@ -109,8 +110,8 @@ class ProcessTree:
                 except OSError:
                     continue  # ended meanwhile
                 if int(group) == self.pid and state not in (b"Z", b"X"):
-                    return True
-        return False
+                    others.append(int(name))
+        return others
 
     def _reap(self) -> None:
         self.exit_status()
@@ -119,7 +120,7 @@ class ProcessTree:
             self._reaped = True
 
     async def end(self) -> None:
-        """Kill all that is left of the group, wait for the leader and reap it. Cannot be cancelled.
+        """Kill all that is left of the group, wait until it is gone, and reap the leader. Cannot be cancelled.
 
         A process that the kernel cannot end now (state D) keeps us until it can.
         """
@@ -127,11 +128,27 @@ class ProcessTree:
             self.signal_group(signal.SIGKILL)
             with trio.CancelScope(shield=True):
                 await self.wait_exited()
+                while not self.settle():
+                    self.signal_group(signal.SIGKILL)
+                    for pid in self._others():
+                        await _wait_gone(pid)
             self._reap()
         finally:
             if self._pidfd is not None:
                 os.close(self._pidfd)
                 self._pidfd = None
+
+
+async def _wait_gone(pid: int) -> None:
+    """Wait until a process that is being killed has ended; it need not be a child of ours."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        await trio.lowlevel.wait_readable(pidfd)
+    finally:
+        os.close(pidfd)
 
 
 def _signal_name(number: int) -> str:
