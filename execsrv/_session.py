@@ -32,6 +32,10 @@ _TERMINAL_BYTES = 1024 * 1024
 """More than a terminal's buffers hold: 640 KiB on the way and 4 KiB to be read (tty_buffer.c, n_tty.c)."""
 
 
+_TERMINAL_PIECE = 4096
+"""What the kernel gives of a terminal at most in one read."""
+
+
 class Write:
     """Input on its way to a command. It is `settled` once it was handed over, or cannot be any more."""
 
@@ -158,6 +162,7 @@ class Session:
 
     async def _pump(self, stream: Stream, descriptor: int) -> None:
         """Move one stream into the log until its end. While the reader lags, read nothing: the command waits."""
+        full = self._limits.terminal_read_bytes if self.is_terminal else self._limits.read_bytes
         more = widened = False
         while True:
             if more:
@@ -173,7 +178,7 @@ class Session:
             if not chunk:
                 return
             self._append(stream, chunk)
-            more = len(chunk) >= self._limits.read_bytes
+            more = len(chunk) >= full
             if more and not widened and not self.is_terminal:
                 widened = True
                 widen(descriptor, self._limits.pipe_bytes)
@@ -197,24 +202,27 @@ class Session:
             left -= len(chunk)
 
     def _read(self, descriptor: int) -> bytes | None:
-        """What is there now: None if nothing, empty at the end. A terminal's small pieces are joined."""
+        """What is there now: None if nothing, empty at the end."""
+        try:
+            return self._read_terminal(descriptor) if self.is_terminal else os.read(descriptor, self._limits.read_bytes)
+        except BlockingIOError:
+            return None
+
+    def _read_terminal(self, descriptor: int) -> bytes:
+        """The pieces that are there now, joined. Raises `BlockingIOError` when there is none."""
         pieces: list[bytes] = []
-        left = self._limits.read_bytes
-        while left > 0:
-            try:
-                piece = os.read(descriptor, left)
-            except BlockingIOError:
-                return b"".join(pieces) if pieces else None
-            except OSError as error:
-                if not self.is_terminal or error.errno != errno.EIO:
-                    raise
-                piece = b""  # how a terminal says that nobody holds its other end
-            if not self.is_terminal:
-                return piece
-            if not piece:
-                break
-            pieces.append(piece)
-            left -= len(piece)
+        left = self._limits.terminal_read_bytes
+        try:
+            while left > 0:
+                pieces.append(os.read(descriptor, _TERMINAL_PIECE))
+                left -= len(pieces[-1])
+        except BlockingIOError:
+            if not pieces:
+                raise
+        except OSError as error:
+            # EIO is how a terminal says that nobody holds its other end.
+            if error.errno != errno.EIO:
+                raise
         return b"".join(pieces)
 
     def _append(self, stream: Stream, chunk: bytes) -> None:
