@@ -57,7 +57,7 @@ class Limits:
     """The width asked for each pipe (`F_SETPIPE_SZ`). Linux allows 1 MiB without rights; less is taken quietly."""
 
     read_bytes: int = 64 * KIB
-    """The size of one read from a pipe, and so of its largest chunk. Larger ones fall out of the cache and are slower."""
+    """The size of one read from a pipe, and so its largest chunk. More falls out of the cache and is slower."""
 
     terminal_read_bytes: int = 128 * KIB
     """The largest chunk of a terminal, which the kernel hands out in pieces of 4 KiB: joining them saves messages."""
