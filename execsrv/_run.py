@@ -47,46 +47,77 @@ async def run_command(
     argv: Sequence[str], *, url: str | None, tty: bool, cwd: str | None, env: Mapping[str, str]
 ) -> int:
     """The same within trio. SIGINT goes to the command; SIGTERM and SIGHUP kill it. Raises `ExecsrvError`."""
-    environment = dict(env)
-    if tty and "TERM" in os.environ:
-        environment.setdefault("TERM", os.environ["TERM"])
-    server: AbstractAsyncContextManager[Client] = connect_in_process() if url is None else connect(url)
-    try:
-        async with (
-            server as client,
-            client.start(
-                argv,
-                cwd=cwd,
-                env=environment,
-                inherit_env=True,
-                stdin=True,
-                tty=tty,
-                size=get_size(0) if tty and os.isatty(0) else None,
-            ) as process,
-        ):
-            with raw_terminal(tty):
-                return await _attend(process, tty)
-    except SpawnError as error:
-        if error.stage not in ("program", "permission", "format"):
-            raise
-        print(f"execsrv: {error}", file=sys.stderr)
-        return 127 if error.errno in (errno.ENOENT, errno.ENOTDIR) else 126
-
-
-async def _attend(process: Process, tty: bool) -> int:
-    """Wire the command up until it has closed; its exit code."""
+    run = _Run(tty)
     async with open_background() as nursery:
-        killed_by: list[int] = await nursery.start(_pass_signals, process, tty, nursery.cancel_scope)
-        nursery.start_soon(_pass_stdin, process)
+        # Outside of what they end, so that a second signal cannot interrupt the clean-up after the first.
+        await nursery.start(run.listen_to_signals)
+        with run.scope:
+            return await run.through(connect_in_process() if url is None else connect(url), argv, cwd, env)
+    assert run.killed_by is not None
+    return 128 + run.killed_by
+
+
+class _Run:
+    """One command wired to this process, and the signals that concern it."""
+
+    def __init__(self, tty: bool) -> None:
+        self.scope = trio.CancelScope()
+        self.killed_by: int | None = None
+        self._tty = tty
+        self._process: Process | None = None
+
+    async def through(
+        self,
+        server: AbstractAsyncContextManager[Client],
+        argv: Sequence[str],
+        cwd: str | None,
+        env: Mapping[str, str],
+    ) -> int:
+        """Run the command on a server; the exit code for this process."""
+        if self._tty and "TERM" in os.environ:
+            env = {"TERM": os.environ["TERM"], **env}
+        size = get_size(0) if self._tty and os.isatty(0) else None
         try:
-            await _pass_output(process)
-        except BrokenPipeError:
-            return 128 + signal.SIGPIPE  # whoever read our output has gone, and so does the command
-    if killed_by:
-        return 128 + killed_by[0]
-    exit_code = process.exit_code
-    assert exit_code is not None
-    return exit_code
+            async with (
+                server as client,
+                client.start(
+                    argv, cwd=cwd, env=env, inherit_env=True, stdin=True, tty=self._tty, size=size
+                ) as self._process,
+            ):
+                with raw_terminal(self._tty):
+                    return await self._attend(self._process)
+        except SpawnError as error:
+            if error.stage not in ("program", "permission", "format"):
+                raise
+            print(f"execsrv: {error}", file=sys.stderr)
+            return 127 if error.errno in (errno.ENOENT, errno.ENOTDIR) else 126
+
+    async def _attend(self, process: Process) -> int:
+        """Wire the command up until it has closed."""
+        async with open_background() as nursery:
+            nursery.start_soon(_pass_stdin, process)
+            try:
+                await _pass_output(process)
+            except BrokenPipeError:
+                return 128 + signal.SIGPIPE  # whoever read our output has gone, and so does the command
+        return (await process.wait()).exit_code
+
+    async def listen_to_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """SIGINT and a new window size go to the command, once there is one; the rest end us, which ends it."""
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH) as signals:
+            task_status.started()
+            async for number in signals:
+                try:
+                    if number == signal.SIGWINCH:
+                        if self._process is not None and self._tty and os.isatty(0):
+                            await self._process.resize(*get_size(0))
+                    elif number == signal.SIGINT and self._process is not None:
+                        await self._process.interrupt()
+                    else:
+                        self.killed_by = self.killed_by or number
+                        self.scope.cancel()
+                except ConnectionLost:
+                    pass  # whoever reads the output hears of it too
 
 
 async def _pass_output(process: Process) -> None:
@@ -105,27 +136,6 @@ async def _pass_stdin(process: Process) -> None:
         await process.close_stdin()
     except (StdinClosed, ConnectionLost):
         return  # it reads no more; its output tells the rest
-
-
-async def _pass_signals(
-    process: Process,
-    tty: bool,
-    scope: trio.CancelScope,
-    *,
-    task_status: trio.TaskStatus[list[int]] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """SIGINT and a new window size go to the command; SIGTERM and SIGHUP end us, which ends it."""
-    killed_by: list[int] = []
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH) as signals:
-        task_status.started(killed_by)
-        async for number in signals:
-            if number == signal.SIGINT:
-                await process.interrupt()
-            elif number != signal.SIGWINCH:
-                killed_by.append(number)
-                scope.cancel()
-            elif tty and os.isatty(0):
-                await process.resize(*get_size(0))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from functools import partial
 from itertools import count
 from typing import TypeVar
 
+import hypothesis
 import pytest
 import trio
 
@@ -21,6 +22,10 @@ from execsrv._transports.websocket import open_websocket
 from execsrv.limits import Limits
 from execsrv.server import serve_stdio
 from tests.peers import Peer, open_peer
+
+# How long an example takes says nothing on a busy machine.
+hypothesis.settings.register_profile("execsrv", deadline=None)
+hypothesis.settings.load_profile("execsrv")
 
 TRANSPORTS = ["memory", "stdio", "unix", "websocket"]
 BYTE_TRANSPORTS = TRANSPORTS[1:]

@@ -15,7 +15,7 @@ import trio
 from execsrv._transports import MessageChannel
 from execsrv.protocol import Failure, Message, Notification, Request, Response
 
-PATIENCE = 30.0
+PATIENCE = 20.0
 ENV = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
 
 
@@ -52,11 +52,12 @@ class Peer:
 
     async def until(self, condition: Callable[[], Any]) -> Any:
         """Wait until the condition holds; what it gave."""
-        with trio.fail_after(PATIENCE):
-            while not (value := condition()):
-                if self.ended:
-                    raise AssertionError(f"the connection ended; heard: {self.heard}")
+        with trio.move_on_after(PATIENCE):
+            while not (value := condition()) and not self.ended:
                 await self._news.park()
+        if not value:
+            why = "the connection ended" if self.ended else f"nothing came in {PATIENCE} s"
+            raise AssertionError(f"{why}; heard: {self.heard[-20:]}")
         return value
 
     async def until_ended(self) -> None:

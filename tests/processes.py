@@ -10,18 +10,18 @@ import trio
 
 
 def new_mark() -> str:
-    """A string that no other process has in its arguments."""
+    """A name that no other process has."""
     return f"mark-{uuid.uuid4()}"
 
 
 def marked(mark: str) -> list[int]:
-    """Every living process with this mark among its arguments."""
+    """Every living process with this mark as its name (`exec -a`)."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdecimal() and int(name) != os.getpid():
             try:
                 with open(f"/proc/{name}/cmdline", "rb") as file:
-                    if mark.encode() in file.read():
+                    if file.read().split(b"\0")[0] == mark.encode():
                         found.append(int(name))
             except OSError:
                 continue

@@ -24,6 +24,7 @@ from execsrv.errors import (
 from tests.conftest import Server
 from tests.peers import PATIENCE
 from tests.processes import marked, new_mark, until_gone, until_marked
+from tests.test_process_dialect import READY
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ async def test_a_terminal(client: execsrv.Client) -> None:
 
 
 async def test_signals_and_termination(client: execsrv.Client) -> None:
-    async with client.start(["sh", "-c", "echo ready; exec sleep 1000"]) as process:
+    async with client.start(READY) as process:
         await process.next_event()
         await process.interrupt()
         assert await process.wait() == Exited(2, 128 + signal.SIGINT, "SIGINT", "signaled")
@@ -211,7 +212,7 @@ async def test_launch_starts_a_server_and_ends_it() -> None:
 
 
 async def test_a_lost_connection_fails_what_waits_with_one_clear_error() -> None:
-    script = "echo said; read go; kill -9 $PPID; sleep 1000"
+    script = "echo said; read go; kill -9 $PPID; cat"
     async with execsrv.launch(SERVE) as client:
         async with client.start(["sh", "-c", script], stdin=True) as process:
             while not process._log.has_news:
