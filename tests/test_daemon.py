@@ -290,21 +290,23 @@ def test_run_ends_when_nobody_reads_it(run_args: list[str]) -> None:
         assert process.wait(10) == 128 + signal.SIGPIPE
 
 
-def test_run_passes_an_interrupt_and_dies_of_the_rest(run_args: list[str]) -> None:
-    mark = new_mark()
-    # A background job ignores SIGINT, once it runs its own program.
-    script = f"trap 'echo caught' INT; (exec -a {mark} sleep 1000) & echo ready; wait; wait"
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        with subprocess.Popen([*EXECSRV, *run_args, "bash", "-c", script], stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
-            while not marked(mark):
-                time.sleep(0)
-            process.send_signal(signal.SIGINT)
-            assert process.stdout.readline() == b"caught\n"
-            process.send_signal(number)
-            assert process.wait(10) == 128 + number
-        assert not marked(mark)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_run_passes_an_interrupt_and_dies_of_the_rest(run_args: list[str], number: int) -> None:
+    script = (
+        "import os, signal\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('caught', flush=True))\n"
+        "print(os.getpid(), flush=True)\n"
+        "while True: signal.pause()\n"
+    )
+    with subprocess.Popen([*EXECSRV, *run_args, sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == b"caught\n"
+        process.send_signal(number)
+        assert process.wait(10) == 128 + number
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_run_reads_plain_files_and_nothing(run_args: list[str], tmp_path: Path) -> None:
