@@ -14,32 +14,26 @@ cancelled, and a session that is cancelled kills its processes. There is no othe
 from __future__ import annotations
 
 import logging
-import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 import trio
 from msgspec import Struct
 
 from execsrv._codec import decode_params
-from execsrv._environment import environment_info
 from execsrv._handlers import HANDLERS
 from execsrv._handshake import Handshake
 from execsrv._outbox import Outbox
-from execsrv._output import Entry, OutputLog
-from execsrv._processes.spawn import Spawned
-from execsrv._session import Session
+from execsrv._sessions import Sessions
 from execsrv._transports import MessageChannel
-from execsrv.errors import Busy, InternalError, ProcessExists, ProtocolError, RequestError, UnknownMethod
+from execsrv.errors import Busy, InternalError, ProtocolError, RequestError, UnknownMethod
 from execsrv.limits import DEFAULTS, Limits
-from execsrv.protocol import METHODS, ErrorObject, Failure, Notification, Request, Response
+from execsrv.protocol import METHODS, ErrorObject, Failure, Request, Response
 
 log = logging.getLogger(__name__)
 
 GOING_AWAY = 1001
 """RFC 6455 section 7.4.1: the server is going down."""
-
-Voice = Callable[[Session, Entry], Notification | None]
 
 
 async def serve_connection(channel: MessageChannel, limits: Limits = DEFAULTS) -> None:
@@ -61,21 +55,13 @@ class Connection:
     """The sessions of one peer, and the conversation with it. Owns every session, through its nursery."""
 
     def __init__(self, nursery: trio.Nursery, limits: Limits) -> None:
-        self.id = str(uuid.uuid4())
-        self.environment_info = environment_info()
         self._limits = limits
-        self._nursery = nursery
-        self._sessions: dict[str, Session] = {}
-        self._voices: dict[str, Voice] = {}
-        self._ended: dict[str, Session] = {}  # those of the sessions that have closed, oldest first
-        self._last_number = 0
-        self._outbox = Outbox(self._next_notification, limits.requests_in_flight)
+        self._outbox = Outbox(limits.requests_in_flight)
+        self._sessions = Sessions(nursery, limits, self._outbox.has_news)
         self._in_flight = 0
 
     def __repr__(self) -> str:
-        return f"<Connection {self.id} sessions={len(self._sessions)}>"
-
-    # -- the conversation --
+        return f"<Connection {self._sessions.connection_id} sessions={len(self._sessions)}>"
 
     async def talk(self, channel: MessageChannel) -> ProtocolError:
         """Speak with the peer until one side ends it; with what to close the channel.
@@ -89,7 +75,7 @@ class Connection:
                 await self._read(channel, tree)
             except ProtocolError as error:
                 goodbye = error
-                log.warning("ending connection %s: %s", self.id, error)
+                log.warning("ending connection %s: %s", self._sessions.connection_id, error)
                 told = ErrorObject(error.code, str(error), {"kind": error.kind})
                 self._outbox.put(Failure(None, told))
             with trio.move_on_after(self._limits.flush_seconds):
@@ -126,7 +112,7 @@ class Connection:
         if method.waits and self._in_flight >= self._limits.requests_in_flight:
             bound = self._limits.requests_in_flight
             raise Busy(f"requests_in_flight ({bound}) are waiting", limit="requests_in_flight", value=bound)
-        answer = HANDLERS[request.method](self, params)
+        answer = HANDLERS[request.method](self._sessions, params)
         if method.family is None:
             handshake.greeted()
         return answer
@@ -144,62 +130,9 @@ class Connection:
         """Send what the outbox gives, one message after the other. A peer that is gone ends the talk."""
         try:
             while True:
-                await channel.send(await self._outbox.take())
+                await channel.send(await self._outbox.take(self._sessions.next_notification))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             talking.cancel()
-
-    def _next_notification(self, session: Session) -> Notification | None:
-        entry = session.log.take()
-        voice = self._voices.get(session.id)
-        return voice(session, entry) if voice is not None else None
-
-    # -- the sessions --
-
-    def claim(self, id: str | None) -> str:
-        """An id for a new session: the one asked for, or the next `session-N`. Raises `ProcessExists`."""
-        self._forget_old()
-        if id is not None:
-            if id in self._sessions:
-                raise ProcessExists(f"process ID already exists: `{id}`", processId=id)
-            return id
-        while (assigned := f"session-{self._last_number + 1}") in self._sessions:
-            self._last_number += 1
-        return assigned
-
-    def adopt(self, id: str, spawned: Spawned, voice: Voice, window_bytes: int | None = None) -> Session:
-        """Make a session of what was spawned; from here on it is ended with the connection.
-
-        With a window, its reader lags by at most that, by its own acknowledgements.
-        """
-        if id == f"session-{self._last_number + 1}":
-            self._last_number += 1
-        limits = self._limits
-        window = limits.unsent_output_bytes if window_bytes is None else window_bytes
-        output = OutputLog(limits.retained_output_bytes, window, acknowledged=window_bytes is not None)
-        session = Session(id, spawned, output, limits, self._outbox.has_news)
-        self._sessions[id] = session
-        self._voices[id] = voice
-        self._nursery.start_soon(self._run, session)
-        return session
-
-    async def _run(self, session: Session) -> None:
-        await session.run()
-        self._ended[session.id] = session
-
-    def find(self, id: str) -> Session | None:
-        """The session of that id, running or ended and still retained."""
-        self._forget_old()
-        return self._sessions.get(id)
-
-    def _forget_old(self) -> None:
-        """Let go of ended sessions whose time is over, and of the oldest beyond the bound."""
-        horizon = trio.current_time() - self._limits.exited_retention_seconds
-        while self._ended:
-            id, session = next(iter(self._ended.items()))
-            assert session.closed_at is not None
-            if len(self._ended) <= self._limits.retained_sessions and session.closed_at > horizon:
-                return
-            del self._ended[id], self._sessions[id], self._voices[id]
 
 
 def _failure(request: Request, error: Exception) -> Failure:

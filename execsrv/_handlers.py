@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import trio
 from msgspec import Struct
 
-from execsrv._environment import command_environment
+from execsrv._environment import command_environment, environment_info
 from execsrv._output import Closed, Entry, Exited
 from execsrv._paths import path_from_wire
 from execsrv._processes.command import settle
 from execsrv._processes.spawn import spawn
 from execsrv._session import Session, Write
+from execsrv._sessions import Sessions
 from execsrv.errors import InvalidParams, SandboxUnsupported, StdinClosed, UnknownConnection, UnknownProcess
 from execsrv.protocol import (
     PROTOCOL_VERSION,
@@ -50,20 +51,17 @@ from execsrv.protocol import (
     Size,
 )
 
-if TYPE_CHECKING:
-    from execsrv._connection import Connection
-
 P = TypeVar("P", bound=Struct)
 Answer = Struct | Coroutine[Any, Any, Struct]
-Handler = Callable[["Connection", Any], Answer]
+Handler = Callable[[Sessions, Any], Answer]
 
 HANDLERS: dict[str, Handler] = {}
 
 
-def handles(method: str) -> Callable[[Callable[[Connection, P], Answer]], Callable[[Connection, P], Answer]]:
+def handles(method: str) -> Callable[[Callable[[Sessions, P], Answer]], Callable[[Sessions, P], Answer]]:
     """Enter a function into `HANDLERS`."""
 
-    def enter(handler: Callable[[Connection, P], Answer]) -> Callable[[Connection, P], Answer]:
+    def enter(handler: Callable[[Sessions, P], Answer]) -> Callable[[Sessions, P], Answer]:
         HANDLERS[method] = handler
         return handler
 
@@ -71,33 +69,33 @@ def handles(method: str) -> Callable[[Callable[[Connection, P], Answer]], Callab
 
 
 @handles("initialize")
-def initialize(connection: Connection, params: Initialize) -> Answer:
+def initialize(sessions: Sessions, params: Initialize) -> Answer:
     if params.resume_session_id is not None:
         raise UnknownConnection(f"unknown session id {params.resume_session_id}")
-    return Initialized(connection.id, connection.environment_info, PROTOCOL_VERSION)
+    return Initialized(sessions.connection_id, environment_info(), PROTOCOL_VERSION)
 
 
 # -- process/* --
 
 
 @handles("process/start")
-def process_start(connection: Connection, params: ProcessStart) -> Answer:
+def process_start(sessions: Sessions, params: ProcessStart) -> Answer:
     if params.sandbox is not None and not _unconfined(params.sandbox):
         raise SandboxUnsupported("this server cannot confine commands: sandbox must be null", field="sandbox")
-    id = connection.claim(params.process_id)
+    id = sessions.claim(params.process_id)
     env = command_environment(params.env_policy, os.environ, params.env)
     command = settle(params.argv, path_from_wire(params.cwd, "cwd"), env, params.arg0)
     size = params.size or Size()
     spawned = spawn(command, size=size if params.tty else None, pipe_stdin=params.pipe_stdin)
-    session = connection.adopt(id, spawned, process_voice, params.window_bytes)
+    session = sessions.adopt(id, spawned, process_voice, params.window_bytes)
     return ProcessStarted(session.id)
 
 
 @handles("process/write")
-def process_write(connection: Connection, params: ProcessWrite) -> Answer:
+def process_write(sessions: Sessions, params: ProcessWrite) -> Answer:
     if not params.write_id:
         raise InvalidParams("writeId must not be empty", field="writeId")
-    session = connection.find(params.process_id)
+    session = sessions.find(params.process_id)
     if session is None:
         return ProcessWritten("unknownProcess")
     try:
@@ -117,14 +115,14 @@ def _write_status(write: Write) -> ProcessWritten:
 
 
 @handles("process/closeStdin")
-def process_close_stdin(connection: Connection, params: ProcessId) -> Answer:
-    _known(connection, params.process_id).close_stdin()
+def process_close_stdin(sessions: Sessions, params: ProcessId) -> Answer:
+    _known(sessions, params.process_id).close_stdin()
     return Nothing()
 
 
 @handles("process/read")
-def process_read(connection: Connection, params: ProcessRead) -> Answer:
-    return _process_read(_known(connection, params.process_id), params)
+def process_read(sessions: Sessions, params: ProcessRead) -> Answer:
+    return _process_read(_known(sessions, params.process_id), params)
 
 
 async def _process_read(session: Session, params: ProcessRead) -> Struct:
@@ -144,16 +142,16 @@ async def _process_read(session: Session, params: ProcessRead) -> Struct:
 
 
 @handles("process/ack")
-def process_ack(connection: Connection, params: ProcessAck) -> Answer:
-    session = _known(connection, params.process_id)
+def process_ack(sessions: Sessions, params: ProcessAck) -> Answer:
+    session = _known(sessions, params.process_id)
     session.log.acknowledge(params.seq)
     session.taken()
     return Nothing()
 
 
 @handles("process/resize")
-def process_resize(connection: Connection, params: ProcessResize) -> Answer:
-    session = _known(connection, params.process_id)
+def process_resize(sessions: Sessions, params: ProcessResize) -> Answer:
+    session = _known(sessions, params.process_id)
     if not session.is_terminal:
         raise InvalidParams(f"process {session.id} has no terminal to resize", field="processId")
     session.resize(params.rows, params.cols)
@@ -161,16 +159,16 @@ def process_resize(connection: Connection, params: ProcessResize) -> Answer:
 
 
 @handles("process/signal")
-def process_signal(connection: Connection, params: ProcessSignal) -> Answer:
-    session = connection.find(params.process_id)
+def process_signal(sessions: Sessions, params: ProcessSignal) -> Answer:
+    session = sessions.find(params.process_id)
     if session is not None:
         session.interrupt()
     return Nothing()
 
 
 @handles("process/terminate")
-def process_terminate(connection: Connection, params: ProcessId) -> Answer:
-    session = connection.find(params.process_id)
+def process_terminate(sessions: Sessions, params: ProcessId) -> Answer:
+    session = sessions.find(params.process_id)
     return Running(session is not None and session.terminate())
 
 
@@ -190,15 +188,15 @@ def process_voice(session: Session, entry: Entry) -> Notification:
 
 
 @handles("command/exec")
-def command_exec(connection: Connection, params: CommandExec) -> Answer:
+def command_exec(sessions: Sessions, params: CommandExec) -> Answer:
     command = settle(params.argv, path_from_wire(params.cwd, "cwd"), params.env, params.arg0)
     spawned = spawn(command, size=Size() if params.tty else None, pipe_stdin=False)
-    return CommandId(connection.adopt(connection.claim(None), spawned, command_voice).id)
+    return CommandId(sessions.adopt(sessions.claim(None), spawned, command_voice).id)
 
 
 @handles("command/exec/write")
-def command_write(connection: Connection, params: CommandWrite) -> Answer:
-    write = _known_command(connection, params.session_id).write(params.chunk)
+def command_write(sessions: Sessions, params: CommandWrite) -> Answer:
+    write = _known_command(sessions, params.session_id).write(params.chunk)
     return _command_written(write)
 
 
@@ -208,8 +206,8 @@ async def _command_written(write: Write) -> Struct:
 
 
 @handles("command/exec/terminate")
-def command_terminate(connection: Connection, params: CommandId) -> Answer:
-    session = connection.find(params.session_id)
+def command_terminate(sessions: Sessions, params: CommandId) -> Answer:
+    session = sessions.find(params.session_id)
     return Running(session is not None and session.terminate())
 
 
@@ -234,16 +232,16 @@ def _unconfined(sandbox: Any) -> bool:
     return isinstance(permissions, dict) and permissions.get("type") == "disabled"
 
 
-def _known(connection: Connection, id: str) -> Session:
-    session = connection.find(id)
+def _known(sessions: Sessions, id: str) -> Session:
+    session = sessions.find(id)
     if session is None:
         raise UnknownProcess(f"unknown process id {id}")
     return session
 
 
-def _known_command(connection: Connection, id: str) -> Session:
+def _known_command(sessions: Sessions, id: str) -> Session:
     """In `exec-server.v0` an id is forgotten when its session has closed."""
-    session = connection.find(id)
+    session = sessions.find(id)
     if session is None or session.log.closed:
         raise UnknownProcess(f"unknown session id {id}")
     return session

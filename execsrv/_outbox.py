@@ -17,10 +17,9 @@ from execsrv.protocol import Message
 
 
 class Outbox:
-    """See the module. `translate` makes a message of the next entry of a session's log."""
+    """See the module. At most `max_answers` should wait in it: whoever makes more asks `wait_room` first."""
 
-    def __init__(self, translate: Callable[[Session], Message | None], max_answers: int) -> None:
-        self._translate = translate
+    def __init__(self, max_answers: int) -> None:
         self._max_answers = max_answers
         self._answers: deque[Message] = deque()
         self._leaving = False  # the last answer that was taken is still being sent
@@ -38,8 +37,11 @@ class Outbox:
         self._sessions[session] = None
         self._wanted.unpark()
 
-    async def take(self) -> Message:
-        """The next message to send; the one taken before has left. For one task. Cancelling loses nothing."""
+    async def take(self, next_notification: Callable[[Session], Message | None]) -> Message:
+        """The next message to send; the one taken before has left. For one task. Cancelling loses nothing.
+
+        `next_notification` takes the next entry of a session's log and says it, if there is a word for it.
+        """
         self._leaving = False
         self._answered.unpark_all()
         while True:
@@ -48,7 +50,7 @@ class Outbox:
                 return self._answers.popleft()
             for session in self._sessions:
                 del self._sessions[session]
-                message = self._translate(session)
+                message = next_notification(session)
                 if session.log.has_news:
                     self._sessions[session] = None
                 session.taken()

@@ -18,7 +18,8 @@ FLOORS = [
     {"_transports", "_processes", "_environment"},
     # the service
     {"_session"},
-    {"_outbox", "_handlers"},
+    {"_sessions", "_outbox"},
+    {"_handlers"},
     {"_connection"},
     {"server", "client"},
     # roof
@@ -29,7 +30,7 @@ FLOORS = [
     {"__main__"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-SERVICE = {"_session", "_outbox", "_handlers", "_connection", "server", "_processes"}
+SERVICE = {"_session", "_sessions", "_outbox", "_handlers", "_connection", "server", "_processes"}
 PURE = {"errors", "limits", "protocol", "_paths", "_codec", "_handshake", "_output"}
 
 
@@ -38,18 +39,9 @@ def room_of(path: Path) -> str:
 
 
 def imports(path: Path) -> set[str]:
-    """Every module that a file imports when it runs, in functions too, but not for type checking alone."""
-    tree = ast.parse(path.read_text())
-    checking = {
-        node
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
-        for node in ast.walk(block)
-    }
+    """Every module that a file imports, in functions and for type checking too."""
     found: set[str] = set()
-    for node in ast.walk(tree):
-        if node in checking:
-            continue
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
