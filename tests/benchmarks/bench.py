@@ -118,6 +118,14 @@ def kill(pid: int, known: Stat) -> None:
         pass  # it was faster
 
 
+def kill_group(leader: int) -> None:
+    """Kill whoever is left of a process group."""
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # nobody
+
+
 # Bytes and messages: a socket, or the two pipes of a server's stdin and stdout
 
 
@@ -370,7 +378,9 @@ class Client:
 
 
 def parsed(data: bytes) -> Message:
-    message: Message = json.loads(data)
+    message = json.loads(data)
+    if not isinstance(message, dict):
+        raise BenchError(f"the server sent {data[:100]!r}")
     if message.get("error"):
         raise BenchError(f"the server answered {message['error']}")
     return message
@@ -399,6 +409,7 @@ class Server:
     def __init__(self, command: str, stdio: bool, folder: Path) -> None:
         self.command = command
         self.stdio = stdio
+        self.startup_seconds = math.nan
         self._folder = folder
         self._port = 0 if stdio else free_port()
         self._pids: list[int] = []
@@ -419,8 +430,8 @@ class Server:
     def _stderr(self) -> Path:
         return self._folder / "stderr"
 
-    def first_client(self) -> tuple[Client, float]:
-        """The first client, and after how many seconds the server had answered it."""
+    def first_client(self) -> Client:
+        """Wait until the server answers."""
         while True:
             try:
                 client = self.connect()
@@ -429,9 +440,9 @@ class Server:
                 if self._process.poll() is not None:
                     raise BenchError(f"the server ended with status {self._process.returncode}") from None
                 time.sleep(STARTUP_POLL_SECONDS)
-        seconds = time.perf_counter() - self._started_at
+        self.startup_seconds = time.perf_counter() - self._started_at
         self._pids = list(tree_of(self._process.pid))
-        return client, seconds
+        return client
 
     def connect(self) -> Client:
         """A client that has shaken hands. Over stdio there can only be one."""
@@ -469,6 +480,7 @@ class Server:
         finally:
             for pid, stat in {**tree, **self.commands()}.items():
                 kill(pid, stat)
+            kill_group(self._process.pid)
             self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe:
@@ -505,9 +517,10 @@ class Figure(NamedTuple):
     better: str = "less"
 
 
-Case = Callable[[Server, Client, float], list[Figure]]
-"""Gets a server, its first client, and how many seconds the server took to come up."""
+Case = Callable[[Server, Client], list[Figure]]
+"""Gets a fresh server and its first client."""
 
+START_UPS = 5
 SEQUENTIAL_STARTS = 200
 TERMINAL_STARTS = 100
 MANY_STARTS = 600
@@ -530,16 +543,17 @@ SLOW_SECONDS = 4.0
 SLOW_BYTES = GIB
 
 
-def start_up(server: Server, client: Client, seconds: float) -> list[Figure]:
+def start_up(server: Server, client: Client) -> list[Figure]:
     """From the start of the server until it has answered `initialize`."""
-    samples = [seconds]
-    for _ in range(4):
+    samples = [server.startup_seconds]
+    while len(samples) < START_UPS:
         with running(server.command, stdio=server.stdio) as another:
-            samples.append(another.first_client()[1])
+            another.first_client()
+            samples.append(another.startup_seconds)
     return [Figure("start-up", milliseconds(statistics.median(samples)), "ms")]
 
 
-def spawn(server: Server, client: Client, seconds: float) -> list[Figure]:
+def spawn(server: Server, client: Client) -> list[Figure]:
     """`true`, one after the other."""
     answered, closed = [], []
     for number in range(SEQUENTIAL_STARTS):
@@ -555,7 +569,7 @@ def spawn(server: Server, client: Client, seconds: float) -> list[Figure]:
     ]
 
 
-def pty_spawn(server: Server, client: Client, seconds: float) -> list[Figure]:
+def pty_spawn(server: Server, client: Client) -> list[Figure]:
     """`true` in a terminal, one after the other."""
     closed = []
     for number in range(TERMINAL_STARTS):
@@ -568,7 +582,7 @@ def pty_spawn(server: Server, client: Client, seconds: float) -> list[Figure]:
     ]
 
 
-def in_flight(server: Server, client: Client, seconds: float) -> list[Figure]:
+def in_flight(server: Server, client: Client) -> list[Figure]:
     """`true`, many at a time."""
     started = closed = 0
     begin = time.perf_counter()
@@ -581,7 +595,7 @@ def in_flight(server: Server, client: Client, seconds: float) -> list[Figure]:
     return [Figure(f"starts, {STARTS_IN_FLIGHT} in flight", rate, "per s", "more")]
 
 
-def connections(server: Server, client: Client, seconds: float) -> list[Figure]:
+def connections(server: Server, client: Client) -> list[Figure]:
     """Connect, shake hands, run `true`, hang up."""
     samples = []
     for _ in range(CONNECTIONS):
@@ -593,18 +607,18 @@ def connections(server: Server, client: Client, seconds: float) -> list[Figure]:
     return [Figure("connect and run, p50", milliseconds(percentile(samples, 50)), "ms")]
 
 
-def pipe(server: Server, client: Client, seconds: float) -> list[Figure]:
+def pipe(server: Server, client: Client) -> list[Figure]:
     """256 MiB of output through a pipe."""
     return stream(server, client, "pipe", ["head", "-c", str(PIPE_BYTES), "/dev/zero"], PIPE_BYTES)
 
 
-def lines(server: Server, client: Client, seconds: float) -> list[Figure]:
+def lines(server: Server, client: Client) -> list[Figure]:
     """64 MiB of short lines through a pipe."""
     script = f"yes 'the quick brown fox jumps over the lazy dog 0123456789' | head -c {LINES_BYTES}"
     return stream(server, client, "lines", ["sh", "-c", script], LINES_BYTES)
 
 
-def terminal(server: Server, client: Client, seconds: float) -> list[Figure]:
+def terminal(server: Server, client: Client) -> list[Figure]:
     """32 MiB of output through a raw terminal."""
     script = f"stty raw; head -c {TERMINAL_BYTES} /dev/zero"
     return stream(server, client, "terminal", ["sh", "-c", script], TERMINAL_BYTES, tty=True)
@@ -628,7 +642,7 @@ def stream(
     ]
 
 
-def echo(server: Server, client: Client, seconds: float) -> list[Figure]:
+def echo(server: Server, client: Client) -> list[Figure]:
     """One key, through a raw terminal and `cat`, and back."""
     client.start("echo", ["sh", "-c", "stty raw -echo; echo ready; exec cat"], tty=True)
     client.until("process/output", "echo")
@@ -655,7 +669,7 @@ def seconds_of_one_key(client: Client) -> float:
     return echoed_at - begin
 
 
-def stdin(server: Server, client: Client, seconds: float) -> list[Figure]:
+def stdin(server: Server, client: Client) -> list[Figure]:
     """32 MiB into `wc -c`, eight writes of 64 KiB unanswered at a time."""
     client.start("stdin", ["sh", "-c", f"head -c {STDIN_BYTES} | wc -c"], stdin=True)
     piece = bytes(WRITE_BYTES)
@@ -678,7 +692,7 @@ def stdin(server: Server, client: Client, seconds: float) -> list[Figure]:
     return [Figure("stdin", STDIN_BYTES / MIB / elapsed, "MiB/s", "more")]
 
 
-def cat(server: Server, client: Client, seconds: float, mib: int = 256) -> list[Figure]:
+def cat(server: Server, client: Client, mib: int = 256) -> list[Figure]:
     """256 MiB into `cat` and back, at most 1 MiB under way; what comes back must be the same."""
     client.start("cat", ["cat"], stdin=True)
     filler = os.urandom(WRITE_BYTES - 8)
@@ -705,7 +719,7 @@ def cat(server: Server, client: Client, seconds: float, mib: int = 256) -> list[
     return [Figure(f"cat, {mib} MiB there and back", mib / elapsed, "MiB/s", "more")]
 
 
-def idle(server: Server, client: Client, seconds: float) -> list[Figure]:
+def idle(server: Server, client: Client) -> list[Figure]:
     """200 sleeping commands: their cost, and how fast they are gone after a hang-up."""
     memory_before = server.resident_mib()
     for number in range(IDLE_SESSIONS):
@@ -737,7 +751,7 @@ def seconds_until_gone(server: Server, client: Client) -> float:
     return time.perf_counter() - begin
 
 
-def fifty_ways(server: Server, client: Client, seconds: float) -> list[Figure]:
+def fifty_ways(server: Server, client: Client) -> list[Figure]:
     """50 commands at once, 2 MiB each, over one connection."""
     begin = time.perf_counter()
     for number in range(WAYS):
@@ -751,7 +765,7 @@ def fifty_ways(server: Server, client: Client, seconds: float) -> list[Figure]:
     ]
 
 
-def slow_reader(server: Server, client: Client, seconds: float) -> list[Figure]:
+def slow_reader(server: Server, client: Client) -> list[Figure]:
     """A client that never reads what its command prints: the server's memory, others' wait."""
     memory_before = server.resident_mib()
     client.start("flood", ["head", "-c", str(SLOW_BYTES), "/dev/zero"])
@@ -863,8 +877,8 @@ def measure(command: str, case: Case, *, stdio: bool, seconds: float) -> list[Fi
     with running(command, stdio=stdio) as server:
         try:
             with time_limit(seconds):
-                client, startup_seconds = server.first_client()
-                figures = case(server, client, startup_seconds)
+                client = server.first_client()
+                figures = case(server, client)
                 client.close()
                 return figures
         except (BenchError, OSError, LookupError, ValueError) as error:
@@ -1039,6 +1053,8 @@ def main() -> int:
     options = parser.parse_args()
     if not Path("/proc/self/stat").exists():
         parser.error("this needs Linux: memory and processor time are read from /proc")
+    if len(dict(options.servers)) < len(options.servers):
+        parser.error("every server needs a name of its own")
     execsrv = shlex.join([sys.executable, "-m", "execsrv", "serve", "--listen", "{listen}"])
     servers = {"execsrv": execsrv, **dict(options.servers)}
     signal.signal(signal.SIGTERM, end_politely)
