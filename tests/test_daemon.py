@@ -212,7 +212,7 @@ def test_nothing_but_messages_can_reach_stdout() -> None:
         "async def main():\n"
         "    async with trio.open_nursery() as nursery:\n"
         "        await nursery.start(execsrv.serve)\n"
-        "        print('printed'); os.write(1, b'written\\n'); subprocess.run(['echo', 'echoed'])\n"
+        "        print('printed', flush=True); os.write(1, b'written\\n'); subprocess.run(['echo', 'echoed'])\n"
         "        assert os.read(0, 1) == b''\n"
         "trio.run(main)\n"
         "print('and back again')\n"
