@@ -99,6 +99,7 @@ class Session:
                     feeder.start_soon(self._feed)
                     await self._exit_and_drain()
                     feeder.cancel_scope.cancel()
+            self._close_streams()
             self.log.append_closed()
             self.closed_at = trio.current_time()
             self._announce()
@@ -106,10 +107,8 @@ class Session:
                 # Others of the group live on without any of our streams, as they were told to: they are still ours.
                 await self._terminated.wait()
         finally:
-            self._close_stdin()
+            self._close_streams()
             await self._tree.end()
-            for descriptor in self._outputs.values():
-                os.close(descriptor)
 
     async def _exit_and_drain(self) -> None:
         """Pump every stream to its end. In between, wait for the leader's end and log it."""
@@ -155,7 +154,7 @@ class Session:
 
     def resize(self, rows: int, cols: int) -> None:
         """Change the size of its terminal."""
-        if not self.log.closed:
+        if "pty" in self._outputs:
             terminal.set_size(self._outputs["pty"], rows, cols)
 
     # -- output --
@@ -331,6 +330,11 @@ class Session:
                 write.settled.set()
         self._writes.clear()
         self._queued_bytes = 0
+
+    def _close_streams(self) -> None:
+        self._close_stdin()
+        while self._outputs:
+            os.close(self._outputs.popitem()[1])
 
     def _stdin_closed(self) -> StdinClosed:
         return StdinClosed(f"stdin is closed for session {self.id}")
