@@ -12,14 +12,23 @@ import trio
 async def open_background() -> AsyncIterator[trio.Nursery]:
     """A nursery whose tasks are cancelled when the block is left.
 
-    An error of the block itself leaves as it is, not in a group, so that a caller can catch what it knows.
+    An error of the block leaves as the very object that it is, never in a group, so that a caller can catch what it
+    knows. The one error of a task leaves as itself too.
     """
+    of_block: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
-            yield nursery
+            try:
+                yield nursery
+            except trio.Cancelled:
+                raise
+            except BaseException as error:
+                of_block = error
             nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        raise error from error.__cause__
+    except BaseException as error:
+        if of_block is None:
+            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+                error = error.exceptions[0]
+            raise error from error.__cause__
+    if of_block is not None:
+        raise of_block

@@ -104,6 +104,11 @@ class LineBuffer:
             self._start = 0
         self._buffer += data
 
+    @property
+    def has_more(self) -> bool:
+        """Whether something was fed that no line has taken."""
+        return self._start < len(self._buffer)
+
     def next_line(self, at_end: bool = False) -> str | None:
         """The next whole line without its end, or None. With `at_end` the rest counts as a line.
 

@@ -93,7 +93,7 @@ class Connection:
             try:
                 answer = self._handle(message, handshake)
             except Exception as error:
-                self._outbox.put(_failure(message, error))
+                self._outbox.put(self._failure(message, error))
             else:
                 if isinstance(answer, Struct):
                     self._outbox.put(Response(message.id, answer))
@@ -122,7 +122,7 @@ class Connection:
         try:
             self._outbox.put(Response(request.id, await answer))
         except Exception as error:
-            self._outbox.put(_failure(request, error))
+            self._outbox.put(self._failure(request, error))
         finally:
             self._in_flight -= 1
 
@@ -134,11 +134,12 @@ class Connection:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             talking.cancel()
 
-
-def _failure(request: Request, error: Exception) -> Failure:
-    """The answer to a request that was refused, or that hit a fault of ours."""
-    if not isinstance(error, RequestError):
-        log.error("internal error in %s", request.method, exc_info=error)
-        error = InternalError(f"internal error in `{request.method}`: {type(error).__name__}")
-    code, message, data = error.to_wire()
-    return Failure(request.id, ErrorObject(code, message, data))
+    def _failure(self, request: Request, error: Exception) -> Failure:
+        """The answer to a request that was refused, or that hit a fault of ours."""
+        if not isinstance(error, RequestError):
+            log.error("internal error in %s", request.method, exc_info=error)
+            error = InternalError(f"internal error in `{request.method}`: {type(error).__name__}")
+        code, message, data = error.to_wire()
+        most = self._limits.error_text_characters
+        data = {name: value[:most] if isinstance(value, str) else value for name, value in data.items()}
+        return Failure(request.id, ErrorObject(code, message[:most], data))

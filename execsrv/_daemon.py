@@ -8,8 +8,12 @@ import sys
 
 import trio
 
+from execsrv._background import open_background
+from execsrv._signals import received
 from execsrv.errors import ExecsrvError
-from execsrv.server import serve, until_signalled
+from execsrv.server import serve
+
+log = logging.getLogger(__name__)
 
 
 def run_daemon(listen: str) -> int:
@@ -19,30 +23,29 @@ def run_daemon(listen: str) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by our parent, it would lose us every exit status
     try:
         trio.run(_serve, listen)
-    except ExecsrvError as error:
+    except (ExecsrvError, OSError) as error:
         print(f"execsrv: {error}", file=sys.stderr)
         return 1
     return 0
 
 
 async def _serve(listen: str) -> None:
-    failure: ExecsrvError | None = None
-    async with trio.open_nursery() as nursery:
-        await nursery.start(_end_when_signalled, nursery.cancel_scope)
-        try:
-            await _serve_and_announce(listen)
-        except ExecsrvError as error:
-            failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+    serving = trio.CancelScope()
+    async with open_background() as nursery:
+        # Outside of what they end, so that a second signal cannot interrupt the clean-up after the first.
+        await nursery.start(_end_when_signalled, serving)
+        with serving:
+            await serve(listen, task_status=_Announcement())
 
 
 async def _end_when_signalled(
-    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    serving: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    await until_signalled(task_status=task_status)
-    scope.cancel()
+    with received() as signals:
+        task_status.started()
+        async for number in signals:
+            log.info("ending on %s", signal.Signals(number).name)
+            serving.cancel()
 
 
 class _Announcement(trio.TaskStatus[str]):
@@ -52,7 +55,3 @@ class _Announcement(trio.TaskStatus[str]):
         if url != "stdio://":
             print(url, flush=True)
             print(f"execsrv listening on {url}", file=sys.stderr, flush=True)
-
-
-async def _serve_and_announce(listen: str) -> None:
-    await serve(listen, task_status=_Announcement())

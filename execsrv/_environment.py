@@ -24,12 +24,19 @@ def environment_info() -> EnvironmentInfo:
     return EnvironmentInfo(
         shell=Shell(os.path.basename(shell), shell),
         executor_version=package_version(),
-        cwd=uri_from_path(os.getcwd()),
+        cwd=uri_from_path(_working_directory()),
         user_home_dir=uri_from_path(os.path.expanduser("~")),
         platform_os="macos" if sys.platform == "darwin" else sys.platform,
         temp_dir=uri_from_path(tempfile.gettempdir()),
         temporary_directories=[uri_from_path(temporary)] if temporary and os.path.isabs(temporary) else [],
     )
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "/"  # it was removed
 
 
 def package_version() -> str:

@@ -82,6 +82,7 @@ def initialize(sessions: Sessions, params: Initialize) -> Answer:
 def process_start(sessions: Sessions, params: ProcessStart) -> Answer:
     if params.sandbox is not None and not _unconfined(params.sandbox):
         raise SandboxUnsupported("this server cannot confine commands: sandbox must be null", field="sandbox")
+    sessions.check_window(params.window_bytes)
     id = sessions.claim(params.process_id)
     env = command_environment(params.env_policy, os.environ, params.env)
     command = settle(params.argv, path_from_wire(params.cwd, "cwd"), env, params.arg0)

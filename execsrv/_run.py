@@ -16,9 +16,10 @@ import trio
 from execsrv._background import open_background
 from execsrv._embedded import connect_in_process
 from execsrv._processes.terminal import get_size
+from execsrv._signals import received
 from execsrv._transports.stdio import read_shared, write_all
 from execsrv.client import Client, Process, connect
-from execsrv.errors import ConnectionLost, ExecsrvError, RequestError, SpawnError, StdinClosed
+from execsrv.errors import ConnectionLost, ExecsrvError, RequestError, SpawnError, StdinClosed, UnknownProcess
 from execsrv.protocol import Chunk
 
 OWN_FAILURE = 125
@@ -37,6 +38,9 @@ def run_once(argv: Sequence[str], *, url: str | None, tty: bool, cwd: str | None
         variables[name] = value
     try:
         return trio.run(lambda: run_command(argv, url=url, tty=tty, cwd=cwd, env=variables))
+    except OSError as error:
+        print(f"execsrv: {error}", file=sys.stderr)
+        return OWN_FAILURE
     except ExecsrvError as error:
         kind = f" ({error.kind})" if isinstance(error, RequestError) else ""
         print(f"execsrv: {error}{kind}", file=sys.stderr)
@@ -76,12 +80,11 @@ class _Run:
         """Run the command on a server; the exit code for this process."""
         if self._tty and "TERM" in os.environ:
             env = {"TERM": os.environ["TERM"], **env}
-        size = get_size(0) if self._tty and os.isatty(0) else None
         try:
             async with (
                 server as client,
                 client.start(
-                    argv, cwd=cwd, env=env, inherit_env=True, stdin=True, tty=self._tty, size=size
+                    argv, cwd=cwd, env=env, inherit_env=True, stdin=True, tty=self._tty, size=self._size()
                 ) as self._process,
             ):
                 with raw_terminal(self._tty):
@@ -104,20 +107,33 @@ class _Run:
 
     async def listen_to_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """SIGINT and a new window size go to the command, once there is one; the rest end us, which ends it."""
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH) as signals:
-            task_status.started()
-            async for number in signals:
-                try:
-                    if number == signal.SIGWINCH:
-                        if self._process is not None and self._tty and os.isatty(0):
-                            await self._process.resize(*get_size(0))
-                    elif number == signal.SIGINT and self._process is not None:
-                        await self._process.interrupt()
-                    else:
+        with received(signal.SIGWINCH) as signals:
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                async for number in signals:
+                    if number not in (signal.SIGINT, signal.SIGWINCH) or (
+                        number == signal.SIGINT and not self._process
+                    ):
                         self.killed_by = self.killed_by or number
                         self.scope.cancel()
-                except ConnectionLost:
-                    pass  # whoever reads the output hears of it too
+                    elif self._process is not None:
+                        # In a task: a server that does not answer must not keep us from the next signal.
+                        nursery.start_soon(self._pass_on, self._process, number)
+
+    async def _pass_on(self, process: Process, number: int) -> None:
+        """Tell the command of an interrupt or a new window size."""
+        try:
+            if number == signal.SIGINT:
+                await process.interrupt()
+            elif (size := self._size()) is not None:
+                await process.resize(*size)
+        except (ConnectionLost, RequestError):
+            pass  # it has ended, or whoever reads the output hears of it too
+
+    def _size(self) -> tuple[int, int] | None:
+        """The size of our terminal, if there is one that knows."""
+        size = get_size(0) if self._tty and os.isatty(0) else (0, 0)
+        return size if all(size) else None
 
 
 async def _pass_output(process: Process) -> None:
@@ -134,7 +150,7 @@ async def _pass_stdin(process: Process) -> None:
         while data := await read_shared(0):
             await process.write(data)
         await process.close_stdin()
-    except (StdinClosed, ConnectionLost):
+    except (StdinClosed, UnknownProcess, ConnectionLost):
         return  # it reads no more; its output tells the rest
 
 
@@ -149,4 +165,7 @@ def raw_terminal(wanted: bool) -> Iterator[None]:
         terminal_modes.setraw(0)
         yield
     finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
+        try:
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
+        except termios.error:
+            pass  # it was hung up

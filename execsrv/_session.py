@@ -82,6 +82,7 @@ class Session:
         self._terminated = trio.Event()
         self._killed = False  # by `terminate`, while the leader was running
         self._pumping: trio.CancelScope | None = None
+        self._outlived = trio.CancelScope()
 
     def __repr__(self) -> str:
         state = "closed" if self.log.closed else "exited" if self.log.exited else "running"
@@ -103,9 +104,9 @@ class Session:
             self.log.append_closed()
             self.closed_at = trio.current_time()
             self._announce()
-            if not self._tree.settle():
-                # Others of the group live on without any of our streams, as they were told to: they are still ours.
-                await self._terminated.wait()
+            with self._outlived:
+                # Others of the group may live on without any of our streams, as they were told to: they are still ours.
+                await self._tree.wait_alone()
         finally:
             self._close_streams()
             await self._tree.end()
@@ -141,11 +142,12 @@ class Session:
     def terminate(self) -> bool:
         """Kill the group at once, whether or not its leader has ended; whether the leader was still running.
 
-        What was printed before is still delivered; whatever holds the streams beyond gets `drain_seconds`.
+        What the leader has printed is still delivered; what others hold of the streams gets `drain_seconds`.
         """
         running = self.running
         self._killed |= running
         self._terminated.set()
+        self._outlived.cancel()
         self._taken.unpark_all()
         self._tree.signal_group(signal.SIGKILL)
         if self._pumping is not None:
@@ -297,6 +299,7 @@ class Session:
             write.data = write.data[count:]
         if write.data:
             return False
+        write.data = memoryview(b"")  # an empty slice would keep all of it in memory
         write.settled.set()
         return True
 

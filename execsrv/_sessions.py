@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 import trio
 
 from execsrv._output import Entry, OutputLog
 from execsrv._processes.spawn import Spawned
 from execsrv._session import Session
-from execsrv.errors import ProcessExists
+from execsrv.errors import LimitExceeded, ProcessExists
 from execsrv.limits import Limits
 from execsrv.protocol import Notification
 
@@ -27,12 +28,20 @@ class Sessions:
         self._limits = limits
         self._has_news = has_news
         self._by_id: dict[str, Session] = {}
-        self._voices: dict[Session, Voice] = {}
+        # As long as the session itself: its log may still have to be told when its id is forgotten.
+        self._voices: WeakKeyDictionary[Session, Voice] = WeakKeyDictionary()
         self._ended: dict[str, Session] = {}  # those that have closed, oldest first
         self._last_number = 0
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    def check_window(self, window_bytes: int | None) -> None:
+        """Raise `LimitExceeded` for a window that is too large."""
+        bound = self._limits.max_window_bytes
+        if window_bytes is not None and window_bytes > bound:
+            message = f"windowBytes is {window_bytes}: max_window_bytes ({bound}) would be exceeded"
+            raise LimitExceeded(message, limit="max_window_bytes", value=bound)
 
     def claim(self, id: str | None) -> str:
         """An id for a new session: the one asked for, or the next `session-N`. Raises `ProcessExists`."""
@@ -72,9 +81,7 @@ class Sessions:
 
     def next_notification(self, session: Session) -> Notification | None:
         """What its dialect says of the next entry of a session's log."""
-        entry = session.log.take()
-        voice = self._voices.get(session)
-        return voice(session, entry) if voice is not None else None
+        return self._voices[session](session, session.log.take())
 
     def _forget_old(self) -> None:
         """Let go of ended sessions whose time is over, and of the oldest beyond the bound."""
@@ -84,4 +91,4 @@ class Sessions:
             assert session.closed_at is not None
             if len(self._ended) <= self._limits.retained_sessions and session.closed_at > horizon:
                 return
-            del self._ended[id], self._by_id[id], self._voices[session]
+            del self._ended[id], self._by_id[id]

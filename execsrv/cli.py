@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from execsrv._environment import package_version
@@ -51,4 +53,10 @@ def run(url: str | None, tty: bool, cwd: str | None, env: tuple[str, ...], comma
 
 def main() -> None:
     """The console script."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # Started with it closed: something else would get its number, and be read or written for it.
+            os.open(os.devnull, os.O_RDWR)
     app(prog_name="execsrv")

@@ -35,6 +35,9 @@ class Limits:
     """Output of one session that waits for a slow reader. Beyond it the session stops reading its pipe, and the
     program blocks as with any pipe. Four reads: enough to keep the writer busy while the pump waits its turn."""
 
+    max_window_bytes: int = 16 * MIB
+    """The largest window that a client may ask for. It is memory that the client can make us hold, per session."""
+
     retained_output_bytes: int = 1 * MIB
     """Output that one session keeps for `process/read` after it was sent; the oldest goes first."""
 
@@ -46,6 +49,9 @@ class Limits:
 
     drain_seconds: float = 1.0
     """After a session was killed: how long to wait for the end of its streams, should something still hold them."""
+
+    error_text_characters: int = 1000
+    """An error that quotes what was sent is cut to this, since errors wait for their reader too."""
 
     flush_seconds: float = 0.5
     """At a connection's end: how long its last answers may take to leave."""

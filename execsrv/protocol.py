@@ -183,9 +183,9 @@ class ProcessRead(Wire, frozen=True):
     """Retained output after `after_seq`, waiting up to `wait_ms` for some."""
 
     process_id: str
-    after_seq: Annotated[int, Meta(ge=0)] | None = None
-    max_bytes: Annotated[int, Meta(ge=0)] | None = None
-    wait_ms: Annotated[int, Meta(ge=0)] | None = None
+    after_seq: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    max_bytes: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    wait_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
 
 
 class Chunk(Struct, frozen=True, gc=False):

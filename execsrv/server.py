@@ -6,7 +6,6 @@ A connection's faults stay its own: whatever goes wrong in one is logged, and th
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from functools import partial
@@ -58,15 +57,6 @@ async def serve_stdio(protocol_in: int, protocol_out: int, limits: Limits = DEFA
     """Serve one connection over two descriptors, which stay the caller's, until the peer hangs up."""
     channel = LineChannel(send_stream(protocol_out), receive_stream(protocol_in), limits)
     await serve_connection(channel, limits)
-
-
-async def until_signalled(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    """Wait for SIGTERM, SIGINT or SIGHUP. As long as this runs, they do nothing else."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        task_status.started()
-        async for number in signals:
-            log.info("ending on %s", signal.Signals(number).name)
-            return
 
 
 async def _open_listener(listen: str, limits: Limits, stack: ExitStack) -> tuple[trio.SocketListener, str, ServePeer]:

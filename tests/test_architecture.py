@@ -24,7 +24,8 @@ FLOORS = [
     {"server", "client"},
     # roof
     {"_embedded"},
-    {"_run", "__init__"},
+    {"__init__", "_signals"},
+    {"_run"},
     {"_daemon"},
     {"cli"},
     {"__main__"},

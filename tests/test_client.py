@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 import trio
@@ -147,6 +148,23 @@ async def test_errors_are_what_the_server_raised(client: execsrv.Client) -> None
         with pytest.raises(InvalidParams, match="no terminal"):
             await process.resize(1, 1)
     assert (await client.run(["echo", "on"])).stdout == b"on\n"
+
+
+async def test_wrong_arguments_fail_their_call_and_no_other(client: execsrv.Client, tmp_path: Path) -> None:
+    assert (await client.run(["pwd"], cwd=tmp_path)).stdout.decode().strip() == str(tmp_path)
+    assert (await client.run(["ls", Path("/proc/self/comm")])).stdout == b"/proc/self/comm\n"
+    with pytest.raises(TypeError, match=r"argv\[1\] must be a string|expected str"):
+        await client.run(["echo", 5])  # type: ignore[list-item]
+    with pytest.raises(InvalidParams, match="cannot be sent as UTF-8"):
+        await client.run(["printf", "a\udcff"])
+    with pytest.raises(InvalidParams, match="rows"):
+        async with client.start(["true"], tty=True, size=(0, 5)):
+            pass
+    async with client.start(["cat"], stdin=True) as process:
+        with pytest.raises(TypeError, match="input must be bytes, got str"):
+            await process.write("text")  # type: ignore[arg-type]
+        await process.write(bytearray(b"bytes\n"))  # type: ignore[arg-type]
+        assert await anext(process.output) == b"bytes\n"
 
 
 async def test_environment_is_the_servers_or_exact_or_both(

@@ -91,6 +91,54 @@ def test_signals_end_it_with_all_it_started(number: int, transport: str, tmp_pat
     print(f"ended in {took:.3f} s")
 
 
+def test_a_second_signal_does_not_interrupt_the_end(tmp_path: Path) -> None:
+    mark = new_mark()
+    path = tmp_path / "socket"
+    script = f"for i in $(seq 60); do (exec -a {mark} sleep 1000) & done; echo ready; wait"
+    with (
+        daemon(f"unix://{path}") as (process, url),
+        subprocess.Popen([*EXECSRV, "run", "--url", url, "bash", "-c", script], stdout=subprocess.PIPE) as client,
+    ):
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"ready\n"
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+            process.send_signal(number)
+        assert process.wait(10) == 0
+        assert not marked(mark)
+        assert not path.exists()
+
+
+def test_what_was_to_be_ignored_stays_ignored() -> None:
+    code = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    argv = [sys.executable, "-c", code, *EXECSRV, "serve", "--listen", "ws://127.0.0.1:0"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        process.send_signal(signal.SIGHUP)
+        assert execsrv("run", "--url", url, "echo", "alive").stdout == "alive\n"
+        process.terminate()
+        assert process.wait(10) == 0
+
+
+def test_started_without_descriptors() -> None:
+    line = " ".join(EXECSRV)
+    for command, code, said in [
+        (f"{line} run echo hi <&-", 0, "hi\n"),
+        (f"{line} run echo hi >&-", 0, ""),
+        (f"{line} serve <&-", 0, ""),
+        (f"{line} serve >&- </dev/null", 0, ""),
+        (f"{line} run echo hi >/dev/full", 125, ""),
+    ]:
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30)
+        assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (code, said, False), (command, done)
+
+
+def test_a_working_directory_that_was_removed(tmp_path: Path) -> None:
+    script = f"cd {tmp_path} && mkdir gone && cd gone && rmdir ../gone && {' '.join(EXECSRV)} run pwd"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, "/\n")
+
+
 def test_the_banner_and_a_free_port() -> None:
     with daemon("ws://127.0.0.1:0") as (_, url):
         assert re.fullmatch(r"ws://127\.0\.0\.1:[1-9][0-9]*", url)
@@ -321,9 +369,9 @@ def test_run_reads_plain_files_and_nothing(run_args: list[str], tmp_path: Path) 
 class Terminal:
     """A program on a terminal of ours, and what it shows."""
 
-    def __init__(self, argv: list[str]) -> None:
+    def __init__(self, argv: list[str], size: tuple[int, int]) -> None:
         self.master, slave = pty.openpty()
-        termios.tcsetwinsize(self.master, (33, 99))
+        termios.tcsetwinsize(self.master, size)
         self.before = termios.tcgetattr(slave)
         self.slave = slave
         self.process = subprocess.Popen(
@@ -356,8 +404,8 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*argv: str) -> Iterator[Terminal]:
-    shown = Terminal([*EXECSRV, *argv])
+def terminal(*argv: str, size: tuple[int, int] = (33, 99)) -> Iterator[Terminal]:
+    shown = Terminal([*EXECSRV, *argv], size)
     try:
         yield shown
     finally:
@@ -385,6 +433,13 @@ def test_an_interactive_python(run_args: list[str]) -> None:
         shown.type(b"exit(5)\r")
         assert shown.process.wait(20) == 5
         assert shown.is_restored()
+
+
+def test_a_terminal_without_a_size(run_args: list[str]) -> None:
+    with terminal(*run_args, "--tty", "sh", "-c", "stty size; read go", size=(0, 0)) as shown:
+        shown.until(b"24 80")
+        shown.type(b"\r")
+        assert shown.process.wait(20) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -12,11 +12,12 @@ import trio
 
 import execsrv
 from execsrv._connection import serve_connection
+from execsrv._session import Write
 from execsrv._transports.memory import open_memory_pair
 from execsrv.limits import Limits
 from execsrv.protocol import Notification, Response
 from tests.conftest import Server
-from tests.peers import Peer, open_peer
+from tests.peers import Peer, b64, open_peer
 from tests.processes import marked, new_mark, until_gone, until_marked
 
 
@@ -182,3 +183,38 @@ async def test_background_survivors_outlive_their_leader_but_not_their_connectio
         await until_gone(mark + "-two")
         assert len(marked(mark)) == 1
     await until_gone(mark)
+
+
+async def test_a_group_that_empties_by_itself_is_let_go(peer: Peer) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(20):
+        await peer.run(f"p{number}", ["sh", "-c", "sleep .02 & sleep .02 & sleep .02 >/dev/null 2>&1 & :"])
+    with trio.fail_after(10):
+        while len(os.listdir("/proc/self/fd")) > before or _children():
+            await trio.sleep(0.002)
+
+
+async def test_input_that_was_handed_over_is_not_kept(peer: Peer) -> None:
+    await peer.start("a", ["sh", "-c", "cat >/dev/null"], pipeStdin=True)
+    piece = b64(bytes(1_000_000))
+    for number in range(60):
+        written = await peer.call("process/write", {"processId": "a", "chunk": piece, "writeId": str(number)})
+        assert written == {"status": "accepted"}
+    gc.collect()
+    held = [thing for thing in gc.get_objects() if isinstance(thing, Write)]
+    assert held
+    assert all(write.data.obj == b"" for write in held)
+
+
+async def test_errors_of_a_block_are_its_own() -> None:
+    mine = ExceptionGroup("mine", [ValueError("a")])
+    with pytest.raises(ExceptionGroup) as group:
+        async with execsrv.connect_in_process():
+            raise mine
+    assert group.value is mine
+    with trio.move_on_after(0.05), pytest.raises(ValueError, match="late"):
+        async with execsrv.connect_in_process() as client, client.start(["sleep", "1000"]):
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("late")

@@ -530,3 +530,38 @@ async def test_too_many_requests_are_told_so(open_server: Any, transport: str) -
     for id in waiting:
         assert isinstance(await peer.answer(id), Response)
     assert (await peer.call("process/read", {"processId": "a"}))["exitCode"] == 137
+
+
+async def test_what_ended_is_told_even_when_its_id_is_forgotten(open_server: Any, transport: str) -> None:
+    server = open_server(transport, Limits(retained_sessions=2))
+    peer = await server.peer()
+    for number in range(60):
+        await peer.post("process/start", peer.start_params(f"p{number}", ["echo", str(number)]))
+    for number in range(60):
+        await peer.until_told(f"p{number}", "closed")
+        assert peer.output(f"p{number}") == f"{number}\n".encode()
+
+
+async def test_a_path_that_is_no_text_is_a_clear_error(peer: Peer) -> None:
+    _, message, data = await peer.refused("process/start", peer.start_params("a", ["true"], cwd="file:///tmp/%FF"))
+    assert (data["stage"], data["errno"]) == ("cwd", 2)
+    assert "cannot start in `/tmp/\ufffd`" in message
+
+
+async def test_what_an_error_quotes_is_cut(peer: Peer) -> None:
+    code, message, data = await peer.refused("x" * 100_000)
+    assert (code, len(message), len(data["method"])) == (-32601, 1000, 1000)
+
+
+async def test_a_window_is_bounded(peer: Peer) -> None:
+    params = peer.start_params("a", ["true"], windowBytes=10**12)
+    code, message, data = await peer.refused("process/start", params)
+    assert (code, data["kind"], data["limit"]) == (-32600, "limit-exceeded", "max_window_bytes")
+    assert "max_window_bytes (16777216)" in message
+
+
+@pytest.mark.parametrize("field", ["afterSeq", "waitMs", "maxBytes"])
+async def test_numbers_beyond_all_use_are_refused(peer: Peer, field: str) -> None:
+    await peer.run("a", ["true"])
+    code, message, _ = await peer.refused("process/read", {"processId": "a", field: 2**62})
+    assert (code, field in message) == (-32602, True)

@@ -48,7 +48,9 @@ def settle(argv: Sequence[str], cwd: str, env: Mapping[str, str], arg0: str | No
 def spawn_error(stage: str, number: int, doing: str) -> SpawnError:
     """A `SpawnError` with the operating system's own text."""
     text = f"{os.strerror(number)} (os error {number})"
-    return SpawnError(f"cannot {doing}: {text}", stage=stage, errno=number)
+    # A path may hold bytes that are no text; the message is text.
+    message = os.fsencode(f"cannot {doing}: {text}").decode(errors="replace")
+    return SpawnError(message, stage=stage, errno=number)
 
 
 def _encoded(field: str, value: str) -> bytes:

@@ -29,7 +29,11 @@ def open_terminal(rows: int, cols: int) -> tuple[int, bytes]:
         except OSError:
             os.close(master)
             raise
-    set_size(master, rows, cols)
+    try:
+        set_size(master, rows, cols)
+    except (OSError, struct.error):
+        os.close(master)
+        raise
     return master, name
 
 

@@ -22,6 +22,10 @@ _PROCESS_GROUP = 1 << 2
 """PIDFD_SIGNAL_PROCESS_GROUP of <linux/pidfd.h>: the whole group that the pidfd's process leads. Linux 6.9."""
 
 
+END_SECONDS = 5.0
+"""How long killed processes may take to be gone. Freeing a large memory takes its time."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
     """How a leader ended. `code` is 128+N after a death by signal N, whose name is in `signal`."""
@@ -116,23 +120,35 @@ class ProcessTree:
     def _reap(self) -> None:
         self.exit_status()
         if not self._reaped:
-            os.waitid(os.P_PID, self.pid, os.WEXITED)
             self._reaped = True
+            try:
+                os.waitid(os.P_PID, self.pid, os.WEXITED)
+            except ChildProcessError:
+                pass  # other code of this program was faster; its status is known
+
+    async def wait_alone(self) -> None:
+        """Wait until nobody of the group lives but its leader, which has ended. Cancelling stops waiting."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self.settle():
+            for pid in self._others():
+                await _wait_gone(pid)
 
     async def end(self) -> None:
         """Kill all that is left of the group, wait until it is gone, and reap the leader. Cannot be cancelled.
 
-        A process that the kernel cannot end now (state D) keeps us until it can.
+        Who cannot be killed (the kernel is busy with it, or it runs as another user) is waited for no longer than
+        `END_SECONDS`, and then left, with a word in the log.
         """
         try:
-            self.signal_group(signal.SIGKILL)
-            with trio.CancelScope(shield=True):
+            with trio.move_on_after(END_SECONDS, shield=True) as patience:
+                self.signal_group(signal.SIGKILL)
                 await self.wait_exited()
                 while not self.settle():
                     self.signal_group(signal.SIGKILL)
-                    for pid in self._others():
-                        await _wait_gone(pid)
-            self._reap()
+                    await self.wait_alone()
+                self._reap()
+            if patience.cancelled_caught:
+                log.error("the processes of group %d cannot be killed; left are %s", self.pid, self._others())
         finally:
             if self._pidfd is not None:
                 os.close(self._pidfd)

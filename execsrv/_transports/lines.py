@@ -30,6 +30,8 @@ class LineChannel:
 
     async def receive(self) -> Message | None:
         """See `MessageChannel`. A last line without its end counts."""
+        if self._lines.has_more:
+            await trio.lowlevel.checkpoint()  # what came in one piece must not keep everybody else waiting
         while (line := self._lines.next_line(self._at_end)) is None:
             if self._at_end:
                 return None

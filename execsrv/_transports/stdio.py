@@ -21,7 +21,7 @@ def taken_stdio() -> Iterator[tuple[int, int]]:
     As long as it lasts, descriptor 0 is empty and descriptor 1 is stderr: nothing that prints, in this process or
     below it, can get in between the messages, and nothing can take one of them.
     """
-    sys.stdout.flush()
+    _flush()
     protocol_in, protocol_out = os.dup(0), os.dup(1)
     empty = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -29,11 +29,16 @@ def taken_stdio() -> Iterator[tuple[int, int]]:
         os.dup2(2, 1)
         yield protocol_in, protocol_out
     finally:
-        sys.stdout.flush()
+        _flush()
         os.dup2(protocol_in, 0)
         os.dup2(protocol_out, 1)
         for descriptor in (protocol_in, protocol_out, empty):
             os.close(descriptor)
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # as it is where a program was started without one
+        sys.stdout.flush()
 
 
 class FileReceiveStream(trio.abc.ReceiveStream):
@@ -94,12 +99,19 @@ async def read_shared(descriptor: int) -> bytes:
     """
     if not _can_wait(descriptor):
         return await trio.to_thread.run_sync(os.read, descriptor, _READ_BYTES, abandon_on_cancel=True)
-    await trio.lowlevel.wait_readable(descriptor)
-    return os.read(descriptor, _READ_BYTES)
+    while True:
+        await trio.lowlevel.wait_readable(descriptor)
+        try:
+            return os.read(descriptor, _READ_BYTES)
+        except BlockingIOError:
+            pass  # whoever shares it was faster
 
 
 def write_all(descriptor: int, data: bytes) -> None:
     """Write everything, blocking this thread."""
     view = memoryview(data)
     while view:
-        view = view[os.write(descriptor, view) :]
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:  # whoever shares it has made it so
+            select.select([], [descriptor], [])

@@ -196,7 +196,9 @@ async def _open_shielded() -> AsyncIterator[trio.Nursery]:
             await trio.sleep_forever()
 
     async with open_background() as nursery:
-        hosted = await nursery.start(host)
+        # Shielded, or a cancel at this very moment would leave the host behind, waiting for ever.
+        with trio.CancelScope(shield=True):
+            hosted = await nursery.start(host)
         try:
             yield hosted
         finally:
@@ -251,7 +253,14 @@ async def open_websocket(url: str, limits: Limits, token: str | None = None) -> 
             wire.opened.set()
             opened = True
             yield WebSocketChannel(connection, None)
-    except (OSError, trio.TooSlowError, trio.BrokenResourceError, ConnectionFailed, *_HANDSHAKE_ERRORS) as error:
+    except (
+        OSError,
+        trio.TooSlowError,
+        trio.BrokenResourceError,
+        ValueError,
+        ConnectionFailed,
+        *_HANDSHAKE_ERRORS,
+    ) as error:
         if opened:
             raise
         what = f"no answer within {limits.handshake_timeout_seconds} s"

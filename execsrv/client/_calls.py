@@ -79,7 +79,11 @@ class Calls:
         assert method in METHODS
         id, asked = next(self._ids), Asked()
         self._pending[id] = asked
-        await self._send(Request(id, method, params))
+        try:
+            await self._send(Request(id, method, params))
+        except BaseException:
+            del self._pending[id]
+            raise
         return asked
 
     async def tell(self, method: str) -> None:

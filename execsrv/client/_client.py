@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
@@ -12,11 +13,10 @@ import trio
 from execsrv._background import open_background
 from execsrv._codec import decode_params
 from execsrv._output import Closed, Exited
-from execsrv._paths import path_from_wire
 from execsrv._transports import MessageChannel
-from execsrv.client._calls import Asked, Calls
+from execsrv.client._calls import Calls
 from execsrv.client._process import MAX_COLLECTED_BYTES, Collected, Event, Process, Result
-from execsrv.errors import CommandTimeout, ConnectionFailed, ConnectionLost, RequestError
+from execsrv.errors import CommandTimeout, ConnectionFailed, ConnectionLost, InvalidParams, RequestError
 from execsrv.limits import Limits
 from execsrv.protocol import (
     PROTOCOL_VERSION,
@@ -60,12 +60,12 @@ class Client:
 
     async def run(
         self,
-        argv: Sequence[str],
+        argv: Sequence[str | os.PathLike[str]],
         *,
         input: bytes | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # the word of subprocess.run; it ends the command too
         check: bool = False,
-        cwd: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
         max_bytes: int = MAX_COLLECTED_BYTES,
     ) -> Result:
@@ -90,9 +90,9 @@ class Client:
     @asynccontextmanager
     async def start(
         self,
-        argv: Sequence[str],
+        argv: Sequence[str | os.PathLike[str]],
         *,
-        cwd: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
         inherit_env: bool | None = None,
         stdin: bool = False,
@@ -115,26 +115,25 @@ class Client:
             process.acknowledge_output()
             window = self._limits.client_window_bytes
         params = ProcessStart(
-            argv=list(argv),
-            cwd=cwd if cwd is not None else path_from_wire(self.info.cwd, "cwd"),
-            env=dict(env or {}),
+            argv=[_text(f"argv[{i}]", argument) for i, argument in enumerate(argv)],
+            cwd=_text("cwd", cwd) if cwd is not None else self.info.cwd,
+            env={_text("env", name): _text(f"env[{name!r}]", value) for name, value in (env or {}).items()},
             env_policy=_EVERYTHING if (env is None if inherit_env is None else inherit_env) else None,
             tty=tty,
             process_id=process.id,
             pipe_stdin=stdin and not tty,
             arg0=arg0,
-            size=Size(*size) if size is not None else None,
+            size=None if size is None else decode_params({"rows": size[0], "cols": size[1]}, Size),
             window_bytes=window,
         )
         self._processes[process.id] = process
-        asked: Asked | None = None
         try:
-            asked = await self._calls.post("process/start", params)
-            await self._calls.answer_to(asked, ProcessStarted)
+            process.start = await self._calls.post("process/start", params)
+            await self._calls.answer_to(process.start, ProcessStarted)
             yield process
         finally:
             # Cancelled before the answer, it may have started all the same.
-            if asked is not None and not isinstance(asked.answer, Failure):
+            if process.start is not None and not isinstance(process.start.answer, Failure):
                 with trio.move_on_after(2 * self._limits.drain_seconds, shield=True):
                     await process.end()
             del self._processes[process.id]
@@ -170,6 +169,18 @@ class Client:
         self.info, self.session_id = greeting.environment_info, greeting.session_id
         self._acknowledges = greeting.protocol_version == PROTOCOL_VERSION
         await self._calls.tell("initialized")
+
+
+def _text(field: str, value: str | os.PathLike[str]) -> str:
+    """A string that can be sent. Raises `TypeError` for another type, `InvalidParams` for what has no UTF-8."""
+    text = os.fspath(value)
+    if not isinstance(text, str):
+        raise TypeError(f"{field} must be a string or a path of one, got {type(value).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidParams(f"{field}: {text!r} cannot be sent as UTF-8", field=field) from None
+    return text
 
 
 @asynccontextmanager

@@ -9,11 +9,12 @@ from msgspec import Struct
 
 from execsrv._background import open_background
 from execsrv._output import Closed, Entry, Exited, HeadTail, OutputLog, entry_bytes
-from execsrv.client._calls import Calls
-from execsrv.errors import CommandFailed, ConnectionLost, StdinClosed
+from execsrv.client._calls import Asked, Calls
+from execsrv.errors import CommandFailed, ConnectionLost, ProtocolError, StdinClosed, UnknownProcess
 from execsrv.limits import MIB
 from execsrv.protocol import (
     Chunk,
+    Failure,
     Nothing,
     ProcessAck,
     ProcessId,
@@ -63,6 +64,7 @@ class Process:
 
     def __init__(self, id: str, calls: Calls, window_bytes: int) -> None:
         self.id = id
+        self.start: Asked | None = None  # the request that starts it, once it was sent
         self._calls = calls
         self._window = window_bytes
         self._log = OutputLog(0, window_bytes)
@@ -136,8 +138,10 @@ class Process:
 
         Cancelling stops waiting; the input may still arrive.
         """
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"input must be bytes, got {type(data).__name__}")
         self._last_write += 1
-        params = ProcessWrite(self.id, data, str(self._last_write))
+        params = ProcessWrite(self.id, bytes(data), str(self._last_write))
         written = await self._calls.call("process/write", params, ProcessWritten)
         if written.status != "accepted":
             raise StdinClosed(f"stdin is closed for process {self.id}")
@@ -165,6 +169,8 @@ class Process:
         self._taken.unpark_all()
         try:
             await self.terminate()
+            if self.start is not None and isinstance(self.start.answer, Failure):
+                return  # it never started, so nothing will come
             async for _ in self.events():
                 pass
         except ConnectionLost:
@@ -178,7 +184,10 @@ class Process:
 
     async def arrived(self, entry: Entry) -> None:
         """The next entry of its log came in. Waits where the server has no window for it, and nobody reads."""
-        self._log.add(entry)
+        try:
+            self._log.add(entry)
+        except ValueError as error:
+            raise ProtocolError(f"process {self.id}: {error}") from None
         self._arrived.unpark_all()
         while not (self._acknowledges or self._abandoned or self._log.has_room):
             await self._taken.park()
@@ -275,5 +284,5 @@ async def _feed(process: Process, input: bytes) -> None:
         for start in range(0, len(view), _WRITE_BYTES):
             await process.write(bytes(view[start : start + _WRITE_BYTES]))
         await process.close_stdin()
-    except (StdinClosed, ConnectionLost):
+    except (StdinClosed, UnknownProcess, ConnectionLost):
         return  # whoever reads the output hears of it too
