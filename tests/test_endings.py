@@ -191,7 +191,7 @@ async def test_a_group_that_empties_by_itself_is_let_go(peer: Peer) -> None:
         await peer.run(f"p{number}", ["sh", "-c", "sleep .02 & sleep .02 & sleep .02 >/dev/null 2>&1 & :"])
     with trio.fail_after(10):
         while len(os.listdir("/proc/self/fd")) > before or _children():
-            await trio.sleep(0.002)
+            await trio.lowlevel.checkpoint()
 
 
 async def test_input_that_was_handed_over_is_not_kept(peer: Peer) -> None:
