@@ -162,7 +162,7 @@ def raw_terminal(wanted: bool) -> Iterator[None]:
         return
     before = termios.tcgetattr(0)
     try:
-        terminal_modes.setraw(0)
+        terminal_modes.setraw(0, termios.TCSADRAIN)  # what was typed ahead is for the command
         yield
     finally:
         try:

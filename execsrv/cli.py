@@ -26,8 +26,8 @@ def app() -> None:
 def serve(listen: str) -> None:
     """Serve the exec protocol until the peer hangs up (stdio) or a signal says so.
 
-    When it accepts connections, the URL is printed on stdout and a line for people on stderr. SIGTERM, SIGINT and
-    SIGHUP end it, and every process group that it started; the exit status is 0.
+    When it accepts connections, the URL is printed on stdout and a line for people on stderr. SIGTERM, SIGINT,
+    SIGHUP and SIGQUIT end it, and every process group that it started; the exit status is 0.
     """
     from execsrv._daemon import run_daemon
 

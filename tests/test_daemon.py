@@ -62,7 +62,7 @@ def run_args(request: pytest.FixtureRequest) -> Iterator[list[str]]:
 # -- serve --
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 @pytest.mark.parametrize("transport", ["websocket", "unix"])
 def test_signals_end_it_with_all_it_started(number: int, transport: str, tmp_path: Path) -> None:
     mark = new_mark()
@@ -433,6 +433,13 @@ def test_an_interactive_python(run_args: list[str]) -> None:
         shown.type(b"exit(5)\r")
         assert shown.process.wait(20) == 5
         assert shown.is_restored()
+
+
+def test_what_is_typed_ahead_is_for_the_command(run_args: list[str]) -> None:
+    with terminal(*run_args, "--tty", "sh", "-c", "read line; echo got $line") as shown:
+        shown.type(b"early\r")
+        shown.until(b"got early")
+        assert shown.process.wait(20) == 0
 
 
 def test_a_terminal_without_a_size(run_args: list[str]) -> None:
