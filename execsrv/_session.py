@@ -65,7 +65,7 @@ class Session:
         """
         self.id = id
         self.log = log
-        self.is_terminal = spawned.terminal
+        self.is_terminal = "pty" in spawned.outputs
         self.has_stdin = spawned.stdin is not None
         self.closed_at: float | None = None
         self._limits = limits

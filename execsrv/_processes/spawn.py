@@ -31,7 +31,6 @@ class Spawned:
     tree: ProcessTree
     outputs: dict[Stream, int]
     stdin: int | None
-    terminal: bool
 
 
 def spawn(command: Command, *, size: Size | None, pipe_stdin: bool) -> Spawned:
@@ -49,7 +48,7 @@ def spawn(command: Command, *, size: Size | None, pipe_stdin: bool) -> Spawned:
         if size is not None:
             master, name = terminal.open_terminal(size.rows, size.cols)
             ours.append(master)
-            spawned = Spawned(_watched(_start(command, name)), {"pty": master}, master, True)
+            spawned = Spawned(_watched(_start(command, name)), {"pty": master}, master)
         else:
             stdin = None
             if pipe_stdin:
@@ -61,7 +60,7 @@ def spawn(command: Command, *, size: Size | None, pipe_stdin: bool) -> Spawned:
                 _pipe(ours, childs)
             out, err = ours[-2:]
             tree = _watched(_start(command, childs))
-            spawned = Spawned(tree, {"stdout": out, "stderr": err}, stdin, False)
+            spawned = Spawned(tree, {"stdout": out, "stderr": err}, stdin)
         for descriptor in ours:
             os.set_blocking(descriptor, False)
     except BaseException as error:

@@ -109,11 +109,8 @@ class Client:
 
         Raises `RequestError`, of which `SpawnError` and `InvalidParams` are kinds, and `ConnectionLost`.
         """
-        process = Process(f"p{next(self._ids)}", self._calls, self._limits.client_window_bytes)
-        window = None
-        if self._acknowledges:
-            process.acknowledge_output()
-            window = self._limits.client_window_bytes
+        window = self._limits.client_window_bytes
+        process = Process(f"p{next(self._ids)}", self._calls, window, self._acknowledges)
         params = ProcessStart(
             argv=[_text(f"argv[{i}]", argument) for i, argument in enumerate(argv)],
             cwd=_text("cwd", cwd) if cwd is not None else self.info.cwd,
@@ -124,7 +121,7 @@ class Client:
             pipe_stdin=stdin and not tty,
             arg0=arg0,
             size=None if size is None else decode_params({"rows": size[0], "cols": size[1]}, Size),
-            window_bytes=window,
+            window_bytes=window if self._acknowledges else None,
         )
         self._processes[process.id] = process
         try:

@@ -62,7 +62,8 @@ class Process:
     pipe; other commands go on.
     """
 
-    def __init__(self, id: str, calls: Calls, window_bytes: int) -> None:
+    def __init__(self, id: str, calls: Calls, window_bytes: int, acknowledges: bool) -> None:
+        """With `acknowledges`, the server keeps to the window and counts on our word for what is read."""
         self.id = id
         self.start: Asked | None = None  # the request that starts it, once it was sent
         self._calls = calls
@@ -71,7 +72,7 @@ class Process:
         self._arrived = trio.lowlevel.ParkingLot()
         self._taken = trio.lowlevel.ParkingLot()
         self._unacknowledged = 0
-        self._acknowledges = False
+        self._acknowledges = acknowledges
         self._abandoned = False
         self._last_write = 0
 
@@ -177,10 +178,6 @@ class Process:
             return  # the server ends it with the connection
 
     # -- for the client --
-
-    def acknowledge_output(self) -> None:
-        """The server counts on our word for what is read."""
-        self._acknowledges = True
 
     async def arrived(self, entry: Entry) -> None:
         """The next entry of its log came in. Waits where the server has no window for it, and nobody reads."""
