@@ -50,7 +50,7 @@ def run_once(argv: Sequence[str], *, url: str | None, tty: bool, cwd: str | None
 async def run_command(
     argv: Sequence[str], *, url: str | None, tty: bool, cwd: str | None, env: Mapping[str, str]
 ) -> int:
-    """The same within trio. SIGINT goes to the command; SIGTERM and SIGHUP kill it. Raises `ExecsrvError`."""
+    """The same within trio. SIGINT goes to the command, the other ending signals kill it. Raises `ExecsrvError`."""
     run = _Run(tty)
     async with open_background() as nursery:
         # Outside of what they end, so that a second signal cannot interrupt the clean-up after the first.

@@ -31,7 +31,6 @@ from execsrv.protocol import Reason, Stream
 _TERMINAL_BYTES = 1024 * 1024
 """More than a terminal's buffers hold: 640 KiB on the way and 4 KiB to be read (tty_buffer.c, n_tty.c)."""
 
-
 _TERMINAL_PIECE = 4096
 """What the kernel gives of a terminal at most in one read."""
 
@@ -79,10 +78,9 @@ class Session:
         self._queued_bytes = 0
         self._writes_queued = trio.lowlevel.ParkingLot()
         self._seen_writes: dict[str, Write] = {}
-        self._terminated = trio.Event()
         self._killed = False  # by `terminate`, while the leader was running
         self._pumping: trio.CancelScope | None = None
-        self._outlived = trio.CancelScope()
+        self._until_terminated = trio.CancelScope()
 
     def __repr__(self) -> str:
         state = "closed" if self.log.closed else "exited" if self.log.exited else "running"
@@ -104,7 +102,7 @@ class Session:
             self.log.append_closed()
             self.closed_at = trio.current_time()
             self._announce()
-            with self._outlived:
+            with self._until_terminated:
                 # Others of the group may live on without any of our streams, as they were told to: they are still ours.
                 await self._tree.wait_alone()
         finally:
@@ -118,7 +116,7 @@ class Session:
                 pumps.start_soon(self._pump, stream, descriptor)
             await self._exit()
             self._pumping = pumps.cancel_scope
-            if self._terminated.is_set():
+            if self._until_terminated.cancel_called:
                 self.terminate()
 
     async def _exit(self) -> None:
@@ -146,8 +144,7 @@ class Session:
         """
         running = self.running
         self._killed |= running
-        self._terminated.set()
-        self._outlived.cancel()
+        self._until_terminated.cancel()
         self._taken.unpark_all()
         self._tree.signal_group(signal.SIGKILL)
         if self._pumping is not None:
@@ -194,7 +191,7 @@ class Session:
         """
         left = _TERMINAL_BYTES if self.is_terminal else _bytes_in(descriptor)
         while left > 0:
-            while not self.log.has_room and not self._terminated.is_set():
+            while not self.log.has_room and not self._until_terminated.cancel_called:
                 await self._taken.park()
             chunk = self._read(descriptor)
             if not chunk:

@@ -77,9 +77,7 @@ class Process:
         self._last_write = 0
 
     def __repr__(self) -> str:
-        state = "closed" if self._log.closed else "running"
-        if self._log.exited is not None and not self._log.closed:
-            state = "exited"
+        state = "closed" if self._log.closed else "exited" if self._log.exited else "running"
         return f"<Process {self.id} {state}>"
 
     @property
