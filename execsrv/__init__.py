@@ -21,7 +21,7 @@ if sys.platform == "win32":
 
 from execsrv._embedded import connect_in_process
 from execsrv._environment import package_version
-from execsrv._output import Closed, Exited
+from execsrv._output import Closed, Exited, Gap
 from execsrv.client import (
     Client,
     Event,
@@ -33,7 +33,7 @@ from execsrv.client import (
     connect_websocket,
     launch,
 )
-from execsrv.limits import Limits
+from execsrv.limits import Limits, ServerConfig
 from execsrv.protocol import Chunk
 from execsrv.server import serve
 
@@ -43,9 +43,11 @@ __all__ = [
     "Closed",
     "Event",
     "Exited",
+    "Gap",
     "Limits",
     "Process",
     "Result",
+    "ServerConfig",
     "connect",
     "connect_in_process",
     "connect_stdio",

@@ -1,145 +1,141 @@
-"""One connection is one nursery. This file is its task tree, top to bottom:
+"""One connection is one nursery: the sessions of one peer. This file is the top of the server's task tree:
 
-    serve_connection           the connection: owns the sessions, ends with the peer
-    ├─ talk                    one channel to the peer
-    │  ├─ reader               takes requests in order, waits for no handler
-    │  ├─ a task per request that has to wait
-    │  └─ writer               the only one that sends; pulls from the outbox
-    └─ session, session, ...   `Session.run`: a nursery each
+    open_connections              all connections of one server
+    └─ Connection.run             one of them: outlives its channel by `resume_grace` at most
+       └─ session, session, ...   `Session.run`: a nursery each
 
-However it ends (the peer hangs up or breaks the protocol, a write fails, the server shuts down), the nursery is
-cancelled, and a session that is cancelled kills its processes. There is no other clean-up.
+The conversation itself (`_talk.py`) belongs to a channel, and a channel can be replaced: a connection that has lost its
+own goes on for the grace, and whoever names its id takes it over. With a grace of 0, hanging up is cancelling. However
+a connection ends, its nursery is cancelled, and a session that is cancelled kills its processes. There is no other
+clean-up.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Coroutine
-from typing import Any
+import math
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import trio
-from msgspec import Struct
 
-from execsrv._codec import decode_params
-from execsrv._handlers import HANDLERS
-from execsrv._handshake import Handshake
+from execsrv._background import open_background
 from execsrv._outbox import Outbox
+from execsrv._session import Session
 from execsrv._sessions import Sessions
-from execsrv._transports import MessageChannel
-from execsrv.errors import Busy, InternalError, ProtocolError, RequestError, UnknownMethod
-from execsrv.limits import DEFAULTS, Limits
-from execsrv.protocol import METHODS, ErrorObject, Failure, Request, Response
-
-log = logging.getLogger(__name__)
-
-GOING_AWAY = 1001
-"""RFC 6455 section 7.4.1: the server is going down."""
-
-
-async def serve_connection(channel: MessageChannel, limits: Limits = DEFAULTS) -> None:
-    """Serve one peer until it hangs up. Takes ownership of the channel.
-
-    Cancelling ends all its sessions and closes the channel, saying that the server goes away.
-    """
-    goodbye = ProtocolError("the server is shutting down", GOING_AWAY)
-    try:
-        async with trio.open_nursery() as nursery:
-            goodbye = await Connection(nursery, limits).talk(channel)
-            nursery.cancel_scope.cancel()
-    finally:
-        with trio.move_on_after(limits.flush_seconds, shield=True):
-            await channel.aclose(goodbye.close_code, str(goodbye))
+from execsrv.errors import AlreadyAttached, LimitExceeded, UnknownConnection
+from execsrv.limits import DEFAULT_CONFIG, ServerConfig
 
 
 class Connection:
-    """The sessions of one peer, and the conversation with it. Owns every session, through its nursery."""
+    """The sessions of one peer. Owns every one of them, through its nursery.
 
-    def __init__(self, nursery: trio.Nursery, limits: Limits) -> None:
-        self._limits = limits
-        self._outbox = Outbox(limits.requests_in_flight)
-        self._sessions = Sessions(nursery, limits, self._outbox.has_news)
-        self._in_flight = 0
+    `id` is a secret between the server and the peer: it is all that it takes to resume.
+    """
+
+    sessions: Sessions
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.id = str(uuid.uuid4())
+        self._config = config
+        self._outbox: Outbox | None = None
+        self._life = trio.CancelScope()
 
     def __repr__(self) -> str:
-        return f"<Connection {self._sessions.connection_id} sessions={len(self._sessions)}>"
+        state = "attached" if self._outbox else "waiting" if self._life.deadline < math.inf else "ending"
+        return f"<Connection {state} sessions={len(list(self.sessions))}>"
 
-    async def talk(self, channel: MessageChannel) -> ProtocolError:
-        """Speak with the peer until one side ends it; with what to close the channel.
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the sessions until it is ended, or was without a channel for the grace. Then all of them are killed."""
+        async with trio.open_nursery() as nursery:
+            self.sessions = Sessions(nursery, self._config, self._has_news)
+            task_status.started()
+            with self._life:
+                await trio.sleep_forever()
+            nursery.cancel_scope.cancel()
 
-        What was asked before the peer stopped sending is still answered, as far as it needs no waiting.
-        """
-        goodbye = ProtocolError("", close_code=1000)
-        async with trio.open_nursery() as tree:
-            tree.start_soon(self._write, channel, tree.cancel_scope)
-            try:
-                await self._read(channel, tree)
-            except ProtocolError as error:
-                goodbye = error
-                log.warning("ending connection %s: %s", self._sessions.connection_id, error)
-                told = ErrorObject(error.code, str(error), {"kind": error.kind})
-                self._outbox.put(Failure(None, told))
-            with trio.move_on_after(self._limits.flush_seconds):
-                await self._outbox.wait_answered()
-            tree.cancel_scope.cancel()
-        return goodbye
+    def attach(self, outbox: Outbox) -> None:
+        """What happens from now on is told here. Raises `AlreadyAttached` while it is told to another one."""
+        if self._outbox is not None:
+            raise AlreadyAttached(f"session {self.id} is already attached to another connection")
+        self._outbox = outbox
+        self._life.deadline = math.inf
+        for session in self.sessions:
+            session.attach()
 
-    async def _read(self, channel: MessageChannel, tree: trio.Nursery) -> None:
-        """Take message after message, in order, until the peer's end. Raises `ProtocolError`."""
-        handshake = Handshake()
-        while (message := await channel.receive()) is not None:
-            if not isinstance(message, Request):
-                handshake.check_other(message)
-                continue
-            try:
-                answer = self._handle(message, handshake)
-            except Exception as error:
-                self._outbox.put(self._failure(message, error))
-            else:
-                if isinstance(answer, Struct):
-                    self._outbox.put(Response(message.id, answer))
-                else:
-                    self._in_flight += 1
-                    tree.start_soon(self._finish, message, answer)
-            await self._outbox.wait_room()
+    def detach(self) -> None:
+        """The channel is gone. A new one may come within the grace."""
+        self._outbox = None
+        self._life.deadline = trio.current_time() + self._config.resume_grace
+        for session in self.sessions:
+            session.detach()
 
-    def _handle(self, request: Request, handshake: Handshake) -> Struct | Coroutine[Any, Any, Struct]:
-        """Everything of a request that happens at once. Raises whatever is to be answered."""
-        method = METHODS.get(request.method)
-        if method is None:
-            raise UnknownMethod(f"unknown method `{request.method}`", method=request.method)
-        params = decode_params(request.params, method.params)
-        handshake.check_request(method)
-        if method.waits and self._in_flight >= self._limits.requests_in_flight:
-            bound = self._limits.requests_in_flight
-            raise Busy(f"requests_in_flight ({bound}) are waiting", limit="requests_in_flight", value=bound)
-        answer = HANDLERS[request.method](self._sessions, params)
-        if method.family is None:
-            handshake.greeted()
-        return answer
+    def end(self) -> None:
+        """Kill all that runs, and let go of it."""
+        self._life.cancel()
 
-    async def _finish(self, request: Request, answer: Coroutine[Any, Any, Struct]) -> None:
-        """The rest of a request that has to wait for something."""
+    async def stop(self) -> None:
+        """End it in order if it waits for a channel; with a channel, that is up to the talk."""
+        if self._outbox is None:
+            self.sessions.terminate_all("shutdown", self._config.shutdown_grace_period)
+            await self.sessions.wait_over()
+            self.end()
+
+    def _has_news(self, session: Session) -> None:
+        if self._outbox is not None:
+            self._outbox.has_news(session)
+
+
+class Connections:
+    """The connections of one server, by id."""
+
+    def __init__(self, nursery: trio.Nursery, config: ServerConfig) -> None:
+        self.config = config
+        self.stopping = trio.Event()
+        """Set when the server is to end in order: no further connections, and goodbye to the ones there are."""
+        self._nursery = nursery
+        self._by_id: dict[str, Connection] = {}
+        self._ended = trio.lowlevel.ParkingLot()
+
+    async def open(self) -> Connection:
+        """A new connection, without a channel so far. Raises `LimitExceeded`."""
+        bound = self.config.max_connections
+        if len(self._by_id) >= bound:
+            message = f"max_connections ({bound}) are open"
+            raise LimitExceeded(message, limit="max_connections", value=bound)
+        connection = Connection(self.config)
+        self._by_id[connection.id] = connection
+        await self._nursery.start(self._run, connection)
+        return connection
+
+    async def _run(self, connection: Connection, *, task_status: trio.TaskStatus[None]) -> None:
         try:
-            self._outbox.put(Response(request.id, await answer))
-        except Exception as error:
-            self._outbox.put(self._failure(request, error))
+            await connection.run(task_status=task_status)
         finally:
-            self._in_flight -= 1
+            del self._by_id[connection.id]
+            self._ended.unpark_all()
 
-    async def _write(self, channel: MessageChannel, talking: trio.CancelScope) -> None:
-        """Send what the outbox gives, one message after the other. A peer that is gone ends the talk."""
-        try:
-            while True:
-                await channel.send(await self._outbox.take(self._sessions.next_notification))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            talking.cancel()
+    def find(self, id: str) -> Connection:
+        """The connection with this id. Raises `UnknownConnection`."""
+        if id not in self._by_id:
+            raise UnknownConnection(f"unknown session id {id}")
+        return self._by_id[id]
 
-    def _failure(self, request: Request, error: Exception) -> Failure:
-        """The answer to a request that was refused, or that hit a fault of ours."""
-        if not isinstance(error, RequestError):
-            log.error("internal error in %s", request.method, exc_info=error)
-            error = InternalError(f"internal error in `{request.method}`: {type(error).__name__}")
-        code, message, data = error.to_wire()
-        most = self._limits.error_text_characters
-        data = {name: value[:most] if isinstance(value, str) else value for name, value in data.items()}
-        return Failure(request.id, ErrorObject(code, message[:most], data))
+    async def stop(self) -> None:
+        """End every connection in order: its commands are asked to end, then killed, and its peer is told.
+
+        Takes little more than `shutdown_grace_period`. Cancelling ends all at once.
+        """
+        self.stopping.set()
+        with trio.move_on_after(self.config.shutdown_grace_period + 2 * self.config.flush_timeout):
+            for connection in list(self._by_id.values()):
+                await connection.stop()
+            while self._by_id:
+                await self._ended.park()
+
+
+@asynccontextmanager
+async def open_connections(config: ServerConfig = DEFAULT_CONFIG) -> AsyncIterator[Connections]:
+    """A place for connections; leaving it, by cancellation too, ends them and kills all that they started."""
+    async with open_background() as nursery:
+        yield Connections(nursery, config)

@@ -30,22 +30,21 @@ def run_daemon(listen: str) -> int:
 
 
 async def _serve(listen: str) -> None:
-    serving = trio.CancelScope()
+    signalled = trio.Event()
     async with open_background() as nursery:
-        # Outside of what they end, so that a second signal cannot interrupt the clean-up after the first.
-        await nursery.start(_end_when_signalled, serving)
-        with serving:
-            await serve(listen, task_status=_Announcement())
+        await nursery.start(_hear_signals, signalled)
+        await serve(listen, shutdown_trigger=signalled.wait, task_status=_Announcement())
 
 
-async def _end_when_signalled(
-    serving: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+async def _hear_signals(
+    signalled: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
+    """The first signal ends the server. Further ones change nothing: the end is bounded, and not to be interrupted."""
     with received() as signals:
         task_status.started()
         async for number in signals:
             log.info("ending on %s", signal.Signals(number).name)
-            serving.cancel()
+            signalled.set()
 
 
 class _Announcement(trio.TaskStatus[str]):

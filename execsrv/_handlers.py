@@ -7,96 +7,148 @@ writes can never overtake each other.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import trio
 from msgspec import Struct
 
-from execsrv._environment import command_environment, environment_info
-from execsrv._output import Closed, Entry, Exited
+from execsrv._environment import command_environment
+from execsrv._output import Closed, Entry, Exited, Gap
 from execsrv._paths import path_from_wire
 from execsrv._processes.command import settle
 from execsrv._processes.spawn import spawn
-from execsrv._session import Session, Write
+from execsrv._session import Session, Terms, Write
 from execsrv._sessions import Sessions
-from execsrv.errors import InvalidParams, SandboxUnsupported, StdinClosed, UnknownConnection, UnknownProcess
+from execsrv._signal_names import signal_number
+from execsrv.errors import (
+    InvalidParams,
+    LimitExceeded,
+    NotAllowed,
+    SandboxUnsupported,
+    StdinClosed,
+    UnknownProcess,
+)
+from execsrv.limits import ServerConfig
 from execsrv.protocol import (
-    PROTOCOL_VERSION,
     Accepted,
     CommandExec,
     CommandExited,
     CommandId,
     CommandOutputDelta,
     CommandWrite,
-    Initialize,
-    Initialized,
+    Graceful,
+    ListedProcess,
+    NoParams,
     Nothing,
     Notification,
     ProcessAck,
     ProcessClosed,
     ProcessExited,
+    ProcessGap,
     ProcessId,
+    ProcessList,
     ProcessOutput,
     ProcessOutputRead,
     ProcessRead,
     ProcessResize,
     ProcessSignal,
+    ProcessSignaled,
+    ProcessSnapshot,
     ProcessStart,
     ProcessStarted,
+    ProcessTerminate,
+    ProcessWait,
+    ProcessWaited,
     ProcessWrite,
     ProcessWritten,
     Running,
     Size,
+    StreamSnapshot,
 )
+
+
+class Caller(Protocol):
+    """What a handler may touch: the sessions of the connection that asks, and what the server allows."""
+
+    sessions: Sessions
+    config: ServerConfig
+
 
 P = TypeVar("P", bound=Struct)
 Answer = Struct | Coroutine[Any, Any, Struct]
-Handler = Callable[[Sessions, Any], Answer]
+Handler = Callable[[Caller, Any], Answer]
 
 HANDLERS: dict[str, Handler] = {}
 
 
-def handles(method: str) -> Callable[[Callable[[Sessions, P], Answer]], Callable[[Sessions, P], Answer]]:
+def handles(method: str) -> Callable[[Callable[[Caller, P], Answer]], Callable[[Caller, P], Answer]]:
     """Enter a function into `HANDLERS`."""
 
-    def enter(handler: Callable[[Sessions, P], Answer]) -> Callable[[Sessions, P], Answer]:
+    def enter(handler: Callable[[Caller, P], Answer]) -> Callable[[Caller, P], Answer]:
         HANDLERS[method] = handler
         return handler
 
     return enter
 
 
-@handles("initialize")
-def initialize(sessions: Sessions, params: Initialize) -> Answer:
-    if params.resume_session_id is not None:
-        raise UnknownConnection(f"unknown session id {params.resume_session_id}")
-    return Initialized(sessions.connection_id, environment_info(), PROTOCOL_VERSION)
-
-
 # -- process/* --
 
 
 @handles("process/start")
-def process_start(sessions: Sessions, params: ProcessStart) -> Answer:
+def process_start(caller: Caller, params: ProcessStart) -> Answer:
     if params.sandbox is not None and not _unconfined(params.sandbox):
         raise SandboxUnsupported("this server cannot confine commands: sandbox must be null", field="sandbox")
-    sessions.check_window(params.window_bytes)
-    id = sessions.claim(params.process_id)
+    _check_kind(caller.config, params.kind)
+    if params.kind == "prepared":
+        _check_prepared(params)
+    _check_window(caller.config, params.window_bytes)
+    id = caller.sessions.claim(params.process_id)
     env = command_environment(params.env_policy, os.environ, params.env)
     command = settle(params.argv, path_from_wire(params.cwd, "cwd"), env, params.arg0)
     size = params.size or Size()
+    terms = Terms(
+        timeout=_seconds(params.timeout_ms),
+        idle_timeout=_seconds(params.idle_timeout_ms),
+        window_bytes=params.window_bytes,
+        drops=params.overflow == "drop",
+    )
     spawned = spawn(command, size=size if params.tty else None, pipe_stdin=params.pipe_stdin)
-    session = sessions.adopt(id, spawned, process_voice, params.window_bytes)
-    return ProcessStarted(session.id)
+    return ProcessStarted(caller.sessions.adopt(id, spawned, process_voice, terms).id)
+
+
+def _check_kind(config: ServerConfig, kind: str) -> None:
+    if not (config.allow_prepared_exec if kind == "prepared" else config.allow_direct_exec):
+        setting = f"allow_{kind}_exec"
+        raise NotAllowed(f"this server takes no {kind} commands: {setting} is off", setting=setting)
+
+
+def _check_prepared(params: ProcessStart) -> None:
+    """A prepared command leaves nothing to be looked up or inherited."""
+    if params.argv and not params.argv[0].startswith("/"):
+        raise InvalidParams("argv[0]: a prepared command names its program by an absolute path", field="argv")
+    if params.env_policy is not None:
+        raise InvalidParams("envPolicy: a prepared command inherits nothing", field="envPolicy")
+
+
+def _check_window(config: ServerConfig, window_bytes: int | None) -> None:
+    bound = config.max_window_bytes
+    if window_bytes is not None and window_bytes > bound:
+        message = f"windowBytes is {window_bytes}: max_window_bytes ({bound}) would be exceeded"
+        raise LimitExceeded(message, limit="max_window_bytes", value=bound)
+
+
+def _seconds(milliseconds: int | None) -> float:
+    return math.inf if milliseconds is None else milliseconds / 1000
 
 
 @handles("process/write")
-def process_write(sessions: Sessions, params: ProcessWrite) -> Answer:
+def process_write(caller: Caller, params: ProcessWrite) -> Answer:
     if not params.write_id:
         raise InvalidParams("writeId must not be empty", field="writeId")
-    session = sessions.find(params.process_id)
+    session = caller.sessions.find(params.process_id)
     if session is None:
         return ProcessWritten("unknownProcess")
     try:
@@ -116,14 +168,14 @@ def _write_status(write: Write) -> ProcessWritten:
 
 
 @handles("process/closeStdin")
-def process_close_stdin(sessions: Sessions, params: ProcessId) -> Answer:
-    _known(sessions, params.process_id).close_stdin()
+def process_close_stdin(caller: Caller, params: ProcessId) -> Answer:
+    _known(caller, params.process_id).close_stdin()
     return Nothing()
 
 
 @handles("process/read")
-def process_read(sessions: Sessions, params: ProcessRead) -> Answer:
-    return _process_read(_known(sessions, params.process_id), params)
+def process_read(caller: Caller, params: ProcessRead) -> Answer:
+    return _process_read(_known(caller, params.process_id), params)
 
 
 async def _process_read(session: Session, params: ProcessRead) -> Struct:
@@ -132,27 +184,84 @@ async def _process_read(session: Session, params: ProcessRead) -> Struct:
     with trio.move_on_after((params.wait_ms or 0) / 1000):
         while log.next_seq <= after + 1 and not log.closed:
             await session.wait_appended()
-    chunks, next_seq = log.read(after, params.max_bytes)
+    gap, chunks, next_seq = log.read(after, params.max_bytes)
     return ProcessOutputRead(
         chunks=chunks,
         next_seq=next_seq,
         exited=log.exited is not None,
         exit_code=log.exited.exit_code if log.exited else None,
-        closed=log.closed,
+        closed=log.closed is not None,
+        gap=gap,
+        exit=_process_exited(session.id, log.exited) if log.exited else None,
+        close=_process_closed(session.id, log.closed) if log.closed else None,
+    )
+
+
+@handles("process/wait")
+def process_wait(caller: Caller, params: ProcessWait) -> Answer:
+    return _process_wait(_known(caller, params.process_id), _seconds(params.timeout_ms))
+
+
+async def _process_wait(session: Session, seconds: float) -> Struct:
+    log = session.log
+    with trio.move_on_after(seconds):
+        while log.exited is None:
+            await session.wait_appended()
+    if log.exited is None:
+        return ProcessWaited(running=True)
+    return ProcessWaited(False, log.exited.exit_code, log.exited.signal, log.exited.reason)
+
+
+@handles("process/snapshot")
+def process_snapshot(caller: Caller, params: ProcessId) -> Answer:
+    session = _known(caller, params.process_id)
+    log = session.log
+    return ProcessSnapshot(
+        running=log.exited is None,
+        exit_code=log.exited.exit_code if log.exited else None,
+        signal=log.exited.signal if log.exited else None,
+        reason=log.exited.reason if log.exited else None,
+        closed=log.closed is not None,
+        next_seq=log.next_seq,
+        totals=log.totals,
+        **{
+            "terminal" if stream == "pty" else stream: StreamSnapshot(
+                ends.head, ends.tail, ends.omitted_bytes, ends.total_bytes
+            )
+            for stream, ends in log.streams.items()
+        },
+    )
+
+
+@handles("process/list")
+def process_list(caller: Caller, params: NoParams) -> Answer:
+    return ProcessList([_listed(session) for session in caller.sessions])
+
+
+def _listed(session: Session) -> ListedProcess:
+    exited = session.log.exited
+    return ListedProcess(
+        process_id=session.id,
+        pid=session.pid,
+        program=session.program,
+        tty=session.is_terminal,
+        running=exited is None,
+        exit_code=exited.exit_code if exited else None,
+        closed=session.log.closed is not None,
     )
 
 
 @handles("process/ack")
-def process_ack(sessions: Sessions, params: ProcessAck) -> Answer:
-    session = _known(sessions, params.process_id)
+def process_ack(caller: Caller, params: ProcessAck) -> Answer:
+    session = _known(caller, params.process_id)
     session.log.acknowledge(params.seq)
     session.taken()
     return Nothing()
 
 
 @handles("process/resize")
-def process_resize(sessions: Sessions, params: ProcessResize) -> Answer:
-    session = _known(sessions, params.process_id)
+def process_resize(caller: Caller, params: ProcessResize) -> Answer:
+    session = _known(caller, params.process_id)
     if not session.is_terminal:
         raise InvalidParams(f"process {session.id} has no terminal to resize", field="processId")
     session.resize(params.rows, params.cols)
@@ -160,44 +269,61 @@ def process_resize(sessions: Sessions, params: ProcessResize) -> Answer:
 
 
 @handles("process/signal")
-def process_signal(sessions: Sessions, params: ProcessSignal) -> Answer:
-    session = sessions.find(params.process_id)
-    if session is not None:
-        session.interrupt()
-    return Nothing()
+def process_signal(caller: Caller, params: ProcessSignal) -> Answer:
+    number = signal_number(params.signal)
+    session = caller.sessions.find(params.process_id)
+    if session is None:
+        if params.signal == "interrupt":
+            return ProcessSignaled(0)  # as the Codex exec-server has it
+        raise _unknown(params.process_id)
+    if params.target == "foreground" and not session.is_terminal:
+        raise InvalidParams(f"process {session.id} has no terminal, and so no job in front", field="target")
+    return ProcessSignaled(session.signal(number, params.target))
 
 
 @handles("process/terminate")
-def process_terminate(sessions: Sessions, params: ProcessId) -> Answer:
-    session = sessions.find(params.process_id)
-    return Running(session is not None and session.terminate())
+def process_terminate(caller: Caller, params: ProcessTerminate) -> Answer:
+    session = caller.sessions.find(params.process_id)
+    grace = params.mode.graceful.timeout_ms / 1000 if isinstance(params.mode, Graceful) else 0
+    return Running(session is not None and session.terminate(grace=grace))
 
 
 def process_voice(session: Session, entry: Entry) -> Notification:
     """How `process/*` tells an entry of a log."""
     match entry:
         case Exited():
-            exited = ProcessExited(session.id, entry.seq, entry.exit_code, signal=entry.signal, reason=entry.reason)
-            return Notification("process/exited", exited)
+            return Notification("process/exited", _process_exited(session.id, entry))
         case Closed():
-            return Notification("process/closed", ProcessClosed(session.id, entry.seq))
+            return Notification("process/closed", _process_closed(session.id, entry))
+        case Gap():
+            return Notification("process/gap", ProcessGap(session.id, entry.from_seq, entry.seq, entry.omitted))
         case _:
             return Notification("process/output", ProcessOutput(session.id, entry.seq, entry.stream, entry.chunk))
+
+
+def _process_exited(id: str, entry: Exited) -> ProcessExited:
+    return ProcessExited(id, entry.seq, entry.exit_code, signal=entry.signal, reason=entry.reason)
+
+
+def _process_closed(id: str, entry: Closed) -> ProcessClosed:
+    return ProcessClosed(id, entry.seq, entry.totals, entry.remaining)
 
 
 # -- command/* --
 
 
 @handles("command/exec")
-def command_exec(sessions: Sessions, params: CommandExec) -> Answer:
+def command_exec(caller: Caller, params: CommandExec) -> Answer:
+    _check_kind(caller.config, "direct")
+    id = caller.sessions.claim(None)
     command = settle(params.argv, path_from_wire(params.cwd, "cwd"), params.env, params.arg0)
     spawned = spawn(command, size=Size() if params.tty else None, pipe_stdin=False)
-    return CommandId(sessions.adopt(sessions.claim(None), spawned, command_voice).id)
+    return CommandId(caller.sessions.adopt(id, spawned, command_voice, Terms()).id)
 
 
 @handles("command/exec/write")
-def command_write(sessions: Sessions, params: CommandWrite) -> Answer:
-    write = _known_command(sessions, params.session_id).write(params.chunk)
+def command_write(caller: Caller, params: CommandWrite) -> Answer:
+    write = _known_command(caller, params.session_id).write(params.chunk)
     return _command_written(write)
 
 
@@ -207,8 +333,8 @@ async def _command_written(write: Write) -> Struct:
 
 
 @handles("command/exec/terminate")
-def command_terminate(sessions: Sessions, params: CommandId) -> Answer:
-    session = sessions.find(params.session_id)
+def command_terminate(caller: Caller, params: CommandId) -> Answer:
+    session = caller.sessions.find(params.session_id)
     return Running(session is not None and session.terminate())
 
 
@@ -217,7 +343,7 @@ def command_voice(session: Session, entry: Entry) -> Notification | None:
     match entry:
         case Exited():
             return Notification("command/exec/exited", CommandExited(session.id, entry.exit_code))
-        case Closed():
+        case Closed() | Gap():  # it cannot ask for gaps
             return None
         case _:
             stream = entry.stream if entry.stream != "pty" else "stdout"
@@ -233,16 +359,20 @@ def _unconfined(sandbox: Any) -> bool:
     return isinstance(permissions, dict) and permissions.get("type") == "disabled"
 
 
-def _known(sessions: Sessions, id: str) -> Session:
-    session = sessions.find(id)
+def _known(caller: Caller, id: str) -> Session:
+    session = caller.sessions.find(id)
     if session is None:
-        raise UnknownProcess(f"unknown process id {id}")
+        raise _unknown(id)
     return session
 
 
-def _known_command(sessions: Sessions, id: str) -> Session:
+def _unknown(id: str) -> UnknownProcess:
+    return UnknownProcess(f"unknown process id {id}")
+
+
+def _known_command(caller: Caller, id: str) -> Session:
     """In `exec-server.v0` an id is forgotten when its session has closed."""
-    session = sessions.find(id)
+    session = caller.sessions.find(id)
     if session is None or session.log.closed:
         raise UnknownProcess(f"unknown session id {id}")
     return session

@@ -22,10 +22,11 @@ class Outbox:
     def __init__(self, max_answers: int) -> None:
         self._max_answers = max_answers
         self._answers: deque[Message] = deque()
-        self._leaving = False  # the last answer that was taken is still being sent
+        self._leaving = False  # what was taken last is still being sent
         self._sessions: dict[Session, None] = {}  # an ordered set: who has news, longest first
         self._wanted = trio.lowlevel.ParkingLot()
-        self._answered = trio.lowlevel.ParkingLot()
+        self._taken = trio.lowlevel.ParkingLot()
+        self.closed = False
 
     def put(self, answer: Message) -> None:
         """Add an answer."""
@@ -43,7 +44,7 @@ class Outbox:
         `next_notification` takes the next entry of a session's log and says it, if there is a word for it.
         """
         self._leaving = False
-        self._answered.unpark_all()
+        self._taken.unpark_all()
         while True:
             if self._answers:
                 self._leaving = True
@@ -55,6 +56,7 @@ class Outbox:
                     self._sessions[session] = None
                 session.taken()
                 if message is not None:
+                    self._leaving = True
                     return message
                 break
             else:
@@ -62,10 +64,20 @@ class Outbox:
 
     async def wait_room(self) -> None:
         """Wait until the peer has read enough of its answers to ask for more."""
-        while len(self._answers) >= self._max_answers:
-            await self._answered.park()
+        while len(self._answers) >= self._max_answers and not self.closed:
+            await self._taken.park()
 
     async def wait_answered(self) -> None:
         """Wait until every answer has left."""
-        while self._answers or self._leaving:
-            await self._answered.park()
+        while (self._answers or self._leaving) and not self.closed:
+            await self._taken.park()
+
+    async def wait_empty(self) -> None:
+        """Wait until everything has left."""
+        while (self._answers or self._sessions or self._leaving) and not self.closed:
+            await self._taken.park()
+
+    def close(self) -> None:
+        """Nobody takes anything any more: there is nothing to wait for."""
+        self.closed = True
+        self._taken.unpark_all()

@@ -1,22 +1,32 @@
 """The log of one session: everything that it printed and how it ended, numbered in one order. Pure: no I/O.
 
 One hand appends, so the order of the numbers is the order in which things happened. One attached reader takes entry
-after entry and sees each once; anybody may read what is still retained. The log never holds more than it may retain
-plus what the attached reader has not had: its owner asks `has_room` before it appends, and waits when there is none.
-A reader has had an entry when it took it or, where it promised to, when it acknowledged it.
+after entry and sees each once, or is told of a `Gap`; anybody may read what is still retained. The log never holds more
+than it may retain plus what the attached reader has not had: its owner asks `has_room` before it appends, and waits
+when there is none. A reader has had an entry when it took it or, where it promised to, when it acknowledged it.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from itertools import islice
+from typing import Any
 
 from msgspec import Struct
 
-from execsrv.protocol import Chunk, Reason, Stream
+from execsrv.protocol import Chunk, Member, ReadGap, Reason, Stream
 
 ENTRY_BYTES = 256
 """What an entry costs beside its content, so that many small ones are bounded as well as a few large ones."""
+
+
+class Gap(Struct, frozen=True):
+    """Entries `from_seq` to `seq` were left out for a slow reader: so many bytes of each stream."""
+
+    from_seq: int
+    seq: int
+    omitted: dict[Stream, int]
 
 
 class Exited(Struct, frozen=True):
@@ -29,30 +39,53 @@ class Exited(Struct, frozen=True):
 
 
 class Closed(Struct, frozen=True):
-    """Nothing more will come."""
+    """Nothing more will come. `totals` is what each stream carried, `remaining` what descends from it and lives on."""
 
     seq: int
+    totals: dict[Stream, int] = {}
+    remaining: list[Member] = []
 
 
-Entry = Chunk | Exited | Closed
+Entry = Chunk | Gap | Exited | Closed
 
 
 class OutputLog:
     """See the module. Sizes are bytes, numbers start at 1."""
 
-    def __init__(self, retained_bytes: int, window_bytes: int, acknowledged: bool = False) -> None:
-        """Retain `retained_bytes`; let the attached reader lag by `window_bytes`, by its own word if `acknowledged`."""
-        self._max_retained = retained_bytes
+    def __init__(
+        self,
+        retained_bytes: int,
+        window_bytes: int,
+        *,
+        streams: Iterable[Stream] = (),
+        acknowledged: bool = False,
+        drops: bool = False,
+    ) -> None:
+        """Retain `retained_bytes` in all; let the attached reader lag by `window_bytes`.
+
+        `streams` are those whose beginning and end are kept. `acknowledged`: the reader says itself how far it is.
+        `drops`: beyond the window, the oldest output is left out for it.
+        """
+        kept = dict.fromkeys(streams, retained_bytes // 4)
+        self.streams = {stream: HeadTail(size // len(kept)) for stream, size in kept.items()}
+        # The ends of a stream may hold half as much again: see `HeadTail`.
+        self._max_retained = retained_bytes * 5 // 8
         self._window = window_bytes
         self._acknowledged = acknowledged
+        self._drops = drops
+        self._attached = True
         self._entries: deque[Entry] = deque()
         self._kept_bytes = 0
+        self._forgotten: dict[Stream, int] = dict.fromkeys(kept, 0)
+        self._untaken = 0  # how many entries at the end the attached reader has not taken
+        self._overdue: deque[Entry] = deque()  # what it gets before those
+        self._unacknowledged: deque[Entry] = deque()
         self._lag_bytes = 0
-        self._next_taken = 1
-        self._next_had = 1
+        self.last_taken = 0
+        """The number of the entry that was taken last, 0 before the first."""
         self.next_seq = 1
         self.exited: Exited | None = None
-        self.closed = False
+        self.closed: Closed | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "exited" if self.exited else "open"
@@ -62,97 +95,151 @@ class OutputLog:
 
     @property
     def has_room(self) -> bool:
-        """Whether the attached reader is near enough that more may be appended."""
-        return self._lag_bytes < self._window
+        """Whether more may be appended: the attached reader is near enough, or goes without."""
+        return self._lag_bytes < self._window or self._drops
+
+    @property
+    def totals(self) -> dict[Stream, int]:
+        """What each stream has carried."""
+        return {stream: ends.total_bytes for stream, ends in self.streams.items()}
 
     def append(self, stream: Stream, chunk: bytes) -> None:
         """Number a piece of output."""
+        self.streams[stream].append(chunk)
         self.add(Chunk(self.next_seq, stream, chunk))
 
     def append_exited(self, exit_code: int, signal: str | None, reason: Reason) -> None:
         """Number the end of the leader."""
         self.add(Exited(self.next_seq, exit_code, signal, reason))
 
-    def append_closed(self) -> None:
+    def append_closed(self, remaining: list[Member]) -> None:
         """Number the end of everything."""
-        self.add(Closed(self.next_seq))
+        self.add(Closed(self.next_seq, self.totals, remaining))
 
     def add(self, entry: Entry) -> None:
         """Append an entry that is numbered already. Raises `ValueError` unless it is the next."""
-        if entry.seq != self.next_seq:
-            raise ValueError(f"expected entry {self.next_seq} of the log, got {entry.seq}")
-        self.next_seq += 1
+        if first_seq(entry) != self.next_seq:
+            raise ValueError(f"expected entry {self.next_seq} of the log, got {first_seq(entry)}")
+        self.next_seq = entry.seq + 1
         self._entries.append(entry)
         size = entry_bytes(entry)
-        self._lag_bytes += size
         self._kept_bytes += size
+        if self._attached:
+            self._untaken += 1
+            self._lag_bytes += size
         match entry:
             case Exited():
                 self.exited = entry
             case Closed():
-                self.closed = True
+                self.closed = entry
             case _:
+                if self._drops and self._lag_bytes > self._window:
+                    self._leave_out()
                 self._trim()
+
+    def _leave_out(self) -> None:
+        """Pass over the oldest output that the attached reader has not taken, until it is within its window."""
+        while self._untaken > 1 and self._lag_bytes > self._window:
+            entry = self._entries[-self._untaken]
+            self._untaken -= 1
+            self._lag_bytes -= entry_bytes(entry)
+            last = self._overdue[-1] if self._overdue else None
+            if not isinstance(entry, Chunk):
+                self._overdue.append(entry)
+            elif isinstance(last, Gap):
+                omitted = {**last.omitted, entry.stream: last.omitted.get(entry.stream, 0) + len(entry.chunk)}
+                self._overdue[-1] = Gap(last.from_seq, entry.seq, omitted)
+            else:
+                self._overdue.append(Gap(entry.seq, entry.seq, {entry.stream: len(entry.chunk)}))
 
     def _trim(self) -> None:
         """Forget the oldest entries beyond the bound, but none that the attached reader has still to have."""
-        while self._kept_bytes > self._max_retained and self._oldest < self._next_had:
-            self._kept_bytes -= entry_bytes(self._entries.popleft())
+        if self._kept_bytes <= self._max_retained:
+            return
+        not_had = first_seq(self._unacknowledged[0]) if self._unacknowledged else self._next_untaken
+        while self._kept_bytes > self._max_retained and self._oldest < not_had:
+            entry = self._entries.popleft()
+            self._kept_bytes -= entry_bytes(entry)
+            if isinstance(entry, Chunk) and entry.stream in self._forgotten:
+                self._forgotten[entry.stream] += len(entry.chunk)
 
     @property
     def _oldest(self) -> int:
-        return self.next_seq - len(self._entries)
+        return first_seq(self._entries[0]) if self._entries else self.next_seq
+
+    @property
+    def _next_untaken(self) -> int:
+        return first_seq(self._entries[-self._untaken]) if self._untaken else self.next_seq
 
     # -- the attached reader --
 
     @property
     def has_news(self) -> bool:
         """Whether `take` has something."""
-        return self._next_taken < self.next_seq
-
-    @property
-    def last_taken(self) -> int:
-        """The number of the entry that was taken last, 0 before the first."""
-        return self._next_taken - 1
+        return self._untaken > 0 or bool(self._overdue)
 
     def take(self) -> Entry:
         """The next entry that the attached reader has not taken. Raises `LookupError` when there is none."""
-        if not self.has_news:
+        if self._overdue:
+            entry = self._overdue.popleft()
+        elif self._untaken:
+            entry = self._entries[-self._untaken]
+            self._untaken -= 1
+            if self._acknowledged:
+                self._unacknowledged.append(entry)
+            else:
+                self._lag_bytes -= entry_bytes(entry)
+        else:
             raise LookupError("nothing new in the log")
-        entry = self._entries[self._next_taken - self.next_seq]
-        self._next_taken += 1
-        if not self._acknowledged:
-            self._release(entry.seq)
+        self.last_taken = entry.seq
+        self._trim()
         return entry
 
     def acknowledge(self, seq: int) -> None:
         """The attached reader is done with all entries up to `seq`; what it has not taken yet does not count."""
-        self._release(min(seq, self._next_taken - 1))
+        while self._unacknowledged and self._unacknowledged[0].seq <= seq:
+            self._lag_bytes -= entry_bytes(self._unacknowledged.popleft())
+        self._trim()
 
-    def _release(self, seq: int) -> None:
-        while self._next_had <= seq:
-            self._lag_bytes -= entry_bytes(self._entries[self._next_had - self.next_seq])
-            self._next_had += 1
+    def detach(self) -> None:
+        """The attached reader has gone. What it had not acknowledged stays for its return, where it promised to."""
+        self._attached = self._acknowledged
+        if not self._acknowledged:
+            self._untaken = self._lag_bytes = 0
+            self._trim()
+
+    def attach(self) -> None:
+        """A reader has come, and will `read` what there is: it takes what is appended from here on."""
+        self._attached = True
+        self._overdue.clear()
+        if self._acknowledged:
+            self._unacknowledged.extend(islice(self._entries, len(self._entries) - self._untaken, None))
+        else:
+            self._lag_bytes = 0
+        self._untaken = 0
+        self.last_taken = self.next_seq - 1
         self._trim()
 
     # -- everybody else --
 
-    def read(self, after_seq: int, max_bytes: int | None) -> tuple[list[Chunk], int]:
-        """Retained chunks numbered above `after_seq`, and the number to go on from.
+    def read(self, after_seq: int, max_bytes: int | None) -> tuple[ReadGap | None, list[Chunk], int]:
+        """Retained chunks numbered above `after_seq`, what is missing in front of them, and the number to go on from.
 
         Whole chunks only, at least one if there is any, at most `max_bytes` of content otherwise.
         """
+        oldest = self._oldest
+        gap = ReadGap(after_seq + 1, oldest - 1, dict(self._forgotten)) if after_seq + 1 < oldest else None
         chunks: list[Chunk] = []
         room = max_bytes
-        for entry in islice(self._entries, max(0, after_seq + 1 - self._oldest), None):
+        for entry in islice(self._entries, max(0, after_seq + 1 - oldest), None):
             if not isinstance(entry, Chunk):
                 continue
             if room is not None:
                 room -= len(entry.chunk)
                 if room < 0 and chunks:
-                    return chunks, chunks[-1].seq + 1
+                    return gap, chunks, chunks[-1].seq + 1
             chunks.append(entry)
-        return chunks, self.next_seq
+        return gap, chunks, self.next_seq
 
 
 def entry_bytes(entry: Entry) -> int:
@@ -160,14 +247,22 @@ def entry_bytes(entry: Entry) -> int:
     return ENTRY_BYTES + len(entry.chunk) if isinstance(entry, Chunk) else 0
 
 
+def first_seq(entry: Entry) -> int:
+    """The number of an entry, the first one of a gap."""
+    return entry.from_seq if isinstance(entry, Gap) else entry.seq
+
+
 class HeadTail:
-    """The beginning and the end of a stream within a bound, and how much is missing between them."""
+    """The beginning and the end of a stream within a bound, and how much is missing between them.
+
+    What is given is kept by reference; its memory may be half as much again as the bound.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_head = max_bytes // 2
         self._max_tail = max_bytes - self._max_head
         self._head = bytearray()
-        self._tail: deque[bytes] = deque()
+        self._tail: deque[bytes | memoryview] = deque()
         self._tail_bytes = 0
         self.total_bytes = 0
 
@@ -185,9 +280,26 @@ class HeadTail:
             oldest = self._tail.popleft()
             self._tail_bytes -= len(oldest)
             if self._tail_bytes < self._max_tail:
-                kept = oldest[self._tail_bytes - self._max_tail :]
+                kept = self._cut(oldest, self._max_tail - self._tail_bytes)
                 self._tail.appendleft(kept)
                 self._tail_bytes += len(kept)
+
+    @staticmethod
+    def _cut(piece: bytes | memoryview, size: int) -> bytes | memoryview:
+        """The end of a piece; as a copy where the piece would hold more than twice the memory."""
+        end = memoryview(piece)[-size:]
+        whole: Any = end.obj
+        return end if len(whole) <= 2 * size else bytes(end)
+
+    @property
+    def head(self) -> bytes:
+        """The beginning."""
+        return bytes(self._head)
+
+    @property
+    def tail(self) -> bytes:
+        """The end, as far as it is not the beginning too."""
+        return b"".join(self._tail)
 
     @property
     def omitted_bytes(self) -> int:

@@ -10,6 +10,7 @@ import termios
 import tty as terminal_modes
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import NamedTuple
 
 import trio
 
@@ -22,22 +23,44 @@ from execsrv.client import Client, Process, connect
 from execsrv.errors import ConnectionLost, ExecsrvError, RequestError, SpawnError, StdinClosed, UnknownProcess
 from execsrv.protocol import Chunk
 
-OWN_FAILURE = 125
-"""Exit codes as in env(1), nohup(1) and docker-run(1): 125 our own failure, 126 not executable, 127 not found."""
+TIMED_OUT, OWN_FAILURE = 124, 125
+"""Exit codes as in timeout(1), env(1) and docker-run(1): 124 ended for its time, 125 our own failure, 126 not
+executable, 127 not found."""
+
+_ENDED = {
+    "timeout": (TIMED_OUT, "the command did not end in time and was killed"),
+    "idle": (TIMED_OUT, "the command was idle for too long and was killed"),
+    "disconnected": (OWN_FAILURE, "the server ended the command with the connection"),
+    "shutdown": (OWN_FAILURE, "the server ended the command because it is shutting down"),
+}
+"""What we say, and with which status, when the server ended the command on its own account."""
 
 
-def run_once(argv: Sequence[str], *, url: str | None, tty: bool, cwd: str | None, env: Sequence[str]) -> int:
-    """Run `argv` on the server at `url` (None: in this process); the exit status for this process."""
+class Request(NamedTuple):
+    """What to run, and how. `url` None: in this process. Times are in seconds."""
+
+    argv: Sequence[str]
+    url: str | None = None
+    tty: bool = False
+    cwd: str | None = None
+    env: Mapping[str, str] = {}
+    timeout: float | None = None
+    idle_timeout: float | None = None
+    reconnect: float = 0
+
+
+def run_once(request: Request, settings: Sequence[str]) -> int:
+    """Run a command, with `K=V` settings for its environment; the exit status for this process."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     variables: dict[str, str] = {}
-    for setting in env:
+    for setting in settings:
         name, equals, value = setting.partition("=")
         if not name or not equals:
             print(f"execsrv: invalid --env `{setting}`; expected `K=V`", file=sys.stderr)
             return OWN_FAILURE
         variables[name] = value
     try:
-        return trio.run(lambda: run_command(argv, url=url, tty=tty, cwd=cwd, env=variables))
+        return trio.run(run_command, request._replace(env=variables))
     except OSError as error:
         print(f"execsrv: {error}", file=sys.stderr)
         return OWN_FAILURE
@@ -47,16 +70,16 @@ def run_once(argv: Sequence[str], *, url: str | None, tty: bool, cwd: str | None
         return OWN_FAILURE
 
 
-async def run_command(
-    argv: Sequence[str], *, url: str | None, tty: bool, cwd: str | None, env: Mapping[str, str]
-) -> int:
+async def run_command(request: Request) -> int:
     """The same within trio. SIGINT goes to the command, the other ending signals kill it. Raises `ExecsrvError`."""
-    run = _Run(tty)
+    run = _Run(request)
     async with open_background() as nursery:
         # Outside of what they end, so that a second signal cannot interrupt the clean-up after the first.
         await nursery.start(run.listen_to_signals)
         with run.scope:
-            return await run.through(connect_in_process() if url is None else connect(url), argv, cwd, env)
+            return await run.through(
+                connect_in_process() if request.url is None else connect(request.url, reconnect=request.reconnect)
+            )
     assert run.killed_by is not None
     return 128 + run.killed_by
 
@@ -64,30 +87,33 @@ async def run_command(
 class _Run:
     """One command wired to this process, and the signals that concern it."""
 
-    def __init__(self, tty: bool) -> None:
+    def __init__(self, request: Request) -> None:
         self.scope = trio.CancelScope()
         self.killed_by: int | None = None
-        self._tty = tty
+        self._request = request
         self._process: Process | None = None
 
-    async def through(
-        self,
-        server: AbstractAsyncContextManager[Client],
-        argv: Sequence[str],
-        cwd: str | None,
-        env: Mapping[str, str],
-    ) -> int:
+    async def through(self, server: AbstractAsyncContextManager[Client]) -> int:
         """Run the command on a server; the exit code for this process."""
-        if self._tty and "TERM" in os.environ:
+        request, env = self._request, self._request.env
+        if request.tty and "TERM" in os.environ:
             env = {"TERM": os.environ["TERM"], **env}
         try:
             async with (
                 server as client,
                 client.start(
-                    argv, cwd=cwd, env=env, inherit_env=True, stdin=True, tty=self._tty, size=self._size()
+                    request.argv,
+                    cwd=request.cwd,
+                    env=env,
+                    inherit_env=True,
+                    stdin=True,
+                    tty=request.tty,
+                    size=self._size(),
+                    timeout=request.timeout,
+                    idle_timeout=request.idle_timeout,
                 ) as self._process,
             ):
-                with raw_terminal(self._tty):
+                with raw_terminal(request.tty):
                     return await self._attend(self._process)
         except SpawnError as error:
             if error.stage not in ("program", "permission", "format"):
@@ -103,7 +129,12 @@ class _Run:
                 await _pass_output(process)
             except BrokenPipeError:
                 return 128 + signal.SIGPIPE  # whoever read our output has gone, and so does the command
-        return (await process.wait()).exit_code
+        exited = await process.wait()
+        if exited.reason not in _ENDED:
+            return exited.exit_code
+        status, text = _ENDED[exited.reason]
+        print(f"execsrv: {text}", file=sys.stderr)
+        return status
 
     async def listen_to_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """SIGINT and a new window size go to the command, once there is one; the rest end us, which ends it."""
@@ -132,7 +163,7 @@ class _Run:
 
     def _size(self) -> tuple[int, int] | None:
         """The size of our terminal, if there is one that knows."""
-        size = get_size(0) if self._tty and os.isatty(0) else (0, 0)
+        size = get_size(0) if self._request.tty and os.isatty(0) else (0, 0)
         return size if all(size) else None
 
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
 import signal
 import struct
 import termios
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 import trio
 
@@ -26,7 +28,7 @@ from execsrv._processes import terminal
 from execsrv._processes.spawn import Spawned, widen
 from execsrv.errors import LimitExceeded, StdinClosed
 from execsrv.limits import Limits
-from execsrv.protocol import Reason, Stream
+from execsrv.protocol import Reason, SignalTarget, Stream
 
 _TERMINAL_BYTES = 1024 * 1024
 """More than a terminal's buffers hold: 640 KiB on the way and 4 KiB to be read (tty_buffer.c, n_tty.c)."""
@@ -52,21 +54,39 @@ class Write:
             raise self.error
 
 
+class Terms(NamedTuple):
+    """What was asked for a session beside the command itself. Times are in seconds."""
+
+    timeout: float = math.inf
+    idle_timeout: float = math.inf
+    window_bytes: int | None = None
+    drops: bool = False
+
+
 class Session:
     """A running or ended command. `id` is what its connection calls it."""
 
     def __init__(
-        self, id: str, spawned: Spawned, log: OutputLog, limits: Limits, has_news: Callable[[Session], None]
+        self, id: str, spawned: Spawned, terms: Terms, limits: Limits, has_news: Callable[[Session], None]
     ) -> None:
         """Take ownership of what was spawned: `run` must follow.
 
-        `has_news` is called, and must not block, whenever the log has something for its attached reader.
+        `has_news` is called, and must not block, whenever the log has something for its attached reader. With a window,
+        that reader lags by at most that, by its own acknowledgements.
         """
         self.id = id
-        self.log = log
+        self.log = OutputLog(
+            limits.retained_output_bytes_per_process,
+            terms.window_bytes or limits.unsent_output_bytes,
+            streams=spawned.outputs,
+            acknowledged=terms.window_bytes is not None,
+            drops=terms.drops,
+        )
         self.is_terminal = "pty" in spawned.outputs
         self.has_stdin = spawned.stdin is not None
+        self.program = spawned.program
         self.closed_at: float | None = None
+        self.is_over = False
         self._limits = limits
         self._tree = spawned.tree
         self._outputs = spawned.outputs
@@ -76,11 +96,20 @@ class Session:
         self._taken = trio.lowlevel.ParkingLot()
         self._writes: deque[Write | None] = deque()  # None: close stdin
         self._queued_bytes = 0
+        self._last_typed = b""
         self._writes_queued = trio.lowlevel.ParkingLot()
         self._seen_writes: dict[str, Write] = {}
-        self._killed = False  # by `terminate`, while the leader was running
+        self._helpers: trio.Nursery | None = None
+        self._clocks: list[tuple[trio.CancelScope, Reason]] = []
+        self._idle_timeout = terms.idle_timeout
+        self._idle: trio.CancelScope | None = None
+        if terms.timeout < math.inf:
+            self._end_after(terms.timeout, "timeout")
+        if terms.idle_timeout < math.inf:
+            self._idle = self._end_after(terms.idle_timeout, "idle")
+        self._cause: Reason | None = None  # of the leader's end, where we are the cause
         self._pumping: trio.CancelScope | None = None
-        self._until_terminated = trio.CancelScope()
+        self._until_killed = trio.CancelScope()
 
     def __repr__(self) -> str:
         state = "closed" if self.log.closed else "exited" if self.log.exited else "running"
@@ -89,23 +118,25 @@ class Session:
     # -- its life --
 
     async def run(self) -> None:
-        """See it through to its end. Cancelling kills the whole group; when this returns, the leader is reaped."""
+        """See it through to its end. Cancelling kills all of it; when this returns, the leader is reaped."""
         try:
-            if self._stdin is None:
+            async with trio.open_nursery() as self._helpers:
+                for clock in self._clocks:
+                    self._helpers.start_soon(self._end_at, *clock)
+                if self._stdin is not None:
+                    self._helpers.start_soon(self._feed)
                 await self._exit_and_drain()
-            else:
-                async with trio.open_nursery() as feeder:
-                    feeder.start_soon(self._feed)
-                    await self._exit_and_drain()
-                    feeder.cancel_scope.cancel()
-            self._close_streams()
-            self.log.append_closed()
-            self.closed_at = trio.current_time()
-            self._announce()
-            with self._until_terminated:
-                # Others of the group may live on without any of our streams, as they were told to: they are still ours.
-                await self._tree.wait_alone()
+                self._close_streams()
+                self.log.append_closed(self._tree.remaining())
+                self.closed_at = trio.current_time()
+                self._announce()
+                with self._until_killed:
+                    # Others of it may live on without any of our streams, as they were told to: they are still ours.
+                    await self._tree.wait_alone()
+                self._helpers.cancel_scope.cancel()
+                self.is_over = True
         finally:
+            self.is_over = True
             self._close_streams()
             await self._tree.end()
 
@@ -116,40 +147,79 @@ class Session:
                 pumps.start_soon(self._pump, stream, descriptor)
             await self._exit()
             self._pumping = pumps.cancel_scope
-            if self._until_terminated.cancel_called:
-                self.terminate()
+            if self._until_killed.cancel_called:
+                self._kill()
 
     async def _exit(self) -> None:
         """Wait for the leader's end and log it, behind all that the leader wrote."""
         status = await self._tree.wait_exited()
         for stream, descriptor in self._outputs.items():
             await self._catch_up(stream, descriptor)
-        reason: Reason = "terminated" if self._killed else "signaled" if status.signal else "exited"
-        self.log.append_exited(status.code, status.signal, reason)
+        self.log.append_exited(status.code, status.signal, self._cause or ("signaled" if status.signal else "exited"))
         self._announce()
+
+    @property
+    def pid(self) -> int:
+        """The leader's."""
+        return self._tree.pid
 
     @property
     def running(self) -> bool:
         """Whether the leader lives, by the kernel's word: output that it left may still be on its way."""
         return self.log.exited is None and self._tree.exit_status() is None
 
-    def interrupt(self) -> None:
-        """SIGINT to the process group."""
-        self._tree.signal_group(signal.SIGINT)
+    def signal(self, number: int, target: SignalTarget) -> int:
+        """Send a signal; how many processes got it. `foreground` is the job in front, for a terminal only."""
+        if self.is_over:
+            return 0
+        if target != "foreground":
+            return self._tree.signal(number, target)
+        return self._tree.signal_foreground(number, self._outputs["pty"]) if self._outputs else 0
 
-    def terminate(self) -> bool:
-        """Kill the group at once, whether or not its leader has ended; whether the leader was still running.
+    def terminate(self, reason: Reason = "terminated", grace: float = 0) -> bool:
+        """End everything of it, whether or not its leader has ended; whether the leader was still running.
 
-        What the leader has printed is still delivered; what others hold of the streams gets `drain_seconds`.
+        With a grace it is asked first, and killed when that time is over. What the leader has printed is still
+        delivered; what others hold of the streams gets `drain_timeout` after the kill.
         """
+        if self.is_over:
+            return False
         running = self.running
-        self._killed |= running
-        self._until_terminated.cancel()
-        self._taken.unpark_all()
-        self._tree.signal_group(signal.SIGKILL)
-        if self._pumping is not None:
-            self._pumping.deadline = min(self._pumping.deadline, trio.current_time() + self._limits.drain_seconds)
+        if running and self._cause is None:
+            self._cause = reason
+        if grace > 0:
+            self._tree.signal(signal.SIGTERM, "tree")
+            self._tree.signal(signal.SIGCONT, "tree")  # a stopped process cannot heed it
+            self._end_after(grace, reason)
+        else:
+            self._kill()
         return running
+
+    def _kill(self) -> None:
+        self._until_killed.cancel()
+        self._taken.unpark_all()
+        self._tree.signal(signal.SIGKILL, "tree")
+        if self._pumping is not None:
+            self._pumping.deadline = min(self._pumping.deadline, trio.current_time() + self._limits.drain_timeout)
+
+    def _end_after(self, seconds: float, reason: Reason) -> trio.CancelScope:
+        """Have it killed when that time is over. The deadline of what this gives may be moved."""
+        clock = trio.CancelScope(deadline=trio.current_time() + seconds), reason
+        if self._helpers is None:
+            self._clocks.append(clock)  # `run` starts them
+        else:
+            self._helpers.start_soon(self._end_at, *clock)
+        return clock[0]
+
+    async def _end_at(self, clock: trio.CancelScope, reason: Reason) -> None:
+        with clock:
+            await trio.sleep_forever()
+        self.terminate(reason)
+
+    def _stir(self, idle_from: float | None = None) -> None:
+        """Something happened: the time for being idle begins anew, now or at the time given."""
+        if self._idle is not None:
+            self._idle.deadline = (trio.current_time() if idle_from is None else idle_from) + self._idle_timeout
 
     def resize(self, rows: int, cols: int) -> None:
         """Change the size of its terminal."""
@@ -168,7 +238,7 @@ class Session:
             else:
                 await trio.lowlevel.wait_readable(descriptor)
             while not self.log.has_room:
-                await self._taken.park()
+                await self._wait_taken()
             chunk = self._read(descriptor)
             more = False
             if chunk is None:
@@ -191,8 +261,8 @@ class Session:
         """
         left = _TERMINAL_BYTES if self.is_terminal else _bytes_in(descriptor)
         while left > 0:
-            while not self.log.has_room and not self._until_terminated.cancel_called:
-                await self._taken.park()
+            while not self.log.has_room and not self._until_killed.cancel_called:
+                await self._wait_taken()
             chunk = self._read(descriptor)
             if not chunk:
                 return
@@ -223,8 +293,15 @@ class Session:
                 raise
         return b"".join(pieces)
 
+    async def _wait_taken(self) -> None:
+        """Wait until the reader took something. Its slowness is not the command's idleness."""
+        self._stir(math.inf)
+        await self._taken.park()
+        self._stir()
+
     def _append(self, stream: Stream, chunk: bytes) -> None:
         self.log.append(stream, chunk)
+        self._stir()
         self._announce()
 
     def _announce(self) -> None:
@@ -234,6 +311,16 @@ class Session:
     def taken(self) -> None:
         """The attached reader took something from the log: there may be room again."""
         self._taken.unpark_all()
+
+    def attach(self) -> None:
+        """The log has an attached reader again."""
+        self.log.attach()
+        self.taken()
+
+    def detach(self) -> None:
+        """The log's attached reader has gone."""
+        self.log.detach()
+        self.taken()
 
     async def wait_appended(self) -> None:
         """Wait for the next entry of the log."""
@@ -249,6 +336,7 @@ class Session:
         """
         if write_id is not None and write_id in self._seen_writes:
             return self._seen_writes[write_id]
+        self._stir()
         if self._stdin is None or None in self._writes:
             raise self._stdin_closed()
         bound = self._limits.queued_stdin_bytes
@@ -256,6 +344,7 @@ class Session:
             message = f"{self.id} does not read its input: queued_stdin_bytes ({bound}) would be exceeded"
             raise LimitExceeded(message, limit="queued_stdin_bytes", value=bound)
         write = Write(data)
+        self._last_typed = data[-1:] or self._last_typed
         if write_id is not None:
             self._seen_writes[write_id] = write
             if len(self._seen_writes) > self._limits.requests_in_flight:
@@ -277,7 +366,9 @@ class Session:
         if self._stdin is None:
             return
         if self.is_terminal:
-            self.write(terminal.end_of_file(self._stdin))
+            # In the middle of a line the character only hands over what was typed; once more means the end.
+            end = terminal.end_of_file(self._stdin)
+            self.write(end if self._last_typed in (b"", b"\r", b"\n", end) else 2 * end)
         elif None not in self._writes:
             self._writes.append(None)
             self._writes_queued.unpark()
@@ -317,13 +408,18 @@ class Session:
             else:
                 if not self.is_terminal:
                     widen(self._stdin, self._limits.pipe_bytes)
-                await trio.lowlevel.wait_writable(self._stdin)
+                try:
+                    await trio.lowlevel.wait_writable(self._stdin)
+                except trio.ClosedResourceError:
+                    return  # the session has drained
 
     def _close_stdin(self) -> None:
         """No input any more: close our end, and tell those who wait to write."""
         descriptor, self._stdin = self._stdin, None
-        if descriptor is not None and not self.is_terminal:
-            os.close(descriptor)
+        if descriptor is not None:
+            trio.lowlevel.notify_closing(descriptor)
+            if not self.is_terminal:
+                os.close(descriptor)
         for write in self._writes:
             if write is not None:
                 write.error = self._stdin_closed()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from weakref import WeakKeyDictionary
 
 import trio
 
-from execsrv._output import Entry, OutputLog
+from execsrv._output import Entry
 from execsrv._processes.spawn import Spawned
-from execsrv._session import Session
+from execsrv._session import Session, Terms
 from execsrv.errors import LimitExceeded, ProcessExists
-from execsrv.limits import Limits
-from execsrv.protocol import Notification
+from execsrv.limits import ServerConfig
+from execsrv.protocol import Notification, Reason
 
 Voice = Callable[[Session, Entry], Notification | None]
 """How a session's dialect tells an entry of its log; None for what it has no word for."""
@@ -22,49 +21,45 @@ Voice = Callable[[Session, Entry], Notification | None]
 class Sessions:
     """See the module. Each session runs as a task in `nursery`, and ends with it at the latest."""
 
-    def __init__(self, nursery: trio.Nursery, limits: Limits, has_news: Callable[[Session], None]) -> None:
-        self.connection_id = str(uuid.uuid4())
+    def __init__(self, nursery: trio.Nursery, config: ServerConfig, has_news: Callable[[Session], None]) -> None:
         self._nursery = nursery
-        self._limits = limits
+        self._config = config
         self._has_news = has_news
         self._by_id: dict[str, Session] = {}
         # As long as the session itself: its log may still have to be told when its id is forgotten.
         self._voices: WeakKeyDictionary[Session, Voice] = WeakKeyDictionary()
         self._ended: dict[str, Session] = {}  # those that have closed, oldest first
+        self._over = trio.lowlevel.ParkingLot()
         self._last_number = 0
 
-    def __len__(self) -> int:
-        return len(self._by_id)
-
-    def check_window(self, window_bytes: int | None) -> None:
-        """Raise `LimitExceeded` for a window that is too large."""
-        bound = self._limits.max_window_bytes
-        if window_bytes is not None and window_bytes > bound:
-            message = f"windowBytes is {window_bytes}: max_window_bytes ({bound}) would be exceeded"
-            raise LimitExceeded(message, limit="max_window_bytes", value=bound)
+    def __iter__(self) -> Iterator[Session]:
+        """Those that can still be asked for, oldest first."""
+        self._forget_old()
+        return iter(list(self._by_id.values()))
 
     def claim(self, id: str | None) -> str:
-        """An id for a new session: the one asked for, or the next `session-N`. Raises `ProcessExists`."""
+        """An id for a new session: the one asked for, or the next `session-N`.
+
+        Raises `ProcessExists`, and `LimitExceeded` when as many run as may.
+        """
         self._forget_old()
+        if id is not None and id in self._by_id:
+            raise ProcessExists(f"process ID already exists: `{id}`", processId=id)
+        bound = self._config.max_processes_per_connection
+        if len(self._by_id) - len(self._ended) >= bound:
+            message = f"max_processes_per_connection ({bound}) are running"
+            raise LimitExceeded(message, limit="max_processes_per_connection", value=bound)
         if id is not None:
-            if id in self._by_id:
-                raise ProcessExists(f"process ID already exists: `{id}`", processId=id)
             return id
         while (assigned := f"session-{self._last_number + 1}") in self._by_id:
             self._last_number += 1
         return assigned
 
-    def adopt(self, id: str, spawned: Spawned, voice: Voice, window_bytes: int | None = None) -> Session:
-        """Make a session of what was spawned; from here on it is ended with the connection.
-
-        With a window, its reader lags by at most that, by its own acknowledgements.
-        """
+    def adopt(self, id: str, spawned: Spawned, voice: Voice, terms: Terms) -> Session:
+        """Make a session of what was spawned; from here on it is ended with the connection."""
         if id == f"session-{self._last_number + 1}":
             self._last_number += 1
-        limits = self._limits
-        window = limits.unsent_output_bytes if window_bytes is None else window_bytes
-        output = OutputLog(limits.retained_output_bytes, window, acknowledged=window_bytes is not None)
-        session = Session(id, spawned, output, limits, self._has_news)
+        session = Session(id, spawned, terms, self._config, self._has_news)
         self._by_id[id] = session
         self._voices[session] = voice
         self._nursery.start_soon(self._run, session)
@@ -73,6 +68,17 @@ class Sessions:
     async def _run(self, session: Session) -> None:
         await session.run()
         self._ended[session.id] = session
+        self._over.unpark_all()
+
+    def terminate_all(self, reason: Reason, grace: float) -> None:
+        """Have every session end."""
+        for session in self._by_id.values():
+            session.terminate(reason, grace)
+
+    async def wait_over(self) -> None:
+        """Wait until nothing runs any more."""
+        while len(self._ended) < len(self._by_id):
+            await self._over.park()
 
     def find(self, id: str) -> Session | None:
         """The session of that id, running or ended and still retained."""
@@ -85,10 +91,10 @@ class Sessions:
 
     def _forget_old(self) -> None:
         """Let go of ended sessions whose time is over, and of the oldest beyond the bound."""
-        horizon = trio.current_time() - self._limits.exited_retention_seconds
+        horizon = trio.current_time() - self._config.exited_retention
         while self._ended:
             id, session = next(iter(self._ended.items()))
             assert session.closed_at is not None
-            if len(self._ended) <= self._limits.retained_sessions and session.closed_at > horizon:
+            if len(self._ended) <= self._config.retained_sessions and session.closed_at > horizon:
                 return
             del self._ended[id], self._by_id[id]

@@ -84,6 +84,20 @@ class UnknownConnection(RequestError):
     kind = "unknown-session"
 
 
+class AlreadyAttached(RequestError):
+    """The connection to be resumed is held by another channel that is alive."""
+
+    code = -32010
+    kind = "already-attached"
+
+
+class NotAllowed(RequestError):
+    """The server's configuration does not allow this; `setting` names what would."""
+
+    code = -32600
+    kind = "not-allowed"
+
+
 class UnknownProcess(RequestError):
     """The id names no session of this connection."""
 

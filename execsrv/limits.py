@@ -21,7 +21,7 @@ class Limits:
     max_handshake_head_bytes: int = 16 * KIB
     """The largest HTTP request head in front of a websocket."""
 
-    handshake_timeout_seconds: float = 10.0
+    handshake_timeout: float = 10.0
     """How long a websocket handshake, and a client's `initialize`, may take."""
 
     requests_in_flight: int = 256
@@ -38,22 +38,22 @@ class Limits:
     max_window_bytes: int = 16 * MIB
     """The largest window that a client may ask for. It is memory that the client can make us hold, per session."""
 
-    retained_output_bytes: int = 1 * MIB
+    retained_output_bytes_per_process: int = 1 * MIB
     """Output that one session keeps for `process/read` after it was sent; the oldest goes first."""
 
     retained_sessions: int = 256
     """Ended sessions that one connection keeps readable. The oldest goes first."""
 
-    exited_retention_seconds: float = 80.0
+    exited_retention: float = 80.0
     """How long an ended session stays readable."""
 
-    drain_seconds: float = 1.0
+    drain_timeout: float = 1.0
     """After a session was killed: how long to wait for the end of its streams, should something still hold them."""
 
     error_text_characters: int = 1000
     """An error that quotes what was sent is cut to this, since errors wait for their reader too."""
 
-    flush_seconds: float = 0.5
+    flush_timeout: float = 0.5
     """At a connection's end: how long its last answers may take to leave."""
 
     client_window_bytes: int = 1 * MIB
@@ -69,5 +69,22 @@ class Limits:
     """The largest chunk of a terminal, which the kernel hands out in pieces of 4 KiB: joining them saves messages."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig(Limits):
+    """What one server allows and how it ends things."""
+
+    max_connections: int = 256
+    max_processes_per_connection: int = 1024
+    resume_grace: float = 0.0
+    ping_interval: float = 20.0
+    ping_timeout: float = 20.0
+    shutdown_grace_period: float = 1.0
+    allow_direct_exec: bool = True
+    allow_prepared_exec: bool = True
+
+
 DEFAULTS = Limits()
 """The bounds used where none are given."""
+
+DEFAULT_CONFIG = ServerConfig()
+"""The configuration of a server where none is given."""

@@ -126,7 +126,7 @@ class Initialize(Wire, frozen=True):
 
 
 class Initialized(Wire, frozen=True):
-    """The answer to `initialize`. `session_id` names the connection, not a process.
+    """The answer to `initialize`. `session_id` names the connection, not a process: what it takes to resume it.
 
     `protocol_version` is empty where the server is not execsrv.
     """
@@ -156,6 +156,14 @@ class ProcessStart(Wire, frozen=True):
     window_bytes: Annotated[int, Meta(ge=1)] | None = None
     """How much output may be under way before the client must acknowledge some with `process/ack`; None: no bound,
     and whoever does not read one process's output then holds up the whole connection."""
+    timeout_ms: Annotated[int, Meta(ge=1, le=2**53)] | None = None
+    """End it that long after its start."""
+    idle_timeout_ms: Annotated[int, Meta(ge=1, le=2**53)] | None = None
+    """End it when it has neither printed nor been given anything for that long."""
+    overflow: Literal["block", "drop"] = "block"
+    """What happens to output beyond the window: the command waits, or the oldest of it is left out (`process/gap`)."""
+    kind: Literal["direct", "prepared"] = "direct"
+    """A prepared command is run exactly as given: its program and directory are absolute, and nothing is inherited."""
 
 
 class ProcessStarted(Wire, frozen=True):
@@ -196,16 +204,13 @@ class Chunk(Struct, frozen=True, gc=False):
     chunk: bytes
 
 
-class ProcessOutputRead(Wire, frozen=True):
-    """`next_seq` is one after the last chunk returned, or the next unused number when nothing was left out."""
+class ReadGap(Wire, frozen=True):
+    """Entries `from_seq` to `seq` are not retained any more. `printed_before` is how much of each stream was printed
+    before what comes behind the gap, so that who counts what it had knows how much it misses."""
 
-    chunks: list[Chunk]
-    next_seq: int
-    exited: bool
-    exit_code: int | None
-    closed: bool
-    failure: str | None = None
-    sandbox_denied: bool = False
+    from_seq: int
+    seq: int
+    printed_before: dict[Stream, int]
 
 
 class ProcessId(Wire, frozen=True):
@@ -214,11 +219,57 @@ class ProcessId(Wire, frozen=True):
     process_id: str
 
 
+SignalTarget = Literal["leader", "group", "foreground", "tree"]
+
+
 class ProcessSignal(Wire, frozen=True):
-    """Only `interrupt`: SIGINT to the process group."""
+    """A signal by name ("TERM", "SIGTERM", "interrupt" for SIGINT) or number, to the started process, its process
+    group, the job in front of its terminal, or everything that descends from it."""
 
     process_id: str
-    signal: Literal["interrupt"]
+    signal: str | int
+    target: SignalTarget = "group"
+
+
+class ProcessSignaled(Wire, frozen=True):
+    """How many processes were sent it."""
+
+    received: int
+
+
+class Grace(Wire, frozen=True):
+    """How long a process that was asked to end may take."""
+
+    timeout_ms: Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class Graceful(Wire, frozen=True):
+    """SIGTERM first, SIGKILL for what is left after the grace."""
+
+    graceful: Grace
+
+
+class ProcessTerminate(Wire, frozen=True):
+    """End everything of a process, whether or not its leader has ended already."""
+
+    process_id: str
+    mode: Literal["force"] | Graceful = "force"
+
+
+class ProcessWait(Wire, frozen=True):
+    """Wait for the end of the leader, by default without a bound."""
+
+    process_id: str
+    timeout_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+
+
+class ProcessWaited(Wire, frozen=True):
+    """How the leader ended; `running` and nothing else when it had not by then."""
+
+    running: bool
+    exit_code: int | None = None
+    signal: str | None = None
+    reason: Reason | None = None
 
 
 class ProcessAck(Wire, frozen=True):
@@ -255,6 +306,15 @@ class ProcessOutput(Struct, frozen=True, rename="camel", gc=False):
     chunk: bytes
 
 
+class ProcessGap(Wire, frozen=True):
+    """<- entries `from_seq` to `seq` were left out because their reader was too slow, as asked for with `overflow`."""
+
+    process_id: str
+    from_seq: int
+    seq: int
+    omitted: dict[Stream, int]
+
+
 class ProcessExited(Wire, frozen=True):
     """<- the leader has ended, and all that it wrote came before. A background child may still write."""
 
@@ -266,11 +326,87 @@ class ProcessExited(Wire, frozen=True):
     reason: Reason = "exited"
 
 
+class Member(Wire, frozen=True):
+    """A process that descends from a command."""
+
+    pid: int
+    name: str
+
+
 class ProcessClosed(Wire, frozen=True):
-    """<- nothing more will come: the leader has ended and every stream is at its end."""
+    """<- nothing more will come: the leader has ended and every stream is at its end.
+
+    `totals` is what each stream carried, in bytes; `remaining` what descends from the command and still lives.
+    """
 
     process_id: str
     seq: int
+    totals: dict[Stream, int] = {}
+    remaining: list[Member] = []
+
+
+class ProcessOutputRead(Wire, frozen=True):
+    """`next_seq` is one after the last chunk returned, or the next unused number when nothing was left out.
+
+    `exit` and `close` are the two notifications of the end, once they are due.
+    """
+
+    chunks: list[Chunk]
+    next_seq: int
+    exited: bool
+    exit_code: int | None
+    closed: bool
+    failure: str | None = None
+    sandbox_denied: bool = False
+    gap: ReadGap | None = None
+    exit: ProcessExited | None = None
+    close: ProcessClosed | None = None
+
+
+class StreamSnapshot(Wire, frozen=True):
+    """The beginning and the end of what a stream has carried, and how much is missing between them."""
+
+    head: bytes
+    tail: bytes
+    omitted_bytes: int
+    total_bytes: int
+
+
+class ProcessSnapshot(Wire, frozen=True):
+    """What is known of a process now. A piped one has `stdout` and `stderr`, the other kind `terminal`."""
+
+    running: bool
+    exit_code: int | None
+    signal: str | None
+    reason: Reason | None
+    closed: bool
+    next_seq: int
+    totals: dict[Stream, int]
+    stdout: StreamSnapshot | None = None
+    stderr: StreamSnapshot | None = None
+    terminal: StreamSnapshot | None = None
+
+
+class NoParams(Wire, frozen=True):
+    """Takes nothing."""
+
+
+class ListedProcess(Wire, frozen=True):
+    """One line of `process/list`. `pid` is the leader's, on the server's machine; `program` the name of its file."""
+
+    process_id: str
+    pid: int
+    program: str
+    tty: bool
+    running: bool
+    exit_code: int | None
+    closed: bool
+
+
+class ProcessList(Wire, frozen=True):
+    """The processes of this connection, oldest first, those that have ended and are still readable among them."""
+
+    processes: list[ListedProcess]
 
 
 # -- command/* : exec-server.v0 --
@@ -341,8 +477,11 @@ METHODS: dict[str, Method] = {
     "process/read": Method(ProcessRead, ProcessOutputRead, waits=True),
     "process/ack": Method(ProcessAck, Nothing),
     "process/resize": Method(ProcessResize, Nothing),
-    "process/signal": Method(ProcessSignal, Nothing),
-    "process/terminate": Method(ProcessId, Running),
+    "process/signal": Method(ProcessSignal, ProcessSignaled),
+    "process/terminate": Method(ProcessTerminate, Running),
+    "process/wait": Method(ProcessWait, ProcessWaited, waits=True),
+    "process/snapshot": Method(ProcessId, ProcessSnapshot),
+    "process/list": Method(NoParams, ProcessList),
     "command/exec": Method(CommandExec, CommandId),
     "command/exec/write": Method(CommandWrite, Accepted, waits=True),
     "command/exec/terminate": Method(CommandId, Running),
@@ -350,6 +489,7 @@ METHODS: dict[str, Method] = {
 
 NOTIFICATIONS: dict[str, type[Struct]] = {
     "process/output": ProcessOutput,
+    "process/gap": ProcessGap,
     "process/exited": ProcessExited,
     "process/closed": ProcessClosed,
     "command/exec/outputDelta": CommandOutputDelta,

@@ -12,12 +12,14 @@ from functools import partial
 
 import trio
 
-from execsrv._connection import serve_connection
+from execsrv._background import open_background
+from execsrv._connection import Connections, open_connections
+from execsrv._talk import Talk, serve_connection
 from execsrv._transports import unix
 from execsrv._transports.lines import LineChannel
 from execsrv._transports.stdio import receive_stream, send_stream, taken_stdio
 from execsrv.errors import CannotListen, InvalidListenURL
-from execsrv.limits import DEFAULTS, Limits
+from execsrv.limits import DEFAULT_CONFIG, ServerConfig
 
 log = logging.getLogger(__name__)
 
@@ -26,44 +28,59 @@ ServePeer = Callable[[trio.SocketStream], Awaitable[None]]
 
 async def serve(
     listen: str = "stdio://",
-    limits: Limits = DEFAULTS,
+    config: ServerConfig = DEFAULT_CONFIG,
     *,
+    shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve connections on `listen`: `stdio://`, `ws://IP:PORT` or `unix://PATH`.
 
-    Runs until cancelled; on stdio, until the peer hangs up. `task_status.started` gets the URL, with the real port,
-    once connections are accepted. Cancelling ends every connection and every process group that they started.
+    Runs until `shutdown_trigger` returns, or on stdio until the peer hangs up. Then commands are asked to end and,
+    after `shutdown_grace_period`, killed, and every peer is told. `task_status.started` gets the URL, with the real
+    port, once connections are accepted. Cancelling kills everything at once.
 
     Raises `InvalidListenURL` and `CannotListen`.
     """
     if listen == "stdio://":
         with taken_stdio() as (protocol_in, protocol_out):
             task_status.started(listen)
-            await serve_stdio(protocol_in, protocol_out, limits)
+            await serve_stdio(protocol_in, protocol_out, config, shutdown_trigger=shutdown_trigger)
         return
     with ExitStack() as stack:
-        try:
-            listener, url, serve_peer = await _open_listener(listen, limits, stack)
-        except OSError as error:
-            raise CannotListen(f"cannot listen on {listen}: {error.strerror or error}") from error
-        # Close the listener first: its end is the only thing that does not wait for its peers.
-        async with listener:
-            task_status.started(url)
-            await trio.serve_listeners(partial(_serve_peer, serve_peer), [listener])
+        async with open_connections(config) as connections:
+            try:
+                listener, url, serve_peer = await _open_listener(listen, connections, stack)
+            except OSError as error:
+                raise CannotListen(f"cannot listen on {listen}: {error.strerror or error}") from error
+            room = trio.CapacityLimiter(2 * config.max_connections)  # some of them have not said who they are
+            async with open_background() as peers:
+                async with listener, open_background() as accepting:
+                    serve_one = partial(_serve_peer, serve_peer, room)
+                    accepting.start_soon(partial(trio.serve_listeners, serve_one, [listener], handler_nursery=peers))
+                    task_status.started(url)
+                    await shutdown_trigger()
+                await connections.stop()
 
 
-async def serve_stdio(protocol_in: int, protocol_out: int, limits: Limits = DEFAULTS) -> None:
-    """Serve one connection over two descriptors, which stay the caller's, until the peer hangs up."""
-    channel = LineChannel(send_stream(protocol_out), receive_stream(protocol_in), limits)
-    await serve_connection(channel, limits)
+async def serve_stdio(
+    protocol_in: int,
+    protocol_out: int,
+    config: ServerConfig = DEFAULT_CONFIG,
+    *,
+    shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
+) -> None:
+    """Serve one connection over two descriptors, which stay the caller's, until the peer hangs up. See `serve`."""
+    channel = LineChannel(send_stream(protocol_out), receive_stream(protocol_in), config)
+    await serve_connection(channel, config, shutdown_trigger=shutdown_trigger)
 
 
-async def _open_listener(listen: str, limits: Limits, stack: ExitStack) -> tuple[trio.SocketListener, str, ServePeer]:
+async def _open_listener(
+    listen: str, connections: Connections, stack: ExitStack
+) -> tuple[trio.SocketListener, str, ServePeer]:
     """The listener for a URL, the URL as it really is, and how to serve what it accepts."""
     if unix.is_unix_url(listen):
         listener = stack.enter_context(unix.listening(unix.parse_path(listen)))
-        return listener, listen, partial(_serve_lines, limits)
+        return listener, listen, partial(_serve_lines, connections)
     # Imported where it is needed: on stdio, a third of the time to start would go into it.
     from execsrv._transports import websocket
 
@@ -74,24 +91,29 @@ async def _open_listener(listen: str, limits: Limits, stack: ExitStack) -> tuple
     (listener,) = await trio.open_tcp_listeners(port, host=host)
     address, port = listener.socket.getsockname()[:2]
     url = f"ws://[{address}]:{port}" if ":" in address else f"ws://{address}:{port}"
-    return listener, url, partial(_serve_websocket, limits)
+    return listener, url, partial(_serve_websocket, connections)
 
 
-async def _serve_peer(serve_peer: ServePeer, stream: trio.SocketStream) -> None:
+async def _serve_peer(serve_peer: ServePeer, room: trio.CapacityLimiter, stream: trio.SocketStream) -> None:
     """One connection from first to last. It may fail; the daemon does not."""
-    try:
-        await serve_peer(stream)
-    except Exception:
-        log.exception("connection failed")
+    if room.available_tokens < 1:
+        log.warning("refusing a peer: %d are here already", room.borrowed_tokens)
+        await trio.aclose_forcefully(stream)
+        return
+    async with room:
+        try:
+            await serve_peer(stream)
+        except Exception:
+            log.exception("connection failed")
 
 
-async def _serve_lines(limits: Limits, stream: trio.SocketStream) -> None:
-    await serve_connection(LineChannel(stream, stream, limits), limits)
+async def _serve_lines(connections: Connections, stream: trio.SocketStream) -> None:
+    await Talk(LineChannel(stream, stream, connections.config), connections).run()
 
 
-async def _serve_websocket(limits: Limits, stream: trio.SocketStream) -> None:
+async def _serve_websocket(connections: Connections, stream: trio.SocketStream) -> None:
     from execsrv._transports.websocket import serve_websocket
 
     # Without this, a small message after another would wait for the peer's delayed acknowledgement: 40 ms.
     stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
-    await serve_websocket(stream, limits, partial(serve_connection, limits=limits))
+    await serve_websocket(stream, connections.config, lambda channel: Talk(channel, connections).run())

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 import execsrv
-from execsrv import Chunk, Closed, Exited, Limits
+from execsrv import Chunk, Closed, Exited, ServerConfig
 from execsrv.errors import (
     CommandFailed,
     CommandTimeout,
@@ -35,7 +35,14 @@ async def client(server: Server) -> execsrv.Client:
 
 async def test_run_collects_everything(client: execsrv.Client) -> None:
     result = await client.run(["sh", "-c", "cat; echo err >&2; exit 3"], input=b"hello")
-    assert result == execsrv.Result(exit_code=3, signal=None, reason="exited", stdout=b"hello", stderr=b"err\n")
+    assert result == execsrv.Result(
+        exit_code=3,
+        signal=None,
+        reason="exited",
+        stdout=b"hello",
+        stderr=b"err\n",
+        totals={"stdout": 5, "stderr": 4},
+    )
     with pytest.raises(CommandFailed, match="ended with exit code 3") as failed:
         result.check()
     assert (failed.value.exit_code, failed.value.stdout, failed.value.stderr) == (3, b"hello", b"err\n")
@@ -79,7 +86,7 @@ async def test_events_come_in_order(client: execsrv.Client) -> None:
         assert [event async for event in process.events()] == [
             Chunk(1, "stdout", b"out\n"),
             Exited(2, 4, None, "exited"),
-            Closed(3),
+            Closed(3, {"stdout": 4, "stderr": 0}),
         ]
         assert await process.next_event() is None
         assert (process.exit_code, repr(process)) == (4, f"<Process {process.id} closed>")
@@ -255,7 +262,7 @@ async def test_what_is_no_server_is_a_clear_error(command: list[str]) -> None:
 
 async def test_a_server_that_does_not_answer_is_given_up_on() -> None:
     with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailed, match=r"no answer within 0\.1 s"):
-        async with execsrv.launch(["sleep", "2"], limits=Limits(handshake_timeout_seconds=0.1)):
+        async with execsrv.launch(["sleep", "2"], limits=ServerConfig(handshake_timeout=0.1)):
             pass
 
 

@@ -240,7 +240,9 @@ def test_stdio_ends_with_its_input_and_leaves_nothing() -> None:
         process.stdin.close()
         assert process.wait(10) == 0
         assert not marked(mark)
-        assert process.stdout.read() == ""
+        told = [json.loads(line) for line in process.stdout]
+        assert [message["method"] for message in told] == ["process/exited", "process/closed"]
+        assert (told[0]["params"]["signal"], told[0]["params"]["reason"]) == ("SIGKILL", "disconnected")
 
 
 def test_stdio_from_plain_files(tmp_path: Path) -> None:

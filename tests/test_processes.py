@@ -225,10 +225,6 @@ async def test_a_kernel_without_group_signals_keeps_the_zombie(monkeypatch: pyte
     await finish(alone)
 
 
-def test_a_real_time_signal_has_a_name() -> None:
-    assert tree._signal_name(35) == "SIG35"
-
-
 def test_terminals_have_a_size_and_an_end() -> None:
     master, name = terminal.open_terminal(7, 9)
     try:

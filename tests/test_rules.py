@@ -1,16 +1,18 @@
-"""The pure rules: who may say what when, paths, the log of a session."""
+"""The pure rules: who may say what when, paths, errors, signals."""
 
 from __future__ import annotations
+
+import signal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from execsrv._handshake import Handshake
-from execsrv._output import ENTRY_BYTES, Closed, Exited, HeadTail, OutputLog
 from execsrv._paths import path_from_wire, uri_from_path
+from execsrv._signal_names import signal_name, signal_number
 from execsrv.errors import InvalidParams, NotReady, ProtocolError, RequestError, SpawnError
-from execsrv.protocol import METHODS, Chunk, ErrorObject, Failure, Message, Notification, Request, Response
+from execsrv.protocol import METHODS, ErrorObject, Failure, Message, Notification, Request, Response
 
 EXEC = METHODS["process/start"]
 INITIALIZE = METHODS["initialize"]
@@ -120,87 +122,26 @@ def test_errors_come_back_from_the_wire_as_they_went() -> None:
     assert (foreign.code, foreign.kind, foreign.message) == (-1, "refused", "odd")
 
 
-# -- the log --
+# -- signals --
 
 
-def test_log_numbers_everything_in_one_order() -> None:
-    log = OutputLog(1000, 1000)
-    log.append("stdout", b"a")
-    log.append("stderr", b"b")
-    log.append_exited(3, None, "exited")
-    log.append("stdout", b"c")
-    log.append_closed()
-    taken = [log.take() for _ in range(5)]
-    assert taken == [
-        Chunk(1, "stdout", b"a"),
-        Chunk(2, "stderr", b"b"),
-        Exited(3, 3, None, "exited"),
-        Chunk(4, "stdout", b"c"),
-        Closed(5),
-    ]
-    assert not log.has_news
-    with pytest.raises(LookupError):
-        log.take()
-    with pytest.raises(ValueError, match="expected entry 6"):
-        log.add(Chunk(8, "stdout", b""))
-
-
-def test_log_pages() -> None:
-    log = OutputLog(10_000, 10_000)
-    for letter in b"abc":
-        log.append("stdout", bytes([letter]) * 10)
-    log.append_exited(0, None, "exited")
-    assert [chunk.seq for chunk in log.read(0, None)[0]] == [1, 2, 3]
-    assert log.read(0, None)[1] == 5
-    assert ([c.seq for c in log.read(0, 20)[0]], log.read(0, 20)[1]) == ([1, 2], 3)
-    assert ([c.seq for c in log.read(2, 0)[0]], log.read(2, 0)[1]) == ([3], 5)
-    assert log.read(99, None) == ([], 5)
-
-
-Action = st.one_of(
-    st.binary(max_size=40).map(lambda data: ("append", data)),
-    st.just(("take", b"")),
-    st.just(("acknowledge", b"")),
+@pytest.mark.parametrize(
+    ("wanted", "number"),
+    [("TERM", 15), ("SIGTERM", 15), ("sigterm", 15), (15, 15), ("interrupt", 2), ("SIGRTMIN+2", signal.SIGRTMIN + 2)],
 )
+def test_signals_by_name_and_number(wanted: str | int, number: int) -> None:
+    assert signal_number(wanted) == number
 
 
-@given(st.booleans(), st.integers(0, 2000), st.integers(1, 2000), st.lists(Action, max_size=60))
-def test_log_gives_its_reader_everything_and_keeps_its_bounds(
-    acknowledged: bool, retained: int, window: int, actions: list[tuple[str, bytes]]
-) -> None:
-    log = OutputLog(retained, window, acknowledged)
-    written, heard = b"", b""
-    for what, data in actions:
-        if what == "append" and log.has_room:
-            log.append("stdout", data)
-            written += data
-        elif what == "take" and log.has_news:
-            entry = log.take()
-            assert isinstance(entry, Chunk)
-            heard += entry.chunk
-        elif what == "acknowledge" and acknowledged:
-            log.acknowledge(log.last_taken + 3)  # more than was taken does not count
-        kept = sum(len(chunk.chunk) + ENTRY_BYTES for chunk in log.read(0, None)[0])
-        assert kept <= max(retained, window + 40 + ENTRY_BYTES) + 40 + ENTRY_BYTES
-        assert written.endswith(b"".join(chunk.chunk for chunk in log.read(0, None)[0]))
-    while log.has_news:
-        entry = log.take()
-        assert isinstance(entry, Chunk)
-        heard += entry.chunk
-    assert heard == written
-    log.acknowledge(log.last_taken)
-    assert log.has_room
+@pytest.mark.parametrize("wanted", ["", "NOPE", "SIGSIGTERM", 0, -1, 65, 32])
+def test_an_unknown_signal_is_refused_with_what_is_allowed(wanted: str | int) -> None:
+    with pytest.raises(InvalidParams, match=r"unknown signal .*SIGTERM") as refused:
+        signal_number(wanted)
+    assert "SIGWINCH" in refused.value.facts["allowed"]
 
 
-@given(st.integers(0, 50), st.lists(st.binary(max_size=20)))
-def test_head_and_tail_and_what_is_between(bound: int, pieces: list[bytes]) -> None:
-    kept = HeadTail(bound)
-    for piece in pieces:
-        kept.append(piece)
-    whole = b"".join(pieces)
-    assert kept.total_bytes == len(whole)
-    assert len(bytes(kept)) + kept.omitted_bytes == len(whole)
-    if len(whole) <= bound:
-        assert bytes(kept) == whole
-    else:
-        assert bytes(kept) == whole[: bound // 2] + whole[len(whole) - (bound - bound // 2) :]
+def test_every_signal_has_a_name() -> None:
+    assert signal_name(9) == "SIGKILL"
+    assert signal_name(signal.SIGRTMIN) == "SIGRTMIN"
+    assert signal_name(signal.SIGRTMIN + 1) == "SIGRTMIN+1"
+    assert signal_name(99) == "SIG99"

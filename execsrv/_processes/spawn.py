@@ -26,8 +26,12 @@ _CWD_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """A running command and the server's ends of its streams. The descriptors belong to whoever holds this."""
+    """A running command and the server's ends of its streams. The descriptors belong to whoever holds this.
 
+    `program` is the name of its file.
+    """
+
+    program: str
     tree: ProcessTree
     outputs: dict[Stream, int]
     stdin: int | None
@@ -42,13 +46,14 @@ def spawn(command: Command, *, size: Size | None, pipe_stdin: bool) -> Spawned:
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         message = "cannot start: SIGCHLD is ignored in this process, so exit statuses are lost"
         raise SpawnError(message, stage="resources", errno=errno.ECHILD)
+    program = os.path.basename(command.program).decode(errors="replace")
     ours: list[int] = []
     childs: list[int] = []
     try:
         if size is not None:
             master, name = terminal.open_terminal(size.rows, size.cols)
             ours.append(master)
-            spawned = Spawned(_watched(_start(command, name)), {"pty": master}, master)
+            spawned = Spawned(program, _watched(_start(command, name)), {"pty": master}, master)
         else:
             stdin = None
             if pipe_stdin:
@@ -60,7 +65,7 @@ def spawn(command: Command, *, size: Size | None, pipe_stdin: bool) -> Spawned:
                 _pipe(ours, childs)
             out, err = ours[-2:]
             tree = _watched(_start(command, childs))
-            spawned = Spawned(tree, {"stdout": out, "stderr": err}, stdin)
+            spawned = Spawned(program, tree, {"stdout": out, "stderr": err}, stdin)
         for descriptor in ours:
             os.set_blocking(descriptor, False)
     except BaseException as error:

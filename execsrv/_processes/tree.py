@@ -11,10 +11,15 @@ import errno
 import logging
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal, NamedTuple
 
 import trio
+
+from execsrv._signal_names import signal_name
+from execsrv.protocol import Member
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +77,39 @@ class ProcessTree:
             if result.si_code == os.CLD_EXITED:
                 self._status = ExitStatus(result.si_status)
             else:
-                self._status = ExitStatus(128 + result.si_status, _signal_name(result.si_status))
+                self._status = ExitStatus(128 + result.si_status, signal_name(result.si_status))
         return self._status
 
     def _peek(self, flags: int) -> os.waitid_result | None:
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | flags)
+
+    def signal(self, number: int, target: Literal["leader", "group", "tree"]) -> int:
+        """Send a signal to the leader, to all of its group, or to everything that descends from it; how many got it."""
+        leader = [self.pid] if self.exit_status() is None else []
+        if target == "leader":
+            return sum(_signal_process(pid, number) for pid in leader)
+        members = [*leader, *self._others()]
+        self.signal_group(number)
+        if target == "group":
+            return len(members)
+        strays = [pid for pid in _descendants(members) if pid not in members]
+        return len(members) + sum(_signal_process(pid, number) for pid in strays)
+
+    def signal_foreground(self, number: int, terminal: int) -> int:
+        """Send a signal to the job in front of the terminal with this master; how many got it."""
+        group = os.tcgetpgrp(terminal)
+        if group <= 0:
+            return 0
+        members = [pid for pid, stat in _processes() if stat.group == group and stat.session == self.pid]
+        if members:
+            os.killpg(group, number)
+        return len(members)
+
+    def remaining(self) -> list[Member]:
+        """Everything of it that still lives, but not a leader that has ended."""
+        if not self.signal_group(0):
+            return []
+        return [Member(pid, _name(pid)) for pid in self._others()]
 
     def signal_group(self, number: int) -> bool:
         """Send a signal to all of the group; false when there was nobody to receive it."""
@@ -105,17 +138,7 @@ class ProcessTree:
 
     def _others(self) -> list[int]:
         """Who but the leader lives in the group, by the process table. Zombies do not live."""
-        others = []
-        for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
-            if name.isdecimal() and int(name) != self.pid:
-                try:
-                    with open(f"/proc/{name}/stat", "rb") as file:
-                        state, _, group, *_ = file.read().rpartition(b")")[2].split()
-                except OSError:
-                    continue  # ended meanwhile
-                if int(group) == self.pid and state not in (b"Z", b"X"):
-                    others.append(int(name))
-        return others
+        return [pid for pid, stat in _processes() if stat.group == self.pid != pid]
 
     def _reap(self) -> None:
         self.exit_status()
@@ -155,6 +178,56 @@ class ProcessTree:
                 self._pidfd = None
 
 
+class _Stat(NamedTuple):
+    """What the process table says of a process. See proc_pid_stat(5)."""
+
+    parent: int
+    group: int
+    session: int
+
+
+def _processes() -> Iterator[tuple[int, _Stat]]:
+    """Every process that lives; zombies do not."""
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+        if name.isdecimal():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    state, *numbers = file.read().rpartition(b")")[2].split()[:4]
+            except OSError:
+                continue  # ended meanwhile
+            if state not in (b"Z", b"X"):
+                yield int(name), _Stat(*map(int, numbers))
+
+
+def _descendants(roots: list[int]) -> list[int]:
+    """Everything below these processes."""
+    children: dict[int, list[int]] = {}
+    for pid, stat in _processes():
+        children.setdefault(stat.parent, []).append(pid)
+    found, queue = [], list(roots)
+    while queue:
+        below = children.get(queue.pop(), [])
+        found += below
+        queue += below
+    return found
+
+
+def _name(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return file.read().decode(errors="replace").rstrip("\n")
+    except OSError:
+        return ""
+
+
+def _signal_process(pid: int, number: int) -> bool:
+    try:
+        os.kill(pid, number)
+    except OSError:
+        return False
+    return True
+
+
 async def _wait_gone(pid: int) -> None:
     """Wait until a process that is being killed has ended; it need not be a child of ours."""
     try:
@@ -165,13 +238,6 @@ async def _wait_gone(pid: int) -> None:
         await trio.lowlevel.wait_readable(pidfd)
     finally:
         os.close(pidfd)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"SIG{number}"  # a real-time signal between SIGRTMIN and SIGRTMAX has no name of its own
 
 
 @cache

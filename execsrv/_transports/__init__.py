@@ -22,6 +22,12 @@ class MessageChannel(Protocol):
     async def receive(self) -> Message | None:
         """The next message, None at the end. Raises `ProtocolError` for what is not one. Cancelling loses nothing."""
 
+    async def wait_gone(self, interval: float, patience: float) -> None:
+        """Wait until the peer is known to be gone without having said so, where the transport itself would not tell.
+
+        It is asked every `interval` seconds, and may leave that unanswered for `patience` seconds.
+        """
+
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
         """Close it. Where the transport can say a reason to the peer, it does. Never raises for a peer that is gone.
 

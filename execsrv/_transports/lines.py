@@ -43,6 +43,10 @@ class LineChannel:
             self._lines.feed(data)
         return self._codec.decode(line)
 
+    async def wait_gone(self, interval: float, patience: float) -> None:
+        """See `MessageChannel`. The kernel tells of every end."""
+        await trio.sleep_forever()
+
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
         """See `MessageChannel`. Lines have no way to say a reason."""
         await trio.aclose_forcefully(self._out)

@@ -25,6 +25,10 @@ class MemoryChannel:
         except (trio.EndOfChannel, trio.ClosedResourceError):
             return None
 
+    async def wait_gone(self, interval: float, patience: float) -> None:
+        """See `MessageChannel`. The kernel tells of every end."""
+        await trio.sleep_forever()
+
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
         """See `MessageChannel`. There is nobody to say a reason to."""
         self._out.close()

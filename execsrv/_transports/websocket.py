@@ -25,14 +25,17 @@ from execsrv._background import open_background
 from execsrv._codec import Codec
 from execsrv._transports import MessageChannel
 from execsrv._transports.http import answer_to, receive_head
+from execsrv._transports.tcp import unacknowledged_seconds
 from execsrv.errors import ConnectionFailed, InvalidListenURL, ProtocolError
-from execsrv.limits import Limits
+from execsrv.limits import Limits, ServerConfig
 from execsrv.protocol import Message
 
 _RECEIVE_BYTES = 256 * 1024
 _MAX_HEADER = 10
 _FINAL_TEXT = 0x81
 _FINAL_CLOSE = 0x88
+_PING = b"\x89\0"
+_MASKED_PING = b"\x89\x80\0\0\0\0"
 _FRAME_ERRORS = (1002, 1007)
 _MAX_REASON_BYTES = 123
 _QUEUED_MESSAGES = 4
@@ -51,8 +54,20 @@ class _Wire(trio.abc.Stream):
         self._stream = stream
         self._head = head
         self._rest = rest
-        self._is_server = bool(head)
+        self.is_server = bool(head)
         self._turn = trio.Lock()
+        self.heard_at = trio.current_time()
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a write is under way: it waits for the peer to read, or for an acknowledgement."""
+        return self._turn.locked()
+
+    @property
+    def lost_for(self) -> float:
+        """For how many seconds the peer's machine has left unanswered what was sent, by the kernel's word."""
+        plain = getattr(self._stream, "transport_stream", self._stream)
+        return unacknowledged_seconds(plain.socket) if isinstance(plain, trio.SocketStream) else 0.0
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         try:
@@ -71,12 +86,13 @@ class _Wire(trio.abc.Stream):
         if self._head:
             head, self._head = self._head, b""
             return head
-        if self._is_server:
+        if self.is_server:
             await self.opened.wait()
         if self._rest:
             rest, self._rest = self._rest, b""
             return rest
         data = await self._stream.receive_some(max_bytes)
+        self.heard_at = trio.current_time()
         if not data and not self.opened.is_set():
             raise ConnectionFailed("the peer hung up in the handshake")
         return data
@@ -88,8 +104,7 @@ class _Wire(trio.abc.Stream):
 class WebSocketChannel:
     """One end of a websocket. See `MessageChannel`."""
 
-    def __init__(self, connection: WebSocketConnection, wire: _Wire | None) -> None:
-        """`wire` is what a server's frames are written to; None for a client."""
+    def __init__(self, connection: WebSocketConnection, wire: _Wire) -> None:
         self._connection = connection
         self._wire = wire
         self._broken = False  # the library has stopped at a frame that is none, and leaves the goodbye to us
@@ -99,7 +114,7 @@ class WebSocketChannel:
     async def send(self, message: Message) -> None:
         """See `MessageChannel`."""
         self._codec.encode_into(message, self._buffer, _MAX_HEADER)
-        if self._wire is None:
+        if not self._wire.is_server:
             text = str(memoryview(self._buffer)[_MAX_HEADER:], "utf-8")
             try:
                 await self._connection.send_message(text)
@@ -117,7 +132,7 @@ class WebSocketChannel:
         try:
             data = await self._connection.get_message()
         except ConnectionClosed as closed:
-            if self._wire is not None and closed.reason is not None and closed.reason.code in _FRAME_ERRORS:
+            if self._wire.is_server and closed.reason is not None and closed.reason.code in _FRAME_ERRORS:
                 self._broken = True
                 text = f"malformed message: {closed.reason.reason or closed.reason.name}"
                 raise ProtocolError(text, closed.reason.code) from None
@@ -129,10 +144,30 @@ class WebSocketChannel:
                 raise ProtocolError(f"malformed message: invalid UTF-8: {error.reason}", close_code=1007) from None
         return self._codec.decode(data)
 
+    async def wait_gone(self, interval: float, patience: float) -> None:
+        """See `MessageChannel`. A peer that does not read cannot answer a ping behind what it has not read, so then
+        it is its machine that counts: a slow reader's acknowledges what it gets, or that it has no room."""
+        wire = self._wire
+        while True:
+            await trio.sleep(interval)
+            asked = trio.current_time()
+            with trio.move_on_after(patience):
+                if not wire.is_sending:
+                    try:
+                        # So short that it is sent whole or not at all, whenever this is cancelled.
+                        await wire.send_all(_PING if wire.is_server else _MASKED_PING)
+                    except (trio.BrokenResourceError, trio.ClosedResourceError):
+                        return
+                await trio.sleep_forever()
+            if wire.heard_at >= asked:
+                continue
+            if not wire.is_sending or wire.lost_for >= patience:
+                return
+
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
         """See `MessageChannel`. The reason is cut where a close frame has no room for it."""
         fitting = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
-        if self._broken and self._wire is not None:
+        if self._broken:
             payload = struct.pack("!H", code) + fitting.encode()
             try:
                 await self._wire.send_all(bytes([_FINAL_CLOSE, len(payload)]) + payload)
@@ -154,12 +189,12 @@ def _put_header(buffer: memoryview, size: int) -> int:
 
 
 async def serve_websocket(
-    stream: trio.abc.Stream, limits: Limits, serve: Callable[[MessageChannel], Awaitable[None]]
+    stream: trio.abc.Stream, limits: ServerConfig, serve: Callable[[MessageChannel], Awaitable[None]]
 ) -> None:
     """Answer the one HTTP request on `stream`; where it becomes a websocket, serve the channel. Closes the stream."""
     async with stream:
         head = None
-        with trio.move_on_after(limits.handshake_timeout_seconds):
+        with trio.move_on_after(limits.handshake_timeout):
             head = await receive_head(stream, limits.max_handshake_head_bytes)
             answer = head and answer_to(head, limits.max_handshake_head_bytes)
             if answer:
@@ -170,7 +205,7 @@ async def serve_websocket(
         async with _open_shielded() as reader:
             end = head.find(b"\r\n\r\n") + 4
             wire, connection = _Wire(stream, head[:end], head[end:]), None
-            with trio.move_on_after(limits.handshake_timeout_seconds):
+            with trio.move_on_after(limits.handshake_timeout):
                 request = await trio_websocket.wrap_server_stream(
                     reader,
                     wire,
@@ -233,7 +268,7 @@ async def open_websocket(url: str, limits: Limits, token: str | None = None) -> 
     opened = False
     try:
         async with _open_shielded() as reader:
-            with trio.fail_after(limits.handshake_timeout_seconds):
+            with trio.fail_after(limits.handshake_timeout):
                 stream = plain = await trio.open_tcp_stream(host, port)
                 # Without this, a small message after another would wait for a delayed acknowledgement: 40 ms.
                 plain.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
@@ -252,7 +287,7 @@ async def open_websocket(url: str, limits: Limits, token: str | None = None) -> 
                 )
             wire.opened.set()
             opened = True
-            yield WebSocketChannel(connection, None)
+            yield WebSocketChannel(connection, wire)
     except (
         OSError,
         trio.TooSlowError,
@@ -263,7 +298,7 @@ async def open_websocket(url: str, limits: Limits, token: str | None = None) -> 
     ) as error:
         if opened:
             raise
-        what = f"no answer within {limits.handshake_timeout_seconds} s"
+        what = f"no answer within {limits.handshake_timeout} s"
         if not isinstance(error, trio.TooSlowError):
             what = str(error) or repr(error)
         raise ConnectionFailed(f"cannot connect to `{url}`: {what}") from error

@@ -1,7 +1,8 @@
-"""Requests and their answers over one channel, from the side that asks.
+"""Requests and their answers, from the side that asks, over one channel or one after the other.
 
-Two tasks: a reader, which hands each answer to the call that waits for it, and a writer, the only one that sends, so
-that a call that is cancelled never leaves half a message behind.
+Two tasks while there is a channel: a reader, which hands each answer to the call that waits for it, and a writer, the
+only one that sends, so that a call that is cancelled never leaves half a message behind. Where the channel is replaced,
+what was not answered is asked again; everything but a signal has the same effect twice as once.
 """
 
 from __future__ import annotations
@@ -13,48 +14,82 @@ from typing import TypeVar
 import trio
 from msgspec import Struct
 
+from execsrv._background import open_background
 from execsrv._codec import decode_params
 from execsrv._transports import MessageChannel
 from execsrv.errors import ConnectionLost, ExecsrvError, RequestError
-from execsrv.protocol import METHODS, Failure, Message, MessageId, Notification, Request, Response
+from execsrv.protocol import METHODS, Failure, MessageId, Notification, Request, Response
 
 R = TypeVar("R", bound=Struct)
+
+_NOT_AGAIN = "process/signal"
+"""What must not be repeated without knowing whether it arrived: a second interrupt may mean something else."""
 
 
 class Asked:
     """A request on its way."""
 
-    __slots__ = ("answer", "answered")
+    __slots__ = ("answer", "answered", "repeated", "request", "sent")
 
-    def __init__(self) -> None:
+    def __init__(self, request: Request) -> None:
+        self.request = request
         self.answered = trio.Event()
         self.answer: Response | Failure | None = None
+        self.sent = False
+        self.repeated = False
 
 
 class Calls:
-    """See the module. `run` must run; `heard` is awaited for each notification, in order."""
+    """See the module. `heard` is awaited for each notification, in order."""
 
-    def __init__(self, channel: MessageChannel, heard: Callable[[Notification], Awaitable[None]]) -> None:
-        self._channel = channel
+    def __init__(self, heard: Callable[[Notification], Awaitable[None]]) -> None:
         self._heard = heard
         self._ids = count(1)
         self._pending: dict[MessageId | None, Asked] = {}
-        self._outbound, self._to_write = trio.open_memory_channel[Message](0)
+        self._outbound, self._to_write = trio.open_memory_channel[Asked](0)
+        self._channel: MessageChannel | None = None
         self.lost: ConnectionLost | None = None
 
-    async def run(self) -> None:
-        """Read and write until the connection ends; then every waiting call fails with `ConnectionLost`."""
-        reason = "the server ended the connection"
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write, nursery.cancel_scope)
-                reason = await self._read() or reason
+    async def run(self, channel: MessageChannel, greet: Callable[[], Awaitable[None]], patience: float) -> str:
+        """Speak over this channel until it ends, and return why it did.
+
+        `greet` is called first, and may use `ask_first`; then what earlier channels left unanswered is asked again.
+        A peer that is silent for `patience` seconds when asked for a sign of life is gone. Raises what `greet` raises.
+        """
+        self._channel = channel
+        why = "the server ended the connection"
+        async with open_background() as nursery:
+
+            async def read() -> None:
+                nonlocal why
+                why = await self._read(channel) or why
                 nursery.cancel_scope.cancel()
-        finally:
-            self.lost = ConnectionLost(reason)
-            self._to_write.close()
-            for asked in self._pending.values():
+
+            async def watch() -> None:
+                nonlocal why
+                await channel.wait_gone(patience, patience)
+                why = "the server does not answer"
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(read)
+            nursery.start_soon(watch)
+            await greet()
+            await self._write(channel)
+        return why
+
+    def interrupted(self) -> None:
+        """The channel is gone, and there may be another. What must not be asked again fails."""
+        for id, asked in list(self._pending.items()):
+            if asked.sent and asked.request.method == _NOT_AGAIN:
+                del self._pending[id]
                 asked.answered.set()
+
+    def end(self, reason: str) -> None:
+        """There will be no other channel: every call fails with `ConnectionLost`."""
+        self.lost = ConnectionLost(reason)
+        self._to_write.close()
+        for asked in self._pending.values():
+            asked.answered.set()
 
     async def call(self, method: str, params: Struct, result: type[R]) -> R:
         """Ask and wait for the answer. Raises the error that the server answered, or `ConnectionLost`.
@@ -76,42 +111,59 @@ class Calls:
 
     async def post(self, method: str, params: Struct) -> Asked:
         """Ask without waiting for the answer."""
-        assert method in METHODS
-        id, asked = next(self._ids), Asked()
-        self._pending[id] = asked
+        asked = self._register(method, params)
         try:
-            await self._send(Request(id, method, params))
-        except BaseException:
-            del self._pending[id]
+            await self._outbound.send(asked)
+        except BaseException as error:
+            self._pending.pop(asked.request.id, None)
+            if isinstance(error, trio.BrokenResourceError):
+                raise self._lost() from None
             raise
+        asked.sent = True
         return asked
 
     async def tell(self, method: str) -> None:
-        """Notify the server."""
-        await self._send(Notification(method))
+        """Notify the server, ahead of all that waits to be sent: for `greet`."""
+        assert self._channel is not None
+        await self._channel.send(Notification(method))
 
-    async def _send(self, message: Message) -> None:
+    async def ask_first(self, method: str, params: Struct, result: type[R]) -> R:
+        """A call ahead of all that waits to be sent: for `greet`."""
+        assert self._channel is not None
+        asked = self._register(method, params)
         try:
-            await self._outbound.send(message)
-        except trio.BrokenResourceError:
-            raise self._lost() from None
+            await self._channel.send(asked.request)
+            return await self.answer_to(asked, result)
+        finally:
+            self._pending.pop(asked.request.id, None)
+
+    def _register(self, method: str, params: Struct) -> Asked:
+        assert method in METHODS
+        asked = Asked(Request(next(self._ids), method, params))
+        self._pending[asked.request.id] = asked
+        return asked
 
     def _lost(self) -> ConnectionLost:
-        return ConnectionLost(*(self.lost.args if self.lost else ("the connection is closed",)))
+        return ConnectionLost(*(self.lost.args if self.lost else ("the connection was interrupted",)))
 
-    async def _write(self, reading: trio.CancelScope) -> None:
+    async def _write(self, channel: MessageChannel) -> None:
         try:
-            async for message in self._to_write:
-                await self._channel.send(message)
+            for asked in [asked for asked in self._pending.values() if asked.sent]:
+                asked.repeated = True
+                await channel.send(asked.request)
+            while True:
+                asked = await self._to_write.receive()
+                asked.sent = True
+                await channel.send(asked.request)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # What the server said before it went is still worth reading; its end ends the reader too.
-            return
+            await trio.sleep_forever()
 
-    async def _read(self) -> str | None:
+    async def _read(self, channel: MessageChannel) -> str | None:
         """Take message after message until the end; why it came, if that was said."""
         said = None
         try:
-            while (message := await self._channel.receive()) is not None:
+            while (message := await channel.receive()) is not None:
                 match message:
                     case Failure(None, error):
                         said = f"the server ended the connection: {error.message}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import trio
 
@@ -19,15 +19,17 @@ _LAUNCHED_GRACE_SECONDS = 5.0
 
 
 @asynccontextmanager
-async def connect(url: str, *, token: str | None = None, limits: Limits = DEFAULTS) -> AsyncIterator[Client]:
-    """Connect to `ws://HOST:PORT`, `wss://HOST:PORT` or `unix://PATH`.
+async def connect(
+    url: str, *, token: str | None = None, reconnect: float = 0, limits: Limits = DEFAULTS
+) -> AsyncIterator[Client]:
+    """Connect to `ws://HOST:PORT`, `wss://HOST:PORT` or `unix://PATH`. See `connect_websocket` and `connect_unix`.
 
-    Raises `InvalidListenURL` for another URL, and what `connect_websocket` and `connect_unix` raise.
+    Raises `InvalidListenURL` for another URL, and what they raise.
     """
     if unix.is_unix_url(url):
-        connection = connect_unix(unix.parse_path(url, "--url"), limits=limits)
+        connection = connect_unix(unix.parse_path(url, "--url"), reconnect=reconnect, limits=limits)
     elif url.startswith(("ws://", "wss://")):
-        connection = connect_websocket(url, token=token, limits=limits)
+        connection = connect_websocket(url, token=token, reconnect=reconnect, limits=limits)
     else:
         raise InvalidListenURL(f"unsupported --url `{url}`; expected `ws://HOST:PORT` or `unix://PATH`")
     async with connection as client:
@@ -35,26 +37,38 @@ async def connect(url: str, *, token: str | None = None, limits: Limits = DEFAUL
 
 
 @asynccontextmanager
-async def connect_websocket(url: str, *, token: str | None = None, limits: Limits = DEFAULTS) -> AsyncIterator[Client]:
+async def connect_websocket(
+    url: str, *, token: str | None = None, reconnect: float = 0, limits: Limits = DEFAULTS
+) -> AsyncIterator[Client]:
     """Connect to a server's websocket. `token` goes into the `Authorization` header.
 
-    Raises `ConnectionFailed`, also when it takes longer than `limits.handshake_timeout_seconds`.
+    When the connection is lost, try for `reconnect` seconds to take it up again. The server must keep it as long
+    (`--resume-grace`); then nothing is lost, and calls and readers do not notice.
+
+    Raises `ConnectionFailed`, also when it takes longer than `limits.handshake_timeout`.
     """
     from execsrv._transports.websocket import open_websocket
 
-    async with open_websocket(url, limits, token) as channel, open_client(channel, limits) as client:
+    async with open_client(lambda: open_websocket(url, limits, token), limits, reconnect) as client:
         yield client
 
 
 @asynccontextmanager
-async def connect_unix(path: str | os.PathLike[str], *, limits: Limits = DEFAULTS) -> AsyncIterator[Client]:
-    """Connect to a server's unix socket. Raises `ConnectionFailed`."""
-    try:
-        stream = await trio.open_unix_socket(os.fspath(path))
-    except OSError as error:
-        text = f"cannot connect to `{os.fspath(path)}`: {error.strerror or error}"
-        raise ConnectionFailed(text) from error
-    async with open_client(LineChannel(stream, stream, limits), limits) as client:
+async def connect_unix(
+    path: str | os.PathLike[str], *, reconnect: float = 0, limits: Limits = DEFAULTS
+) -> AsyncIterator[Client]:
+    """Connect to a server's unix socket. `reconnect` is that of `connect_websocket`. Raises `ConnectionFailed`."""
+
+    @asynccontextmanager
+    async def open_lines() -> AsyncIterator[LineChannel]:
+        try:
+            stream = await trio.open_unix_socket(os.fspath(path))
+        except OSError as error:
+            text = f"cannot connect to `{os.fspath(path)}`: {error.strerror or error}"
+            raise ConnectionFailed(text) from error
+        yield LineChannel(stream, stream, limits)
+
+    async with open_client(open_lines, limits, reconnect) as client:
         yield client
 
 
@@ -66,7 +80,8 @@ async def connect_stdio(
 
     Raises `ConnectionFailed`.
     """
-    async with open_client(LineChannel(stdin, stdout, limits), limits) as client:
+    channel = LineChannel(stdin, stdout, limits)
+    async with open_client(lambda: nullcontext(channel), limits) as client:
         yield client
 
 

@@ -8,26 +8,38 @@ import trio
 from msgspec import Struct
 
 from execsrv._background import open_background
-from execsrv._output import Closed, Entry, Exited, HeadTail, OutputLog, entry_bytes
+from execsrv._output import Closed, Entry, Exited, Gap, HeadTail, OutputLog, entry_bytes
 from execsrv.client._calls import Asked, Calls
 from execsrv.errors import CommandFailed, ConnectionLost, ProtocolError, StdinClosed, UnknownProcess
 from execsrv.limits import MIB
 from execsrv.protocol import (
     Chunk,
     Failure,
+    Grace,
+    Graceful,
+    Member,
     Nothing,
     ProcessAck,
+    ProcessClosed,
+    ProcessExited,
     ProcessId,
+    ProcessOutputRead,
     ProcessResize,
     ProcessSignal,
+    ProcessSignaled,
+    ProcessSnapshot,
+    ProcessTerminate,
     ProcessWrite,
     ProcessWritten,
     Reason,
     Running,
+    SignalTarget,
+    Stream,
 )
 
-Event = Chunk | Exited | Closed
-"""What happens to a process, in order: output, the end of the leader, the end of everything."""
+Event = Entry
+"""What happens to a process, in order: output, a gap in it where that was asked for, the end of the leader, the end of
+everything."""
 
 MAX_COLLECTED_BYTES = 64 * MIB
 _WRITE_BYTES = 256 * 1024
@@ -37,7 +49,8 @@ class Result(Struct, frozen=True, kw_only=True):
     """How a command ended and what it printed. A terminal's output is `stdout`.
 
     `exit_code` is 128+N after a death by signal N, whose name is in `signal`. `omitted_bytes` is how much of the middle
-    of `stdout` and `stderr` was left out to stay within the bound.
+    of `stdout` and `stderr` was left out to stay within the bound. `totals` is what each stream carried, by the
+    server's count; `remaining` are processes of it that lived on after the close.
     """
 
     exit_code: int
@@ -46,6 +59,8 @@ class Result(Struct, frozen=True, kw_only=True):
     stdout: bytes
     stderr: bytes
     omitted_bytes: int = 0
+    totals: dict[Stream, int] = {}
+    remaining: list[Member] = []
 
     def check(self) -> Result:
         """This result if the command succeeded. Raises `CommandFailed` otherwise."""
@@ -66,9 +81,12 @@ class Process:
         """With `acknowledges`, the server keeps to the window and counts on our word for what is read."""
         self.id = id
         self.start: Asked | None = None  # the request that starts it, once it was sent
+        self.started = False  # although that was refused when it was asked again
         self._calls = calls
         self._window = window_bytes
         self._log = OutputLog(0, window_bytes)
+        self._lost: ConnectionLost | None = None
+        self._resuming = False
         self._arrived = trio.lowlevel.ParkingLot()
         self._taken = trio.lowlevel.ParkingLot()
         self._unacknowledged = 0
@@ -84,6 +102,11 @@ class Process:
     def exit_code(self) -> int | None:
         """The leader's exit code (128+N after signal N), None while it runs."""
         return self._log.exited.exit_code if self._log.exited else None
+
+    @property
+    def closed(self) -> Closed | None:
+        """The end of everything: how much each stream carried and what lives on. None before."""
+        return self._log.closed
 
     # -- what happens to it --
 
@@ -149,18 +172,34 @@ class Process:
         """End its input, behind all that was written. A terminal gets its end-of-file character."""
         await self._calls.call("process/closeStdin", ProcessId(self.id), Nothing)
 
+    async def signal(self, signal: str | int, target: SignalTarget = "group") -> int:
+        """Send a signal, by name or number: to the started process ("leader"), its process group, the job in front of
+        its terminal ("foreground"), or everything that descends from it ("tree"). How many processes were sent it.
+
+        Raises `InvalidParams` for an unknown one, and `ConnectionLost` when it is not known whether it arrived.
+        """
+        answer = await self._calls.call("process/signal", ProcessSignal(self.id, signal, target), ProcessSignaled)
+        return answer.received
+
     async def interrupt(self) -> None:
-        """SIGINT to its process group, as Ctrl-C does."""
-        await self._calls.call("process/signal", ProcessSignal(self.id, "interrupt"), Nothing)
+        """SIGINT to its process group, as Ctrl-C does without job control."""
+        await self.signal("interrupt")
+
+    async def snapshot(self) -> ProcessSnapshot:
+        """What the server retains of it: how it stands, and the beginning and the end of each stream."""
+        return await self._calls.call("process/snapshot", ProcessId(self.id), ProcessSnapshot)
 
     async def resize(self, rows: int, cols: int) -> None:
         """Change the size of its terminal."""
         await self._calls.call("process/resize", ProcessResize(self.id, rows, cols), Nothing)
 
-    async def terminate(self) -> bool:
-        """Kill it and everything in its group; whether the leader was still running."""
-        running = await self._calls.call("process/terminate", ProcessId(self.id), Running)
-        return running.running
+    async def terminate(self, grace: float = 0) -> bool:
+        """End it and everything that descends from it; whether the leader was still running. Does not wait for the end.
+
+        With a `grace` of so many seconds it is asked first, with SIGTERM, and what is left then is killed.
+        """
+        params = ProcessTerminate(self.id, Graceful(Grace(round(grace * 1000))) if grace > 0 else "force")
+        return (await self._calls.call("process/terminate", params, Running)).running
 
     async def end(self) -> None:
         """Kill everything of it and wait until that is done; what it still printed is thrown away."""
@@ -168,7 +207,7 @@ class Process:
         self._taken.unpark_all()
         try:
             await self.terminate()
-            if self.start is not None and isinstance(self.start.answer, Failure):
+            if self.start is not None and isinstance(self.start.answer, Failure) and not self.started:
                 return  # it never started, so nothing will come
             async for _ in self.events():
                 pass
@@ -179,28 +218,66 @@ class Process:
 
     async def arrived(self, entry: Entry) -> None:
         """The next entry of its log came in. Waits where the server has no window for it, and nobody reads."""
+        if self._resuming or entry.seq < self._log.next_seq:
+            return  # `resumed` brings it, or has brought it
         try:
             self._log.add(entry)
         except ValueError as error:
             raise ProtocolError(f"process {self.id}: {error}") from None
         self._arrived.unpark_all()
-        while not (self._acknowledges or self._abandoned or self._log.has_room):
+        while not (self._acknowledges or self._abandoned or self._lost or self._log.has_room):
             await self._taken.park()
 
-    def connection_lost(self) -> None:
-        """Nothing more will come."""
+    def interrupted(self) -> None:
+        """The connection is gone and may come back: what comes of it before `resumed` is not the next."""
+        self._resuming = True
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the last entry that arrived, 0 before the first."""
+        return self._log.next_seq - 1
+
+    def resumed(self, read: ProcessOutputRead) -> None:
+        """What the server retained while the connection was gone, from `last_seq` on."""
+        entries: list[Entry] = list(read.chunks)
+        if read.exit is not None:
+            entries.append(exited_entry(read.exit))
+        if read.close is not None:
+            entries.append(closed_entry(read.close))
+        for entry in sorted(entries, key=lambda entry: entry.seq):
+            if entry.seq > self._log.next_seq:
+                self._log.add(Gap(self._log.next_seq, entry.seq - 1, {}))
+            if entry.seq == self._log.next_seq:
+                self._log.add(entry)
+        self._resuming = False
         self._arrived.unpark_all()
 
+    def lose(self, why: ConnectionLost) -> None:
+        """Nothing more will come."""
+        self._lost = why
+        self._arrived.unpark_all()
+        self._taken.unpark_all()
+
     async def _park(self) -> None:
-        if self._calls.lost is not None:
-            raise ConnectionLost(*self._calls.lost.args)
+        if self._lost is not None:
+            raise ConnectionLost(*self._lost.args)
         await self._arrived.park()
 
     async def _acknowledge(self) -> None:
         """Tell the server how far we are, once in a while."""
-        if self._acknowledges and self._unacknowledged > self._window // 4 and self._calls.lost is None:
+        if self._acknowledges and self._unacknowledged > self._window // 4 and self._lost is None:
             await self._calls.post("process/ack", ProcessAck(self.id, self._log.last_taken))
             self._unacknowledged = 0
+
+
+def exited_entry(told: ProcessExited) -> Exited:
+    """The end of the leader as an entry of the log."""
+    return Exited(told.seq, told.exit_code, told.signal, told.reason)
+
+
+def closed_entry(told: ProcessClosed) -> Closed:
+    """The end of everything as an entry of the log."""
+    return Closed(told.seq, told.totals, told.remaining)
 
 
 class _Events:
@@ -240,6 +317,7 @@ class Collected:
 
     def __init__(self, max_bytes: int) -> None:
         self._streams = {"stdout": HeadTail(max_bytes), "stderr": HeadTail(max_bytes)}
+        self._left_out = 0
 
     async def communicate(self, process: Process, input: bytes | None) -> Result:
         """See `Process.communicate`. What was collected stays here when this is cancelled."""
@@ -250,17 +328,21 @@ class Collected:
                 async for event in process.events():
                     if isinstance(event, Chunk):
                         self._streams["stderr" if event.stream == "stderr" else "stdout"].append(event.chunk)
+                    elif isinstance(event, Gap):
+                        self._left_out += sum(event.omitted.values())
         except ConnectionLost as lost:
             lost.stdout, lost.stderr = self.stdout, self.stderr
             raise
-        exited = await process.wait()
+        exited, closed = await process.wait(), process.closed
         return Result(
             exit_code=exited.exit_code,
             signal=exited.signal,
             reason=exited.reason,
             stdout=self.stdout,
             stderr=self.stderr,
-            omitted_bytes=sum(stream.omitted_bytes for stream in self._streams.values()),
+            omitted_bytes=sum(stream.omitted_bytes for stream in self._streams.values()) + self._left_out,
+            totals=closed.totals if closed else {},
+            remaining=closed.remaining if closed else [],
         )
 
     @property

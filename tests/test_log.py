@@ -1,0 +1,202 @@
+"""The log: whatever happens in whatever order, what is read and what is told to be missing is all that was written."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from execsrv._output import ENTRY_BYTES, Closed, Entry, Exited, Gap, HeadTail, OutputLog, first_seq
+from execsrv.protocol import Chunk, Member, ReadGap, Stream
+
+STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
+MOST = 40  # bytes in a generated chunk
+
+
+def new_log(retained: int = 16_000, window: int = 10_000, **how: bool) -> OutputLog:
+    return OutputLog(retained, window, streams=STREAMS, **how)
+
+
+def test_everything_is_numbered_in_one_order() -> None:
+    log = new_log()
+    log.append("stdout", b"a")
+    log.append("stderr", b"b")
+    log.append_exited(3, None, "exited")
+    log.append("stdout", b"c")
+    log.append_closed([Member(7, "left")])
+    taken = [log.take() for _ in range(5)]
+    assert taken == [
+        Chunk(1, "stdout", b"a"),
+        Chunk(2, "stderr", b"b"),
+        Exited(3, 3, None, "exited"),
+        Chunk(4, "stdout", b"c"),
+        Closed(5, {"stdout": 2, "stderr": 1}, [Member(7, "left")]),
+    ]
+    assert not log.has_news
+    with pytest.raises(LookupError):
+        log.take()
+    with pytest.raises(ValueError, match="expected entry 6"):
+        log.add(Chunk(8, "stdout", b""))
+
+
+def test_reading_pages() -> None:
+    log = new_log()
+    for letter in b"abc":
+        log.append("stdout", bytes([letter]) * 10)
+    log.append_exited(0, None, "exited")
+
+    def seqs(after: int, most: int | None) -> tuple[list[int], int]:
+        gap, chunks, next_seq = log.read(after, most)
+        assert gap is None
+        return [chunk.seq for chunk in chunks], next_seq
+
+    assert seqs(0, None) == ([1, 2, 3], 5)
+    assert seqs(0, 20) == ([1, 2], 3)
+    assert seqs(2, 0) == ([3], 5)
+    assert seqs(99, None) == ([], 5)
+
+
+def test_what_is_forgotten_is_told() -> None:
+    log = new_log(retained=2000)
+    for number in range(20):
+        log.append(STREAMS[number % 2], b"x" * 100)
+        log.take()
+    gap, chunks, next_seq = log.read(0, None)
+    last = chunks[0].seq - 1
+    assert gap == ReadGap(1, last, {"stdout": 100 * ((last + 1) // 2), "stderr": 100 * (last // 2)})
+    assert next_seq == 21
+    assert log.read(chunks[0].seq - 1, None)[0] is None
+    assert log.read(3, None)[0] == ReadGap(4, last, gap.printed_before)
+
+
+def test_a_log_that_drops_leaves_out_the_oldest_and_never_an_end() -> None:
+    log = new_log(window=1000, drops=True)
+    for _ in range(10):
+        log.append("stdout", b"x" * 100)
+    log.append_exited(0, None, "exited")
+    for _ in range(10):
+        log.append("stderr", b"y" * 100)
+    log.append_closed([])
+    heard: list[Entry] = []
+    while log.has_news:
+        heard.append(log.take())
+    assert [type(entry).__name__ for entry in heard[:3]] == ["Gap", "Exited", "Gap"]
+    assert heard[0] == Gap(1, 10, {"stdout": 1000})
+    assert isinstance(heard[2], Gap)
+    assert heard[2].from_seq == 12
+    assert sum(len(entry.chunk) for entry in heard if isinstance(entry, Chunk)) + heard[2].omitted["stderr"] == 1000
+    assert isinstance(heard[-1], Closed)
+
+
+Action = st.one_of(
+    st.tuples(st.sampled_from(STREAMS), st.binary(max_size=MOST)),
+    st.sampled_from(["take", "acknowledge", "detach", "attach", "exit", "read"]),
+)
+
+
+def sizes(entries: list[Chunk]) -> dict[Stream, int]:
+    return {stream: sum(len(chunk.chunk) for chunk in entries if chunk.stream == stream) for stream in STREAMS}
+
+
+@given(
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 4000),
+    st.integers(1, 2000),
+    st.integers(1, 100) | st.none(),
+    st.lists(Action, max_size=80),
+)
+def test_what_is_read_and_what_is_missing_is_all_that_was_written(
+    acknowledged: bool,
+    drops: bool,
+    retained: int,
+    window: int,
+    page: int | None,
+    actions: list[tuple[Stream, bytes] | str],
+) -> None:
+    log = new_log(retained, window, acknowledged=acknowledged, drops=drops)
+    written: dict[Stream, bytes] = dict.fromkeys(STREAMS, b"")
+    heard: list[Entry] = []  # by the attached reader since it came
+    had: dict[Stream, int] = dict.fromkeys(STREAMS, 0)  # by a reader that pages, what it missed among it
+    attached, since, after, biggest = True, 0, 0, 0
+
+    def take() -> None:
+        entry = log.take()
+        assert first_seq(entry) == (heard[-1].seq if heard else since) + 1
+        heard.append(entry)
+
+    def read() -> None:
+        nonlocal after
+        gap, chunks, next_seq = log.read(after, page)
+        if gap is not None:
+            assert gap.from_seq == after + 1
+            for stream in STREAMS:
+                assert gap.printed_before[stream] >= had[stream]
+                had[stream] = gap.printed_before[stream]
+        for chunk in chunks:
+            assert written[chunk.stream][had[chunk.stream] :].startswith(chunk.chunk)
+            had[chunk.stream] += len(chunk.chunk)
+        after = next_seq - 1
+
+    for action in actions:
+        if isinstance(action, tuple):
+            if log.has_room:
+                stream, data = action
+                log.append(stream, data)
+                written[stream] += data
+        elif action == "take" and attached and log.has_news:
+            take()
+        elif action == "acknowledge" and attached and acknowledged:
+            log.acknowledge(log.last_taken + 3)  # more than was taken does not count
+        elif action == "detach" and attached:
+            log.detach()
+            attached = False
+        elif action == "attach" and not attached:
+            log.attach()
+            attached, since, heard = True, log.next_seq - 1, []
+        elif action == "exit" and log.exited is None:
+            log.append_exited(0, None, "exited")
+        elif action == "read":
+            read()
+        chunks = log.read(0, None)[1]
+        biggest = sum(len(chunk.chunk) + ENTRY_BYTES for chunk in chunks)
+        assert biggest <= retained + window + 2 * (MOST + ENTRY_BYTES)
+        assert attached or acknowledged or biggest <= retained
+    log.append_closed([])
+    assert log.totals == {stream: len(data) for stream, data in written.items()}
+    while attached and log.has_news:
+        take()
+    if attached:
+        assert (heard[-1].seq if heard else since) == log.next_seq - 1
+        before = dict(log.totals)
+        for entry in heard:
+            match entry:
+                case Chunk(_, stream, chunk):
+                    before[stream] -= len(chunk)
+                case Gap():
+                    assert drops
+                    for stream, size in entry.omitted.items():
+                        before[stream] -= size
+        assert since or before == dict.fromkeys(STREAMS, 0)
+    while after < log.next_seq - 1:
+        read()
+    assert had == log.totals
+    for stream, ends in log.streams.items():
+        assert ends.total_bytes == len(written[stream])
+        assert written[stream].startswith(ends.head)
+        assert written[stream].endswith(ends.tail)
+        assert len(ends.head) + len(ends.tail) + ends.omitted_bytes == len(written[stream])
+
+
+@given(st.integers(0, 50), st.lists(st.binary(max_size=20)))
+def test_head_and_tail_and_what_is_between(bound: int, pieces: list[bytes]) -> None:
+    kept = HeadTail(bound)
+    for piece in pieces:
+        kept.append(piece)
+    whole = b"".join(pieces)
+    assert kept.total_bytes == len(whole)
+    assert len(bytes(kept)) + kept.omitted_bytes == len(whole)
+    if len(whole) <= bound:
+        assert bytes(kept) == whole
+    else:
+        assert bytes(kept) == whole[: bound // 2] + whole[len(whole) - (bound - bound // 2) :]
