@@ -10,7 +10,7 @@
     trio.run(main)
 
 `connect_websocket`, `connect_unix`, `connect_stdio` and `launch` give the same client for a server elsewhere; `serve`
-is the daemon. What can go wrong is in `execsrv.errors`, every bound in `execsrv.limits`, the wire in
+is the daemon. What can go wrong is in `execsrv.errors`, every setting in `execsrv.limits`, the wire in
 `execsrv.protocol`.
 """
 
@@ -33,7 +33,7 @@ from execsrv.client import (
     connect_websocket,
     launch,
 )
-from execsrv.limits import Limits
+from execsrv.limits import Limits, ServerConfig
 from execsrv.protocol import Chunk
 from execsrv.server import serve
 
@@ -46,6 +46,7 @@ __all__ = [
     "Limits",
     "Process",
     "Result",
+    "ServerConfig",
     "connect",
     "connect_in_process",
     "connect_stdio",

@@ -27,7 +27,7 @@ from execsrv._outbox import Outbox
 from execsrv._sessions import Sessions
 from execsrv._transports import MessageChannel
 from execsrv.errors import Busy, InternalError, ProtocolError, RequestError, UnknownMethod
-from execsrv.limits import DEFAULTS, Limits
+from execsrv.limits import DEFAULTS, ServerConfig
 from execsrv.protocol import METHODS, ErrorObject, Failure, Request, Response
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ GOING_AWAY = 1001
 """RFC 6455 section 7.4.1: the server is going down."""
 
 
-async def serve_connection(channel: MessageChannel, limits: Limits = DEFAULTS) -> None:
+async def serve_connection(channel: MessageChannel, limits: ServerConfig = DEFAULTS) -> None:
     """Serve one peer until it hangs up. Takes ownership of the channel.
 
     Cancelling ends all its sessions and closes the channel, saying that the server goes away.
@@ -47,14 +47,14 @@ async def serve_connection(channel: MessageChannel, limits: Limits = DEFAULTS) -
             goodbye = await Connection(nursery, limits).talk(channel)
             nursery.cancel_scope.cancel()
     finally:
-        with trio.move_on_after(limits.flush_seconds, shield=True):
+        with trio.move_on_after(limits.flush_timeout, shield=True):
             await channel.aclose(goodbye.close_code, str(goodbye))
 
 
 class Connection:
     """The sessions of one peer, and the conversation with it. Owns every session, through its nursery."""
 
-    def __init__(self, nursery: trio.Nursery, limits: Limits) -> None:
+    def __init__(self, nursery: trio.Nursery, limits: ServerConfig) -> None:
         self._limits = limits
         self._outbox = Outbox(limits.requests_in_flight)
         self._sessions = Sessions(nursery, limits, self._outbox.has_news)
@@ -78,7 +78,7 @@ class Connection:
                 log.warning("ending connection %s: %s", self._sessions.connection_id, error)
                 told = ErrorObject(error.code, str(error), {"kind": error.kind})
                 self._outbox.put(Failure(None, told))
-            with trio.move_on_after(self._limits.flush_seconds):
+            with trio.move_on_after(self._limits.flush_timeout):
                 await self._outbox.wait_answered()
             tree.cancel_scope.cancel()
         return goodbye

@@ -10,11 +10,11 @@ from execsrv._connection import serve_connection
 from execsrv._transports.memory import open_memory_pair
 from execsrv.client import Client
 from execsrv.client._client import open_client
-from execsrv.limits import DEFAULTS, Limits
+from execsrv.limits import DEFAULTS, ServerConfig
 
 
 @asynccontextmanager
-async def connect_in_process(*, limits: Limits = DEFAULTS) -> AsyncIterator[Client]:
+async def connect_in_process(*, config: ServerConfig = DEFAULTS) -> AsyncIterator[Client]:
     """A client of a server that runs in this block, in this program.
 
     Leaving the block, by cancellation too, kills every process group that was started through it. No setting of this
@@ -22,6 +22,6 @@ async def connect_in_process(*, limits: Limits = DEFAULTS) -> AsyncIterator[Clie
     """
     ours, theirs = open_memory_pair()
     async with open_background() as nursery:
-        nursery.start_soon(serve_connection, theirs, limits)
-        async with open_client(ours, limits) as client:
+        nursery.start_soon(serve_connection, theirs, config)
+        async with open_client(ours, config) as client:
             yield client

@@ -25,7 +25,7 @@ from execsrv._output import OutputLog
 from execsrv._processes import terminal
 from execsrv._processes.spawn import Spawned, widen
 from execsrv.errors import LimitExceeded, StdinClosed
-from execsrv.limits import Limits
+from execsrv.limits import ServerConfig
 from execsrv.protocol import Reason, Stream
 
 _TERMINAL_BYTES = 1024 * 1024
@@ -56,7 +56,7 @@ class Session:
     """A running or ended command. `id` is what its connection calls it."""
 
     def __init__(
-        self, id: str, spawned: Spawned, log: OutputLog, limits: Limits, has_news: Callable[[Session], None]
+        self, id: str, spawned: Spawned, log: OutputLog, limits: ServerConfig, has_news: Callable[[Session], None]
     ) -> None:
         """Take ownership of what was spawned: `run` must follow.
 
@@ -140,7 +140,7 @@ class Session:
     def terminate(self) -> bool:
         """Kill the group at once, whether or not its leader has ended; whether the leader was still running.
 
-        What the leader has printed is still delivered; what others hold of the streams gets `drain_seconds`.
+        What the leader has printed is still delivered; what others hold of the streams gets `drain_timeout`.
         """
         running = self.running
         self._killed |= running
@@ -148,7 +148,7 @@ class Session:
         self._taken.unpark_all()
         self._tree.signal_group(signal.SIGKILL)
         if self._pumping is not None:
-            self._pumping.deadline = min(self._pumping.deadline, trio.current_time() + self._limits.drain_seconds)
+            self._pumping.deadline = min(self._pumping.deadline, trio.current_time() + self._limits.drain_timeout)
         return running
 
     def resize(self, rows: int, cols: int) -> None:

@@ -12,7 +12,7 @@ from execsrv._output import Entry, OutputLog
 from execsrv._processes.spawn import Spawned
 from execsrv._session import Session
 from execsrv.errors import LimitExceeded, ProcessExists
-from execsrv.limits import Limits
+from execsrv.limits import ServerConfig
 from execsrv.protocol import Notification
 
 Voice = Callable[[Session, Entry], Notification | None]
@@ -22,7 +22,7 @@ Voice = Callable[[Session, Entry], Notification | None]
 class Sessions:
     """See the module. Each session runs as a task in `nursery`, and ends with it at the latest."""
 
-    def __init__(self, nursery: trio.Nursery, limits: Limits, has_news: Callable[[Session], None]) -> None:
+    def __init__(self, nursery: trio.Nursery, limits: ServerConfig, has_news: Callable[[Session], None]) -> None:
         self.connection_id = str(uuid.uuid4())
         self._nursery = nursery
         self._limits = limits
@@ -63,7 +63,7 @@ class Sessions:
             self._last_number += 1
         limits = self._limits
         window = limits.unsent_output_bytes if window_bytes is None else window_bytes
-        output = OutputLog(limits.retained_output_bytes, window, acknowledged=window_bytes is not None)
+        output = OutputLog(limits.retained_output_bytes_per_process, window, acknowledged=window_bytes is not None)
         session = Session(id, spawned, output, limits, self._has_news)
         self._by_id[id] = session
         self._voices[session] = voice
@@ -85,7 +85,7 @@ class Sessions:
 
     def _forget_old(self) -> None:
         """Let go of ended sessions whose time is over, and of the oldest beyond the bound."""
-        horizon = trio.current_time() - self._limits.exited_retention_seconds
+        horizon = trio.current_time() - self._limits.exited_retention
         while self._ended:
             id, session = next(iter(self._ended.items()))
             assert session.closed_at is not None

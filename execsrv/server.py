@@ -17,7 +17,7 @@ from execsrv._transports import unix
 from execsrv._transports.lines import LineChannel
 from execsrv._transports.stdio import receive_stream, send_stream, taken_stdio
 from execsrv.errors import CannotListen, InvalidListenURL
-from execsrv.limits import DEFAULTS, Limits
+from execsrv.limits import DEFAULTS, ServerConfig
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ ServePeer = Callable[[trio.SocketStream], Awaitable[None]]
 
 async def serve(
     listen: str = "stdio://",
-    limits: Limits = DEFAULTS,
+    config: ServerConfig = DEFAULTS,
     *,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -40,11 +40,11 @@ async def serve(
     if listen == "stdio://":
         with taken_stdio() as (protocol_in, protocol_out):
             task_status.started(listen)
-            await serve_stdio(protocol_in, protocol_out, limits)
+            await serve_stdio(protocol_in, protocol_out, config)
         return
     with ExitStack() as stack:
         try:
-            listener, url, serve_peer = await _open_listener(listen, limits, stack)
+            listener, url, serve_peer = await _open_listener(listen, config, stack)
         except OSError as error:
             raise CannotListen(f"cannot listen on {listen}: {error.strerror or error}") from error
         # Close the listener first: its end is the only thing that does not wait for its peers.
@@ -53,13 +53,15 @@ async def serve(
             await trio.serve_listeners(partial(_serve_peer, serve_peer), [listener])
 
 
-async def serve_stdio(protocol_in: int, protocol_out: int, limits: Limits = DEFAULTS) -> None:
+async def serve_stdio(protocol_in: int, protocol_out: int, limits: ServerConfig = DEFAULTS) -> None:
     """Serve one connection over two descriptors, which stay the caller's, until the peer hangs up."""
     channel = LineChannel(send_stream(protocol_out), receive_stream(protocol_in), limits)
     await serve_connection(channel, limits)
 
 
-async def _open_listener(listen: str, limits: Limits, stack: ExitStack) -> tuple[trio.SocketListener, str, ServePeer]:
+async def _open_listener(
+    listen: str, limits: ServerConfig, stack: ExitStack
+) -> tuple[trio.SocketListener, str, ServePeer]:
     """The listener for a URL, the URL as it really is, and how to serve what it accepts."""
     if unix.is_unix_url(listen):
         listener = stack.enter_context(unix.listening(unix.parse_path(listen)))
@@ -85,11 +87,11 @@ async def _serve_peer(serve_peer: ServePeer, stream: trio.SocketStream) -> None:
         log.exception("connection failed")
 
 
-async def _serve_lines(limits: Limits, stream: trio.SocketStream) -> None:
+async def _serve_lines(limits: ServerConfig, stream: trio.SocketStream) -> None:
     await serve_connection(LineChannel(stream, stream, limits), limits)
 
 
-async def _serve_websocket(limits: Limits, stream: trio.SocketStream) -> None:
+async def _serve_websocket(limits: ServerConfig, stream: trio.SocketStream) -> None:
     from execsrv._transports.websocket import serve_websocket
 
     # Without this, a small message after another would wait for the peer's delayed acknowledgement: 40 ms.

@@ -19,7 +19,7 @@ from execsrv._transports import MessageChannel
 from execsrv._transports.lines import LineChannel
 from execsrv._transports.memory import open_memory_pair
 from execsrv._transports.websocket import open_websocket
-from execsrv.limits import Limits
+from execsrv.limits import ServerConfig
 from execsrv.server import serve_stdio
 from tests.peers import Peer, open_peer
 
@@ -37,9 +37,9 @@ T = TypeVar("T")
 class Server:
     """A server on one transport, and ways to it. Its connections end with the test."""
 
-    def __init__(self, transport: str, limits: Limits, nursery: trio.Nursery, path: str) -> None:
+    def __init__(self, transport: str, config: ServerConfig, nursery: trio.Nursery, path: str) -> None:
         self.transport = transport
-        self.limits = limits
+        self.config = config
         self._nursery = nursery
         self._path = path
         self._url: str | None = None
@@ -59,7 +59,7 @@ class Server:
         """Where it listens; started when first asked for."""
         if self._url is None:
             listen = "ws://127.0.0.1:0" if self.transport == "websocket" else f"unix://{self._path}"
-            self._url = await self._nursery.start(partial(serve, listen, self.limits))
+            self._url = await self._nursery.start(partial(serve, listen, self.config))
         return self._url
 
     async def streams(self) -> tuple[trio.abc.SendStream, trio.abc.ReceiveStream]:
@@ -69,7 +69,7 @@ class Server:
             return stream, stream
         server_in, ours_out = os.pipe()
         ours_in, server_out = os.pipe()
-        await self._nursery.start(_serve_pipes, server_in, server_out, self.limits)
+        await self._nursery.start(_serve_pipes, server_in, server_out, self.config)
         return trio.lowlevel.FdStream(ours_out), trio.lowlevel.FdStream(ours_in)
 
     @asynccontextmanager
@@ -78,14 +78,14 @@ class Server:
         match self.transport:
             case "memory":
                 channel, theirs = open_memory_pair()
-                self._nursery.start_soon(serve_connection, theirs, self.limits)
+                self._nursery.start_soon(serve_connection, theirs, self.config)
                 yield channel
                 await channel.aclose()
             case "websocket":
-                async with open_websocket(await self.url(), Limits()) as websocket:
+                async with open_websocket(await self.url(), ServerConfig()) as websocket:
                     yield websocket
             case _:
-                lines = LineChannel(*await self.streams(), Limits())
+                lines = LineChannel(*await self.streams(), ServerConfig())
                 try:
                     yield lines
                 finally:
@@ -104,43 +104,45 @@ class Server:
             await peer.handshake()
         return peer
 
-    async def client(self, limits: Limits | None = None) -> Client:
+    async def client(self, config: ServerConfig | None = None) -> Client:
         """The real client on a new connection, for the rest of the test."""
-        return await self._hold(self.open_client(limits))
+        return await self._hold(self.open_client(config))
 
     @asynccontextmanager
-    async def open_client(self, limits: Limits | None = None) -> AsyncIterator[Client]:
+    async def open_client(self, config: ServerConfig | None = None) -> AsyncIterator[Client]:
         """The real client on a new connection; leaving hangs up."""
-        limits = limits or Limits()
+        config = config or ServerConfig()
         match self.transport:
             case "memory":
-                connection = connect_in_process(limits=limits)
+                connection = connect_in_process(config=config)
             case "websocket":
-                connection = connect_websocket(await self.url(), limits=limits)
+                connection = connect_websocket(await self.url(), limits=config)
             case "unix":
-                connection = connect_unix((await self.url()).removeprefix("unix://"), limits=limits)
+                connection = connect_unix((await self.url()).removeprefix("unix://"), limits=config)
             case _:
-                connection = connect_stdio(*await self.streams(), limits=limits)
+                connection = connect_stdio(*await self.streams(), limits=config)
         async with connection as client:
             yield client
 
 
-async def _serve_pipes(server_in: int, server_out: int, limits: Limits, *, task_status: trio.TaskStatus[None]) -> None:
+async def _serve_pipes(
+    server_in: int, server_out: int, config: ServerConfig, *, task_status: trio.TaskStatus[None]
+) -> None:
     try:
         task_status.started()
-        await serve_stdio(server_in, server_out, limits)
+        await serve_stdio(server_in, server_out, config)
     finally:
         os.close(server_in)
         os.close(server_out)
 
 
 @pytest.fixture
-async def open_server(tmp_path: object) -> AsyncIterator[Callable[[str, Limits], Server]]:
-    """Makes servers with limits of one's own."""
+async def open_server(tmp_path: object) -> AsyncIterator[Callable[[str, ServerConfig], Server]]:
+    """Makes servers with a configuration of one's own."""
     async with trio.open_nursery() as nursery:
         # Short, since the path of a unix socket must fit into 108 bytes.
         paths = (f"{tmp_path}/s{number}" for number in count())
-        yield lambda transport, limits: Server(transport, limits, nursery, next(paths))
+        yield lambda transport, config: Server(transport, config, nursery, next(paths))
         nursery.cancel_scope.cancel()
 
 
@@ -150,9 +152,9 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def server(open_server: Callable[[str, Limits], Server], transport: str) -> Server:
-    """A server with the default limits, on every transport in turn."""
-    return open_server(transport, Limits())
+def server(open_server: Callable[[str, ServerConfig], Server], transport: str) -> Server:
+    """A server with the default configuration, on every transport in turn."""
+    return open_server(transport, ServerConfig())
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import pytest
 import trio
 import trio_websocket
 
-from execsrv.limits import Limits
+from execsrv.limits import ServerConfig
 from tests.conftest import BYTE_TRANSPORTS, Server
 from tests.peers import PATIENCE
 
-OpenServer = Callable[[str, Limits], Server]
+OpenServer = Callable[[str, ServerConfig], Server]
 
 
 class Raw:
@@ -79,7 +79,7 @@ async def open_raw(server: Server, close_reasons: list[Any] | None = None) -> As
 
 @pytest.fixture(params=BYTE_TRANSPORTS)
 def bytes_server(open_server: OpenServer, request: pytest.FixtureRequest) -> Server:
-    return open_server(request.param, Limits())
+    return open_server(request.param, ServerConfig())
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ async def test_what_is_no_message_ends_the_connection_with_a_reason(bytes_server
 
 async def test_a_message_that_is_too_large_ends_the_connection(open_server: OpenServer) -> None:
     for transport in BYTE_TRANSPORTS:
-        server = open_server(transport, Limits(max_message_bytes=1000))
+        server = open_server(transport, ServerConfig(max_message_bytes=1000))
         reasons: list[Any] = []
         async with open_raw(server, reasons) as raw:
             await raw.send(json.dumps({"id": 1, "method": "x" * 900}).encode())
@@ -146,7 +146,7 @@ async def test_jsonrpc_member_is_mirrored(bytes_server: Server) -> None:
 
 
 async def test_binary_frames_are_taken_and_text_is_sent(open_server: OpenServer) -> None:
-    server = open_server("websocket", Limits())
+    server = open_server("websocket", ServerConfig())
     async with open_raw(server) as raw:
         await raw.send(b'{"id":1,"method":"nope"}')  # bytes go out as a binary frame
         assert isinstance(await raw.receive(), str)
@@ -155,7 +155,7 @@ async def test_binary_frames_are_taken_and_text_is_sent(open_server: OpenServer)
 
 
 async def test_a_line_may_end_in_carriage_return_and_the_last_one_in_nothing(open_server: OpenServer) -> None:
-    server = open_server("unix", Limits())
+    server = open_server("unix", ServerConfig())
     out, into = await server.streams()
     assert isinstance(out, trio.SocketStream)
     await out.send_all(b'\r\n\n{"id":1,"method":"nope"}\r\n{"id":2,"method":"nope"}')
@@ -169,7 +169,7 @@ async def test_a_line_may_end_in_carriage_return_and_the_last_one_in_nothing(ope
 
 
 async def test_whole_bytewise_and_with_trailing_data(open_server: OpenServer) -> None:
-    server = open_server("stdio", Limits())
+    server = open_server("stdio", ServerConfig())
     out, into = await server.streams()
     text = b'{"id":1,"method":"nope"}\n{"id":2,"method":"n\xc3\xb6pe"}\n{"id":'
     for byte in text:

@@ -255,7 +255,7 @@ async def test_what_is_no_server_is_a_clear_error(command: list[str]) -> None:
 
 async def test_a_server_that_does_not_answer_is_given_up_on() -> None:
     with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailed, match=r"no answer within 0\.1 s"):
-        async with execsrv.launch(["sleep", "2"], limits=Limits(handshake_timeout_seconds=0.1)):
+        async with execsrv.launch(["sleep", "2"], limits=Limits(handshake_timeout=0.1)):
             pass
 
 

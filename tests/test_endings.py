@@ -14,7 +14,7 @@ import execsrv
 from execsrv._connection import serve_connection
 from execsrv._session import Write
 from execsrv._transports.memory import open_memory_pair
-from execsrv.limits import Limits
+from execsrv.limits import ServerConfig
 from execsrv.protocol import Notification, Response
 from tests.conftest import Server
 from tests.peers import Peer, b64, open_peer
@@ -44,7 +44,7 @@ async def test_hanging_up_ends_every_process_group(server: Server, tty: bool) ->
 
 
 async def test_a_reset_ends_every_process_group(open_server: Any) -> None:
-    server = open_server("websocket", Limits())
+    server = open_server("websocket", ServerConfig())
     mark = new_mark()
     peer = await server.peer()
     await start_family(peer, "a", mark)

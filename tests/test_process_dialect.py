@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from execsrv.limits import Limits
+from execsrv.limits import ServerConfig
 from execsrv.protocol import Response
 from tests.conftest import Server
 from tests.peers import ENV, Peer, b64
@@ -151,7 +151,7 @@ async def test_pipelined_requests_keep_their_order(peer: Peer) -> None:
 
 
 async def test_a_child_that_does_not_read_delays_nobody(open_server: Any, transport: str) -> None:
-    server = open_server(transport, Limits(queued_stdin_bytes=1_000_000))
+    server = open_server(transport, ServerConfig(queued_stdin_bytes=1_000_000))
     peer = await server.peer()
     await peer.start("deaf", ["sleep", "1000"], pipeStdin=True)
     ids = [
@@ -286,7 +286,7 @@ async def test_an_id_is_used_once(peer: Peer) -> None:
 
 
 async def test_ended_sessions_are_forgotten_beyond_the_bound(open_server: Any, transport: str) -> None:
-    server = open_server(transport, Limits(retained_sessions=2))
+    server = open_server(transport, ServerConfig(retained_sessions=2))
     peer = await server.peer()
     for id in "abc":
         await peer.run(id, ["echo", id])
@@ -518,7 +518,7 @@ async def test_connections_do_not_share(server: Server) -> None:
 
 
 async def test_too_many_requests_are_told_so(open_server: Any, transport: str) -> None:
-    server = open_server(transport, Limits(requests_in_flight=3))
+    server = open_server(transport, ServerConfig(requests_in_flight=3))
     peer = await server.peer()
     await peer.start("a", ["sleep", "1000"])
     waiting = [await peer.post("process/read", {"processId": "a", "waitMs": 60_000}) for _ in range(3)]
@@ -533,7 +533,7 @@ async def test_too_many_requests_are_told_so(open_server: Any, transport: str) -
 
 
 async def test_what_ended_is_told_even_when_its_id_is_forgotten(open_server: Any, transport: str) -> None:
-    server = open_server(transport, Limits(retained_sessions=2))
+    server = open_server(transport, ServerConfig(retained_sessions=2))
     peer = await server.peer()
     for number in range(60):
         await peer.post("process/start", peer.start_params(f"p{number}", ["echo", str(number)]))

@@ -14,7 +14,7 @@ import wsproto
 from execsrv import connect_websocket
 from execsrv._transports.websocket import _put_header
 from execsrv.errors import ConnectionFailed
-from execsrv.limits import Limits
+from execsrv.limits import Limits, ServerConfig
 from tests.conftest import Server
 from tests.peers import PATIENCE, b64
 
@@ -26,7 +26,7 @@ UPGRADE = (
 
 @pytest.fixture
 def websocket_server(open_server: Any) -> Server:
-    server: Server = open_server("websocket", Limits(handshake_timeout_seconds=PATIENCE))
+    server: Server = open_server("websocket", ServerConfig(handshake_timeout=PATIENCE))
     return server
 
 
@@ -77,7 +77,7 @@ async def test_a_request_that_is_none(websocket_server: Server) -> None:
 
 
 async def test_who_does_not_speak_is_hung_up_on(open_server: Any) -> None:
-    server = open_server("websocket", Limits(handshake_timeout_seconds=0.1))
+    server = open_server("websocket", ServerConfig(handshake_timeout=0.1))
     for start in (b"", b"GET / HT", f"GET / HTTP/1.1\r\n{UPGRADE}".encode()):
         async with await connect(server) as stream:
             await stream.send_all(start)
@@ -185,7 +185,7 @@ async def test_what_is_no_websocket_server_is_a_clear_error(answer: bytes) -> No
         listeners = await nursery.start(trio.serve_tcp, serve_wrongly, 0)
         port = listeners[0].socket.getsockname()[1]
         with pytest.raises(ConnectionFailed):
-            async with connect_websocket(f"ws://127.0.0.1:{port}", limits=Limits(handshake_timeout_seconds=2)):
+            async with connect_websocket(f"ws://127.0.0.1:{port}", limits=Limits(handshake_timeout=2)):
                 pass
         nursery.cancel_scope.cancel()
 
@@ -199,6 +199,6 @@ async def test_a_server_that_never_answers_is_given_up_on() -> None:
         listeners = await nursery.start(trio.serve_tcp, hold, 0)
         port = listeners[0].socket.getsockname()[1]
         with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailed, match=r"0\.05 s"):
-            async with connect_websocket(f"ws://127.0.0.1:{port}", limits=Limits(handshake_timeout_seconds=0.05)):
+            async with connect_websocket(f"ws://127.0.0.1:{port}", limits=Limits(handshake_timeout=0.05)):
                 pass
         nursery.cancel_scope.cancel()

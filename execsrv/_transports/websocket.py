@@ -26,7 +26,7 @@ from execsrv._codec import Codec
 from execsrv._transports import MessageChannel
 from execsrv._transports.http import answer_to, receive_head
 from execsrv.errors import ConnectionFailed, InvalidListenURL, ProtocolError
-from execsrv.limits import Limits
+from execsrv.limits import Limits, ServerConfig
 from execsrv.protocol import Message
 
 _RECEIVE_BYTES = 256 * 1024
@@ -154,12 +154,12 @@ def _put_header(buffer: memoryview, size: int) -> int:
 
 
 async def serve_websocket(
-    stream: trio.abc.Stream, limits: Limits, serve: Callable[[MessageChannel], Awaitable[None]]
+    stream: trio.abc.Stream, limits: ServerConfig, serve: Callable[[MessageChannel], Awaitable[None]]
 ) -> None:
     """Answer the one HTTP request on `stream`; where it becomes a websocket, serve the channel. Closes the stream."""
     async with stream:
         head = None
-        with trio.move_on_after(limits.handshake_timeout_seconds):
+        with trio.move_on_after(limits.handshake_timeout):
             head = await receive_head(stream, limits.max_handshake_head_bytes)
             answer = head and answer_to(head, limits.max_handshake_head_bytes)
             if answer:
@@ -170,7 +170,7 @@ async def serve_websocket(
         async with _open_shielded() as reader:
             end = head.find(b"\r\n\r\n") + 4
             wire, connection = _Wire(stream, head[:end], head[end:]), None
-            with trio.move_on_after(limits.handshake_timeout_seconds):
+            with trio.move_on_after(limits.handshake_timeout):
                 request = await trio_websocket.wrap_server_stream(
                     reader,
                     wire,
@@ -233,7 +233,7 @@ async def open_websocket(url: str, limits: Limits, token: str | None = None) -> 
     opened = False
     try:
         async with _open_shielded() as reader:
-            with trio.fail_after(limits.handshake_timeout_seconds):
+            with trio.fail_after(limits.handshake_timeout):
                 stream = plain = await trio.open_tcp_stream(host, port)
                 # Without this, a small message after another would wait for a delayed acknowledgement: 40 ms.
                 plain.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
@@ -263,7 +263,7 @@ async def open_websocket(url: str, limits: Limits, token: str | None = None) -> 
     ) as error:
         if opened:
             raise
-        what = f"no answer within {limits.handshake_timeout_seconds} s"
+        what = f"no answer within {limits.handshake_timeout} s"
         if not isinstance(error, trio.TooSlowError):
             what = str(error) or repr(error)
         raise ConnectionFailed(f"cannot connect to `{url}`: {what}") from error

@@ -131,7 +131,7 @@ class Client:
         finally:
             # Cancelled before the answer, it may have started all the same.
             if process.start is not None and not isinstance(process.start.answer, Failure):
-                with trio.move_on_after(2 * self._limits.drain_seconds, shield=True):
+                with trio.move_on_after(2 * self._limits.drain_timeout, shield=True):
                     await process.end()
             del self._processes[process.id]
 
@@ -188,12 +188,12 @@ async def open_client(channel: MessageChannel, limits: Limits, name: str = "exec
         async with open_background() as nursery:
             nursery.start_soon(client._run)
             try:
-                with trio.fail_after(limits.handshake_timeout_seconds):
+                with trio.fail_after(limits.handshake_timeout):
                     await client._greet(name)
             except (trio.TooSlowError, RequestError, ConnectionLost) as error:
-                what = str(error) or f"no answer within {limits.handshake_timeout_seconds} s"
+                what = str(error) or f"no answer within {limits.handshake_timeout} s"
                 raise ConnectionFailed(f"handshake failed: {what}") from error
             yield client
     finally:
-        with trio.move_on_after(limits.flush_seconds, shield=True):
+        with trio.move_on_after(limits.flush_timeout, shield=True):
             await channel.aclose()

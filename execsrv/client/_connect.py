@@ -38,7 +38,7 @@ async def connect(url: str, *, token: str | None = None, limits: Limits = DEFAUL
 async def connect_websocket(url: str, *, token: str | None = None, limits: Limits = DEFAULTS) -> AsyncIterator[Client]:
     """Connect to a server's websocket. `token` goes into the `Authorization` header.
 
-    Raises `ConnectionFailed`, also when it takes longer than `limits.handshake_timeout_seconds`.
+    Raises `ConnectionFailed`, also when it takes longer than `limits.handshake_timeout`.
     """
     from execsrv._transports.websocket import open_websocket
 
