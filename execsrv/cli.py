@@ -6,7 +6,10 @@ import os
 
 import click
 
+from execsrv._config import as_toml, load
 from execsrv._environment import package_version
+from execsrv._options import ServeCommand
+from execsrv.errors import InvalidConfig
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -15,23 +18,29 @@ def app() -> None:
     """Run commands for somebody else: start them, stream their output, and leave nothing behind."""
 
 
-@app.command()
-@click.option(
-    "--listen",
-    metavar="URL",
-    default="stdio://",
-    show_default=True,
-    help="stdio:// (one message a line), ws://IP:PORT (port 0: any free one) or unix://PATH.",
-)
-def serve(listen: str) -> None:
+@app.command(cls=ServeCommand)
+@click.option("--config", metavar="FILE", help="A TOML file of settings: max_connections = 10, and so on.")
+@click.option("--print-config", is_flag=True, help="Print all settings and where they came from, and end.")
+def serve(config: str | None, print_config: bool, **settings: str | bool | None) -> None:
     """Serve the exec protocol until the peer hangs up (stdio) or a signal says so.
 
     When it accepts connections, the URL is printed on stdout and a line for people on stderr. SIGTERM, SIGINT,
     SIGHUP and SIGQUIT end it, and every process group that it started; the exit status is 0.
+
+    What an option sets can be set in the environment (EXECSRV_MAX_CONNECTIONS=10) and in a TOML file (max_connections
+    = 10) too, which --config or EXECSRV_CONFIG names. An option goes before the environment, and that before the
+    file. BYTES may have a unit: 64KiB, 16MiB, 1GiB.
     """
+    try:
+        loaded = load({"config": config, **settings}, os.environ)
+        if print_config:
+            click.echo(as_toml(loaded).encode(), nl=False)
+            return
+    except InvalidConfig as error:
+        raise click.UsageError(str(error)) from None
     from execsrv._daemon import run_daemon
 
-    raise SystemExit(run_daemon(listen))
+    raise SystemExit(run_daemon(loaded.listen, loaded.config))
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
