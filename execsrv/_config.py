@@ -7,10 +7,9 @@ an error that says what, where, and what would be right.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Annotated, Any
 
 import msgspec
@@ -23,14 +22,13 @@ CONFIG_VARIABLE = PREFIX + "CONFIG"
 """Names the TOML file, where no flag does."""
 
 _UNITS = {"GiB": GIB, "MiB": MIB, "KiB": KIB}
-_WITH_UNIT = re.compile(rf"([0-9]{{1,15}}) ?({'|'.join(_UNITS)})")
+_WITH_UNIT = rf"([0-9]{{1,15}}) ?({'|'.join(_UNITS)})"
 
 
 # -- what settings there are --
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True):
     """One setting, as its type describes it. `facts` is all that the `Meta`s of the type say."""
 
     name: str
@@ -144,8 +142,7 @@ SETTINGS = {name: setting for name, setting in ALL.items() if setting.group != "
 # -- what was set --
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """What a daemon is to run with, and for each setting by name where its value came from."""
 
     listen: str
@@ -203,13 +200,11 @@ def as_toml(loaded: Loaded) -> str:
 
 
 def _as_toml_value(name: str, value: Any) -> str:
-    # A string, a number and a boolean look the same in both, but for one control character.
-    written = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     try:
-        written.encode()
+        # JSON and TOML write strings, numbers and booleans in the same way, but for one control character.
+        return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")
     except UnicodeEncodeError:
         raise InvalidConfig(f"cannot write {name} {value!r} as TOML: it is not UTF-8") from None
-    return written
 
 
 def _read_toml(path: str) -> dict[str, Any]:
@@ -227,7 +222,7 @@ def _read_toml(path: str) -> dict[str, Any]:
 def _checked(setting: Setting, value: Any, source: str, *, is_text: bool) -> Any:
     """The value that was meant. Text may hold a number or a truth value; bytes may have a unit anywhere."""
     meant = value
-    if setting.unit == "bytes" and isinstance(value, str) and (match := _WITH_UNIT.fullmatch(value)):
+    if setting.unit == "bytes" and isinstance(value, str) and (match := re.fullmatch(_WITH_UNIT, value)):
         meant = int(match[1]) * _UNITS[match[2]]
     try:
         return msgspec.convert(meant, setting.type, strict=not is_text)
