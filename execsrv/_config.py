@@ -168,7 +168,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Loaded:
     if path is not None:
         for name, value in _read_toml(path).items():
             if name not in SETTINGS:
-                raise _unknown(f"key `{name}` in {path}", name, SETTINGS)
+                raise _unknown(f"key `{name}` in `{path}`", name, SETTINGS)
             take(name, value, f"file {path}", is_text=False)
     by_variable = {setting.variable: name for name, setting in SETTINGS.items()}
     for variable, value in environ.items():
@@ -214,9 +214,9 @@ def _read_toml(path: str) -> dict[str, Any]:
         with open(path, "rb") as file:
             return tomllib.load(file)
     except OSError as error:
-        raise InvalidConfig(f"cannot read the configuration file {path}: {error.strerror or error}") from error
-    except ValueError as error:  # not TOML, not UTF-8, or a number beyond all bounds
-        raise InvalidConfig(f"cannot read the configuration file {path}: {error}") from error
+        raise InvalidConfig(f"cannot read the configuration file `{path}`: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or beyond all bounds
+        raise InvalidConfig(f"cannot read the configuration file `{path}`: {error}") from error
 
 
 def _checked(setting: Setting, value: Any, source: str, *, is_text: bool) -> Any:
@@ -226,7 +226,7 @@ def _checked(setting: Setting, value: Any, source: str, *, is_text: bool) -> Any
         meant = int(match[1]) * _UNITS[match[2]]
     try:
         return msgspec.convert(meant, setting.type, strict=not is_text)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):  # the second: what is no text is no number
         wrong = f"cannot set {setting.name} to {value!r:.200} ({source})"
         raise InvalidConfig(f"{wrong}: expected {setting.allowed}") from None
 

@@ -216,16 +216,17 @@ def test_wrong_even_where_it_is_overridden() -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"max_conections = 1", "unknown key `max_conections` in {}: did you mean `max_connections`?"),
-        (b"max-connections = 1", "unknown key `max-connections` in {}: did you mean `max_connections`?"),
-        (b"[server]\nmax_connections = 1", "unknown key `server` in {}: `execsrv serve --print-config` lists"),
-        (b"client_window_bytes = 1", "unknown key `client_window_bytes` in {}"),
+        (b"max_conections = 1", "unknown key `max_conections` in `{}`: did you mean `max_connections`?"),
+        (b"max-connections = 1", "unknown key `max-connections` in `{}`: did you mean `max_connections`?"),
+        (b"[server]\nmax_connections = 1", "unknown key `server` in `{}`: `execsrv serve --print-config` lists"),
+        (b"client_window_bytes = 1", "unknown key `client_window_bytes` in `{}`"),
         (b"max_connections = 0", "cannot set max_connections to 0 (file {}): expected a whole number, 1 to 1000000"),
-        (b"max_connections = ", "cannot read the configuration file {}: Invalid value (at end of document)"),
-        (b"max_connections = 1\nmax_connections = 2", "cannot read the configuration file {}: "),
-        (b"listen = '\xff'", "cannot read the configuration file {}: 'utf-8' codec"),
-        (b"max_connections = " + b"9" * 9999, "cannot read the configuration file {}: "),
-        (None, "cannot read the configuration file {}: No such file or directory"),
+        (b"max_connections = ", "cannot read the configuration file `{}`: Invalid value (at end of document)"),
+        (b"max_connections = 1\nmax_connections = 2", "cannot read the configuration file `{}`: "),
+        (b"listen = '\xff'", "cannot read the configuration file `{}`: 'utf-8' codec"),
+        (b"max_connections = " + b"9" * 9999, "cannot read the configuration file `{}`: "),
+        (b"listen = " + b"[" * 20000, "cannot read the configuration file `{}`: "),
+        (None, "cannot read the configuration file `{}`: No such file or directory"),
     ],
 )
 def test_bad_files(content: bytes | None, complaint: str, tmp_path: Path) -> None:
@@ -257,7 +258,7 @@ def test_bad_files(content: bytes | None, complaint: str, tmp_path: Path) -> Non
         ([], {"EXECSRV_LISTN": "stdio://"}, "did you mean `EXECSRV_LISTEN`?"),
         ([], {"EXECSRV_": "1"}, "unknown environment variable `EXECSRV_`: `execsrv serve --print-config` lists"),
         (["--print-config"], {"EXECSRV_READ_BYTES": "0"}, "cannot set read_bytes to '0'"),
-        (["--config", "/"], {}, "cannot read the configuration file /: Is a directory"),
+        (["--config", "/"], {}, "cannot read the configuration file `/`: Is a directory"),
     ],
 )
 def test_errors_on_the_command_line(args: list[str], env: dict[str, str], complaint: str) -> None:
@@ -315,7 +316,9 @@ def test_print_config_of_odd_names(name: str, tmp_path: Path) -> None:
     assert tomllib.loads(printed)["max_connections"] == 9
 
 
-def test_print_config_of_a_name_that_is_no_text() -> None:
+def test_what_is_no_text() -> None:
+    with pytest.raises(InvalidConfig, match="cannot set max_connections to"):
+        load({}, {"EXECSRV_MAX_CONNECTIONS": os.fsdecode(b"\xff")})
     with pytest.raises(InvalidConfig, match="it is not UTF-8"):
         as_toml(load({"listen": os.fsdecode(b"unix:///\xff")}, {}))
 
