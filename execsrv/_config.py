@@ -185,18 +185,15 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Loaded:
 
 def as_toml(loaded: Loaded) -> str:
     """All settings as a file that `load` takes, each with where its value came from. Raises `InvalidConfig`."""
-    lines: list[str] = []
-    group = ""
+    groups: dict[str, list[str]] = {}
     for name, setting in SETTINGS.items():
-        if setting.group != group:
-            group = setting.group
-            lines += [""] * bool(lines) + [f"# {group}"]
         value = loaded.listen if name == "listen" else getattr(loaded.config, name)
-        written, shown = _as_toml_value(name, value), setting.show(value)
         # A path may hold anything; a comment ends with its line.
-        source = "".join(character if character.isprintable() else "?" for character in loaded.sources[name])
-        lines.append(f"{name} = {written}  # {source}{f', {shown}' * (setting.unit == 'bytes' and shown != written)}")
-    return "\n".join(lines) + "\n"
+        comment = "".join(character if character.isprintable() else "?" for character in loaded.sources[name])
+        if setting.unit == "bytes":
+            comment += f", {setting.show(value)}"
+        groups.setdefault(setting.group, []).append(f"{name} = {_as_toml_value(name, value)}  # {comment}\n")
+    return "\n".join(f"# {group}\n{''.join(lines)}" for group, lines in groups.items())
 
 
 def _as_toml_value(name: str, value: Any) -> str:
