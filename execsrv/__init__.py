@@ -10,7 +10,7 @@
     trio.run(main)
 
 `connect_websocket`, `connect_unix`, `connect_stdio` and `launch` give the same client for a server elsewhere; `serve`
-is the daemon. What can go wrong is in `execsrv.errors`, every bound in `execsrv.limits`, the wire in
+is the daemon. What can go wrong is in `execsrv.errors`, every setting in `execsrv.limits`, the wire in
 `execsrv.protocol`.
 """
 

@@ -24,7 +24,7 @@ from execsrv._outbox import Outbox
 from execsrv._session import Session
 from execsrv._sessions import Sessions
 from execsrv.errors import AlreadyAttached, LimitExceeded, UnknownConnection
-from execsrv.limits import DEFAULT_CONFIG, ServerConfig
+from execsrv.limits import DEFAULTS, ServerConfig
 
 
 class Connection:
@@ -50,8 +50,11 @@ class Connection:
         async with trio.open_nursery() as nursery:
             self.sessions = Sessions(nursery, self._config, self._has_news)
             task_status.started()
-            with self._life:
-                await trio.sleep_forever()
+            try:
+                with self._life:
+                    await trio.sleep_forever()
+            finally:
+                self.sessions.close()
             nursery.cancel_scope.cancel()
 
     def attach(self, outbox: Outbox) -> None:
@@ -135,7 +138,7 @@ class Connections:
 
 
 @asynccontextmanager
-async def open_connections(config: ServerConfig = DEFAULT_CONFIG) -> AsyncIterator[Connections]:
+async def open_connections(config: ServerConfig = DEFAULTS) -> AsyncIterator[Connections]:
     """A place for connections; leaving it, by cancellation too, ends them and kills all that they started."""
     async with open_background() as nursery:
         yield Connections(nursery, config)

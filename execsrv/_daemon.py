@@ -11,29 +11,30 @@ import trio
 from execsrv._background import open_background
 from execsrv._signals import received
 from execsrv.errors import ExecsrvError
+from execsrv.limits import ServerConfig
 from execsrv.server import serve
 
 log = logging.getLogger(__name__)
 
 
-def run_daemon(listen: str) -> int:
+def run_daemon(listen: str, config: ServerConfig) -> int:
     """Serve until the peer hangs up or a signal comes; the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("trio-websocket").setLevel(logging.WARNING)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by our parent, it would lose us every exit status
     try:
-        trio.run(_serve, listen)
+        trio.run(_serve, listen, config)
     except (ExecsrvError, OSError) as error:
         print(f"execsrv: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _serve(listen: str) -> None:
+async def _serve(listen: str, config: ServerConfig) -> None:
     signalled = trio.Event()
     async with open_background() as nursery:
         await nursery.start(_hear_signals, signalled)
-        await serve(listen, shutdown_trigger=signalled.wait, task_status=_Announcement())
+        await serve(listen, config, shutdown_trigger=signalled.wait, task_status=_Announcement())
 
 
 async def _hear_signals(

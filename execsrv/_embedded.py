@@ -10,11 +10,11 @@ from execsrv._talk import serve_connection
 from execsrv._transports.memory import open_memory_pair
 from execsrv.client import Client
 from execsrv.client._client import open_client
-from execsrv.limits import DEFAULT_CONFIG, ServerConfig
+from execsrv.limits import DEFAULTS, ServerConfig
 
 
 @asynccontextmanager
-async def connect_in_process(*, config: ServerConfig = DEFAULT_CONFIG) -> AsyncIterator[Client]:
+async def connect_in_process(*, config: ServerConfig = DEFAULTS) -> AsyncIterator[Client]:
     """A client of a server that runs in this block, in this program.
 
     Leaving the block, by cancellation too, kills every process group that was started through it. No setting of this

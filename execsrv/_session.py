@@ -27,7 +27,7 @@ from execsrv._output import OutputLog
 from execsrv._processes import terminal
 from execsrv._processes.spawn import Spawned, widen
 from execsrv.errors import LimitExceeded, StdinClosed
-from execsrv.limits import Limits
+from execsrv.limits import ServerConfig
 from execsrv.protocol import Reason, SignalTarget, Stream
 
 _TERMINAL_BYTES = 1024 * 1024
@@ -67,7 +67,7 @@ class Session:
     """A running or ended command. `id` is what its connection calls it."""
 
     def __init__(
-        self, id: str, spawned: Spawned, terms: Terms, limits: Limits, has_news: Callable[[Session], None]
+        self, id: str, spawned: Spawned, terms: Terms, config: ServerConfig, has_news: Callable[[Session], None]
     ) -> None:
         """Take ownership of what was spawned: `run` must follow.
 
@@ -76,8 +76,8 @@ class Session:
         """
         self.id = id
         self.log = OutputLog(
-            limits.retained_output_bytes_per_process,
-            terms.window_bytes or limits.unsent_output_bytes,
+            config.retained_output_bytes_per_process,
+            terms.window_bytes or config.unsent_output_bytes,
             streams=spawned.outputs,
             acknowledged=terms.window_bytes is not None,
             drops=terms.drops,
@@ -87,7 +87,7 @@ class Session:
         self.program = spawned.program
         self.closed_at: float | None = None
         self.is_over = False
-        self._limits = limits
+        self._config = config
         self._tree = spawned.tree
         self._outputs = spawned.outputs
         self._stdin = spawned.stdin
@@ -200,7 +200,7 @@ class Session:
         self._taken.unpark_all()
         self._tree.signal(signal.SIGKILL, "tree")
         if self._pumping is not None:
-            self._pumping.deadline = min(self._pumping.deadline, trio.current_time() + self._limits.drain_timeout)
+            self._pumping.deadline = min(self._pumping.deadline, trio.current_time() + self._config.drain_timeout)
 
     def _end_after(self, seconds: float, reason: Reason) -> trio.CancelScope:
         """Have it killed when that time is over. The deadline of what this gives may be moved."""
@@ -230,7 +230,7 @@ class Session:
 
     async def _pump(self, stream: Stream, descriptor: int) -> None:
         """Move one stream into the log until its end. While the reader lags, read nothing: the command waits."""
-        full = self._limits.terminal_read_bytes if self.is_terminal else self._limits.read_bytes
+        full = self._config.terminal_read_bytes if self.is_terminal else self._config.read_bytes
         more = widened = False
         while True:
             if more:
@@ -249,7 +249,7 @@ class Session:
             more = len(chunk) >= full
             if more and not widened and not self.is_terminal:
                 widened = True
-                widen(descriptor, self._limits.pipe_bytes)
+                widen(descriptor, self._config.pipe_bytes)
 
     async def _catch_up(self, stream: Stream, descriptor: int) -> None:
         """Move what the leader has left in a stream; what others write meanwhile may stay for the pump.
@@ -272,14 +272,14 @@ class Session:
     def _read(self, descriptor: int) -> bytes | None:
         """What is there now: None if nothing, empty at the end."""
         try:
-            return self._read_terminal(descriptor) if self.is_terminal else os.read(descriptor, self._limits.read_bytes)
+            return self._read_terminal(descriptor) if self.is_terminal else os.read(descriptor, self._config.read_bytes)
         except BlockingIOError:
             return None
 
     def _read_terminal(self, descriptor: int) -> bytes:
         """The pieces that are there now, joined. Raises `BlockingIOError` when there is none."""
         pieces: list[bytes] = []
-        left = self._limits.terminal_read_bytes
+        left = self._config.terminal_read_bytes
         try:
             while left > 0:
                 pieces.append(os.read(descriptor, _TERMINAL_PIECE))
@@ -339,7 +339,7 @@ class Session:
         self._stir()
         if self._stdin is None or None in self._writes:
             raise self._stdin_closed()
-        bound = self._limits.queued_stdin_bytes
+        bound = self._config.queued_stdin_bytes
         if self._queued_bytes and self._queued_bytes + len(data) > bound:
             message = f"{self.id} does not read its input: queued_stdin_bytes ({bound}) would be exceeded"
             raise LimitExceeded(message, limit="queued_stdin_bytes", value=bound)
@@ -347,7 +347,7 @@ class Session:
         self._last_typed = data[-1:] or self._last_typed
         if write_id is not None:
             self._seen_writes[write_id] = write
-            if len(self._seen_writes) > self._limits.requests_in_flight:
+            if len(self._seen_writes) > self._config.requests_in_flight:
                 del self._seen_writes[next(iter(self._seen_writes))]
         if not self._writes and self._write_now(write):
             return write
@@ -407,7 +407,7 @@ class Session:
                 self._writes.popleft()
             else:
                 if not self.is_terminal:
-                    widen(self._stdin, self._limits.pipe_bytes)
+                    widen(self._stdin, self._config.pipe_bytes)
                 try:
                     await trio.lowlevel.wait_writable(self._stdin)
                 except trio.ClosedResourceError:

@@ -10,7 +10,7 @@ import trio
 from execsrv._output import Entry
 from execsrv._processes.spawn import Spawned
 from execsrv._session import Session, Terms
-from execsrv.errors import LimitExceeded, ProcessExists
+from execsrv.errors import LimitExceeded, NotReady, ProcessExists
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Notification, Reason
 
@@ -29,6 +29,7 @@ class Sessions:
         # As long as the session itself: its log may still have to be told when its id is forgotten.
         self._voices: WeakKeyDictionary[Session, Voice] = WeakKeyDictionary()
         self._ended: dict[str, Session] = {}  # those that have closed, oldest first
+        self._closed = False
         self._over = trio.lowlevel.ParkingLot()
         self._last_number = 0
 
@@ -40,9 +41,11 @@ class Sessions:
     def claim(self, id: str | None) -> str:
         """An id for a new session: the one asked for, or the next `session-N`.
 
-        Raises `ProcessExists`, and `LimitExceeded` when as many run as may.
+        Raises `ProcessExists`, `LimitExceeded` when as many run as may, and `NotReady` at the end of the connection.
         """
         self._forget_old()
+        if self._closed:
+            raise NotReady("the connection is ending")
         if id is not None and id in self._by_id:
             raise ProcessExists(f"process ID already exists: `{id}`", processId=id)
         bound = self._config.max_processes_per_connection
@@ -69,6 +72,10 @@ class Sessions:
         await session.run()
         self._ended[session.id] = session
         self._over.unpark_all()
+
+    def close(self) -> None:
+        """From now on nothing is started any more."""
+        self._closed = True
 
     def terminate_all(self, reason: Reason, grace: float) -> None:
         """Have every session end."""

@@ -34,7 +34,7 @@ from execsrv._session import Session
 from execsrv._sessions import Sessions
 from execsrv._transports import MessageChannel
 from execsrv.errors import Busy, InternalError, ProtocolError, RequestError, UnknownMethod
-from execsrv.limits import DEFAULT_CONFIG, ServerConfig
+from execsrv.limits import DEFAULTS, ServerConfig
 from execsrv.protocol import (
     METHODS,
     PROTOCOL_VERSION,
@@ -56,13 +56,13 @@ _GOING_AWAY = 1001
 
 async def serve_connection(
     channel: MessageChannel,
-    config: ServerConfig = DEFAULT_CONFIG,
+    config: ServerConfig = DEFAULTS,
     *,
     shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
 ) -> None:
     """Serve one peer until it hangs up, or until the trigger returns. Takes ownership of the channel.
 
-    There is nothing to resume, since there is no other channel. Cancelling ends all its sessions and closes the channel.
+    Nothing can be resumed, since there is no other channel. Cancelling ends all its sessions and closes the channel.
     """
     config = replace(config, resume_grace=0, handshake_timeout=math.inf)
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import click
 
+from execsrv._config import as_toml, load
 from execsrv._environment import package_version
+from execsrv._options import ServeCommand
+from execsrv.errors import InvalidConfig
+
+SOME_TIME = click.FloatRange(min=0, min_open=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -15,23 +21,29 @@ def app() -> None:
     """Run commands for somebody else: start them, stream their output, and leave nothing behind."""
 
 
-@app.command()
-@click.option(
-    "--listen",
-    metavar="URL",
-    default="stdio://",
-    show_default=True,
-    help="stdio:// (one message a line), ws://IP:PORT (port 0: any free one) or unix://PATH.",
-)
-def serve(listen: str) -> None:
+@app.command(cls=ServeCommand)
+@click.option("--config", metavar="FILE", help="A TOML file of settings: max_connections = 10, and so on.")
+@click.option("--print-config", is_flag=True, help="Print all settings and where they came from, and end.")
+def serve(config: str | None, print_config: bool, **settings: str | bool | None) -> None:
     """Serve the exec protocol until the peer hangs up (stdio) or a signal says so.
 
     When it accepts connections, the URL is printed on stdout and a line for people on stderr. SIGTERM, SIGINT,
     SIGHUP and SIGQUIT end it, and every process group that it started; the exit status is 0.
+
+    What an option sets can be set in the environment (EXECSRV_MAX_CONNECTIONS=10) and in a TOML file (max_connections
+    = 10) too, which --config or EXECSRV_CONFIG names. An option goes before the environment, and that before the
+    file. BYTES may have a unit: 64KiB, 16MiB, 1GiB.
     """
+    try:
+        loaded = load({"config": config, **settings}, os.environ)
+        if print_config:
+            click.echo(as_toml(loaded).encode(), nl=False)
+            return
+    except InvalidConfig as error:
+        raise click.UsageError(str(error)) from None
     from execsrv._daemon import run_daemon
 
-    raise SystemExit(run_daemon(listen))
+    raise SystemExit(run_daemon(loaded.listen, loaded.config))
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
@@ -39,16 +51,26 @@ def serve(listen: str) -> None:
 @click.option("--tty", "-t", is_flag=True, help="Run it on a terminal of its own.")
 @click.option("--cwd", metavar="DIR", help="Absolute path on the server. Default: where the server runs.")
 @click.option("--env", "-e", metavar="K=V", multiple=True, help="Set a variable on top of the server's. Repeatable.")
+@click.option("--timeout", metavar="SECONDS", type=SOME_TIME, help="Kill it after that time.")
+@click.option("--idle-timeout", metavar="SECONDS", type=SOME_TIME, help="Kill it when nothing happened for that time.")
+@click.option(
+    "--reconnect",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=0,
+    help="Try for that time to take a lost connection up again; for a server with a --resume-grace.",
+)
 @click.argument("command", nargs=-1, required=True, metavar="COMMAND...")
-def run(url: str | None, tty: bool, cwd: str | None, env: tuple[str, ...], command: tuple[str, ...]) -> None:
+def run(command: tuple[str, ...], env: tuple[str, ...], **options: Any) -> None:
     """Run one command through a server, as if it ran here.
 
     Its stdout and stderr are ours, its stdin is what we read, and its exit code is ours: 128+N after signal N, 127 when
-    the program was not found, 126 when it cannot be executed, 125 when execsrv itself failed.
+    the program was not found, 126 when it cannot be executed, 125 when execsrv itself failed, 124 when it was killed
+    for its time.
     """
-    from execsrv._run import run_once
+    from execsrv._run import Request, run_once
 
-    raise SystemExit(run_once(command, url=url, tty=tty, cwd=cwd, env=env))
+    raise SystemExit(run_once(Request(command, **options), env))
 
 
 def main() -> None:

@@ -211,5 +211,9 @@ class InvalidListenURL(ExecsrvError):
     """A `--listen` or `--url` that names no transport of ours."""
 
 
+class InvalidConfig(ExecsrvError):
+    """A setting that does not exist or has a value it cannot have, or a configuration file that cannot be read."""
+
+
 class CannotListen(ExecsrvError):
     """The address to listen on is taken, not ours, or not there."""

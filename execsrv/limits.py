@@ -1,90 +1,237 @@
-"""Every bound of the server and the client, with its unit, its default and the reason for it.
+"""Every bound and every setting of the server and the client, with its unit, its default and the reason for it.
 
-Nothing in execsrv grows without one of these. Sizes are bytes and times are seconds, as the names say.
+Nothing in execsrv grows without one of these. A size has `bytes` in its name; every time is in seconds. What a field
+means and which values it takes stands in its type, and nowhere else: validation, the options of `execsrv serve`, the
+tables of the documentation and a JSON schema are made from it. Nothing is validated here: `execsrv serve` does that
+with what it is told, and a program that makes its own `ServerConfig` has its type checker.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: `dataclasses.fields` is to give the types themselves, not their text.
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
 
 KIB = 1024
 MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+_IN_BYTES = Meta(extra={"unit": "bytes"})
+
+Bytes = Annotated[int, _IN_BYTES, Meta(le=1024 * GIB)]
+Seconds = Annotated[float, Meta(le=365 * 86400, extra={"unit": "seconds"})]
+Count = Annotated[int, Meta(le=1_000_000)]
+
+# What belongs together where settings are listed.
+_CONNECTIONS = Meta(extra={"group": "Connections"})
+_MESSAGES = Meta(extra={"group": "Messages"})
+_STREAMS = Meta(extra={"group": "Output and input of one session"})
+_COMMANDS = Meta(extra={"group": "Commands"})
+_ENDINGS = Meta(extra={"group": "Endings"})
+_CLIENT = Meta(extra={"group": "Client"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The bounds of one server or client. Frozen: make another one with `dataclasses.replace`."""
+    """The bounds of a client, which a server has too. Frozen: make another one with `dataclasses.replace`."""
 
-    max_message_bytes: int = 64 * MIB
-    """The largest message taken in. One above it ends the connection, since its id cannot be known."""
+    handshake_timeout: Annotated[
+        Seconds,
+        _CONNECTIONS,
+        Meta(gt=0, description="How long a websocket handshake, and a client's `initialize`, may take."),
+    ] = 10.0
 
-    max_handshake_head_bytes: int = 16 * KIB
-    """The largest HTTP request head in front of a websocket."""
+    max_message_bytes: Annotated[
+        Bytes,
+        _MESSAGES,
+        Meta(
+            ge=KIB, description="The largest message taken in. A larger one ends the connection: its id is not known."
+        ),
+    ] = 64 * MIB
 
-    handshake_timeout: float = 10.0
-    """How long a websocket handshake, and a client's `initialize`, may take."""
+    drain_timeout: Annotated[
+        Seconds,
+        _ENDINGS,
+        Meta(
+            ge=0,
+            description="After a session was killed: how long to wait for the end of its streams, should something"
+            " still hold them.",
+        ),
+    ] = 1.0
 
-    requests_in_flight: int = 256
-    """Requests of one connection that may wait at once (for output, for a program that reads). One more that might
-    have to is answered with `busy`."""
+    flush_timeout: Annotated[
+        Seconds,
+        _ENDINGS,
+        Meta(ge=0, description="At a connection's end: how long its last answers may take to leave."),
+    ] = 0.5
 
-    queued_stdin_bytes: int = 8 * MIB
-    """Input that one session holds for a program that does not read it. A write beyond is refused."""
-
-    unsent_output_bytes: int = 256 * KIB
-    """Output of one session that waits for a slow reader. Beyond it the session stops reading its pipe, and the
-    program blocks as with any pipe. Four reads: enough to keep the writer busy while the pump waits its turn."""
-
-    max_window_bytes: int = 16 * MIB
-    """The largest window that a client may ask for. It is memory that the client can make us hold, per session."""
-
-    retained_output_bytes_per_process: int = 1 * MIB
-    """Output that one session keeps for `process/read` after it was sent; the oldest goes first."""
-
-    retained_sessions: int = 256
-    """Ended sessions that one connection keeps readable. The oldest goes first."""
-
-    exited_retention: float = 80.0
-    """How long an ended session stays readable."""
-
-    drain_timeout: float = 1.0
-    """After a session was killed: how long to wait for the end of its streams, should something still hold them."""
-
-    error_text_characters: int = 1000
-    """An error that quotes what was sent is cut to this, since errors wait for their reader too."""
-
-    flush_timeout: float = 0.5
-    """At a connection's end: how long its last answers may take to leave."""
-
-    client_window_bytes: int = 1 * MIB
-    """Client: output of one process that waits for its reader here. Beyond it that process blocks, and no other."""
-
-    pipe_bytes: int = 1 * MIB
-    """The width asked for each pipe (`F_SETPIPE_SZ`). Linux allows 1 MiB without rights; less is taken quietly."""
-
-    read_bytes: int = 64 * KIB
-    """The size of one read from a pipe, and so its largest chunk. More falls out of the cache and is slower."""
-
-    terminal_read_bytes: int = 128 * KIB
-    """The largest chunk of a terminal, which the kernel hands out in pieces of 4 KiB: joining them saves messages."""
+    client_window_bytes: Annotated[
+        Bytes,
+        _CLIENT,
+        Meta(
+            ge=1,
+            description="Output of one process that waits for its reader in the client. Beyond it that process blocks,"
+            " and no other.",
+        ),
+    ] = 1 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig(Limits):
-    """What one server allows and how it ends things."""
+    """All that can be set of a server. Frozen: make another one with `dataclasses.replace`."""
 
-    max_connections: int = 256
-    max_processes_per_connection: int = 1024
-    resume_grace: float = 0.0
-    ping_interval: float = 20.0
-    ping_timeout: float = 20.0
-    shutdown_grace_period: float = 1.0
-    allow_direct_exec: bool = True
-    allow_prepared_exec: bool = True
+    max_connections: Annotated[
+        Count, _CONNECTIONS, Meta(ge=1, description="Connections that the server keeps at once. One more is refused.")
+    ] = 256
+
+    requests_in_flight: Annotated[
+        Count,
+        _CONNECTIONS,
+        Meta(
+            ge=1,
+            description="Requests of one connection that may wait at once (for output, for a program that reads). One"
+            " more that might have to is answered `busy`. As many answers may wait for the peer to read them.",
+        ),
+    ] = 256
+
+    ping_interval: Annotated[
+        Seconds, _CONNECTIONS, Meta(gt=0, description="How often a websocket's peer is asked for a sign of life.")
+    ] = 20.0
+
+    ping_timeout: Annotated[
+        Seconds, _CONNECTIONS, Meta(gt=0, description="How long it may leave that unanswered. Then its channel ends.")
+    ] = 20.0
+
+    resume_grace: Annotated[
+        Seconds,
+        _CONNECTIONS,
+        Meta(
+            ge=0,
+            description="How long a connection waits for a new channel when it has lost its own, with all its sessions"
+            " running. At 0, hanging up is cancelling.",
+        ),
+    ] = 0.0
+
+    max_handshake_head_bytes: Annotated[
+        Bytes,
+        _MESSAGES,
+        Meta(
+            ge=KIB, description="The largest HTTP request head in front of a websocket. A larger one is answered 431."
+        ),
+    ] = 16 * KIB
+
+    error_text_characters: Annotated[
+        Count,
+        _MESSAGES,
+        Meta(
+            ge=100,
+            description="An error that quotes what was sent is cut to this, since errors wait for their reader too.",
+        ),
+    ] = 1000
+
+    unsent_output_bytes: Annotated[
+        Bytes,
+        _STREAMS,
+        Meta(
+            ge=1,
+            description="Output that waits for a slow reader. Beyond it the session stops reading its pipe, and the"
+            " program blocks as with any pipe. Four reads keep the writer busy while the pump waits its turn.",
+        ),
+    ] = 256 * KIB
+
+    max_window_bytes: Annotated[
+        Bytes,
+        _STREAMS,
+        Meta(
+            ge=1,
+            description="The largest window that a client may ask for. It is memory that the client can make the server"
+            " hold.",
+        ),
+    ] = 16 * MIB
+
+    retained_output_bytes_per_process: Annotated[
+        Bytes,
+        _STREAMS,
+        Meta(ge=0, description="Output kept for `process/read` after it was sent. The oldest goes first."),
+    ] = 1 * MIB
+
+    queued_stdin_bytes: Annotated[
+        Bytes,
+        _STREAMS,
+        Meta(ge=0, description="Input held for a program that does not read it. A write beyond is refused."),
+    ] = 8 * MIB
+
+    read_bytes: Annotated[
+        int,
+        _IN_BYTES,
+        _STREAMS,
+        Meta(
+            ge=1,
+            le=16 * MIB,
+            description="The size of one read from a pipe, and so its largest chunk. More falls out of the processor's"
+            " cache and is slower.",
+        ),
+    ] = 64 * KIB
+
+    terminal_read_bytes: Annotated[
+        int,
+        _IN_BYTES,
+        _STREAMS,
+        Meta(
+            ge=1,
+            le=16 * MIB,
+            description="The largest chunk of a terminal, which the kernel hands out in pieces of 4 KiB: joining them"
+            " saves messages.",
+        ),
+    ] = 128 * KIB
+
+    pipe_bytes: Annotated[
+        int,
+        _IN_BYTES,
+        _STREAMS,
+        Meta(
+            ge=4 * KIB,
+            le=GIB,
+            description="The width asked for a pipe that is busy (`F_SETPIPE_SZ`). Linux allows 1 MiB without rights;"
+            " where it does not, the pipe stays as it was.",
+        ),
+    ] = 1 * MIB
+
+    max_processes_per_connection: Annotated[
+        Count, _COMMANDS, Meta(ge=1, description="Running sessions of one connection. One more is refused.")
+    ] = 1024
+
+    retained_sessions: Annotated[
+        Count,
+        _COMMANDS,
+        Meta(ge=0, description="Ended sessions that one connection keeps readable. The oldest goes first."),
+    ] = 256
+
+    exited_retention: Annotated[
+        Seconds, _COMMANDS, Meta(ge=0, description="How long an ended session stays readable.")
+    ] = 80.0
+
+    allow_direct_exec: Annotated[
+        bool,
+        _COMMANDS,
+        Meta(description='Whether requests of kind "direct" run: the server may look up the program in `PATH`.'),
+    ] = True
+
+    allow_prepared_exec: Annotated[
+        bool, _COMMANDS, Meta(description='Whether requests of kind "prepared" run: exactly what was sent.')
+    ] = True
+
+    shutdown_grace_period: Annotated[
+        Seconds,
+        _ENDINGS,
+        Meta(
+            ge=0,
+            description="At the server's end: how long its commands may take to end after SIGTERM. What is left then is"
+            " killed.",
+        ),
+    ] = 1.0
 
 
-DEFAULTS = Limits()
-"""The bounds used where none are given."""
-
-DEFAULT_CONFIG = ServerConfig()
-"""The configuration of a server where none is given."""
+DEFAULTS = ServerConfig()
+"""What holds where nothing else is given, on either side."""

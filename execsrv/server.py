@@ -19,7 +19,7 @@ from execsrv._transports import unix
 from execsrv._transports.lines import LineChannel
 from execsrv._transports.stdio import receive_stream, send_stream, taken_stdio
 from execsrv.errors import CannotListen, InvalidListenURL
-from execsrv.limits import DEFAULT_CONFIG, ServerConfig
+from execsrv.limits import DEFAULTS, ServerConfig
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ ServePeer = Callable[[trio.SocketStream], Awaitable[None]]
 
 async def serve(
     listen: str = "stdio://",
-    config: ServerConfig = DEFAULT_CONFIG,
+    config: ServerConfig = DEFAULTS,
     *,
     shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
@@ -65,7 +65,7 @@ async def serve(
 async def serve_stdio(
     protocol_in: int,
     protocol_out: int,
-    config: ServerConfig = DEFAULT_CONFIG,
+    config: ServerConfig = DEFAULTS,
     *,
     shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
 ) -> None:

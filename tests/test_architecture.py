@@ -26,8 +26,8 @@ FLOORS = [
     # roof
     {"_embedded"},
     {"__init__", "_signals"},
-    {"_run"},
-    {"_daemon"},
+    {"_run", "_config"},
+    {"_daemon", "_options"},
     {"cli"},
     {"__main__"},
 ]

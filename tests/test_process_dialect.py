@@ -187,7 +187,10 @@ async def test_a_program_that_closes_its_stdin(peer: Peer) -> None:
 async def test_interrupt_reaches_the_group(peer: Peer) -> None:
     await peer.start("a", ["sh", "-c", "trap 'echo caught; exit 7' INT; echo ready; while :; do sleep 0.05; done"])
     await peer.until_output("a", b"ready")
-    assert await peer.call("process/signal", {"processId": "a", "signal": "interrupt"}) in ({"received": 1}, {"received": 2})
+    assert await peer.call("process/signal", {"processId": "a", "signal": "interrupt"}) in (
+        {"received": 1},
+        {"received": 2},
+    )
     assert (await peer.until_told("a", "exited"))["exitCode"] == 7
     assert peer.output("a") == b"ready\ncaught\n"
     await peer.until_told("a", "closed")

@@ -1,0 +1,36 @@
+"""The options of `execsrv serve`: one for each setting, made from its description, under the heading of its group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from execsrv._config import SETTINGS, Setting
+
+
+class ServeCommand(click.Command):
+    """A command that takes every setting as an option, None where it is not given."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.params += [_option(setting) for setting in SETTINGS.values()]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help of all options, the command's own first."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for option in self.get_params(ctx):
+            title = SETTINGS[option.name].group if option.name in SETTINGS else "Options"
+            sections.setdefault(title, []).extend(filter(None, [option.get_help_record(ctx)]))
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def _option(setting: Setting) -> click.Option:
+    text = f"{setting.description} [default: {setting.show(setting.default)}]"
+    if setting.is_switch:
+        return click.Option([f"{setting.flag}/{setting.no_flag}"], default=None, help=text)
+    # Text: whether it is right is checked in one place, wherever it came from.
+    metavar = setting.unit.upper() or ("N" if isinstance(setting.default, int) else "URL")
+    return click.Option([setting.flag], metavar=metavar, help=text)
