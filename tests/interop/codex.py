@@ -86,11 +86,14 @@ class Scene:
         """The server's environment; `ONLY_THERE` is nowhere else."""
         return {**self._env(self.server_home), "ONLY_THERE": "yes"}
 
-    async def start_server(self) -> int:
-        """Start an exec-server on a free port, and let the relay lead to it; its pid."""
+    async def start_server(self, *prefix: str) -> int:
+        """Start an exec-server on a free port, and let the relay lead to it; its pid.
+
+        `prefix` is a command line that becomes the server's.
+        """
         with _open_log(self.server_home) as log:
             self._server = await trio.lowlevel.open_process(
-                self.server_argv("ws://127.0.0.1:0"),
+                [*prefix, *self.server_argv("ws://127.0.0.1:0")],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -487,6 +487,27 @@ async def test_environments_file_with_a_url(scene: Scene) -> None:
     assert said(told) == "yes\n"
 
 
+async def test_work_folder_of_another_machine(empty_scene: Scene) -> None:
+    """The server sees other files than the CLI, as in a container; only the folder's name has to be in both places."""
+    scene = empty_scene
+    as_root = [] if os.getuid() == 0 else ["--map-root-user"]
+    apart = ["unshare", "--mount", *as_root]
+    work = shlex.quote(str(scene.work))
+    mount = f"mount -t tmpfs none {work} && echo Speak of quinces. > {work}/AGENTS.md"
+    if (await trio.run_process([*apart, "sh", "-c", mount], check=False, capture_stderr=True)).returncode != 0:
+        pytest.skip("may not make a mount namespace here")
+    await scene.start_server(*apart, "sh", "-c", f'{mount} && exec "$@"', "sh")
+    async with scene.codex() as model:
+        [patched] = await model.call(
+            custom("apply_patch", "*** Begin Patch\n*** Add File: new.txt\n+written there\n*** End Patch\n")
+        )
+        told = await model.run("cat new.txt && pwd")
+    assert "Speak of quinces." in json.dumps(model.requests[0]["input"])
+    assert "Success" in patched
+    assert said(told) == f"written there\n{scene.work}\n"
+    assert list(scene.work.iterdir()) == []
+
+
 # -- confinement --
 
 
