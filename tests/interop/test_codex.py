@@ -467,6 +467,7 @@ id = "there"
 program = "sh"
 args = ["-c", {json.dumps(script)}]
 env = {{ ONLY_THERE = "yes" }}
+initialize_timeout_sec = 30
 """
     )
     async with scene.codex() as model:
