@@ -132,7 +132,8 @@ class Scene:
     async def codex(self) -> AsyncIterator[Model]:
         """The CLI at work, by way of the relay unless `environments.toml` says otherwise.
 
-        Leaving lets the model finish; then the CLI has to end with status 0. Should it end before, the test fails.
+        Leaving lets the model finish; then the CLI has to end with status 0. Should it end before, the test fails,
+        unless by `kill_codex`.
         """
         argv = [self._program, "exec", "--skip-git-repo-check", "--cd", str(self.work), "do what you are told"]
         env = {
@@ -148,27 +149,34 @@ class Scene:
             process = await trio.lowlevel.open_process(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True
             )
-        finishing = False
+        self._may_end = self._killed = False
+        self._codex_pid = process.pid
 
         async def watch() -> None:
             status = await process.wait()
-            assert finishing, f"codex ended with status {status}: {self._log()}"
+            assert self._may_end, f"codex ended with status {status}: {self._log()}"
 
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(watch)
                 yield self.model
-                await self.model.until_asked()
-                finishing = True
-                await self.model.finish()
+                if not self._killed:
+                    await self.model.until_asked()
+                    self._may_end = True
+                    await self.model.finish()
                 with trio.fail_after(PATIENCE):
                     await process.wait()
         finally:
             _kill_group(process.pid)
             with trio.CancelScope(shield=True):
                 await process.wait()
-        assert process.returncode == 0, self._log()
+        assert process.returncode == (-signal.SIGKILL if self._killed else 0), self._log()
         assert not self.model.strange
+
+    def kill_codex(self) -> None:
+        """Kill the CLI, and only it, with SIGKILL; after that nothing but leaving its block makes sense."""
+        self._may_end = self._killed = True
+        os.kill(self._codex_pid, signal.SIGKILL)
 
     def load_stdio(self, client: Path, server: Path) -> None:
         """Add what `tee` has kept of the two directions of a pipe to the record; only within each are they in order."""

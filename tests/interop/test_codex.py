@@ -457,8 +457,8 @@ async def test_server_started_anew(scene: Scene, gate: Gate) -> None:
 # -- other ways to the server --
 
 
-async def test_started_by_the_cli_over_stdio(empty_scene: Scene) -> None:
-    scene = empty_scene
+def over_stdio(scene: Scene) -> tuple[Path, Path]:
+    """Have the CLI start the server itself; the two files in which `tee` keeps what they say."""
     wires = scene.server_home / "client.jsonl", scene.server_home / "server.jsonl"
     command = shlex.join(scene.server_argv("stdio://"))
     script = f"tee {shlex.quote(str(wires[0]))} | {command} | tee {shlex.quote(str(wires[1]))}"
@@ -475,15 +475,39 @@ env = {{ ONLY_THERE = "yes" }}
 initialize_timeout_sec = 30
 """
     )
+    return wires
+
+
+async def test_started_by_the_cli_over_stdio(empty_scene: Scene) -> None:
+    scene = empty_scene
+    wires = over_stdio(scene)
     async with scene.codex() as model:
         told = await model.run("echo out $ONLY_THERE; echo err >&2; exit 7")
     assert "exited with code 7" in told
     assert sorted(said(told).splitlines()) == ["err", "out yes"]
+    await scene.until_alone()  # `tee` among others: its files are whole
     scene.load_stdio(*wires)
     [id] = await scene.record.until_started()
     scene.record.check_whole(id)
     assert scene.record.output(id, "stderr") == b"err\n"
-    await scene.until_alone()
+
+
+async def test_nothing_is_left_when_the_cli_is_killed(empty_scene: Scene) -> None:
+    scene = empty_scene
+    over_stdio(scene)
+    with gate_at(scene.work / "gate"):
+        async with scene.codex() as model:
+            await start(model, "trap '' HUP TERM; read line < gate")
+            await start(model, "trap '' HUP TERM; read line < gate", tty=True)
+            scene.kill_codex()
+        await scene.until_alone()
+
+
+async def test_a_server_that_is_not_there(empty_scene: Scene) -> None:
+    async with empty_scene.codex() as model:
+        told = await model.run("echo wrong; touch wrong")
+    assert "wrong" not in said(told)
+    assert list(empty_scene.work.iterdir()) == []
 
 
 async def test_environments_file_with_a_url(scene: Scene) -> None:
