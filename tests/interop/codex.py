@@ -2,7 +2,7 @@
 
 Everything of it lives in one temporary folder: the CLI's home and configuration, the server's home, the folder to work
 in. Nothing leaves the machine: the CLI's proxies point to a port where nobody listens. Every process carries a
-variable, by which the end of the scene finds what was left, kills it and fails the test.
+variable, by which the fixture around the scene finds what was left, kills it and fails the test.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import shlex
 import signal
 import subprocess
 import tomllib
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -43,15 +42,18 @@ request_max_retries = 0
 stream_max_retries = 0
 """
 
+MARK = "EXECSRV_INTEROP"
+"""The variable that every process of a scene carries."""
+
 _CLOSED_PORT = "http://127.0.0.1:9"
 
 
 class Scene:
     """See the module. `work` is the folder that the CLI works in, `record` what went over the wire."""
 
-    mark_variable = "EXECSRV_INTEROP"
-
-    def __init__(self, folder: Path, program: str, server: str, model: Model, relay: Relay, record: Record) -> None:
+    def __init__(
+        self, folder: Path, program: str, server: str, mark: str, model: Model, relay: Relay, record: Record
+    ) -> None:
         """`server` is the command line of an exec-server, with `{listen}` for the URL to listen on."""
         self.model = model
         self.relay = relay
@@ -63,7 +65,7 @@ class Scene:
         self._program = program
         self._server_command = server
         self._server: trio.Process | None = None
-        self.mark = str(uuid.uuid4())
+        self.mark = mark
 
     def configure(self, toml: str, sandbox_mode: str = "danger-full-access") -> None:
         """Write the CLI's `config.toml`, with more at its end."""
@@ -190,19 +192,15 @@ class Scene:
     async def until_alone(self) -> None:
         """Wait until no process of the scene is left. The process table has to be asked again and again."""
         with trio.fail_after(PATIENCE):
-            while self._processes():  # noqa: ASYNC110
+            while processes_with(self.mark):  # noqa: ASYNC110
                 await trio.sleep(0.01)
 
     async def close(self) -> None:
-        """End the server, and fail if any process of the scene is left; it is killed."""
+        """End the server, and print what it and the CLI had to say."""
         try:
             await self.stop_server()
         finally:
-            left = {pid: _command_line(pid) for pid in self._processes()}
-            for pid in left:
-                os.kill(pid, signal.SIGKILL)
             print(self._log())
-        assert not left, f"processes were left: {left}"
 
     def _env(self, home: Path) -> dict[str, str]:
         path = os.environ["PATH"]
@@ -211,24 +209,26 @@ class Scene:
             "HOME": str(home),
             "CODEX_HOME": str(home),
             "LC_ALL": "C.UTF-8",
-            self.mark_variable: self.mark,
+            MARK: self.mark,
         }
-
-    def _processes(self) -> list[int]:
-        found = []
-        for name in os.listdir("/proc"):
-            if name.isdecimal() and int(name) != os.getpid():
-                try:
-                    with open(f"/proc/{name}/environ", "rb") as file:
-                        if f"{self.mark_variable}={self.mark}".encode() in file.read():
-                            found.append(int(name))
-                except OSError:
-                    continue
-        return found
 
     def _log(self) -> str:
         logs = [path for path in (self.home / "log", self.server_home / "log") if path.exists()]
         return "\n".join(f"{path}:\n{path.read_text(errors='replace')[-4000:]}" for path in logs)
+
+
+def processes_with(mark: str) -> dict[int, str]:
+    """Every living process of the scene with this mark: pid and command line."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdecimal() and int(name) != os.getpid():
+            try:
+                with open(f"/proc/{name}/environ", "rb") as environ, open(f"/proc/{name}/cmdline", "rb") as cmdline:
+                    if f"{MARK}={mark}".encode() in environ.read():
+                        found[int(name)] = cmdline.read().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue  # ended meanwhile
+    return found
 
 
 def _open_log(folder: Path) -> IO[bytes]:
@@ -242,20 +242,12 @@ def _kill_group(pid: int) -> None:
         pass  # it has ended, with all that it started
 
 
-def _command_line(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return "gone meanwhile"
-
-
 @asynccontextmanager
-async def open_scene(folder: Path, program: str, server: str) -> AsyncIterator[Scene]:
+async def open_scene(folder: Path, program: str, server: str, mark: str) -> AsyncIterator[Scene]:
     """A scene without a server and without a CLI yet; leaving ends all of it."""
     record = Record()
     async with open_model() as model, open_relay(record) as relay:
-        scene = Scene(folder, program, server, model, relay, record)
+        scene = Scene(folder, program, server, mark, model, relay, record)
         try:
             yield scene
         finally:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import sys
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.interop.codex import Scene, open_scene
+from tests.interop.codex import Scene, open_scene, processes_with
 
 EXECSRV = f"{shlex.quote(sys.executable)} -m execsrv serve --listen {{listen}}"
 
@@ -36,9 +38,22 @@ def codex_program() -> str:
 
 
 @pytest.fixture
-async def empty_scene(tmp_path: Path, codex_program: str, request: pytest.FixtureRequest) -> AsyncIterator[Scene]:
+def mark() -> Iterator[str]:
+    """What the processes of a scene are known by. None of them may be left, even by a test that was broken off."""
+    mark = str(uuid.uuid4())
+    yield mark
+    left = processes_with(mark)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left, f"processes were left: {left}"
+
+
+@pytest.fixture
+async def empty_scene(
+    tmp_path: Path, codex_program: str, mark: str, request: pytest.FixtureRequest
+) -> AsyncIterator[Scene]:
     """A scene in which no server runs yet."""
-    async with open_scene(tmp_path, codex_program, request.config.getoption("--exec-server")) as scene:
+    async with open_scene(tmp_path, codex_program, request.config.getoption("--exec-server"), mark) as scene:
         yield scene
 
 

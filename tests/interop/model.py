@@ -53,8 +53,8 @@ class Model:
         return [told[item["call_id"]] for item in named]
 
     async def run(self, cmd: str, **arguments: Any) -> str:
-        """Have one command run; what the CLI tells of it. It waits 30 s at most before it says "still running"."""
-        told = await self.call(function("exec_command", cmd=cmd, **{"yield_time_ms": 30_000, **arguments}))
+        """Have one command run; what the CLI tells of it. It waits 20 s at most before it says "still running"."""
+        told = await self.call(function("exec_command", cmd=cmd, **{"yield_time_ms": 20_000, **arguments}))
         return str(told[0])
 
     async def finish(self) -> None:

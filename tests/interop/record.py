@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import trio
 
-PATIENCE = 60.0
+PATIENCE = 30.0
 """Seconds for anything that has to happen. Only a failure ever waits that long."""
 
 T = TypeVar("T")

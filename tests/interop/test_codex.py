@@ -23,7 +23,7 @@ import pytest
 import trio
 
 from tests.interop import tools
-from tests.interop.codex import Scene
+from tests.interop.codex import MARK, Scene
 from tests.interop.model import Model, custom, function
 
 MISSING = -32004
@@ -78,7 +78,7 @@ async def type_in(model: Model, number: int, chars: str) -> str:
 
 async def wait_for_end(model: Model, number: int) -> str:
     """Wait, as the model, until a command has ended; what it is told then."""
-    [told] = await model.call(function("write_stdin", session_id=number, chars="", yield_time_ms=60_000))
+    [told] = await model.call(function("write_stdin", session_id=number, chars="", yield_time_ms=20_000))
     return str(told)
 
 
@@ -154,8 +154,8 @@ async def test_parallel_commands(scene: Scene) -> None:
     two = "read line < there; echo from-two > back; echo two got $line"
     async with scene.codex() as model:
         told = await model.call(
-            function("exec_command", cmd=one, yield_time_ms=30_000),
-            function("exec_command", cmd=two, yield_time_ms=30_000),
+            function("exec_command", cmd=one, yield_time_ms=20_000),
+            function("exec_command", cmd=two, yield_time_ms=20_000),
         )
     assert [said(text) for text in told] == ["one got from-two\n", "two got from-one\n"]
     ids = await scene.record.until_started(2)
@@ -335,7 +335,7 @@ environment_id = "remote"
 command = {json.dumps(sys.executable)}
 args = [{json.dumps(tools.__file__)}, "stdio"]
 cwd = {json.dumps(str(scene.work))}
-env = {{ {scene.mark_variable} = "{scene.mark}" }}
+env = {{ {MARK} = "{scene.mark}" }}
 """
     )
     async with scene.codex() as model:
