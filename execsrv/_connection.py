@@ -24,6 +24,7 @@ from execsrv._codec import decode_params
 from execsrv._handlers import HANDLERS
 from execsrv._handshake import Handshake
 from execsrv._outbox import Outbox
+from execsrv._processes.keeper import Keeper
 from execsrv._sessions import Sessions
 from execsrv._transports import MessageChannel
 from execsrv.errors import Busy, InternalError, ProtocolError, RequestError, UnknownMethod
@@ -36,7 +37,7 @@ GOING_AWAY = 1001
 """RFC 6455 section 7.4.1: the server is going down."""
 
 
-async def serve_connection(channel: MessageChannel, limits: Limits = DEFAULTS) -> None:
+async def serve_connection(channel: MessageChannel, keeper: Keeper, limits: Limits = DEFAULTS) -> None:
     """Serve one peer until it hangs up. Takes ownership of the channel.
 
     Cancelling ends all its sessions and closes the channel, saying that the server goes away.
@@ -44,7 +45,7 @@ async def serve_connection(channel: MessageChannel, limits: Limits = DEFAULTS) -
     goodbye = ProtocolError("the server is shutting down", GOING_AWAY)
     try:
         async with trio.open_nursery() as nursery:
-            goodbye = await Connection(nursery, limits).talk(channel)
+            goodbye = await Connection(nursery, keeper, limits).talk(channel)
             nursery.cancel_scope.cancel()
     finally:
         with trio.move_on_after(limits.flush_seconds, shield=True):
@@ -54,10 +55,10 @@ async def serve_connection(channel: MessageChannel, limits: Limits = DEFAULTS) -
 class Connection:
     """The sessions of one peer, and the conversation with it. Owns every session, through its nursery."""
 
-    def __init__(self, nursery: trio.Nursery, limits: Limits) -> None:
+    def __init__(self, nursery: trio.Nursery, keeper: Keeper, limits: Limits) -> None:
         self._limits = limits
         self._outbox = Outbox(limits.requests_in_flight)
-        self._sessions = Sessions(nursery, limits, self._outbox.has_news)
+        self._sessions = Sessions(nursery, keeper, limits, self._outbox.has_news)
         self._in_flight = 0
 
     def __repr__(self) -> str:

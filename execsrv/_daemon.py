@@ -9,9 +9,10 @@ import sys
 import trio
 
 from execsrv._background import open_background
+from execsrv._processes.keeper import open_keeper
 from execsrv._signals import received
 from execsrv.errors import ExecsrvError
-from execsrv.server import serve
+from execsrv.server import serve_with
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,8 @@ async def _serve(listen: str) -> None:
         # Outside of what they end, so that a second signal cannot interrupt the clean-up after the first.
         await nursery.start(_end_when_signalled, serving)
         with serving:
-            await serve(listen, task_status=_Announcement())
+            async with open_keeper(own_process=True, sole=True) as keeper:
+                await serve_with(keeper, listen, task_status=_Announcement())
 
 
 async def _end_when_signalled(

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from execsrv._background import open_background
 from execsrv._connection import serve_connection
+from execsrv._processes.keeper import open_keeper
 from execsrv._transports.memory import open_memory_pair
 from execsrv.client import Client
 from execsrv.client._client import open_client
@@ -14,14 +15,18 @@ from execsrv.limits import DEFAULTS, Limits
 
 
 @asynccontextmanager
-async def connect_in_process(*, limits: Limits = DEFAULTS) -> AsyncIterator[Client]:
+async def connect_in_process(*, limits: Limits = DEFAULTS, own_process: bool = False) -> AsyncIterator[Client]:
     """A client of a server that runs in this block, in this program.
 
-    Leaving the block, by cancellation too, kills every process group that was started through it. No setting of this
-    process is changed; SIGCHLD must not be ignored.
+    Leaving the block, by cancellation too, kills everything that descends from what was started through it. No setting
+    of this process is changed; SIGCHLD must not be ignored.
+
+    With `own_process` the same holds when this program is killed or crashes, and for commands that take to flight in
+    their first instant. For that it becomes a subreaper, hears SIGCHLD, and gets a small process beside it, as long as
+    the block lasts; it must be the main thread, and no other thread may start processes meanwhile.
     """
     ours, theirs = open_memory_pair()
-    async with open_background() as nursery:
-        nursery.start_soon(serve_connection, theirs, limits)
+    async with open_keeper(own_process=own_process) as keeper, open_background() as nursery:
+        nursery.start_soon(serve_connection, theirs, keeper, limits)
         async with open_client(ours, limits) as client:
             yield client

@@ -18,7 +18,6 @@ from execsrv._environment import command_environment, environment_info
 from execsrv._output import Closed, Entry, Exited
 from execsrv._paths import path_from_wire
 from execsrv._processes.command import settle
-from execsrv._processes.spawn import spawn
 from execsrv._session import Session, Write
 from execsrv._sessions import Sessions
 from execsrv.errors import InvalidParams, SandboxUnsupported, StdinClosed, UnknownConnection, UnknownProcess
@@ -87,7 +86,7 @@ def process_start(sessions: Sessions, params: ProcessStart) -> Answer:
     env = command_environment(params.env_policy, os.environ, params.env)
     command = settle(params.argv, path_from_wire(params.cwd, "cwd"), env, params.arg0)
     size = params.size or Size()
-    spawned = spawn(command, size=size if params.tty else None, pipe_stdin=params.pipe_stdin)
+    spawned = sessions.keeper.spawn(command, size=size if params.tty else None, pipe_stdin=params.pipe_stdin)
     session = sessions.adopt(id, spawned, process_voice, params.window_bytes)
     return ProcessStarted(session.id)
 
@@ -191,7 +190,7 @@ def process_voice(session: Session, entry: Entry) -> Notification:
 @handles("command/exec")
 def command_exec(sessions: Sessions, params: CommandExec) -> Answer:
     command = settle(params.argv, path_from_wire(params.cwd, "cwd"), params.env, params.arg0)
-    spawned = spawn(command, size=Size() if params.tty else None, pipe_stdin=False)
+    spawned = sessions.keeper.spawn(command, size=Size() if params.tty else None, pipe_stdin=False)
     return CommandId(sessions.adopt(sessions.claim(None), spawned, command_voice).id)
 
 

@@ -56,7 +56,9 @@ async def run_command(
         # Outside of what they end, so that a second signal cannot interrupt the clean-up after the first.
         await nursery.start(run.listen_to_signals)
         with run.scope:
-            return await run.through(connect_in_process() if url is None else connect(url), argv, cwd, env)
+            return await run.through(
+                connect_in_process(own_process=True) if url is None else connect(url), argv, cwd, env
+            )
     assert run.killed_by is not None
     return 128 + run.killed_by
 

@@ -135,7 +135,7 @@ class Session:
 
     def interrupt(self) -> None:
         """SIGINT to the process group."""
-        self._tree.signal_group(signal.SIGINT)
+        self._tree.signal(signal.SIGINT, "group")
 
     def terminate(self) -> bool:
         """Kill the group at once, whether or not its leader has ended; whether the leader was still running.
@@ -146,7 +146,7 @@ class Session:
         self._killed |= running
         self._until_terminated.cancel()
         self._taken.unpark_all()
-        self._tree.signal_group(signal.SIGKILL)
+        self._tree.signal(signal.SIGKILL)
         if self._pumping is not None:
             self._pumping.deadline = min(self._pumping.deadline, trio.current_time() + self._limits.drain_seconds)
         return running

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import trio
 
 from execsrv._output import Entry, OutputLog
+from execsrv._processes.keeper import Keeper
 from execsrv._processes.spawn import Spawned
 from execsrv._session import Session
 from execsrv.errors import LimitExceeded, ProcessExists
@@ -22,7 +23,10 @@ Voice = Callable[[Session, Entry], Notification | None]
 class Sessions:
     """See the module. Each session runs as a task in `nursery`, and ends with it at the latest."""
 
-    def __init__(self, nursery: trio.Nursery, limits: Limits, has_news: Callable[[Session], None]) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, keeper: Keeper, limits: Limits, has_news: Callable[[Session], None]
+    ) -> None:
+        self.keeper = keeper
         self.connection_id = str(uuid.uuid4())
         self._nursery = nursery
         self._limits = limits

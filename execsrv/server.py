@@ -13,6 +13,7 @@ from functools import partial
 import trio
 
 from execsrv._connection import serve_connection
+from execsrv._processes.keeper import Keeper, open_keeper
 from execsrv._transports import unix
 from execsrv._transports.lines import LineChannel
 from execsrv._transports.stdio import receive_stream, send_stream, taken_stdio
@@ -28,23 +29,37 @@ async def serve(
     listen: str = "stdio://",
     limits: Limits = DEFAULTS,
     *,
+    own_process: bool = False,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve connections on `listen`: `stdio://`, `ws://IP:PORT` or `unix://PATH`.
 
     Runs until cancelled; on stdio, until the peer hangs up. `task_status.started` gets the URL, with the real port,
-    once connections are accepted. Cancelling ends every connection and every process group that they started.
+    once connections are accepted. Cancelling ends every connection and everything that descends from what they started.
+    `own_process` is as for `connect_in_process`.
 
     Raises `InvalidListenURL` and `CannotListen`.
     """
+    async with open_keeper(own_process=own_process) as keeper:
+        await serve_with(keeper, listen, limits, task_status=task_status)
+
+
+async def serve_with(
+    keeper: Keeper,
+    listen: str,
+    limits: Limits = DEFAULTS,
+    *,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """The same with a keeper that is there already."""
     if listen == "stdio://":
         with taken_stdio() as (protocol_in, protocol_out):
             task_status.started(listen)
-            await serve_stdio(protocol_in, protocol_out, limits)
+            await serve_stdio(protocol_in, protocol_out, keeper, limits)
         return
     with ExitStack() as stack:
         try:
-            listener, url, serve_peer = await _open_listener(listen, limits, stack)
+            listener, url, serve_peer = await _open_listener(listen, keeper, limits, stack)
         except OSError as error:
             raise CannotListen(f"cannot listen on {listen}: {error.strerror or error}") from error
         # Close the listener first: its end is the only thing that does not wait for its peers.
@@ -53,17 +68,19 @@ async def serve(
             await trio.serve_listeners(partial(_serve_peer, serve_peer), [listener])
 
 
-async def serve_stdio(protocol_in: int, protocol_out: int, limits: Limits = DEFAULTS) -> None:
+async def serve_stdio(protocol_in: int, protocol_out: int, keeper: Keeper, limits: Limits = DEFAULTS) -> None:
     """Serve one connection over two descriptors, which stay the caller's, until the peer hangs up."""
     channel = LineChannel(send_stream(protocol_out), receive_stream(protocol_in), limits)
-    await serve_connection(channel, limits)
+    await serve_connection(channel, keeper, limits)
 
 
-async def _open_listener(listen: str, limits: Limits, stack: ExitStack) -> tuple[trio.SocketListener, str, ServePeer]:
+async def _open_listener(
+    listen: str, keeper: Keeper, limits: Limits, stack: ExitStack
+) -> tuple[trio.SocketListener, str, ServePeer]:
     """The listener for a URL, the URL as it really is, and how to serve what it accepts."""
     if unix.is_unix_url(listen):
         listener = stack.enter_context(unix.listening(unix.parse_path(listen)))
-        return listener, listen, partial(_serve_lines, limits)
+        return listener, listen, partial(_serve_lines, keeper, limits)
     # Imported where it is needed: on stdio, a third of the time to start would go into it.
     from execsrv._transports import websocket
 
@@ -74,7 +91,7 @@ async def _open_listener(listen: str, limits: Limits, stack: ExitStack) -> tuple
     (listener,) = await trio.open_tcp_listeners(port, host=host)
     address, port = listener.socket.getsockname()[:2]
     url = f"ws://[{address}]:{port}" if ":" in address else f"ws://{address}:{port}"
-    return listener, url, partial(_serve_websocket, limits)
+    return listener, url, partial(_serve_websocket, keeper, limits)
 
 
 async def _serve_peer(serve_peer: ServePeer, stream: trio.SocketStream) -> None:
@@ -85,13 +102,13 @@ async def _serve_peer(serve_peer: ServePeer, stream: trio.SocketStream) -> None:
         log.exception("connection failed")
 
 
-async def _serve_lines(limits: Limits, stream: trio.SocketStream) -> None:
-    await serve_connection(LineChannel(stream, stream, limits), limits)
+async def _serve_lines(keeper: Keeper, limits: Limits, stream: trio.SocketStream) -> None:
+    await serve_connection(LineChannel(stream, stream, limits), keeper, limits)
 
 
-async def _serve_websocket(limits: Limits, stream: trio.SocketStream) -> None:
+async def _serve_websocket(keeper: Keeper, limits: Limits, stream: trio.SocketStream) -> None:
     from execsrv._transports.websocket import serve_websocket
 
     # Without this, a small message after another would wait for the peer's delayed acknowledgement: 40 ms.
     stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
-    await serve_websocket(stream, limits, partial(serve_connection, limits=limits))
+    await serve_websocket(stream, limits, partial(serve_connection, keeper=keeper, limits=limits))

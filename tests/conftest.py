@@ -15,6 +15,7 @@ import trio
 
 from execsrv import Client, connect_in_process, connect_stdio, connect_unix, connect_websocket, serve
 from execsrv._connection import serve_connection
+from execsrv._processes.keeper import Keeper
 from execsrv._transports import MessageChannel
 from execsrv._transports.lines import LineChannel
 from execsrv._transports.memory import open_memory_pair
@@ -78,7 +79,7 @@ class Server:
         match self.transport:
             case "memory":
                 channel, theirs = open_memory_pair()
-                self._nursery.start_soon(serve_connection, theirs, self.limits)
+                self._nursery.start_soon(serve_connection, theirs, Keeper(), self.limits)
                 yield channel
                 await channel.aclose()
             case "websocket":
@@ -128,7 +129,7 @@ class Server:
 async def _serve_pipes(server_in: int, server_out: int, limits: Limits, *, task_status: trio.TaskStatus[None]) -> None:
     try:
         task_status.started()
-        await serve_stdio(server_in, server_out, limits)
+        await serve_stdio(server_in, server_out, Keeper(), limits)
     finally:
         os.close(server_in)
         os.close(server_out)

@@ -1,0 +1,107 @@
+"""Who belongs to a session: three ways of knowing, from the strongest to the weakest that a machine allows.
+
+`ByDescent` looks at our own children, `ByMark` at the whole process table, `ByGroup` at nobody but the leader. What
+they share is the `Register`: which sessions there are, and which of them a process belongs to by what it carries.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+
+from execsrv._processes import lineage
+from execsrv._processes.census import walk
+from execsrv._processes.marks import ServerMark
+from execsrv._processes.subreaper import Strays
+from execsrv._processes.tree import ProcessTree
+
+_YOUNG_SECONDS = 0.02
+"""In so short a time the kernel cannot give out all pids once around, so a session's have the next numbers."""
+
+
+class Register:
+    """The sessions that are not over, by number, and their leaders that are not reaped, by pid."""
+
+    def __init__(self, mark: ServerMark | None) -> None:
+        self.mark = mark
+        self.trees: dict[int, ProcessTree] = {}
+        self.leaders: dict[int, int] = {}
+
+    def session_of(self, pid: int) -> int | None:
+        """The number of the session that a process belongs to, by its mark or, failing that, by its session id.
+
+        A session id is asked for only as long as the leader is there to keep it from being given to others.
+        """
+        number = self.mark.session_of(pid) if self.mark else None
+        if number is None and self.leaders:
+            try:
+                number = self.leaders.get(os.getsid(pid))
+            except OSError:
+                pass
+        return number
+
+
+class ByGroup:
+    """Where there is no process table: a session is its leader, and its group can be killed but not counted."""
+
+    layer = "group"
+
+    def __init__(self, register: Register) -> None:
+        self._register = register
+
+    def find(self, tree: ProcessTree) -> Mapping[int, int]:
+        return {} if tree.exit_status() else {tree.pid: 0}
+
+    def belongs(self, tree: ProcessTree, pid: int) -> bool:
+        return self._register.session_of(pid) == tree.number
+
+    def reaped(self, tree: ProcessTree) -> None:
+        self._register.leaders.pop(tree.pid, None)
+
+    def ended(self, tree: ProcessTree) -> None:
+        self._register.trees.pop(tree.number, None)
+
+
+class ByMark(ByGroup):
+    """By a walk through the process table. One walk serves all sessions that it finds empty: they stay so."""
+
+    def __init__(self, register: Register) -> None:
+        super().__init__(register)
+        self.layer = "mark" if register.mark else "session"
+        self._census: dict[int, list[int]] = {}
+
+    def find(self, tree: ProcessTree) -> Mapping[int, int]:
+        session_of = self._register.session_of
+        if time.monotonic() - tree.started_at < _YOUNG_SECONDS:
+            found = [pid for pid, number in walk(session_of, since=tree.pid) if number == tree.number]
+            return lineage.family([*([] if tree.exit_status() else [tree.pid]), *found])
+        if self._census.get(tree.number) == []:
+            return {}
+        census: dict[int, list[int]] = {number: [] for number in self._register.trees}
+        for pid, number in walk(session_of):
+            if number in census:
+                census[number].append(pid)
+        self._census = census
+        return lineage.family(census.get(tree.number, []))
+
+    def ended(self, tree: ProcessTree) -> None:
+        super().ended(tree)
+        self._census.pop(tree.number, None)
+
+
+class ByDescent(ByGroup):
+    """By our own children, among which all strays are, and their descendants."""
+
+    layer = "subreaper"
+
+    def __init__(self, register: Register, strays: Strays) -> None:
+        super().__init__(register)
+        self._strays = strays
+
+    def find(self, tree: ProcessTree) -> Mapping[int, int]:
+        leader = [] if tree.exit_status() else [tree.pid]
+        roots = [*leader, *self._strays.of(tree.number)]
+        if len(self._register.trees) <= 1 and not leader:
+            roots += self._strays.unattributed()  # there is no other session that they could belong to
+        return lineage.family(roots) if roots else {}

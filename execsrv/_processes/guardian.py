@@ -1,0 +1,75 @@
+"""The guardian: a small process that outlives the server by the moment it takes to end what the server has started.
+
+It waits for the end of its stdin, a pipe that the server holds, or of the server itself, however that came about. Then
+it kills what carries the server's mark or is in the server's control group, until nothing is left, and ends. Nothing
+but SIGKILL and SIGSTOP disturbs it, and the server replaces one that was killed.
+
+Run as a script, by `python -I -S`, with the standard library alone; `keeper` starts it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+PATIENCE_SECONDS = 60.0
+"""How long it goes on where a process cannot be killed: the kernel is busy with it, or it is another user's."""
+
+_PAUSE_SECONDS = 0.002
+
+
+def main(server: int, slot: int, number: int, folder: str) -> None:
+    """Guard the server with this pid, mark and control group (empty: none)."""
+    from execsrv._processes import cgroup, lineage
+    from execsrv._processes.census import walk
+    from execsrv._processes.marks import ServerMark
+
+    for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(ignored, signal.SIG_IGN)
+    group = Path(folder) if folder else None
+    if group and cgroup.own_folder() == group:
+        cgroup.enter(group.parent)  # one that was started to replace another is born in it
+    await_end(server)
+
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    if group:
+        if os.getppid() == server:
+            cgroup.enter(group.parent, server)  # an orderly end: it only lets go
+        while not cgroup.kill(group, 1) and time.monotonic() < deadline:
+            pass
+        cgroup.remove(group)
+    mark = ServerMark(slot, number)
+
+    def carries(pid: int) -> bool:
+        return mark.session_of(pid) is not None
+
+    while time.monotonic() < deadline:
+        left = [pid for pid, _ in walk(mark.session_of) if lineage.send(pid, signal.SIGKILL, carries)]
+        if not left:
+            return
+        time.sleep(_PAUSE_SECONDS)
+
+
+def await_end(server: int) -> None:
+    """Wait until stdin or the server, our parent, has ended."""
+    poll = select.poll()
+    poll.register(0, select.POLLIN | select.POLLHUP)
+    try:
+        poll.register(os.pidfd_open(server), select.POLLIN)
+    except ProcessLookupError:
+        return
+    if os.getppid() == server:  # else it had ended before, and the pid may be another's
+        poll.poll()
+
+
+if __name__ == "__main__":
+    # The package's own __init__ is left out: it would bring in all of the server.
+    package = ModuleType("execsrv")
+    package.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+    sys.modules["execsrv"] = package
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
