@@ -1,11 +1,11 @@
 """A control group of the server's own, where it may make one: whatever it does, nothing that it starts can leave it.
 
-The server enters a new group, below the one it was started in, before it starts anything; all that descends from it
-is born there. When it is gone, `cgroup.kill` ends the rest in one atomic step, also what has shed its mark. See
-cgroups(7).
+The guardian moves the server into a new group, below the one it was started in, with what it has started by then; all
+that descends from it later is born there. When the server is gone, `cgroup.kill` ends the rest in one atomic step, also
+what has shed its mark. See cgroups(7).
 
 One group for the server and not one for each session: a process is moved into a group in 13 ms (the kernel waits for
-all processors), ten times what a start takes; and a child can be born in another group only by a `posix_spawn` of
+all processors), eight times what a start takes; and a child can be born in another group only by a `posix_spawn` of
 glibc 2.39.
 
 Standard library only: the guardian runs this too.
@@ -37,13 +37,16 @@ def own_folder() -> Path | None:
 
 
 def make(name: str) -> Path | None:
-    """A new group below our own; None where there is none to be had, or it has no `cgroup.kill` (Linux 5.14).
+    """A group below the one that we are in, made unless we are in it: then we step out of it.
 
-    Empty ones that earlier servers had to leave behind are removed.
+    None where there is none to be had, or it has no `cgroup.kill` (Linux 5.14). Empty ones that earlier servers had to
+    leave behind are removed.
     """
     above = own_folder()
     if above is None:
         return None
+    if above.name == f"{PREFIX}{name}":
+        return above if enter(above.parent) else None
     remove_empty(above)
     folder = above / f"{PREFIX}{name}"
     try:

@@ -10,6 +10,8 @@ import os
 import time
 from collections.abc import Mapping
 
+import trio
+
 from execsrv._processes import lineage
 from execsrv._processes.census import walk
 from execsrv._processes.marks import ServerMark
@@ -27,6 +29,12 @@ class Register:
         self.mark = mark
         self.trees: dict[int, ProcessTree] = {}
         self.leaders: dict[int, int] = {}
+        self.used = trio.Event()
+
+    def enter(self, tree: ProcessTree) -> None:
+        self.trees[tree.number] = tree
+        self.leaders[tree.pid] = tree.number
+        self.used.set()
 
     def session_of(self, pid: int) -> int | None:
         """The number of the session that a process belongs to, by its mark or, failing that, by its session id.

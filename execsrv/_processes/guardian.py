@@ -14,7 +14,6 @@ import select
 import signal
 import sys
 import time
-from pathlib import Path
 from types import ModuleType
 
 PATIENCE_SECONDS = 60.0
@@ -23,17 +22,23 @@ PATIENCE_SECONDS = 60.0
 _PAUSE_SECONDS = 0.002
 
 
-def main(server: int, slot: int, number: int, folder: str) -> None:
-    """Guard the server with this pid, mark and control group (empty: none)."""
+def main(server: int, slot: int, number: int, cgroups: bool) -> None:
+    """Guard the server with this pid and this mark; with `cgroups`, in a control group where there is one to be had."""
     from execsrv._processes import cgroup, lineage
     from execsrv._processes.census import walk
     from execsrv._processes.marks import ServerMark
 
     for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
-    group = Path(folder) if folder else None
-    if group and cgroup.own_folder() == group:
-        cgroup.enter(group.parent)  # one that was started to replace another is born in it
+    mark = ServerMark(slot, number)
+
+    def carries(pid: int) -> bool:
+        return mark.session_of(pid) is not None
+
+    group = cgroup.make(f"{server}-{number:x}") if cgroups else None
+    if group and os.getppid() == server and cgroup.enter(group, server):
+        for pid, _ in walk(mark.session_of):  # what it has started before
+            cgroup.enter(group, pid)
     await_end(server)
 
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -43,11 +48,6 @@ def main(server: int, slot: int, number: int, folder: str) -> None:
         while not cgroup.kill(group, 1) and time.monotonic() < deadline:
             pass
         cgroup.remove(group)
-    mark = ServerMark(slot, number)
-
-    def carries(pid: int) -> bool:
-        return mark.session_of(pid) is not None
-
     while time.monotonic() < deadline:
         left = [pid for pid, _ in walk(mark.session_of) if lineage.send(pid, signal.SIGKILL, carries)]
         if not left:
@@ -72,4 +72,4 @@ if __name__ == "__main__":
     package = ModuleType("execsrv")
     package.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
     sys.modules["execsrv"] = package
-    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "1")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from pathlib import Path
 
 import trio
 
 from execsrv._processes import guardian, spawn
 from execsrv._processes.command import Command
+from execsrv._processes.finders import Register
 from execsrv._processes.marks import ServerMark
 
 log = logging.getLogger(__name__)
@@ -30,29 +30,28 @@ def possible() -> bool:
     return bool(sys.executable) and not hasattr(sys, "frozen") and hasattr(os, "pidfd_open")
 
 
-async def guard(
-    mark: ServerMark,
-    group: Path | None,
-    leaders: dict[int, int],
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Keep a guardian running, entered in `leaders`, until cancelled; then let it finish, and reap it."""
+async def guard(register: Register, cgroups: bool) -> None:
+    """From the first command on, keep a guardian running until cancelled; then let it finish, and reap it.
+
+    With `cgroups` it moves this process into a control group, if there is one to be had.
+    """
+    mark, leaders = register.mark, register.leaders
+    assert mark is not None
+    # Not earlier: half of the time that a server takes to start would go into it.
+    await register.used.wait()
     while True:
         reader, writer = os.pipe()
         try:
-            pid = _start(mark, group, reader)
+            pid = _start(mark, cgroups, reader)
         except OSError as error:
             os.close(writer)
             log.error("cannot start the guardian: %s", error)
-            task_status.started()
             return
         finally:
             os.close(reader)
         leaders[pid] = OF_NO_SESSION
         pidfd = os.pidfd_open(pid)
         started_at = trio.current_time()
-        task_status.started()
         try:
             await trio.lowlevel.wait_readable(pidfd)
             log.warning("the guardian (pid %d) was killed; starting another", pid)
@@ -66,9 +65,9 @@ async def guard(
         await trio.sleep_until(started_at + RESTART_SECONDS)
 
 
-def _start(mark: ServerMark, group: Path | None, stdin: int) -> int:
+def _start(mark: ServerMark, cgroups: bool, stdin: int) -> int:
     """Start one, in a session of its own, with nothing of ours but its stdin."""
-    words = [sys.executable, "-I", "-S", guardian.__file__, os.getpid(), mark.slot, mark.server, group or ""]
+    words = [sys.executable, "-I", "-S", guardian.__file__, os.getpid(), mark.slot, mark.server, int(cgroups)]
     # Some interpreters find their own library by it.
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
     env = tuple(os.fsencode(f"{name}={value}") for name, value in kept.items())

@@ -11,12 +11,11 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
-from pathlib import Path
 
 import trio
 
 from execsrv._background import open_background
-from execsrv._processes import cgroup, guardianship, marks, spawn, subreaper
+from execsrv._processes import guardianship, marks, spawn, subreaper
 from execsrv._processes.command import Command
 from execsrv._processes.finders import ByDescent, ByGroup, ByMark, Register
 from execsrv._processes.subreaper import Strays
@@ -66,8 +65,7 @@ class Keeper:
             os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
-        self._register.trees[number] = tree
-        self._register.leaders[pid] = number
+        self._register.enter(tree)
         return tree
 
     def _unused_number(self) -> int:
@@ -84,8 +82,8 @@ async def open_keeper(*, own_process: bool = False, sole: bool = False, cgroups:
     `own_process` allows it to change settings of this process: it becomes a subreaper, hears SIGCHLD, carries a mark
     for the instant of each start (so no other thread may start processes), and has a guardian as a child. Must then
     run in the main thread, and no other such keeper may end before it in the same process. `sole` says that no other
-    code of this process starts any: then all children are ours, and it enters a control group of its own unless
-    `cgroups` is off.
+    code of this process starts any: then all children are ours, and it is moved into a control group of its own, if
+    there is one to be had, unless `cgroups` is off.
     """
     if not own_process:
         yield Keeper()
@@ -103,11 +101,7 @@ async def open_keeper(*, own_process: bool = False, sole: bool = False, cgroups:
             if strays is not None:
                 await nursery.start(_reap, strays)
             if register.mark is not None and guardianship.possible():
-                group = cgroup.make(f"{os.getpid()}-{register.mark.server:x}") if sole and cgroups else None
-                await nursery.start(guardianship.guard, register.mark, group, register.leaders)
-                if group is not None:
-                    stack.callback(_leave, group)
-                    await trio.to_thread.run_sync(cgroup.enter, group)
+                nursery.start_soon(guardianship.guard, register, sole and cgroups)
             yield keeper
 
 
@@ -118,10 +112,3 @@ async def _reap(strays: Strays, *, task_status: trio.TaskStatus[None] = trio.TAS
         async for _ in signals:
             strays.reap()
             await trio.sleep(_REAP_SECONDS)
-
-
-def _leave(group: Path) -> None:
-    """Do what the guardian does at an orderly end, should there have been none."""
-    if cgroup.own_folder() == group:
-        cgroup.enter(group.parent)
-        cgroup.remove(group)
