@@ -17,26 +17,26 @@ from execsrv.server import serve_with
 log = logging.getLogger(__name__)
 
 
-def run_daemon(listen: str) -> int:
+def run_daemon(listen: str, cgroups: bool = True) -> int:
     """Serve until the peer hangs up or a signal comes; the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("trio-websocket").setLevel(logging.WARNING)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by our parent, it would lose us every exit status
     try:
-        trio.run(_serve, listen)
+        trio.run(_serve, listen, cgroups)
     except (ExecsrvError, OSError) as error:
         print(f"execsrv: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _serve(listen: str) -> None:
+async def _serve(listen: str, cgroups: bool) -> None:
     serving = trio.CancelScope()
     async with open_background() as nursery:
         # Outside of what they end, so that a second signal cannot interrupt the clean-up after the first.
         await nursery.start(_end_when_signalled, serving)
         with serving:
-            async with open_keeper(own_process=True, sole=True) as keeper:
+            async with open_keeper(own_process=True, sole=True, cgroups=cgroups) as keeper:
                 await serve_with(keeper, listen, task_status=_Announcement())
 
 

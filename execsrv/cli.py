@@ -23,15 +23,18 @@ def app() -> None:
     show_default=True,
     help="stdio:// (one message a line), ws://IP:PORT (port 0: any free one) or unix://PATH.",
 )
-def serve(listen: str) -> None:
+@click.option(
+    "--cgroup/--no-cgroup", default=True, show_default=True, help="Use a control group of its own, if there is one."
+)
+def serve(listen: str, cgroup: bool) -> None:
     """Serve the exec protocol until the peer hangs up (stdio) or a signal says so.
 
     When it accepts connections, the URL is printed on stdout and a line for people on stderr. SIGTERM, SIGINT,
-    SIGHUP and SIGQUIT end it, and every process group that it started; the exit status is 0.
+    SIGHUP and SIGQUIT end it, and everything that descends from what it started; the exit status is 0.
     """
     from execsrv._daemon import run_daemon
 
-    raise SystemExit(run_daemon(listen))
+    raise SystemExit(run_daemon(listen, cgroup))
 
 
 @app.command(context_settings={"allow_interspersed_args": False})

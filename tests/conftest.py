@@ -28,6 +28,11 @@ from tests.peers import Peer, open_peer
 hypothesis.settings.register_profile("execsrv", deadline=None)
 hypothesis.settings.load_profile("execsrv")
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-survivors", action="store_true", help="every escape with every ending in every placement")
+
+
 TRANSPORTS = ["memory", "stdio", "unix", "websocket"]
 BYTE_TRANSPORTS = TRANSPORTS[1:]
 

@@ -15,10 +15,14 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import time
 from pathlib import Path
 
+from execsrv._processes import lineage
+
 PREFIX = "execsrv-"
+_ROUND_MILLISECONDS = 20
 
 
 def own_folder() -> Path | None:
@@ -76,6 +80,17 @@ def holds(folder: Path) -> bool:
         return False
 
 
+def members(folder: Path) -> list[int]:
+    """The processes in a group and below it."""
+    found: list[int] = []
+    for below in [folder, *folder.rglob("*/")]:
+        try:
+            found += map(int, (below / "cgroup.procs").read_text().split())
+        except OSError:
+            continue  # removed meanwhile
+    return found
+
+
 def kill(folder: Path, seconds: float) -> bool:
     """Kill all that is in a group and below, and wait that long for it to be gone; whether it is."""
     deadline = time.monotonic() + seconds
@@ -87,8 +102,11 @@ def kill(folder: Path, seconds: float) -> bool:
         poll = select.poll()
         poll.register(events, select.POLLPRI)
         (folder / "cgroup.kill").write_text("1")
-        while holds(folder) and (left := deadline - time.monotonic()) > 0:
-            poll.poll(min(left * 1000, 100))
+        while holds(folder) and time.monotonic() < deadline:
+            # The kernel's own way leaves out a process whose first thread has ended, but not the others.
+            for pid in members(folder):
+                lineage.send(pid, signal.SIGKILL, lambda pid: pid in members(folder))
+            poll.poll(_ROUND_MILLISECONDS)
             os.pread(events, 100, 0)
     except OSError:
         pass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import trio
 
@@ -82,16 +82,23 @@ class ByMark(ByGroup):
     def find(self, tree: ProcessTree) -> Mapping[int, int]:
         session_of = self._register.session_of
         if time.monotonic() - tree.started_at < _YOUNG_SECONDS:
-            found = [pid for pid, number in walk(session_of, since=tree.pid) if number == tree.number]
-            return lineage.family([*([] if tree.exit_status() else [tree.pid]), *found])
+
+            def look() -> list[int]:
+                leader = [] if tree.exit_status() else [tree.pid]
+                return [*leader, *(pid for pid, number in walk(session_of, since=tree.pid) if number == tree.number)]
+
+            return _family_of(look)
         if self._census.get(tree.number) == []:
             return {}
+        return _family_of(lambda: self._take_census().get(tree.number, []))
+
+    def _take_census(self) -> dict[int, list[int]]:
         census: dict[int, list[int]] = {number: [] for number in self._register.trees}
-        for pid, number in walk(session_of):
+        for pid, number in walk(self._register.session_of):
             if number in census:
                 census[number].append(pid)
         self._census = census
-        return lineage.family(census.get(tree.number, []))
+        return census
 
     def ended(self, tree: ProcessTree) -> None:
         super().ended(tree)
@@ -108,8 +115,21 @@ class ByDescent(ByGroup):
         self._strays = strays
 
     def find(self, tree: ProcessTree) -> Mapping[int, int]:
-        leader = [] if tree.exit_status() else [tree.pid]
-        roots = [*leader, *self._strays.of(tree.number)]
-        if len(self._register.trees) <= 1 and not leader:
-            roots += self._strays.unattributed()  # there is no other session that they could belong to
-        return lineage.family(roots) if roots else {}
+        def look() -> list[int]:
+            if not tree.exit_status():
+                return [tree.pid, *self._strays.of(tree.number)]
+            alone = len(self._register.trees) <= 1  # then there is no other session that they could belong to
+            return self._strays.of(tree.number) + (self._strays.unattributed() if alone else [])
+
+        return _family_of(look)
+
+
+def _family_of(look: Callable[[], list[int]]) -> Mapping[int, int]:
+    """The living among those that a look finds, and their descendants.
+
+    Who was seen and has ended since may have left a child that the look came too early for. So nobody is the answer
+    only when nobody was seen.
+    """
+    while (roots := look()) and not (found := lineage.family(roots)):
+        pass
+    return found if roots else {}

@@ -38,8 +38,10 @@ def main(server: int, slot: int, number: int, cgroups: bool) -> None:
     group = cgroup.make(f"{server}-{number:x}") if cgroups else None
     if group and os.getppid() == server and cgroup.enter(group, server):
         for pid, _ in walk(mark.session_of):  # what it has started before
+            if wait_end(server, 0):
+                break
             cgroup.enter(group, pid)
-    await_end(server)
+    wait_end(server)
 
     deadline = time.monotonic() + PATIENCE_SECONDS
     if group:
@@ -49,22 +51,26 @@ def main(server: int, slot: int, number: int, cgroups: bool) -> None:
             pass
         cgroup.remove(group)
     while time.monotonic() < deadline:
-        left = [pid for pid, _ in walk(mark.session_of) if lineage.send(pid, signal.SIGKILL, carries)]
+        left = [lineage.send(pid, signal.SIGKILL, carries) for pid, _ in walk(mark.session_of)]
         if not left:
             return
         time.sleep(_PAUSE_SECONDS)
 
 
-def await_end(server: int) -> None:
-    """Wait until stdin or the server, our parent, has ended."""
+def wait_end(server: int, milliseconds: int | None = None) -> bool:
+    """Wait until stdin or the server, our parent, has ended; whether one has."""
     poll = select.poll()
     poll.register(0, select.POLLIN | select.POLLHUP)
     try:
-        poll.register(os.pidfd_open(server), select.POLLIN)
+        pidfd = os.pidfd_open(server)
     except ProcessLookupError:
-        return
-    if os.getppid() == server:  # else it had ended before, and the pid may be another's
-        poll.poll()
+        return True
+    try:
+        poll.register(pidfd, select.POLLIN)
+        # Not our parent any more: it had ended before, and the pid may be another's.
+        return os.getppid() != server or bool(poll.poll(milliseconds))
+    finally:
+        os.close(pidfd)
 
 
 if __name__ == "__main__":

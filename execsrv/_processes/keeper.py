@@ -15,7 +15,7 @@ from contextlib import ExitStack, asynccontextmanager
 import trio
 
 from execsrv._background import open_background
-from execsrv._processes import guardianship, marks, spawn, subreaper
+from execsrv._processes import guardianship, lineage, marks, spawn, subreaper
 from execsrv._processes.command import Command
 from execsrv._processes.finders import ByDescent, ByGroup, ByMark, Register
 from execsrv._processes.subreaper import Strays
@@ -59,6 +59,8 @@ class Keeper:
         else:
             pid = start()
             marks.put(pid, mark.slot, mark.of(number))
+            for child in lineage.family([pid]):  # what it has started meanwhile, on a busy machine
+                marks.put(child, mark.slot, mark.of(number))
         try:
             tree = ProcessTree(pid, number, self._finder)
         except OSError:  # no descriptor left for watching it, so it must not run
