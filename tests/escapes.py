@@ -102,7 +102,7 @@ def _arguments(pid: str) -> list[str]:
 
 async def until_alive(mark: str, count: int) -> None:
     """Wait until that many are there: the process table cannot be waited for, so it is asked again and again."""
-    with trio.move_on_after(30):
+    with trio.move_on_after(15):
         while len(alive(mark)) < count:  # noqa: ASYNC110
             await trio.sleep(0.01)
         return

@@ -37,10 +37,12 @@ SECONDS = 2.0
 NEIGHBOUR = "setsid"
 
 
-async def start_escapes(peer: Peer, tty: bool, python: str, names: list[str] | None = None) -> dict[str, str]:
+async def start_escapes(
+    peer: Peer, tty: bool, python: str, names: list[str] | None = None, path: str | None = os.environ.get("PYTHONPATH")
+) -> dict[str, str]:
     """All escapes, each in a session named by its mark; the marks, each with what it is."""
     marks = {f"{new_mark()}": name for name in names or ESCAPES}
-    env = {**ENV, **({"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {})}
+    env = {**ENV, **({"PYTHONPATH": path} if path else {})}
     for mark, name in marks.items():
         await peer.start(mark, ESCAPES[name].argv(mark, python), tty=tty, env=env)
     for mark, name in marks.items():
@@ -243,7 +245,8 @@ async def test_nothing_survives_an_ending(place: str, ending: str, tty: bool, tm
             await victim.handshake()
             beside = {} if neighbour is None else await start_escapes(neighbour, tty, python, [NEIGHBOUR])
             case = Case(daemon, victim)
-            case.marks = await start_escapes(victim, tty, python)
+            path = str(tmp_path / "packages") if place == "ordinary user" else os.environ.get("PYTHONPATH")
+            case.marks = await start_escapes(victim, tty, python, path=path)
             if ending == "end of stdin":
                 await channel.aclose()
             with trio.CancelScope(shield=True):
@@ -337,3 +340,65 @@ async def test_a_thousand_go_as_one_does() -> None:
         async with client.start(argv):
             await until_alive(mark, 1000)
         await until_gone({mark: "a thousand"}, SECONDS)
+
+
+# -- nothing else is left either --
+
+
+async def test_sessions_with_strays_leave_nothing_of_the_server(tmp_path: Path) -> None:
+    """A thousand sessions with a stray each; afterwards as many descriptors, threads and children as before."""
+
+    async def hundred(url: str) -> None:
+        async with _connected(url) as peer:
+            await peer.handshake()
+            for number in range(100):
+                await peer.post(
+                    "process/start", peer.start_params(f"{number}", ["sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 &"])
+                )
+            for number in range(100):
+                await peer.until_told(f"{number}", "exited")
+
+    async with open_daemon(as_root, tmp_path, f"unix://{tmp_path}/s") as (daemon, url):
+        await hundred(url)
+        await _until(lambda: _belongings(daemon.pid)[0] <= 1)
+        before = _belongings(daemon.pid)
+        for _ in range(9):
+            await hundred(url)
+        await _until(lambda: _belongings(daemon.pid) == before)
+
+
+def _belongings(pid: int) -> tuple[int, ...]:
+    """How many children (the guardian is one), descriptors and threads a process has."""
+    return len(lineage.children(pid)), *(len(os.listdir(f"/proc/{pid}/{what}")) for what in ("fd", "task"))
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(20):
+        while not condition():  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may make a pid namespace")
+async def test_as_pid_1_it_reaps_strangers_and_ends_on_sigterm(tmp_path: Path) -> None:
+    """A stranger here is what `setsid` leaves to PID 1 when somebody enters the namespace, as `docker exec` does."""
+
+    def place(_: Path) -> tuple[list[str], dict[str, str]]:
+        command, env = as_root(tmp_path)
+        return ["unshare", "--pid", "--fork", "--mount-proc", *command], env
+
+    async with open_daemon(place, tmp_path, f"unix://{tmp_path}/s") as (unshare, url), _connected(url) as peer:
+        (daemon,) = lineage.children(unshare.pid)
+        await peer.handshake()
+        mark, stranger = new_mark(), new_mark()
+        await peer.start("a", ["bash", "-c", f"setsid bash -c 'exec -a {mark} sleep 1000' & sleep 1000"])
+        await until_alive(mark, 1)
+        enter = ["nsenter", "--target", str(daemon), "--pid", "--mount", "bash", "-c"]
+        subprocess.run([*enter, f"setsid bash -c 'exec -a {stranger} sleep 1000' >/dev/null 2>&1 &"], check=True)  # noqa: ASYNC221
+        await until_alive(stranger, 1)
+        await peer.call("process/terminate", {"processId": "a"})
+        await until_gone({mark: "ours"}, SECONDS)
+        assert alive(stranger)
+        os.kill(alive(stranger)[0], signal.SIGKILL)
+        await _until(lambda: all("guardian" in _cmdline(pid).decode() for pid in lineage.children(daemon)))
+        os.kill(daemon, signal.SIGTERM)
+        assert await trio.to_thread.run_sync(unshare.wait) == 0
