@@ -54,6 +54,15 @@ def run(url: str | None, tty: bool, cwd: str | None, env: tuple[str, ...], comma
     raise SystemExit(run_once(command, url=url, tty=tty, cwd=cwd, env=env))
 
 
+@app.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def doctor(as_json: bool) -> None:
+    """Say what this machine offers to keep hold of processes, what that guarantees, and what can still escape."""
+    from execsrv._doctor import report
+
+    click.echo(report(as_json))
+
+
 def main() -> None:
     """The console script."""
     for descriptor in range(3):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import trio
 
-from execsrv._processes import lineage
+from execsrv._processes import lineage, marks
 from execsrv._processes.census import walk
 from execsrv._processes.marks import ServerMark
 from execsrv._processes.subreaper import Strays
@@ -20,6 +20,9 @@ from execsrv._processes.tree import ProcessTree
 
 _YOUNG_SECONDS = 0.02
 """In so short a time the kernel cannot give out all pids once around, so a session's have the next numbers."""
+
+_FRESH_SECONDS = 0.01
+"""So long one walk may serve all for whom it found somebody: who asks will ask again until there is nobody."""
 
 
 class Register:
@@ -58,7 +61,7 @@ class ByGroup:
     def __init__(self, register: Register) -> None:
         self._register = register
 
-    def find(self, tree: ProcessTree) -> Mapping[int, int]:
+    def find(self, tree: ProcessTree) -> dict[int, int]:
         return {} if tree.exit_status() else {tree.pid: 0}
 
     def belongs(self, tree: ProcessTree, pid: int) -> bool:
@@ -72,14 +75,25 @@ class ByGroup:
 
 
 class ByMark(ByGroup):
-    """By a walk through the process table. One walk serves all sessions that it finds empty: they stay so."""
+    """By a walk through the process table. A session that was found empty once stays so."""
 
     def __init__(self, register: Register) -> None:
         super().__init__(register)
         self.layer = "mark" if register.mark else "session"
         self._census: dict[int, list[int]] = {}
+        self._taken_at = 0.0
 
-    def find(self, tree: ProcessTree) -> Mapping[int, int]:
+    def find(self, tree: ProcessTree) -> dict[int, int]:
+        found = self._find(tree)
+        mark = self._register.mark
+        for pid in found:
+            if (
+                mark is not None and mark.session_of(pid) is None
+            ):  # its parent had forked it before we came to mark that
+                marks.put(pid, mark.slot, mark.of(tree.number))
+        return found
+
+    def _find(self, tree: ProcessTree) -> dict[int, int]:
         session_of = self._register.session_of
         if time.monotonic() - tree.started_at < _YOUNG_SECONDS:
 
@@ -88,8 +102,11 @@ class ByMark(ByGroup):
                 return [*leader, *(pid for pid, number in walk(session_of, since=tree.pid) if number == tree.number)]
 
             return _family_of(look)
-        if self._census.get(tree.number) == []:
+        known = self._census.get(tree.number)
+        if known == []:
             return {}
+        if known and time.monotonic() - self._taken_at < _FRESH_SECONDS and (found := lineage.family(known)):
+            return found
         return _family_of(lambda: self._take_census().get(tree.number, []))
 
     def _take_census(self) -> dict[int, list[int]]:
@@ -97,7 +114,7 @@ class ByMark(ByGroup):
         for pid, number in walk(self._register.session_of):
             if number in census:
                 census[number].append(pid)
-        self._census = census
+        self._census, self._taken_at = census, time.monotonic()
         return census
 
     def ended(self, tree: ProcessTree) -> None:
@@ -114,7 +131,7 @@ class ByDescent(ByGroup):
         super().__init__(register)
         self._strays = strays
 
-    def find(self, tree: ProcessTree) -> Mapping[int, int]:
+    def find(self, tree: ProcessTree) -> dict[int, int]:
         def look() -> list[int]:
             if not tree.exit_status():
                 return [tree.pid, *self._strays.of(tree.number)]
@@ -124,7 +141,7 @@ class ByDescent(ByGroup):
         return _family_of(look)
 
 
-def _family_of(look: Callable[[], list[int]]) -> Mapping[int, int]:
+def _family_of(look: Callable[[], list[int]]) -> dict[int, int]:
     """The living among those that a look finds, and their descendants.
 
     Who was seen and has ended since may have left a child that the look came too early for. So nobody is the answer

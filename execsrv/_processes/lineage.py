@@ -14,6 +14,9 @@ import select
 import signal
 from collections.abc import Callable, Iterable
 
+Belongs = Callable[[int], bool]
+"""Whether a number is, now, the process that it was taken for."""
+
 
 def living(pid: int) -> bool:
     """Whether this process lives. A zombie does not, nor is the id of a thread a process.
@@ -36,7 +39,7 @@ def _ended(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def send(pid: int, number: int, belongs: Callable[[int], bool]) -> bool:
+def send(pid: int, number: int, belongs: Belongs) -> bool:
     """Send a signal to a process, if it lives and `belongs`; whether it does, also where we may not signal it."""
     try:
         pidfd = os.pidfd_open(pid)

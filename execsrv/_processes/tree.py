@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal, NamedTuple, Protocol
@@ -56,7 +55,7 @@ class Finder(Protocol):
     layer: str
     """What it goes by, and so what an empty answer proves: see docs/survival.md."""
 
-    def find(self, tree: ProcessTree) -> Mapping[int, int]:
+    def find(self, tree: ProcessTree) -> dict[int, int]:
         """The living processes of a session, its leader included: each with its parent, 0 where it has a mark."""
 
     def belongs(self, tree: ProcessTree, pid: int) -> bool:
@@ -148,10 +147,11 @@ class ProcessTree:
             return 0
         return self._send({pid: 0 for pid in self._finder.find(self) if _group_of(pid) == group}, number)
 
-    def _send(self, members: Mapping[int, int], number: int) -> int:
-        return sum(lineage.send(pid, number, self._whether(parent)) for pid, parent in members.items())
+    def _send(self, members: dict[int, int], number: int) -> int:
+        """Children first, as long as their parent is there to tell whose they are."""
+        return sum(lineage.send(pid, number, self._whether(parent)) for pid, parent in reversed(members.items()))
 
-    def _whether(self, parent: int) -> Callable[[int], bool]:
+    def _whether(self, parent: int) -> lineage.Belongs:
         """Whether a pid is still whom it was found as."""
 
         def belongs(pid: int) -> bool:
@@ -209,7 +209,6 @@ class ProcessTree:
         """
         try:
             with trio.move_on_after(END_SECONDS, shield=True) as patience:
-                self._signal_group(signal.SIGKILL)
                 while left := self._finder.find(self):
                     self._send(left, signal.SIGKILL)
                     await trio.lowlevel.checkpoint()
