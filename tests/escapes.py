@@ -10,6 +10,7 @@ import trio
 _LIMBS = """
 import ctypes, os, signal, sys, threading, time
 def daemon():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the leader's end may come before the new session
     if os.fork(): return False
     os.setsid()
     if os.fork(): os._exit(0)

@@ -135,7 +135,8 @@ def test_a_walk_sees_who_forks_behind_its_back() -> None:
 
 async def test_what_remains_is_told_by_name(keeper: Keeper) -> None:
     mark = new_mark()
-    spawned = start(keeper, f"setsid bash -c 'exec -a {mark} sleep 1000' >/dev/null 2>&1 & disown")
+    # A guest marks its child a moment after the start, and on a busy machine bash is fast: so it takes its time.
+    spawned = start(keeper, f"sleep 0.3; setsid bash -c 'exec -a {mark} sleep 1000' >/dev/null 2>&1 & disown")
     await until_alive(mark, 1)
     await spawned.tree.wait_exited()
     assert [(member.pid, member.name) for member in spawned.tree.remaining()] == [(alive(mark)[0], "sleep")]

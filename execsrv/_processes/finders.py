@@ -32,6 +32,7 @@ class Register:
         self.mark = mark
         self.trees: dict[int, ProcessTree] = {}
         self.leaders: dict[int, int] = {}
+        self.ending: set[int] = set()
         self.used = trio.Event()
 
     def enter(self, tree: ProcessTree) -> None:
@@ -70,8 +71,12 @@ class ByGroup:
     def reaped(self, tree: ProcessTree) -> None:
         self._register.leaders.pop(tree.pid, None)
 
+    def ending(self, tree: ProcessTree) -> None:
+        self._register.ending.add(tree.number)
+
     def ended(self, tree: ProcessTree) -> None:
         self._register.trees.pop(tree.number, None)
+        self._register.ending.discard(tree.number)
 
 
 class ByMark(ByGroup):
@@ -135,7 +140,8 @@ class ByDescent(ByGroup):
         def look() -> list[int]:
             if not tree.exit_status():
                 return [tree.pid, *self._strays.of(tree.number)]
-            alone = len(self._register.trees) <= 1  # then there is no other session that they could belong to
+            # They belong to this one for sure when there is no other that goes on.
+            alone = self._register.trees.keys() - self._register.ending <= {tree.number}
             return self._strays.of(tree.number) + (self._strays.unattributed() if alone else [])
 
         return _family_of(look)

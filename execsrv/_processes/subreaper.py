@@ -65,9 +65,11 @@ class Strays:
 
         What has ended may have left a child that became ours after the look: so it looks again.
         """
+        return self._owned_by(number)
+
+    def _owned_by(self, number: int | None) -> list[int]:
         while True:
-            owners = self._look()
-            found = [pid for pid, owner in owners.items() if owner == number]
+            found = [pid for pid, owner in self._look().items() if owner == number]
             if not sum(self._reap(pid) for pid in found):
                 return found
 
@@ -78,7 +80,7 @@ class Strays:
         """
         if not self._sole or os.getpid() == 1:
             return []
-        return [pid for pid, owner in list(self._look().items()) if owner is None and not self._reap(pid)]
+        return self._owned_by(None)
 
     def reap(self) -> None:
         """Reap all strays that have ended."""

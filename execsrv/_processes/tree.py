@@ -64,6 +64,9 @@ class Finder(Protocol):
     def reaped(self, tree: ProcessTree) -> None:
         """The leader's pid is free for others."""
 
+    def ending(self, tree: ProcessTree) -> None:
+        """The session is being ended."""
+
     def ended(self, tree: ProcessTree) -> None:
         """The session is over."""
 
@@ -207,6 +210,7 @@ class ProcessTree:
         kernel is busy with it, or it runs as another user) is waited for no longer than `END_SECONDS`, and then left,
         with a word in the log.
         """
+        self._finder.ending(self)
         try:
             with trio.move_on_after(END_SECONDS, shield=True) as patience:
                 while left := self._finder.find(self):
