@@ -427,8 +427,8 @@ async def test_who_sheds_the_mark_ends_with_the_last_session_and_with_the_server
                 pytest.skip("no control group to be had here")
             await _until(lambda: "execsrv-" in group.read_text())
         await peer.start("a", [sys.executable, "-I", "-S", "-c", SHEDDER, mark])
+        await peer.until_told("a", "closed")
         await until_alive(mark, 1)
-        await peer.until_told("a", "exited")
         if how == "SIGKILL":
             daemon.kill()
         else:

@@ -146,6 +146,9 @@ class ByDescent(ByGroup):
 
         return _family_of(look)
 
+    def belongs(self, tree: ProcessTree, pid: int) -> bool:
+        return super().belongs(tree, pid) or pid in self._strays
+
 
 def _family_of(look: Callable[[], list[int]]) -> dict[int, int]:
     """The living among those that a look finds, and their descendants.

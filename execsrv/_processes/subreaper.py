@@ -73,6 +73,10 @@ class Strays:
             if not sum(self._reap(pid) for pid in found):
                 return found
 
+    def __contains__(self, pid: int) -> bool:
+        """Whether this is a stray that was seen and not reaped, so that its pid cannot be another's."""
+        return pid in self._owner
+
     def unattributed(self) -> list[int]:
         """The living strays of nobody knows which session: they have changed the limit that held their mark.
 
