@@ -82,6 +82,8 @@ def as_ordinary_user(folder: Path) -> tuple[list[str], dict[str, str]]:
     for name in names.split():
         found = __import__(name)
         shutil.copytree(found.__path__[0], packages / name)
+    for metadata in Path(trio.__path__[0]).parent.glob("trio*.dist-info"):  # trio-websocket asks for trio's version
+        shutil.copytree(metadata, packages / metadata.name)
     for path in [packages, *packages.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
     above = folder
