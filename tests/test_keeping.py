@@ -234,6 +234,8 @@ def test_a_control_group_is_killed_whole(folder: Path) -> None:
     children = [subprocess.Popen(argv) for argv in (["sleep", "1000"], [sys.executable, "-I", "-S", "-c", headless])]
     try:
         assert not cgroup.holds(folder)
+        while " Z " not in Path(f"/proc/{children[1].pid}/stat").read_text():
+            pass
         for child in children:
             assert cgroup.enter(folder, child.pid)
         assert sorted(cgroup.members(folder)) == sorted(child.pid for child in children)

@@ -81,14 +81,18 @@ def holds(folder: Path) -> bool:
 
 
 def members(folder: Path) -> list[int]:
-    """The processes in a group and below it."""
-    found: list[int] = []
+    """The processes that have a thread in a group or below it.
+
+    By their threads: one whose first thread had ended when it was moved is not listed as a process.
+    """
+    found: set[int] = set()
     for below in [folder, *folder.rglob("*/")]:
         try:
-            found += map(int, (below / "cgroup.procs").read_text().split())
+            threads = (below / "cgroup.threads").read_text().split()
         except OSError:
             continue  # removed meanwhile
-    return found
+        found |= {lineage.process_of(int(thread)) for thread in threads}
+    return sorted(found - {0})
 
 
 def kill(folder: Path, seconds: float) -> bool:

@@ -19,6 +19,7 @@ from types import ModuleType
 PATIENCE_SECONDS = 60.0
 """How long it goes on where a process cannot be killed: the kernel is busy with it, or it is another user's."""
 
+_ROUND_SECONDS = 0.1
 _PAUSE_SECONDS = 0.002
 
 
@@ -43,18 +44,16 @@ def main(server: int, slot: int, number: int, cgroups: bool) -> None:
             cgroup.enter(group, pid)
     wait_end(server)
 
+    if group and os.getppid() == server:
+        cgroup.enter(group.parent, server)  # an orderly end: it only lets go
     deadline = time.monotonic() + PATIENCE_SECONDS
-    if group:
-        if os.getppid() == server:
-            cgroup.enter(group.parent, server)  # an orderly end: it only lets go
-        while not cgroup.kill(group, 1) and time.monotonic() < deadline:
-            pass
-        cgroup.remove(group)
     while time.monotonic() < deadline:
         left = [lineage.send(pid, signal.SIGKILL, carries) for pid, _ in walk(mark.session_of)]
-        if not left:
-            return
+        if (not group or cgroup.kill(group, _ROUND_SECONDS)) and not left:
+            break
         time.sleep(_PAUSE_SECONDS)
+    if group:
+        cgroup.remove(group)
 
 
 def wait_end(server: int, milliseconds: int | None = None) -> bool:

@@ -97,6 +97,15 @@ def parent(pid: int) -> int:
         return 0
 
 
+def process_of(thread: int) -> int:
+    """The process that a thread is of, 0 when it is gone."""
+    try:
+        with open(f"/proc/{thread}/status", "rb") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith(b"Tgid:"))
+    except (OSError, StopIteration):
+        return 0
+
+
 def name(pid: int) -> str:
     """What the kernel calls a process, at most 15 characters; empty when it is gone."""
     try:
