@@ -11,6 +11,7 @@ import pytest
 import trio
 
 import execsrv
+from execsrv._processes.keeper import Keeper
 from execsrv._session import Write
 from execsrv._talk import serve_connection
 from execsrv._transports.memory import open_memory_pair
@@ -89,7 +90,7 @@ async def test_cancelling_a_connection_ends_its_processes() -> None:
     mark = new_mark()
     ours, theirs = open_memory_pair()
     async with trio.open_nursery() as nursery, open_peer(ours) as peer:
-        nursery.start_soon(serve_connection, theirs)
+        nursery.start_soon(serve_connection, theirs, Keeper())
         await peer.handshake()
         await start_family(peer, "a", mark)
         nursery.cancel_scope.cancel()
