@@ -48,6 +48,8 @@ def main(server: int, slot: int, number: int, cgroups: bool) -> None:
         cgroup.enter(group.parent, server)  # an orderly end: it only lets go
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
+        for pid, _ in walk(mark.session_of):  # or a shell whose child was killed would go on with its next command
+            lineage.send(pid, signal.SIGSTOP, carries)
         left = [lineage.send(pid, signal.SIGKILL, carries) for pid, _ in walk(mark.session_of)]
         if (not group or cgroup.kill(group, _ROUND_SECONDS)) and not left:
             break

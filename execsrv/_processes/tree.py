@@ -201,13 +201,16 @@ class ProcessTree:
     async def kill(self) -> Layer | None:
         """Kill all that is left, wait until it is gone, and reap the leader. Cannot be cancelled.
 
-        Gives the layer that proved that nothing is left; None when it could not be proved: who cannot be killed (the
+        All are stopped first, parents before their children: a shell whose child was killed would go on with its next
+        command. Gives the layer that proved that nothing is left; None when it could not be proved: who cannot be killed (the
         kernel is busy with it, or it runs as another user) is waited for no longer than `END_SECONDS`, and then left,
         with a word in the log.
         """
         self._finder.ending(self)
         with trio.move_on_after(END_SECONDS, shield=True) as patience:
             while left := self._finder.find(self):
+                if len(left) > 1:
+                    self._send(dict(reversed(left.items())), signal.SIGSTOP)
                 self._send(left, signal.SIGKILL)
                 await trio.lowlevel.checkpoint()
                 with trio.move_on_after(_ROUND_SECONDS):  # then see who has come up meanwhile
