@@ -20,9 +20,9 @@ import pytest
 import trio
 
 import execsrv
-from execsrv._talk import serve_connection
 from execsrv._processes import cgroup, lineage
 from execsrv._processes.keeper import Keeper
+from execsrv._talk import serve_connection
 from execsrv._transports.lines import LineChannel
 from execsrv._transports.memory import open_memory_pair
 from execsrv._transports.websocket import open_websocket

@@ -78,6 +78,7 @@ class ProcessTree:
         self._pidfd: int | None = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
         self._status: ExitStatus | None = None
         self._reaped = False
+        self._is_empty = False
 
     def __repr__(self) -> str:
         state = "reaped" if self._reaped else "running" if self.exit_status() is None else "zombie"
@@ -132,7 +133,7 @@ class ProcessTree:
         """Send a signal to the leader, to its process group or to all that descends from it; how many received it."""
         if target == "leader":
             return self._send({} if self.exit_status() else {self.pid: 0}, number)
-        members = self._finder.find(self)
+        members = self._find()
         if target == "tree":
             return self._send(members, number)
         return self._signal_group(number, sum(_group_of(pid) == self.pid for pid in members))
@@ -143,7 +144,7 @@ class ProcessTree:
             group = os.tcgetpgrp(terminal)
         except OSError:
             return 0
-        return self._send({pid: 0 for pid in self._finder.find(self) if _group_of(pid) == group}, number)
+        return self._send({pid: 0 for pid in self._find() if _group_of(pid) == group}, number)
 
     def _send(self, members: dict[int, int], number: int) -> int:
         """Children first, as long as their parent is there to tell whose they are."""
@@ -176,16 +177,24 @@ class ProcessTree:
 
     # -- what is left --
 
+    def _find(self) -> dict[int, int]:
+        """Who lives of the session, each with its parent. Once that was nobody, it stays so."""
+        if self._is_empty:
+            return {}
+        found = self._finder.find(self)
+        self._is_empty = not found and self.exit_status() is not None
+        return found
+
     def remaining(self) -> list[Member]:
         """Who lives of the session. The leader counts as long as it runs."""
-        return [Member(pid, lineage.name(pid)) for pid in self._finder.find(self)]
+        return [Member(pid, lineage.name(pid)) for pid in self._find()]
 
     def settle(self) -> bool:
         """Reap the leader, which has ended, unless its group needs it: whether nothing else of the session lives.
 
         Where the kernel cannot signal a group by pidfd, the leader stays a zombie as long as others live.
         """
-        alone = not self._finder.find(self)
+        alone = not self._find()
         if alone or _signals_groups_by_pidfd():
             self._reap()
         return alone
@@ -195,20 +204,20 @@ class ProcessTree:
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self.settle():
             await trio.lowlevel.checkpoint()
-            for pid in self._finder.find(self):
+            for pid in self._find():
                 await _wait_gone(pid)
 
     async def kill(self) -> Layer | None:
         """Kill all that is left, wait until it is gone, and reap the leader. Cannot be cancelled.
 
         All are stopped first, parents before their children: a shell whose child was killed would go on with its next
-        command. Gives the layer that proved that nothing is left; None when it could not be proved: who cannot be killed (the
-        kernel is busy with it, or it runs as another user) is waited for no longer than `END_SECONDS`, and then left,
-        with a word in the log.
+        command. Gives the layer that proved that nothing is left; None when it could not be proved: who cannot be
+        killed (the kernel is busy with it, or it runs as another user) is waited for no longer than `END_SECONDS`, and
+        then left, with a word in the log.
         """
         self._finder.ending(self)
         with trio.move_on_after(END_SECONDS, shield=True) as patience:
-            while left := self._finder.find(self):
+            while left := self._find():
                 if len(left) > 1:
                     self._send(dict(reversed(left.items())), signal.SIGSTOP)
                 self._send(left, signal.SIGKILL)
