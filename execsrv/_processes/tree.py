@@ -89,10 +89,9 @@ class ProcessTree:
         if target == "leader":
             return sum(_signal_process(pid, number) for pid in leader)
         members = [*leader, *self._others()]
+        # Found before the signal is sent: who has lost its parent to it cannot be found any more.
+        strays = [pid for pid in _descendants(members) if pid not in members] if target == "tree" else []
         self.signal_group(number)
-        if target == "group":
-            return len(members)
-        strays = [pid for pid in _descendants(members) if pid not in members]
         return len(members) + sum(_signal_process(pid, number) for pid in strays)
 
     def signal_foreground(self, number: int, terminal: int) -> int:
@@ -101,8 +100,13 @@ class ProcessTree:
         if group <= 0:
             return 0
         members = [pid for pid, stat in _processes() if stat.group == group and stat.session == self.pid]
-        if members:
-            os.killpg(group, number)
+        try:
+            if members:
+                os.killpg(group, number)
+        except ProcessLookupError:
+            return 0  # it has ended meanwhile
+        except PermissionError:
+            pass  # as in `signal_group`
         return len(members)
 
     def remaining(self) -> list[Member]:
