@@ -134,8 +134,9 @@ class Connections:
         """
         self.stopping.set()
         with trio.move_on_after(self.config.shutdown_grace_period + 2 * self.config.flush_timeout):
-            for connection in list(self._by_id.values()):
-                await connection.stop()
+            async with trio.open_nursery() as nursery:
+                for connection in self._by_id.values():
+                    nursery.start_soon(connection.stop)
             while self._by_id:
                 await self._ended.park()
 

@@ -20,6 +20,9 @@ from execsrv.protocol import Chunk, Layer, Member, ReadGap, Reason, Stream
 ENTRY_BYTES = 256
 """What an entry costs beside its content, so that many small ones are bounded as well as a few large ones."""
 
+JOINED_BYTES = 512
+"""Pieces of a stream's end are joined up to this."""
+
 
 class Gap(Struct, frozen=True):
     """Entries `from_seq` to `seq` were left out for a slow reader: so many bytes of each stream."""
@@ -85,6 +88,7 @@ class OutputLog:
         self._overdue: deque[Entry] = deque()  # what it gets before those
         self._unacknowledged: deque[Entry] = deque()
         self._lag_bytes = 0
+        self._taken_bytes = 0  # the part of the lag that was taken, and not acknowledged
         self.last_taken = 0
         """The number of the entry that was taken last, 0 before the first."""
         self.next_seq = 1
@@ -157,10 +161,15 @@ class OutputLog:
                 self._overdue.append(Gap(entry.seq, entry.seq, {entry.stream: len(entry.chunk)}))
 
     def _trim(self) -> None:
-        """Forget the oldest entries beyond the bound, but none that the attached reader has still to have."""
+        """Forget the oldest entries beyond the bound, but none that the attached reader has still to have.
+
+        Where it is passed over when it lags, what it has not acknowledged does not hold anything either: it could
+        hold all that was printed since.
+        """
         if self._kept_bytes <= self._max_retained:
             return
-        not_had = first_seq(self._unacknowledged[0]) if self._unacknowledged else self._next_untaken
+        held = self._unacknowledged and not self._drops
+        not_had = first_seq(self._unacknowledged[0]) if held else self._next_untaken
         while self._kept_bytes > self._max_retained and self._oldest < not_had:
             entry = self._entries.popleft()
             self._kept_bytes -= entry_bytes(entry)
@@ -180,21 +189,30 @@ class OutputLog:
     @property
     def has_news(self) -> bool:
         """Whether `take` has something."""
-        return self._untaken > 0 or bool(self._overdue)
+        return (self._untaken > 0 or bool(self._overdue)) and not self._withheld
+
+    @property
+    def _withheld(self) -> bool:
+        """Whether the reader, which is passed over when it lags, has to acknowledge first: it gets no more than its
+        window, then a gap and the newest. An end is not kept from it."""
+        end = self.closed or self.exited
+        told = end is None or end.seq <= self.last_taken
+        return self._drops and told and self._taken_bytes >= self._window
 
     def take(self) -> Entry:
         """The next entry that the attached reader has not taken. Raises `LookupError` when there is none."""
+        if not self.has_news:
+            raise LookupError("nothing new in the log")
         if self._overdue:
             entry = self._overdue.popleft()
-        elif self._untaken:
+        else:
             entry = self._entries[-self._untaken]
             self._untaken -= 1
             if self._acknowledged:
                 self._unacknowledged.append(entry)
+                self._taken_bytes += entry_bytes(entry)
             else:
                 self._lag_bytes -= entry_bytes(entry)
-        else:
-            raise LookupError("nothing new in the log")
         self.last_taken = entry.seq
         self._trim()
         return entry
@@ -202,7 +220,9 @@ class OutputLog:
     def acknowledge(self, seq: int) -> None:
         """The attached reader is done with all entries up to `seq`; what it has not taken yet does not count."""
         while self._unacknowledged and self._unacknowledged[0].seq <= seq:
-            self._lag_bytes -= entry_bytes(self._unacknowledged.popleft())
+            size = entry_bytes(self._unacknowledged.popleft())
+            self._lag_bytes -= size
+            self._taken_bytes -= size
         self._trim()
 
     def detach(self) -> None:
@@ -218,6 +238,7 @@ class OutputLog:
         self._overdue.clear()
         if self._acknowledged:
             self._unacknowledged.extend(islice(self._entries, len(self._entries) - self._untaken, None))
+            self._taken_bytes = self._lag_bytes
         else:
             self._lag_bytes = 0
         self._untaken = 0
@@ -278,7 +299,11 @@ class HeadTail:
             self._head += data[:room]
             data = data[room:]
         if data:
-            self._tail.append(data)
+            # Small pieces are joined, or each would cost more than it holds.
+            if self._tail and len(self._tail[-1]) + len(data) <= JOINED_BYTES:
+                self._tail[-1] = bytes(self._tail[-1]) + data
+            else:
+                self._tail.append(data)
             self._tail_bytes += len(data)
         while self._tail_bytes > self._max_tail:
             oldest = self._tail.popleft()

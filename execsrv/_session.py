@@ -103,10 +103,12 @@ class Session:
         self._clocks: list[tuple[trio.CancelScope, Reason]] = []
         self._idle_timeout = terms.idle_timeout
         self._idle: trio.CancelScope | None = None
+        self._held = 0  # how many streams wait for the reader
         if terms.timeout < math.inf:
             self._end_after(terms.timeout, "timeout")
         if terms.idle_timeout < math.inf:
             self._idle = self._end_after(terms.idle_timeout, "idle")
+        self._grace: trio.CancelScope | None = None  # how long it may take, once asked to end
         self._cause: Reason | None = None  # of the leader's end, where we are the cause
         self._pumping: trio.CancelScope | None = None
         self._until_killed = trio.CancelScope()
@@ -193,7 +195,9 @@ class Session:
         if grace > 0:
             self._tree.signal(signal.SIGTERM, "tree")
             self._tree.signal(signal.SIGCONT, "tree")  # a stopped process cannot heed it
-            self._end_after(grace, reason)
+            if self._grace is None:
+                self._grace = self._end_after(grace, reason)
+            self._grace.deadline = min(self._grace.deadline, trio.current_time() + grace)
         else:
             self._kill()
         return running
@@ -220,10 +224,10 @@ class Session:
             await trio.sleep_forever()
         self.terminate(reason)
 
-    def _stir(self, idle_from: float | None = None) -> None:
-        """Something happened: the time for being idle begins anew, now or at the time given."""
+    def _stir(self) -> None:
+        """Something happened: the time for being idle begins anew, but not while output waits for its reader."""
         if self._idle is not None:
-            self._idle.deadline = (trio.current_time() if idle_from is None else idle_from) + self._idle_timeout
+            self._idle.deadline = math.inf if self._held else trio.current_time() + self._idle_timeout
 
     def resize(self, rows: int, cols: int) -> None:
         """Change the size of its terminal."""
@@ -299,9 +303,13 @@ class Session:
 
     async def _wait_taken(self) -> None:
         """Wait until the reader took something. Its slowness is not the command's idleness."""
-        self._stir(math.inf)
-        await self._taken.park()
+        self._held += 1
         self._stir()
+        try:
+            await self._taken.park()
+        finally:
+            self._held -= 1
+            self._stir()
 
     def _append(self, stream: Stream, chunk: bytes) -> None:
         self.log.append(stream, chunk)
@@ -310,11 +318,19 @@ class Session:
 
     def _announce(self) -> None:
         self._appended.unpark_all()
-        self._has_news(self)
+        if self.log.has_news:
+            self._has_news(self)
 
     def taken(self) -> None:
         """The attached reader took something from the log: there may be room again."""
         self._taken.unpark_all()
+
+    def acknowledge(self, seq: int) -> None:
+        """The attached reader is done with all output up to that number."""
+        self.log.acknowledge(seq)
+        self.taken()
+        if self.log.has_news:  # what was withheld
+            self._has_news(self)
 
     def attach(self) -> None:
         """The log has an attached reader again."""
@@ -370,9 +386,7 @@ class Session:
         if self._stdin is None:
             return
         if self.is_terminal:
-            # In the middle of a line the character only hands over what was typed; once more means the end.
-            end = terminal.end_of_file(self._stdin)
-            self.write(end if self._last_typed in (b"", b"\r", b"\n", end) else 2 * end)
+            self.write(terminal.end_of_input(self._stdin, self._last_typed))
         elif None not in self._writes:
             self._writes.append(None)
             self._writes_queued.unpark()
@@ -407,6 +421,8 @@ class Session:
             size = len(write.data)
             settled = self._write_now(write)
             self._queued_bytes -= size - len(write.data)
+            if len(write.data) < size:
+                self._stir()
             if settled:
                 self._writes.popleft()
             else:

@@ -49,6 +49,8 @@ class Server:
         self._nursery = nursery
         self._path = path
         self._url: str | None = None
+        self.shutdown = trio.Event()
+        """What asks it to end in order."""
 
     async def _hold(self, context: AbstractAsyncContextManager[T]) -> T:
         """Enter a context for the rest of the test, in a task of its own: fixtures and tests are different tasks."""
@@ -65,7 +67,9 @@ class Server:
         """Where it listens; started when first asked for."""
         if self._url is None:
             listen = "ws://127.0.0.1:0" if self.transport == "websocket" else f"unix://{self._path}"
-            self._url = await self._nursery.start(partial(serve, listen, self.config))
+            self._url = await self._nursery.start(
+                partial(serve, listen, self.config, shutdown_trigger=self.shutdown.wait)
+            )
         return self._url
 
     async def streams(self) -> tuple[trio.abc.SendStream, trio.abc.ReceiveStream]:
@@ -75,8 +79,16 @@ class Server:
             return stream, stream
         server_in, ours_out = os.pipe()
         ours_in, server_out = os.pipe()
-        await self._nursery.start(_serve_pipes, server_in, server_out, self.config)
+        await self._nursery.start(self._serve_pipes, server_in, server_out)
         return trio.lowlevel.FdStream(ours_out), trio.lowlevel.FdStream(ours_in)
+
+    async def _serve_pipes(self, server_in: int, server_out: int, *, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            task_status.started()
+            await serve_stdio(server_in, server_out, Keeper(), self.config, shutdown_trigger=self.shutdown.wait)
+        finally:
+            os.close(server_in)
+            os.close(server_out)
 
     @asynccontextmanager
     async def open_channel(self) -> AsyncIterator[MessageChannel]:
@@ -84,7 +96,9 @@ class Server:
         match self.transport:
             case "memory":
                 channel, theirs = open_memory_pair()
-                self._nursery.start_soon(serve_connection, theirs, Keeper(), self.config)
+                self._nursery.start_soon(
+                    partial(serve_connection, theirs, Keeper(), self.config, shutdown_trigger=self.shutdown.wait)
+                )
                 yield channel
                 await channel.aclose()
             case "websocket":
@@ -129,17 +143,6 @@ class Server:
                 connection = connect_stdio(*await self.streams(), limits=limits)
         async with connection as client:
             yield client
-
-
-async def _serve_pipes(
-    server_in: int, server_out: int, config: ServerConfig, *, task_status: trio.TaskStatus[None]
-) -> None:
-    try:
-        task_status.started()
-        await serve_stdio(server_in, server_out, Keeper(), config)
-    finally:
-        os.close(server_in)
-        os.close(server_out)
 
 
 @pytest.fixture

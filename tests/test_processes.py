@@ -233,7 +233,9 @@ def test_terminals_have_a_size_and_an_end() -> None:
         assert terminal.get_size(master) == (7, 9)
         terminal.set_size(master, 8, 10)
         assert terminal.get_size(master) == (8, 10)
-        assert terminal.end_of_file(master) == b"\x04"
+        for key in (b"", b"\n", b"\r", b"\x04", b"\x03", b"\x15"):
+            assert terminal.end_of_input(master, key) == b"\x04"
+        assert terminal.end_of_input(master, b"x") == b"\x04\x04"
         assert not os.get_inheritable(master)
     finally:
         os.close(master)

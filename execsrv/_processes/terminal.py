@@ -48,7 +48,14 @@ def get_size(terminal: int) -> tuple[int, int]:
     return rows, cols
 
 
-def end_of_file(terminal: int) -> bytes:
-    """The character that means end-of-file to this terminal now: Ctrl-D unless it was changed."""
+def end_of_input(terminal: int, last_key: bytes) -> bytes:
+    """What to type for an end-of-file behind that key, empty if there was none.
+
+    It is this terminal's own character, Ctrl-D unless it was changed; twice in the middle of a line, where the first
+    only hands over what was typed.
+    """
     control: list[bytes] = termios.tcgetattr(terminal)[6]
-    return control[termios.VEOF]
+    end = control[termios.VEOF]
+    # The kernel throws the line away at these.
+    fresh = {control[key] for key in (termios.VINTR, termios.VQUIT, termios.VSUSP, termios.VKILL)} - {b"\0"}
+    return end if last_key in {b"", b"\r", b"\n", end, *fresh} else 2 * end

@@ -541,6 +541,8 @@ WAYS = 50
 WAY_BYTES = 2 * MIB
 SLOW_SECONDS = 4.0
 SLOW_BYTES = GIB
+PAUSE_SECONDS = 60.0
+PAUSE_BYTES = 4 * GIB
 
 
 def start_up(server: Server, client: Client) -> list[Figure]:
@@ -785,6 +787,46 @@ def slow_reader(server: Server, client: Client) -> list[Figure]:
     return figures
 
 
+def paused_reader(server: Server, client: Client) -> list[Figure]:
+    """A client that stops reading for a minute while its command has 4 GiB to print, and then reads all of it."""
+    script = f"head -c {PAUSE_BYTES} /dev/zero | tr '\\0' x"
+    client.start("flood", ["sh", "-c", script])
+    memory_before = peak = server.resident_mib()
+    waits: list[float] = []
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < PAUSE_SECONDS:
+        if not server.stdio:
+            asked = time.perf_counter()
+            another = server.connect()
+            another.run("another", ["true"])
+            another.close()
+            waits.append(time.perf_counter() - asked)
+        peak = max(peak, server.resident_mib())
+        time.sleep(0.5)
+    got = 0
+    read_from = time.perf_counter()
+    while True:
+        message = client.receive()
+        output = output_in(message)
+        if output.strip(b"x"):
+            raise BenchError("other bytes came than were printed")
+        got += len(output)
+        if is_about(message, "process/closed", "flood"):
+            break
+        if got % (64 * MIB) < len(output):
+            peak = max(peak, server.resident_mib())
+    elapsed = time.perf_counter() - read_from
+    if got != PAUSE_BYTES:
+        raise BenchError(f"{got} of {PAUSE_BYTES} bytes arrived")
+    figures = [
+        Figure("paused reader, memory growth", peak - memory_before, "MiB"),
+        Figure("paused reader, when it reads on", got / MIB / elapsed, "MiB/s", "more"),
+    ]
+    if waits:
+        figures.append(Figure("paused reader, other's connect and run, p99", milliseconds(percentile(waits, 99)), "ms"))
+    return figures
+
+
 CASES: dict[str, Case] = {
     "start-up": start_up,
     "spawn": spawn,
@@ -800,7 +842,10 @@ CASES: dict[str, Case] = {
     "idle": idle,
     "50-way": fifty_ways,
     "slow-reader": slow_reader,
+    "paused-reader": paused_reader,
 }
+ONLY_WHEN_ASKED = {"paused-reader"}
+"""Takes minutes."""
 NEEDS_CONNECTIONS = {"connections"}
 
 
@@ -1036,7 +1081,7 @@ def range_argument(lowest: int, highest: int) -> Callable[[str], int]:
 
 def chosen_cases(options: argparse.Namespace) -> dict[str, Case]:
     """The cases to run, in the order of `CASES`."""
-    wanted = set(options.only or CASES)
+    wanted = set(options.only or CASES.keys() - ONLY_WHEN_ASKED)
     if options.stdio:
         wanted -= NEEDS_CONNECTIONS
     cases: dict[str, Case] = {**CASES, "cat": partial(cat, mib=options.cat_mib)}

@@ -1,0 +1,127 @@
+"""Memory: what a session keeps is bounded by what was configured, however its program prints."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import subprocess
+import sys
+import tracemalloc
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+import execsrv
+from execsrv._output import OutputLog
+from execsrv.limits import KIB, MIB
+from execsrv.protocol import Notification, Request, Stream
+from tests.conftest import Server
+from tests.peers import plain
+
+RETAINED = 32 * KIB
+WINDOW = 16 * KIB
+ITSELF = 8 * KIB
+"""What a log costs without any content."""
+
+STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
+
+
+@pytest.mark.parametrize("size", [2, 300, 2000, 10_000])
+@pytest.mark.parametrize("how", ["taken", "never taken, drops", "never acknowledged, drops", "detached"])
+def test_a_log_holds_what_it_may_and_its_window(size: int, how: str) -> None:
+    gc.collect()
+    tracemalloc.start()
+    try:
+        log = OutputLog(
+            RETAINED,
+            WINDOW,
+            streams=STREAMS,
+            acknowledged="acknowledged" in how,
+            drops="drops" in how,
+        )
+        if how == "detached":
+            log.detach()
+        piece = bytearray(size)
+        for number in range(2 * (RETAINED + WINDOW) // size + 20):
+            assert log.has_room
+            log.append(STREAMS[number % len(STREAMS)], bytes(piece))
+            while log.has_news and not how.startswith("never taken"):
+                log.take()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held <= RETAINED + WINDOW + 2 * size + ITSELF, f"{held / KIB:.0f} KiB"
+
+
+PRINTS = """
+import os, random
+chance = random.Random(int(os.environ["SEED"]))
+left = 600_000
+while left > 0:
+    size = min(left, chance.choice([1, 2, 30, 1000, 60_000]))
+    os.write(1 + chance.randrange(2), os.urandom(size))
+    left -= size
+"""
+
+
+async def test_many_ended_sessions_cost_what_was_configured(tmp_path: Path) -> None:
+    """Measured from the outside, on a server that has nothing else to do."""
+    retained, sessions = 100 * KIB, 60
+    path = f"{tmp_path}/s"
+    argv = [sys.executable, "-m", "execsrv", "serve", "--listen", f"unix://{path}"]
+    argv += ["--retained-output-bytes-per-process", str(retained)]
+    async with trio.open_nursery() as nursery:
+        server: trio.Process = await nursery.start(partial(trio.run_process, argv, stdout=subprocess.PIPE))
+        assert server.stdout is not None
+        assert await server.stdout.receive_some()
+        async with execsrv.connect_unix(path) as client:
+
+            async def prints(seed: int) -> None:
+                env = {"SEED": str(seed)}
+                command = [sys.executable, "-I", "-S", "-c", PRINTS]
+                result = await client.run(command, env=env)
+                assert len(result.stdout) + len(result.stderr) == 600_000
+
+            for seed in range(5):
+                await prints(seed)
+            before = resident(server.pid)
+            for seed in range(sessions):
+                await prints(seed)
+            assert len(await client.processes()) == sessions + 5
+            held = resident(server.pid) - before
+        server.terminate()
+    assert held < sessions * retained + 2 * MIB, f"{held / sessions / KIB:.0f} KiB per session"
+
+
+async def test_who_stops_reading_costs_little_and_misses_nothing(server: Server) -> None:
+    """300 MB stay with the program until they are wanted. A minute of it, with gigabytes, is a benchmark's."""
+    size = 300_000_000
+    other = await server.peer()
+    await other.run("warm", ["head", "-c", "3000000", "/dev/zero"])
+    async with server.open_channel() as channel:
+        await channel.send(Request(1, "initialize", {"clientName": "x"}))
+        await channel.send(Notification("initialized"))
+        before = resident(os.getpid())
+        start = other.start_params("a", ["head", "-c", str(size), "/dev/zero"])
+        await channel.send(Request(2, "process/start", start))
+        for number in range(10):
+            assert await other.run(f"p{number}", ["echo", "hi"]) == (0, b"hi\n", b"")
+        assert resident(os.getpid()) - before < 16 * MIB
+        got = 0
+        while True:
+            message = await channel.receive()
+            if isinstance(message, Notification):
+                params = plain(message.params)
+                got += len(params.get("chunk", "")) * 3 // 4 - params.get("chunk", "")[-2:].count("=")
+                if message.method == "process/closed":
+                    break
+        assert got == size
+        assert resident(os.getpid()) - before < 24 * MIB
+
+
+def resident(pid: int) -> int:
+    with open(f"/proc/{pid}/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()

@@ -1,0 +1,116 @@
+"""What is told at the end of a connection and of a server, and in which order things end."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from execsrv.limits import ServerConfig
+from tests.conftest import Server
+from tests.peers import ENV, PATIENCE
+from tests.processes import marked, new_mark, until_gone, until_marked
+
+OpenServer = Callable[[str, ServerConfig], Server]
+
+
+def polite(file: Path) -> list[str]:
+    """Ends on SIGTERM, in its own time, and leaves a word."""
+    return ["sh", "-c", f"trap 'echo bye; touch {file}; exit 3' TERM; echo ready; while :; do sleep 0.02; done"]
+
+
+def deaf(mark: str) -> list[str]:
+    script = f"trap '' TERM INT HUP; (exec -a {mark} sleep 1000) & echo ready; while :; do sleep 0.1; done"
+    return ["bash", "-c", script]
+
+
+@pytest.mark.parametrize("transport", ["unix", "stdio"])
+async def test_who_says_no_more_is_told_how_it_ended(open_server: OpenServer, transport: str) -> None:
+    mark = new_mark()
+    out, into = await open_server(transport, ServerConfig()).streams()
+    start = {"processId": "a", "argv": deaf(mark), "cwd": "/", "env": ENV, "tty": False}
+    wait = {"processId": "a"}
+    messages: list[dict[str, Any]] = [
+        {"id": 1, "method": "initialize", "params": {"clientName": "x"}},
+        {"method": "initialized"},
+        {"id": 2, "method": "process/start", "params": start},
+        {"id": 3, "method": "process/wait", "params": wait},
+    ]
+    await out.send_all(b"".join(json.dumps(message).encode() + b"\n" for message in messages))
+    await until_marked(mark, 1)
+    if isinstance(out, trio.SocketStream):
+        await out.send_eof()
+    else:
+        await out.aclose()
+    heard = b""
+    with trio.fail_after(PATIENCE):
+        while data := await into.receive_some():
+            heard += data
+    await into.aclose()
+    told = [json.loads(line) for line in heard.splitlines()]
+    ends = [message["params"] for message in told if message.get("method") == "process/exited"]
+    assert [(end["exitCode"], end["reason"]) for end in ends] == [(137, "disconnected")]
+    assert [message["result"]["reason"] for message in told if message.get("id") == 3] == ["disconnected"]
+    assert told[-1].get("method") == "process/closed" or told[-2].get("method") == "process/closed"
+    await until_gone(mark)
+
+
+async def test_a_server_that_ends_asks_first_and_tells(open_server: OpenServer, transport: str, tmp_path: Path) -> None:
+    mark, file = new_mark(), tmp_path / "bye"
+    server = open_server(transport, ServerConfig(shutdown_grace_period=0.5))
+    peer = await server.peer()
+    await peer.start("polite", polite(file))
+    await peer.start("deaf", deaf(mark))
+    await peer.start("unread", ["yes"], windowBytes=1)
+    await peer.until_output("polite", b"ready")
+    await peer.until_output("deaf", b"ready")
+    began = trio.current_time()
+    server.shutdown.set()
+    await peer.until_ended()
+    took = trio.current_time() - began
+    assert 0.5 <= took < 5
+    ends = {id: await peer.until_told(id, "exited") for id in ("polite", "deaf", "unread")}
+    assert {id: (end["exitCode"], end["reason"]) for id, end in ends.items()} == {
+        "polite": (3, "shutdown"),
+        "deaf": (137, "shutdown"),
+        "unread": (143, "shutdown"),
+    }
+    assert b"bye\n" in peer.output("polite", "stdout")
+    assert not marked(mark)
+
+
+async def test_a_server_that_has_nothing_to_wait_for_does_not(open_server: OpenServer, transport: str) -> None:
+    server = open_server(transport, ServerConfig(shutdown_grace_period=600))
+    peer, silent = await server.peer(), await server.peer(ready=False)
+    await peer.start("a", ["sleep", "1000"])
+    server.shutdown.set()
+    assert (await peer.until_told("a", "exited"))["reason"] == "shutdown"
+    await peer.until_ended()
+    await silent.until_ended()
+
+
+@pytest.mark.parametrize("transport", ["unix", "websocket"])
+async def test_connections_without_a_channel_have_the_grace_too(
+    open_server: OpenServer, transport: str, tmp_path: Path
+) -> None:
+    """All at the same time: one that needs all of it must not cost the others theirs."""
+    mark = new_mark()
+    server = open_server(transport, ServerConfig(shutdown_grace_period=0.6, flush_timeout=0.1, resume_grace=600))
+    for number in range(4):
+        async with server.open_peer() as peer:
+            await peer.handshake()
+            await peer.start("deaf", deaf(mark))
+            await peer.start("polite", polite(tmp_path / str(number)))
+            await peer.until_output("deaf", b"ready")
+            await peer.until_output("polite", b"ready")
+    await until_marked(mark, 4)
+    last = await server.peer()
+    server.shutdown.set()
+    await last.until_ended()
+    await until_gone(mark)
+    assert {"0", "1", "2", "3"} <= set(os.listdir(tmp_path))
