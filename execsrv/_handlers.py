@@ -253,9 +253,7 @@ def _listed(session: Session) -> ListedProcess:
 
 @handles("process/ack")
 def process_ack(caller: Caller, params: ProcessAck) -> Answer:
-    session = _known(caller, params.process_id)
-    session.log.acknowledge(params.seq)
-    session.taken()
+    _known(caller, params.process_id).acknowledge(params.seq)
     return Nothing()
 
 

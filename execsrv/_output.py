@@ -80,6 +80,7 @@ class OutputLog:
         self._untaken = 0  # how many entries at the end the attached reader has not taken
         self._overdue: deque[Entry] = deque()  # what it gets before those
         self._unacknowledged: deque[Entry] = deque()
+        self._unacknowledged_bytes = 0
         self._lag_bytes = 0
         self.last_taken = 0
         """The number of the entry that was taken last, 0 before the first."""
@@ -156,7 +157,9 @@ class OutputLog:
         """Forget the oldest entries beyond the bound, but none that the attached reader has still to have."""
         if self._kept_bytes <= self._max_retained:
             return
-        not_had = first_seq(self._unacknowledged[0]) if self._unacknowledged else self._next_untaken
+        not_had = self._next_untaken
+        if self._unacknowledged and not self._drops:
+            not_had = first_seq(self._unacknowledged[0])
         while self._kept_bytes > self._max_retained and self._oldest < not_had:
             entry = self._entries.popleft()
             self._kept_bytes -= entry_bytes(entry)
@@ -175,7 +178,9 @@ class OutputLog:
 
     @property
     def has_news(self) -> bool:
-        """Whether `take` has something."""
+        """Whether `take` has something. With drops, a full window holds back all but an end and what is before it."""
+        if self._drops and self._unacknowledged_bytes >= self._window:
+            return any(end and end.seq > self.last_taken for end in (self.exited, self.closed))
         return self._untaken > 0 or bool(self._overdue)
 
     def take(self) -> Entry:
@@ -187,6 +192,7 @@ class OutputLog:
             self._untaken -= 1
             if self._acknowledged:
                 self._unacknowledged.append(entry)
+                self._unacknowledged_bytes += entry_bytes(entry)
             else:
                 self._lag_bytes -= entry_bytes(entry)
         else:
@@ -198,7 +204,9 @@ class OutputLog:
     def acknowledge(self, seq: int) -> None:
         """The attached reader is done with all entries up to `seq`; what it has not taken yet does not count."""
         while self._unacknowledged and self._unacknowledged[0].seq <= seq:
-            self._lag_bytes -= entry_bytes(self._unacknowledged.popleft())
+            size = entry_bytes(self._unacknowledged.popleft())
+            self._lag_bytes -= size
+            self._unacknowledged_bytes -= size
         self._trim()
 
     def detach(self) -> None:
@@ -214,6 +222,7 @@ class OutputLog:
         self._overdue.clear()
         if self._acknowledged:
             self._unacknowledged.extend(islice(self._entries, len(self._entries) - self._untaken, None))
+            self._unacknowledged_bytes = self._lag_bytes
         else:
             self._lag_bytes = 0
         self._untaken = 0

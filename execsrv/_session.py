@@ -306,11 +306,19 @@ class Session:
 
     def _announce(self) -> None:
         self._appended.unpark_all()
-        self._has_news(self)
+        if self.log.has_news:
+            self._has_news(self)
 
     def taken(self) -> None:
         """The attached reader took something from the log: there may be room again."""
         self._taken.unpark_all()
+
+    def acknowledge(self, seq: int) -> None:
+        """The attached reader is done with all up to this number: there may be room again, and something to take."""
+        self.log.acknowledge(seq)
+        self.taken()
+        if self.log.has_news:
+            self._has_news(self)
 
     def attach(self) -> None:
         """The log has an attached reader again."""
