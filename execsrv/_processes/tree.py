@@ -89,10 +89,9 @@ class ProcessTree:
         if target == "leader":
             return sum(_signal_process(pid, number) for pid in leader)
         members = [*leader, *self._others()]
+        # Found first: who has lost its parent to the signal descends from nobody any more.
+        strays = [pid for pid in _descendants(members) if pid not in members] if target == "tree" else []
         self.signal_group(number)
-        if target == "group":
-            return len(members)
-        strays = [pid for pid in _descendants(members) if pid not in members]
         return len(members) + sum(_signal_process(pid, number) for pid in strays)
 
     def signal_foreground(self, number: int, terminal: int) -> int:
