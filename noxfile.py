@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from pathlib import Path
+
 import nox
 
 nox.options.sessions = ["tests", "lint", "types", "docs"]
@@ -13,6 +17,32 @@ def tests(session: nox.Session) -> None:
     """The test suite, with the package installed as its users install it."""
     session.install(".[test]")
     session.run("pytest", *session.posargs)
+
+
+CODEX = "@openai/codex@0.169.0"
+
+
+@nox.session
+def interop(session: nox.Session) -> None:
+    """The stock Codex CLI with execsrv as its exec-server. Takes the CLI from `EXECSRV_CODEX`, the PATH or npm."""
+    session.install(".[test]")
+    env = {}
+    if "EXECSRV_CODEX" not in os.environ and shutil.which("codex") is None:
+        if shutil.which("npm") is None:
+            session.skip("no Codex CLI and no npm to get it: set EXECSRV_CODEX, or have `codex` or `npm` on the PATH")
+        folder = session.create_tmp()
+        session.run("npm", "install", "--no-save", "--no-fund", "--no-audit", "--prefix", folder, CODEX, external=True)
+        # The program itself: what npm puts on the PATH is a script that needs node.
+        [program] = Path(folder).glob("node_modules/@openai/codex-*/vendor/*/bin/codex")
+        env["EXECSRV_CODEX"] = str(program.absolute())
+    session.run("pytest", "tests/interop", *session.posargs, env=env)
+
+
+@nox.session
+def survivors(session: nox.Session) -> None:
+    """Every escape with every ending, in every placement: as root, without control groups, as an ordinary user."""
+    session.install(".[test]")
+    session.run("pytest", "--all-survivors", "tests/test_survivors.py", *session.posargs)
 
 
 @nox.session

@@ -19,7 +19,6 @@ from execsrv._environment import command_environment
 from execsrv._output import Closed, Entry, Exited, Gap
 from execsrv._paths import path_from_wire
 from execsrv._processes.command import settle
-from execsrv._processes.spawn import spawn
 from execsrv._session import Session, Terms, Write
 from execsrv._sessions import Sessions
 from execsrv._signal_names import signal_number
@@ -115,7 +114,7 @@ def process_start(caller: Caller, params: ProcessStart) -> Answer:
         window_bytes=params.window_bytes,
         drops=params.overflow == "drop",
     )
-    spawned = spawn(command, size=size if params.tty else None, pipe_stdin=params.pipe_stdin)
+    spawned = caller.sessions.keeper.spawn(command, size=size if params.tty else None, pipe_stdin=params.pipe_stdin)
     return ProcessStarted(caller.sessions.adopt(id, spawned, process_voice, terms).id)
 
 
@@ -304,7 +303,7 @@ def _process_exited(id: str, entry: Exited) -> ProcessExited:
 
 
 def _process_closed(id: str, entry: Closed) -> ProcessClosed:
-    return ProcessClosed(id, entry.seq, entry.totals, entry.remaining)
+    return ProcessClosed(id, entry.seq, entry.totals, entry.remaining, entry.tree_empty)
 
 
 # -- command/* --
@@ -315,7 +314,7 @@ def command_exec(caller: Caller, params: CommandExec) -> Answer:
     _check_kind(caller.config, "direct")
     id = caller.sessions.claim(None)
     command = settle(params.argv, path_from_wire(params.cwd, "cwd"), params.env, params.arg0)
-    spawned = spawn(command, size=Size() if params.tty else None, pipe_stdin=False)
+    spawned = caller.sessions.keeper.spawn(command, size=Size() if params.tty else None, pipe_stdin=False)
     return CommandId(caller.sessions.adopt(id, spawned, command_voice, Terms()).id)
 
 

@@ -30,10 +30,11 @@ from execsrv._environment import environment_info
 from execsrv._handlers import HANDLERS
 from execsrv._handshake import Handshake
 from execsrv._outbox import Outbox
+from execsrv._processes.keeper import Keeper
 from execsrv._session import Session
 from execsrv._sessions import Sessions
 from execsrv._transports import MessageChannel
-from execsrv.errors import Busy, InternalError, ProtocolError, RequestError, UnknownMethod
+from execsrv.errors import Busy, CutOff, InternalError, ProtocolError, RequestError, UnknownMethod
 from execsrv.limits import DEFAULTS, ServerConfig
 from execsrv.protocol import (
     METHODS,
@@ -56,6 +57,7 @@ _GOING_AWAY = 1001
 
 async def serve_connection(
     channel: MessageChannel,
+    keeper: Keeper,
     config: ServerConfig = DEFAULTS,
     *,
     shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
@@ -70,7 +72,7 @@ async def serve_connection(
         await shutdown_trigger()
         await connections.stop()
 
-    async with open_connections(config) as connections, open_background() as nursery:
+    async with open_connections(keeper, config) as connections, open_background() as nursery:
         nursery.start_soon(stop)
         await Talk(channel, connections).run()
 
@@ -145,7 +147,10 @@ class Talk:
                 await self._outbox.wait_room()
             self._hung_up()
         except ProtocolError as error:
-            self._refuse(error)
+            if isinstance(error, CutOff) and self.config.resume_grace > 0:
+                self._hung_up()
+            else:
+                self._refuse(error)
 
     def _refuse(self, error: ProtocolError) -> None:
         """The peer broke the protocol: tell it why."""

@@ -222,6 +222,14 @@ class ServerConfig(Limits):
         bool, _COMMANDS, Meta(description='Whether requests of kind "prepared" run: exactly what was sent.')
     ] = True
 
+    cgroup: Annotated[
+        bool,
+        _COMMANDS,
+        Meta(
+            description="Whether the server and its commands move into a control group of their own, if there is one."
+        ),
+    ] = True
+
     shutdown_grace_period: Annotated[
         Seconds,
         _ENDINGS,

@@ -48,7 +48,7 @@ async def test_the_end_of_a_tree_reaches_other_sessions(peer: Peer, mode: Any) -
 
 
 async def test_a_graceful_end_asks_first_and_kills_after_the_grace(peer: Peer) -> None:
-    polite = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 1000 & wait; done"
+    polite = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 1 & wait; done"
     await peer.start("polite", ["sh", "-c", polite])
     await peer.start("deaf", ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1000; done"])
     for id, milliseconds in (("polite", 60_000), ("deaf", 100)):
