@@ -88,6 +88,31 @@ def test_a_log_that_drops_leaves_out_the_oldest_and_never_an_end() -> None:
     assert isinstance(heard[-1], Closed)
 
 
+def test_a_log_that_drops_goes_no_further_than_what_was_acknowledged() -> None:
+    log = new_log(retained=1000, window=500, acknowledged=True, drops=True)
+
+    def print_one() -> None:
+        log.append("stdout", b"x" * 250)
+
+    for _ in range(2):
+        print_one()
+        assert log.take().seq == log.last_taken
+    for _ in range(100):
+        print_one()
+        assert not log.has_news
+    assert len(log.read(0, None)[1]) <= 3
+    log.acknowledge(2)
+    assert (log.take(), log.take()) == (Gap(3, 101, {"stdout": 99 * 250}), Chunk(102, "stdout", b"x" * 250))
+    print_one()
+    log.take()
+    print_one()
+    assert not log.has_news
+    log.append_exited(0, None, "exited")
+    print_one()
+    assert [type(log.take()) for _ in range(2)] == [Gap, Exited]
+    assert not log.has_news
+
+
 Action = st.one_of(
     st.tuples(st.sampled_from(STREAMS), st.binary(max_size=MOST)),
     st.sampled_from(["take", "acknowledge", "detach", "attach", "exit", "read"]),

@@ -1,0 +1,93 @@
+"""What the documentation claims of the code: its tests exist, its examples run, nothing is missing from its tables."""
+
+from __future__ import annotations
+
+import ast
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from execsrv import connect_in_process
+from execsrv.errors import ProtocolError, RequestError
+from execsrv.protocol import METHODS, NOTIFICATIONS
+from tests import test_protocol_page
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+EXAMPLES = [
+    pytest.param(code, id=f"{page.name}-{number}")
+    for page in (DOCS / "client.md", DOCS / "index.md", ROOT / "README.md")
+    for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M), 1)
+    if "8765" not in code  # which wants a daemon
+]
+
+
+def test_every_test_that_proves_a_guarantee_exists() -> None:
+    page = (DOCS / "guarantees.md").read_text()
+    named = 0
+    for file, names in re.findall(r"`(test_\w+\.py)`: ((?:`test_\w+`(?:, )?)+)", page):
+        tests = {
+            node.name
+            for node in ast.parse((ROOT / "tests" / file).read_text()).body
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        }
+        for name in re.findall(r"`(\w+)`", names):
+            assert name in tests, f"{file} has no {name}"
+            named += 1
+    assert named == len(re.findall(r"`test_\w+`", page)) > 40
+    for line in page.splitlines():
+        if line.startswith("| ") and not line.startswith(("| promise", "| ---")):
+            assert "`test_" in line, f"not proved: {line}"
+
+
+def test_the_schema_is_that_of_the_structs() -> None:
+    written = runpy.run_path(str(DOCS / "schema.py"))["written"]()
+    assert (DOCS / "protocol.schema.json").read_text() == written, "run `python docs/schema.py`"
+
+
+def test_the_schema_is_whole() -> None:
+    schema = msgspec.json.decode((DOCS / "protocol.schema.json").read_bytes())
+    titles = {message["title"] for message in schema["anyOf"]}
+    for name in METHODS:
+        assert {f"request {name}", f"response {name}"} < titles
+    assert {f"notification {name}" for name in NOTIFICATIONS} < titles
+    references = set(re.findall(r'"\$ref":"#/\$defs/(\w+)"', msgspec.json.encode(schema).decode()))
+    assert references == schema["$defs"].keys()
+
+
+def fields(struct: type[msgspec.Struct]) -> set[str]:
+    return {field.encode_name for field in msgspec.structs.fields(struct)}
+
+
+def test_the_protocol_page_has_every_field() -> None:
+    documented: dict[tuple[str, str], set[str]] = {}
+    for side, head, field, _ in test_protocol_page.rows():
+        documented.setdefault((side, head), set()).add(field)
+    for name, method in METHODS.items():
+        assert documented.pop(("sent", name), set()) == fields(method.params), name
+        assert documented.pop(("heard", name), set()) == fields(method.result), name
+    for name, struct in NOTIFICATIONS.items():
+        assert documented.pop(("heard", name)) == fields(struct), name
+    assert not documented
+
+
+def test_the_protocol_page_has_every_kind_of_error() -> None:
+    table = dict(test_protocol_page.tables(test_protocol_page.PAGE))["code"]
+    kinds: list[type[RequestError] | type[ProtocolError]] = [*RequestError.__subclasses__(), ProtocolError]
+    raised = {(str(kind.code), kind.kind) for kind in kinds}
+    assert {(code, kind.strip("`")) for code, kind, *_ in table} == raised
+
+
+@pytest.mark.parametrize("code", EXAMPLES)
+async def test_an_example_runs(code: str) -> None:
+    names: dict[str, Any] = {}
+    exec(code.replace("trio.run(main)", ""), names)
+    if "main" in names:
+        await names["main"]()
+    elif "example" in names:
+        async with connect_in_process() as client:
+            await names["example"](client)
