@@ -203,18 +203,23 @@ class OutputLog:
         """The next entry that the attached reader has not taken. Raises `LookupError` when there is none."""
         if not self.has_news:
             raise LookupError("nothing new in the log")
-        if self._overdue:
-            entry = self._overdue.popleft()
+        entry = self._overdue.popleft() if self._overdue else self._pass_untaken()
+        if isinstance(entry, Gap):
+            # What follows is not left out any more, or a reader could get one gap after the other and nothing else.
+            if not self._overdue and self._untaken:
+                self._overdue.append(self._pass_untaken())
+        elif self._acknowledged:
+            self._unacknowledged.append(entry)
+            self._taken_bytes += entry_bytes(entry)
         else:
-            entry = self._entries[-self._untaken]
-            self._untaken -= 1
-            if self._acknowledged:
-                self._unacknowledged.append(entry)
-                self._taken_bytes += entry_bytes(entry)
-            else:
-                self._lag_bytes -= entry_bytes(entry)
+            self._lag_bytes -= entry_bytes(entry)
         self.last_taken = entry.seq
         self._trim()
+        return entry
+
+    def _pass_untaken(self) -> Entry:
+        entry = self._entries[-self._untaken]
+        self._untaken -= 1
         return entry
 
     def acknowledge(self, seq: int) -> None:
@@ -238,7 +243,7 @@ class OutputLog:
         self._overdue.clear()
         if self._acknowledged:
             self._unacknowledged.extend(islice(self._entries, len(self._entries) - self._untaken, None))
-            self._taken_bytes = self._lag_bytes
+            self._lag_bytes = self._taken_bytes = sum(map(entry_bytes, self._unacknowledged))
         else:
             self._lag_bytes = 0
         self._untaken = 0

@@ -38,6 +38,22 @@ async def until_gone(mark: str) -> None:
     await _until(lambda: not marked(mark), lambda: f"still alive: {[_described(pid) for pid in marked(mark)]}")
 
 
+async def until_in_front(mark: str) -> None:
+    """Wait until something with this mark sleeps in the foreground of its terminal."""
+
+    def is_in_front(pid: int) -> bool:
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                state, _, group, _, _, in_front = file.read().rpartition(")")[2].split()[:6]
+        except OSError:
+            return False
+        return state == "S" and group == in_front
+
+    await _until(
+        lambda: any(map(is_in_front, marked(mark))), lambda: f"not in front: {list(map(_described, marked(mark)))}"
+    )
+
+
 async def _until(condition: Callable[[], bool], complaint: Callable[[], str]) -> None:
     """The process table cannot be waited for, so it is asked again and again."""
     with trio.move_on_after(10) as patience:

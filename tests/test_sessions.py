@@ -16,7 +16,7 @@ from execsrv.limits import ServerConfig
 from execsrv.protocol import Response
 from tests.conftest import Server
 from tests.peers import ENV, PATIENCE, Peer, b64
-from tests.processes import marked, new_mark, until_gone, until_marked
+from tests.processes import marked, new_mark, until_gone, until_in_front, until_marked
 
 OpenServer = Callable[[str, ServerConfig], Server]
 
@@ -93,15 +93,16 @@ async def test_job_control_in_an_interactive_shell(peer: Peer) -> None:
     await peer.start("a", BASH, **INTERACTIVE)
     await peer.until_output("a", b"$ ")
     await typed(peer, "a", f"(exec -a {mark} sleep 1000)\n".encode())
-    await until_marked(mark, 1)
+    await until_in_front(mark)
     # The job in front, not the shell: it is in a group of its own.
     assert await send(peer, "a", "STOP", "foreground") == 1
     await peer.until_output("a", b"Stopped")
     await typed(peer, "a", b"fg\n")
+    await until_in_front(mark)
     await typed(peer, "a", b"\x1a")  # Ctrl-Z
     await peer.until(lambda: peer.output("a").count(b"Stopped") == 2)
     await typed(peer, "a", b"bg; fg\n")
-    await peer.until(lambda: peer.output("a").count(mark.encode()) >= 4)
+    await until_in_front(mark)
     assert await send(peer, "a", "TERM", "group") == 1  # the shell alone, which is deaf to it
     assert len(marked(mark)) == 1
     await typed(peer, "a", b"\x03")
@@ -340,7 +341,8 @@ async def test_drops_are_told_exactly(peer: Peer, window: int | None) -> None:
     assert [name for name, _ in peer.told("a")][-3:] == ["output", "exited", "closed"]  # the newest is never left out
     if window is not None:
         assert len(peer.output("a")) <= 2 * (window + 65_536)
-        assert len([name for name, _ in peer.told("a") if name == "gap"]) <= 10
+        names = [name for name, _ in peer.told("a")]
+        assert names.count("gap") <= names.count("output") + 2  # each has something behind it
 
 
 async def test_the_newest_comes_when_the_reader_is_back(peer: Peer) -> None:
