@@ -89,7 +89,7 @@ def test_a_log_that_drops_leaves_out_the_oldest_and_never_an_end() -> None:
 
 
 def test_a_log_that_drops_goes_no_further_than_what_was_acknowledged() -> None:
-    log = new_log(retained=1000, window=500, acknowledged=True, drops=True)
+    log = new_log(retained=1000, window=600, acknowledged=True, drops=True)
 
     def print_one() -> None:
         log.append("stdout", b"x" * 250)
