@@ -31,6 +31,7 @@ _decoders: dict[type, msgspec.json.Decoder[Any]] = {
     type_: msgspec.json.Decoder(type_)
     for type_ in [*NOTIFICATIONS.values(), *(t for method in METHODS.values() for t in method[:2])]
 }
+_NULL = msgspec.Raw(b"null")
 _MIRRORED = b'{"jsonrpc":"2.0"'
 
 
@@ -81,7 +82,8 @@ def decode_params(params: Any, type_: type[T]) -> T:
         return params
     try:
         if isinstance(params, msgspec.Raw):
-            return _decoders[type_].decode(params)  # type: ignore[no-any-return]
+            text = b"{}" if params == _NULL else params
+            return _decoders[type_].decode(text)  # type: ignore[no-any-return]
         return msgspec.convert({} if params is None else params, type_)
     except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
         raise InvalidParams(str(error)) from None

@@ -4,6 +4,7 @@
     ├─ talk                    one channel to the peer
     │  ├─ reader               takes requests in order, waits for no handler
     │  ├─ a task per request that has to wait
+    │  ├─ a task per streamed HTTP body
     │  └─ writer               the only one that sends; pulls from the outbox
     └─ session, session, ...   `Session.run`: a nursery each
 
@@ -24,6 +25,7 @@ from execsrv._codec import decode_params
 from execsrv._handlers import HANDLERS
 from execsrv._handshake import Handshake
 from execsrv._outbox import Outbox
+from execsrv._relay import open_relay
 from execsrv._sessions import Sessions
 from execsrv._transports import MessageChannel
 from execsrv.errors import Busy, InternalError, ProtocolError, RequestError, UnknownMethod
@@ -56,7 +58,7 @@ class Connection:
 
     def __init__(self, nursery: trio.Nursery, limits: Limits) -> None:
         self._limits = limits
-        self._outbox = Outbox(limits.requests_in_flight)
+        self._outbox = Outbox(limits.requests_in_flight, limits.queued_notifications)
         self._sessions = Sessions(nursery, limits, self._outbox.has_news)
         self._in_flight = 0
 
@@ -69,7 +71,7 @@ class Connection:
         What was asked before the peer stopped sending is still answered, as far as it needs no waiting.
         """
         goodbye = ProtocolError("", close_code=1000)
-        async with trio.open_nursery() as tree:
+        async with open_relay(self._outbox.tell, self._limits) as self._sessions.relay, trio.open_nursery() as tree:
             tree.start_soon(self._write, channel, tree.cancel_scope)
             try:
                 await self._read(channel, tree)

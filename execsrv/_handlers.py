@@ -14,22 +14,31 @@ from typing import Any, TypeVar
 import trio
 from msgspec import Struct
 
-from execsrv._environment import command_environment, environment_info
+from execsrv._discovery import discover_roots
+from execsrv._environment import command_environment, environment_config, environment_info
 from execsrv._output import Closed, Entry, Exited
 from execsrv._paths import path_from_wire
 from execsrv._processes.command import settle
 from execsrv._processes.spawn import spawn
+from execsrv._relay import Relay
 from execsrv._session import Session, Write
 from execsrv._sessions import Sessions
 from execsrv.errors import InvalidParams, SandboxUnsupported, StdinClosed, UnknownConnection, UnknownProcess
 from execsrv.protocol import (
     PROTOCOL_VERSION,
     Accepted,
+    CapabilitiesDiscover,
+    CapabilitiesFound,
+    CapabilityRootsDiscover,
     CommandExec,
     CommandExited,
     CommandId,
     CommandOutputDelta,
     CommandWrite,
+    EnvironmentConfigRead,
+    EnvironmentInfo,
+    EnvironmentStatus,
+    HttpRequest,
     Initialize,
     Initialized,
     Nothing,
@@ -49,6 +58,7 @@ from execsrv.protocol import (
     ProcessWritten,
     Running,
     Size,
+    Unit,
 )
 
 P = TypeVar("P", bound=Struct)
@@ -72,7 +82,7 @@ def handles(method: str) -> Callable[[Callable[[Sessions, P], Answer]], Callable
 def initialize(sessions: Sessions, params: Initialize) -> Answer:
     if params.resume_session_id is not None:
         raise UnknownConnection(f"unknown session id {params.resume_session_id}")
-    return Initialized(sessions.connection_id, environment_info(), PROTOCOL_VERSION)
+    return Initialized(sessions.connection_id, _environment_info(sessions), PROTOCOL_VERSION)
 
 
 # -- process/* --
@@ -222,6 +232,49 @@ def command_voice(session: Session, entry: Entry) -> Notification | None:
         case _:
             stream = entry.stream if entry.stream != "pty" else "stdout"
             return Notification("command/exec/outputDelta", CommandOutputDelta(session.id, stream, entry.chunk))
+
+
+# -- http/*, environment/*, capabilities --
+
+
+@handles("http/request")
+def http_request(sessions: Sessions, params: HttpRequest) -> Answer:
+    return _relay(sessions).request(params)
+
+
+@handles("environment/info")
+def tell_environment_info(sessions: Sessions, params: Unit) -> Answer:
+    return _environment_info(sessions)
+
+
+@handles("environment/status")
+def environment_status(sessions: Sessions, params: Unit) -> Answer:
+    return EnvironmentStatus()
+
+
+@handles("environmentConfig/read")
+def environment_config_read(sessions: Sessions, params: EnvironmentConfigRead) -> Answer:
+    return environment_config(params)
+
+
+@handles("capabilityRoots/discoverV1")
+def capability_roots_discover(sessions: Sessions, params: CapabilityRootsDiscover) -> Answer:
+    return discover_roots([(root, path_from_wire(root.path, "path")) for root in params.roots])
+
+
+@handles("capabilities/discoverV2")
+def capabilities_discover(sessions: Sessions, params: CapabilitiesDiscover) -> Answer:
+    path_from_wire(params.cwd, "cwd")
+    return CapabilitiesFound()
+
+
+def _relay(sessions: Sessions) -> Relay:
+    assert sessions.relay is not None
+    return sessions.relay
+
+
+def _environment_info(sessions: Sessions) -> EnvironmentInfo:
+    return environment_info(http=_relay(sessions).available)
 
 
 # -- shared --

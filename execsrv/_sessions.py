@@ -10,6 +10,7 @@ import trio
 
 from execsrv._output import Entry, OutputLog
 from execsrv._processes.spawn import Spawned
+from execsrv._relay import Relay
 from execsrv._session import Session
 from execsrv.errors import LimitExceeded, ProcessExists
 from execsrv.limits import Limits
@@ -24,6 +25,7 @@ class Sessions:
 
     def __init__(self, nursery: trio.Nursery, limits: Limits, has_news: Callable[[Session], None]) -> None:
         self.connection_id = str(uuid.uuid4())
+        self.relay: Relay | None = None
         self._nursery = nursery
         self._limits = limits
         self._has_news = has_news

@@ -53,6 +53,21 @@ class Limits:
     error_text_characters: int = 1000
     """An error that quotes what was sent is cut to this, since errors wait for their reader too."""
 
+    allow_http: bool = True
+    """Whether `http/request` is served: it reaches what this machine reaches, its loopback and its metadata services
+    among it. Commands can do the same, unless something outside of execsrv confines them."""
+
+    http_exchanges: int = 64
+    """HTTP requests of one connection that are under way at once, streamed bodies included. One more is answered with
+    `busy`. Each may hold one chunk (at most 164 KiB) for a peer that does not read."""
+
+    buffered_http_bytes: int = 40 * MIB
+    """Bodies of unstreamed HTTP responses that one connection holds until they are complete. In base64 the largest
+    still fits the largest message."""
+
+    queued_notifications: int = 16
+    """Single notifications (chunks of HTTP bodies) that wait to be sent. Beyond it whoever has one waits."""
+
     flush_seconds: float = 0.5
     """At a connection's end: how long its last answers may take to leave."""
 
