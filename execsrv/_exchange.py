@@ -10,8 +10,10 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from urllib.parse import SplitResult, quote, unquote_to_bytes, urljoin, urlsplit
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from execsrv.errors import HttpFailed, InvalidParams
 from execsrv.protocol import HttpField, HttpHeader, HttpRequest
@@ -31,7 +33,7 @@ PROTECTED_VARIABLES = frozenset(
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_BAD_HOST = re.compile(r"[\x00-\x20\x7f-\uffff<>^|%/?#@\\\[\]]")
+_BAD_HOST = re.compile(r"[\x00-\x20\x7f<>^|%/?#@\\\[\]]")
 _PATH_SAFE = "!$%&'()*+,-./:;=@[\\]^_|~"
 _QUERY_SAFE = "!$%&()*+,-./:;=?@[\\]^_`{|}~"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -39,8 +41,7 @@ _OF_BODY = frozenset((b"content-type", b"content-encoding", b"content-length", b
 _OF_ORIGIN = frozenset((b"authorization", b"cookie", b"cookie2", b"host", b"proxy-authorization", b"www-authenticate"))
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """Where a request goes; `port` is None where it is the scheme's own.
 
     `url` is for people, and the base of what is relative: without user and fragment.
@@ -64,8 +65,7 @@ class Target:
         return f"{self.scheme}://{self.authority}"
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(Struct, frozen=True):
     """A request with nothing left to decide. `secret` names the fields that hold values of the environment."""
 
     method: bytes

@@ -7,9 +7,9 @@ HTTP connections, some of which are kept for the next request to the same origin
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -21,6 +21,8 @@ from execsrv.errors import HttpFailed, HttpUnavailable
 from execsrv.protocol import HttpField
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpcore
 
 MAX_CHUNK_BYTES = 164 * 1024
@@ -82,7 +84,7 @@ class HttpClient:
             raise HttpFailed(f"{sending(exchange)}: {_text_of(error)}", url=target.url) from error
 
     async def _load(self) -> None:
-        """Import httpcore and read the certificates: 50 ms of work, so in a thread."""
+        """Import what is needed and read the certificates: 100 ms of work, so in a thread."""
         if self._tls is None:
             try:
                 self._tls = await trio.to_thread.run_sync(_tls_context)
@@ -154,6 +156,8 @@ def _text_of(error: Exception) -> str:
 
 def _tls_context() -> ssl.SSLContext:
     import httpcore
+
+    import_module("urllib.request")  # for `_proxy_url`: the larger half of the work
 
     return httpcore.default_ssl_context()
 
