@@ -75,8 +75,8 @@ class Codec:
 def decode_params(params: Any, type_: type[T]) -> T:
     """The parameters of a call or a notification, or the result of one, as their struct.
 
-    `params` is raw JSON off a wire, or the struct itself or plain values from memory. Raises `InvalidParams`, with the
-    field that is wrong.
+    `params` is raw JSON off a wire, or the struct itself or plain values from memory; null is no
+    parameters. Raises `InvalidParams`, with the field that is wrong.
     """
     if isinstance(params, type_):
         return params

@@ -134,8 +134,11 @@ async def open_body(response: httpcore.Response) -> AsyncIterator[AsyncIterator[
     finally:
         with trio.CancelScope(shield=True) as end:
             end.cancel()
-            async for _ in chunks:
-                pass
+            try:
+                async for _ in chunks:
+                    pass
+            except _errors():
+                pass  # what was left of it was cut as well
 
 
 def fields_of(response: httpcore.Response) -> list[HttpField]:

@@ -243,6 +243,10 @@ async def test_redirects_that_are_not_followed(one_peer: Peer, web: Web) -> None
     web.page("/stop", "Location: /b", status="302 Elsewhere", body=b"here")
     web.page("/none", status="302 Elsewhere")
     web.page("/bad", "Location: http://[::x/", status="302 Elsewhere")
+    web.pages["/cut"] = (
+        head("Location: /elsewhere", "Transfer-Encoding: chunked", status="307 Elsewhere") + b"no chunk\r\n"
+    )
+    assert (await one_peer.call("http/request", wanted(web, "/cut")))["status"] == 404
     web.page("/choice", "Location: /b", status="300 Choices")
     for path in ("/stop", "/none", "/bad", "/choice"):
         policy = {"redirectPolicy": "stop"} if path == "/stop" else {}
