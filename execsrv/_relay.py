@@ -58,7 +58,8 @@ class Relay:
         self._limits = limits
         self._under_way = 0
         self._streams: set[str] = set()
-        self._max_buffered = min(limits.buffered_http_bytes, (limits.max_message_bytes - _HEAD_BYTES) * 3 // 4)
+        fitting = max(0, limits.max_message_bytes - _HEAD_BYTES) * 3 // 4  # in base64, into one message
+        self._max_buffered = min(limits.buffered_http_bytes, fitting)
         self._buffered = 0
 
     def __repr__(self) -> str:
