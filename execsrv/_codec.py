@@ -31,6 +31,7 @@ _decoders: dict[type, msgspec.json.Decoder[Any]] = {
     type_: msgspec.json.Decoder(type_)
     for type_ in [*NOTIFICATIONS.values(), *(t for method in METHODS.values() for t in method[:2])]
 }
+_NULL = msgspec.Raw(b"null")
 _MIRRORED = b'{"jsonrpc":"2.0"'
 
 
@@ -74,14 +75,15 @@ class Codec:
 def decode_params(params: Any, type_: type[T]) -> T:
     """The parameters of a call or a notification, or the result of one, as their struct.
 
-    `params` is raw JSON off a wire, or the struct itself or plain values from memory. Raises `InvalidParams`, with the
-    field that is wrong.
+    `params` is raw JSON off a wire, or the struct itself or plain values from memory; null is no
+    parameters. Raises `InvalidParams`, with the field that is wrong.
     """
     if isinstance(params, type_):
         return params
     try:
         if isinstance(params, msgspec.Raw):
-            return _decoders[type_].decode(params)  # type: ignore[no-any-return]
+            text = b"{}" if params == _NULL else params
+            return _decoders[type_].decode(text)  # type: ignore[no-any-return]
         return msgspec.convert({} if params is None else params, type_)
     except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
         raise InvalidParams(str(error)) from None

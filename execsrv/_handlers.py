@@ -15,11 +15,13 @@ from typing import Any, Protocol, TypeVar
 import trio
 from msgspec import Struct
 
-from execsrv._environment import command_environment
+from execsrv._discovery import discover_roots
+from execsrv._environment import command_environment, environment_config, environment_info
 from execsrv._output import Closed, Entry, Exited, Gap
 from execsrv._paths import path_from_wire
 from execsrv._processes.command import settle
 from execsrv._processes.spawn import spawn
+from execsrv._relay import Relay
 from execsrv._session import Session, Terms, Write
 from execsrv._sessions import Sessions
 from execsrv._signal_names import signal_number
@@ -34,12 +36,19 @@ from execsrv.errors import (
 from execsrv.limits import ServerConfig
 from execsrv.protocol import (
     Accepted,
+    CapabilitiesDiscover,
+    CapabilitiesFound,
+    CapabilityRootsDiscover,
     CommandExec,
     CommandExited,
     CommandId,
     CommandOutputDelta,
     CommandWrite,
+    EnvironmentConfigRead,
+    EnvironmentInfo,
+    EnvironmentStatus,
     Graceful,
+    HttpRequest,
     ListedProcess,
     NoParams,
     Nothing,
@@ -67,27 +76,31 @@ from execsrv.protocol import (
     Running,
     Size,
     StreamSnapshot,
+    Unit,
 )
 
 
 class Caller(Protocol):
-    """What a handler may touch: the sessions of the connection that asks, and what the server allows."""
+    """What a handler may touch: the sessions of the connection that asks, what belongs to its channel, and what the
+    server allows."""
 
     sessions: Sessions
+    relay: Relay
     config: ServerConfig
 
 
 P = TypeVar("P", bound=Struct)
 Answer = Struct | Coroutine[Any, Any, Struct]
+A = TypeVar("A", bound=Answer)
 Handler = Callable[[Caller, Any], Answer]
 
 HANDLERS: dict[str, Handler] = {}
 
 
-def handles(method: str) -> Callable[[Callable[[Caller, P], Answer]], Callable[[Caller, P], Answer]]:
+def handles(method: str) -> Callable[[Callable[[Caller, P], A]], Callable[[Caller, P], A]]:
     """Enter a function into `HANDLERS`."""
 
-    def enter(handler: Callable[[Caller, P], Answer]) -> Callable[[Caller, P], Answer]:
+    def enter(handler: Callable[[Caller, P], A]) -> Callable[[Caller, P], A]:
         HANDLERS[method] = handler
         return handler
 
@@ -348,6 +361,40 @@ def command_voice(session: Session, entry: Entry) -> Notification | None:
         case _:
             stream = entry.stream if entry.stream != "pty" else "stdout"
             return Notification("command/exec/outputDelta", CommandOutputDelta(session.id, stream, entry.chunk))
+
+
+# -- http/*, environment/*, capabilities --
+
+
+@handles("http/request")
+def http_request(caller: Caller, params: HttpRequest) -> Answer:
+    return caller.relay.request(params)
+
+
+@handles("environment/info")
+def tell_of_environment(caller: Caller, params: Unit) -> EnvironmentInfo:
+    return environment_info({"environmentConfigRead": True, "httpHeaderEnvVars": caller.relay.available})
+
+
+@handles("environment/status")
+def environment_status(caller: Caller, params: Unit) -> Answer:
+    return EnvironmentStatus()
+
+
+@handles("environmentConfig/read")
+def environment_config_read(caller: Caller, params: EnvironmentConfigRead) -> Answer:
+    return environment_config(params)
+
+
+@handles("capabilityRoots/discoverV1")
+def capability_roots_discover(caller: Caller, params: CapabilityRootsDiscover) -> Answer:
+    return discover_roots([(root, path_from_wire(root.path, "path")) for root in params.roots])
+
+
+@handles("capabilities/discoverV2")
+def capabilities_discover(caller: Caller, params: CapabilitiesDiscover) -> Answer:
+    path_from_wire(params.cwd, "cwd")
+    return CapabilitiesFound()
 
 
 # -- shared --

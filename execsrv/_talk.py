@@ -3,6 +3,7 @@
     Talk.run
     ├─ reader (_read)               takes requests in order, waits for no handler
     ├─ a task per request that has to wait
+    ├─ a task per HTTP body that is streamed
     ├─ writer (_write)              the only one that sends; pulls from the outbox
     ├─ _watch                       for a peer that is gone without a word
     └─ _stop                        when the server ends in order
@@ -26,10 +27,10 @@ from msgspec import Struct
 from execsrv._background import open_background
 from execsrv._codec import decode_params
 from execsrv._connection import Connection, Connections, open_connections
-from execsrv._environment import environment_info
-from execsrv._handlers import HANDLERS
+from execsrv._handlers import HANDLERS, tell_of_environment
 from execsrv._handshake import Handshake
 from execsrv._outbox import Outbox
+from execsrv._relay import Relay, open_relay
 from execsrv._session import Session
 from execsrv._sessions import Sessions
 from execsrv._transports import MessageChannel
@@ -46,6 +47,7 @@ from execsrv.protocol import (
     Notification,
     Request,
     Response,
+    Unit,
 )
 
 log = logging.getLogger(__name__)
@@ -76,16 +78,17 @@ async def serve_connection(
 
 
 class Talk:
-    """See the module. `sessions` are those of its connection."""
+    """See the module. `sessions` are those of its connection; the relay ends with the channel."""
 
     sessions: Sessions
+    relay: Relay
 
     def __init__(self, channel: MessageChannel, connections: Connections) -> None:
         self.config = connections.config
         self._channel = channel
         self._connections = connections
         self._connection: Connection | None = None
-        self._outbox = Outbox(self.config.requests_in_flight)
+        self._outbox = Outbox(self.config.requests_in_flight, self.config.queued_notifications)
         self._handshake = Handshake()
         self._in_flight = 0
         self._reading = trio.CancelScope()
@@ -102,7 +105,8 @@ class Talk:
         commands end with it, a peer that still listens is told how.
         """
         try:
-            async with trio.open_nursery() as tree:
+            # The relay around the tree: its requests are at their end before its HTTP connections close.
+            async with open_relay(self._outbox.tell, self.config) as self.relay, trio.open_nursery() as tree:
                 for task in (self._write, self._watch, self._stop):
                     tree.start_soon(task)
                 with self._reading:
@@ -180,7 +184,7 @@ class Talk:
         self._connection, self.sessions = connection, connection.sessions
         self._reading.deadline = math.inf
         self._handshake.greeted()
-        return Initialized(connection.id, environment_info(), PROTOCOL_VERSION)
+        return Initialized(connection.id, tell_of_environment(self, Unit()), PROTOCOL_VERSION)
 
     def _check_in_flight(self, method: Method) -> None:
         bound = self.config.requests_in_flight

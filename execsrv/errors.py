@@ -140,6 +140,23 @@ class SandboxUnsupported(RequestError):
     kind = "sandbox-unsupported"
 
 
+class HttpUnavailable(RequestError):
+    """This server makes no HTTP requests: it was told not to, or its HTTP client is not installed."""
+
+    code = -32600
+    kind = "http-unavailable"
+
+
+class HttpFailed(RequestError):
+    """An HTTP request got no whole response: unreachable, refused, cut off, too slow, or led in a circle.
+
+    A response with an error status is a response.
+    """
+
+    code = -32603
+    kind = "http-failed"
+
+
 class SpawnError(RequestError):
     """The command could not be started.
 

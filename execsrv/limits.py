@@ -28,6 +28,7 @@ _CONNECTIONS = Meta(extra={"group": "Connections"})
 _MESSAGES = Meta(extra={"group": "Messages"})
 _STREAMS = Meta(extra={"group": "Output and input of one session"})
 _COMMANDS = Meta(extra={"group": "Commands"})
+_HTTP = Meta(extra={"group": "HTTP relay"})
 _ENDINGS = Meta(extra={"group": "Endings"})
 _CLIENT = Meta(extra={"group": "Client"})
 
@@ -94,6 +95,16 @@ class ServerConfig(Limits):
             " more that might have to is answered `busy`. As many answers may wait for the peer to read them.",
         ),
     ] = 256
+
+    queued_notifications: Annotated[
+        Count,
+        _CONNECTIONS,
+        Meta(
+            ge=1,
+            description="Single notifications of one connection (pieces of HTTP bodies) that wait to be sent. Beyond it"
+            " whoever has one waits.",
+        ),
+    ] = 16
 
     ping_interval: Annotated[
         Seconds, _CONNECTIONS, Meta(gt=0, description="How often a websocket's peer is asked for a sign of life.")
@@ -221,6 +232,35 @@ class ServerConfig(Limits):
     allow_prepared_exec: Annotated[
         bool, _COMMANDS, Meta(description='Whether requests of kind "prepared" run: exactly what was sent.')
     ] = True
+
+    allow_http: Annotated[
+        bool,
+        _HTTP,
+        Meta(
+            description="Whether `http/request` is served. It reaches what this machine reaches, its loopback and its"
+            " metadata services among it. Commands can do the same, unless something outside of execsrv confines them."
+        ),
+    ] = True
+
+    http_exchanges: Annotated[
+        Count,
+        _HTTP,
+        Meta(
+            ge=1,
+            description="HTTP requests of one connection that are under way at once, streamed bodies included. One more"
+            " is answered `busy`. Each may hold one chunk (at most 164 KiB) for a peer that does not read.",
+        ),
+    ] = 64
+
+    buffered_http_bytes: Annotated[
+        Bytes,
+        _HTTP,
+        Meta(
+            ge=0,
+            description="Bodies of unstreamed HTTP responses that one connection holds until they are answered. In"
+            " base64 the largest still fits the largest message.",
+        ),
+    ] = 40 * MIB
 
     shutdown_grace_period: Annotated[
         Seconds,

@@ -456,6 +456,153 @@ class CommandExited(Wire, frozen=True):
     exit_code: int
 
 
+# -- http/* --
+
+
+class HttpField(Wire, frozen=True):
+    """One header field of a response: its name in lower case, and its value."""
+
+    name: str
+    value: str
+
+
+class HttpHeader(Wire, frozen=True):
+    """One header field of a request. With `value_env_var`, that variable of the server is put behind `value`."""
+
+    name: str
+    value: str
+    value_env_var: str | None = None
+
+
+class HttpRequest(Wire, frozen=True):
+    """Make an HTTP request from the server's machine. `timeout_ms` counts to the end of the body; None: for ever.
+
+    With `stream_response` the answer comes with the response's header, and its body in `http/request/bodyDelta`,
+    which `request_id` pairs with this request.
+    """
+
+    method: str
+    url: str
+    request_id: str
+    headers: list[HttpHeader] = []
+    body_base64: bytes | None = None
+    timeout_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    redirect_policy: Literal["follow", "stop"] = "follow"
+    stream_response: bool = False
+
+
+class HttpResponse(Wire, frozen=True):
+    """What came back, whatever its status. A streamed body is empty here."""
+
+    status: int
+    headers: list[HttpField]
+    body_base64: bytes
+
+
+class HttpBodyDelta(Struct, frozen=True, rename="camel", gc=False):
+    """<- a piece of a streamed body; `seq` counts from 1. The last is empty and `done`; `error`: it was cut."""
+
+    request_id: str
+    seq: int
+    delta_base64: bytes
+    done: bool = False
+    error: str | None = None
+
+
+# -- environment/* --
+
+
+class Unit(Wire, frozen=True, forbid_unknown_fields=True):
+    """No parameters: absent, null or an empty object."""
+
+
+class EnvironmentStatus(Wire, frozen=True):
+    """Whoever can be asked is ready."""
+
+    status: Literal["ready"] = "ready"
+
+
+class EnvironmentConfigRead(Wire, frozen=True):
+    """Ask for parts of the server's own Codex configuration, each by the path of its keys."""
+
+    cwd: str
+    config_paths: list[list[str]]
+    requirements_paths: list[list[str]]
+
+
+class ConfigLayer(Wire, frozen=True):
+    """One configuration file: what it is called, the directory that it counts from, and the asked parts of it."""
+
+    source: str
+    base_dir: str
+    toml: str
+
+
+class ConfigLayers(Wire, frozen=True):
+    """Configuration files, and where among them a cloud's would go."""
+
+    layers: list[ConfigLayer] = []
+    cloud_insertion_index: int = 0
+
+
+class EnvironmentConfig(Wire, frozen=True):
+    """The asked configuration: there is none, since execsrv has no part in it. Directories are `file:` URIs."""
+
+    user_home_dir: str
+    codex_home_dir: str
+    hostname: str
+    config: ConfigLayers = ConfigLayers()
+    requirements: ConfigLayers = ConfigLayers()
+
+
+# -- capabilities: plugins and skills --
+
+
+class CapabilityRoot(Wire, frozen=True):
+    """A directory that may hold plugins and skills, under an id of the client's."""
+
+    id: str
+    path: str
+
+
+class CapabilityRootsDiscover(Wire, frozen=True):
+    """Ask what these directories hold."""
+
+    roots: list[CapabilityRoot]
+
+
+class CapabilityRootFound(Wire, frozen=True):
+    """What one root holds, or why it could not be read."""
+
+    id: str
+    path: str
+    plugin: None = None
+    skills: list[Any] = []
+    namespace_manifests: list[Any] = []
+    warnings: list[str] = []
+    error: str | None = None
+
+
+class CapabilityRootsFound(Wire, frozen=True):
+    """One answer for each root, in their order."""
+
+    roots: list[CapabilityRootFound]
+
+
+class CapabilitiesDiscover(Wire, frozen=True):
+    """Ask for all plugins and skills that apply in a directory."""
+
+    cwd: str
+
+
+class CapabilitiesFound(Wire, frozen=True):
+    """None: this server looks for none, and does not announce that it would."""
+
+    plugins: list[Any] = []
+    skills: list[Any] = []
+    warnings: list[str] = []
+
+
 # -- the table --
 
 
@@ -485,6 +632,14 @@ METHODS: dict[str, Method] = {
     "command/exec": Method(CommandExec, CommandId),
     "command/exec/write": Method(CommandWrite, Accepted, waits=True),
     "command/exec/terminate": Method(CommandId, Running),
+    "http/request": Method(HttpRequest, HttpResponse, "http", waits=True),
+    "environment/info": Method(Unit, EnvironmentInfo, "environment info"),
+    "environment/status": Method(Unit, EnvironmentStatus, "environment status"),
+    "environmentConfig/read": Method(EnvironmentConfigRead, EnvironmentConfig, "environment config"),
+    "capabilityRoots/discoverV1": Method(
+        CapabilityRootsDiscover, CapabilityRootsFound, "capability discovery", waits=True
+    ),
+    "capabilities/discoverV2": Method(CapabilitiesDiscover, CapabilitiesFound, "capability discovery"),
 }
 
 NOTIFICATIONS: dict[str, type[Struct]] = {
@@ -494,6 +649,7 @@ NOTIFICATIONS: dict[str, type[Struct]] = {
     "process/closed": ProcessClosed,
     "command/exec/outputDelta": CommandOutputDelta,
     "command/exec/exited": CommandExited,
+    "http/request/bodyDelta": HttpBodyDelta,
 }
 """What the server tells. The one thing that a client tells is `initialized`."""
 

@@ -13,11 +13,11 @@ FLOORS = [
     # values: no trio, no I/O
     {"errors", "limits", "protocol"},
     # rules: still no I/O
-    {"_paths", "_codec", "_handshake", "_output", "_background", "_signal_names"},
+    {"_paths", "_codec", "_handshake", "_output", "_exchange", "_background", "_signal_names"},
     # the operating system, each kind alone
-    {"_transports", "_processes", "_environment"},
+    {"_transports", "_processes", "_environment", "_discovery", "_http"},
     # the service
-    {"_session"},
+    {"_session", "_relay"},
     {"_sessions", "_outbox"},
     {"_handlers"},
     {"_connection"},
@@ -32,8 +32,9 @@ FLOORS = [
     {"__main__"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-SERVICE = {"_session", "_sessions", "_outbox", "_handlers", "_connection", "_talk", "server", "_processes"}
-PURE = {"errors", "limits", "protocol", "_paths", "_signal_names", "_codec", "_handshake", "_output"}
+SERVICE = {"_session", "_relay", "_http", "_sessions", "_outbox", "_handlers", "_connection", "_talk", "server"}
+SERVICE |= {"_processes"}
+PURE = {"errors", "limits", "protocol", "_paths", "_signal_names", "_codec", "_handshake", "_output", "_exchange"}
 
 
 def room_of(path: Path) -> str:
