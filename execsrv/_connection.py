@@ -21,6 +21,7 @@ import trio
 from msgspec import Struct
 
 from execsrv._codec import decode_params
+from execsrv._files.files import open_files
 from execsrv._handlers import HANDLERS
 from execsrv._handshake import Handshake
 from execsrv._outbox import Outbox
@@ -69,7 +70,10 @@ class Connection:
         What was asked before the peer stopped sending is still answered, as far as it needs no waiting.
         """
         goodbye = ProtocolError("", close_code=1000)
-        async with trio.open_nursery() as tree:
+        async with (
+            open_files(self._limits, self._outbox.put, self._outbox.wait_answered) as self._sessions.files,
+            trio.open_nursery() as tree,
+        ):
             tree.start_soon(self._write, channel, tree.cancel_scope)
             try:
                 await self._read(channel, tree)

@@ -17,8 +17,8 @@ CORE_VARIABLES = frozenset("HOME LOGNAME PATH SHELL USER TMPDIR TEMP TMP LANG LC
 DEFAULT_EXCLUDES = ("*KEY*", "*SECRET*", "*TOKEN*")
 
 
-def environment_info() -> EnvironmentInfo:
-    """What `initialize` tells of this machine."""
+def environment_info(capabilities: dict[str, bool]) -> EnvironmentInfo:
+    """What `initialize` tells of this machine, and of what the server can do."""
     shell = account_shell()
     temporary = os.environ.get("TMPDIR")
     return EnvironmentInfo(
@@ -29,6 +29,7 @@ def environment_info() -> EnvironmentInfo:
         platform_os="macos" if sys.platform == "darwin" else sys.platform,
         temp_dir=uri_from_path(tempfile.gettempdir()),
         temporary_directories=[uri_from_path(temporary)] if temporary and os.path.isabs(temporary) else [],
+        capabilities=capabilities,
     )
 
 

@@ -15,6 +15,7 @@ import trio
 from msgspec import Struct
 
 from execsrv._environment import command_environment, environment_info
+from execsrv._files.files import Files
 from execsrv._output import Closed, Entry, Exited
 from execsrv._paths import path_from_wire
 from execsrv._processes.command import settle
@@ -30,6 +31,7 @@ from execsrv.protocol import (
     CommandId,
     CommandOutputDelta,
     CommandWrite,
+    FileCall,
     Initialize,
     Initialized,
     Nothing,
@@ -72,7 +74,7 @@ def handles(method: str) -> Callable[[Callable[[Sessions, P], Answer]], Callable
 def initialize(sessions: Sessions, params: Initialize) -> Answer:
     if params.resume_session_id is not None:
         raise UnknownConnection(f"unknown session id {params.resume_session_id}")
-    return Initialized(sessions.connection_id, environment_info(), PROTOCOL_VERSION)
+    return Initialized(sessions.connection_id, environment_info(sessions.capabilities), PROTOCOL_VERSION)
 
 
 # -- process/* --
@@ -80,8 +82,7 @@ def initialize(sessions: Sessions, params: Initialize) -> Answer:
 
 @handles("process/start")
 def process_start(sessions: Sessions, params: ProcessStart) -> Answer:
-    if params.sandbox is not None and not _unconfined(params.sandbox):
-        raise SandboxUnsupported("this server cannot confine commands: sandbox must be null", field="sandbox")
+    _check_unconfined(params.sandbox)
     sessions.check_window(params.window_bytes)
     id = sessions.claim(params.process_id)
     env = command_environment(params.env_policy, os.environ, params.env)
@@ -224,13 +225,48 @@ def command_voice(session: Session, entry: Entry) -> Notification | None:
             return Notification("command/exec/outputDelta", CommandOutputDelta(session.id, stream, entry.chunk))
 
 
+# -- fs/* --
+
+FILE_METHODS: dict[str, Callable[[Files, Any], Answer]] = {
+    "fs/readFile": Files.read_file,
+    "fs/writeFile": Files.write_file,
+    "fs/createDirectory": Files.create_directory,
+    "fs/getMetadata": Files.get_metadata,
+    "fs/canonicalize": Files.canonicalize,
+    "fs/readDirectory": Files.read_directory,
+    "fs/walk": Files.walk,
+    "fs/remove": Files.remove,
+    "fs/copy": Files.copy,
+    "fs/open": Files.open,
+    "fs/readBlock": Files.read_block,
+    "fs/writeBlock": Files.write_block,
+    "fs/close": Files.close,
+    "fs/watchMissing": Files.watch_missing,
+}
+
+
+def _file_handler(method: Callable[[Files, Any], Answer]) -> Handler:
+    def handler(sessions: Sessions, params: Any) -> Answer:
+        if isinstance(params, FileCall):
+            _check_unconfined(params.sandbox)
+        assert sessions.files is not None
+        return method(sessions.files, params)
+
+    return handler
+
+
+HANDLERS.update({name: _file_handler(method) for name, method in FILE_METHODS.items()})
+
+
 # -- shared --
 
 
-def _unconfined(sandbox: Any) -> bool:
-    """Whether a sandbox policy asks for no confinement."""
+def _check_unconfined(sandbox: Any) -> None:
+    """Raise `SandboxUnsupported` for a sandbox policy that asks for confinement."""
     permissions = sandbox.get("permissions") if isinstance(sandbox, dict) else None
-    return isinstance(permissions, dict) and permissions.get("type") == "disabled"
+    disabled = isinstance(permissions, dict) and permissions.get("type") == "disabled"
+    if sandbox is not None and not disabled:
+        raise SandboxUnsupported("this server cannot confine anything: sandbox must be null", field="sandbox")
 
 
 def _known(sessions: Sessions, id: str) -> Session:

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 import trio
 
+from execsrv._files.files import Files, file_capabilities
 from execsrv._output import Entry, OutputLog
 from execsrv._processes.spawn import Spawned
 from execsrv._session import Session
@@ -24,6 +25,8 @@ class Sessions:
 
     def __init__(self, nursery: trio.Nursery, limits: Limits, has_news: Callable[[Session], None]) -> None:
         self.connection_id = str(uuid.uuid4())
+        self.capabilities = file_capabilities(limits)
+        self.files: Files | None = None  # those of the channel that is there
         self._nursery = nursery
         self._limits = limits
         self._has_news = has_news

@@ -68,6 +68,46 @@ class Limits:
     terminal_read_bytes: int = 128 * KIB
     """The largest chunk of a terminal, which the kernel hands out in pieces of 4 KiB: joining them saves messages."""
 
+    allow_files: bool = True
+    """Whether the file methods (`fs/*`) answer at all."""
+
+    file_roots: tuple[str, ...] | None = None
+    """The directories, as absolute paths, that file methods reach, with no way out through links; None: everything."""
+
+    file_threads: int = 16
+    """File operations of one connection that run at once. More wait, so that a disk which hangs costs no more."""
+
+    file_handles: int = 128
+    """Files that one connection may hold open with `fs/open`."""
+
+    file_block_bytes: int = 1 * MIB
+    """The largest block that `fs/readBlock` and `fs/writeBlock` take, and the smallest file that counts as large."""
+
+    max_file_bytes: int = 32 * MIB
+    """The largest file that `fs/readFile` gives. In base64 it fits the default `max_message_bytes` of a client."""
+
+    large_answers: int = 4
+    """Large files and listings that one connection reads at once; each is read when the answers before it have left."""
+
+    queued_file_bytes: int = 64 * MIB
+    """What one connection may have under way to files. A write beyond is answered `busy`, but never the only one."""
+
+    directory_entries: int = 50_000
+    """The largest directory that `fs/readDirectory` lists, the most entries of `fs/walk`, and the most directories
+    that `fs/copy` remembers. Each entry is memory."""
+
+    walk_depth: int = 64
+    """How deep `fs/walk` may be asked to go."""
+
+    walk_directories: int = 10_000
+    """How many directories `fs/walk` may be asked to read. With the depth and the entries the Codex exec-server's."""
+
+    listing_bytes: int = 16 * MIB
+    """The names in one listing, together. `fs/walk` says that it is truncated, `fs/readDirectory` refuses."""
+
+    watched_paths: int = 256
+    """Paths in one `fs/watchMissing`."""
+
 
 DEFAULTS = Limits()
 """The bounds used where none are given."""

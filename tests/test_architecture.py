@@ -15,7 +15,7 @@ FLOORS = [
     # rules: still no I/O
     {"_paths", "_codec", "_handshake", "_output", "_background"},
     # the operating system, each kind alone
-    {"_transports", "_processes", "_environment"},
+    {"_transports", "_processes", "_files", "_environment"},
     # the service
     {"_session"},
     {"_sessions", "_outbox"},
@@ -31,7 +31,7 @@ FLOORS = [
     {"__main__"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-SERVICE = {"_session", "_sessions", "_outbox", "_handlers", "_connection", "server", "_processes"}
+SERVICE = {"_session", "_sessions", "_outbox", "_handlers", "_connection", "server", "_processes", "_files"}
 PURE = {"errors", "limits", "protocol", "_paths", "_codec", "_handshake", "_output"}
 
 
@@ -84,7 +84,7 @@ def test_transports_know_no_methods_and_processes_no_messages() -> None:
     for path in SOURCES:
         if room_of(path) == "_transports":
             assert not own_imports(path) & {"_handlers", "_processes", "_session", "_handshake"}, path
-        elif room_of(path) == "_processes":
+        elif room_of(path) in ("_processes", "_files"):
             assert not own_imports(path) & {"_codec", "_transports", "_handlers"}, path
 
 

@@ -1,0 +1,227 @@
+"""Paths to places: as the kernel does it where everything may be reached, and no way out where not."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from execsrv._files.roots import Roots
+from execsrv.errors import OutsideRoots
+from execsrv.limits import Limits
+from tests.conftest import Server
+from tests.peers import Peer, b64
+from tests.test_files import WALK, error, read, uri
+
+OpenServer = Callable[[str, Limits], Server]
+OUTSIDE = (-32600, "outside-roots", None)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """Two roots, and something that is in neither."""
+    folder = Path(os.path.realpath(tmp_path)) / "files"
+    for name in ("root/in", "second", "rootless", "out"):
+        (folder / name).mkdir(parents=True)
+    (folder / "out/secret").write_text("secret")
+    (folder / "second/f").write_text("second")
+    (folder / "root/in/f").write_text("in")
+    return folder
+
+
+@pytest.fixture
+async def peer(open_server: OpenServer, here: Path) -> Peer:
+    """A peer that reaches two roots only."""
+    return await open_server("memory", Limits(file_roots=(str(here / "root"), f"{here}/second/"))).peer()
+
+
+async def test_every_method_stays_inside(peer: Peer, here: Path) -> None:
+    root, secret = here / "root", here / "out/secret"
+    for name, target in {"absolute": str(secret), "relative": "../out/secret", "dir": "../out", "above": ".."}.items():
+        (root / name).symlink_to(target)
+    ways = [
+        secret,
+        here / "rootless",
+        Path("/"),
+        root / "../out/secret",
+        root / "absolute",
+        root / "relative",
+        root / "dir/secret",
+        root / "above/out/secret",
+    ]
+    for way in ways:
+        path = uri(here) + str(way).removeprefix(str(here)) if way.is_relative_to(here) else uri(way)
+        calls: dict[str, dict[str, Any]] = {
+            "fs/readFile": {"path": path},
+            "fs/writeFile": {"path": path, "dataBase64": b64(b"overwritten")},
+            "fs/getMetadata": {"path": path},
+            "fs/canonicalize": {"path": path},
+            "fs/readDirectory": {"path": path},
+            "fs/walk": {"path": path, "options": {**WALK, "followDirectorySymlinks": True}},
+            "fs/open": {"path": path, "handleId": "h", "mode": "replace"},
+            "fs/createDirectory": {"path": path + "/new"},
+        }
+        for method, params in calls.items():
+            assert await error(peer, method, **params) == OUTSIDE, (method, way)
+        into = {"sourcePath": uri(root / "in/f"), "destinationPath": path, "recursive": True}
+        assert await error(peer, "fs/copy", **into) == OUTSIDE
+        watched = await peer.call("fs/watchMissing", {"watchId": ways.index(way), "missing": [path + "/none"]})
+        assert watched == {"watching": False}
+    for way in (secret, root / "dir/secret", root / "above/out"):
+        assert await error(peer, "fs/remove", path=uri(way)) == OUTSIDE
+        out_of = {"sourcePath": uri(way), "destinationPath": uri(root / "stolen"), "recursive": True}
+        assert await error(peer, "fs/copy", **out_of) == OUTSIDE
+    for top in (root, here / "second"):
+        assert (await error(peer, "fs/remove", path=uri(top)))[1] == "file-refused"
+    # A link may be copied and removed, as a link. Nothing tells what is outside.
+    copied = {"sourcePath": uri(root / "dir"), "destinationPath": uri(root / "dir2"), "recursive": True}
+    assert await peer.call("fs/copy", copied) == {}
+    assert await error(peer, "fs/readFile", path=uri(root / "dir2/secret")) == OUTSIDE
+    assert await error(peer, "fs/readFile", path=uri(root / "dir2/none")) == OUTSIDE
+    listing = await peer.call("fs/readDirectory", {"path": uri(root)})
+    assert [e["fileName"] for e in listing["entries"] if e["isDirectory"] or e["isFile"]] == ["in"]
+    walked = await peer.call("fs/walk", {"path": uri(root), "options": {**WALK, "followDirectorySymlinks": True}})
+    assert [entry["path"] for entry in walked["entries"]] == [uri(root / "in"), uri(root / "in/f")]
+    assert await peer.call("fs/remove", {"path": uri(root / "dir2")}) == {}
+    assert os.listdir(here / "out") == ["secret"]
+    assert secret.read_text() == "secret"
+
+
+async def test_links_within_and_between_roots_lead_on(peer: Peer, here: Path) -> None:
+    (here / "root/across").symlink_to("../second")
+    (here / "root/absolute").symlink_to(here / "root/in")
+    (here / "second/back").symlink_to("../root/across/../second/f")
+    assert await read(peer, here / "root/across/f") == b"second"
+    assert await read(peer, here / "root/absolute/f") == b"in"
+    assert await read(peer, here / "second/back") == b"second"
+    canonical = await peer.call("fs/canonicalize", {"path": uri(here / "root/across/f")})
+    assert canonical == {"path": uri(here / "second/f")}
+    await peer.call("fs/writeFile", {"path": uri(here / "root/across/new"), "dataBase64": b64(b"x")})
+    assert (here / "second/new").read_text() == "x"
+
+
+async def test_replacing_directories_by_links_in_between_opens_no_way_out(peer: Peer, here: Path) -> None:
+    """Somebody swaps a directory with a link to the outside all the time: what is read is ours or an error."""
+    (here / "root/swap").mkdir()
+    (here / "root/swap/secret").write_text("ours")
+    (here / "root/link").symlink_to("../out")
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            os.rename(here / "root/swap", here / "root/aside")
+            os.rename(here / "root/link", here / "root/swap")
+            os.rename(here / "root/swap", here / "root/link")
+            os.rename(here / "root/aside", here / "root/swap")
+
+    written = {"path": uri(here / "root/swap/secret"), "dataBase64": b64(b"ours")}
+    kinds = set()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, swap)
+        try:
+            for _ in range(300):
+                await peer.answer(await peer.post("fs/writeFile", written))
+                post = await peer.post("fs/readFile", {"path": uri(here / "root/swap/secret")})
+                answer: Any = await peer.answer(post)
+                if hasattr(answer, "result"):
+                    assert answer.result == {"dataBase64": b64(b"ours")}
+                else:
+                    kinds.add(answer.error.data["kind"])
+                await peer.answer(await peer.post("fs/remove", {"path": uri(here / "root/swap/secret")}))
+                peer.heard.clear()
+        finally:
+            stop.set()
+    assert kinds <= {"not-found", "outside-roots", "file-failed"}
+    assert (here / "out/secret").read_text() == "secret"
+
+
+# -- the walk itself --
+
+names = st.sampled_from(["a", "b", "c"])
+steps = st.lists(st.sampled_from(["a", "b", "c", "..", "."]), min_size=1, max_size=5).map("/".join)
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> dict[str, str | None]:
+    """Directories (None) and links with their targets, parents first."""
+    found: dict[str, str | None] = {}
+    directories = [""]
+    for _ in range(draw(st.integers(0, 8))):
+        path = posixpath.join(draw(st.sampled_from(directories)), draw(names))
+        if path not in found:
+            found[path] = draw(st.none() | steps | steps.map("/{top}/".__add__))
+            if found[path] is None:
+                directories.append(path)
+    return found
+
+
+@given(tree=trees(), path=steps, confined=st.booleans())
+@settings(max_examples=200)
+def test_a_walk_goes_where_the_kernel_goes(tree: dict[str, str | None], path: str, confined: bool) -> None:
+    with TemporaryDirectory() as folder:
+        top = os.path.realpath(folder) + "/root"
+        os.mkdir(top)
+        for name, target in tree.items():
+            if target is None:
+                os.mkdir(f"{top}/{name}")
+            else:
+                os.symlink(target.replace("/{top}", top), f"{top}/{name}")
+        asked = posixpath.normpath(f"{top}/{path}")
+        try:
+            status = os.stat(asked)
+            real = os.path.realpath(asked)
+        except OSError as error:
+            wanted: Any = error.errno
+        else:
+            wanted = real, status.st_ino
+        before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+        try:
+            with Roots([top] if confined else None).at(asked) as place:
+                got: Any = place.path, place.status().st_ino
+        except OSError as error:
+            got = error.errno
+        except OutsideRoots:
+            assert confined
+            got = wanted if _leaves(top, asked) else "refused without a reason"
+        assert got == wanted
+        if before:
+            assert len(os.listdir("/proc/self/fd")) == before
+
+
+def _leaves(top: str, path: str) -> bool:
+    """Whether the way to a path, link by link, is ever above or beside `top`."""
+    todo = path.split("/")[::-1]
+    here = "/"
+    for _ in range(2000):
+        if not todo:
+            return not _within(top, here)
+        name = todo.pop()
+        if here != "/" and not (top.startswith(here) or _within(top, here)):
+            return True
+        if name == "..":
+            here = posixpath.dirname(here)
+            if not _within(top, here):
+                return True
+        elif name not in ("", "."):
+            step = posixpath.join(here, name)
+            if os.path.islink(step):
+                target = os.readlink(step)
+                if target.startswith("/"):
+                    here = "/"
+                todo.extend(target.split("/")[::-1])
+            else:
+                here = step
+    return True
+
+
+def _within(top: str, path: str) -> bool:
+    return path == top or path.startswith(top + "/")
