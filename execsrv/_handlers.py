@@ -237,11 +237,11 @@ FILE_METHODS: dict[str, Callable[[Files, Any], Answer]] = {
     "fs/walk": Files.walk,
     "fs/remove": Files.remove,
     "fs/copy": Files.copy,
-    "fs/open": Files.open,
-    "fs/readBlock": Files.read_block,
-    "fs/writeBlock": Files.write_block,
-    "fs/close": Files.close,
-    "fs/watchMissing": Files.watch_missing,
+    "fs/open": lambda files, params: files.blocks.open(params),
+    "fs/readBlock": lambda files, params: files.blocks.read_block(params),
+    "fs/writeBlock": lambda files, params: files.blocks.write_block(params),
+    "fs/close": lambda files, params: files.blocks.close(params),
+    "fs/watchMissing": lambda files, params: files.watches.watch_missing(params),
 }
 
 

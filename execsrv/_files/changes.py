@@ -137,19 +137,25 @@ def copy(roots: Roots, source: str, destination: str, *, recursive: bool, limits
             if not recursive:
                 raise FileRefused("fs/copy requires recursive: true when sourcePath is a directory")
             _copy_tree(roots, place.path, destination, limits)
-        elif not _copy_one(roots, place, mode, destination):
-            raise FileRefused("fs/copy only supports regular files, directories, and symlinks")
+        else:
+            with roots.at(destination, follow_last=False) as target:
+                if not _copy_one(roots, place, mode, target):
+                    raise FileRefused("fs/copy only supports regular files, directories, and symlinks")
 
 
-def _copy_one(roots: Roots, source: Place, mode: int, destination: str) -> bool:
-    """Copy a file or a link; whether it is one of these."""
+def _copy_one(roots: Roots, source: Place, mode: int, destination: Place) -> bool:
+    """Copy a file or a link; whether it is one of these. A file goes through a link at its destination."""
     if stat.S_ISREG(mode):
-        with roots.at(destination) as place:
-            copy_file(source, place)
+        try:
+            copy_file(source, destination)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            with roots.at(destination.path) as place:
+                copy_file(source, place)
     elif stat.S_ISLNK(mode):
-        target = os.readlink(source.name, dir_fd=source.directory)
-        with roots.at(destination, follow_last=False) as place:
-            os.symlink(target, place.name, dir_fd=place.directory)
+        link = os.readlink(source.name, dir_fd=source.directory)
+        os.symlink(link, destination.name, dir_fd=destination.directory)
     else:
         return False
     return True
@@ -163,26 +169,30 @@ def _copy_tree(roots: Roots, source: str, destination: str, limits: Limits) -> N
     while waiting:
         from_path, to_path = waiting.pop()
         create_directory(roots, to_path)
-        with roots.at(to_path) as made:
-            top = top or made.status()
-        with roots.at(from_path, follow=False) as place, open_directory(place) as directory:
+        with (
+            roots.at(from_path, follow=False) as place,
+            open_directory(place) as directory,
+            roots.at(to_path) as made,
+            open_directory(made) as target,
+        ):
+            top = top or os.fstat(target)
             if os.path.samestat(os.fstat(directory), top):
                 continue  # the copy itself, by another way
             with os.scandir(directory) as entries:
                 for entry in entries:
                     trio.from_thread.check_cancelled()
-                    path = posixpath.join(from_path, entry.name)
-                    target = posixpath.join(to_path, entry.name)
-                    child = Place(directory, entry.name, path, path)
+                    source = posixpath.join(place.path, entry.name)
+                    destination = posixpath.join(made.path, entry.name)
+                    child = Place(directory, entry.name, source, source)
                     mode = child.status().st_mode
                     if not stat.S_ISDIR(mode):
-                        _copy_one(roots, child, mode, target)
+                        _copy_one(roots, child, mode, Place(target, entry.name, destination, destination))
                     elif len(waiting) >= limits.directory_entries:
                         bound = limits.directory_entries
                         message = f"the tree is too wide to copy: directory_entries ({bound}) would be exceeded"
                         raise LimitExceeded(message, limit="directory_entries", value=bound)
                     else:
-                        waiting.append((path, target))
+                        waiting.append((source, destination))
 
 
 def _would_be(roots: Roots, path: str) -> str:

@@ -8,15 +8,18 @@ Mounts that appear are not noticed.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from os import fsencode
 
 import trio
 
-from execsrv._files.kernel import Change, Inotify
+from execsrv._files.kernel import Change, Inotify, has_inotify
 from execsrv._files.roots import Roots
+from execsrv._files.work import Call, Work
+from execsrv._paths import path_from_wire
 from execsrv.errors import FileRefused
+from execsrv.protocol import MissingChanged, Notification, Watching, WatchMissing
 
 _WAY = Change.CREATE | Change.DELETE | Change.MOVED_FROM | Change.MOVED_TO | Change.ATTRIB
 _LOST = Change.UNMOUNT | Change.OVERFLOW | Change.IGNORED
@@ -61,3 +64,45 @@ class Watch:
                 for event in self._inotify.read():
                     if event.change & _LOST or event.name in self._names[event.watch]:
                         return
+
+
+class Watches:
+    """The one watch that a channel has at a time, and the ids that it has used. Its task is in `nursery`."""
+
+    def __init__(self, work: Work, nursery: trio.Nursery, notify: Callable[[Notification], None]) -> None:
+        self._work = work
+        self._nursery = nursery
+        self._notify = notify
+        self._last_id = -1
+        self._watching = trio.CancelScope()
+
+    def watch_missing(self, params: WatchMissing) -> Call[Watching]:
+        """Replace the watch. It is at its end when it has told once."""
+        self._work.check_allowed()
+        missing = [path_from_wire(path, "missing") for path in params.missing]
+        present = None if params.present is None else path_from_wire(params.present, "present")
+        if params.watch_id <= self._last_id or len(missing) > self._work.limits.watched_paths or not has_inotify:
+            return _not_watching()
+        self._last_id = params.watch_id
+        self._watching.cancel()
+        self._watching = trio.CancelScope()
+        return self._start(params.watch_id, self._watching, missing, present)
+
+    async def _start(self, id: int, watching: trio.CancelScope, missing: list[str], present: str | None) -> Watching:
+        try:
+            watch = Watch()
+        except OSError:
+            return Watching(False)
+        if not await self._work.in_thread(lambda: watch.start(self._work.roots, missing, present)):
+            return Watching(False)
+        self._nursery.start_soon(self._watch, id, watching, watch)
+        return Watching(True)
+
+    async def _watch(self, id: int, watching: trio.CancelScope, watch: Watch) -> None:
+        with watching:
+            await watch.wait_changed()
+            self._notify(Notification("fs/missingChanged", MissingChanged(id)))
+
+
+async def _not_watching() -> Watching:
+    return Watching(False)
