@@ -120,8 +120,11 @@ async def test_blocks_and_the_close_may_be_sent_without_waiting(peer: Peer, here
         ids.append(await peer.post("fs/writeBlock", {"handleId": "h", "offset": offset, "chunk": b64(piece)}))
         offset += len(piece)
     ids.append(await peer.post("fs/close", {"handleId": "h"}))
-    for id in ids:
-        assert isinstance(await peer.answer(id), Response)
+    ids.append(await peer.post("fs/open", {"handleId": "h", "path": uri(here)}))
+    ids.append(await peer.post("fs/readBlock", {"handleId": "h", "offset": 0, "len": 1}))
+    ids.append(await peer.post("fs/close", {"handleId": "h"}))
+    succeeded = [isinstance(await peer.answer(id), Response) for id in ids]
+    assert succeeded == [True] * (len(ids) - 3) + [False, False, True]  # the folder cannot be opened
     assert (here / "f").read_bytes() == b"".join(pieces)
 
 

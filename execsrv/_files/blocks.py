@@ -77,6 +77,7 @@ class Blocks:
             handle = self._find(params.handle_id)
         except NotFound:
             return _nothing()
+        self._handles.free_id(handle)
         return self._close(handle, handle.take_turn())
 
     async def _close(self, handle: Handle, turn: Turn) -> Nothing:

@@ -111,18 +111,20 @@ class Handles:
     def __init__(self, most: int) -> None:
         self._most = most
         self._by_id: dict[str, Handle] = {}
+        self._open: set[Handle] = set()  # those too whose id is free again while the close waits for its turn
 
     def __len__(self) -> int:
-        return len(self._by_id)
+        return len(self._open)
 
     def claim(self, id: str) -> Handle:
         """A new handle, not open yet. Raises `FileRefused`."""
         self._check(id)
         if id in self._by_id:
             raise FileRefused(f"file handle `{id}` already exists")
-        if len(self._by_id) >= self._most:
+        if len(self._open) >= self._most:
             raise FileRefused(f"at most {self._most} file handles may be open per connection")
         self._by_id[id] = handle = Handle(id)
+        self._open.add(handle)
         return handle
 
     def find(self, id: str) -> Handle:
@@ -132,14 +134,19 @@ class Handles:
             raise unknown_handle(id)
         return self._by_id[id]
 
-    def forget(self, handle: Handle) -> None:
-        """Free its id."""
+    def free_id(self, handle: Handle) -> None:
+        """Its id names nothing any more."""
         if self._by_id.get(handle.id) is handle:
             del self._by_id[handle.id]
 
+    def forget(self, handle: Handle) -> None:
+        """It is not open any more."""
+        self.free_id(handle)
+        self._open.discard(handle)
+
     def close_all(self) -> None:
         """Close all that are left, each when the thread that is using it lets go. Blocks; for a thread."""
-        for handle in self._by_id.values():
+        for handle in self._open:
             try:
                 handle.close()
             except OSError:
