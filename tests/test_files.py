@@ -17,10 +17,12 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
+from execsrv._files.files import Files, open_files
 from execsrv._paths import uri_from_path
 from execsrv.limits import Limits
-from execsrv.protocol import Failure, Notification, Response
+from execsrv.protocol import Failure, FileData, FilePath, Notification, Response
 from tests.conftest import Server
 from tests.peers import PATIENCE, Peer, b64
 
@@ -46,6 +48,14 @@ async def memory_peer(open_server: OpenServer) -> Peer:
 
 def uri(path: Path | str | bytes) -> str:
     return uri_from_path(os.fsdecode(path))
+
+
+def times_open(path: Path) -> int:
+    """How often this process has the file open; 0 where that cannot be known."""
+    if not LINUX:
+        return 0
+    names = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
+    return sum(os.path.realpath(name) == str(path) for name in names)
 
 
 async def read(peer: Peer, path: Path) -> bytes:
@@ -131,22 +141,17 @@ async def test_blocks_and_the_close_may_be_sent_without_waiting(peer: Peer, here
 async def test_handles_end_with_the_channel(server: Server, here: Path) -> None:
     (here / "f").touch()
 
-    def held() -> int:
-        names = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
-        return sum(os.path.realpath(name) == str(here / "f") for name in names)
-
     async with server.open_peer() as peer:
         await peer.handshake()
         for number in range(128):
             await peer.call("fs/open", {"handleId": str(number), "path": uri(here / "f")})
         code, message, _ = await peer.refused("fs/open", {"handleId": "more", "path": uri(here / "f")})
         assert (code, message) == (-32600, "at most 128 file handles may be open per connection")
-        if LINUX:
-            assert held() == 128
+        assert times_open(here / "f") == (128 if LINUX else 0)
         other = await server.peer()
         assert (await error(other, "fs/readBlock", handleId="1", offset=0, len=1))[0] == -32004
     with trio.fail_after(PATIENCE):
-        while LINUX and held():
+        while times_open(here / "f"):
             await trio.lowlevel.checkpoint()
 
 
@@ -568,22 +573,31 @@ async def test_sizes_are_bounded(open_server: OpenServer, here: Path) -> None:
     assert (len(walked["entries"]), walked["truncated"]) == (1, True)
 
 
-async def test_large_files_wait_until_the_peer_has_read(open_server: OpenServer, here: Path) -> None:
-    """A peer that asks and does not read makes the server hold a few large files, not all that it asked for."""
-    server = open_server("unix", Limits(large_answers=1, file_block_bytes=1))
-    (here / "f").write_bytes(bytes(4_000_000))
-    out, into = await server.streams()
-    ask = b'{"id":%d,"method":"fs/readFile","params":{"path":"' + os.fsencode(here / "f") + b'"}}\n'
-    await out.send_all(b'{"id":0,"method":"initialize","params":{"clientName":"x"}}\n{"method":"initialized"}\n')
-    for number in range(20):
-        await out.send_all(ask % number)
-    received = 0
+async def test_large_files_wait_until_the_answers_before_them_have_left(here: Path) -> None:
+    asked, left, done = trio.Event(), trio.Event(), trio.Event()
+    (here / "small").write_bytes(bytes(10))
+    (here / "large").write_bytes(bytes(11))
+
+    async def answers_left() -> None:
+        asked.set()
+        await left.wait()
+
+    async def read_large(files: Files) -> None:
+        assert await files.read_file(FilePath(str(here / "large"))) == FileData(bytes(11))
+        done.set()
+
     with trio.fail_after(PATIENCE):
-        while received < 20 * 5_333_336:
-            data = await into.receive_some(1_000_000)
-            assert data
-            received += len(data)
-    await out.aclose()
+        async with (
+            open_files(Limits(file_block_bytes=10), lambda notification: None, answers_left) as files,
+            trio.open_nursery() as nursery,
+        ):
+            assert await files.read_file(FilePath(str(here / "small"))) == FileData(bytes(10))
+            assert not asked.is_set()
+            nursery.start_soon(read_large, files)
+            await asked.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            assert not done.is_set()
+            left.set()
 
 
 async def test_writes_under_way_are_bounded(open_server: OpenServer, here: Path) -> None:
@@ -642,3 +656,21 @@ async def test_a_file_system_that_hangs_holds_up_nobody(
     failed = await other.answer(id)
     assert isinstance(failed, Failure)
     assert failed.error.data == {"kind": "file-failed", "errno": errno.ENOTCONN}
+
+
+async def test_a_long_work_stops_when_the_channel_ends(open_server: OpenServer, here: Path) -> None:
+    """The copy of a file that has no end in sight: its thread must not go on without its channel."""
+    (here / "large").touch()
+    os.truncate(here / "large", 2**40)
+    copy = here / "copy"
+    async with open_server("memory", Limits()).open_peer() as peer:
+        await peer.handshake()
+        params = {"sourcePath": uri(here / "large"), "destinationPath": uri(copy), "recursive": False}
+        await peer.post("fs/copy", params)
+        with trio.fail_after(PATIENCE):
+            while not (copy.exists() and copy.stat().st_size):
+                await trio.lowlevel.checkpoint()
+    with trio.fail_after(PATIENCE):
+        while times_open(copy):
+            await trio.lowlevel.checkpoint()
+    copy.unlink()
