@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import posixpath
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,9 +17,11 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from execsrv._files import changes
 from execsrv._files.roots import Roots
 from execsrv.errors import OutsideRoots
 from execsrv.limits import Limits
+from execsrv.protocol import Failure
 from tests.conftest import Server
 from tests.peers import Peer, b64
 from tests.test_files import WALK, error, read, uri
@@ -109,39 +113,81 @@ async def test_links_within_and_between_roots_lead_on(peer: Peer, here: Path) ->
     assert (here / "second/new").read_text() == "x"
 
 
-async def test_replacing_directories_by_links_in_between_opens_no_way_out(peer: Peer, here: Path) -> None:
-    """Somebody swaps a directory with a link to the outside all the time: what is read is ours or an error."""
-    (here / "root/swap").mkdir()
-    (here / "root/swap/secret").write_text("ours")
-    (here / "root/link").symlink_to("../out")
+def swap(one: Path, other: Path, stop: threading.Event) -> None:
+    """Let two names change places all the time."""
+    aside = one.with_name("aside")
+    while not stop.is_set():
+        for source, target in ((one, aside), (other, one), (aside, other)):
+            try:
+                os.rename(source, target)
+            except OSError:
+                pass  # removed or made anew meanwhile
+
+
+@pytest.mark.parametrize("what", ["directory", "file"])
+async def test_replacing_things_by_links_in_between_opens_no_way_out(peer: Peer, here: Path, what: str) -> None:
+    """What is read, overwritten or removed on the way of a swapped link is ours, or it is an error."""
+    root, secret = here / "root", here / "out/secret"
+    if what == "directory":
+        path = root / "swap/secret"
+        path.parent.mkdir()
+        (root / "link").symlink_to("../out")
+    else:
+        path = root / "swap"
+        (root / "link").symlink_to(secret)
+    path.write_text("ours")
     stop = threading.Event()
-
-    def swap() -> None:
-        while not stop.is_set():
-            os.rename(here / "root/swap", here / "root/aside")
-            os.rename(here / "root/link", here / "root/swap")
-            os.rename(here / "root/swap", here / "root/link")
-            os.rename(here / "root/aside", here / "root/swap")
-
-    written = {"path": uri(here / "root/swap/secret"), "dataBase64": b64(b"ours")}
+    calls: dict[str, dict[str, Any]] = {
+        "fs/writeFile": {"path": uri(path), "dataBase64": b64(b"ours")},
+        "fs/readFile": {"path": uri(path)},
+        "fs/open": {"path": uri(path), "handleId": "h", "mode": "replace"},
+        "fs/close": {"handleId": "h"},
+        "fs/copy": {"sourcePath": uri(root / "in/f"), "destinationPath": uri(path), "recursive": False},
+        "fs/remove": {"path": uri(root / "swap/secret"), "recursive": True},
+    }
     kinds = set()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.to_thread.run_sync, swap)
+        nursery.start_soon(trio.to_thread.run_sync, swap, root / "swap", root / "link", stop)
         try:
             for _ in range(300):
-                await peer.answer(await peer.post("fs/writeFile", written))
-                post = await peer.post("fs/readFile", {"path": uri(here / "root/swap/secret")})
-                answer: Any = await peer.answer(post)
-                if hasattr(answer, "result"):
-                    assert answer.result == {"dataBase64": b64(b"ours")}
-                else:
-                    kinds.add(answer.error.data["kind"])
-                await peer.answer(await peer.post("fs/remove", {"path": uri(here / "root/swap/secret")}))
+                for method, params in calls.items():
+                    answer: Any = await peer.answer(await peer.post(method, params))
+                    if isinstance(answer, Failure):
+                        assert isinstance(answer.error.data, dict)
+                        kinds.add(answer.error.data["kind"])
+                    elif method == "fs/readFile":
+                        assert base64.b64decode(answer.result["dataBase64"]) in (b"", b"ours", b"in")
+                    assert secret.read_text() == "secret", method
                 peer.heard.clear()
         finally:
             stop.set()
-    assert kinds <= {"not-found", "outside-roots", "file-failed"}
-    assert (here / "out/secret").read_text() == "secret"
+    assert kinds <= {"not-found", "outside-roots", "file-failed", "file-refused"}
+
+
+async def test_removing_a_tree_whose_directories_become_links(here: Path) -> None:
+    root, secret = here / "root", here / "out/secret"
+    roots = Roots([str(root)])
+    stop = threading.Event()
+
+    def remove_again_and_again() -> None:
+        for _ in range(500):
+            # Whatever has changed meanwhile, the next round begins with a tree and a link again.
+            with suppress(OSError):
+                (root / "tree/swap/below").mkdir(parents=True)
+            with suppress(OSError):
+                os.symlink(secret.parent, root / "link")
+            with suppress(OSError), roots.at(f"{root}/tree") as place:
+                changes.remove(place, recursive=True, no_links=False)
+            if not secret.exists():
+                return
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, swap, root / "tree/swap", root / "link", stop)
+        try:
+            await trio.to_thread.run_sync(remove_again_and_again)
+        finally:
+            stop.set()
+    assert secret.exists()
 
 
 # -- the walk itself --
