@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from execsrv._discovery import discover_roots
 from execsrv._environment import command_environment, environment_config, environment_info
+from execsrv._files.files import Files, file_capabilities
 from execsrv._output import Closed, Entry, Exited, Gap
 from execsrv._paths import path_from_wire
 from execsrv._processes.command import settle
@@ -47,6 +48,7 @@ from execsrv.protocol import (
     EnvironmentConfigRead,
     EnvironmentInfo,
     EnvironmentStatus,
+    FileCall,
     Graceful,
     HttpRequest,
     ListedProcess,
@@ -85,6 +87,7 @@ class Caller(Protocol):
     server allows."""
 
     sessions: Sessions
+    files: Files
     relay: Relay
     config: ServerConfig
 
@@ -112,8 +115,7 @@ def handles(method: str) -> Callable[[Callable[[Caller, P], A]], Callable[[Calle
 
 @handles("process/start")
 def process_start(caller: Caller, params: ProcessStart) -> Answer:
-    if params.sandbox is not None and not _unconfined(params.sandbox):
-        raise SandboxUnsupported("this server cannot confine commands: sandbox must be null", field="sandbox")
+    _check_unconfined(params.sandbox)
     _check_kind(caller.config, params.kind)
     if params.kind == "prepared":
         _check_prepared(params)
@@ -373,7 +375,8 @@ def http_request(caller: Caller, params: HttpRequest) -> Answer:
 
 @handles("environment/info")
 def tell_of_environment(caller: Caller, params: Unit) -> EnvironmentInfo:
-    return environment_info({"environmentConfigRead": True, "httpHeaderEnvVars": caller.relay.available})
+    capabilities = {"environmentConfigRead": True, "httpHeaderEnvVars": caller.relay.available}
+    return environment_info(capabilities | file_capabilities(caller.config))
 
 
 @handles("environment/status")
@@ -397,13 +400,47 @@ def capabilities_discover(caller: Caller, params: CapabilitiesDiscover) -> Answe
     return CapabilitiesFound()
 
 
+# -- fs/* --
+
+FILE_METHODS: dict[str, Callable[[Files, Any], Answer]] = {
+    "fs/readFile": Files.read_file,
+    "fs/writeFile": Files.write_file,
+    "fs/createDirectory": Files.create_directory,
+    "fs/getMetadata": Files.get_metadata,
+    "fs/canonicalize": Files.canonicalize,
+    "fs/readDirectory": Files.read_directory,
+    "fs/walk": Files.walk,
+    "fs/remove": Files.remove,
+    "fs/copy": Files.copy,
+    "fs/open": lambda files, params: files.blocks.open(params),
+    "fs/readBlock": lambda files, params: files.blocks.read_block(params),
+    "fs/writeBlock": lambda files, params: files.blocks.write_block(params),
+    "fs/close": lambda files, params: files.blocks.close(params),
+    "fs/watchMissing": lambda files, params: files.watches.watch_missing(params),
+}
+
+
+def _file_handler(method: Callable[[Files, Any], Answer]) -> Handler:
+    def handler(caller: Caller, params: Any) -> Answer:
+        if isinstance(params, FileCall):
+            _check_unconfined(params.sandbox)
+        return method(caller.files, params)
+
+    return handler
+
+
+HANDLERS.update({name: _file_handler(method) for name, method in FILE_METHODS.items()})
+
+
 # -- shared --
 
 
-def _unconfined(sandbox: Any) -> bool:
-    """Whether a sandbox policy asks for no confinement."""
+def _check_unconfined(sandbox: Any) -> None:
+    """Raise `SandboxUnsupported` for a sandbox policy that asks for confinement."""
     permissions = sandbox.get("permissions") if isinstance(sandbox, dict) else None
-    return isinstance(permissions, dict) and permissions.get("type") == "disabled"
+    disabled = isinstance(permissions, dict) and permissions.get("type") == "disabled"
+    if sandbox is not None and not disabled:
+        raise SandboxUnsupported("this server cannot confine anything: sandbox must be null", field="sandbox")
 
 
 def _known(caller: Caller, id: str) -> Session:

@@ -24,6 +24,8 @@ class Outbox:
         self._max_told = max_told
         self._answers: deque[Message] = deque()
         self._leaving = False  # what was taken last is still being sent
+        self._answering = False  # and it is an answer
+        self._answered = 0
         self._sessions: dict[Session, None] = {}  # an ordered set: who has news, longest first
         self._told: deque[Notification] = deque()
         self._tellers = trio.lowlevel.ParkingLot()
@@ -59,11 +61,12 @@ class Outbox:
 
         `next_notification` takes the next entry of a session's log and says it, if there is a word for it.
         """
-        self._leaving = False
+        self._answered += self._answering
+        self._leaving = self._answering = False
         self._taken.unpark_all()
         while True:
             if self._answers:
-                self._leaving = True
+                self._leaving = self._answering = True
                 return self._answers.popleft()
             self._turn_of_told = not self._turn_of_told
             if self._told and (self._turn_of_told or not self._sessions):
@@ -89,8 +92,9 @@ class Outbox:
             await self._taken.park()
 
     async def wait_answered(self) -> None:
-        """Wait until every answer has left."""
-        while (self._answers or self._leaving) and not self.closed:
+        """Wait until every answer that is in here now has left, whatever comes behind them."""
+        last = self._answered + self._answering + len(self._answers)
+        while self._answered < last and not self.closed:
             await self._taken.park()
 
     async def wait_empty(self) -> None:

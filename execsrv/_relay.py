@@ -35,15 +35,18 @@ _HEAD_BYTES = 256 * 1024
 
 
 @asynccontextmanager
-async def open_relay(tell: Tell, config: ServerConfig) -> AsyncIterator[Relay]:
-    """The HTTP side of one channel. `tell` sends a notification, and waits for room.
+async def open_relay(
+    config: ServerConfig, tell: Tell, answers_left: Callable[[], Awaitable[None]]
+) -> AsyncIterator[Relay]:
+    """The HTTP side of one channel. `tell` sends a notification, and waits for room; `answers_left` waits until the
+    answers so far have been sent: until then a whole body counts as held here.
 
     Leaving ends the streams without another word, and closes every HTTP connection.
     """
     client = HttpClient()
     try:
         async with open_background() as nursery:
-            yield Relay(nursery, client, tell, config)
+            yield Relay(config, nursery, client, tell, answers_left)
     finally:
         await client.aclose()
 
@@ -51,10 +54,18 @@ async def open_relay(tell: Tell, config: ServerConfig) -> AsyncIterator[Relay]:
 class Relay:
     """See the module and `open_relay`."""
 
-    def __init__(self, nursery: trio.Nursery, client: HttpClient, tell: Tell, config: ServerConfig) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        nursery: trio.Nursery,
+        client: HttpClient,
+        tell: Tell,
+        answers_left: Callable[[], Awaitable[None]],
+    ) -> None:
         self._nursery = nursery
         self._client = client
         self._tell = tell
+        self._answers_left = answers_left
         self._config = config
         self._under_way = 0
         self._streams: set[str] = set()
@@ -116,7 +127,9 @@ class Relay:
                 self._finished(params)
 
     async def _read(self, params: HttpRequest, response: httpcore.Response, deadline: float) -> bytes:
-        """The whole body. Raises `HttpFailed` for one that is cut, `LimitExceeded` for one that is too large."""
+        """The whole body, once the answers before it have left, so that a slow peer cannot make bodies pile up.
+
+        Raises `HttpFailed` for one that is cut, `LimitExceeded` for one that is too large."""
         pieces: list[bytes] = []
         try:
             with trio.move_on_at(deadline) as patience:
@@ -128,6 +141,7 @@ class Relay:
                             raise self._too_large()
             if patience.cancelled_caught:
                 raise HttpFailed(f"error decoding response body: {_too_slow(params)}")
+            await self._answers_left()
         except HttpFailed as error:
             raise HttpFailed(f"failed to read http/request response body: {error}") from error
         finally:

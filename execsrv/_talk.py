@@ -27,6 +27,7 @@ from msgspec import Struct
 from execsrv._background import open_background
 from execsrv._codec import decode_params
 from execsrv._connection import Connection, Connections, open_connections
+from execsrv._files.files import Files, open_files
 from execsrv._handlers import HANDLERS, tell_of_environment
 from execsrv._handshake import Handshake
 from execsrv._outbox import Outbox
@@ -78,9 +79,10 @@ async def serve_connection(
 
 
 class Talk:
-    """See the module. `sessions` are those of its connection; the relay ends with the channel."""
+    """See the module. `sessions` are those of its connection; its files and its relay end with the channel."""
 
     sessions: Sessions
+    files: Files
     relay: Relay
 
     def __init__(self, channel: MessageChannel, connections: Connections) -> None:
@@ -105,8 +107,13 @@ class Talk:
         commands end with it, a peer that still listens is told how.
         """
         try:
-            # The relay around the tree: its requests are at their end before its HTTP connections close.
-            async with open_relay(self._outbox.tell, self.config) as self.relay, trio.open_nursery() as tree:
+            # Files and relay around the tree: requests are at their end before what they use is closed.
+            tell, answers_left = self._outbox.tell, self._outbox.wait_answered
+            async with (
+                open_files(self.config, tell, answers_left) as self.files,
+                open_relay(self.config, tell, answers_left) as self.relay,
+                trio.open_nursery() as tree,
+            ):
                 for task in (self._write, self._watch, self._stop):
                     tree.start_soon(task)
                 with self._reading:

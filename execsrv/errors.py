@@ -177,6 +177,43 @@ class SpawnError(RequestError):
         return int(self.facts.get("errno", 0))
 
 
+class FileError(RequestError):
+    """A file method failed: the operating system said `errno`, 0 where it was not asked."""
+
+    kind = "file-failed"
+
+    @property
+    def errno(self) -> int:
+        """The operating system's error number, 0 where there was none."""
+        return int(self.facts.get("errno", 0))
+
+
+class NotFound(FileError):
+    """There is no such file, or no such file handle."""
+
+    code = -32004
+    kind = "not-found"
+
+
+class FileRefused(FileError):
+    """A file method is not allowed, or makes no sense for what is there."""
+
+    code = -32600
+    kind = "file-refused"
+
+
+class OutsideRoots(FileRefused):
+    """The path leads out of the directories that the server lets file methods reach."""
+
+    kind = "outside-roots"
+
+
+class FilesDisabled(FileRefused):
+    """The server has its file methods switched off."""
+
+    kind = "files-disabled"
+
+
 class ProtocolError(ExecsrvError):
     """The peer broke the protocol: it is told why, and its connection ends.
 

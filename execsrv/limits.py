@@ -28,6 +28,7 @@ _CONNECTIONS = Meta(extra={"group": "Connections"})
 _MESSAGES = Meta(extra={"group": "Messages"})
 _STREAMS = Meta(extra={"group": "Output and input of one session"})
 _COMMANDS = Meta(extra={"group": "Commands"})
+_FILES = Meta(extra={"group": "Files"})
 _HTTP = Meta(extra={"group": "HTTP relay"})
 _ENDINGS = Meta(extra={"group": "Endings"})
 _CLIENT = Meta(extra={"group": "Client"})
@@ -101,8 +102,8 @@ class ServerConfig(Limits):
         _CONNECTIONS,
         Meta(
             ge=1,
-            description="Single notifications of one connection (pieces of HTTP bodies) that wait to be sent. Beyond it"
-            " whoever has one waits.",
+            description="Single notifications of one connection (pieces of HTTP bodies, news of files) that wait to"
+            " be sent. Beyond it whoever has one waits.",
         ),
     ] = 16
 
@@ -232,6 +233,103 @@ class ServerConfig(Limits):
     allow_prepared_exec: Annotated[
         bool, _COMMANDS, Meta(description='Whether requests of kind "prepared" run: exactly what was sent.')
     ] = True
+
+    allow_files: Annotated[bool, _FILES, Meta(description="Whether the file methods (`fs/*`) answer at all.")] = True
+
+    file_roots: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"\A/[^\0]*\Z")], ...],
+        _FILES,
+        Meta(min_length=1, description="The directories that file methods reach, with no way out through links."),
+    ] = ("/",)
+
+    file_threads: Annotated[
+        int,
+        _FILES,
+        Meta(
+            ge=1,
+            le=1024,
+            description="File operations of one connection that run at once. More wait, so that a disk which hangs"
+            " costs no more.",
+        ),
+    ] = 16
+
+    file_handles: Annotated[
+        Count, _FILES, Meta(ge=0, description="Files that one connection may hold open with `fs/open`.")
+    ] = 128
+
+    file_block_bytes: Annotated[
+        Bytes,
+        _FILES,
+        Meta(
+            ge=1,
+            description="The largest block that `fs/readBlock` and `fs/writeBlock` take, and the smallest file that"
+            " counts as large.",
+        ),
+    ] = 1 * MIB
+
+    max_file_bytes: Annotated[
+        Bytes,
+        _FILES,
+        Meta(
+            ge=0,
+            description="The largest file that `fs/readFile` gives. In base64 it fits the default `max_message_bytes`"
+            " of a client.",
+        ),
+    ] = 32 * MIB
+
+    large_answers: Annotated[
+        Count,
+        _FILES,
+        Meta(
+            ge=1,
+            description="Large files and listings that one connection reads at once; each is read when the answers"
+            " before it have left.",
+        ),
+    ] = 4
+
+    queued_file_bytes: Annotated[
+        Bytes,
+        _FILES,
+        Meta(
+            ge=0,
+            description="What one connection may have under way to files. A write beyond is answered `busy`, but"
+            " never the only one.",
+        ),
+    ] = 64 * MIB
+
+    directory_entries: Annotated[
+        Count,
+        _FILES,
+        Meta(
+            ge=1,
+            description="The largest directory that `fs/readDirectory` lists, the most entries of `fs/walk`, and the"
+            " most directories that `fs/copy` remembers. Each entry is memory.",
+        ),
+    ] = 50_000
+
+    walk_depth: Annotated[Count, _FILES, Meta(ge=0, description="How deep `fs/walk` may be asked to go.")] = 64
+
+    walk_directories: Annotated[
+        Count,
+        _FILES,
+        Meta(
+            ge=1,
+            description="How many directories `fs/walk` may be asked to read. With the depth and the entries the"
+            " Codex exec-server's.",
+        ),
+    ] = 10_000
+
+    listing_bytes: Annotated[
+        Bytes,
+        _FILES,
+        Meta(
+            ge=0,
+            description="The names in one listing, together. `fs/walk` says that it is truncated, `fs/readDirectory`"
+            " refuses.",
+        ),
+    ] = 16 * MIB
+
+    watched_paths: Annotated[Count, _FILES, Meta(ge=0, description="Paths in one `fs/watchMissing`.")] = 256
 
     allow_http: Annotated[
         bool,

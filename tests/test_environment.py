@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ async def test_info_and_status(server: Server, params: Any) -> None:
     greeting = await peer.handshake()
     assert await peer.call("environment/info", params) == greeting["environmentInfo"]
     assert await peer.call("environment/status", params) == {"status": "ready"}
-    assert greeting["environmentInfo"]["capabilities"] == {"environmentConfigRead": True, "httpHeaderEnvVars": True}
+    capabilities = {"environmentConfigRead", "httpHeaderEnvVars", "fileWriteStreaming", "fsWatchMissing"}
+    assert greeting["environmentInfo"]["capabilities"] == dict.fromkeys(capabilities, True) | {
+        "fsWatchMissing": sys.platform == "linux"
+    }
 
 
 @pytest.mark.parametrize("method", ["environment/info", "environment/status"])
