@@ -19,7 +19,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 from msgspec import Struct
@@ -27,7 +27,7 @@ from msgspec import Struct
 from execsrv._background import open_background
 from execsrv._codec import decode_params
 from execsrv._connection import Connection, Connections, open_connections
-from execsrv._files.files import Files, open_files
+from execsrv._files.channel import open_files
 from execsrv._handlers import HANDLERS, tell_of_environment
 from execsrv._handshake import Handshake
 from execsrv._outbox import Outbox
@@ -50,6 +50,9 @@ from execsrv.protocol import (
     Response,
     Unit,
 )
+
+if TYPE_CHECKING:
+    from execsrv._files.files import Files
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +85,7 @@ class Talk:
     """See the module. `sessions` are those of its connection; its files and its relay end with the channel."""
 
     sessions: Sessions
-    files: Files
+    files: Callable[[], Files]
     relay: Relay
 
     def __init__(self, channel: MessageChannel, connections: Connections) -> None:

@@ -19,7 +19,8 @@ import pytest
 import trio
 import trio.testing
 
-from execsrv._files.files import Files, open_files
+from execsrv._files.channel import open_files
+from execsrv._files.files import Files
 from execsrv._paths import uri_from_path
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Failure, FileData, FilePath, Notification, Response
@@ -599,9 +600,10 @@ async def test_large_files_wait_until_the_answers_before_them_have_left(here: Pa
 
     with trio.fail_after(PATIENCE):
         async with (
-            open_files(ServerConfig(file_block_bytes=10), tell, answers_left) as files,
+            open_files(ServerConfig(file_block_bytes=10), tell, answers_left) as get_files,
             trio.open_nursery() as nursery,
         ):
+            files = get_files()
             assert await files.read_file(FilePath(str(here / "small"))) == FileData(bytes(10))
             assert not asked.is_set()
             nursery.start_soon(read_large, files)

@@ -9,13 +9,11 @@ the rest of what the system says.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import trio
 
-from execsrv._background import open_background
 from execsrv._files import changes, contents, listings
 from execsrv._files.blocks import Blocks
-from execsrv._files.kernel import has_inotify
+from execsrv._files.channel import AnswersLeft, Tell
 from execsrv._files.roots import Place
 from execsrv._files.watch import Watches
 from execsrv._files.work import Call, Work, follows
@@ -35,41 +33,21 @@ from execsrv.protocol import (
     FileWalk,
     FileWrite,
     Nothing,
-    Notification,
     Walked,
 )
 
 
-def file_capabilities(config: ServerConfig) -> dict[str, bool]:
-    """What a client may be told it can do, under the names of the Codex exec-server."""
-    return {"fsWatchMissing": has_inotify, "fileWriteStreaming": True} if config.allow_files else {}
-
-
-@asynccontextmanager
-async def open_files(
-    config: ServerConfig, tell: Callable[[Notification], Awaitable[None]], answers_left: Callable[[], Awaitable[None]]
-) -> AsyncIterator[Files]:
-    """The file methods for one channel; leaving closes its files and ends its watch.
-
-    `tell` sends a notification, and waits for room. `answers_left` waits until the answers so far have been sent: what
-    is large is read only then, so that a slow peer cannot make it pile up here.
-    """
-    work = Work(config, answers_left)
-    blocks = Blocks(work)
-    async with open_background() as nursery:
-        try:
-            yield Files(work, blocks, Watches(work, nursery, tell))
-        finally:
-            await blocks.aclose()
-
-
 class Files:
-    """See the module; made by `open_files`."""
+    """See the module; made by `open_files`. The task of its watch is in `nursery`; `aclose` must follow."""
 
-    def __init__(self, work: Work, blocks: Blocks, watches: Watches) -> None:
-        self._work = work
-        self.blocks = blocks
-        self.watches = watches
+    def __init__(self, config: ServerConfig, nursery: trio.Nursery, tell: Tell, answers_left: AnswersLeft) -> None:
+        self._work = Work(config, answers_left)
+        self.blocks = Blocks(self._work)
+        self.watches = Watches(self._work, nursery, tell)
+
+    async def aclose(self) -> None:
+        """Close what is open."""
+        await self.blocks.aclose()
 
     # -- whole files --
 

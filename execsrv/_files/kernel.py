@@ -18,8 +18,6 @@ _STATX_BTIME = 0x800
 _BTIME_OFFSET = 80
 _EVENT = struct.Struct("iIII")
 
-has_inotify = hasattr(_libc, "inotify_init1")
-
 
 class Change(IntFlag):
     """What inotify tells."""

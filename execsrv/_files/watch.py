@@ -8,13 +8,14 @@ Mounts that appear are not noticed.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from os import fsencode
 
 import trio
 
-from execsrv._files.kernel import Change, Inotify, has_inotify
+from execsrv._files.channel import Tell, can_watch
+from execsrv._files.kernel import Change, Inotify
 from execsrv._files.roots import Roots
 from execsrv._files.work import Call, Work
 from execsrv._paths import path_from_wire
@@ -69,7 +70,7 @@ class Watch:
 class Watches:
     """The one watch that a channel has at a time, and the ids that it has used. Its task is in `nursery`."""
 
-    def __init__(self, work: Work, nursery: trio.Nursery, tell: Callable[[Notification], Awaitable[None]]) -> None:
+    def __init__(self, work: Work, nursery: trio.Nursery, tell: Tell) -> None:
         self._work = work
         self._nursery = nursery
         self._tell = tell
@@ -81,7 +82,7 @@ class Watches:
         self._work.check_allowed()
         missing = [path_from_wire(path, "missing") for path in params.missing]
         present = None if params.present is None else path_from_wire(params.present, "present")
-        if params.watch_id <= self._last_id or len(missing) > self._work.config.watched_paths or not has_inotify:
+        if params.watch_id <= self._last_id or len(missing) > self._work.config.watched_paths or not can_watch:
             return _not_watching()
         self._last_id = params.watch_id
         self._watching.cancel()

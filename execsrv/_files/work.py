@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import trio
 
+from execsrv._files.channel import AnswersLeft
 from execsrv._files.listings import error_text
 from execsrv._files.roots import Place, Roots
 from execsrv._paths import path_from_wire
@@ -26,7 +27,7 @@ Call = Coroutine[Any, Any, T]
 class Work:
     """See the module. `answers_left` waits until the answers so far have been sent."""
 
-    def __init__(self, config: ServerConfig, answers_left: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, config: ServerConfig, answers_left: AnswersLeft) -> None:
         self.config = config
         self.roots = Roots(config.file_roots)
         self._answers_left = answers_left

@@ -1,56 +1,25 @@
-"""One short function per method: the only place that knows both the wire and the sessions.
-
-A handler does at once what must happen in the order of the requests, and returns the result; or, where something has
-to be waited for, the rest of itself to be run as a task. So nothing that one request waits for delays another, and two
-writes can never overtake each other.
-"""
+"""`process/*`: commands by ids that their client chooses, with numbered output, as the Codex exec-server has them."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
 
 import trio
 from msgspec import Struct
 
-from execsrv._discovery import discover_roots
-from execsrv._environment import command_environment, environment_config, environment_info
-from execsrv._files.files import Files, file_capabilities
+from execsrv._environment import command_environment
+from execsrv._handlers.table import Answer, Caller, check_kind, check_unconfined, handles
 from execsrv._output import Closed, Entry, Exited, Gap
 from execsrv._paths import path_from_wire
 from execsrv._processes.command import settle
 from execsrv._processes.spawn import spawn
-from execsrv._relay import Relay
 from execsrv._session import Session, Terms, Write
-from execsrv._sessions import Sessions
 from execsrv._signal_names import signal_number
-from execsrv.errors import (
-    InvalidParams,
-    LimitExceeded,
-    NotAllowed,
-    SandboxUnsupported,
-    StdinClosed,
-    UnknownProcess,
-)
+from execsrv.errors import InvalidParams, LimitExceeded, StdinClosed, UnknownProcess
 from execsrv.limits import ServerConfig
 from execsrv.protocol import (
-    Accepted,
-    CapabilitiesDiscover,
-    CapabilitiesFound,
-    CapabilityRootsDiscover,
-    CommandExec,
-    CommandExited,
-    CommandId,
-    CommandOutputDelta,
-    CommandWrite,
-    EnvironmentConfigRead,
-    EnvironmentInfo,
-    EnvironmentStatus,
-    FileCall,
     Graceful,
-    HttpRequest,
     ListedProcess,
     NoParams,
     Nothing,
@@ -78,45 +47,13 @@ from execsrv.protocol import (
     Running,
     Size,
     StreamSnapshot,
-    Unit,
 )
-
-
-class Caller(Protocol):
-    """What a handler may touch: the sessions of the connection that asks, what belongs to its channel, and what the
-    server allows."""
-
-    sessions: Sessions
-    files: Files
-    relay: Relay
-    config: ServerConfig
-
-
-P = TypeVar("P", bound=Struct)
-Answer = Struct | Coroutine[Any, Any, Struct]
-A = TypeVar("A", bound=Answer)
-Handler = Callable[[Caller, Any], Answer]
-
-HANDLERS: dict[str, Handler] = {}
-
-
-def handles(method: str) -> Callable[[Callable[[Caller, P], A]], Callable[[Caller, P], A]]:
-    """Enter a function into `HANDLERS`."""
-
-    def enter(handler: Callable[[Caller, P], A]) -> Callable[[Caller, P], A]:
-        HANDLERS[method] = handler
-        return handler
-
-    return enter
-
-
-# -- process/* --
 
 
 @handles("process/start")
 def process_start(caller: Caller, params: ProcessStart) -> Answer:
-    _check_unconfined(params.sandbox)
-    _check_kind(caller.config, params.kind)
+    check_unconfined(params.sandbox)
+    check_kind(caller.config, params.kind)
     if params.kind == "prepared":
         _check_prepared(params)
     _check_window(caller.config, params.window_bytes)
@@ -132,12 +69,6 @@ def process_start(caller: Caller, params: ProcessStart) -> Answer:
     )
     spawned = spawn(command, size=size if params.tty else None, pipe_stdin=params.pipe_stdin)
     return ProcessStarted(caller.sessions.adopt(id, spawned, process_voice, terms).id)
-
-
-def _check_kind(config: ServerConfig, kind: str) -> None:
-    if not (config.allow_prepared_exec if kind == "prepared" else config.allow_direct_exec):
-        setting = f"allow_{kind}_exec"
-        raise NotAllowed(f"this server takes no {kind} commands: {setting} is off", setting=setting)
 
 
 def _check_prepared(params: ProcessStart) -> None:
@@ -324,125 +255,6 @@ def _process_closed(id: str, entry: Closed) -> ProcessClosed:
     return ProcessClosed(id, entry.seq, entry.totals, entry.remaining)
 
 
-# -- command/* --
-
-
-@handles("command/exec")
-def command_exec(caller: Caller, params: CommandExec) -> Answer:
-    _check_kind(caller.config, "direct")
-    id = caller.sessions.claim(None)
-    command = settle(params.argv, path_from_wire(params.cwd, "cwd"), params.env, params.arg0)
-    spawned = spawn(command, size=Size() if params.tty else None, pipe_stdin=False)
-    return CommandId(caller.sessions.adopt(id, spawned, command_voice, Terms()).id)
-
-
-@handles("command/exec/write")
-def command_write(caller: Caller, params: CommandWrite) -> Answer:
-    write = _known_command(caller, params.session_id).write(params.chunk)
-    return _command_written(write)
-
-
-async def _command_written(write: Write) -> Struct:
-    await write.wait()
-    return Accepted()
-
-
-@handles("command/exec/terminate")
-def command_terminate(caller: Caller, params: CommandId) -> Answer:
-    session = caller.sessions.find(params.session_id)
-    return Running(session is not None and session.terminate())
-
-
-def command_voice(session: Session, entry: Entry) -> Notification | None:
-    """How `exec-server.v0` tells an entry of a log: it has no word for the close."""
-    match entry:
-        case Exited():
-            return Notification("command/exec/exited", CommandExited(session.id, entry.exit_code))
-        case Closed() | Gap():  # it cannot ask for gaps
-            return None
-        case _:
-            stream = entry.stream if entry.stream != "pty" else "stdout"
-            return Notification("command/exec/outputDelta", CommandOutputDelta(session.id, stream, entry.chunk))
-
-
-# -- http/*, environment/*, capabilities --
-
-
-@handles("http/request")
-def http_request(caller: Caller, params: HttpRequest) -> Answer:
-    return caller.relay.request(params)
-
-
-@handles("environment/info")
-def tell_of_environment(caller: Caller, params: Unit) -> EnvironmentInfo:
-    capabilities = {"environmentConfigRead": True, "httpHeaderEnvVars": caller.relay.available}
-    return environment_info(capabilities | file_capabilities(caller.config))
-
-
-@handles("environment/status")
-def environment_status(caller: Caller, params: Unit) -> Answer:
-    return EnvironmentStatus()
-
-
-@handles("environmentConfig/read")
-def environment_config_read(caller: Caller, params: EnvironmentConfigRead) -> Answer:
-    return environment_config(params)
-
-
-@handles("capabilityRoots/discoverV1")
-def capability_roots_discover(caller: Caller, params: CapabilityRootsDiscover) -> Answer:
-    return discover_roots([(root, path_from_wire(root.path, "path")) for root in params.roots])
-
-
-@handles("capabilities/discoverV2")
-def capabilities_discover(caller: Caller, params: CapabilitiesDiscover) -> Answer:
-    path_from_wire(params.cwd, "cwd")
-    return CapabilitiesFound()
-
-
-# -- fs/* --
-
-FILE_METHODS: dict[str, Callable[[Files, Any], Answer]] = {
-    "fs/readFile": Files.read_file,
-    "fs/writeFile": Files.write_file,
-    "fs/createDirectory": Files.create_directory,
-    "fs/getMetadata": Files.get_metadata,
-    "fs/canonicalize": Files.canonicalize,
-    "fs/readDirectory": Files.read_directory,
-    "fs/walk": Files.walk,
-    "fs/remove": Files.remove,
-    "fs/copy": Files.copy,
-    "fs/open": lambda files, params: files.blocks.open(params),
-    "fs/readBlock": lambda files, params: files.blocks.read_block(params),
-    "fs/writeBlock": lambda files, params: files.blocks.write_block(params),
-    "fs/close": lambda files, params: files.blocks.close(params),
-    "fs/watchMissing": lambda files, params: files.watches.watch_missing(params),
-}
-
-
-def _file_handler(method: Callable[[Files, Any], Answer]) -> Handler:
-    def handler(caller: Caller, params: Any) -> Answer:
-        if isinstance(params, FileCall):
-            _check_unconfined(params.sandbox)
-        return method(caller.files, params)
-
-    return handler
-
-
-HANDLERS.update({name: _file_handler(method) for name, method in FILE_METHODS.items()})
-
-
-# -- shared --
-
-
-def _check_unconfined(sandbox: Any) -> None:
-    """Raise `SandboxUnsupported` for a sandbox policy that asks for confinement."""
-    permissions = sandbox.get("permissions") if isinstance(sandbox, dict) else None
-    disabled = isinstance(permissions, dict) and permissions.get("type") == "disabled"
-    if sandbox is not None and not disabled:
-        raise SandboxUnsupported("this server cannot confine anything: sandbox must be null", field="sandbox")
-
-
 def _known(caller: Caller, id: str) -> Session:
     session = caller.sessions.find(id)
     if session is None:
@@ -452,11 +264,3 @@ def _known(caller: Caller, id: str) -> Session:
 
 def _unknown(id: str) -> UnknownProcess:
     return UnknownProcess(f"unknown process id {id}")
-
-
-def _known_command(caller: Caller, id: str) -> Session:
-    """In `exec-server.v0` an id is forgotten when its session has closed."""
-    session = caller.sessions.find(id)
-    if session is None or session.log.closed:
-        raise UnknownProcess(f"unknown session id {id}")
-    return session
