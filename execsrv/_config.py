@@ -149,6 +149,10 @@ SETTINGS = {name: setting for name, setting in ALL.items() if setting.group != "
 """Those of a daemon."""
 
 
+CODEX_DEFAULTS: Mapping[str, Any] = {"listen": "ws://127.0.0.1:0", "resume_grace": 80.0}
+"""What the Codex CLI expects of its exec-server where our defaults differ: it may come back after a lost connection."""
+
+
 # -- what was set --
 
 
@@ -160,15 +164,18 @@ class Loaded(msgspec.Struct, frozen=True):
     sources: Mapping[str, str]
 
 
-def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Loaded:
+def load(flags: Mapping[str, Any], environ: Mapping[str, str], *, codex: bool = False) -> Loaded:
     """Gather the settings. `flags` are by name of the setting, None where not given, and may hold `config`: a path.
 
-    A flag that may be repeated has a tuple, empty where not given.
+    With `codex` some defaults are others. A flag that may be repeated has a tuple, empty where not given.
 
     Raises `InvalidConfig`.
     """
     values: dict[str, Any] = {name: setting.default for name, setting in SETTINGS.items()}
     sources = dict.fromkeys(values, "default")
+    if codex:
+        values |= CODEX_DEFAULTS
+        sources |= dict.fromkeys(CODEX_DEFAULTS, "default with --codex")
 
     def take(name: str, value: Any, source: str, *, is_text: bool) -> None:
         values[name] = _checked(SETTINGS[name], value, source, is_text=is_text)

@@ -145,6 +145,25 @@ def test_precedence(ways: list[str], tmp_path: Path) -> None:
     assert loaded.config.ping_timeout == (4 if "file" in ways else 20)
 
 
+def test_codex_is_other_defaults(tmp_path: Path) -> None:
+    loaded = load({}, {}, codex=True)
+    assert (loaded.listen, loaded.config.resume_grace) == ("ws://127.0.0.1:0", 80)
+    changed = {name for name, source in loaded.sources.items() if source == "default with --codex"}
+    assert changed == {"listen", "resume_grace"}
+    for name in SETTINGS.keys() - changed:
+        assert (value_of(loaded, name), loaded.sources[name]) == (SETTINGS[name].default, "default")
+    (tmp_path / "file").write_text("resume_grace = 3")
+    for flags, environ, grace in [
+        ({"resume_grace": "1"}, {"EXECSRV_RESUME_GRACE": "2"}, 1),
+        ({}, {"EXECSRV_RESUME_GRACE": "2"}, 2),
+        ({"config": str(tmp_path / "file")}, {}, 3),
+    ]:
+        assert load(flags, environ, codex=True).config.resume_grace == grace
+    printed = serve("--codex", "--listen", "stdio://", "--print-config").stdout
+    assert 'listen = "stdio://"  # flag --listen\n' in printed
+    assert "resume_grace = 80.0  # default with --codex\n" in printed
+
+
 def test_which_file(tmp_path: Path) -> None:
     for number, name in enumerate(["by_flag", "by_variable"], start=1):
         (tmp_path / name).write_text(f"max_connections = {number}")

@@ -42,7 +42,7 @@ request_max_retries = 0
 stream_max_retries = 0
 """
 
-MARK = "EXECSRV_INTEROP"
+MARK = "INTEROP_SCENE"
 """The variable that every process of a scene carries."""
 
 _CLOSED_PORT = "http://127.0.0.1:9"
