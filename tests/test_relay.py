@@ -16,9 +16,11 @@ import pytest
 import trio
 
 from execsrv._outbox import Outbox
+from execsrv._relay import Relay, open_relay
 from execsrv._transports import MessageChannel
+from execsrv.errors import LimitExceeded
 from execsrv.limits import MIB, ServerConfig
-from execsrv.protocol import Message, Notification, Request, Response
+from execsrv.protocol import HttpRequest, Message, Notification, Request, Response
 from tests.conftest import Server
 from tests.peers import PATIENCE, Peer, b64, plain
 from tests.web import Asked, Web, head, open_web
@@ -470,6 +472,75 @@ async def test_outbox_tells_in_turn_and_within_its_bound() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert told == ["a", "b", "c"]
         assert [await outbox.take(nothing) for _ in range(2)] == [Notification("b"), Notification("c")]
+
+
+async def test_answers_have_left_whatever_comes_behind_them() -> None:
+    outbox = Outbox(max_answers=8, max_told=8)
+    left: list[str] = []
+
+    async def wait(name: str) -> None:
+        await outbox.wait_answered()
+        left.append(name)
+
+    def nothing(session: object) -> Message | None:
+        raise AssertionError("no session has news")
+
+    async with trio.open_nursery() as nursery:
+        await outbox.wait_answered()
+        outbox.put(Response(1, None))
+        nursery.start_soon(wait, "first")
+        await trio.testing.wait_all_tasks_blocked()
+        outbox.put(Response(2, None))
+        await outbox.tell(Notification("a"))
+        nursery.start_soon(wait, "both")
+        await outbox.take(nothing)
+        await trio.testing.wait_all_tasks_blocked()
+        assert left == []  # what was taken is still on its way
+        await outbox.take(nothing)
+        await trio.testing.wait_all_tasks_blocked()
+        assert left == ["first"]
+        await outbox.take(nothing)
+        await trio.testing.wait_all_tasks_blocked()
+        assert left == ["first", "both"]
+
+
+async def test_nobody_waits_at_a_closed_outbox() -> None:
+    outbox = Outbox(max_answers=1, max_told=1)
+    outbox.put(Response(1, None))
+    await outbox.tell(Notification("a"))
+    async with trio.open_nursery() as nursery:
+        for wait in (outbox.wait_room, outbox.wait_answered, outbox.wait_empty):
+            nursery.start_soon(wait)
+        nursery.start_soon(outbox.tell, Notification("b"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 4
+        outbox.close()
+    await outbox.tell(Notification("c"))
+
+
+async def test_whole_bodies_count_until_the_answers_before_them_have_left(web: Web) -> None:
+    web.page("/x", body=bytes(600))
+    asked, left = trio.Event(), trio.Event()
+
+    async def answers_left() -> None:
+        asked.set()
+        await left.wait()
+
+    async def tell(notification: Notification) -> None:
+        raise AssertionError("nothing is streamed")
+
+    async def read_first(relay: Relay) -> None:
+        response = await relay.request(HttpRequest("GET", web.url + "/x", "a"))
+        assert response.body_base64 == bytes(600)
+
+    config = ServerConfig(buffered_http_bytes=1000)
+    with trio.fail_after(PATIENCE):
+        async with open_relay(config, tell, answers_left) as relay, trio.open_nursery() as nursery:
+            nursery.start_soon(read_first, relay)
+            await asked.wait()
+            with pytest.raises(LimitExceeded):
+                await relay.request(HttpRequest("GET", web.url + "/x", "b"))
+            left.set()
 
 
 async def test_streams_do_not_hold_up_processes(peer: Peer, web: Web) -> None:
