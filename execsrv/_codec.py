@@ -98,6 +98,8 @@ class LineBuffer:
         self._buffer = bytearray()
         self._start = 0
         self._searched = 0
+        self.last_was_whole = True
+        """Whether the last line had its end."""
 
     def feed(self, data: bytes | bytearray) -> None:
         """Add what was received."""
@@ -134,6 +136,7 @@ class LineBuffer:
                     line = str(view[self._start : end], "utf-8")
                 except UnicodeDecodeError as error:
                     raise ProtocolError(f"malformed message: invalid UTF-8: {error.reason}", close_code=1007) from None
+            self.last_was_whole = end < len(self._buffer)
             self._start = self._searched = min(end + 1, len(self._buffer))
             if line and not line.isspace():
                 return line

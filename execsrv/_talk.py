@@ -35,7 +35,7 @@ from execsrv._relay import Relay, open_relay
 from execsrv._session import Session
 from execsrv._sessions import Sessions
 from execsrv._transports import MessageChannel
-from execsrv.errors import Busy, InternalError, ProtocolError, RequestError, UnknownMethod
+from execsrv.errors import Busy, CutOff, InternalError, ProtocolError, RequestError, UnknownMethod
 from execsrv.limits import DEFAULTS, ServerConfig
 from execsrv.protocol import (
     METHODS,
@@ -159,7 +159,10 @@ class Talk:
                 await self._outbox.wait_room()
             self._hung_up()
         except ProtocolError as error:
-            self._refuse(error)
+            if isinstance(error, CutOff) and self.config.resume_grace > 0:
+                self._hung_up()
+            else:
+                self._refuse(error)
 
     def _refuse(self, error: ProtocolError) -> None:
         """The peer broke the protocol: tell it why."""

@@ -228,6 +228,10 @@ class ProtocolError(ExecsrvError):
         self.close_code = close_code
 
 
+class CutOff(ProtocolError):
+    """The peer went in the middle of a message, or sent as its last one what is none: nobody can tell which."""
+
+
 class ConnectionFailed(ExecsrvError):
     """No connection could be made: unreachable, refused, not a server, or the handshake took too long."""
 

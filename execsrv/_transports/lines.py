@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 
 from execsrv._codec import Codec, LineBuffer
+from execsrv.errors import CutOff, ProtocolError
 from execsrv.limits import Limits
 from execsrv.protocol import Message
 
@@ -41,7 +42,12 @@ class LineChannel:
                 data = b""
             self._at_end = not data
             self._lines.feed(data)
-        return self._codec.decode(line)
+        try:
+            return self._codec.decode(line)
+        except ProtocolError as error:
+            if self._at_end and not self._lines.last_was_whole:
+                raise CutOff(str(error), error.close_code) from None
+            raise
 
     async def wait_gone(self, interval: float, patience: float) -> None:
         """See `MessageChannel`. The kernel tells of every end."""

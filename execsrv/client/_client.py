@@ -279,9 +279,10 @@ class Client:
                     read = await self._calls.ask_first(
                         "process/read", ProcessRead(process.id, process.last_seq), ProcessOutputRead
                     )
-                except UnknownProcess:
-                    continue  # its start has not arrived, and is asked again
-                process.resumed(read)
+                except UnknownProcess as error:
+                    process.not_there(str(error))
+                else:
+                    process.resumed(read)
         except trio.BrokenResourceError as error:
             raise ConnectionFailed("the connection was lost again") from error
         except UnknownConnection as error:

@@ -87,6 +87,7 @@ class Process:
         self._log = OutputLog(0, window_bytes)
         self._lost: ConnectionLost | None = None
         self._resuming = False
+        self._had: dict[Stream, int] = {}  # what arrived or was said to be missing
         self._arrived = trio.lowlevel.ParkingLot()
         self._taken = trio.lowlevel.ParkingLot()
         self._unacknowledged = 0
@@ -220,13 +221,22 @@ class Process:
         """The next entry of its log came in. Waits where the server has no window for it, and nobody reads."""
         if self._resuming or entry.seq < self._log.next_seq:
             return  # `resumed` brings it, or has brought it
+        self._add(entry)
+        self._arrived.unpark_all()
+        while not (self._acknowledges or self._abandoned or self._lost or self._log.has_room):
+            await self._taken.park()
+
+    def _add(self, entry: Entry) -> None:
         try:
             self._log.add(entry)
         except ValueError as error:
             raise ProtocolError(f"process {self.id}: {error}") from None
-        self._arrived.unpark_all()
-        while not (self._acknowledges or self._abandoned or self._lost or self._log.has_room):
-            await self._taken.park()
+        match entry:
+            case Chunk():
+                self._had[entry.stream] = self._had.get(entry.stream, 0) + len(entry.chunk)
+            case Gap():
+                for stream, count in entry.omitted.items():
+                    self._had[stream] = self._had.get(stream, 0) + count
 
     def interrupted(self) -> None:
         """The connection is gone and may come back: what comes of it before `resumed` is not the next."""
@@ -240,17 +250,32 @@ class Process:
     def resumed(self, read: ProcessOutputRead) -> None:
         """What the server retained while the connection was gone, from `last_seq` on."""
         entries: list[Entry] = list(read.chunks)
-        if read.exit is not None:
+        if read.exit is not None and read.exit.seq > self.last_seq:
             entries.append(exited_entry(read.exit))
-        if read.close is not None:
+        if read.close is not None and read.close.seq > self.last_seq:
             entries.append(closed_entry(read.close))
+        # All that is missing is counted in the first gap: behind it there is one more at most, around the exit.
+        printed = read.gap.printed_before if read.gap is not None else {}
+        missing = {stream: count - self._had.get(stream, 0) for stream, count in printed.items()}
         for entry in sorted(entries, key=lambda entry: entry.seq):
-            if entry.seq > self._log.next_seq:
-                self._log.add(Gap(self._log.next_seq, entry.seq - 1, {}))
-            if entry.seq == self._log.next_seq:
-                self._log.add(entry)
+            missing = self._skip_to(entry.seq, missing)
+            self._add(entry)
+        self._skip_to(read.next_seq, missing)
         self._resuming = False
         self._arrived.unpark_all()
+
+    def _skip_to(self, seq: int, missing: dict[Stream, int]) -> dict[Stream, int]:
+        """Add the gap in front of the entry of that number, if there is one; what is still missing then."""
+        if seq <= self._log.next_seq:
+            return missing
+        self._add(Gap(self._log.next_seq, seq - 1, missing))
+        return {}
+
+    def not_there(self, why: str) -> None:
+        """The server does not know it: its start has not arrived, and is asked again; or it is over and forgotten."""
+        self._resuming = False
+        if self.start is not None and self.start.answer is not None:
+            self.lose(ConnectionLost(why))
 
     def lose(self, why: ConnectionLost) -> None:
         """Nothing more will come."""

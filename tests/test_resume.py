@@ -1,0 +1,403 @@
+"""A connection that has lost its channel goes on for the grace, and whoever names its id takes it over."""
+
+from __future__ import annotations
+
+import base64
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+import execsrv
+from execsrv import ServerConfig, connect
+from execsrv.errors import ConnectionLost
+from execsrv.limits import MIB
+from execsrv.protocol import Notification
+from tests.conftest import Server
+from tests.peers import Peer, b64
+from tests.processes import marked, new_mark, until_gone, until_marked
+from tests.relay import Line, open_line
+
+OpenServer = Callable[[str, ServerConfig], Server]
+
+
+@contextmanager
+def opened(fifo: Path) -> Iterator[int]:
+    """A fifo that can be written before anybody reads it."""
+    descriptor = os.open(fifo, os.O_RDWR)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@pytest.fixture(params=["unix", "websocket"])
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def server(open_server: OpenServer, transport: str) -> Server:
+    return open_server(transport, ServerConfig(resume_grace=30))
+
+
+async def resume(peer: Peer, id: str) -> None:
+    """Take a connection over as soon as its old channel is known to be gone."""
+    while True:
+        answer = await peer.answer(
+            await peer.post("initialize", {"clientName": "again", "resumeSessionId": id}, id=os.urandom(8).hex())
+        )
+        if (error := getattr(answer, "error", None)) is None:
+            break
+        assert (error.code, error.data["kind"]) == (-32010, "already-attached")
+        await trio.sleep(0.01)
+    await peer.channel.send(Notification("initialized"))
+
+
+async def test_a_running_process_is_taken_over(server: Server) -> None:
+    async with server.open_peer() as first:
+        id = (await first.handshake())["sessionId"]
+        await first.start("cat", ["cat"], pipeStdin=True)
+        await first.call("process/write", {"processId": "cat", "chunk": b64(b"one\n"), "writeId": "1"})
+        await first.until_output("cat", b"one\n")
+    async with server.open_peer() as second:
+        await resume(second, id)
+        assert await second.call("process/write", {"processId": "cat", "chunk": b64(b"x"), "writeId": "1"}) == {
+            "status": "accepted"
+        }  # and was written before, so that nothing comes of it
+        await second.call("process/write", {"processId": "cat", "chunk": b64(b"two\n"), "writeId": "2"})
+        await second.until_output("cat", b"two\n")
+        assert [params["seq"] for _, params in second.told("cat")] == [2]
+        read = await second.call("process/read", {"processId": "cat"})
+        assert [base64.b64decode(chunk["chunk"]) for chunk in read["chunks"]] == [b"one\n", b"two\n"]
+        await second.call("process/closeStdin", {"processId": "cat"})
+        assert (await second.until_told("cat", "exited"))["exitCode"] == 0
+
+
+async def test_what_ended_meanwhile_is_told_by_one_read(server: Server, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    async with server.open_peer() as first:
+        id = (await first.handshake())["sessionId"]
+        await first.start("a", ["sh", "-c", f"echo before; read x < {go}; echo after; exit 5"])
+        await first.until_output("a", b"before\n")
+    async with server.open_peer() as second:
+        await resume(second, id)
+        await second.start("probe", ["sh", "-c", f"echo > {go}"])
+        await second.until_told("a", "closed")
+    async with server.open_peer() as third:
+        await resume(third, id)
+        read = await third.call("process/read", {"processId": "a", "afterSeq": 1})
+        assert [(chunk["seq"], base64.b64decode(chunk["chunk"])) for chunk in read["chunks"]] == [(2, b"after\n")]
+        assert (read["exited"], read["exitCode"], read["closed"], read["nextSeq"]) == (True, 5, True, 5)
+        assert read["exit"]["seq"] == 3
+        assert read["close"]["totals"] == {"stdout": 13, "stderr": 0}
+        assert not third.told("a")
+
+
+async def test_only_one_channel_holds_a_connection(server: Server) -> None:
+    async with server.open_peer() as first:
+        id = (await first.handshake())["sessionId"]
+        second = await server.peer(ready=False)
+        code, message, data = await second.refused("initialize", {"clientName": "x", "resumeSessionId": id})
+        assert (code, data["kind"]) == (-32010, "already-attached")
+        assert message == f"session {id} is already attached to another connection"
+        assert await first.run("p", ["echo", "mine"]) == (0, b"mine\n", b"")
+    await resume(second, id)
+    assert await second.run("q", ["echo", "now mine"]) == (0, b"now mine\n", b"")
+    code, _, data = await (await server.peer(ready=False)).refused(
+        "initialize", {"clientName": "x", "resumeSessionId": "nobody"}
+    )
+    assert (code, data["kind"]) == (-32600, "unknown-session")
+
+
+async def test_after_the_grace_everything_is_killed_and_forgotten(open_server: OpenServer, transport: str) -> None:
+    server = open_server(transport, ServerConfig(resume_grace=0.3))
+    mark = new_mark()
+    async with server.open_peer() as first:
+        id = (await first.handshake())["sessionId"]
+        await first.start("a", ["bash", "-c", f"exec -a {mark} sleep 1000"])
+        await until_marked(mark, 1)
+    async with server.open_peer() as second:
+        await resume(second, id)
+        assert marked(mark)
+    await until_gone(mark)
+    late = await server.peer(ready=False)
+    while True:  # the id goes right behind the processes
+        _, _, data = await late.refused("initialize", {"clientName": "x", "resumeSessionId": id})
+        if data["kind"] == "unknown-session":
+            break
+
+
+async def test_a_broken_protocol_ends_a_connection_in_spite_of_the_grace(server: Server) -> None:
+    mark = new_mark()
+    async with server.open_peer() as peer:
+        await peer.handshake()
+        await peer.start("a", ["bash", "-c", f"exec -a {mark} sleep 1000"])
+        await until_marked(mark, 1)
+        await peer.channel.send(Notification("nonsense"))
+        await peer.until_ended()
+    await until_gone(mark)
+
+
+async def test_the_end_of_the_server_ends_connections_that_wait(tmp_path: Path, nursery: trio.Nursery) -> None:
+    mark = new_mark()
+    stop = trio.Event()
+    ended = trio.Event()
+
+    async def serve(*, task_status: trio.TaskStatus[str]) -> None:
+        await execsrv.serve(
+            f"unix://{tmp_path}/s", ServerConfig(resume_grace=1000), shutdown_trigger=stop.wait, task_status=task_status
+        )
+        ended.set()
+
+    await nursery.start(serve)
+    with trio.fail_after(20):
+        async with (
+            open_line(f"unix://{tmp_path}/s", f"{tmp_path}/line") as line,
+            connect(line.url) as client,
+            client.start(["bash", "-c", f"(exec -a {mark} sleep 1000)"]),
+        ):
+            await until_marked(mark, 1)
+            line.cut()
+            stop.set()
+            await ended.wait()
+            assert not marked(mark)
+
+
+async def test_a_gap_says_how_much_was_not_kept(open_server: OpenServer, transport: str, tmp_path: Path) -> None:
+    """Without a promise to acknowledge, what is printed while nobody listens is kept as far as it fits."""
+    server = open_server(transport, ServerConfig(resume_grace=30, retained_output_bytes_per_process=512 * 1024))
+    done = tmp_path / "done"
+    os.mkfifo(done)
+    size = 3_000_000
+    async with server.open_peer() as first:
+        id = (await first.handshake())["sessionId"]
+        await first.start(
+            "a", ["sh", "-c", f"read x < {done}; head -c {size} /dev/zero; echo > {done}; read x < {done}"]
+        )
+    with opened(done) as go:
+        os.write(go, b"go\n")
+        async with server.open_peer() as second:
+            await resume(second, id)
+            while (snapshot := await second.call("process/snapshot", {"processId": "a"}))["totals"]["stdout"] < size:
+                await second.call("process/wait", {"processId": "a", "timeoutMs": 5})
+            read = await second.call("process/read", {"processId": "a"})
+            got = sum(len(base64.b64decode(chunk["chunk"])) for chunk in read["chunks"])
+            assert 0 < got < 512 * 1024
+            assert read["gap"]["fromSeq"] == 1
+            assert read["gap"]["seq"] == read["chunks"][0]["seq"] - 1
+            assert read["gap"]["printedBefore"]["stdout"] + got == size
+            ends = snapshot["stdout"]
+            kept = len(base64.b64decode(ends["head"])) + len(base64.b64decode(ends["tail"]))
+            assert kept + ends["omittedBytes"] == ends["totalBytes"] == size
+
+
+# -- peers that are gone without a word --
+
+
+@asynccontextmanager
+async def opened_line(server: Server, tmp_path: Path) -> AsyncIterator[Line]:
+    async with open_line(await server.url(), f"{tmp_path}/line") as line:
+        yield line
+
+
+async def test_a_half_dead_channel_is_let_go(open_server: OpenServer, tmp_path: Path) -> None:
+    server = open_server("websocket", ServerConfig(resume_grace=30, ping_interval=0.2, ping_timeout=0.3))
+    async with opened_line(server, tmp_path) as line:
+        with trio.fail_after(20):
+            async with connect(line.url) as client:
+                line.silence()
+                async with server.open_peer() as second:
+                    await resume(second, client.session_id)
+                    assert await second.run("p", ["echo", "here"]) == (0, b"here\n", b"")
+
+
+async def test_without_a_grace_a_half_dead_channel_ends_what_it_started(
+    open_server: OpenServer, tmp_path: Path
+) -> None:
+    server = open_server("websocket", ServerConfig(ping_interval=0.2, ping_timeout=0.3))
+    mark = new_mark()
+    async with opened_line(server, tmp_path) as line, connect(line.url) as client:
+        async with client.start(["bash", "-c", f"exec -a {mark} sleep 1000"]):
+            await until_marked(mark, 1)
+            line.silence()
+            await until_gone(mark)
+            line.cut()
+        with pytest.raises(ConnectionLost):
+            await client.run(["true"])
+
+
+async def test_a_slow_reader_is_not_taken_for_dead(open_server: OpenServer) -> None:
+    """It cannot answer a ping behind output that it has not read."""
+    server = open_server("websocket", ServerConfig(ping_interval=0.1, ping_timeout=0.1))
+    size = 30 * MIB
+    async with server.open_channel() as channel:
+        peer = Peer(channel)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.listen)
+            await peer.handshake()
+            await peer.start("a", ["head", "-c", str(size), "/dev/zero"])
+            await peer.until_output("a", b"\0")
+            nursery.cancel_scope.cancel()
+        # Longer than any ping may stay unanswered, while the command is held up by us.
+        await trio.sleep(1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.listen)
+            await peer.until_told("a", "closed")
+            nursery.cancel_scope.cancel()
+    assert len(peer.output("a")) == size
+
+
+# -- the client comes back by itself --
+
+
+async def test_a_reader_sees_an_exact_stream_through_cuts(server: Server, tmp_path: Path) -> None:
+    size = 20_000_000
+    async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=20) as client:
+
+        async def cut_now_and_then() -> None:
+            for number in range(1, 9):
+                await line.until_passed(number * 2_000_000)
+                line.cut()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cut_now_and_then)
+            with trio.fail_after(60):
+                result = await client.run(["sh", "-c", f"seq 1 10000000 | head -c {size}; echo end >&2; exit 3"])
+            nursery.cancel_scope.cancel()
+    expected, number = bytearray(), 1
+    while len(expected) < size:
+        expected += b"".join(b"%d\n" % n for n in range(number, number + 100_000))
+        number += 100_000
+    assert result.stdout == expected[:size]
+    assert (result.stderr, result.exit_code, result.omitted_bytes) == (b"end\n", 3, 0)
+    assert result.totals == {"stdout": size, "stderr": 4}
+
+
+async def test_input_arrives_once_through_cuts(server: Server, tmp_path: Path) -> None:
+    data = os.urandom(6 * MIB)
+    async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=20) as client:
+
+        async def cut_now_and_then() -> None:
+            for number in range(1, 6):
+                await line.until_passed(number * MIB)
+                line.cut()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cut_now_and_then)
+            with trio.fail_after(60):
+                result = await client.run(["cat"], input=data)
+            nursery.cancel_scope.cancel()
+    assert result.stdout == data
+
+
+async def test_calls_and_starts_survive_cuts(server: Server, tmp_path: Path) -> None:
+    """Whatever is under way in the moment of a cut has its effect exactly once."""
+    async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=20) as client:
+
+        async def cut_all_the_time() -> None:
+            while True:
+                await line.until_passed(line.passed + 3000)
+                line.cut()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cut_all_the_time)
+            with trio.fail_after(60):
+                for number in range(40):
+                    script = f"import os; os.write(1, b'{number}')"
+                    result = await client.run([sys.executable, "-I", "-S", "-c", script])
+                    assert (result.stdout, result.exit_code) == (str(number).encode(), 0)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_process_that_ended_during_the_cut_is_no_loss(server: Server, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=20) as client:
+        async with client.start(["sh", "-c", f"echo before; read x < {go}; echo after; kill -9 $$"]) as process:
+            events = process.events()
+            assert (await anext(events)).seq == 1
+            target, line.target = line.target, None
+            line.cut()
+            with opened(go) as there:
+                os.write(there, b"go\n")
+                line.target = target
+                with trio.fail_after(20):
+                    rest = [event async for event in events]
+        assert [type(event).__name__ for event in rest] == ["Chunk", "Exited", "Closed"]
+        assert isinstance(rest[1], execsrv.Exited)
+        assert (rest[1].exit_code, rest[1].signal, rest[1].reason) == (137, "SIGKILL", "signaled")
+
+
+async def test_a_gap_that_came_with_a_cut_is_told_exactly(open_server: OpenServer, tmp_path: Path) -> None:
+    server = open_server("unix", ServerConfig(resume_grace=30, retained_output_bytes_per_process=256 * 1024))
+    size = 3_000_000
+    async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=20) as client:
+        argv = ["sh", "-c", f"echo first; read x; head -c {size} /dev/zero"]
+        async with client.start(argv, stdin=True, overflow="drop") as process:
+            assert await process.next_event() is not None
+            await process.write(b"go\n")
+            await process.wait()
+            line.cut()
+            got = omitted = 0
+            async for event in process.events():
+                if isinstance(event, execsrv.Chunk):
+                    got += len(event.chunk)
+                elif isinstance(event, execsrv.Gap):
+                    omitted += sum(event.omitted.values())
+            assert process.closed is not None
+            assert got + omitted == size
+
+
+async def test_a_server_that_forgot_is_a_lost_connection(open_server: OpenServer, tmp_path: Path) -> None:
+    server = open_server("unix", ServerConfig(resume_grace=30))
+    other = open_server("unix", ServerConfig(resume_grace=30))
+    async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=20) as client:
+        async with client.start(["sh", "-c", "echo said; sleep 1000"]) as process:
+            assert await process.next_event() is not None
+            line.target = await other.url()
+            line.cut()
+            with trio.fail_after(20), pytest.raises(ConnectionLost, match="unknown session id"):
+                await process.next_event()
+        with pytest.raises(ConnectionLost):
+            await client.run(["true"])
+
+
+async def test_nobody_there_in_time_is_a_lost_connection(server: Server, tmp_path: Path) -> None:
+    async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=0.3) as client:
+        line.target = None
+        line.cut()
+        with trio.fail_after(20), pytest.raises(ConnectionLost, match=r"no way back within 0\.3 s"):
+            await client.run(["true"])
+
+
+async def test_a_signal_is_not_repeated(server: Server, tmp_path: Path) -> None:
+    """Whether it arrived is not known, and a second one may mean something else to the program."""
+    async with (
+        opened_line(server, tmp_path) as line,
+        connect(line.url, reconnect=20) as client,
+        client.start(["sh", "-c", "trap 'echo got' INT; echo ready; while :; do sleep 0.02; done"]) as process,
+    ):
+        assert await process.next_event() is not None
+        lost: list[Any] = []
+
+        async def interrupt() -> None:
+            try:
+                await process.interrupt()
+            except ConnectionLost as error:
+                lost.append(error)
+
+        line.silence()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(interrupt)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            line.cut()
+        assert lost
+        assert await process.terminate() is True
