@@ -446,8 +446,8 @@ def test_an_interactive_python(run_args: list[str]) -> None:
         assert shown.is_raw()
         shown.type(b"6 * 7\r")
         shown.until(b"42")
-        shown.type(b"while True: pass\r\r")
-        shown.until(b"\r\n")
+        shown.type(b"print(6 * 8); exec('while True: pass')\r")
+        shown.until(b"48")  # before that, the interrupt would only clear the line
         shown.type(b"\x03")
         shown.until(b"KeyboardInterrupt")
         shown.type(b"import os; print(os.get_terminal_size())\r")

@@ -628,9 +628,10 @@ def test_without_the_extra() -> None:
     assert b"install `execsrv[http]` on the server" in refusal
 
 
-def test_the_client_is_imported_late() -> None:
+def test_what_most_servers_do_not_need_is_imported_late() -> None:
     script = (
-        "import sys, execsrv.server, execsrv._daemon; print([m for m in ('httpcore', 'certifi') if m in sys.modules])"
+        "import sys, execsrv._daemon, execsrv._transports.websocket;"
+        "print([m for m in ('httpcore', 'certifi', 'execsrv._files.files') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"
