@@ -39,6 +39,13 @@ def interop(session: nox.Session) -> None:
 
 
 @nox.session
+def survivors(session: nox.Session) -> None:
+    """Every escape with every ending, in every placement: as root, without control groups, as an ordinary user."""
+    session.install(".[test]")
+    session.run("pytest", "--all-survivors", "tests/test_survivors.py", *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Branch coverage of what runs in the tests' own process."""
     session.install("-e", ".[test]")

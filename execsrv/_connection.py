@@ -21,6 +21,7 @@ import trio
 
 from execsrv._background import open_background
 from execsrv._outbox import Outbox
+from execsrv._processes.keeper import Keeper
 from execsrv._session import Session
 from execsrv._sessions import Sessions
 from execsrv.errors import AlreadyAttached, LimitExceeded, UnknownConnection
@@ -35,7 +36,8 @@ class Connection:
 
     sessions: Sessions
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, keeper: Keeper, config: ServerConfig) -> None:
+        self._keeper = keeper
         self.id = str(uuid.uuid4())
         self._config = config
         self._outbox: Outbox | None = None
@@ -48,7 +50,7 @@ class Connection:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the sessions until it is ended, or was without a channel for the grace. Then all of them are killed."""
         async with trio.open_nursery() as nursery:
-            self.sessions = Sessions(nursery, self._config, self._has_news)
+            self.sessions = Sessions(nursery, self._keeper, self._config, self._has_news)
             task_status.started()
             try:
                 with self._life:
@@ -92,8 +94,9 @@ class Connection:
 class Connections:
     """The connections of one server, by id."""
 
-    def __init__(self, nursery: trio.Nursery, config: ServerConfig) -> None:
+    def __init__(self, nursery: trio.Nursery, keeper: Keeper, config: ServerConfig) -> None:
         self.config = config
+        self._keeper = keeper
         self.stopping = trio.Event()
         """Set when the server is to end in order: no further connections, and goodbye to the ones there are."""
         self._nursery = nursery
@@ -106,7 +109,7 @@ class Connections:
         if len(self._by_id) >= bound:
             message = f"max_connections ({bound}) are open"
             raise LimitExceeded(message, limit="max_connections", value=bound)
-        connection = Connection(self.config)
+        connection = Connection(self._keeper, self.config)
         self._by_id[connection.id] = connection
         await self._nursery.start(self._run, connection)
         return connection
@@ -138,7 +141,7 @@ class Connections:
 
 
 @asynccontextmanager
-async def open_connections(config: ServerConfig = DEFAULTS) -> AsyncIterator[Connections]:
+async def open_connections(keeper: Keeper, config: ServerConfig = DEFAULTS) -> AsyncIterator[Connections]:
     """A place for connections; leaving it, by cancellation too, ends them and kills all that they started."""
     async with open_background() as nursery:
-        yield Connections(nursery, config)
+        yield Connections(nursery, keeper, config)

@@ -9,10 +9,11 @@ import sys
 import trio
 
 from execsrv._background import open_background
+from execsrv._processes.keeper import open_keeper
 from execsrv._signals import received
 from execsrv.errors import ExecsrvError
 from execsrv.limits import ServerConfig
-from execsrv.server import serve
+from execsrv.server import serve_with
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ async def _serve(listen: str, config: ServerConfig, announcement: _Announcement)
     signalled = trio.Event()
     async with open_background() as nursery:
         await nursery.start(_hear_signals, signalled)
-        await serve(listen, config, shutdown_trigger=signalled.wait, task_status=announcement)
+        async with open_keeper(own_process=True, sole=True, cgroups=config.cgroup) as keeper:
+            await serve_with(keeper, listen, config, shutdown_trigger=signalled.wait, task_status=announcement)
 
 
 async def _hear_signals(

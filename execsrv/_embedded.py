@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 
 from execsrv._background import open_background
+from execsrv._processes.keeper import open_keeper
 from execsrv._talk import serve_connection
 from execsrv._transports.memory import open_memory_pair
 from execsrv.client import Client
@@ -14,14 +15,18 @@ from execsrv.limits import DEFAULTS, ServerConfig
 
 
 @asynccontextmanager
-async def connect_in_process(*, config: ServerConfig = DEFAULTS) -> AsyncIterator[Client]:
+async def connect_in_process(*, config: ServerConfig = DEFAULTS, own_process: bool = False) -> AsyncIterator[Client]:
     """A client of a server that runs in this block, in this program.
 
-    Leaving the block, by cancellation too, kills every process group that was started through it. No setting of this
-    process is changed; SIGCHLD must not be ignored.
+    Leaving the block, by cancellation too, kills everything that descends from what was started through it. No setting
+    of this process is changed; SIGCHLD must not be ignored.
+
+    With `own_process` the same holds when this program is killed or crashes, and for commands that take to flight in
+    their first instant. For that it becomes a subreaper, hears SIGCHLD, and gets a small process beside it, as long as
+    the block lasts; it must be the main thread, and no other thread may start processes meanwhile.
     """
     ours, theirs = open_memory_pair()
-    async with open_background() as nursery:
-        nursery.start_soon(serve_connection, theirs, config)
+    async with open_keeper(own_process=own_process) as keeper, open_background() as nursery:
+        nursery.start_soon(serve_connection, theirs, keeper, config)
         async with open_client(lambda: nullcontext(ours), config) as client:
             yield client

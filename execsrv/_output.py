@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from execsrv.protocol import Chunk, Member, ReadGap, Reason, Stream
+from execsrv.protocol import Chunk, Layer, Member, ReadGap, Reason, Stream
 
 ENTRY_BYTES = 256
 """What an entry costs beside its content, so that many small ones are bounded as well as a few large ones."""
@@ -39,11 +39,15 @@ class Exited(Struct, frozen=True):
 
 
 class Closed(Struct, frozen=True):
-    """Nothing more will come. `totals` is what each stream carried, `remaining` what descends from it and lives on."""
+    """Nothing more will come. `totals` is what each stream carried, `remaining` what descends from it and lives on.
+
+    `tree_empty`, once its end was forced: by which layer the server knows that nothing does.
+    """
 
     seq: int
     totals: dict[Stream, int] = {}
     remaining: list[Member] = []
+    tree_empty: Layer | None = None
 
 
 Entry = Chunk | Gap | Exited | Closed
@@ -112,9 +116,9 @@ class OutputLog:
         """Number the end of the leader."""
         self.add(Exited(self.next_seq, exit_code, signal, reason))
 
-    def append_closed(self, remaining: list[Member]) -> None:
+    def append_closed(self, remaining: list[Member], tree_empty: Layer | None = None) -> None:
         """Number the end of everything."""
-        self.add(Closed(self.next_seq, self.totals, remaining))
+        self.add(Closed(self.next_seq, self.totals, remaining, tree_empty))
 
     def add(self, entry: Entry) -> None:
         """Append an entry that is numbered already. Raises `ValueError` unless it is the next."""

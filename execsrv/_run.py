@@ -78,7 +78,9 @@ async def run_command(request: Request) -> int:
         await nursery.start(run.listen_to_signals)
         with run.scope:
             return await run.through(
-                connect_in_process() if request.url is None else connect(request.url, reconnect=request.reconnect)
+                connect_in_process(own_process=True)
+                if request.url is None
+                else connect(request.url, reconnect=request.reconnect)
             )
     assert run.killed_by is not None
     return 128 + run.killed_by

@@ -125,14 +125,17 @@ class Session:
                     self._helpers.start_soon(self._end_at, *clock)
                 if self._stdin is not None:
                     self._helpers.start_soon(self._feed)
+                if self._until_killed.cancel_called:
+                    self._helpers.start_soon(self._tree.kill)
                 await self._exit_and_drain()
                 self._close_streams()
-                self.log.append_closed(self._tree.remaining())
+                proof = await self._tree.kill() if self._until_killed.cancel_called else None
+                self.log.append_closed(remaining := self._tree.remaining(), proof)
                 self.closed_at = trio.current_time()
                 self._announce()
                 with self._until_killed:
-                    # Others of it may live on without any of our streams, as they were told to: they are still ours.
-                    await self._tree.wait_alone()
+                    if remaining:  # without any of our streams, as they were told to; they are still ours
+                        await self._tree.wait_alone()
                 self._helpers.cancel_scope.cancel()
                 self.is_over = True
         finally:
@@ -196,9 +199,10 @@ class Session:
         return running
 
     def _kill(self) -> None:
+        if not self._until_killed.cancel_called and self._helpers is not None:
+            self._helpers.start_soon(self._tree.kill)
         self._until_killed.cancel()
         self._taken.unpark_all()
-        self._tree.signal(signal.SIGKILL, "tree")
         if self._pumping is not None:
             self._pumping.deadline = min(self._pumping.deadline, trio.current_time() + self._config.drain_timeout)
 

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 import trio
 
 from execsrv._output import Entry
+from execsrv._processes.keeper import Keeper
 from execsrv._processes.spawn import Spawned
 from execsrv._session import Session, Terms
 from execsrv.errors import LimitExceeded, NotReady, ProcessExists
@@ -21,7 +22,10 @@ Voice = Callable[[Session, Entry], Notification | None]
 class Sessions:
     """See the module. Each session runs as a task in `nursery`, and ends with it at the latest."""
 
-    def __init__(self, nursery: trio.Nursery, config: ServerConfig, has_news: Callable[[Session], None]) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, keeper: Keeper, config: ServerConfig, has_news: Callable[[Session], None]
+    ) -> None:
+        self.keeper = keeper
         self._nursery = nursery
         self._config = config
         self._has_news = has_news

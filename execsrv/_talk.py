@@ -31,6 +31,7 @@ from execsrv._files.channel import open_files
 from execsrv._handlers import HANDLERS, tell_of_environment
 from execsrv._handshake import Handshake
 from execsrv._outbox import Outbox
+from execsrv._processes.keeper import Keeper
 from execsrv._relay import Relay, open_relay
 from execsrv._session import Session
 from execsrv._sessions import Sessions
@@ -62,6 +63,7 @@ _GOING_AWAY = 1001
 
 async def serve_connection(
     channel: MessageChannel,
+    keeper: Keeper,
     config: ServerConfig = DEFAULTS,
     *,
     shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
@@ -76,7 +78,7 @@ async def serve_connection(
         await shutdown_trigger()
         await connections.stop()
 
-    async with open_connections(config) as connections, open_background() as nursery:
+    async with open_connections(keeper, config) as connections, open_background() as nursery:
         nursery.start_soon(stop)
         await Talk(channel, connections).run()
 

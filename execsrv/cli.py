@@ -34,7 +34,7 @@ def serve(config: str | None, print_config: bool, codex: bool, **settings: str |
     """Serve the exec protocol until the peer hangs up (stdio) or a signal says so.
 
     When it accepts connections, the URL is printed on stdout and a line for people on stderr. SIGTERM, SIGINT,
-    SIGHUP and SIGQUIT end it, and every process group that it started; the exit status is 0.
+    SIGHUP and SIGQUIT end it, and everything that descends from what it started; the exit status is 0.
 
     What an option sets can be set in the environment (EXECSRV_MAX_CONNECTIONS=10) and in a TOML file (max_connections
     = 10) too, which --config or EXECSRV_CONFIG names. An option goes before the environment, and that before the
@@ -77,6 +77,15 @@ def run(command: tuple[str, ...], env: tuple[str, ...], **options: Any) -> None:
     from execsrv._run import Request, run_once
 
     raise SystemExit(run_once(Request(command, **options), env))
+
+
+@app.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def doctor(as_json: bool) -> None:
+    """Say what this machine offers to keep hold of processes, what that guarantees, and what can still escape."""
+    from execsrv._doctor import report
+
+    click.echo(report(as_json))
 
 
 def main() -> None:

@@ -234,6 +234,14 @@ class ServerConfig(Limits):
         bool, _COMMANDS, Meta(description='Whether requests of kind "prepared" run: exactly what was sent.')
     ] = True
 
+    cgroup: Annotated[
+        bool,
+        _COMMANDS,
+        Meta(
+            description="Whether the server and its commands move into a control group of their own, if there is one."
+        ),
+    ] = True
+
     allow_files: Annotated[bool, _FILES, Meta(description="Whether the file methods (`fs/*`) answer at all.")] = True
 
     file_roots: Annotated[

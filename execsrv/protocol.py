@@ -112,6 +112,8 @@ class EnvPolicy(Wire, frozen=True):
 
 
 Stream = Literal["stdout", "stderr", "pty"]
+Layer = Literal["subreaper", "mark", "session", "group"]
+"""By what a server knows who descends from a command, from the strongest to the weakest: see docs/survival.md."""
 Reason = Literal["exited", "signaled", "timeout", "idle", "terminated", "disconnected", "shutdown"]
 
 
@@ -337,12 +339,14 @@ class ProcessClosed(Wire, frozen=True):
     """<- nothing more will come: the leader has ended and every stream is at its end.
 
     `totals` is what each stream carried, in bytes; `remaining` what descends from the command and still lives.
+    `tree_empty`, once its end was forced: by which layer it is known that nothing does.
     """
 
     process_id: str
     seq: int
     totals: dict[Stream, int] = {}
     remaining: list[Member] = []
+    tree_empty: Layer | None = None
 
 
 class ProcessOutputRead(Wire, frozen=True):

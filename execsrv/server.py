@@ -14,6 +14,7 @@ import trio
 
 from execsrv._background import open_background
 from execsrv._connection import Connections, open_connections
+from execsrv._processes.keeper import Keeper, open_keeper
 from execsrv._talk import Talk, serve_connection
 from execsrv._transports import unix
 from execsrv._transports.lines import LineChannel
@@ -30,6 +31,7 @@ async def serve(
     listen: str = "stdio://",
     config: ServerConfig = DEFAULTS,
     *,
+    own_process: bool = False,
     shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -37,17 +39,31 @@ async def serve(
 
     Runs until `shutdown_trigger` returns, or on stdio until the peer hangs up. Then commands are asked to end and,
     after `shutdown_grace_period`, killed, and every peer is told. `task_status.started` gets the URL, with the real
-    port, once connections are accepted. Cancelling kills everything at once.
+    port, once connections are accepted. Cancelling kills everything at once. `own_process` is that of
+    `connect_in_process`.
 
     Raises `InvalidListenURL` and `CannotListen`.
     """
+    async with open_keeper(own_process=own_process) as keeper:
+        await serve_with(keeper, listen, config, shutdown_trigger=shutdown_trigger, task_status=task_status)
+
+
+async def serve_with(
+    keeper: Keeper,
+    listen: str,
+    config: ServerConfig = DEFAULTS,
+    *,
+    shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """The same with a keeper that is there already."""
     if listen == "stdio://":
         with taken_stdio() as (protocol_in, protocol_out):
             task_status.started(listen)
-            await serve_stdio(protocol_in, protocol_out, config, shutdown_trigger=shutdown_trigger)
+            await serve_stdio(protocol_in, protocol_out, keeper, config, shutdown_trigger=shutdown_trigger)
         return
     with ExitStack() as stack:
-        async with open_connections(config) as connections:
+        async with open_connections(keeper, config) as connections:
             try:
                 listener, url, serve_peer = await _open_listener(listen, connections, stack)
             except OSError as error:
@@ -65,13 +81,14 @@ async def serve(
 async def serve_stdio(
     protocol_in: int,
     protocol_out: int,
+    keeper: Keeper,
     config: ServerConfig = DEFAULTS,
     *,
     shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
 ) -> None:
     """Serve one connection over two descriptors, which stay the caller's, until the peer hangs up. See `serve`."""
     channel = LineChannel(send_stream(protocol_out), receive_stream(protocol_in), config)
-    await serve_connection(channel, config, shutdown_trigger=shutdown_trigger)
+    await serve_connection(channel, keeper, config, shutdown_trigger=shutdown_trigger)
 
 
 async def _open_listener(

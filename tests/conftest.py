@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from execsrv import Client, connect_in_process, connect_stdio, connect_unix, connect_websocket, serve
+from execsrv._processes.keeper import Keeper
 from execsrv._talk import serve_connection
 from execsrv._transports import MessageChannel
 from execsrv._transports.lines import LineChannel
@@ -26,6 +27,11 @@ from tests.peers import Peer, open_peer
 # How long an example takes says nothing on a busy machine.
 hypothesis.settings.register_profile("execsrv", deadline=None)
 hypothesis.settings.load_profile("execsrv")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-survivors", action="store_true", help="every escape with every ending in every placement")
+
 
 TRANSPORTS = ["memory", "stdio", "unix", "websocket"]
 BYTE_TRANSPORTS = TRANSPORTS[1:]
@@ -78,7 +84,7 @@ class Server:
         match self.transport:
             case "memory":
                 channel, theirs = open_memory_pair()
-                self._nursery.start_soon(serve_connection, theirs, self.config)
+                self._nursery.start_soon(serve_connection, theirs, Keeper(), self.config)
                 yield channel
                 await channel.aclose()
             case "websocket":
@@ -130,7 +136,7 @@ async def _serve_pipes(
 ) -> None:
     try:
         task_status.started()
-        await serve_stdio(server_in, server_out, config)
+        await serve_stdio(server_in, server_out, Keeper(), config)
     finally:
         os.close(server_in)
         os.close(server_out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import execsrv
@@ -25,7 +26,7 @@ FLOORS = [
     {"server", "client"},
     # roof
     {"_embedded"},
-    {"__init__", "_signals"},
+    {"__init__", "_signals", "_doctor", "testing"},
     {"_run", "_config"},
     {"_daemon", "_options"},
     {"cli"},
@@ -95,6 +96,12 @@ def test_ground_floor_is_pure() -> None:
         if room_of(path) in PURE:
             roots = {name.split(".")[0] for name in imports(path)}
             assert not roots & {"trio", "trio_websocket", "socket", "subprocess", "select"}, path
+
+
+def test_the_guardian_needs_the_standard_library_alone() -> None:
+    for name in ("guardian", "cgroup", "census", "lineage", "marks"):
+        roots = {found.split(".")[0] for found in imports(ROOT / "_processes" / f"{name}.py")}
+        assert roots <= {*sys.stdlib_module_names, "execsrv"}, name
 
 
 def test_protocol_methods_all_have_handlers() -> None:

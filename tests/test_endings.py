@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
 import execsrv
+from execsrv._processes.keeper import Keeper
 from execsrv._session import Write
 from execsrv._talk import serve_connection
 from execsrv._transports.memory import open_memory_pair
@@ -85,11 +87,30 @@ async def test_what_was_asked_before_the_end_is_still_answered(server: Server) -
         assert any(isinstance(heard, Response) and heard.id == "last" for heard in peer.heard)
 
 
+@pytest.mark.parametrize("how", ["terminate", "hang up"])
+async def test_a_shell_does_not_go_on_with_its_next_command(server: Server, tmp_path: Path, how: str) -> None:
+    """It would, if it saw its child killed before it is killed itself."""
+    trace = tmp_path / "trace"
+    mark = new_mark()
+    sleeper = f"(exec -a {mark} sleep 1000); echo went on >> {trace}"
+    script = f"setsid bash -c '{sleeper}; true' & {sleeper}; echo went on >> {trace}"
+    for _ in range(10):
+        async with server.open_peer() as peer:
+            await peer.handshake()
+            await peer.start("a", ["bash", "-c", script])
+            await until_marked(mark, 2)
+            if how == "terminate":
+                await peer.call("process/terminate", {"processId": "a"})
+                await peer.until_told("a", "closed")
+        await until_gone(mark)
+    assert not trace.exists()
+
+
 async def test_cancelling_a_connection_ends_its_processes() -> None:
     mark = new_mark()
     ours, theirs = open_memory_pair()
     async with trio.open_nursery() as nursery, open_peer(ours) as peer:
-        nursery.start_soon(serve_connection, theirs)
+        nursery.start_soon(serve_connection, theirs, Keeper())
         await peer.handshake()
         await start_family(peer, "a", mark)
         nursery.cancel_scope.cancel()

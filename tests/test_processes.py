@@ -14,6 +14,7 @@ import trio
 
 from execsrv._processes import portable_spawn, posix_spawn, spawn, terminal, tree
 from execsrv._processes.command import settle
+from execsrv._processes.keeper import Keeper
 from execsrv.errors import SpawnError
 from execsrv.protocol import Size
 
@@ -55,7 +56,7 @@ def start(
     argv: list[str], tty: bool = False, stdin: bool = False, cwd: str = "/", arg0: str | None = None
 ) -> spawn.Spawned:
     command = settle(argv, cwd, PATH, arg0)
-    return spawn.spawn(command, size=Size(30, 90) if tty else None, pipe_stdin=stdin)
+    return Keeper().spawn(command, size=Size(30, 90) if tty else None, pipe_stdin=stdin)
 
 
 @pytest.mark.usefixtures("way")
@@ -121,15 +122,15 @@ def test_a_directory_that_may_not_be_entered(tmp_path: object) -> None:
     script = f"""
 import os, sys
 sys.path[:0] = {sys.path!r}
-from execsrv._processes import spawn
 from execsrv._processes.command import settle
+from execsrv._processes.keeper import Keeper
 from execsrv.errors import SpawnError
 os.mkdir({str(tmp_path)!r} + "/closed", 0o600)
 os.chown({str(tmp_path)!r} + "/closed", 65534, 65534)
 if os.getuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 try:
-    spawn.spawn(settle(["/bin/true"], {str(tmp_path)!r} + "/closed", {{}}), size=None, pipe_stdin=False)
+    Keeper().spawn(settle(["/bin/true"], {str(tmp_path)!r} + "/closed", {{}}), size=None, pipe_stdin=False)
 except SpawnError as error:
     print(error.stage, error.errno)
 """
@@ -176,12 +177,12 @@ def test_descriptors_of_stdio_are_not_taken_for_pipes() -> None:
 import os, sys
 sys.path[:0] = {sys.path!r}
 import trio
-from execsrv._processes import spawn
 from execsrv._processes.command import settle
+from execsrv._processes.keeper import Keeper
 report = os.dup(2)
 for descriptor in (0, 1, 2):
     os.close(descriptor)
-spawned = spawn.spawn(settle(["/bin/sh", "-c", "cat; echo out; echo err >&2"], "/", {{"PATH": "/usr/bin:/bin"}}),
+spawned = Keeper().spawn(settle(["/bin/sh", "-c", "cat; echo out; echo err >&2"], "/", {{"PATH": "/usr/bin:/bin"}}),
                       size=None, pipe_stdin=True)
 os.write(spawned.stdin, b"in ")
 os.close(spawned.stdin)
@@ -204,12 +205,12 @@ async def test_reaping_and_what_is_left_of_a_group() -> None:
     await spawned.tree.wait_exited()
     assert "zombie" in repr(spawned.tree)
     assert not spawned.tree.settle()
-    assert spawned.tree.signal_group(signal.SIGTERM)
+    assert spawned.tree.signal(signal.SIGTERM, "group")
     with trio.fail_after(10):
         while not spawned.tree.settle():
             await trio.lowlevel.checkpoint()
     await finish(spawned)
-    assert not spawned.tree.signal_group(0)
+    assert not spawned.tree.signal(0, "group")
 
 
 async def test_a_kernel_without_group_signals_keeps_the_zombie(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ from execsrv._handlers.table import Answer, Caller, check_kind, handles
 from execsrv._output import Closed, Entry, Exited, Gap
 from execsrv._paths import path_from_wire
 from execsrv._processes.command import settle
-from execsrv._processes.spawn import spawn
 from execsrv._session import Session, Terms, Write
 from execsrv.errors import (
     UnknownProcess,
@@ -31,7 +30,7 @@ def command_exec(caller: Caller, params: CommandExec) -> Answer:
     check_kind(caller.config, "direct")
     id = caller.sessions.claim(None)
     command = settle(params.argv, path_from_wire(params.cwd, "cwd"), params.env, params.arg0)
-    spawned = spawn(command, size=Size() if params.tty else None, pipe_stdin=False)
+    spawned = caller.sessions.keeper.spawn(command, size=Size() if params.tty else None, pipe_stdin=False)
     return CommandId(caller.sessions.adopt(id, spawned, command_voice, Terms()).id)
 
 

@@ -13,7 +13,6 @@ from execsrv._handlers.table import Answer, Caller, check_kind, check_unconfined
 from execsrv._output import Closed, Entry, Exited, Gap
 from execsrv._paths import path_from_wire
 from execsrv._processes.command import settle
-from execsrv._processes.spawn import spawn
 from execsrv._session import Session, Terms, Write
 from execsrv._signal_names import signal_number
 from execsrv.errors import InvalidParams, LimitExceeded, StdinClosed, UnknownProcess
@@ -67,7 +66,7 @@ def process_start(caller: Caller, params: ProcessStart) -> Answer:
         window_bytes=params.window_bytes,
         drops=params.overflow == "drop",
     )
-    spawned = spawn(command, size=size if params.tty else None, pipe_stdin=params.pipe_stdin)
+    spawned = caller.sessions.keeper.spawn(command, size=size if params.tty else None, pipe_stdin=params.pipe_stdin)
     return ProcessStarted(caller.sessions.adopt(id, spawned, process_voice, terms).id)
 
 
@@ -252,7 +251,7 @@ def _process_exited(id: str, entry: Exited) -> ProcessExited:
 
 
 def _process_closed(id: str, entry: Closed) -> ProcessClosed:
-    return ProcessClosed(id, entry.seq, entry.totals, entry.remaining)
+    return ProcessClosed(id, entry.seq, entry.totals, entry.remaining, entry.tree_empty)
 
 
 def _known(caller: Caller, id: str) -> Session:

@@ -11,8 +11,9 @@ import fcntl
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from execsrv._processes import portable_spawn, posix_spawn, terminal
 from execsrv._processes.command import Command, spawn_error
@@ -37,8 +38,10 @@ class Spawned:
     stdin: int | None
 
 
-def spawn(command: Command, *, size: Size | None, pipe_stdin: bool) -> Spawned:
-    """Start `command` on a terminal of `size`, or on pipes where that is None.
+def spawn(
+    command: Command, *, size: Size | None, pipe_stdin: bool, bear: Callable[[Callable[[], int]], ProcessTree]
+) -> Spawned:
+    """Start `command` on a terminal of `size`, or on pipes where that is None. `bear` makes a tree of what it starts.
 
     Without `pipe_stdin` a piped command reads an empty stdin. Does not wait: when this returns, the command's own
     program runs. Raises `SpawnError`; then nothing is left behind.
@@ -53,7 +56,7 @@ def spawn(command: Command, *, size: Size | None, pipe_stdin: bool) -> Spawned:
         if size is not None:
             master, name = terminal.open_terminal(size.rows, size.cols)
             ours.append(master)
-            spawned = Spawned(program, _watched(_start(command, name)), {"pty": master}, master)
+            spawned = Spawned(program, bear(partial(_start, command, name)), {"pty": master}, master)
         else:
             stdin = None
             if pipe_stdin:
@@ -64,7 +67,7 @@ def spawn(command: Command, *, size: Size | None, pipe_stdin: bool) -> Spawned:
             for _ in range(2):
                 _pipe(ours, childs)
             out, err = ours[-2:]
-            tree = _watched(_start(command, childs))
+            tree = bear(partial(_start, command, childs))
             spawned = Spawned(program, tree, {"stdout": out, "stderr": err}, stdin)
         for descriptor in ours:
             os.set_blocking(descriptor, False)
@@ -76,15 +79,6 @@ def spawn(command: Command, *, size: Size | None, pipe_stdin: bool) -> Spawned:
     finally:
         _close(childs)
     return spawned
-
-
-def _watched(pid: int) -> ProcessTree:
-    try:
-        return ProcessTree(pid)
-    except OSError:  # no descriptor left for watching it, so it must not run
-        os.killpg(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
 
 
 def _start(command: Command, stdio: Sequence[int] | bytes) -> int:

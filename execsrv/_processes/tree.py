@@ -1,8 +1,8 @@
-"""Watching one started command and ending all of it.
+"""Watching one started command, and ending all that descends from it.
 
 The leader is known by a pidfd. While it is a zombie, its pid and its group's id cannot be given to a stranger; once it
 is reaped, the pidfd still names the group that it led. So no signal sent here can hit a stranger. See pidfd_open(2),
-pidfd_send_signal(2), waitid(2).
+pidfd_send_signal(2), waitid(2). Who else belongs to the session is asked of a `Finder`, which the keeper gives.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import errno
 import logging
 import os
 import signal
-from collections.abc import Iterator
+import time
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Literal, Protocol
 
 import trio
 
+from execsrv._processes import lineage
 from execsrv._signal_names import signal_name
-from execsrv.protocol import Member
+from execsrv.protocol import Layer, Member
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,10 @@ _PROCESS_GROUP = 1 << 2
 END_SECONDS = 5.0
 """How long killed processes may take to be gone. Freeing a large memory takes its time."""
 
+_ROUND_SECONDS = 0.1
+
+Target = Literal["leader", "group", "tree"]
+
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
@@ -39,19 +44,47 @@ class ExitStatus:
     signal: str | None = None
 
 
-class ProcessTree:
-    """A leader and its process group. Whoever holds it calls `end` in the end."""
+class Finder(Protocol):
+    """Knows who belongs to a session."""
 
-    def __init__(self, pid: int) -> None:
-        """Watch the running child `pid`. Raises `OSError` when there is no descriptor left for that."""
+    layer: Layer
+    """What it goes by, and so what an empty answer proves: see docs/survival.md."""
+
+    def find(self, tree: ProcessTree) -> dict[int, int]:
+        """The living processes of a session, its leader included: each with its parent, 0 where it has a mark."""
+
+    def belongs(self, tree: ProcessTree, pid: int) -> bool:
+        """Whether that number is, now, a process of the session."""
+
+    def reaped(self, tree: ProcessTree) -> None:
+        """The leader's pid is free for others."""
+
+    def ending(self, tree: ProcessTree) -> None:
+        """The session is being ended."""
+
+    def ended(self, tree: ProcessTree) -> None:
+        """The session is over."""
+
+
+class ProcessTree:
+    """A leader and all that descends from it. Whoever holds it calls `end` in the end."""
+
+    def __init__(self, pid: int, number: int, finder: Finder) -> None:
+        """Watch the running child `pid`, session `number` of its keeper. Raises `OSError` without descriptors left."""
         self.pid = pid
+        self.number = number
+        self.started_at = time.monotonic()
+        self._finder = finder
         self._pidfd: int | None = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
         self._status: ExitStatus | None = None
         self._reaped = False
+        self._is_empty = False
 
     def __repr__(self) -> str:
         state = "reaped" if self._reaped else "running" if self.exit_status() is None else "zombie"
         return f"<ProcessTree pid={self.pid} {state}>"
+
+    # -- the leader --
 
     async def wait_exited(self) -> ExitStatus:
         """Wait until the leader has ended. It stays a zombie. Cancelling stops waiting, not the process."""
@@ -72,6 +105,7 @@ class ProcessTree:
             # Somebody else in this program waited for any child, and has the status; all we know is that it ended.
             log.warning("the exit status of process %d was taken by other code of this program", self.pid)
             self._status, self._reaped = ExitStatus(255), True
+            self._finder.reaped(self)
             return self._status
         if result is not None:
             if result.si_code == os.CLD_EXITED:
@@ -83,63 +117,6 @@ class ProcessTree:
     def _peek(self, flags: int) -> os.waitid_result | None:
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | flags)
 
-    def signal(self, number: int, target: Literal["leader", "group", "tree"]) -> int:
-        """Send a signal to the leader, to all of its group, or to everything that descends from it; how many got it."""
-        leader = [self.pid] if self.exit_status() is None else []
-        if target == "leader":
-            return sum(_signal_process(pid, number) for pid in leader)
-        members = [*leader, *self._others()]
-        self.signal_group(number)
-        if target == "group":
-            return len(members)
-        strays = [pid for pid in _descendants(members) if pid not in members]
-        return len(members) + sum(_signal_process(pid, number) for pid in strays)
-
-    def signal_foreground(self, number: int, terminal: int) -> int:
-        """Send a signal to the job in front of the terminal with this master; how many got it."""
-        group = os.tcgetpgrp(terminal)
-        if group <= 0:
-            return 0
-        members = [pid for pid, stat in _processes() if stat.group == group and stat.session == self.pid]
-        if members:
-            os.killpg(group, number)
-        return len(members)
-
-    def remaining(self) -> list[Member]:
-        """Everything of it that still lives, but not a leader that has ended."""
-        if not self.signal_group(0):
-            return []
-        return [Member(pid, _name(pid)) for pid in self._others()]
-
-    def signal_group(self, number: int) -> bool:
-        """Send a signal to all of the group; false when there was nobody to receive it."""
-        try:
-            if not self._reaped:
-                os.killpg(self.pid, number)
-            elif self._pidfd is not None:
-                signal.pidfd_send_signal(self._pidfd, number, None, _PROCESS_GROUP)
-            else:
-                return False
-        except PermissionError:
-            pass  # somebody in the group is not ours to signal (set-user-id); the others received it
-        except OSError:
-            return False
-        return True
-
-    def settle(self) -> bool:
-        """Reap the leader, which has ended, unless its group needs it: whether the group has no other member.
-
-        Where the kernel cannot signal a group by pidfd, the leader stays a zombie as long as others live.
-        """
-        if not _signals_groups_by_pidfd():
-            return not self._others()
-        self._reap()
-        return not self.signal_group(0) or not self._others()
-
-    def _others(self) -> list[int]:
-        """Who but the leader lives in the group, by the process table. Zombies do not live."""
-        return [pid for pid, stat in _processes() if stat.group == self.pid != pid]
-
     def _reap(self) -> None:
         self.exit_status()
         if not self._reaped:
@@ -148,96 +125,142 @@ class ProcessTree:
                 os.waitid(os.P_PID, self.pid, os.WEXITED)
             except ChildProcessError:
                 pass  # other code of this program was faster; its status is known
+            self._finder.reaped(self)
+
+    # -- signals --
+
+    def signal(self, number: int, target: Target = "tree") -> int:
+        """Send a signal to the leader, to its process group or to all that descends from it; how many received it."""
+        if target == "leader":
+            return self._send({} if self.exit_status() else {self.pid: 0}, number)
+        members = self._find()
+        if target == "tree":
+            return self._send(members, number)
+        return self._signal_group(number, sum(_group_of(pid) == self.pid for pid in members))
+
+    def signal_foreground(self, number: int, terminal: int) -> int:
+        """Send a signal to the job in front on this session's terminal, by the terminal's master; to how many."""
+        try:
+            group = os.tcgetpgrp(terminal)
+        except OSError:
+            return 0
+        return self._send({pid: 0 for pid in self._find() if _group_of(pid) == group}, number)
+
+    def _send(self, members: dict[int, int], number: int) -> int:
+        """Children first, as long as their parent is there to tell whose they are."""
+        return sum(lineage.send(pid, number, self._whether(parent)) for pid, parent in reversed(members.items()))
+
+    def _whether(self, parent: int) -> lineage.Belongs:
+        """Whether a pid is still whom it was found as."""
+
+        def belongs(pid: int) -> bool:
+            if pid == self.pid and not self._reaped:
+                return True
+            return self._finder.belongs(self, pid) or (parent != 0 and lineage.parent(pid) == parent)
+
+        return belongs
+
+    def _signal_group(self, number: int, members: int = 1) -> int:
+        """Signal the leader's group at once; 0 when there was nobody to receive it, else `members`."""
+        try:
+            if not self._reaped:
+                os.killpg(self.pid, number)
+            elif self._pidfd is not None:
+                signal.pidfd_send_signal(self._pidfd, number, None, _PROCESS_GROUP)
+            else:
+                return 0
+        except PermissionError:
+            pass  # somebody in the group is not ours to signal (set-user-id); the others received it
+        except OSError:
+            return 0
+        return members
+
+    # -- what is left --
+
+    def _find(self) -> dict[int, int]:
+        """Who lives of the session, each with its parent. Once that was nobody, it stays so."""
+        if self._is_empty:
+            return {}
+        found = self._finder.find(self)
+        self._is_empty = not found and self.exit_status() is not None
+        return found
+
+    def remaining(self) -> list[Member]:
+        """Who lives of the session. The leader counts as long as it runs."""
+        return [Member(pid, lineage.name(pid)) for pid in self._find()]
+
+    def settle(self) -> bool:
+        """Reap the leader, which has ended, unless its group needs it: whether nothing else of the session lives.
+
+        Where the kernel cannot signal a group by pidfd, the leader stays a zombie as long as others live.
+        """
+        alone = not self._find()
+        if alone or _signals_groups_by_pidfd():
+            self._reap()
+        return alone
 
     async def wait_alone(self) -> None:
-        """Wait until nobody of the group lives but its leader, which has ended. Cancelling stops waiting."""
+        """Wait until nothing of the session lives; its leader has ended. Cancelling stops waiting."""
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self.settle():
-            for pid in self._others():
+            await trio.lowlevel.checkpoint()
+            for pid in self._find():
                 await _wait_gone(pid)
 
-    async def end(self) -> None:
-        """Kill all that is left of the group, wait until it is gone, and reap the leader. Cannot be cancelled.
+    async def kill(self) -> Layer | None:
+        """Kill all that is left, wait until it is gone, and reap the leader. Cannot be cancelled.
 
-        Who cannot be killed (the kernel is busy with it, or it runs as another user) is waited for no longer than
-        `END_SECONDS`, and then left, with a word in the log.
+        All are stopped first, parents before their children: a shell whose child was killed would go on with its next
+        command. Gives the layer that proved that nothing is left; None when it could not be proved: who cannot be
+        killed (the kernel is busy with it, or it runs as another user) is waited for no longer than `END_SECONDS`, and
+        then left, with a word in the log.
         """
+        self._finder.ending(self)
+        with trio.move_on_after(END_SECONDS, shield=True) as patience:
+            while left := self._find():
+                if len(left) > 1:
+                    self._send(dict(reversed(left.items())), signal.SIGSTOP)
+                self._send(left, signal.SIGKILL)
+                await trio.lowlevel.checkpoint()
+                with trio.move_on_after(_ROUND_SECONDS):  # then see who has come up meanwhile
+                    for pid in left:
+                        await _wait_gone(pid)
+            await self.wait_exited()
+            self._signal_group(signal.SIGKILL)  # where nobody can tell who is left
+            self._reap()
+        if patience.cancelled_caught:
+            log.error("cannot kill what is left of session %d: %s", self.pid, self.remaining())
+            return None
+        return self._finder.layer
+
+    async def end(self) -> None:
+        """The same, and let go of it."""
         try:
-            with trio.move_on_after(END_SECONDS, shield=True) as patience:
-                self.signal_group(signal.SIGKILL)
-                await self.wait_exited()
-                while not self.settle():
-                    self.signal_group(signal.SIGKILL)
-                    await self.wait_alone()
-                self._reap()
-            if patience.cancelled_caught:
-                log.error("the processes of group %d cannot be killed; left are %s", self.pid, self._others())
+            await self.kill()
         finally:
+            self._finder.ended(self)
             if self._pidfd is not None:
                 os.close(self._pidfd)
                 self._pidfd = None
 
 
-class _Stat(NamedTuple):
-    """What the process table says of a process. See proc_pid_stat(5)."""
-
-    parent: int
-    group: int
-    session: int
-
-
-def _processes() -> Iterator[tuple[int, _Stat]]:
-    """Every process that lives; zombies do not."""
-    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
-        if name.isdecimal():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    state, *numbers = file.read().rpartition(b")")[2].split()[:4]
-            except OSError:
-                continue  # ended meanwhile
-            if state not in (b"Z", b"X"):
-                yield int(name), _Stat(*map(int, numbers))
-
-
-def _descendants(roots: list[int]) -> list[int]:
-    """Everything below these processes."""
-    children: dict[int, list[int]] = {}
-    for pid, stat in _processes():
-        children.setdefault(stat.parent, []).append(pid)
-    found, queue = [], list(roots)
-    while queue:
-        below = children.get(queue.pop(), [])
-        found += below
-        queue += below
-    return found
-
-
-def _name(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/comm", "rb") as file:
-            return file.read().decode(errors="replace").rstrip("\n")
-    except OSError:
-        return ""
-
-
-def _signal_process(pid: int, number: int) -> bool:
-    try:
-        os.kill(pid, number)
-    except OSError:
-        return False
-    return True
-
-
 async def _wait_gone(pid: int) -> None:
-    """Wait until a process that is being killed has ended; it need not be a child of ours."""
+    """Wait until a process has ended; it need not be a child of ours."""
     try:
         pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
+    except OSError:
         return
     try:
         await trio.lowlevel.wait_readable(pidfd)
     finally:
         os.close(pidfd)
+
+
+def _group_of(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return 0
 
 
 @cache

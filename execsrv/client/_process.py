@@ -302,7 +302,7 @@ def exited_entry(told: ProcessExited) -> Exited:
 
 def closed_entry(told: ProcessClosed) -> Closed:
     """The end of everything as an entry of the log."""
-    return Closed(told.seq, told.totals, told.remaining)
+    return Closed(told.seq, told.totals, told.remaining, told.tree_empty)
 
 
 class _Events:

@@ -1,0 +1,19 @@
+"""`execsrv doctor`: what this machine offers to keep hold of processes, for people or as JSON."""
+
+from __future__ import annotations
+
+import msgspec
+
+from execsrv._processes.survey import survey
+
+
+def report(as_json: bool) -> str:
+    """The survey of this machine as text."""
+    found = survey()
+    if as_json:
+        return msgspec.json.format(msgspec.json.encode(found)).decode()
+    lines = [f"platform: {found.platform}", "", "layers of `execsrv serve` here:"]
+    lines += [f"  {'yes' if layer.available else 'no ':3}  {layer.name}: {layer.meaning}" for layer in found.layers]
+    lines += ["", "so it is guaranteed:", *(f"  - {words}" for words in found.guarantees)]
+    lines += ["", "what can still escape:", *(f"  - {words}" for words in found.escapes)]
+    return "\n".join(lines)

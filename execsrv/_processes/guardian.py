@@ -1,0 +1,82 @@
+"""The guardian: a small process that outlives the server by the moment it takes to end what the server has started.
+
+It waits for the end of its stdin, a pipe that the server holds, or of the server itself, however that came about. Then
+it kills what carries the server's mark or is in the server's control group, until nothing is left, and ends. Nothing
+but SIGKILL and SIGSTOP disturbs it, and the server replaces one that was killed.
+
+Run as a script, by `python -I -S`, with the standard library alone; `keeper` starts it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from types import ModuleType
+
+PATIENCE_SECONDS = 60.0
+"""How long it goes on where a process cannot be killed: the kernel is busy with it, or it is another user's."""
+
+_ROUND_SECONDS = 0.1
+_PAUSE_SECONDS = 0.002
+
+
+def main(server: int, slot: int, number: int, cgroups: bool) -> None:
+    """Guard the server with this pid and this mark; with `cgroups`, in a control group where there is one to be had."""
+    from execsrv._processes import cgroup, lineage
+    from execsrv._processes.census import walk
+    from execsrv._processes.marks import ServerMark
+
+    for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(ignored, signal.SIG_IGN)
+    mark = ServerMark(slot, number)
+
+    def carries(pid: int) -> bool:
+        return mark.session_of(pid) is not None
+
+    group = cgroup.make(f"{server}-{number:x}") if cgroups else None
+    if group and os.getppid() == server and cgroup.enter(group, server):
+        for pid, _ in walk(mark.session_of):  # what it has started before
+            if wait_end(server, 0):
+                break
+            cgroup.enter(group, pid)
+    wait_end(server)
+
+    if group and os.getppid() == server:
+        cgroup.enter(group.parent, server)  # an orderly end: it only lets go
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        for pid, _ in walk(mark.session_of):  # or a shell whose child was killed would go on with its next command
+            lineage.send(pid, signal.SIGSTOP, carries)
+        left = [lineage.send(pid, signal.SIGKILL, carries) for pid, _ in walk(mark.session_of)]
+        if (not group or cgroup.kill(group, _ROUND_SECONDS)) and not left:
+            break
+        time.sleep(_PAUSE_SECONDS)
+    if group:
+        cgroup.remove(group)
+
+
+def wait_end(server: int, milliseconds: int | None = None) -> bool:
+    """Wait until stdin or the server, our parent, has ended; whether one has."""
+    poll = select.poll()
+    poll.register(0, select.POLLIN | select.POLLHUP)
+    try:
+        pidfd = os.pidfd_open(server)
+    except ProcessLookupError:
+        return True
+    try:
+        poll.register(pidfd, select.POLLIN)
+        # Not our parent any more: it had ended before, and the pid may be another's.
+        return os.getppid() != server or bool(poll.poll(milliseconds))
+    finally:
+        os.close(pidfd)
+
+
+if __name__ == "__main__":
+    # The package's own __init__ is left out: it would bring in all of the server.
+    package = ModuleType("execsrv")
+    package.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+    sys.modules["execsrv"] = package
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "1")

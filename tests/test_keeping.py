@@ -1,0 +1,276 @@
+"""The layers that keep hold of processes, each alone; what they do together is in test_survivors.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from execsrv._processes import cgroup, lineage, marks, subreaper
+from execsrv._processes.census import last_pid, walk
+from execsrv._processes.command import settle
+from execsrv._processes.keeper import Keeper, open_keeper
+from execsrv._processes.spawn import Spawned
+from execsrv.protocol import Size
+from execsrv.testing import assert_no_strays
+from tests.escapes import alive, until_alive, until_gone
+from tests.processes import new_mark
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="all of this is Linux")
+
+
+@pytest.fixture(params=["guest", "own process"])
+async def keeper(request: pytest.FixtureRequest) -> AsyncIterator[Keeper]:
+    async with open_keeper(own_process=request.param == "own process") as keeper:
+        yield keeper
+
+
+def start(keeper: Keeper, script: str, *, tty: bool = False) -> Spawned:
+    command = settle(["bash", "-c", script], "/", {"PATH": os.environ["PATH"]})
+    return keeper.spawn(command, size=Size() if tty else None, pipe_stdin=False)
+
+
+async def end(spawned: Spawned) -> str | None:
+    for descriptor in spawned.outputs.values():
+        os.close(descriptor)
+    layer = await spawned.tree.kill()
+    await spawned.tree.end()
+    return layer
+
+
+# -- marks --
+
+
+def test_a_mark_survives_everything_but_being_changed() -> None:
+    mark = marks.new_server_mark()
+    assert mark is not None
+    with marks.carried(mark.slot, mark.of(7)):
+        child = subprocess.Popen(["setsid", "env", "-i", "/bin/sleep", "1000"])
+    other = subprocess.Popen(["sleep", "1000"])
+    try:
+        assert mark.session_of(child.pid) == 7
+        assert marks._read_from_table(child.pid, mark.slot) == mark.of(7)
+        assert mark.session_of(other.pid) is None
+        marks.put(other.pid, mark.slot, mark.of(8))
+        assert mark.session_of(other.pid) == 8
+        other.kill()
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+        assert mark.session_of(other.pid) == 8  # as a zombie
+        other.wait()
+        assert mark.session_of(other.pid) is None
+        assert mark.session_of(os.getpid()) is None
+    finally:
+        for process in (child, other):
+            process.kill()
+            process.wait()
+
+
+def test_a_server_in_a_session_marks_another_limit() -> None:
+    code = "from execsrv._processes.marks import *; print(new_server_mark().slot)"
+    outer = marks.new_server_mark()
+    assert outer is not None
+    with marks.carried(outer.slot, outer.of(0)):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert outer.slot == marks.RTTIME
+    assert int(done.stdout) == marks.LOCKS
+
+
+def test_no_mark_where_there_is_no_room_for_it() -> None:
+    code = f"""
+import resource
+for slot in ({marks.RTTIME}, {marks.LOCKS}):
+    resource.setrlimit(slot, (1000, 1000))
+from execsrv._processes.keeper import Keeper
+print(Keeper())
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.startswith(
+        "<Keeper session"
+    )
+
+
+# -- lineage and census --
+
+
+def test_no_signal_goes_to_a_stranger() -> None:
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        assert not lineage.send(child.pid, signal.SIGKILL, lambda pid: False)
+        assert lineage.living(child.pid)
+        assert lineage.name(os.getpid()) == Path("/proc/self/comm").read_text().strip()
+        assert lineage.parent(child.pid) == os.getpid()
+        assert lineage.family([os.getpid()])[child.pid] == os.getpid()
+        assert lineage.send(child.pid, signal.SIGKILL, lambda pid: True)
+    assert not lineage.send(child.pid, 0, lambda pid: True)
+    assert (lineage.name(child.pid), lineage.parent(child.pid), lineage.living(child.pid)) == ("", 0, False)
+
+
+def test_a_walk_sees_who_forks_behind_its_back() -> None:
+    mark = marks.new_server_mark()
+    assert mark is not None
+    late: list[subprocess.Popen[bytes]] = []
+
+    def session_of(pid: int) -> int | None:
+        if pid == os.getpid() and not late:  # in the middle of the walk
+            with marks.carried(mark.slot, mark.of(3)):
+                late.append(subprocess.Popen(["sleep", "1000"]))
+            return None
+        return mark.session_of(pid)
+
+    try:
+        assert list(walk(session_of)) == [(late[0].pid, 3)]
+        assert list(walk(mark.session_of, since=late[0].pid - 1)) == [(late[0].pid, 3)]
+        assert last_pid() >= late[0].pid
+    finally:
+        late[0].kill()
+        late[0].wait()
+
+
+# -- trees --
+
+
+async def test_what_remains_is_told_by_name(keeper: Keeper) -> None:
+    mark = new_mark()
+    # A guest marks its child a moment after the start, and on a busy machine bash is fast: so it takes its time.
+    spawned = start(keeper, f"sleep 0.3; setsid bash -c 'exec -a {mark} sleep 1000' >/dev/null 2>&1 & disown")
+    await until_alive(mark, 1)
+    await spawned.tree.wait_exited()
+    assert [(member.pid, member.name) for member in spawned.tree.remaining()] == [(alive(mark)[0], "sleep")]
+    assert not spawned.tree.settle()
+    with trio.move_on_after(0.05) as waiting:
+        await spawned.tree.wait_alone()
+    assert waiting.cancelled_caught
+    assert await end(spawned) == keeper.layer
+    assert not alive(mark)
+
+
+async def test_signals_count_who_received_them(keeper: Keeper) -> None:
+    mark = new_mark()
+    nap = f"exec -a {mark} sleep 1000"
+    spawned = start(keeper, f"trap '' USR1; ({nap}) & (setsid bash -c '{nap}') & wait")
+    await until_alive(mark, 2)
+    tree = spawned.tree
+    assert (tree.signal(0, "leader"), tree.signal(0, "group")) == (1, 2)
+    assert tree.signal(0, "tree") in (3, 4)  # bash may have kept the subshell that waits for setsid
+    assert tree.signal(signal.SIGKILL, "leader") == 1
+    assert (await tree.wait_exited()).signal == "SIGKILL"
+    assert tree.signal(0, "leader") == 0
+    assert tree.signal(0, "group") == 1
+    await end(spawned)
+
+
+async def test_the_job_in_front_of_a_terminal_gets_the_signal(keeper: Keeper) -> None:
+    mark = new_mark()
+    spawned = start(keeper, f"set -m; (exec -a {mark} sleep 1000); sleep 1000", tty=True)
+    await until_alive(mark, 1)
+    master = spawned.outputs["pty"]
+    assert spawned.tree.signal_foreground(signal.SIGTERM, master) == 1
+    await until_gone({mark: "the job"}, 5)
+    assert spawned.tree.exit_status() is None
+    await end(spawned)
+
+
+async def test_two_hundred_end_at_once(keeper: Keeper) -> None:
+    mark = new_mark()
+    nap = f"exec -a {mark} sleep 1000"
+    all_of_them = [start(keeper, f"setsid bash -c '{nap}' & {nap}") for _ in range(200)]
+    await until_alive(mark, 400)
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for spawned in all_of_them:
+            nursery.start_soon(end, spawned)
+    print(f"{keeper.layer}: ended 400 processes of 200 sessions in {trio.current_time() - began:.3f} s")
+    assert not alive(mark)
+
+
+# -- a process of its own --
+
+
+async def test_the_status_of_other_children_is_left_alone() -> None:
+    async with open_keeper(own_process=True) as keeper:
+        other = subprocess.Popen(["sh", "-c", "exit 7"])  # noqa: ASYNC220
+        spawned = start(keeper, "(setsid sleep 0.01 &) ; sleep 0.1")
+        await spawned.tree.wait_exited()
+        await end(spawned)
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        assert other.wait() == 7
+
+
+async def test_settings_are_restored() -> None:
+    def settings() -> list[object]:
+        return [subreaper._subreaper(), signal.getsignal(signal.SIGCHLD), resource.getrlimit(marks.RTTIME)]
+
+    before = settings()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    async with open_keeper() as guest:
+        await end(start(guest, "true"))
+        assert settings() == before
+    async with open_keeper(own_process=True) as keeper:
+        await end(start(keeper, "true"))
+        assert settings() != before
+    assert settings() == before
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert not [pid for pid in lineage.children(os.getpid()) if lineage.name(pid) == "python"]
+
+
+# -- a control group --
+
+
+@pytest.fixture
+def folder() -> Path:
+    folder = cgroup.make(f"test-{os.getpid()}")
+    if folder is None:
+        pytest.skip("no control group to be had here")
+    return folder
+
+
+def test_a_control_group_is_killed_whole(folder: Path) -> None:
+    headless = "import ctypes, threading, time; threading.Thread(target=time.sleep, args=[1000]).start()\n"
+    headless += "ctypes.CDLL(None).pthread_exit(None)"
+    children = [subprocess.Popen(argv) for argv in (["sleep", "1000"], [sys.executable, "-I", "-S", "-c", headless])]
+    try:
+        assert not cgroup.holds(folder)
+        while " Z " not in Path(f"/proc/{children[1].pid}/stat").read_text():
+            pass
+        for child in children:
+            assert cgroup.enter(folder, child.pid)
+        assert sorted(cgroup.members(folder)) == sorted(child.pid for child in children)
+        cgroup.remove(folder)
+        assert cgroup.holds(folder)
+        assert cgroup.kill(folder, 5)
+        assert [child.wait() for child in children] == [-9, -9]
+    finally:
+        for child in children:
+            child.kill()
+        cgroup.remove(folder)
+    assert not folder.exists()
+    assert not cgroup.enter(folder)
+    assert cgroup.kill(folder, 0)
+
+
+# -- what users see --
+
+
+def test_the_doctor_says_what_there_is() -> None:
+    doctor = [sys.executable, "-m", "execsrv", "doctor"]
+    said = subprocess.run(doctor, capture_output=True, text=True, check=True).stdout
+    found = json.loads(subprocess.run([*doctor, "--json"], capture_output=True, check=True).stdout)
+    assert {layer["name"] for layer in found["layers"]} >= {"mark", "subreaper", "guardian", "cgroup"}
+    for words in [*found["guarantees"], *found["escapes"]]:
+        assert words in said
+
+
+def test_assert_no_strays_finds_and_kills_them() -> None:
+    mark = new_mark()
+    with assert_no_strays():
+        subprocess.run(["true"], check=True)
+    complaint = r"left behind, 0\.1 s after the block: \d+ \(sleep\)"
+    with pytest.raises(AssertionError, match=complaint), assert_no_strays(0.1):
+        subprocess.run(["setsid", "bash", "-c", f"(exec -a {mark} sleep 1000) >/dev/null 2>&1 &"], check=True)
+    assert not alive(mark)

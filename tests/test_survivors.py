@@ -1,0 +1,439 @@
+"""However a session ends, nothing that descends from it lives on, whatever it did; and nobody else comes to harm.
+
+Each case starts every escape at once, each in a session of its own, on pipes or on terminals, and a neighbour with
+strays of its own; then it ends them in one of the ways there are.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+import execsrv
+from execsrv._processes import cgroup, lineage
+from execsrv._processes.keeper import Keeper
+from execsrv._talk import serve_connection
+from execsrv._transports.lines import LineChannel
+from execsrv._transports.memory import open_memory_pair
+from execsrv._transports.websocket import open_websocket
+from execsrv.limits import Limits
+from tests.escapes import ESCAPES, alive, until_alive, until_gone
+from tests.peers import ENV, Peer, open_peer
+from tests.processes import new_mark
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what these tests promise is promised on Linux only")
+
+SECONDS = 2.0
+NEIGHBOUR = "setsid"
+
+
+async def start_escapes(
+    peer: Peer, tty: bool, python: str, names: list[str] | None = None, path: str | None = os.environ.get("PYTHONPATH")
+) -> dict[str, str]:
+    """All escapes, each in a session named by its mark; the marks, each with what it is."""
+    marks = {f"{new_mark()}": name for name in names or ESCAPES}
+    env = {**ENV, **({"PYTHONPATH": path} if path else {})}
+    for mark, name in marks.items():
+        await peer.start(mark, ESCAPES[name].argv(mark, python), tty=tty, env=env)
+    for mark, name in marks.items():
+        try:
+            await until_alive(mark, ESCAPES[name].strays)
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {error}; it said {peer.output(mark)!r}") from None
+    return marks
+
+
+# -- the placements of a daemon --
+
+
+def as_root(_: Path) -> tuple[list[str], dict[str, str]]:
+    return [sys.executable, "-m", "execsrv", "serve"], dict(os.environ)
+
+
+def without_cgroup(_: Path) -> tuple[list[str], dict[str, str]]:
+    return [sys.executable, "-m", "execsrv", "serve", "--no-cgroup"], dict(os.environ)
+
+
+def as_ordinary_user(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """An interpreter and a copy of the packages that the user nobody can read."""
+    if os.getuid() != 0:
+        return as_root(folder)
+    drop = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    candidates = [os.path.realpath(sys.executable), f"/usr/bin/{version}", f"/usr/local/bin/{version}"]
+    for python in candidates if shutil.which("setpriv") else ():
+        # By a shell, since setpriv itself still has rights that its command has not.
+        if subprocess.run([*drop, "sh", "-c", f"{python} -c ''"], capture_output=True).returncode == 0:
+            break
+    else:
+        pytest.skip("the user nobody can read no interpreter of this version")
+    packages = folder / "packages"
+    names = "attr attrs click execsrv h11 idna msgspec outcome sniffio sortedcontainers trio trio_websocket wsproto"
+    for name in names.split():
+        found = __import__(name)
+        shutil.copytree(found.__path__[0], packages / name)
+    for metadata in Path(trio.__path__[0]).parent.glob("trio*.dist-info"):  # trio-websocket asks for trio's version
+        shutil.copytree(metadata, packages / metadata.name)
+    for path in [packages, *packages.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    above = folder
+    while above not in (Path("/"), Path("/tmp")):
+        above.chmod(0o777)
+        above = above.parent
+    return [*drop, python, "-m", "execsrv", "serve"], {"PYTHONPATH": str(packages), "PATH": ENV["PATH"]}
+
+
+PLACES = {"root": as_root, "no cgroup": without_cgroup, "ordinary user": as_ordinary_user}
+
+
+class Case:
+    """A daemon with a victim, whose session's strays are to go, and a neighbour."""
+
+    def __init__(self, daemon: subprocess.Popen[bytes], victim: Peer) -> None:
+        self.daemon = daemon
+        self.victim = victim
+        self.marks: dict[str, str] = {}
+
+    @property
+    def pid(self) -> int:
+        return self.daemon.pid
+
+    def guardians(self) -> list[int]:
+        return [pid for pid in lineage.children(self.pid) if b"guardian.py" in _cmdline(pid)]
+
+    async def until_guarded(self, but: int = 0) -> int:
+        """Wait until there is a guardian, and not that one."""
+        with trio.fail_after(10):
+            while not (found := [pid for pid in self.guardians() if pid != but]):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        return found[0]
+
+
+def _cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+@asynccontextmanager
+async def open_daemon(
+    place: Callable[[Path], tuple[list[str], dict[str, str]]], folder: Path, listen: str
+) -> AsyncIterator[tuple[subprocess.Popen[bytes], str]]:
+    command, env = place(folder)
+    daemon = subprocess.Popen(  # noqa: ASYNC220
+        [*command, "--listen", listen], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/"
+    )
+    try:
+        assert daemon.stdout is not None
+        url = ""
+        if listen != "stdio://":
+            url = (await trio.to_thread.run_sync(daemon.stdout.readline)).decode().strip()
+        yield daemon, url
+    finally:
+        daemon.kill()
+        daemon.wait()
+        for stream in (daemon.stdin, daemon.stdout):
+            assert stream is not None
+            stream.close()
+
+
+# -- the ways to end --
+
+
+async def terminate(case: Case) -> None:
+    for mark in case.marks:
+        await case.victim.post("process/terminate", {"processId": mark})
+
+
+async def hang_up(case: Case) -> None:
+    await case.victim.channel.aclose()
+
+
+async def reset(case: Case) -> None:
+    raw = case.victim.channel._connection._stream._stream.socket  # type: ignore[attr-defined]
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    raw.close()
+
+
+async def end_stdin(case: Case) -> None:
+    assert case.daemon.stdin is not None
+    case.daemon.stdin.close()
+
+
+def by_signal(number: int) -> Callable[[Case], Awaitable[None]]:
+    async def end(case: Case) -> None:
+        case.daemon.send_signal(number)
+
+    return end
+
+
+async def guardian_first(case: Case) -> None:
+    guardian = await case.until_guarded()
+    os.kill(guardian, signal.SIGKILL)
+    await case.until_guarded(but=guardian)
+    case.daemon.kill()
+
+
+async def guardian_last(case: Case) -> None:
+    guardian = await case.until_guarded()
+    case.daemon.kill()
+    with trio.fail_after(SECONDS):
+        while lineage.living(guardian):  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
+NEIGHBOURLY = {"terminate": terminate, "hang up": hang_up, "reset": reset}
+FINAL = {
+    "end of stdin": end_stdin,
+    "SIGTERM": by_signal(signal.SIGTERM),
+    "SIGINT": by_signal(signal.SIGINT),
+    "SIGHUP": by_signal(signal.SIGHUP),
+    "SIGKILL": by_signal(signal.SIGKILL),
+    "crash": by_signal(signal.SIGSEGV),
+    "guardian first": guardian_first,
+    "guardian last": guardian_last,
+}
+ENDINGS = {**NEIGHBOURLY, **FINAL}
+SOME = [
+    *(("root", ending, number % 2 == 0) for number, ending in enumerate(ENDINGS)),
+    ("root", "terminate", False),
+    ("no cgroup", "terminate", False),
+    ("no cgroup", "hang up", True),
+    ("no cgroup", "SIGKILL", True),
+    ("ordinary user", "terminate", True),
+    ("ordinary user", "SIGKILL", False),
+    ("ordinary user", "guardian first", True),
+]
+ALL = [(place, ending, tty) for place in PLACES for ending in ENDINGS for tty in (False, True)]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "ending" in metafunc.fixturenames:
+        cases = ALL if metafunc.config.getoption("--all-survivors") else SOME
+        ids = [f"{place}-{ending}-{'terminal' if tty else 'pipe'}" for place, ending, tty in cases]
+        metafunc.parametrize(("place", "ending", "tty"), cases, ids=ids)
+
+
+async def test_nothing_survives_an_ending(place: str, ending: str, tty: bool, tmp_path: Path) -> None:
+    listen = {"reset": "ws://127.0.0.1:0", "end of stdin": "stdio://"}.get(ending, f"unix://{tmp_path}/s")
+    async with open_daemon(PLACES[place], tmp_path, listen) as (daemon, url):
+        assert isinstance(daemon.args, list)
+        python = next(word for word in daemon.args if isinstance(word, str) and "python" in word)
+        async with trio.open_nursery() as nursery:
+            neighbour: Peer | None = None
+            if listen == "stdio://":
+                assert daemon.stdin is not None
+                assert daemon.stdout is not None
+                theirs = os.dup(daemon.stdin.fileno())
+                channel = LineChannel(
+                    trio.lowlevel.FdStream(theirs), trio.lowlevel.FdStream(os.dup(daemon.stdout.fileno())), Limits()
+                )
+                victim = await nursery.start(_hold, open_peer(channel))
+            else:
+                victim = await nursery.start(_hold, _connected(url))
+                neighbour = await nursery.start(_hold, _connected(url))
+                await neighbour.handshake()
+            await victim.handshake()
+            beside = {} if neighbour is None else await start_escapes(neighbour, tty, python, [NEIGHBOUR])
+            case = Case(daemon, victim)
+            path = str(tmp_path / "packages") if place == "ordinary user" else os.environ.get("PYTHONPATH")
+            case.marks = await start_escapes(victim, tty, python, path=path)
+            if ending == "end of stdin":
+                await channel.aclose()
+            with trio.CancelScope(shield=True):
+                await ENDINGS[ending](case)
+                await until_gone({**case.marks, **(beside if ending in FINAL else {})}, SECONDS)
+            if neighbour is not None and ending in NEIGHBOURLY:
+                assert all(len(alive(mark)) == 1 for mark in beside)
+                assert await neighbour.run("x", ["echo", "alive"]) == (0, b"alive\n", b"")
+            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[Peer]:
+    if url.startswith("ws:"):
+        async with open_websocket(url, Limits()) as websocket, open_peer(websocket) as peer:
+            yield peer
+    else:
+        stream = await trio.open_unix_socket(url.removeprefix("unix://"))
+        async with open_peer(LineChannel(stream, stream, Limits())) as peer:
+            yield peer
+
+
+async def _hold(context: object, *, task_status: trio.TaskStatus[Peer]) -> None:
+    async with context as peer:  # type: ignore[attr-defined]
+        task_status.started(peer)
+        await trio.sleep_forever()
+
+
+# -- in another program --
+
+
+@pytest.mark.parametrize("how", ["terminate", "hang up", "cancel"])
+@pytest.mark.parametrize("tty", [False, True])
+async def test_nothing_survives_in_an_embedding_program(how: str, tty: bool) -> None:
+    keeper = Keeper()
+    ours, theirs = open_memory_pair()
+    beside_ours, beside_theirs = open_memory_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_connection, beside_theirs, keeper)
+        async with trio.open_nursery() as connection:  # noqa: SIM117
+            async with open_peer(beside_ours) as neighbour, open_peer(ours) as victim:
+                connection.start_soon(serve_connection, theirs, keeper)
+                await neighbour.handshake()
+                await victim.handshake()
+                beside = await start_escapes(neighbour, tty, sys.executable, [NEIGHBOUR])
+                marks = await start_escapes(victim, tty, sys.executable)
+                match how:
+                    case "terminate":
+                        for mark in marks:
+                            await victim.post("process/terminate", {"processId": mark})
+                    case "hang up":
+                        await victim.channel.aclose()
+                    case "cancel":
+                        connection.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await until_gone(marks, SECONDS)
+                    assert all(len(alive(mark)) == 1 for mark in beside)
+        await until_gone(beside, SECONDS)
+
+
+async def test_nothing_survives_an_embedding_program_that_is_killed() -> None:
+    marks = {new_mark(): name for name in ESCAPES}
+    commands = {mark: ESCAPES[name].argv(mark, sys.executable) for mark, name in marks.items()}
+    code = f"""
+import execsrv, os, sys, trio
+async def main():
+    async with execsrv.connect_in_process(own_process=True) as client, trio.open_nursery() as nursery:
+        for argv in {list(commands.values())!r}:
+            await nursery.start(hold, client, argv)
+        print("ready", flush=True)
+async def hold(client, argv, *, task_status):
+    async with client.start(argv, inherit_env=True):
+        task_status.started()
+        await trio.sleep_forever()
+trio.run(main)
+"""
+    with subprocess.Popen([sys.executable, "-c", code]) as program:  # noqa: ASYNC220
+        try:
+            for mark, name in marks.items():
+                await until_alive(mark, ESCAPES[name].strays)
+        finally:
+            program.kill()
+        await until_gone(marks, SECONDS)
+
+
+async def test_a_thousand_go_as_one_does() -> None:
+    code = "for n in range(1000):\n  if os.fork() == 0:\n    n % 2 and os.setsid()\n    stay()\nstay()"
+    mark = new_mark()
+    async with execsrv.connect_in_process() as client:
+        argv = [sys.executable, "-I", "-S", "-c", "import os, time\nstay = lambda: time.sleep(1000)\n" + code, mark]
+        async with client.start(argv):
+            await until_alive(mark, 1000)
+        await until_gone({mark: "a thousand"}, SECONDS)
+
+
+# -- nothing else is left either --
+
+
+async def test_sessions_with_strays_leave_nothing_of_the_server(tmp_path: Path) -> None:
+    """A thousand sessions with a stray each; afterwards no more descriptors, threads and children than before."""
+
+    async def hundred(url: str) -> None:
+        async with _connected(url) as peer:
+            await peer.handshake()
+            for number in range(100):
+                await peer.post(
+                    "process/start", peer.start_params(f"{number}", ["sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 &"])
+                )
+            for number in range(100):
+                await peer.until_told(f"{number}", "exited")
+
+    async with open_daemon(as_root, tmp_path, f"unix://{tmp_path}/s") as (daemon, url):
+        await hundred(url)
+        await _until(lambda: _belongings(daemon.pid)[0] <= 1)
+        before = _belongings(daemon.pid)
+        for _ in range(9):
+            await hundred(url)
+        await _until(lambda: all(map(int.__le__, _belongings(daemon.pid), before)))
+
+
+def _belongings(pid: int) -> tuple[int, ...]:
+    """How many children (the guardian is one), descriptors and threads a process has."""
+    return len(lineage.children(pid)), *(len(os.listdir(f"/proc/{pid}/{what}")) for what in ("fd", "task"))
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(20):
+        while not condition():  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may make a pid namespace")
+async def test_as_pid_1_it_reaps_strangers_and_ends_on_sigterm(tmp_path: Path) -> None:
+    """A stranger here is what `setsid` leaves to PID 1 when somebody enters the namespace, as `docker exec` does."""
+
+    def place(_: Path) -> tuple[list[str], dict[str, str]]:
+        command, env = as_root(tmp_path)
+        return ["unshare", "--pid", "--fork", "--mount-proc", *command], env
+
+    async with open_daemon(place, tmp_path, f"unix://{tmp_path}/s") as (unshare, url), _connected(url) as peer:
+        (daemon,) = lineage.children(unshare.pid)
+        await peer.handshake()
+        mark, stranger = new_mark(), new_mark()
+        await peer.start("a", ["bash", "-c", f"setsid bash -c 'exec -a {mark} sleep 1000' & sleep 1000"])
+        await until_alive(mark, 1)
+        enter = ["nsenter", "--target", str(daemon), "--pid", "--mount", "bash", "-c"]
+        subprocess.run([*enter, f"setsid bash -c 'exec -a {stranger} sleep 1000' >/dev/null 2>&1 &"], check=True)  # noqa: ASYNC221
+        await until_alive(stranger, 1)
+        await peer.call("process/terminate", {"processId": "a"})
+        await until_gone({mark: "ours"}, SECONDS)
+        assert alive(stranger)
+        os.kill(alive(stranger)[0], signal.SIGKILL)
+        await _until(lambda: all("guardian" in _cmdline(pid).decode() for pid in lineage.children(daemon)))
+        os.kill(daemon, signal.SIGTERM)
+        assert await trio.to_thread.run_sync(unshare.wait) == 0
+
+
+SHEDDER = (
+    "import os, resource, sys, time\n"
+    "if os.fork(): os._exit(0)\n"
+    "os.setsid()\n"
+    "resource.setrlimit(resource.RLIMIT_RTTIME, (1 << 40, resource.RLIM_INFINITY))\n"
+    "if os.fork(): os._exit(0)\n"
+    "os.closerange(0, 3)\n"
+    "time.sleep(1000)"
+)
+
+
+@pytest.mark.parametrize("how", ["terminate", "SIGKILL"])
+async def test_who_sheds_the_mark_ends_with_the_last_session_and_with_the_server(how: str, tmp_path: Path) -> None:
+    async with open_daemon(as_root, tmp_path, f"unix://{tmp_path}/s") as (daemon, url), _connected(url) as peer:
+        await peer.handshake()
+        mark = new_mark()
+        group = Path(f"/proc/{daemon.pid}/cgroup")
+        await peer.start("first", ["sleep", "1000"])
+        if how == "SIGKILL":
+            if cgroup.own_folder() is None or not os.access(cgroup.own_folder() or "", os.W_OK):
+                pytest.skip("no control group to be had here")
+            await _until(lambda: "execsrv-" in group.read_text())
+        await peer.start("a", [sys.executable, "-I", "-S", "-c", SHEDDER, mark])
+        await peer.until_told("a", "closed")
+        await until_alive(mark, 1)
+        if how == "SIGKILL":
+            daemon.kill()
+        else:
+            await peer.call("process/terminate", {"processId": "a"})
+            await peer.call("process/terminate", {"processId": "first"})
+        await until_gone({mark: "what shed its mark"}, SECONDS)
