@@ -6,6 +6,7 @@ still has an id to answer; `decode_params` is the second step, at the hand that 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,8 +14,6 @@ from msgspec import UNSET
 
 from execsrv.errors import InvalidParams, ProtocolError
 from execsrv.protocol import (
-    METHODS,
-    NOTIFICATIONS,
     Envelope,
     Failure,
     Message,
@@ -27,10 +26,7 @@ T = TypeVar("T")
 
 _envelopes = msgspec.json.Decoder(Envelope)
 _encoder = msgspec.json.Encoder()
-_decoders: dict[type, msgspec.json.Decoder[Any]] = {
-    type_: msgspec.json.Decoder(type_)
-    for type_ in [*NOTIFICATIONS.values(), *(t for method in METHODS.values() for t in method[:2])]
-}
+_NULL = msgspec.Raw(b"null")
 _MIRRORED = b'{"jsonrpc":"2.0"'
 
 
@@ -71,17 +67,24 @@ class Codec:
             buffer[offset] = ord(",")
 
 
+@cache
+def _decoder(type_: type) -> msgspec.json.Decoder[Any]:
+    """Made when it is first needed: to make all of them would take longer than the rest of the start."""
+    return msgspec.json.Decoder(type_)
+
+
 def decode_params(params: Any, type_: type[T]) -> T:
     """The parameters of a call or a notification, or the result of one, as their struct.
 
-    `params` is raw JSON off a wire, or the struct itself or plain values from memory. Raises `InvalidParams`, with the
-    field that is wrong.
+    `params` is raw JSON off a wire, or the struct itself or plain values from memory; null is no
+    parameters. Raises `InvalidParams`, with the field that is wrong.
     """
     if isinstance(params, type_):
         return params
     try:
         if isinstance(params, msgspec.Raw):
-            return _decoders[type_].decode(params)  # type: ignore[no-any-return]
+            text = b"{}" if params == _NULL else params
+            return _decoder(type_).decode(text)  # type: ignore[arg-type, no-any-return]
         return msgspec.convert({} if params is None else params, type_)
     except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
         raise InvalidParams(str(error)) from None

@@ -7,6 +7,7 @@ an error that says what, where, and what would be right.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -72,10 +73,17 @@ class Setting(msgspec.Struct, frozen=True):
         return isinstance(self.default, bool)
 
     @property
+    def is_list(self) -> bool:
+        """Whether it is a list of paths: as text they are separated as in `PATH`."""
+        return isinstance(self.default, tuple)
+
+    @property
     def allowed(self) -> str:
         """What it may be, for people."""
         if self.is_switch:
             return "true or false"
+        if self.is_list:
+            return f"absolute paths, with `{os.pathsep}` between them in a text"
         if not self.bounds:
             return "a text"
         number = "a whole number" if isinstance(self.default, int) else "a number"
@@ -96,6 +104,8 @@ class Setting(msgspec.Struct, frozen=True):
         """A value for people: bytes in the largest unit that divides them."""
         if self.is_switch:
             return "true" if value else "false"
+        if self.is_list:
+            return os.pathsep.join(value)
         if self.unit == "bytes" and value:
             for name, size in _UNITS.items():
                 if value % size == 0:
@@ -139,6 +149,10 @@ SETTINGS = {name: setting for name, setting in ALL.items() if setting.group != "
 """Those of a daemon."""
 
 
+CODEX_DEFAULTS: Mapping[str, Any] = {"listen": "ws://127.0.0.1:0", "resume_grace": 80.0}
+"""What the Codex CLI expects of its exec-server where our defaults differ: it may come back after a lost connection."""
+
+
 # -- what was set --
 
 
@@ -150,13 +164,18 @@ class Loaded(msgspec.Struct, frozen=True):
     sources: Mapping[str, str]
 
 
-def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Loaded:
+def load(flags: Mapping[str, Any], environ: Mapping[str, str], *, codex: bool = False) -> Loaded:
     """Gather the settings. `flags` are by name of the setting, None where not given, and may hold `config`: a path.
+
+    With `codex` some defaults are others. A flag that may be repeated has a tuple, empty where not given.
 
     Raises `InvalidConfig`.
     """
     values: dict[str, Any] = {name: setting.default for name, setting in SETTINGS.items()}
     sources = dict.fromkeys(values, "default")
+    if codex:
+        values |= CODEX_DEFAULTS
+        sources |= dict.fromkeys(CODEX_DEFAULTS, "default with --codex")
 
     def take(name: str, value: Any, source: str, *, is_text: bool) -> None:
         values[name] = _checked(SETTINGS[name], value, source, is_text=is_text)
@@ -177,7 +196,10 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Loaded:
         elif variable.startswith(PREFIX) and variable != CONFIG_VARIABLE:
             raise _unknown(f"environment variable `{variable}`", variable, [*by_variable, CONFIG_VARIABLE])
     for name, setting in SETTINGS.items():
-        if (value := flags.get(name)) is not None:
+        value = flags.get(name)
+        if isinstance(value, tuple):
+            value = os.pathsep.join(value) if value else None
+        if value is not None:
             take(name, value, f"flag {setting.no_flag if value is False else setting.flag}", is_text=True)
     listen = values.pop("listen")
     return Loaded(listen, ServerConfig(**values), sources)
@@ -217,8 +239,8 @@ def _read_toml(path: str) -> dict[str, Any]:
 
 
 def _checked(setting: Setting, value: Any, source: str, *, is_text: bool) -> Any:
-    """The value that was meant. Text may hold a number or a truth value; bytes may have a unit anywhere."""
-    meant = value
+    """The value that was meant. Text may hold a number, a truth value or paths; bytes may have a unit anywhere."""
+    meant = value.split(os.pathsep) if setting.is_list and is_text else value
     if setting.unit == "bytes" and isinstance(value, str) and (match := re.fullmatch(_WITH_UNIT, value)):
         meant = int(match[1]) * _UNITS[match[2]]
     try:

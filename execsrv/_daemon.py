@@ -18,25 +18,25 @@ from execsrv.server import serve_with
 log = logging.getLogger(__name__)
 
 
-def run_daemon(listen: str, config: ServerConfig) -> int:
-    """Serve until the peer hangs up or a signal comes; the exit status."""
+def run_daemon(listen: str, config: ServerConfig, *, codex: bool = False) -> int:
+    """Serve until the peer hangs up or a signal comes; the exit status. `codex`: say how the Codex CLI finds it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("trio-websocket").setLevel(logging.WARNING)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by our parent, it would lose us every exit status
     try:
-        trio.run(_serve, listen, config)
+        trio.run(_serve, listen, config, _Announcement(codex))
     except (ExecsrvError, OSError) as error:
         print(f"execsrv: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _serve(listen: str, config: ServerConfig) -> None:
+async def _serve(listen: str, config: ServerConfig, announcement: _Announcement) -> None:
     signalled = trio.Event()
     async with open_background() as nursery:
         await nursery.start(_hear_signals, signalled)
         async with open_keeper(own_process=True, sole=True, cgroups=config.cgroup) as keeper:
-            await serve_with(keeper, listen, config, shutdown_trigger=signalled.wait, task_status=_Announcement())
+            await serve_with(keeper, listen, config, shutdown_trigger=signalled.wait, task_status=announcement)
 
 
 async def _hear_signals(
@@ -53,7 +53,13 @@ async def _hear_signals(
 class _Announcement(trio.TaskStatus[str]):
     """Tells people and programs where we listen, once we do."""
 
+    def __init__(self, codex: bool) -> None:
+        self._codex = codex
+
     def started(self, url: str | None = None) -> None:
         if url != "stdio://":
-            print(url, flush=True)
+            print(url)
+            if self._codex and str(url).startswith("ws://"):
+                print(f"export CODEX_EXEC_SERVER_URL={url}")  # no other transport has a URL there
+            sys.stdout.flush()
             print(f"execsrv listening on {url}", file=sys.stderr, flush=True)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 import pwd
+import socket
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 
-from execsrv._paths import uri_from_path
-from execsrv.protocol import EnvironmentInfo, EnvPolicy, Shell
+from execsrv._paths import path_from_wire, uri_from_path
+from execsrv.errors import InvalidParams
+from execsrv.protocol import EnvironmentConfig, EnvironmentConfigRead, EnvironmentInfo, EnvPolicy, Shell
 
 CORE_VARIABLES = frozenset("HOME LOGNAME PATH SHELL USER TMPDIR TEMP TMP LANG LC_ALL LC_CTYPE".split())
 DEFAULT_EXCLUDES = ("*KEY*", "*SECRET*", "*TOKEN*")
 
 
-def environment_info() -> EnvironmentInfo:
-    """What `initialize` tells of this machine."""
+def environment_info(capabilities: dict[str, bool]) -> EnvironmentInfo:
+    """What `initialize` tells of this machine. `capabilities` is what can be asked of the server."""
     shell = account_shell()
     temporary = os.environ.get("TMPDIR")
     return EnvironmentInfo(
@@ -29,7 +31,21 @@ def environment_info() -> EnvironmentInfo:
         platform_os="macos" if sys.platform == "darwin" else sys.platform,
         temp_dir=uri_from_path(tempfile.gettempdir()),
         temporary_directories=[uri_from_path(temporary)] if temporary and os.path.isabs(temporary) else [],
+        capabilities=capabilities,
     )
+
+
+def environment_config(params: EnvironmentConfigRead) -> EnvironmentConfig:
+    """Where Codex would keep its configuration here, and nothing of what is in it. Raises `InvalidParams`."""
+    path_from_wire(params.cwd, "cwd")
+    paths = params.config_paths + params.requirements_paths
+    if not paths:
+        raise InvalidParams("at least one config or requirements path is required", field="configPaths")
+    if not all(paths):
+        raise InvalidParams("TOML paths must contain at least one key segment", field="configPaths")
+    home = os.path.expanduser("~")
+    codex_home = os.environ.get("CODEX_HOME") or os.path.join(home, ".codex")
+    return EnvironmentConfig(uri_from_path(home), uri_from_path(os.path.abspath(codex_home)), socket.gethostname())
 
 
 def _working_directory() -> str:

@@ -3,6 +3,7 @@
     Talk.run
     ├─ reader (_read)               takes requests in order, waits for no handler
     ├─ a task per request that has to wait
+    ├─ a task per HTTP body that is streamed
     ├─ writer (_write)              the only one that sends; pulls from the outbox
     ├─ _watch                       for a peer that is gone without a word
     └─ _stop                        when the server ends in order
@@ -18,7 +19,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 from msgspec import Struct
@@ -26,11 +27,12 @@ from msgspec import Struct
 from execsrv._background import open_background
 from execsrv._codec import decode_params
 from execsrv._connection import Connection, Connections, open_connections
-from execsrv._environment import environment_info
-from execsrv._handlers import HANDLERS
+from execsrv._files.channel import open_files
+from execsrv._handlers import HANDLERS, tell_of_environment
 from execsrv._handshake import Handshake
 from execsrv._outbox import Outbox
 from execsrv._processes.keeper import Keeper
+from execsrv._relay import Relay, open_relay
 from execsrv._session import Session
 from execsrv._sessions import Sessions
 from execsrv._transports import MessageChannel
@@ -47,7 +49,11 @@ from execsrv.protocol import (
     Notification,
     Request,
     Response,
+    Unit,
 )
+
+if TYPE_CHECKING:
+    from execsrv._files.files import Files
 
 log = logging.getLogger(__name__)
 
@@ -78,16 +84,18 @@ async def serve_connection(
 
 
 class Talk:
-    """See the module. `sessions` are those of its connection."""
+    """See the module. `sessions` are those of its connection; its files and its relay end with the channel."""
 
     sessions: Sessions
+    files: Callable[[], Files]
+    relay: Relay
 
     def __init__(self, channel: MessageChannel, connections: Connections) -> None:
         self.config = connections.config
         self._channel = channel
         self._connections = connections
         self._connection: Connection | None = None
-        self._outbox = Outbox(self.config.requests_in_flight)
+        self._outbox = Outbox(self.config.requests_in_flight, self.config.queued_notifications)
         self._handshake = Handshake()
         self._in_flight = 0
         self._reading = trio.CancelScope()
@@ -104,7 +112,13 @@ class Talk:
         commands end with it, a peer that still listens is told how.
         """
         try:
-            async with trio.open_nursery() as tree:
+            # Files and relay around the tree: requests are at their end before what they use is closed.
+            tell, answers_left = self._outbox.tell, self._outbox.wait_answered
+            async with (
+                open_files(self.config, tell, answers_left) as self.files,
+                open_relay(self.config, tell, answers_left) as self.relay,
+                trio.open_nursery() as tree,
+            ):
                 for task in (self._write, self._watch, self._stop):
                     tree.start_soon(task)
                 with self._reading:
@@ -185,7 +199,7 @@ class Talk:
         self._connection, self.sessions = connection, connection.sessions
         self._reading.deadline = math.inf
         self._handshake.greeted()
-        return Initialized(connection.id, environment_info(), PROTOCOL_VERSION)
+        return Initialized(connection.id, tell_of_environment(self, Unit()), PROTOCOL_VERSION)
 
     def _check_in_flight(self, method: Method) -> None:
         bound = self.config.requests_in_flight

@@ -23,8 +23,14 @@ def app() -> None:
 
 @app.command(cls=ServeCommand)
 @click.option("--config", metavar="FILE", help="A TOML file of settings: max_connections = 10, and so on.")
+@click.option(
+    "--codex",
+    is_flag=True,
+    help="Be the exec-server of a Codex CLI: --listen ws://127.0.0.1:0 and --resume-grace 80 become the defaults, and"
+    " the line that tells the CLI where to find it is printed on stdout.",
+)
 @click.option("--print-config", is_flag=True, help="Print all settings and where they came from, and end.")
-def serve(config: str | None, print_config: bool, **settings: str | bool | None) -> None:
+def serve(config: str | None, print_config: bool, codex: bool, **settings: str | bool | tuple[str, ...] | None) -> None:
     """Serve the exec protocol until the peer hangs up (stdio) or a signal says so.
 
     When it accepts connections, the URL is printed on stdout and a line for people on stderr. SIGTERM, SIGINT,
@@ -35,7 +41,7 @@ def serve(config: str | None, print_config: bool, **settings: str | bool | None)
     file. BYTES may have a unit: 64KiB, 16MiB, 1GiB.
     """
     try:
-        loaded = load({"config": config, **settings}, os.environ)
+        loaded = load({"config": config, **settings}, os.environ, codex=codex)
         if print_config:
             click.echo(as_toml(loaded).encode(), nl=False)
             return
@@ -43,7 +49,7 @@ def serve(config: str | None, print_config: bool, **settings: str | bool | None)
         raise click.UsageError(str(error)) from None
     from execsrv._daemon import run_daemon
 
-    raise SystemExit(run_daemon(loaded.listen, loaded.config))
+    raise SystemExit(run_daemon(loaded.listen, loaded.config, codex=codex))
 
 
 @app.command(context_settings={"allow_interspersed_args": False})

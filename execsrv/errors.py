@@ -140,6 +140,23 @@ class SandboxUnsupported(RequestError):
     kind = "sandbox-unsupported"
 
 
+class HttpUnavailable(RequestError):
+    """This server makes no HTTP requests: it was told not to, or its HTTP client is not installed."""
+
+    code = -32600
+    kind = "http-unavailable"
+
+
+class HttpFailed(RequestError):
+    """An HTTP request got no whole response: unreachable, refused, cut off, too slow, or led in a circle.
+
+    A response with an error status is a response.
+    """
+
+    code = -32603
+    kind = "http-failed"
+
+
 class SpawnError(RequestError):
     """The command could not be started.
 
@@ -158,6 +175,43 @@ class SpawnError(RequestError):
     def errno(self) -> int:
         """The operating system's error number, 0 where there was none."""
         return int(self.facts.get("errno", 0))
+
+
+class FileError(RequestError):
+    """A file method failed: the operating system said `errno`, 0 where it was not asked."""
+
+    kind = "file-failed"
+
+    @property
+    def errno(self) -> int:
+        """The operating system's error number, 0 where there was none."""
+        return int(self.facts.get("errno", 0))
+
+
+class NotFound(FileError):
+    """There is no such file, or no such file handle."""
+
+    code = -32004
+    kind = "not-found"
+
+
+class FileRefused(FileError):
+    """A file method is not allowed, or makes no sense for what is there."""
+
+    code = -32600
+    kind = "file-refused"
+
+
+class OutsideRoots(FileRefused):
+    """The path leads out of the directories that the server lets file methods reach."""
+
+    kind = "outside-roots"
+
+
+class FilesDisabled(FileRefused):
+    """The server has its file methods switched off."""
+
+    kind = "files-disabled"
 
 
 class ProtocolError(ExecsrvError):

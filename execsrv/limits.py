@@ -28,6 +28,8 @@ _CONNECTIONS = Meta(extra={"group": "Connections"})
 _MESSAGES = Meta(extra={"group": "Messages"})
 _STREAMS = Meta(extra={"group": "Output and input of one session"})
 _COMMANDS = Meta(extra={"group": "Commands"})
+_FILES = Meta(extra={"group": "Files"})
+_HTTP = Meta(extra={"group": "HTTP relay"})
 _ENDINGS = Meta(extra={"group": "Endings"})
 _CLIENT = Meta(extra={"group": "Client"})
 
@@ -94,6 +96,16 @@ class ServerConfig(Limits):
             " more that might have to is answered `busy`. As many answers may wait for the peer to read them.",
         ),
     ] = 256
+
+    queued_notifications: Annotated[
+        Count,
+        _CONNECTIONS,
+        Meta(
+            ge=1,
+            description="Single notifications of one connection (pieces of HTTP bodies, news of files) that wait to"
+            " be sent. Beyond it whoever has one waits.",
+        ),
+    ] = 16
 
     ping_interval: Annotated[
         Seconds, _CONNECTIONS, Meta(gt=0, description="How often a websocket's peer is asked for a sign of life.")
@@ -229,6 +241,132 @@ class ServerConfig(Limits):
             description="Whether the server and its commands move into a control group of their own, if there is one."
         ),
     ] = True
+
+    allow_files: Annotated[bool, _FILES, Meta(description="Whether the file methods (`fs/*`) answer at all.")] = True
+
+    file_roots: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"\A/[^\0]*\Z")], ...],
+        _FILES,
+        Meta(min_length=1, description="The directories that file methods reach, with no way out through links."),
+    ] = ("/",)
+
+    file_threads: Annotated[
+        int,
+        _FILES,
+        Meta(
+            ge=1,
+            le=1024,
+            description="File operations of one connection that run at once. More wait, so that a disk which hangs"
+            " costs no more.",
+        ),
+    ] = 16
+
+    file_handles: Annotated[
+        Count, _FILES, Meta(ge=0, description="Files that one connection may hold open with `fs/open`.")
+    ] = 128
+
+    file_block_bytes: Annotated[
+        Bytes,
+        _FILES,
+        Meta(
+            ge=1,
+            description="The largest block that `fs/readBlock` and `fs/writeBlock` take, and the smallest file that"
+            " counts as large.",
+        ),
+    ] = 1 * MIB
+
+    max_file_bytes: Annotated[
+        Bytes,
+        _FILES,
+        Meta(
+            ge=0,
+            description="The largest file that `fs/readFile` gives. In base64 it fits the default `max_message_bytes`"
+            " of a client.",
+        ),
+    ] = 32 * MIB
+
+    large_answers: Annotated[
+        Count,
+        _FILES,
+        Meta(
+            ge=1,
+            description="Large files and listings that one connection reads at once; each is read when the answers"
+            " before it have left.",
+        ),
+    ] = 4
+
+    queued_file_bytes: Annotated[
+        Bytes,
+        _FILES,
+        Meta(
+            ge=0,
+            description="What one connection may have under way to files. A write beyond is answered `busy`, but"
+            " never the only one.",
+        ),
+    ] = 64 * MIB
+
+    directory_entries: Annotated[
+        Count,
+        _FILES,
+        Meta(
+            ge=1,
+            description="The largest directory that `fs/readDirectory` lists, the most entries of `fs/walk`, and the"
+            " most directories that `fs/copy` remembers. Each entry is memory.",
+        ),
+    ] = 50_000
+
+    walk_depth: Annotated[Count, _FILES, Meta(ge=0, description="How deep `fs/walk` may be asked to go.")] = 64
+
+    walk_directories: Annotated[
+        Count,
+        _FILES,
+        Meta(
+            ge=1,
+            description="How many directories `fs/walk` may be asked to read. With the depth and the entries the"
+            " Codex exec-server's.",
+        ),
+    ] = 10_000
+
+    listing_bytes: Annotated[
+        Bytes,
+        _FILES,
+        Meta(
+            ge=0,
+            description="The names in one listing, together. `fs/walk` says that it is truncated, `fs/readDirectory`"
+            " refuses.",
+        ),
+    ] = 16 * MIB
+
+    watched_paths: Annotated[Count, _FILES, Meta(ge=0, description="Paths in one `fs/watchMissing`.")] = 256
+
+    allow_http: Annotated[
+        bool,
+        _HTTP,
+        Meta(
+            description="Whether `http/request` is served. It reaches what this machine reaches, its loopback and its"
+            " metadata services among it. Commands can do the same, unless something outside of execsrv confines them."
+        ),
+    ] = True
+
+    http_exchanges: Annotated[
+        Count,
+        _HTTP,
+        Meta(
+            ge=1,
+            description="HTTP requests of one connection that are under way at once, streamed bodies included. One more"
+            " is answered `busy`. Each may hold one chunk (at most 164 KiB) for a peer that does not read.",
+        ),
+    ] = 64
+
+    buffered_http_bytes: Annotated[
+        Bytes,
+        _HTTP,
+        Meta(
+            ge=0,
+            description="Bodies of unstreamed HTTP responses that one connection holds until they are answered. In"
+            " base64 the largest still fits the largest message.",
+        ),
+    ] = 40 * MIB
 
     shutdown_grace_period: Annotated[
         Seconds,

@@ -460,6 +460,332 @@ class CommandExited(Wire, frozen=True):
     exit_code: int
 
 
+# -- http/* --
+
+
+class HttpField(Wire, frozen=True):
+    """One header field of a response: its name in lower case, and its value."""
+
+    name: str
+    value: str
+
+
+class HttpHeader(Wire, frozen=True):
+    """One header field of a request. With `value_env_var`, that variable of the server is put behind `value`."""
+
+    name: str
+    value: str
+    value_env_var: str | None = None
+
+
+class HttpRequest(Wire, frozen=True):
+    """Make an HTTP request from the server's machine. `timeout_ms` counts to the end of the body; None: for ever.
+
+    With `stream_response` the answer comes with the response's header, and its body in `http/request/bodyDelta`,
+    which `request_id` pairs with this request.
+    """
+
+    method: str
+    url: str
+    request_id: str
+    headers: list[HttpHeader] = []
+    body_base64: bytes | None = None
+    timeout_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    redirect_policy: Literal["follow", "stop"] = "follow"
+    stream_response: bool = False
+
+
+class HttpResponse(Wire, frozen=True):
+    """What came back, whatever its status. A streamed body is empty here."""
+
+    status: int
+    headers: list[HttpField]
+    body_base64: bytes
+
+
+class HttpBodyDelta(Struct, frozen=True, rename="camel", gc=False):
+    """<- a piece of a streamed body; `seq` counts from 1. The last is empty and `done`; `error`: it was cut."""
+
+    request_id: str
+    seq: int
+    delta_base64: bytes
+    done: bool = False
+    error: str | None = None
+
+
+# -- environment/* --
+
+
+class Unit(Wire, frozen=True, forbid_unknown_fields=True):
+    """No parameters: absent, null or an empty object."""
+
+
+class EnvironmentStatus(Wire, frozen=True):
+    """Whoever can be asked is ready."""
+
+    status: Literal["ready"] = "ready"
+
+
+class EnvironmentConfigRead(Wire, frozen=True):
+    """Ask for parts of the server's own Codex configuration, each by the path of its keys."""
+
+    cwd: str
+    config_paths: list[list[str]]
+    requirements_paths: list[list[str]]
+
+
+class ConfigLayer(Wire, frozen=True):
+    """One configuration file: what it is called, the directory that it counts from, and the asked parts of it."""
+
+    source: str
+    base_dir: str
+    toml: str
+
+
+class ConfigLayers(Wire, frozen=True):
+    """Configuration files, and where among them a cloud's would go."""
+
+    layers: list[ConfigLayer] = []
+    cloud_insertion_index: int = 0
+
+
+class EnvironmentConfig(Wire, frozen=True):
+    """The asked configuration: there is none, since execsrv has no part in it. Directories are `file:` URIs."""
+
+    user_home_dir: str
+    codex_home_dir: str
+    hostname: str
+    config: ConfigLayers = ConfigLayers()
+    requirements: ConfigLayers = ConfigLayers()
+
+
+# -- capabilities: plugins and skills --
+
+
+class CapabilityRoot(Wire, frozen=True):
+    """A directory that may hold plugins and skills, under an id of the client's."""
+
+    id: str
+    path: str
+
+
+class CapabilityRootsDiscover(Wire, frozen=True):
+    """Ask what these directories hold."""
+
+    roots: list[CapabilityRoot]
+
+
+class CapabilityRootFound(Wire, frozen=True):
+    """What one root holds, or why it could not be read."""
+
+    id: str
+    path: str
+    plugin: None = None
+    skills: list[Any] = []
+    namespace_manifests: list[Any] = []
+    warnings: list[str] = []
+    error: str | None = None
+
+
+class CapabilityRootsFound(Wire, frozen=True):
+    """One answer for each root, in their order."""
+
+    roots: list[CapabilityRootFound]
+
+
+class CapabilitiesDiscover(Wire, frozen=True):
+    """Ask for all plugins and skills that apply in a directory."""
+
+    cwd: str
+
+
+class CapabilitiesFound(Wire, frozen=True):
+    """None: this server looks for none, and does not announce that it would."""
+
+    plugins: list[Any] = []
+    skills: list[Any] = []
+    warnings: list[str] = []
+
+
+# -- fs/* --
+
+
+class FileCall(Wire, frozen=True, kw_only=True):
+    """What every file method takes. Only null, or a policy that asks for no confinement, is accepted."""
+
+    sandbox: Any = None
+
+
+class FilePath(FileCall, frozen=True):
+    """Names a file: an absolute path or a `file:` URI. Without `follow_symlinks` no link is walked on the way."""
+
+    path: str
+    follow_symlinks: bool | None = None
+
+
+class FileData(Wire, frozen=True):
+    """A whole file."""
+
+    data_base64: bytes
+
+
+class FileWrite(FilePath, frozen=True, kw_only=True):
+    """Make a file, or replace what is in it. Its directory must exist."""
+
+    data_base64: bytes
+
+
+class DirectoryCreate(FilePath, frozen=True, kw_only=True):
+    """Make a directory; unless `recursive` is false, its parents too, and it may exist."""
+
+    recursive: bool | None = None
+
+
+class FileMetadata(Wire, frozen=True):
+    """Of what a path leads to; `is_symlink` is about the path itself. A `created_at_ms` of 0 is not known."""
+
+    is_directory: bool
+    is_file: bool
+    is_symlink: bool
+    size: int
+    created_at_ms: int
+    modified_at_ms: int
+
+
+class CanonicalPath(Wire, frozen=True):
+    """A path without links, as a URI."""
+
+    path: str
+
+
+class DirectoryEntry(Wire, frozen=True, omit_defaults=True):
+    """A name in a directory, and what it leads to; a link that leads nowhere is neither.
+
+    A name that is not UTF-8 has U+FFFD in `file_name`, and `path` is then the URI to use.
+    """
+
+    file_name: str
+    is_directory: bool
+    is_file: bool
+    is_symlink: bool
+    path: str | None = None
+
+
+class DirectoryListing(Wire, frozen=True):
+    """A directory, sorted by name."""
+
+    entries: list[DirectoryEntry]
+
+
+class WalkOptions(Wire, frozen=True):
+    """How far to walk. Depth 0 lists the directory itself."""
+
+    max_depth: Annotated[int, Meta(ge=0)]
+    max_directories: Annotated[int, Meta(ge=0)]
+    max_entries: Annotated[int, Meta(ge=0)]
+    follow_directory_symlinks: bool
+    prune_hidden_directories: bool | None = None
+
+
+class FileWalk(FileCall, frozen=True, kw_only=True):
+    """List a tree, breadth first."""
+
+    path: str
+    options: WalkOptions
+
+
+class WalkEntry(Struct, frozen=True, gc=False):
+    """A URI that a walk has found."""
+
+    path: str
+    kind: Literal["file", "directory"]
+
+
+class WalkError(Struct, frozen=True, gc=False):
+    """A directory that a walk could not read."""
+
+    path: str
+    message: str
+
+
+class Walked(Wire, frozen=True):
+    """What a walk has found; `truncated` when one of its limits ended it."""
+
+    entries: list[WalkEntry]
+    errors: list[WalkError]
+    truncated: bool
+
+
+class FileRemove(FilePath, frozen=True, kw_only=True):
+    """Remove a file, a link or a directory. Unless told otherwise the whole tree, and nothing may be there."""
+
+    recursive: bool | None = None
+    force: bool | None = None
+
+
+class FileCopy(FileCall, frozen=True, kw_only=True):
+    """Copy a file, a link as a link, or a tree, which is merged into what is there."""
+
+    source_path: str
+    destination_path: str
+    recursive: bool
+
+
+class FileOpen(FilePath, frozen=True, kw_only=True):
+    """Open a file for blocks under an id of the client's choice. `replace` makes or empties it at once."""
+
+    handle_id: str
+    mode: Literal["read", "replace"] | None = None
+
+
+class FileHandle(Wire, frozen=True):
+    """Names an open file of this channel."""
+
+    handle_id: str
+
+
+class BlockRead(FileHandle, frozen=True):
+    """Read up to `len` bytes at `offset`."""
+
+    offset: Annotated[int, Meta(ge=0)]
+    len: Annotated[int, Meta(ge=0)]
+
+
+class Block(Wire, frozen=True):
+    """What was read; `eof` when it is shorter than what was asked for."""
+
+    chunk: bytes
+    eof: bool
+
+
+class BlockWrite(FileHandle, frozen=True):
+    """Write at `offset`; what lies between it and the end of the file becomes a hole."""
+
+    offset: Annotated[int, Meta(ge=0)]
+    chunk: bytes
+
+
+class WatchMissing(FileCall, frozen=True, kw_only=True):
+    """Tell, once, when one of `missing` may have come into being, or `present` may have changed. A greater id than
+    any before replaces the watch before."""
+
+    watch_id: Annotated[int, Meta(ge=0)]
+    missing: list[str]
+    present: str | None = None
+
+
+class Watching(Wire, frozen=True):
+    """Whether it will be told; if not, the client has to look for itself."""
+
+    watching: bool
+
+
+class MissingChanged(Wire, frozen=True):
+    """<- look again: what `fs/watchMissing` asked about may have changed. That watch is over."""
+
+    watch_id: int
+
+
 # -- the table --
 
 
@@ -489,6 +815,28 @@ METHODS: dict[str, Method] = {
     "command/exec": Method(CommandExec, CommandId),
     "command/exec/write": Method(CommandWrite, Accepted, waits=True),
     "command/exec/terminate": Method(CommandId, Running),
+    "http/request": Method(HttpRequest, HttpResponse, "http", waits=True),
+    "environment/info": Method(Unit, EnvironmentInfo, "environment info"),
+    "environment/status": Method(Unit, EnvironmentStatus, "environment status"),
+    "environmentConfig/read": Method(EnvironmentConfigRead, EnvironmentConfig, "environment config"),
+    "capabilityRoots/discoverV1": Method(
+        CapabilityRootsDiscover, CapabilityRootsFound, "capability discovery", waits=True
+    ),
+    "capabilities/discoverV2": Method(CapabilitiesDiscover, CapabilitiesFound, "capability discovery"),
+    "fs/readFile": Method(FilePath, FileData, "filesystem", waits=True),
+    "fs/writeFile": Method(FileWrite, Nothing, "filesystem", waits=True),
+    "fs/createDirectory": Method(DirectoryCreate, Nothing, "filesystem", waits=True),
+    "fs/getMetadata": Method(FilePath, FileMetadata, "filesystem", waits=True),
+    "fs/canonicalize": Method(FilePath, CanonicalPath, "filesystem", waits=True),
+    "fs/readDirectory": Method(FilePath, DirectoryListing, "filesystem", waits=True),
+    "fs/walk": Method(FileWalk, Walked, "filesystem", waits=True),
+    "fs/remove": Method(FileRemove, Nothing, "filesystem", waits=True),
+    "fs/copy": Method(FileCopy, Nothing, "filesystem", waits=True),
+    "fs/open": Method(FileOpen, FileHandle, "filesystem", waits=True),
+    "fs/readBlock": Method(BlockRead, Block, "filesystem", waits=True),
+    "fs/writeBlock": Method(BlockWrite, Nothing, "filesystem", waits=True),
+    "fs/close": Method(FileHandle, Nothing, "filesystem", waits=True),
+    "fs/watchMissing": Method(WatchMissing, Watching, "filesystem", waits=True),
 }
 
 NOTIFICATIONS: dict[str, type[Struct]] = {
@@ -498,6 +846,8 @@ NOTIFICATIONS: dict[str, type[Struct]] = {
     "process/closed": ProcessClosed,
     "command/exec/outputDelta": CommandOutputDelta,
     "command/exec/exited": CommandExited,
+    "http/request/bodyDelta": HttpBodyDelta,
+    "fs/missingChanged": MissingChanged,
 }
 """What the server tells. The one thing that a client tells is `initialized`."""
 

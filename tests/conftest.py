@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from itertools import count
@@ -153,6 +153,15 @@ async def open_server(tmp_path: object) -> AsyncIterator[Callable[[str, ServerCo
         paths = (f"{tmp_path}/s{number}" for number in count())
         yield lambda transport, config: Server(transport, config, nursery, next(paths))
         nursery.cancel_scope.cancel()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_settings() -> Iterator[None]:
+    """What a contributor has set for servers, or for these tests, is not to reach the servers that they start."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in [name for name in os.environ if name.startswith("EXECSRV_")]:
+            environment.delenv(name)
+        yield
 
 
 @pytest.fixture(params=TRANSPORTS)

@@ -100,7 +100,7 @@ def test_jsonrpc_is_mirrored_once_it_was_seen() -> None:
         ('{"processId":"p","chunk":"a!","writeId":"w"}', r"at `\$.chunk`"),
         ('{"processId":"p","chunk":"","writeId":"w', "truncated"),
         ("[]", "Expected `object`, got `array`"),
-        ("null", "Expected `object`, got `null`"),
+        ("null", "missing required field `processId`"),
     ],
 )
 def test_bad_params_name_the_field(params: str, complaint: str) -> None:

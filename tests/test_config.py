@@ -39,16 +39,22 @@ def other(setting: Setting) -> Any:
     """An allowed value that is not the default."""
     if setting.is_switch:
         return not setting.default
+    if setting.is_list:
+        return ("/a", "/b c")
     return setting.facts["le"] if setting.bounds else "ws://127.0.0.1:0"
 
 
 def text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return os.pathsep.join(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def arguments(setting: Setting, value: Any) -> list[str]:
     if setting.is_switch:
         return [setting.flag if value else setting.no_flag]
+    if setting.is_list:
+        return [argument for path in value for argument in (setting.flag, path)]
     return [setting.flag, text(value)]
 
 
@@ -86,7 +92,7 @@ def test_every_setting_says_what_it_is() -> None:
         assert (setting.unit == "bytes") == ("bytes" in setting.name), setting
         assert "seconds" not in setting.name, "times are in seconds, and do not say so each"
         assert (setting.unit == "seconds") == isinstance(setting.default, float), setting
-        if not setting.is_switch and setting.name != "listen":
+        if not setting.is_switch and not setting.is_list and setting.name != "listen":
             assert "le" in setting.facts, setting
             assert {"ge", "gt"} & setting.facts.keys(), setting
 
@@ -139,6 +145,25 @@ def test_precedence(ways: list[str], tmp_path: Path) -> None:
     assert loaded.config.ping_timeout == (4 if "file" in ways else 20)
 
 
+def test_codex_is_other_defaults(tmp_path: Path) -> None:
+    loaded = load({}, {}, codex=True)
+    assert (loaded.listen, loaded.config.resume_grace) == ("ws://127.0.0.1:0", 80)
+    changed = {name for name, source in loaded.sources.items() if source == "default with --codex"}
+    assert changed == {"listen", "resume_grace"}
+    for name in SETTINGS.keys() - changed:
+        assert (value_of(loaded, name), loaded.sources[name]) == (SETTINGS[name].default, "default")
+    (tmp_path / "file").write_text("resume_grace = 3")
+    for flags, environ, grace in [
+        ({"resume_grace": "1"}, {"EXECSRV_RESUME_GRACE": "2"}, 1),
+        ({}, {"EXECSRV_RESUME_GRACE": "2"}, 2),
+        ({"config": str(tmp_path / "file")}, {}, 3),
+    ]:
+        assert load(flags, environ, codex=True).config.resume_grace == grace
+    printed = serve("--codex", "--listen", "stdio://", "--print-config").stdout
+    assert 'listen = "stdio://"  # flag --listen\n' in printed
+    assert "resume_grace = 80.0  # default with --codex\n" in printed
+
+
 def test_which_file(tmp_path: Path) -> None:
     for number, name in enumerate(["by_flag", "by_variable"], start=1):
         (tmp_path / name).write_text(f"max_connections = {number}")
@@ -157,6 +182,22 @@ def test_bytes_may_have_a_unit(way: str, tmp_path: Path) -> None:
             given(way, setting, written, tmp_path)
     with pytest.raises(InvalidConfig):
         given(way, SETTINGS["max_connections"], "1KiB", tmp_path)
+
+
+def test_lists_of_paths(tmp_path: Path) -> None:
+    for way in WAYS[:2]:
+        assert given(way, SETTINGS["file_roots"], "/a:/b", tmp_path).config.file_roots == ("/a", "/b")
+    assert load({"file_roots": ("/a", "/b:/c")}, {}).config.file_roots == ("/a", "/b", "/c")
+    assert load({"file_roots": ()}, {}).config.file_roots == ("/",)
+    (tmp_path / "file").write_text('file_roots = ["/a:b"]')
+    assert load({"config": str(tmp_path / "file")}, {}).config.file_roots == ("/a:b",)
+    for wrong in (("",), ("/a", ""), ("/a::/b",), ("a",), ("/a\0",)):
+        with pytest.raises(InvalidConfig, match="flag --file-roots"):
+            load({"file_roots": wrong}, {})
+    for empty in ("[]", '[""]', '"/a"'):
+        (tmp_path / "file").write_text(f"file_roots = {empty}")
+        with pytest.raises(InvalidConfig, match="expected absolute paths"):
+            load({"config": str(tmp_path / "file")}, {})
 
 
 def test_switches_as_text() -> None:
@@ -300,7 +341,8 @@ def test_print_config_is_a_config_file(way: str, tmp_path: Path) -> None:
                 lines.write(f"{setting.name} = {json.dumps(other(setting))}\n")
             env["EXECSRV_CONFIG"] = str(file)
     printed = serve("--print-config", *args, env=env).stdout
-    assert tomllib.loads(printed) == {name: other(setting) for name, setting in SETTINGS.items()}
+    wanted = {name: other(setting) for name, setting in SETTINGS.items()}
+    assert tomllib.loads(printed) == wanted | {"file_roots": list(wanted["file_roots"])}
     assert printed.count(f"# {way} ") == len(SETTINGS)
     (tmp_path / "printed.toml").write_text(printed)
     again = serve("--print-config", "--config", str(tmp_path / "printed.toml")).stdout

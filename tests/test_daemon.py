@@ -154,6 +154,29 @@ def test_the_banner_and_a_free_port() -> None:
         assert taken.stderr.endswith(f"execsrv: cannot listen on {url}: Address already in use\n")
 
 
+@pytest.mark.parametrize("transport", ["websocket", "unix"])
+def test_codex_prints_the_line_for_its_environment(transport: str, tmp_path: Path) -> None:
+    listen = [] if transport == "websocket" else ["--listen", f"unix://{tmp_path}/s"]
+    argv = [*EXECSRV, "serve", "--codex", *listen]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        process.terminate()
+        rest = process.stdout.read()
+    if transport == "websocket":
+        assert re.fullmatch(r"ws://127\.0\.0\.1:[1-9][0-9]*", url)
+        assert rest == f"export CODEX_EXEC_SERVER_URL={url}\n"
+    else:
+        assert (url, rest) == (listen[1], "")
+
+
+def test_codex_over_stdio_prints_nothing() -> None:
+    hello = '{"id":1,"method":"initialize","params":{"clientName":"t"}}\n'
+    done = execsrv("serve", "--codex", "--listen", "stdio://", input=hello)
+    assert done.returncode == 0
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [1]
+
+
 def test_ipv6() -> None:
     with daemon("ws://[::1]:0") as (_, url):
         assert re.fullmatch(r"ws://\[::1\]:[1-9][0-9]*", url)
@@ -423,8 +446,8 @@ def test_an_interactive_python(run_args: list[str]) -> None:
         assert shown.is_raw()
         shown.type(b"6 * 7\r")
         shown.until(b"42")
-        shown.type(b"while True: pass\r\r")
-        shown.until(b"\r\n")
+        shown.type(b"print(6 * 8); exec('while True: pass')\r")
+        shown.until(b"48")  # before that, the interrupt would only clear the line
         shown.type(b"\x03")
         shown.until(b"KeyboardInterrupt")
         shown.type(b"import os; print(os.get_terminal_size())\r")

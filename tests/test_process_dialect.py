@@ -30,7 +30,6 @@ async def test_initialize_tells_of_the_machine(server: Server) -> None:
     assert info["shell"]["path"].endswith(info["shell"]["name"])
     assert info["cwd"] == Path.cwd().as_uri()
     assert info["platformOs"] == ("linux" if sys.platform == "linux" else "macos")
-    assert info["capabilities"] == {}
 
 
 async def test_order_of_the_handshake(server: Server) -> None:

@@ -436,7 +436,8 @@ async def test_prepared_commands_are_run_as_given(peer: Peer, monkeypatch: pytes
 @pytest.mark.parametrize("kind", ["direct", "prepared"])
 async def test_gates(open_server: OpenServer, transport: str, kind: str) -> None:
     setting = f"allow_{kind}_exec"
-    peer = await open_server(transport, replace(ServerConfig(), **{setting: False})).peer()
+    off: dict[str, Any] = {setting: False}
+    peer = await open_server(transport, replace(ServerConfig(), **off)).peer()
     refused = peer.start_params("a", ["/bin/true"], kind=kind)
     code, message, data = await peer.refused("process/start", refused)
     assert (code, data) == (-32600, {"kind": "not-allowed", "setting": setting})

@@ -42,7 +42,7 @@ request_max_retries = 0
 stream_max_retries = 0
 """
 
-MARK = "EXECSRV_INTEROP"
+MARK = "INTEROP_SCENE"
 """The variable that every process of a scene carries."""
 
 _CLOSED_PORT = "http://127.0.0.1:9"
@@ -88,10 +88,10 @@ class Scene:
         """The server's environment; `ONLY_THERE` is nowhere else."""
         return {**self._env(self.server_home), "ONLY_THERE": "yes"}
 
-    async def start_server(self, *prefix: str) -> int:
+    async def start_server(self, *prefix: str, **variables: str) -> int:
         """Start an exec-server on a free port, and let the relay lead to it; its pid.
 
-        `prefix` is a command line that becomes the server's.
+        `prefix` is a command line that becomes the server's, `variables` go into its environment.
         """
         with _open_log(self.server_home) as log:
             self._server = await trio.lowlevel.open_process(
@@ -99,7 +99,7 @@ class Scene:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=self.server_env(),
+                env=self.server_env() | variables,
                 cwd=self.server_home,
                 start_new_session=True,
             )

@@ -15,7 +15,8 @@ import pytest
 
 from tests.interop.codex import Scene, open_scene, processes_with
 
-EXECSRV = f"{shlex.quote(sys.executable)} -m execsrv serve --listen {{listen}}"
+CODEX = os.environ.get("EXECSRV_CODEX") or shutil.which("codex")
+EXECSRV = f"{shlex.quote(sys.executable)} -m execsrv serve --codex --listen {{listen}}"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,10 +32,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def codex_program() -> str:
     """The CLI: `EXECSRV_CODEX`, or `codex` on the PATH."""
-    program = os.environ.get("EXECSRV_CODEX") or shutil.which("codex")
-    if program is None:
+    if CODEX is None:
         pytest.skip("no Codex CLI: set EXECSRV_CODEX, or have `codex` on the PATH (`npm install @openai/codex`)")
-    return program
+    return CODEX
 
 
 @pytest.fixture

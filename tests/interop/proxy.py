@@ -1,7 +1,8 @@
 """A relay on TCP between the Codex CLI and a websocket exec-server, which listens in and can cut the line.
 
 It passes bytes on unchanged, so what the two ends see is each other. A cut is what a network does: both sockets are
-gone, without a close frame. The server behind it may change, as when it was started anew at another port.
+gone, without a close frame; or only the client's is, and the server has to find out. The server behind it may change,
+as when it was started anew at another port.
 """
 
 from __future__ import annotations
@@ -27,11 +28,20 @@ class Relay:
         self._record = record
         self._numbers = count(1)
         self._lines: set[trio.CancelScope] = set()
+        self._forgotten: set[trio.CancelScope] = set()
 
     def cut(self) -> None:
         """End every line that there is now, in both directions. The next one may come at once."""
         for line in self._lines:
             line.cancel()
+
+    def cut_unnoticed(self) -> None:
+        """End every line that there is now at the client's side only: what is between them has forgotten it.
+
+        The server is told nothing, and hears nothing any more.
+        """
+        self._forgotten |= self._lines
+        self.cut()
 
     async def connect(self, client: trio.SocketStream) -> None:
         """Relay one connection until either end hangs up or the line is cut."""
@@ -43,12 +53,16 @@ class Relay:
             except OSError:
                 return
             number = next(self._numbers)
-            async with server, trio.open_nursery() as nursery:
-                line = nursery.cancel_scope
-                self._lines.add(line)
-                nursery.start_soon(self._pass, client, server, _Ear(number, "client", self._record), line)
-                nursery.start_soon(self._pass, server, client, _Ear(number, "server", self._record), line)
-            self._lines.discard(line)
+            async with server:
+                async with trio.open_nursery() as nursery:
+                    line = nursery.cancel_scope
+                    self._lines.add(line)
+                    nursery.start_soon(self._pass, client, server, _Ear(number, "client", self._record), line)
+                    nursery.start_soon(self._pass, server, client, _Ear(number, "server", self._record), line)
+                self._lines.discard(line)
+                if line in self._forgotten:
+                    await client.aclose()
+                    await trio.sleep_forever()
 
     async def _pass(
         self, source: trio.SocketStream, sink: trio.SocketStream, ear: _Ear, line: trio.CancelScope

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 TOOL = {
@@ -68,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def main() -> None:
     if sys.argv[1] == "http":
-        server = HTTPServer(("127.0.0.1", 0), Handler)
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         print(server.server_port, flush=True)
         server.serve_forever()
     for line in sys.stdin:

@@ -1,43 +1,23 @@
-"""One short function per method: the only place that knows both the wire and the sessions.
-
-A handler does at once what must happen in the order of the requests, and returns the result; or, where something has
-to be waited for, the rest of itself to be run as a task. So nothing that one request waits for delays another, and two
-writes can never overtake each other.
-"""
+"""`process/*`: commands by ids that their client chooses, with numbered output, as the Codex exec-server has them."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
 
 import trio
 from msgspec import Struct
 
 from execsrv._environment import command_environment
+from execsrv._handlers.table import Answer, Caller, check_kind, check_unconfined, handles
 from execsrv._output import Closed, Entry, Exited, Gap
 from execsrv._paths import path_from_wire
 from execsrv._processes.command import settle
 from execsrv._session import Session, Terms, Write
-from execsrv._sessions import Sessions
 from execsrv._signal_names import signal_number
-from execsrv.errors import (
-    InvalidParams,
-    LimitExceeded,
-    NotAllowed,
-    SandboxUnsupported,
-    StdinClosed,
-    UnknownProcess,
-)
+from execsrv.errors import InvalidParams, LimitExceeded, StdinClosed, UnknownProcess
 from execsrv.limits import ServerConfig
 from execsrv.protocol import (
-    Accepted,
-    CommandExec,
-    CommandExited,
-    CommandId,
-    CommandOutputDelta,
-    CommandWrite,
     Graceful,
     ListedProcess,
     NoParams,
@@ -69,38 +49,10 @@ from execsrv.protocol import (
 )
 
 
-class Caller(Protocol):
-    """What a handler may touch: the sessions of the connection that asks, and what the server allows."""
-
-    sessions: Sessions
-    config: ServerConfig
-
-
-P = TypeVar("P", bound=Struct)
-Answer = Struct | Coroutine[Any, Any, Struct]
-Handler = Callable[[Caller, Any], Answer]
-
-HANDLERS: dict[str, Handler] = {}
-
-
-def handles(method: str) -> Callable[[Callable[[Caller, P], Answer]], Callable[[Caller, P], Answer]]:
-    """Enter a function into `HANDLERS`."""
-
-    def enter(handler: Callable[[Caller, P], Answer]) -> Callable[[Caller, P], Answer]:
-        HANDLERS[method] = handler
-        return handler
-
-    return enter
-
-
-# -- process/* --
-
-
 @handles("process/start")
 def process_start(caller: Caller, params: ProcessStart) -> Answer:
-    if params.sandbox is not None and not _unconfined(params.sandbox):
-        raise SandboxUnsupported("this server cannot confine commands: sandbox must be null", field="sandbox")
-    _check_kind(caller.config, params.kind)
+    check_unconfined(params.sandbox)
+    check_kind(caller.config, params.kind)
     if params.kind == "prepared":
         _check_prepared(params)
     _check_window(caller.config, params.window_bytes)
@@ -116,12 +68,6 @@ def process_start(caller: Caller, params: ProcessStart) -> Answer:
     )
     spawned = caller.sessions.keeper.spawn(command, size=size if params.tty else None, pipe_stdin=params.pipe_stdin)
     return ProcessStarted(caller.sessions.adopt(id, spawned, process_voice, terms).id)
-
-
-def _check_kind(config: ServerConfig, kind: str) -> None:
-    if not (config.allow_prepared_exec if kind == "prepared" else config.allow_direct_exec):
-        setting = f"allow_{kind}_exec"
-        raise NotAllowed(f"this server takes no {kind} commands: {setting} is off", setting=setting)
 
 
 def _check_prepared(params: ProcessStart) -> None:
@@ -306,56 +252,6 @@ def _process_closed(id: str, entry: Closed) -> ProcessClosed:
     return ProcessClosed(id, entry.seq, entry.totals, entry.remaining, entry.tree_empty)
 
 
-# -- command/* --
-
-
-@handles("command/exec")
-def command_exec(caller: Caller, params: CommandExec) -> Answer:
-    _check_kind(caller.config, "direct")
-    id = caller.sessions.claim(None)
-    command = settle(params.argv, path_from_wire(params.cwd, "cwd"), params.env, params.arg0)
-    spawned = caller.sessions.keeper.spawn(command, size=Size() if params.tty else None, pipe_stdin=False)
-    return CommandId(caller.sessions.adopt(id, spawned, command_voice, Terms()).id)
-
-
-@handles("command/exec/write")
-def command_write(caller: Caller, params: CommandWrite) -> Answer:
-    write = _known_command(caller, params.session_id).write(params.chunk)
-    return _command_written(write)
-
-
-async def _command_written(write: Write) -> Struct:
-    await write.wait()
-    return Accepted()
-
-
-@handles("command/exec/terminate")
-def command_terminate(caller: Caller, params: CommandId) -> Answer:
-    session = caller.sessions.find(params.session_id)
-    return Running(session is not None and session.terminate())
-
-
-def command_voice(session: Session, entry: Entry) -> Notification | None:
-    """How `exec-server.v0` tells an entry of a log: it has no word for the close."""
-    match entry:
-        case Exited():
-            return Notification("command/exec/exited", CommandExited(session.id, entry.exit_code))
-        case Closed() | Gap():  # it cannot ask for gaps
-            return None
-        case _:
-            stream = entry.stream if entry.stream != "pty" else "stdout"
-            return Notification("command/exec/outputDelta", CommandOutputDelta(session.id, stream, entry.chunk))
-
-
-# -- shared --
-
-
-def _unconfined(sandbox: Any) -> bool:
-    """Whether a sandbox policy asks for no confinement."""
-    permissions = sandbox.get("permissions") if isinstance(sandbox, dict) else None
-    return isinstance(permissions, dict) and permissions.get("type") == "disabled"
-
-
 def _known(caller: Caller, id: str) -> Session:
     session = caller.sessions.find(id)
     if session is None:
@@ -365,11 +261,3 @@ def _known(caller: Caller, id: str) -> Session:
 
 def _unknown(id: str) -> UnknownProcess:
     return UnknownProcess(f"unknown process id {id}")
-
-
-def _known_command(caller: Caller, id: str) -> Session:
-    """In `exec-server.v0` an id is forgotten when its session has closed."""
-    session = caller.sessions.find(id)
-    if session is None or session.log.closed:
-        raise UnknownProcess(f"unknown session id {id}")
-    return session

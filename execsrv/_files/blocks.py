@@ -1,0 +1,111 @@
+"""Open files of one channel, read and written in blocks: `fs/open`, `fs/readBlock`, `fs/writeBlock`, `fs/close`.
+
+What has to happen in the order of the requests, claiming an id and taking a turn, happens at once; the rest in threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from execsrv._files.handles import MAX_OFFSET, Handle, Handles, Turn
+from execsrv._files.work import Call, Work
+from execsrv.errors import FileError, FileRefused, NotFound
+from execsrv.protocol import Block, BlockRead, BlockWrite, FileHandle, FileOpen, Nothing
+
+
+class Blocks:
+    """See the module. Owns the handles; the channel's end closes them with `aclose`."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._handles = Handles(work.config.file_handles)
+
+    async def aclose(self) -> None:
+        """Close what is open, in the background where the file system hangs."""
+        if not self._handles:
+            return
+        with trio.move_on_after(self._work.config.flush_timeout, shield=True):
+            # A limiter of its own: every other place may be taken by what hangs.
+            await trio.to_thread.run_sync(
+                self._handles.close_all, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True
+            )
+
+    def open(self, params: FileOpen) -> Call[FileHandle]:
+        """Open a file for blocks. Raises `FileRefused`."""
+        self._work.path(params)
+        handle = self._handles.claim(params.handle_id)
+        return self._open(handle, handle.take_turn(), params)
+
+    async def _open(self, handle: Handle, turn: Turn, params: FileOpen) -> FileHandle:
+        async with turn.taken():
+            with self._forgotten_on_failure(handle):
+                await self._work.in_place(params, lambda place: handle.open(place, params.mode == "replace"))
+        return FileHandle(handle.id)
+
+    def read_block(self, params: BlockRead) -> Call[Block]:
+        """A piece of an open file. Raises `NotFound` and `FileRefused`."""
+        self._check_block("read", params.len)
+        handle = self._find(params.handle_id)
+        return self._read_block(handle, handle.take_turn(), params)
+
+    async def _read_block(self, handle: Handle, turn: Turn, params: BlockRead) -> Block:
+        async with turn.taken():
+            with self._forgotten_on_failure(handle):
+                chunk = await self._work.in_thread(lambda: handle.read(params.offset, params.len))
+        return Block(chunk, eof=len(chunk) < params.len)
+
+    def write_block(self, params: BlockWrite) -> Call[Nothing]:
+        """Write a piece of an open file. Raises `NotFound`, `FileRefused` and `Busy`."""
+        self._check_block("write", len(params.chunk))
+        if params.offset + len(params.chunk) > MAX_OFFSET:
+            raise FileRefused("file write range exceeds the signed 64-bit file offset limit")
+        handle = self._find(params.handle_id)
+        self._work.check_queue(len(params.chunk))
+        turn = handle.take_turn()
+        return self._work.write(len(params.chunk), lambda: self._write_block(handle, turn, params))
+
+    async def _write_block(self, handle: Handle, turn: Turn, params: BlockWrite) -> None:
+        async with turn.taken():
+            await self._work.in_thread(lambda: handle.write(params.offset, params.chunk))
+
+    def close(self, params: FileHandle) -> Call[Nothing]:
+        """Close an open file, behind all that was asked of it. One that is not open does no harm."""
+        try:
+            handle = self._find(params.handle_id)
+        except NotFound:
+            return _nothing()
+        self._handles.free_id(handle)
+        return self._close(handle, handle.take_turn())
+
+    async def _close(self, handle: Handle, turn: Turn) -> Nothing:
+        async with turn.taken():
+            try:
+                await self._work.in_thread(handle.close)
+            finally:
+                self._handles.forget(handle)
+        return Nothing()
+
+    @contextmanager
+    def _forgotten_on_failure(self, handle: Handle) -> Iterator[None]:
+        """A handle that could not be opened or read is not open any more, and its id is free."""
+        try:
+            yield
+        except FileError:
+            self._handles.forget(handle)
+            raise
+
+    def _find(self, id: str) -> Handle:
+        self._work.check_allowed()
+        return self._handles.find(id)
+
+    def _check_block(self, what: str, size: int) -> None:
+        most = self._work.config.file_block_bytes
+        if not 1 <= size <= most:
+            raise FileRefused(f"file {what} block length must be between 1 and {most}")
+
+
+async def _nothing() -> Nothing:
+    return Nothing()

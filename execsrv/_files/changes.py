@@ -1,0 +1,208 @@
+"""Making, removing and copying, one thing or whole trees.
+
+A tree is never held in memory: what is remembered of it is bounded, as is the number of open descriptors, however deep
+or wide it is. Something that others change meanwhile leads to an error at worst.
+
+Blocks, for as long as the file system does; for threads. A long work stops, half done, when the task that wants it is
+cancelled.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import stat
+from itertools import islice
+
+import trio
+
+from execsrv._files.contents import copy_file
+from execsrv._files.listings import open_directory
+from execsrv._files.roots import DIRECTORY, Place, Roots, failure, is_directory
+from execsrv.errors import FileRefused, LimitExceeded
+from execsrv.limits import ServerConfig
+
+_BATCH = 100
+
+
+def create_directory(roots: Roots, path: str, *, recursive: bool = True, follow: bool = True) -> None:
+    """Make a directory; with `recursive` its parents too, and one that exists will do."""
+    with roots.at(path, follow=follow, follow_last=False, make=recursive) as place:
+        try:
+            os.mkdir(place.name, dir_fd=place.directory)
+        except FileExistsError:
+            if not recursive:
+                raise
+        else:
+            return
+        if not follow:
+            if not is_directory(place):
+                raise failure(errno.ENOTDIR if stat.S_ISLNK(place.status().st_mode) else errno.EEXIST)
+            return
+    try:
+        with roots.at(path) as place:
+            if is_directory(place):
+                return
+    except FileNotFoundError:
+        pass  # a link that leads nowhere
+    raise failure(errno.EEXIST)
+
+
+# -- remove --
+
+
+def remove(place: Place, *, recursive: bool, no_links: bool) -> None:
+    """Remove what is there, a link itself. Raises `FileNotFoundError` where nothing is."""
+    if place.name == ".":
+        raise FileRefused("this directory holds everything that may be reached; it cannot be removed")
+    mode = place.status().st_mode
+    if no_links and stat.S_ISLNK(mode):
+        raise FileRefused("path contains a symbolic link")
+    if not stat.S_ISDIR(mode):
+        os.unlink(place.name, dir_fd=place.directory)
+    elif recursive:
+        _remove_tree(place)
+    else:
+        os.rmdir(place.name, dir_fd=place.directory)
+
+
+def _remove_tree(place: Place) -> None:
+    """Remove a directory and what is in it.
+
+    One descriptor goes down and up again. Each way up is checked: a directory that was moved meanwhile must not lead
+    out of the tree, so that is an error (ESTALE).
+    """
+    here = os.open(".", DIRECTORY, dir_fd=place.directory)
+    above: list[tuple[str, os.stat_result]] = []  # the name of each directory on the way down, and what it is in
+
+    def go(name: str, flags: int = 0) -> None:
+        nonlocal here
+        there = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | flags, dir_fd=here)
+        os.close(here)
+        here = there
+
+    def down(name: str) -> None:
+        above.append((name, os.fstat(here)))
+        go(name, os.O_NOFOLLOW)
+
+    try:
+        down(place.name)
+        while above:
+            trio.from_thread.check_cancelled()
+            with os.scandir(here) as entries:
+                names = [entry.name for entry in islice(entries, _BATCH)]
+            full = next((name for name in names if not _removed(here, name)), None)
+            if full is not None:
+                down(full)
+            elif not names:
+                name, parent = above.pop()
+                go("..")
+                if not os.path.samestat(os.fstat(here), parent):
+                    raise failure(errno.ESTALE)
+                os.rmdir(name, dir_fd=here)
+    finally:
+        os.close(here)
+
+
+def _removed(directory: int, name: str) -> bool:
+    """Remove one entry; False for a directory with something in it."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return True  # somebody else was quicker
+    except (IsADirectoryError, PermissionError) as error:  # EPERM is how some systems say that it is a directory
+        try:
+            os.rmdir(name, dir_fd=directory)
+        except NotADirectoryError:
+            raise error from None
+        except OSError as other:
+            if other.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return False
+            raise
+    return True
+
+
+# -- copy --
+
+
+def copy(roots: Roots, source: str, destination: str, *, recursive: bool, config: ServerConfig) -> None:
+    """Copy a file with its permissions, a link as a link, or, with `recursive`, a tree into what is there.
+
+    The first error ends it, with what was copied by then. In a tree, what is neither is left out.
+    """
+    with roots.at(source, follow_last=False) as place:
+        mode = place.status().st_mode
+        if stat.S_ISDIR(mode):
+            if not recursive:
+                raise FileRefused("fs/copy requires recursive: true when sourcePath is a directory")
+            _copy_tree(roots, place.path, destination, config)
+        else:
+            with roots.at(destination, follow_last=False) as target:
+                if not _copy_one(roots, place, mode, target):
+                    raise FileRefused("fs/copy only supports regular files, directories, and symlinks")
+
+
+def _copy_one(roots: Roots, source: Place, mode: int, destination: Place) -> bool:
+    """Copy a file or a link; whether it is one of these. A file goes through a link at its destination."""
+    if stat.S_ISREG(mode):
+        try:
+            copy_file(source, destination)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            with roots.at(destination.path) as place:
+                copy_file(source, place)
+    elif stat.S_ISLNK(mode):
+        link = os.readlink(source.name, dir_fd=source.directory)
+        os.symlink(link, destination.name, dir_fd=destination.directory)
+    else:
+        return False
+    return True
+
+
+def _copy_tree(roots: Roots, source: str, destination: str, config: ServerConfig) -> None:
+    if posixpath.join(_would_be(roots, destination), "").startswith(posixpath.join(source, "")):
+        raise FileRefused("fs/copy cannot copy a directory to itself or one of its descendants")
+    waiting = [(source, destination)]
+    top: os.stat_result | None = None
+    while waiting:
+        from_path, to_path = waiting.pop()
+        create_directory(roots, to_path)
+        with (
+            roots.at(from_path, follow=False) as place,
+            open_directory(place) as directory,
+            roots.at(to_path) as made,
+            open_directory(made) as target,
+        ):
+            top = top or os.fstat(target)
+            if os.path.samestat(os.fstat(directory), top):
+                continue  # the copy itself, by another way
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    trio.from_thread.check_cancelled()
+                    source = posixpath.join(place.path, entry.name)
+                    destination = posixpath.join(made.path, entry.name)
+                    child = Place(directory, entry.name, source, source)
+                    mode = child.status().st_mode
+                    if not stat.S_ISDIR(mode):
+                        _copy_one(roots, child, mode, Place(target, entry.name, destination, destination))
+                    elif len(waiting) >= config.directory_entries:
+                        bound = config.directory_entries
+                        message = f"the tree is too wide to copy: directory_entries ({bound}) would be exceeded"
+                        raise LimitExceeded(message, limit="directory_entries", value=bound)
+                    else:
+                        waiting.append((source, destination))
+
+
+def _would_be(roots: Roots, path: str) -> str:
+    """The path without links of what may not exist yet."""
+    missing: list[str] = []
+    path = posixpath.normpath(path)
+    while True:
+        try:
+            with roots.at(path) as place:
+                return posixpath.join(place.path, *reversed(missing))
+        except FileNotFoundError:
+            path, name = posixpath.split(path)
+            missing.append(name)

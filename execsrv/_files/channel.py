@@ -1,0 +1,50 @@
+"""The file methods of one channel, loaded when it calls the first of them: most servers start commands and no more."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from execsrv._background import open_background
+from execsrv.limits import ServerConfig
+from execsrv.protocol import Notification
+
+if TYPE_CHECKING:
+    from execsrv._files.files import Files
+
+Tell = Callable[[Notification], Awaitable[None]]
+AnswersLeft = Callable[[], Awaitable[None]]
+
+can_watch = sys.platform == "linux"
+
+
+def file_capabilities(config: ServerConfig) -> dict[str, bool]:
+    """What a client may be told it can do, under the names of the Codex exec-server."""
+    return {"fsWatchMissing": can_watch, "fileWriteStreaming": True} if config.allow_files else {}
+
+
+@asynccontextmanager
+async def open_files(config: ServerConfig, tell: Tell, answers_left: AnswersLeft) -> AsyncIterator[Callable[[], Files]]:
+    """What gives the file methods of one channel; leaving closes its files and ends its watch.
+
+    `tell` sends a notification, and waits for room. `answers_left` waits until the answers so far have been sent: what
+    is large is read only then, so that a slow peer cannot make it pile up here.
+    """
+    files: Files | None = None
+
+    def get_files() -> Files:
+        nonlocal files
+        if files is None:
+            from execsrv._files.files import Files
+
+            files = Files(config, nursery, tell, answers_left)
+        return files
+
+    async with open_background() as nursery:
+        try:
+            yield get_files
+        finally:
+            if files is not None:
+                await files.aclose()

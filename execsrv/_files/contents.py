@@ -1,0 +1,117 @@
+"""What is in files, whole or in blocks. Regular files only: nothing that could block for ever, or act on being opened.
+
+Blocks, for as long as the file system does; for threads. A long copy stops when the task that wants it is cancelled.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+import trio
+
+from execsrv._files.roots import Place, failure
+from execsrv.errors import FileRefused
+
+PIECE_BYTES = 1024 * 1024
+
+
+def open_file(place: Place, flags: int, mode: int = 0o666) -> int:
+    """A descriptor of the regular file that is there, or was made there if the flags say so.
+
+    Looked at before, so that no fifo or device notices; and after, since it may have been replaced. Never empties it.
+    Raises `FileRefused` for anything else, EISDIR for a directory that was to be written, and `OSError`.
+    """
+    try:
+        _require_file(place, place.status().st_mode, flags)
+    except FileNotFoundError:
+        pass  # the flags say what that means
+    descriptor = place.open(flags, mode)
+    try:
+        _require_file(place, os.fstat(descriptor).st_mode, flags)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _require_file(place: Place, mode: int, flags: int) -> None:
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISLNK(mode):
+        raise failure(errno.ELOOP)
+    if stat.S_ISDIR(mode) and flags & os.O_WRONLY:
+        raise failure(errno.EISDIR)
+    raise FileRefused(f"path `{shown(place.asked)}` is not a file")
+
+
+def read_file(place: Place, most: int) -> bytes | None:
+    """All of a file, or None when it has more than `most` bytes. Sizes are not believed: /proc says 0."""
+    descriptor = open_file(place, os.O_RDONLY)
+    try:
+        if os.fstat(descriptor).st_size > most:
+            return None
+        data = bytearray()
+        while piece := os.read(descriptor, min(PIECE_BYTES, most + 1 - len(data))):
+            data += piece
+            if len(data) > most:
+                return None
+        return bytes(data)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(place: Place, data: bytes) -> None:
+    """Make a file with this content, or replace the content of the one that is there. A failure leaves a part."""
+    descriptor = replace_file(place)
+    try:
+        write_at(descriptor, data, 0)
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(place: Place, mode: int = 0o666) -> int:
+    """A descriptor for writing to a file, which is made or emptied."""
+    descriptor = open_file(place, os.O_WRONLY | os.O_CREAT, mode)
+    try:
+        os.ftruncate(descriptor, 0)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def write_at(descriptor: int, data: bytes, offset: int) -> None:
+    """Write all of it at an offset."""
+    with memoryview(data) as left:
+        written = 0
+        while written < len(left):
+            written += os.pwrite(descriptor, left[written:], offset + written)
+
+
+def copy_file(source: Place, destination: Place) -> None:
+    """Copy content and permissions. A file onto itself stays as it is."""
+    reader = open_file(source, os.O_RDONLY)
+    try:
+        status = os.fstat(reader)
+        writer = open_file(destination, os.O_WRONLY | os.O_CREAT, stat.S_IMODE(status.st_mode))
+        try:
+            if os.path.samestat(status, os.fstat(writer)):
+                return
+            os.ftruncate(writer, 0)
+            offset = 0
+            while piece := os.read(reader, PIECE_BYTES):
+                trio.from_thread.check_cancelled()
+                write_at(writer, piece, offset)
+                offset += len(piece)
+            os.fchmod(writer, stat.S_IMODE(status.st_mode))
+        finally:
+            os.close(writer)
+    finally:
+        os.close(reader)
+
+
+def shown(path: str) -> str:
+    """A path for people: bytes that are not UTF-8 become U+FFFD."""
+    return os.fsencode(path).decode(errors="replace")

@@ -1,0 +1,143 @@
+"""The file methods of one channel: what `fs/*` does, one method each, in threads.
+
+Everything that belongs to the channel is here: its open files and its watch, which end with it. No request waits for
+another, except those on one handle, which take turns.
+
+Every method raises `RequestError`: `NotFound` for ENOENT, `FileRefused` for EACCES, EPERM and EINVAL, `FileError` for
+the rest of what the system says.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from execsrv._files import changes, contents, listings
+from execsrv._files.blocks import Blocks
+from execsrv._files.channel import AnswersLeft, Tell
+from execsrv._files.roots import Place
+from execsrv._files.watch import Watches
+from execsrv._files.work import Call, Work, follows
+from execsrv._paths import uri_from_path
+from execsrv.errors import FileError, FileRefused, NotFound
+from execsrv.limits import ServerConfig
+from execsrv.protocol import (
+    CanonicalPath,
+    DirectoryCreate,
+    DirectoryEntry,
+    DirectoryListing,
+    FileCopy,
+    FileData,
+    FileMetadata,
+    FilePath,
+    FileRemove,
+    FileWalk,
+    FileWrite,
+    Nothing,
+    Walked,
+)
+
+
+class Files:
+    """See the module; made by `open_files`. The task of its watch is in `nursery`; `aclose` must follow."""
+
+    def __init__(self, config: ServerConfig, nursery: trio.Nursery, tell: Tell, answers_left: AnswersLeft) -> None:
+        self._work = Work(config, answers_left)
+        self.blocks = Blocks(self._work)
+        self.watches = Watches(self._work, nursery, tell)
+
+    async def aclose(self) -> None:
+        """Close what is open."""
+        await self.blocks.aclose()
+
+    # -- whole files --
+
+    async def read_file(self, params: FilePath) -> FileData:
+        """All of a file. What is large waits until the answers before it have left."""
+        path = self._work.path(params)
+
+        def read(most: int) -> bytes | None:
+            with self._work.roots.at(path, follow=follows(params)) as place:
+                return contents.read_file(place, most)
+
+        limit = self._work.config.max_file_bytes
+        data = await self._work.in_thread(lambda: read(min(self._work.config.file_block_bytes, limit)))
+        if data is None:
+            async with self._work.large_answer():
+                data = await self._work.in_thread(lambda: read(limit))
+        if data is None:
+            raise FileRefused(f"file is too large to read: limit is {limit} bytes", limit="max_file_bytes", value=limit)
+        return FileData(data)
+
+    def write_file(self, params: FileWrite) -> Call[Nothing]:
+        """Make or replace a file. Raises `Busy`."""
+
+        def write(place: Place) -> None:
+            contents.write_file(place, params.data_base64)
+
+        self._work.check_queue(len(params.data_base64))
+        return self._work.write(len(params.data_base64), lambda: self._work.in_place(params, write))
+
+    # -- names --
+
+    async def create_directory(self, params: DirectoryCreate) -> Nothing:
+        """Make a directory."""
+        path, recursive = self._work.path(params), params.recursive is not False
+        await self._work.in_thread(
+            lambda: changes.create_directory(self._work.roots, path, recursive=recursive, follow=follows(params))
+        )
+        return Nothing()
+
+    async def get_metadata(self, params: FilePath) -> FileMetadata:
+        """What a path leads to."""
+        return await self._work.in_place(params, listings.metadata)
+
+    async def canonicalize(self, params: FilePath) -> CanonicalPath:
+        """The path without links of something that exists."""
+
+        def canonical(place: Place) -> str:
+            place.status()
+            return place.path
+
+        return CanonicalPath(uri_from_path(await self._work.in_place(params, canonical)))
+
+    async def read_directory(self, params: FilePath) -> DirectoryListing:
+        """What is in a directory."""
+
+        def read(place: Place) -> list[DirectoryEntry]:
+            return listings.read_directory(self._work.roots, place, self._work.config)
+
+        async with self._work.large_answer():
+            return DirectoryListing(await self._work.in_place(params, read))
+
+    async def walk(self, params: FileWalk) -> Walked:
+        """What is in a tree."""
+        path = self._work.path(params)
+        walk = listings.Walk(self._work.roots, params.options, self._work.config)
+        async with self._work.large_answer():
+            return await self._work.in_thread(lambda: walk.run(path))
+
+    async def remove(self, params: FileRemove) -> Nothing:
+        """Remove a file, a link or a tree."""
+        recursive, force, follow = params.recursive is not False, params.force is not False, follows(params)
+        if recursive and not follow:
+            raise FileError("recursive no-follow removal is unsupported")
+
+        def remove(place: Place) -> None:
+            changes.remove(place, recursive=recursive, no_links=not follow)
+
+        try:
+            await self._work.in_place(params, remove, follow_last=False)
+        except NotFound:
+            if not force:
+                raise
+        return Nothing()
+
+    async def copy(self, params: FileCopy) -> Nothing:
+        """Copy a file, a link or a tree."""
+        source = self._work.checked(params.source_path, "sourcePath")
+        destination = self._work.checked(params.destination_path, "destinationPath")
+        roots, config = self._work.roots, self._work.config
+        await self._work.in_thread(
+            lambda: changes.copy(roots, source, destination, recursive=params.recursive, config=config)
+        )
+        return Nothing()

@@ -1,0 +1,162 @@
+"""Open files of one channel, read and written in blocks.
+
+What is asked of one handle happens in the order in which it was asked, so that a client may send block after block and
+the close behind them without waiting; handles do not wait for each other. A read that fails closes its handle, as in
+the Codex exec-server, whose clients then send no close; a write that fails leaves it open.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from execsrv._files.contents import open_file, replace_file, write_at
+from execsrv._files.roots import Place, failure
+from execsrv.errors import FileRefused, NotFound
+
+MAX_ID_BYTES = 32
+MAX_OFFSET = 2**63 - 1
+
+
+class Handle:
+    """One open file, or one that is about to be opened. Its blocking methods are for threads."""
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self._descriptor: int | None = None
+        # A thread may still be in a read when the channel has gone: only then do two want it at once.
+        self._in_use = threading.Lock()
+        self._over = False
+        self._last_turn = trio.Event()
+        self._last_turn.set()
+
+    def take_turn(self) -> Turn:
+        """A place in the order of what is asked of this handle."""
+        before, self._last_turn = self._last_turn, trio.Event()
+        return Turn(before, self._last_turn)
+
+    def open(self, place: Place, replace: bool) -> None:
+        """Open the file that is there."""
+        with self._in_use:
+            if self._over:  # the channel has gone meanwhile
+                raise unknown_handle(self.id)
+            self._descriptor = replace_file(place) if replace else open_file(place, os.O_RDONLY)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes; less only at the end of the file. Where it fails, the handle is closed."""
+        with self._in_use:
+            descriptor = self._opened()
+            try:
+                if offset > MAX_OFFSET:
+                    raise failure(errno.EINVAL)
+                return _read_at(descriptor, size, offset)
+            except OSError:
+                self._close()
+                raise
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write all of it."""
+        with self._in_use:
+            write_at(self._opened(), data, offset)
+
+    def close(self) -> None:
+        """Close it; once more does no harm. Raises `OSError` where the system tells of a failed write only now."""
+        with self._in_use:
+            self._over = True
+            self._close()
+
+    def _opened(self) -> int:
+        if self._descriptor is None:
+            raise unknown_handle(self.id)
+        return self._descriptor
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)
+
+
+def _read_at(descriptor: int, size: int, offset: int) -> bytes:
+    data = os.pread(descriptor, size, offset)
+    while data and len(data) < size and (more := os.pread(descriptor, size - len(data), offset + len(data))):
+        data += more
+    return data
+
+
+class Turn:
+    """One place in the order of what is asked of a handle, to be entered once."""
+
+    def __init__(self, before: trio.Event, done: trio.Event) -> None:
+        self._before = before
+        self._done = done
+
+    @asynccontextmanager
+    async def taken(self) -> AsyncIterator[None]:
+        """Wait until those before are done; the next may when the block is left."""
+        try:
+            await self._before.wait()
+            yield
+        finally:
+            self._done.set()
+
+
+class Handles:
+    """The handles of one channel, by the ids that the client chose."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._by_id: dict[str, Handle] = {}
+        self._open: set[Handle] = set()  # those too whose id is free again while the close waits for its turn
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def claim(self, id: str) -> Handle:
+        """A new handle, not open yet. Raises `FileRefused`."""
+        self._check(id)
+        if id in self._by_id:
+            raise FileRefused(f"file handle `{id}` already exists")
+        if len(self._open) >= self._most:
+            raise FileRefused(f"at most {self._most} file handles may be open per connection")
+        self._by_id[id] = handle = Handle(id)
+        self._open.add(handle)
+        return handle
+
+    def find(self, id: str) -> Handle:
+        """Raises `NotFound`, and `FileRefused` for what cannot be an id."""
+        self._check(id)
+        if id not in self._by_id:
+            raise unknown_handle(id)
+        return self._by_id[id]
+
+    def free_id(self, handle: Handle) -> None:
+        """Its id names nothing any more."""
+        if self._by_id.get(handle.id) is handle:
+            del self._by_id[handle.id]
+
+    def forget(self, handle: Handle) -> None:
+        """It is not open any more."""
+        self.free_id(handle)
+        self._open.discard(handle)
+
+    def close_all(self) -> None:
+        """Close all that are left, each when the thread that is using it lets go. Blocks; for a thread."""
+        for handle in self._open:
+            try:
+                handle.close()
+            except OSError:
+                pass  # there is nobody left to tell
+
+    def _check(self, id: str) -> None:
+        if len(id.encode(errors="replace")) > MAX_ID_BYTES:
+            raise FileRefused(f"file handle ID must not exceed {MAX_ID_BYTES} bytes")
+
+
+def unknown_handle(id: str) -> NotFound:
+    """The error for an id that names no open file."""
+    return NotFound(f"unknown file handle `{id}`")

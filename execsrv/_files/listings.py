@@ -1,0 +1,187 @@
+"""What is there: metadata, a directory, a tree. Never opens anything but directories.
+
+Links are followed through `Roots`, so that not even the kind of something outside gets out.
+
+Blocks, for as long as the file system does; for threads. A walk stops when the task that wants it is cancelled.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from heapq import nsmallest
+from typing import Literal
+
+import trio
+
+from execsrv._files.contents import shown
+from execsrv._files.kernel import birth_time
+from execsrv._files.roots import Place, Roots
+from execsrv._paths import uri_from_path
+from execsrv.errors import FileRefused, LimitExceeded
+from execsrv.limits import ServerConfig
+from execsrv.protocol import DirectoryEntry, FileMetadata, Walked, WalkEntry, WalkError, WalkOptions
+
+_MILLISECOND = 1_000_000
+_CHECK_EVERY = 1024
+
+
+def metadata(place: Place) -> FileMetadata:
+    """What the place leads to. Raises `FileRefused` for a link that was not to be followed, and `OSError`."""
+    status = place.status()
+    if stat.S_ISLNK(status.st_mode):
+        raise FileRefused("path contains a symbolic link")
+    return FileMetadata(
+        is_directory=stat.S_ISDIR(status.st_mode),
+        is_file=stat.S_ISREG(status.st_mode),
+        is_symlink=place.through_link,
+        size=status.st_size,
+        created_at_ms=birth_time(place.directory, place.name) // _MILLISECOND,
+        modified_at_ms=status.st_mtime_ns // _MILLISECOND,
+    )
+
+
+@contextmanager
+def open_directory(place: Place) -> Iterator[int]:
+    """A descriptor of the directory that is there, for reading it."""
+    descriptor = place.open(os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read_directory(roots: Roots, place: Place, config: ServerConfig) -> list[DirectoryEntry]:
+    """Every entry but `.` and `..`, sorted by name. Raises `LimitExceeded` for a directory that is too large."""
+    found: list[DirectoryEntry] = []
+    size = 0
+    with open_directory(place) as descriptor, os.scandir(descriptor) as entries:
+        for entry in entries:
+            size += 3 * len(os.fsencode(entry.name))
+            if len(found) >= config.directory_entries or size > config.listing_bytes:
+                bound = "listing_bytes" if size > config.listing_bytes else "directory_entries"
+                value = getattr(config, bound)
+                message = f"the directory is too large to list: {bound} ({value}) would be exceeded"
+                raise LimitExceeded(message, limit=bound, value=value)
+            if len(found) % _CHECK_EVERY == 0:
+                trio.from_thread.check_cancelled()
+            path = posixpath.join(place.path, entry.name)
+            kind = _kind(roots, entry, path)
+            name = shown(entry.name)
+            addressed = uri_from_path(path) if os.fsencode(name) != os.fsencode(entry.name) else None
+            found.append(DirectoryEntry(name, kind == "directory", kind == "file", entry.is_symlink(), addressed))
+    found.sort(key=lambda entry: entry.file_name)
+    return found
+
+
+def _kind(roots: Roots, entry: os.DirEntry[str], path: str) -> Literal["file", "directory"] | None:
+    """What an entry leads to."""
+    if entry.is_symlink():
+        try:
+            with roots.at(path) as target:
+                mode = target.status().st_mode
+        except (OSError, FileRefused):
+            return None
+        return "directory" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else None
+    if entry.is_dir(follow_symlinks=False):
+        return "directory"
+    return "file" if entry.is_file(follow_symlinks=False) else None
+
+
+class Walk:
+    """One walk through a tree, breadth first, with what it has found so far."""
+
+    def __init__(self, roots: Roots, options: WalkOptions, config: ServerConfig) -> None:
+        """Raises `FileRefused` for options that no walk may have."""
+        if not (options.max_directories and options.max_entries):
+            raise FileRefused("filesystem walk limits must be greater than zero")
+        depth, directories, entries = config.walk_depth, config.walk_directories, config.directory_entries
+        if options.max_depth > depth or options.max_directories > directories or options.max_entries > entries:
+            maximums = f"depth={depth}, directories={directories}, entries={entries}"
+            raise FileRefused(f"filesystem walk limits exceed maximums: {maximums}")
+        self._roots = roots
+        self._options = options
+        self._bytes_left = config.listing_bytes
+        self._entries_left = options.max_entries
+        self._entries: list[WalkEntry] = []
+        self._errors: list[WalkError] = []
+        self._truncated = False
+        self._read: set[tuple[int, int]] = set()
+
+    def run(self, path: str) -> Walked:
+        """Walk the tree beneath `path`. Raises `OSError` where there is none; what fails further down is told."""
+        with self._roots.at(path) as top:
+            is_tree = stat.S_ISDIR(top.status().st_mode)
+            is_tree &= self._options.follow_directory_symlinks or not top.through_link
+        waiting = deque([(posixpath.normpath(path), 0)] if is_tree else [])
+        while waiting and not self._truncated:
+            trio.from_thread.check_cancelled()
+            directory, depth = waiting.popleft()
+            try:
+                found = self._list(directory)
+            except OSError as error:
+                if depth == 0:
+                    raise
+                self._errors.append(WalkError(uri_from_path(directory), error_text(error)))
+                continue
+            if depth < self._options.max_depth:
+                waiting.extend((child, depth + 1) for child in found)
+        return Walked(self._entries, self._errors, self._truncated)
+
+    def _list(self, directory: str) -> list[str]:
+        """Enter what is in a directory; the directories in it that are to be walked."""
+        with (
+            self._roots.at(directory) as place,
+            open_directory(place) as descriptor,
+        ):
+            status = os.fstat(descriptor)
+            identity = status.st_dev, status.st_ino
+            if identity in self._read:
+                return []
+            if len(self._read) >= self._options.max_directories:
+                self._truncated = True
+                return []
+            self._read.add(identity)
+            with os.scandir(descriptor) as entries:
+                # One more than may be looked at, to know whether there is one.
+                known = (entry for entry in _cancellable(entries) if not self._leads_nowhere(directory, entry))
+                smallest = nsmallest(self._entries_left + 1, known, key=lambda entry: entry.name)
+            return [path for entry in smallest if (path := self._enter(directory, entry)) is not None]
+
+    def _enter(self, directory: str, entry: os.DirEntry[str]) -> str | None:
+        """Enter one thing, while there is room; its path, if it is a directory to be walked."""
+        path = posixpath.join(directory, entry.name)
+        uri = uri_from_path(path)
+        self._entries_left -= 1
+        self._bytes_left -= len(uri)
+        if self._entries_left < 0 or self._bytes_left < 0:
+            self._truncated = True
+            return None
+        kind = _kind(self._roots, entry, path)
+        if kind is None or (entry.is_symlink() and not self._follows(kind)):
+            return None
+        self._entries.append(WalkEntry(uri, kind))
+        pruned = bool(self._options.prune_hidden_directories) and entry.name.startswith(".")
+        return path if kind == "directory" and not pruned else None
+
+    def _leads_nowhere(self, directory: str, entry: os.DirEntry[str]) -> bool:
+        return entry.is_symlink() and _kind(self._roots, entry, posixpath.join(directory, entry.name)) is None
+
+    def _follows(self, kind: str) -> bool:
+        return kind == "directory" and self._options.follow_directory_symlinks
+
+
+def _cancellable(entries: Iterator[os.DirEntry[str]]) -> Iterator[os.DirEntry[str]]:
+    for number, entry in enumerate(entries):
+        if number % _CHECK_EVERY == 0:
+            trio.from_thread.check_cancelled()
+        yield entry
+
+
+def error_text(error: OSError) -> str:
+    """How an error of the operating system is told."""
+    return f"{error.strerror or error} (os error {error.errno or 0})"

@@ -1,0 +1,225 @@
+"""From a path to a place, one component at a time and never out of the roots.
+
+Every component is opened beneath the directory before it and no link is left to the kernel: a link is read and walked
+like the rest, so a root holds whatever is renamed or replaced meanwhile. One descriptor is held, however deep the path.
+A place is a name in an open directory, and who uses it must refuse a link there (`O_NOFOLLOW`): whatever was a link
+when it was looked at has been walked already.
+
+Blocks, for as long as the file system does; for threads.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from execsrv.errors import OutsideRoots
+
+MAX_LINKS = 40
+"""As in the kernel (path_resolution(7))."""
+
+MAX_PATH_BYTES = 4095
+"""As in the kernel: PATH_MAX without the final NUL."""
+
+DIRECTORY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+
+Visit = Callable[[int, str], None]
+"""Told of every directory, and the name in it, before that name is looked up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something is, or could be made: a name in an open directory, "." where that directory is meant."""
+
+    directory: int
+    name: str
+    path: str
+    """Where that is, without links."""
+    asked: str
+    """The path that was asked for."""
+    through_link: bool = False
+    """Whether what the asked path names is itself a link, which was followed to this place."""
+
+    def status(self) -> os.stat_result:
+        """What is there, a link itself. Raises `OSError`."""
+        return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
+
+    def open(self, flags: int, mode: int = 0o666) -> int:
+        """A descriptor of what is there; links are refused with ELOOP, and a fifo does not block. Raises `OSError`."""
+        flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        return os.open(self.name, flags, mode, dir_fd=self.directory)
+
+
+class Roots:
+    """The directories that may be reached, by the very paths given here."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        roots = {posixpath.normpath("/" + path.lstrip("/")) for path in paths}
+        self._roots = sorted((components(root) for root in roots), key=len, reverse=True)
+
+    def split(self, path: str) -> tuple[str, list[str]] | None:
+        """The nearest root above an absolute path, and what follows it; None outside of them all."""
+        names = components(path)
+        for root in self._roots:
+            if names[: len(root)] == root:
+                return "/" + "/".join(root), names[len(root) :]
+        return None
+
+    @contextmanager
+    def at(
+        self,
+        path: str,
+        *,
+        follow: bool = True,
+        follow_last: bool | None = None,
+        make: bool = False,
+        visit: Visit | None = None,
+    ) -> Iterator[Place]:
+        """The place of an absolute path, until the block is left. Nothing needs to be there, but its directory must.
+
+        Without `follow` a link in the middle is ENOTDIR; `follow_last` (as `follow` unless given) is for the last
+        component. With `make`, directories that are missing in the middle are made. `..` is taken as text, as in a URI;
+        within links it goes up from where the link is. Raises `OSError` and `OutsideRoots`.
+        """
+        walk = _Walk(self, follow, follow if follow_last is None else follow_last, make, visit)
+        try:
+            yield walk.to(path)
+        finally:
+            walk.leave()
+
+
+class _Walk:
+    """One walk: where it is, and the components that are left, the next one last."""
+
+    def __init__(self, roots: Roots, follow: bool, follow_last: bool, make: bool, visit: Visit | None) -> None:
+        self._roots = roots
+        self._follow = follow
+        self._follow_last = follow_last
+        self._make = make
+        self._visit = visit
+        self._directory: int | None = None
+        self._path = ""
+        self._todo: list[str] = []
+        self._links = 0
+
+    def to(self, path: str) -> Place:
+        """Walk to the place of `path`."""
+        if len(os.fsencode(path)) > MAX_PATH_BYTES:
+            raise failure(errno.ENAMETOOLONG)
+        self._start(posixpath.normpath(path))
+        through_link = False
+        while self._todo:
+            name = self._todo.pop()
+            if name == "..":
+                self._up()
+                continue
+            assert self._directory is not None
+            if self._visit:
+                self._visit(self._directory, name)
+            last = not self._todo
+            if last:
+                link = self._link(name) if self._follow_last else None
+                if link is None:
+                    place = posixpath.join(self._path, name)
+                    return Place(self._directory, name, place, path, through_link)
+                through_link = True
+            else:
+                link = self._down(name)
+            if link is not None:
+                self._take(link)
+        assert self._directory is not None
+        return Place(self._directory, ".", self._path, path, through_link)
+
+    def leave(self) -> None:
+        """Close the directory where it is."""
+        if self._directory is not None:
+            os.close(self._directory)
+            self._directory = None
+
+    def _start(self, path: str) -> None:
+        """Begin at the root above `path`, with the rest of it before what is left.
+
+        Outside of the roots nothing is looked at: there the next names are taken as text, as far as the next root.
+        """
+        while (found := self._roots.split(path)) is None:
+            if not self._todo:
+                raise OutsideRoots("the path leads out of the directories that may be reached")
+            path = posixpath.normpath(posixpath.join(path, self._todo.pop()))
+        root, names = found
+        self._todo.extend(reversed(names))
+        self._enter(os.open(root, DIRECTORY), root)
+
+    def _up(self) -> None:
+        """Walk again to the directory above: what the one before was may have been moved out of the root."""
+        above = posixpath.dirname(self._path)
+        while self._todo and self._todo[-1] == "..":
+            above = posixpath.dirname(above)
+            self._todo.pop()
+        self._start(above)
+
+    def _down(self, name: str) -> str | None:
+        """Go into the directory `name`; the target instead, if it is a link."""
+        try:
+            child = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=self._directory)
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP) and self._follow:
+                link = self._link(name)
+                if link is not None:
+                    return link
+            if error.errno == errno.ELOOP:
+                raise failure(errno.ENOTDIR) from None
+            if error.errno != errno.ENOENT or not self._make:
+                raise
+            child = self._made(name)
+        self._enter(child, posixpath.join(self._path, name))
+        return None
+
+    def _made(self, name: str) -> int:
+        try:
+            os.mkdir(name, dir_fd=self._directory)
+        except FileExistsError:
+            pass  # somebody else was quicker
+        return os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=self._directory)
+
+    def _enter(self, directory: int, path: str) -> None:
+        self.leave()
+        self._directory, self._path = directory, path
+
+    def _link(self, name: str) -> str | None:
+        """The target of the link `name`, or None where there is no link."""
+        try:
+            return os.readlink(name, dir_fd=self._directory)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT):
+                return None
+            raise
+
+    def _take(self, link: str) -> None:
+        """Put the target of a link before what is left."""
+        self._links += 1
+        if self._links > MAX_LINKS:
+            raise failure(errno.ELOOP)
+        if link.startswith("/"):
+            self._start(link)
+        else:
+            self._todo.extend(reversed(components(link)))
+
+
+def components(path: str) -> list[str]:
+    """The names in a path; `..` stays."""
+    return [name for name in path.split("/") if name not in ("", ".")]
+
+
+def failure(number: int) -> OSError:
+    """The error that the kernel would have raised."""
+    return OSError(number, os.strerror(number))
+
+
+def is_directory(place: Place) -> bool:
+    """Whether a directory is there. Raises `OSError` where nothing is."""
+    return stat.S_ISDIR(place.status().st_mode)

@@ -1,0 +1,637 @@
+"""`http/request`, over every transport, against a real HTTP server."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from execsrv._outbox import Outbox
+from execsrv._relay import Relay, open_relay
+from execsrv._transports import MessageChannel
+from execsrv.errors import LimitExceeded
+from execsrv.limits import MIB, ServerConfig
+from execsrv.protocol import HttpRequest, Message, Notification, Request, Response
+from tests.conftest import Server
+from tests.peers import PATIENCE, Peer, b64, plain
+from tests.web import Asked, Web, head, open_web
+
+MakeServer = Callable[[str, ServerConfig], Server]
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+async def web() -> AsyncIterator[Web]:
+    async with open_web() as web:
+        yield web
+
+
+@pytest.fixture
+async def one_peer(open_server: MakeServer) -> Peer:
+    """A peer on one transport, for what no transport can change."""
+    return await open_server("memory", ServerConfig()).peer()
+
+
+def wanted(web: Web, path: str = "/", **params: Any) -> dict[str, Any]:
+    return {"method": "GET", "url": web.url + path, "requestId": "r", **params}
+
+
+def deltas(peer: Peer, id: str) -> list[dict[str, Any]]:
+    return [
+        message.params
+        for message in peer.heard
+        if isinstance(message, Notification)
+        and message.method == "http/request/bodyDelta"
+        and message.params["requestId"] == id
+    ]
+
+
+def streamed(peer: Peer, id: str) -> bytes:
+    return b"".join(base64.b64decode(delta["deltaBase64"]) for delta in deltas(peer, id))
+
+
+async def until_done(peer: Peer, id: str) -> dict[str, Any]:
+    last = await peer.until(lambda: next((delta for delta in deltas(peer, id) if delta["done"]), None))
+    assert isinstance(last, dict)
+    return last
+
+
+# -- one request and its response --
+
+
+async def test_buffered(peer: Peer, web: Web) -> None:
+    web.page("/x", "X-B: 1", "Set-Cookie: a", "X-A: 2", "Set-Cookie: b", body=b"\0\xffbody")
+    sent = [{"name": "X-B", "value": "1"}, {"name": "x-a", "value": "é"}, {"name": "X-B", "value": " 3\t"}]
+    params = wanted(web, "/x?q=a b&é", headers=sent, sandbox=None, timeoutMs=None, bodyBase64=None)
+    result = await peer.call("http/request", params)
+    names = ["x-b", "set-cookie", "x-a", "set-cookie", "content-length", "connection"]
+    values = ["1", "a", "2", "b", "6", "close"]
+    fields = [{"name": name, "value": value} for name, value in zip(names, values, strict=True)]
+    assert result == {"status": 200, "headers": fields, "bodyBase64": b64(b"\0\xffbody")}
+    (asked,) = web.asked
+    assert asked.line == "GET /x?q=a%20b&%C3%A9"
+    given = [("host", f"127.0.0.1:{web.port}"), ("x-b", "1"), ("x-a", "é"), ("x-b", "3"), ("accept", "*/*")]
+    assert sorted(asked.fields) == sorted(given)
+    assert [field for field in asked.fields if field[0].startswith("x-")] == given[1:4]
+
+
+async def test_body_is_sent(peer: Peer, web: Web) -> None:
+    web.page("/x", status="202 Accepted")
+    params = wanted(web, "/x", method="POST", bodyBase64=b64(b"abc"), headers=[{"name": "Accept", "value": "a/b"}])
+    result = await peer.call("http/request", params)
+    assert (result["status"], result["bodyBase64"]) == (202, "")
+    (asked,) = web.asked
+    assert (asked.line, asked.body) == ("POST /x", b"abc")
+    assert (asked.field("content-length"), asked.field("accept")) == ("3", "a/b")
+
+
+async def test_streamed(peer: Peer, web: Web) -> None:
+    async def slowly(asked: Asked) -> None:
+        await asked.send(head("Transfer-Encoding: chunked") + b"3\r\nabc\r\n")
+        await peer.until(lambda: streamed(peer, "s") == b"abc")
+        await asked.send(b"3\r\ndef\r\n0\r\n\r\n")
+
+    web.pages["/x"] = slowly
+    id = await peer.post("http/request", wanted(web, "/x", requestId="s", streamResponse=True))
+    answer = await peer.answer(id)
+    assert isinstance(answer, Response)
+    assert (answer.result["status"], answer.result["bodyBase64"]) == (200, "")
+    last = await until_done(peer, "s")
+    assert last == {"requestId": "s", "seq": 3, "deltaBase64": "", "done": True, "error": None}
+    assert [delta["seq"] for delta in deltas(peer, "s")] == [1, 2, 3]
+    assert streamed(peer, "s") == b"abcdef"
+    heard = [
+        message for message in peer.heard if message is answer or getattr(message, "method", "").startswith("http")
+    ]
+    assert heard[0] is answer
+
+
+async def test_streamed_without_body(one_peer: Peer, web: Web) -> None:
+    web.page("/x", status="202 Accepted")
+    await one_peer.call("http/request", wanted(web, "/x", streamResponse=True))
+    assert await until_done(one_peer, "r") == {
+        "requestId": "r",
+        "seq": 1,
+        "deltaBase64": "",
+        "done": True,
+        "error": None,
+    }
+
+
+@pytest.mark.parametrize("fields", [("Content-Length: 10",), ("Transfer-Encoding: chunked",)])
+async def test_cut_body(one_peer: Peer, web: Web, fields: tuple[str, ...]) -> None:
+    web.pages["/x"] = head(*fields) + (b"abc" if "Length" in fields[0] else b"3\r\nabc\r\n")
+    code, message, data = await one_peer.refused("http/request", wanted(web, "/x"))
+    assert (code, data["kind"]) == (-32603, "http-failed")
+    assert message.startswith("failed to read http/request response body: error decoding response body: ")
+    await one_peer.call("http/request", wanted(web, "/x", streamResponse=True))
+    last = await until_done(one_peer, "r")
+    assert last["error"].startswith("error decoding response body: ")
+    assert (last["seq"], streamed(one_peer, "r")) == (2, b"abc")
+
+
+async def test_bodies_are_left_as_they_are(one_peer: Peer, web: Web) -> None:
+    web.page("/x", "Content-Encoding: gzip", "X-Latin: \xe9", "X-Empty:", body=b"no gzip at all")
+    result = await one_peer.call("http/request", wanted(web, "/x"))
+    assert base64.b64decode(result["bodyBase64"]) == b"no gzip at all"
+    assert {"name": "x-latin", "value": "é"} in result["headers"]
+    assert {"name": "x-empty", "value": ""} in result["headers"]
+
+
+async def test_unreachable(one_peer: Peer, web: Web) -> None:
+    web.pages["/garbage"] = b"hello\r\n\r\n"
+    web.pages["/nothing"] = b""
+    for url in (f"{web.url}/garbage", f"{web.url}/nothing", "http://127.0.0.1:1/x", "http://no-such.invalid/"):
+        code, message, data = await one_peer.refused("http/request", wanted(web, url=url))
+        assert (code, data) == (-32603, {"kind": "http-failed", "url": url})
+        assert message.startswith(f"http/request failed: error sending request for url ({url}): ")
+
+
+async def test_contradicting_length(one_peer: Peer, web: Web) -> None:
+    params = wanted(web, bodyBase64=b64(b"abc"), headers=[{"name": "Content-Length", "value": "5"}])
+    code, message, _ = await one_peer.refused("http/request", params)
+    assert code == -32603
+    assert "Content-Length" in message
+
+
+# -- time --
+
+
+async def test_timeouts(peer: Peer, web: Web) -> None:
+    web.pages["/never"], web.pages["/half"] = web.never, web.half
+    for path, timeout in (("/never", 0), ("/never", 50), ("/half", 50)):
+        code, message, data = await peer.refused("http/request", wanted(web, path, timeoutMs=timeout))
+        assert (code, data["kind"]) == (-32603, "http-failed")
+        assert message.endswith(f"not complete within {timeout} ms")
+
+
+async def test_timeout_of_a_streamed_body(one_peer: Peer, web: Web) -> None:
+    web.pages["/half"] = web.half
+    await one_peer.call("http/request", wanted(web, "/half", timeoutMs=2000, streamResponse=True))
+    last = await until_done(one_peer, "r")
+    assert last["error"] == "error decoding response body: not complete within 2000 ms"
+    assert streamed(one_peer, "r") == b"abc"
+    with trio.fail_after(PATIENCE):
+        await web.hung_up.wait()
+
+
+# -- redirects --
+
+CREDENTIALS = [
+    {"name": "Authorization", "value": "a"},
+    {"name": "Cookie", "value": "c"},
+    {"name": "X-Secret", "value": "s-", "valueEnvVar": "RELAY_SECRET"},
+    {"name": "X-Plain", "value": "p"},
+    {"name": "Content-Type", "value": "t/t"},
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "becomes"),
+    [
+        ("POST", 301, "GET"),
+        ("POST", 302, "GET"),
+        ("PUT", 302, "PUT"),
+        ("PUT", 303, "GET"),
+        ("HEAD", 303, "HEAD"),
+        ("POST", 307, "POST"),
+        ("POST", 308, "POST"),
+    ],
+)
+async def test_redirect(
+    one_peer: Peer, web: Web, monkeypatch: pytest.MonkeyPatch, method: str, status: int, becomes: str
+) -> None:
+    monkeypatch.setenv("RELAY_SECRET", "v")
+    web.page("/a", "Location: b?c", status=f"{status} Elsewhere", body=b"" if method == "HEAD" else b"not this")
+    web.page("/b")
+    body = {} if method == "HEAD" else {"bodyBase64": b64(b"abc")}
+    result = await one_peer.call("http/request", wanted(web, "/a", method=method, headers=CREDENTIALS, **body))
+    assert result["status"] == 200
+    first, second = web.asked
+    assert (first.line, second.line) == (f"{method} /a", f"{becomes} /b?c")
+    assert second.body == (first.body if method == becomes else b"")
+    assert (second.field("content-type") is None) == (method != becomes)
+    assert second.field("referer") == f"{web.url}/a"
+    assert [second.field(name) for name in ("authorization", "cookie", "x-secret", "x-plain")] == ["a", "c", "s-v", "p"]
+
+
+async def test_redirect_to_another_origin(one_peer: Peer, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_SECRET", "v")
+    async with open_web() as other:
+        other.page("/b")
+        web.page("/a", f"Location: {other.url}/b", status="307 Elsewhere")
+        await one_peer.call("http/request", wanted(web, "/a", headers=CREDENTIALS))
+        (asked,) = other.asked
+    assert [asked.field(name) for name in ("authorization", "cookie", "x-secret", "x-plain")] == [None, None, None, "p"]
+    assert (asked.field("referer"), asked.field("host")) == (f"{web.url}/", f"127.0.0.1:{other.port}")
+
+
+async def test_redirects_that_are_not_followed(one_peer: Peer, web: Web) -> None:
+    web.page("/stop", "Location: /b", status="302 Elsewhere", body=b"here")
+    web.page("/none", status="302 Elsewhere")
+    web.page("/bad", "Location: http://[::x/", status="302 Elsewhere")
+    web.pages["/cut"] = (
+        head("Location: /elsewhere", "Transfer-Encoding: chunked", status="307 Elsewhere") + b"no chunk\r\n"
+    )
+    assert (await one_peer.call("http/request", wanted(web, "/cut")))["status"] == 404
+    web.page("/choice", "Location: /b", status="300 Choices")
+    for path in ("/stop", "/none", "/bad", "/choice"):
+        policy = {"redirectPolicy": "stop"} if path == "/stop" else {}
+        result = await one_peer.call("http/request", wanted(web, path, **policy))
+        assert result["status"] in (300, 302)
+        assert base64.b64decode(result["bodyBase64"]) == (b"here" if path == "/stop" else b"")
+    web.page("/ftp", "Location: ftp://h/x", status="302 Elsewhere", body=b"left unread")
+    code, message, _ = await one_peer.refused("http/request", wanted(web, "/ftp"))
+    assert (code, message) == (-32603, "http/request failed: redirect target uses unsupported URL scheme: ftp")
+
+
+async def test_too_many_redirects(one_peer: Peer, web: Web) -> None:
+    for number in range(12):
+        web.page(f"/{number}", f"Location: /{number + 1}", status="302 Elsewhere")
+    web.page("/11")
+    assert (await one_peer.call("http/request", wanted(web, "/1")))["status"] == 200
+    code, message, _ = await one_peer.refused("http/request", wanted(web, "/0"))
+    assert (code, message) == (-32603, "http/request failed: too many redirects")
+    assert len(web.asked) == 22
+
+
+# -- what is refused --
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"method": "A B"}, "http/request method is invalid: invalid HTTP method"),
+    ({"method": ""}, "http/request method is invalid: invalid HTTP method"),
+    ({"url": "nope"}, "http/request url is invalid: relative URL without a base"),
+    ({"url": "//h/x"}, "http/request url is invalid: relative URL without a base"),
+    ({"url": "ftp://h/x"}, "http/request only supports http and https URLs, got ftp"),
+    ({"url": "file:///etc/passwd"}, "http/request only supports http and https URLs, got file"),
+    ({"url": "http://"}, "http/request url is invalid: empty host"),
+    ({"url": "http://[::1"}, "http/request url is invalid: invalid IPv6 address"),
+    ({"url": "http://h:99999/"}, "http/request url is invalid: invalid port number"),
+    ({"url": "http://h:x/"}, "http/request url is invalid: invalid port number"),
+    ({"url": "http://a b/"}, "http/request url is invalid: invalid international domain name"),
+    ({"url": f"http://{'a' * 64}/"}, "http/request url is invalid: invalid international domain name"),
+]
+REFUSED_HEADERS = [
+    ({"name": "a b", "value": ""}, "name is invalid: invalid HTTP header name"),
+    ({"name": "", "value": ""}, "name is invalid: invalid HTTP header name"),
+    ({"name": "X-V", "value": "a\nb"}, "value is invalid for X-V: failed to parse header value"),
+    ({"name": "X-V", "value": "a\0b"}, "value is invalid for X-V: failed to parse header value"),
+]
+ENV = [
+    ("RELAY_UNSET", "requires executor environment variable RELAY_UNSET"),
+    ("RELAY_EMPTY", "requires a non-empty executor environment variable RELAY_EMPTY"),
+    ("OPENAI_API_KEY", "cannot use executor environment variable OPENAI_API_KEY"),
+    ("codex_access_token", "cannot use executor environment variable codex_access_token"),
+    ("AWS_SECRET_ACCESS_KEY", "cannot use executor environment variable AWS_SECRET_ACCESS_KEY"),
+]
+
+
+async def test_refused(peer: Peer, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("RELAY_EMPTY", "")
+    cases = list(REFUSED)
+    cases += [({"headers": [header]}, f"http/request header {text}") for header, text in REFUSED_HEADERS]
+    for variable, text in ENV:
+        header = {"name": "X-E", "value": "Bearer ", "valueEnvVar": variable}
+        cases.append(({"headers": [header]}, f"http/request header X-E {text}"))
+    for params, text in cases:
+        code, message, data = await peer.refused("http/request", wanted(web, **params))
+        assert (code, message, data["kind"]) == (-32602, text, "invalid-params")
+    malformed: list[dict[str, Any]] = [
+        {"requestId": None},
+        {"timeoutMs": -1},
+        {"redirectPolicy": "x"},
+        {"bodyBase64": "!"},
+    ]
+    for params in malformed:
+        assert (await peer.refused("http/request", wanted(web, **params)))[0] == -32602
+    assert not web.asked
+
+
+async def test_header_from_the_environment(peer: Peer, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_TOKEN", "t0ken")
+    header = {"name": "Authorization", "value": "Bearer ", "valueEnvVar": "RELAY_TOKEN"}
+    await peer.call("http/request", wanted(web, headers=[header]))
+    assert web.asked[0].field("authorization") == "Bearer t0ken"
+
+
+async def test_user_in_the_url(one_peer: Peer, web: Web) -> None:
+    await one_peer.call("http/request", wanted(web, url=f"http://us:p%20w@127.0.0.1:{web.port}/x"))
+    assert web.asked[0].field("authorization") == "Basic " + b64(b"us:p w")
+
+
+async def test_stream_id_in_use(peer: Peer, web: Web) -> None:
+    go = [trio.Event(), trio.Event()]
+
+    async def in_steps(asked: Asked) -> None:
+        await go[0].wait()
+        await asked.send(head("Content-Length: 3"))
+        await go[1].wait()
+        await asked.send(b"abc")
+
+    web.pages["/x"] = in_steps
+    taken = "http/request streamResponse requestId `r` is already active"
+    pending = await peer.post("http/request", wanted(web, "/x", streamResponse=True))
+    assert (await peer.refused("http/request", wanted(web, streamResponse=True)))[:2] == (-32602, taken)
+    go[0].set()
+    await peer.answer(pending)
+    assert (await peer.refused("http/request", wanted(web, streamResponse=True)))[:2] == (-32602, taken)
+    assert (await peer.call("http/request", wanted(web)))["status"] == 404  # not streamed: it needs no id
+    go[1].set()
+    await until_done(peer, "r")
+    assert streamed(peer, "r") == b"abc"
+    await peer.call("http/request", wanted(web, streamResponse=True))
+
+
+# -- bounds --
+
+
+async def test_too_many_at_once(open_server: MakeServer, web: Web) -> None:
+    web.pages["/half"] = web.half
+    peer = await open_server("memory", ServerConfig(http_exchanges=2)).peer()
+    for id in "ab":
+        await peer.call("http/request", wanted(web, "/half", requestId=id, streamResponse=True))
+    code, _, data = await peer.refused("http/request", wanted(web))
+    assert (code, data["kind"], data["limit"]) == (-32001, "busy", "http_exchanges")
+
+
+async def test_buffered_body_too_large(open_server: MakeServer, web: Web) -> None:
+    async def endless(asked: Asked) -> None:
+        await asked.send(head())
+        while True:
+            await asked.send(bytes(65536))
+
+    web.pages["/endless"] = endless
+    web.page("/full", body=bytes(1000_000))
+    peer = await open_server("memory", ServerConfig(buffered_http_bytes=1000_000)).peer()
+    code, _, data = await peer.refused("http/request", wanted(web, "/endless"))
+    assert (code, data["kind"], data["limit"]) == (-32600, "limit-exceeded", "buffered_http_bytes")
+    for _ in range(2):
+        result = await peer.call("http/request", wanted(web, "/full"))
+        assert len(base64.b64decode(result["bodyBase64"])) == 1000_000
+
+
+async def test_slow_peer_makes_the_http_server_wait(server: Server, web: Web) -> None:
+    size, sent, blocked = 64 * MIB, 0, trio.Event()
+
+    async def large(asked: Asked) -> None:
+        nonlocal sent
+        await asked.send(head(f"Content-Length: {size}"))
+        while sent < size:
+            with trio.move_on_after(0.5) as patience:
+                await asked.send(bytes(65536))
+            if patience.cancelled_caught:
+                blocked.set()
+                raise trio.BrokenResourceError  # a part of it was sent: nobody knows which
+            sent += 65536
+
+    web.pages["/large"] = large
+    async with server.open_channel() as channel:
+        await _handshake(channel)
+        await channel.send(Request(2, "http/request", wanted(web, "/large", streamResponse=True)))
+        with trio.fail_after(PATIENCE):
+            await blocked.wait()
+        assert sent < size / 2
+        got = 0
+        with trio.fail_after(PATIENCE):
+            while not (delta := await _next_delta(channel))["done"]:
+                got += len(base64.b64decode(delta["deltaBase64"]))
+        assert sent <= got <= sent + 65536
+        assert delta["error"].startswith("error decoding response body: ")
+
+
+async def _handshake(channel: MessageChannel) -> None:
+    await channel.send(Request(1, "initialize", {"clientName": "test"}))
+    await channel.receive()
+    await channel.send(Notification("initialized"))
+
+
+async def _next_delta(channel: MessageChannel) -> dict[str, Any]:
+    while not isinstance(message := await channel.receive(), Notification):
+        assert message is not None
+    delta = plain(message.params)
+    assert isinstance(delta, dict)
+    return delta
+
+
+async def test_streams_end_with_their_channel(server: Server, web: Web) -> None:
+    web.pages["/half"] = web.half
+    async with server.open_peer() as peer:
+        await peer.handshake()
+        await peer.call("http/request", wanted(web, "/half", streamResponse=True))
+        await peer.until(lambda: streamed(peer, "r"))
+    with trio.fail_after(PATIENCE):
+        await web.hung_up.wait()
+
+
+async def test_requests_end_with_their_channel(server: Server, web: Web) -> None:
+    web.pages["/never"] = web.never
+    async with server.open_peer() as peer:
+        await peer.handshake()
+        await peer.post("http/request", wanted(web, "/never"))
+        with trio.fail_after(PATIENCE):
+            await web.was_asked.wait()
+    with trio.fail_after(PATIENCE):
+        await web.hung_up.wait()
+
+
+async def test_outbox_tells_in_turn_and_within_its_bound() -> None:
+    outbox = Outbox(max_answers=8, max_told=2)
+    told: list[str] = []
+
+    async def tell(name: str) -> None:
+        await outbox.tell(Notification(name))
+        told.append(name)
+
+    def nothing(session: object) -> Message | None:
+        raise AssertionError("no session has news")
+
+    async with trio.open_nursery() as nursery:
+        for name in "abc":
+            nursery.start_soon(tell, name)
+            await trio.testing.wait_all_tasks_blocked()
+        assert told == ["a", "b"]
+        outbox.put(Response(1, None))
+        assert await outbox.take(nothing) == Response(1, None)
+        assert await outbox.take(nothing) == Notification("a")
+        await trio.testing.wait_all_tasks_blocked()
+        assert told == ["a", "b", "c"]
+        assert [await outbox.take(nothing) for _ in range(2)] == [Notification("b"), Notification("c")]
+
+
+async def test_answers_have_left_whatever_comes_behind_them() -> None:
+    outbox = Outbox(max_answers=8, max_told=8)
+    left: list[str] = []
+
+    async def wait(name: str) -> None:
+        await outbox.wait_answered()
+        left.append(name)
+
+    def nothing(session: object) -> Message | None:
+        raise AssertionError("no session has news")
+
+    async with trio.open_nursery() as nursery:
+        await outbox.wait_answered()
+        outbox.put(Response(1, None))
+        nursery.start_soon(wait, "first")
+        await trio.testing.wait_all_tasks_blocked()
+        outbox.put(Response(2, None))
+        await outbox.tell(Notification("a"))
+        nursery.start_soon(wait, "both")
+        await outbox.take(nothing)
+        await trio.testing.wait_all_tasks_blocked()
+        assert left == []  # what was taken is still on its way
+        await outbox.take(nothing)
+        await trio.testing.wait_all_tasks_blocked()
+        assert left == ["first"]
+        await outbox.take(nothing)
+        await trio.testing.wait_all_tasks_blocked()
+        assert left == ["first", "both"]
+
+
+async def test_nobody_waits_at_a_closed_outbox() -> None:
+    outbox = Outbox(max_answers=1, max_told=1)
+    outbox.put(Response(1, None))
+    await outbox.tell(Notification("a"))
+    async with trio.open_nursery() as nursery:
+        for wait in (outbox.wait_room, outbox.wait_answered, outbox.wait_empty):
+            nursery.start_soon(wait)
+        nursery.start_soon(outbox.tell, Notification("b"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 4
+        outbox.close()
+    await outbox.tell(Notification("c"))
+
+
+async def test_whole_bodies_count_until_the_answers_before_them_have_left(web: Web) -> None:
+    web.page("/x", body=bytes(600))
+    asked, left = trio.Event(), trio.Event()
+
+    async def answers_left() -> None:
+        asked.set()
+        await left.wait()
+
+    async def tell(notification: Notification) -> None:
+        raise AssertionError("nothing is streamed")
+
+    async def read_first(relay: Relay) -> None:
+        response = await relay.request(HttpRequest("GET", web.url + "/x", "a"))
+        assert response.body_base64 == bytes(600)
+
+    config = ServerConfig(buffered_http_bytes=1000)
+    with trio.fail_after(PATIENCE):
+        async with open_relay(config, tell, answers_left) as relay, trio.open_nursery() as nursery:
+            nursery.start_soon(read_first, relay)
+            await asked.wait()
+            with pytest.raises(LimitExceeded):
+                await relay.request(HttpRequest("GET", web.url + "/x", "b"))
+            left.set()
+
+
+async def test_streams_do_not_hold_up_processes(peer: Peer, web: Web) -> None:
+    """Both kinds of notifications get through while the other has more than enough to say."""
+
+    async def endless(asked: Asked) -> None:
+        await asked.send(head())
+        while True:
+            await asked.send(bytes(65536))
+
+    web.pages["/endless"] = endless
+    await peer.call("http/request", wanted(web, "/endless", streamResponse=True))
+    await peer.start("yes", ["yes"])
+    await peer.until_output("yes", b"y\n")
+    seen = len(deltas(peer, "r"))
+    await peer.until(lambda: len(deltas(peer, "r")) > seen + 5)
+    code, out, _ = await peer.run("echo", ["echo", "hello"])
+    assert (code, out) == (0, b"hello\n")
+
+
+# -- proxies, TLS, and whether there is a client at all --
+
+
+async def test_proxies_of_the_environment(one_peer: Peer, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", f"http://us:pw@127.0.0.1:{web.port}")
+    monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{web.port}")
+    monkeypatch.setenv("no_proxy", "near.invalid")
+    await one_peer.call("http/request", wanted(web, url="http://far.invalid/x"))
+    assert web.asked[0].line == "GET http://far.invalid/x"
+    assert web.asked[0].field("Proxy-Authorization") == "Basic " + b64(b"us:pw")
+    assert (await one_peer.refused("http/request", wanted(web, url="https://far.invalid/x")))[0] == -32603
+    assert web.asked[1].line == "CONNECT far.invalid:443"
+    assert (await one_peer.refused("http/request", wanted(web, url="http://near.invalid/x")))[0] == -32603
+    assert len(web.asked) == 2
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl program to make a certificate")
+async def test_tls(one_peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")
+    making = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate]
+    making += ["-days", "2", "-subj", "/CN=relay", "-addext", "subjectAltName=IP:127.0.0.1"]
+    await trio.run_process(making, capture_stderr=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    monkeypatch.setenv("SSL_CERT_FILE", certificate)
+    async with open_web(lambda stream: trio.SSLStream(stream, context, server_side=True, https_compatible=True)) as web:
+        web.page("/x", body=b"sealed")
+        params = wanted(web, url=f"https://127.0.0.1:{web.port}/x")
+        result = await one_peer.call("http/request", params)
+        assert base64.b64decode(result["bodyBase64"]) == b"sealed"
+        params["url"] = f"https://localhost:{web.port}/x"  # the certificate is for another name
+        assert (await one_peer.refused("http/request", params))[2]["kind"] == "http-failed"
+
+
+async def test_switched_off(open_server: MakeServer, web: Web) -> None:
+    peer = await open_server("memory", ServerConfig(allow_http=False)).peer(ready=False)
+    greeting = await peer.handshake()
+    assert greeting["environmentInfo"]["capabilities"]["httpHeaderEnvVars"] is False
+    code, message, data = await peer.refused("http/request", wanted(web))
+    assert (code, data["kind"]) == (-32600, "http-unavailable")
+    assert message == "http/request is switched off on this server: allow_http is false"
+
+
+WITHOUT = (
+    "import sys; sys.modules['httpcore'] = None; from execsrv.cli import main; sys.argv = ['execsrv', 'serve']; main()"
+)
+
+
+def test_without_the_extra() -> None:
+    """A server on which httpcore cannot be imported says what to install."""
+    lines = b"""{"id":1,"method":"initialize","params":{"clientName":"t"}}
+{"method":"initialized"}
+{"id":2,"method":"http/request","params":{"method":"GET","url":"http://127.0.0.1:1/","requestId":"r"}}
+"""
+    server = subprocess.Popen([sys.executable, "-c", WITHOUT], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(lines)
+        server.stdin.flush()
+        greeting, refusal = server.stdout.readline(), server.stdout.readline()
+        server.stdin.close()
+    assert b'"httpHeaderEnvVars":false' in greeting
+    assert b'"kind":"http-unavailable"' in refusal
+    assert b"install `execsrv[http]` on the server" in refusal
+
+
+def test_what_most_servers_do_not_need_is_imported_late() -> None:
+    script = (
+        "import sys, execsrv._daemon, execsrv._transports.websocket;"
+        "print([m for m in ('httpcore', 'certifi', 'execsrv._files.files') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
