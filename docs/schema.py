@@ -42,7 +42,7 @@ def written() -> str:
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "execsrv",
-        "description": "The messages of exec-server.v0 and of process/*, as execsrv speaks them.",
+        "description": "The messages of both dialects, as execsrv speaks them.",
         "anyOf": [{"title": title, **part} for title, part in messages.items()],
         "$defs": dict(sorted(parts.items())),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,22 +64,62 @@ def fields(struct: type[msgspec.Struct]) -> set[str]:
     return {field.encode_name for field in msgspec.structs.fields(struct)}
 
 
+PAGES = {
+    "fs": "files.md",
+    "http": "relay.md",
+    "environment": "environment.md",
+    "environmentConfig": "environment.md",
+    "capabilityRoots": "environment.md",
+    "capabilities": "environment.md",
+}
+"""The families of methods that are not on protocol.md."""
+
+EVERYWHERE = {"sandbox"}
+"""Said once for all methods of files.md."""
+
+ENVIRONMENT = {
+    field.strip("`") for field, *_ in dict(test_protocol_page.tables(test_protocol_page.PAGE))["environmentInfo"]
+}
+"""Said with `initialize`, on protocol.md."""
+
+
 def test_the_protocol_page_has_every_field() -> None:
     documented: dict[tuple[str, str], set[str]] = {}
     for side, head, field, _ in test_protocol_page.rows():
         documented.setdefault((side, head), set()).add(field)
     for name, method in METHODS.items():
-        assert documented.pop(("sent", name), set()) == fields(method.params), name
-        assert documented.pop(("heard", name), set()) == fields(method.result), name
+        if name.partition("/")[0] not in PAGES:
+            assert documented.pop(("sent", name), set()) == fields(method.params), name
+            assert documented.pop(("heard", name), set()) == fields(method.result), name
     for name, struct in NOTIFICATIONS.items():
-        assert documented.pop(("heard", name)) == fields(struct), name
+        if name.partition("/")[0] not in PAGES:
+            assert documented.pop(("heard", name)) == fields(struct), name
     assert not documented
+
+
+def test_the_other_pages_have_every_field() -> None:
+    for name, struct in [
+        *((name, struct) for name, method in METHODS.items() for struct in method[:2]),
+        *NOTIFICATIONS.items(),
+    ]:
+        if page := PAGES.get(name.partition("/")[0]):
+            sections = re.split(r"^## ", (DOCS / page).read_text(), flags=re.M)
+            own = "".join(section for section in sections if re.search(rf"`{name}\b", section))
+            assert own, f"{page} has no {name}"
+            elsewhere = ENVIRONMENT if struct is METHODS["environment/info"].result else EVERYWHERE
+            for field in fields(struct) - elsewhere:
+                assert re.search(rf"\b{field}\b", own), f"{name} has no {field}"
+
+
+def kinds(error: type[RequestError]) -> Iterator[tuple[str, str]]:
+    for kind in error.__subclasses__():
+        yield str(kind.code), kind.kind
+        yield from kinds(kind)
 
 
 def test_the_protocol_page_has_every_kind_of_error() -> None:
     table = dict(test_protocol_page.tables(test_protocol_page.PAGE))["code"]
-    kinds: list[type[RequestError] | type[ProtocolError]] = [*RequestError.__subclasses__(), ProtocolError]
-    raised = {(str(kind.code), kind.kind) for kind in kinds}
+    raised = {*kinds(RequestError), (str(ProtocolError.code), ProtocolError.kind)}
     assert {(code, kind.strip("`")) for code, kind, *_ in table} == raised
 
 

@@ -1,7 +1,7 @@
-"""A user who knows docs/protocol.md and nothing else.
+"""A user who knows the pages on the protocol and nothing else.
 
-Every exchange on the page (and on the page about a session's life) is replayed against a daemon, with JSON and nothing
-of execsrv; and every row of the page's tables is in one of them. How the page writes an exchange, it says itself.
+Every exchange on them is replayed against a daemon, with JSON and nothing of execsrv; and every row of the tables of
+docs/protocol.md is in one of them. How an exchange is written, that page says itself.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
@@ -20,7 +21,10 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 import trio_websocket
+
+from tests.web import Asked, head, open_web
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "protocol.md").read_text()
@@ -31,6 +35,10 @@ HANDSHAKE = ['{"id":1,"method":"initialize","params":{"clientName":"page"}}', '{
 NEW, CLOSE_STDIN, LOST = "(a new connection)", "(the client closes its stdin)", "(the channel of `->` is lost)"
 SIGTERM = "(SIGTERM to the server)"
 MARKS = {"-": "->", "=": "=>"}  # of the channel that an answer comes on
+
+FOLDER, WEB = "/tmp/work", "127.0.0.1:8080"  # on the pages; a test has its own
+TOKEN = {"TOKEN_OF_X": "secret"}
+OF_THE_MACHINE = {"userHomeDir", "codexHomeDir", "hostname", "size", "createdAtMs", "modifiedAtMs"}
 
 
 # -- reading the page --
@@ -44,7 +52,8 @@ def exchanges(page: str) -> Iterator[list[str]]:
             yield lines
 
 
-EXCHANGES = [lines for name in ("protocol.md", "session.md") for lines in exchanges((DOCS / name).read_text())]
+PAGES = ("protocol.md", "session.md", "files.md", "relay.md", "environment.md")
+EXCHANGES = [lines for name in PAGES for lines in exchanges((DOCS / name).read_text())]
 
 
 def title(lines: list[str]) -> str:
@@ -110,6 +119,8 @@ def same(expected: Any, heard: Any, bound: dict[str, str], key: str = "") -> boo
     """Whether that is what the page shows, but for what differs from machine to machine and from run to run."""
     if key == "environmentInfo":
         return bool(expected.keys() == heard.keys())
+    if key in OF_THE_MACHINE:
+        return type(expected) is type(heard)
     if key == "remaining":  # who is about to end may still be there
         return bool(heard or not expected)
     if key == "treeEmpty":  # a layer of the machine's
@@ -141,6 +152,7 @@ async def daemon(*args: str) -> AsyncIterator[trio.Process]:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                env=os.environ | TOKEN,
                 check=False,
             )
         )
@@ -188,12 +200,33 @@ async def open_websocket(url: str) -> AsyncIterator[Channel]:
         nursery.cancel_scope.cancel()
 
 
+@asynccontextmanager
+async def open_pages() -> AsyncIterator[str]:
+    """The HTTP server that docs/relay.md talks with: its address."""
+
+    async def slowly(asked: Asked) -> None:
+        await asked.send(head("Transfer-Encoding: chunked") + b"4\r\none\n\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        await asked.send(b"4\r\ntwo\n\r\n0\r\n\r\n")
+
+    async with open_web() as web:
+        web.page("/x", "Content-Type: text/plain", body=b"hello\n")
+        web.pages["/s"] = slowly
+        web.pages["/cut"] = head("Content-Length: 10") + b"abc"
+        yield f"127.0.0.1:{web.port}"
+
+
 async def replay(lines: list[str], opened: Callable[[], AbstractAsyncContextManager[Channel]], pid: int) -> None:
     """Say and expect what these lines have, on channels of this kind to the server with this pid."""
     bound: dict[str, str] = {}
     channels: dict[str, Channel] = {}
     lost = False
     async with AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        lines = [line.replace(FOLDER, folder) for line in lines]
+        if any(WEB in line for line in lines):
+            web = await stack.enter_async_context(open_pages())
+            lines = [line.replace(WEB, web) for line in lines]
         for line in lines:
             mark, text = line[:2], UUID.sub(lambda found: bound.get(found[0], found[0]), line[3:])
             if mark in ("->", "=>"):
@@ -214,6 +247,8 @@ async def replay(lines: list[str], opened: Callable[[], AbstractAsyncContextMana
                 lost = True
             elif line == SIGTERM:
                 os.kill(pid, signal.SIGTERM)
+            elif line.startswith("$") and not line.startswith("$ execsrv"):
+                await trio.run_process(["sh", "-c", line[2:]])
             else:
                 assert line.startswith(("$", "(")), f"what is {line!r}?"
         left = [message for channel in channels.values() for message in channel.heard]
@@ -289,10 +324,10 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
     """Every field that the page has: sent or heard, method, name, and its values where it lists them."""
     for section in re.split(r"^#{2,3} ", PAGE, flags=re.M):
         method = section.partition("\n")[0].strip("`")
-        for head, lines in tables(section):
-            side = {"param": "sent", "result": "heard"}.get(head, "heard" if "/" in head else "")
+        for first, lines in tables(section):
+            side = {"param": "sent", "result": "heard"}.get(first, "heard" if "/" in first else "")
             for line in lines if side else ():
-                yield side, head if "/" in head else method, line[0].strip("` "), line[1]
+                yield side, first if "/" in first else method, line[0].strip("` "), line[1]
 
 
 def values(content: Any) -> Iterator[tuple[str, Any]]:
