@@ -6,7 +6,7 @@ import base64
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -408,6 +408,35 @@ async def test_a_server_that_forgot_is_a_lost_connection(open_server: OpenServer
                 await process.next_event()
         with pytest.raises(ConnectionLost):
             await client.run(["true"])
+
+
+async def test_leaving_while_the_connection_is_interrupted_is_quick_and_still_kills(
+    server: Server, tmp_path: Path
+) -> None:
+    marks = [new_mark() for _ in range(20)]
+    async with opened_line(server, tmp_path) as line:
+        async with connect(line.url, reconnect=600) as client:
+            async with AsyncExitStack() as stack:
+                processes = [
+                    await stack.enter_async_context(client.start(["bash", "-c", f"exec -a {mark} sleep 1000"]))
+                    for mark in marks
+                ]
+                for mark in marks:
+                    await until_marked(mark, 1)
+                target, line.target = line.target, None
+                line.cut()
+                with trio.fail_after(PATIENCE), pytest.raises(ConnectionLost):
+                    await processes[0].interrupt()  # which tells that the client has noticed
+                began = trio.current_time()
+            assert trio.current_time() - began < 1
+            assert all(marked(mark) for mark in marks)
+            line.target = target
+            for mark in marks:
+                await until_gone(mark)
+            line.target = None
+            line.cut()
+            began = trio.current_time()
+        assert trio.current_time() - began < 1
 
 
 async def test_nobody_there_in_time_is_a_lost_connection(server: Server, tmp_path: Path) -> None:
