@@ -36,11 +36,14 @@ class Connection:
 
     sessions: Sessions
 
-    def __init__(self, keeper: Keeper, config: ServerConfig) -> None:
-        self._keeper = keeper
+    def __init__(self, keeper: Keeper, config: ServerConfig, stopping: trio.Event) -> None:
+        """`stopping` is set when the server is to end in order."""
         self.id = str(uuid.uuid4())
+        self._keeper = keeper
         self._config = config
+        self._stopping = stopping
         self._outbox: Outbox | None = None
+        self._detached = trio.lowlevel.ParkingLot()
         self._life = trio.CancelScope()
 
     def __repr__(self) -> str:
@@ -51,6 +54,7 @@ class Connection:
         """Keep the sessions until it is ended, or was without a channel for the grace. Then all of them are killed."""
         async with trio.open_nursery() as nursery:
             self.sessions = Sessions(nursery, self._keeper, self._config, self._has_news)
+            nursery.start_soon(self._stop)
             task_status.started()
             try:
                 with self._life:
@@ -60,7 +64,12 @@ class Connection:
             nursery.cancel_scope.cancel()
 
     def attach(self, outbox: Outbox) -> None:
-        """What happens from now on is told here. Raises `AlreadyAttached` while it is told to another one."""
+        """What happens from now on is told here.
+
+        Raises `AlreadyAttached` while it is told to another one, and `UnknownConnection` once its sessions are ending.
+        """
+        if self._life.cancel_called:
+            raise UnknownConnection(f"unknown session id {self.id}")
         if self._outbox is not None:
             raise AlreadyAttached(f"session {self.id} is already attached to another connection")
         self._outbox = outbox
@@ -72,6 +81,7 @@ class Connection:
         """The channel is gone. A new one may come within the grace."""
         self._outbox = None
         self._life.deadline = trio.current_time() + self._config.resume_grace
+        self._detached.unpark_all()
         for session in self.sessions:
             session.detach()
 
@@ -79,12 +89,14 @@ class Connection:
         """Kill all that runs, and let go of it."""
         self._life.cancel()
 
-    async def stop(self) -> None:
-        """End it in order if it waits for a channel; with a channel, that is up to the talk."""
-        if self._outbox is None:
-            self.sessions.terminate_all("shutdown", self._config.shutdown_grace_period)
-            await self.sessions.wait_over()
-            self.end()
+    async def _stop(self) -> None:
+        """When the server is to end, end in order, as soon as there is no channel: with one, that is up to the talk."""
+        await self._stopping.wait()
+        while self._outbox is not None:
+            await self._detached.park()
+        self.sessions.terminate_all("shutdown", self._config.shutdown_grace_period)
+        await self.sessions.wait_over()
+        self.end()
 
     def _has_news(self, session: Session) -> None:
         if self._outbox is not None:
@@ -109,7 +121,7 @@ class Connections:
         if len(self._by_id) >= bound:
             message = f"max_connections ({bound}) are open"
             raise LimitExceeded(message, limit="max_connections", value=bound)
-        connection = Connection(self._keeper, self.config)
+        connection = Connection(self._keeper, self.config, self.stopping)
         self._by_id[connection.id] = connection
         await self._nursery.start(self._run, connection)
         return connection
@@ -134,9 +146,6 @@ class Connections:
         """
         self.stopping.set()
         with trio.move_on_after(self.config.shutdown_grace_period + 2 * self.config.flush_timeout):
-            async with trio.open_nursery() as nursery:
-                for connection in self._by_id.values():
-                    nursery.start_soon(connection.stop)
             while self._by_id:
                 await self._ended.park()
 

@@ -31,6 +31,11 @@ class Gap(Struct, frozen=True):
     seq: int
     omitted: dict[Stream, int]
 
+    def and_then(self, seq: int, omitted: dict[Stream, int]) -> Gap:
+        """This gap with what was left out behind it, up to entry `seq`."""
+        total = {stream: self.omitted.get(stream, 0) + omitted.get(stream, 0) for stream in self.omitted | omitted}
+        return Gap(self.from_seq, seq, total)
+
 
 class Exited(Struct, frozen=True):
     """The leader ended. `exit_code` is 128+N after a death by signal N, whose name is in `signal`."""
@@ -129,6 +134,10 @@ class OutputLog:
         if first_seq(entry) != self.next_seq:
             raise ValueError(f"expected entry {self.next_seq} of the log, got {first_seq(entry)}")
         self.next_seq = entry.seq + 1
+        if isinstance(entry, Gap) and self._untaken and isinstance(last := self._entries[-1], Gap):
+            # Gaps weigh nothing, so they must not pile up: between two that wait there is always something else.
+            self._entries[-1] = last.and_then(entry.seq, entry.omitted)
+            return
         self._entries.append(entry)
         size = entry_bytes(entry)
         self._kept_bytes += size
@@ -155,8 +164,7 @@ class OutputLog:
             if not isinstance(entry, Chunk):
                 self._overdue.append(entry)
             elif isinstance(last, Gap):
-                omitted = {**last.omitted, entry.stream: last.omitted.get(entry.stream, 0) + len(entry.chunk)}
-                self._overdue[-1] = Gap(last.from_seq, entry.seq, omitted)
+                self._overdue[-1] = last.and_then(entry.seq, {entry.stream: len(entry.chunk)})
             else:
                 self._overdue.append(Gap(entry.seq, entry.seq, {entry.stream: len(entry.chunk)}))
 

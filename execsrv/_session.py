@@ -3,9 +3,9 @@
     started -> exited (the leader; known from the kernel, never from end-of-file)
             -> drained (every stream at its end) -> closed
 
-It owns the process group, the server's ends of the streams, and the log. It runs as one task of its connection, with a
-pump per stream below it; cancelling that task kills the group, and that is the only way to lose a session. It knows
-nothing of messages.
+It owns the tree of its processes, the server's ends of the streams, and the log. It runs as one task of its connection,
+with a pump per stream below it; cancelling that task kills the tree, and that is the only way to lose a session. It
+knows nothing of messages.
 """
 
 from __future__ import annotations

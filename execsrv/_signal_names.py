@@ -8,10 +8,10 @@ from execsrv.errors import InvalidParams
 
 _REAL_TIME = range(signal.SIGRTMIN, signal.SIGRTMAX + 1) if hasattr(signal, "SIGRTMIN") else range(0)
 _NUMBERS = {
-    **{f"SIGRTMIN+{number - _REAL_TIME.start}": number for number in _REAL_TIME},
     **{number.name: int(number) for number in signal.Signals},
+    **{f"SIGRTMIN+{number - _REAL_TIME.start}": number for number in _REAL_TIME},
 }
-_NAMES = {number: name for name, number in _NUMBERS.items()}
+_NAMES = {number: name for name, number in reversed(_NUMBERS.items())}  # the first name that a number has
 
 
 def signal_number(wanted: str | int) -> int:

@@ -100,7 +100,7 @@ class Talk:
         self._in_flight = 0
         self._reading = trio.CancelScope()
         self._goodbye = ProtocolError("the server is shutting down", _GOING_AWAY)
-        self._lasting = False  # whether the connection is to outlive this
+        self._has_left = False  # the peer, of its own accord or by accident
 
     def __repr__(self) -> str:
         return f"<Talk {self._handshake.state.name} {self._connection}>"
@@ -111,6 +111,7 @@ class Talk:
         What was asked before the peer stopped sending is still answered, as far as it needs no waiting; and where its
         commands end with it, a peer that still listens is told how.
         """
+        lasting = False  # whether the connection is to outlive this
         try:
             # Files and relay around the tree: requests are at their end before what they use is closed.
             tell, answers_left = self._outbox.tell, self._outbox.wait_answered
@@ -125,13 +126,14 @@ class Talk:
                     await self._read(tree)
                 if trio.current_time() >= self._reading.deadline:
                     self._refuse(ProtocolError(f"no `initialize` within {self.config.handshake_timeout} s"))
-                if not self._lasting:
+                lasting = self._has_left and self.config.resume_grace > 0
+                if not lasting:
                     await self._end_sessions()
                 with trio.move_on_after(self.config.flush_timeout):
                     await self._outbox.wait_answered()
                 tree.cancel_scope.cancel()
         finally:
-            if self._connection is not None and self._lasting:
+            if self._connection is not None and lasting:
                 self._connection.detach()
             elif self._connection is not None:
                 self._connection.end()
@@ -174,7 +176,7 @@ class Talk:
 
     def _hung_up(self) -> None:
         """The peer is gone, or says no more."""
-        self._lasting = self.config.resume_grace > 0
+        self._has_left = True
         self._goodbye = ProtocolError("", close_code=1000)
 
     async def _handle(self, request: Request) -> Struct | Coroutine[Any, Any, Struct]:

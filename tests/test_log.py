@@ -113,6 +113,21 @@ def test_a_log_that_drops_goes_no_further_than_what_was_acknowledged() -> None:
     assert not log.has_news
 
 
+def test_gaps_that_are_added_one_after_the_other_become_one() -> None:
+    log = OutputLog(0, 1000)
+    log.add(Gap(1, 3, {"stdout": 10}))
+    for seq in range(4, 1004):
+        log.add(Gap(seq, seq, {"stdout": 1, "stderr": 2}))
+    log.add(Chunk(1004, "stdout", b"x"))
+    log.add(Gap(1005, 1005, {"stdout": 7}))
+    assert log.take() == Gap(1, 1003, {"stdout": 1010, "stderr": 2000})
+    log.add(Gap(1006, 1006, {"stdout": 7}))
+    assert [log.take(), log.take()] == [Chunk(1004, "stdout", b"x"), Gap(1005, 1006, {"stdout": 14})]
+    log.add(Gap(1007, 1007, {}))
+    assert log.take() == Gap(1007, 1007, {})
+    assert not log.has_news
+
+
 Action = st.one_of(
     st.tuples(st.sampled_from(STREAMS), st.binary(max_size=MOST)),
     st.sampled_from(["take", "acknowledge", "detach", "attach", "exit", "read"]),

@@ -6,7 +6,7 @@ import base64
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,15 @@ import trio.testing
 
 import execsrv
 from execsrv import ServerConfig, connect
-from execsrv.errors import ConnectionLost
+from execsrv._connection import open_connections
+from execsrv._outbox import Outbox
+from execsrv._processes.keeper import Keeper
+from execsrv._transports.lines import LineChannel
+from execsrv.errors import ConnectionLost, UnknownConnection
 from execsrv.limits import MIB
 from execsrv.protocol import Notification
 from tests.conftest import Server
-from tests.peers import Peer, b64
+from tests.peers import PATIENCE, Peer, b64, open_peer
 from tests.processes import marked, new_mark, until_gone, until_marked
 from tests.relay import Line, open_line
 
@@ -169,6 +173,42 @@ async def test_the_end_of_the_server_ends_connections_that_wait(tmp_path: Path, 
             stop.set()
             await ended.wait()
             assert not marked(mark)
+
+
+async def test_hanging_up_while_the_server_ends_delays_it_by_nothing(tmp_path: Path, nursery: trio.Nursery) -> None:
+    """Nobody can come back to a server that ends, so it does not wait for that."""
+    config, stop, ended = ServerConfig(resume_grace=600, shutdown_grace_period=600), trio.Event(), trio.Event()
+
+    async def serve(*, task_status: trio.TaskStatus[str]) -> None:
+        listen = f"unix://{tmp_path}/s"
+        await execsrv.serve(listen, config, shutdown_trigger=stop.wait, task_status=task_status)
+        ended.set()
+
+    await nursery.start(serve)
+    gone = tmp_path / "gone"
+    os.mkfifo(gone)
+    stream = await trio.open_unix_socket(f"{tmp_path}/s")
+    async with open_peer(LineChannel(stream, stream, config)) as peer:
+        await peer.handshake()
+        farewell = f"trap 'echo bye; read x < {gone}; echo bye; exit' TERM; echo ready; while :; do sleep 0.02; done"
+        await peer.start("a", ["sh", "-c", farewell])
+        await peer.until_output("a", b"ready")
+        stop.set()
+        await peer.until_output("a", b"bye")
+    with opened(gone) as there, trio.fail_after(PATIENCE):
+        os.write(there, b"go\n")
+        await ended.wait()
+
+
+async def test_who_comes_back_while_its_commands_are_killed_is_too_late() -> None:
+    """Only to be told that all is well with a connection that has ended would be worse."""
+    async with open_connections(Keeper(), ServerConfig(resume_grace=0)) as connections:
+        connection = await connections.open()
+        connection.attach(Outbox(1, 1))
+        connection.detach()
+        assert connections.find(connection.id) is connection
+        with pytest.raises(UnknownConnection, match="unknown session id"):
+            connection.attach(Outbox(1, 1))
 
 
 async def test_a_gap_says_how_much_was_not_kept(open_server: OpenServer, transport: str, tmp_path: Path) -> None:
@@ -368,6 +408,35 @@ async def test_a_server_that_forgot_is_a_lost_connection(open_server: OpenServer
                 await process.next_event()
         with pytest.raises(ConnectionLost):
             await client.run(["true"])
+
+
+async def test_leaving_while_the_connection_is_interrupted_is_quick_and_still_kills(
+    server: Server, tmp_path: Path
+) -> None:
+    marks = [new_mark() for _ in range(20)]
+    async with opened_line(server, tmp_path) as line:
+        async with connect(line.url, reconnect=600) as client:
+            async with AsyncExitStack() as stack:
+                processes = [
+                    await stack.enter_async_context(client.start(["bash", "-c", f"exec -a {mark} sleep 1000"]))
+                    for mark in marks
+                ]
+                for mark in marks:
+                    await until_marked(mark, 1)
+                target, line.target = line.target, None
+                line.cut()
+                with trio.fail_after(PATIENCE), pytest.raises(ConnectionLost):
+                    await processes[0].interrupt()  # which tells that the client has noticed
+                began = trio.current_time()
+            assert trio.current_time() - began < 1
+            assert all(marked(mark) for mark in marks)
+            line.target = target
+            for mark in marks:
+                await until_gone(mark)
+            line.target = None
+            line.cut()
+            began = trio.current_time()
+        assert trio.current_time() - began < 1
 
 
 async def test_nobody_there_in_time_is_a_lost_connection(server: Server, tmp_path: Path) -> None:

@@ -143,5 +143,6 @@ def test_an_unknown_signal_is_refused_with_what_is_allowed(wanted: str | int) ->
 def test_every_signal_has_a_name() -> None:
     assert signal_name(9) == "SIGKILL"
     assert signal_name(signal.SIGRTMIN) == "SIGRTMIN"
+    assert signal_name(signal.SIGRTMAX) == "SIGRTMAX"
     assert signal_name(signal.SIGRTMIN + 1) == "SIGRTMIN+1"
     assert signal_name(99) == "SIG99"

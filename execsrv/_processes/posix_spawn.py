@@ -20,7 +20,7 @@ _SETSIGDEF, _SETSIGMASK, _SETSID = 0x04, 0x08, 0x80
 _Attributes = ctypes.c_uint64 * 128
 _Actions = ctypes.c_uint64 * 64
 _SignalSet = ctypes.c_uint64 * 16
-_NEEDED = ("addchdir_np", "addfchdir_np", "adddup2", "addopen", "addclosefrom_np", "init", "destroy")
+_NEEDED = ("addfchdir_np", "adddup2", "addopen", "addclosefrom_np", "init", "destroy")
 
 _libc = ctypes.CDLL(None)
 available = all(hasattr(_libc, f"posix_spawn_file_actions_{name}") for name in _NEEDED)

@@ -26,7 +26,10 @@ async def receive_head(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes 
 
 
 def answer_to(head: bytes, max_bytes: int) -> bytes | None:
-    """The whole response to a request that is not to become a websocket; None for one that is."""
+    """The whole response to a request that is not to become a websocket; None for one that is.
+
+    Whatever the websocket library would refuse is refused here: it would leave the connection open.
+    """
     end = head.find(_END)
     if end < 0 or end > max_bytes:
         return _response(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"request head is larger than {max_bytes} bytes")
@@ -47,16 +50,22 @@ def answer_to(head: bytes, max_bytes: int) -> bytes | None:
         return _response(HTTPStatus.NOT_FOUND)
     if request.method != b"GET":
         return _response(HTTPStatus.METHOD_NOT_ALLOWED, "Request method must be GET")
-    if b"upgrade" not in headers.get(b"connection", b"").lower():
+    if b"upgrade" not in [token.strip().lower() for token in headers.get(b"connection", b"").split(b",")]:
         return _response(HTTPStatus.BAD_REQUEST, "Connection header did not include 'upgrade'")
     if headers.get(b"upgrade", b"").lower() != b"websocket":
         return _response(HTTPStatus.BAD_REQUEST, "Upgrade header did not include 'websocket'")
+    if headers.get(b"sec-websocket-version") != b"13":
+        text = "Sec-WebSocket-Version header must be 13"
+        return _response(HTTPStatus.UPGRADE_REQUIRED, text, "Sec-WebSocket-Version: 13\r\n")
+    for name in ("Sec-WebSocket-Key", "Host"):
+        if not headers.get(name.lower().encode()):
+            return _response(HTTPStatus.BAD_REQUEST, f"{name} header is missing")
     return None
 
 
-def _response(status: HTTPStatus, text: str = "") -> bytes:
+def _response(status: HTTPStatus, text: str = "", fields: str = "") -> bytes:
     body = text.encode()
-    head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+    head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{fields}"
     if body:
         head += "Content-Type: text/plain; charset=utf-8\r\n"
     return head.encode() + b"\r\n" + body

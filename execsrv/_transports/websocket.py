@@ -136,6 +136,8 @@ class WebSocketChannel:
                 self._broken = True
                 text = f"malformed message: {closed.reason.reason or closed.reason.name}"
                 raise ProtocolError(text, closed.reason.code) from None
+            # After a message above the bound too: the library has closed with 1009 and the reason, and nothing may be
+            # sent behind a close frame, so no error message tells of it.
             return None
         if isinstance(data, bytes):
             try:

@@ -122,6 +122,10 @@ class Calls:
         asked.sent = True
         return asked
 
+    def ask_when_back(self, method: str, params: Struct) -> None:
+        """Ask as soon as there is a channel again, and forget the answer: for who cannot wait that long."""
+        self._register(method, params).sent = True
+
     async def tell(self, method: str) -> None:
         """Notify the server, ahead of all that waits to be sent: for `greet`."""
         assert self._channel is not None

@@ -31,10 +31,10 @@ from execsrv.errors import (
     CommandTimeout,
     ConnectionFailed,
     ConnectionLost,
+    ExecsrvError,
     InvalidParams,
     ProcessExists,
     RequestError,
-    UnknownConnection,
     UnknownProcess,
 )
 from execsrv.limits import Limits
@@ -101,8 +101,8 @@ class Client:
     ) -> Result:
         """Run a command to its end and return what came of it. Its stdin is `input`, or empty.
 
-        Its process group is gone when this returns, or when it is cancelled. `cwd` and `env` are those of `start`. Each
-        stream is kept up to `max_bytes`, beginning and end.
+        All that descends from it is gone when this returns, or when it is cancelled; see `start`, whose `cwd` and `env`
+        are those here. Each stream is kept up to `max_bytes`, beginning and end.
 
         Raises `SpawnError`; `CommandTimeout` after `timeout` seconds and, with `check`, `CommandFailed`, which both
         know the output; `ConnectionLost`, which knows what had arrived.
@@ -134,7 +134,10 @@ class Client:
         overflow: Literal["block", "drop"] = "block",
         prepared: bool = False,
     ) -> AsyncIterator[Process]:
-        """Start a command; leaving the block kills its whole process group.
+        """Start a command; leaving the block kills everything that descends from it.
+
+        Leaving waits until that is done, for a moment at most: an interrupted connection, or a process that the kernel
+        is busy with, does not hold it up, and the kill follows.
 
         `cwd` is a path on the server's machine, by default where the server runs. Without `env` the command has the
         server's environment; with it exactly that, or that on top of the server's with `inherit_env`. `stdin` gives
@@ -179,8 +182,10 @@ class Client:
         finally:
             # Cancelled before the answer, it may have started all the same.
             if process.start is not None and (process.started or not isinstance(process.start.answer, Failure)):
-                with trio.move_on_after(2 * self._limits.drain_timeout, shield=True):
+                with trio.move_on_after(2 * self._limits.drain_timeout, shield=True) as patience:
                     await process.end()
+                if patience.cancelled_caught:
+                    process.end_when_back()
             del self._processes[process.id]
 
     async def processes(self) -> list[ListedProcess]:
@@ -285,7 +290,9 @@ class Client:
                     process.resumed(read)
         except trio.BrokenResourceError as error:
             raise ConnectionFailed("the connection was lost again") from error
-        except UnknownConnection as error:
+        except AlreadyAttached:
+            raise
+        except ExecsrvError as error:
             raise _Ended(str(error)) from error
         scope.deadline = math.inf
         greeted.set()

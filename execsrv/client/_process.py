@@ -203,9 +203,15 @@ class Process:
         return (await self._calls.call("process/terminate", params, Running)).running
 
     async def end(self) -> None:
-        """Kill everything of it and wait until that is done; what it still printed is thrown away."""
+        """Kill everything of it and wait until that is done; what it still printed is thrown away.
+
+        While the connection is interrupted it does not wait, see `end_when_back`. After a cancel, call that.
+        """
         self._abandoned = True
         self._taken.unpark_all()
+        if self._resuming and self._lost is None:
+            self.end_when_back()
+            return
         try:
             await self.terminate()
             if self.start is not None and isinstance(self.start.answer, Failure) and not self.started:
@@ -214,6 +220,10 @@ class Process:
                 pass
         except ConnectionLost:
             return  # the server ends it with the connection
+
+    def end_when_back(self) -> None:
+        """Have everything of it killed as soon as the server can be asked to."""
+        self._calls.ask_when_back("process/terminate", ProcessTerminate(self.id))
 
     # -- for the client --
 
