@@ -21,10 +21,9 @@ from typing import Any
 
 import pytest
 import trio
-import trio.testing
 import trio_websocket
 
-from tests.web import Asked, head, open_web
+from tests.web import head, open_web
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "protocol.md").read_text()
@@ -203,15 +202,9 @@ async def open_websocket(url: str) -> AsyncIterator[Channel]:
 @asynccontextmanager
 async def open_pages() -> AsyncIterator[str]:
     """The HTTP server that docs/relay.md talks with: its address."""
-
-    async def slowly(asked: Asked) -> None:
-        await asked.send(head("Transfer-Encoding: chunked") + b"4\r\none\n\r\n")
-        await trio.testing.wait_all_tasks_blocked()
-        await asked.send(b"4\r\ntwo\n\r\n0\r\n\r\n")
-
     async with open_web() as web:
         web.page("/x", "Content-Type: text/plain", body=b"hello\n")
-        web.pages["/s"] = slowly
+        web.pages["/s"] = head("Transfer-Encoding: chunked") + b"4\r\none\n\r\n4\r\ntwo\n\r\n0\r\n\r\n"
         web.pages["/cut"] = head("Content-Length: 10") + b"abc"
         yield f"127.0.0.1:{web.port}"
 
