@@ -93,7 +93,8 @@ async def test_many_ended_sessions_cost_what_was_configured(tmp_path: Path) -> N
             assert len(await client.processes()) == sessions + 5
             held = resident(server.pid) - before
         server.terminate()
-    assert held < sessions * retained + 2 * MIB, f"{held / sessions / KIB:.0f} KiB per session"
+    # Beside its output, a session is some objects, and the allocator rounds up.
+    assert held < sessions * (retained + 64 * KIB), f"{held / sessions / KIB:.0f} KiB per session"
 
 
 async def test_who_stops_reading_costs_little_and_misses_nothing(server: Server) -> None:
