@@ -8,7 +8,8 @@ import trio
 from msgspec import Struct
 
 from execsrv._background import open_background
-from execsrv._output import Closed, Entry, Exited, Gap, HeadTail, OutputLog, entry_bytes
+from execsrv._head_tail import HeadTail
+from execsrv._output import Closed, Entry, Exited, Gap, OutputLog, entry_bytes
 from execsrv.client._calls import Asked, Calls
 from execsrv.errors import CommandFailed, ConnectionLost, ProtocolError, StdinClosed, UnknownProcess
 from execsrv.limits import MIB
