@@ -2,6 +2,7 @@
 
     open_connections              all connections of one server
     └─ Connection.run             one of them: outlives its channel by `resume_grace` at most
+       ├─ _stop                   ends it in order with the server, where no talk does
        └─ session, session, ...   `Session.run`: a nursery each
 
 The conversation itself (`_talk.py`) belongs to a channel, and a channel can be replaced: a connection that has lost its

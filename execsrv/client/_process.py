@@ -76,6 +76,9 @@ class Process:
 
     Its output is kept for one reader. While nobody reads, the command blocks once the window is full, as with any
     pipe; other commands go on.
+
+    Every call raises `ConnectionLost` when there is no way back to the server. Cancelling one stops waiting; whether
+    the server still does what was asked is then unknown, unless the call says more.
     """
 
     def __init__(self, id: str, calls: Calls, window_bytes: int, acknowledges: bool) -> None:
