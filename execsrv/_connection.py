@@ -2,6 +2,7 @@
 
     open_connections              all connections of one server
     └─ Connection.run             one of them: outlives its channel by `resume_grace` at most
+       ├─ _stop                   ends it in order with the server, where no talk does
        └─ session, session, ...   `Session.run`: a nursery each
 
 The conversation itself (`_talk.py`) belongs to a channel, and a channel can be replaced: a connection that has lost its
@@ -12,6 +13,7 @@ clean-up.
 
 from __future__ import annotations
 
+import logging
 import math
 import uuid
 from collections.abc import AsyncIterator
@@ -26,6 +28,8 @@ from execsrv._session import Session
 from execsrv._sessions import Sessions
 from execsrv.errors import AlreadyAttached, LimitExceeded, UnknownConnection
 from execsrv.limits import DEFAULTS, ServerConfig
+
+log = logging.getLogger(__name__)
 
 
 class Connection:
@@ -51,7 +55,11 @@ class Connection:
         return f"<Connection {state} sessions={len(list(self.sessions))}>"
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep the sessions until it is ended, or was without a channel for the grace. Then all of them are killed."""
+        """Keep the sessions until it is ended, or was without a channel for the grace. Then all of them are killed.
+
+        A session that fails, which is a fault of ours, takes the others and the talk with it: nobody could tell the
+        peer what became of it.
+        """
         async with trio.open_nursery() as nursery:
             self.sessions = Sessions(nursery, self._keeper, self._config, self._has_news)
             nursery.start_soon(self._stop)
@@ -61,6 +69,8 @@ class Connection:
                     await trio.sleep_forever()
             finally:
                 self.sessions.close()
+                if self._outbox is not None:
+                    self._outbox.close()
             nursery.cancel_scope.cancel()
 
     def attach(self, outbox: Outbox) -> None:
@@ -129,6 +139,8 @@ class Connections:
     async def _run(self, connection: Connection, *, task_status: trio.TaskStatus[None]) -> None:
         try:
             await connection.run(task_status=task_status)
+        except Exception:
+            log.exception("connection failed")
         finally:
             del self._by_id[connection.id]
             self._ended.unpark_all()

@@ -60,11 +60,12 @@ class Outbox:
         """The next message to send; the one taken before has left. For one task. Cancelling loses nothing.
 
         `next_notification` takes the next entry of a session's log and says it, if there is a word for it.
+        Raises `trio.ClosedResourceError` when this is closed.
         """
         self._answered += self._answering
         self._leaving = self._answering = False
         self._taken.unpark_all()
-        while True:
+        while not self.closed:
             if self._answers:
                 self._leaving = self._answering = True
                 return self._answers.popleft()
@@ -85,6 +86,7 @@ class Outbox:
                 break
             else:
                 await self._wanted.park()
+        raise trio.ClosedResourceError
 
     async def wait_room(self) -> None:
         """Wait until the peer has read enough of its answers to ask for more."""
@@ -105,5 +107,6 @@ class Outbox:
     def close(self) -> None:
         """Nobody takes anything any more: there is nothing to wait for."""
         self.closed = True
+        self._wanted.unpark_all()
         self._taken.unpark_all()
         self._tellers.unpark_all()

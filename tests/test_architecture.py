@@ -14,7 +14,7 @@ FLOORS = [
     # values: no trio, no I/O
     {"errors", "limits", "protocol"},
     # rules: still no I/O
-    {"_paths", "_codec", "_handshake", "_output", "_exchange", "_background", "_signal_names"},
+    {"_paths", "_codec", "_handshake", "_head_tail", "_output", "_exchange", "_background", "_signal_names"},
     # the operating system, each kind alone
     {"_transports", "_processes", "_files", "_environment", "_discovery", "_http"},
     # the service
@@ -35,7 +35,8 @@ FLOORS = [
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 SERVICE = {"_session", "_relay", "_http", "_sessions", "_outbox", "_handlers", "_connection", "_talk", "server"}
 SERVICE |= {"_processes", "_files"}
-PURE = {"errors", "limits", "protocol", "_paths", "_signal_names", "_codec", "_handshake", "_output", "_exchange"}
+PURE = {"errors", "limits", "protocol", "_paths", "_signal_names", "_codec", "_handshake", "_head_tail", "_output"}
+PURE |= {"_exchange"}
 
 
 def room_of(path: Path) -> str:

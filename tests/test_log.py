@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from execsrv._output import ENTRY_BYTES, Closed, Entry, Exited, Gap, HeadTail, OutputLog, first_seq
+from execsrv._head_tail import HeadTail
+from execsrv._output import ENTRY_BYTES, Closed, Entry, Exited, Gap, OutputLog, first_seq
 from execsrv.protocol import Chunk, Member, ReadGap, Stream
 
 STREAMS: tuple[Stream, ...] = ("stdout", "stderr")

@@ -3,3 +3,18 @@
 `roots.py` alone turns paths into places; `contents.py`, `listings.py` and `changes.py` work on places and never on
 paths, so that nothing gets past the roots. `watch.py` waits for what is missing.
 """
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+
+from execsrv.protocol import Notification
+
+can_watch = sys.platform == "linux"
+
+Tell = Callable[[Notification], Awaitable[None]]
+"""Sends a notification to the peer, and waits for room."""
+
+AnswersLeft = Callable[[], Awaitable[None]]
+"""Waits until the answers so far have been sent."""

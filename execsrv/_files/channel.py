@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from execsrv._background import open_background
+from execsrv._files import AnswersLeft, Tell, can_watch
 from execsrv.limits import ServerConfig
-from execsrv.protocol import Notification
 
 if TYPE_CHECKING:
     from execsrv._files.files import Files
-
-Tell = Callable[[Notification], Awaitable[None]]
-AnswersLeft = Callable[[], Awaitable[None]]
-
-can_watch = sys.platform == "linux"
 
 
 def file_capabilities(config: ServerConfig) -> dict[str, bool]:
@@ -29,8 +23,7 @@ def file_capabilities(config: ServerConfig) -> dict[str, bool]:
 async def open_files(config: ServerConfig, tell: Tell, answers_left: AnswersLeft) -> AsyncIterator[Callable[[], Files]]:
     """What gives the file methods of one channel; leaving closes its files and ends its watch.
 
-    `tell` sends a notification, and waits for room. `answers_left` waits until the answers so far have been sent: what
-    is large is read only then, so that a slow peer cannot make it pile up here.
+    What is large is read only when the `answers_left`, so that a slow peer cannot make it pile up here.
     """
     files: Files | None = None
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import trio
 
-from execsrv._files import changes, contents, listings
+from execsrv._files import AnswersLeft, Tell, changes, contents, listings
 from execsrv._files.blocks import Blocks
-from execsrv._files.channel import AnswersLeft, Tell
 from execsrv._files.roots import Place
 from execsrv._files.watch import Watches
 from execsrv._files.work import Call, Work, follows

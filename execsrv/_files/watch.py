@@ -14,7 +14,7 @@ from os import fsencode
 
 import trio
 
-from execsrv._files.channel import Tell, can_watch
+from execsrv._files import Tell, can_watch
 from execsrv._files.kernel import Change, Inotify
 from execsrv._files.roots import Roots
 from execsrv._files.work import Call, Work

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from execsrv._files.channel import AnswersLeft
+from execsrv._files import AnswersLeft
 from execsrv._files.listings import error_text
 from execsrv._files.roots import Place, Roots
 from execsrv._paths import path_from_wire
@@ -25,7 +25,7 @@ Call = Coroutine[Any, Any, T]
 
 
 class Work:
-    """See the module. `answers_left` waits until the answers so far have been sent."""
+    """See the module."""
 
     def __init__(self, config: ServerConfig, answers_left: AnswersLeft) -> None:
         self.config = config

@@ -8,7 +8,8 @@ import trio
 from msgspec import Struct
 
 from execsrv._background import open_background
-from execsrv._output import Closed, Entry, Exited, Gap, HeadTail, OutputLog, entry_bytes
+from execsrv._head_tail import HeadTail
+from execsrv._output import Closed, Entry, Exited, Gap, OutputLog, entry_bytes
 from execsrv.client._calls import Asked, Calls
 from execsrv.errors import CommandFailed, ConnectionLost, ProtocolError, StdinClosed, UnknownProcess
 from execsrv.limits import MIB
@@ -75,6 +76,9 @@ class Process:
 
     Its output is kept for one reader. While nobody reads, the command blocks once the window is full, as with any
     pipe; other commands go on.
+
+    Every call raises `ConnectionLost` when there is no way back to the server. Cancelling one stops waiting; whether
+    the server still does what was asked is then unknown, unless the call says more.
     """
 
     def __init__(self, id: str, calls: Calls, window_bytes: int, acknowledges: bool) -> None:

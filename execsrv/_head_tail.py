@@ -1,0 +1,71 @@
+"""What is kept of a stream that may be of any length: its beginning and its end. Pure: no I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+JOINED_BYTES = 512
+"""Pieces of a stream's end are joined up to this."""
+
+
+class HeadTail:
+    """The beginning and the end of a stream within a bound, and how much is missing between them.
+
+    What is given is kept by reference; its memory may be half as much again as the bound.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_head = max_bytes // 2
+        self._max_tail = max_bytes - self._max_head
+        self._head = bytearray()
+        self._tail: deque[bytes | memoryview] = deque()
+        self._tail_bytes = 0
+        self.total_bytes = 0
+
+    def append(self, data: bytes) -> None:
+        """Add what comes next."""
+        self.total_bytes += len(data)
+        room = self._max_head - len(self._head)
+        if room > 0:
+            self._head += data[:room]
+            data = data[room:]
+        if data:
+            # Small pieces are joined, or each would cost more than it holds.
+            if self._tail and len(self._tail[-1]) + len(data) <= JOINED_BYTES:
+                self._tail[-1] = bytes(self._tail[-1]) + data
+            else:
+                self._tail.append(data)
+            self._tail_bytes += len(data)
+        while self._tail_bytes > self._max_tail:
+            oldest = self._tail.popleft()
+            self._tail_bytes -= len(oldest)
+            if self._tail_bytes < self._max_tail:
+                kept = self._cut(oldest, self._max_tail - self._tail_bytes)
+                self._tail.appendleft(kept)
+                self._tail_bytes += len(kept)
+
+    @staticmethod
+    def _cut(piece: bytes | memoryview, size: int) -> bytes | memoryview:
+        """The end of a piece; as a copy where the piece would hold more than twice the memory."""
+        end = memoryview(piece)[-size:]
+        whole: Any = end.obj
+        return end if len(whole) <= 2 * size else bytes(end)
+
+    @property
+    def head(self) -> bytes:
+        """The beginning."""
+        return bytes(self._head)
+
+    @property
+    def tail(self) -> bytes:
+        """The end, as far as it is not the beginning too."""
+        return b"".join(self._tail)
+
+    @property
+    def omitted_bytes(self) -> int:
+        """How much is missing in the middle."""
+        return self.total_bytes - len(self._head) - self._tail_bytes
+
+    def __bytes__(self) -> bytes:
+        return b"".join([self._head, *self._tail])
