@@ -7,14 +7,16 @@ strays of its own; then it ends them in one of the ways there are.
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 import trio
@@ -30,21 +32,35 @@ from execsrv.limits import Limits
 from tests.escapes import ESCAPES, alive, until_alive, until_gone
 from tests.peers import ENV, Peer, open_peer
 from tests.processes import new_mark
+from tests.relay import Line, open_line
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what these tests promise is promised on Linux only")
 
 SECONDS = 2.0
 NEIGHBOUR = "setsid"
 
+GRACE_MS = 300
+DEADLINE_MS = 8000
+"""Long enough for all to come up on a busy machine."""
+PING_SECONDS = 0.7
+"""A busy machine must not be taken for a dead one."""
+
+T = TypeVar("T")
+
 
 async def start_escapes(
-    peer: Peer, tty: bool, python: str, names: list[str] | None = None, path: str | None = os.environ.get("PYTHONPATH")
+    peer: Peer,
+    tty: bool,
+    python: str,
+    names: list[str] | None = None,
+    path: str | None = os.environ.get("PYTHONPATH"),
+    **params: object,
 ) -> dict[str, str]:
     """All escapes, each in a session named by its mark; the marks, each with what it is."""
     marks = {f"{new_mark()}": name for name in names or ESCAPES}
     env = {**ENV, **({"PYTHONPATH": path} if path else {})}
     for mark, name in marks.items():
-        await peer.start(mark, ESCAPES[name].argv(mark, python), tty=tty, env=env)
+        await peer.start(mark, ESCAPES[name].argv(mark, python), tty=tty, env=env, **params)
     for mark, name in marks.items():
         try:
             await until_alive(mark, ESCAPES[name].strays)
@@ -99,9 +115,11 @@ PLACES = {"root": as_root, "no cgroup": without_cgroup, "ordinary user": as_ordi
 class Case:
     """A daemon with a victim, whose session's strays are to go, and a neighbour."""
 
-    def __init__(self, daemon: subprocess.Popen[bytes], victim: Peer) -> None:
+    def __init__(self, daemon: subprocess.Popen[bytes], victim: Peer, line: Line | None) -> None:
+        """`line` is what the victim is connected through, if it is anything."""
         self.daemon = daemon
         self.victim = victim
+        self.line = line
         self.marks: dict[str, str] = {}
 
     @property
@@ -128,11 +146,11 @@ def _cmdline(pid: int) -> bytes:
 
 @asynccontextmanager
 async def open_daemon(
-    place: Callable[[Path], tuple[list[str], dict[str, str]]], folder: Path, listen: str
+    place: Callable[[Path], tuple[list[str], dict[str, str]]], folder: Path, listen: str, *options: str
 ) -> AsyncIterator[tuple[subprocess.Popen[bytes], str]]:
     command, env = place(folder)
     daemon = subprocess.Popen(  # noqa: ASYNC220
-        [*command, "--listen", listen], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/"
+        [*command, "--listen", listen, *options], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/"
     )
     try:
         assert daemon.stdout is not None
@@ -154,6 +172,25 @@ async def open_daemon(
 async def terminate(case: Case) -> None:
     for mark in case.marks:
         await case.victim.post("process/terminate", {"processId": mark})
+
+
+async def terminate_gracefully(case: Case) -> None:
+    for mark in case.marks:
+        params = {"processId": mark, "mode": {"graceful": {"timeoutMs": GRACE_MS}}}
+        await case.victim.post("process/terminate", params)
+    await trio.sleep(GRACE_MS / 1000)
+
+
+async def deadline(case: Case) -> None:
+    """They were started with it. The last one started runs as long as it may, so then the time of all is over."""
+    assert (await case.victim.until_told(list(case.marks)[-1], "exited"))["reason"] == "timeout"
+
+
+async def half_dead(case: Case) -> None:
+    """Nothing comes through any more, and nobody says so. The end begins when the server has noticed."""
+    assert case.line is not None
+    case.line.silence()
+    await trio.sleep(3 * PING_SECONDS)
 
 
 async def hang_up(case: Case) -> None:
@@ -178,11 +215,25 @@ def by_signal(number: int) -> Callable[[Case], Awaitable[None]]:
     return end
 
 
+async def exceed_limit(case: Case) -> None:
+    """An end of the kernel's own: it has used more processor time than it may."""
+    resource.prlimit(case.pid, resource.RLIMIT_CPU, (0, 0))
+
+
 async def guardian_first(case: Case) -> None:
     guardian = await case.until_guarded()
     os.kill(guardian, signal.SIGKILL)
     await case.until_guarded(but=guardian)
     case.daemon.kill()
+
+
+async def guardian_only(case: Case) -> None:
+    """Nobody is harmed by it, and the server has another one afterwards."""
+    guardian = await case.until_guarded()
+    os.kill(guardian, signal.SIGKILL)
+    await case.until_guarded(but=guardian)
+    assert all(alive(mark) for mark in case.marks)
+    await terminate(case)
 
 
 async def guardian_last(case: Case) -> None:
@@ -193,7 +244,15 @@ async def guardian_last(case: Case) -> None:
             await trio.sleep(0.01)
 
 
-NEIGHBOURLY = {"terminate": terminate, "hang up": hang_up, "reset": reset}
+NEIGHBOURLY = {
+    "terminate": terminate,
+    "graceful": terminate_gracefully,
+    "deadline": deadline,
+    "hang up": hang_up,
+    "reset": reset,
+    "half dead": half_dead,
+    "guardian only": guardian_only,
+}
 FINAL = {
     "end of stdin": end_stdin,
     "SIGTERM": by_signal(signal.SIGTERM),
@@ -201,6 +260,8 @@ FINAL = {
     "SIGHUP": by_signal(signal.SIGHUP),
     "SIGKILL": by_signal(signal.SIGKILL),
     "crash": by_signal(signal.SIGSEGV),
+    "abort": by_signal(signal.SIGABRT),
+    "resource limit": exceed_limit,
     "guardian first": guardian_first,
     "guardian last": guardian_last,
 }
@@ -226,12 +287,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 async def test_nothing_survives_an_ending(place: str, ending: str, tty: bool, tmp_path: Path) -> None:
-    listen = {"reset": "ws://127.0.0.1:0", "end of stdin": "stdio://"}.get(ending, f"unix://{tmp_path}/s")
-    async with open_daemon(PLACES[place], tmp_path, listen) as (daemon, url):
+    websocket, pings = "ws://127.0.0.1:0", ["--ping-interval", f"{PING_SECONDS}", "--ping-timeout", f"{PING_SECONDS}"]
+    listens = {"reset": websocket, "half dead": websocket, "end of stdin": "stdio://"}
+    listen = listens.get(ending, f"unix://{tmp_path}/s")
+    options = pings if ending == "half dead" else []
+    async with open_daemon(PLACES[place], tmp_path, listen, *options) as (daemon, url):
         assert isinstance(daemon.args, list)
         python = next(word for word in daemon.args if isinstance(word, str) and "python" in word)
         async with trio.open_nursery() as nursery:
             neighbour: Peer | None = None
+            line: Line | None = None
             if listen == "stdio://":
                 assert daemon.stdin is not None
                 assert daemon.stdout is not None
@@ -241,14 +306,17 @@ async def test_nothing_survives_an_ending(place: str, ending: str, tty: bool, tm
                 )
                 victim = await nursery.start(_hold, open_peer(channel))
             else:
-                victim = await nursery.start(_hold, _connected(url))
+                if ending == "half dead":
+                    line = await nursery.start(_hold, open_line(url, ""))
+                victim = await nursery.start(_hold, _connected(line.url if line else url))
                 neighbour = await nursery.start(_hold, _connected(url))
                 await neighbour.handshake()
             await victim.handshake()
             beside = {} if neighbour is None else await start_escapes(neighbour, tty, python, [NEIGHBOUR])
-            case = Case(daemon, victim)
+            case = Case(daemon, victim, line)
             path = str(tmp_path / "packages") if place == "ordinary user" else os.environ.get("PYTHONPATH")
-            case.marks = await start_escapes(victim, tty, python, path=path)
+            limits: dict[str, Any] = {"timeoutMs": DEADLINE_MS} if ending == "deadline" else {}
+            case.marks = await start_escapes(victim, tty, python, path=path, **limits)
             if ending == "end of stdin":
                 await channel.aclose()
             with trio.CancelScope(shield=True):
@@ -271,9 +339,9 @@ async def _connected(url: str) -> AsyncIterator[Peer]:
             yield peer
 
 
-async def _hold(context: object, *, task_status: trio.TaskStatus[Peer]) -> None:
-    async with context as peer:  # type: ignore[attr-defined]
-        task_status.started(peer)
+async def _hold(context: AbstractAsyncContextManager[T], *, task_status: trio.TaskStatus[T]) -> None:
+    async with context as value:
+        task_status.started(value)
         await trio.sleep_forever()
 
 
