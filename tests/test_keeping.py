@@ -189,6 +189,23 @@ async def test_two_hundred_end_at_once(keeper: Keeper) -> None:
     assert not alive(mark)
 
 
+async def test_without_a_descriptor_nobody_is_taken_for_gone(keeper: Keeper) -> None:
+    mark = new_mark()
+    nap = f"exec -a {mark} sleep 1000"
+    spawned = start(keeper, f"setsid bash -c '{nap}' & {nap}")
+    await until_alive(mark, 2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with trio.open_nursery() as nursery:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            nursery.start_soon(end, spawned)
+            with trio.fail_after(5):
+                await spawned.tree.wait_exited()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not alive(mark)
+
+
 # -- a process of its own --
 
 
