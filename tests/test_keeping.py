@@ -291,3 +291,29 @@ def test_assert_no_strays_finds_and_kills_them() -> None:
     with pytest.raises(AssertionError, match=complaint), assert_no_strays(0.1):
         subprocess.run(["setsid", "bash", "-c", f"(exec -a {mark} sleep 1000) >/dev/null 2>&1 &"], check=True)
     assert not alive(mark)
+
+
+def test_the_fixture_fails_a_test_that_leaves_strays(tmp_path: Path) -> None:
+    mark = new_mark()
+    stray = ["setsid", "bash", "-c", f"(exec -a {mark} sleep 1000) >/dev/null 2>&1 &"]
+    (tmp_path / "test_it.py").write_text(
+        "import subprocess\n"
+        "def test_clean(no_strays): subprocess.run(['true'])\n"
+        f"def test_stray(no_strays): subprocess.run({stray!r})\n"
+    )
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["execsrv.pytest_plugin"]')
+    pytest_ = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
+    done = subprocess.run(pytest_, capture_output=True, text=True)
+    assert "2 passed, 1 error" in done.stdout
+    assert "left behind" in done.stdout
+    assert not alive(mark)
