@@ -416,6 +416,7 @@ async def test_a_thousand_go_as_one_does() -> None:
 # -- nothing else is left either --
 
 
+@pytest.mark.timeout(600)  # ten thousand take their time
 @pytest.mark.parametrize("place", ["root", "PID 1"])
 async def test_sessions_with_strays_leave_nothing_of_the_server(
     place: str, tmp_path: Path, request: pytest.FixtureRequest
