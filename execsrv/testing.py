@@ -4,12 +4,10 @@
         with execsrv.testing.assert_no_strays():
             ...
 
-It needs nothing of execsrv's server, and works as well for `subprocess`. In pytest, as a fixture of your own:
+It needs nothing of execsrv's server, and works as well for `subprocess`. In pytest it is the fixture `no_strays`, with
+this in `conftest.py`:
 
-    @pytest.fixture(autouse=True)
-    def no_strays():
-        with execsrv.testing.assert_no_strays():
-            yield
+    pytest_plugins = ["execsrv.pytest_plugin"]
 """
 
 from __future__ import annotations

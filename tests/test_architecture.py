@@ -27,7 +27,7 @@ FLOORS = [
     # roof
     {"_embedded"},
     {"__init__", "_signals", "_doctor", "testing"},
-    {"_run", "_config"},
+    {"_run", "_config", "pytest_plugin"},
     {"_daemon", "_options"},
     {"cli"},
     {"__main__"},

@@ -189,6 +189,23 @@ async def test_two_hundred_end_at_once(keeper: Keeper) -> None:
     assert not alive(mark)
 
 
+async def test_without_a_descriptor_nobody_is_taken_for_gone(keeper: Keeper) -> None:
+    mark = new_mark()
+    nap = f"exec -a {mark} sleep 1000"
+    spawned = start(keeper, f"setsid bash -c '{nap}' & {nap}")
+    await until_alive(mark, 2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with trio.open_nursery() as nursery:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            nursery.start_soon(end, spawned)
+            with trio.fail_after(5):
+                await spawned.tree.wait_exited()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not alive(mark)
+
+
 # -- a process of its own --
 
 
@@ -273,4 +290,30 @@ def test_assert_no_strays_finds_and_kills_them() -> None:
     complaint = r"left behind, 0\.1 s after the block: \d+ \(sleep\)"
     with pytest.raises(AssertionError, match=complaint), assert_no_strays(0.1):
         subprocess.run(["setsid", "bash", "-c", f"(exec -a {mark} sleep 1000) >/dev/null 2>&1 &"], check=True)
+    assert not alive(mark)
+
+
+def test_the_fixture_fails_a_test_that_leaves_strays(tmp_path: Path) -> None:
+    mark = new_mark()
+    stray = ["setsid", "bash", "-c", f"(exec -a {mark} sleep 1000) >/dev/null 2>&1 &"]
+    (tmp_path / "test_it.py").write_text(
+        "import subprocess\n"
+        "def test_clean(no_strays): subprocess.run(['true'])\n"
+        f"def test_stray(no_strays): subprocess.run({stray!r})\n"
+    )
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["execsrv.pytest_plugin"]')
+    pytest_ = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
+    done = subprocess.run(pytest_, capture_output=True, text=True)
+    assert "2 passed, 1 error" in done.stdout
+    assert "left behind" in done.stdout
     assert not alive(mark)

@@ -7,14 +7,16 @@ strays of its own; then it ends them in one of the ways there are.
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 import trio
@@ -30,21 +32,35 @@ from execsrv.limits import Limits
 from tests.escapes import ESCAPES, alive, until_alive, until_gone
 from tests.peers import ENV, Peer, open_peer
 from tests.processes import new_mark
+from tests.relay import Line, open_line
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what these tests promise is promised on Linux only")
 
 SECONDS = 2.0
 NEIGHBOUR = "setsid"
 
+GRACE_MS = 300
+DEADLINE_MS = 8000
+"""Long enough for all to come up on a busy machine."""
+PING_SECONDS = 0.7
+"""A busy machine must not be taken for a dead one."""
+
+T = TypeVar("T")
+
 
 async def start_escapes(
-    peer: Peer, tty: bool, python: str, names: list[str] | None = None, path: str | None = os.environ.get("PYTHONPATH")
+    peer: Peer,
+    tty: bool,
+    python: str,
+    names: list[str] | None = None,
+    path: str | None = os.environ.get("PYTHONPATH"),
+    **params: object,
 ) -> dict[str, str]:
     """All escapes, each in a session named by its mark; the marks, each with what it is."""
     marks = {f"{new_mark()}": name for name in names or ESCAPES}
     env = {**ENV, **({"PYTHONPATH": path} if path else {})}
     for mark, name in marks.items():
-        await peer.start(mark, ESCAPES[name].argv(mark, python), tty=tty, env=env)
+        await peer.start(mark, ESCAPES[name].argv(mark, python), tty=tty, env=env, **params)
     for mark, name in marks.items():
         try:
             await until_alive(mark, ESCAPES[name].strays)
@@ -93,15 +109,23 @@ def as_ordinary_user(folder: Path) -> tuple[list[str], dict[str, str]]:
     return [*drop, python, "-m", "execsrv", "serve"], {"PYTHONPATH": str(packages), "PATH": ENV["PATH"]}
 
 
+def as_pid_1(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The process that is started is `unshare`, and the daemon its child."""
+    command, env = as_root(folder)
+    return ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *command], env
+
+
 PLACES = {"root": as_root, "no cgroup": without_cgroup, "ordinary user": as_ordinary_user}
 
 
 class Case:
     """A daemon with a victim, whose session's strays are to go, and a neighbour."""
 
-    def __init__(self, daemon: subprocess.Popen[bytes], victim: Peer) -> None:
+    def __init__(self, daemon: subprocess.Popen[bytes], victim: Peer, line: Line | None) -> None:
+        """`line` is what the victim is connected through, if it is anything."""
         self.daemon = daemon
         self.victim = victim
+        self.line = line
         self.marks: dict[str, str] = {}
 
     @property
@@ -128,11 +152,11 @@ def _cmdline(pid: int) -> bytes:
 
 @asynccontextmanager
 async def open_daemon(
-    place: Callable[[Path], tuple[list[str], dict[str, str]]], folder: Path, listen: str
+    place: Callable[[Path], tuple[list[str], dict[str, str]]], folder: Path, listen: str, *options: str
 ) -> AsyncIterator[tuple[subprocess.Popen[bytes], str]]:
     command, env = place(folder)
     daemon = subprocess.Popen(  # noqa: ASYNC220
-        [*command, "--listen", listen], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/"
+        [*command, "--listen", listen, *options], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/"
     )
     try:
         assert daemon.stdout is not None
@@ -154,6 +178,25 @@ async def open_daemon(
 async def terminate(case: Case) -> None:
     for mark in case.marks:
         await case.victim.post("process/terminate", {"processId": mark})
+
+
+async def terminate_gracefully(case: Case) -> None:
+    for mark in case.marks:
+        params = {"processId": mark, "mode": {"graceful": {"timeoutMs": GRACE_MS}}}
+        await case.victim.post("process/terminate", params)
+    await trio.sleep(GRACE_MS / 1000)
+
+
+async def deadline(case: Case) -> None:
+    """They were started with it. The last one started runs as long as it may, so then the time of all is over."""
+    assert (await case.victim.until_told(list(case.marks)[-1], "exited"))["reason"] == "timeout"
+
+
+async def half_dead(case: Case) -> None:
+    """Nothing comes through any more, and nobody says so. The end begins when the server has noticed."""
+    assert case.line is not None
+    case.line.silence()
+    await trio.sleep(3 * PING_SECONDS)
 
 
 async def hang_up(case: Case) -> None:
@@ -185,6 +228,16 @@ async def guardian_first(case: Case) -> None:
     case.daemon.kill()
 
 
+async def guardian_only(case: Case) -> None:
+    """Nobody is harmed by it, and the server has another one afterwards."""
+    guardian = await case.until_guarded()
+    os.kill(guardian, signal.SIGKILL)
+    await case.until_guarded(but=guardian)
+    for mark, name in case.marks.items():
+        await until_alive(mark, ESCAPES[name].strays)
+    await terminate(case)
+
+
 async def guardian_last(case: Case) -> None:
     guardian = await case.until_guarded()
     case.daemon.kill()
@@ -193,7 +246,15 @@ async def guardian_last(case: Case) -> None:
             await trio.sleep(0.01)
 
 
-NEIGHBOURLY = {"terminate": terminate, "hang up": hang_up, "reset": reset}
+NEIGHBOURLY = {
+    "terminate": terminate,
+    "graceful": terminate_gracefully,
+    "deadline": deadline,
+    "hang up": hang_up,
+    "reset": reset,
+    "half dead": half_dead,
+    "guardian only": guardian_only,
+}
 FINAL = {
     "end of stdin": end_stdin,
     "SIGTERM": by_signal(signal.SIGTERM),
@@ -201,6 +262,7 @@ FINAL = {
     "SIGHUP": by_signal(signal.SIGHUP),
     "SIGKILL": by_signal(signal.SIGKILL),
     "crash": by_signal(signal.SIGSEGV),
+    "abort": by_signal(signal.SIGABRT),
     "guardian first": guardian_first,
     "guardian last": guardian_last,
 }
@@ -226,12 +288,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 async def test_nothing_survives_an_ending(place: str, ending: str, tty: bool, tmp_path: Path) -> None:
-    listen = {"reset": "ws://127.0.0.1:0", "end of stdin": "stdio://"}.get(ending, f"unix://{tmp_path}/s")
-    async with open_daemon(PLACES[place], tmp_path, listen) as (daemon, url):
+    websocket, pings = "ws://127.0.0.1:0", ["--ping-interval", f"{PING_SECONDS}", "--ping-timeout", f"{PING_SECONDS}"]
+    listens = {"reset": websocket, "half dead": websocket, "end of stdin": "stdio://"}
+    listen = listens.get(ending, f"unix://{tmp_path}/s")
+    options = pings if ending == "half dead" else []
+    async with open_daemon(PLACES[place], tmp_path, listen, *options) as (daemon, url):
         assert isinstance(daemon.args, list)
         python = next(word for word in daemon.args if isinstance(word, str) and "python" in word)
         async with trio.open_nursery() as nursery:
             neighbour: Peer | None = None
+            line: Line | None = None
             if listen == "stdio://":
                 assert daemon.stdin is not None
                 assert daemon.stdout is not None
@@ -241,14 +307,17 @@ async def test_nothing_survives_an_ending(place: str, ending: str, tty: bool, tm
                 )
                 victim = await nursery.start(_hold, open_peer(channel))
             else:
-                victim = await nursery.start(_hold, _connected(url))
+                if ending == "half dead":
+                    line = await nursery.start(_hold, open_line(url, ""))
+                victim = await nursery.start(_hold, _connected(line.url if line else url))
                 neighbour = await nursery.start(_hold, _connected(url))
                 await neighbour.handshake()
             await victim.handshake()
             beside = {} if neighbour is None else await start_escapes(neighbour, tty, python, [NEIGHBOUR])
-            case = Case(daemon, victim)
+            case = Case(daemon, victim, line)
             path = str(tmp_path / "packages") if place == "ordinary user" else os.environ.get("PYTHONPATH")
-            case.marks = await start_escapes(victim, tty, python, path=path)
+            limits: dict[str, Any] = {"timeoutMs": DEADLINE_MS} if ending == "deadline" else {}
+            case.marks = await start_escapes(victim, tty, python, path=path, **limits)
             if ending == "end of stdin":
                 await channel.aclose()
             with trio.CancelScope(shield=True):
@@ -271,9 +340,9 @@ async def _connected(url: str) -> AsyncIterator[Peer]:
             yield peer
 
 
-async def _hold(context: object, *, task_status: trio.TaskStatus[Peer]) -> None:
-    async with context as peer:  # type: ignore[attr-defined]
-        task_status.started(peer)
+async def _hold(context: AbstractAsyncContextManager[T], *, task_status: trio.TaskStatus[T]) -> None:
+    async with context as value:
+        task_status.started(value)
         await trio.sleep_forever()
 
 
@@ -347,8 +416,15 @@ async def test_a_thousand_go_as_one_does() -> None:
 # -- nothing else is left either --
 
 
-async def test_sessions_with_strays_leave_nothing_of_the_server(tmp_path: Path) -> None:
-    """A thousand sessions with a stray each; afterwards no more descriptors, threads and children than before."""
+@pytest.mark.timeout(600)  # ten thousand take their time
+@pytest.mark.parametrize("place", ["root", "PID 1"])
+async def test_sessions_with_strays_leave_nothing_of_the_server(
+    place: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """A thousand sessions with a stray each, ten with `--all-survivors`; then what the server has is as before."""
+    if place == "PID 1" and os.getuid() != 0:
+        pytest.skip("only root may make a pid namespace")
+    rounds = 100 if request.config.getoption("--all-survivors") else 10
 
     async def hundred(url: str) -> None:
         async with _connected(url) as peer:
@@ -360,18 +436,51 @@ async def test_sessions_with_strays_leave_nothing_of_the_server(tmp_path: Path) 
             for number in range(100):
                 await peer.until_told(f"{number}", "exited")
 
-    async with open_daemon(as_root, tmp_path, f"unix://{tmp_path}/s") as (daemon, url):
-        await hundred(url)
-        await _until(lambda: _belongings(daemon.pid)[0] <= 1)
-        before = _belongings(daemon.pid)
-        for _ in range(9):
+    async with open_daemon({**PLACES, "PID 1": as_pid_1}[place], tmp_path, f"unix://{tmp_path}/s") as (started, url):
+        daemon = lineage.children(started.pid)[0] if place == "PID 1" else started.pid
+        for _ in range(3):
             await hundred(url)
-        await _until(lambda: all(map(int.__le__, _belongings(daemon.pid), before)))
+        await _until(lambda: len(lineage.children(daemon)) <= 1)
+        before = Belongings.of(daemon)
+        for _ in range(rounds - 3):
+            await hundred(url)
+        await _until(lambda: len(lineage.children(daemon)) <= 1)
+        with trio.move_on_after(20):
+            while Belongings.of(daemon).beyond(before):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        print(f"before: {before}, after: {(after := Belongings.of(daemon))}")
+        assert not after.beyond(before)
+        group = _group_of(daemon)
+        os.kill(daemon, signal.SIGTERM)
+        await trio.to_thread.run_sync(started.wait)
+        if group is not None:
+            await _until(lambda: not group.exists())
 
 
-def _belongings(pid: int) -> tuple[int, ...]:
-    """How many children (the guardian is one), descriptors and threads a process has."""
-    return len(lineage.children(pid)), *(len(os.listdir(f"/proc/{pid}/{what}")) for what in ("fd", "task"))
+def _group_of(pid: int) -> Path | None:
+    """The control group that a server has made for itself."""
+    name = Path(f"/proc/{pid}/cgroup").read_text().rpartition("/")[2].strip()
+    ours = cgroup.own_folder()
+    return ours / name if ours and name.startswith(cgroup.PREFIX) else None
+
+
+class Belongings(NamedTuple):
+    """What a server has. One of its children is the guardian."""
+
+    children: int
+    descriptors: int
+    threads: int
+    kibibytes: int
+
+    @classmethod
+    def of(cls, pid: int) -> Belongings:
+        resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() // 1024
+        descriptors, threads = (len(os.listdir(f"/proc/{pid}/{what}")) for what in ("fd", "task"))
+        return cls(len(lineage.children(pid)), descriptors, threads, resident)
+
+    def beyond(self, other: Belongings) -> bool:
+        """Whether it is more than that. Memory settles after some three thousand sessions, 8 MiB above the start."""
+        return any(map(int.__gt__, self[:3], other[:3])) or self.kibibytes > other.kibibytes + 12 * 1024
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -384,11 +493,7 @@ async def _until(condition: Callable[[], bool]) -> None:
 async def test_as_pid_1_it_reaps_strangers_and_ends_on_sigterm(tmp_path: Path) -> None:
     """A stranger here is what `setsid` leaves to PID 1 when somebody enters the namespace, as `docker exec` does."""
 
-    def place(_: Path) -> tuple[list[str], dict[str, str]]:
-        command, env = as_root(tmp_path)
-        return ["unshare", "--pid", "--fork", "--mount-proc", *command], env
-
-    async with open_daemon(place, tmp_path, f"unix://{tmp_path}/s") as (unshare, url), _connected(url) as peer:
+    async with open_daemon(as_pid_1, tmp_path, f"unix://{tmp_path}/s") as (unshare, url), _connected(url) as peer:
         (daemon,) = lineage.children(unshare.pid)
         await peer.handshake()
         mark, stranger = new_mark(), new_mark()

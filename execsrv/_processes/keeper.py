@@ -50,6 +50,22 @@ class Keeper:
     def _bear(self, start: Callable[[], int]) -> ProcessTree:
         """Start a leader by `start`, marked, and watch it."""
         number = self._unused_number()
+        room = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)  # for the pidfd: what runs has to be watched
+        try:
+            pid = self._start(start, number)
+        finally:
+            os.close(room)
+        try:
+            tree = ProcessTree(pid, number, self._finder)
+        except OSError:  # no descriptor left for watching it, so it must not run
+            os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        self._register.enter(tree)
+        return tree
+
+    def _start(self, start: Callable[[], int], number: int) -> int:
+        """Start a leader that carries the mark of the session of that number."""
         mark = self._register.mark
         if mark is None:
             pid = start()
@@ -61,14 +77,7 @@ class Keeper:
             marks.put(pid, mark.slot, mark.of(number))
             for child in lineage.family([pid]):  # what it has started meanwhile, on a busy machine
                 marks.put(child, mark.slot, mark.of(number))
-        try:
-            tree = ProcessTree(pid, number, self._finder)
-        except OSError:  # no descriptor left for watching it, so it must not run
-            os.killpg(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            raise
-        self._register.enter(tree)
-        return tree
+        return pid
 
     def _unused_number(self) -> int:
         while True:

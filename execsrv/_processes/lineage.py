@@ -4,11 +4,14 @@ A pid is only a number, and may be another process's a moment later. So a signal
 process for good, and only after asking, with the pidfd open, whether that number is still whom it was taken for.
 See pidfd_open(2), proc(5).
 
+Without a descriptor left to look with, these functions raise `OSError`: they never take who cannot be seen for gone.
+
 Standard library only: the guardian runs this too.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -23,14 +26,27 @@ def living(pid: int) -> bool:
 
     A process whose first thread has ended, but not the others, lives, whatever its state says.
     """
-    try:
-        pidfd = os.pidfd_open(pid)
-    except OSError:
+    if (pidfd := _open(pid)) is None:
         return False
     try:
         return not _ended(pidfd)
     finally:
         os.close(pidfd)
+
+
+def _open(pid: int) -> int | None:
+    """A pidfd, None where there is no such process."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        _check_gone(error)
+        return None
+
+
+def _check_gone(error: OSError) -> None:
+    """Raise an error that says nothing of the process that was asked for, but that we cannot ask any more."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise error
 
 
 def _ended(pidfd: int) -> bool:
@@ -41,9 +57,7 @@ def _ended(pidfd: int) -> bool:
 
 def send(pid: int, number: int, belongs: Belongs) -> bool:
     """Send a signal to a process, if it lives and `belongs`; whether it does, also where we may not signal it."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except OSError:
+    if (pidfd := _open(pid)) is None:
         return False
     try:
         if _ended(pidfd) or not belongs(pid):
@@ -65,8 +79,8 @@ def children(pid: int) -> list[int]:
         for thread in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
                 found += map(int, file.read().split())
-    except OSError:
-        pass
+    except OSError as error:
+        _check_gone(error)
     return found
 
 
@@ -93,7 +107,10 @@ def parent(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return int(file.read().rpartition(b")")[2].split()[1])
-    except (OSError, IndexError):
+    except IndexError:
+        return 0
+    except OSError as error:
+        _check_gone(error)
         return 0
 
 
@@ -102,7 +119,10 @@ def process_of(thread: int) -> int:
     try:
         with open(f"/proc/{thread}/status", "rb") as file:
             return next(int(line.split()[1]) for line in file if line.startswith(b"Tgid:"))
-    except (OSError, StopIteration):
+    except StopIteration:
+        return 0
+    except OSError as error:
+        _check_gone(error)
         return 0
 
 

@@ -13,6 +13,7 @@ Standard library only: the guardian runs this too.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from collections.abc import Iterator
@@ -83,8 +84,9 @@ def _read_from_table(pid: int, slot: int) -> int:
                 if line.startswith(_LINES[slot]):
                     value = line[len(_LINES[slot]) :].split()[0]
                     return int(value) if value.isdigit() else 0
-    except OSError:
-        pass
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise  # not gone: it cannot be asked
     return 0
 
 

@@ -178,7 +178,10 @@ class ProcessTree:
     # -- what is left --
 
     def _find(self) -> dict[int, int]:
-        """Who lives of the session, each with its parent. Once that was nobody, it stays so."""
+        """Who lives of the session, each with its parent. Once that was nobody, it stays so.
+
+        Raises `OSError` without a descriptor left to look with.
+        """
         if self._is_empty:
             return {}
         found = self._finder.find(self)
@@ -202,10 +205,17 @@ class ProcessTree:
     async def wait_alone(self) -> None:
         """Wait until nothing of the session lives; its leader has ended. Cancelling stops waiting."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        while not self.settle():
-            await trio.lowlevel.checkpoint()
-            for pid in self._find():
-                await _wait_gone(pid)
+        while True:
+            try:
+                if self.settle():
+                    return
+                await trio.lowlevel.checkpoint()
+                left = self._find()
+            except OSError:
+                await trio.sleep(_ROUND_SECONDS)  # for a descriptor to look with
+            else:
+                for pid in left:
+                    await _wait_gone(pid)
 
     async def kill(self) -> Layer | None:
         """Kill all that is left, wait until it is gone, and reap the leader. Cannot be cancelled.
@@ -216,11 +226,20 @@ class ProcessTree:
         then left, with a word in the log.
         """
         self._finder.ending(self)
+        left: dict[int, int] = {}
         with trio.move_on_after(END_SECONDS, shield=True) as patience:
-            while left := self._find():
-                if len(left) > 1:
-                    self._send(dict(reversed(left.items())), signal.SIGSTOP)
-                self._send(left, signal.SIGKILL)
+            while True:
+                try:
+                    if not (left := self._find()):
+                        break
+                    if len(left) > 1:
+                        self._send(dict(reversed(left.items())), signal.SIGSTOP)
+                    self._send(left, signal.SIGKILL)
+                except OSError:
+                    # No descriptor left to look with. The end of its streams will give some back.
+                    self._signal_group(signal.SIGKILL)
+                    await trio.sleep(_ROUND_SECONDS)
+                    continue
                 await trio.lowlevel.checkpoint()
                 with trio.move_on_after(_ROUND_SECONDS):  # then see who has come up meanwhile
                     for pid in left:
@@ -229,7 +248,8 @@ class ProcessTree:
             self._signal_group(signal.SIGKILL)  # where nobody can tell who is left
             self._reap()
         if patience.cancelled_caught:
-            log.error("cannot kill what is left of session %d: %s", self.pid, self.remaining())
+            names = ", ".join(f"{pid} ({lineage.name(pid)})" for pid in left)
+            log.error("cannot kill what is left of session %d: %s", self.pid, names)
             return None
         return self._finder.layer
 
@@ -248,7 +268,10 @@ async def _wait_gone(pid: int) -> None:
     """Wait until a process has ended; it need not be a child of ours."""
     try:
         pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
     except OSError:
+        await trio.sleep(_ROUND_SECONDS)  # for a descriptor to look with
         return
     try:
         await trio.lowlevel.wait_readable(pidfd)
