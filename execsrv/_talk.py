@@ -111,15 +111,23 @@ class Talk:
         What was asked before the peer stopped sending is still answered, as far as it needs no waiting; and where its
         commands end with it, a peer that still listens is told how.
         """
-        lasting = False  # whether the connection is to outlive this
         try:
-            # Files and relay around the tree: requests are at their end before what they use is closed.
+            # Files and relay around the rest: requests are at their end before what they use is closed.
             tell, answers_left = self._outbox.tell, self._outbox.wait_answered
             async with (
                 open_files(self.config, tell, answers_left) as self.files,
                 open_relay(self.config, tell, answers_left) as self.relay,
-                trio.open_nursery() as tree,
             ):
+                await self._converse()
+        finally:
+            with trio.move_on_after(self.config.flush_timeout, shield=True):
+                await self._channel.aclose(self._goodbye.close_code, str(self._goodbye))
+
+    async def _converse(self) -> None:
+        """Hear and answer until one side ends it. Then the connection ends too, or waits for another channel."""
+        lasting = False
+        try:
+            async with trio.open_nursery() as tree:
                 for task in (self._write, self._watch, self._stop):
                     tree.start_soon(task)
                 with self._reading:
@@ -137,8 +145,6 @@ class Talk:
                 self._connection.detach()
             elif self._connection is not None:
                 self._connection.end()
-            with trio.move_on_after(self.config.flush_timeout, shield=True):
-                await self._channel.aclose(self._goodbye.close_code, str(self._goodbye))
 
     # -- in --
 
