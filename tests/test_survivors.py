@@ -30,7 +30,7 @@ from execsrv._transports.memory import open_memory_pair
 from execsrv._transports.websocket import open_websocket
 from execsrv.limits import Limits
 from tests.escapes import ESCAPES, alive, until_alive, until_gone
-from tests.peers import ENV, Peer, open_peer
+from tests.peers import ENV, Peer, b64, open_peer
 from tests.processes import new_mark
 from tests.relay import Line, open_line
 
@@ -54,13 +54,23 @@ async def start_escapes(
     python: str,
     names: list[str] | None = None,
     path: str | None = os.environ.get("PYTHONPATH"),
+    *,
+    guest: bool = False,
     **params: object,
 ) -> dict[str, str]:
-    """All escapes, each in a session named by its mark; the marks, each with what it is."""
+    """All escapes, each in a session named by its mark; the marks, each with what it is.
+
+    With a server that is a `guest` they begin when their start was answered: see "What can still escape".
+    """
     marks = {f"{new_mark()}": name for name in names or ESCAPES}
     env = {**ENV, **({"PYTHONPATH": path} if path else {})}
     for mark, name in marks.items():
-        await peer.start(mark, ESCAPES[name].argv(mark, python), tty=tty, env=env, **params)
+        argv = ESCAPES[name].argv(mark, python)
+        if guest:
+            await peer.start(mark, ["sh", "-c", 'read go; exec "$@"', "sh", *argv], tty=tty, env=env, pipeStdin=True)
+            await peer.call("process/write", {"processId": mark, "chunk": b64(b"go\n"), "writeId": "go"})
+        else:
+            await peer.start(mark, argv, tty=tty, env=env, **params)
     for mark, name in marks.items():
         try:
             await until_alive(mark, ESCAPES[name].strays)
@@ -362,8 +372,8 @@ async def test_nothing_survives_in_an_embedding_program(how: str, tty: bool) -> 
                 connection.start_soon(serve_connection, theirs, keeper)
                 await neighbour.handshake()
                 await victim.handshake()
-                beside = await start_escapes(neighbour, tty, sys.executable, [NEIGHBOUR])
-                marks = await start_escapes(victim, tty, sys.executable)
+                beside = await start_escapes(neighbour, tty, sys.executable, [NEIGHBOUR], guest=True)
+                marks = await start_escapes(victim, tty, sys.executable, guest=True)
                 match how:
                     case "terminate":
                         for mark in marks:
