@@ -200,9 +200,10 @@ class OutputLog:
     def _withheld(self) -> bool:
         """Whether the reader, which is passed over when it lags, has to acknowledge first: it gets no more than its
         window, then a gap and the newest. An end is not kept from it."""
+        if not self._drops or self._taken_bytes < self._window:
+            return False
         end = self.closed or self.exited
-        told = end is None or end.seq <= self.last_taken
-        return self._drops and told and self._taken_bytes >= self._window
+        return end is None or end.seq <= self.last_taken
 
     def take(self) -> Entry:
         """The next entry that the attached reader has not taken. Raises `LookupError` when there is none."""

@@ -139,7 +139,7 @@ class Session:
                     if remaining:  # without any of our streams, as they were told to; they are still ours
                         await self._tree.wait_alone()
                 self._helpers.cancel_scope.cancel()
-                self.is_over = True
+                self.is_over = True  # before the nursery closes, so that nobody starts a helper any more
         finally:
             self.is_over = True
             self._close_streams()

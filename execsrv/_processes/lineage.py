@@ -102,28 +102,26 @@ def family(roots: Iterable[int]) -> dict[int, int]:
     return {pid: parent for pid, parent in found.items() if living(pid)}
 
 
-def parent(pid: int) -> int:
-    """The parent of a process, 0 when it is gone or has none."""
+def table(pid: int, entry: str) -> bytes:
+    """What the process table says of a process, see proc(5); empty when it is gone, or may not be read."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[1])
-    except IndexError:
-        return 0
+        with open(f"/proc/{pid}/{entry}", "rb") as file:
+            return file.read()
     except OSError as error:
         _check_gone(error)
-        return 0
+        return b""
+
+
+def parent(pid: int) -> int:
+    """The parent of a process, 0 when it is gone or has none."""
+    fields = table(pid, "stat").rpartition(b")")[2].split()
+    return int(fields[1]) if fields else 0
 
 
 def process_of(thread: int) -> int:
     """The process that a thread is of, 0 when it is gone."""
-    try:
-        with open(f"/proc/{thread}/status", "rb") as file:
-            return next(int(line.split()[1]) for line in file if line.startswith(b"Tgid:"))
-    except StopIteration:
-        return 0
-    except OSError as error:
-        _check_gone(error)
-        return 0
+    lines = table(thread, "status").splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith(b"Tgid:")), 0)
 
 
 def name(pid: int) -> str:

@@ -13,12 +13,13 @@ Standard library only: the guardian runs this too.
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from execsrv._processes import lineage
 
 RTTIME: int = getattr(resource, "RLIMIT_RTTIME", 15)
 LOCKS = 10
@@ -78,15 +79,10 @@ def read(pid: int, slot: int) -> int:
 
 
 def _read_from_table(pid: int, slot: int) -> int:
-    try:
-        with open(f"/proc/{pid}/limits", "rb") as file:
-            for line in file:
-                if line.startswith(_LINES[slot]):
-                    value = line[len(_LINES[slot]) :].split()[0]
-                    return int(value) if value.isdigit() else 0
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            raise  # not gone: it cannot be asked
+    for line in lineage.table(pid, "limits").splitlines():
+        if line.startswith(_LINES[slot]):
+            value = line[len(_LINES[slot]) :].split()[0]
+            return int(value) if value.isdigit() else 0
     return 0
 
 

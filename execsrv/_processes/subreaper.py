@@ -60,14 +60,11 @@ class Strays:
     def close(self) -> None:
         os.close(self._children)
 
-    def of(self, number: int) -> list[int]:
-        """The living strays that belong to a session. Reaps the dead ones that it meets.
+    def of(self, number: int | None) -> list[int]:
+        """The living strays that belong to a session, or to none that we know. Reaps the dead ones that it meets.
 
         What has ended may have left a child that became ours after the look: so it looks again.
         """
-        return self._owned_by(number)
-
-    def _owned_by(self, number: int | None) -> list[int]:
         while True:
             found = [pid for pid, owner in self._look().items() if owner == number]
             if not sum(self._reap(pid) for pid in found):
@@ -84,7 +81,7 @@ class Strays:
         """
         if not self._sole or os.getpid() == 1:
             return []
-        return self._owned_by(None)
+        return self.of(None)
 
     def reap(self) -> None:
         """Reap all strays that have ended."""
