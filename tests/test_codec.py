@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from execsrv._codec import Codec, LineBuffer, decode_params
+from execsrv._wire.codecs import Codec, LineBuffer, decode_params
 from execsrv.errors import InvalidParams, ProtocolError
 from execsrv.protocol import (
     ErrorObject,

@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from execsrv._config import ALL, SETTINGS, Loaded, Setting, as_toml, load
+from execsrv._cli.config import Loaded, as_toml, load
+from execsrv._cli.settings import ALL, SETTINGS, Setting
 from execsrv.errors import InvalidConfig
 from execsrv.limits import DEFAULTS, KIB, MIB, Limits, ServerConfig
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 import execsrv
-from execsrv._transports import MessageChannel
+from execsrv._wire.channel import MessageChannel
 from execsrv.limits import MIB, ServerConfig
 from execsrv.protocol import Notification, Request
 from tests.conftest import Server

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 import execsrv
-from execsrv._output import OutputLog
+from execsrv._log.log import OutputLog
 from execsrv.limits import KIB, MIB
 from execsrv.protocol import Notification, Request, Stream
 from tests.conftest import Server

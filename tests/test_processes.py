@@ -14,7 +14,7 @@ import trio
 
 from execsrv._processes import portable_spawn, posix_spawn, spawn, terminal, tree
 from execsrv._processes.command import settle
-from execsrv._processes.keeper import Keeper
+from execsrv._processes.supervisor import Supervisor
 from execsrv.errors import SpawnError
 from execsrv.protocol import Size
 
@@ -56,7 +56,7 @@ def start(
     argv: list[str], tty: bool = False, stdin: bool = False, cwd: str = "/", arg0: str | None = None
 ) -> spawn.Spawned:
     command = settle(argv, cwd, PATH, arg0)
-    return Keeper().spawn(command, size=Size(30, 90) if tty else None, pipe_stdin=stdin)
+    return Supervisor().spawn(command, size=Size(30, 90) if tty else None, pipe_stdin=stdin)
 
 
 @pytest.mark.usefixtures("way")
@@ -123,14 +123,14 @@ def test_a_directory_that_may_not_be_entered(tmp_path: object) -> None:
 import os, sys
 sys.path[:0] = {sys.path!r}
 from execsrv._processes.command import settle
-from execsrv._processes.keeper import Keeper
+from execsrv._processes.supervisor import Supervisor
 from execsrv.errors import SpawnError
 os.mkdir({str(tmp_path)!r} + "/closed", 0o600)
 os.chown({str(tmp_path)!r} + "/closed", 65534, 65534)
 if os.getuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 try:
-    Keeper().spawn(settle(["/bin/true"], {str(tmp_path)!r} + "/closed", {{}}), size=None, pipe_stdin=False)
+    Supervisor().spawn(settle(["/bin/true"], {str(tmp_path)!r} + "/closed", {{}}), size=None, pipe_stdin=False)
 except SpawnError as error:
     print(error.stage, error.errno)
 """
@@ -178,11 +178,11 @@ import os, sys
 sys.path[:0] = {sys.path!r}
 import trio
 from execsrv._processes.command import settle
-from execsrv._processes.keeper import Keeper
+from execsrv._processes.supervisor import Supervisor
 report = os.dup(2)
 for descriptor in (0, 1, 2):
     os.close(descriptor)
-spawned = Keeper().spawn(settle(["/bin/sh", "-c", "cat; echo out; echo err >&2"], "/", {{"PATH": "/usr/bin:/bin"}}),
+spawned = Supervisor().spawn(settle(["/bin/sh", "-c", "cat; echo out; echo err >&2"], "/", {{"PATH": "/usr/bin:/bin"}}),
                       size=None, pipe_stdin=True)
 os.write(spawned.stdin, b"in ")
 os.close(spawned.stdin)

@@ -16,10 +16,10 @@ import trio.testing
 
 import execsrv
 from execsrv import ServerConfig, connect
-from execsrv._connection import open_connections
-from execsrv._outbox import Outbox
-from execsrv._processes.keeper import Keeper
-from execsrv._transports.lines import LineChannel
+from execsrv._processes.supervisor import Supervisor
+from execsrv._server.connection import open_connections
+from execsrv._server.outbox import Outbox
+from execsrv._wire.lines import LineChannel
 from execsrv.errors import ConnectionLost, UnknownConnection
 from execsrv.limits import MIB
 from execsrv.protocol import Notification
@@ -202,7 +202,7 @@ async def test_hanging_up_while_the_server_ends_delays_it_by_nothing(tmp_path: P
 
 async def test_who_comes_back_while_its_commands_are_killed_is_too_late() -> None:
     """Only to be told that all is well with a connection that has ended would be worse."""
-    async with open_connections(Keeper(), ServerConfig(resume_grace=0)) as connections:
+    async with open_connections(Supervisor(), ServerConfig(resume_grace=0)) as connections:
         connection = await connections.open()
         connection.attach(Outbox(1, 1))
         connection.detach()

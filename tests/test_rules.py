@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from execsrv._handshake import Handshake
-from execsrv._paths import path_from_wire, uri_from_path
-from execsrv._signal_names import signal_name, signal_number
+from execsrv._processes.signals import signal_name, signal_number
+from execsrv._wire.handshake import Handshake
+from execsrv._wire.paths import path_from_wire, uri_from_path
 from execsrv.errors import InvalidParams, NotReady, ProtocolError, RequestError, SpawnError
 from execsrv.protocol import METHODS, ErrorObject, Failure, Message, Notification, Request, Response
 

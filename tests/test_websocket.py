@@ -12,7 +12,7 @@ import trio_websocket
 import wsproto
 
 from execsrv import connect_websocket
-from execsrv._transports.websocket import _put_header
+from execsrv._wire.websocket import _put_header
 from execsrv.errors import ConnectionFailed
 from execsrv.limits import ServerConfig
 from tests.conftest import Server

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import trio
 
 from execsrv._files.handles import MAX_OFFSET, Handle, Handles, Turn
-from execsrv._files.work import Call, Work
+from execsrv._files.threads import Call, Work
 from execsrv.errors import FileError, FileRefused, NotFound
 from execsrv.protocol import Block, BlockRead, BlockWrite, FileHandle, FileOpen, Nothing
 

@@ -14,9 +14,9 @@ import trio
 from execsrv._files import AnswersLeft, Tell, changes, contents, listings
 from execsrv._files.blocks import Blocks
 from execsrv._files.roots import Place
+from execsrv._files.threads import Call, Work, follows
 from execsrv._files.watch import Watches
-from execsrv._files.work import Call, Work, follows
-from execsrv._paths import uri_from_path
+from execsrv._wire.paths import uri_from_path
 from execsrv.errors import FileError, FileRefused, NotFound
 from execsrv.limits import ServerConfig
 from execsrv.protocol import (

@@ -19,9 +19,9 @@ from typing import Literal
 import trio
 
 from execsrv._files.contents import shown
-from execsrv._files.kernel import birth_time
 from execsrv._files.roots import Place, Roots
-from execsrv._paths import uri_from_path
+from execsrv._files.statx import birth_time
+from execsrv._wire.paths import uri_from_path
 from execsrv.errors import FileRefused, LimitExceeded
 from execsrv.limits import ServerConfig
 from execsrv.protocol import DirectoryEntry, FileMetadata, Walked, WalkEntry, WalkError, WalkOptions

@@ -15,10 +15,10 @@ from os import fsencode
 import trio
 
 from execsrv._files import Tell, can_watch
-from execsrv._files.kernel import Change, Inotify
+from execsrv._files.inotify import Change, Inotify
 from execsrv._files.roots import Roots
-from execsrv._files.work import Call, Work
-from execsrv._paths import path_from_wire
+from execsrv._files.threads import Call, Work
+from execsrv._wire.paths import path_from_wire
 from execsrv.errors import FileRefused
 from execsrv.protocol import MissingChanged, Notification, Watching, WatchMissing
 

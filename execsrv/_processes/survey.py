@@ -6,7 +6,8 @@ import os
 import sys
 from dataclasses import dataclass
 
-from execsrv._processes import cgroup, guardianship, marks, posix_spawn, subreaper
+from execsrv._processes import cgroup, posix_spawn, rlimit_mark, subreaper
+from execsrv._processes.supervisor import guardian_possible
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,9 @@ class Survey:
 
 def survey() -> Survey:
     """Look at this machine, as this user. A control group is made and removed for it where that is allowed."""
-    mark = marks.new_server_mark() is not None
+    mark = rlimit_mark.new_server_mark() is not None
     descent = mark and subreaper.available()
-    guardian = mark and guardianship.possible()
+    guardian = mark and guardian_possible()
     group = guardian and _makes_groups()
     layers = [
         Layer("group", True, "each command leads a session and a process group of its own"),
