@@ -19,10 +19,10 @@ from execsrv._server.conversation import Conversation, serve_connection
 from execsrv._wire import unix
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.stdio import receive_stream, send_stream, taken_stdio
-from execsrv.errors import CannotListen, InvalidListenURL
+from execsrv.errors import CannotListenError, InvalidListenURLError
 from execsrv.limits import DEFAULTS, ServerConfig
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 ServePeer = Callable[[trio.SocketStream], Awaitable[None]]
 
@@ -42,7 +42,7 @@ async def serve(
     port, once connections are accepted. Cancelling kills everything at once. `own_process` is that of
     `connect_in_process`.
 
-    Raises `InvalidListenURL` and `CannotListen`.
+    Raises `InvalidListenURLError` and `CannotListenError`.
     """
     async with open_supervisor(own_process=own_process) as supervisor:
         await serve_with(supervisor, listen, config, shutdown_trigger=shutdown_trigger, task_status=task_status)
@@ -67,7 +67,7 @@ async def serve_with(
             try:
                 listener, url, serve_peer = await _open_listener(listen, connections, stack)
             except OSError as error:
-                raise CannotListen(f"cannot listen on {listen}: {error.strerror or error}") from error
+                raise CannotListenError(f"cannot listen on {listen}: {error.strerror or error}") from error
             room = trio.CapacityLimiter(2 * config.max_connections)  # some of them have not said who they are
             async with open_helpers() as peers:
                 async with listener, open_helpers() as accepting:
@@ -103,7 +103,7 @@ async def _open_listener(
 
     if not websocket.is_websocket_url(listen):
         expected = "expected `stdio://`, `ws://IP:PORT` or `unix://PATH`"
-        raise InvalidListenURL(f"unsupported --listen URL `{listen}`; {expected}")
+        raise InvalidListenURLError(f"unsupported --listen URL `{listen}`; {expected}")
     host, port = websocket.parse_listen(listen)
     (listener,) = await trio.open_tcp_listeners(port, host=host)
     address, port = listener.socket.getsockname()[:2]
@@ -114,14 +114,14 @@ async def _open_listener(
 async def _serve_peer(serve_peer: ServePeer, room: trio.CapacityLimiter, stream: trio.SocketStream) -> None:
     """One connection from first to last. It may fail; the daemon does not."""
     if room.available_tokens < 1:
-        log.warning("refusing a peer: %d are here already", room.borrowed_tokens)
+        logger.warning("refusing a peer: %d are here already", room.borrowed_tokens)
         await trio.aclose_forcefully(stream)
         return
     async with room:
         try:
             await serve_peer(stream)
         except Exception:
-            log.exception("connection failed")
+            logger.exception("connection failed")
 
 
 async def _serve_lines(connections: Connections, stream: trio.SocketStream) -> None:

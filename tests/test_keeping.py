@@ -142,7 +142,7 @@ async def test_what_remains_is_told_by_name(supervisor: Supervisor) -> None:
     await until_alive(mark, 1)
     await spawned.tree.wait_exited()
     assert [(member.pid, member.name) for member in spawned.tree.remaining()] == [(alive(mark)[0], "sleep")]
-    assert not spawned.tree.settle()
+    assert not spawned.tree.reap_if_alone()
     with trio.move_on_after(0.05) as waiting:
         await spawned.tree.wait_alone()
     assert waiting.cancelled_caught

@@ -204,10 +204,10 @@ async def test_reaping_and_what_is_left_of_a_group() -> None:
     spawned = start(["bash", "-c", "sleep 1000 </dev/null >/dev/null 2>&1 &"])
     await spawned.tree.wait_exited()
     assert "zombie" in repr(spawned.tree)
-    assert not spawned.tree.settle()
+    assert not spawned.tree.reap_if_alone()
     assert spawned.tree.signal(signal.SIGTERM, "group")
     with trio.fail_after(10):
-        while not spawned.tree.settle():
+        while not spawned.tree.reap_if_alone():
             await trio.lowlevel.checkpoint()
     await finish(spawned)
     assert not spawned.tree.signal(0, "group")
@@ -217,12 +217,12 @@ async def test_a_kernel_without_group_signals_keeps_the_zombie(monkeypatch: pyte
     monkeypatch.setattr(tree, "_signals_groups_by_pidfd", lambda: False)
     spawned = start(["bash", "-c", "sleep 1000 </dev/null >/dev/null 2>&1 &"])
     await spawned.tree.wait_exited()
-    assert not spawned.tree.settle()
+    assert not spawned.tree.reap_if_alone()
     assert "zombie" in repr(spawned.tree)
     await finish(spawned)
     alone = start(["true"])
     await alone.tree.wait_exited()
-    assert alone.tree.settle()
+    assert alone.tree.reap_if_alone()
     await finish(alone)
 
 

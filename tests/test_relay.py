@@ -18,7 +18,7 @@ import trio
 from execsrv._http.relay import Relay, open_relay
 from execsrv._server.outbox import Outbox
 from execsrv._wire.channel import MessageChannel
-from execsrv.errors import LimitExceeded
+from execsrv.errors import LimitExceededError
 from execsrv.limits import MIB, ServerConfig
 from execsrv.protocol import HttpRequest, Message, Notification, Request, Response
 from tests.conftest import Server
@@ -538,7 +538,7 @@ async def test_whole_bodies_count_until_the_answers_before_them_have_left(web: W
         async with open_relay(config, tell, answers_left) as relay, trio.open_nursery() as nursery:
             nursery.start_soon(read_first, relay)
             await asked.wait()
-            with pytest.raises(LimitExceeded):
+            with pytest.raises(LimitExceededError):
                 await relay.request(HttpRequest("GET", web.url + "/x", "b"))
             left.set()
 

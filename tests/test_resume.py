@@ -20,7 +20,7 @@ from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connection import open_connections
 from execsrv._server.outbox import Outbox
 from execsrv._wire.lines import LineChannel
-from execsrv.errors import ConnectionLost, UnknownConnection
+from execsrv.errors import ConnectionLostError, UnknownConnectionError
 from execsrv.limits import MIB
 from execsrv.protocol import Notification
 from tests.conftest import Server
@@ -207,7 +207,7 @@ async def test_who_comes_back_while_its_commands_are_killed_is_too_late() -> Non
         connection.attach(Outbox(1, 1))
         connection.detach()
         assert connections.find(connection.id) is connection
-        with pytest.raises(UnknownConnection, match="unknown session id"):
+        with pytest.raises(UnknownConnectionError, match="unknown session id"):
             connection.attach(Outbox(1, 1))
 
 
@@ -270,7 +270,7 @@ async def test_without_a_grace_a_half_dead_channel_ends_what_it_started(
             line.silence()
             await until_gone(mark)
             line.cut()
-        with pytest.raises(ConnectionLost):
+        with pytest.raises(ConnectionLostError):
             await client.run(["true"])
 
 
@@ -404,9 +404,9 @@ async def test_a_server_that_forgot_is_a_lost_connection(open_server: OpenServer
             assert await process.next_event() is not None
             line.target = await other.url()
             line.cut()
-            with trio.fail_after(20), pytest.raises(ConnectionLost, match="unknown session id"):
+            with trio.fail_after(20), pytest.raises(ConnectionLostError, match="unknown session id"):
                 await process.next_event()
-        with pytest.raises(ConnectionLost):
+        with pytest.raises(ConnectionLostError):
             await client.run(["true"])
 
 
@@ -425,7 +425,7 @@ async def test_leaving_while_the_connection_is_interrupted_is_quick_and_still_ki
                     await until_marked(mark, 1)
                 target, line.target = line.target, None
                 line.cut()
-                with trio.fail_after(PATIENCE), pytest.raises(ConnectionLost):
+                with trio.fail_after(PATIENCE), pytest.raises(ConnectionLostError):
                     await processes[0].interrupt()  # which tells that the client has noticed
                 began = trio.current_time()
             assert trio.current_time() - began < 1
@@ -443,7 +443,7 @@ async def test_nobody_there_in_time_is_a_lost_connection(server: Server, tmp_pat
     async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=0.3) as client:
         line.target = None
         line.cut()
-        with trio.fail_after(20), pytest.raises(ConnectionLost, match=r"no way back within 0\.3 s"):
+        with trio.fail_after(20), pytest.raises(ConnectionLostError, match=r"no way back within 0\.3 s"):
             await client.run(["true"])
 
 
@@ -460,7 +460,7 @@ async def test_a_signal_is_not_repeated(server: Server, tmp_path: Path) -> None:
         async def interrupt() -> None:
             try:
                 await process.interrupt()
-            except ConnectionLost as error:
+            except ConnectionLostError as error:
                 lost.append(error)
 
         line.silence()

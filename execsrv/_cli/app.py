@@ -10,7 +10,7 @@ import click
 from execsrv._cli.config import as_toml, load
 from execsrv._cli.settings import SETTINGS, Setting
 from execsrv._server.host import package_version
-from execsrv.errors import InvalidConfig
+from execsrv.errors import InvalidConfigError
 
 SOME_TIME = click.FloatRange(min=0, min_open=True)
 
@@ -74,7 +74,7 @@ def serve(config: str | None, print_config: bool, codex: bool, **settings: str |
         if print_config:
             click.echo(as_toml(loaded).encode(), nl=False)
             return
-    except InvalidConfig as error:
+    except InvalidConfigError as error:
         raise click.UsageError(str(error)) from None
     from execsrv._cli.serve import run_daemon
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from execsrv._cli.settings import CODEX_DEFAULTS, PREFIX, SETTINGS, UNITS, Setting
-from execsrv.errors import InvalidConfig
+from execsrv.errors import InvalidConfigError
 from execsrv.limits import ServerConfig
 
 CONFIG_VARIABLE = PREFIX + "CONFIG"
@@ -37,7 +37,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], *, codex: bool = 
 
     With `codex` some defaults are others. A flag that may be repeated has a tuple, empty where not given.
 
-    Raises `InvalidConfig`.
+    Raises `InvalidConfigError`.
     """
     values: dict[str, Any] = {name: setting.default for name, setting in SETTINGS.items()}
     sources = dict.fromkeys(values, "default")
@@ -74,7 +74,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], *, codex: bool = 
 
 
 def as_toml(loaded: Loaded) -> str:
-    """All settings as a file that `load` takes, each with where its value came from. Raises `InvalidConfig`."""
+    """All settings as a file that `load` takes, each with where its value came from. Raises `InvalidConfigError`."""
     groups: dict[str, list[str]] = {}
     for name, setting in SETTINGS.items():
         value = loaded.listen if name == "listen" else getattr(loaded.config, name)
@@ -91,7 +91,7 @@ def _as_toml_value(name: str, value: Any) -> str:
         # JSON and TOML write strings, numbers and booleans in the same way, but for one control character.
         return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")
     except UnicodeEncodeError:
-        raise InvalidConfig(f"cannot write {name} {value!r} as TOML: it is not UTF-8") from None
+        raise InvalidConfigError(f"cannot write {name} {value!r} as TOML: it is not UTF-8") from None
 
 
 def _read_toml(path: str) -> dict[str, Any]:
@@ -101,9 +101,9 @@ def _read_toml(path: str) -> dict[str, Any]:
         with open(path, "rb") as file:
             return tomllib.load(file)
     except OSError as error:
-        raise InvalidConfig(f"cannot read the configuration file `{path}`: {error.strerror or error}") from error
+        raise InvalidConfigError(f"cannot read the configuration file `{path}`: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or beyond all bounds
-        raise InvalidConfig(f"cannot read the configuration file `{path}`: {error}") from error
+        raise InvalidConfigError(f"cannot read the configuration file `{path}`: {error}") from error
 
 
 def _checked(setting: Setting, value: Any, source: str, *, is_text: bool) -> Any:
@@ -115,10 +115,10 @@ def _checked(setting: Setting, value: Any, source: str, *, is_text: bool) -> Any
         return msgspec.convert(meant, setting.type, strict=not is_text)
     except (msgspec.ValidationError, UnicodeEncodeError):  # the second: what is no text is no number
         wrong = f"cannot set {setting.name} to {value!r:.200} ({source})"
-        raise InvalidConfig(f"{wrong}: expected {setting.allowed}") from None
+        raise InvalidConfigError(f"{wrong}: expected {setting.allowed}") from None
 
 
-def _unknown(what: str, name: str, known: Iterable[str]) -> InvalidConfig:
+def _unknown(what: str, name: str, known: Iterable[str]) -> InvalidConfigError:
     """The error for a name that means nothing. A prefix that all of them share makes nothing similar."""
     from difflib import get_close_matches  # only errors pay for it
 
@@ -126,4 +126,4 @@ def _unknown(what: str, name: str, known: Iterable[str]) -> InvalidConfig:
     matches = get_close_matches(name.removeprefix(prefix), [word.removeprefix(prefix) for word in known], 2, 0.7)
     close = " or ".join(f"`{prefix}{match}`" for match in matches)
     hint = f"did you mean {close}?" if close else "`execsrv serve --print-config` lists all that there are"
-    return InvalidConfig(f"unknown {what}: {hint}")
+    return InvalidConfigError(f"unknown {what}: {hint}")

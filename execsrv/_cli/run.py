@@ -20,7 +20,14 @@ from execsrv._nursery import open_helpers
 from execsrv._processes.terminal import get_size
 from execsrv._wire.stdio import read_shared, write_all
 from execsrv.client import Client, Process, connect
-from execsrv.errors import ConnectionLost, ExecsrvError, RequestError, SpawnError, StdinClosed, UnknownProcess
+from execsrv.errors import (
+    ConnectionLostError,
+    ExecsrvError,
+    RequestError,
+    SpawnError,
+    StdinClosedError,
+    UnknownProcessError,
+)
 from execsrv.protocol import Chunk
 
 TIMED_OUT, OWN_FAILURE = 124, 125
@@ -160,7 +167,7 @@ class _Run:
                 await process.interrupt()
             elif (size := self._size()) is not None:
                 await process.resize(*size)
-        except (ConnectionLost, RequestError):
+        except (ConnectionLostError, RequestError):
             pass  # it has ended, or whoever reads the output hears of it too
 
     def _size(self) -> tuple[int, int] | None:
@@ -183,7 +190,7 @@ async def _pass_stdin(process: Process) -> None:
         while data := await read_shared(0):
             await process.write(data)
         await process.close_stdin()
-    except (StdinClosed, UnknownProcess, ConnectionLost):
+    except (StdinClosedError, UnknownProcessError, ConnectionLostError):
         return  # it reads no more; its output tells the rest
 
 

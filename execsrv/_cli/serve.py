@@ -15,7 +15,7 @@ from execsrv.errors import ExecsrvError
 from execsrv.limits import ServerConfig
 from execsrv.server import serve_with
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def run_daemon(listen: str, config: ServerConfig, *, codex: bool = False) -> int:
@@ -46,7 +46,7 @@ async def _hear_signals(
     with received() as signals:
         task_status.started()
         async for number in signals:
-            log.info("ending on %s", signal.Signals(number).name)
+            logger.info("ending on %s", signal.Signals(number).name)
             signalled.set()
 
 

@@ -16,7 +16,7 @@ from execsrv._files import AnswersLeft
 from execsrv._files.listings import error_text
 from execsrv._files.roots import Place, Roots
 from execsrv._wire.paths import path_from_wire
-from execsrv.errors import Busy, FileError, FileRefused, FilesDisabled, NotFound
+from execsrv.errors import BusyError, FileError, FileRefusedError, FilesDisabledError, NotFoundError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import FilePath, FileWalk, Nothing
 
@@ -36,25 +36,25 @@ class Work:
         self._queued_bytes = 0
 
     def path(self, params: FilePath | FileWalk) -> str:
-        """The path of a call. Raises `InvalidParams` and `FilesDisabled`."""
+        """The path of a call. Raises `InvalidParamsError` and `FilesDisabledError`."""
         return self.checked(params.path, "path")
 
     def checked(self, path: str, field: str) -> str:
-        """A path off the wire. Raises `InvalidParams`, naming the field, and `FilesDisabled`."""
+        """A path off the wire. Raises `InvalidParamsError`, naming the field, and `FilesDisabledError`."""
         self.check_allowed()
         return path_from_wire(path, field)
 
     def check_allowed(self) -> None:
-        """Raise `FilesDisabled` where file methods are switched off."""
+        """Raise `FilesDisabledError` where file methods are switched off."""
         if not self.config.allow_files:
-            raise FilesDisabled("the file methods are switched off on this server")
+            raise FilesDisabledError("the file methods are switched off on this server")
 
     def check_queue(self, size: int) -> None:
-        """Raise `Busy` where too much is being written already to take so many bytes too."""
+        """Raise `BusyError` where too much is being written already to take so many bytes too."""
         self.check_allowed()
         bound = self.config.queued_file_bytes
         if self._queued_bytes and self._queued_bytes + size > bound:
-            raise Busy(f"queued_file_bytes ({bound}) are being written", limit="queued_file_bytes", value=bound)
+            raise BusyError(f"queued_file_bytes ({bound}) are being written", limit="queued_file_bytes", value=bound)
 
     def write(self, size: int, write: Callable[[], Awaitable[None]]) -> Call[Nothing]:
         """Write so many bytes; from this call to the end they count as under way."""
@@ -106,9 +106,9 @@ def file_error(error: OSError) -> FileError:
     """How an error of the system is answered."""
     number = error.errno or 0
     if number == errno.ENOENT:
-        kind: type[FileError] = NotFound
+        kind: type[FileError] = NotFoundError
     elif number in (errno.EACCES, errno.EPERM, errno.EINVAL):
-        kind = FileRefused
+        kind = FileRefusedError
     else:
         kind = FileError
     return kind(error_text(error), errno=number)

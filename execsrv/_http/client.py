@@ -1,4 +1,4 @@
-"""The HTTP client: httpcore as it is used here. It sends what `_exchange` has settled, and knows no messages.
+"""The HTTP client: httpcore as it is used here. It sends what `request` has prepared, and knows no messages.
 
 httpcore adds nothing to a request and takes nothing from a response, which is what a relay needs. It is an extra, and
 imported when it is first needed, in a thread: a server that relays nothing pays nothing for it. The client owns the
@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import trio
 
 from execsrv._http.request import MAX_REDIRECTS, PreparedRequest, Target, redirected
-from execsrv.errors import HttpFailed, HttpUnavailable
+from execsrv.errors import HttpFailedError, HttpUnavailableError
 from execsrv.protocol import HttpField
 
 if TYPE_CHECKING:
@@ -52,21 +52,21 @@ class HttpClient:
     async def send(self, exchange: PreparedRequest, follow: bool) -> httpcore.Response:
         """The response, at the end of all redirects if they are to be followed: `open_body` must come next.
 
-        Raises `HttpFailed` and `HttpUnavailable`. Cancelling hangs up.
+        Raises `HttpFailedError` and `HttpUnavailableError`. Cancelling hangs up.
         """
         await self._load()
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._send_one(exchange)
             try:
                 following = redirected(exchange, response.status, fields_of(response)) if follow else None
-            except HttpFailed:
+            except HttpFailedError:
                 async with open_body(response):
                     raise
             if following is None:
                 return response
             async with open_body(response):
                 exchange = following
-        raise HttpFailed("http/request failed: too many redirects")
+        raise HttpFailedError("http/request failed: too many redirects")
 
     async def _send_one(self, exchange: PreparedRequest) -> httpcore.Response:
         import httpcore
@@ -81,7 +81,7 @@ class HttpClient:
         try:
             return await self._pool(target).handle_async_request(request)
         except _errors() as error:
-            raise HttpFailed(f"{sending(exchange)}: {_text_of(error)}", url=target.url) from error
+            raise HttpFailedError(f"{sending(exchange)}: {_text_of(error)}", url=target.url) from error
 
     async def _load(self) -> None:
         """Import what is needed and read the certificates: 100 ms of work, so in a thread."""
@@ -90,7 +90,7 @@ class HttpClient:
                 self._tls = await trio.to_thread.run_sync(_tls_context)
             except ModuleNotFoundError as error:
                 message = f"http/request needs an HTTP client: install `execsrv[http]` on the server ({error})"
-                raise HttpUnavailable(message) from None
+                raise HttpUnavailableError(message) from None
 
     def _pool(self, target: Target) -> httpcore.AsyncConnectionPool:
         """The connections that lead to a target, by the rules for proxies in the environment."""
@@ -121,7 +121,7 @@ def sending(exchange: PreparedRequest) -> str:
 
 @asynccontextmanager
 async def open_body(response: httpcore.Response) -> AsyncIterator[AsyncIterator[bytes]]:
-    """The chunks of a body, as they come. Leaving before the end hangs up; a body that is cut raises `HttpFailed`.
+    """The chunks of a body, as they come. Leaving before the end hangs up; a body that is cut raises `HttpFailedError`.
 
     A cancel is the one thing that ends httpcore's generators in order, and all of them: so what was not read to its
     end is read under a cancelled scope.
@@ -130,7 +130,7 @@ async def open_body(response: httpcore.Response) -> AsyncIterator[AsyncIterator[
     try:
         yield chunks
     except _errors() as error:
-        raise HttpFailed(f"error decoding response body: {_text_of(error)}") from error
+        raise HttpFailedError(f"error decoding response body: {_text_of(error)}") from error
     finally:
         with trio.CancelScope(shield=True) as end:
             end.cancel()

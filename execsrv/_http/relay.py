@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from execsrv._http.client import HttpClient, fields_of, installed, open_body, sending
-from execsrv._http.request import PreparedRequest, settle
+from execsrv._http.request import PreparedRequest, prepare
 from execsrv._nursery import open_helpers
-from execsrv.errors import Busy, HttpFailed, HttpUnavailable, InvalidParams, LimitExceeded
+from execsrv.errors import BusyError, HttpFailedError, HttpUnavailableError, InvalidParamsError, LimitExceededError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import HttpBodyDelta, HttpRequest, HttpResponse, Notification
 
@@ -84,19 +84,19 @@ class Relay:
     def request(self, params: HttpRequest) -> Coroutine[Any, Any, HttpResponse]:
         """Check at once what can be; then the rest, to be awaited: the response, or its header where it is streamed.
 
-        Raises `HttpUnavailable`, `InvalidParams` and `Busy` here; the rest raises `HttpUnavailable`, `HttpFailed` and
-        `LimitExceeded`, and cancelling it hangs up on the HTTP server. Nothing of a body is told before the awaiting
-        task gives way, so that it can answer first.
+        Raises `HttpUnavailableError`, `InvalidParamsError` and `BusyError` here. Awaiting the rest raises
+        `HttpUnavailableError`, `HttpFailedError` and `LimitExceededError`, and cancelling it hangs up on the HTTP
+        server. Nothing of a body is told before the awaiting task gives way, so that it can answer first.
         """
         if not self._config.allow_http:
-            raise HttpUnavailable("http/request is switched off on this server: allow_http is false")
-        exchange = settle(params, os.environ)
+            raise HttpUnavailableError("http/request is switched off on this server: allow_http is false")
+        exchange = prepare(params, os.environ)
         if params.stream_response and params.request_id in self._streams:
             message = f"http/request streamResponse requestId `{params.request_id}` is already active"
-            raise InvalidParams(message, field="requestId")
+            raise InvalidParamsError(message, field="requestId")
         bound = self._config.http_exchanges
         if self._under_way >= bound:
-            raise Busy(f"http_exchanges ({bound}) are under way", limit="http_exchanges", value=bound)
+            raise BusyError(f"http_exchanges ({bound}) are under way", limit="http_exchanges", value=bound)
         self._under_way += 1
         if params.stream_response:
             self._streams.add(params.request_id)
@@ -114,7 +114,7 @@ class Relay:
             with trio.move_on_at(deadline) as patience:
                 response = await self._client.send(exchange, params.redirect_policy == "follow")
             if patience.cancelled_caught:
-                raise HttpFailed(f"{sending(exchange)}: {_too_slow(params)}", url=exchange.target.url)
+                raise HttpFailedError(f"{sending(exchange)}: {_too_slow(params)}", url=exchange.target.url)
             body = b""
             if params.stream_response:
                 self._nursery.start_soon(self._stream, params, response, deadline)
@@ -129,7 +129,7 @@ class Relay:
     async def _read(self, params: HttpRequest, response: httpcore.Response, deadline: float) -> bytes:
         """The whole body, once the answers before it have left, so that a slow peer cannot make bodies pile up.
 
-        Raises `HttpFailed` for one that is cut, `LimitExceeded` for one that is too large."""
+        Raises `HttpFailedError` for one that is cut, `LimitExceededError` for one that is too large."""
         pieces: list[bytes] = []
         try:
             with trio.move_on_at(deadline) as patience:
@@ -140,18 +140,18 @@ class Relay:
                         if self._buffered > self._max_buffered:
                             raise self._too_large()
             if patience.cancelled_caught:
-                raise HttpFailed(f"error decoding response body: {_too_slow(params)}")
+                raise HttpFailedError(f"error decoding response body: {_too_slow(params)}")
             await self._answers_left()
-        except HttpFailed as error:
-            raise HttpFailed(f"failed to read http/request response body: {error}") from error
+        except HttpFailedError as error:
+            raise HttpFailedError(f"failed to read http/request response body: {error}") from error
         finally:
             self._buffered -= sum(map(len, pieces))
         return b"".join(pieces)
 
-    def _too_large(self) -> LimitExceeded:
+    def _too_large(self) -> LimitExceededError:
         bound = self._max_buffered
         message = f"buffered_http_bytes ({bound}) would be exceeded by a response body: it can be streamed"
-        return LimitExceeded(message, limit="buffered_http_bytes", value=bound)
+        return LimitExceededError(message, limit="buffered_http_bytes", value=bound)
 
     async def _stream(self, params: HttpRequest, response: httpcore.Response, deadline: float) -> None:
         """Tell the body piece by piece, and last its end; then the id is free."""
@@ -164,7 +164,7 @@ class Relay:
                         told += 1
             if patience.cancelled_caught:
                 problem = f"error decoding response body: {_too_slow(params)}"
-        except HttpFailed as error:
+        except HttpFailedError as error:
             problem = error.message
         await self._tell_delta(HttpBodyDelta(params.request_id, told + 1, b"", done=True, error=problem))
         self._finished(params)

@@ -1,6 +1,6 @@
 """One HTTP request as it goes out, and what a redirect makes of it. Rules only: no I/O.
 
-`settle` decides everything about the request before anything is sent, with the refusals that Codex clients know;
+`prepare` decides everything about the request before anything is sent, with the refusals that Codex clients know;
 `redirected` decides the next one. What is decided here is what the Codex exec-server does, but for two things: values
 from the server's environment follow no redirect to another origin, and fields stay in the order in which they came.
 """
@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, quote, unquote_to_bytes, urljoin, urlsplit
 from msgspec import Struct
 from msgspec.structs import replace
 
-from execsrv.errors import HttpFailed, InvalidParams
+from execsrv.errors import HttpFailedError, InvalidParamsError
 from execsrv.protocol import HttpField, HttpHeader, HttpRequest
 
 MAX_REDIRECTS = 10
@@ -87,16 +87,16 @@ class PreparedRequest(Struct, frozen=True):
         return fields
 
 
-def settle(params: HttpRequest, environ: Mapping[str, str]) -> PreparedRequest:
-    """Decide what is sent. Raises `InvalidParams` naming what is wrong."""
+def prepare(params: HttpRequest, environ: Mapping[str, str]) -> PreparedRequest:
+    """Decide what is sent. Raises `InvalidParamsError` naming what is wrong."""
     method = params.method.encode(errors="replace")
     if not _TOKEN.fullmatch(method):
-        raise InvalidParams("http/request method is invalid: invalid HTTP method", field="method")
+        raise InvalidParamsError("http/request method is invalid: invalid HTTP method", field="method")
     try:
         target, user = _target(params.url)
         fields = [_field(header, environ) for header in params.headers]
     except UnicodeEncodeError:
-        raise InvalidParams("http/request holds a lone surrogate, which has no encoding") from None
+        raise InvalidParamsError("http/request holds a lone surrogate, which has no encoding") from None
     if user is not None and not any(name == b"authorization" for name, _ in fields):
         fields.append((b"authorization", user))
     secret = frozenset(header.name.lower().encode() for header in params.headers if header.value_env_var is not None)
@@ -106,7 +106,7 @@ def settle(params: HttpRequest, environ: Mapping[str, str]) -> PreparedRequest:
 def redirected(exchange: PreparedRequest, status: int, response: Sequence[HttpField]) -> PreparedRequest | None:
     """The request that follows a response with this status; None where it is no redirect, or leads nowhere.
 
-    Raises `HttpFailed` for a redirect to what is not HTTP.
+    Raises `HttpFailedError` for a redirect to what is not HTTP.
     """
     if status not in (301, 302, 303, 307, 308):
         return None
@@ -117,9 +117,9 @@ def redirected(exchange: PreparedRequest, status: int, response: Sequence[HttpFi
         url = urljoin(exchange.target.url, location)
         scheme = url.partition(":")[0].lower()
         if scheme not in _DEFAULT_PORTS:
-            raise HttpFailed(f"http/request failed: redirect target uses unsupported URL scheme: {scheme}")
+            raise HttpFailedError(f"http/request failed: redirect target uses unsupported URL scheme: {scheme}")
         target, user = _target(url)
-    except (ValueError, InvalidParams):
+    except (ValueError, InvalidParamsError):
         return None
     before = exchange.target
     fields, method, body = list(exchange.fields), exchange.method, exchange.body
@@ -141,7 +141,7 @@ def redirected(exchange: PreparedRequest, status: int, response: Sequence[HttpFi
 def _field(header: HttpHeader, environ: Mapping[str, str]) -> tuple[bytes, bytes]:
     name = header.name.encode(errors="replace")
     if not _TOKEN.fullmatch(name):
-        raise InvalidParams("http/request header name is invalid: invalid HTTP header name", field="headers")
+        raise InvalidParamsError("http/request header name is invalid: invalid HTTP header name", field="headers")
     value, variable = header.value, header.value_env_var
     if variable is not None:
         if variable.upper() in PROTECTED_VARIABLES:
@@ -157,18 +157,18 @@ def _field(header: HttpHeader, environ: Mapping[str, str]) -> tuple[bytes, bytes
     return name.lower(), encoded
 
 
-def _refused(message: str) -> InvalidParams:
-    return InvalidParams(f"http/request {message}", field="headers")
+def _refused(message: str) -> InvalidParamsError:
+    return InvalidParamsError(f"http/request {message}", field="headers")
 
 
 def _target(url: str) -> tuple[Target, bytes | None]:
-    """Where a URL leads, and the `authorization` that a user name in it stands for. Raises `InvalidParams`."""
+    """Where a URL leads, and the `authorization` that a user name in it stands for. Raises `InvalidParamsError`."""
     url = url.strip("\0\t\n\r ")
     if not _SCHEME.match(url):
         raise _bad_url("relative URL without a base")
     scheme = url.partition(":")[0].lower()
     if scheme not in _DEFAULT_PORTS:
-        raise InvalidParams(f"http/request only supports http and https URLs, got {scheme}", field="url")
+        raise InvalidParamsError(f"http/request only supports http and https URLs, got {scheme}", field="url")
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -202,5 +202,5 @@ def _host(parts: SplitResult) -> str:
     return host
 
 
-def _bad_url(why: str) -> InvalidParams:
-    return InvalidParams(f"http/request url is invalid: {why}", field="url")
+def _bad_url(why: str) -> InvalidParamsError:
+    return InvalidParamsError(f"http/request url is invalid: {why}", field="url")

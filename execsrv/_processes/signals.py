@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from execsrv.errors import InvalidParams
+from execsrv.errors import InvalidParamsError
 
 _REAL_TIME = range(signal.SIGRTMIN, signal.SIGRTMAX + 1) if hasattr(signal, "SIGRTMIN") else range(0)
 _NUMBERS = {
@@ -17,7 +17,7 @@ _NAMES = {number: name for name, number in reversed(_NUMBERS.items())}  # the fi
 def signal_number(wanted: str | int) -> int:
     """The number of a signal: "TERM", "SIGTERM", "sigrtmin+3", 15, and "interrupt" for SIGINT.
 
-    Raises `InvalidParams`, which lists the allowed names.
+    Raises `InvalidParamsError`, which lists the allowed names.
     """
     number = None
     if isinstance(wanted, int):
@@ -30,7 +30,7 @@ def signal_number(wanted: str | int) -> int:
     if number is None:
         allowed = list(_NUMBERS)
         message = f"unknown signal {wanted!r}; expected a number or one of {', '.join(allowed)}"
-        raise InvalidParams(message, field="signal", allowed=allowed)
+        raise InvalidParamsError(message, field="signal", allowed=allowed)
     return number
 
 

@@ -25,7 +25,7 @@ from execsrv._processes.subreaper import Strays
 from execsrv._processes.tree import ProcessTree
 from execsrv.protocol import Layer, Size
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 RESTART_SECONDS = 0.5
 """A guardian that could not live this long is replaced only after as long: something is wrong with it."""
@@ -161,7 +161,7 @@ async def _guard(register: Register, cgroups: bool) -> None:
             pid = _start_guardian(mark, cgroups, reader)
         except OSError as error:
             os.close(writer)
-            log.error("cannot start the guardian: %s", error)
+            logger.error("cannot start the guardian: %s", error)
             return
         finally:
             os.close(reader)
@@ -170,7 +170,7 @@ async def _guard(register: Register, cgroups: bool) -> None:
         started_at = trio.current_time()
         try:
             await trio.lowlevel.wait_readable(pidfd)
-            log.warning("the guardian (pid %d) was killed; starting another", pid)
+            logger.warning("the guardian (pid %d) was killed; starting another", pid)
         finally:
             os.close(writer)
             with trio.move_on_after(LEAVE_SECONDS, shield=True):

@@ -11,7 +11,7 @@ from execsrv._processes.supervisor import guardian_possible
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class LayerHere:
     """One way of keeping hold of processes: whether `execsrv serve` has it here, and what it is good for."""
 
     name: str
@@ -24,7 +24,7 @@ class Survey:
     """The layers from the weakest to the strongest, what they guarantee together, and what can still escape."""
 
     platform: str
-    layers: list[Layer]
+    layers: list[LayerHere]
     guarantees: list[str]
     escapes: list[str]
 
@@ -36,12 +36,12 @@ def survey() -> Survey:
     guardian = mark and guardian_possible()
     group = guardian and _makes_groups()
     layers = [
-        Layer("group", True, "each command leads a session and a process group of its own"),
-        Layer("fast start", posix_spawn.available, "posix_spawn of the C library does all that a start needs"),
-        Layer("mark", mark, "a limit without effect names the session; it survives exec, setsid and a double fork"),
-        Layer("subreaper", descent, "strays become children of the server, so that none can be overlooked"),
-        Layer("guardian", guardian, "a small process ends everything when the server is killed or crashes"),
-        Layer("cgroup", group, "nothing leaves the server's control group; its rest dies with the server"),
+        LayerHere("group", True, "each command leads a session and a process group of its own"),
+        LayerHere("fast start", posix_spawn.available, "posix_spawn of the C library does all that a start needs"),
+        LayerHere("mark", mark, "a limit without effect names the session; it survives exec, setsid and a double fork"),
+        LayerHere("subreaper", descent, "strays become children of the server, so that none can be overlooked"),
+        LayerHere("guardian", guardian, "a small process ends everything when the server is killed or crashes"),
+        LayerHere("cgroup", group, "nothing leaves the server's control group; its rest dies with the server"),
     ]
     return Survey(sys.platform, layers, *_words(mark, descent, guardian, group))
 

@@ -22,7 +22,7 @@ from execsrv._processes import proc
 from execsrv._processes.signals import signal_name
 from execsrv.protocol import Layer, Member
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _PROCESS_GROUP = 1 << 2
 """PIDFD_SIGNAL_PROCESS_GROUP of <linux/pidfd.h>: the whole group that the pidfd's process leads. Linux 6.9."""
@@ -106,7 +106,7 @@ class ProcessTree:
             result = self._peek(os.WNOHANG)
         except ChildProcessError:
             # Somebody else in this program waited for any child, and has the status; all we know is that it ended.
-            log.warning("the exit status of process %d was taken by other code of this program", self.pid)
+            logger.warning("the exit status of process %d was taken by other code of this program", self.pid)
             self._status, self._reaped = ExitStatus(255), True
             self._finder.reaped(self)
             return self._status
@@ -195,7 +195,7 @@ class ProcessTree:
         """Who lives of the session. The leader counts as long as it runs."""
         return [Member(pid, proc.name(pid)) for pid in self._find()]
 
-    def settle(self) -> bool:
+    def reap_if_alone(self) -> bool:
         """Reap the leader, which has ended, unless its group needs it: whether nothing else of the session lives.
 
         Where the kernel cannot signal a group by pidfd, the leader stays a zombie as long as others live.
@@ -210,7 +210,7 @@ class ProcessTree:
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             try:
-                if self.settle():
+                if self.reap_if_alone():
                     return
                 await trio.lowlevel.checkpoint()
                 left = self._find()
@@ -252,7 +252,7 @@ class ProcessTree:
             self._reap()
         if patience.cancelled_caught:
             names = ", ".join(f"{pid} ({proc.name(pid)})" for pid in left)
-            log.error("cannot kill what is left of session %d: %s", self.pid, names)
+            logger.error("cannot kill what is left of session %d: %s", self.pid, names)
             return None
         return self._finder.layer
 

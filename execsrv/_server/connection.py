@@ -2,10 +2,10 @@
 
     open_connections              all connections of one server
     └─ Connection.run             one of them: outlives its channel by `resume_grace` at most
-       ├─ _stop                   ends it in order with the server, where no talk does
+       ├─ _stop                   ends it in order with the server, where no conversation does
        └─ session, session, ...   `Session.run`: a nursery each
 
-The conversation itself (`_talk.py`) belongs to a channel, and a channel can be replaced: a connection that has lost its
+The conversation (`conversation.py`) belongs to a channel, and a channel can be replaced. A connection that has lost its
 own goes on for the grace, and whoever names its id takes it over. With a grace of 0, hanging up is cancelling. However
 a connection ends, its nursery is cancelled, and a session that is cancelled kills its processes. There is no other
 clean-up.
@@ -26,10 +26,10 @@ from execsrv._processes.supervisor import Supervisor
 from execsrv._server.outbox import Outbox
 from execsrv._server.session import Session
 from execsrv._server.sessions import Sessions
-from execsrv.errors import AlreadyAttached, LimitExceeded, UnknownConnection
+from execsrv.errors import AlreadyAttachedError, LimitExceededError, UnknownConnectionError
 from execsrv.limits import DEFAULTS, ServerConfig
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Connection:
@@ -57,8 +57,8 @@ class Connection:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the sessions until it is ended, or was without a channel for the grace. Then all of them are killed.
 
-        A session that fails, which is a fault of ours, takes the others and the talk with it: nobody could tell the
-        peer what became of it.
+        A session that fails, which is a fault of ours, takes the others and the conversation with it: nobody could tell
+        the peer what became of it.
         """
         async with trio.open_nursery() as nursery:
             self.sessions = Sessions(nursery, self._keeper, self._config, self._has_news)
@@ -76,12 +76,13 @@ class Connection:
     def attach(self, outbox: Outbox) -> None:
         """What happens from now on is told here.
 
-        Raises `AlreadyAttached` while it is told to another one, and `UnknownConnection` once its sessions are ending.
+        Raises `AlreadyAttachedError` while it is told to another one.
+        Raises `UnknownConnectionError` once its sessions are ending.
         """
         if self._life.cancel_called:
-            raise UnknownConnection(f"unknown session id {self.id}")
+            raise UnknownConnectionError(f"unknown session id {self.id}")
         if self._outbox is not None:
-            raise AlreadyAttached(f"session {self.id} is already attached to another connection")
+            raise AlreadyAttachedError(f"session {self.id} is already attached to another connection")
         self._outbox = outbox
         self._life.deadline = math.inf
         for session in self.sessions:
@@ -100,7 +101,7 @@ class Connection:
         self._life.cancel()
 
     async def _stop(self) -> None:
-        """When the server is to end, end in order, as soon as there is no channel: with one, that is up to the talk."""
+        """End in order with the server, as soon as there is no channel: with one, the conversation does it."""
         await self._stopping.wait()
         while self._outbox is not None:
             await self._detached.park()
@@ -126,11 +127,11 @@ class Connections:
         self._ended = trio.lowlevel.ParkingLot()
 
     async def open(self) -> Connection:
-        """A new connection, without a channel so far. Raises `LimitExceeded`."""
+        """A new connection, without a channel so far. Raises `LimitExceededError`."""
         bound = self.config.max_connections
         if len(self._by_id) >= bound:
             message = f"max_connections ({bound}) are open"
-            raise LimitExceeded(message, limit="max_connections", value=bound)
+            raise LimitExceededError(message, limit="max_connections", value=bound)
         connection = Connection(self._keeper, self.config, self.stopping)
         self._by_id[connection.id] = connection
         await self._nursery.start(self._run, connection)
@@ -140,15 +141,15 @@ class Connections:
         try:
             await connection.run(task_status=task_status)
         except Exception:
-            log.exception("connection failed")
+            logger.exception("connection failed")
         finally:
             del self._by_id[connection.id]
             self._ended.unpark_all()
 
     def find(self, id: str) -> Connection:
-        """The connection with this id. Raises `UnknownConnection`."""
+        """The connection with this id. Raises `UnknownConnectionError`."""
         if id not in self._by_id:
-            raise UnknownConnection(f"unknown session id {id}")
+            raise UnknownConnectionError(f"unknown session id {id}")
         return self._by_id[id]
 
     async def stop(self) -> None:

@@ -36,7 +36,7 @@ from execsrv._server.sessions import Sessions
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import decode_params
 from execsrv._wire.handshake import Handshake
-from execsrv.errors import Busy, CutOff, InternalError, ProtocolError, RequestError, UnknownMethod
+from execsrv.errors import BusyError, CutOffError, InternalError, ProtocolError, RequestError, UnknownMethodError
 from execsrv.limits import DEFAULTS, ServerConfig
 from execsrv.protocol import (
     METHODS,
@@ -55,7 +55,7 @@ from execsrv.protocol import (
 if TYPE_CHECKING:
     from execsrv._files.files import Files
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _GOING_AWAY = 1001
 """RFC 6455 section 7.4.1: the server is going down."""
@@ -169,14 +169,14 @@ class Conversation:
                 await self._outbox.wait_room()
             self._hung_up()
         except ProtocolError as error:
-            if isinstance(error, CutOff) and self.config.resume_grace > 0:
+            if isinstance(error, CutOffError) and self.config.resume_grace > 0:
                 self._hung_up()
             else:
                 self._refuse(error)
 
     def _refuse(self, error: ProtocolError) -> None:
         """The peer broke the protocol: tell it why."""
-        log.warning("ending a connection: %s", error)
+        logger.warning("ending a connection: %s", error)
         self._goodbye = error
         self._outbox.put(Failure(None, ErrorObject(error.code, str(error), {"kind": error.kind})))
 
@@ -189,7 +189,7 @@ class Conversation:
         """Everything of a request that happens at once. Raises whatever is to be answered."""
         method = METHODS.get(request.method)
         if method is None:
-            raise UnknownMethod(f"unknown method `{request.method}`", method=request.method)
+            raise UnknownMethodError(f"unknown method `{request.method}`", method=request.method)
         params = decode_params(request.params, method.params)
         self._handshake.check_request(method)
         if isinstance(params, Initialize):
@@ -212,7 +212,7 @@ class Conversation:
     def _check_in_flight(self, method: Method) -> None:
         bound = self.config.requests_in_flight
         if method.waits and self._in_flight >= bound:
-            raise Busy(f"requests_in_flight ({bound}) are waiting", limit="requests_in_flight", value=bound)
+            raise BusyError(f"requests_in_flight ({bound}) are waiting", limit="requests_in_flight", value=bound)
 
     async def _finish(self, request: Request, answer: Coroutine[Any, Any, Struct]) -> None:
         """The rest of a request that has to wait for something."""
@@ -226,7 +226,7 @@ class Conversation:
     def _failure(self, request: Request, error: Exception) -> Failure:
         """The answer to a request that was refused, or that hit a fault of ours."""
         if not isinstance(error, RequestError):
-            log.error("internal error in %s", request.method, exc_info=error)
+            logger.error("internal error in %s", request.method, exc_info=error)
             error = InternalError(f"internal error in `{request.method}`: {type(error).__name__}")
         code, message, data = error.to_wire()
         most = self.config.error_text_characters
@@ -236,7 +236,7 @@ class Conversation:
     # -- out --
 
     async def _write(self) -> None:
-        """Send what the outbox gives, one message after the other. A peer that is gone ends the talk."""
+        """Send what the outbox gives, one message after the other. A peer that is gone ends the conversation."""
         try:
             while True:
                 await self._channel.send(await self._outbox.take(self._next_notification))
@@ -255,13 +255,13 @@ class Conversation:
         self._reading.cancel()
 
     async def _watch(self) -> None:
-        """End the talk when the peer is gone without a word."""
+        """End the conversation when the peer is gone without a word."""
         await self._channel.wait_gone(self.config.ping_interval, self.config.ping_timeout)
-        log.warning("a peer does not answer any more")
+        logger.warning("a peer does not answer any more")
         self._gone()
 
     async def _stop(self) -> None:
-        """End the talk when the server is to end."""
+        """End the conversation when the server is to end."""
         await self._connections.stopping.wait()
         self._reading.cancel()
 

@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 import trio
 
 from execsrv._wire.paths import path_from_wire, uri_from_path
-from execsrv.errors import InvalidParams
+from execsrv.errors import InvalidParamsError
 from execsrv.protocol import (
     CapabilityRoot,
     CapabilityRootFound,
@@ -49,13 +49,13 @@ def environment_info(capabilities: dict[str, bool]) -> EnvironmentInfo:
 
 
 def environment_config(params: EnvironmentConfigRead) -> EnvironmentConfig:
-    """Where Codex would keep its configuration here, and nothing of what is in it. Raises `InvalidParams`."""
+    """Where Codex would keep its configuration here, and nothing of what is in it. Raises `InvalidParamsError`."""
     path_from_wire(params.cwd, "cwd")
     paths = params.config_paths + params.requirements_paths
     if not paths:
-        raise InvalidParams("at least one config or requirements path is required", field="configPaths")
+        raise InvalidParamsError("at least one config or requirements path is required", field="configPaths")
     if not all(paths):
-        raise InvalidParams("TOML paths must contain at least one key segment", field="configPaths")
+        raise InvalidParamsError("TOML paths must contain at least one key segment", field="configPaths")
     home = os.path.expanduser("~")
     codex_home = os.environ.get("CODEX_HOME") or os.path.join(home, ".codex")
     return EnvironmentConfig(uri_from_path(home), uri_from_path(os.path.abspath(codex_home)), socket.gethostname())

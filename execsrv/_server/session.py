@@ -26,7 +26,7 @@ import trio
 from execsrv._log.log import OutputLog
 from execsrv._processes import terminal
 from execsrv._processes.spawn import Spawned, widen
-from execsrv.errors import LimitExceeded, StdinClosed
+from execsrv.errors import LimitExceededError, StdinClosedError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Reason, SignalTarget, Stream
 
@@ -45,10 +45,10 @@ class Write:
     def __init__(self, data: bytes) -> None:
         self.data = memoryview(data)
         self.settled = trio.Event()
-        self.error: StdinClosed | None = None
+        self.error: StdinClosedError | None = None
 
     async def wait(self) -> None:
-        """Wait until it is settled. Raises `StdinClosed`. Cancelling stops waiting, not the write."""
+        """Wait until it is settled. Raises `StdinClosedError`. Cancelling stops waiting, not the write."""
         await self.settled.wait()
         if self.error is not None:
             raise self.error
@@ -352,7 +352,7 @@ class Session:
         """Give input to the command, behind all input given before; the order of the calls is the order of the bytes.
 
         What the system takes at once is settled at once. A `write_id` that was seen before gives that earlier write.
-        Raises `StdinClosed`, and `LimitExceeded` when the command reads too slowly for what is queued.
+        Raises `StdinClosedError`, and `LimitExceededError` when the command reads too slowly for what is queued.
         """
         if write_id is not None and write_id in self._seen_writes:
             return self._seen_writes[write_id]
@@ -362,7 +362,7 @@ class Session:
         bound = self._config.queued_stdin_bytes
         if self._queued_bytes and self._queued_bytes + len(data) > bound:
             message = f"{self.id} does not read its input: queued_stdin_bytes ({bound}) would be exceeded"
-            raise LimitExceeded(message, limit="queued_stdin_bytes", value=bound)
+            raise LimitExceededError(message, limit="queued_stdin_bytes", value=bound)
         write = Write(data)
         self._last_typed = data[-1:] or self._last_typed
         if write_id is not None:
@@ -379,7 +379,7 @@ class Session:
     def close_stdin(self) -> None:
         """End the input, behind all that was written. A terminal gets its end-of-file character and stays open.
 
-        Once more does no harm. Raises `StdinClosed` for a command that never had any.
+        Once more does no harm. Raises `StdinClosedError` for a command that never had any.
         """
         if not self.has_stdin:
             raise self._stdin_closed()
@@ -452,8 +452,8 @@ class Session:
         while self._outputs:
             os.close(self._outputs.popitem()[1])
 
-    def _stdin_closed(self) -> StdinClosed:
-        return StdinClosed(f"stdin is closed for session {self.id}")
+    def _stdin_closed(self) -> StdinClosedError:
+        return StdinClosedError(f"stdin is closed for session {self.id}")
 
 
 def _bytes_in(pipe: int) -> int:

@@ -11,7 +11,7 @@ from execsrv._log.log import Entry
 from execsrv._processes.spawn import Spawned
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.session import Session, StartOptions
-from execsrv.errors import LimitExceeded, NotReady, ProcessExists
+from execsrv.errors import LimitExceededError, NotReadyError, ProcessExistsError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Notification, Reason
 
@@ -45,17 +45,18 @@ class Sessions:
     def claim(self, id: str | None) -> str:
         """An id for a new session: the one asked for, or the next `session-N`.
 
-        Raises `ProcessExists`, `LimitExceeded` when as many run as may, and `NotReady` at the end of the connection.
+        Raises `ProcessExistsError`, `LimitExceededError` when as many run as may, and `NotReadyError` at the end of the
+        connection.
         """
         self._forget_old()
         if self._closed:
-            raise NotReady("the connection is ending")
+            raise NotReadyError("the connection is ending")
         if id is not None and id in self._by_id:
-            raise ProcessExists(f"process ID already exists: `{id}`", processId=id)
+            raise ProcessExistsError(f"process ID already exists: `{id}`", processId=id)
         bound = self._config.max_processes_per_connection
         if len(self._by_id) - len(self._ended) >= bound:
             message = f"max_processes_per_connection ({bound}) are running"
-            raise LimitExceeded(message, limit="max_processes_per_connection", value=bound)
+            raise LimitExceededError(message, limit="max_processes_per_connection", value=bound)
         if id is not None:
             return id
         while (assigned := f"session-{self._last_number + 1}") in self._by_id:

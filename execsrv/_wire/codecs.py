@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET
 
-from execsrv.errors import InvalidParams, ProtocolError
+from execsrv.errors import InvalidParamsError, ProtocolError
 from execsrv.protocol import (
     Envelope,
     Failure,
@@ -77,7 +77,7 @@ def decode_params(params: Any, type_: type[T]) -> T:
     """The parameters of a call or a notification, or the result of one, as their struct.
 
     `params` is raw JSON off a wire, or the struct itself or plain values from memory; null is no
-    parameters. Raises `InvalidParams`, with the field that is wrong.
+    parameters. Raises `InvalidParamsError`, with the field that is wrong.
     """
     if isinstance(params, type_):
         return params
@@ -87,7 +87,7 @@ def decode_params(params: Any, type_: type[T]) -> T:
             return _decoder(type_).decode(text)  # type: ignore[arg-type, no-any-return]
         return msgspec.convert({} if params is None else params, type_)
     except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
-        raise InvalidParams(str(error)) from None
+        raise InvalidParamsError(str(error)) from None
 
 
 class LineBuffer:

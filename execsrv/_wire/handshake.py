@@ -11,7 +11,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import assert_never
 
-from execsrv.errors import NotReady, ProtocolError
+from execsrv.errors import NotReadyError, ProtocolError
 from execsrv.protocol import Failure, Message, Method, Notification, Request, Response
 
 
@@ -30,12 +30,12 @@ class Handshake:
         self.state = State.NEW
 
     def check_request(self, method: Method) -> None:
-        """Raise `NotReady` unless this call is allowed now."""
+        """Raise `NotReadyError` unless this call is allowed now."""
         if method.family is None:
             if self.state is not State.NEW:
-                raise NotReady("initialize may only be sent once per connection")
+                raise NotReadyError("initialize may only be sent once per connection")
         elif self.state is not State.READY:
-            raise NotReady(f"client must {self.state.value} before using {method.family} methods")
+            raise NotReadyError(f"client must {self.state.value} before using {method.family} methods")
 
     def greeted(self) -> None:
         """`initialize` was answered."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from execsrv._wire.codecs import Codec, LineBuffer
-from execsrv.errors import CutOff, ProtocolError
+from execsrv.errors import CutOffError, ProtocolError
 from execsrv.limits import Limits
 from execsrv.protocol import Message
 
@@ -46,7 +46,7 @@ class LineChannel:
             return self._codec.decode(line)
         except ProtocolError as error:
             if self._at_end and not self._lines.last_was_whole:
-                raise CutOff(str(error), error.close_code) from None
+                raise CutOffError(str(error), error.close_code) from None
             raise
 
     async def wait_gone(self, interval: float, patience: float) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import trio
 
-from execsrv.errors import InvalidListenURL
+from execsrv.errors import InvalidListenURLError
 
 _PREFIX = "unix://"
 
@@ -22,10 +22,10 @@ def is_unix_url(url: str) -> bool:
 
 
 def parse_path(url: str, option: str = "--listen") -> str:
-    """The path in `unix://PATH`. Raises `InvalidListenURL`, which names the option that the URL came from."""
+    """The path in `unix://PATH`. Raises `InvalidListenURLError`, which names the option that the URL came from."""
     path = url.removeprefix(_PREFIX)
     if not path or "\0" in path:
-        raise InvalidListenURL(f"invalid unix {option} URL `{url}`; expected `unix://PATH`")
+        raise InvalidListenURLError(f"invalid unix {option} URL `{url}`; expected `unix://PATH`")
     return path
 
 

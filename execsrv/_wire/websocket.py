@@ -26,7 +26,7 @@ from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import Codec
 from execsrv._wire.http_head import answer_to, receive_head
 from execsrv._wire.tcp import unacknowledged_seconds
-from execsrv.errors import ConnectionFailed, InvalidListenURL, ProtocolError
+from execsrv.errors import ConnectionFailedError, InvalidListenURLError, ProtocolError
 from execsrv.limits import Limits, ServerConfig
 from execsrv.protocol import Message
 
@@ -94,7 +94,7 @@ class _Wire(trio.abc.Stream):
         data = await self._stream.receive_some(max_bytes)
         self.heard_at = trio.current_time()
         if not data and not self.opened.is_set():
-            raise ConnectionFailed("the peer hung up in the handshake")
+            raise ConnectionFailedError("the peer hung up in the handshake")
         return data
 
     async def aclose(self) -> None:
@@ -248,8 +248,8 @@ def is_websocket_url(url: str) -> bool:
 
 
 def parse_listen(url: str) -> tuple[str, int]:
-    """Address and port of `ws://IP:PORT`. Raises `InvalidListenURL`."""
-    invalid = InvalidListenURL(f"invalid websocket --listen URL `{url}`; expected `ws://IP:PORT`")
+    """Address and port of `ws://IP:PORT`. Raises `InvalidListenURLError`."""
+    invalid = InvalidListenURLError(f"invalid websocket --listen URL `{url}`; expected `ws://IP:PORT`")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
@@ -263,7 +263,7 @@ def parse_listen(url: str) -> tuple[str, int]:
 
 @asynccontextmanager
 async def open_websocket(url: str, limits: Limits, token: str | None = None) -> AsyncIterator[WebSocketChannel]:
-    """A channel to the server at `url`; leaving closes it. Raises `ConnectionFailed`."""
+    """A channel to the server at `url`; leaving closes it. Raises `ConnectionFailedError`."""
     headers = [(b"Authorization", b"Bearer " + token.encode())] if token is not None else []
     host, port, secure, resource = _parse_url(url)
     stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] | None = None
@@ -295,7 +295,7 @@ async def open_websocket(url: str, limits: Limits, token: str | None = None) -> 
         trio.TooSlowError,
         trio.BrokenResourceError,
         ValueError,
-        ConnectionFailed,
+        ConnectionFailedError,
         *_HANDSHAKE_ERRORS,
     ) as error:
         if opened:
@@ -303,20 +303,20 @@ async def open_websocket(url: str, limits: Limits, token: str | None = None) -> 
         what = f"no answer within {limits.handshake_timeout} s"
         if not isinstance(error, trio.TooSlowError):
             what = str(error) or repr(error)
-        raise ConnectionFailed(f"cannot connect to `{url}`: {what}") from error
+        raise ConnectionFailedError(f"cannot connect to `{url}`: {what}") from error
     finally:
         if stream is not None:
             await trio.aclose_forcefully(stream)
 
 
 def _parse_url(url: str) -> tuple[str, int, bool, str]:
-    """Host, port, whether encrypted, and resource. Raises `ConnectionFailed`."""
+    """Host, port, whether encrypted, and resource. Raises `ConnectionFailedError`."""
     try:
         parts = urlsplit(url)
         secure = parts.scheme == "wss"
         host, port = parts.hostname, parts.port or (443 if secure else 80)
     except ValueError as error:
-        raise ConnectionFailed(f"cannot connect to `{url}`: {error}") from None
+        raise ConnectionFailedError(f"cannot connect to `{url}`: {error}") from None
     if parts.scheme not in ("ws", "wss") or not host:
-        raise ConnectionFailed(f"cannot connect to `{url}`: expected `ws://HOST:PORT`")
+        raise ConnectionFailedError(f"cannot connect to `{url}`: expected `ws://HOST:PORT`")
     return host, port, secure, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

@@ -17,7 +17,7 @@ from msgspec import Struct
 from execsrv._nursery import open_helpers
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import decode_params
-from execsrv.errors import ConnectionLost, ExecsrvError, RequestError
+from execsrv.errors import ConnectionLostError, ExecsrvError, RequestError
 from execsrv.protocol import METHODS, Failure, MessageId, Notification, Request, Response
 
 R = TypeVar("R", bound=Struct)
@@ -48,7 +48,7 @@ class Calls:
         self._pending: dict[MessageId | None, PendingCall] = {}
         self._outbound, self._to_write = trio.open_memory_channel[PendingCall](0)
         self._channel: MessageChannel | None = None
-        self.lost: ConnectionLost | None = None
+        self.lost: ConnectionLostError | None = None
 
     async def run(self, channel: MessageChannel, greet: Callable[[], Awaitable[None]], patience: float) -> str:
         """Speak over this channel until it ends, and return why it did.
@@ -85,14 +85,14 @@ class Calls:
                 asked.answered.set()
 
     def end(self, reason: str) -> None:
-        """There will be no other channel: every call fails with `ConnectionLost`."""
-        self.lost = ConnectionLost(reason)
+        """There will be no other channel: every call fails with `ConnectionLostError`."""
+        self.lost = ConnectionLostError(reason)
         self._to_write.close()
         for asked in self._pending.values():
             asked.answered.set()
 
     async def call(self, method: str, params: Struct, result: type[R]) -> R:
-        """Ask and wait for the answer. Raises the error that the server answered, or `ConnectionLost`.
+        """Ask and wait for the answer. Raises the error that the server answered, or `ConnectionLostError`.
 
         Cancelling stops waiting; whether the server still does what was asked is then unknown.
         """
@@ -147,8 +147,8 @@ class Calls:
         self._pending[asked.request.id] = asked
         return asked
 
-    def _lost(self) -> ConnectionLost:
-        return ConnectionLost(*(self.lost.args if self.lost else ("the connection was interrupted",)))
+    def _lost(self) -> ConnectionLostError:
+        return ConnectionLostError(*(self.lost.args if self.lost else ("the connection was interrupted",)))
 
     async def _write(self, channel: MessageChannel) -> None:
         try:

@@ -27,15 +27,15 @@ from execsrv.client.process import (
     exited_entry,
 )
 from execsrv.errors import (
-    AlreadyAttached,
-    CommandTimeout,
-    ConnectionFailed,
-    ConnectionLost,
+    AlreadyAttachedError,
+    CommandTimeoutError,
+    ConnectionFailedError,
+    ConnectionLostError,
     ExecsrvError,
-    InvalidParams,
-    ProcessExists,
+    InvalidParamsError,
+    ProcessExistsError,
     RequestError,
-    UnknownProcess,
+    UnknownProcessError,
 )
 from execsrv.limits import Limits
 from execsrv.protocol import (
@@ -62,7 +62,7 @@ from execsrv.protocol import (
 )
 
 OpenChannel = Callable[[], AbstractAsyncContextManager[MessageChannel]]
-"""Opens a channel to the server. Raises `ConnectionFailed`."""
+"""Opens a channel to the server. Raises `ConnectionFailedError`."""
 
 _RETRY_SECONDS = 0.1
 _EVERYTHING = EnvPolicy(inherit="all", ignore_default_excludes=True, exclude=[], set={}, include_only=[])
@@ -104,8 +104,8 @@ class Client:
         All that descends from it is gone when this returns, or when it is cancelled; see `start`, whose `cwd` and `env`
         are those here. Each stream is kept up to `max_bytes`, beginning and end.
 
-        Raises `SpawnError`; `CommandTimeout` after `timeout` seconds and, with `check`, `CommandFailed`, which both
-        know the output; `ConnectionLost`, which knows what had arrived.
+        Raises `SpawnError`; `CommandTimeoutError` after `timeout` seconds and, with `check`, `CommandFailedError`,
+        which both know the output; `ConnectionLostError`, which knows what had arrived.
         """
         collected = Collected(max_bytes)
         result: Result | None = None
@@ -114,7 +114,7 @@ class Client:
                 result = await collected.communicate(process, input)
         if result is None:
             message = f"command did not end within {timeout} s: {argv[0]}"
-            raise CommandTimeout(message, collected.stdout, collected.stderr)
+            raise CommandTimeoutError(message, collected.stdout, collected.stderr)
         return result.check() if check else result
 
     @asynccontextmanager
@@ -148,7 +148,7 @@ class Client:
         for `idle_timeout` seconds. With an `overflow` of "drop" it never waits for a slow reader, who gets a `Gap`.
         A `prepared` command is run exactly as given: its program is an absolute path, and nothing is inherited.
 
-        Raises `RequestError`, of which `SpawnError` and `InvalidParams` are kinds, and `ConnectionLost`.
+        Raises `RequestError`, of which `SpawnError` and `InvalidParamsError` are kinds, and `ConnectionLostError`.
         """
         window = self._limits.client_window_bytes
         process = Process(f"p{next(self._ids)}", self._calls, window, self._acknowledges)
@@ -173,7 +173,7 @@ class Client:
             process.start = await self._calls.post("process/start", params)
             try:
                 await self._calls.answer_to(process.start, ProcessStarted)
-            except ProcessExists:
+            except ProcessExistsError:
                 if not process.start.repeated:
                     raise
                 # It had started before the connection was interrupted.
@@ -218,12 +218,12 @@ class Client:
     async def _stay_connected(
         self, open_channel: OpenChannel, name: str, reconnect: float, *, task_status: trio.TaskStatus[None]
     ) -> None:
-        """Speak over one channel and, as long as that may take, over its successors. Raises `ConnectionFailed`."""
+        """Speak over one channel and, as long as that may take, over its successors. Raises `ConnectionFailedError`."""
         why = "the connection is closed"
         try:
             why = await self._speak(open_channel, partial(self._greet, name, task_status))
             if not hasattr(self, "info"):
-                raise ConnectionFailed(f"handshake failed: {why}")
+                raise ConnectionFailedError(f"handshake failed: {why}")
             while reconnect > 0 and self._acknowledges:
                 self._calls.interrupted()
                 for process in self._processes.values():
@@ -234,7 +234,7 @@ class Client:
         finally:
             self._calls.end(why)
             for process in self._processes.values():
-                process.lose(ConnectionLost(why))
+                process.lose(ConnectionLostError(why))
 
     async def _resume(self, open_channel: OpenChannel, name: str, reconnect: float) -> str:
         """Speak over a new channel, as soon as there is one; why it ended. Raises `_Ended` when none comes in time."""
@@ -245,7 +245,7 @@ class Client:
             with trio.CancelScope(deadline=deadline) as scope:
                 try:
                     why = await self._speak(open_channel, partial(self._greet_again, name, greeted, scope))
-                except (ConnectionFailed, AlreadyAttached) as error:
+                except (ConnectionFailedError, AlreadyAttachedError) as error:
                     why = str(error)
             if greeted.is_set():
                 return why
@@ -254,7 +254,10 @@ class Client:
             await trio.sleep(_RETRY_SECONDS)
 
     async def _speak(self, open_channel: OpenChannel, greet: Callable[[], Awaitable[None]]) -> str:
-        """Speak over a new channel until it ends; why it did. Raises `ConnectionFailed`, and what `greet` raises."""
+        """Speak over a new channel until it ends, and return why it did.
+
+        Raises `ConnectionFailedError`, and what `greet` raises.
+        """
         async with open_channel() as channel:
             try:
                 return await self._calls.run(channel, greet, self._limits.handshake_timeout)
@@ -267,9 +270,9 @@ class Client:
             with trio.fail_after(self._limits.handshake_timeout):
                 greeting = await self._calls.ask_first("initialize", Initialize(name), Initialized)
                 await self._calls.tell("initialized")
-        except (trio.TooSlowError, RequestError, ConnectionLost, trio.BrokenResourceError) as error:
+        except (trio.TooSlowError, RequestError, ConnectionLostError, trio.BrokenResourceError) as error:
             what = str(error) or f"no answer within {self._limits.handshake_timeout} s"
-            raise ConnectionFailed(f"handshake failed: {what}") from error
+            raise ConnectionFailedError(f"handshake failed: {what}") from error
         self.info, self.session_id = greeting.environment_info, greeting.session_id
         self._acknowledges = greeting.protocol_version == PROTOCOL_VERSION
         task_status.started()
@@ -284,13 +287,13 @@ class Client:
                     read = await self._calls.ask_first(
                         "process/read", ProcessRead(process.id, process.last_seq), ProcessOutputRead
                     )
-                except UnknownProcess as error:
+                except UnknownProcessError as error:
                     process.not_there(str(error))
                 else:
                     process.resumed(read)
         except trio.BrokenResourceError as error:
-            raise ConnectionFailed("the connection was lost again") from error
-        except AlreadyAttached:
+            raise ConnectionFailedError("the connection was lost again") from error
+        except AlreadyAttachedError:
             raise
         except ExecsrvError as error:
             raise _Ended(str(error)) from error
@@ -307,14 +310,14 @@ def _milliseconds(seconds: float | None) -> int | None:
 
 
 def _text(field: str, value: str | os.PathLike[str]) -> str:
-    """A string that can be sent. Raises `TypeError` for another type, `InvalidParams` for what has no UTF-8."""
+    """A string that can be sent. Raises `TypeError` for another type, `InvalidParamsError` for what has no UTF-8."""
     text = os.fspath(value)
     if not isinstance(text, str):
         raise TypeError(f"{field} must be a string or a path of one, got {type(value).__name__}")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InvalidParams(f"{field}: {text!r} cannot be sent as UTF-8", field=field) from None
+        raise InvalidParamsError(f"{field}: {text!r} cannot be sent as UTF-8", field=field) from None
     return text
 
 
@@ -322,7 +325,7 @@ def _text(field: str, value: str | os.PathLike[str]) -> str:
 async def open_client(
     open_channel: OpenChannel, limits: Limits, reconnect: float = 0, name: str = "execsrv"
 ) -> AsyncIterator[Client]:
-    """A client on channels of this kind, with the handshake done. Raises `ConnectionFailed`."""
+    """A client on channels of this kind, with the handshake done. Raises `ConnectionFailedError`."""
     client = Client(limits)
     async with open_helpers() as nursery:
         await nursery.start(client._stay_connected, open_channel, name, reconnect)

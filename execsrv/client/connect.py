@@ -12,7 +12,7 @@ import trio
 from execsrv._wire import unix
 from execsrv._wire.lines import LineChannel
 from execsrv.client.client import Client, open_client
-from execsrv.errors import ConnectionFailed, InvalidListenURL
+from execsrv.errors import ConnectionFailedError, InvalidListenURLError
 from execsrv.limits import DEFAULTS, Limits
 
 _LAUNCHED_GRACE_SECONDS = 5.0
@@ -24,14 +24,14 @@ async def connect(
 ) -> AsyncIterator[Client]:
     """Connect to `ws://HOST:PORT`, `wss://HOST:PORT` or `unix://PATH`. See `connect_websocket` and `connect_unix`.
 
-    Raises `InvalidListenURL` for another URL, and what they raise.
+    Raises `InvalidListenURLError` for another URL, and what they raise.
     """
     if unix.is_unix_url(url):
         connection = connect_unix(unix.parse_path(url, "--url"), reconnect=reconnect, limits=limits)
     elif url.startswith(("ws://", "wss://")):
         connection = connect_websocket(url, token=token, reconnect=reconnect, limits=limits)
     else:
-        raise InvalidListenURL(f"unsupported --url `{url}`; expected `ws://HOST:PORT` or `unix://PATH`")
+        raise InvalidListenURLError(f"unsupported --url `{url}`; expected `ws://HOST:PORT` or `unix://PATH`")
     async with connection as client:
         yield client
 
@@ -45,7 +45,7 @@ async def connect_websocket(
     When the connection is lost, try for `reconnect` seconds to take it up again. The server must keep it as long
     (`--resume-grace`); then nothing is lost, and calls and readers do not notice.
 
-    Raises `ConnectionFailed`, also when it takes longer than `limits.handshake_timeout`.
+    Raises `ConnectionFailedError`, also when it takes longer than `limits.handshake_timeout`.
     """
     from execsrv._wire.websocket import open_websocket
 
@@ -57,7 +57,7 @@ async def connect_websocket(
 async def connect_unix(
     path: str | os.PathLike[str], *, reconnect: float = 0, limits: Limits = DEFAULTS
 ) -> AsyncIterator[Client]:
-    """Connect to a server's unix socket. `reconnect` is that of `connect_websocket`. Raises `ConnectionFailed`."""
+    """Connect to a server's unix socket. `reconnect` is that of `connect_websocket`. Raises `ConnectionFailedError`."""
 
     @asynccontextmanager
     async def open_lines() -> AsyncIterator[LineChannel]:
@@ -65,7 +65,7 @@ async def connect_unix(
             stream = await trio.open_unix_socket(os.fspath(path))
         except OSError as error:
             text = f"cannot connect to `{os.fspath(path)}`: {error.strerror or error}"
-            raise ConnectionFailed(text) from error
+            raise ConnectionFailedError(text) from error
         yield LineChannel(stream, stream, limits)
 
     async with open_client(open_lines, limits, reconnect) as client:
@@ -78,7 +78,7 @@ async def connect_stdio(
 ) -> AsyncIterator[Client]:
     """Speak with a server over its stdin and stdout, which somebody else has opened. Takes ownership of both.
 
-    Raises `ConnectionFailed`.
+    Raises `ConnectionFailedError`.
     """
     channel = LineChannel(stdin, stdout, limits)
     async with open_client(lambda: nullcontext(channel), limits) as client:
@@ -93,12 +93,12 @@ async def launch(
     such as `["ssh", "host", "execsrv", "serve"]`. Its stderr is this program's.
 
     Leaving the block closes its stdin, which ends it; should it not end within 5 s, it is killed. Raises
-    `ConnectionFailed`.
+    `ConnectionFailedError`.
     """
     try:
         server = await trio.lowlevel.open_process(list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
     except OSError as error:
-        raise ConnectionFailed(f"cannot start `{command[0]}`: {error.strerror or error}") from error
+        raise ConnectionFailedError(f"cannot start `{command[0]}`: {error.strerror or error}") from error
     assert server.stdin is not None
     assert server.stdout is not None
     try:

@@ -11,7 +11,7 @@ from execsrv._log.head_tail import HeadTail
 from execsrv._log.log import Closed, Entry, Exited, Gap, OutputLog, entry_bytes
 from execsrv._nursery import open_helpers
 from execsrv.client.calls import Calls, PendingCall
-from execsrv.errors import CommandFailed, ConnectionLost, ProtocolError, StdinClosed, UnknownProcess
+from execsrv.errors import CommandFailedError, ConnectionLostError, ProtocolError, StdinClosedError, UnknownProcessError
 from execsrv.limits import MIB
 from execsrv.protocol import (
     Chunk,
@@ -64,11 +64,11 @@ class Result(Struct, frozen=True, kw_only=True):
     remaining: list[Member] = []
 
     def check(self) -> Result:
-        """This result if the command succeeded. Raises `CommandFailed` otherwise."""
+        """This result if the command succeeded. Raises `CommandFailedError` otherwise."""
         if self.exit_code == 0:
             return self
         how = f"died of {self.signal}" if self.signal else f"ended with exit code {self.exit_code}"
-        raise CommandFailed(f"command {how}", self.exit_code, self.stdout, self.stderr)
+        raise CommandFailedError(f"command {how}", self.exit_code, self.stdout, self.stderr)
 
 
 class Process:
@@ -77,8 +77,8 @@ class Process:
     Its output is kept for one reader. While nobody reads, the command blocks once the window is full, as with any
     pipe; other commands go on.
 
-    Every call raises `ConnectionLost` when there is no way back to the server. Cancelling one stops waiting; whether
-    the server still does what was asked is then unknown, unless the call says more.
+    Every call raises `ConnectionLostError` when there is no way back to the server. Cancelling one stops waiting;
+    whether the server still does what was asked is then unknown, unless the call says more.
     """
 
     def __init__(self, id: str, calls: Calls, window_bytes: int, acknowledges: bool) -> None:
@@ -89,7 +89,7 @@ class Process:
         self._calls = calls
         self._window = window_bytes
         self._log = OutputLog(0, window_bytes)
-        self._lost: ConnectionLost | None = None
+        self._lost: ConnectionLostError | None = None
         self._resuming = False
         self._had: dict[Stream, int] = {}  # what arrived or was said to be missing
         self._arrived = trio.lowlevel.ParkingLot()
@@ -116,7 +116,7 @@ class Process:
     # -- what happens to it --
 
     async def wait(self) -> Exited:
-        """Wait for the end of the leader. Raises `ConnectionLost`. Cancelling stops waiting, not the process.
+        """Wait for the end of the leader. Raises `ConnectionLostError`. Cancelling stops waiting, not the process.
 
         Somebody must read the output of a command that prints more than the window, or it blocks and never ends.
         """
@@ -127,7 +127,7 @@ class Process:
     async def next_event(self) -> Event | None:
         """What happened next: output, exit and close, in order; None when all is over. For one reader at a time.
 
-        Raises `ConnectionLost` behind the last that arrived. Cancelling loses nothing.
+        Raises `ConnectionLostError` behind the last that arrived. Cancelling loses nothing.
         """
         await trio.lowlevel.checkpoint()
         await self._acknowledge()
@@ -153,7 +153,7 @@ class Process:
     async def communicate(self, input: bytes | None = None, max_bytes: int = MAX_COLLECTED_BYTES) -> Result:
         """Write `input` and end the command's stdin, collect its output to the end; what came of it.
 
-        Each stream is kept up to `max_bytes`, beginning and end. Raises `ConnectionLost`, with what had arrived.
+        Each stream is kept up to `max_bytes`, beginning and end. Raises `ConnectionLostError`, with what had arrived.
         Cancelling stops waiting, not the process; what was collected is lost.
         """
         return await Collected(max_bytes).communicate(self, input)
@@ -161,7 +161,7 @@ class Process:
     # -- what one can do to it --
 
     async def write(self, data: bytes) -> None:
-        """Give it input, and wait until the operating system took it. Raises `StdinClosed`.
+        """Give it input, and wait until the operating system took it. Raises `StdinClosedError`.
 
         Cancelling stops waiting; the input may still arrive.
         """
@@ -171,7 +171,7 @@ class Process:
         params = ProcessWrite(self.id, bytes(data), str(self._last_write))
         written = await self._calls.call("process/write", params, ProcessWritten)
         if written.status != "accepted":
-            raise StdinClosed(f"stdin is closed for process {self.id}")
+            raise StdinClosedError(f"stdin is closed for process {self.id}")
 
     async def close_stdin(self) -> None:
         """End its input, behind all that was written. A terminal gets its end-of-file character."""
@@ -181,7 +181,8 @@ class Process:
         """Send a signal, by name or number: to the started process ("leader"), its process group, the job in front of
         its terminal ("foreground"), or everything that descends from it ("tree"). How many processes were sent it.
 
-        Raises `InvalidParams` for an unknown one, and `ConnectionLost` when it is not known whether it arrived.
+        Raises `InvalidParamsError` for an unknown one, and `ConnectionLostError` when it is not known whether it
+        arrived.
         """
         answer = await self._calls.call("process/signal", ProcessSignal(self.id, signal, target), ProcessSignaled)
         return answer.received
@@ -222,7 +223,7 @@ class Process:
                 return  # it never started, so nothing will come
             async for _ in self.events():
                 pass
-        except ConnectionLost:
+        except ConnectionLostError:
             return  # the server ends it with the connection
 
     def end_when_back(self) -> None:
@@ -289,9 +290,9 @@ class Process:
         """The server does not know it: its start has not arrived, and is asked again; or it is over and forgotten."""
         self._resuming = False
         if self.start is not None and self.start.answer is not None:
-            self.lose(ConnectionLost(why))
+            self.lose(ConnectionLostError(why))
 
-    def lose(self, why: ConnectionLost) -> None:
+    def lose(self, why: ConnectionLostError) -> None:
         """Nothing more will come."""
         self._lost = why
         self._arrived.unpark_all()
@@ -299,7 +300,7 @@ class Process:
 
     async def _park(self) -> None:
         if self._lost is not None:
-            raise ConnectionLost(*self._lost.args)
+            raise ConnectionLostError(*self._lost.args)
         await self._arrived.park()
 
     async def _acknowledge(self) -> None:
@@ -369,7 +370,7 @@ class Collected:
                         self._streams["stderr" if event.stream == "stderr" else "stdout"].append(event.chunk)
                     elif isinstance(event, Gap):
                         self._left_out += sum(event.omitted.values())
-        except ConnectionLost as lost:
+        except ConnectionLostError as lost:
             lost.stdout, lost.stderr = self.stdout, self.stderr
             raise
         exited, closed = await process.wait(), process.closed
@@ -400,5 +401,5 @@ async def _feed(process: Process, input: bytes) -> None:
         for start in range(0, len(view), _WRITE_BYTES):
             await process.write(bytes(view[start : start + _WRITE_BYTES]))
         await process.close_stdin()
-    except (StdinClosed, UnknownProcess, ConnectionLost):
+    except (StdinClosedError, UnknownProcessError, ConnectionLostError):
         return  # whoever reads the output hears of it too

@@ -10,7 +10,7 @@ from execsrv._server.methods.table import Answer, Caller, check_kind, handles
 from execsrv._server.session import Session, StartOptions, Write
 from execsrv._wire.paths import path_from_wire
 from execsrv.errors import (
-    UnknownProcess,
+    UnknownProcessError,
 )
 from execsrv.protocol import (
     Accepted,
@@ -67,5 +67,5 @@ def _known_command(caller: Caller, id: str) -> Session:
     """In `exec-server.v0` an id is forgotten when its session has closed."""
     session = caller.sessions.find(id)
     if session is None or session.log.closed:
-        raise UnknownProcess(f"unknown session id {id}")
+        raise UnknownProcessError(f"unknown session id {id}")
     return session

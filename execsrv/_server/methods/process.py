@@ -15,7 +15,7 @@ from execsrv._processes.signals import signal_number
 from execsrv._server.methods.table import Answer, Caller, check_kind, check_unconfined, handles
 from execsrv._server.session import Session, StartOptions, Write
 from execsrv._wire.paths import path_from_wire
-from execsrv.errors import InvalidParams, LimitExceeded, StdinClosed, UnknownProcess
+from execsrv.errors import InvalidParamsError, LimitExceededError, StdinClosedError, UnknownProcessError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import (
     Graceful,
@@ -73,16 +73,16 @@ def process_start(caller: Caller, params: ProcessStart) -> Answer:
 def _check_prepared(params: ProcessStart) -> None:
     """A prepared command leaves nothing to be looked up or inherited."""
     if params.argv and not params.argv[0].startswith("/"):
-        raise InvalidParams("argv[0]: a prepared command names its program by an absolute path", field="argv")
+        raise InvalidParamsError("argv[0]: a prepared command names its program by an absolute path", field="argv")
     if params.env_policy is not None:
-        raise InvalidParams("envPolicy: a prepared command inherits nothing", field="envPolicy")
+        raise InvalidParamsError("envPolicy: a prepared command inherits nothing", field="envPolicy")
 
 
 def _check_window(config: ServerConfig, window_bytes: int | None) -> None:
     bound = config.max_window_bytes
     if window_bytes is not None and window_bytes > bound:
         message = f"windowBytes is {window_bytes}: max_window_bytes ({bound}) would be exceeded"
-        raise LimitExceeded(message, limit="max_window_bytes", value=bound)
+        raise LimitExceededError(message, limit="max_window_bytes", value=bound)
 
 
 def _seconds(milliseconds: int | None) -> float:
@@ -92,13 +92,13 @@ def _seconds(milliseconds: int | None) -> float:
 @handles("process/write")
 def process_write(caller: Caller, params: ProcessWrite) -> Answer:
     if not params.write_id:
-        raise InvalidParams("writeId must not be empty", field="writeId")
+        raise InvalidParamsError("writeId must not be empty", field="writeId")
     session = caller.sessions.find(params.process_id)
     if session is None:
         return ProcessWritten("unknownProcess")
     try:
         write = session.write(params.chunk, params.write_id)
-    except StdinClosed:
+    except StdinClosedError:
         return ProcessWritten("stdinClosed")
     return _process_written(write) if not write.settled.is_set() else _write_status(write)
 
@@ -206,7 +206,7 @@ def process_ack(caller: Caller, params: ProcessAck) -> Answer:
 def process_resize(caller: Caller, params: ProcessResize) -> Answer:
     session = _known(caller, params.process_id)
     if not session.is_terminal:
-        raise InvalidParams(f"process {session.id} has no terminal to resize", field="processId")
+        raise InvalidParamsError(f"process {session.id} has no terminal to resize", field="processId")
     session.resize(params.rows, params.cols)
     return Nothing()
 
@@ -220,7 +220,7 @@ def process_signal(caller: Caller, params: ProcessSignal) -> Answer:
             return ProcessSignaled(0)  # as the Codex exec-server has it
         raise _unknown(params.process_id)
     if params.target == "foreground" and not session.is_terminal:
-        raise InvalidParams(f"process {session.id} has no terminal, and so no job in front", field="target")
+        raise InvalidParamsError(f"process {session.id} has no terminal, and so no job in front", field="target")
     return ProcessSignaled(session.signal(number, params.target))
 
 
@@ -259,5 +259,5 @@ def _known(caller: Caller, id: str) -> Session:
     return session
 
 
-def _unknown(id: str) -> UnknownProcess:
-    return UnknownProcess(f"unknown process id {id}")
+def _unknown(id: str) -> UnknownProcessError:
+    return UnknownProcessError(f"unknown process id {id}")

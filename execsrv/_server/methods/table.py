@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from execsrv._http.relay import Relay
 from execsrv._server.sessions import Sessions
-from execsrv.errors import NotAllowed, SandboxUnsupported
+from execsrv.errors import NotAllowedError, SandboxUnsupportedError
 from execsrv.limits import ServerConfig
 
 if TYPE_CHECKING:
@@ -52,15 +52,15 @@ def handles(method: str) -> Callable[[Callable[[Caller, P], A]], Callable[[Calle
 
 
 def check_kind(config: ServerConfig, kind: str) -> None:
-    """Raise `NotAllowed` where commands of this kind are switched off."""
+    """Raise `NotAllowedError` where commands of this kind are switched off."""
     if not (config.allow_prepared_exec if kind == "prepared" else config.allow_direct_exec):
         setting = f"allow_{kind}_exec"
-        raise NotAllowed(f"this server takes no {kind} commands: {setting} is off", setting=setting)
+        raise NotAllowedError(f"this server takes no {kind} commands: {setting} is off", setting=setting)
 
 
 def check_unconfined(sandbox: Any) -> None:
-    """Raise `SandboxUnsupported` for a sandbox policy that asks for confinement."""
+    """Raise `SandboxUnsupportedError` for a sandbox policy that asks for confinement."""
     permissions = sandbox.get("permissions") if isinstance(sandbox, dict) else None
     disabled = isinstance(permissions, dict) and permissions.get("type") == "disabled"
     if sandbox is not None and not disabled:
-        raise SandboxUnsupported("this server cannot confine anything: sandbox must be null", field="sandbox")
+        raise SandboxUnsupportedError("this server cannot confine anything: sandbox must be null", field="sandbox")
