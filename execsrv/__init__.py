@@ -16,11 +16,12 @@ is the daemon. What can go wrong is in `execsrv.errors`, every setting in `execs
 
 import sys
 
+__version__ = "0.2.0"
+
 if sys.platform == "win32":
     raise ImportError("execsrv needs a POSIX system (Linux, or macOS with fewer guarantees); it cannot run on Windows")
 
 from execsrv._embedded import connect_in_process
-from execsrv._environment import package_version
 from execsrv._output import Closed, Exited, Gap
 from execsrv.client import (
     Client,
@@ -56,5 +57,3 @@ __all__ = [
     "launch",
     "serve",
 ]
-
-__version__ = package_version()

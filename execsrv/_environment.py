@@ -9,8 +9,8 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from importlib.metadata import PackageNotFoundError, version
 
+import execsrv
 from execsrv._paths import path_from_wire, uri_from_path
 from execsrv.errors import InvalidParams
 from execsrv.protocol import EnvironmentConfig, EnvironmentConfigRead, EnvironmentInfo, EnvPolicy, Shell
@@ -56,11 +56,8 @@ def _working_directory() -> str:
 
 
 def package_version() -> str:
-    """The version of execsrv that is installed."""
-    try:
-        return version("execsrv")
-    except PackageNotFoundError:
-        return "0"  # run from a source tree that was never installed
+    """Return the version of execsrv, read when asked for: the package may not be whole yet."""
+    return execsrv.__version__
 
 
 def account_shell() -> str:
