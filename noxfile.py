@@ -1,22 +1,65 @@
-"""What a contributor runs: `nox` for everything that must pass, `nox -s tests -- -k word` for some of it."""
+"""The checks of this project: `nox` runs all that must pass, `nox -s tests -- -k word` a part of the tests."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["tests", "lint", "types", "docs"]
+nox.options.sessions = ["tests", "lint", "types", "docs", "wheel"]
 nox.options.reuse_existing_virtualenvs = True
+# An interpreter that is missing is passed over, in CI too, and none is fetched. The one that runs nox is always there,
+# so `nox -s tests` never runs nothing.
+nox.options.error_on_missing_interpreters = False
+nox.options.download_python = "never"
+PYTHONS = list(dict.fromkeys(["3.11", "3.12", "3.13", "3.14", f"{sys.version_info.major}.{sys.version_info.minor}"]))
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The test suite; all of it is measured, and the coverage has a floor."""
+    session.install(".[test]")
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)  # a test may have become another user
+        env = {"COVERAGE_FILE": f"{folder}/data"}
+        session.run("coverage", "run", "-m", "pytest", env=env)
+        session.run("coverage", "combine", "--quiet", env=env)
+        session.run("coverage", "report", env=env)
+
+
+@nox.session(python="3.11")
+def lowest(session: nox.Session) -> None:
+    """The test suite with the lowest version that pyproject.toml admits of each package."""
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    extras = [extra for name, extra in project["optional-dependencies"].items() if name != "docs"]
+    named = [requirement for group in (project["dependencies"], *extras) for requirement in group]
+    pinned = [requirement.replace(">=", "==") for requirement in named if not requirement.startswith("execsrv[")]
+    session.install(".", *pinned)
+    # The text of a schema is another with every msgspec; the schema in docs is the newest one's.
+    text_of_a_schema = "tests/test_docs.py::test_the_schema_is_that_of_the_structs"
+    session.run("pytest", "--deselect", text_of_a_schema, *session.posargs)
 
 
 @nox.session
-def tests(session: nox.Session) -> None:
-    """The test suite, with the package installed as its users install it."""
+def slow(session: nox.Session) -> None:
+    """The test suite with the tests that take too long for every day."""
     session.install(".[test]")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", "--slow", *session.posargs)
+
+
+@nox.session
+def survivors(session: nox.Session) -> None:
+    """Every escape with every ending, in every placement: as root, without control groups, as an ordinary user."""
+    session.install(".[test]")
+    session.run("pytest", "--all-survivors", "tests/test_survivors.py", *session.posargs)
 
 
 CODEX = "@openai/codex@0.169.0"
@@ -39,18 +82,10 @@ def interop(session: nox.Session) -> None:
 
 
 @nox.session
-def survivors(session: nox.Session) -> None:
-    """Every escape with every ending, in every placement: as root, without control groups, as an ordinary user."""
-    session.install(".[test]")
-    session.run("pytest", "--all-survivors", "tests/test_survivors.py", *session.posargs)
-
-
-@nox.session
-def coverage(session: nox.Session) -> None:
-    """Branch coverage of what runs in the tests' own process."""
-    session.install("-e", ".[test]")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
-    session.run("coverage", "report", "--show-missing", "--skip-covered")
+def bench(session: nox.Session) -> None:
+    """The figures that we claim: `nox -s bench -- --help`."""
+    session.install(".")
+    session.run("python", "tests/benchmarks/bench.py", *session.posargs)
 
 
 @nox.session
@@ -63,9 +98,12 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy, strict, on the package and on its tests."""
+    """mypy, strict, on the package and its tests; pyright, strict, on what users of the package write."""
     session.install("mypy>=1.15", "nox", "-e", ".[test]")
     session.run("mypy")
+    if Path("tests/typing").is_dir():
+        session.install("pyright[nodejs]>=1.1.400")
+        session.run("pyright")
 
 
 @nox.session
@@ -76,7 +114,27 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
-def bench(session: nox.Session) -> None:
-    """The figures that we claim: `nox -s bench -- --help`."""
-    session.install(".")
-    session.run("python", "tests/benchmarks/bench.py", *session.posargs)
+def wheel(session: nox.Session) -> None:
+    """The release: its archives are in order, and the wheel alone, in an empty environment, runs a command."""
+    session.install("build", "twine")
+    folder = Path(session.create_tmp()).absolute()
+    dist, empty = folder / "dist", folder / "empty"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(dist))
+    session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
+
+    [archive] = dist.glob("*.whl")
+    names = zipfile.ZipFile(archive).namelist()
+    information = "-".join(archive.name.split("-")[:2]) + ".dist-info"
+    foreign = [name for name in names if name.split("/")[0] not in ("execsrv", information)]
+    missing = {"execsrv/py.typed", f"{information}/licenses/LICENSE"} - set(names)
+    if foreign or missing:
+        session.error(f"the wheel has {foreign} and lacks {missing}")
+
+    session.run("python", "-m", "venv", "--clear", str(empty))
+    python = str(empty / "bin" / "python")
+    session.run(python, "-m", "pip", "install", "-q", str(archive), external=True)
+    # `-I`: not the checkout, which is the current directory.
+    session.run(python, "-I", "-c", "import execsrv", external=True)
+    session.run(str(empty / "bin" / "execsrv"), "--version", external=True)
+    session.run(str(empty / "bin" / "execsrv"), "run", "--", "true", external=True)

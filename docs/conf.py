@@ -1,10 +1,10 @@
 """Sphinx: `python -m sphinx -W -n -b html docs OUT`."""
 
-from importlib.metadata import version as _version
+from execsrv import __version__
 
 project = "execsrv"
 author = "the execsrv authors"
-version = release = _version("execsrv")
+version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 myst_heading_anchors = 4

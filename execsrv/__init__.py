@@ -21,7 +21,7 @@ if sys.platform == "win32":
 
 from execsrv._in_process import connect_in_process
 from execsrv._log.log import Closed, Exited, Gap
-from execsrv._server.host import package_version
+from execsrv._version import __version__
 from execsrv.client import (
     Client,
     Event,
@@ -48,6 +48,7 @@ __all__ = [
     "Process",
     "Result",
     "ServerConfig",
+    "__version__",
     "connect",
     "connect_in_process",
     "connect_stdio",
@@ -56,5 +57,3 @@ __all__ = [
     "launch",
     "serve",
 ]
-
-__version__ = package_version()

@@ -12,7 +12,7 @@ ROOT = Path(execsrv.__file__).parent
 
 FLOORS = [
     # values: no trio, no I/O
-    {"errors", "limits", "protocol"},
+    {"errors", "limits", "protocol", "_version"},
     # rules, and the log: still no I/O
     {"_nursery", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths", "_http.request"},
     # the machine, each kind alone

@@ -9,7 +9,7 @@ import click
 
 from execsrv._cli.config import as_toml, load
 from execsrv._cli.settings import SETTINGS, Setting
-from execsrv._server.host import package_version
+from execsrv._version import __version__
 from execsrv.errors import InvalidConfigError
 
 SOME_TIME = click.FloatRange(min=0, min_open=True)
@@ -45,7 +45,7 @@ def _option(setting: Setting) -> click.Option:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_version(), prog_name="execsrv", message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name="execsrv", message="%(prog)s %(version)s")
 def app() -> None:
     """Run commands for somebody else: start them, stream their output, and leave nothing behind."""
 

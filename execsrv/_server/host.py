@@ -13,10 +13,10 @@ import socket
 import sys
 import tempfile
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 import trio
 
+from execsrv._version import __version__
 from execsrv._wire.paths import path_from_wire, uri_from_path
 from execsrv.errors import InvalidParamsError
 from execsrv.protocol import (
@@ -38,7 +38,7 @@ def environment_info(capabilities: dict[str, bool]) -> EnvironmentInfo:
     temporary = os.environ.get("TMPDIR")
     return EnvironmentInfo(
         shell=Shell(os.path.basename(shell), shell),
-        executor_version=package_version(),
+        executor_version=__version__,
         cwd=uri_from_path(_working_directory()),
         user_home_dir=uri_from_path(os.path.expanduser("~")),
         platform_os="macos" if sys.platform == "darwin" else sys.platform,
@@ -66,14 +66,6 @@ def _working_directory() -> str:
         return os.getcwd()
     except FileNotFoundError:
         return "/"  # it was removed
-
-
-def package_version() -> str:
-    """The version of execsrv that is installed."""
-    try:
-        return version("execsrv")
-    except PackageNotFoundError:
-        return "0"  # run from a source tree that was never installed
 
 
 def account_shell() -> str:
