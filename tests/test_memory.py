@@ -15,7 +15,7 @@ import pytest
 import trio
 
 import execsrv
-from execsrv._output import OutputLog
+from execsrv._output import ENTRY_BYTES, OutputLog
 from execsrv.limits import KIB, MIB
 from execsrv.protocol import Notification, Request, Stream
 from tests.conftest import Server
@@ -45,7 +45,7 @@ def test_a_log_holds_what_it_may_and_its_window(size: int, how: str) -> None:
         if how == "detached":
             log.detach()
         piece = bytearray(size)
-        for number in range(2 * (RETAINED + WINDOW) // size + 20):
+        for number in range(2 * (RETAINED + WINDOW) // (size + ENTRY_BYTES) + 20):
             assert log.has_room
             log.append(STREAMS[number % len(STREAMS)], bytes(piece))
             while log.has_news and not how.startswith("never taken"):
