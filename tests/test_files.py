@@ -24,13 +24,11 @@ from execsrv._files.files import Files
 from execsrv._paths import uri_from_path
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Failure, FileData, FilePath, Notification, Response
-from tests.conftest import Server
+from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE, Peer, b64
 
 LINUX = sys.platform == "linux"
 WALK = {"maxDepth": 9, "maxDirectories": 99, "maxEntries": 99, "followDirectorySymlinks": False}
-
-OpenServer = Callable[[str, ServerConfig], Server]
 
 
 @pytest.fixture

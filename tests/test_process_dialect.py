@@ -14,7 +14,7 @@ import trio
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Response
 from tests.conftest import Server
-from tests.peers import ENV, Peer, b64
+from tests.peers import ENV, PATIENCE, Peer, b64
 
 PYTHON = sys.executable
 # A shell may lose an interrupt between two commands; this says that it is ready when it can be interrupted.
@@ -213,7 +213,7 @@ async def test_a_leader_that_ended_by_itself_was_not_terminated(peer: Peer, tmp_
     done = tmp_path / "done"
     script = f"head -c 60000 /dev/zero; (sleep 0.05; touch {done}) & exit 6"
     await peer.start("a", ["sh", "-c", script], windowBytes=1)
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         while not done.exists():
             await trio.lowlevel.checkpoint()
     assert await peer.call("process/terminate", {"processId": "a"}) == {"running": False}
@@ -299,7 +299,7 @@ async def test_ended_sessions_are_forgotten_beyond_the_bound(open_server: Any, t
     for id in "abc":
         await peer.run(id, ["echo", id])
     # Its retention begins when the leader is reaped, right behind the close.
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         while "chunks" in str(await peer.answer(await peer.post("process/read", {"processId": "a"}))):
             await trio.lowlevel.checkpoint()
     assert (await peer.call("process/read", {"processId": "c"}))["closed"]

@@ -34,7 +34,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 async def finish(spawned: spawn.Spawned) -> tuple[int, bytes]:
     """Read everything and end it."""
     said = bytearray()
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         for descriptor in spawned.outputs.values():
             while True:
                 await trio.lowlevel.wait_readable(descriptor)
@@ -206,7 +206,7 @@ async def test_reaping_and_what_is_left_of_a_group() -> None:
     assert "zombie" in repr(spawned.tree)
     assert not spawned.tree.settle()
     assert spawned.tree.signal(signal.SIGTERM, "group")
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while not spawned.tree.settle():
             await trio.lowlevel.checkpoint()
     await finish(spawned)

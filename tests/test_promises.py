@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -16,11 +16,10 @@ from execsrv import connect_websocket, serve
 from execsrv._output import Gap
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Chunk
-from tests.conftest import Server
+from tests.conftest import OpenServer
 from tests.peers import PATIENCE, Peer, b64
 from tests.processes import new_mark, until_gone, until_marked
 
-OpenServer = Callable[[str, ServerConfig], Server]
 PYTHON = sys.executable
 
 
@@ -66,8 +65,8 @@ async def test_a_graceful_end_asks_first_and_kills_after_the_grace(peer: Peer) -
 async def test_deadlines_end_a_command_with_its_output(open_server: OpenServer, tty: bool) -> None:
     peer = await open_server("unix", ServerConfig()).peer()
     script = "stty -opost 2>/dev/null; head -c 100000 /dev/zero | tr '\\0' x; exec sleep 1000"
-    await peer.start("time", ["sh", "-c", script], tty=tty, timeoutMs=3000)
-    await peer.start("idle", ["sh", "-c", script], tty=tty, idleTimeoutMs=3000)
+    await peer.start("time", ["sh", "-c", script], tty=tty, timeoutMs=5000)
+    await peer.start("idle", ["sh", "-c", script], tty=tty, idleTimeoutMs=5000)
     for id, reason in (("time", "timeout"), ("idle", "idle")):
         exited = await peer.until_told(id, "exited")
         assert (exited["exitCode"], exited["reason"]) == (137, reason)

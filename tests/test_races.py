@@ -19,14 +19,12 @@ import execsrv
 from execsrv._processes.keeper import Keeper
 from execsrv._talk import serve_connection
 from execsrv._transports.memory import open_memory_pair
-from execsrv.limits import ServerConfig
 from execsrv.protocol import METHODS, Failure, Notification, Request
 from tests.cancelling import cancelled_after
 from tests.conftest import Server
 from tests.peers import ENV, PATIENCE, Peer, b64, open_peer
 from tests.processes import new_mark, until_gone, until_marked
 
-OpenServer = Callable[[str, ServerConfig], Server]
 ROUNDS = int(os.environ.get("EXECSRV_RACES", "1"))
 LINES = b"".join(b"%07d\n" % number for number in range(40_000))
 
