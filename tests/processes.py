@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
+from functools import cache
 
 import trio
 
@@ -16,6 +19,13 @@ from tests.peers import PATIENCE
 def new_mark() -> str:
     """A name that no other process has."""
     return f"mark-{uuid.uuid4()}"
+
+
+@cache
+def may_become_nobody() -> bool:
+    """Whether a child of ours can give itself to the user nobody: root may, but not in every container."""
+    script = "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534)"
+    return subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True).returncode == 0
 
 
 def marked(mark: str) -> list[int]:

@@ -17,6 +17,7 @@ from execsrv._processes.command import settle
 from execsrv._processes.keeper import Keeper
 from execsrv.errors import SpawnError
 from execsrv.protocol import Size
+from tests.processes import may_become_nobody
 
 PATH = {"PATH": os.environ["PATH"]}
 WAYS = [portable_spawn.start, *([posix_spawn.start] if posix_spawn.available else [])]
@@ -135,6 +136,8 @@ except SpawnError as error:
     print(error.stage, error.errno)
 """
     if os.getuid() == 0:
+        if not may_become_nobody():
+            pytest.skip("not allowed to become another user")
         # An ordinary user must come as far as the directory.
         folder = str(tmp_path)
         while folder not in ("/", "/tmp"):
