@@ -28,8 +28,8 @@ from execsrv.server import serve_stdio
 from tests.peers import Peer, open_peer
 from tests.processes import resident
 
-# How long an example takes says nothing on a busy machine.
-hypothesis.settings.register_profile("execsrv", deadline=None)
+# How long an example takes, to run or to make, says nothing on a busy machine.
+hypothesis.settings.register_profile("execsrv", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("execsrv")
 
 

@@ -211,7 +211,8 @@ async def test_terminate_kills_the_group_and_tells_whether_it_ran(peer: Peer) ->
 async def test_a_leader_that_ended_by_itself_was_not_terminated(peer: Peer, tmp_path: Path) -> None:
     """Its output does not fit the window, so its end is told late, but truly."""
     done = tmp_path / "done"
-    script = f"head -c 60000 /dev/zero; (sleep 0.05; touch {done}) & exit 6"
+    lives = "grep -q '^State:.[^Z]' /proc/$$/status"
+    script = f"head -c 60000 /dev/zero; (while {lives}; do sleep 0.01; done; touch {done}) 2>/dev/null & exit 6"
     await peer.start("a", ["sh", "-c", script], windowBytes=1)
     with trio.fail_after(PATIENCE):
         while not done.exists():
