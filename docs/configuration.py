@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import Path
 
-from execsrv._config import ALL, SETTINGS
+from execsrv._cli.settings import ALL, SETTINGS
 
 PAGE = Path(__file__).with_name("configuration.md")
 MARK = "<!-- tables -->\n"

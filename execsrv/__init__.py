@@ -19,9 +19,9 @@ import sys
 if sys.platform == "win32":
     raise ImportError("execsrv needs a POSIX system (Linux, or macOS with fewer guarantees); it cannot run on Windows")
 
-from execsrv._embedded import connect_in_process
-from execsrv._environment import package_version
-from execsrv._output import Closed, Exited, Gap
+from execsrv._in_process import connect_in_process
+from execsrv._log.log import Closed, Exited, Gap
+from execsrv._server.host import package_version
 from execsrv.client import (
     Client,
     Event,

@@ -1,5 +1,5 @@
 """`python -m execsrv` is `execsrv`."""
 
-from execsrv.cli import main
+from execsrv._cli.app import main
 
 main()

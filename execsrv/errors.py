@@ -56,98 +56,98 @@ class InternalError(RequestError):
     """A fault of the server itself; its log has the traceback."""
 
 
-class InvalidParams(RequestError):
+class InvalidParamsError(RequestError):
     """The parameters of a call are malformed; the text names the field."""
 
     code = -32602
     kind = "invalid-params"
 
 
-class UnknownMethod(RequestError):
+class UnknownMethodError(RequestError):
     """No such method."""
 
     code = -32601
     kind = "unknown-method"
 
 
-class NotReady(RequestError):
+class NotReadyError(RequestError):
     """The handshake does not allow this call now."""
 
     code = -32600
     kind = "not-ready"
 
 
-class UnknownConnection(RequestError):
+class UnknownConnectionError(RequestError):
     """`resumeSessionId` names no connection that waits to be resumed."""
 
     code = -32600
     kind = "unknown-session"
 
 
-class AlreadyAttached(RequestError):
+class AlreadyAttachedError(RequestError):
     """The connection to be resumed is held by another channel that is alive."""
 
     code = -32010
     kind = "already-attached"
 
 
-class NotAllowed(RequestError):
+class NotAllowedError(RequestError):
     """The server's configuration does not allow this; `setting` names what would."""
 
     code = -32600
     kind = "not-allowed"
 
 
-class UnknownProcess(RequestError):
+class UnknownProcessError(RequestError):
     """The id names no session of this connection."""
 
     code = -32600
     kind = "unknown-process"
 
 
-class ProcessExists(RequestError):
+class ProcessExistsError(RequestError):
     """The id that a start asked for is in use."""
 
     code = -32600
     kind = "process-exists"
 
 
-class StdinClosed(RequestError):
+class StdinClosedError(RequestError):
     """The session takes no input: it never had any, it was closed, or its reader is gone."""
 
     code = -32600
     kind = "stdin-closed"
 
 
-class LimitExceeded(RequestError):
+class LimitExceededError(RequestError):
     """A request above a bound of the server; `limit` and `value` say which."""
 
     code = -32600
     kind = "limit-exceeded"
 
 
-class Busy(RequestError):
+class BusyError(RequestError):
     """Too many requests of this connection are under way; try again after one of them was answered."""
 
     code = -32001
     kind = "busy"
 
 
-class SandboxUnsupported(RequestError):
+class SandboxUnsupportedError(RequestError):
     """The command was to be confined, which this server cannot do; it was not started."""
 
     code = -32600
     kind = "sandbox-unsupported"
 
 
-class HttpUnavailable(RequestError):
+class HttpUnavailableError(RequestError):
     """This server makes no HTTP requests: it was told not to, or its HTTP client is not installed."""
 
     code = -32600
     kind = "http-unavailable"
 
 
-class HttpFailed(RequestError):
+class HttpFailedError(RequestError):
     """An HTTP request got no whole response: unreachable, refused, cut off, too slow, or led in a circle.
 
     A response with an error status is a response.
@@ -188,27 +188,27 @@ class FileError(RequestError):
         return int(self.facts.get("errno", 0))
 
 
-class NotFound(FileError):
+class NotFoundError(FileError):
     """There is no such file, or no such file handle."""
 
     code = -32004
     kind = "not-found"
 
 
-class FileRefused(FileError):
+class FileRefusedError(FileError):
     """A file method is not allowed, or makes no sense for what is there."""
 
     code = -32600
     kind = "file-refused"
 
 
-class OutsideRoots(FileRefused):
+class OutsideRootsError(FileRefusedError):
     """The path leads out of the directories that the server lets file methods reach."""
 
     kind = "outside-roots"
 
 
-class FilesDisabled(FileRefused):
+class FilesDisabledError(FileRefusedError):
     """The server has its file methods switched off."""
 
     kind = "files-disabled"
@@ -228,15 +228,15 @@ class ProtocolError(ExecsrvError):
         self.close_code = close_code
 
 
-class CutOff(ProtocolError):
+class CutOffError(ProtocolError):
     """The peer went in the middle of a message, or sent as its last one what is none: nobody can tell which."""
 
 
-class ConnectionFailed(ExecsrvError):
+class ConnectionFailedError(ExecsrvError):
     """No connection could be made: unreachable, refused, not a server, or the handshake took too long."""
 
 
-class ConnectionLost(ExecsrvError):
+class ConnectionLostError(ExecsrvError):
     """The connection ended while a call was waiting on it.
 
     `stdout` and `stderr` hold what had arrived of a command's output, where the call was collecting it.
@@ -246,7 +246,7 @@ class ConnectionLost(ExecsrvError):
     stderr: bytes = b""
 
 
-class CommandFailed(ExecsrvError):
+class CommandFailedError(ExecsrvError):
     """A command that was to succeed did not: `exit_code`, `stdout` and `stderr` tell how."""
 
     def __init__(self, message: str, exit_code: int, stdout: bytes, stderr: bytes) -> None:
@@ -256,7 +256,7 @@ class CommandFailed(ExecsrvError):
         self.stderr = stderr
 
 
-class CommandTimeout(ExecsrvError):
+class CommandTimeoutError(ExecsrvError):
     """A command did not end in the time it was given and was killed; `stdout` and `stderr` are what it said by then."""
 
     def __init__(self, message: str, stdout: bytes, stderr: bytes) -> None:
@@ -265,13 +265,13 @@ class CommandTimeout(ExecsrvError):
         self.stderr = stderr
 
 
-class InvalidListenURL(ExecsrvError):
+class InvalidListenURLError(ExecsrvError):
     """A `--listen` or `--url` that names no transport of ours."""
 
 
-class InvalidConfig(ExecsrvError):
+class InvalidConfigError(ExecsrvError):
     """A setting that does not exist or has a value it cannot have, or a configuration file that cannot be read."""
 
 
-class CannotListen(ExecsrvError):
+class CannotListenError(ExecsrvError):
     """The address to listen on is taken, not ours, or not there."""

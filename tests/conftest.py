@@ -17,12 +17,12 @@ import pytest
 import trio
 
 from execsrv import Client, connect_in_process, connect_stdio, connect_unix, connect_websocket, serve
-from execsrv._processes.keeper import Keeper
-from execsrv._talk import serve_connection
-from execsrv._transports import MessageChannel
-from execsrv._transports.lines import LineChannel
-from execsrv._transports.memory import open_memory_pair
-from execsrv._transports.websocket import open_websocket
+from execsrv._processes.supervisor import Supervisor
+from execsrv._server.conversation import serve_connection
+from execsrv._wire.channel import MessageChannel
+from execsrv._wire.lines import LineChannel
+from execsrv._wire.memory import open_memory_pair
+from execsrv._wire.websocket import open_websocket
 from execsrv.limits import ServerConfig
 from execsrv.server import serve_stdio
 from tests.peers import Peer, open_peer
@@ -104,7 +104,7 @@ class Server:
     async def _serve_pipes(self, server_in: int, server_out: int, *, task_status: trio.TaskStatus[None]) -> None:
         try:
             task_status.started()
-            await serve_stdio(server_in, server_out, Keeper(), self.config, shutdown_trigger=self.shutdown.wait)
+            await serve_stdio(server_in, server_out, Supervisor(), self.config, shutdown_trigger=self.shutdown.wait)
         finally:
             os.close(server_in)
             os.close(server_out)
@@ -116,7 +116,7 @@ class Server:
             case "memory":
                 channel, theirs = open_memory_pair()
                 self._nursery.start_soon(
-                    partial(serve_connection, theirs, Keeper(), self.config, shutdown_trigger=self.shutdown.wait)
+                    partial(serve_connection, theirs, Supervisor(), self.config, shutdown_trigger=self.shutdown.wait)
                 )
                 yield channel
                 await channel.aclose()

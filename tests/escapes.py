@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 import trio
 
-from execsrv._processes import lineage
-from execsrv._processes.census import walk
+from execsrv._processes.proc import table, walk
 from tests.peers import PATIENCE
 
 _LIMBS = """
@@ -130,7 +129,7 @@ def _limit_of(pid: int) -> int:
     try:
         return resource.prlimit(pid, resource.RLIMIT_RSS)[0]
     except PermissionError:  # another user's
-        lines = lineage.table(pid, "limits").splitlines()
+        lines = table(pid, "limits").splitlines()
         words = next((line.split() for line in lines if line.startswith(b"Max resident set")), [b"0"])
         return int(words[3]) if words[3:] and words[3].isdigit() else 0
     except OSError:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import trio
 
-from execsrv._transports import MessageChannel
+from execsrv._wire.channel import MessageChannel
 from execsrv.protocol import Failure, Message, Notification, Request, Response
 
 PATIENCE = 60.0

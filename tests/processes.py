@@ -12,7 +12,7 @@ from functools import cache
 
 import trio
 
-from execsrv._processes.census import walk
+from execsrv._processes.proc import walk
 from tests.peers import PATIENCE
 
 

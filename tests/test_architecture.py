@@ -13,38 +13,45 @@ ROOT = Path(execsrv.__file__).parent
 FLOORS = [
     # values: no trio, no I/O
     {"errors", "limits", "protocol"},
-    # rules: still no I/O
-    {"_paths", "_codec", "_handshake", "_head_tail", "_output", "_exchange", "_background", "_signal_names"},
-    # the operating system, each kind alone
-    {"_transports", "_processes", "_files", "_environment", "_discovery", "_http"},
+    # rules, and the log: still no I/O
+    {"_nursery", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths", "_http.request"},
+    # the machine, each kind alone
+    {"_wire", "_processes", "_files", "_http"},
     # the service
-    {"_session", "_relay"},
-    {"_sessions", "_outbox"},
-    {"_handlers"},
-    {"_connection"},
-    {"_talk"},
+    {"_server.session", "_server.host"},
+    {"_server.sessions", "_server.outbox"},
+    {"_server.methods"},
+    {"_server.connection"},
+    {"_server"},
+    # its two wings
     {"server", "client"},
     # roof
-    {"_embedded"},
-    {"__init__", "_signals", "_doctor", "testing"},
-    {"_run", "_config", "pytest_plugin"},
-    {"_daemon", "_options"},
-    {"cli"},
+    {"_in_process"},
+    {"__init__", "testing"},
+    {"_cli"},
     {"__main__"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-SERVICE = {"_session", "_relay", "_http", "_sessions", "_outbox", "_handlers", "_connection", "_talk", "server"}
-SERVICE |= {"_processes", "_files"}
-PURE = {"errors", "limits", "protocol", "_paths", "_signal_names", "_codec", "_handshake", "_head_tail", "_output"}
-PURE |= {"_exchange"}
+"""A room is a module or a package, and holds what no longer name in here does."""
+
+WINGS = {"_server", "_processes", "_files", "_http", "server"}, {"client"}
+PURE = {"errors", "limits", "protocol", "_log", "_wire.codecs", "_wire.handshake", "_wire.paths", "_http.request"}
 
 
-def room_of(path: Path) -> str:
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+def room_of(name: str) -> str:
+    """Return the room that a dotted name within the package is in."""
+    parts = name.split(".")
+    found = (".".join(parts[:end]) for end in range(len(parts), 0, -1) if ".".join(parts[:end]) in FLOOR_OF)
+    return next(found, "__init__")
+
+
+def module_of(path: Path) -> str:
+    """Return the dotted name of a file within the package."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def imports(path: Path) -> set[str]:
-    """Every module that a file imports, in functions and for type checking too."""
+    """Return every module that a file imports, in functions and for type checking too."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -55,15 +62,15 @@ def imports(path: Path) -> set[str]:
 
 
 def own_imports(path: Path) -> set[str]:
-    names = [name.split(".") for name in imports(path)]
-    return {parts[1] if parts[1] in FLOOR_OF else "__init__" for parts in names if parts[0] == "execsrv" and parts[1:]}
+    """Return the rooms that a file imports from."""
+    return {room_of(name.removeprefix("execsrv.")) for name in imports(path) if name.startswith("execsrv.")}
 
 
 SOURCES = sorted(ROOT.rglob("*.py"))
 
 
 def test_every_room_has_a_floor() -> None:
-    assert {room_of(path) for path in SOURCES} == set(FLOOR_OF)
+    assert {room_of(module_of(path)) for path in SOURCES} == set(FLOOR_OF)
 
 
 def test_imports_go_downward() -> None:
@@ -71,42 +78,48 @@ def test_imports_go_downward() -> None:
         f"{path.relative_to(ROOT)} -> {room}"
         for path in SOURCES
         for room in own_imports(path)
-        if room != room_of(path) and FLOOR_OF[room] > FLOOR_OF[room_of(path)]
+        if FLOOR_OF[room] > FLOOR_OF[room_of(module_of(path))]
     }
     assert not upward
 
 
+def packages(path: Path) -> set[str]:
+    """Return the packages at the top of the house that a file imports from."""
+    return {room.partition(".")[0] for room in own_imports(path)}
+
+
 def test_wings_do_not_know_each_other() -> None:
     for path in SOURCES:
-        if room_of(path) == "client":
-            assert not own_imports(path) & SERVICE, path
-        elif room_of(path) in SERVICE:
-            assert "client" not in own_imports(path), path
+        for wing, other in (WINGS, WINGS[::-1]):
+            if module_of(path).partition(".")[0] in wing:
+                assert not packages(path) & other, path
 
 
-def test_transports_know_no_methods_and_processes_no_messages() -> None:
+def test_the_wire_knows_no_methods_and_the_machine_no_messages() -> None:
     for path in SOURCES:
-        if room_of(path) == "_transports":
-            assert not own_imports(path) & {"_handlers", "_processes", "_session", "_handshake"}, path
-        elif room_of(path) in ("_processes", "_files"):
-            assert not own_imports(path) & {"_codec", "_transports", "_handlers"}, path
+        match module_of(path).partition(".")[0]:
+            case "_wire":
+                assert not packages(path) & {"_server", "_processes", "_log"}, path
+            case "_processes" | "_files":
+                assert not own_imports(path) & {"_wire", "_wire.channel", "_wire.codecs", "_wire.handshake"}, path
+                assert "_server" not in packages(path), path
 
 
 def test_ground_floor_is_pure() -> None:
     for path in SOURCES:
-        if room_of(path) in PURE:
+        if room_of(module_of(path)) in PURE:
             roots = {name.split(".")[0] for name in imports(path)}
             assert not roots & {"trio", "trio_websocket", "socket", "subprocess", "select"}, path
 
 
 def test_the_guardian_needs_the_standard_library_alone() -> None:
-    for name in ("guardian", "cgroup", "census", "lineage", "marks"):
+    for name in ("guardian", "cgroup", "proc", "rlimit_mark"):
         roots = {found.split(".")[0] for found in imports(ROOT / "_processes" / f"{name}.py")}
         assert roots <= {*sys.stdlib_module_names, "execsrv"}, name
 
 
 def test_protocol_methods_all_have_handlers() -> None:
-    from execsrv._handlers import HANDLERS
+    from execsrv._server.methods import HANDLERS
     from execsrv.protocol import METHODS
 
     assert HANDLERS.keys() == METHODS.keys() - {"initialize"}  # which a talk answers itself

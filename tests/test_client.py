@@ -13,14 +13,14 @@ import trio
 import execsrv
 from execsrv import Chunk, Closed, Exited, ServerConfig
 from execsrv.errors import (
-    CommandFailed,
-    CommandTimeout,
-    ConnectionFailed,
-    ConnectionLost,
-    InvalidListenURL,
-    InvalidParams,
+    CommandFailedError,
+    CommandTimeoutError,
+    ConnectionFailedError,
+    ConnectionLostError,
+    InvalidListenURLError,
+    InvalidParamsError,
     SpawnError,
-    StdinClosed,
+    StdinClosedError,
 )
 from tests.conftest import Server
 from tests.peers import PATIENCE
@@ -43,10 +43,10 @@ async def test_run_collects_everything(client: execsrv.Client) -> None:
         stderr=b"err\n",
         totals={"stdout": 5, "stderr": 4},
     )
-    with pytest.raises(CommandFailed, match="ended with exit code 3") as failed:
+    with pytest.raises(CommandFailedError, match="ended with exit code 3") as failed:
         result.check()
     assert (failed.value.exit_code, failed.value.stdout, failed.value.stderr) == (3, b"hello", b"err\n")
-    with pytest.raises(CommandFailed, match="died of SIGTERM"):
+    with pytest.raises(CommandFailedError, match="died of SIGTERM"):
         await client.run(["sh", "-c", "kill $$"], check=True)
     assert (await client.run(["true"], check=True)).stdout == b""
 
@@ -62,7 +62,7 @@ async def test_run_times_out_and_tells_what_was_said(client: execsrv.Client) -> 
     mark = new_mark()
     script = f"echo said; echo err >&2; exec -a {mark} sleep 1000"
     for seconds in (0.5, 5.5, 50.5):  # a busy machine may not have come so far
-        with pytest.raises(CommandTimeout, match=rf"within {seconds} s") as timeout:
+        with pytest.raises(CommandTimeoutError, match=rf"within {seconds} s") as timeout:
             await client.run(["bash", "-c", script], timeout=seconds)
         if timeout.value.stderr:
             break
@@ -104,7 +104,7 @@ async def test_a_conversation(client: execsrv.Client) -> None:
             assert await anext(output) == b"got " + word + b"\n"
         await process.close_stdin()
         assert [chunk async for chunk in output] == [b"end\n"]
-        with pytest.raises(StdinClosed):
+        with pytest.raises(StdinClosedError):
             await process.write(b"late")
 
 
@@ -149,13 +149,13 @@ async def test_errors_are_what_the_server_raised(client: execsrv.Client) -> None
     with pytest.raises(SpawnError) as spawn:
         await client.run(["/does/not/exist"])
     assert (spawn.value.stage, spawn.value.errno, spawn.value.kind) == ("program", 2, "spawn-failed")
-    with pytest.raises(InvalidParams, match="argv must not be empty"):
+    with pytest.raises(InvalidParamsError, match="argv must not be empty"):
         await client.run([])
-    with pytest.raises(InvalidParams, match="cwd"):
+    with pytest.raises(InvalidParamsError, match="cwd"):
         await client.run(["true"], cwd="relative")
     async with client.start(["true"]) as process:
         await process.wait()
-        with pytest.raises(InvalidParams, match="no terminal"):
+        with pytest.raises(InvalidParamsError, match="no terminal"):
             await process.resize(1, 1)
     assert (await client.run(["echo", "on"])).stdout == b"on\n"
 
@@ -165,9 +165,9 @@ async def test_wrong_arguments_fail_their_call_and_no_other(client: execsrv.Clie
     assert (await client.run(["ls", Path("/proc/self/comm")])).stdout == b"/proc/self/comm\n"
     with pytest.raises(TypeError, match=r"argv\[1\] must be a string|expected str"):
         await client.run(["echo", 5])  # type: ignore[list-item]
-    with pytest.raises(InvalidParams, match="cannot be sent as UTF-8"):
+    with pytest.raises(InvalidParamsError, match="cannot be sent as UTF-8"):
         await client.run(["printf", "a\udcff"])
-    with pytest.raises(InvalidParams, match="rows"):
+    with pytest.raises(InvalidParamsError, match="rows"):
         async with client.start(["true"], tty=True, size=(0, 5)):
             pass
     async with client.start(["cat"], stdin=True) as process:
@@ -245,34 +245,34 @@ async def test_a_lost_connection_fails_what_waits_with_one_clear_error() -> None
         async with client.start(["sh", "-c", script], stdin=True) as process:
             while not process._log.has_news:
                 await process._arrived.park()
-            with trio.fail_after(PATIENCE), pytest.raises(ConnectionLost, match="the server ended the") as lost:
+            with trio.fail_after(PATIENCE), pytest.raises(ConnectionLostError, match="the server ended the") as lost:
                 await process.communicate(b"go\n")
             assert lost.value.stdout == b"said\n"
             for call in (process.wait, process.terminate, process.interrupt, process.close_stdin):
-                with pytest.raises(ConnectionLost):
+                with pytest.raises(ConnectionLostError):
                     await call()
-        with pytest.raises(ConnectionLost):
+        with pytest.raises(ConnectionLostError):
             await client.run(["true"])
         assert repr(client) == "<Client lost processes=0>"
 
 
 @pytest.mark.parametrize("command", [["/does/not/exist"], ["false"], ["sh", "-c", "echo nonsense; cat"], ["cat"]])
 async def test_what_is_no_server_is_a_clear_error(command: list[str]) -> None:
-    with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailed, match=r"cannot start|handshake failed"):
+    with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailedError, match=r"cannot start|handshake failed"):
         async with execsrv.launch(command):
             pass
 
 
 async def test_a_server_that_does_not_answer_is_given_up_on() -> None:
-    with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailed, match=r"no answer within 0\.1 s"):
+    with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailedError, match=r"no answer within 0\.1 s"):
         async with execsrv.launch(["sleep", "2"], limits=ServerConfig(handshake_timeout=0.1)):
             pass
 
 
 async def test_urls() -> None:
-    with pytest.raises(InvalidListenURL, match="unsupported --url `http://x`"):
+    with pytest.raises(InvalidListenURLError, match="unsupported --url `http://x`"):
         async with execsrv.connect("http://x"):
             pass
-    with pytest.raises(ConnectionFailed, match="No such file"):
+    with pytest.raises(ConnectionFailedError, match="No such file"):
         async with execsrv.connect("unix:///does/not/exist"):
             pass

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from execsrv._codec import Codec, LineBuffer, decode_params
-from execsrv.errors import InvalidParams, ProtocolError
+from execsrv._wire.codecs import Codec, LineBuffer, decode_params
+from execsrv.errors import InvalidParamsError, ProtocolError
 from execsrv.protocol import (
     ErrorObject,
     Failure,
@@ -104,7 +104,7 @@ def test_jsonrpc_is_mirrored_once_it_was_seen() -> None:
     ],
 )
 def test_bad_params_name_the_field(params: str, complaint: str) -> None:
-    with pytest.raises(InvalidParams, match=complaint):
+    with pytest.raises(InvalidParamsError, match=complaint):
         decode_params(msgspec.Raw(params.encode()), ProcessWrite)
 
 

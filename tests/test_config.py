@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from execsrv._config import ALL, SETTINGS, Loaded, Setting, as_toml, load
-from execsrv.errors import InvalidConfig
+from execsrv._cli.config import Loaded, as_toml, load
+from execsrv._cli.settings import ALL, SETTINGS, Setting
+from execsrv.errors import InvalidConfigError
 from execsrv.limits import DEFAULTS, KIB, MIB, Limits, ServerConfig
 
 ROOT = Path(__file__).parent.parent
@@ -178,9 +179,9 @@ def test_bytes_may_have_a_unit(way: str, tmp_path: Path) -> None:
     for written, meant in [("64KiB", 64 * KIB), ("3 MiB", 3 * MIB), ("1GiB", 1024 * MIB), ("1024 GiB", 1024**4)]:
         assert given(way, setting, written, tmp_path).config.max_message_bytes == meant
     for written in ["1 kib", "1KB", "1.5MiB", "MiB", "-1MiB", "1  MiB", "9" * 99 + "GiB", "1025 GiB", "9" * 9999]:
-        with pytest.raises(InvalidConfig):
+        with pytest.raises(InvalidConfigError):
             given(way, setting, written, tmp_path)
-    with pytest.raises(InvalidConfig):
+    with pytest.raises(InvalidConfigError):
         given(way, SETTINGS["max_connections"], "1KiB", tmp_path)
 
 
@@ -192,11 +193,11 @@ def test_lists_of_paths(tmp_path: Path) -> None:
     (tmp_path / "file").write_text('file_roots = ["/a:b"]')
     assert load({"config": str(tmp_path / "file")}, {}).config.file_roots == ("/a:b",)
     for wrong in (("",), ("/a", ""), ("/a::/b",), ("a",), ("/a\0",)):
-        with pytest.raises(InvalidConfig, match="flag --file-roots"):
+        with pytest.raises(InvalidConfigError, match="flag --file-roots"):
             load({"file_roots": wrong}, {})
     for empty in ("[]", '[""]', '"/a"'):
         (tmp_path / "file").write_text(f"file_roots = {empty}")
-        with pytest.raises(InvalidConfig, match="expected absolute paths"):
+        with pytest.raises(InvalidConfigError, match="expected absolute paths"):
             load({"config": str(tmp_path / "file")}, {})
 
 
@@ -210,7 +211,7 @@ def test_switches_as_text() -> None:
 
 def refused(way: str, setting: Setting, value: Any, folder: Path) -> str:
     """The complaint, which has to name setting, source, value and what is allowed."""
-    with pytest.raises(InvalidConfig) as caught:
+    with pytest.raises(InvalidConfigError) as caught:
         given(way, setting, value, folder)
     complaint = str(caught.value)
     assert f"cannot set {setting.name} to " in complaint
@@ -245,12 +246,12 @@ def test_what_is_no_value(setting: Setting, tmp_path: Path) -> None:
 def test_times_that_are_no_numbers(tmp_path: Path) -> None:
     for value in ["nan", "inf", "-inf"]:
         (tmp_path / "file").write_text(f"resume_grace = {value}")
-        with pytest.raises(InvalidConfig, match="resume_grace"):
+        with pytest.raises(InvalidConfigError, match="resume_grace"):
             load({"config": str(tmp_path / "file")}, {})
 
 
 def test_wrong_even_where_it_is_overridden() -> None:
-    with pytest.raises(InvalidConfig, match="environment EXECSRV_MAX_CONNECTIONS"):
+    with pytest.raises(InvalidConfigError, match="environment EXECSRV_MAX_CONNECTIONS"):
         load({"max_connections": "1"}, {"EXECSRV_MAX_CONNECTIONS": "many"})
 
 
@@ -359,9 +360,9 @@ def test_print_config_of_odd_names(name: str, tmp_path: Path) -> None:
 
 
 def test_what_is_no_text() -> None:
-    with pytest.raises(InvalidConfig, match="cannot set max_connections to"):
+    with pytest.raises(InvalidConfigError, match="cannot set max_connections to"):
         load({}, {"EXECSRV_MAX_CONNECTIONS": os.fsdecode(b"\xff")})
-    with pytest.raises(InvalidConfig, match="it is not UTF-8"):
+    with pytest.raises(InvalidConfigError, match="it is not UTF-8"):
         as_toml(load({"listen": os.fsdecode(b"unix:///\xff")}, {}))
 
 

@@ -12,10 +12,10 @@ import pytest
 import trio
 
 import execsrv
-from execsrv._processes.keeper import Keeper
-from execsrv._session import Write
-from execsrv._talk import serve_connection
-from execsrv._transports.memory import open_memory_pair
+from execsrv._processes.supervisor import Supervisor
+from execsrv._server.conversation import serve_connection
+from execsrv._server.session import Write
+from execsrv._wire.memory import open_memory_pair
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Notification, Response
 from tests.cancelling import cancelled_after
@@ -111,7 +111,7 @@ async def test_cancelling_a_connection_ends_its_processes() -> None:
     mark = new_mark()
     ours, theirs = open_memory_pair()
     async with trio.open_nursery() as nursery, open_peer(ours) as peer:
-        nursery.start_soon(serve_connection, theirs, Keeper())
+        nursery.start_soon(serve_connection, theirs, Supervisor())
         await peer.handshake()
         await start_family(peer, "a", mark)
         nursery.cancel_scope.cancel()

@@ -7,12 +7,12 @@ import os
 import pytest
 import trio
 
-from execsrv._connection import Connection, open_connections
 from execsrv._processes.command import settle
-from execsrv._processes.keeper import Keeper
-from execsrv._session import Terms
-from execsrv._talk import Talk
-from execsrv._transports.memory import open_memory_pair
+from execsrv._processes.supervisor import Supervisor
+from execsrv._server.connection import Connection, open_connections
+from execsrv._server.conversation import Conversation
+from execsrv._server.session import StartOptions
+from execsrv._wire.memory import open_memory_pair
 from execsrv.limits import ServerConfig
 from tests.peers import ENV, PATIENCE, open_peer
 from tests.processes import new_mark, until_gone
@@ -22,11 +22,11 @@ def start_doomed(connection: Connection, mark: str) -> None:
     """Start a command of which one output is, to the session, not to be read."""
     sessions = connection.sessions
     command = settle(["bash", "-c", f"exec -a {mark} sleep 1000"], "/", ENV)
-    spawned = sessions.keeper.spawn(command, size=None, pipe_stdin=False)
+    spawned = sessions.supervisor.spawn(command, size=None, pipe_stdin=False)
     directory = os.open("/", os.O_RDONLY)
     os.dup2(directory, spawned.outputs["stdout"])
     os.close(directory)
-    sessions.adopt("doomed", spawned, lambda session, entry: None, Terms())
+    sessions.adopt("doomed", spawned, lambda session, entry: None, StartOptions())
 
 
 @pytest.mark.parametrize("resume_grace", [0.0, 600.0])
@@ -35,13 +35,13 @@ async def test_a_session_that_fails_ends_its_connection_and_no_other(
 ) -> None:
     mark, healthy = new_mark(), new_mark()
     async with (
-        open_connections(Keeper(), ServerConfig(resume_grace=resume_grace)) as connections,
+        open_connections(Supervisor(), ServerConfig(resume_grace=resume_grace)) as connections,
         trio.open_nursery() as nursery,
     ):
         ours, theirs = open_memory_pair()
-        nursery.start_soon(Talk(theirs, connections).run)
+        nursery.start_soon(Conversation(theirs, connections).run)
         others, its = open_memory_pair()
-        nursery.start_soon(Talk(its, connections).run)
+        nursery.start_soon(Conversation(its, connections).run)
         async with open_peer(ours) as peer, open_peer(others) as other:
             id = (await peer.handshake())["sessionId"]
             await other.handshake()

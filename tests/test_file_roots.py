@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from execsrv._files import changes
 from execsrv._files.roots import Roots
-from execsrv.errors import OutsideRoots
+from execsrv.errors import OutsideRootsError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Failure
 from tests.conftest import OpenServer
@@ -233,7 +233,7 @@ def test_a_walk_goes_where_the_kernel_goes(tree: dict[str, str | None], path: st
                 got: Any = place.path, place.status().st_ino
         except OSError as error:
             got = error.errno
-        except OutsideRoots:
+        except OutsideRootsError:
             assert confined
             got = wanted if _leaves(top, asked) else "refused without a reason"
         assert got == wanted

@@ -21,7 +21,7 @@ import trio.testing
 
 from execsrv._files.channel import open_files
 from execsrv._files.files import Files
-from execsrv._paths import uri_from_path
+from execsrv._wire.paths import uri_from_path
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Failure, FileData, FilePath, Notification, Response
 from tests.conftest import OpenServer, Server
@@ -413,7 +413,7 @@ async def test_what_is_forbidden(here: Path) -> None:
                 assert walked["errors"][0]["message"].endswith("(os error 13)")
                 assert len(walked["entries"]) == 3
                 nursery.cancel_scope.cancel()
-        import tests.conftest, execsrv.server, execsrv._transports.websocket  # while they may still be read
+        import tests.conftest, execsrv.server, execsrv._wire.websocket  # while they may still be read
         os.setgid(65534)
         os.setgroups([])
         os.setuid(65534)

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 import execsrv
-from execsrv._transports import MessageChannel
+from execsrv._wire.channel import MessageChannel
 from execsrv.limits import MIB, ServerConfig
 from execsrv.protocol import Notification, Request
 from tests.conftest import Daemon, Server

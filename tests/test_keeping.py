@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from execsrv._processes import cgroup, lineage, marks, subreaper
-from execsrv._processes.census import last_pid, walk
+from execsrv._processes import cgroup, proc, rlimit_mark, subreaper
 from execsrv._processes.command import settle
-from execsrv._processes.keeper import Keeper, open_keeper
+from execsrv._processes.proc import last_pid, walk
 from execsrv._processes.spawn import Spawned
+from execsrv._processes.supervisor import Supervisor, open_supervisor
 from execsrv.protocol import Size
 from execsrv.testing import assert_no_strays
 from tests.peers import PATIENCE
@@ -28,14 +28,14 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="all of this is 
 
 
 @pytest.fixture(params=["guest", "own process"])
-async def keeper(request: pytest.FixtureRequest) -> AsyncIterator[Keeper]:
-    async with open_keeper(own_process=request.param == "own process") as keeper:
-        yield keeper
+async def supervisor(request: pytest.FixtureRequest) -> AsyncIterator[Supervisor]:
+    async with open_supervisor(own_process=request.param == "own process") as supervisor:
+        yield supervisor
 
 
-def start(keeper: Keeper, script: str, *, tty: bool = False, stdin: bool = False) -> Spawned:
+def start(supervisor: Supervisor, script: str, *, tty: bool = False, stdin: bool = False) -> Spawned:
     command = settle(["bash", "-c", script], "/", {"PATH": os.environ["PATH"]})
-    return keeper.spawn(command, size=Size() if tty else None, pipe_stdin=stdin)
+    return supervisor.spawn(command, size=Size() if tty else None, pipe_stdin=stdin)
 
 
 async def end(spawned: Spawned) -> str | None:
@@ -50,16 +50,16 @@ async def end(spawned: Spawned) -> str | None:
 
 
 def test_a_mark_survives_everything_but_being_changed() -> None:
-    mark = marks.new_server_mark()
+    mark = rlimit_mark.new_server_mark()
     assert mark is not None
-    with marks.carried(mark.slot, mark.of(7)):
+    with rlimit_mark.carried(mark.slot, mark.of(7)):
         child = subprocess.Popen(["setsid", "env", "-i", "/bin/sleep", "1000"])
     other = subprocess.Popen(["sleep", "1000"])
     try:
         assert mark.session_of(child.pid) == 7
-        assert marks._read_from_table(child.pid, mark.slot) == mark.of(7)
+        assert rlimit_mark._read_from_table(child.pid, mark.slot) == mark.of(7)
         assert mark.session_of(other.pid) is None
-        marks.put(other.pid, mark.slot, mark.of(8))
+        rlimit_mark.put(other.pid, mark.slot, mark.of(8))
         assert mark.session_of(other.pid) == 8
         other.kill()
         os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
@@ -74,51 +74,51 @@ def test_a_mark_survives_everything_but_being_changed() -> None:
 
 
 def test_a_server_in_a_session_marks_another_limit() -> None:
-    code = "from execsrv._processes.marks import *; print(new_server_mark().slot)"
-    outer = marks.new_server_mark()
+    code = "from execsrv._processes.rlimit_mark import *; print(new_server_mark().slot)"
+    outer = rlimit_mark.new_server_mark()
     assert outer is not None
-    with marks.carried(outer.slot, outer.of(0)):
+    with rlimit_mark.carried(outer.slot, outer.of(0)):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert outer.slot == marks.RTTIME
-    assert int(done.stdout) == marks.LOCKS
+    assert outer.slot == rlimit_mark.RTTIME
+    assert int(done.stdout) == rlimit_mark.LOCKS
 
 
 def test_no_mark_where_there_is_no_room_for_it() -> None:
     code = f"""
 import resource
-for slot in ({marks.RTTIME}, {marks.LOCKS}):
+for slot in ({rlimit_mark.RTTIME}, {rlimit_mark.LOCKS}):
     resource.setrlimit(slot, (1000, 1000))
-from execsrv._processes.keeper import Keeper
-print(Keeper())
+from execsrv._processes.supervisor import Supervisor
+print(Supervisor())
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.startswith(
-        "<Keeper session"
+        "<Supervisor session"
     )
 
 
-# -- lineage and census --
+# -- proc and census --
 
 
 def test_no_signal_goes_to_a_stranger() -> None:
     with subprocess.Popen(["sleep", "1000"]) as child:
-        assert not lineage.send(child.pid, signal.SIGKILL, lambda pid: False)
-        assert lineage.living(child.pid)
-        assert lineage.name(os.getpid()) == Path("/proc/self/comm").read_text().strip()
-        assert lineage.parent(child.pid) == os.getpid()
-        assert lineage.family([os.getpid()])[child.pid] == os.getpid()
-        assert lineage.send(child.pid, signal.SIGKILL, lambda pid: True)
-    assert not lineage.send(child.pid, 0, lambda pid: True)
-    assert (lineage.name(child.pid), lineage.parent(child.pid), lineage.living(child.pid)) == ("", 0, False)
+        assert not proc.send(child.pid, signal.SIGKILL, lambda pid: False)
+        assert proc.living(child.pid)
+        assert proc.name(os.getpid()) == Path("/proc/self/comm").read_text().strip()
+        assert proc.parent(child.pid) == os.getpid()
+        assert proc.family([os.getpid()])[child.pid] == os.getpid()
+        assert proc.send(child.pid, signal.SIGKILL, lambda pid: True)
+    assert not proc.send(child.pid, 0, lambda pid: True)
+    assert (proc.name(child.pid), proc.parent(child.pid), proc.living(child.pid)) == ("", 0, False)
 
 
 def test_a_walk_sees_who_forks_behind_its_back() -> None:
-    mark = marks.new_server_mark()
+    mark = rlimit_mark.new_server_mark()
     assert mark is not None
     late: list[subprocess.Popen[bytes]] = []
 
     def session_of(pid: int) -> int | None:
         if pid == os.getpid() and not late:  # in the middle of the walk
-            with marks.carried(mark.slot, mark.of(3)):
+            with rlimit_mark.carried(mark.slot, mark.of(3)):
                 late.append(subprocess.Popen(["sleep", "1000"]))
             return None
         return mark.session_of(pid)
@@ -135,29 +135,29 @@ def test_a_walk_sees_who_forks_behind_its_back() -> None:
 # -- trees --
 
 
-async def test_what_remains_is_told_by_name(keeper: Keeper) -> None:
+async def test_what_remains_is_told_by_name(supervisor: Supervisor) -> None:
     mark = new_mark()
     # A guest marks its child a moment after the start: so what is forked then waits for it.
     script = f"read go; setsid bash -c 'exec -a {mark} sleep 1000' >/dev/null 2>&1 & disown"
-    spawned = start(keeper, script, stdin=True)
+    spawned = start(supervisor, script, stdin=True)
     assert spawned.stdin is not None
     os.write(spawned.stdin, b"go\n")
     os.close(spawned.stdin)
     await until_marked(mark, 1)
     await spawned.tree.wait_exited()
     assert [(member.pid, member.name) for member in spawned.tree.remaining()] == [(marked(mark)[0], "sleep")]
-    assert not spawned.tree.settle()
+    assert not spawned.tree.reap_if_alone()
     with trio.move_on_after(0.05) as waiting:
         await spawned.tree.wait_alone()
     assert waiting.cancelled_caught
-    assert await end(spawned) == keeper.layer
+    assert await end(spawned) == supervisor.layer
     assert not marked(mark)
 
 
-async def test_signals_count_who_received_them(keeper: Keeper) -> None:
+async def test_signals_count_who_received_them(supervisor: Supervisor) -> None:
     mark = new_mark()
     nap = f"exec -a {mark} sleep 1000"
-    spawned = start(keeper, f"trap '' USR1; ({nap}) & (setsid bash -c '{nap}') & wait")
+    spawned = start(supervisor, f"trap '' USR1; ({nap}) & (setsid bash -c '{nap}') & wait")
     await until_marked(mark, 2)
     tree = spawned.tree
     assert (tree.signal(0, "leader"), tree.signal(0, "group")) == (1, 2)
@@ -169,9 +169,9 @@ async def test_signals_count_who_received_them(keeper: Keeper) -> None:
     await end(spawned)
 
 
-async def test_the_job_in_front_of_a_terminal_gets_the_signal(keeper: Keeper) -> None:
+async def test_the_job_in_front_of_a_terminal_gets_the_signal(supervisor: Supervisor) -> None:
     mark = new_mark()
-    spawned = start(keeper, f"set -m; (exec -a {mark} sleep 1000); sleep 1000", tty=True)
+    spawned = start(supervisor, f"set -m; (exec -a {mark} sleep 1000); sleep 1000", tty=True)
     await until_marked(mark, 1)
     master = spawned.outputs["pty"]
     assert spawned.tree.signal_foreground(signal.SIGTERM, master) == 1
@@ -180,23 +180,23 @@ async def test_the_job_in_front_of_a_terminal_gets_the_signal(keeper: Keeper) ->
     await end(spawned)
 
 
-async def test_two_hundred_end_at_once(keeper: Keeper) -> None:
+async def test_two_hundred_end_at_once(supervisor: Supervisor) -> None:
     mark = new_mark()
     nap = f"exec -a {mark} sleep 1000"
-    all_of_them = [start(keeper, f"setsid bash -c '{nap}' & {nap}") for _ in range(200)]
+    all_of_them = [start(supervisor, f"setsid bash -c '{nap}' & {nap}") for _ in range(200)]
     await until_marked(mark, 400)
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
         for spawned in all_of_them:
             nursery.start_soon(end, spawned)
-    print(f"{keeper.layer}: ended 400 processes of 200 sessions in {trio.current_time() - began:.3f} s")
+    print(f"{supervisor.layer}: ended 400 processes of 200 sessions in {trio.current_time() - began:.3f} s")
     assert not marked(mark)
 
 
-async def test_without_a_descriptor_nobody_is_taken_for_gone(keeper: Keeper) -> None:
+async def test_without_a_descriptor_nobody_is_taken_for_gone(supervisor: Supervisor) -> None:
     mark = new_mark()
     nap = f"exec -a {mark} sleep 1000"
-    spawned = start(keeper, f"setsid bash -c '{nap}' & {nap}")
+    spawned = start(supervisor, f"setsid bash -c '{nap}' & {nap}")
     await until_marked(mark, 2)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with trio.open_nursery() as nursery:
@@ -214,9 +214,9 @@ async def test_without_a_descriptor_nobody_is_taken_for_gone(keeper: Keeper) -> 
 
 
 async def test_the_status_of_other_children_is_left_alone() -> None:
-    async with open_keeper(own_process=True) as keeper:
+    async with open_supervisor(own_process=True) as supervisor:
         other = subprocess.Popen(["sh", "-c", "exit 7"])  # noqa: ASYNC220
-        spawned = start(keeper, "(setsid sleep 0.01 &) ; sleep 0.1")
+        spawned = start(supervisor, "(setsid sleep 0.01 &) ; sleep 0.1")
         await spawned.tree.wait_exited()
         await end(spawned)
         await trio.testing.wait_all_tasks_blocked(0.1)
@@ -225,19 +225,19 @@ async def test_the_status_of_other_children_is_left_alone() -> None:
 
 async def test_settings_are_restored() -> None:
     def settings() -> list[object]:
-        return [subreaper._subreaper(), signal.getsignal(signal.SIGCHLD), resource.getrlimit(marks.RTTIME)]
+        return [subreaper._subreaper(), signal.getsignal(signal.SIGCHLD), resource.getrlimit(rlimit_mark.RTTIME)]
 
     before = settings()
     descriptors = len(os.listdir("/proc/self/fd"))
-    async with open_keeper() as guest:
+    async with open_supervisor() as guest:
         await end(start(guest, "true"))
         assert settings() == before
-    async with open_keeper(own_process=True) as keeper:
-        await end(start(keeper, "true"))
+    async with open_supervisor(own_process=True) as supervisor:
+        await end(start(supervisor, "true"))
         assert settings() != before
     assert settings() == before
     assert len(os.listdir("/proc/self/fd")) == descriptors
-    assert not [pid for pid in lineage.children(os.getpid()) if lineage.name(pid) == "python"]
+    assert not [pid for pid in proc.children(os.getpid()) if proc.name(pid) == "python"]
 
 
 # -- a control group --
@@ -306,7 +306,7 @@ def test_the_fixture_fails_a_test_that_leaves_strays(tmp_path: Path) -> None:
         "def test_clean(no_strays): subprocess.run(['true'])\n"
         f"def test_stray(no_strays): subprocess.run({stray!r})\n"
     )
-    (tmp_path / "conftest.py").write_text('pytest_plugins = ["execsrv.pytest_plugin"]')
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["execsrv.testing.pytest_plugin"]')
     pytest_ = [
         sys.executable,
         "-m",

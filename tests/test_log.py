@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from execsrv._head_tail import HeadTail
-from execsrv._output import ENTRY_BYTES, Closed, Entry, Exited, Gap, OutputLog, first_seq
+from execsrv._log.head_tail import HeadTail
+from execsrv._log.log import ENTRY_BYTES, Closed, Entry, Exited, Gap, OutputLog, first_seq
 from execsrv.protocol import Chunk, Member, ReadGap, Stream
 
 STREAMS: tuple[Stream, ...] = ("stdout", "stderr")

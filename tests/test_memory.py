@@ -13,7 +13,7 @@ import pytest
 import trio
 
 import execsrv
-from execsrv._output import ENTRY_BYTES, OutputLog
+from execsrv._log.log import ENTRY_BYTES, OutputLog
 from execsrv.limits import KIB, MIB
 from execsrv.protocol import Notification, Request, Stream
 from tests.conftest import Daemon

@@ -14,7 +14,7 @@ import trio
 
 from execsrv._processes import portable_spawn, posix_spawn, spawn, terminal, tree
 from execsrv._processes.command import settle
-from execsrv._processes.keeper import Keeper
+from execsrv._processes.supervisor import Supervisor
 from execsrv.errors import SpawnError
 from execsrv.protocol import Size
 from tests.processes import may_become_nobody
@@ -57,7 +57,7 @@ def start(
     argv: list[str], tty: bool = False, stdin: bool = False, cwd: str = "/", arg0: str | None = None
 ) -> spawn.Spawned:
     command = settle(argv, cwd, PATH, arg0)
-    return Keeper().spawn(command, size=Size(30, 90) if tty else None, pipe_stdin=stdin)
+    return Supervisor().spawn(command, size=Size(30, 90) if tty else None, pipe_stdin=stdin)
 
 
 @pytest.mark.usefixtures("way")
@@ -124,14 +124,14 @@ def test_a_directory_that_may_not_be_entered(tmp_path: object) -> None:
 import os, sys
 sys.path[:0] = {sys.path!r}
 from execsrv._processes.command import settle
-from execsrv._processes.keeper import Keeper
+from execsrv._processes.supervisor import Supervisor
 from execsrv.errors import SpawnError
 os.mkdir({str(tmp_path)!r} + "/closed", 0o600)
 os.chown({str(tmp_path)!r} + "/closed", 65534, 65534)
 if os.getuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 try:
-    Keeper().spawn(settle(["/bin/true"], {str(tmp_path)!r} + "/closed", {{}}), size=None, pipe_stdin=False)
+    Supervisor().spawn(settle(["/bin/true"], {str(tmp_path)!r} + "/closed", {{}}), size=None, pipe_stdin=False)
 except SpawnError as error:
     print(error.stage, error.errno)
 """
@@ -181,11 +181,11 @@ import os, sys
 sys.path[:0] = {sys.path!r}
 import trio
 from execsrv._processes.command import settle
-from execsrv._processes.keeper import Keeper
+from execsrv._processes.supervisor import Supervisor
 report = os.dup(2)
 for descriptor in (0, 1, 2):
     os.close(descriptor)
-spawned = Keeper().spawn(settle(["/bin/sh", "-c", "cat; echo out; echo err >&2"], "/", {{"PATH": "/usr/bin:/bin"}}),
+spawned = Supervisor().spawn(settle(["/bin/sh", "-c", "cat; echo out; echo err >&2"], "/", {{"PATH": "/usr/bin:/bin"}}),
                       size=None, pipe_stdin=True)
 os.write(spawned.stdin, b"in ")
 os.close(spawned.stdin)
@@ -207,10 +207,10 @@ async def test_reaping_and_what_is_left_of_a_group() -> None:
     spawned = start(["bash", "-c", "sleep 1000 </dev/null >/dev/null 2>&1 &"])
     await spawned.tree.wait_exited()
     assert "zombie" in repr(spawned.tree)
-    assert not spawned.tree.settle()
+    assert not spawned.tree.reap_if_alone()
     assert spawned.tree.signal(signal.SIGTERM, "group")
     with trio.fail_after(60):
-        while not spawned.tree.settle():
+        while not spawned.tree.reap_if_alone():
             await trio.lowlevel.checkpoint()
     await finish(spawned)
     assert not spawned.tree.signal(0, "group")
@@ -220,12 +220,12 @@ async def test_a_kernel_without_group_signals_keeps_the_zombie(monkeypatch: pyte
     monkeypatch.setattr(tree, "_signals_groups_by_pidfd", lambda: False)
     spawned = start(["bash", "-c", "sleep 1000 </dev/null >/dev/null 2>&1 &"])
     await spawned.tree.wait_exited()
-    assert not spawned.tree.settle()
+    assert not spawned.tree.reap_if_alone()
     assert "zombie" in repr(spawned.tree)
     await finish(spawned)
     alone = start(["true"])
     await alone.tree.wait_exited()
-    assert alone.tree.settle()
+    assert alone.tree.reap_if_alone()
     await finish(alone)
 
 

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from execsrv import connect_websocket, serve
-from execsrv._output import Gap
+from execsrv._log.log import Gap
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Chunk
 from tests.conftest import OpenServer

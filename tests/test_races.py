@@ -16,9 +16,9 @@ import pytest
 import trio
 
 import execsrv
-from execsrv._processes.keeper import Keeper
-from execsrv._talk import serve_connection
-from execsrv._transports.memory import open_memory_pair
+from execsrv._processes.supervisor import Supervisor
+from execsrv._server.conversation import serve_connection
+from execsrv._wire.memory import open_memory_pair
 from execsrv.protocol import METHODS, Failure, Notification, Request
 from tests.cancelling import cancelled_after
 from tests.conftest import Server
@@ -195,7 +195,7 @@ async def test_a_server_cancelled_at_every_step() -> None:
         ):
             await ours.send(message)
         async with trio.open_nursery() as nursery, open_peer(ours) as peer:
-            nursery.start_soon(serve_connection, theirs, Keeper())
+            nursery.start_soon(serve_connection, theirs, Supervisor())
             await peer.until_told("a", "closed")
             await peer.until_told("b", "closed")
             seen.append("ended")

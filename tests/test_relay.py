@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 import trio
 
-from execsrv._outbox import Outbox
-from execsrv._relay import Relay, open_relay
-from execsrv._transports import MessageChannel
-from execsrv.errors import LimitExceeded
+from execsrv._http.relay import Relay, open_relay
+from execsrv._server.outbox import Outbox
+from execsrv._wire.channel import MessageChannel
+from execsrv.errors import LimitExceededError
 from execsrv.limits import MIB, ServerConfig
 from execsrv.protocol import HttpRequest, Message, Notification, Request, Response
 from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE, Peer, b64, plain
-from tests.web import Asked, Web, head, open_web
+from tests.web import PendingCall, Web, head, open_web
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ async def test_body_is_sent(peer: Peer, web: Web) -> None:
 
 
 async def test_streamed(peer: Peer, web: Web) -> None:
-    async def slowly(asked: Asked) -> None:
+    async def slowly(asked: PendingCall) -> None:
         await asked.send(head("Transfer-Encoding: chunked") + b"3\r\nabc\r\n")
         await peer.until(lambda: streamed(peer, "s") == b"abc")
         await asked.send(b"3\r\ndef\r\n0\r\n\r\n")
@@ -336,7 +336,7 @@ async def test_user_in_the_url(one_peer: Peer, web: Web) -> None:
 async def test_stream_id_in_use(peer: Peer, web: Web) -> None:
     go = [trio.Event(), trio.Event()]
 
-    async def in_steps(asked: Asked) -> None:
+    async def in_steps(asked: PendingCall) -> None:
         await go[0].wait()
         await asked.send(head("Content-Length: 3"))
         await go[1].wait()
@@ -369,7 +369,7 @@ async def test_too_many_at_once(open_server: OpenServer, web: Web) -> None:
 
 
 async def test_buffered_body_too_large(open_server: OpenServer, web: Web) -> None:
-    async def endless(asked: Asked) -> None:
+    async def endless(asked: PendingCall) -> None:
         await asked.send(head())
         while True:
             await asked.send(bytes(65536))
@@ -387,7 +387,7 @@ async def test_buffered_body_too_large(open_server: OpenServer, web: Web) -> Non
 async def test_slow_peer_makes_the_http_server_wait(server: Server, web: Web) -> None:
     size, sent, blocked = 64 * MIB, 0, trio.Event()
 
-    async def large(asked: Asked) -> None:
+    async def large(asked: PendingCall) -> None:
         nonlocal sent
         await asked.send(head(f"Content-Length: {size}"))
         while sent < size:
@@ -536,7 +536,7 @@ async def test_whole_bodies_count_until_the_answers_before_them_have_left(web: W
         async with open_relay(config, tell, answers_left) as relay, trio.open_nursery() as nursery:
             nursery.start_soon(read_first, relay)
             await asked.wait()
-            with pytest.raises(LimitExceeded):
+            with pytest.raises(LimitExceededError):
                 await relay.request(HttpRequest("GET", web.url + "/x", "b"))
             left.set()
 
@@ -544,7 +544,7 @@ async def test_whole_bodies_count_until_the_answers_before_them_have_left(web: W
 async def test_streams_do_not_hold_up_processes(peer: Peer, web: Web) -> None:
     """Both kinds of notifications get through while the other has more than enough to say."""
 
-    async def endless(asked: Asked) -> None:
+    async def endless(asked: PendingCall) -> None:
         await asked.send(head())
         while True:
             await asked.send(bytes(65536))
@@ -603,7 +603,8 @@ async def test_switched_off(open_server: OpenServer, web: Web) -> None:
 
 
 WITHOUT = (
-    "import sys; sys.modules['httpcore'] = None; from execsrv.cli import main; sys.argv = ['execsrv', 'serve']; main()"
+    "import sys; sys.modules['httpcore'] = None; sys.argv = ['execsrv', 'serve']; "
+    "from execsrv._cli.app import main; main()"
 )
 
 
@@ -628,7 +629,7 @@ def test_without_the_extra() -> None:
 
 def test_what_most_servers_do_not_need_is_imported_late() -> None:
     script = (
-        "import sys, execsrv._daemon, execsrv._transports.websocket;"
+        "import sys, execsrv._cli.serve, execsrv._wire.websocket;"
         "print([m for m in ('httpcore', 'certifi', 'execsrv._files.files') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

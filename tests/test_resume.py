@@ -17,11 +17,11 @@ import trio.testing
 
 import execsrv
 from execsrv import ServerConfig, connect
-from execsrv._connection import open_connections
-from execsrv._outbox import Outbox
-from execsrv._processes.keeper import Keeper
-from execsrv._transports.lines import LineChannel
-from execsrv.errors import ConnectionLost, UnknownConnection
+from execsrv._processes.supervisor import Supervisor
+from execsrv._server.connection import open_connections
+from execsrv._server.outbox import Outbox
+from execsrv._wire.lines import LineChannel
+from execsrv.errors import ConnectionLostError, UnknownConnectionError
 from execsrv.limits import MIB
 from execsrv.protocol import Notification
 from tests.conftest import OpenServer, Server
@@ -201,12 +201,12 @@ async def test_hanging_up_while_the_server_ends_delays_it_by_nothing(tmp_path: P
 
 async def test_who_comes_back_while_its_commands_are_killed_is_too_late() -> None:
     """Only to be told that all is well with a connection that has ended would be worse."""
-    async with open_connections(Keeper(), ServerConfig(resume_grace=0)) as connections:
+    async with open_connections(Supervisor(), ServerConfig(resume_grace=0)) as connections:
         connection = await connections.open()
         connection.attach(Outbox(1, 1))
         connection.detach()
         assert connections.find(connection.id) is connection
-        with pytest.raises(UnknownConnection, match="unknown session id"):
+        with pytest.raises(UnknownConnectionError, match="unknown session id"):
             connection.attach(Outbox(1, 1))
 
 
@@ -272,7 +272,7 @@ async def test_without_a_grace_a_half_dead_channel_ends_what_it_started(
             line.silence()
             await until_gone(mark)
             line.cut()
-        with pytest.raises(ConnectionLost):
+        with pytest.raises(ConnectionLostError):
             await client.run(["true"])
 
 
@@ -415,9 +415,9 @@ async def test_a_server_that_forgot_is_a_lost_connection(open_server: OpenServer
             assert await process.next_event() is not None
             line.target = await other.url()
             line.cut()
-            with trio.fail_after(PATIENCE), pytest.raises(ConnectionLost, match="unknown session id"):
+            with trio.fail_after(PATIENCE), pytest.raises(ConnectionLostError, match="unknown session id"):
                 await process.next_event()
-        with pytest.raises(ConnectionLost):
+        with pytest.raises(ConnectionLostError):
             await client.run(["true"])
 
 
@@ -437,7 +437,7 @@ async def test_leaving_while_the_connection_is_interrupted_is_quick_and_still_ki
                     await until_marked(mark, 1)
                 target, line.target = line.target, None
                 line.cut()
-                with pytest.raises(ConnectionLost):
+                with pytest.raises(ConnectionLostError):
                     await processes[0].interrupt()  # which tells that the client has noticed
             assert all(marked(mark) for mark in marks)
             line.target = target
@@ -451,7 +451,7 @@ async def test_nobody_there_in_time_is_a_lost_connection(server: Server, tmp_pat
     async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=0.3) as client:
         line.target = None
         line.cut()
-        with trio.fail_after(PATIENCE), pytest.raises(ConnectionLost, match=r"no way back within 0\.3 s"):
+        with trio.fail_after(PATIENCE), pytest.raises(ConnectionLostError, match=r"no way back within 0\.3 s"):
             await client.run(["true"])
 
 
@@ -468,7 +468,7 @@ async def test_a_signal_is_not_repeated(server: Server, tmp_path: Path) -> None:
         async def interrupt() -> None:
             try:
                 await process.interrupt()
-            except ConnectionLost as error:
+            except ConnectionLostError as error:
                 lost.append(error)
 
         line.silence()

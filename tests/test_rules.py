@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from execsrv._handshake import Handshake
-from execsrv._paths import path_from_wire, uri_from_path
-from execsrv._signal_names import signal_name, signal_number
-from execsrv.errors import InvalidParams, NotReady, ProtocolError, RequestError, SpawnError
+from execsrv._processes.signals import signal_name, signal_number
+from execsrv._wire.handshake import Handshake
+from execsrv._wire.paths import path_from_wire, uri_from_path
+from execsrv.errors import InvalidParamsError, NotReadyError, ProtocolError, RequestError, SpawnError
 from execsrv.protocol import METHODS, ErrorObject, Failure, Message, Notification, Request, Response
 
 EXEC = METHODS["process/start"]
@@ -21,20 +21,20 @@ INITIALIZED = Notification("initialized")
 
 def test_handshake_goes_through_its_states() -> None:
     handshake = Handshake()
-    with pytest.raises(NotReady, match=r"^client must call initialize before using exec methods$"):
+    with pytest.raises(NotReadyError, match=r"^client must call initialize before using exec methods$"):
         handshake.check_request(EXEC)
     handshake.check_request(INITIALIZE)
     handshake.check_request(INITIALIZE)  # the first one failed, so it may be tried again
     handshake.greeted()
-    with pytest.raises(NotReady, match=r"^initialize may only be sent once per connection$"):
+    with pytest.raises(NotReadyError, match=r"^initialize may only be sent once per connection$"):
         handshake.check_request(INITIALIZE)
-    with pytest.raises(NotReady, match=r"^client must send initialized before using exec methods$"):
+    with pytest.raises(NotReadyError, match=r"^client must send initialized before using exec methods$"):
         handshake.check_request(EXEC)
     handshake.check_other(INITIALIZED)
     handshake.check_request(EXEC)
     handshake.check_other(INITIALIZED)
     handshake.check_request(EXEC)
-    with pytest.raises(NotReady, match="only be sent once"):
+    with pytest.raises(NotReadyError, match="only be sent once"):
         handshake.check_request(INITIALIZE)
 
 
@@ -100,7 +100,7 @@ def test_paths_on_the_wire(wire: str, path: str) -> None:
     ],
 )
 def test_what_is_no_path(wire: str, complaint: str) -> None:
-    with pytest.raises(InvalidParams, match=complaint) as caught:
+    with pytest.raises(InvalidParamsError, match=complaint) as caught:
         path_from_wire(wire, "cwd")
     assert caught.value.message.startswith("cwd: ")
 
@@ -135,7 +135,7 @@ def test_signals_by_name_and_number(wanted: str | int, number: int) -> None:
 
 @pytest.mark.parametrize("wanted", ["", "NOPE", "SIGSIGTERM", 0, -1, 65, 32])
 def test_an_unknown_signal_is_refused_with_what_is_allowed(wanted: str | int) -> None:
-    with pytest.raises(InvalidParams, match=r"unknown signal .*SIGTERM") as refused:
+    with pytest.raises(InvalidParamsError, match=r"unknown signal .*SIGTERM") as refused:
         signal_number(wanted)
     assert "SIGWINCH" in refused.value.facts["allowed"]
 

@@ -21,12 +21,12 @@ import pytest
 import trio
 
 import execsrv
-from execsrv._processes import cgroup, lineage
-from execsrv._processes.keeper import Keeper
-from execsrv._talk import serve_connection
-from execsrv._transports.lines import LineChannel
-from execsrv._transports.memory import open_memory_pair
-from execsrv._transports.websocket import open_websocket
+from execsrv._processes import cgroup, proc
+from execsrv._processes.supervisor import Supervisor
+from execsrv._server.conversation import serve_connection
+from execsrv._wire.lines import LineChannel
+from execsrv._wire.memory import open_memory_pair
+from execsrv._wire.websocket import open_websocket
 from execsrv.limits import Limits
 from tests.escapes import ESCAPES, Escape, alive, strays, until_astray, until_none_lives
 from tests.peers import ENV, PATIENCE, Peer, b64, open_peer
@@ -155,7 +155,7 @@ class Case:
         return self.daemon.pid
 
     def guardians(self) -> list[int]:
-        return [pid for pid in lineage.children(self.pid) if b"guardian.py" in _cmdline(pid)]
+        return [pid for pid in proc.children(self.pid) if b"guardian.py" in _cmdline(pid)]
 
     async def until_guarded(self, but: int = 0) -> int:
         """Wait until there is a guardian, and not that one."""
@@ -262,7 +262,7 @@ async def guardian_last(case: Case) -> None:
     guardian = await case.until_guarded()
     case.daemon.kill()
     with trio.fail_after(PATIENCE):
-        while lineage.living(guardian):  # noqa: ASYNC110
+        while proc.living(guardian):  # noqa: ASYNC110
             await trio.sleep(0.01)
 
 
@@ -374,14 +374,14 @@ async def _hold(context: AbstractAsyncContextManager[T], *, task_status: trio.Ta
 @pytest.mark.parametrize("how", ["terminate", "hang up", "cancel"])
 @pytest.mark.parametrize("tty", [False, True])
 async def test_nothing_survives_in_an_embedding_program(how: str, tty: bool) -> None:
-    keeper = Keeper()
+    supervisor = Supervisor()
     ours, theirs = open_memory_pair()
     beside_ours, beside_theirs = open_memory_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_connection, beside_theirs, keeper)
+        nursery.start_soon(serve_connection, beside_theirs, supervisor)
         async with trio.open_nursery() as connection:  # noqa: SIM117
             async with open_peer(beside_ours) as neighbour, open_peer(ours) as victim:
-                connection.start_soon(serve_connection, theirs, keeper)
+                connection.start_soon(serve_connection, theirs, supervisor)
                 await neighbour.handshake()
                 await victim.handshake()
                 beside = await start_escapes(neighbour, tty, sys.executable, [NEIGHBOUR], guest=True)
@@ -455,7 +455,7 @@ def crowd() -> Iterator[None]:
 async def test_no_look_misses_an_escape_among_six_hundred_others() -> None:
     ours, theirs = open_memory_pair()
     async with trio.open_nursery() as nursery, open_peer(ours) as peer:
-        nursery.start_soon(serve_connection, theirs, Keeper())
+        nursery.start_soon(serve_connection, theirs, Supervisor())
         await peer.handshake()
         marks = await start_escapes(peer, False, sys.executable, guest=True)
         for _ in range(50):
@@ -487,14 +487,14 @@ async def test_sessions_with_strays_leave_nothing_of_the_server(
                 await peer.until_told(f"{number}", "exited")
 
     async with open_daemon(placement, f"unix://{tmp_path}/s") as (started, url):
-        daemon = lineage.children(started.pid)[0] if place == "PID 1" else started.pid
+        daemon = proc.children(started.pid)[0] if place == "PID 1" else started.pid
         for _ in range(3):
             await hundred(url)
-        await _until(lambda: len(lineage.children(daemon)) <= 1)
+        await _until(lambda: len(proc.children(daemon)) <= 1)
         before = Belongings.of(daemon)
         for _ in range(rounds - 3):
             await hundred(url)
-        await _until(lambda: len(lineage.children(daemon)) <= 1)
+        await _until(lambda: len(proc.children(daemon)) <= 1)
         with trio.move_on_after(20):
             while Belongings.of(daemon).beyond(before):  # noqa: ASYNC110
                 await trio.sleep(0.01)
@@ -525,7 +525,7 @@ class Belongings(NamedTuple):
     @classmethod
     def of(cls, pid: int) -> Belongings:
         descriptors, threads = (len(os.listdir(f"/proc/{pid}/{what}")) for what in ("fd", "task"))
-        return cls(len(lineage.children(pid)), descriptors, threads, resident(pid) // 1024)
+        return cls(len(proc.children(pid)), descriptors, threads, resident(pid) // 1024)
 
     def beyond(self, other: Belongings) -> bool:
         """Whether it is more than that. Memory settles after some three thousand sessions, 8 MiB above the start."""
@@ -543,7 +543,7 @@ async def test_as_pid_1_it_reaps_strangers_and_ends_on_sigterm(placement: Placem
     """A stranger here is what `setsid` leaves to PID 1 when somebody enters the namespace, as `docker exec` does."""
 
     async with open_daemon(placement, f"unix://{tmp_path}/s") as (unshare, url), _connected(url) as peer:
-        (daemon,) = lineage.children(unshare.pid)
+        (daemon,) = proc.children(unshare.pid)
         await peer.handshake()
         mark, stranger = new_mark(), new_mark()
         await peer.start("a", ["bash", "-c", f"setsid bash -c 'exec -a {mark} sleep 1000' & sleep 1000"])
@@ -555,7 +555,7 @@ async def test_as_pid_1_it_reaps_strangers_and_ends_on_sigterm(placement: Placem
         await until_gone(mark)
         (survivor,) = marked(stranger)
         os.kill(survivor, signal.SIGKILL)
-        await _until(lambda: all("guardian" in _cmdline(pid).decode() for pid in lineage.children(daemon)))
+        await _until(lambda: all("guardian" in _cmdline(pid).decode() for pid in proc.children(daemon)))
         os.kill(daemon, signal.SIGTERM)
         assert await trio.to_thread.run_sync(unshare.wait) == 0
 

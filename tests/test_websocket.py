@@ -12,8 +12,8 @@ import trio_websocket
 import wsproto
 
 from execsrv import connect_websocket
-from execsrv._transports.websocket import _put_header
-from execsrv.errors import ConnectionFailed
+from execsrv._wire.websocket import _put_header
+from execsrv.errors import ConnectionFailedError
 from execsrv.limits import ServerConfig
 from tests.conftest import Server
 from tests.peers import PATIENCE, b64
@@ -178,7 +178,7 @@ async def test_a_closed_port_is_a_clear_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"ws://127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(ConnectionFailed, match=f"cannot connect to `{url}`"):
+        with pytest.raises(ConnectionFailedError, match=f"cannot connect to `{url}`"):
             async with connect_websocket(url):
                 pass
 
@@ -193,7 +193,7 @@ async def test_what_is_no_websocket_server_is_a_clear_error(answer: bytes) -> No
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(trio.serve_tcp, serve_wrongly, 0)
         port = listeners[0].socket.getsockname()[1]
-        with pytest.raises(ConnectionFailed):
+        with pytest.raises(ConnectionFailedError):
             async with connect_websocket(f"ws://127.0.0.1:{port}", limits=ServerConfig(handshake_timeout=2)):
                 pass
         nursery.cancel_scope.cancel()
@@ -207,7 +207,7 @@ async def test_a_server_that_never_answers_is_given_up_on() -> None:
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(trio.serve_tcp, hold, 0)
         port = listeners[0].socket.getsockname()[1]
-        with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailed, match=r"0\.05 s"):
+        with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailedError, match=r"0\.05 s"):
             async with connect_websocket(f"ws://127.0.0.1:{port}", limits=ServerConfig(handshake_timeout=0.05)):
                 pass
         nursery.cancel_scope.cancel()

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import trio
 
 from execsrv._files.handles import MAX_OFFSET, Handle, Handles, Turn
-from execsrv._files.work import Call, Work
-from execsrv.errors import FileError, FileRefused, NotFound
+from execsrv._files.threads import Call, Work
+from execsrv.errors import FileError, FileRefusedError, NotFoundError
 from execsrv.protocol import Block, BlockRead, BlockWrite, FileHandle, FileOpen, Nothing
 
 
@@ -34,7 +34,7 @@ class Blocks:
             )
 
     def open(self, params: FileOpen) -> Call[FileHandle]:
-        """Open a file for blocks. Raises `FileRefused`."""
+        """Open a file for blocks. Raises `FileRefusedError`."""
         self._work.path(params)
         handle = self._handles.claim(params.handle_id)
         return self._open(handle, handle.take_turn(), params)
@@ -46,7 +46,7 @@ class Blocks:
         return FileHandle(handle.id)
 
     def read_block(self, params: BlockRead) -> Call[Block]:
-        """A piece of an open file. Raises `NotFound` and `FileRefused`."""
+        """A piece of an open file. Raises `NotFoundError` and `FileRefusedError`."""
         self._check_block("read", params.len)
         handle = self._find(params.handle_id)
         return self._read_block(handle, handle.take_turn(), params)
@@ -58,10 +58,10 @@ class Blocks:
         return Block(chunk, eof=len(chunk) < params.len)
 
     def write_block(self, params: BlockWrite) -> Call[Nothing]:
-        """Write a piece of an open file. Raises `NotFound`, `FileRefused` and `Busy`."""
+        """Write a piece of an open file. Raises `NotFoundError`, `FileRefusedError` and `BusyError`."""
         self._check_block("write", len(params.chunk))
         if params.offset + len(params.chunk) > MAX_OFFSET:
-            raise FileRefused("file write range exceeds the signed 64-bit file offset limit")
+            raise FileRefusedError("file write range exceeds the signed 64-bit file offset limit")
         handle = self._find(params.handle_id)
         self._work.check_queue(len(params.chunk))
         turn = handle.take_turn()
@@ -75,7 +75,7 @@ class Blocks:
         """Close an open file, behind all that was asked of it. One that is not open does no harm."""
         try:
             handle = self._find(params.handle_id)
-        except NotFound:
+        except NotFoundError:
             return _nothing()
         self._handles.free_id(handle)
         return self._close(handle, handle.take_turn())
@@ -104,7 +104,7 @@ class Blocks:
     def _check_block(self, what: str, size: int) -> None:
         most = self._work.config.file_block_bytes
         if not 1 <= size <= most:
-            raise FileRefused(f"file {what} block length must be between 1 and {most}")
+            raise FileRefusedError(f"file {what} block length must be between 1 and {most}")
 
 
 async def _nothing() -> Nothing:

@@ -20,7 +20,7 @@ import trio
 from execsrv._files.contents import copy_file
 from execsrv._files.listings import open_directory
 from execsrv._files.roots import DIRECTORY, Place, Roots, failure, is_directory
-from execsrv.errors import FileRefused, LimitExceeded
+from execsrv.errors import FileRefusedError, LimitExceededError
 from execsrv.limits import ServerConfig
 
 _BATCH = 100
@@ -55,10 +55,10 @@ def create_directory(roots: Roots, path: str, *, recursive: bool = True, follow:
 def remove(place: Place, *, recursive: bool, no_links: bool) -> None:
     """Remove what is there, a link itself. Raises `FileNotFoundError` where nothing is."""
     if place.name == ".":
-        raise FileRefused("this directory holds everything that may be reached; it cannot be removed")
+        raise FileRefusedError("this directory holds everything that may be reached; it cannot be removed")
     mode = place.status().st_mode
     if no_links and stat.S_ISLNK(mode):
-        raise FileRefused("path contains a symbolic link")
+        raise FileRefusedError("path contains a symbolic link")
     if not stat.S_ISDIR(mode):
         os.unlink(place.name, dir_fd=place.directory)
     elif recursive:
@@ -135,12 +135,12 @@ def copy(roots: Roots, source: str, destination: str, *, recursive: bool, config
         mode = place.status().st_mode
         if stat.S_ISDIR(mode):
             if not recursive:
-                raise FileRefused("fs/copy requires recursive: true when sourcePath is a directory")
+                raise FileRefusedError("fs/copy requires recursive: true when sourcePath is a directory")
             _copy_tree(roots, place.path, destination, config)
         else:
             with roots.at(destination, follow_last=False) as target:
                 if not _copy_one(roots, place, mode, target):
-                    raise FileRefused("fs/copy only supports regular files, directories, and symlinks")
+                    raise FileRefusedError("fs/copy only supports regular files, directories, and symlinks")
 
 
 def _copy_one(roots: Roots, source: Place, mode: int, destination: Place) -> bool:
@@ -163,7 +163,7 @@ def _copy_one(roots: Roots, source: Place, mode: int, destination: Place) -> boo
 
 def _copy_tree(roots: Roots, source: str, destination: str, config: ServerConfig) -> None:
     if posixpath.join(_would_be(roots, destination), "").startswith(posixpath.join(source, "")):
-        raise FileRefused("fs/copy cannot copy a directory to itself or one of its descendants")
+        raise FileRefusedError("fs/copy cannot copy a directory to itself or one of its descendants")
     waiting = [(source, destination)]
     top: os.stat_result | None = None
     while waiting:
@@ -190,7 +190,7 @@ def _copy_tree(roots: Roots, source: str, destination: str, config: ServerConfig
                     elif len(waiting) >= config.directory_entries:
                         bound = config.directory_entries
                         message = f"the tree is too wide to copy: directory_entries ({bound}) would be exceeded"
-                        raise LimitExceeded(message, limit="directory_entries", value=bound)
+                        raise LimitExceededError(message, limit="directory_entries", value=bound)
                     else:
                         waiting.append((source, destination))
 

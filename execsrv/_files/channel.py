@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from execsrv._background import open_background
 from execsrv._files import AnswersLeft, Tell, can_watch
+from execsrv._nursery import open_helpers
 from execsrv.limits import ServerConfig
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ async def open_files(config: ServerConfig, tell: Tell, answers_left: AnswersLeft
             files = Files(config, nursery, tell, answers_left)
         return files
 
-    async with open_background() as nursery:
+    async with open_helpers() as nursery:
         try:
             yield get_files
         finally:

@@ -12,7 +12,7 @@ import stat
 import trio
 
 from execsrv._files.roots import Place, failure
-from execsrv.errors import FileRefused
+from execsrv.errors import FileRefusedError
 
 PIECE_BYTES = 1024 * 1024
 
@@ -21,7 +21,7 @@ def open_file(place: Place, flags: int, mode: int = 0o666) -> int:
     """A descriptor of the regular file that is there, or was made there if the flags say so.
 
     Looked at before, so that no fifo or device notices; and after, since it may have been replaced. Never empties it.
-    Raises `FileRefused` for anything else, EISDIR for a directory that was to be written, and `OSError`.
+    Raises `FileRefusedError` for anything else, EISDIR for a directory that was to be written, and `OSError`.
     """
     try:
         _require_file(place, place.status().st_mode, flags)
@@ -43,7 +43,7 @@ def _require_file(place: Place, mode: int, flags: int) -> None:
         raise failure(errno.ELOOP)
     if stat.S_ISDIR(mode) and flags & os.O_WRONLY:
         raise failure(errno.EISDIR)
-    raise FileRefused(f"path `{shown(place.asked)}` is not a file")
+    raise FileRefusedError(f"path `{shown(place.asked)}` is not a file")
 
 
 def read_file(place: Place, most: int) -> bytes | None:

@@ -3,8 +3,8 @@
 Everything that belongs to the channel is here: its open files and its watch, which end with it. No request waits for
 another, except those on one handle, which take turns.
 
-Every method raises `RequestError`: `NotFound` for ENOENT, `FileRefused` for EACCES, EPERM and EINVAL, `FileError` for
-the rest of what the system says.
+Every method raises `RequestError`: `NotFoundError` for ENOENT, `FileRefusedError` for EACCES, EPERM and EINVAL,
+`FileError` for the rest of what the system says.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import trio
 from execsrv._files import AnswersLeft, Tell, changes, contents, listings
 from execsrv._files.blocks import Blocks
 from execsrv._files.roots import Place
+from execsrv._files.threads import Call, Work, follows
 from execsrv._files.watch import Watches
-from execsrv._files.work import Call, Work, follows
-from execsrv._paths import uri_from_path
-from execsrv.errors import FileError, FileRefused, NotFound
+from execsrv._wire.paths import uri_from_path
+from execsrv.errors import FileError, FileRefusedError, NotFoundError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import (
     CanonicalPath,
@@ -64,11 +64,13 @@ class Files:
             async with self._work.large_answer():
                 data = await self._work.in_thread(lambda: read(limit))
         if data is None:
-            raise FileRefused(f"file is too large to read: limit is {limit} bytes", limit="max_file_bytes", value=limit)
+            raise FileRefusedError(
+                f"file is too large to read: limit is {limit} bytes", limit="max_file_bytes", value=limit
+            )
         return FileData(data)
 
     def write_file(self, params: FileWrite) -> Call[Nothing]:
-        """Make or replace a file. Raises `Busy`."""
+        """Make or replace a file. Raises `BusyError`."""
 
         def write(place: Place) -> None:
             contents.write_file(place, params.data_base64)
@@ -126,7 +128,7 @@ class Files:
 
         try:
             await self._work.in_place(params, remove, follow_last=False)
-        except NotFound:
+        except NotFoundError:
             if not force:
                 raise
         return Nothing()

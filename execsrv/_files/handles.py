@@ -17,7 +17,7 @@ import trio
 
 from execsrv._files.contents import open_file, replace_file, write_at
 from execsrv._files.roots import Place, failure
-from execsrv.errors import FileRefused, NotFound
+from execsrv.errors import FileRefusedError, NotFoundError
 
 MAX_ID_BYTES = 32
 MAX_OFFSET = 2**63 - 1
@@ -117,18 +117,18 @@ class Handles:
         return len(self._open)
 
     def claim(self, id: str) -> Handle:
-        """A new handle, not open yet. Raises `FileRefused`."""
+        """A new handle, not open yet. Raises `FileRefusedError`."""
         self._check(id)
         if id in self._by_id:
-            raise FileRefused(f"file handle `{id}` already exists")
+            raise FileRefusedError(f"file handle `{id}` already exists")
         if len(self._open) >= self._most:
-            raise FileRefused(f"at most {self._most} file handles may be open per connection")
+            raise FileRefusedError(f"at most {self._most} file handles may be open per connection")
         self._by_id[id] = handle = Handle(id)
         self._open.add(handle)
         return handle
 
     def find(self, id: str) -> Handle:
-        """Raises `NotFound`, and `FileRefused` for what cannot be an id."""
+        """Raises `NotFoundError`, and `FileRefusedError` for what cannot be an id."""
         self._check(id)
         if id not in self._by_id:
             raise unknown_handle(id)
@@ -154,9 +154,9 @@ class Handles:
 
     def _check(self, id: str) -> None:
         if len(id.encode(errors="replace")) > MAX_ID_BYTES:
-            raise FileRefused(f"file handle ID must not exceed {MAX_ID_BYTES} bytes")
+            raise FileRefusedError(f"file handle ID must not exceed {MAX_ID_BYTES} bytes")
 
 
-def unknown_handle(id: str) -> NotFound:
+def unknown_handle(id: str) -> NotFoundError:
     """The error for an id that names no open file."""
-    return NotFound(f"unknown file handle `{id}`")
+    return NotFoundError(f"unknown file handle `{id}`")

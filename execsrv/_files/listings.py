@@ -19,10 +19,10 @@ from typing import Literal
 import trio
 
 from execsrv._files.contents import shown
-from execsrv._files.kernel import birth_time
 from execsrv._files.roots import Place, Roots
-from execsrv._paths import uri_from_path
-from execsrv.errors import FileRefused, LimitExceeded
+from execsrv._files.statx import birth_time
+from execsrv._wire.paths import uri_from_path
+from execsrv.errors import FileRefusedError, LimitExceededError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import DirectoryEntry, FileMetadata, Walked, WalkEntry, WalkError, WalkOptions
 
@@ -31,10 +31,10 @@ _CHECK_EVERY = 1024
 
 
 def metadata(place: Place) -> FileMetadata:
-    """What the place leads to. Raises `FileRefused` for a link that was not to be followed, and `OSError`."""
+    """What the place leads to. Raises `FileRefusedError` for a link that was not to be followed, and `OSError`."""
     status = place.status()
     if stat.S_ISLNK(status.st_mode):
-        raise FileRefused("path contains a symbolic link")
+        raise FileRefusedError("path contains a symbolic link")
     return FileMetadata(
         is_directory=stat.S_ISDIR(status.st_mode),
         is_file=stat.S_ISREG(status.st_mode),
@@ -56,7 +56,7 @@ def open_directory(place: Place) -> Iterator[int]:
 
 
 def read_directory(roots: Roots, place: Place, config: ServerConfig) -> list[DirectoryEntry]:
-    """Every entry but `.` and `..`, sorted by name. Raises `LimitExceeded` for a directory that is too large."""
+    """Every entry but `.` and `..`, sorted by name. Raises `LimitExceededError` for a directory that is too large."""
     found: list[DirectoryEntry] = []
     size = 0
     with open_directory(place) as descriptor, os.scandir(descriptor) as entries:
@@ -66,7 +66,7 @@ def read_directory(roots: Roots, place: Place, config: ServerConfig) -> list[Dir
                 bound = "listing_bytes" if size > config.listing_bytes else "directory_entries"
                 value = getattr(config, bound)
                 message = f"the directory is too large to list: {bound} ({value}) would be exceeded"
-                raise LimitExceeded(message, limit=bound, value=value)
+                raise LimitExceededError(message, limit=bound, value=value)
             if len(found) % _CHECK_EVERY == 0:
                 trio.from_thread.check_cancelled()
             path = posixpath.join(place.path, entry.name)
@@ -84,7 +84,7 @@ def _kind(roots: Roots, entry: os.DirEntry[str], path: str) -> Literal["file", "
         try:
             with roots.at(path) as target:
                 mode = target.status().st_mode
-        except (OSError, FileRefused):
+        except (OSError, FileRefusedError):
             return None
         return "directory" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else None
     if entry.is_dir(follow_symlinks=False):
@@ -96,13 +96,13 @@ class Walk:
     """One walk through a tree, breadth first, with what it has found so far."""
 
     def __init__(self, roots: Roots, options: WalkOptions, config: ServerConfig) -> None:
-        """Raises `FileRefused` for options that no walk may have."""
+        """Raises `FileRefusedError` for options that no walk may have."""
         if not (options.max_directories and options.max_entries):
-            raise FileRefused("filesystem walk limits must be greater than zero")
+            raise FileRefusedError("filesystem walk limits must be greater than zero")
         depth, directories, entries = config.walk_depth, config.walk_directories, config.directory_entries
         if options.max_depth > depth or options.max_directories > directories or options.max_entries > entries:
             maximums = f"depth={depth}, directories={directories}, entries={entries}"
-            raise FileRefused(f"filesystem walk limits exceed maximums: {maximums}")
+            raise FileRefusedError(f"filesystem walk limits exceed maximums: {maximums}")
         self._roots = roots
         self._options = options
         self._bytes_left = config.listing_bytes

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from execsrv.errors import OutsideRoots
+from execsrv.errors import OutsideRootsError
 
 MAX_LINKS = 40
 """As in the kernel (path_resolution(7))."""
@@ -84,7 +84,7 @@ class Roots:
 
         Without `follow` a link in the middle is ENOTDIR; `follow_last` (as `follow` unless given) is for the last
         component. With `make`, directories that are missing in the middle are made. `..` is taken as text, as in a URI;
-        within links it goes up from where the link is. Raises `OSError` and `OutsideRoots`.
+        within links it goes up from where the link is. Raises `OSError` and `OutsideRootsError`.
         """
         walk = _Walk(self, follow, follow if follow_last is None else follow_last, make, visit)
         try:
@@ -148,7 +148,7 @@ class _Walk:
         """
         while (found := self._roots.split(path)) is None:
             if not self._todo:
-                raise OutsideRoots("the path leads out of the directories that may be reached")
+                raise OutsideRootsError("the path leads out of the directories that may be reached")
             path = posixpath.normpath(posixpath.join(path, self._todo.pop()))
         root, names = found
         self._todo.extend(reversed(names))

@@ -15,11 +15,11 @@ from os import fsencode
 import trio
 
 from execsrv._files import Tell, can_watch
-from execsrv._files.kernel import Change, Inotify
+from execsrv._files.inotify import Change, Inotify
 from execsrv._files.roots import Roots
-from execsrv._files.work import Call, Work
-from execsrv._paths import path_from_wire
-from execsrv.errors import FileRefused
+from execsrv._files.threads import Call, Work
+from execsrv._wire.paths import path_from_wire
+from execsrv.errors import FileRefusedError
 from execsrv.protocol import MissingChanged, Notification, Watching, WatchMissing
 
 _WAY = Change.CREATE | Change.DELETE | Change.MOVED_FROM | Change.MOVED_TO | Change.ATTRIB
@@ -38,7 +38,7 @@ class Watch:
         """Watch; False when there is no need to, or no way. Blocks; for a thread."""
         if not missing:
             return False
-        with suppress(OSError, FileRefused):
+        with suppress(OSError, FileRefusedError):
             if any(self._exists(roots, path, _WAY) for path in missing):
                 return False
             return present is None or self._exists(roots, present, _WAY | Change.MODIFY)

@@ -19,7 +19,7 @@ import signal
 import time
 from pathlib import Path
 
-from execsrv._processes import lineage
+from execsrv._processes import proc
 
 PREFIX = "execsrv-"
 _ROUND_MILLISECONDS = 20
@@ -91,7 +91,7 @@ def members(folder: Path) -> list[int]:
             threads = (below / "cgroup.threads").read_text().split()
         except OSError:
             continue  # removed meanwhile
-        found |= {lineage.process_of(int(thread)) for thread in threads}
+        found |= {proc.process_of(int(thread)) for thread in threads}
     return sorted(found - {0})
 
 
@@ -109,7 +109,7 @@ def kill(folder: Path, seconds: float) -> bool:
         while holds(folder) and time.monotonic() < deadline:
             # The kernel's own way leaves out a process whose first thread has ended, but not the others.
             for pid in members(folder):
-                lineage.send(pid, signal.SIGKILL, lambda pid: pid in members(folder))
+                proc.send(pid, signal.SIGKILL, lambda pid: pid in members(folder))
             poll.poll(_ROUND_MILLISECONDS)
             os.pread(events, 100, 0)
     except OSError:

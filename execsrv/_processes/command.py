@@ -11,7 +11,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from execsrv.errors import InvalidParams, SpawnError
+from execsrv.errors import InvalidParamsError, SpawnError
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where a bare program name is looked up when the command's environment has no PATH."""
@@ -33,10 +33,10 @@ class Command:
 def settle(argv: Sequence[str], cwd: str, env: Mapping[str, str], arg0: str | None = None) -> Command:
     """Decide what is to run. `cwd` is absolute; a bare `argv[0]` is searched in the PATH of `env`.
 
-    Raises `InvalidParams` for an empty argv, and `SpawnError` for what the operating system would refuse.
+    Raises `InvalidParamsError` for an empty argv, and `SpawnError` for what the operating system would refuse.
     """
     if not argv:
-        raise InvalidParams("argv must not be empty", field="argv")
+        raise InvalidParamsError("argv must not be empty", field="argv")
     arguments = tuple(_encoded(f"argv[{i}]", value) for i, value in enumerate(argv))
     variables = tuple(_encoded(f"env[{name!r}]", f"{name}={value}") for name, value in env.items())
     if arg0 is not None:

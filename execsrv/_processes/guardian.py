@@ -4,7 +4,7 @@ It waits for the end of its stdin, a pipe that the server holds, or of the serve
 it kills what carries the server's mark or is in the server's control group, until nothing is left, and ends. Nothing
 but SIGKILL and SIGSTOP disturbs it, and the server replaces one that was killed.
 
-Run as a script, by `python -I -S`, with the standard library alone; `keeper` starts it.
+Run as a script, by `python -I -S`, with the standard library alone; `supervisor` starts it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _PAUSE_SECONDS = 0.002
 
 def main(server: int, slot: int, number: int, cgroups: bool) -> None:
     """Guard the server with this pid and this mark; with `cgroups`, in a control group where there is one to be had."""
-    from execsrv._processes import cgroup, lineage
-    from execsrv._processes.census import walk
-    from execsrv._processes.marks import ServerMark
+    from execsrv._processes import cgroup, proc
+    from execsrv._processes.proc import walk
+    from execsrv._processes.rlimit_mark import ServerMark
 
     for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
@@ -49,8 +49,8 @@ def main(server: int, slot: int, number: int, cgroups: bool) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         for pid, _ in walk(mark.session_of):  # or a shell whose child was killed would go on with its next command
-            lineage.send(pid, signal.SIGSTOP, carries)
-        left = [lineage.send(pid, signal.SIGKILL, carries) for pid, _ in walk(mark.session_of)]
+            proc.send(pid, signal.SIGSTOP, carries)
+        left = [proc.send(pid, signal.SIGKILL, carries) for pid, _ in walk(mark.session_of)]
         if (not group or cgroup.kill(group, _ROUND_SECONDS)) and not left:
             break
         time.sleep(_PAUSE_SECONDS)

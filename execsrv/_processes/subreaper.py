@@ -15,14 +15,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from execsrv._processes import lineage
+from execsrv._processes import proc
 
 _SET_CHILD_SUBREAPER, _GET_CHILD_SUBREAPER = 36, 37  # <linux/prctl.h>
 
 
 def available() -> bool:
     """Whether this kernel has subreapers and lists children."""
-    return lineage.knows_children() and _subreaper() is not None
+    return proc.knows_children() and _subreaper() is not None
 
 
 @contextmanager

@@ -6,11 +6,12 @@ import os
 import sys
 from dataclasses import dataclass
 
-from execsrv._processes import cgroup, guardianship, marks, posix_spawn, subreaper
+from execsrv._processes import cgroup, posix_spawn, rlimit_mark, subreaper
+from execsrv._processes.supervisor import guardian_possible
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class LayerHere:
     """One way of keeping hold of processes: whether `execsrv serve` has it here, and what it is good for."""
 
     name: str
@@ -23,24 +24,24 @@ class Survey:
     """The layers from the weakest to the strongest, what they guarantee together, and what can still escape."""
 
     platform: str
-    layers: list[Layer]
+    layers: list[LayerHere]
     guarantees: list[str]
     escapes: list[str]
 
 
 def survey() -> Survey:
     """Look at this machine, as this user. A control group is made and removed for it where that is allowed."""
-    mark = marks.new_server_mark() is not None
+    mark = rlimit_mark.new_server_mark() is not None
     descent = mark and subreaper.available()
-    guardian = mark and guardianship.possible()
+    guardian = mark and guardian_possible()
     group = guardian and _makes_groups()
     layers = [
-        Layer("group", True, "each command leads a session and a process group of its own"),
-        Layer("fast start", posix_spawn.available, "posix_spawn of the C library does all that a start needs"),
-        Layer("mark", mark, "a limit without effect names the session; it survives exec, setsid and a double fork"),
-        Layer("subreaper", descent, "strays become children of the server, so that none can be overlooked"),
-        Layer("guardian", guardian, "a small process ends everything when the server is killed or crashes"),
-        Layer("cgroup", group, "nothing leaves the server's control group; its rest dies with the server"),
+        LayerHere("group", True, "each command leads a session and a process group of its own"),
+        LayerHere("fast start", posix_spawn.available, "posix_spawn of the C library does all that a start needs"),
+        LayerHere("mark", mark, "a limit without effect names the session; it survives exec, setsid and a double fork"),
+        LayerHere("subreaper", descent, "strays become children of the server, so that none can be overlooked"),
+        LayerHere("guardian", guardian, "a small process ends everything when the server is killed or crashes"),
+        LayerHere("cgroup", group, "nothing leaves the server's control group; its rest dies with the server"),
     ]
     return Survey(sys.platform, layers, *_words(mark, descent, guardian, group))
 

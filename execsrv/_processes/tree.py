@@ -2,7 +2,7 @@
 
 The leader is known by a pidfd. While it is a zombie, its pid and its group's id cannot be given to a stranger; once it
 is reaped, the pidfd still names the group that it led. So no signal sent here can hit a stranger. See pidfd_open(2),
-pidfd_send_signal(2), waitid(2). Who else belongs to the session is asked of a `Finder`, which the keeper gives.
+pidfd_send_signal(2), waitid(2). Who else belongs to the session is asked of a `Finder`, which the supervisor gives.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Literal, Protocol
 
 import trio
 
-from execsrv._processes import lineage
-from execsrv._signal_names import signal_name
+from execsrv._processes import proc
+from execsrv._processes.signals import signal_name
 from execsrv.protocol import Layer, Member
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _PROCESS_GROUP = 1 << 2
 """PIDFD_SIGNAL_PROCESS_GROUP of <linux/pidfd.h>: the whole group that the pidfd's process leads. Linux 6.9."""
@@ -70,7 +70,10 @@ class ProcessTree:
     """A leader and all that descends from it. Whoever holds it calls `end` in the end."""
 
     def __init__(self, pid: int, number: int, finder: Finder) -> None:
-        """Watch the running child `pid`, session `number` of its keeper. Raises `OSError` without descriptors left."""
+        """Watch the running child `pid`, session `number` of its supervisor.
+
+        Raises `OSError` without descriptors left.
+        """
         self.pid = pid
         self.number = number
         self.started_at = time.monotonic()
@@ -103,7 +106,7 @@ class ProcessTree:
             result = self._peek(os.WNOHANG)
         except ChildProcessError:
             # Somebody else in this program waited for any child, and has the status; all we know is that it ended.
-            log.warning("the exit status of process %d was taken by other code of this program", self.pid)
+            logger.warning("the exit status of process %d was taken by other code of this program", self.pid)
             self._status, self._reaped = ExitStatus(255), True
             self._finder.reaped(self)
             return self._status
@@ -148,15 +151,15 @@ class ProcessTree:
 
     def _send(self, members: dict[int, int], number: int) -> int:
         """Children first, as long as their parent is there to tell whose they are."""
-        return sum(lineage.send(pid, number, self._whether(parent)) for pid, parent in reversed(members.items()))
+        return sum(proc.send(pid, number, self._whether(parent)) for pid, parent in reversed(members.items()))
 
-    def _whether(self, parent: int) -> lineage.Belongs:
+    def _whether(self, parent: int) -> proc.Belongs:
         """Whether a pid is still whom it was found as."""
 
         def belongs(pid: int) -> bool:
             if pid == self.pid and not self._reaped:
                 return True
-            return self._finder.belongs(self, pid) or (parent != 0 and lineage.parent(pid) == parent)
+            return self._finder.belongs(self, pid) or (parent != 0 and proc.parent(pid) == parent)
 
         return belongs
 
@@ -190,9 +193,9 @@ class ProcessTree:
 
     def remaining(self) -> list[Member]:
         """Who lives of the session. The leader counts as long as it runs."""
-        return [Member(pid, lineage.name(pid)) for pid in self._find()]
+        return [Member(pid, proc.name(pid)) for pid in self._find()]
 
-    def settle(self) -> bool:
+    def reap_if_alone(self) -> bool:
         """Reap the leader, which has ended, unless its group needs it: whether nothing else of the session lives.
 
         Where the kernel cannot signal a group by pidfd, the leader stays a zombie as long as others live.
@@ -207,7 +210,7 @@ class ProcessTree:
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             try:
-                if self.settle():
+                if self.reap_if_alone():
                     return
                 await trio.lowlevel.checkpoint()
                 left = self._find()
@@ -248,8 +251,8 @@ class ProcessTree:
             self._signal_group(signal.SIGKILL)  # where nobody can tell who is left
             self._reap()
         if patience.cancelled_caught:
-            names = ", ".join(f"{pid} ({lineage.name(pid)})" for pid in left)
-            log.error("cannot kill what is left of session %d: %s", self.pid, names)
+            names = ", ".join(f"{pid} ({proc.name(pid)})" for pid in left)
+            logger.error("cannot kill what is left of session %d: %s", self.pid, names)
             return None
         return self._finder.layer
 
@@ -288,7 +291,7 @@ def _group_of(pid: int) -> int:
 
 @cache
 def _signals_groups_by_pidfd() -> bool:
-    """Whether this kernel can. Asked with signal 0, which reaches nobody; older kernels refuse the flag."""
+    """Whether this kernel can. PendingCall with signal 0, which reaches nobody; older kernels refuse the flag."""
     if not hasattr(os, "pidfd_open"):
         return False
     pidfd = os.pidfd_open(os.getpid())

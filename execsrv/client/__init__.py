@@ -1,8 +1,8 @@
 """The client: connecting to a server and running commands on it. Use it through the names in `execsrv`."""
 
-from execsrv.client._client import Client
-from execsrv.client._connect import connect, connect_stdio, connect_unix, connect_websocket, launch
-from execsrv.client._process import Event, Process, Result
+from execsrv.client.client import Client
+from execsrv.client.connect import connect, connect_stdio, connect_unix, connect_websocket, launch
+from execsrv.client.process import Event, Process, Result
 
 __all__ = [
     "Client",

@@ -75,7 +75,7 @@ class Model:
         await pending.send(items)
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        """Talk HTTP with the CLI on one connection until it hangs up."""
+        """Conversation HTTP with the CLI on one connection until it hangs up."""
         http = h11.Connection(h11.SERVER)
         async with stream:
             try:

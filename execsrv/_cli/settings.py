@@ -1,0 +1,139 @@
+"""The settings of a daemon, read from the fields of `ServerConfig`: name, type, bounds, unit, group and description."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Annotated, Any
+
+import msgspec
+
+from execsrv.limits import GIB, KIB, MIB, ServerConfig
+
+PREFIX = "EXECSRV_"
+UNITS = {"GiB": GIB, "MiB": MIB, "KiB": KIB}
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One setting, as its type describes it. `facts` is all that the `Meta`s of the type say."""
+
+    name: str
+    type: Any
+    default: Any
+    facts: Mapping[str, Any]
+
+    @property
+    def flag(self) -> str:
+        """Its option on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def no_flag(self) -> str:
+        """The option that turns a switch off."""
+        return "--no-" + self.flag.removeprefix("--")
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return PREFIX + self.name.upper()
+
+    @property
+    def unit(self) -> str:
+        """ "bytes", "seconds" or nothing."""
+        return str(self.facts.get("unit", ""))
+
+    @property
+    def group(self) -> str:
+        """What it belongs with."""
+        return str(self.facts["group"])
+
+    @property
+    def description(self) -> str:
+        """What it means."""
+        return str(self.facts["description"])
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it is true or false."""
+        return isinstance(self.default, bool)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it is a list of paths: as text they are separated as in `PATH`."""
+        return isinstance(self.default, tuple)
+
+    @property
+    def allowed(self) -> str:
+        """What it may be, for people."""
+        if self.is_switch:
+            return "true or false"
+        if self.is_list:
+            return f"absolute paths, with `{os.pathsep}` between them in a text"
+        if not self.bounds:
+            return "a text"
+        number = "a whole number" if isinstance(self.default, int) else "a number"
+        unit = {"bytes": " of bytes (or of KiB, MiB, GiB)", "seconds": " of seconds", "": ""}[self.unit]
+        return f"{number}{unit}, {self.bounds}"
+
+    @property
+    def bounds(self) -> str:
+        """The least and the most of a number, for people; empty for what is none."""
+        if "le" not in self.facts:
+            return ""
+        most = self.show(self.facts["le"])
+        return (
+            f"above {self.facts['gt']}, to {most}" if "gt" in self.facts else f"{self.show(self.facts['ge'])} to {most}"
+        )
+
+    def show(self, value: Any) -> str:
+        """A value for people: bytes in the largest unit that divides them."""
+        if self.is_switch:
+            return "true" if value else "false"
+        if self.is_list:
+            return os.pathsep.join(value)
+        if self.unit == "bytes" and value:
+            for name, size in UNITS.items():
+                if value % size == 0:
+                    return f"{value // size} {name}"
+        return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def _setting(name: str, type: Any, default: Any) -> Setting:
+    facts: dict[str, Any] = {}
+    for meta in type.__metadata__:
+        facts |= {word: fact for word in ("gt", "ge", "le", "description") if (fact := getattr(meta, word)) is not None}
+        facts |= meta.extra or {}
+    return Setting(name, type, default, facts)
+
+
+def _by_group(settings: Iterable[Setting]) -> dict[str, Setting]:
+    """By name, each next to those that it belongs with."""
+    groups: dict[str, list[Setting]] = {}
+    for setting in settings:
+        groups.setdefault(setting.group, []).append(setting)
+    return {setting.name: setting for group in groups.values() for setting in group}
+
+
+_LISTEN = Annotated[
+    str,
+    msgspec.Meta(
+        description="Where to listen: stdio:// (one message a line), ws://IP:PORT (port 0: any free one) or"
+        " unix://PATH.",
+        extra={"group": "Connections"},
+    ),
+]
+ALL = _by_group(
+    [
+        _setting("listen", _LISTEN, "stdio://"),
+        *(_setting(field.name, field.type, field.default) for field in fields(ServerConfig)),
+    ]
+)
+"""Every setting there is, by name."""
+
+SETTINGS = {name: setting for name, setting in ALL.items() if setting.group != "Client"}
+"""Those of a daemon."""
+
+
+CODEX_DEFAULTS: Mapping[str, Any] = {"listen": "ws://127.0.0.1:0", "resume_grace": 80.0}
+"""What the Codex CLI expects of its exec-server where our defaults differ: it may come back after a lost connection."""

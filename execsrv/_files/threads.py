@@ -1,0 +1,114 @@
+"""How the file work of one channel is run: in threads, beneath the roots, within bounds, with errors for the wire.
+
+A thread that hangs in the file system when the channel ends is left behind. A long work stops at its next step.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import trio
+
+from execsrv._files import AnswersLeft
+from execsrv._files.listings import error_text
+from execsrv._files.roots import Place, Roots
+from execsrv._wire.paths import path_from_wire
+from execsrv.errors import BusyError, FileError, FileRefusedError, FilesDisabledError, NotFoundError
+from execsrv.limits import ServerConfig
+from execsrv.protocol import FilePath, FileWalk, Nothing
+
+T = TypeVar("T")
+Call = Coroutine[Any, Any, T]
+
+
+class Work:
+    """See the module."""
+
+    def __init__(self, config: ServerConfig, answers_left: AnswersLeft) -> None:
+        self.config = config
+        self.roots = Roots(config.file_roots)
+        self._answers_left = answers_left
+        self._threads = trio.CapacityLimiter(config.file_threads)
+        self._large = trio.Semaphore(config.large_answers)
+        self._queued_bytes = 0
+
+    def path(self, params: FilePath | FileWalk) -> str:
+        """The path of a call. Raises `InvalidParamsError` and `FilesDisabledError`."""
+        return self.checked(params.path, "path")
+
+    def checked(self, path: str, field: str) -> str:
+        """A path off the wire. Raises `InvalidParamsError`, naming the field, and `FilesDisabledError`."""
+        self.check_allowed()
+        return path_from_wire(path, field)
+
+    def check_allowed(self) -> None:
+        """Raise `FilesDisabledError` where file methods are switched off."""
+        if not self.config.allow_files:
+            raise FilesDisabledError("the file methods are switched off on this server")
+
+    def check_queue(self, size: int) -> None:
+        """Raise `BusyError` where too much is being written already to take so many bytes too."""
+        self.check_allowed()
+        bound = self.config.queued_file_bytes
+        if self._queued_bytes and self._queued_bytes + size > bound:
+            raise BusyError(f"queued_file_bytes ({bound}) are being written", limit="queued_file_bytes", value=bound)
+
+    def write(self, size: int, write: Callable[[], Awaitable[None]]) -> Call[Nothing]:
+        """Write so many bytes; from this call to the end they count as under way."""
+        self._queued_bytes += size
+
+        async def counted() -> Nothing:
+            try:
+                await write()
+            finally:
+                self._queued_bytes -= size
+            return Nothing()
+
+        return counted()
+
+    @asynccontextmanager
+    async def large_answer(self) -> AsyncIterator[None]:
+        """Wait for a place to make an answer that is large; until the block is left it is taken."""
+        async with self._large:
+            await self._answers_left()
+            yield
+
+    async def in_place(self, params: FilePath, work: Callable[[Place], T], *, follow_last: bool | None = None) -> T:
+        """Do something, in a thread, with what the path of a call leads to. Raises `RequestError`."""
+        path = self.path(params)
+
+        def find_and_work() -> T:
+            with self.roots.at(path, follow=follows(params), follow_last=follow_last) as place:
+                return work(place)
+
+        return await self.in_thread(find_and_work)
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Do something in a thread. Raises `FileError` for what the system says.
+
+        Cancelling leaves the thread behind, since it cannot be made to stop waiting; it ends at its next step.
+        """
+        try:
+            return await trio.to_thread.run_sync(work, limiter=self._threads, abandon_on_cancel=True)
+        except OSError as error:
+            raise file_error(error) from error
+
+
+def follows(params: FilePath) -> bool:
+    """Whether links are to be followed, as they are unless refused."""
+    return params.follow_symlinks is not False
+
+
+def file_error(error: OSError) -> FileError:
+    """How an error of the system is answered."""
+    number = error.errno or 0
+    if number == errno.ENOENT:
+        kind: type[FileError] = NotFoundError
+    elif number in (errno.EACCES, errno.EPERM, errno.EINVAL):
+        kind = FileRefusedError
+    else:
+        kind = FileError
+    return kind(error_text(error), errno=number)

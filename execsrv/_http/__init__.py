@@ -1,0 +1,1 @@
+"""HTTP requests that a peer makes from this machine: `request` prepares, `client` sends, `relay` streams the body."""

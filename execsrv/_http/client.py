@@ -1,0 +1,192 @@
+"""The HTTP client: httpcore as it is used here. It sends what `request` has prepared, and knows no messages.
+
+httpcore adds nothing to a request and takes nothing from a response, which is what a relay needs. It is an extra, and
+imported when it is first needed, in a thread: a server that relays nothing pays nothing for it. The client owns the
+HTTP connections, some of which are kept for the next request to the same origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import trio
+
+from execsrv._http.request import MAX_REDIRECTS, PreparedRequest, Target, redirected
+from execsrv.errors import HttpFailedError, HttpUnavailableError
+from execsrv.protocol import HttpField
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpcore
+
+MAX_CHUNK_BYTES = 164 * 1024
+"""The largest piece of a body: one read of httpcore's, and what its buffer may have held before."""
+
+_KEPT_CONNECTIONS = 8
+_KEPT_SECONDS = 15.0
+
+
+def installed() -> bool:
+    """Whether httpcore is there."""
+    return find_spec("httpcore") is not None
+
+
+class HttpClient:
+    """See the module. `aclose` must follow."""
+
+    def __init__(self) -> None:
+        self._tls: ssl.SSLContext | None = None
+        self._pools: dict[str, httpcore.AsyncConnectionPool] = {}  # by the proxy on the way, "" for none
+
+    async def aclose(self) -> None:
+        """Close every connection. Cancelling does so too."""
+        for pool in self._pools.values():
+            await pool.aclose()
+
+    async def send(self, exchange: PreparedRequest, follow: bool) -> httpcore.Response:
+        """The response, at the end of all redirects if they are to be followed: `open_body` must come next.
+
+        Raises `HttpFailedError` and `HttpUnavailableError`. Cancelling hangs up.
+        """
+        await self._load()
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await self._send_one(exchange)
+            try:
+                following = redirected(exchange, response.status, fields_of(response)) if follow else None
+            except HttpFailedError:
+                async with open_body(response):
+                    raise
+            if following is None:
+                return response
+            async with open_body(response):
+                exchange = following
+        raise HttpFailedError("http/request failed: too many redirects")
+
+    async def _send_one(self, exchange: PreparedRequest) -> httpcore.Response:
+        import httpcore
+
+        target = exchange.target
+        request = httpcore.Request(
+            exchange.method,
+            httpcore.URL(scheme=target.scheme, host=target.host, port=target.port, target=target.path),
+            headers=exchange.header(),
+            content=exchange.body,
+        )
+        try:
+            return await self._pool(target).handle_async_request(request)
+        except _errors() as error:
+            raise HttpFailedError(f"{sending(exchange)}: {_text_of(error)}", url=target.url) from error
+
+    async def _load(self) -> None:
+        """Import what is needed and read the certificates: 100 ms of work, so in a thread."""
+        if self._tls is None:
+            try:
+                self._tls = await trio.to_thread.run_sync(_tls_context)
+            except ModuleNotFoundError as error:
+                message = f"http/request needs an HTTP client: install `execsrv[http]` on the server ({error})"
+                raise HttpUnavailableError(message) from None
+
+    def _pool(self, target: Target) -> httpcore.AsyncConnectionPool:
+        """The connections that lead to a target, by the rules for proxies in the environment."""
+        import httpcore
+
+        url = _proxy_url(target)
+        if url not in self._pools:
+            proxy = None
+            if url:
+                parts = urlsplit(url)
+                auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
+                proxy = httpcore.Proxy(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), auth)
+            self._pools[url] = httpcore.AsyncConnectionPool(
+                ssl_context=self._tls,
+                proxy=proxy,
+                max_connections=None,
+                max_keepalive_connections=_KEPT_CONNECTIONS,
+                keepalive_expiry=_KEPT_SECONDS,
+                network_backend=httpcore.TrioBackend(),
+            )
+        return self._pools[url]
+
+
+def sending(exchange: PreparedRequest) -> str:
+    """How the failure to get a response is told."""
+    return f"http/request failed: error sending request for url ({exchange.target.url})"
+
+
+@asynccontextmanager
+async def open_body(response: httpcore.Response) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The chunks of a body, as they come. Leaving before the end hangs up; a body that is cut raises `HttpFailedError`.
+
+    A cancel is the one thing that ends httpcore's generators in order, and all of them: so what was not read to its
+    end is read under a cancelled scope.
+    """
+    chunks = response.aiter_stream()
+    try:
+        yield chunks
+    except _errors() as error:
+        raise HttpFailedError(f"error decoding response body: {_text_of(error)}") from error
+    finally:
+        with trio.CancelScope(shield=True) as end:
+            end.cancel()
+            try:
+                async for _ in chunks:
+                    pass
+            except _errors():
+                pass  # what was left of it was cut as well
+
+
+def fields_of(response: httpcore.Response) -> list[HttpField]:
+    """The header of a response, in its order. A value that is not UTF-8 is taken for Latin-1."""
+    return [HttpField(name.decode("ascii").lower(), _decoded(value)) for name, value in response.headers]
+
+
+def _decoded(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _text_of(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _tls_context() -> ssl.SSLContext:
+    import httpcore
+
+    import_module("urllib.request")  # for `_proxy_url`: the larger half of the work
+
+    return httpcore.default_ssl_context()
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What httpcore raises for what goes wrong on the network."""
+    import h11
+    import httpcore
+
+    return (
+        httpcore.NetworkError,
+        httpcore.ProtocolError,
+        httpcore.TimeoutException,
+        httpcore.ProxyError,
+        httpcore.UnsupportedProtocol,
+        httpcore.ConnectionNotAvailable,
+        h11.ProtocolError,  # a request that contradicts itself, such as a wrong content-length
+    )
+
+
+def _proxy_url(target: Target) -> str:
+    """The proxy that `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` name for a target; "" for none."""
+    from urllib import request
+
+    proxies = request.getproxies_environment()
+    if request.proxy_bypass_environment(target.authority, proxies):  # type: ignore[attr-defined]
+        return ""
+    url = proxies.get(target.scheme) or proxies.get("all", "")
+    return url if "://" in url or not url else f"http://{url}"

@@ -1,0 +1,177 @@
+"""HTTP requests that one peer has made from this machine, and the bodies that it has streamed.
+
+    open_relay                  as long as one channel lasts
+    └─ _stream                  one for each streamed body: read a chunk, wait for room, tell it
+
+The relay owns the ids of the streams, the count of what is under way, and the client with its HTTP connections; all of
+it ends with the channel. It reads nothing ahead of a peer that is slow: at most one chunk of each stream waits here,
+and the HTTP server is made to wait in its turn. A redirect, a header, an address is not its business.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from execsrv._http.client import HttpClient, fields_of, installed, open_body, sending
+from execsrv._http.request import PreparedRequest, prepare
+from execsrv._nursery import open_helpers
+from execsrv.errors import BusyError, HttpFailedError, HttpUnavailableError, InvalidParamsError, LimitExceededError
+from execsrv.limits import ServerConfig
+from execsrv.protocol import HttpBodyDelta, HttpRequest, HttpResponse, Notification
+
+if TYPE_CHECKING:
+    import httpcore
+
+Tell = Callable[[Notification], Awaitable[None]]
+
+_HEAD_BYTES = 256 * 1024
+"""More than the header of a response takes in an answer: httpcore allows 100 KiB of it."""
+
+
+@asynccontextmanager
+async def open_relay(
+    config: ServerConfig, tell: Tell, answers_left: Callable[[], Awaitable[None]]
+) -> AsyncIterator[Relay]:
+    """The HTTP side of one channel. `tell` sends a notification, and waits for room; `answers_left` waits until the
+    answers so far have been sent: until then a whole body counts as held here.
+
+    Leaving ends the streams without another word, and closes every HTTP connection.
+    """
+    client = HttpClient()
+    try:
+        async with open_helpers() as nursery:
+            yield Relay(config, nursery, client, tell, answers_left)
+    finally:
+        await client.aclose()
+
+
+class Relay:
+    """See the module and `open_relay`."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        nursery: trio.Nursery,
+        client: HttpClient,
+        tell: Tell,
+        answers_left: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._nursery = nursery
+        self._client = client
+        self._tell = tell
+        self._answers_left = answers_left
+        self._config = config
+        self._under_way = 0
+        self._streams: set[str] = set()
+        fitting = max(0, config.max_message_bytes - _HEAD_BYTES) * 3 // 4  # in base64, into one message
+        self._max_buffered = min(config.buffered_http_bytes, fitting)
+        self._buffered = 0
+
+    def __repr__(self) -> str:
+        return f"<Relay exchanges={self._under_way} streams={len(self._streams)}>"
+
+    @property
+    def available(self) -> bool:
+        """Whether requests can be made at all: they are allowed, and there is a client to make them with."""
+        return self._config.allow_http and installed()
+
+    def request(self, params: HttpRequest) -> Coroutine[Any, Any, HttpResponse]:
+        """Check at once what can be; then the rest, to be awaited: the response, or its header where it is streamed.
+
+        Raises `HttpUnavailableError`, `InvalidParamsError` and `BusyError` here. Awaiting the rest raises
+        `HttpUnavailableError`, `HttpFailedError` and `LimitExceededError`, and cancelling it hangs up on the HTTP
+        server. Nothing of a body is told before the awaiting task gives way, so that it can answer first.
+        """
+        if not self._config.allow_http:
+            raise HttpUnavailableError("http/request is switched off on this server: allow_http is false")
+        exchange = prepare(params, os.environ)
+        if params.stream_response and params.request_id in self._streams:
+            message = f"http/request streamResponse requestId `{params.request_id}` is already active"
+            raise InvalidParamsError(message, field="requestId")
+        bound = self._config.http_exchanges
+        if self._under_way >= bound:
+            raise BusyError(f"http_exchanges ({bound}) are under way", limit="http_exchanges", value=bound)
+        self._under_way += 1
+        if params.stream_response:
+            self._streams.add(params.request_id)
+        return self._run(params, exchange)
+
+    def _finished(self, params: HttpRequest) -> None:
+        self._under_way -= 1
+        if params.stream_response:
+            self._streams.discard(params.request_id)
+
+    async def _run(self, params: HttpRequest, exchange: PreparedRequest) -> HttpResponse:
+        deadline = math.inf if params.timeout_ms is None else trio.current_time() + params.timeout_ms / 1000
+        streaming = False
+        try:
+            with trio.move_on_at(deadline) as patience:
+                response = await self._client.send(exchange, params.redirect_policy == "follow")
+            if patience.cancelled_caught:
+                raise HttpFailedError(f"{sending(exchange)}: {_too_slow(params)}", url=exchange.target.url)
+            body = b""
+            if params.stream_response:
+                self._nursery.start_soon(self._stream, params, response, deadline)
+                streaming = True
+            else:
+                body = await self._read(params, response, deadline)
+            return HttpResponse(response.status, fields_of(response), body)
+        finally:
+            if not streaming:
+                self._finished(params)
+
+    async def _read(self, params: HttpRequest, response: httpcore.Response, deadline: float) -> bytes:
+        """The whole body, once the answers before it have left, so that a slow peer cannot make bodies pile up.
+
+        Raises `HttpFailedError` for one that is cut, `LimitExceededError` for one that is too large."""
+        pieces: list[bytes] = []
+        try:
+            with trio.move_on_at(deadline) as patience:
+                async with open_body(response) as chunks:
+                    async for chunk in chunks:
+                        pieces.append(chunk)
+                        self._buffered += len(chunk)
+                        if self._buffered > self._max_buffered:
+                            raise self._too_large()
+            if patience.cancelled_caught:
+                raise HttpFailedError(f"error decoding response body: {_too_slow(params)}")
+            await self._answers_left()
+        except HttpFailedError as error:
+            raise HttpFailedError(f"failed to read http/request response body: {error}") from error
+        finally:
+            self._buffered -= sum(map(len, pieces))
+        return b"".join(pieces)
+
+    def _too_large(self) -> LimitExceededError:
+        bound = self._max_buffered
+        message = f"buffered_http_bytes ({bound}) would be exceeded by a response body: it can be streamed"
+        return LimitExceededError(message, limit="buffered_http_bytes", value=bound)
+
+    async def _stream(self, params: HttpRequest, response: httpcore.Response, deadline: float) -> None:
+        """Tell the body piece by piece, and last its end; then the id is free."""
+        told, problem = 0, None
+        try:
+            with trio.move_on_at(deadline) as patience:
+                async with open_body(response) as chunks:
+                    async for chunk in chunks:
+                        await self._tell_delta(HttpBodyDelta(params.request_id, told + 1, chunk))
+                        told += 1
+            if patience.cancelled_caught:
+                problem = f"error decoding response body: {_too_slow(params)}"
+        except HttpFailedError as error:
+            problem = error.message
+        await self._tell_delta(HttpBodyDelta(params.request_id, told + 1, b"", done=True, error=problem))
+        self._finished(params)
+
+    async def _tell_delta(self, delta: HttpBodyDelta) -> None:
+        await self._tell(Notification("http/request/bodyDelta", delta))
+
+
+def _too_slow(params: HttpRequest) -> str:
+    return f"not complete within {params.timeout_ms} ms"

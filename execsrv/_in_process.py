@@ -1,0 +1,32 @@
+"""The server as a nursery in another trio program: the same connection, without a daemon and without JSON."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+
+from execsrv._nursery import open_helpers
+from execsrv._processes.supervisor import open_supervisor
+from execsrv._server.conversation import serve_connection
+from execsrv._wire.memory import open_memory_pair
+from execsrv.client import Client
+from execsrv.client.client import open_client
+from execsrv.limits import DEFAULTS, ServerConfig
+
+
+@asynccontextmanager
+async def connect_in_process(*, config: ServerConfig = DEFAULTS, own_process: bool = False) -> AsyncIterator[Client]:
+    """A client of a server that runs in this block, in this program.
+
+    Leaving the block, by cancellation too, kills everything that descends from what was started through it. No setting
+    of this process is changed; SIGCHLD must not be ignored.
+
+    With `own_process` the same holds when this program is killed or crashes, and for commands that take to flight in
+    their first instant. For that it becomes a subreaper, hears SIGCHLD, and gets a small process beside it, as long as
+    the block lasts; it must be the main thread, and no other thread may start processes meanwhile.
+    """
+    ours, theirs = open_memory_pair()
+    async with open_supervisor(own_process=own_process) as supervisor, open_helpers() as nursery:
+        nursery.start_soon(serve_connection, theirs, supervisor, config)
+        async with open_client(lambda: nullcontext(ours), config) as client:
+            yield client

@@ -1,0 +1,39 @@
+"""Signals by name and by number. Pure: no I/O."""
+
+from __future__ import annotations
+
+import signal
+
+from execsrv.errors import InvalidParamsError
+
+_REAL_TIME = range(signal.SIGRTMIN, signal.SIGRTMAX + 1) if hasattr(signal, "SIGRTMIN") else range(0)
+_NUMBERS = {
+    **{number.name: int(number) for number in signal.Signals},
+    **{f"SIGRTMIN+{number - _REAL_TIME.start}": number for number in _REAL_TIME},
+}
+_NAMES = {number: name for name, number in reversed(_NUMBERS.items())}  # the first name that a number has
+
+
+def signal_number(wanted: str | int) -> int:
+    """The number of a signal: "TERM", "SIGTERM", "sigrtmin+3", 15, and "interrupt" for SIGINT.
+
+    Raises `InvalidParamsError`, which lists the allowed names.
+    """
+    number = None
+    if isinstance(wanted, int):
+        number = wanted if wanted in _NAMES else None
+    elif wanted == "interrupt":
+        number = int(signal.SIGINT)
+    else:
+        name = wanted.upper()
+        number = _NUMBERS.get(name if name.startswith("SIG") else f"SIG{name}")
+    if number is None:
+        allowed = list(_NUMBERS)
+        message = f"unknown signal {wanted!r}; expected a number or one of {', '.join(allowed)}"
+        raise InvalidParamsError(message, field="signal", allowed=allowed)
+    return number
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal, `SIG` and its number where it has none."""
+    return _NAMES.get(number, f"SIG{number}")

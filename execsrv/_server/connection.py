@@ -1,0 +1,170 @@
+"""One connection is one nursery: the sessions of one peer. This file is the top of the server's task tree:
+
+    open_connections              all connections of one server
+    └─ Connection.run             one of them: outlives its channel by `resume_grace` at most
+       ├─ _stop                   ends it in order with the server, where no conversation does
+       └─ session, session, ...   `Session.run`: a nursery each
+
+The conversation (`conversation.py`) belongs to a channel, and a channel can be replaced. A connection that has lost its
+own goes on for the grace, and whoever names its id takes it over. With a grace of 0, hanging up is cancelling. However
+a connection ends, its nursery is cancelled, and a session that is cancelled kills its processes. There is no other
+clean-up.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from execsrv._nursery import open_helpers
+from execsrv._processes.supervisor import Supervisor
+from execsrv._server.outbox import Outbox
+from execsrv._server.session import Session
+from execsrv._server.sessions import Sessions
+from execsrv.errors import AlreadyAttachedError, LimitExceededError, UnknownConnectionError
+from execsrv.limits import DEFAULTS, ServerConfig
+
+logger = logging.getLogger(__name__)
+
+
+class Connection:
+    """The sessions of one peer. Owns every one of them, through its nursery.
+
+    `id` is a secret between the server and the peer: it is all that it takes to resume.
+    """
+
+    sessions: Sessions
+
+    def __init__(self, supervisor: Supervisor, config: ServerConfig, stopping: trio.Event) -> None:
+        """`stopping` is set when the server is to end in order."""
+        self.id = str(uuid.uuid4())
+        self._keeper = supervisor
+        self._config = config
+        self._stopping = stopping
+        self._outbox: Outbox | None = None
+        self._detached = trio.lowlevel.ParkingLot()
+        self._life = trio.CancelScope()
+
+    def __repr__(self) -> str:
+        state = "attached" if self._outbox else "waiting" if self._life.deadline < math.inf else "ending"
+        return f"<Connection {state} sessions={len(list(self.sessions))}>"
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the sessions until it is ended, or was without a channel for the grace. Then all of them are killed.
+
+        A session that fails, which is a fault of ours, takes the others and the conversation with it: nobody could tell
+        the peer what became of it.
+        """
+        async with trio.open_nursery() as nursery:
+            self.sessions = Sessions(nursery, self._keeper, self._config, self._has_news)
+            nursery.start_soon(self._stop)
+            task_status.started()
+            try:
+                with self._life:
+                    await trio.sleep_forever()
+            finally:
+                self.sessions.close()
+                if self._outbox is not None:
+                    self._outbox.close()
+            nursery.cancel_scope.cancel()
+
+    def attach(self, outbox: Outbox) -> None:
+        """What happens from now on is told here.
+
+        Raises `AlreadyAttachedError` while it is told to another one.
+        Raises `UnknownConnectionError` once its sessions are ending.
+        """
+        if self._life.cancel_called:
+            raise UnknownConnectionError(f"unknown session id {self.id}")
+        if self._outbox is not None:
+            raise AlreadyAttachedError(f"session {self.id} is already attached to another connection")
+        self._outbox = outbox
+        self._life.deadline = math.inf
+        for session in self.sessions:
+            session.attach()
+
+    def detach(self) -> None:
+        """The channel is gone. A new one may come within the grace."""
+        self._outbox = None
+        self._life.deadline = trio.current_time() + self._config.resume_grace
+        self._detached.unpark_all()
+        for session in self.sessions:
+            session.detach()
+
+    def end(self) -> None:
+        """Kill all that runs, and let go of it."""
+        self._life.cancel()
+
+    async def _stop(self) -> None:
+        """End in order with the server, as soon as there is no channel: with one, the conversation does it."""
+        await self._stopping.wait()
+        while self._outbox is not None:
+            await self._detached.park()
+        self.sessions.terminate_all("shutdown", self._config.shutdown_grace_period)
+        await self.sessions.wait_over()
+        self.end()
+
+    def _has_news(self, session: Session) -> None:
+        if self._outbox is not None:
+            self._outbox.has_news(session)
+
+
+class Connections:
+    """The connections of one server, by id."""
+
+    def __init__(self, nursery: trio.Nursery, supervisor: Supervisor, config: ServerConfig) -> None:
+        self.config = config
+        self._keeper = supervisor
+        self.stopping = trio.Event()
+        """Set when the server is to end in order: no further connections, and goodbye to the ones there are."""
+        self._nursery = nursery
+        self._by_id: dict[str, Connection] = {}
+        self._ended = trio.lowlevel.ParkingLot()
+
+    async def open(self) -> Connection:
+        """A new connection, without a channel so far. Raises `LimitExceededError`."""
+        bound = self.config.max_connections
+        if len(self._by_id) >= bound:
+            message = f"max_connections ({bound}) are open"
+            raise LimitExceededError(message, limit="max_connections", value=bound)
+        connection = Connection(self._keeper, self.config, self.stopping)
+        self._by_id[connection.id] = connection
+        await self._nursery.start(self._run, connection)
+        return connection
+
+    async def _run(self, connection: Connection, *, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            await connection.run(task_status=task_status)
+        except Exception:
+            logger.exception("connection failed")
+        finally:
+            del self._by_id[connection.id]
+            self._ended.unpark_all()
+
+    def find(self, id: str) -> Connection:
+        """The connection with this id. Raises `UnknownConnectionError`."""
+        if id not in self._by_id:
+            raise UnknownConnectionError(f"unknown session id {id}")
+        return self._by_id[id]
+
+    async def stop(self) -> None:
+        """End every connection in order: its commands are asked to end, then killed, and its peer is told.
+
+        Takes little more than `shutdown_grace_period`. Cancelling ends all at once.
+        """
+        self.stopping.set()
+        with trio.move_on_after(self.config.shutdown_grace_period + 2 * self.config.flush_timeout):
+            while self._by_id:
+                await self._ended.park()
+
+
+@asynccontextmanager
+async def open_connections(supervisor: Supervisor, config: ServerConfig = DEFAULTS) -> AsyncIterator[Connections]:
+    """A place for connections; leaving it, by cancellation too, ends them and kills all that they started."""
+    async with open_helpers() as nursery:
+        yield Connections(nursery, supervisor, config)

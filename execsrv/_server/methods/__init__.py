@@ -1,0 +1,10 @@
+"""One short function per method: the only place that knows both the wire and the sessions.
+
+A module for each family of methods; `table.py` holds the one table that all of them are entered into.
+"""
+
+from execsrv._server.methods import command, files, host, process
+from execsrv._server.methods.host import tell_of_environment
+from execsrv._server.methods.table import HANDLERS
+
+__all__ = ["HANDLERS", "command", "files", "host", "process", "tell_of_environment"]

@@ -1,0 +1,71 @@
+"""`command/*`: commands as `exec-server.v0` has them."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from execsrv._log.log import Closed, Entry, Exited, Gap
+from execsrv._processes.command import settle
+from execsrv._server.methods.table import Answer, Caller, check_kind, handles
+from execsrv._server.session import Session, StartOptions, Write
+from execsrv._wire.paths import path_from_wire
+from execsrv.errors import (
+    UnknownProcessError,
+)
+from execsrv.protocol import (
+    Accepted,
+    CommandExec,
+    CommandExited,
+    CommandId,
+    CommandOutputDelta,
+    CommandWrite,
+    Notification,
+    Running,
+    Size,
+)
+
+
+@handles("command/exec")
+def command_exec(caller: Caller, params: CommandExec) -> Answer:
+    check_kind(caller.config, "direct")
+    id = caller.sessions.claim(None)
+    command = settle(params.argv, path_from_wire(params.cwd, "cwd"), params.env, params.arg0)
+    spawned = caller.sessions.supervisor.spawn(command, size=Size() if params.tty else None, pipe_stdin=False)
+    return CommandId(caller.sessions.adopt(id, spawned, command_voice, StartOptions()).id)
+
+
+@handles("command/exec/write")
+def command_write(caller: Caller, params: CommandWrite) -> Answer:
+    write = _known_command(caller, params.session_id).write(params.chunk)
+    return _command_written(write)
+
+
+async def _command_written(write: Write) -> Struct:
+    await write.wait()
+    return Accepted()
+
+
+@handles("command/exec/terminate")
+def command_terminate(caller: Caller, params: CommandId) -> Answer:
+    session = caller.sessions.find(params.session_id)
+    return Running(session is not None and session.terminate())
+
+
+def command_voice(session: Session, entry: Entry) -> Notification | None:
+    """How `exec-server.v0` tells an entry of a log: it has no word for the close."""
+    match entry:
+        case Exited():
+            return Notification("command/exec/exited", CommandExited(session.id, entry.exit_code))
+        case Closed() | Gap():  # it cannot ask for gaps
+            return None
+        case _:
+            stream = entry.stream if entry.stream != "pty" else "stdout"
+            return Notification("command/exec/outputDelta", CommandOutputDelta(session.id, stream, entry.chunk))
+
+
+def _known_command(caller: Caller, id: str) -> Session:
+    """In `exec-server.v0` an id is forgotten when its session has closed."""
+    session = caller.sessions.find(id)
+    if session is None or session.log.closed:
+        raise UnknownProcessError(f"unknown session id {id}")
+    return session

@@ -1,0 +1,50 @@
+"""`http/*`, `environment/*` and the discovery of capabilities: the machine that the server runs on."""
+
+from __future__ import annotations
+
+from execsrv._files.channel import file_capabilities
+from execsrv._server.host import discover_roots, environment_config, environment_info
+from execsrv._server.methods.table import Answer, Caller, handles
+from execsrv._wire.paths import path_from_wire
+from execsrv.protocol import (
+    CapabilitiesDiscover,
+    CapabilitiesFound,
+    CapabilityRootsDiscover,
+    EnvironmentConfigRead,
+    EnvironmentInfo,
+    EnvironmentStatus,
+    HttpRequest,
+    Unit,
+)
+
+
+@handles("http/request")
+def http_request(caller: Caller, params: HttpRequest) -> Answer:
+    return caller.relay.request(params)
+
+
+@handles("environment/info")
+def tell_of_environment(caller: Caller, params: Unit) -> EnvironmentInfo:
+    capabilities = {"environmentConfigRead": True, "httpHeaderEnvVars": caller.relay.available}
+    return environment_info(capabilities | file_capabilities(caller.config))
+
+
+@handles("environment/status")
+def environment_status(caller: Caller, params: Unit) -> Answer:
+    return EnvironmentStatus()
+
+
+@handles("environmentConfig/read")
+def environment_config_read(caller: Caller, params: EnvironmentConfigRead) -> Answer:
+    return environment_config(params)
+
+
+@handles("capabilityRoots/discoverV1")
+def capability_roots_discover(caller: Caller, params: CapabilityRootsDiscover) -> Answer:
+    return discover_roots([(root, path_from_wire(root.path, "path")) for root in params.roots])
+
+
+@handles("capabilities/discoverV2")
+def capabilities_discover(caller: Caller, params: CapabilitiesDiscover) -> Answer:
+    path_from_wire(params.cwd, "cwd")
+    return CapabilitiesFound()

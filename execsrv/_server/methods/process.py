@@ -1,0 +1,263 @@
+"""`process/*`: commands by ids that their client chooses, with numbered output, as the Codex exec-server has them."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import trio
+from msgspec import Struct
+
+from execsrv._log.log import Closed, Entry, Exited, Gap
+from execsrv._processes.command import settle
+from execsrv._processes.environment import command_environment
+from execsrv._processes.signals import signal_number
+from execsrv._server.methods.table import Answer, Caller, check_kind, check_unconfined, handles
+from execsrv._server.session import Session, StartOptions, Write
+from execsrv._wire.paths import path_from_wire
+from execsrv.errors import InvalidParamsError, LimitExceededError, StdinClosedError, UnknownProcessError
+from execsrv.limits import ServerConfig
+from execsrv.protocol import (
+    Graceful,
+    ListedProcess,
+    NoParams,
+    Nothing,
+    Notification,
+    ProcessAck,
+    ProcessClosed,
+    ProcessExited,
+    ProcessGap,
+    ProcessId,
+    ProcessList,
+    ProcessOutput,
+    ProcessOutputRead,
+    ProcessRead,
+    ProcessResize,
+    ProcessSignal,
+    ProcessSignaled,
+    ProcessSnapshot,
+    ProcessStart,
+    ProcessStarted,
+    ProcessTerminate,
+    ProcessWait,
+    ProcessWaited,
+    ProcessWrite,
+    ProcessWritten,
+    Running,
+    Size,
+    StreamSnapshot,
+)
+
+
+@handles("process/start")
+def process_start(caller: Caller, params: ProcessStart) -> Answer:
+    check_unconfined(params.sandbox)
+    check_kind(caller.config, params.kind)
+    if params.kind == "prepared":
+        _check_prepared(params)
+    _check_window(caller.config, params.window_bytes)
+    id = caller.sessions.claim(params.process_id)
+    env = command_environment(params.env_policy, os.environ, params.env)
+    command = settle(params.argv, path_from_wire(params.cwd, "cwd"), env, params.arg0)
+    size = params.size or Size()
+    terms = StartOptions(
+        timeout=_seconds(params.timeout_ms),
+        idle_timeout=_seconds(params.idle_timeout_ms),
+        window_bytes=params.window_bytes,
+        drops=params.overflow == "drop",
+    )
+    spawned = caller.sessions.supervisor.spawn(command, size=size if params.tty else None, pipe_stdin=params.pipe_stdin)
+    return ProcessStarted(caller.sessions.adopt(id, spawned, process_voice, terms).id)
+
+
+def _check_prepared(params: ProcessStart) -> None:
+    """A prepared command leaves nothing to be looked up or inherited."""
+    if params.argv and not params.argv[0].startswith("/"):
+        raise InvalidParamsError("argv[0]: a prepared command names its program by an absolute path", field="argv")
+    if params.env_policy is not None:
+        raise InvalidParamsError("envPolicy: a prepared command inherits nothing", field="envPolicy")
+
+
+def _check_window(config: ServerConfig, window_bytes: int | None) -> None:
+    bound = config.max_window_bytes
+    if window_bytes is not None and window_bytes > bound:
+        message = f"windowBytes is {window_bytes}: max_window_bytes ({bound}) would be exceeded"
+        raise LimitExceededError(message, limit="max_window_bytes", value=bound)
+
+
+def _seconds(milliseconds: int | None) -> float:
+    return math.inf if milliseconds is None else milliseconds / 1000
+
+
+@handles("process/write")
+def process_write(caller: Caller, params: ProcessWrite) -> Answer:
+    if not params.write_id:
+        raise InvalidParamsError("writeId must not be empty", field="writeId")
+    session = caller.sessions.find(params.process_id)
+    if session is None:
+        return ProcessWritten("unknownProcess")
+    try:
+        write = session.write(params.chunk, params.write_id)
+    except StdinClosedError:
+        return ProcessWritten("stdinClosed")
+    return _process_written(write) if not write.settled.is_set() else _write_status(write)
+
+
+async def _process_written(write: Write) -> Struct:
+    await write.settled.wait()
+    return _write_status(write)
+
+
+def _write_status(write: Write) -> ProcessWritten:
+    return ProcessWritten("accepted" if write.error is None else "stdinClosed")
+
+
+@handles("process/closeStdin")
+def process_close_stdin(caller: Caller, params: ProcessId) -> Answer:
+    _known(caller, params.process_id).close_stdin()
+    return Nothing()
+
+
+@handles("process/read")
+def process_read(caller: Caller, params: ProcessRead) -> Answer:
+    return _process_read(_known(caller, params.process_id), params)
+
+
+async def _process_read(session: Session, params: ProcessRead) -> Struct:
+    """Wait, if asked to, for a chunk or an end that is newer than `afterSeq`; then say what there is."""
+    log, after = session.log, params.after_seq or 0
+    with trio.move_on_after((params.wait_ms or 0) / 1000):
+        while log.next_seq <= after + 1 and not log.closed:
+            await session.wait_appended()
+    gap, chunks, next_seq = log.read(after, params.max_bytes)
+    return ProcessOutputRead(
+        chunks=chunks,
+        next_seq=next_seq,
+        exited=log.exited is not None,
+        exit_code=log.exited.exit_code if log.exited else None,
+        closed=log.closed is not None,
+        gap=gap,
+        exit=_process_exited(session.id, log.exited) if log.exited else None,
+        close=_process_closed(session.id, log.closed) if log.closed else None,
+    )
+
+
+@handles("process/wait")
+def process_wait(caller: Caller, params: ProcessWait) -> Answer:
+    return _process_wait(_known(caller, params.process_id), _seconds(params.timeout_ms))
+
+
+async def _process_wait(session: Session, seconds: float) -> Struct:
+    log = session.log
+    with trio.move_on_after(seconds):
+        while log.exited is None:
+            await session.wait_appended()
+    if log.exited is None:
+        return ProcessWaited(running=True)
+    return ProcessWaited(False, log.exited.exit_code, log.exited.signal, log.exited.reason)
+
+
+@handles("process/snapshot")
+def process_snapshot(caller: Caller, params: ProcessId) -> Answer:
+    session = _known(caller, params.process_id)
+    log = session.log
+    return ProcessSnapshot(
+        running=log.exited is None,
+        exit_code=log.exited.exit_code if log.exited else None,
+        signal=log.exited.signal if log.exited else None,
+        reason=log.exited.reason if log.exited else None,
+        closed=log.closed is not None,
+        next_seq=log.next_seq,
+        totals=log.totals,
+        **{
+            "terminal" if stream == "pty" else stream: StreamSnapshot(
+                ends.head, ends.tail, ends.omitted_bytes, ends.total_bytes
+            )
+            for stream, ends in log.streams.items()
+        },
+    )
+
+
+@handles("process/list")
+def process_list(caller: Caller, params: NoParams) -> Answer:
+    return ProcessList([_listed(session) for session in caller.sessions])
+
+
+def _listed(session: Session) -> ListedProcess:
+    exited = session.log.exited
+    return ListedProcess(
+        process_id=session.id,
+        pid=session.pid,
+        program=session.program,
+        tty=session.is_terminal,
+        running=exited is None,
+        exit_code=exited.exit_code if exited else None,
+        closed=session.log.closed is not None,
+    )
+
+
+@handles("process/ack")
+def process_ack(caller: Caller, params: ProcessAck) -> Answer:
+    _known(caller, params.process_id).acknowledge(params.seq)
+    return Nothing()
+
+
+@handles("process/resize")
+def process_resize(caller: Caller, params: ProcessResize) -> Answer:
+    session = _known(caller, params.process_id)
+    if not session.is_terminal:
+        raise InvalidParamsError(f"process {session.id} has no terminal to resize", field="processId")
+    session.resize(params.rows, params.cols)
+    return Nothing()
+
+
+@handles("process/signal")
+def process_signal(caller: Caller, params: ProcessSignal) -> Answer:
+    number = signal_number(params.signal)
+    session = caller.sessions.find(params.process_id)
+    if session is None:
+        if params.signal == "interrupt":
+            return ProcessSignaled(0)  # as the Codex exec-server has it
+        raise _unknown(params.process_id)
+    if params.target == "foreground" and not session.is_terminal:
+        raise InvalidParamsError(f"process {session.id} has no terminal, and so no job in front", field="target")
+    return ProcessSignaled(session.signal(number, params.target))
+
+
+@handles("process/terminate")
+def process_terminate(caller: Caller, params: ProcessTerminate) -> Answer:
+    session = caller.sessions.find(params.process_id)
+    grace = params.mode.graceful.timeout_ms / 1000 if isinstance(params.mode, Graceful) else 0
+    return Running(session is not None and session.terminate(grace=grace))
+
+
+def process_voice(session: Session, entry: Entry) -> Notification:
+    """How `process/*` tells an entry of a log."""
+    match entry:
+        case Exited():
+            return Notification("process/exited", _process_exited(session.id, entry))
+        case Closed():
+            return Notification("process/closed", _process_closed(session.id, entry))
+        case Gap():
+            return Notification("process/gap", ProcessGap(session.id, entry.from_seq, entry.seq, entry.omitted))
+        case _:
+            return Notification("process/output", ProcessOutput(session.id, entry.seq, entry.stream, entry.chunk))
+
+
+def _process_exited(id: str, entry: Exited) -> ProcessExited:
+    return ProcessExited(id, entry.seq, entry.exit_code, signal=entry.signal, reason=entry.reason)
+
+
+def _process_closed(id: str, entry: Closed) -> ProcessClosed:
+    return ProcessClosed(id, entry.seq, entry.totals, entry.remaining, entry.tree_empty)
+
+
+def _known(caller: Caller, id: str) -> Session:
+    session = caller.sessions.find(id)
+    if session is None:
+        raise _unknown(id)
+    return session
+
+
+def _unknown(id: str) -> UnknownProcessError:
+    return UnknownProcessError(f"unknown process id {id}")

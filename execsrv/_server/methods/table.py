@@ -1,0 +1,66 @@
+"""The table of handlers, and what every one of them may touch.
+
+A handler does at once what must happen in the order of the requests, and returns the result; or, where something has
+to be waited for, the rest of itself to be run as a task. So nothing that one request waits for delays another, and two
+writes can never overtake each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from msgspec import Struct
+
+from execsrv._http.relay import Relay
+from execsrv._server.sessions import Sessions
+from execsrv.errors import NotAllowedError, SandboxUnsupportedError
+from execsrv.limits import ServerConfig
+
+if TYPE_CHECKING:
+    from execsrv._files.files import Files
+
+
+class Caller(Protocol):
+    """What a handler may touch: the sessions of the connection that asks, what belongs to its channel, and what the
+    server allows."""
+
+    sessions: Sessions
+    relay: Relay
+    config: ServerConfig
+
+    def files(self) -> Files:
+        """The file methods of the channel."""
+
+
+P = TypeVar("P", bound=Struct)
+Answer = Struct | Coroutine[Any, Any, Struct]
+A = TypeVar("A", bound=Answer)
+Handler = Callable[[Caller, Any], Answer]
+
+HANDLERS: dict[str, Handler] = {}
+
+
+def handles(method: str) -> Callable[[Callable[[Caller, P], A]], Callable[[Caller, P], A]]:
+    """Enter a function into `HANDLERS`."""
+
+    def enter(handler: Callable[[Caller, P], A]) -> Callable[[Caller, P], A]:
+        HANDLERS[method] = handler
+        return handler
+
+    return enter
+
+
+def check_kind(config: ServerConfig, kind: str) -> None:
+    """Raise `NotAllowedError` where commands of this kind are switched off."""
+    if not (config.allow_prepared_exec if kind == "prepared" else config.allow_direct_exec):
+        setting = f"allow_{kind}_exec"
+        raise NotAllowedError(f"this server takes no {kind} commands: {setting} is off", setting=setting)
+
+
+def check_unconfined(sandbox: Any) -> None:
+    """Raise `SandboxUnsupportedError` for a sandbox policy that asks for confinement."""
+    permissions = sandbox.get("permissions") if isinstance(sandbox, dict) else None
+    disabled = isinstance(permissions, dict) and permissions.get("type") == "disabled"
+    if sandbox is not None and not disabled:
+        raise SandboxUnsupportedError("this server cannot confine anything: sandbox must be null", field="sandbox")

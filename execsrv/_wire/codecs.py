@@ -1,0 +1,145 @@
+"""Messages to JSON and back, and lines out of a stream of bytes. Pure: no I/O, and one message at a time.
+
+Decoding takes two steps. Here the envelope is read and the parameters stay raw, so that a call with bad parameters
+still has an id to answer; `decode_params` is the second step, at the hand that knows the method.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import UNSET
+
+from execsrv.errors import InvalidParamsError, ProtocolError
+from execsrv.protocol import (
+    Envelope,
+    Failure,
+    Message,
+    Notification,
+    Request,
+    Response,
+)
+
+T = TypeVar("T")
+
+_envelopes = msgspec.json.Decoder(Envelope)
+_encoder = msgspec.json.Encoder()
+_NULL = msgspec.Raw(b"null")
+_MIRRORED = b'{"jsonrpc":"2.0"'
+
+
+class Codec:
+    """The JSON of one connection. The `jsonrpc` member is written once the peer has written it."""
+
+    def __init__(self) -> None:
+        self._mirror = False
+
+    def decode(self, text: str) -> Message:
+        """The message that `text` is. Raises `ProtocolError` when it is none."""
+        try:
+            envelope = _envelopes.decode(text)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ProtocolError(f"malformed message: {error}") from None
+        if envelope.jsonrpc is not None:
+            self._mirror = True
+        params = None if envelope.params is UNSET else envelope.params
+        if envelope.method is not UNSET:
+            if envelope.id is UNSET:
+                return Notification(envelope.method, params)
+            if envelope.id is None:
+                raise ProtocolError("malformed message: a request id must be a string or an integer, got null")
+            return Request(envelope.id, envelope.method, params)
+        if envelope.error is not UNSET and envelope.id is not UNSET:
+            return Failure(envelope.id, envelope.error)
+        if envelope.result is not UNSET and envelope.id is not UNSET and envelope.id is not None:
+            return Response(envelope.id, envelope.result)
+        raise ProtocolError("malformed message: neither a `method`, nor an `id` with a `result` or an `error`")
+
+    def encode_into(self, message: Message, buffer: bytearray, offset: int = 0) -> None:
+        """Write the JSON of `message` into `buffer` from `offset` on; what follows in the buffer is cut off."""
+        if self._mirror:
+            buffer[offset:] = _MIRRORED
+            offset += len(_MIRRORED)
+        _encoder.encode_into(message, buffer, offset)
+        if self._mirror:
+            buffer[offset] = ord(",")
+
+
+@cache
+def _decoder(type_: type) -> msgspec.json.Decoder[Any]:
+    """Made when it is first needed: to make all of them would take longer than the rest of the start."""
+    return msgspec.json.Decoder(type_)
+
+
+def decode_params(params: Any, type_: type[T]) -> T:
+    """The parameters of a call or a notification, or the result of one, as their struct.
+
+    `params` is raw JSON off a wire, or the struct itself or plain values from memory; null is no
+    parameters. Raises `InvalidParamsError`, with the field that is wrong.
+    """
+    if isinstance(params, type_):
+        return params
+    try:
+        if isinstance(params, msgspec.Raw):
+            text = b"{}" if params == _NULL else params
+            return _decoder(type_).decode(text)  # type: ignore[arg-type, no-any-return]
+        return msgspec.convert({} if params is None else params, type_)
+    except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
+        raise InvalidParamsError(str(error)) from None
+
+
+class LineBuffer:
+    """Cuts a stream of bytes into lines of UTF-8, whatever the pieces it comes in. Blank lines are skipped."""
+
+    def __init__(self, max_line_bytes: int) -> None:
+        self._max = max_line_bytes
+        self._buffer = bytearray()
+        self._start = 0
+        self._searched = 0
+        self.last_was_whole = True
+        """Whether the last line had its end."""
+
+    def feed(self, data: bytes | bytearray) -> None:
+        """Add what was received."""
+        if self._start:
+            del self._buffer[: self._start]
+            self._searched -= self._start
+            self._start = 0
+        self._buffer += data
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something was fed that no line has taken."""
+        return self._start < len(self._buffer)
+
+    def next_line(self, at_end: bool = False) -> str | None:
+        """The next whole line without its end, or None. With `at_end` the rest counts as a line.
+
+        Raises `ProtocolError` for a line that is too long or not UTF-8.
+        """
+        while True:
+            end = self._buffer.find(b"\n", self._searched)
+            if end < 0:
+                self._searched = len(self._buffer)
+                if at_end and self._start < len(self._buffer):
+                    end = len(self._buffer)
+                elif len(self._buffer) - self._start > self._max:
+                    raise self._too_long()
+                else:
+                    return None
+            if end - self._start > self._max:
+                raise self._too_long()
+            with memoryview(self._buffer) as view:
+                try:
+                    line = str(view[self._start : end], "utf-8")
+                except UnicodeDecodeError as error:
+                    raise ProtocolError(f"malformed message: invalid UTF-8: {error.reason}", close_code=1007) from None
+            self.last_was_whole = end < len(self._buffer)
+            self._start = self._searched = min(end + 1, len(self._buffer))
+            if line and not line.isspace():
+                return line
+
+    def _too_long(self) -> ProtocolError:
+        return ProtocolError(f"message is larger than max_message_bytes ({self._max})", close_code=1009)

@@ -1,0 +1,59 @@
+"""Messages over two streams of bytes, one line of JSON each: stdio, unix sockets, pipes."""
+
+from __future__ import annotations
+
+import trio
+
+from execsrv._wire.codecs import Codec, LineBuffer
+from execsrv.errors import CutOffError, ProtocolError
+from execsrv.limits import Limits
+from execsrv.protocol import Message
+
+_RECEIVE_BYTES = 256 * 1024
+
+
+class LineChannel:
+    """A pair of byte streams. See `MessageChannel`. Owns both streams."""
+
+    def __init__(self, out: trio.abc.SendStream, into: trio.abc.ReceiveStream, limits: Limits) -> None:
+        self._out = out
+        self._in = into
+        self._codec = Codec()
+        self._lines = LineBuffer(limits.max_message_bytes)
+        self._at_end = False
+        self._buffer = bytearray()
+
+    async def send(self, message: Message) -> None:
+        """See `MessageChannel`."""
+        self._codec.encode_into(message, self._buffer)
+        self._buffer += b"\n"
+        await self._out.send_all(self._buffer)
+
+    async def receive(self) -> Message | None:
+        """See `MessageChannel`. A last line without its end counts."""
+        if self._lines.has_more:
+            await trio.lowlevel.checkpoint()  # what came in one piece must not keep everybody else waiting
+        while (line := self._lines.next_line(self._at_end)) is None:
+            if self._at_end:
+                return None
+            try:
+                data = await self._in.receive_some(_RECEIVE_BYTES)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                data = b""
+            self._at_end = not data
+            self._lines.feed(data)
+        try:
+            return self._codec.decode(line)
+        except ProtocolError as error:
+            if self._at_end and not self._lines.last_was_whole:
+                raise CutOffError(str(error), error.close_code) from None
+            raise
+
+    async def wait_gone(self, interval: float, patience: float) -> None:
+        """See `MessageChannel`. The kernel tells of every end."""
+        await trio.sleep_forever()
+
+    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+        """See `MessageChannel`. Lines have no way to say a reason."""
+        await trio.aclose_forcefully(self._out)
+        await trio.aclose_forcefully(self._in)

@@ -1,0 +1,52 @@
+"""Absolute paths and `file:` URIs, one to the other (RFC 8089), with the refusals that Codex clients know."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from urllib.parse import SplitResult, quote_from_bytes, unquote_to_bytes, urlsplit
+
+from execsrv.errors import InvalidParamsError
+
+
+def path_from_wire(text: str, field: str) -> str:
+    """The absolute path that `text`, an absolute path or a `file:` URI, stands for.
+
+    Raises `InvalidParamsError` naming `field` for anything else.
+    """
+    if text.startswith("/"):
+        if "\0" in text:
+            raise InvalidParamsError(f"{field}: a path cannot contain a NUL character: {text!r}", field=field)
+        return text
+    if any(character in text for character in "\t\r\n"):
+        raise InvalidParamsError(f"{field}: invalid URI: control characters must be escaped: {text!r}", field=field)
+    parts = _split(text, field)
+    if parts.scheme != "file":
+        wanted = "expected an absolute path or a file: URI"
+        if not parts.scheme:
+            raise InvalidParamsError(
+                f"{field}: invalid URI: relative URL without a base: `{text}`; {wanted}", field=field
+            )
+        raise InvalidParamsError(f"{field}: unsupported path URI scheme `{parts.scheme}`; {wanted}", field=field)
+    if "?" in text:
+        raise InvalidParamsError(f"{field}: query parameters are not allowed in path URIs: `{text}`", field=field)
+    if "#" in text:
+        raise InvalidParamsError(f"{field}: fragments are not allowed in path URIs: `{text}`", field=field)
+    path = os.fsdecode(unquote_to_bytes(parts.path))
+    drive = path[1:3]
+    foreign = parts.netloc not in ("", "localhost") or (drive[1:] == ":" and drive[:1].isalpha())
+    if foreign or "\0" in path:
+        raise InvalidParamsError(f"{field}: `{text}` is not a path of this machine", field=field)
+    return posixpath.normpath("/" + path.lstrip("/"))
+
+
+def uri_from_path(path: str) -> str:
+    """The `file:` URI of an absolute path; bytes that are not UTF-8 are percent-escaped as they are."""
+    return "file://" + quote_from_bytes(os.fsencode(path), safe="/:@!$&'()*+,;=~-._")
+
+
+def _split(text: str, field: str) -> SplitResult:
+    try:
+        return urlsplit(text)
+    except ValueError as error:
+        raise InvalidParamsError(f"{field}: invalid URI `{text}`: {error}", field=field) from None

@@ -1,0 +1,184 @@
+"""Requests and their answers, from the side that asks, over one channel or one after the other.
+
+Two tasks while there is a channel: a reader, which hands each answer to the call that waits for it, and a writer, the
+only one that sends, so that a call that is cancelled never leaves half a message behind. Where the channel is replaced,
+what was not answered is asked again; everything but a signal has the same effect twice as once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import TypeVar
+
+import trio
+from msgspec import Struct
+
+from execsrv._nursery import open_helpers
+from execsrv._wire.channel import MessageChannel
+from execsrv._wire.codecs import decode_params
+from execsrv.errors import ConnectionLostError, ExecsrvError, RequestError
+from execsrv.protocol import METHODS, Failure, MessageId, Notification, Request, Response
+
+R = TypeVar("R", bound=Struct)
+
+_NOT_AGAIN = "process/signal"
+"""What must not be repeated without knowing whether it arrived: a second interrupt may mean something else."""
+
+
+class PendingCall:
+    """A request on its way."""
+
+    __slots__ = ("answer", "answered", "repeated", "request", "sent")
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.answered = trio.Event()
+        self.answer: Response | Failure | None = None
+        self.sent = False
+        self.repeated = False
+
+
+class Calls:
+    """See the module. `heard` is awaited for each notification, in order."""
+
+    def __init__(self, heard: Callable[[Notification], Awaitable[None]]) -> None:
+        self._heard = heard
+        self._ids = count(1)
+        self._pending: dict[MessageId | None, PendingCall] = {}
+        self._outbound, self._to_write = trio.open_memory_channel[PendingCall](0)
+        self._channel: MessageChannel | None = None
+        self.lost: ConnectionLostError | None = None
+
+    async def run(self, channel: MessageChannel, greet: Callable[[], Awaitable[None]], patience: float) -> str:
+        """Speak over this channel until it ends, and return why it did.
+
+        `greet` is called first, and may use `ask_first`; then what earlier channels left unanswered is asked again.
+        A peer that is silent for `patience` seconds when asked for a sign of life is gone. Raises what `greet` raises.
+        """
+        self._channel = channel
+        why = "the server ended the connection"
+        async with open_helpers() as nursery:
+
+            async def read() -> None:
+                nonlocal why
+                why = await self._read(channel) or why
+                nursery.cancel_scope.cancel()
+
+            async def watch() -> None:
+                nonlocal why
+                await channel.wait_gone(patience, patience)
+                why = "the server does not answer"
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(read)
+            nursery.start_soon(watch)
+            await greet()
+            await self._write(channel)
+        return why
+
+    def interrupted(self) -> None:
+        """The channel is gone, and there may be another. What must not be asked again fails."""
+        for id, asked in list(self._pending.items()):
+            if asked.sent and asked.request.method == _NOT_AGAIN:
+                del self._pending[id]
+                asked.answered.set()
+
+    def end(self, reason: str) -> None:
+        """There will be no other channel: every call fails with `ConnectionLostError`."""
+        self.lost = ConnectionLostError(reason)
+        self._to_write.close()
+        for asked in self._pending.values():
+            asked.answered.set()
+
+    async def call(self, method: str, params: Struct, result: type[R]) -> R:
+        """Ask and wait for the answer. Raises the error that the server answered, or `ConnectionLostError`.
+
+        Cancelling stops waiting; whether the server still does what was asked is then unknown.
+        """
+        return await self.answer_to(await self.post(method, params), result)
+
+    async def answer_to(self, asked: PendingCall, result: type[R]) -> R:
+        """The second half of `call`."""
+        await asked.answered.wait()
+        match asked.answer:
+            case Response(_, value):
+                return decode_params(value, result)
+            case Failure(_, error):
+                raise RequestError.from_wire(error.code, error.message, error.data)
+            case None:
+                raise self._lost()
+
+    async def post(self, method: str, params: Struct) -> PendingCall:
+        """Ask without waiting for the answer."""
+        asked = self._register(method, params)
+        try:
+            await self._outbound.send(asked)
+        except BaseException as error:
+            self._pending.pop(asked.request.id, None)
+            if isinstance(error, trio.BrokenResourceError):
+                raise self._lost() from None
+            raise
+        asked.sent = True
+        return asked
+
+    def ask_when_back(self, method: str, params: Struct) -> None:
+        """Ask as soon as there is a channel again, and forget the answer: for who cannot wait that long."""
+        self._register(method, params).sent = True
+
+    async def tell(self, method: str) -> None:
+        """Notify the server, ahead of all that waits to be sent: for `greet`."""
+        assert self._channel is not None
+        await self._channel.send(Notification(method))
+
+    async def ask_first(self, method: str, params: Struct, result: type[R]) -> R:
+        """A call ahead of all that waits to be sent: for `greet`."""
+        assert self._channel is not None
+        asked = self._register(method, params)
+        try:
+            await self._channel.send(asked.request)
+            return await self.answer_to(asked, result)
+        finally:
+            self._pending.pop(asked.request.id, None)
+
+    def _register(self, method: str, params: Struct) -> PendingCall:
+        assert method in METHODS
+        asked = PendingCall(Request(next(self._ids), method, params))
+        self._pending[asked.request.id] = asked
+        return asked
+
+    def _lost(self) -> ConnectionLostError:
+        return ConnectionLostError(*(self.lost.args if self.lost else ("the connection was interrupted",)))
+
+    async def _write(self, channel: MessageChannel) -> None:
+        try:
+            for asked in [asked for asked in self._pending.values() if asked.sent]:
+                asked.repeated = True
+                await channel.send(asked.request)
+            while True:
+                asked = await self._to_write.receive()
+                asked.sent = True
+                await channel.send(asked.request)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            # What the server said before it went is still worth reading; its end ends the reader too.
+            await trio.sleep_forever()
+
+    async def _read(self, channel: MessageChannel) -> str | None:
+        """Take message after message until the end; why it came, if that was said."""
+        said = None
+        try:
+            while (message := await channel.receive()) is not None:
+                match message:
+                    case Failure(None, error):
+                        said = f"the server ended the connection: {error.message}"
+                    case Response(id) | Failure(id):
+                        if (asked := self._pending.pop(id, None)) is not None:
+                            asked.answer = message
+                            asked.answered.set()
+                    case Notification():
+                        await self._heard(message)
+                    case Request(id, method):
+                        return f"the server sent a request `{method}` ({id!r}), which clients do not answer"
+        except ExecsrvError as error:
+            return f"the server sent what is no message of ours: {error}"
+        return said

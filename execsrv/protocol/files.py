@@ -1,0 +1,185 @@
+"""`fs/*`: the files of the server's machine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from execsrv.protocol.messages import Wire
+
+
+class FileCall(Wire, frozen=True, kw_only=True):
+    """What every file method takes. Only null, or a policy that asks for no confinement, is accepted."""
+
+    sandbox: Any = None
+
+
+class FilePath(FileCall, frozen=True):
+    """Names a file: an absolute path or a `file:` URI. Without `follow_symlinks` no link is walked on the way."""
+
+    path: str
+    follow_symlinks: bool | None = None
+
+
+class FileData(Wire, frozen=True):
+    """A whole file."""
+
+    data_base64: bytes
+
+
+class FileWrite(FilePath, frozen=True, kw_only=True):
+    """Make a file, or replace what is in it. Its directory must exist."""
+
+    data_base64: bytes
+
+
+class DirectoryCreate(FilePath, frozen=True, kw_only=True):
+    """Make a directory; unless `recursive` is false, its parents too, and it may exist."""
+
+    recursive: bool | None = None
+
+
+class FileMetadata(Wire, frozen=True):
+    """Of what a path leads to; `is_symlink` is about the path itself. A `created_at_ms` of 0 is not known."""
+
+    is_directory: bool
+    is_file: bool
+    is_symlink: bool
+    size: int
+    created_at_ms: int
+    modified_at_ms: int
+
+
+class CanonicalPath(Wire, frozen=True):
+    """A path without links, as a URI."""
+
+    path: str
+
+
+class DirectoryEntry(Wire, frozen=True, omit_defaults=True):
+    """A name in a directory, and what it leads to; a link that leads nowhere is neither.
+
+    A name that is not UTF-8 has U+FFFD in `file_name`, and `path` is then the URI to use.
+    """
+
+    file_name: str
+    is_directory: bool
+    is_file: bool
+    is_symlink: bool
+    path: str | None = None
+
+
+class DirectoryListing(Wire, frozen=True):
+    """A directory, sorted by name."""
+
+    entries: list[DirectoryEntry]
+
+
+class WalkOptions(Wire, frozen=True):
+    """How far to walk. Depth 0 lists the directory itself."""
+
+    max_depth: Annotated[int, Meta(ge=0)]
+    max_directories: Annotated[int, Meta(ge=0)]
+    max_entries: Annotated[int, Meta(ge=0)]
+    follow_directory_symlinks: bool
+    prune_hidden_directories: bool | None = None
+
+
+class FileWalk(FileCall, frozen=True, kw_only=True):
+    """List a tree, breadth first."""
+
+    path: str
+    options: WalkOptions
+
+
+class WalkEntry(Struct, frozen=True, gc=False):
+    """A URI that a walk has found."""
+
+    path: str
+    kind: Literal["file", "directory"]
+
+
+class WalkError(Struct, frozen=True, gc=False):
+    """A directory that a walk could not read."""
+
+    path: str
+    message: str
+
+
+class Walked(Wire, frozen=True):
+    """What a walk has found; `truncated` when one of its limits ended it."""
+
+    entries: list[WalkEntry]
+    errors: list[WalkError]
+    truncated: bool
+
+
+class FileRemove(FilePath, frozen=True, kw_only=True):
+    """Remove a file, a link or a directory. Unless told otherwise the whole tree, and nothing may be there."""
+
+    recursive: bool | None = None
+    force: bool | None = None
+
+
+class FileCopy(FileCall, frozen=True, kw_only=True):
+    """Copy a file, a link as a link, or a tree, which is merged into what is there."""
+
+    source_path: str
+    destination_path: str
+    recursive: bool
+
+
+class FileOpen(FilePath, frozen=True, kw_only=True):
+    """Open a file for blocks under an id of the client's choice. `replace` makes or empties it at once."""
+
+    handle_id: str
+    mode: Literal["read", "replace"] | None = None
+
+
+class FileHandle(Wire, frozen=True):
+    """Names an open file of this channel."""
+
+    handle_id: str
+
+
+class BlockRead(FileHandle, frozen=True):
+    """Read up to `len` bytes at `offset`."""
+
+    offset: Annotated[int, Meta(ge=0)]
+    len: Annotated[int, Meta(ge=0)]
+
+
+class Block(Wire, frozen=True):
+    """What was read; `eof` when it is shorter than what was asked for."""
+
+    chunk: bytes
+    eof: bool
+
+
+class BlockWrite(FileHandle, frozen=True):
+    """Write at `offset`; what lies between it and the end of the file becomes a hole."""
+
+    offset: Annotated[int, Meta(ge=0)]
+    chunk: bytes
+
+
+class WatchMissing(FileCall, frozen=True, kw_only=True):
+    """Tell, once, when one of `missing` may have come into being, or `present` may have changed. A greater id than
+    any before replaces the watch before."""
+
+    watch_id: Annotated[int, Meta(ge=0)]
+    missing: list[str]
+    present: str | None = None
+
+
+class Watching(Wire, frozen=True):
+    """Whether it will be told; if not, the client has to look for itself."""
+
+    watching: bool
+
+
+class MissingChanged(Wire, frozen=True):
+    """<- look again: what `fs/watchMissing` asked about may have changed. That watch is over."""
+
+    watch_id: int

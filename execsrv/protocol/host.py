@@ -1,0 +1,116 @@
+"""`environment/*` and the discovery of capabilities: the machine that the server runs on."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from execsrv.protocol.messages import Wire
+
+
+class Shell(Wire, frozen=True):
+    """A command interpreter: its short name and its absolute path."""
+
+    name: str
+    path: str
+
+
+class EnvironmentInfo(Wire, frozen=True):
+    """What a client needs to know of the machine it runs commands on. Paths are `file:` URIs."""
+
+    shell: Shell
+    executor_version: str
+    cwd: str
+    user_home_dir: str
+    platform_os: str
+    temp_dir: str
+    temporary_directories: list[str] = []
+    prepend_path_dirs: list[str] = []
+    capabilities: dict[str, bool] = {}
+
+
+class Unit(Wire, frozen=True, forbid_unknown_fields=True):
+    """No parameters: absent, null or an empty object."""
+
+
+class EnvironmentStatus(Wire, frozen=True):
+    """Whoever can be asked is ready."""
+
+    status: Literal["ready"] = "ready"
+
+
+class EnvironmentConfigRead(Wire, frozen=True):
+    """Ask for parts of the server's own Codex configuration, each by the path of its keys."""
+
+    cwd: str
+    config_paths: list[list[str]]
+    requirements_paths: list[list[str]]
+
+
+class ConfigLayer(Wire, frozen=True):
+    """One configuration file: what it is called, the directory that it counts from, and the asked parts of it."""
+
+    source: str
+    base_dir: str
+    toml: str
+
+
+class ConfigLayers(Wire, frozen=True):
+    """Configuration files, and where among them a cloud's would go."""
+
+    layers: list[ConfigLayer] = []
+    cloud_insertion_index: int = 0
+
+
+class EnvironmentConfig(Wire, frozen=True):
+    """The asked configuration: there is none, since execsrv has no part in it. Directories are `file:` URIs."""
+
+    user_home_dir: str
+    codex_home_dir: str
+    hostname: str
+    config: ConfigLayers = ConfigLayers()
+    requirements: ConfigLayers = ConfigLayers()
+
+
+class CapabilityRoot(Wire, frozen=True):
+    """A directory that may hold plugins and skills, under an id of the client's."""
+
+    id: str
+    path: str
+
+
+class CapabilityRootsDiscover(Wire, frozen=True):
+    """Ask what these directories hold."""
+
+    roots: list[CapabilityRoot]
+
+
+class CapabilityRootFound(Wire, frozen=True):
+    """What one root holds, or why it could not be read."""
+
+    id: str
+    path: str
+    plugin: None = None
+    skills: list[Any] = []
+    namespace_manifests: list[Any] = []
+    warnings: list[str] = []
+    error: str | None = None
+
+
+class CapabilityRootsFound(Wire, frozen=True):
+    """One answer for each root, in their order."""
+
+    roots: list[CapabilityRootFound]
+
+
+class CapabilitiesDiscover(Wire, frozen=True):
+    """Ask for all plugins and skills that apply in a directory."""
+
+    cwd: str
+
+
+class CapabilitiesFound(Wire, frozen=True):
+    """None: this server looks for none, and does not announce that it would."""
+
+    plugins: list[Any] = []
+    skills: list[Any] = []
+    warnings: list[str] = []

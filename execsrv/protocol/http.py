@@ -1,0 +1,59 @@
+"""`http/*`: requests that the server makes for its peer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from execsrv.protocol.messages import Wire
+
+
+class HttpField(Wire, frozen=True):
+    """One header field of a response: its name in lower case, and its value."""
+
+    name: str
+    value: str
+
+
+class HttpHeader(Wire, frozen=True):
+    """One header field of a request. With `value_env_var`, that variable of the server is put behind `value`."""
+
+    name: str
+    value: str
+    value_env_var: str | None = None
+
+
+class HttpRequest(Wire, frozen=True):
+    """Make an HTTP request from the server's machine. `timeout_ms` counts to the end of the body; None: for ever.
+
+    With `stream_response` the answer comes with the response's header, and its body in `http/request/bodyDelta`,
+    which `request_id` pairs with this request.
+    """
+
+    method: str
+    url: str
+    request_id: str
+    headers: list[HttpHeader] = []
+    body_base64: bytes | None = None
+    timeout_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    redirect_policy: Literal["follow", "stop"] = "follow"
+    stream_response: bool = False
+
+
+class HttpResponse(Wire, frozen=True):
+    """What came back, whatever its status. A streamed body is empty here."""
+
+    status: int
+    headers: list[HttpField]
+    body_base64: bytes
+
+
+class HttpBodyDelta(Struct, frozen=True, rename="camel", gc=False):
+    """<- a piece of a streamed body; `seq` counts from 1. The last is empty and `done`; `error`: it was cut."""
+
+    request_id: str
+    seq: int
+    delta_base64: bytes
+    done: bool = False
+    error: str | None = None

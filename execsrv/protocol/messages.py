@@ -1,0 +1,76 @@
+"""The four shapes of message, as JSON-RPC 2.0 has them, and the base of everything that travels in them.
+
+A struct's Python names become camelCase in JSON, `bytes` become base64, and unknown fields are ignored, so that newer
+peers can say more."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+PROTOCOL_VERSION = "exec-server.v0"
+
+
+MessageId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | str
+"""What pairs an answer with its request: a signed 64-bit integer or a string, echoed with its type."""
+
+
+class Request(Struct, frozen=True, omit_defaults=True):
+    """A call. `params` is raw JSON when it came off a wire, and a struct or plain values in memory."""
+
+    id: MessageId
+    method: str
+    params: Any = None
+
+
+class Notification(Struct, frozen=True, omit_defaults=True):
+    """Something told without an answer."""
+
+    method: str
+    params: Any = None
+
+
+class Response(Struct, frozen=True):
+    """The answer to the request with this id."""
+
+    id: MessageId
+    result: Any
+
+
+class ErrorObject(Struct, frozen=True, omit_defaults=True):
+    """JSON-RPC 2.0 section 5.1; `data.kind` is a stable word."""
+
+    code: int
+    message: str
+    data: Any = None
+
+
+class Failure(Struct, frozen=True):
+    """The refusal of the request with this id, or of the connection itself when the id is null."""
+
+    id: MessageId | None
+    error: ErrorObject
+
+
+Message = Request | Notification | Response | Failure
+
+
+class Envelope(Struct, frozen=True):
+    """Any message before it is known which: the first of the two decoding steps."""
+
+    jsonrpc: Any = None
+    id: MessageId | UnsetType | None = UNSET
+    method: str | UnsetType = UNSET
+    params: msgspec.Raw | UnsetType = UNSET
+    result: msgspec.Raw | UnsetType = UNSET
+    error: ErrorObject | UnsetType = UNSET
+
+
+class Wire(Struct, frozen=True, rename="camel"):
+    """The base of all parameters and results."""
+
+
+class Nothing(Wire, frozen=True):
+    """An empty object."""

@@ -1,0 +1,307 @@
+"""`process/*`: commands by ids that their client chooses, with numbered output."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from execsrv.protocol.messages import Wire
+
+
+class Size(Wire, frozen=True):
+    """A terminal's size in characters."""
+
+    rows: Annotated[int, Meta(ge=1, le=65535)] = 24
+    cols: Annotated[int, Meta(ge=1, le=65535)] = 80
+
+
+class EnvPolicy(Wire, frozen=True):
+    """How much of the server's environment a command sees, before its own `env` is laid on top.
+
+    Patterns are globs and ignore case.
+    """
+
+    inherit: Literal["all", "core", "none"]
+    ignore_default_excludes: bool
+    exclude: list[str]
+    set: dict[str, str]
+    include_only: list[str]
+
+
+Stream = Literal["stdout", "stderr", "pty"]
+
+
+Layer = Literal["subreaper", "mark", "session", "group"]
+"""By what a server knows who descends from a command, from the strongest to the weakest: see docs/survival.md."""
+
+
+Reason = Literal["exited", "signaled", "timeout", "idle", "terminated", "disconnected", "shutdown"]
+
+
+class ProcessStart(Wire, frozen=True):
+    """Start a command. `cwd` is an absolute path or a `file:` URI; `env` is exact unless `env_policy` is given."""
+
+    argv: list[str]
+    cwd: str
+    env: dict[str, str]
+    tty: bool
+    process_id: str | None = None
+    pipe_stdin: bool = False
+    arg0: str | None = None
+    env_policy: EnvPolicy | None = None
+    size: Size | None = None
+    sandbox: Any = None
+    """Only null, or a policy that asks for no confinement, is accepted: there is no sandbox here to ask for."""
+    window_bytes: Annotated[int, Meta(ge=1)] | None = None
+    """How much output may be under way before the client must acknowledge some with `process/ack`; None: no bound,
+    and whoever does not read one process's output then holds up the whole connection."""
+    timeout_ms: Annotated[int, Meta(ge=1, le=2**53)] | None = None
+    """End it that long after its start."""
+    idle_timeout_ms: Annotated[int, Meta(ge=1, le=2**53)] | None = None
+    """End it when it has neither printed nor been given anything for that long."""
+    overflow: Literal["block", "drop"] = "block"
+    """What happens to output beyond the window: the command waits, or the oldest of it is left out (`process/gap`)."""
+    kind: Literal["direct", "prepared"] = "direct"
+    """A prepared command is run exactly as given: its program and directory are absolute, and nothing is inherited."""
+
+
+class ProcessStarted(Wire, frozen=True):
+    """The command runs. The answer comes before the first of its notifications."""
+
+    process_id: str
+    sandbox_type: str = "none"
+
+
+class ProcessWrite(Wire, frozen=True):
+    """Input for a command. A `write_id` that was seen before writes nothing, so that a retry is safe."""
+
+    process_id: str
+    chunk: bytes
+    write_id: Annotated[str, Meta(max_length=256)]
+
+
+class ProcessWritten(Wire, frozen=True):
+    """`accepted` means: handed to the operating system."""
+
+    status: Literal["accepted", "unknownProcess", "stdinClosed"]
+
+
+class ProcessRead(Wire, frozen=True):
+    """Retained output after `after_seq`, waiting up to `wait_ms` for some."""
+
+    process_id: str
+    after_seq: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    max_bytes: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    wait_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+
+
+class Chunk(Struct, frozen=True, gc=False):
+    """A numbered piece of output."""
+
+    seq: int
+    stream: Stream
+    chunk: bytes
+
+
+class ReadGap(Wire, frozen=True):
+    """Entries `from_seq` to `seq` are not retained any more. `printed_before` is how much of each stream was printed
+    before what comes behind the gap, so that who counts what it had knows how much it misses."""
+
+    from_seq: int
+    seq: int
+    printed_before: dict[Stream, int]
+
+
+class ProcessId(Wire, frozen=True):
+    """Names one process of this connection."""
+
+    process_id: str
+
+
+SignalTarget = Literal["leader", "group", "foreground", "tree"]
+
+
+class ProcessSignal(Wire, frozen=True):
+    """A signal by name ("TERM", "SIGTERM", "interrupt" for SIGINT) or number, to the started process, its process
+    group, the job in front of its terminal, or everything that descends from it."""
+
+    process_id: str
+    signal: str | int
+    target: SignalTarget = "group"
+
+
+class ProcessSignaled(Wire, frozen=True):
+    """How many processes were sent it."""
+
+    received: int
+
+
+class Grace(Wire, frozen=True):
+    """How long a process that was asked to end may take."""
+
+    timeout_ms: Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class Graceful(Wire, frozen=True):
+    """SIGTERM first, SIGKILL for what is left after the grace."""
+
+    graceful: Grace
+
+
+class ProcessTerminate(Wire, frozen=True):
+    """End everything of a process, whether or not its leader has ended already."""
+
+    process_id: str
+    mode: Literal["force"] | Graceful = "force"
+
+
+class ProcessWait(Wire, frozen=True):
+    """Wait for the end of the leader, by default without a bound."""
+
+    process_id: str
+    timeout_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+
+
+class ProcessWaited(Wire, frozen=True):
+    """How the leader ended; `running` and nothing else when it had not by then."""
+
+    running: bool
+    exit_code: int | None = None
+    signal: str | None = None
+    reason: Reason | None = None
+
+
+class ProcessAck(Wire, frozen=True):
+    """The client is done with all output up to `seq`, so that more may be sent. For processes with a window."""
+
+    process_id: str
+    seq: Annotated[int, Meta(ge=0)]
+
+
+class ProcessResize(Wire, frozen=True):
+    """A new size for a terminal; the program in front gets SIGWINCH."""
+
+    process_id: str
+    rows: Annotated[int, Meta(ge=1, le=65535)]
+    cols: Annotated[int, Meta(ge=1, le=65535)]
+
+
+class Running(Wire, frozen=True):
+    """Whether the leader was still running when it was told to end."""
+
+    running: bool
+
+
+class ProcessOutput(Struct, frozen=True, rename="camel", gc=False):
+    """<- a piece of output, in order. One counter numbers output, exit and close: from 1, without gaps."""
+
+    process_id: str
+    seq: int
+    stream: Stream
+    chunk: bytes
+
+
+class ProcessGap(Wire, frozen=True):
+    """<- entries `from_seq` to `seq` were left out because their reader was too slow, as asked for with `overflow`."""
+
+    process_id: str
+    from_seq: int
+    seq: int
+    omitted: dict[Stream, int]
+
+
+class ProcessExited(Wire, frozen=True):
+    """<- the leader has ended, and all that it wrote came before. A background child may still write."""
+
+    process_id: str
+    seq: int
+    exit_code: int
+    sandbox_denied: bool = False
+    signal: str | None = None
+    reason: Reason = "exited"
+
+
+class Member(Wire, frozen=True):
+    """A process that descends from a command."""
+
+    pid: int
+    name: str
+
+
+class ProcessClosed(Wire, frozen=True):
+    """<- nothing more will come: the leader has ended and every stream is at its end.
+
+    `totals` is what each stream carried, in bytes; `remaining` what descends from the command and still lives.
+    `tree_empty`, once its end was forced: by which layer it is known that nothing does.
+    """
+
+    process_id: str
+    seq: int
+    totals: dict[Stream, int] = {}
+    remaining: list[Member] = []
+    tree_empty: Layer | None = None
+
+
+class ProcessOutputRead(Wire, frozen=True):
+    """`next_seq` is one after the last chunk returned, or the next unused number when nothing was left out.
+
+    `exit` and `close` are the two notifications of the end, once they are due.
+    """
+
+    chunks: list[Chunk]
+    next_seq: int
+    exited: bool
+    exit_code: int | None
+    closed: bool
+    failure: str | None = None
+    sandbox_denied: bool = False
+    gap: ReadGap | None = None
+    exit: ProcessExited | None = None
+    close: ProcessClosed | None = None
+
+
+class StreamSnapshot(Wire, frozen=True):
+    """The beginning and the end of what a stream has carried, and how much is missing between them."""
+
+    head: bytes
+    tail: bytes
+    omitted_bytes: int
+    total_bytes: int
+
+
+class ProcessSnapshot(Wire, frozen=True):
+    """What is known of a process now. A piped one has `stdout` and `stderr`, the other kind `terminal`."""
+
+    running: bool
+    exit_code: int | None
+    signal: str | None
+    reason: Reason | None
+    closed: bool
+    next_seq: int
+    totals: dict[Stream, int]
+    stdout: StreamSnapshot | None = None
+    stderr: StreamSnapshot | None = None
+    terminal: StreamSnapshot | None = None
+
+
+class NoParams(Wire, frozen=True):
+    """Takes nothing."""
+
+
+class ListedProcess(Wire, frozen=True):
+    """One line of `process/list`. `pid` is the leader's, on the server's machine; `program` the name of its file."""
+
+    process_id: str
+    pid: int
+    program: str
+    tty: bool
+    running: bool
+    exit_code: int | None
+    closed: bool
+
+
+class ProcessList(Wire, frozen=True):
+    """The processes of this connection, oldest first, those that have ended and are still readable among them."""
+
+    processes: list[ListedProcess]
