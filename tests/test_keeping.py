@@ -198,6 +198,7 @@ async def test_without_a_descriptor_nobody_is_taken_for_gone(supervisor: Supervi
     nap = f"exec -a {mark} sleep 1000"
     spawned = start(supervisor, f"setsid bash -c '{nap}' & {nap}")
     await until_marked(mark, 2)
+    await trio.testing.wait_all_tasks_blocked()  # the guardian has been started
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with trio.open_nursery() as nursery:
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
