@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -23,14 +26,27 @@ from execsrv._wire.websocket import open_websocket
 from execsrv.limits import ServerConfig
 from execsrv.server import serve_stdio
 from tests.peers import Peer, open_peer
+from tests.processes import resident
 
-# How long an example takes says nothing on a busy machine.
-hypothesis.settings.register_profile("execsrv", deadline=None)
+# How long an example takes, to run or to make, says nothing on a busy machine.
+hypothesis.settings.register_profile("execsrv", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("execsrv")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-survivors", action="store_true", help="every escape with every ending in every placement")
+    parser.addoption("--slow", action="store_true", help="also what takes long: the same as other tests, but much more")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: more of what another test shows with less; runs with --slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: runs with --slow"))
 
 
 TRANSPORTS = ["memory", "stdio", "unix", "websocket"]
@@ -66,11 +82,14 @@ class Server:
     async def url(self) -> str:
         """Where it listens; started when first asked for."""
         if self._url is None:
-            listen = "ws://127.0.0.1:0" if self.transport == "websocket" else f"unix://{self._path}"
-            self._url = await self._nursery.start(
-                partial(serve, listen, self.config, shutdown_trigger=self.shutdown.wait)
+            self._url = await self._listen(
+                "ws://127.0.0.1:0" if self.transport == "websocket" else f"unix://{self._path}"
             )
         return self._url
+
+    async def _listen(self, where: str) -> str:
+        url: str = await self._nursery.start(partial(serve, where, self.config, shutdown_trigger=self.shutdown.wait))
+        return url
 
     async def streams(self) -> tuple[trio.abc.SendStream, trio.abc.ReceiveStream]:
         """A connection as bytes, for what no channel of ours would send. Not for memory, nor websocket."""
@@ -145,8 +164,31 @@ class Server:
             yield client
 
 
+class Daemon(Server):
+    """A server in a process of its own, which nothing else is measured with. Listens, with the default limits."""
+
+    _pid = 0
+
+    async def _listen(self, where: str) -> str:
+        argv = [sys.executable, "-m", "execsrv", "serve", "--listen", where]
+        process = await self._nursery.start(partial(trio.run_process, argv, stdout=subprocess.PIPE, check=False))
+        self._pid = process.pid
+        said = b""
+        while not said.endswith(b"\n"):
+            said += (piece := await process.stdout.receive_some())
+            assert piece, "it does not listen"
+        return said.decode().strip()
+
+    def resident(self) -> int:
+        """Bytes of memory that it has, once it listens."""
+        return resident(self._pid)
+
+
+OpenServer = Callable[[str, ServerConfig], Server]
+
+
 @pytest.fixture
-async def open_server(tmp_path: object) -> AsyncIterator[Callable[[str, ServerConfig], Server]]:
+async def open_server(tmp_path: object) -> AsyncIterator[OpenServer]:
     """Makes servers with limits of one's own."""
     async with trio.open_nursery() as nursery:
         # Short, since the path of a unix socket must fit into 108 bytes.
@@ -164,15 +206,38 @@ def no_settings() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def default_signals() -> Iterator[None]:
+    """What we were told to ignore (`nohup`, a background job of a script), those that the tests start are not to.
+
+    We ignore it still, by doing nothing about it: that is not inherited.
+    """
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, lambda *_: None)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @pytest.fixture(params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def server(open_server: Callable[[str, ServerConfig], Server], transport: str) -> Server:
+def server(open_server: OpenServer, transport: str) -> Server:
     """A server with the default limits, on every transport in turn."""
     return open_server(transport, ServerConfig())
+
+
+@pytest.fixture(params=["unix", "websocket"])
+async def daemon(request: pytest.FixtureRequest, tmp_path: object) -> AsyncIterator[Daemon]:
+    """A server in a process of its own, on each transport that can listen."""
+    async with trio.open_nursery() as nursery:
+        yield Daemon(request.param, ServerConfig(), nursery, f"{tmp_path}/daemon")
+        nursery.cancel_scope.cancel()
 
 
 @pytest.fixture

@@ -1,14 +1,25 @@
-"""Commands whose descendants try not to be found, each in its own way, and what an outsider sees of them."""
+"""Commands whose descendants try not to be found, each in its own way, and what an outsider sees of them.
+
+An escape carries its mark in two places. As the soft value of `RLIMIT_RSS`, which has no effect on Linux, it is
+inherited by all that descends from it, and is none of the limits in which execsrv has its own marks: it proves who is
+left. And its strays have it among their arguments: that tells who has come as far as it wanted to.
+"""
 
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import trio
 
+from execsrv._processes.proc import table, walk
+from tests.peers import PATIENCE
+
 _LIMBS = """
-import ctypes, os, signal, sys, threading, time
+import ctypes, os, resource, signal, sys, threading, time
+resource.setrlimit(resource.RLIMIT_RSS, (int(sys.argv[2]), resource.getrlimit(resource.RLIMIT_RSS)[1]))
 def daemon():
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the leader's end may come before the new session
     if os.fork(): return False
@@ -30,8 +41,14 @@ class Escape(NamedTuple):
 
     def argv(self, mark: str, python: str) -> list[str]:
         if self.python:
-            return [python, "-I", "-S", "-c", _LIMBS + self.code, mark]
-        return ["bash", "-c", self.code.replace("@", mark).replace("PYTHON", python)]
+            return [python, "-I", "-S", "-c", _LIMBS + self.code, mark, str(_limit(mark))]
+        code = self.code.replace("@", mark).replace("PYTHON", python)
+        return ["bash", "-c", f"ulimit -S -m {_limit(mark) // 1024}; {code}"]
+
+
+def _limit(mark: str) -> int:
+    """The limit that stands for a mark: bash counts it in KiB."""
+    return int(mark[-10:], 16) * 1024
 
 
 _QUIET = "</dev/null >/dev/null 2>&1"
@@ -84,12 +101,42 @@ ESCAPES = {
 }
 
 
-def alive(mark: str) -> list[int]:
-    """Every process with this mark among its arguments. No zombies: they have no arguments any more."""
-    return [int(name) for name in os.listdir("/proc") if name.isdecimal() and mark in _arguments(name)]
+def alive(marks: Iterable[str]) -> dict[str, list[int]]:
+    """All that lives of these escapes, whatever it has become. Misses nobody, however many processes there are."""
+    return _walked(marks, lambda pid, mark: True)
 
 
-def _arguments(pid: str) -> list[str]:
+def strays(mark: str) -> list[int]:
+    """Who lives of an escape and has its mark among its arguments."""
+    return _walked([mark], lambda pid, mark: mark in _arguments(pid))[mark]
+
+
+def _walked(marks: Iterable[str], counts: Callable[[int, str], bool]) -> dict[str, list[int]]:
+    names = list(marks)
+    numbers = {_limit(mark): number for number, mark in enumerate(names)}
+
+    def session_of(pid: int) -> int | None:
+        number = numbers.get(_limit_of(pid))
+        return number if number is not None and counts(pid, names[number]) else None
+
+    found: dict[str, set[int]] = {mark: set() for mark in names}
+    for pid, number in walk(session_of):
+        found[names[number]].add(pid)
+    return {mark: sorted(pids) for mark, pids in found.items()}
+
+
+def _limit_of(pid: int) -> int:
+    try:
+        return resource.prlimit(pid, resource.RLIMIT_RSS)[0]
+    except PermissionError:  # another user's
+        lines = table(pid, "limits").splitlines()
+        words = next((line.split() for line in lines if line.startswith(b"Max resident set")), [b"0"])
+        return int(words[3]) if words[3:] and words[3].isdigit() else 0
+    except OSError:
+        return 0
+
+
+def _arguments(pid: int) -> list[str]:
     """Of any of its threads: once the first has ended, the process itself shows none."""
     try:
         for thread in [pid, *os.listdir(f"/proc/{pid}/task")]:
@@ -101,19 +148,20 @@ def _arguments(pid: str) -> list[str]:
     return []
 
 
-async def until_alive(mark: str, count: int) -> None:
-    """Wait until that many are there: the process table cannot be waited for, so it is asked again and again."""
-    with trio.move_on_after(15):
-        while len(alive(mark)) < count:  # noqa: ASYNC110
+async def until_astray(mark: str, count: int) -> None:
+    """Wait until an escape has that many strays: the process table cannot be waited for, so it is asked again."""
+    with trio.move_on_after(PATIENCE):
+        while len(strays(mark)) < count:  # noqa: ASYNC110
             await trio.sleep(0.01)
         return
-    raise AssertionError(f"{len(alive(mark))} of {count} came up")
+    raise AssertionError(f"{len(strays(mark))} of {count} came up")
 
 
-async def until_gone(marks: dict[str, str], seconds: float) -> None:
-    """Wait that long until none is left. The marks are the keys."""
-    with trio.move_on_after(seconds):
-        while any(alive(mark) for mark in marks):  # noqa: ASYNC110
+async def until_none_lives(marks: dict[str, str]) -> None:
+    """Wait until nothing is left of any escape. The marks are the keys."""
+    with trio.move_on_after(PATIENCE):
+        while any(alive(marks).values()):  # noqa: ASYNC110
             await trio.sleep(0.01)
         return
-    raise AssertionError(f"after {seconds} s: { ({what: alive(mark) for mark, what in marks.items() if alive(mark)}) }")
+    left = {marks[mark]: pids for mark, pids in alive(marks).items() if pids}
+    raise AssertionError(f"still alive after {PATIENCE:.0f} s: {left}")

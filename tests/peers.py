@@ -15,7 +15,9 @@ import trio
 from execsrv._wire.channel import MessageChannel
 from execsrv.protocol import Failure, Message, Notification, Request, Response
 
-PATIENCE = 20.0
+PATIENCE = 60.0
+"""Seconds after which what was waited for is not coming. A busy machine must not be taken for that."""
+
 ENV = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
 
 

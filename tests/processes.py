@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import resource
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
+from functools import cache
 
 import trio
+
+from execsrv._processes.proc import walk
+from tests.peers import PATIENCE
 
 
 def new_mark() -> str:
@@ -14,18 +21,24 @@ def new_mark() -> str:
     return f"mark-{uuid.uuid4()}"
 
 
+@cache
+def may_become_nobody() -> bool:
+    """Whether a child of ours can give itself to the user nobody: root may, but not in every container."""
+    script = "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534)"
+    return subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True).returncode == 0
+
+
 def marked(mark: str) -> list[int]:
-    """Every living process with this mark as its name (`exec -a`)."""
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdecimal() and int(name) != os.getpid():
-            try:
-                with open(f"/proc/{name}/cmdline", "rb") as file:
-                    if file.read().split(b"\0")[0] == mark.encode():
-                        found.append(int(name))
-            except OSError:
-                continue
-    return found
+    """Every living process with this mark as its name (`exec -a`), of however many processes there are."""
+
+    def session_of(pid: int) -> int | None:
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                return 0 if file.read().split(b"\0")[0] == mark.encode() else None
+        except OSError:
+            return None
+
+    return sorted({pid for pid, _ in walk(session_of)} - {os.getpid()})
 
 
 async def until_marked(mark: str, count: int) -> None:
@@ -56,7 +69,7 @@ async def until_in_front(mark: str) -> None:
 
 async def _until(condition: Callable[[], bool], complaint: Callable[[], str]) -> None:
     """The process table cannot be waited for, so it is asked again and again."""
-    with trio.move_on_after(10) as patience:
+    with trio.move_on_after(PATIENCE) as patience:
         while not condition():  # noqa: ASYNC110
             await trio.sleep(0.002)
     if patience.cancelled_caught:
@@ -69,3 +82,9 @@ def _described(pid: int) -> str:
             return file.read()[:80]
     except OSError:
         return f"{pid}, gone meanwhile"
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process has."""
+    with open(f"/proc/{pid}/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()

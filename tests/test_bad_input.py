@@ -12,10 +12,8 @@ import trio
 import trio_websocket
 
 from execsrv.limits import ServerConfig
-from tests.conftest import BYTE_TRANSPORTS, Server
+from tests.conftest import BYTE_TRANSPORTS, OpenServer, Server
 from tests.peers import PATIENCE
-
-OpenServer = Callable[[str, ServerConfig], Server]
 
 
 class Raw:

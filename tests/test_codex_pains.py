@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from execsrv.limits import MIB, ServerConfig
 from execsrv.protocol import Response
-from tests.conftest import Server
+from tests.conftest import OpenServer
 from tests.peers import Peer, b64
-
-OpenServer = Callable[[str, ServerConfig], Server]
 
 ROOT = Path(__file__).parent.parent
 

@@ -78,10 +78,10 @@ def test_signals_end_it_with_all_it_started(number: int, transport: str, tmp_pat
             assert client.stdout.readline() == b"ready\n"
             began = time.monotonic()
             process.send_signal(number)
-            assert process.wait(10) == 0
+            assert process.wait(60) == 0
             took = time.monotonic() - began
             assert not marked(mark)
-            _, said = client.communicate(timeout=10)
+            _, said = client.communicate(timeout=60)
             assert (client.returncode, said) == (
                 125,
                 b"execsrv: the server ended the command because it is shutting down\n",
@@ -106,7 +106,7 @@ def test_a_second_signal_does_not_interrupt_the_end(tmp_path: Path) -> None:
         assert client.stdout.readline() == b"ready\n"
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
             process.send_signal(number)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert not marked(mark)
         assert not path.exists()
 
@@ -120,7 +120,7 @@ def test_what_was_to_be_ignored_stays_ignored() -> None:
         process.send_signal(signal.SIGHUP)
         assert execsrv("run", "--url", url, "echo", "alive").stdout == "alive\n"
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_started_without_descriptors() -> None:
@@ -132,13 +132,13 @@ def test_started_without_descriptors() -> None:
         (f"{line} serve >&- </dev/null", 0, ""),
         (f"{line} run echo hi >/dev/full", 125, ""),
     ]:
-        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30)
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (code, said, False), (command, done)
 
 
 def test_a_working_directory_that_was_removed(tmp_path: Path) -> None:
     script = f"cd {tmp_path} && mkdir gone && cd gone && rmdir ../gone && {' '.join(EXECSRV)} run pwd"
-    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "/\n")
 
 
@@ -178,6 +178,10 @@ def test_codex_over_stdio_prints_nothing() -> None:
 
 
 def test_ipv6() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
     with daemon("ws://[::1]:0") as (_, url):
         assert re.fullmatch(r"ws://\[::1\]:[1-9][0-9]*", url)
         assert execsrv("run", "--url", url, "--", "echo", "six").stdout == "six\n"
@@ -219,7 +223,7 @@ def test_unix_socket_is_private_replaced_when_stale_and_never_stolen(tmp_path: P
         assert (second.returncode, "another server listens there" in second.stderr) == (1, True)
         assert path.exists()
         process.terminate()
-        process.wait(10)
+        process.wait(60)
     assert not path.exists()
     path.write_text("precious")
     refused = execsrv("serve", "--listen", listen)
@@ -264,7 +268,7 @@ def test_stdio_ends_with_its_input_and_leaves_nothing() -> None:
         heard = [json.loads(process.stdout.readline()) for _ in range(3)]
         assert heard[2]["method"] == "process/output"
         process.stdin.close()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert not marked(mark)
         told = [json.loads(line) for line in process.stdout]
         assert [message["method"] for message in told] == ["process/exited", "process/closed"]
@@ -275,7 +279,7 @@ def test_stdio_from_plain_files(tmp_path: Path) -> None:
     """Files cannot be waited for as pipes can."""
     (tmp_path / "in").write_text(lines(*HELLO, {"id": 9, "method": "nope"}))
     with open(tmp_path / "in") as requests, open(tmp_path / "out", "w") as answers:
-        done = subprocess.run([*EXECSRV, "serve"], stdin=requests, stdout=answers, timeout=20)
+        done = subprocess.run([*EXECSRV, "serve"], stdin=requests, stdout=answers, timeout=60)
     assert done.returncode == 0
     assert [json.loads(line)["id"] for line in (tmp_path / "out").read_text().splitlines()] == [1, 9]
     assert execsrv("serve", stdin=subprocess.DEVNULL).returncode == 0
@@ -308,7 +312,7 @@ def test_nothing_but_messages_can_reach_stdout() -> None:
         process.stdin.close()
         assert process.stdout.read() == "and back again\n"
         assert process.stderr.read() == "printed\nwritten\nechoed\n"
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_server_whose_parent_ignored_sigchld() -> None:
@@ -363,7 +367,7 @@ def test_run_ends_when_nobody_reads_it(run_args: list[str]) -> None:
         process.stdout.close()
         assert process.stderr is not None
         assert process.stderr.read() == b""
-        assert process.wait(10) == 128 + signal.SIGPIPE
+        assert process.wait(60) == 128 + signal.SIGPIPE
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -380,7 +384,7 @@ def test_run_passes_an_interrupt_and_dies_of_the_rest(run_args: list[str], numbe
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == b"caught\n"
         process.send_signal(number)
-        assert process.wait(10) == 128 + number
+        assert process.wait(60) == 128 + number
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
@@ -388,7 +392,7 @@ def test_run_passes_an_interrupt_and_dies_of_the_rest(run_args: list[str], numbe
 def test_run_reads_plain_files_and_nothing(run_args: list[str], tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(bytes(range(256)) * 5000)
     with open(tmp_path / "in", "rb") as file:
-        done = subprocess.run([*EXECSRV, *run_args, "md5sum"], stdin=file, capture_output=True, timeout=20)
+        done = subprocess.run([*EXECSRV, *run_args, "md5sum"], stdin=file, capture_output=True, timeout=60)
     expected = subprocess.run(["md5sum"], input=(tmp_path / "in").read_bytes(), capture_output=True)
     assert done.stdout == expected.stdout
     assert execsrv(*run_args, "cat", stdin=subprocess.DEVNULL).stdout == ""
@@ -408,7 +412,7 @@ class Terminal:
         self.shown = b""
 
     def until(self, text: bytes) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while text not in self.shown:
             ready, _, _ = select.select([self.master], [], [], max(0, deadline - time.monotonic()))
             assert ready, f"{text!r} never came: {self.shown!r}"
@@ -459,7 +463,7 @@ def test_an_interactive_python(run_args: list[str]) -> None:
             shown.until(b"columns=")
             shown.until(b">>> ")
         shown.type(b"exit(5)\r")
-        assert shown.process.wait(20) == 5
+        assert shown.process.wait(60) == 5
         assert shown.is_restored()
 
 
@@ -467,14 +471,14 @@ def test_what_is_typed_ahead_is_for_the_command(run_args: list[str]) -> None:
     with terminal(*run_args, "--tty", "sh", "-c", "read line; echo got $line") as shown:
         shown.type(b"early\r")
         shown.until(b"got early")
-        assert shown.process.wait(20) == 0
+        assert shown.process.wait(60) == 0
 
 
 def test_a_terminal_without_a_size(run_args: list[str]) -> None:
     with terminal(*run_args, "--tty", "sh", "-c", "stty size; read go", size=(0, 0)) as shown:
         shown.until(b"24 80")
         shown.type(b"\r")
-        assert shown.process.wait(20) == 0
+        assert shown.process.wait(60) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -482,7 +486,7 @@ def test_the_terminal_is_restored_whatever_happens(run_args: list[str], number: 
     with terminal(*run_args, "--tty", "sh", "-c", "echo ready; sleep 1000") as shown:
         shown.until(b"ready")
         shown.process.send_signal(number)
-        assert shown.process.wait(20) == 128 + number
+        assert shown.process.wait(60) == 128 + number
         assert shown.is_restored()
 
 
@@ -493,7 +497,7 @@ def test_the_terminal_is_restored_when_the_server_dies() -> None:
     ):
         shown.until(b"ready")
         process.kill()
-        assert shown.process.wait(20) == 125
+        assert shown.process.wait(60) == 125
         assert shown.is_restored()
         shown.until(b"the server ended the connection")
 

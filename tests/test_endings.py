@@ -18,8 +18,9 @@ from execsrv._server.session import Write
 from execsrv._wire.memory import open_memory_pair
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Notification, Response
+from tests.cancelling import cancelled_after
 from tests.conftest import Server
-from tests.peers import Peer, b64, open_peer
+from tests.peers import PATIENCE, Peer, b64, open_peer
 from tests.processes import marked, new_mark, until_gone, until_marked
 
 
@@ -146,27 +147,13 @@ async def test_cancelled_at_every_step_nothing_is_left() -> None:
                 await process.terminate()
                 seen.append("ended")
 
-    class CancelAfter(trio.abc.Instrument):
-        def __init__(self, steps: int, scope: trio.CancelScope) -> None:
-            self.steps, self.scope = steps, scope
-
-        def after_task_step(self, task: trio.lowlevel.Task) -> None:
-            self.steps -= 1
-            if self.steps == 0:
-                self.scope.cancel()
-
     gc.collect()
     before = sorted(os.listdir("/proc/self/fd"))
     steps, furthest = 1, ""
     while furthest != "ended":
         seen = [""]
-        with trio.CancelScope() as scope:
-            instrument = CancelAfter(steps, scope)
-            trio.lowlevel.add_instrument(instrument)
-            try:
-                await run(seen)
-            finally:
-                trio.lowlevel.remove_instrument(instrument)
+        with cancelled_after(steps):
+            await run(seen)
         furthest, steps = seen[-1], steps + 1
         assert not marked(mark), f"after {steps} steps"
         assert steps < 2000
@@ -179,7 +166,7 @@ async def test_descriptors_and_children_are_back_to_where_they_were(peer: Peer) 
     for number in range(30):
         await peer.run(f"p{number}", ["true"], tty=number % 2 == 0, pipeStdin=number % 3 == 0)
         await peer.refused("process/start", peer.start_params("failed", ["/does/not/exist"], tty=number % 2 == 0))
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         # The last close is told right before the leader is reaped.
         while len(os.listdir("/proc/self/fd")) > before or _children():
             await trio.lowlevel.checkpoint()
@@ -197,9 +184,10 @@ async def test_background_survivors_outlive_their_leader_but_not_their_connectio
         argv = ["bash", "-c", f"(exec -a {mark} sleep 1000) </dev/null >/dev/null 2>&1 &"]
         assert (await peer.run("a", argv))[0] == 0
         assert await peer.run("b", ["true"]) == (0, b"", b"")
-        assert len(marked(mark)) == 1
+        await until_marked(mark, 1)
         argv2 = [*argv[:2], argv[2].replace(mark, mark + "-two")]
         assert (await peer.run("c", argv2))[0] == 0
+        await until_marked(mark + "-two", 1)
         assert await peer.call("process/terminate", {"processId": "c"}) == {"running": False}
         await until_gone(mark + "-two")
         assert len(marked(mark)) == 1
@@ -210,7 +198,7 @@ async def test_a_group_that_empties_by_itself_is_let_go(peer: Peer) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for number in range(20):
         await peer.run(f"p{number}", ["sh", "-c", "sleep .02 & sleep .02 & sleep .02 >/dev/null 2>&1 & :"])
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         while len(os.listdir("/proc/self/fd")) > before or _children():
             await trio.lowlevel.checkpoint()
 
@@ -233,8 +221,9 @@ async def test_errors_of_a_block_are_its_own() -> None:
         async with execsrv.connect_in_process():
             raise mine
     assert group.value is mine
-    with trio.move_on_after(0.05), pytest.raises(ValueError, match="late"):
+    with trio.CancelScope() as scope, pytest.raises(ValueError, match="late"):
         async with execsrv.connect_in_process() as client, client.start(["sleep", "1000"]):
+            scope.cancel()
             try:
                 await trio.sleep_forever()
             finally:

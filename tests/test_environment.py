@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from execsrv.limits import ServerConfig
-from tests.conftest import Server
+from tests.conftest import OpenServer, Server
 from tests.peers import Peer
-
-MakeServer = Callable[[str, ServerConfig], Server]
 
 
 @pytest.mark.parametrize("params", [None, {}])
@@ -35,7 +32,7 @@ async def test_no_parameters_wanted(peer: Peer, method: str) -> None:
         assert (await peer.refused(method, params))[0] == -32602
 
 
-async def test_null_is_no_parameters(open_server: MakeServer) -> None:
+async def test_null_is_no_parameters(open_server: OpenServer) -> None:
     """What the stock client sends."""
     out, into = await open_server("stdio", ServerConfig()).streams()
     lines = b'{"id":1,"method":"initialize","params":{"clientName":"t"}}\n{"method":"initialized"}\n'
@@ -111,7 +108,7 @@ async def test_capabilities(peer: Peer) -> None:
         ("capabilities/discoverV2", {"cwd": "/"}, "capability discovery"),
     ],
 )
-async def test_families(open_server: MakeServer, method: str, params: Any, family: str) -> None:
+async def test_families(open_server: OpenServer, method: str, params: Any, family: str) -> None:
     peer = await open_server("memory", ServerConfig()).peer(ready=False)
     text = f"client must call initialize before using {family} methods"
     assert (await peer.refused(method, params))[:2] == (-32600, text)

@@ -6,7 +6,6 @@ import base64
 import os
 import posixpath
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,11 +21,10 @@ from execsrv._files.roots import Roots
 from execsrv.errors import OutsideRootsError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Failure
-from tests.conftest import Server
+from tests.conftest import OpenServer
 from tests.peers import Peer, b64
 from tests.test_files import WALK, error, read, uri
 
-OpenServer = Callable[[str, ServerConfig], Server]
 OUTSIDE = (-32600, "outside-roots", None)
 
 

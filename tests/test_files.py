@@ -24,13 +24,12 @@ from execsrv._files.files import Files
 from execsrv._wire.paths import uri_from_path
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Failure, FileData, FilePath, Notification, Response
-from tests.conftest import Server
+from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE, Peer, b64
+from tests.processes import may_become_nobody
 
 LINUX = sys.platform == "linux"
 WALK = {"maxDepth": 9, "maxDirectories": 99, "maxEntries": 99, "followDirectorySymlinks": False}
-
-OpenServer = Callable[[str, ServerConfig], Server]
 
 
 @pytest.fixture
@@ -382,7 +381,7 @@ async def test_names_that_are_not_utf8(memory_peer: Peer, here: Path) -> None:
     assert message == f"path `{here}/bad\ufffd\ufffd` is not a file"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(not may_become_nobody(), reason="not allowed to become another user")
 async def test_what_is_forbidden(here: Path) -> None:
     """Another user sees EACCES and EPERM, and a walk says where it could not read."""
     os.chmod(here, 0o755)

@@ -21,8 +21,8 @@ from execsrv._processes.spawn import Spawned
 from execsrv._processes.supervisor import Supervisor, open_supervisor
 from execsrv.protocol import Size
 from execsrv.testing import assert_no_strays
-from tests.escapes import alive, until_alive, until_gone
-from tests.processes import new_mark
+from tests.peers import PATIENCE
+from tests.processes import marked, new_mark, until_gone, until_marked
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="all of this is Linux")
 
@@ -33,9 +33,9 @@ async def supervisor(request: pytest.FixtureRequest) -> AsyncIterator[Supervisor
         yield supervisor
 
 
-def start(supervisor: Supervisor, script: str, *, tty: bool = False) -> Spawned:
+def start(supervisor: Supervisor, script: str, *, tty: bool = False, stdin: bool = False) -> Spawned:
     command = settle(["bash", "-c", script], "/", {"PATH": os.environ["PATH"]})
-    return supervisor.spawn(command, size=Size() if tty else None, pipe_stdin=False)
+    return supervisor.spawn(command, size=Size() if tty else None, pipe_stdin=stdin)
 
 
 async def end(spawned: Spawned) -> str | None:
@@ -137,24 +137,28 @@ def test_a_walk_sees_who_forks_behind_its_back() -> None:
 
 async def test_what_remains_is_told_by_name(supervisor: Supervisor) -> None:
     mark = new_mark()
-    # A guest marks its child a moment after the start, and on a busy machine bash is fast: so it takes its time.
-    spawned = start(supervisor, f"sleep 0.3; setsid bash -c 'exec -a {mark} sleep 1000' >/dev/null 2>&1 & disown")
-    await until_alive(mark, 1)
+    # A guest marks its child a moment after the start: so what is forked then waits for it.
+    script = f"read go; setsid bash -c 'exec -a {mark} sleep 1000' >/dev/null 2>&1 & disown"
+    spawned = start(supervisor, script, stdin=True)
+    assert spawned.stdin is not None
+    os.write(spawned.stdin, b"go\n")
+    os.close(spawned.stdin)
+    await until_marked(mark, 1)
     await spawned.tree.wait_exited()
-    assert [(member.pid, member.name) for member in spawned.tree.remaining()] == [(alive(mark)[0], "sleep")]
+    assert [(member.pid, member.name) for member in spawned.tree.remaining()] == [(marked(mark)[0], "sleep")]
     assert not spawned.tree.reap_if_alone()
     with trio.move_on_after(0.05) as waiting:
         await spawned.tree.wait_alone()
     assert waiting.cancelled_caught
     assert await end(spawned) == supervisor.layer
-    assert not alive(mark)
+    assert not marked(mark)
 
 
 async def test_signals_count_who_received_them(supervisor: Supervisor) -> None:
     mark = new_mark()
     nap = f"exec -a {mark} sleep 1000"
     spawned = start(supervisor, f"trap '' USR1; ({nap}) & (setsid bash -c '{nap}') & wait")
-    await until_alive(mark, 2)
+    await until_marked(mark, 2)
     tree = spawned.tree
     assert (tree.signal(0, "leader"), tree.signal(0, "group")) == (1, 2)
     assert tree.signal(0, "tree") in (3, 4)  # bash may have kept the subshell that waits for setsid
@@ -168,10 +172,10 @@ async def test_signals_count_who_received_them(supervisor: Supervisor) -> None:
 async def test_the_job_in_front_of_a_terminal_gets_the_signal(supervisor: Supervisor) -> None:
     mark = new_mark()
     spawned = start(supervisor, f"set -m; (exec -a {mark} sleep 1000); sleep 1000", tty=True)
-    await until_alive(mark, 1)
+    await until_marked(mark, 1)
     master = spawned.outputs["pty"]
     assert spawned.tree.signal_foreground(signal.SIGTERM, master) == 1
-    await until_gone({mark: "the job"}, 5)
+    await until_gone(mark)
     assert spawned.tree.exit_status() is None
     await end(spawned)
 
@@ -180,30 +184,31 @@ async def test_two_hundred_end_at_once(supervisor: Supervisor) -> None:
     mark = new_mark()
     nap = f"exec -a {mark} sleep 1000"
     all_of_them = [start(supervisor, f"setsid bash -c '{nap}' & {nap}") for _ in range(200)]
-    await until_alive(mark, 400)
+    await until_marked(mark, 400)
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
         for spawned in all_of_them:
             nursery.start_soon(end, spawned)
     print(f"{supervisor.layer}: ended 400 processes of 200 sessions in {trio.current_time() - began:.3f} s")
-    assert not alive(mark)
+    assert not marked(mark)
 
 
 async def test_without_a_descriptor_nobody_is_taken_for_gone(supervisor: Supervisor) -> None:
     mark = new_mark()
     nap = f"exec -a {mark} sleep 1000"
     spawned = start(supervisor, f"setsid bash -c '{nap}' & {nap}")
-    await until_alive(mark, 2)
+    await until_marked(mark, 2)
+    await trio.testing.wait_all_tasks_blocked()  # the guardian has been started
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with trio.open_nursery() as nursery:
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
         try:
             nursery.start_soon(end, spawned)
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE):
                 await spawned.tree.wait_exited()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert not alive(mark)
+    assert not marked(mark)
 
 
 # -- a process of its own --
@@ -290,7 +295,8 @@ def test_assert_no_strays_finds_and_kills_them() -> None:
     complaint = r"left behind, 0\.1 s after the block: \d+ \(sleep\)"
     with pytest.raises(AssertionError, match=complaint), assert_no_strays(0.1):
         subprocess.run(["setsid", "bash", "-c", f"(exec -a {mark} sleep 1000) >/dev/null 2>&1 &"], check=True)
-    assert not alive(mark)
+        trio.run(until_marked, mark, 1)  # by then its name is no longer bash
+    assert not marked(mark)
 
 
 def test_the_fixture_fails_a_test_that_leaves_strays(tmp_path: Path) -> None:
@@ -316,4 +322,4 @@ def test_the_fixture_fails_a_test_that_leaves_strays(tmp_path: Path) -> None:
     done = subprocess.run(pytest_, capture_output=True, text=True)
     assert "2 passed, 1 error" in done.stdout
     assert "left behind" in done.stdout
-    assert not alive(mark)
+    assert not marked(mark)

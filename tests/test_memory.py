@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
-import resource
 import subprocess
 import sys
 import tracemalloc
@@ -15,11 +13,12 @@ import pytest
 import trio
 
 import execsrv
-from execsrv._log.log import OutputLog
+from execsrv._log.log import ENTRY_BYTES, OutputLog
 from execsrv.limits import KIB, MIB
 from execsrv.protocol import Notification, Request, Stream
-from tests.conftest import Server
+from tests.conftest import Daemon
 from tests.peers import plain
+from tests.processes import resident
 
 RETAINED = 32 * KIB
 WINDOW = 16 * KIB
@@ -45,7 +44,7 @@ def test_a_log_holds_what_it_may_and_its_window(size: int, how: str) -> None:
         if how == "detached":
             log.detach()
         piece = bytearray(size)
-        for number in range(2 * (RETAINED + WINDOW) // size + 20):
+        for number in range(2 * (RETAINED + WINDOW) // (size + ENTRY_BYTES) + 20):
             assert log.has_room
             log.append(STREAMS[number % len(STREAMS)], bytes(piece))
             while log.has_news and not how.startswith("never taken"):
@@ -97,20 +96,20 @@ async def test_many_ended_sessions_cost_what_was_configured(tmp_path: Path) -> N
     assert held < sessions * (retained + 64 * KIB), f"{held / sessions / KIB:.0f} KiB per session"
 
 
-async def test_who_stops_reading_costs_little_and_misses_nothing(server: Server) -> None:
-    """300 MB stay with the program until they are wanted. A minute of it, with gigabytes, is a benchmark's."""
-    size = 300_000_000
-    other = await server.peer()
+@pytest.mark.parametrize("size", [60_000_000, pytest.param(300_000_000, marks=pytest.mark.slow)])
+async def test_who_stops_reading_costs_little_and_misses_nothing(daemon: Daemon, size: int) -> None:
+    """It stays with the program until it is wanted. A minute of it, with gigabytes, is a benchmark's."""
+    other = await daemon.peer()
     await other.run("warm", ["head", "-c", "3000000", "/dev/zero"])
-    async with server.open_channel() as channel:
+    async with daemon.open_channel() as channel:
         await channel.send(Request(1, "initialize", {"clientName": "x"}))
         await channel.send(Notification("initialized"))
-        before = resident(os.getpid())
+        before = daemon.resident()
         start = other.start_params("a", ["head", "-c", str(size), "/dev/zero"])
         await channel.send(Request(2, "process/start", start))
         for number in range(10):
             assert await other.run(f"p{number}", ["echo", "hi"]) == (0, b"hi\n", b"")
-        assert resident(os.getpid()) - before < 16 * MIB
+        assert daemon.resident() - before < 16 * MIB
         got = 0
         while True:
             message = await channel.receive()
@@ -120,9 +119,4 @@ async def test_who_stops_reading_costs_little_and_misses_nothing(server: Server)
                 if message.method == "process/closed":
                     break
         assert got == size
-        assert resident(os.getpid()) - before < 24 * MIB
-
-
-def resident(pid: int) -> int:
-    with open(f"/proc/{pid}/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+        assert daemon.resident() - before < 24 * MIB

@@ -14,7 +14,7 @@ import trio
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Response
 from tests.conftest import Server
-from tests.peers import ENV, Peer, b64
+from tests.peers import ENV, PATIENCE, Peer, b64
 
 PYTHON = sys.executable
 # A shell may lose an interrupt between two commands; this says that it is ready when it can be interrupted.
@@ -211,9 +211,10 @@ async def test_terminate_kills_the_group_and_tells_whether_it_ran(peer: Peer) ->
 async def test_a_leader_that_ended_by_itself_was_not_terminated(peer: Peer, tmp_path: Path) -> None:
     """Its output does not fit the window, so its end is told late, but truly."""
     done = tmp_path / "done"
-    script = f"head -c 60000 /dev/zero; (sleep 0.05; touch {done}) & exit 6"
+    lives = "grep -q '^State:.[^Z]' /proc/$$/status"
+    script = f"head -c 60000 /dev/zero; (while {lives}; do sleep 0.01; done; touch {done}) 2>/dev/null & exit 6"
     await peer.start("a", ["sh", "-c", script], windowBytes=1)
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         while not done.exists():
             await trio.lowlevel.checkpoint()
     assert await peer.call("process/terminate", {"processId": "a"}) == {"running": False}
@@ -299,7 +300,7 @@ async def test_ended_sessions_are_forgotten_beyond_the_bound(open_server: Any, t
     for id in "abc":
         await peer.run(id, ["echo", id])
     # Its retention begins when the leader is reaped, right behind the close.
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         while "chunks" in str(await peer.answer(await peer.post("process/read", {"processId": "a"}))):
             await trio.lowlevel.checkpoint()
     assert (await peer.call("process/read", {"processId": "c"}))["closed"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -16,11 +16,11 @@ from execsrv import connect_websocket, serve
 from execsrv._log.log import Gap
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Chunk
-from tests.conftest import Server
+from tests.conftest import OpenServer
 from tests.peers import PATIENCE, Peer, b64
 from tests.processes import new_mark, until_gone, until_marked
+from tests.relay import Line, open_line
 
-OpenServer = Callable[[str, ServerConfig], Server]
 PYTHON = sys.executable
 
 
@@ -66,8 +66,8 @@ async def test_a_graceful_end_asks_first_and_kills_after_the_grace(peer: Peer) -
 async def test_deadlines_end_a_command_with_its_output(open_server: OpenServer, tty: bool) -> None:
     peer = await open_server("unix", ServerConfig()).peer()
     script = "stty -opost 2>/dev/null; head -c 100000 /dev/zero | tr '\\0' x; exec sleep 1000"
-    await peer.start("time", ["sh", "-c", script], tty=tty, timeoutMs=3000)
-    await peer.start("idle", ["sh", "-c", script], tty=tty, idleTimeoutMs=3000)
+    await peer.start("time", ["sh", "-c", script], tty=tty, timeoutMs=5000)
+    await peer.start("idle", ["sh", "-c", script], tty=tty, idleTimeoutMs=5000)
     for id, reason in (("time", "timeout"), ("idle", "idle")):
         exited = await peer.until_told(id, "exited")
         assert (exited["exitCode"], exited["reason"]) == (137, reason)
@@ -123,40 +123,12 @@ async def test_input_that_nobody_reads_is_bounded(open_server: OpenServer, trans
 # -- resuming --
 
 
-class Relay:
-    """Passes bytes between a client and a server, until it is told to cut them off."""
-
-    def __init__(self, to: int) -> None:
-        self._to = to
-        self._scopes: list[trio.CancelScope] = []
-
-    async def serve(self, near: trio.SocketStream) -> None:
-        async with await trio.open_tcp_stream("127.0.0.1", self._to) as far, near, trio.open_nursery() as nursery:
-            self._scopes.append(nursery.cancel_scope)
-            nursery.start_soon(self._pass, near, far)
-            nursery.start_soon(self._pass, far, near)
-
-    async def _pass(self, source: trio.SocketStream, target: trio.SocketStream) -> None:
-        try:
-            async for data in source:
-                await target.send_all(data)
-        except trio.BrokenResourceError:
-            pass
-        self.cut()
-
-    def cut(self) -> None:
-        while self._scopes:
-            self._scopes.pop().cancel()
-
-
 @asynccontextmanager
-async def open_relay(config: ServerConfig) -> AsyncIterator[tuple[Relay, str]]:
-    """A server on a websocket with a relay in front of it, and the relay's URL."""
+async def open_cuttable(config: ServerConfig) -> AsyncIterator[Line]:
+    """A server on a websocket with a line in front of it."""
     async with trio.open_nursery() as nursery:
-        url = await nursery.start(partial(serve, "ws://127.0.0.1:0", config))
-        relay = Relay(int(url.rpartition(":")[2]))
-        (listener,) = await nursery.start(partial(trio.serve_tcp, relay.serve, 0, host="127.0.0.1"))
-        yield relay, f"ws://127.0.0.1:{listener.socket.getsockname()[1]}"
+        async with open_line(await nursery.start(partial(serve, "ws://127.0.0.1:0", config)), "") as line:
+            yield line
         nursery.cancel_scope.cancel()
 
 
@@ -164,9 +136,9 @@ async def test_a_client_that_reconnects_sees_an_exact_stream() -> None:
     size = 20_000_000
     script = f"import sys, random; random.seed(1)\nsys.stdout.buffer.write(random.randbytes({size}))"
     wanted = hashlib.sha256()
-    async with open_relay(ServerConfig(resume_grace=60)) as (relay, url):
-        with trio.fail_after(PATIENCE * 2):
-            async with connect_websocket(url, reconnect=PATIENCE) as client:
+    async with open_cuttable(ServerConfig(resume_grace=60)) as line:
+        with trio.fail_after(PATIENCE):
+            async with connect_websocket(line.url, reconnect=PATIENCE) as client:
                 whole = await client.run([PYTHON, "-c", script])
                 wanted.update(whole.stdout)
                 heard, count, cuts = hashlib.sha256(), 0, 0
@@ -178,7 +150,7 @@ async def test_a_client_that_reconnects_sees_an_exact_stream() -> None:
                             count += len(event.chunk)
                             if count > (cuts + 1) * 3_000_000:
                                 cuts += 1
-                                relay.cut()
+                                line.cut()
                     assert (await process.wait()).exit_code == 0
                 assert (count, heard.digest()) == (size, wanted.digest())
                 assert cuts == 6
@@ -187,10 +159,10 @@ async def test_a_client_that_reconnects_sees_an_exact_stream() -> None:
 async def test_a_grace_that_is_over_ends_everything() -> None:
     mark = new_mark()
     async with (
-        open_relay(ServerConfig(resume_grace=0.5)) as (relay, url),
-        connect_websocket(url) as client,
+        open_cuttable(ServerConfig(resume_grace=0.5)) as line,
+        connect_websocket(line.url) as client,
         client.start(["bash", "-c", f"exec -a {mark} sleep 1000"]),
     ):
         await until_marked(mark, 1)
-        relay.cut()
+        line.cut()
         await until_gone(mark)

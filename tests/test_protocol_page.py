@@ -28,7 +28,7 @@ from tests.web import head, open_web
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "protocol.md").read_text()
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 HANDSHAKE = ['{"id":1,"method":"initialize","params":{"clientName":"page"}}', '{"method":"initialized"}']
 NEW, CLOSE_STDIN, LOST = "(a new connection)", "(the client closes its stdin)", "(the channel of `->` is lost)"

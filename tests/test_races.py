@@ -19,13 +19,12 @@ import execsrv
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.conversation import serve_connection
 from execsrv._wire.memory import open_memory_pair
-from execsrv.limits import ServerConfig
 from execsrv.protocol import METHODS, Failure, Notification, Request
+from tests.cancelling import cancelled_after
 from tests.conftest import Server
 from tests.peers import ENV, PATIENCE, Peer, b64, open_peer
 from tests.processes import new_mark, until_gone, until_marked
 
-OpenServer = Callable[[str, ServerConfig], Server]
 ROUNDS = int(os.environ.get("EXECSRV_RACES", "1"))
 LINES = b"".join(b"%07d\n" % number for number in range(40_000))
 
@@ -160,18 +159,6 @@ async def test_hanging_up_in_the_middle_of_every_call(server: Server, method: st
     await until_gone(mark)
 
 
-class CancelAfter(trio.abc.Instrument):
-    """Cancels a scope after so many steps of any task."""
-
-    def __init__(self, steps: int, scope: trio.CancelScope) -> None:
-        self.steps, self.scope = steps, scope
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.steps -= 1
-        if self.steps == 0:
-            self.scope.cancel()
-
-
 async def at_every_step(run: Callable[[list[str]], Awaitable[None]], mark: str, stride: int = 1) -> None:
     """Cancel a whole run at its first checkpoint, at its second, and so on, until it comes to its end; nothing of it
     is left, neither a process nor a descriptor."""
@@ -180,13 +167,8 @@ async def at_every_step(run: Callable[[list[str]], Awaitable[None]], mark: str, 
     steps, seen = 1, [""]
     while seen[-1] != "ended":
         seen = [""]
-        with trio.CancelScope() as scope:
-            instrument = CancelAfter(steps, scope)
-            trio.lowlevel.add_instrument(instrument)
-            try:
-                await run(seen)
-            finally:
-                trio.lowlevel.remove_instrument(instrument)
+        with cancelled_after(steps):
+            await run(seen)
         await until_gone(mark)
         steps += stride
         assert steps < 5000
@@ -253,14 +235,9 @@ async def test_a_client_cancelled_at_every_step(
     await client.run(["true"])
     steps, ended = 1, False
     while not ended:
-        with trio.CancelScope() as scope:
-            instrument = CancelAfter(steps, scope)
-            trio.lowlevel.add_instrument(instrument)
-            try:
-                await how(client, mark)
-                ended = True
-            finally:
-                trio.lowlevel.remove_instrument(instrument)
+        with cancelled_after(steps):
+            await how(client, mark)
+            ended = True
         await until_gone(mark)
         steps += 1
         assert steps < 2000

@@ -8,7 +8,7 @@ import shutil
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,9 @@ from execsrv._wire.channel import MessageChannel
 from execsrv.errors import LimitExceededError
 from execsrv.limits import MIB, ServerConfig
 from execsrv.protocol import HttpRequest, Message, Notification, Request, Response
-from tests.conftest import Server
+from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE, Peer, b64, plain
 from tests.web import PendingCall, Web, head, open_web
-
-MakeServer = Callable[[str, ServerConfig], Server]
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +40,7 @@ async def web() -> AsyncIterator[Web]:
 
 
 @pytest.fixture
-async def one_peer(open_server: MakeServer) -> Peer:
+async def one_peer(open_server: OpenServer) -> Peer:
     """A peer on one transport, for what no transport can change."""
     return await open_server("memory", ServerConfig()).peer()
 
@@ -361,7 +359,7 @@ async def test_stream_id_in_use(peer: Peer, web: Web) -> None:
 # -- bounds --
 
 
-async def test_too_many_at_once(open_server: MakeServer, web: Web) -> None:
+async def test_too_many_at_once(open_server: OpenServer, web: Web) -> None:
     web.pages["/half"] = web.half
     peer = await open_server("memory", ServerConfig(http_exchanges=2)).peer()
     for id in "ab":
@@ -370,7 +368,7 @@ async def test_too_many_at_once(open_server: MakeServer, web: Web) -> None:
     assert (code, data["kind"], data["limit"]) == (-32001, "busy", "http_exchanges")
 
 
-async def test_buffered_body_too_large(open_server: MakeServer, web: Web) -> None:
+async def test_buffered_body_too_large(open_server: OpenServer, web: Web) -> None:
     async def endless(asked: PendingCall) -> None:
         await asked.send(head())
         while True:
@@ -595,7 +593,7 @@ async def test_tls(one_peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert (await one_peer.refused("http/request", params))[2]["kind"] == "http-failed"
 
 
-async def test_switched_off(open_server: MakeServer, web: Web) -> None:
+async def test_switched_off(open_server: OpenServer, web: Web) -> None:
     peer = await open_server("memory", ServerConfig(allow_http=False)).peer(ready=False)
     greeting = await peer.handshake()
     assert greeting["environmentInfo"]["capabilities"]["httpHeaderEnvVars"] is False

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,10 @@ from execsrv._wire.lines import LineChannel
 from execsrv.errors import ConnectionLostError, UnknownConnectionError
 from execsrv.limits import MIB
 from execsrv.protocol import Notification
-from tests.conftest import Server
+from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE, Peer, b64, open_peer
 from tests.processes import marked, new_mark, until_gone, until_marked
 from tests.relay import Line, open_line
-
-OpenServer = Callable[[str, ServerConfig], Server]
 
 
 @contextmanager
@@ -48,7 +47,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def server(open_server: OpenServer, transport: str) -> Server:
-    return open_server(transport, ServerConfig(resume_grace=30))
+    return open_server(transport, ServerConfig(resume_grace=300))
 
 
 async def resume(peer: Peer, id: str) -> None:
@@ -122,7 +121,7 @@ async def test_only_one_channel_holds_a_connection(server: Server) -> None:
 
 
 async def test_after_the_grace_everything_is_killed_and_forgotten(open_server: OpenServer, transport: str) -> None:
-    server = open_server(transport, ServerConfig(resume_grace=0.3))
+    server = open_server(transport, ServerConfig(resume_grace=3))
     mark = new_mark()
     async with server.open_peer() as first:
         id = (await first.handshake())["sessionId"]
@@ -162,7 +161,7 @@ async def test_the_end_of_the_server_ends_connections_that_wait(tmp_path: Path, 
         ended.set()
 
     await nursery.start(serve)
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         async with (
             open_line(f"unix://{tmp_path}/s", f"{tmp_path}/line") as line,
             connect(line.url) as client,
@@ -213,7 +212,7 @@ async def test_who_comes_back_while_its_commands_are_killed_is_too_late() -> Non
 
 async def test_a_gap_says_how_much_was_not_kept(open_server: OpenServer, transport: str, tmp_path: Path) -> None:
     """Without a promise to acknowledge, what is printed while nobody listens is kept as far as it fits."""
-    server = open_server(transport, ServerConfig(resume_grace=30, retained_output_bytes_per_process=512 * 1024))
+    server = open_server(transport, ServerConfig(resume_grace=300, retained_output_bytes_per_process=512 * 1024))
     done = tmp_path / "done"
     os.mkfifo(done)
     size = 3_000_000
@@ -241,6 +240,9 @@ async def test_a_gap_says_how_much_was_not_kept(open_server: OpenServer, transpo
 
 # -- peers that are gone without a word --
 
+QUICK_PINGS = ServerConfig(ping_interval=0.05, ping_timeout=4)
+"""But not so quick that a busy machine is taken for a dead one."""
+
 
 @asynccontextmanager
 async def opened_line(server: Server, tmp_path: Path) -> AsyncIterator[Line]:
@@ -249,9 +251,9 @@ async def opened_line(server: Server, tmp_path: Path) -> AsyncIterator[Line]:
 
 
 async def test_a_half_dead_channel_is_let_go(open_server: OpenServer, tmp_path: Path) -> None:
-    server = open_server("websocket", ServerConfig(resume_grace=30, ping_interval=0.2, ping_timeout=0.3))
+    server = open_server("websocket", replace(QUICK_PINGS, resume_grace=300))
     async with opened_line(server, tmp_path) as line:
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             async with connect(line.url) as client:
                 line.silence()
                 async with server.open_peer() as second:
@@ -262,7 +264,7 @@ async def test_a_half_dead_channel_is_let_go(open_server: OpenServer, tmp_path: 
 async def test_without_a_grace_a_half_dead_channel_ends_what_it_started(
     open_server: OpenServer, tmp_path: Path
 ) -> None:
-    server = open_server("websocket", ServerConfig(ping_interval=0.2, ping_timeout=0.3))
+    server = open_server("websocket", QUICK_PINGS)
     mark = new_mark()
     async with opened_line(server, tmp_path) as line, connect(line.url) as client:
         async with client.start(["bash", "-c", f"exec -a {mark} sleep 1000"]):
@@ -274,9 +276,9 @@ async def test_without_a_grace_a_half_dead_channel_ends_what_it_started(
             await client.run(["true"])
 
 
-async def test_a_slow_reader_is_not_taken_for_dead(open_server: OpenServer) -> None:
+async def test_a_slow_reader_is_not_taken_for_dead(open_server: OpenServer, tmp_path: Path) -> None:
     """It cannot answer a ping behind output that it has not read."""
-    server = open_server("websocket", ServerConfig(ping_interval=0.1, ping_timeout=0.1))
+    server = open_server("websocket", QUICK_PINGS)
     size = 30 * MIB
     async with server.open_channel() as channel:
         peer = Peer(channel)
@@ -286,8 +288,17 @@ async def test_a_slow_reader_is_not_taken_for_dead(open_server: OpenServer) -> N
             await peer.start("a", ["head", "-c", str(size), "/dev/zero"])
             await peer.until_output("a", b"\0")
             nursery.cancel_scope.cancel()
-        # Longer than any ping may stay unanswered, while the command is held up by us.
-        await trio.sleep(1)
+        # Meanwhile the command is held up by us, and another peer that falls silent after us is let go.
+        mark = new_mark()
+        async with (
+            opened_line(server, tmp_path) as line,
+            connect(line.url) as client,
+            client.start(["bash", "-c", f"exec -a {mark} sleep 1000"]),
+        ):
+            await until_marked(mark, 1)
+            line.silence()
+            await until_gone(mark)
+            line.cut()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(peer.listen)
             await peer.until_told("a", "closed")
@@ -300,7 +311,7 @@ async def test_a_slow_reader_is_not_taken_for_dead(open_server: OpenServer) -> N
 
 async def test_a_reader_sees_an_exact_stream_through_cuts(server: Server, tmp_path: Path) -> None:
     size = 20_000_000
-    async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=20) as client:
+    async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=PATIENCE) as client:
 
         async def cut_now_and_then() -> None:
             for number in range(1, 9):
@@ -309,7 +320,7 @@ async def test_a_reader_sees_an_exact_stream_through_cuts(server: Server, tmp_pa
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cut_now_and_then)
-            with trio.fail_after(60):
+            with trio.fail_after(PATIENCE):
                 result = await client.run(["sh", "-c", f"seq 1 10000000 | head -c {size}; echo end >&2; exit 3"])
             nursery.cancel_scope.cancel()
     expected, number = bytearray(), 1
@@ -323,7 +334,7 @@ async def test_a_reader_sees_an_exact_stream_through_cuts(server: Server, tmp_pa
 
 async def test_input_arrives_once_through_cuts(server: Server, tmp_path: Path) -> None:
     data = os.urandom(6 * MIB)
-    async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=20) as client:
+    async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=PATIENCE) as client:
 
         async def cut_now_and_then() -> None:
             for number in range(1, 6):
@@ -332,7 +343,7 @@ async def test_input_arrives_once_through_cuts(server: Server, tmp_path: Path) -
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cut_now_and_then)
-            with trio.fail_after(60):
+            with trio.fail_after(PATIENCE):
                 result = await client.run(["cat"], input=data)
             nursery.cancel_scope.cancel()
     assert result.stdout == data
@@ -340,7 +351,7 @@ async def test_input_arrives_once_through_cuts(server: Server, tmp_path: Path) -
 
 async def test_calls_and_starts_survive_cuts(server: Server, tmp_path: Path) -> None:
     """Whatever is under way in the moment of a cut has its effect exactly once."""
-    async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=20) as client:
+    async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=PATIENCE) as client:
 
         async def cut_all_the_time() -> None:
             while True:
@@ -349,7 +360,7 @@ async def test_calls_and_starts_survive_cuts(server: Server, tmp_path: Path) -> 
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cut_all_the_time)
-            with trio.fail_after(60):
+            with trio.fail_after(PATIENCE):
                 for number in range(40):
                     script = f"import os; os.write(1, b'{number}')"
                     result = await client.run([sys.executable, "-I", "-S", "-c", script])
@@ -360,7 +371,7 @@ async def test_calls_and_starts_survive_cuts(server: Server, tmp_path: Path) -> 
 async def test_a_process_that_ended_during_the_cut_is_no_loss(server: Server, tmp_path: Path) -> None:
     go = tmp_path / "go"
     os.mkfifo(go)
-    async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=20) as client:
+    async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=PATIENCE) as client:
         async with client.start(["sh", "-c", f"echo before; read x < {go}; echo after; kill -9 $$"]) as process:
             events = process.events()
             assert (await anext(events)).seq == 1
@@ -369,7 +380,7 @@ async def test_a_process_that_ended_during_the_cut_is_no_loss(server: Server, tm
             with opened(go) as there:
                 os.write(there, b"go\n")
                 line.target = target
-                with trio.fail_after(20):
+                with trio.fail_after(PATIENCE):
                     rest = [event async for event in events]
         assert [type(event).__name__ for event in rest] == ["Chunk", "Exited", "Closed"]
         assert isinstance(rest[1], execsrv.Exited)
@@ -377,9 +388,9 @@ async def test_a_process_that_ended_during_the_cut_is_no_loss(server: Server, tm
 
 
 async def test_a_gap_that_came_with_a_cut_is_told_exactly(open_server: OpenServer, tmp_path: Path) -> None:
-    server = open_server("unix", ServerConfig(resume_grace=30, retained_output_bytes_per_process=256 * 1024))
+    server = open_server("unix", ServerConfig(resume_grace=300, retained_output_bytes_per_process=256 * 1024))
     size = 3_000_000
-    async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=20) as client:
+    async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=PATIENCE) as client:
         argv = ["sh", "-c", f"echo first; read x; head -c {size} /dev/zero"]
         async with client.start(argv, stdin=True, overflow="drop") as process:
             assert await process.next_event() is not None
@@ -397,14 +408,14 @@ async def test_a_gap_that_came_with_a_cut_is_told_exactly(open_server: OpenServe
 
 
 async def test_a_server_that_forgot_is_a_lost_connection(open_server: OpenServer, tmp_path: Path) -> None:
-    server = open_server("unix", ServerConfig(resume_grace=30))
-    other = open_server("unix", ServerConfig(resume_grace=30))
-    async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=20) as client:
+    server = open_server("unix", ServerConfig(resume_grace=300))
+    other = open_server("unix", ServerConfig(resume_grace=300))
+    async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=PATIENCE) as client:
         async with client.start(["sh", "-c", "echo said; sleep 1000"]) as process:
             assert await process.next_event() is not None
             line.target = await other.url()
             line.cut()
-            with trio.fail_after(20), pytest.raises(ConnectionLostError, match="unknown session id"):
+            with trio.fail_after(PATIENCE), pytest.raises(ConnectionLostError, match="unknown session id"):
                 await process.next_event()
         with pytest.raises(ConnectionLostError):
             await client.run(["true"])
@@ -414,8 +425,9 @@ async def test_leaving_while_the_connection_is_interrupted_is_quick_and_still_ki
     server: Server, tmp_path: Path
 ) -> None:
     marks = [new_mark() for _ in range(20)]
-    async with opened_line(server, tmp_path) as line:
-        async with connect(line.url, reconnect=600) as client:
+    # Quick is what does not wait for the way back.
+    with trio.fail_after(PATIENCE):
+        async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=600) as client:
             async with AsyncExitStack() as stack:
                 processes = [
                     await stack.enter_async_context(client.start(["bash", "-c", f"exec -a {mark} sleep 1000"]))
@@ -425,25 +437,21 @@ async def test_leaving_while_the_connection_is_interrupted_is_quick_and_still_ki
                     await until_marked(mark, 1)
                 target, line.target = line.target, None
                 line.cut()
-                with trio.fail_after(PATIENCE), pytest.raises(ConnectionLostError):
+                with pytest.raises(ConnectionLostError):
                     await processes[0].interrupt()  # which tells that the client has noticed
-                began = trio.current_time()
-            assert trio.current_time() - began < 1
             assert all(marked(mark) for mark in marks)
             line.target = target
             for mark in marks:
                 await until_gone(mark)
             line.target = None
             line.cut()
-            began = trio.current_time()
-        assert trio.current_time() - began < 1
 
 
 async def test_nobody_there_in_time_is_a_lost_connection(server: Server, tmp_path: Path) -> None:
     async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=0.3) as client:
         line.target = None
         line.cut()
-        with trio.fail_after(20), pytest.raises(ConnectionLostError, match=r"no way back within 0\.3 s"):
+        with trio.fail_after(PATIENCE), pytest.raises(ConnectionLostError, match=r"no way back within 0\.3 s"):
             await client.run(["true"])
 
 
@@ -451,7 +459,7 @@ async def test_a_signal_is_not_repeated(server: Server, tmp_path: Path) -> None:
     """Whether it arrived is not known, and a second one may mean something else to the program."""
     async with (
         opened_line(server, tmp_path) as line,
-        connect(line.url, reconnect=20) as client,
+        connect(line.url, reconnect=PATIENCE) as client,
         client.start(["sh", "-c", "trap 'echo got' INT; echo ready; while :; do sleep 0.02; done"]) as process,
     ):
         assert await process.next_event() is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,9 @@ import pytest
 import trio
 
 from execsrv.limits import ServerConfig
-from tests.conftest import Server
+from tests.conftest import OpenServer
 from tests.peers import ENV, PATIENCE
 from tests.processes import marked, new_mark, until_gone, until_marked
-
-OpenServer = Callable[[str, ServerConfig], Server]
 
 
 def polite(file: Path) -> list[str]:
@@ -61,26 +58,34 @@ async def test_who_says_no_more_is_told_how_it_ended(open_server: OpenServer, tr
 
 
 async def test_a_server_that_ends_asks_first_and_tells(open_server: OpenServer, transport: str, tmp_path: Path) -> None:
-    mark, file = new_mark(), tmp_path / "bye"
+    server = open_server(transport, ServerConfig(shutdown_grace_period=600))
+    peer = await server.peer()
+    await peer.start("polite", polite(tmp_path / "bye"))
+    await peer.until_output("polite", b"ready")
+    server.shutdown.set()
+    await peer.until_ended()
+    end = await peer.until_told("polite", "exited")
+    assert (end["exitCode"], end["reason"]) == (3, "shutdown")
+    assert b"bye\n" in peer.output("polite", "stdout")
+
+
+async def test_who_does_not_end_has_the_grace_and_no_more(open_server: OpenServer, transport: str) -> None:
+    mark = new_mark()
     server = open_server(transport, ServerConfig(shutdown_grace_period=0.5))
     peer = await server.peer()
-    await peer.start("polite", polite(file))
     await peer.start("deaf", deaf(mark))
     await peer.start("unread", ["yes"], windowBytes=1)
-    await peer.until_output("polite", b"ready")
     await peer.until_output("deaf", b"ready")
+    await peer.until_told("unread", "output")
     began = trio.current_time()
     server.shutdown.set()
     await peer.until_ended()
-    took = trio.current_time() - began
-    assert 0.5 <= took < 5
-    ends = {id: await peer.until_told(id, "exited") for id in ("polite", "deaf", "unread")}
+    assert trio.current_time() - began >= 0.5
+    ends = {id: await peer.until_told(id, "exited") for id in ("deaf", "unread")}
     assert {id: (end["exitCode"], end["reason"]) for id, end in ends.items()} == {
-        "polite": (3, "shutdown"),
         "deaf": (137, "shutdown"),
         "unread": (143, "shutdown"),
     }
-    assert b"bye\n" in peer.output("polite", "stdout")
     assert not marked(mark)
 
 
@@ -100,7 +105,7 @@ async def test_connections_without_a_channel_have_the_grace_too(
 ) -> None:
     """All at the same time: one that needs all of it must not cost the others theirs."""
     mark = new_mark()
-    server = open_server(transport, ServerConfig(shutdown_grace_period=0.6, flush_timeout=0.1, resume_grace=600))
+    server = open_server(transport, ServerConfig(shutdown_grace_period=3, flush_timeout=0.1, resume_grace=600))
     for number in range(4):
         async with server.open_peer() as peer:
             await peer.handshake()
