@@ -11,9 +11,9 @@ import trio
 from execsrv._cli.signals import received
 from execsrv._nursery import open_helpers
 from execsrv._processes.supervisor import open_supervisor
+from execsrv._server.listeners import serve_url
 from execsrv.errors import ExecsrvError
 from execsrv.limits import ServerConfig
-from execsrv.server import serve_with
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ async def _serve(listen: str, config: ServerConfig, announcement: _Announcement)
     async with open_helpers() as nursery:
         await nursery.start(_hear_signals, signalled)
         async with open_supervisor(own_process=True, sole=True, cgroups=config.cgroup) as supervisor:
-            await serve_with(supervisor, listen, config, shutdown_trigger=signalled.wait, task_status=announcement)
+            await serve_url(supervisor, listen, config, shutdown_trigger=signalled.wait, task_status=announcement)
 
 
 async def _hear_signals(
