@@ -20,7 +20,7 @@ from execsrv._wire.channel import MessageChannel
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.memory import open_memory_pair
 from execsrv._wire.websocket import open_websocket
-from execsrv.limits import ServerConfig
+from execsrv.limits import CLIENT_DEFAULTS, ClientConfig, ServerConfig
 from execsrv.server import serve_stdio
 from tests.peers import Peer, open_peer
 
@@ -124,23 +124,22 @@ class Server:
             await peer.handshake()
         return peer
 
-    async def client(self, config: ServerConfig | None = None) -> Client:
+    async def client(self, config: ClientConfig = CLIENT_DEFAULTS) -> Client:
         """The real client on a new connection, for the rest of the test."""
         return await self._hold(self.open_client(config))
 
     @asynccontextmanager
-    async def open_client(self, config: ServerConfig | None = None) -> AsyncIterator[Client]:
+    async def open_client(self, config: ClientConfig = CLIENT_DEFAULTS) -> AsyncIterator[Client]:
         """The real client on a new connection; leaving hangs up."""
-        limits = config or ServerConfig()
         match self.transport:
             case "memory":
-                connection = connect_in_process(config=limits)
+                connection = connect_in_process(client_config=config)
             case "websocket":
-                connection = connect_websocket(await self.url(), limits=limits)
+                connection = connect_websocket(await self.url(), config=config)
             case "unix":
-                connection = connect_unix((await self.url()).removeprefix("unix://"), limits=limits)
+                connection = connect_unix((await self.url()).removeprefix("unix://"), config=config)
             case _:
-                connection = connect_stdio(*await self.streams(), limits=limits)
+                connection = connect_stdio(*await self.streams(), config=config)
         async with connection as client:
             yield client
 

@@ -16,9 +16,9 @@ import msgspec
 import pytest
 
 from execsrv._cli.config import Loaded, as_toml, load
-from execsrv._cli.settings import ALL, SETTINGS, Setting
+from execsrv._cli.settings import CLIENT_SETTINGS, SETTINGS, Setting
 from execsrv.errors import InvalidConfigError
-from execsrv.limits import DEFAULTS, KIB, MIB, Limits, ServerConfig
+from execsrv.limits import CLIENT_DEFAULTS, DEFAULTS, KIB, MIB, ClientConfig, Limits, ServerConfig
 
 ROOT = Path(__file__).parent.parent
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("EXECSRV_")}
@@ -81,14 +81,15 @@ def value_of(loaded: Loaded, name: str) -> Any:
 
 def test_settings_are_the_fields() -> None:
     fields = {field.name for field in dataclasses.fields(ServerConfig)}
-    assert ALL.keys() == fields | {"listen"}
-    assert ALL.keys() - SETTINGS.keys() == {"client_window_bytes"}
+    assert SETTINGS.keys() == fields | {"listen"}
+    assert CLIENT_SETTINGS.keys() == {field.name for field in dataclasses.fields(ClientConfig)}
     assert isinstance(DEFAULTS, Limits)
+    assert isinstance(CLIENT_DEFAULTS, Limits)
     assert msgspec.convert(dataclasses.asdict(DEFAULTS), ServerConfig) == DEFAULTS
 
 
 def test_every_setting_says_what_it_is() -> None:
-    for setting in ALL.values():
+    for setting in (*SETTINGS.values(), *CLIENT_SETTINGS.values()):
         assert setting.description.endswith("."), setting
         assert (setting.unit == "bytes") == ("bytes" in setting.name), setting
         assert "seconds" not in setting.name, "times are in seconds, and do not say so each"
@@ -100,7 +101,7 @@ def test_every_setting_says_what_it_is() -> None:
 
 def test_a_json_schema_comes_out_of_the_fields() -> None:
     properties = msgspec.json.schema(ServerConfig)["$defs"]["ServerConfig"]["properties"]
-    for name, setting in ALL.items():
+    for name, setting in SETTINGS.items():
         if name != "listen":
             assert properties[name]["description"] == setting.description
             assert properties[name]["default"] == setting.default
@@ -261,7 +262,7 @@ def test_wrong_even_where_it_is_overridden() -> None:
         (b"max_conections = 1", "unknown key `max_conections` in `{}`: did you mean `max_connections`?"),
         (b"max-connections = 1", "unknown key `max-connections` in `{}`: did you mean `max_connections`?"),
         (b"[server]\nmax_connections = 1", "unknown key `server` in `{}`: `execsrv serve --print-config` lists"),
-        (b"client_window_bytes = 1", "unknown key `client_window_bytes` in `{}`"),
+        (b"leave_timeout = 1", "unknown key `leave_timeout` in `{}`"),
         (b"max_connections = 0", "cannot set max_connections to 0 (file {}): expected a whole number, 1 to 1000000"),
         (b"max_connections = ", "cannot read the configuration file `{}`: Invalid value (at end of document)"),
         (b"max_connections = 1\nmax_connections = 2", "cannot read the configuration file `{}`: "),
@@ -299,7 +300,7 @@ def test_bad_files(content: bytes | None, complaint: str, tmp_path: Path) -> Non
         ([], {"EXECSRV_MAX_CONECTIONS": "1"}, "did you mean `EXECSRV_MAX_CONNECTIONS`"),
         ([], {"EXECSRV_LISTN": "stdio://"}, "did you mean `EXECSRV_LISTEN`?"),
         ([], {"EXECSRV_": "1"}, "unknown environment variable `EXECSRV_`: `execsrv serve --print-config` lists"),
-        (["--print-config"], {"EXECSRV_READ_BYTES": "0"}, "cannot set read_bytes to '0'"),
+        (["--print-config"], {"EXECSRV_FILE_THREADS": "0"}, "cannot set file_threads to '0'"),
         (["--config", "/"], {}, "cannot read the configuration file `/`: Is a directory"),
     ],
 )
@@ -374,7 +375,7 @@ def test_help_has_every_setting() -> None:
         assert f"{setting.flag} " in said
         assert f"[default: {setting.show(setting.default)}]" in said
         assert f"{setting.group}:" in said
-    assert "client-window" not in said
+    assert "--window-bytes" not in said
 
 
 def test_the_server_runs_with_it(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import wsproto
 from execsrv import connect_websocket
 from execsrv._wire.websocket import _put_header
 from execsrv.errors import ConnectionFailedError
-from execsrv.limits import ServerConfig
+from execsrv.limits import ClientConfig, ServerConfig
 from tests.conftest import Server
 from tests.peers import PATIENCE, b64
 
@@ -194,7 +194,7 @@ async def test_what_is_no_websocket_server_is_a_clear_error(answer: bytes) -> No
         listeners = await nursery.start(trio.serve_tcp, serve_wrongly, 0)
         port = listeners[0].socket.getsockname()[1]
         with pytest.raises(ConnectionFailedError):
-            async with connect_websocket(f"ws://127.0.0.1:{port}", limits=ServerConfig(handshake_timeout=2)):
+            async with connect_websocket(f"ws://127.0.0.1:{port}", config=ClientConfig(handshake_timeout=2)):
                 pass
         nursery.cancel_scope.cancel()
 
@@ -208,6 +208,6 @@ async def test_a_server_that_never_answers_is_given_up_on() -> None:
         listeners = await nursery.start(trio.serve_tcp, hold, 0)
         port = listeners[0].socket.getsockname()[1]
         with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailedError, match=r"0\.05 s"):
-            async with connect_websocket(f"ws://127.0.0.1:{port}", limits=ServerConfig(handshake_timeout=0.05)):
+            async with connect_websocket(f"ws://127.0.0.1:{port}", config=ClientConfig(handshake_timeout=0.05)):
                 pass
         nursery.cancel_scope.cancel()

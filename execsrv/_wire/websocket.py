@@ -39,6 +39,7 @@ _MASKED_PING = b"\x89\x80\0\0\0\0"
 _FRAME_ERRORS = (1002, 1007)
 _MAX_REASON_BYTES = 123
 _QUEUED_MESSAGES = 4
+_MAX_HEAD_BYTES = 16 * 1024
 _HANDSHAKE_ERRORS = (HandshakeError, wsproto.utilities.ProtocolError, h11.ProtocolError)
 
 
@@ -197,8 +198,8 @@ async def serve_websocket(
     async with stream:
         head = None
         with trio.move_on_after(limits.handshake_timeout):
-            head = await receive_head(stream, limits.max_handshake_head_bytes)
-            answer = head and answer_to(head, limits.max_handshake_head_bytes)
+            head = await receive_head(stream, _MAX_HEAD_BYTES)
+            answer = head and answer_to(head, _MAX_HEAD_BYTES)
             if answer:
                 await stream.send_all(answer)
                 return
