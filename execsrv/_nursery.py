@@ -1,4 +1,4 @@
-"""A nursery for helpers of a block that is somebody else's code."""
+"""A nursery for helpers of a block that is somebody else's code, and the question whether there can be one."""
 
 from __future__ import annotations
 
@@ -78,3 +78,11 @@ def _blame(error: BaseException, cause: BaseException) -> None:
         chain.append(earlier)
     if all(cause is not known for known in chain):
         chain[-1].__cause__ = cause
+
+
+def check_trio() -> None:
+    """Raise `RuntimeError` where trio does not run: under asyncio, or in plain code."""
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        raise RuntimeError("execsrv needs trio: use it in a function that `trio.run` runs, not under asyncio") from None
