@@ -67,7 +67,8 @@ def process_start(caller: Caller, params: ProcessStart) -> Answer:
         drops=params.overflow == "drop",
     )
     spawned = caller.sessions.supervisor.spawn(command, size=size if params.tty else None, pipe_stdin=params.pipe_stdin)
-    return ProcessStarted(caller.sessions.adopt(id, spawned, process_voice, terms).id)
+    session = caller.sessions.adopt(id, spawned, process_voice, terms)
+    return ProcessStarted(session.id, pid=session.pid)
 
 
 def _check_prepared(params: ProcessStart) -> None:
