@@ -31,7 +31,6 @@ from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connection import Connection, Connections, open_connections
 from execsrv._server.methods import HANDLERS, tell_of_environment
 from execsrv._server.outbox import Outbox
-from execsrv._server.session import Session
 from execsrv._server.sessions import Sessions
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import decode_params
@@ -46,7 +45,6 @@ from execsrv.protocol import (
     Initialize,
     Initialized,
     Method,
-    Notification,
     Request,
     Response,
     Unit,
@@ -95,7 +93,7 @@ class Conversation:
         self._channel = channel
         self._connections = connections
         self._connection: Connection | None = None
-        self._outbox = Outbox(self.config.requests_in_flight, self.config.queued_notifications)
+        self._outbox = Outbox()
         self._handshake = Handshake()
         self._in_flight = 0
         self._reading = trio.CancelScope()
@@ -239,12 +237,9 @@ class Conversation:
         """Send what the outbox gives, one message after the other. A peer that is gone ends the conversation."""
         try:
             while True:
-                await self._channel.send(await self._outbox.take(self._next_notification))
+                await self._channel.send(await self._outbox.take())
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._gone()
-
-    def _next_notification(self, session: Session) -> Notification | None:
-        return self.sessions.next_notification(session)
 
     # -- ends --
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from execsrv._log.log import Closed, Entry, Exited, Gap
+from execsrv._log.entries import Closed, Entry, Exited, Gap
 from execsrv._processes.command import settle
 from execsrv._server.methods.table import Answer, Caller, check_kind, handles
-from execsrv._server.session import Session, StartOptions, Write
+from execsrv._server.session import Session, StartOptions
+from execsrv._server.stdin import Write
 from execsrv._wire.paths import path_from_wire
 from execsrv.errors import (
     UnknownProcessError,
@@ -31,12 +32,12 @@ def command_exec(caller: Caller, params: CommandExec) -> Answer:
     id = caller.sessions.claim(None)
     command = settle(params.argv, path_from_wire(params.cwd, "cwd"), params.env, params.arg0)
     spawned = caller.sessions.supervisor.spawn(command, size=Size() if params.tty else None, pipe_stdin=False)
-    return CommandId(caller.sessions.adopt(id, spawned, command_voice, StartOptions()).id)
+    return CommandId(caller.sessions.adopt(id, spawned, command_dialect, StartOptions()).id)
 
 
 @handles("command/exec/write")
 def command_write(caller: Caller, params: CommandWrite) -> Answer:
-    write = _known_command(caller, params.session_id).write(params.chunk)
+    write = _known_command(caller, params.session_id).stdin.write(params.chunk)
     return _command_written(write)
 
 
@@ -51,16 +52,16 @@ def command_terminate(caller: Caller, params: CommandId) -> Answer:
     return Running(session is not None and session.terminate())
 
 
-def command_voice(session: Session, entry: Entry) -> Notification | None:
+def command_dialect(id: str, entry: Entry) -> Notification | None:
     """How `exec-server.v0` tells an entry of a log: it has no word for the close."""
     match entry:
         case Exited():
-            return Notification("command/exec/exited", CommandExited(session.id, entry.exit_code))
+            return Notification("command/exec/exited", CommandExited(id, entry.exit_code))
         case Closed() | Gap():  # it cannot ask for gaps
             return None
         case _:
             stream = entry.stream if entry.stream != "pty" else "stdout"
-            return Notification("command/exec/outputDelta", CommandOutputDelta(session.id, stream, entry.chunk))
+            return Notification("command/exec/outputDelta", CommandOutputDelta(id, stream, entry.chunk))
 
 
 def _known_command(caller: Caller, id: str) -> Session:

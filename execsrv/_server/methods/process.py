@@ -8,12 +8,13 @@ import os
 import trio
 from msgspec import Struct
 
-from execsrv._log.log import Closed, Entry, Exited, Gap
+from execsrv._log.entries import Closed, Entry, Exited, Gap
 from execsrv._processes.command import settle
 from execsrv._processes.environment import command_environment
 from execsrv._processes.signals import signal_number
 from execsrv._server.methods.table import Answer, Caller, check_kind, check_unconfined, handles
-from execsrv._server.session import Session, StartOptions, Write
+from execsrv._server.session import Session, StartOptions
+from execsrv._server.stdin import Write
 from execsrv._wire.paths import path_from_wire
 from execsrv.errors import InvalidParamsError, LimitExceededError, StdinClosedError, UnknownProcessError
 from execsrv.limits import ServerConfig
@@ -67,7 +68,7 @@ def process_start(caller: Caller, params: ProcessStart) -> Answer:
         drops=params.overflow == "drop",
     )
     spawned = caller.sessions.supervisor.spawn(command, size=size if params.tty else None, pipe_stdin=params.pipe_stdin)
-    return ProcessStarted(caller.sessions.adopt(id, spawned, process_voice, terms).id)
+    return ProcessStarted(caller.sessions.adopt(id, spawned, process_dialect, terms).id)
 
 
 def _check_prepared(params: ProcessStart) -> None:
@@ -97,7 +98,7 @@ def process_write(caller: Caller, params: ProcessWrite) -> Answer:
     if session is None:
         return ProcessWritten("unknownProcess")
     try:
-        write = session.write(params.chunk, params.write_id)
+        write = session.stdin.write(params.chunk, params.write_id)
     except StdinClosedError:
         return ProcessWritten("stdinClosed")
     return _process_written(write) if not write.settled.is_set() else _write_status(write)
@@ -114,7 +115,7 @@ def _write_status(write: Write) -> ProcessWritten:
 
 @handles("process/closeStdin")
 def process_close_stdin(caller: Caller, params: ProcessId) -> Answer:
-    _known(caller, params.process_id).close_stdin()
+    _known(caller, params.process_id).stdin.close()
     return Nothing()
 
 
@@ -198,7 +199,7 @@ def _listed(session: Session) -> ListedProcess:
 
 @handles("process/ack")
 def process_ack(caller: Caller, params: ProcessAck) -> Answer:
-    _known(caller, params.process_id).acknowledge(params.seq)
+    _known(caller, params.process_id).feed.acknowledge(params.seq)
     return Nothing()
 
 
@@ -231,17 +232,17 @@ def process_terminate(caller: Caller, params: ProcessTerminate) -> Answer:
     return Running(session is not None and session.terminate(grace=grace))
 
 
-def process_voice(session: Session, entry: Entry) -> Notification:
+def process_dialect(id: str, entry: Entry) -> Notification:
     """How `process/*` tells an entry of a log."""
     match entry:
         case Exited():
-            return Notification("process/exited", _process_exited(session.id, entry))
+            return Notification("process/exited", _process_exited(id, entry))
         case Closed():
-            return Notification("process/closed", _process_closed(session.id, entry))
+            return Notification("process/closed", _process_closed(id, entry))
         case Gap():
-            return Notification("process/gap", ProcessGap(session.id, entry.from_seq, entry.seq, entry.omitted))
+            return Notification("process/gap", ProcessGap(id, entry.from_seq, entry.seq, entry.omitted))
         case _:
-            return Notification("process/output", ProcessOutput(session.id, entry.seq, entry.stream, entry.chunk))
+            return Notification("process/output", ProcessOutput(id, entry.seq, entry.stream, entry.chunk))
 
 
 def _process_exited(id: str, entry: Exited) -> ProcessExited:
