@@ -37,13 +37,14 @@ class OutputLog:
         `streams` are those whose beginning and end are kept. `acknowledged`: the reader says itself how far it is.
         `drops`: beyond the window, the oldest output is left out for it.
         """
-        kept = dict.fromkeys(streams, retained_bytes // 4)
-        self.streams = {stream: HeadTail(size // len(kept)) for stream, size in kept.items()}
+        self._forgotten: dict[Stream, int] = dict.fromkeys(streams, 0)
+        self.streams: dict[Stream, HeadTail] = {}
+        for stream in self._forgotten:
+            self.streams[stream] = HeadTail(retained_bytes // 4 // len(self._forgotten))
         # The ends of a stream may hold half as much again: see `HeadTail`.
         self._max_retained = retained_bytes * 5 // 8
         self._entries: deque[Entry] = deque()
         self._kept_bytes = 0
-        self._forgotten: dict[Stream, int] = dict.fromkeys(kept, 0)
         self.reader = AttachedReader(window_bytes, acknowledges=acknowledged, drops=drops)
         self.next_seq = 1
         self.exited: Exited | None = None

@@ -47,9 +47,11 @@ class Connection:
         self._outbox: Outbox | None = None
         self._detached = trio.lowlevel.ParkingLot()
         self._life = trio.CancelScope()
+        self._ended = False
 
     def __repr__(self) -> str:
-        state = "attached" if self._outbox else "waiting" if self._life.deadline < math.inf else "detached"
+        waits = self._life.deadline < math.inf
+        state = "ended" if self._ended else "attached" if self._outbox else "waiting" if waits else "new"
         return f"<Connection {state} sessions={len(self.sessions)}>"
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -66,6 +68,7 @@ class Connection:
                 with self._life:
                     await trio.sleep_forever()
             finally:
+                self._ended = True
                 self.sessions.close()
                 if self._outbox is not None:
                     self._outbox.close()

@@ -44,7 +44,6 @@ from execsrv.protocol import (
     Failure,
     Initialize,
     Initialized,
-    Method,
     Request,
     Response,
     Unit,
@@ -192,8 +191,11 @@ class Conversation:
         self._handshake.check_request(method)
         if isinstance(params, Initialize):
             return await self._greet(params)
-        self._check_in_flight(method)
-        return HANDLERS[request.method](self, params)
+        handler = HANDLERS[request.method]
+        bound = self.config.requests_in_flight
+        if handler.waits and self._in_flight >= bound:
+            raise BusyError(f"requests_in_flight ({bound}) are waiting", limit="requests_in_flight", value=bound)
+        return handler.run(self, params)
 
     async def _greet(self, params: Initialize) -> Initialized:
         """Find the connection that this channel is for: nothing else can be handled before."""
@@ -206,11 +208,6 @@ class Conversation:
         self._reading.deadline = math.inf
         self._handshake.greeted()
         return Initialized(connection.id, tell_of_environment(self, Unit()), PROTOCOL_VERSION)
-
-    def _check_in_flight(self, method: Method) -> None:
-        bound = self.config.requests_in_flight
-        if method.waits and self._in_flight >= bound:
-            raise BusyError(f"requests_in_flight ({bound}) are waiting", limit="requests_in_flight", value=bound)
 
     async def _finish(self, request: Request, answer: Coroutine[Any, Any, Struct]) -> None:
         """The rest of a request that has to wait for something."""

@@ -35,18 +35,14 @@ class Feed:
     def __init__(self, id: str, log: OutputLog, dialect: Dialect, outbox: Outbox | None) -> None:
         self._id = id
         self._log = log
-        self._reader = log.reader
+        self.reader = log.reader
         self._dialect = dialect
         self._outbox = outbox
+        self._appended = trio.lowlevel.ParkingLot()
         self._taken = trio.lowlevel.ParkingLot()
 
     def __repr__(self) -> str:
-        return f"<Feed {self._id} {self._reader}>"
-
-    @property
-    def has_news(self) -> bool:
-        """Whether `take` has something."""
-        return self._reader.has_news
+        return f"<Feed {self._id} {self.reader}>"
 
     def take(self) -> Notification | None:
         """Return the next entry as a notification. Raises `LookupError` when there is none."""
@@ -55,9 +51,14 @@ class Feed:
         return self._dialect(self._id, entry)
 
     def announce(self) -> None:
-        """Have the outbox take what is new in the log, if it may."""
-        if self._outbox is not None and self._reader.has_news:
+        """Tell of what is new in the log: those who wait for it, and the outbox as far as it may take it."""
+        self._appended.unpark_all()
+        if self._outbox is not None and self.reader.has_news:
             self._outbox.feed(self)
+
+    async def wait_appended(self) -> None:
+        """Wait for the next entry of the log."""
+        await self._appended.park()
 
     async def wait_taken(self) -> None:
         """Wait until something was taken or acknowledged, or until `wake`: there may be room in the log."""
@@ -151,7 +152,7 @@ class Outbox:
             for feed in self._feeds:
                 del self._feeds[feed]
                 notification = feed.take()
-                if feed.has_news:
+                if feed.reader.has_news:
                     self._feeds[feed] = None
                 if notification is not None:
                     self._leaving = True

@@ -85,7 +85,6 @@ class Session:
         self._reader = self.log.reader
         self._tree = spawned.tree
         self._outputs = spawned.outputs
-        self._appended = trio.lowlevel.ParkingLot()
         self._ending = Ending(self._tree, self.feed, options.timeout, options.idle_timeout)
         self._idle = self._ending.idle
         self.stdin = Stdin(
@@ -114,7 +113,7 @@ class Session:
                 proof = await self._tree.kill() if self._ending.killed else None
                 self.log.append_closed(remaining := self._tree.remaining(), proof)
                 self.closed_at = trio.current_time()
-                self._announce()
+                self.feed.announce()
                 if remaining:  # without any of our streams, as they were told to; they are still ours
                     await self._ending.wait_alone()
                 helpers.cancel_scope.cancel()
@@ -138,7 +137,7 @@ class Session:
         for stream, descriptor in self._outputs.items():
             await self._catch_up(stream, descriptor)
         self.log.append_exited(status.code, status.signal, self._ending.reason(status))
-        self._announce()
+        self.feed.announce()
 
     def _close_streams(self) -> None:
         self.stdin.end()
@@ -151,10 +150,6 @@ class Session:
     def pid(self) -> int:
         """The leader's pid."""
         return self._tree.pid
-
-    async def wait_appended(self) -> None:
-        """Wait for the next entry of the log."""
-        await self._appended.park()
 
     def terminate(self, reason: Reason = "terminated", grace: float = 0) -> bool:
         """End everything of it, whether or not its leader has ended. Return whether the leader was still running.
@@ -259,10 +254,6 @@ class Session:
         self.log.append(stream, chunk)
         if self._idle is not None:
             self._idle.restart()
-        self._announce()
-
-    def _announce(self) -> None:
-        self._appended.unpark_all()
         self.feed.announce()
 
 

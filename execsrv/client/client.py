@@ -47,7 +47,7 @@ from execsrv.protocol import (
     Initialize,
     Initialized,
     ListedProcess,
-    NoParams,
+    Nothing,
     Notification,
     ProcessClosed,
     ProcessExited,
@@ -190,7 +190,7 @@ class Client:
 
     async def processes(self) -> list[ListedProcess]:
         """Every process of this connection that the server still knows, oldest first."""
-        return (await self._calls.call("process/list", NoParams(), ProcessList)).processes
+        return (await self._calls.call("process/list", Nothing(), ProcessList)).processes
 
     async def _heard(self, told: Notification) -> None:
         """Put what the server tells into the log of the process that it is about."""
