@@ -19,8 +19,11 @@ FLOORS = [
     # the machine, each kind alone
     {"_wire", "_processes", "_files", "_http"},
     # the service
-    {"_server.session", "_server.host"},
-    {"_server.sessions", "_server.outbox"},
+    {"_server.outbox", "_server.host"},
+    {"_server.ending"},
+    {"_server.stdin"},
+    {"_server.session"},
+    {"_server.sessions"},
     {"_server.methods"},
     {"_server.connection"},
     {"_server"},

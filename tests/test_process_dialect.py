@@ -573,3 +573,44 @@ async def test_numbers_beyond_all_use_are_refused(peer: Peer, field: str) -> Non
     await peer.run("a", ["true"])
     code, message, _ = await peer.refused("process/read", {"processId": "a", field: 2**62})
     assert (code, field in message) == (-32602, True)
+
+
+LONG = "x" * 257
+
+
+@pytest.mark.parametrize("transport", ["memory", "unix"], indirect=True)
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("process/start", {"processId": LONG, "argv": ["true"], "cwd": "/", "env": {}, "tty": False}),
+        ("process/write", {"processId": LONG, "chunk": "", "writeId": "1"}),
+        ("process/write", {"processId": "a", "chunk": "", "writeId": LONG}),
+        ("process/closeStdin", {"processId": LONG}),
+        ("process/read", {"processId": LONG}),
+        ("process/ack", {"processId": LONG, "seq": 1}),
+        ("process/resize", {"processId": LONG, "rows": 1, "cols": 1}),
+        ("process/signal", {"processId": LONG, "signal": 15}),
+        ("process/terminate", {"processId": LONG}),
+        ("process/wait", {"processId": LONG}),
+        ("process/snapshot", {"processId": LONG}),
+        ("command/exec/write", {"sessionId": LONG, "chunk": ""}),
+        ("command/exec/terminate", {"sessionId": LONG}),
+        ("fs/open", {"handleId": LONG, "path": "/"}),
+        ("fs/readBlock", {"handleId": LONG, "offset": 0, "len": 1}),
+        ("fs/writeBlock", {"handleId": LONG, "offset": 0, "chunk": ""}),
+        ("fs/close", {"handleId": LONG}),
+        ("http/request", {"requestId": LONG, "method": "GET", "url": "http://127.0.0.1:9/"}),
+        ("capabilityRoots/discoverV1", {"roots": [{"id": LONG, "path": "file:///"}]}),
+    ],
+)
+async def test_a_name_that_is_too_long_is_refused(peer: Peer, method: str, params: dict[str, Any]) -> None:
+    """Names are kept and repeated, so nothing would bound the memory that they take."""
+    code, message, data = await peer.refused(method, params)
+    assert (code, data["kind"]) == (-32602, "invalid-params")
+    assert "length <= 256" in message
+    assert "Id`" in message or ".id`" in message, message
+
+
+async def test_a_name_may_have_256_characters(peer: Peer) -> None:
+    assert await peer.run("\u00fc" * 256, ["echo", "hi"]) == (0, b"hi\n", b"")
+    assert (await peer.answer(await peer.post("process/list", {}, "x" * 256))).id == "x" * 256

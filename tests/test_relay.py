@@ -20,10 +20,10 @@ from execsrv._server.outbox import Outbox
 from execsrv._wire.channel import MessageChannel
 from execsrv.errors import LimitExceededError
 from execsrv.limits import MIB, ServerConfig
-from execsrv.protocol import HttpRequest, Message, Notification, Request, Response
+from execsrv.protocol import HttpRequest, Notification, Request, Response
 from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE, Peer, b64, plain
-from tests.web import PendingCall, Web, head, open_web
+from tests.web import Asked, Web, head, open_web
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ async def test_body_is_sent(peer: Peer, web: Web) -> None:
 
 
 async def test_streamed(peer: Peer, web: Web) -> None:
-    async def slowly(asked: PendingCall) -> None:
+    async def slowly(asked: Asked) -> None:
         await asked.send(head("Transfer-Encoding: chunked") + b"3\r\nabc\r\n")
         await peer.until(lambda: streamed(peer, "s") == b"abc")
         await asked.send(b"3\r\ndef\r\n0\r\n\r\n")
@@ -336,7 +336,7 @@ async def test_user_in_the_url(one_peer: Peer, web: Web) -> None:
 async def test_stream_id_in_use(peer: Peer, web: Web) -> None:
     go = [trio.Event(), trio.Event()]
 
-    async def in_steps(asked: PendingCall) -> None:
+    async def in_steps(asked: Asked) -> None:
         await go[0].wait()
         await asked.send(head("Content-Length: 3"))
         await go[1].wait()
@@ -369,7 +369,7 @@ async def test_too_many_at_once(open_server: OpenServer, web: Web) -> None:
 
 
 async def test_buffered_body_too_large(open_server: OpenServer, web: Web) -> None:
-    async def endless(asked: PendingCall) -> None:
+    async def endless(asked: Asked) -> None:
         await asked.send(head())
         while True:
             await asked.send(bytes(65536))
@@ -387,7 +387,7 @@ async def test_buffered_body_too_large(open_server: OpenServer, web: Web) -> Non
 async def test_slow_peer_makes_the_http_server_wait(server: Server, web: Web) -> None:
     size, sent, blocked = 64 * MIB, 0, trio.Event()
 
-    async def large(asked: PendingCall) -> None:
+    async def large(asked: Asked) -> None:
         nonlocal sent
         await asked.send(head(f"Content-Length: {size}"))
         while sent < size:
@@ -456,20 +456,17 @@ async def test_outbox_tells_in_turn_and_within_its_bound() -> None:
         await outbox.tell(Notification(name))
         told.append(name)
 
-    def nothing(session: object) -> Message | None:
-        raise AssertionError("no session has news")
-
     async with trio.open_nursery() as nursery:
         for name in "abc":
             nursery.start_soon(tell, name)
             await trio.testing.wait_all_tasks_blocked()
         assert told == ["a", "b"]
         outbox.put(Response(1, None))
-        assert await outbox.take(nothing) == Response(1, None)
-        assert await outbox.take(nothing) == Notification("a")
+        assert await outbox.take() == Response(1, None)
+        assert await outbox.take() == Notification("a")
         await trio.testing.wait_all_tasks_blocked()
         assert told == ["a", "b", "c"]
-        assert [await outbox.take(nothing) for _ in range(2)] == [Notification("b"), Notification("c")]
+        assert [await outbox.take() for _ in range(2)] == [Notification("b"), Notification("c")]
 
 
 async def test_answers_have_left_whatever_comes_behind_them() -> None:
@@ -480,9 +477,6 @@ async def test_answers_have_left_whatever_comes_behind_them() -> None:
         await outbox.wait_answered()
         left.append(name)
 
-    def nothing(session: object) -> Message | None:
-        raise AssertionError("no session has news")
-
     async with trio.open_nursery() as nursery:
         await outbox.wait_answered()
         outbox.put(Response(1, None))
@@ -491,13 +485,13 @@ async def test_answers_have_left_whatever_comes_behind_them() -> None:
         outbox.put(Response(2, None))
         await outbox.tell(Notification("a"))
         nursery.start_soon(wait, "both")
-        await outbox.take(nothing)
+        await outbox.take()
         await trio.testing.wait_all_tasks_blocked()
         assert left == []  # what was taken is still on its way
-        await outbox.take(nothing)
+        await outbox.take()
         await trio.testing.wait_all_tasks_blocked()
         assert left == ["first"]
-        await outbox.take(nothing)
+        await outbox.take()
         await trio.testing.wait_all_tasks_blocked()
         assert left == ["first", "both"]
 
@@ -544,7 +538,7 @@ async def test_whole_bodies_count_until_the_answers_before_them_have_left(web: W
 async def test_streams_do_not_hold_up_processes(peer: Peer, web: Web) -> None:
     """Both kinds of notifications get through while the other has more than enough to say."""
 
-    async def endless(asked: PendingCall) -> None:
+    async def endless(asked: Asked) -> None:
         await asked.send(head())
         while True:
             await asked.send(bytes(65536))

@@ -9,10 +9,10 @@ from functools import partial
 import h11
 import trio
 
-Answer = Callable[["PendingCall"], Awaitable[None]]
+Answer = Callable[["Asked"], Awaitable[None]]
 
 
-class PendingCall:
+class Asked:
     """One request, and the connection to answer it on."""
 
     def __init__(self, request: h11.Request, body: bytes, stream: trio.abc.Stream) -> None:
@@ -31,7 +31,7 @@ class Web:
 
     def __init__(self) -> None:
         self.pages: dict[str, bytes | Answer] = {}
-        self.asked: list[PendingCall] = []
+        self.asked: list[Asked] = []
         self.port = 0
         self.was_asked = trio.Event()
         self.hung_up = trio.Event()
@@ -57,7 +57,7 @@ class Web:
                 else:
                     return
             assert request is not None
-            asked = PendingCall(request, body, stream)
+            asked = Asked(request, body, stream)
             self.asked.append(asked)
             self.was_asked.set()
             path = request.target.decode().partition("?")[0]
@@ -71,13 +71,13 @@ class Web:
         finally:
             await trio.aclose_forcefully(stream)
 
-    async def never(self, asked: PendingCall) -> None:
+    async def never(self, asked: Asked) -> None:
         """Answer nothing, until the other side hangs up."""
         while await asked.stream.receive_some():
             pass
         self.hung_up.set()
 
-    async def half(self, asked: PendingCall) -> None:
+    async def half(self, asked: Asked) -> None:
         """Answer three of ten bytes."""
         await asked.send(head("Content-Length: 10") + b"abc")
         await self.never(asked)

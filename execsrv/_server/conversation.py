@@ -31,7 +31,6 @@ from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connection import Connection, Connections, open_connections
 from execsrv._server.methods import HANDLERS, tell_of_environment
 from execsrv._server.outbox import Outbox
-from execsrv._server.session import Session
 from execsrv._server.sessions import Sessions
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import decode_params
@@ -45,8 +44,6 @@ from execsrv.protocol import (
     Failure,
     Initialize,
     Initialized,
-    Method,
-    Notification,
     Request,
     Response,
     Unit,
@@ -104,7 +101,7 @@ class Conversation:
         self._channel = channel
         self._connections = connections
         self._connection: Connection | None = None
-        self._outbox = Outbox(_UNREAD_ANSWERS, _QUEUED_NOTIFICATIONS)
+        self._outbox = Outbox()
         self._handshake = Handshake()
         self._in_flight = 0
         self._reading = trio.CancelScope()
@@ -203,8 +200,11 @@ class Conversation:
         self._handshake.check_request(method)
         if isinstance(params, Initialize):
             return await self._greet(params)
-        self._check_in_flight(method)
-        return HANDLERS[request.method](self, params)
+        handler = HANDLERS[request.method]
+        bound = self.config.requests_in_flight
+        if handler.waits and self._in_flight >= bound:
+            raise BusyError(f"requests_in_flight ({bound}) are waiting", limit="requests_in_flight", value=bound)
+        return handler.run(self, params)
 
     async def _greet(self, params: Initialize) -> Initialized:
         """Find the connection that this channel is for: nothing else can be handled before."""
@@ -217,11 +217,6 @@ class Conversation:
         self._reading.deadline = math.inf
         self._handshake.greeted()
         return Initialized(connection.id, tell_of_environment(self, Unit()), PROTOCOL_VERSION)
-
-    def _check_in_flight(self, method: Method) -> None:
-        bound = self.config.requests_in_flight
-        if method.waits and self._in_flight >= bound:
-            raise BusyError(f"requests_in_flight ({bound}) are waiting", limit="requests_in_flight", value=bound)
 
     async def _finish(self, request: Request, answer: Coroutine[Any, Any, Struct]) -> None:
         """The rest of a request that has to wait for something."""
@@ -248,12 +243,9 @@ class Conversation:
         """Send what the outbox gives, one message after the other. A peer that is gone ends the conversation."""
         try:
             while True:
-                await self._channel.send(await self._outbox.take(self._next_notification))
+                await self._channel.send(await self._outbox.take())
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._gone()
-
-    def _next_notification(self, session: Session) -> Notification | None:
-        return self.sessions.next_notification(session)
 
     # -- ends --
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from execsrv.protocol.messages import Wire
+from execsrv.protocol.messages import Id, Wire
 
 
 class FileCall(Wire, frozen=True, kw_only=True):
@@ -133,14 +133,14 @@ class FileCopy(FileCall, frozen=True, kw_only=True):
 class FileOpen(FilePath, frozen=True, kw_only=True):
     """Open a file for blocks under an id of the client's choice. `replace` makes or empties it at once."""
 
-    handle_id: str
+    handle_id: Id
     mode: Literal["read", "replace"] | None = None
 
 
 class FileHandle(Wire, frozen=True):
     """Names an open file of this channel."""
 
-    handle_id: str
+    handle_id: Id
 
 
 class BlockRead(FileHandle, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from execsrv.protocol.messages import Wire
+from execsrv.protocol.messages import Id, Nothing, Wire
 
 
 class Shell(Wire, frozen=True):
@@ -28,8 +28,8 @@ class EnvironmentInfo(Wire, frozen=True):
     capabilities: dict[str, bool] = {}
 
 
-class Unit(Wire, frozen=True, forbid_unknown_fields=True):
-    """No parameters: absent, null or an empty object."""
+class Unit(Nothing, frozen=True, forbid_unknown_fields=True):
+    """No parameters, and no others: this is where the Codex exec-server refuses what it does not know."""
 
 
 class EnvironmentStatus(Wire, frozen=True):
@@ -74,7 +74,7 @@ class EnvironmentConfig(Wire, frozen=True):
 class CapabilityRoot(Wire, frozen=True):
     """A directory that may hold plugins and skills, under an id of the client's."""
 
-    id: str
+    id: Id
     path: str
 
 

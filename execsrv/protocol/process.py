@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from execsrv.protocol.messages import Wire
+from execsrv.protocol.messages import Id, Wire
 
 
 class Size(Wire, frozen=True):
@@ -46,7 +46,7 @@ class ProcessStart(Wire, frozen=True):
     cwd: str
     env: dict[str, str]
     tty: bool
-    process_id: str | None = None
+    process_id: Id | None = None
     pipe_stdin: bool = False
     arg0: str | None = None
     env_policy: EnvPolicy | None = None
@@ -77,9 +77,9 @@ class ProcessStarted(Wire, frozen=True):
 class ProcessWrite(Wire, frozen=True):
     """Input for a command. A `write_id` that was seen before writes nothing, so that a retry is safe."""
 
-    process_id: str
+    process_id: Id
     chunk: bytes
-    write_id: Annotated[str, Meta(max_length=256)]
+    write_id: Id
 
 
 class ProcessWritten(Wire, frozen=True):
@@ -91,7 +91,7 @@ class ProcessWritten(Wire, frozen=True):
 class ProcessRead(Wire, frozen=True):
     """Retained output after `after_seq`, waiting up to `wait_ms` for some."""
 
-    process_id: str
+    process_id: Id
     after_seq: Annotated[int, Meta(ge=0, le=2**53)] | None = None
     max_bytes: Annotated[int, Meta(ge=0, le=2**53)] | None = None
     wait_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
@@ -117,7 +117,7 @@ class ReadGap(Wire, frozen=True):
 class ProcessId(Wire, frozen=True):
     """Names one process of this connection."""
 
-    process_id: str
+    process_id: Id
 
 
 SignalTarget = Literal["leader", "group", "foreground", "tree"]
@@ -127,7 +127,7 @@ class ProcessSignal(Wire, frozen=True):
     """A signal by name ("TERM", "SIGTERM", "interrupt" for SIGINT) or number, to the started process, its process
     group, the job in front of its terminal, or everything that descends from it."""
 
-    process_id: str
+    process_id: Id
     signal: str | int
     target: SignalTarget = "group"
 
@@ -153,14 +153,14 @@ class Graceful(Wire, frozen=True):
 class ProcessTerminate(Wire, frozen=True):
     """End everything of a process, whether or not its leader has ended already."""
 
-    process_id: str
+    process_id: Id
     mode: Literal["force"] | Graceful = "force"
 
 
 class ProcessWait(Wire, frozen=True):
     """Wait for the end of the leader, by default without a bound."""
 
-    process_id: str
+    process_id: Id
     timeout_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
 
 
@@ -176,14 +176,14 @@ class ProcessWaited(Wire, frozen=True):
 class ProcessAck(Wire, frozen=True):
     """The client is done with all output up to `seq`, so that more may be sent. For processes with a window."""
 
-    process_id: str
+    process_id: Id
     seq: Annotated[int, Meta(ge=0)]
 
 
 class ProcessResize(Wire, frozen=True):
     """A new size for a terminal; the program in front gets SIGWINCH."""
 
-    process_id: str
+    process_id: Id
     rows: Annotated[int, Meta(ge=1, le=65535)]
     cols: Annotated[int, Meta(ge=1, le=65535)]
 
@@ -284,10 +284,6 @@ class ProcessSnapshot(Wire, frozen=True):
     stdout: StreamSnapshot | None = None
     stderr: StreamSnapshot | None = None
     terminal: StreamSnapshot | None = None
-
-
-class NoParams(Wire, frozen=True):
-    """Takes nothing."""
 
 
 class ListedProcess(Wire, frozen=True):
