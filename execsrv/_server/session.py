@@ -25,7 +25,8 @@ import trio
 
 from execsrv._log.log import OutputLog
 from execsrv._processes import terminal
-from execsrv._processes.spawn import Spawned, widen
+from execsrv._processes.spawn import widen
+from execsrv._processes.supervisor import Spawned
 from execsrv.errors import LimitExceededError, StdinClosedError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Reason, SignalTarget, Stream
@@ -157,7 +158,7 @@ class Session:
 
     async def _exit(self) -> None:
         """Wait for the leader's end and log it, behind all that the leader wrote."""
-        status = await self._tree.wait_exited()
+        status = await self._tree.leader.wait_exited()
         for stream, descriptor in self._outputs.items():
             await self._catch_up(stream, descriptor)
         self.log.append_exited(status.code, status.signal, self._cause or ("signaled" if status.signal else "exited"))
@@ -171,7 +172,7 @@ class Session:
     @property
     def running(self) -> bool:
         """Whether the leader lives, by the kernel's word: output that it left may still be on its way."""
-        return self.log.exited is None and self._tree.exit_status() is None
+        return self.log.exited is None and not self._tree.leader.has_ended
 
     def signal(self, number: int, target: SignalTarget) -> int:
         """Send a signal; how many processes got it. `foreground` is the job in front, for a terminal only."""

@@ -8,8 +8,7 @@ from weakref import WeakKeyDictionary
 import trio
 
 from execsrv._log.log import Entry
-from execsrv._processes.spawn import Spawned
-from execsrv._processes.supervisor import Supervisor
+from execsrv._processes.supervisor import Spawned, Supervisor
 from execsrv._server.session import Session, StartOptions
 from execsrv.errors import LimitExceededError, NotReadyError, ProcessExistsError
 from execsrv.limits import ServerConfig
