@@ -17,8 +17,7 @@ import trio
 from execsrv._processes import cgroup, proc, rlimit_mark, subreaper
 from execsrv._processes.command import settle
 from execsrv._processes.proc import last_pid, walk
-from execsrv._processes.spawn import Spawned
-from execsrv._processes.supervisor import Supervisor, open_supervisor
+from execsrv._processes.supervisor import Spawned, Supervisor, open_supervisor
 from execsrv.protocol import Size
 from execsrv.testing import assert_no_strays
 from tests.peers import PATIENCE
@@ -52,14 +51,14 @@ async def end(spawned: Spawned) -> str | None:
 def test_a_mark_survives_everything_but_being_changed() -> None:
     mark = rlimit_mark.new_server_mark()
     assert mark is not None
-    with rlimit_mark.carried(mark.slot, mark.of(7)):
+    with mark.of(7).carried():
         child = subprocess.Popen(["setsid", "env", "-i", "/bin/sleep", "1000"])
     other = subprocess.Popen(["sleep", "1000"])
     try:
         assert mark.session_of(child.pid) == 7
-        assert rlimit_mark._read_from_table(child.pid, mark.slot) == mark.of(7)
+        assert rlimit_mark._read_from_table(child.pid, mark.slot) == mark.of(7).value
         assert mark.session_of(other.pid) is None
-        rlimit_mark.put(other.pid, mark.slot, mark.of(8))
+        mark.of(8).put(other.pid)
         assert mark.session_of(other.pid) == 8
         other.kill()
         os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
@@ -77,7 +76,7 @@ def test_a_server_in_a_session_marks_another_limit() -> None:
     code = "from execsrv._processes.rlimit_mark import *; print(new_server_mark().slot)"
     outer = rlimit_mark.new_server_mark()
     assert outer is not None
-    with rlimit_mark.carried(outer.slot, outer.of(0)):
+    with outer.of(0).carried():
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert outer.slot == rlimit_mark.RTTIME
     assert int(done.stdout) == rlimit_mark.LOCKS
@@ -118,7 +117,7 @@ def test_a_walk_sees_who_forks_behind_its_back() -> None:
 
     def session_of(pid: int) -> int | None:
         if pid == os.getpid() and not late:  # in the middle of the walk
-            with rlimit_mark.carried(mark.slot, mark.of(3)):
+            with mark.of(3).carried():
                 late.append(subprocess.Popen(["sleep", "1000"]))
             return None
         return mark.session_of(pid)
@@ -144,7 +143,7 @@ async def test_what_remains_is_told_by_name(supervisor: Supervisor) -> None:
     os.write(spawned.stdin, b"go\n")
     os.close(spawned.stdin)
     await until_marked(mark, 1)
-    await spawned.tree.wait_exited()
+    await spawned.tree.leader.wait_exited()
     assert [(member.pid, member.name) for member in spawned.tree.remaining()] == [(marked(mark)[0], "sleep")]
     assert not spawned.tree.reap_if_alone()
     with trio.move_on_after(0.05) as waiting:
@@ -163,7 +162,7 @@ async def test_signals_count_who_received_them(supervisor: Supervisor) -> None:
     assert (tree.signal(0, "leader"), tree.signal(0, "group")) == (1, 2)
     assert tree.signal(0, "tree") in (3, 4)  # bash may have kept the subshell that waits for setsid
     assert tree.signal(signal.SIGKILL, "leader") == 1
-    assert (await tree.wait_exited()).signal == "SIGKILL"
+    assert (await tree.leader.wait_exited()).signal == "SIGKILL"
     assert tree.signal(0, "leader") == 0
     assert tree.signal(0, "group") == 1
     await end(spawned)
@@ -176,7 +175,7 @@ async def test_the_job_in_front_of_a_terminal_gets_the_signal(supervisor: Superv
     master = spawned.outputs["pty"]
     assert spawned.tree.signal_foreground(signal.SIGTERM, master) == 1
     await until_gone(mark)
-    assert spawned.tree.exit_status() is None
+    assert spawned.tree.leader.exit_status() is None
     await end(spawned)
 
 
@@ -205,7 +204,7 @@ async def test_without_a_descriptor_nobody_is_taken_for_gone(supervisor: Supervi
         try:
             nursery.start_soon(end, spawned)
             with trio.fail_after(PATIENCE):
-                await spawned.tree.wait_exited()
+                await spawned.tree.leader.wait_exited()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert not marked(mark)
@@ -218,7 +217,7 @@ async def test_the_status_of_other_children_is_left_alone() -> None:
     async with open_supervisor(own_process=True) as supervisor:
         other = subprocess.Popen(["sh", "-c", "exit 7"])  # noqa: ASYNC220
         spawned = start(supervisor, "(setsid sleep 0.01 &) ; sleep 0.1")
-        await spawned.tree.wait_exited()
+        await spawned.tree.leader.wait_exited()
         await end(spawned)
         await trio.testing.wait_all_tasks_blocked(0.1)
         assert other.wait() == 7
@@ -226,7 +225,7 @@ async def test_the_status_of_other_children_is_left_alone() -> None:
 
 async def test_settings_are_restored() -> None:
     def settings() -> list[object]:
-        return [subreaper._subreaper(), signal.getsignal(signal.SIGCHLD), resource.getrlimit(rlimit_mark.RTTIME)]
+        return [subreaper.is_subreaper(), signal.getsignal(signal.SIGCHLD), resource.getrlimit(rlimit_mark.RTTIME)]
 
     before = settings()
     descriptors = len(os.listdir("/proc/self/fd"))

@@ -34,7 +34,7 @@ def assert_no_strays(within: float = 2.0) -> Iterator[None]:
     mark = rlimit_mark.new_server_mark()
     if mark is None:
         raise RuntimeError("cannot look for strays: this system has no limits that could mark them")
-    with rlimit_mark.carried(mark.slot, mark.of(0)):
+    with mark.of(0).carried():
         yield
     deadline = time.monotonic() + within
     while (left := [pid for pid, _ in walk(mark.session_of)]) and time.monotonic() < deadline:
