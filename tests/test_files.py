@@ -26,6 +26,7 @@ from execsrv.limits import ServerConfig
 from execsrv.protocol import Failure, FileData, FilePath, Notification, Response
 from tests.conftest import Server
 from tests.peers import PATIENCE, Peer, b64
+from tests.web import open_web
 
 LINUX = sys.platform == "linux"
 WALK = {"maxDepth": 9, "maxDirectories": 99, "maxEntries": 99, "followDirectorySymlinks": False}
@@ -669,6 +670,24 @@ async def test_a_file_system_that_hangs_holds_up_nobody(
     failed = await other.answer(id)
     assert isinstance(failed, Failure)
     assert failed.error.data == {"kind": "file-failed", "errno": errno.ENOTCONN}
+
+
+async def test_discoveries_that_hang_hold_up_no_http_request(
+    open_server: OpenServer, hanging: tuple[Path, Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, let_go = hanging
+    monkeypatch.setenv("no_proxy", "*")
+    server = open_server("unix", ServerConfig())
+    roots = [{"id": "a", "path": uri(folder / "a")}]
+    async with server.open_peer() as peer, open_web() as web:
+        await peer.handshake()
+        for _ in range(45):  # more than trio's own threads are
+            await peer.post("capabilityRoots/discoverV1", {"roots": roots})
+        web.page("/x", body=b"hello")
+        other = await server.peer()
+        answer = await other.call("http/request", {"method": "GET", "url": web.url + "/x", "requestId": "r"})
+        assert base64.b64decode(answer["bodyBase64"]) == b"hello"
+        let_go()
 
 
 async def test_a_long_work_stops_when_the_channel_ends(open_server: OpenServer, here: Path) -> None:

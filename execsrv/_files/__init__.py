@@ -6,12 +6,9 @@ paths, so that nothing gets past the roots. `watch.py` waits for what is missing
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable
 
 from execsrv.protocol import Notification
-
-can_watch = sys.platform == "linux"
 
 Tell = Callable[[Notification], Awaitable[None]]
 """Sends a notification to the peer, and waits for room."""

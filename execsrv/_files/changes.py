@@ -111,7 +111,7 @@ def _removed(directory: int, name: str) -> bool:
         os.unlink(name, dir_fd=directory)
     except FileNotFoundError:
         return True  # somebody else was quicker
-    except (IsADirectoryError, PermissionError) as error:  # EPERM is how some systems say that it is a directory
+    except IsADirectoryError as error:
         try:
             os.rmdir(name, dir_fd=directory)
         except NotADirectoryError:

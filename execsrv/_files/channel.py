@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from execsrv._files import AnswersLeft, Tell, can_watch
+from execsrv._files import AnswersLeft, Tell
 from execsrv._nursery import open_helpers
 from execsrv.limits import ServerConfig
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def file_capabilities(config: ServerConfig) -> dict[str, bool]:
     """What a client may be told it can do, under the names of the Codex exec-server."""
-    return {"fsWatchMissing": can_watch, "fileWriteStreaming": True} if config.allow_files else {}
+    return {"fsWatchMissing": True, "fileWriteStreaming": True} if config.allow_files else {}
 
 
 @asynccontextmanager

@@ -110,6 +110,16 @@ class Files:
         async with self._work.large_answer():
             return DirectoryListing(await self._work.in_place(params, read))
 
+    async def check_directory(self, path: str) -> None:
+        """Raise an error unless `path`, which is absolute, leads to a directory that can be read."""
+        self._work.check_allowed()
+
+        def check() -> None:
+            with self._work.roots.at(path) as place, listings.open_directory(place):
+                pass
+
+        await self._work.in_thread(check)
+
     async def walk(self, params: FileWalk) -> Walked:
         """What is in a tree."""
         path = self._work.path(params)

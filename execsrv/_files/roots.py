@@ -26,7 +26,7 @@ MAX_LINKS = 40
 MAX_PATH_BYTES = 4095
 """As in the kernel: PATH_MAX without the final NUL."""
 
-DIRECTORY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 Visit = Callable[[int, str], None]
 """Told of every directory, and the name in it, before that name is looked up."""

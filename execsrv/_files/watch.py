@@ -14,7 +14,7 @@ from os import fsencode
 
 import trio
 
-from execsrv._files import Tell, can_watch
+from execsrv._files import Tell
 from execsrv._files.inotify import Change, Inotify
 from execsrv._files.roots import Roots
 from execsrv._files.threads import Call, Work
@@ -82,7 +82,7 @@ class Watches:
         self._work.check_allowed()
         missing = [path_from_wire(path, "missing") for path in params.missing]
         present = None if params.present is None else path_from_wire(params.present, "present")
-        if params.watch_id <= self._last_id or len(missing) > self._work.config.watched_paths or not can_watch:
+        if params.watch_id <= self._last_id or len(missing) > self._work.config.watched_paths:
             return _not_watching()
         self._last_id = params.watch_id
         self._watching.cancel()
