@@ -11,7 +11,7 @@ import socket
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ import trio.testing
 
 from execsrv._files.channel import open_files
 from execsrv._files.files import Files
+from execsrv._files.roots import Roots
+from execsrv._files.watch import Watch
 from execsrv._wire.paths import uri_from_path
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Failure, FileData, FilePath, Notification, Response
@@ -625,6 +627,68 @@ async def test_writes_under_way_are_bounded(open_server: OpenServer, here: Path)
     assert {answer.error.code for answer in refused} <= {-32001}
     assert isinstance(answers[0], Response)
     await peer.call("fs/writeFile", {"path": uri(here / "last"), "dataBase64": b64(bytes(100))})
+
+
+class HeldPaths(Sequence[str]):
+    """Paths of which the first is not given out before `go`, and whose reader is seen by `asked`."""
+
+    def __init__(self, *paths: str) -> None:
+        self.paths = paths
+        self.asked, self.go = threading.Event(), threading.Event()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: Any) -> Any:
+        self.asked.set()
+        self.go.wait()
+        return self.paths[index]
+
+
+def open_inotify() -> int:
+    """Return how many inotify descriptors this process has open."""
+    return [leads_to(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")].count("anon_inode:inotify")
+
+
+def test_a_watch_is_not_closed_under_the_thread_that_starts_it(here: Path) -> None:
+    before = open_inotify()
+    paths = HeldPaths(str(here / "none"))
+    watch = Watch()
+    thread = threading.Thread(target=watch.start, args=(Roots(["/"]), paths, None))
+    thread.start()
+    paths.asked.wait()
+    watch.close()
+    assert open_inotify() == before + 1
+    paths.go.set()
+    thread.join()
+    assert open_inotify() == before
+
+
+def test_a_watch_that_is_closed_does_not_start(here: Path) -> None:
+    before = open_inotify()
+    watch = Watch()
+    watch.close()
+    assert open_inotify() == before
+    assert not watch.start(Roots(["/"]), [str(here / "none")], None)
+
+
+async def test_watches_are_closed_with_what_ends_them(memory_peer: Peer, here: Path) -> None:
+    before = open_inotify()
+
+    async def watching(id: int, *missing: Path) -> bool:
+        asked = {"watchId": id, "missing": [uri(path) for path in missing]}
+        return bool((await memory_peer.call("fs/watchMissing", asked))["watching"])
+
+    assert not await watching(1, here)
+    assert open_inotify() == before
+    assert await watching(2, here / "a")
+    assert await watching(3, here / "b")  # instead of the one before
+    await trio.testing.wait_all_tasks_blocked()
+    assert open_inotify() == before + 1
+    (here / "b").touch()
+    await memory_peer.until(lambda: any(isinstance(m, Notification) for m in memory_peer.heard))
+    await trio.testing.wait_all_tasks_blocked()
+    assert open_inotify() == before
 
 
 @pytest.fixture
