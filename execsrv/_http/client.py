@@ -7,16 +7,16 @@ HTTP connections, some of which are kept for the next request to the same origin
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import trio
 
-from execsrv._http.request import MAX_REDIRECTS, PreparedRequest, Target, redirected
+from execsrv._http.request import MAX_REDIRECTS, PreparedRequest, Target, proxy_url, redirected
 from execsrv.errors import HttpFailedError, HttpUnavailableError
 from execsrv.protocol import HttpField
 
@@ -42,6 +42,7 @@ class HttpClient:
 
     def __init__(self) -> None:
         self._tls: ssl.SSLContext | None = None
+        self._loading = trio.Lock()
         self._pools: dict[str, httpcore.AsyncConnectionPool] = {}  # by the proxy on the way, "" for none
 
     async def aclose(self) -> None:
@@ -84,19 +85,26 @@ class HttpClient:
             raise HttpFailedError(f"{sending(exchange)}: {_text_of(error)}", url=target.url) from error
 
     async def _load(self) -> None:
-        """Import what is needed and read the certificates: 100 ms of work, so in a thread."""
-        if self._tls is None:
-            try:
-                self._tls = await trio.to_thread.run_sync(_tls_context)
-            except ModuleNotFoundError as error:
-                message = f"http/request needs an HTTP client: install `execsrv[http]` on the server ({error})"
-                raise HttpUnavailableError(message) from None
+        """Import what is needed and read the certificates, in a thread, since that takes up to 100 ms.
+
+        Cancelling leaves the thread behind, should the disk be slow.
+        """
+        async with self._loading:
+            if self._tls is None:
+                try:
+                    # A limiter of its own: the places that all share may be taken by what hangs.
+                    self._tls = await trio.to_thread.run_sync(
+                        _tls_context, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True
+                    )
+                except ModuleNotFoundError as error:
+                    message = f"http/request needs an HTTP client: install `execsrv[http]` on the server ({error})"
+                    raise HttpUnavailableError(message) from None
 
     def _pool(self, target: Target) -> httpcore.AsyncConnectionPool:
-        """The connections that lead to a target, by the rules for proxies in the environment."""
+        """Return the connections that lead to a target, through a proxy where the environment names one."""
         import httpcore
 
-        url = _proxy_url(target)
+        url = proxy_url(target, os.environ)
         if url not in self._pools:
             proxy = None
             if url:
@@ -160,8 +168,6 @@ def _text_of(error: Exception) -> str:
 def _tls_context() -> ssl.SSLContext:
     import httpcore
 
-    import_module("urllib.request")  # for `_proxy_url`: the larger half of the work
-
     return httpcore.default_ssl_context()
 
 
@@ -179,14 +185,3 @@ def _errors() -> tuple[type[Exception], ...]:
         httpcore.ConnectionNotAvailable,
         h11.ProtocolError,  # a request that contradicts itself, such as a wrong content-length
     )
-
-
-def _proxy_url(target: Target) -> str:
-    """The proxy that `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` name for a target; "" for none."""
-    from urllib import request
-
-    proxies = request.getproxies_environment()
-    if request.proxy_bypass_environment(target.authority, proxies):  # type: ignore[attr-defined]
-        return ""
-    url = proxies.get(target.scheme) or proxies.get("all", "")
-    return url if "://" in url or not url else f"http://{url}"
