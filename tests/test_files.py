@@ -30,7 +30,6 @@ from tests.conftest import Server
 from tests.peers import PATIENCE, Peer, b64
 from tests.web import open_web
 
-LINUX = sys.platform == "linux"
 WALK = {"maxDepth": 9, "maxDirectories": 99, "maxEntries": 99, "followDirectorySymlinks": False}
 
 OpenServer = Callable[[str, ServerConfig], Server]
@@ -63,9 +62,7 @@ def leads_to(link: str) -> str | None:
 
 
 def times_open(path: Path) -> int:
-    """How often this process has the file open; 0 where that cannot be known."""
-    if not LINUX:
-        return 0
+    """Return how often this process has the file open."""
     names = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
     return sum(leads_to(name) == str(path) for name in names)
 
@@ -159,7 +156,7 @@ async def test_handles_end_with_the_channel(server: Server, here: Path) -> None:
             await peer.call("fs/open", {"handleId": str(number), "path": uri(here / "f")})
         code, message, _ = await peer.refused("fs/open", {"handleId": "more", "path": uri(here / "f")})
         assert (code, message) == (-32600, "at most 128 file handles may be open per connection")
-        assert times_open(here / "f") == (128 if LINUX else 0)
+        assert times_open(here / "f") == 128
         other = await server.peer()
         assert (await error(other, "fs/readBlock", handleId="1", offset=0, len=1))[0] == -32004
     with trio.fail_after(PATIENCE):
@@ -215,7 +212,6 @@ async def test_names(peer: Peer, here: Path) -> None:
     assert await error(peer, "fs/remove", path=uri(here / "a"), force=False) == MISSING
 
 
-@pytest.mark.skipif(not LINUX, reason="inotify is Linux's")
 async def test_watching_what_is_missing(peer: Peer, here: Path) -> None:
     def told() -> list[int]:
         return [m.params["watchId"] for m in peer.heard if isinstance(m, Notification)]
@@ -343,8 +339,7 @@ async def test_what_is_no_file(memory_peer: Peer, here: Path) -> None:
     long = (-32603, "file-failed", 36)
     assert await error(peer, "fs/getMetadata", path=uri(here / ("n" * 256))) == long
     assert await error(peer, "fs/createDirectory", path="/" + "a/" * 2048) == long
-    if LINUX:
-        assert b"Threads:" in await read(peer, Path("/proc/self/status"))  # which claims to be empty
+    assert b"Threads:" in await read(peer, Path("/proc/self/status"))  # which claims to be empty
 
 
 async def test_a_reader_of_a_fifo_is_not_disturbed(memory_peer: Peer, here: Path) -> None:
@@ -555,8 +550,8 @@ async def test_sizes_are_bounded(open_server: OpenServer, here: Path) -> None:
     _, message, data = await peer.refused("fs/readFile", {"path": uri(here / "f")})
     assert message == "file is too large to read: limit is 100 bytes"
     assert data == {"kind": "file-refused", "limit": "max_file_bytes", "value": 100}
-    if LINUX:  # of no size, until it is read
-        assert (await error(peer, "fs/readFile", path="/proc/self/status"))[1] == "file-refused"
+    # Of no size, until it is read.
+    assert (await error(peer, "fs/readFile", path="/proc/self/status"))[1] == "file-refused"
     await peer.call("fs/open", {"handleId": "h", "path": uri(here / "g"), "mode": "replace"})
     for size in (0, 51):
         params: dict[str, Any] = {"handleId": "h", "offset": 0, "len": size, "chunk": b64(bytes(size))}
@@ -694,8 +689,8 @@ async def test_watches_are_closed_with_what_ends_them(memory_peer: Peer, here: P
 @pytest.fixture
 def hanging(here: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
     """A folder in which every look-up hangs until the second value is called: a file system whose server is silent."""
-    if not LINUX or os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        pytest.skip("only Linux's root can mount a file system that hangs")
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        pytest.skip("only root can mount a file system that hangs")
     libc = ctypes.CDLL(None)
     folder = os.fsencode(here / "hanging")
     os.mkdir(folder)

@@ -1,8 +1,8 @@
-"""The HTTP client: httpcore as it is used here. It sends what `request` has prepared, and knows no messages.
+"""HTTP client on httpcore. It sends what `request` has prepared, and knows no messages.
 
-httpcore adds nothing to a request and takes nothing from a response, which is what a relay needs. It is an extra, and
-imported when it is first needed, in a thread: a server that relays nothing pays nothing for it. The client owns the
-HTTP connections, some of which are kept for the next request to the same origin.
+httpcore adds nothing to a request and takes nothing from a response, as a relay needs it. It is an extra, and is
+imported in a thread at the first request: a server that relays nothing pays nothing for it. The client owns the HTTP
+connections, some of which are kept for the next request to the same origin.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     import httpcore
 
 MAX_CHUNK_BYTES = 164 * 1024
-"""The largest piece of a body: one read of httpcore's, and what its buffer may have held before."""
+"""Bytes in the largest piece of a body: one read of httpcore's, and what its buffer may have held before."""
 
 _KEPT_CONNECTIONS = 8
 _KEPT_SECONDS = 15.0
 
 
 def installed() -> bool:
-    """Whether httpcore is there."""
+    """Return whether httpcore is installed."""
     return find_spec("httpcore") is not None
 
 
 class HttpClient:
-    """See the module. `aclose` must follow."""
+    """HTTP connections of one channel. `aclose` must follow."""
 
     def __init__(self) -> None:
         self._tls: ssl.SSLContext | None = None
@@ -46,12 +46,12 @@ class HttpClient:
         self._pools: dict[str, httpcore.AsyncConnectionPool] = {}  # by the proxy on the way, "" for none
 
     async def aclose(self) -> None:
-        """Close every connection. Cancelling does so too."""
+        """Close every connection, also when cancelled."""
         for pool in self._pools.values():
             await pool.aclose()
 
     async def send(self, exchange: PreparedRequest, follow: bool) -> httpcore.Response:
-        """The response, at the end of all redirects if they are to be followed: `open_body` must come next.
+        """Return the response, or with `follow` the one at the end of all redirects. `open_body` must come next.
 
         Raises `HttpFailedError` and `HttpUnavailableError`. Cancelling hangs up.
         """
@@ -123,16 +123,16 @@ class HttpClient:
 
 
 def sending(exchange: PreparedRequest) -> str:
-    """How the failure to get a response is told."""
+    """Return the beginning of the text for a request that got no response."""
     return f"http/request failed: error sending request for url ({exchange.target.url})"
 
 
 @asynccontextmanager
 async def open_body(response: httpcore.Response) -> AsyncIterator[AsyncIterator[bytes]]:
-    """The chunks of a body, as they come. Leaving before the end hangs up; a body that is cut raises `HttpFailedError`.
+    """Give the chunks of a body as they come. Leaving before the end hangs up. Raises `HttpFailedError` for a cut body.
 
-    A cancel is the one thing that ends httpcore's generators in order, and all of them: so what was not read to its
-    end is read under a cancelled scope.
+    Only a cancel ends all of httpcore's generators in order. So a body that was not read to its end is read on under a
+    cancelled scope.
     """
     chunks = response.aiter_stream()
     try:
@@ -150,7 +150,7 @@ async def open_body(response: httpcore.Response) -> AsyncIterator[AsyncIterator[
 
 
 def fields_of(response: httpcore.Response) -> list[HttpField]:
-    """The header of a response, in its order. A value that is not UTF-8 is taken for Latin-1."""
+    """Return the header of a response, in its order. A value that is not UTF-8 is read as Latin-1."""
     return [HttpField(name.decode("ascii").lower(), _decoded(value)) for name, value in response.headers]
 
 
@@ -172,7 +172,7 @@ def _tls_context() -> ssl.SSLContext:
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """What httpcore raises for what goes wrong on the network."""
+    """Return the errors that httpcore raises when the network or the HTTP server fails."""
     import h11
     import httpcore
 
