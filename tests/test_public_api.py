@@ -15,11 +15,10 @@ import pytest
 import trio
 
 import execsrv
-from execsrv import BadAnswerError, Client, ConnectionFailedError, connect_in_process
+from execsrv import BadAnswerError, Client, ClientConfig, ConnectionFailedError, connect_in_process
 from execsrv._nursery import open_helpers
 from execsrv._wire.memory import MemoryChannel, open_memory_pair
 from execsrv.client.client import open_client
-from execsrv.limits import CLIENT_DEFAULTS
 from execsrv.protocol import Request, Response
 from tests.conftest import Server
 from tests.peers import PATIENCE
@@ -121,7 +120,7 @@ async def foreign(answers: dict[str, Any]) -> AsyncIterator[Client]:
 
     async with open_helpers() as nursery:
         nursery.start_soon(answer, theirs)
-        async with open_client(lambda: nullcontext(ours), CLIENT_DEFAULTS) as client:
+        async with open_client(lambda: nullcontext(ours), ClientConfig(leave_timeout=0.1)) as client:
             yield client
 
 
@@ -137,12 +136,13 @@ async def test_a_malformed_answer_has_an_error_of_its_own() -> None:
         "process/start": {"processId": 5},
         "process/terminate": {"running": True},
     }
-    async with foreign(answers) as client:
-        with (
-            trio.fail_after(PATIENCE),
-            pytest.raises(BadAnswerError, match=r"`process/list` is malformed: .*`processes"),
-        ):
-            await client.processes()
+    with trio.fail_after(PATIENCE):
+        async with foreign(answers) as client:
+            with pytest.raises(BadAnswerError, match=r"`process/list` is malformed: .*`processes`") as bad:
+                await client.processes()
+            assert bad.value.method == "process/list"
+            with pytest.raises(BadAnswerError, match=r"`process/start` is malformed: .*`\$.processId`"):
+                await client.run(["true"])
 
 
 async def test_a_malformed_greeting_is_no_server() -> None:
