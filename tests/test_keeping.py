@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -291,11 +292,37 @@ def test_assert_no_strays_finds_and_kills_them() -> None:
     mark = new_mark()
     with assert_no_strays():
         subprocess.run(["true"], check=True)
-    complaint = r"left behind, 0\.1 s after the block: \d+ \(sleep\)"
+    complaint = rf"left behind, 0\.1 s after the block: \d+ \({mark} 1000\)"
     with pytest.raises(AssertionError, match=complaint), assert_no_strays(0.1):
         subprocess.run(["setsid", "bash", "-c", f"(exec -a {mark} sleep 1000) >/dev/null 2>&1 &"], check=True)
         trio.run(until_marked, mark, 1)  # by then its name is no longer bash
     assert not marked(mark)
+
+
+@pytest.mark.parametrize("way", ["spawn", "forkserver"])
+def test_helpers_of_the_interpreter_are_no_strays(tmp_path: Path, way: str) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(f"""
+import multiprocessing, os, subprocess
+from execsrv._processes import proc
+from execsrv.testing import assert_no_strays
+if __name__ == "__main__":
+    try:
+        with assert_no_strays():
+            with multiprocessing.get_context({way!r}).Pool(1) as pool:
+                assert pool.map(abs, [-1]) == [1]
+                pool.close()
+                pool.join()
+            subprocess.Popen(["sleep", "1000"])
+    except AssertionError as error:
+        print(error)
+    print(*(proc.command_line(pid) for pid in proc.children(os.getpid()) if proc.living(pid)), sep="\\n")
+""")
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=True)
+    complaint, *helpers = done.stdout.splitlines()
+    assert re.fullmatch(r"left behind, 2.0 s after the block: \d+ \(sleep 1000\)", complaint)
+    assert any("resource_tracker" in helper for helper in helpers)
+    assert all("multiprocessing" in helper for helper in helpers)
 
 
 def test_the_fixture_fails_a_test_that_leaves_strays(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import trio
@@ -116,7 +116,8 @@ async def test_arg0_is_what_the_program_sees() -> None:
     assert await finish(start(["sh", "-c", "echo $0"], arg0="name")) == (0, b"name\n")
 
 
-def test_a_directory_that_may_not_be_entered(tmp_path: object) -> None:
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__module__.rpartition(".")[2])
+def test_a_directory_that_may_not_be_entered(tmp_path: object, way: Callable[..., int]) -> None:
     """As an ordinary user, in a process of its own: root may enter everything."""
     script = f"""
 import os, sys
@@ -124,6 +125,9 @@ sys.path[:0] = {sys.path!r}
 from execsrv._processes.command import settle
 from execsrv._processes.supervisor import Spawned, Supervisor
 from execsrv.errors import SpawnError
+from execsrv._processes import spawn
+import {way.__module__}
+spawn.start = {way.__module__}.start
 os.mkdir({str(tmp_path)!r} + "/closed", 0o600)
 os.chown({str(tmp_path)!r} + "/closed", 65534, 65534)
 if os.getuid() == 0:

@@ -141,6 +141,12 @@ def name(pid: int) -> str:
         return ""
 
 
+def command_line(pid: int) -> str:
+    """Return the words that a process was started with, cut to 200 characters; its name where it shows none."""
+    words = table(pid, "cmdline").rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
+    return f"{words[:200]}..." if len(words) > 200 else words or name(pid)
+
+
 def walk(session_of: Callable[[int], int | None], since: int | None = None) -> Iterator[tuple[int, int]]:
     """Yield every living process that belongs to a session, with that session's number.
 
