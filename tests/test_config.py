@@ -256,6 +256,31 @@ def test_wrong_even_where_it_is_overridden() -> None:
         load({"max_connections": "1"}, {"EXECSRV_MAX_CONNECTIONS": "many"})
 
 
+OF_A_SERVICE = {
+    "EXECSRV_SERVICE_HOST": "10.0.0.1",
+    "EXECSRV_SERVICE_PORT": "8765",
+    "EXECSRV_SERVICE_PORT_WEBSOCKET": "8765",
+    "EXECSRV_PORT": "tcp://10.0.0.1:8765",
+    "EXECSRV_PORT_8765_TCP": "tcp://10.0.0.1:8765",
+    "EXECSRV_PORT_8765_TCP_PROTO": "tcp",
+    "EXECSRV_PORT_8765_TCP_PORT": "8765",
+    "EXECSRV_PORT_8765_TCP_ADDR": "10.0.0.1",
+    "EXECSRV_BLUE_SERVICE_HOST": "10.0.0.2",
+    "EXECSRV_BLUE_PORT": "udp://10.0.0.2:53",
+    "EXECSRV_NAME": "/web/execsrv",
+    "EXECSRV_ENV_PATH": "/bin",
+}
+
+
+def test_variables_that_others_make_for_a_service_are_no_settings() -> None:
+    loaded = load({}, OF_A_SERVICE | {"EXECSRV_URL": "ws://127.0.0.1:1", "EXECSRV_MAX_CONNECTIONS": "3"})
+    assert {name for name, source in loaded.sources.items() if source != "default"} == {"max_connections"}
+    assert serve(env=OF_A_SERVICE).returncode == 0
+    for variable, value in [("EXECSRV_PORT", "8765"), ("EXECSRV_NAME", "x"), ("EXECSRV_SERVICE", "x")]:
+        with pytest.raises(InvalidConfigError, match=f"unknown environment variable `{variable}`"):
+            load({}, {variable: value})
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [

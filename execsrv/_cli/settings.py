@@ -15,6 +15,13 @@ import msgspec
 from execsrv.limits import GIB, KIB, MIB, ClientConfig, Limits, ServerConfig
 
 PREFIX = "EXECSRV_"
+
+CONFIG_VARIABLE = PREFIX + "CONFIG"
+"""Names the TOML file, where no flag does."""
+
+URL_VARIABLE = PREFIX + "URL"
+"""Names the server of `execsrv run`, where no flag does."""
+
 UNITS = {"GiB": GIB, "MiB": MIB, "KiB": KIB}
 
 

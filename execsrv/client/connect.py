@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager, nullcontext
 import trio
 
 from execsrv._nursery import check_trio
-from execsrv._wire import unix
 from execsrv._wire.lines import LineChannel
+from execsrv._wire.unix import open_unix
+from execsrv._wire.urls import is_unix_url, is_websocket_url, parse_unix
 from execsrv.client.client import Client, open_client
 from execsrv.errors import ConnectionFailedError, InvalidListenURLError
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
@@ -27,9 +28,9 @@ async def connect(
 
     Raises `ConnectionFailedError`, and `InvalidListenURLError` for another URL.
     """
-    if unix.is_unix_url(url):
-        connection = connect_unix(unix.parse_path(url, "--url"), reconnect=reconnect, config=config)
-    elif url.startswith(("ws://", "wss://")):
+    if is_unix_url(url):
+        connection = connect_unix(parse_unix(url, "--url"), reconnect=reconnect, config=config)
+    elif is_websocket_url(url):
         connection = connect_websocket(url, token=token, reconnect=reconnect, config=config)
     else:
         raise InvalidListenURLError(f"unsupported --url `{url}`; expected `ws://HOST:PORT` or `unix://PATH`")
@@ -62,17 +63,7 @@ async def connect_unix(
 
     Raises `ConnectionFailedError`.
     """
-
-    @asynccontextmanager
-    async def open_lines() -> AsyncIterator[LineChannel]:
-        try:
-            stream = await trio.open_unix_socket(os.fspath(path))
-        except OSError as error:
-            text = f"cannot connect to `{os.fspath(path)}`: {error.strerror or error}"
-            raise ConnectionFailedError(text) from error
-        yield LineChannel(stream, stream, config)
-
-    async with open_client(open_lines, config, reconnect) as client:
+    async with open_client(lambda: open_unix(os.fspath(path), config), config, reconnect) as client:
         yield client
 
 
