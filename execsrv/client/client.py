@@ -31,7 +31,7 @@ from execsrv.protocol import (
     EnvironmentInfo,
     Failure,
     ListedProcess,
-    NoParams,
+    Nothing,
     ProcessList,
     ProcessStart,
     ProcessStarted,
@@ -194,7 +194,7 @@ class Client:
 
     async def processes(self) -> list[ListedProcess]:
         """Return every process of this connection that the server still knows, oldest first."""
-        return (await self._connection.calls.call("process/list", NoParams(), ProcessList)).processes
+        return (await self._connection.calls.call("process/list", Nothing(), ProcessList)).processes
 
 
 @asynccontextmanager
