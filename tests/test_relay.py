@@ -20,7 +20,7 @@ from execsrv._server.outbox import Outbox
 from execsrv._wire.channel import MessageChannel
 from execsrv.errors import LimitExceededError
 from execsrv.limits import MIB, ServerConfig
-from execsrv.protocol import HttpRequest, Message, Notification, Request, Response
+from execsrv.protocol import HttpRequest, Notification, Request, Response
 from tests.conftest import Server
 from tests.peers import PATIENCE, Peer, b64, plain
 from tests.web import PendingCall, Web, head, open_web
@@ -458,20 +458,17 @@ async def test_outbox_tells_in_turn_and_within_its_bound() -> None:
         await outbox.tell(Notification(name))
         told.append(name)
 
-    def nothing(session: object) -> Message | None:
-        raise AssertionError("no session has news")
-
     async with trio.open_nursery() as nursery:
         for name in "abc":
             nursery.start_soon(tell, name)
             await trio.testing.wait_all_tasks_blocked()
         assert told == ["a", "b"]
         outbox.put(Response(1, None))
-        assert await outbox.take(nothing) == Response(1, None)
-        assert await outbox.take(nothing) == Notification("a")
+        assert await outbox.take() == Response(1, None)
+        assert await outbox.take() == Notification("a")
         await trio.testing.wait_all_tasks_blocked()
         assert told == ["a", "b", "c"]
-        assert [await outbox.take(nothing) for _ in range(2)] == [Notification("b"), Notification("c")]
+        assert [await outbox.take() for _ in range(2)] == [Notification("b"), Notification("c")]
 
 
 async def test_answers_have_left_whatever_comes_behind_them() -> None:
@@ -482,9 +479,6 @@ async def test_answers_have_left_whatever_comes_behind_them() -> None:
         await outbox.wait_answered()
         left.append(name)
 
-    def nothing(session: object) -> Message | None:
-        raise AssertionError("no session has news")
-
     async with trio.open_nursery() as nursery:
         await outbox.wait_answered()
         outbox.put(Response(1, None))
@@ -493,13 +487,13 @@ async def test_answers_have_left_whatever_comes_behind_them() -> None:
         outbox.put(Response(2, None))
         await outbox.tell(Notification("a"))
         nursery.start_soon(wait, "both")
-        await outbox.take(nothing)
+        await outbox.take()
         await trio.testing.wait_all_tasks_blocked()
         assert left == []  # what was taken is still on its way
-        await outbox.take(nothing)
+        await outbox.take()
         await trio.testing.wait_all_tasks_blocked()
         assert left == ["first"]
-        await outbox.take(nothing)
+        await outbox.take()
         await trio.testing.wait_all_tasks_blocked()
         assert left == ["first", "both"]
 

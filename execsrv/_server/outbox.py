@@ -90,10 +90,12 @@ class Feed:
 class Outbox:
     """Answers, feeds that have news, and single notifications, for one writer.
 
-    Whoever makes answers asks `wait_room` first: no more than `_UNREAD_ANSWERS` should wait here.
+    Whoever makes answers asks `wait_room` first: no more than `max_answers` should wait here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_answers: int = _UNREAD_ANSWERS, max_told: int = _QUEUED_NOTIFICATIONS) -> None:
+        self._max_answers = max_answers
+        self._max_told = max_told
         self._answers: deque[Message] = deque()
         self._leaving = False  # what was taken last is still being sent
         self._answering = False  # and it is an answer
@@ -123,9 +125,9 @@ class Outbox:
     async def tell(self, notification: Notification) -> None:
         """Add a notification that no log holds, behind every answer and all that was told before.
 
-        Waits while `_QUEUED_NOTIFICATIONS` are in here. Cancelling leaves it untold; so does a closed outbox.
+        Waits while `max_told` are in here. Cancelling leaves it untold; so does a closed outbox.
         """
-        while len(self._told) >= _QUEUED_NOTIFICATIONS and not self.closed:
+        while len(self._told) >= self._max_told and not self.closed:
             await self._tellers.park()
         if self.closed:
             return
@@ -164,7 +166,7 @@ class Outbox:
 
     async def wait_room(self) -> None:
         """Wait until the peer has read enough of its answers to ask for more."""
-        while len(self._answers) >= _UNREAD_ANSWERS and not self.closed:
+        while len(self._answers) >= self._max_answers and not self.closed:
             await self._taken.park()
 
     async def wait_answered(self) -> None:

@@ -42,14 +42,16 @@ from execsrv.protocol.host import (
 )
 from execsrv.protocol.http import HttpBodyDelta, HttpRequest, HttpResponse
 from execsrv.protocol.messages import Nothing
-from execsrv.protocol.process import (
-    ProcessAck,
+from execsrv.protocol.output import (
     ProcessClosed,
     ProcessExited,
     ProcessGap,
+    ProcessOutput,
+)
+from execsrv.protocol.process import (
+    ProcessAck,
     ProcessId,
     ProcessList,
-    ProcessOutput,
     ProcessOutputRead,
     ProcessRead,
     ProcessResize,

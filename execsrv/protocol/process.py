@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from execsrv.protocol.messages import Id, Wire
+from execsrv.protocol.output import Chunk, ProcessClosed, ProcessExited, ReadGap, Reason, Stream
 
 
 class Size(Wire, frozen=True):
@@ -27,16 +28,6 @@ class EnvPolicy(Wire, frozen=True):
     exclude: list[str]
     set: dict[str, str]
     include_only: list[str]
-
-
-Stream = Literal["stdout", "stderr", "pty"]
-
-
-Layer = Literal["subreaper", "mark", "session", "group"]
-"""By what a server knows who descends from a command, from the strongest to the weakest: see docs/survival.md."""
-
-
-Reason = Literal["exited", "signaled", "timeout", "idle", "terminated", "disconnected", "shutdown"]
 
 
 class ProcessStart(Wire, frozen=True):
@@ -94,23 +85,6 @@ class ProcessRead(Wire, frozen=True):
     after_seq: Annotated[int, Meta(ge=0, le=2**53)] | None = None
     max_bytes: Annotated[int, Meta(ge=0, le=2**53)] | None = None
     wait_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
-
-
-class Chunk(Struct, frozen=True, gc=False):
-    """A numbered piece of output."""
-
-    seq: int
-    stream: Stream
-    chunk: bytes
-
-
-class ReadGap(Wire, frozen=True):
-    """Entries `from_seq` to `seq` are not retained any more. `printed_before` is how much of each stream was printed
-    before what comes behind the gap, so that who counts what it had knows how much it misses."""
-
-    from_seq: int
-    seq: int
-    printed_before: dict[Stream, int]
 
 
 class ProcessId(Wire, frozen=True):
@@ -191,56 +165,6 @@ class Running(Wire, frozen=True):
     """Whether the leader was still running when it was told to end."""
 
     running: bool
-
-
-class ProcessOutput(Struct, frozen=True, rename="camel", gc=False):
-    """<- a piece of output, in order. One counter numbers output, exit and close: from 1, without gaps."""
-
-    process_id: str
-    seq: int
-    stream: Stream
-    chunk: bytes
-
-
-class ProcessGap(Wire, frozen=True):
-    """<- entries `from_seq` to `seq` were left out because their reader was too slow, as asked for with `overflow`."""
-
-    process_id: str
-    from_seq: int
-    seq: int
-    omitted: dict[Stream, int]
-
-
-class ProcessExited(Wire, frozen=True):
-    """<- the leader has ended, and all that it wrote came before. A background child may still write."""
-
-    process_id: str
-    seq: int
-    exit_code: int
-    sandbox_denied: bool = False
-    signal: str | None = None
-    reason: Reason = "exited"
-
-
-class Member(Wire, frozen=True):
-    """A process that descends from a command."""
-
-    pid: int
-    name: str
-
-
-class ProcessClosed(Wire, frozen=True):
-    """<- nothing more will come: the leader has ended and every stream is at its end.
-
-    `totals` is what each stream carried, in bytes; `remaining` what descends from the command and still lives.
-    `tree_empty`, once its end was forced: by which layer it is known that nothing does.
-    """
-
-    process_id: str
-    seq: int
-    totals: dict[Stream, int] = {}
-    remaining: list[Member] = []
-    tree_empty: Layer | None = None
 
 
 class ProcessOutputRead(Wire, frozen=True):
