@@ -126,4 +126,4 @@ NOTIFICATIONS: dict[str, type[Struct]] = {
     "http/request/bodyDelta": HttpBodyDelta,
     "fs/missingChanged": MissingChanged,
 }
-"""What the server tells. The one thing that a client tells is `initialized`."""
+"""The notifications of the server. The only one of a client is `initialized`."""

@@ -11,7 +11,7 @@ from execsrv.protocol.messages import Wire
 Stream = Literal["stdout", "stderr", "pty"]
 
 Layer = Literal["subreaper", "mark", "session", "group"]
-"""By what a server knows who descends from a command, from the strongest to the weakest: see docs/survival.md."""
+"""The means by which a server knows who descends from a command, the strongest first (docs/survival.md)."""
 
 Reason = Literal["exited", "signaled", "timeout", "idle", "terminated", "disconnected", "shutdown"]
 

@@ -18,7 +18,7 @@ class Size(Wire, frozen=True):
 
 
 class EnvPolicy(Wire, frozen=True):
-    """How much of the server's environment a command sees, before its own `env` is laid on top.
+    """The part of the server's environment that a command sees, before its own `env` is laid on top.
 
     Patterns are globs and ignore case.
     """
@@ -45,14 +45,14 @@ class ProcessStart(Wire, frozen=True):
     sandbox: Any = None
     """Only null, or a policy that asks for no confinement, is accepted: there is no sandbox here to ask for."""
     window_bytes: Annotated[int, Meta(ge=1)] | None = None
-    """How much output may be under way before the client must acknowledge some with `process/ack`; None: no bound,
-    and whoever does not read one process's output then holds up the whole connection."""
+    """The bytes of output that may be under way before the client must acknowledge some with `process/ack`. None: no
+    bound, and a client that does not read one process's output then holds up the whole connection."""
     timeout_ms: Annotated[int, Meta(ge=1, le=2**53)] | None = None
     """End it that long after its start."""
     idle_timeout_ms: Annotated[int, Meta(ge=1, le=2**53)] | None = None
     """End it when it has neither printed nor been given anything for that long."""
     overflow: Literal["block", "drop"] = "block"
-    """What happens to output beyond the window: the command waits, or the oldest of it is left out (`process/gap`)."""
+    """The fate of output beyond the window: the command waits, or the oldest of it is left out (`process/gap`)."""
     kind: Literal["direct", "prepared"] = "direct"
     """A prepared command is run exactly as given: its program and directory are absolute, and nothing is inherited."""
 
@@ -106,13 +106,13 @@ class ProcessSignal(Wire, frozen=True):
 
 
 class ProcessSignaled(Wire, frozen=True):
-    """How many processes were sent it."""
+    """The number of processes that were sent the signal."""
 
     received: int
 
 
 class Grace(Wire, frozen=True):
-    """How long a process that was asked to end may take."""
+    """The time that a process which was asked to end may take."""
 
     timeout_ms: Annotated[int, Meta(ge=0, le=2**53)]
 
@@ -138,7 +138,7 @@ class ProcessWait(Wire, frozen=True):
 
 
 class ProcessWaited(Wire, frozen=True):
-    """How the leader ended; `running` and nothing else when it had not by then."""
+    """The end of the leader; `running` and nothing else when it had not ended by then."""
 
     running: bool
     exit_code: int | None = None
@@ -162,7 +162,7 @@ class ProcessResize(Wire, frozen=True):
 
 
 class Running(Wire, frozen=True):
-    """Whether the leader was still running when it was told to end."""
+    """The answer to an order to end: true when the leader was still running then."""
 
     running: bool
 
@@ -195,7 +195,7 @@ class StreamSnapshot(Wire, frozen=True):
 
 
 class ProcessSnapshot(Wire, frozen=True):
-    """What is known of a process now. A piped one has `stdout` and `stderr`, the other kind `terminal`."""
+    """The facts that are known of a process now. A piped one has `stdout` and `stderr`, the other kind `terminal`."""
 
     running: bool
     exit_code: int | None
