@@ -58,7 +58,7 @@ class OutputLog:
 
     @property
     def has_room(self) -> bool:
-        """Whether more may be appended: the attached reader is near enough, or goes without."""
+        """True when more may be appended: the attached reader is near enough, or goes without."""
         return self.reader.has_room
 
     @property
@@ -121,7 +121,7 @@ class OutputLog:
 
     @property
     def has_news(self) -> bool:
-        """Whether `take` has something."""
+        """True when `take` has something."""
         return self.reader.has_news
 
     @property

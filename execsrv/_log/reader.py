@@ -39,7 +39,7 @@ class AttachedReader:
 
     @property
     def has_room(self) -> bool:
-        """Whether more may be appended: it is near enough, or goes without."""
+        """True when more may be appended: it is near enough, or goes without."""
         return self.lag_bytes < self._window or self._drops
 
     def add(self, entry: Entry, size: int) -> None:
@@ -54,7 +54,7 @@ class AttachedReader:
             self._pass_over()
 
     def waits_for(self, entry: Entry) -> bool:
-        """Whether that entry is the last that waits."""
+        """Return whether that entry is the last that waits."""
         return bool(self._waiting) and self._waiting[-1] is entry
 
     def replace_last(self, entry: Entry) -> None:
@@ -88,12 +88,12 @@ class AttachedReader:
 
     @property
     def has_news(self) -> bool:
-        """Whether `take` has something."""
+        """True when `take` has something."""
         return bool(self._waiting or self._first) and not (self._drops and self._must_acknowledge)
 
     @property
     def _must_acknowledge(self) -> bool:
-        """Whether a reader that drops has its window in hand. Then it gets a gap and the newest, once it acknowledges.
+        """True when a reader that drops has its window in hand: it gets a gap and the newest once it acknowledges.
 
         An end is not kept from it.
         """

@@ -29,7 +29,7 @@ from execsrv.protocol import Reason
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 1.0
-"""How long a killed session waits for the end of its streams, should something else still hold them."""
+"""The wait of a killed session for the end of its streams, should something else still hold them."""
 
 _ASK_AGAIN_SECONDS = 0.1
 
@@ -61,14 +61,14 @@ class IdleClock:
 
 
 class Ending:
-    """How one session is made to end, and why. It signals the tree, and owns neither it nor the tasks."""
+    """The way in which one session is made to end, and the reason. It owns neither the tree nor the tasks."""
 
     def __init__(self, tree: ProcessTree, feed: Feed, timeout: float, idle_timeout: float) -> None:
         """Start the clocks, in seconds and infinite where none is wanted. `open` must follow."""
         self.killed = False
-        """Whether it is to end by force. From then on nothing of the session waits for a reader."""
+        """True when it is to end by force. From then on nothing of the session waits for a reader."""
         self.is_over = False
-        """Whether nothing is left to be ended. From then on nobody is asked or killed any more."""
+        """True when nothing is left to be ended. From then on nobody is asked or killed any more."""
         self.idle = IdleClock(idle_timeout) if idle_timeout < math.inf else None
         self._tree = tree
         self._feed = feed

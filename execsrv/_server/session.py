@@ -40,7 +40,7 @@ _TERMINAL_BYTES = 1024 * KIB
 """More than a terminal's buffers hold: 640 KiB on the way and 4 KiB to be read (tty_buffer.c, n_tty.c)."""
 
 _TERMINAL_PIECE = 4096
-"""What the kernel gives of a terminal at most in one read."""
+"""The most that the kernel gives of a terminal in one read."""
 
 
 class StartOptions(NamedTuple):
@@ -103,7 +103,7 @@ class Session:
     # -- its life --
 
     async def run(self) -> None:
-        """See it through to its end. Cancelling kills all of it; when this returns, the leader is reaped."""
+        """Watch it to its end. Cancelling kills all of it. When this returns, the leader is reaped."""
         try:
             async with trio.open_nursery() as helpers:
                 self._ending.open(helpers)
@@ -217,14 +217,14 @@ class Session:
             left -= len(chunk)
 
     def _read(self, descriptor: int) -> bytes | None:
-        """What is there now: None if nothing, empty at the end."""
+        """Return the bytes that are there now: None if there are none, empty at the end."""
         try:
             return self._read_terminal(descriptor) if self.is_terminal else os.read(descriptor, _READ_BYTES)
         except BlockingIOError:
             return None
 
     def _read_terminal(self, descriptor: int) -> bytes:
-        """The pieces that are there now, joined. Raises `BlockingIOError` when there is none."""
+        """Return the pieces that are there now, joined. Raises `BlockingIOError` when there is none."""
         pieces: list[bytes] = []
         left = _TERMINAL_READ_BYTES
         try:

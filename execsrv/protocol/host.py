@@ -15,7 +15,7 @@ class Shell(Wire, frozen=True):
 
 
 class EnvironmentInfo(Wire, frozen=True):
-    """What a client needs to know of the machine it runs commands on. Paths are `file:` URIs."""
+    """The facts that a client needs of the machine it runs commands on. Paths are `file:` URIs."""
 
     shell: Shell
     executor_version: str
@@ -33,7 +33,7 @@ class Unit(Nothing, frozen=True, forbid_unknown_fields=True):
 
 
 class EnvironmentStatus(Wire, frozen=True):
-    """Whoever can be asked is ready."""
+    """A server that can be asked is ready."""
 
     status: Literal["ready"] = "ready"
 
@@ -85,7 +85,7 @@ class CapabilityRootsDiscover(Wire, frozen=True):
 
 
 class CapabilityRootFound(Wire, frozen=True):
-    """What one root holds, or why it could not be read."""
+    """The content of one root, or the reason why it could not be read."""
 
     id: str
     path: str

@@ -42,7 +42,7 @@ class HttpRequest(Wire, frozen=True):
 
 
 class HttpResponse(Wire, frozen=True):
-    """What came back, whatever its status. A streamed body is empty here."""
+    """The response, of any status. A streamed body is empty here."""
 
     status: int
     headers: list[HttpField]

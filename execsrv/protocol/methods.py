@@ -42,14 +42,16 @@ from execsrv.protocol.host import (
 )
 from execsrv.protocol.http import HttpBodyDelta, HttpRequest, HttpResponse
 from execsrv.protocol.messages import Nothing
-from execsrv.protocol.process import (
-    ProcessAck,
+from execsrv.protocol.output import (
     ProcessClosed,
     ProcessExited,
     ProcessGap,
+    ProcessOutput,
+)
+from execsrv.protocol.process import (
+    ProcessAck,
     ProcessId,
     ProcessList,
-    ProcessOutput,
     ProcessOutputRead,
     ProcessRead,
     ProcessResize,
@@ -124,4 +126,4 @@ NOTIFICATIONS: dict[str, type[Struct]] = {
     "http/request/bodyDelta": HttpBodyDelta,
     "fs/missingChanged": MissingChanged,
 }
-"""What the server tells. The one thing that a client tells is `initialized`."""
+"""The notifications of the server. The only one of a client is `initialized`."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Caller(Protocol):
-    """What a handler may touch: the sessions of the connection that asks, what belongs to its channel, and what the
+    """The reach of a handler: the sessions of the connection that asks, what belongs to its channel, and what the
     server allows."""
 
     sessions: Sessions
