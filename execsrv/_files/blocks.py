@@ -16,6 +16,9 @@ from execsrv._files.threads import Call, Work
 from execsrv.errors import FileError, FileRefusedError, NotFoundError
 from execsrv.protocol import Block, BlockRead, BlockWrite, FileHandle, FileOpen, Nothing
 
+_CLOSE_SECONDS = 0.5
+"""Seconds that the end of a channel waits for its files to close, should the file system hang."""
+
 
 class Blocks:
     """Block methods of one channel, with the handles that they own. `aclose` must follow."""
@@ -28,7 +31,7 @@ class Blocks:
         """Close every open file. Where the file system hangs, that goes on in a thread that is left behind."""
         if not self._handles:
             return
-        with trio.move_on_after(self._work.config.flush_timeout, shield=True):
+        with trio.move_on_after(_CLOSE_SECONDS, shield=True):
             # A limiter of its own: every other place may be taken by what hangs.
             await trio.to_thread.run_sync(
                 self._handles.close_all, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True

@@ -30,6 +30,9 @@ from execsrv.protocol import DirectoryEntry, FileMetadata, Walked, WalkEntry, Wa
 _MILLISECOND = 1_000_000
 _CHECK_EVERY = 1024
 
+_WALK_DEPTH, _WALK_DIRECTORIES = 64, 10_000
+"""Largest depth and number of directories of one `fs/walk`, as in the Codex exec-server."""
+
 
 def metadata(place: Place) -> FileMetadata:
     """Return the metadata of a place. Raises `OSError`, and `FileRefusedError` for a link that was not followed."""
@@ -100,7 +103,7 @@ class Walk:
         """Raises `FileRefusedError` for options that no walk may have."""
         if not (options.max_directories and options.max_entries):
             raise FileRefusedError("filesystem walk limits must be greater than zero")
-        depth, directories, entries = config.walk_depth, config.walk_directories, config.directory_entries
+        depth, directories, entries = _WALK_DEPTH, _WALK_DIRECTORIES, config.directory_entries
         if options.max_depth > depth or options.max_directories > directories or options.max_entries > entries:
             maximums = f"depth={depth}, directories={directories}, entries={entries}"
             raise FileRefusedError(f"filesystem walk limits exceed maximums: {maximums}")

@@ -60,6 +60,15 @@ logger = logging.getLogger(__name__)
 _GOING_AWAY = 1001
 """RFC 6455 section 7.4.1: the server is going down."""
 
+_UNREAD_ANSWERS = 256
+"""Answers of one connection that may wait for its peer. Beyond it no further request is read."""
+
+_QUEUED_NOTIFICATIONS = 16
+"""Notifications without a log (pieces of HTTP bodies, news of files) that may wait. Beyond it their makers wait."""
+
+_ERROR_TEXT_CHARACTERS = 1000
+"""An error that quotes a request is cut to this, since errors wait for their reader too."""
+
 
 async def serve_connection(
     channel: MessageChannel,
@@ -95,7 +104,7 @@ class Conversation:
         self._channel = channel
         self._connections = connections
         self._connection: Connection | None = None
-        self._outbox = Outbox(self.config.requests_in_flight, self.config.queued_notifications)
+        self._outbox = Outbox(_UNREAD_ANSWERS, _QUEUED_NOTIFICATIONS)
         self._handshake = Handshake()
         self._in_flight = 0
         self._reading = trio.CancelScope()
@@ -229,7 +238,7 @@ class Conversation:
             logger.error("internal error in %s", request.method, exc_info=error)
             error = InternalError(f"internal error in `{request.method}`: {type(error).__name__}")
         code, message, data = error.to_wire()
-        most = self.config.error_text_characters
+        most = _ERROR_TEXT_CHARACTERS
         data = {name: value[:most] if isinstance(value, str) else value for name, value in data.items()}
         return Failure(request.id, ErrorObject(code, message[:most], data))
 

@@ -27,7 +27,7 @@ from execsrv._log.log import OutputLog
 from execsrv._processes import terminal
 from execsrv._processes.spawn import Spawned, widen
 from execsrv.errors import LimitExceededError, StdinClosedError
-from execsrv.limits import ServerConfig
+from execsrv.limits import KIB, MIB, ServerConfig
 from execsrv.protocol import Reason, SignalTarget, Stream
 
 _TERMINAL_BYTES = 1024 * 1024
@@ -35,6 +35,21 @@ _TERMINAL_BYTES = 1024 * 1024
 
 _TERMINAL_PIECE = 4096
 """What the kernel gives of a terminal at most in one read."""
+
+_READ_BYTES = 64 * KIB
+"""The size of one read from a pipe, and so its largest chunk. More falls out of the processor's cache and is slower."""
+
+_TERMINAL_READ_BYTES = 128 * KIB
+"""The largest chunk of a terminal. It comes in pieces of 4 KiB, and joining them saves messages."""
+
+_PIPE_BYTES = MIB
+"""The width asked for a pipe that is busy: Linux allows as much without rights. Refused, the pipe stays as it was."""
+
+_DRAIN_SECONDS = 1.0
+"""How long a killed session waits for the end of its streams, should something else still hold them."""
+
+_REMEMBERED_WRITES = 256
+"""Ids of writes that a session remembers, so that a write which is sent again is done once."""
 
 
 class Write:
@@ -76,7 +91,7 @@ class Session:
         """
         self.id = id
         self.log = OutputLog(
-            config.retained_output_bytes_per_process,
+            config.retained_output_bytes_per_session,
             terms.window_bytes or config.unsent_output_bytes,
             streams=spawned.outputs,
             acknowledged=terms.window_bytes is not None,
@@ -185,7 +200,7 @@ class Session:
         """End everything of it, whether or not its leader has ended; whether the leader was still running.
 
         With a grace it is asked first, and killed when that time is over. What the leader has printed is still
-        delivered; what others hold of the streams gets `drain_timeout` after the kill.
+        delivered; what others hold of the streams gets a second after the kill.
         """
         if self.is_over:
             return False
@@ -208,7 +223,7 @@ class Session:
         self._until_killed.cancel()
         self._taken.unpark_all()
         if self._pumping is not None:
-            self._pumping.deadline = min(self._pumping.deadline, trio.current_time() + self._config.drain_timeout)
+            self._pumping.deadline = min(self._pumping.deadline, trio.current_time() + _DRAIN_SECONDS)
 
     def _end_after(self, seconds: float, reason: Reason) -> trio.CancelScope:
         """Have it killed when that time is over. The deadline of what this gives may be moved."""
@@ -238,7 +253,7 @@ class Session:
 
     async def _pump(self, stream: Stream, descriptor: int) -> None:
         """Move one stream into the log until its end. While the reader lags, read nothing: the command waits."""
-        full = self._config.terminal_read_bytes if self.is_terminal else self._config.read_bytes
+        full = _TERMINAL_READ_BYTES if self.is_terminal else _READ_BYTES
         more = widened = False
         while True:
             if more:
@@ -257,7 +272,7 @@ class Session:
             more = len(chunk) >= full
             if more and not widened and not self.is_terminal:
                 widened = True
-                widen(descriptor, self._config.pipe_bytes)
+                widen(descriptor, _PIPE_BYTES)
 
     async def _catch_up(self, stream: Stream, descriptor: int) -> None:
         """Move what the leader has left in a stream; what others write meanwhile may stay for the pump.
@@ -280,14 +295,14 @@ class Session:
     def _read(self, descriptor: int) -> bytes | None:
         """What is there now: None if nothing, empty at the end."""
         try:
-            return self._read_terminal(descriptor) if self.is_terminal else os.read(descriptor, self._config.read_bytes)
+            return self._read_terminal(descriptor) if self.is_terminal else os.read(descriptor, _READ_BYTES)
         except BlockingIOError:
             return None
 
     def _read_terminal(self, descriptor: int) -> bytes:
         """The pieces that are there now, joined. Raises `BlockingIOError` when there is none."""
         pieces: list[bytes] = []
-        left = self._config.terminal_read_bytes
+        left = _TERMINAL_READ_BYTES
         try:
             while left > 0:
                 pieces.append(os.read(descriptor, _TERMINAL_PIECE))
@@ -367,7 +382,7 @@ class Session:
         self._last_typed = data[-1:] or self._last_typed
         if write_id is not None:
             self._seen_writes[write_id] = write
-            if len(self._seen_writes) > self._config.requests_in_flight:
+            if len(self._seen_writes) > _REMEMBERED_WRITES:
                 del self._seen_writes[next(iter(self._seen_writes))]
         if not self._writes and self._write_now(write):
             return write
@@ -427,7 +442,7 @@ class Session:
                 self._writes.popleft()
             else:
                 if not self.is_terminal:
-                    widen(self._stdin, self._config.pipe_bytes)
+                    widen(self._stdin, _PIPE_BYTES)
                 try:
                     await trio.lowlevel.wait_writable(self._stdin)
                 except trio.ClosedResourceError:
