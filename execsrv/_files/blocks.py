@@ -17,7 +17,7 @@ from execsrv.errors import FileError, FileRefusedError, NotFoundError
 from execsrv.protocol import Block, BlockRead, BlockWrite, FileHandle, FileOpen, Nothing
 
 _CLOSE_SECONDS = 0.5
-"""How long the end of a channel waits for its files to close, should the file system hang."""
+"""Seconds that the end of a channel waits for its files to close, should the file system hang."""
 
 
 class Blocks:

@@ -31,7 +31,7 @@ _MILLISECOND = 1_000_000
 _CHECK_EVERY = 1024
 
 _WALK_DEPTH, _WALK_DIRECTORIES = 64, 10_000
-"""What `fs/walk` may be asked for. They are the bounds of the Codex exec-server."""
+"""Largest depth and number of directories of one `fs/walk`, as in the Codex exec-server."""
 
 
 def metadata(place: Place) -> FileMetadata:
