@@ -29,7 +29,7 @@ _HELD_SECONDS = 0.05, 1.0
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """How a leader ended. `code` is 128+N after a death by signal N, whose name is in `signal`."""
+    """The end of a leader. `code` is 128+N after a death by signal N, whose name is in `signal`."""
 
     code: int
     signal: str | None = None
@@ -78,7 +78,7 @@ class Leader:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has ended; how it did may not be known yet."""
+        """True once it has ended, also when the way it did is not known yet."""
         return self.exit_status() is not None or (self._pidfd is not None and proc.has_ended(self._pidfd))
 
     def exit_status(self) -> ExitStatus | None:

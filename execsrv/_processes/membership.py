@@ -1,4 +1,4 @@
-"""Who belongs to a session: three ways of knowing it, from the strongest to the weakest.
+"""Knowing the members of a session, in three ways, from the strongest to the weakest.
 
 - By descent: where this process is a subreaper, a session's strays are our own children, so they and their descendants
   are all there is. That reads a short list and proves that nobody was missed.
@@ -36,7 +36,7 @@ _LOOKS = 10
 
 
 class Register:
-    """The sessions that are not over, by number, and who of our children has an owner, by pid."""
+    """The sessions that are not over, by number, and those of our children that somebody owns, by pid."""
 
     def __init__(self, mark: ServerMark | None) -> None:
         self.mark = mark
@@ -105,7 +105,7 @@ class Register:
 
 
 class ByWalk:
-    """By a walk through the process table, for marks or session ids. A session that was found empty once stays so."""
+    """Finds members by a walk through the process table. A session that was found empty once stays so."""
 
     layer: Layer
 
@@ -160,7 +160,7 @@ class ByWalk:
 
 
 class ByDescent:
-    """By our own children, among which all strays are, and their descendants."""
+    """Finds members among our own children, where all strays are, and their descendants."""
 
     layer: Layer = "subreaper"
 

@@ -1,4 +1,4 @@
-"""The process table: single processes, who descends from whom, and a walk in which nothing can hide.
+"""The process table: single processes, their descendants, and a walk in which nothing can hide.
 
 A pid is only a number, and may be another process's a moment later. So a signal goes through a pidfd, which names one
 process for good, and only after asking, with the pidfd open, whether that number is still whom it was taken for.
@@ -51,7 +51,7 @@ def _open(pid: int) -> int | None:
 
 
 def _check_gone(error: OSError) -> None:
-    """Raise an error that says nothing of the process that was asked for, but that we cannot ask any more."""
+    """Raise an error that only says that we have no means to ask, and nothing of the process."""
     if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         raise error
 
@@ -64,7 +64,7 @@ def has_ended(pidfd: int) -> bool:
 
 
 def send(pid: int, number: int, belongs: Belongs) -> bool:
-    """Send a signal to a process if it lives and `belongs`. Return that, also where we may not signal it."""
+    """Send a signal to a process if it lives and `belongs`. Return whether that is so, also where we may not."""
     if (pidfd := _open(pid)) is None:
         return False
     try:

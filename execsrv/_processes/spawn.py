@@ -14,7 +14,7 @@ import fcntl
 import os
 import signal
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from execsrv._processes import portable_spawn, posix_spawn, proc, terminal
@@ -39,6 +39,17 @@ class Started:
     stdin: int | None
 
 
+class _Descriptors(list[int]):
+    """Descriptors that are closed when the block is left; those taken out of it are not."""
+
+    def __enter__(self) -> _Descriptors:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for descriptor in self:
+            os.close(descriptor)
+
+
 def spawn(command: Command, size: Size | None, pipe_stdin: bool, mark: Mark | None, *, carry: bool) -> Started:
     """Start `command` on a terminal of `size`, or on pipes where that is None, and return it running.
 
@@ -52,26 +63,26 @@ def spawn(command: Command, size: Size | None, pipe_stdin: bool, mark: Mark | No
         message = "cannot start: SIGCHLD is ignored in this process, so exit statuses are lost"
         raise SpawnError(message, stage="resources", errno=errno.ECHILD)
     try:
-        with ExitStack() as ours:
-            with ExitStack() as its:
+        with _Descriptors() as ours:
+            with _Descriptors() as its:
                 outputs, stdin, stdio = _open_ends(size, pipe_stdin, ours, its)
                 directory = _open_directory(command, its)
                 with mark.carried() if mark is not None and carry else nullcontext():
                     pid = _start(command, directory, stdio)
             # The command's ends are closed here, which leaves room for its pidfd.
             pidfd = _hold(pid, None if carry else mark)
-            ours.pop_all()
+            ours.clear()
             return Started(pid, pidfd, outputs, stdin)
     except OSError as error:
         raise spawn_error("resources", error.errno or 0, "start") from error
 
 
 def _open_ends(
-    size: Size | None, pipe_stdin: bool, ours: ExitStack, its: ExitStack
+    size: Size | None, pipe_stdin: bool, ours: _Descriptors, its: _Descriptors
 ) -> tuple[dict[Stream, int], int | None, Sequence[int] | bytes]:
     """Return our ends of the outputs and of the input, and what the command gets as its stdio.
 
-    Each stack closes the ends of one side.
+    Each block closes the ends of one side.
     """
     if size is not None:
         master, name = terminal.open_terminal(size.rows, size.cols)
@@ -90,28 +101,28 @@ def _open_ends(
     return {"stdout": out, "stderr": err}, stdin, (source, its_out, its_err)
 
 
-def _open_directory(command: Command, its: ExitStack) -> int:
+def _open_directory(command: Command, its: _Descriptors) -> int:
     try:
         return _keep(its, os.open(command.cwd, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     except OSError as error:
         raise _cwd_error(command, error.errno or 0) from None
 
 
-def _open_pipe(*, reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
-    """Return the reading and the writing end of a new pipe, each to be closed by its own stack."""
+def _open_pipe(*, reader: _Descriptors, writer: _Descriptors) -> tuple[int, int]:
+    """Return the reading and the writing end of a new pipe, each to be closed by its own block."""
     read, write = os.pipe()
     return _keep(reader, read), _keep(writer, write)
 
 
-def _keep(stack: ExitStack, descriptor: int) -> int:
-    """Have `stack` close a descriptor, and return it, moved out of 0 to 2 where this process has those closed."""
+def _keep(block: _Descriptors, descriptor: int) -> int:
+    """Have a block close a descriptor, and return it, moved out of 0 to 2 where this process has those closed."""
     if descriptor <= 2:
         low = descriptor
         try:
             descriptor = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 3)
         finally:
             os.close(low)
-    stack.callback(os.close, descriptor)
+    block.append(descriptor)
     return descriptor
 
 

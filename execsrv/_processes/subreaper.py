@@ -129,9 +129,9 @@ class Strays:
         return pid in self._owner
 
     def unattributed(self) -> list[int]:
-        """Return the living strays of nobody knows which session: they have changed the limit that held their mark.
+        """Return the living strays without a session: they have changed the limit that held their mark.
 
-        None where other code has children, nor as PID 1, where they may well be strangers.
+        It is an empty list where other code has children, and as PID 1, where they may well be strangers.
         """
         if not self._sole or os.getpid() == 1:
             return []

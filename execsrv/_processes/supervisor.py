@@ -7,6 +7,7 @@ supervisor lets each find what belongs to it. It changes no setting of this proc
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -63,6 +64,9 @@ class Supervisor:
     """
 
     def __init__(self, *, own_process: bool = False) -> None:
+        """Raises `FileNotFoundError` where `/proc` is not mounted."""
+        if not os.path.exists("/proc/loadavg"):
+            raise FileNotFoundError(errno.ENOENT, "cannot keep hold of processes without the process table", "/proc")
         self._own_process = own_process
         self._register = Register(rlimit_mark.new_server_mark())
         self._finder: ByWalk | ByDescent = ByWalk(self._register)

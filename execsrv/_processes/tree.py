@@ -69,7 +69,7 @@ class ProcessTree:
 
     @property
     def pid(self) -> int:
-        """The leader's."""
+        """The pid of the leader."""
         return self.leader.pid
 
     # -- signals --
