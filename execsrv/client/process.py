@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from execsrv._log.log import Closed, Entry, Exited
 from execsrv.client.mirror import Mirror
-from execsrv.client.parameters import seconds, text
+from execsrv.client.parameters import Data, check_input, seconds, text
 from execsrv.client.result import MAX_COLLECTED_BYTES, Collected, Result
 from execsrv.errors import InvalidParamsError, StdinClosedError
 from execsrv.protocol import (
@@ -147,7 +147,7 @@ class Process:
                 return event.chunk
         return None
 
-    async def communicate(self, input: bytes | None = None, max_bytes: int = MAX_COLLECTED_BYTES) -> Result:
+    async def communicate(self, input: Data | None = None, max_bytes: int = MAX_COLLECTED_BYTES) -> Result:
         """Write `input` and end the command's stdin, collect its output to the end, and return the result.
 
         Each stream is kept up to `max_bytes`, beginning and end. Raises `ConnectionLostError`, with what had arrived.
@@ -157,13 +157,14 @@ class Process:
 
     # -- what one can do to it --
 
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
+    async def write(self, data: Data) -> None:
         """Write to its stdin, and wait until the operating system took it. Raises `StdinClosedError`.
 
         Cancelling stops waiting; the input may still arrive.
         """
-        if not isinstance(data, bytes | bytearray | memoryview):
-            raise TypeError(f"input must be bytes, got {type(data).__name__}")
+        if data is None:
+            raise TypeError("input must be bytes, got None")
+        check_input(data)
         self._writes += 1
         params = ProcessWrite(self.id, bytes(data), str(self._writes))
         written = await self._mirror.calls.call("process/write", params, ProcessWritten)
