@@ -32,12 +32,12 @@ from execsrv.protocol import (
 T = TypeVar("T")
 
 Event = Entry
-"""What happens to a process, in order: output, a gap in it where that was asked for, the end of the leader, the end of
-everything."""
+"""One thing that happens to a process: output, a gap in it where that was asked for, the end of the leader, or the end
+of everything."""
 
 DEFAULT_GRACE_SECONDS = 5.0
-"""How long a command that was asked to end may take, unless its user says otherwise: time to save a file or to tell
-its own children, and not so long that anybody gives up waiting."""
+"""Time for a command that was asked to end, unless its user says otherwise: enough to save a file or to tell its own
+children, and not so long that anybody gives up waiting."""
 
 _LONGEST_GRACE_MILLISECONDS = 2**53
 

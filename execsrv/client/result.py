@@ -28,7 +28,7 @@ _WRITE_BYTES = 256 * 1024
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """How the command `argv` ended and what it printed. A terminal's output is `stdout`.
+    """End and output of the command `argv`. A terminal's output is `stdout`.
 
     `exit_code` is 128+N after a death by signal N, whose name is in `signal`. `omitted_bytes` is how much of the middle
     of `stdout` and `stderr` was left out to stay within the bound. `totals` is what each stream carried, by the
