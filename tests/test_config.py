@@ -9,16 +9,22 @@ import runpy
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import trio
 
 from execsrv._cli.config import Loaded, as_toml, load
 from execsrv._cli.settings import CLIENT_SETTINGS, SETTINGS, Setting
 from execsrv.errors import InvalidConfigError
 from execsrv.limits import CLIENT_DEFAULTS, DEFAULTS, KIB, MIB, ClientConfig, Limits, ServerConfig
+from tests.conftest import Server
+from tests.peers import PATIENCE
+
+OpenServer = Callable[[str, ServerConfig], Server]
 
 ROOT = Path(__file__).parent.parent
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("EXECSRV_")}
@@ -428,3 +434,34 @@ def test_where_to_listen_from_the_environment(tmp_path: Path) -> None:
         finally:
             process.terminate()
     assert process.returncode == 0
+
+
+# -- settings that no other test changes --
+
+
+async def test_a_smaller_window_may_be_the_largest(open_server: OpenServer) -> None:
+    peer = await open_server("memory", ServerConfig(max_window_bytes=1000)).peer()
+    assert (await peer.run("a", ["echo", "hi"], windowBytes=1000))[:2] == (0, b"hi\n")
+    code, message, data = await peer.refused("process/start", peer.start_params("b", ["true"], windowBytes=1001))
+    assert message == "windowBytes is 1001: max_window_bytes (1000) would be exceeded"
+    assert (code, data) == (-32600, {"kind": "limit-exceeded", "limit": "max_window_bytes", "value": 1000})
+
+
+async def test_ended_sessions_may_be_forgotten_at_once(open_server: OpenServer) -> None:
+    peer = await open_server("memory", ServerConfig(exited_retention=0)).peer()
+    await peer.run("a", ["true"])
+    with trio.fail_after(PATIENCE):
+        # It is over when its leader is reaped, right behind the close.
+        while (await peer.call("process/list", {}))["processes"]:
+            await trio.lowlevel.checkpoint()
+    assert (await peer.refused("process/read", {"processId": "a"}))[2]["kind"] == "unknown-process"
+
+
+async def test_open_files_may_be_few(open_server: OpenServer, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("x")
+    peer = await open_server("memory", ServerConfig(file_handles=1)).peer()
+    params = {"path": str(tmp_path / "f")}
+    await peer.call("fs/open", {"handleId": "a", **params})
+    assert (await peer.refused("fs/open", {"handleId": "b", **params}))[1].startswith("at most 1 file handles")
+    await peer.call("fs/close", {"handleId": "a"})
+    await peer.call("fs/open", {"handleId": "b", **params})

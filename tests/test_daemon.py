@@ -667,6 +667,18 @@ async def test_many_clients_at_once_of_a_stopped_server(tmp_path: Path) -> None:
         assert answered == 200
 
 
+async def test_leaving_a_session_does_not_hang_on_a_server_that_is_stopped(tmp_path: Path) -> None:
+    config = ClientConfig(leave_timeout=0.01)
+    with daemon(f"unix://{tmp_path}/socket") as (process, _):
+        async with connect_unix(tmp_path / "socket", config=config) as client:
+            with trio.fail_after(PATIENCE):
+                async with client.start(["sleep", "1000"]):
+                    process.send_signal(signal.SIGSTOP)
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        assert process.wait(10) == 0
+
+
 # -- standard streams that are not there --
 
 
