@@ -24,17 +24,17 @@ CODEX = "@openai/codex@0.169.0"
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """The stock Codex CLI with execsrv as its exec-server. Takes the CLI from `EXECSRV_CODEX`, the PATH or npm."""
+    """The stock Codex CLI with execsrv as its exec-server. Takes the CLI from `CODEX_CLI`, the PATH or npm."""
     session.install(".[test]")
     env = {}
-    if "EXECSRV_CODEX" not in os.environ and shutil.which("codex") is None:
+    if "CODEX_CLI" not in os.environ and shutil.which("codex") is None:
         if shutil.which("npm") is None:
-            session.skip("no Codex CLI and no npm to get it: set EXECSRV_CODEX, or have `codex` or `npm` on the PATH")
+            session.skip("no Codex CLI and no npm to get it: set CODEX_CLI, or have `codex` or `npm` on the PATH")
         folder = session.create_tmp()
         session.run("npm", "install", "--no-save", "--no-fund", "--no-audit", "--prefix", folder, CODEX, external=True)
         # The program itself: what npm puts on the PATH is a script that needs node.
         [program] = Path(folder).glob("node_modules/@openai/codex-*/vendor/*/bin/codex")
-        env["EXECSRV_CODEX"] = str(program.absolute())
+        env["CODEX_CLI"] = str(program.absolute())
     session.run("pytest", "tests/interop", *session.posargs, env=env)
 
 

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from execsrv._cli.settings import ALL, SETTINGS
+from execsrv._cli.settings import CLIENT_SETTINGS, SETTINGS, Setting
 
 PAGE = Path(__file__).with_name("configuration.md")
 MARK = "<!-- tables -->\n"
 
 
 def written(page: str) -> str:
-    """The page with its tables as they should be."""
+    """Return the page with its tables as they should be."""
     text = page.partition(MARK)[0] + MARK
-    # The client's come last.
-    for group, settings in groupby((SETTINGS | ALL).values(), key=lambda setting: setting.group):
-        text += f"\n### {group}\n\n"
-        if group == "Client":
-            text += "No settings of a daemon: only `execsrv.Limits` has them.\n\n"
-        text += "| name | default | bounds | meaning |\n| --- | --- | --- | --- |\n"
-        for setting in settings:
-            unit = " s" if setting.unit == "seconds" else ""
-            bounds = f" {setting.bounds}{unit}" if setting.bounds else ""
-            text += f"| `{setting.name}` | {setting.show(setting.default)}{unit} |{bounds} | {setting.description} |\n"
+    for group, settings in groupby(SETTINGS.values(), key=lambda setting: setting.group):
+        text += f"\n### {group}\n\n{table(settings)}"
+    text += "\n## Settings of a client\n\n"
+    text += "They are the fields of `execsrv.ClientConfig`, and neither options nor variables.\n\n"
+    return text + table(CLIENT_SETTINGS.values())
+
+
+def table(settings: Iterable[Setting]) -> str:
+    """Return a table of settings."""
+    text = "| name | default | bounds | meaning |\n| --- | --- | --- | --- |\n"
+    for setting in settings:
+        unit = " s" if setting.unit == "seconds" else ""
+        bounds = f" {setting.bounds}{unit}" if setting.bounds else ""
+        text += f"| `{setting.name}` | {setting.show(setting.default)}{unit} |{bounds} | {setting.description} |\n"
     return text
 
 

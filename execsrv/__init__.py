@@ -33,13 +33,14 @@ from execsrv.client import (
     connect_websocket,
     launch,
 )
-from execsrv.limits import Limits, ServerConfig
+from execsrv.limits import ClientConfig, Limits, ServerConfig
 from execsrv.protocol import Chunk
 from execsrv.server import serve
 
 __all__ = [
     "Chunk",
     "Client",
+    "ClientConfig",
     "Closed",
     "Event",
     "Exited",

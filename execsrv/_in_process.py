@@ -11,11 +11,13 @@ from execsrv._server.conversation import serve_connection
 from execsrv._wire.memory import open_memory_pair
 from execsrv.client import Client
 from execsrv.client.client import open_client
-from execsrv.limits import DEFAULTS, ServerConfig
+from execsrv.limits import CLIENT_DEFAULTS, DEFAULTS, ClientConfig, ServerConfig
 
 
 @asynccontextmanager
-async def connect_in_process(*, config: ServerConfig = DEFAULTS, own_process: bool = False) -> AsyncIterator[Client]:
+async def connect_in_process(
+    *, config: ServerConfig = DEFAULTS, client_config: ClientConfig = CLIENT_DEFAULTS, own_process: bool = False
+) -> AsyncIterator[Client]:
     """A client of a server that runs in this block, in this program.
 
     Leaving the block, by cancellation too, kills everything that descends from what was started through it. No setting
@@ -28,5 +30,5 @@ async def connect_in_process(*, config: ServerConfig = DEFAULTS, own_process: bo
     ours, theirs = open_memory_pair()
     async with open_supervisor(own_process=own_process) as supervisor, open_helpers() as nursery:
         nursery.start_soon(serve_connection, theirs, supervisor, config)
-        async with open_client(lambda: nullcontext(ours), config) as client:
+        async with open_client(lambda: nullcontext(ours), client_config) as client:
             yield client

@@ -1,9 +1,10 @@
 """Every bound and every setting of the server and the client, with its unit, its default and the reason for it.
 
-Nothing in execsrv grows without one of these. A size has `bytes` in its name; every time is in seconds. What a field
-means and which values it takes stands in its type, and nowhere else: validation, the options of `execsrv serve`, the
-tables of the documentation and a JSON schema are made from it. Nothing is validated here: `execsrv serve` does that
-with what it is told, and a program that makes its own `ServerConfig` has its type checker.
+A bound that nobody has a reason to change is no setting: it is a constant, beside the code that keeps to it. A size
+has `bytes` in its name; every time is in seconds. The meaning of a field and the values that it takes stand in its
+type, and nowhere else: validation, the options of `execsrv serve`, the tables of the documentation and a JSON schema
+are made from it. Nothing is validated here: `execsrv serve` does that with its options, and a program that makes its
+own `ServerConfig` has its type checker.
 """
 
 # No `from __future__ import annotations`: `dataclasses.fields` is to give the types themselves, not their text.
@@ -31,17 +32,16 @@ _COMMANDS = Meta(extra={"group": "Commands"})
 _FILES = Meta(extra={"group": "Files"})
 _HTTP = Meta(extra={"group": "HTTP relay"})
 _ENDINGS = Meta(extra={"group": "Endings"})
-_CLIENT = Meta(extra={"group": "Client"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The bounds of a client, which a server has too. Frozen: make another one with `dataclasses.replace`."""
+    """The bounds that either side of a channel has. Use `ClientConfig` or `ServerConfig`."""
 
     handshake_timeout: Annotated[
         Seconds,
         _CONNECTIONS,
-        Meta(gt=0, description="How long a websocket handshake, and a client's `initialize`, may take."),
+        Meta(gt=0, description="How long connecting, a websocket's handshake, and `initialize` may take, each."),
     ] = 10.0
 
     max_message_bytes: Annotated[
@@ -52,31 +52,42 @@ class Limits:
         ),
     ] = 64 * MIB
 
-    drain_timeout: Annotated[
-        Seconds,
-        _ENDINGS,
-        Meta(
-            ge=0,
-            description="After a session was killed: how long to wait for the end of its streams, should something"
-            " still hold them.",
-        ),
-    ] = 1.0
-
     flush_timeout: Annotated[
         Seconds,
         _ENDINGS,
-        Meta(ge=0, description="At a connection's end: how long its last answers may take to leave."),
+        Meta(ge=0, description="At a channel's end: how long the last messages may take to leave."),
     ] = 0.5
 
-    client_window_bytes: Annotated[
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig(Limits):
+    """All that can be set of a client. Frozen: make another one with `dataclasses.replace`."""
+
+    window_bytes: Annotated[
         Bytes,
-        _CLIENT,
+        _STREAMS,
         Meta(
             ge=1,
-            description="Output of one process that waits for its reader in the client. Beyond it that process blocks,"
+            description="Output of one session that waits for its reader in the client. Beyond it that session blocks,"
             " and no other.",
         ),
     ] = 1 * MIB
+
+    ping_interval: Annotated[
+        Seconds, _CONNECTIONS, Meta(gt=0, description="How often a websocket's server is asked for a sign of life.")
+    ] = 10.0
+
+    ping_timeout: Annotated[
+        Seconds,
+        _CONNECTIONS,
+        Meta(gt=0, description="How long the server may leave that unanswered. Then the connection is lost."),
+    ] = 10.0
+
+    leave_timeout: Annotated[
+        Seconds,
+        _ENDINGS,
+        Meta(ge=0, description="On leaving the block of a session: how long its end is waited for."),
+    ] = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,26 +104,18 @@ class ServerConfig(Limits):
         Meta(
             ge=1,
             description="Requests of one connection that may wait at once (for output, for a program that reads). One"
-            " more that might have to is answered `busy`. As many answers may wait for the peer to read them.",
+            " more that might have to is answered `busy`.",
         ),
     ] = 256
 
-    queued_notifications: Annotated[
-        Count,
-        _CONNECTIONS,
-        Meta(
-            ge=1,
-            description="Single notifications of one connection (pieces of HTTP bodies, news of files) that wait to"
-            " be sent. Beyond it whoever has one waits.",
-        ),
-    ] = 16
-
     ping_interval: Annotated[
-        Seconds, _CONNECTIONS, Meta(gt=0, description="How often a websocket's peer is asked for a sign of life.")
+        Seconds, _CONNECTIONS, Meta(gt=0, description="How often a websocket's client is asked for a sign of life.")
     ] = 20.0
 
     ping_timeout: Annotated[
-        Seconds, _CONNECTIONS, Meta(gt=0, description="How long it may leave that unanswered. Then its channel ends.")
+        Seconds,
+        _CONNECTIONS,
+        Meta(gt=0, description="How long the client may leave that unanswered. Then its channel ends."),
     ] = 20.0
 
     resume_grace: Annotated[
@@ -124,23 +127,6 @@ class ServerConfig(Limits):
             " running. At 0, hanging up is cancelling.",
         ),
     ] = 0.0
-
-    max_handshake_head_bytes: Annotated[
-        Bytes,
-        _MESSAGES,
-        Meta(
-            ge=KIB, description="The largest HTTP request head in front of a websocket. A larger one is answered 431."
-        ),
-    ] = 16 * KIB
-
-    error_text_characters: Annotated[
-        Count,
-        _MESSAGES,
-        Meta(
-            ge=100,
-            description="An error that quotes what was sent is cut to this, since errors wait for their reader too.",
-        ),
-    ] = 1000
 
     unsent_output_bytes: Annotated[
         Bytes,
@@ -155,14 +141,10 @@ class ServerConfig(Limits):
     max_window_bytes: Annotated[
         Bytes,
         _STREAMS,
-        Meta(
-            ge=1,
-            description="The largest window that a client may ask for. It is memory that the client can make the server"
-            " hold.",
-        ),
+        Meta(ge=1, description="The largest window that a client may ask for: the server may have to hold as much."),
     ] = 16 * MIB
 
-    retained_output_bytes_per_process: Annotated[
+    retained_output_bytes_per_session: Annotated[
         Bytes,
         _STREAMS,
         Meta(ge=0, description="Output kept for `process/read` after it was sent. The oldest goes first."),
@@ -174,43 +156,7 @@ class ServerConfig(Limits):
         Meta(ge=0, description="Input held for a program that does not read it. A write beyond is refused."),
     ] = 8 * MIB
 
-    read_bytes: Annotated[
-        int,
-        _IN_BYTES,
-        _STREAMS,
-        Meta(
-            ge=1,
-            le=16 * MIB,
-            description="The size of one read from a pipe, and so its largest chunk. More falls out of the processor's"
-            " cache and is slower.",
-        ),
-    ] = 64 * KIB
-
-    terminal_read_bytes: Annotated[
-        int,
-        _IN_BYTES,
-        _STREAMS,
-        Meta(
-            ge=1,
-            le=16 * MIB,
-            description="The largest chunk of a terminal, which the kernel hands out in pieces of 4 KiB: joining them"
-            " saves messages.",
-        ),
-    ] = 128 * KIB
-
-    pipe_bytes: Annotated[
-        int,
-        _IN_BYTES,
-        _STREAMS,
-        Meta(
-            ge=4 * KIB,
-            le=GIB,
-            description="The width asked for a pipe that is busy (`F_SETPIPE_SZ`). Linux allows 1 MiB without rights;"
-            " where it does not, the pipe stays as it was.",
-        ),
-    ] = 1 * MIB
-
-    max_processes_per_connection: Annotated[
+    max_sessions_per_connection: Annotated[
         Count, _COMMANDS, Meta(ge=1, description="Running sessions of one connection. One more is refused.")
     ] = 1024
 
@@ -237,9 +183,7 @@ class ServerConfig(Limits):
     cgroup: Annotated[
         bool,
         _COMMANDS,
-        Meta(
-            description="Whether the server and its commands move into a control group of their own, if there is one."
-        ),
+        Meta(description="Whether the server and its commands move into a control group of their own, if any."),
     ] = True
 
     allow_files: Annotated[bool, _FILES, Meta(description="Whether the file methods (`fs/*`) answer at all.")] = True
@@ -278,22 +222,8 @@ class ServerConfig(Limits):
     max_file_bytes: Annotated[
         Bytes,
         _FILES,
-        Meta(
-            ge=0,
-            description="The largest file that `fs/readFile` gives. In base64 it fits the default `max_message_bytes`"
-            " of a client.",
-        ),
+        Meta(ge=0, description="The largest file of `fs/readFile`. In base64 it fits a client's `max_message_bytes`."),
     ] = 32 * MIB
-
-    large_answers: Annotated[
-        Count,
-        _FILES,
-        Meta(
-            ge=1,
-            description="Large files and listings that one connection reads at once; each is read when the answers"
-            " before it have left.",
-        ),
-    ] = 4
 
     queued_file_bytes: Annotated[
         Bytes,
@@ -315,29 +245,13 @@ class ServerConfig(Limits):
         ),
     ] = 50_000
 
-    walk_depth: Annotated[Count, _FILES, Meta(ge=0, description="How deep `fs/walk` may be asked to go.")] = 64
-
-    walk_directories: Annotated[
-        Count,
-        _FILES,
-        Meta(
-            ge=1,
-            description="How many directories `fs/walk` may be asked to read. With the depth and the entries the"
-            " Codex exec-server's.",
-        ),
-    ] = 10_000
-
     listing_bytes: Annotated[
         Bytes,
         _FILES,
         Meta(
-            ge=0,
-            description="The names in one listing, together. `fs/walk` says that it is truncated, `fs/readDirectory`"
-            " refuses.",
+            ge=0, description="The names in one listing, together. `fs/walk` stops there, `fs/readDirectory` refuses."
         ),
     ] = 16 * MIB
-
-    watched_paths: Annotated[Count, _FILES, Meta(ge=0, description="Paths in one `fs/watchMissing`.")] = 256
 
     allow_http: Annotated[
         bool,
@@ -371,13 +285,12 @@ class ServerConfig(Limits):
     shutdown_grace_period: Annotated[
         Seconds,
         _ENDINGS,
-        Meta(
-            ge=0,
-            description="At the server's end: how long its commands may take to end after SIGTERM. What is left then is"
-            " killed.",
-        ),
+        Meta(ge=0, description="At the server's end: how long commands have after SIGTERM before they are killed."),
     ] = 1.0
 
 
 DEFAULTS = ServerConfig()
-"""What holds where nothing else is given, on either side."""
+"""The settings of a server that is given none."""
+
+CLIENT_DEFAULTS = ClientConfig()
+"""The settings of a client that is given none."""

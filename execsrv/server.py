@@ -1,30 +1,14 @@
-"""The daemon: listeners and the connections that come in on them, in one nursery.
-
-A connection's faults stay its own: whatever goes wrong in one is logged, and the others go on.
-"""
+"""The daemon as a function: `serve`."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
-from functools import partial
 
 import trio
 
-from execsrv._nursery import open_helpers
-from execsrv._processes.supervisor import Supervisor, open_supervisor
-from execsrv._server.connection import Connections, open_connections
-from execsrv._server.conversation import Conversation, serve_connection
-from execsrv._wire import unix
-from execsrv._wire.lines import LineChannel
-from execsrv._wire.stdio import receive_stream, send_stream, taken_stdio
-from execsrv.errors import CannotListenError, InvalidListenURLError
+from execsrv._processes.supervisor import open_supervisor
+from execsrv._server.listeners import serve_url
 from execsrv.limits import DEFAULTS, ServerConfig
-
-logger = logging.getLogger(__name__)
-
-ServePeer = Callable[[trio.SocketStream], Awaitable[None]]
 
 
 async def serve(
@@ -45,92 +29,4 @@ async def serve(
     Raises `InvalidListenURLError` and `CannotListenError`.
     """
     async with open_supervisor(own_process=own_process) as supervisor:
-        await serve_with(supervisor, listen, config, shutdown_trigger=shutdown_trigger, task_status=task_status)
-
-
-async def serve_with(
-    supervisor: Supervisor,
-    listen: str,
-    config: ServerConfig = DEFAULTS,
-    *,
-    shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
-    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """The same with a supervisor that is there already."""
-    if listen == "stdio://":
-        with taken_stdio() as (protocol_in, protocol_out):
-            task_status.started(listen)
-            await serve_stdio(protocol_in, protocol_out, supervisor, config, shutdown_trigger=shutdown_trigger)
-        return
-    with ExitStack() as stack:
-        async with open_connections(supervisor, config) as connections:
-            try:
-                listener, url, serve_peer = await _open_listener(listen, connections, stack)
-            except OSError as error:
-                raise CannotListenError(f"cannot listen on {listen}: {error.strerror or error}") from error
-            room = trio.CapacityLimiter(2 * config.max_connections)  # some of them have not said who they are
-            async with open_helpers() as peers:
-                async with listener, open_helpers() as accepting:
-                    serve_one = partial(_serve_peer, serve_peer, room)
-                    accepting.start_soon(partial(trio.serve_listeners, serve_one, [listener], handler_nursery=peers))
-                    task_status.started(url)
-                    await shutdown_trigger()
-                await connections.stop()
-
-
-async def serve_stdio(
-    protocol_in: int,
-    protocol_out: int,
-    supervisor: Supervisor,
-    config: ServerConfig = DEFAULTS,
-    *,
-    shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
-) -> None:
-    """Serve one connection over two descriptors, which stay the caller's, until the peer hangs up. See `serve`."""
-    channel = LineChannel(send_stream(protocol_out), receive_stream(protocol_in), config)
-    await serve_connection(channel, supervisor, config, shutdown_trigger=shutdown_trigger)
-
-
-async def _open_listener(
-    listen: str, connections: Connections, stack: ExitStack
-) -> tuple[trio.SocketListener, str, ServePeer]:
-    """The listener for a URL, the URL as it really is, and how to serve what it accepts."""
-    if unix.is_unix_url(listen):
-        listener = stack.enter_context(unix.listening(unix.parse_path(listen)))
-        return listener, listen, partial(_serve_lines, connections)
-    # Imported where it is needed: on stdio, a third of the time to start would go into it.
-    from execsrv._wire import websocket
-
-    if not websocket.is_websocket_url(listen):
-        expected = "expected `stdio://`, `ws://IP:PORT` or `unix://PATH`"
-        raise InvalidListenURLError(f"unsupported --listen URL `{listen}`; {expected}")
-    host, port = websocket.parse_listen(listen)
-    (listener,) = await trio.open_tcp_listeners(port, host=host)
-    address, port = listener.socket.getsockname()[:2]
-    url = f"ws://[{address}]:{port}" if ":" in address else f"ws://{address}:{port}"
-    return listener, url, partial(_serve_websocket, connections)
-
-
-async def _serve_peer(serve_peer: ServePeer, room: trio.CapacityLimiter, stream: trio.SocketStream) -> None:
-    """One connection from first to last. It may fail; the daemon does not."""
-    if room.available_tokens < 1:
-        logger.warning("refusing a peer: %d are here already", room.borrowed_tokens)
-        await trio.aclose_forcefully(stream)
-        return
-    async with room:
-        try:
-            await serve_peer(stream)
-        except Exception:
-            logger.exception("connection failed")
-
-
-async def _serve_lines(connections: Connections, stream: trio.SocketStream) -> None:
-    await Conversation(LineChannel(stream, stream, connections.config), connections).run()
-
-
-async def _serve_websocket(connections: Connections, stream: trio.SocketStream) -> None:
-    from execsrv._wire.websocket import serve_websocket
-
-    # Without this, a small message after another would wait for the peer's delayed acknowledgement: 40 ms.
-    stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
-    await serve_websocket(stream, connections.config, lambda channel: Conversation(channel, connections).run())
+        await serve_url(supervisor, listen, config, shutdown_trigger=shutdown_trigger, task_status=task_status)

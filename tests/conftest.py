@@ -16,12 +16,12 @@ import trio
 from execsrv import Client, connect_in_process, connect_stdio, connect_unix, connect_websocket, serve
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.conversation import serve_connection
+from execsrv._server.listeners import serve_descriptors
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.memory import open_memory_pair
 from execsrv._wire.websocket import open_websocket
-from execsrv.limits import ServerConfig
-from execsrv.server import serve_stdio
+from execsrv.limits import CLIENT_DEFAULTS, ClientConfig, ServerConfig
 from tests.peers import Peer, open_peer
 
 # How long an example takes says nothing on a busy machine.
@@ -85,7 +85,9 @@ class Server:
     async def _serve_pipes(self, server_in: int, server_out: int, *, task_status: trio.TaskStatus[None]) -> None:
         try:
             task_status.started()
-            await serve_stdio(server_in, server_out, Supervisor(), self.config, shutdown_trigger=self.shutdown.wait)
+            await serve_descriptors(
+                Supervisor(), server_in, server_out, self.config, shutdown_trigger=self.shutdown.wait
+            )
         finally:
             os.close(server_in)
             os.close(server_out)
@@ -124,23 +126,22 @@ class Server:
             await peer.handshake()
         return peer
 
-    async def client(self, config: ServerConfig | None = None) -> Client:
+    async def client(self, config: ClientConfig = CLIENT_DEFAULTS) -> Client:
         """The real client on a new connection, for the rest of the test."""
         return await self._hold(self.open_client(config))
 
     @asynccontextmanager
-    async def open_client(self, config: ServerConfig | None = None) -> AsyncIterator[Client]:
+    async def open_client(self, config: ClientConfig = CLIENT_DEFAULTS) -> AsyncIterator[Client]:
         """The real client on a new connection; leaving hangs up."""
-        limits = config or ServerConfig()
         match self.transport:
             case "memory":
-                connection = connect_in_process(config=limits)
+                connection = connect_in_process(client_config=config)
             case "websocket":
-                connection = connect_websocket(await self.url(), limits=limits)
+                connection = connect_websocket(await self.url(), config=config)
             case "unix":
-                connection = connect_unix((await self.url()).removeprefix("unix://"), limits=limits)
+                connection = connect_unix((await self.url()).removeprefix("unix://"), config=config)
             case _:
-                connection = connect_stdio(*await self.streams(), limits=limits)
+                connection = connect_stdio(*await self.streams(), config=config)
         async with connection as client:
             yield client
 

@@ -17,6 +17,7 @@ FLOORS = [
     {"errors", "limits", "protocol"},
     # rules, and the log: still no I/O
     {"_nursery", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths", "_http.request"},
+    {"_wire.frames", "_wire.urls"},
     # the machine, each kind alone
     {"_wire", "_processes", "_files", "_http"},
     # the service
@@ -41,6 +42,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 WINGS = {"_server", "_processes", "_files", "_http", "server"}, {"client"}
 PURE = {"errors", "limits", "protocol", "_log", "_wire.codecs", "_wire.handshake", "_wire.paths", "_http.request"}
+PURE |= {"_wire.frames", "_wire.urls"}
 
 
 def room_of(name: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 import execsrv
-from execsrv import Chunk, Closed, Exited, ServerConfig
+from execsrv import Chunk, Closed, Exited
 from execsrv.errors import (
     CommandFailedError,
     CommandTimeoutError,
@@ -262,7 +262,7 @@ async def test_what_is_no_server_is_a_clear_error(command: list[str]) -> None:
 
 async def test_a_server_that_does_not_answer_is_given_up_on() -> None:
     with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailedError, match=r"no answer within 0\.1 s"):
-        async with execsrv.launch(["sleep", "2"], limits=ServerConfig(handshake_timeout=0.1)):
+        async with execsrv.launch(["sleep", "2"], config=execsrv.ClientConfig(handshake_timeout=0.1)):
             pass
 
 

@@ -9,16 +9,22 @@ import runpy
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import trio
 
 from execsrv._cli.config import Loaded, as_toml, load
-from execsrv._cli.settings import ALL, SETTINGS, Setting
+from execsrv._cli.settings import CLIENT_SETTINGS, SETTINGS, Setting
 from execsrv.errors import InvalidConfigError
-from execsrv.limits import DEFAULTS, KIB, MIB, Limits, ServerConfig
+from execsrv.limits import CLIENT_DEFAULTS, DEFAULTS, KIB, MIB, ClientConfig, Limits, ServerConfig
+from tests.conftest import Server
+from tests.peers import PATIENCE
+
+OpenServer = Callable[[str, ServerConfig], Server]
 
 ROOT = Path(__file__).parent.parent
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("EXECSRV_")}
@@ -81,14 +87,15 @@ def value_of(loaded: Loaded, name: str) -> Any:
 
 def test_settings_are_the_fields() -> None:
     fields = {field.name for field in dataclasses.fields(ServerConfig)}
-    assert ALL.keys() == fields | {"listen"}
-    assert ALL.keys() - SETTINGS.keys() == {"client_window_bytes"}
+    assert SETTINGS.keys() == fields | {"listen"}
+    assert CLIENT_SETTINGS.keys() == {field.name for field in dataclasses.fields(ClientConfig)}
     assert isinstance(DEFAULTS, Limits)
+    assert isinstance(CLIENT_DEFAULTS, Limits)
     assert msgspec.convert(dataclasses.asdict(DEFAULTS), ServerConfig) == DEFAULTS
 
 
 def test_every_setting_says_what_it_is() -> None:
-    for setting in ALL.values():
+    for setting in (*SETTINGS.values(), *CLIENT_SETTINGS.values()):
         assert setting.description.endswith("."), setting
         assert (setting.unit == "bytes") == ("bytes" in setting.name), setting
         assert "seconds" not in setting.name, "times are in seconds, and do not say so each"
@@ -100,7 +107,7 @@ def test_every_setting_says_what_it_is() -> None:
 
 def test_a_json_schema_comes_out_of_the_fields() -> None:
     properties = msgspec.json.schema(ServerConfig)["$defs"]["ServerConfig"]["properties"]
-    for name, setting in ALL.items():
+    for name, setting in SETTINGS.items():
         if name != "listen":
             assert properties[name]["description"] == setting.description
             assert properties[name]["default"] == setting.default
@@ -255,13 +262,38 @@ def test_wrong_even_where_it_is_overridden() -> None:
         load({"max_connections": "1"}, {"EXECSRV_MAX_CONNECTIONS": "many"})
 
 
+OF_A_SERVICE = {
+    "EXECSRV_SERVICE_HOST": "10.0.0.1",
+    "EXECSRV_SERVICE_PORT": "8765",
+    "EXECSRV_SERVICE_PORT_WEBSOCKET": "8765",
+    "EXECSRV_PORT": "tcp://10.0.0.1:8765",
+    "EXECSRV_PORT_8765_TCP": "tcp://10.0.0.1:8765",
+    "EXECSRV_PORT_8765_TCP_PROTO": "tcp",
+    "EXECSRV_PORT_8765_TCP_PORT": "8765",
+    "EXECSRV_PORT_8765_TCP_ADDR": "10.0.0.1",
+    "EXECSRV_BLUE_SERVICE_HOST": "10.0.0.2",
+    "EXECSRV_BLUE_PORT": "udp://10.0.0.2:53",
+    "EXECSRV_NAME": "/web/execsrv",
+    "EXECSRV_ENV_PATH": "/bin",
+}
+
+
+def test_variables_that_others_make_for_a_service_are_no_settings() -> None:
+    loaded = load({}, OF_A_SERVICE | {"EXECSRV_URL": "ws://127.0.0.1:1", "EXECSRV_MAX_CONNECTIONS": "3"})
+    assert {name for name, source in loaded.sources.items() if source != "default"} == {"max_connections"}
+    assert serve(env=OF_A_SERVICE).returncode == 0
+    for variable, value in [("EXECSRV_PORT", "8765"), ("EXECSRV_NAME", "x"), ("EXECSRV_SERVICE", "x")]:
+        with pytest.raises(InvalidConfigError, match=f"unknown environment variable `{variable}`"):
+            load({}, {variable: value})
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
         (b"max_conections = 1", "unknown key `max_conections` in `{}`: did you mean `max_connections`?"),
         (b"max-connections = 1", "unknown key `max-connections` in `{}`: did you mean `max_connections`?"),
         (b"[server]\nmax_connections = 1", "unknown key `server` in `{}`: `execsrv serve --print-config` lists"),
-        (b"client_window_bytes = 1", "unknown key `client_window_bytes` in `{}`"),
+        (b"leave_timeout = 1", "unknown key `leave_timeout` in `{}`"),
         (b"max_connections = 0", "cannot set max_connections to 0 (file {}): expected a whole number, 1 to 1000000"),
         (b"max_connections = ", "cannot read the configuration file `{}`: Invalid value (at end of document)"),
         (b"max_connections = 1\nmax_connections = 2", "cannot read the configuration file `{}`: "),
@@ -299,7 +331,7 @@ def test_bad_files(content: bytes | None, complaint: str, tmp_path: Path) -> Non
         ([], {"EXECSRV_MAX_CONECTIONS": "1"}, "did you mean `EXECSRV_MAX_CONNECTIONS`"),
         ([], {"EXECSRV_LISTN": "stdio://"}, "did you mean `EXECSRV_LISTEN`?"),
         ([], {"EXECSRV_": "1"}, "unknown environment variable `EXECSRV_`: `execsrv serve --print-config` lists"),
-        (["--print-config"], {"EXECSRV_READ_BYTES": "0"}, "cannot set read_bytes to '0'"),
+        (["--print-config"], {"EXECSRV_FILE_THREADS": "0"}, "cannot set file_threads to '0'"),
         (["--config", "/"], {}, "cannot read the configuration file `/`: Is a directory"),
     ],
 )
@@ -374,7 +406,7 @@ def test_help_has_every_setting() -> None:
         assert f"{setting.flag} " in said
         assert f"[default: {setting.show(setting.default)}]" in said
         assert f"{setting.group}:" in said
-    assert "client-window" not in said
+    assert "--window-bytes" not in said
 
 
 def test_the_server_runs_with_it(tmp_path: Path) -> None:
@@ -402,3 +434,34 @@ def test_where_to_listen_from_the_environment(tmp_path: Path) -> None:
         finally:
             process.terminate()
     assert process.returncode == 0
+
+
+# -- settings that no other test changes --
+
+
+async def test_a_smaller_window_may_be_the_largest(open_server: OpenServer) -> None:
+    peer = await open_server("memory", ServerConfig(max_window_bytes=1000)).peer()
+    assert (await peer.run("a", ["echo", "hi"], windowBytes=1000))[:2] == (0, b"hi\n")
+    code, message, data = await peer.refused("process/start", peer.start_params("b", ["true"], windowBytes=1001))
+    assert message == "windowBytes is 1001: max_window_bytes (1000) would be exceeded"
+    assert (code, data) == (-32600, {"kind": "limit-exceeded", "limit": "max_window_bytes", "value": 1000})
+
+
+async def test_ended_sessions_may_be_forgotten_at_once(open_server: OpenServer) -> None:
+    peer = await open_server("memory", ServerConfig(exited_retention=0)).peer()
+    await peer.run("a", ["true"])
+    with trio.fail_after(PATIENCE):
+        # It is over when its leader is reaped, right behind the close.
+        while (await peer.call("process/list", {}))["processes"]:
+            await trio.lowlevel.checkpoint()
+    assert (await peer.refused("process/read", {"processId": "a"}))[2]["kind"] == "unknown-process"
+
+
+async def test_open_files_may_be_few(open_server: OpenServer, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("x")
+    peer = await open_server("memory", ServerConfig(file_handles=1)).peer()
+    params = {"path": str(tmp_path / "f")}
+    await peer.call("fs/open", {"handleId": "a", **params})
+    assert (await peer.refused("fs/open", {"handleId": "b", **params}))[1].startswith("at most 1 file handles")
+    await peer.call("fs/close", {"handleId": "a"})
+    await peer.call("fs/open", {"handleId": "b", **params})

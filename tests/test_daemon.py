@@ -15,11 +15,17 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
+from execsrv import ClientConfig, connect_unix
+from execsrv._wire.unix import open_unix
+from execsrv.errors import ConnectionFailedError
+from tests.peers import PATIENCE
 from tests.processes import marked, new_mark
 
 EXECSRV = [sys.executable, "-m", "execsrv"]
@@ -509,4 +515,212 @@ def test_help_and_version() -> None:
         assert "Usage: execsrv" in done.stdout
     assert re.fullmatch(r"execsrv \d+\.\d+\.\d+\n", execsrv("--version").stdout)
     assert execsrv("nonsense").returncode == 2
-    assert execsrv("run").returncode == 2
+    assert execsrv("--nope").returncode == 2
+    assert execsrv("serve", "--nope").returncode == 2
+
+
+@pytest.mark.parametrize("args", [[], ["--nope", "--", "true"], ["--timeout", "never", "--", "true"], ["--url"]])
+def test_a_mistake_in_run_is_no_status_of_a_command(args: list[str]) -> None:
+    done = execsrv("run", *args)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "Error: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_url_of_run_from_the_environment(url: str) -> None:
+    assert execsrv("run", "--", "echo", "hi", env={**os.environ, "EXECSRV_URL": url}).stdout == "hi\n"
+    nowhere = {**os.environ, "EXECSRV_URL": "unix:///no/such/socket"}
+    done = execsrv("run", "--", "echo", "hi", env=nowhere)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "cannot connect to `/no/such/socket`" in done.stderr
+    assert execsrv("run", "--url", url, "--", "echo", "hi", env=nowhere).stdout == "hi\n"
+    assert execsrv("serve", stdin=subprocess.DEVNULL, env=nowhere).returncode == 0
+
+
+def test_complaints_of_run_are_never_on_stdout() -> None:
+    line = " ".join(EXECSRV)
+    for redirection in ("2>&-", "2>/dev/full"):
+        done = subprocess.run(
+            ["sh", "-c", f"{line} run /no/such/program {redirection}"], capture_output=True, timeout=30
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (127, b"", b"")
+
+
+# -- the path of a unix socket --
+
+RACER = """
+import sys, time
+from execsrv._wire.unix import listening
+for line in sys.stdin:
+    path, start = line.split()
+    while time.monotonic() < float(start):
+        pass
+    try:
+        with listening(path):
+            print("listening", flush=True)
+            sys.stdin.readline()
+    except OSError as error:
+        print(error.strerror, flush=True)
+        sys.stdin.readline()
+"""
+
+
+def test_two_servers_at_once_never_make_each_other_deaf(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with ExitStack() as stack:
+        racers = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", RACER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+                )
+            )
+            for _ in range(2)
+        ]
+        for _ in range(300):
+            with socket.socket(socket.AF_UNIX) as stale:
+                stale.bind(path)
+            start = time.monotonic() + 0.001
+            answers = []
+            for racer in racers:
+                assert racer.stdin is not None
+                racer.stdin.write(f"{path} {start}\n")
+            for racer in racers:
+                assert racer.stdout is not None
+                answers.append(racer.stdout.readline())
+            assert sorted(answers) == ["another server listens there\n", "listening\n"]
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(path)
+            for racer in racers:
+                assert racer.stdin is not None
+                racer.stdin.write("done\n")
+            while Path(path).exists():
+                os.sched_yield()
+        for racer in racers:
+            assert racer.stdin is not None
+            racer.stdin.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_of_a_unix_socket_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "socket.lock").symlink_to(tmp_path / "elsewhere")
+    refused = execsrv("serve", "--listen", f"unix://{tmp_path}/socket")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert f"cannot open the lock `{tmp_path}/socket.lock`: Too many levels of symbolic links" in refused.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["socket.lock"]
+
+
+def test_a_lock_that_was_left_behind_keeps_nobody_out(tmp_path: Path) -> None:
+    (tmp_path / "socket.lock").write_text("")
+    with daemon(f"unix://{tmp_path}/socket") as (process, url):
+        assert execsrv("run", "--url", url, "--", "echo", "hi").stdout == "hi\n"
+        process.terminate()
+        assert process.wait(10) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_busy_server_is_waited_for(tmp_path: Path) -> None:
+    """Its backlog is full for as long as it is stopped."""
+    path = f"{tmp_path}/socket"
+    with socket.socket(socket.AF_UNIX) as full:
+        full.bind(path)
+        full.listen(0)
+        with ExitStack() as stack:
+            while True:
+                waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                try:
+                    waiting.connect(path)
+                except BlockingIOError:
+                    break
+            with pytest.raises(ConnectionFailedError, match=r"not accepted within 0\.05 s"):
+                async with connect_unix(path, config=ClientConfig(handshake_timeout=0.05)):
+                    pass
+            opened = trio.Event()
+
+            async def connect() -> None:
+                async with open_unix(path, ClientConfig(handshake_timeout=PATIENCE)):
+                    opened.set()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(connect)
+                await trio.testing.wait_all_tasks_blocked()
+                assert not opened.is_set()
+                full.accept()[0].close()
+
+
+async def test_many_clients_at_once_of_a_stopped_server(tmp_path: Path) -> None:
+    with daemon(f"unix://{tmp_path}/socket") as (process, url):
+        process.send_signal(signal.SIGSTOP)
+        answered = 0
+
+        async def ask() -> None:
+            nonlocal answered
+            async with connect_unix(url.removeprefix("unix://"), config=ClientConfig(handshake_timeout=PATIENCE)):
+                answered += 1
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(200):
+                nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            assert answered == 0
+            process.send_signal(signal.SIGCONT)
+        assert answered == 200
+
+
+async def test_leaving_a_session_does_not_hang_on_a_server_that_is_stopped(tmp_path: Path) -> None:
+    config = ClientConfig(leave_timeout=0.01)
+    with daemon(f"unix://{tmp_path}/socket") as (process, _):
+        async with connect_unix(tmp_path / "socket", config=config) as client:
+            with trio.fail_after(PATIENCE):
+                async with client.start(["sleep", "1000"]):
+                    process.send_signal(signal.SIGSTOP)
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        assert process.wait(10) == 0
+
+
+# -- standard streams that are not there --
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-", "<&-", "2>/dev/full", ">/dev/full"])
+def test_serving_without_a_stream(redirection: str, tmp_path: Path) -> None:
+    url = f"unix://{tmp_path}/socket"
+    argv = ["sh", "-c", f"exec {' '.join(EXECSRV)} serve --listen {url} {redirection}"]
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            until_listening(tmp_path / "socket", process)
+            assert execsrv("run", "--url", url, "--", "echo", "hi").stdout == "hi\n"
+            process.terminate()
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_serving_with_nobody_who_reads(stream: str, tmp_path: Path) -> None:
+    url = f"unix://{tmp_path}/socket"
+    reader, writer = os.pipe()
+    os.close(reader)
+    ends = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: writer}
+    argv = [*EXECSRV, "serve", "--listen", url]
+    with subprocess.Popen(argv, stdout=ends["stdout"], stderr=ends["stderr"]) as process:
+        os.close(writer)
+        try:
+            until_listening(tmp_path / "socket", process)
+            assert execsrv("run", "--url", url, "--", "echo", "hi").stdout == "hi\n"
+            process.terminate()
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+
+
+def until_listening(path: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait until somebody accepts connections there."""
+    while True:
+        assert process.poll() is None
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(path))
+                return
+            except (FileNotFoundError, ConnectionRefusedError):
+                time.sleep(0.02)

@@ -13,7 +13,7 @@ import trio
 
 import execsrv
 from execsrv._wire.channel import MessageChannel
-from execsrv.limits import MIB, ServerConfig
+from execsrv.limits import MIB, ClientConfig, ServerConfig
 from execsrv.protocol import Notification, Request
 from tests.conftest import Server
 from tests.peers import ENV, Peer, plain
@@ -106,7 +106,7 @@ async def test_the_client_acknowledges_for_itself(server: Server) -> None:
 
 @pytest.mark.parametrize("window", [1, 1000, 70_000])
 async def test_a_window_may_be_small(server: Server, window: int) -> None:
-    client = await server.client(ServerConfig(client_window_bytes=window))
+    client = await server.client(ClientConfig(window_bytes=window))
     with trio.fail_after(60):
         assert len((await client.run(["head", "-c", "1000000", "/dev/zero"])).stdout) == 1_000_000
 
@@ -121,7 +121,7 @@ async def test_leaving_a_process_unread_is_possible(server: Server) -> None:
 
 
 async def test_retention_is_bounded(open_server: Any) -> None:
-    server = open_server("memory", ServerConfig(retained_output_bytes_per_process=200_000))
+    server = open_server("memory", ServerConfig(retained_output_bytes_per_session=200_000))
     peer = await server.peer()
     await peer.run("a", ["sh", "-c", "head -c 3000000 /dev/zero"])
     read = await peer.call("process/read", {"processId": "a"})

@@ -1,6 +1,6 @@
 """Races on purpose: what happens at the same time as something else, or is broken off in its middle.
 
-`EXECSRV_RACES=50` runs fifty times as many rounds.
+`RACES=50` runs fifty times as many rounds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.processes import new_mark, until_gone, until_marked
 from tests.test_protocol_page import EXCHANGES, FOLDER, WEB
 
 OpenServer = Callable[[str, ServerConfig], Server]
-ROUNDS = int(os.environ.get("EXECSRV_RACES", "1"))
+ROUNDS = int(os.environ.get("RACES", "1"))
 LINES = b"".join(b"%07d\n" % number for number in range(40_000))
 
 pytestmark = pytest.mark.timeout(120 * ROUNDS)

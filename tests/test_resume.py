@@ -213,7 +213,7 @@ async def test_who_comes_back_while_its_commands_are_killed_is_too_late() -> Non
 
 async def test_a_gap_says_how_much_was_not_kept(open_server: OpenServer, transport: str, tmp_path: Path) -> None:
     """Without a promise to acknowledge, what is printed while nobody listens is kept as far as it fits."""
-    server = open_server(transport, ServerConfig(resume_grace=30, retained_output_bytes_per_process=512 * 1024))
+    server = open_server(transport, ServerConfig(resume_grace=30, retained_output_bytes_per_session=512 * 1024))
     done = tmp_path / "done"
     os.mkfifo(done)
     size = 3_000_000
@@ -377,7 +377,7 @@ async def test_a_process_that_ended_during_the_cut_is_no_loss(server: Server, tm
 
 
 async def test_a_gap_that_came_with_a_cut_is_told_exactly(open_server: OpenServer, tmp_path: Path) -> None:
-    server = open_server("unix", ServerConfig(resume_grace=30, retained_output_bytes_per_process=256 * 1024))
+    server = open_server("unix", ServerConfig(resume_grace=30, retained_output_bytes_per_session=256 * 1024))
     size = 3_000_000
     async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=20) as client:
         argv = ["sh", "-c", f"echo first; read x; head -c {size} /dev/zero"]

@@ -266,7 +266,7 @@ def ends_of(snapshot: dict[str, Any], stream: str) -> tuple[bytes, bytes]:
 @pytest.mark.parametrize("tty", [False, True])
 @pytest.mark.parametrize("size", [0, 1, 2500, 60_000, 300_000])
 async def test_snapshots_are_exact(open_server: OpenServer, transport: str, tty: bool, size: int) -> None:
-    peer = await open_server(transport, ServerConfig(retained_output_bytes_per_process=40_000)).peer()
+    peer = await open_server(transport, ServerConfig(retained_output_bytes_per_session=40_000)).peer()
     whole = b"".join(b"%07d\n" % number for number in range(size // 8 + 1))[:size]
     script = f"{'stty raw -echo; ' if tty else ''}seq -f %07.0f 0 99999 | head -c {size}; echo; read go; exit 2"
     await peer.start("a", ["sh", "-c", script], tty=tty, pipeStdin=True)
@@ -361,7 +361,7 @@ async def test_the_newest_comes_when_the_reader_is_back(peer: Peer) -> None:
 
 
 async def test_a_read_tells_of_what_is_forgotten(open_server: OpenServer, transport: str) -> None:
-    peer = await open_server(transport, ServerConfig(retained_output_bytes_per_process=100_000)).peer()
+    peer = await open_server(transport, ServerConfig(retained_output_bytes_per_session=100_000)).peer()
     await peer.run("a", ["head", "-c", "2000000", "/dev/zero"])
     read = await peer.call("process/read", {"processId": "a"})
     kept = sum(len(base64.b64decode(chunk["chunk"])) for chunk in read["chunks"])
@@ -457,12 +457,12 @@ async def test_gates(open_server: OpenServer, transport: str, kind: str) -> None
 
 
 async def test_too_many_processes(open_server: OpenServer, transport: str) -> None:
-    peer = await open_server(transport, ServerConfig(max_processes_per_connection=2)).peer()
+    peer = await open_server(transport, ServerConfig(max_sessions_per_connection=2)).peer()
     await peer.start("a", ["sleep", "1000"])
     await peer.start("b", ["sleep", "1000"])
     code, message, data = await peer.refused("process/start", peer.start_params("c", ["true"]))
-    assert (code, data) == (-32600, {"kind": "limit-exceeded", "limit": "max_processes_per_connection", "value": 2})
-    assert message == "max_processes_per_connection (2) are running"
+    assert (code, data) == (-32600, {"kind": "limit-exceeded", "limit": "max_sessions_per_connection", "value": 2})
+    assert message == "max_sessions_per_connection (2) are running"
     await peer.call("process/terminate", {"processId": "a"})
     await peer.until_told("a", "closed")
     with trio.fail_after(PATIENCE):

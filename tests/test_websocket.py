@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 import trio_websocket
 import wsproto
 
 from execsrv import connect_websocket
-from execsrv._wire.websocket import _put_header
+from execsrv._wire.channel import MessageChannel
+from execsrv._wire.frames import put_header
+from execsrv._wire.websocket import serve_websocket
 from execsrv.errors import ConnectionFailedError
-from execsrv.limits import ServerConfig
+from execsrv.limits import ClientConfig, ServerConfig
+from execsrv.protocol import Notification
 from tests.conftest import Server
 from tests.peers import PATIENCE, b64
 
@@ -110,7 +114,7 @@ async def test_a_handshake_and_a_message_in_one_packet(websocket_server: Server)
 def test_headers_of_every_length(size: int) -> None:
     """The header of a frame has three forms; the library's other end reads what we write."""
     buffer = bytearray(10) + b"x" * size
-    start = _put_header(memoryview(buffer), size)
+    start = put_header(memoryview(buffer), size)
     reader = wsproto.connection.Connection(wsproto.connection.ConnectionType.CLIENT)
     reader.receive_data(bytes(buffer[start:]))
     (event,) = reader.events()
@@ -194,7 +198,7 @@ async def test_what_is_no_websocket_server_is_a_clear_error(answer: bytes) -> No
         listeners = await nursery.start(trio.serve_tcp, serve_wrongly, 0)
         port = listeners[0].socket.getsockname()[1]
         with pytest.raises(ConnectionFailedError):
-            async with connect_websocket(f"ws://127.0.0.1:{port}", limits=ServerConfig(handshake_timeout=2)):
+            async with connect_websocket(f"ws://127.0.0.1:{port}", config=ClientConfig(handshake_timeout=2)):
                 pass
         nursery.cancel_scope.cancel()
 
@@ -208,6 +212,35 @@ async def test_a_server_that_never_answers_is_given_up_on() -> None:
         listeners = await nursery.start(trio.serve_tcp, hold, 0)
         port = listeners[0].socket.getsockname()[1]
         with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailedError, match=r"0\.05 s"):
-            async with connect_websocket(f"ws://127.0.0.1:{port}", limits=ServerConfig(handshake_timeout=0.05)):
+            async with connect_websocket(f"ws://127.0.0.1:{port}", config=ClientConfig(handshake_timeout=0.05)):
                 pass
         nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_said_into_a_frame_that_was_cut() -> None:
+    """A close frame in the middle of a message would be read as a part of that message."""
+    ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair())
+    cut = trio.Event()
+    size = 20_000_000
+
+    async def serve(channel: MessageChannel) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(channel.send, Notification("much", {"text": "x" * size}))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        cut.set()
+        with trio.fail_after(PATIENCE):
+            await channel.aclose(1001, "the reason")
+
+    heard = bytearray()
+    async with trio.open_nursery() as nursery, ours:
+        nursery.start_soon(serve_websocket, theirs, ServerConfig(), serve)
+        await ours.send_all(f"GET / HTTP/1.1\r\n{UPGRADE}\r\n".encode())
+        await cut.wait()
+        while data := await ours.receive_some():
+            heard += data
+    head, _, frame = heard.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101")
+    assert frame[:2] == b"\x81\x7f"
+    assert 0 < len(frame) < size
+    assert frame.rstrip(b"x").endswith(b'"text":"')

@@ -1,8 +1,9 @@
 """The settings of a daemon, and where each came from: flag, else environment, else TOML file, else default.
 
 What settings there are, and what each may be, is read from the fields of `ServerConfig`; beside them there is only
-`listen`. Nothing unknown is skipped and nothing is corrected: what is wrong, even where something else overrides it, is
-an error that says what, where, and what would be right.
+`listen`. Nothing unknown is skipped and nothing is corrected: a mistake, even where something else overrides it, is an
+error that says what is wrong, where, and what would be right. Variables that others make (`_OF_A_SERVICE`) are no
+settings, even though they begin as ours.
 """
 
 from __future__ import annotations
@@ -14,18 +15,23 @@ from typing import Any
 
 import msgspec
 
-from execsrv._cli.settings import CODEX_DEFAULTS, PREFIX, SETTINGS, UNITS, Setting
+from execsrv._cli.settings import CODEX_DEFAULTS, CONFIG_VARIABLE, PREFIX, SETTINGS, UNITS, URL_VARIABLE, Setting
 from execsrv.errors import InvalidConfigError
 from execsrv.limits import ServerConfig
 
-CONFIG_VARIABLE = PREFIX + "CONFIG"
-"""Names the TOML file, where no flag does."""
+_OF_A_SERVICE = re.compile(
+    rf"{PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=.*"
+    rf"|{PREFIX}(\w+_)?PORT=(tcp|udp|sctp)://.*"
+    rf"|{PREFIX}(\w+_)?NAME=/.*|{PREFIX}(\w+_)?ENV_.*",
+    re.DOTALL,
+)
+"""The variables that Kubernetes and container links make for a service whose name begins with `execsrv`."""
 
 _WITH_UNIT = rf"([0-9]{{1,15}}) ?({'|'.join(UNITS)})"
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """What a daemon is to run with, and for each setting by name where its value came from."""
+    """The settings of a daemon, and for each by name the source of its value."""
 
     listen: str
     config: ServerConfig
@@ -61,7 +67,11 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], *, codex: bool = 
     for variable, value in environ.items():
         if variable in by_variable:
             take(by_variable[variable], value, f"environment {variable}", is_text=True)
-        elif variable.startswith(PREFIX) and variable != CONFIG_VARIABLE:
+        elif (
+            variable.startswith(PREFIX)
+            and variable not in (CONFIG_VARIABLE, URL_VARIABLE)
+            and not _OF_A_SERVICE.fullmatch(f"{variable}={value}")
+        ):
             raise _unknown(f"environment variable `{variable}`", variable, [*by_variable, CONFIG_VARIABLE])
     for name, setting in SETTINGS.items():
         value = flags.get(name)
@@ -74,7 +84,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], *, codex: bool = 
 
 
 def as_toml(loaded: Loaded) -> str:
-    """All settings as a file that `load` takes, each with where its value came from. Raises `InvalidConfigError`."""
+    """Return all settings as a file that `load` takes, with the source of each. Raises `InvalidConfigError`."""
     groups: dict[str, list[str]] = {}
     for name, setting in SETTINGS.items():
         value = loaded.listen if name == "listen" else getattr(loaded.config, name)
@@ -107,7 +117,7 @@ def _read_toml(path: str) -> dict[str, Any]:
 
 
 def _checked(setting: Setting, value: Any, source: str, *, is_text: bool) -> Any:
-    """The value that was meant. Text may hold a number, a truth value or paths; bytes may have a unit anywhere."""
+    """Return the value that was meant. Text may hold a number, a truth value or paths; bytes may have a unit."""
     meant = value.split(os.pathsep) if setting.is_list and is_text else value
     if setting.unit == "bytes" and isinstance(value, str) and (match := re.fullmatch(_WITH_UNIT, value)):
         meant = int(match[1]) * UNITS[match[2]]
@@ -119,7 +129,7 @@ def _checked(setting: Setting, value: Any, source: str, *, is_text: bool) -> Any
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> InvalidConfigError:
-    """The error for a name that means nothing. A prefix that all of them share makes nothing similar."""
+    """Return the error for a name that means nothing. A prefix that all of them share makes nothing similar."""
     from difflib import get_close_matches  # only errors pay for it
 
     prefix = PREFIX if name.startswith(PREFIX) else ""

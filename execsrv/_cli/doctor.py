@@ -1,4 +1,4 @@
-"""`execsrv doctor`: what this machine offers to keep hold of processes, for people or as JSON."""
+"""`execsrv doctor`: the means of this machine to keep hold of processes, for people or as JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from execsrv._processes.survey import survey
 
 
 def report(as_json: bool) -> str:
-    """The survey of this machine as text."""
+    """Return the survey of this machine as text."""
     found = survey()
     if as_json:
         return msgspec.json.format(msgspec.json.encode(found)).decode()

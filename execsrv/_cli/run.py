@@ -5,16 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import sys
 import termios
 import tty as terminal_modes
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import NamedTuple
 
 import trio
 
+from execsrv._cli.options import OWN_FAILURE
 from execsrv._cli.signals import received
+from execsrv._cli.streams import say
 from execsrv._in_process import connect_in_process
 from execsrv._nursery import open_helpers
 from execsrv._processes.terminal import get_size
@@ -30,9 +31,8 @@ from execsrv.errors import (
 )
 from execsrv.protocol import Chunk
 
-TIMED_OUT, OWN_FAILURE = 124, 125
-"""Exit codes as in timeout(1), env(1) and docker-run(1): 124 ended for its time, 125 our own failure, 126 not
-executable, 127 not found."""
+TIMED_OUT = 124
+"""The exit status as in timeout(1). As in env(1), 126 is not executable and 127 not found."""
 
 _ENDED = {
     "timeout": (TIMED_OUT, "the command did not end in time and was killed"),
@@ -40,54 +40,54 @@ _ENDED = {
     "disconnected": (OWN_FAILURE, "the server ended the command with the connection"),
     "shutdown": (OWN_FAILURE, "the server ended the command because it is shutting down"),
 }
-"""What we say, and with which status, when the server ended the command on its own account."""
+"""The status and the words for a command that the server ended on its own account."""
 
 
-class Request(NamedTuple):
-    """What to run, and how. `url` None: in this process. Times are in seconds."""
+class RunOptions(NamedTuple):
+    """A command and its options. Without a `url` it runs in this process. `env` is `K=V`; times are in seconds."""
 
     argv: Sequence[str]
     url: str | None = None
     tty: bool = False
     cwd: str | None = None
-    env: Mapping[str, str] = {}
+    env: Sequence[str] = ()
     timeout: float | None = None
     idle_timeout: float | None = None
     reconnect: float = 0
 
 
-def run_once(request: Request, settings: Sequence[str]) -> int:
-    """Run a command, with `K=V` settings for its environment; the exit status for this process."""
+def run_once(options: RunOptions) -> int:
+    """Run a command; return the exit status for this process."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    variables: dict[str, str] = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not name or not equals:
-            print(f"execsrv: invalid --env `{setting}`; expected `K=V`", file=sys.stderr)
+    for setting in options.env:
+        if not all(setting.partition("=")[:2]):
+            say(f"execsrv: invalid --env `{setting}`; expected `K=V`")
             return OWN_FAILURE
-        variables[name] = value
     try:
-        return trio.run(run_command, request._replace(env=variables))
+        return trio.run(run_command, options)
     except OSError as error:
-        print(f"execsrv: {error}", file=sys.stderr)
+        say(f"execsrv: {error}")
         return OWN_FAILURE
     except ExecsrvError as error:
         kind = f" ({error.kind})" if isinstance(error, RequestError) else ""
-        print(f"execsrv: {error}{kind}", file=sys.stderr)
+        say(f"execsrv: {error}{kind}")
         return OWN_FAILURE
 
 
-async def run_command(request: Request) -> int:
-    """The same within trio. SIGINT goes to the command, the other ending signals kill it. Raises `ExecsrvError`."""
-    run = _Run(request)
+async def run_command(options: RunOptions) -> int:
+    """Run a command within trio; return the exit status for this process. Raises `ExecsrvError`.
+
+    SIGINT goes to the command, the other ending signals kill it.
+    """
+    run = _Run(options)
     async with open_helpers() as nursery:
         # Outside of what they end, so that a second signal cannot interrupt the clean-up after the first.
         await nursery.start(run.listen_to_signals)
         with run.scope:
             return await run.through(
                 connect_in_process(own_process=True)
-                if request.url is None
-                else connect(request.url, reconnect=request.reconnect)
+                if options.url is None
+                else connect(options.url, reconnect=options.reconnect)
             )
     assert run.killed_by is not None
     return 128 + run.killed_by
@@ -96,42 +96,43 @@ async def run_command(request: Request) -> int:
 class _Run:
     """One command wired to this process, and the signals that concern it."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, options: RunOptions) -> None:
         self.scope = trio.CancelScope()
         self.killed_by: int | None = None
-        self._request = request
+        self._options = options
         self._process: Process | None = None
 
     async def through(self, server: AbstractAsyncContextManager[Client]) -> int:
-        """Run the command on a server; the exit code for this process."""
-        request, env = self._request, self._request.env
-        if request.tty and "TERM" in os.environ:
-            env = {"TERM": os.environ["TERM"], **env}
+        """Run the command on a server; return the exit status for this process."""
+        options = self._options
+        env = {"TERM": os.environ["TERM"]} if options.tty and "TERM" in os.environ else {}
+        for setting in options.env:
+            name, _, env[name] = setting.partition("=")
         try:
             async with (
                 server as client,
                 client.start(
-                    request.argv,
-                    cwd=request.cwd,
+                    options.argv,
+                    cwd=options.cwd,
                     env=env,
                     inherit_env=True,
                     stdin=True,
-                    tty=request.tty,
+                    tty=options.tty,
                     size=self._size(),
-                    timeout=request.timeout,
-                    idle_timeout=request.idle_timeout,
+                    timeout=options.timeout,
+                    idle_timeout=options.idle_timeout,
                 ) as self._process,
             ):
-                with raw_terminal(request.tty):
+                with raw_terminal(options.tty):
                     return await self._attend(self._process)
         except SpawnError as error:
             if error.stage not in ("program", "permission", "format"):
                 raise
-            print(f"execsrv: {error}", file=sys.stderr)
+            say(f"execsrv: {error}")
             return 127 if error.errno in (errno.ENOENT, errno.ENOTDIR) else 126
 
     async def _attend(self, process: Process) -> int:
-        """Wire the command up until it has closed."""
+        """Wire the command up until it has closed; return the exit status for this process."""
         async with open_helpers() as nursery:
             nursery.start_soon(_pass_stdin, process)
             try:
@@ -142,11 +143,11 @@ class _Run:
         if exited.reason not in _ENDED:
             return exited.exit_code
         status, text = _ENDED[exited.reason]
-        print(f"execsrv: {text}", file=sys.stderr)
+        say(f"execsrv: {text}")
         return status
 
     async def listen_to_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """SIGINT and a new window size go to the command, once there is one; the rest end us, which ends it."""
+        """Pass SIGINT and a new window size to the command, once there is one. The rest end us, which ends it."""
         with received(signal.SIGWINCH) as signals:
             async with trio.open_nursery() as nursery:
                 task_status.started()
@@ -171,13 +172,13 @@ class _Run:
             pass  # it has ended, or whoever reads the output hears of it too
 
     def _size(self) -> tuple[int, int] | None:
-        """The size of our terminal, if there is one that knows."""
-        size = get_size(0) if self._request.tty and os.isatty(0) else (0, 0)
+        """Return the size of our terminal, if there is one that knows."""
+        size = get_size(0) if self._options.tty and os.isatty(0) else (0, 0)
         return size if all(size) else None
 
 
 async def _pass_output(process: Process) -> None:
-    """Write what the command prints, each stream to our own of the same name, until it has closed."""
+    """Pass the command's output on, each stream to our own of the same name, until it has closed."""
     async for event in process.events():
         if isinstance(event, Chunk):
             target = 2 if event.stream == "stderr" else 1
@@ -185,7 +186,7 @@ async def _pass_output(process: Process) -> None:
 
 
 async def _pass_stdin(process: Process) -> None:
-    """Write what we are given to the command, until the end of either."""
+    """Pass our stdin to the command, until the end of either."""
     try:
         while data := await read_shared(0):
             await process.write(data)
@@ -196,7 +197,7 @@ async def _pass_stdin(process: Process) -> None:
 
 @contextmanager
 def raw_terminal(wanted: bool) -> Iterator[None]:
-    """Our own terminal, if wanted and stdin is one, passes every key through; whatever happens, it is restored."""
+    """Have our own terminal, if wanted and stdin is one, pass every key through. On leaving it is restored."""
     if not wanted or not os.isatty(0):
         yield
         return

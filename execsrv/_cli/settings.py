@@ -1,4 +1,7 @@
-"""The settings of a daemon, read from the fields of `ServerConfig`: name, type, bounds, unit, group and description."""
+"""The settings, read from the fields of `execsrv.limits`: name, type, bounds, unit, group and description.
+
+Those of a daemon are the fields of `ServerConfig`, and `listen`.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,21 @@ from typing import Annotated, Any
 
 import msgspec
 
-from execsrv.limits import GIB, KIB, MIB, ServerConfig
+from execsrv.limits import GIB, KIB, MIB, ClientConfig, Limits, ServerConfig
 
 PREFIX = "EXECSRV_"
+
+CONFIG_VARIABLE = PREFIX + "CONFIG"
+"""Names the TOML file, where no flag does."""
+
+URL_VARIABLE = PREFIX + "URL"
+"""Names the server of `execsrv run`, where no flag does."""
+
 UNITS = {"GiB": GIB, "MiB": MIB, "KiB": KIB}
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """One setting, as its type describes it. `facts` is all that the `Meta`s of the type say."""
+    """One setting, as its type describes it. `facts` holds all that the `Meta`s of the type say."""
 
     name: str
     type: Any
@@ -25,7 +35,7 @@ class Setting(msgspec.Struct, frozen=True):
 
     @property
     def flag(self) -> str:
-        """Its option on the command line."""
+        """The option on the command line."""
         return "--" + self.name.replace("_", "-")
 
     @property
@@ -35,7 +45,7 @@ class Setting(msgspec.Struct, frozen=True):
 
     @property
     def variable(self) -> str:
-        """Its environment variable."""
+        """The environment variable."""
         return PREFIX + self.name.upper()
 
     @property
@@ -45,27 +55,27 @@ class Setting(msgspec.Struct, frozen=True):
 
     @property
     def group(self) -> str:
-        """What it belongs with."""
+        """The title of the settings that belong with it."""
         return str(self.facts["group"])
 
     @property
     def description(self) -> str:
-        """What it means."""
+        """The meaning, for people."""
         return str(self.facts["description"])
 
     @property
     def is_switch(self) -> bool:
-        """Whether it is true or false."""
+        """Return True for a setting that is true or false."""
         return isinstance(self.default, bool)
 
     @property
     def is_list(self) -> bool:
-        """Whether it is a list of paths: as text they are separated as in `PATH`."""
+        """Return True for a list of paths. As text they are separated as in `PATH`."""
         return isinstance(self.default, tuple)
 
     @property
     def allowed(self) -> str:
-        """What it may be, for people."""
+        """The values that it may have, for people."""
         if self.is_switch:
             return "true or false"
         if self.is_list:
@@ -78,7 +88,7 @@ class Setting(msgspec.Struct, frozen=True):
 
     @property
     def bounds(self) -> str:
-        """The least and the most of a number, for people; empty for what is none."""
+        """The least and the most of a number, for people. Empty for a setting that is no number."""
         if "le" not in self.facts:
             return ""
         most = self.show(self.facts["le"])
@@ -87,7 +97,7 @@ class Setting(msgspec.Struct, frozen=True):
         )
 
     def show(self, value: Any) -> str:
-        """A value for people: bytes in the largest unit that divides them."""
+        """Return a value as people write it: bytes in the largest unit that divides them."""
         if self.is_switch:
             return "true" if value else "false"
         if self.is_list:
@@ -107,8 +117,12 @@ def _setting(name: str, type: Any, default: Any) -> Setting:
     return Setting(name, type, default, facts)
 
 
+def _settings_of(config: type[Limits]) -> list[Setting]:
+    return [_setting(field.name, field.type, field.default) for field in fields(config)]
+
+
 def _by_group(settings: Iterable[Setting]) -> dict[str, Setting]:
-    """By name, each next to those that it belongs with."""
+    """Return the settings by name, each next to those that it belongs with."""
     groups: dict[str, list[Setting]] = {}
     for setting in settings:
         groups.setdefault(setting.group, []).append(setting)
@@ -123,17 +137,11 @@ _LISTEN = Annotated[
         extra={"group": "Connections"},
     ),
 ]
-ALL = _by_group(
-    [
-        _setting("listen", _LISTEN, "stdio://"),
-        *(_setting(field.name, field.type, field.default) for field in fields(ServerConfig)),
-    ]
-)
-"""Every setting there is, by name."""
+SETTINGS = _by_group([_setting("listen", _LISTEN, "stdio://"), *_settings_of(ServerConfig)])
+"""The settings of a daemon, by name."""
 
-SETTINGS = {name: setting for name, setting in ALL.items() if setting.group != "Client"}
-"""Those of a daemon."""
-
+CLIENT_SETTINGS = {setting.name: setting for setting in _settings_of(ClientConfig)}
+"""The settings of a client, by name. They are set in Python only."""
 
 CODEX_DEFAULTS: Mapping[str, Any] = {"listen": "ws://127.0.0.1:0", "resume_grace": 80.0}
-"""What the Codex CLI expects of its exec-server where our defaults differ: it may come back after a lost connection."""
+"""The defaults that the Codex CLI expects of its exec-server: it may come back after a lost connection."""

@@ -1,4 +1,4 @@
-"""The signals that end a program of ours, and who hears them."""
+"""The signals that end a program of ours, and a way to hear them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 @contextmanager
 def received(*further: signal.Signals) -> Iterator[AsyncIterator[int]]:
-    """The signals that ask us to end, and further ones, as they come. As long as this lasts they do nothing else.
+    """Hear the signals that ask us to end, and further ones, as they come. As long as this lasts they do nothing else.
 
-    What our parent told us to ignore (`nohup`, a background job of a script) stays ignored.
+    A signal that our parent told us to ignore (`nohup`, a background job of a script) stays ignored.
     """
     wanted = [number for number in (*ENDING, *further) if signal.getsignal(number) is not signal.SIG_IGN]
     with trio.open_signal_receiver(*wanted) as signals:

@@ -15,6 +15,9 @@ from execsrv._files.threads import Call, Work
 from execsrv.errors import FileError, FileRefusedError, NotFoundError
 from execsrv.protocol import Block, BlockRead, BlockWrite, FileHandle, FileOpen, Nothing
 
+_CLOSE_SECONDS = 0.5
+"""How long the end of a channel waits for its files to close, should the file system hang."""
+
 
 class Blocks:
     """See the module. Owns the handles; the channel's end closes them with `aclose`."""
@@ -27,7 +30,7 @@ class Blocks:
         """Close what is open, in the background where the file system hangs."""
         if not self._handles:
             return
-        with trio.move_on_after(self._work.config.flush_timeout, shield=True):
+        with trio.move_on_after(_CLOSE_SECONDS, shield=True):
             # A limiter of its own: every other place may be taken by what hangs.
             await trio.to_thread.run_sync(
                 self._handles.close_all, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True

@@ -29,6 +29,9 @@ from execsrv.protocol import DirectoryEntry, FileMetadata, Walked, WalkEntry, Wa
 _MILLISECOND = 1_000_000
 _CHECK_EVERY = 1024
 
+_WALK_DEPTH, _WALK_DIRECTORIES = 64, 10_000
+"""What `fs/walk` may be asked for. They are the bounds of the Codex exec-server."""
+
 
 def metadata(place: Place) -> FileMetadata:
     """What the place leads to. Raises `FileRefusedError` for a link that was not to be followed, and `OSError`."""
@@ -99,7 +102,7 @@ class Walk:
         """Raises `FileRefusedError` for options that no walk may have."""
         if not (options.max_directories and options.max_entries):
             raise FileRefusedError("filesystem walk limits must be greater than zero")
-        depth, directories, entries = config.walk_depth, config.walk_directories, config.directory_entries
+        depth, directories, entries = _WALK_DEPTH, _WALK_DIRECTORIES, config.directory_entries
         if options.max_depth > depth or options.max_directories > directories or options.max_entries > entries:
             maximums = f"depth={depth}, directories={directories}, entries={entries}"
             raise FileRefusedError(f"filesystem walk limits exceed maximums: {maximums}")

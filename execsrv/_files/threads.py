@@ -23,6 +23,9 @@ from execsrv.protocol import FilePath, FileWalk, Nothing
 T = TypeVar("T")
 Call = Coroutine[Any, Any, T]
 
+_LARGE_ANSWERS = 4
+"""Large files and listings that one connection reads at once; each is read when the answers before it have left."""
+
 
 class Work:
     """See the module."""
@@ -32,7 +35,7 @@ class Work:
         self.roots = Roots(config.file_roots)
         self._answers_left = answers_left
         self._threads = trio.CapacityLimiter(config.file_threads)
-        self._large = trio.Semaphore(config.large_answers)
+        self._large = trio.Semaphore(_LARGE_ANSWERS)
         self._queued_bytes = 0
 
     def path(self, params: FilePath | FileWalk) -> str:

@@ -25,6 +25,9 @@ from execsrv.protocol import MissingChanged, Notification, Watching, WatchMissin
 _WAY = Change.CREATE | Change.DELETE | Change.MOVED_FROM | Change.MOVED_TO | Change.ATTRIB
 _LOST = Change.UNMOUNT | Change.OVERFLOW | Change.IGNORED
 
+_WATCHED_PATHS = 256
+"""Paths in one `fs/watchMissing`. With more, nothing is watched."""
+
 
 class Watch:
     """What one `fs/watchMissing` watches."""
@@ -82,7 +85,7 @@ class Watches:
         self._work.check_allowed()
         missing = [path_from_wire(path, "missing") for path in params.missing]
         present = None if params.present is None else path_from_wire(params.present, "present")
-        if params.watch_id <= self._last_id or len(missing) > self._work.config.watched_paths or not can_watch:
+        if params.watch_id <= self._last_id or len(missing) > _WATCHED_PATHS or not can_watch:
             return _not_watching()
         self._last_id = params.watch_id
         self._watching.cancel()

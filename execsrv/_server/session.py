@@ -74,7 +74,7 @@ class Session:
         self.program = spawned.program
         self.is_terminal = "pty" in spawned.outputs
         self.log = OutputLog(
-            config.retained_output_bytes_per_process,
+            config.retained_output_bytes_per_session,
             options.window_bytes or config.unsent_output_bytes,
             streams=spawned.outputs,
             acknowledged=options.window_bytes is not None,

@@ -63,10 +63,10 @@ class Sessions:
             raise NotReadyError("the connection is ending")
         if id is not None and id in self._by_id:
             raise ProcessExistsError(f"process ID already exists: `{id}`", processId=id)
-        bound = self._config.max_processes_per_connection
+        bound = self._config.max_sessions_per_connection
         if len(self._by_id) - len(self._ended) >= bound:
-            message = f"max_processes_per_connection ({bound}) are running"
-            raise LimitExceededError(message, limit="max_processes_per_connection", value=bound)
+            message = f"max_sessions_per_connection ({bound}) are running"
+            raise LimitExceededError(message, limit="max_sessions_per_connection", value=bound)
         if id is not None:
             return id
         while (assigned := f"session-{self._last_number + 1}") in self._by_id:

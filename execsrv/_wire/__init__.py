@@ -1,4 +1,4 @@
-"""How messages travel: the contract (`channel`), JSON and framing, the handshake, and a module a transport.
+"""The wire: the contract of a channel (`channel`), JSON and framing, the handshake, and a module a transport.
 
 Nothing here knows a method.
 """

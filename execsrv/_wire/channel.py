@@ -1,4 +1,4 @@
-"""How messages travel: over lines of bytes, websockets, or memory. No transport knows a method.
+"""The contract of every transport: lines of bytes, websockets, memory. No transport knows a method.
 
 A transport gives `MessageChannel`s. JSON happens inside; in memory there is none.
 """
@@ -20,10 +20,10 @@ class MessageChannel(Protocol):
         """
 
     async def receive(self) -> Message | None:
-        """The next message, None at the end. Raises `ProtocolError` for what is not one. Cancelling loses nothing."""
+        """Return the next message, None at the end. Raises `ProtocolError`. Cancelling loses nothing."""
 
     async def wait_gone(self, interval: float, patience: float) -> None:
-        """Wait until the peer is known to be gone without having said so, where the transport itself would not tell.
+        """Return when the peer is gone without a word, where the transport itself would not tell.
 
         It is asked every `interval` seconds, and may leave that unanswered for `patience` seconds.
         """

@@ -37,7 +37,7 @@ class Codec:
         self._mirror = False
 
     def decode(self, text: str) -> Message:
-        """The message that `text` is. Raises `ProtocolError` when it is none."""
+        """Return the message in `text`. Raises `ProtocolError` when there is none."""
         try:
             envelope = _envelopes.decode(text)
         except (msgspec.DecodeError, RecursionError) as error:
@@ -58,7 +58,7 @@ class Codec:
         raise ProtocolError("malformed message: neither a `method`, nor an `id` with a `result` or an `error`")
 
     def encode_into(self, message: Message, buffer: bytearray, offset: int = 0) -> None:
-        """Write the JSON of `message` into `buffer` from `offset` on; what follows in the buffer is cut off."""
+        """Write the JSON of `message` into `buffer` from `offset` on, and cut off the rest of the buffer."""
         if self._mirror:
             buffer[offset:] = _MIRRORED
             offset += len(_MIRRORED)
@@ -69,12 +69,12 @@ class Codec:
 
 @cache
 def _decoder(type_: type) -> msgspec.json.Decoder[Any]:
-    """Made when it is first needed: to make all of them would take longer than the rest of the start."""
+    """Return the decoder of a type. It is made at first use: making all takes longer than the rest of the start."""
     return msgspec.json.Decoder(type_)
 
 
 def decode_params(params: Any, type_: type[T]) -> T:
-    """The parameters of a call or a notification, or the result of one, as their struct.
+    """Return the parameters of a call or a notification, or the result of one, as their struct.
 
     `params` is raw JSON off a wire, or the struct itself or plain values from memory; null is no
     parameters. Raises `InvalidParamsError`, with the field that is wrong.
@@ -91,7 +91,7 @@ def decode_params(params: Any, type_: type[T]) -> T:
 
 
 class LineBuffer:
-    """Cuts a stream of bytes into lines of UTF-8, whatever the pieces it comes in. Blank lines are skipped."""
+    """Lines of UTF-8 out of a stream of bytes, whatever the pieces it comes in. Blank lines are skipped."""
 
     def __init__(self, max_line_bytes: int) -> None:
         self._max = max_line_bytes
@@ -99,7 +99,7 @@ class LineBuffer:
         self._start = 0
         self._searched = 0
         self.last_was_whole = True
-        """Whether the last line had its end."""
+        """False after a last line without its end."""
 
     def feed(self, data: bytes | bytearray) -> None:
         """Add what was received."""
@@ -111,11 +111,11 @@ class LineBuffer:
 
     @property
     def has_more(self) -> bool:
-        """Whether something was fed that no line has taken."""
+        """Return True while something was fed that no line has taken."""
         return self._start < len(self._buffer)
 
     def next_line(self, at_end: bool = False) -> str | None:
-        """The next whole line without its end, or None. With `at_end` the rest counts as a line.
+        """Return the next whole line without its end, or None. With `at_end` the rest counts as a line.
 
         Raises `ProtocolError` for a line that is too long or not UTF-8.
         """

@@ -1,4 +1,4 @@
-"""Who may say what when: the rules of one channel, as a table over three states. Pure: no I/O.
+"""The order in which a channel's messages are allowed, as a table over three states. Pure: no I/O.
 
     NEW --initialize--> GREETED --initialized--> READY
 
@@ -16,7 +16,7 @@ from execsrv.protocol import Failure, Message, Method, Notification, Request, Re
 
 
 class State(Enum):
-    """How far the handshake of a channel has come."""
+    """The progress of a channel's handshake. The value is the step that is missing."""
 
     NEW = "call initialize"
     GREETED = "send initialized"
@@ -38,7 +38,7 @@ class Handshake:
             raise NotReadyError(f"client must {self.state.value} before using {method.family} methods")
 
     def greeted(self) -> None:
-        """`initialize` was answered."""
+        """Move on: `initialize` was answered."""
         self.state = State.GREETED
 
     def check_other(self, message: Message) -> None:

@@ -1,7 +1,7 @@
 """The HTTP request in front of a websocket: health checks are answered here, and what is no upgrade is refused.
 
 It reads one request head and never a body. Browsers are refused by their `Origin` header before anything else: a page
-must not reach a server on the loopback address. See RFC 9110, RFC 6455 section 4.2.
+must not reach a server on the loopback address. The rules are those of RFC 9110 and RFC 6455 section 4.2.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _END = b"\r\n\r\n"
 
 
 async def receive_head(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes | None:
-    """What was received up to the end of a request head, and perhaps beyond; None if it never came."""
+    """Return the bytes up to the end of a request head, and perhaps beyond. None if the end never came."""
     head = bytearray()
     while _END not in head and len(head) <= max_bytes:
         data = await stream.receive_some(max_bytes)
@@ -26,7 +26,7 @@ async def receive_head(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes 
 
 
 def answer_to(head: bytes, max_bytes: int) -> bytes | None:
-    """The whole response to a request that is not to become a websocket; None for one that is.
+    """Return the whole response to a request that is not to become a websocket, None for one that is.
 
     Whatever the websocket library would refuse is refused here: it would leave the connection open.
     """

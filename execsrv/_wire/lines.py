@@ -13,7 +13,7 @@ _RECEIVE_BYTES = 256 * 1024
 
 
 class LineChannel:
-    """A pair of byte streams. See `MessageChannel`. Owns both streams."""
+    """A pair of byte streams (`MessageChannel`). Owns both."""
 
     def __init__(self, out: trio.abc.SendStream, into: trio.abc.ReceiveStream, limits: Limits) -> None:
         self._out = out
@@ -24,13 +24,13 @@ class LineChannel:
         self._buffer = bytearray()
 
     async def send(self, message: Message) -> None:
-        """See `MessageChannel`."""
+        """Send a message as a line."""
         self._codec.encode_into(message, self._buffer)
         self._buffer += b"\n"
         await self._out.send_all(self._buffer)
 
     async def receive(self) -> Message | None:
-        """See `MessageChannel`. A last line without its end counts."""
+        """Return the message on the next line. A last line without its end counts."""
         if self._lines.has_more:
             await trio.lowlevel.checkpoint()  # what came in one piece must not keep everybody else waiting
         while (line := self._lines.next_line(self._at_end)) is None:
@@ -50,10 +50,10 @@ class LineChannel:
             raise
 
     async def wait_gone(self, interval: float, patience: float) -> None:
-        """See `MessageChannel`. The kernel tells of every end."""
+        """Wait for ever: the kernel tells of every end, and `receive` passes it on."""
         await trio.sleep_forever()
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
-        """See `MessageChannel`. Lines have no way to say a reason."""
+        """Close both streams. Lines have no way to say a reason."""
         await trio.aclose_forcefully(self._out)
         await trio.aclose_forcefully(self._in)

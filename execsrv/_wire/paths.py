@@ -10,7 +10,7 @@ from execsrv.errors import InvalidParamsError
 
 
 def path_from_wire(text: str, field: str) -> str:
-    """The absolute path that `text`, an absolute path or a `file:` URI, stands for.
+    """Return the absolute path that `text`, an absolute path or a `file:` URI, stands for.
 
     Raises `InvalidParamsError` naming `field` for anything else.
     """
@@ -41,7 +41,7 @@ def path_from_wire(text: str, field: str) -> str:
 
 
 def uri_from_path(path: str) -> str:
-    """The `file:` URI of an absolute path; bytes that are not UTF-8 are percent-escaped as they are."""
+    """Return the `file:` URI of an absolute path. Bytes that are not UTF-8 are percent-escaped as they are."""
     return "file://" + quote_from_bytes(os.fsencode(path), safe="/:@!$&'()*+,;=~-._")
 
 

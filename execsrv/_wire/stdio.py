@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ _READ_BYTES = 64 * 1024
 
 @contextmanager
 def taken_stdio() -> Iterator[tuple[int, int]]:
-    """The descriptors of stdin and stdout, moved away for the protocol.
+    """Move the descriptors of stdin and stdout away for the protocol, and give them.
 
     As long as it lasts, descriptor 0 is empty and descriptor 1 is stderr: nothing that prints, in this process or
     below it, can get in between the messages, and nothing can take one of them.
@@ -71,19 +70,17 @@ class FileSendStream(trio.abc.SendStream):
 
 
 def receive_stream(descriptor: int) -> trio.abc.ReceiveStream:
-    """A stream from a descriptor, which stays the caller's."""
+    """Return a stream from a descriptor, which stays the caller's."""
     return trio.lowlevel.FdStream(os.dup(descriptor)) if _can_wait(descriptor) else FileReceiveStream(descriptor)
 
 
 def send_stream(descriptor: int) -> trio.abc.SendStream:
-    """A stream to a descriptor, which stays the caller's."""
+    """Return a stream to a descriptor, which stays the caller's."""
     return trio.lowlevel.FdStream(os.dup(descriptor)) if _can_wait(descriptor) else FileSendStream(descriptor)
 
 
 def _can_wait(descriptor: int) -> bool:
-    """Whether the kernel can say when this descriptor is ready."""
-    if sys.platform != "linux":
-        return not stat.S_ISREG(os.fstat(descriptor).st_mode)
+    """Return True if the kernel can say when this descriptor is ready."""
     with select.epoll() as poll:
         try:
             poll.register(descriptor, 0)
@@ -93,7 +90,7 @@ def _can_wait(descriptor: int) -> bool:
 
 
 async def read_shared(descriptor: int) -> bytes:
-    """What comes in next on a descriptor that others share, whose modes are therefore left alone; empty at the end.
+    """Return the next bytes of a descriptor that others share, empty at the end. Its modes are left alone.
 
     Cancelling loses nothing, except from a plain file.
     """

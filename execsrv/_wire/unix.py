@@ -1,56 +1,86 @@
-"""Listening on a unix socket that belongs to one user, and connecting to one."""
+"""Listening on a unix socket that belongs to one user, and connecting to one.
+
+Looking whether a socket is stale, removing it and binding a new one are three calls. So that two servers cannot do them
+at once, and remove each other's socket, a server holds a lock on the file `PATH.lock` for as long as it listens.
+"""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import trio
 
-from execsrv.errors import InvalidListenURLError
+from execsrv._wire.lines import LineChannel
+from execsrv.errors import ConnectionFailedError
+from execsrv.limits import Limits
 
-_PREFIX = "unix://"
+_BACKLOG = 4096
+"""Peers that may wait to be accepted. The kernel cuts it to its own bound, `net.core.somaxconn`."""
 
-
-def is_unix_url(url: str) -> bool:
-    """Whether this URL asks for a unix socket."""
-    return url.startswith(_PREFIX)
-
-
-def parse_path(url: str, option: str = "--listen") -> str:
-    """The path in `unix://PATH`. Raises `InvalidListenURLError`, which names the option that the URL came from."""
-    path = url.removeprefix(_PREFIX)
-    if not path or "\0" in path:
-        raise InvalidListenURLError(f"invalid unix {option} URL `{url}`; expected `unix://PATH`")
-    return path
+_RETRY_SECONDS = 0.02
+"""The time between two attempts to connect to a server that has no room in its backlog: nothing tells when it has."""
 
 
 @contextmanager
-def listening(path: str, backlog: int = 128) -> Iterator[trio.SocketListener]:
-    """A listener at `path`, which only this user may open; leaving removes the path.
+def listening(path: str) -> Iterator[trio.SocketListener]:
+    """Listen at `path`, which only this user may open; leaving removes the path.
 
     A socket that nobody listens on any more is replaced. Raises `OSError` when the path is taken by anything else.
     """
-    _remove_stale(path)
-    listener = socket.socket(socket.AF_UNIX)
-    try:
+    with _locked(path), socket.socket(socket.AF_UNIX) as listener:
+        _remove_stale(path)
         listener.bind(path)
         mine = os.stat(path)
         try:
             os.chmod(path, 0o600)  # nobody can connect before `listen`, so there is no moment in between
-            listener.listen(backlog)
+            listener.listen(_BACKLOG)
             yield trio.SocketListener(trio.socket.from_stdlib_socket(listener))
         finally:
-            _remove_own(path, mine)
-    finally:
-        listener.close()
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(path), mine):  # nobody has put something else there
+                    os.unlink(path)
+
+
+@contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """Hold the lock on the file beside the socket. Raises `OSError`, also when another server holds it."""
+    name = f"{path}.lock"
+    while True:
+        try:
+            lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise OSError(error.errno, f"cannot open the lock `{name}`: {error.strerror}", name) from None
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OSError(errno.EADDRINUSE, "another server listens there", path) from None
+            if not _is_at(lock, name):
+                continue  # its holder has just removed it: a lock on it keeps nobody out
+            try:
+                yield
+            finally:
+                os.unlink(name)  # before the lock goes, so that nobody takes it in between
+            return
+        finally:
+            os.close(lock)
+
+
+def _is_at(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens on. Raises `OSError` for anything else that is there."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -69,10 +99,35 @@ def _remove_stale(path: str) -> None:
     raise OSError(errno.EADDRINUSE, "another server listens there", path)
 
 
-def _remove_own(path: str, mine: os.stat_result) -> None:
-    """Remove the path unless another server has taken it meanwhile."""
+@asynccontextmanager
+async def open_unix(path: str, limits: Limits) -> AsyncIterator[LineChannel]:
+    """Open a channel to the server at `path`; leaving closes it. Raises `ConnectionFailedError`.
+
+    A server whose backlog is full is tried again, for as long as a handshake may take.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.setblocking(False)
+        try:
+            with trio.fail_after(limits.handshake_timeout):
+                while not _connect(connection, path):  # noqa: ASYNC110  # nothing tells
+                    await trio.sleep(_RETRY_SECONDS)
+        except trio.TooSlowError as error:
+            text = f"cannot connect to `{path}`: not accepted within {limits.handshake_timeout} s"
+            raise ConnectionFailedError(text) from error
+        except OSError as error:
+            raise ConnectionFailedError(f"cannot connect to `{path}`: {error.strerror or error}") from error
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(connection))
+        channel = LineChannel(stream, stream, limits)
+        try:
+            yield channel
+        finally:
+            await trio.aclose_forcefully(stream)
+
+
+def _connect(connection: socket.socket, path: str) -> bool:
+    """Connect, and return False where the backlog is full. A unix socket is connected at once, or not at all."""
     try:
-        if os.path.samestat(os.stat(path), mine):
-            os.unlink(path)
-    except FileNotFoundError:
-        pass
+        connection.connect(path)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""Messages over websockets, one in a frame. trio-websocket speaks the protocol; see RFC 6455.
+"""Messages over websockets, one in a frame. trio-websocket speaks the protocol, RFC 6455.
 
 One thing is done beside it. A server's data frame is its payload with a few bytes in front, and trio-websocket copies
 the payload six times on the way there: more time than all the rest of sending a chunk of output. So a server writes
@@ -8,12 +8,9 @@ connection's bytes pass. Everything else, the client's masked frames among it, i
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 import h11
 import trio
@@ -24,29 +21,37 @@ from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection
 from execsrv._nursery import open_helpers
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import Codec
+from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
 from execsrv._wire.http_head import answer_to, receive_head
 from execsrv._wire.tcp import unacknowledged_seconds
-from execsrv.errors import ConnectionFailedError, InvalidListenURLError, ProtocolError
+from execsrv._wire.urls import parse_websocket
+from execsrv.errors import ConnectionFailedError, ProtocolError
 from execsrv.limits import Limits, ServerConfig
 from execsrv.protocol import Message
 
 _RECEIVE_BYTES = 256 * 1024
-_MAX_HEADER = 10
-_FINAL_TEXT = 0x81
-_FINAL_CLOSE = 0x88
-_PING = b"\x89\0"
-_MASKED_PING = b"\x89\x80\0\0\0\0"
 _FRAME_ERRORS = (1002, 1007)
-_MAX_REASON_BYTES = 123
 _QUEUED_MESSAGES = 4
-_HANDSHAKE_ERRORS = (HandshakeError, wsproto.utilities.ProtocolError, h11.ProtocolError)
+_MAX_HEAD_BYTES = 16 * 1024
+_CONNECT_ERRORS = (
+    OSError,
+    ValueError,
+    trio.TooSlowError,
+    trio.BrokenResourceError,
+    ConnectionFailedError,
+    HandshakeError,
+    wsproto.utilities.ProtocolError,
+    h11.ProtocolError,
+)
 
 
 class _Wire(trio.abc.Stream):
-    """What the library reads and writes: the stream, with writes that take turns.
+    """The stream that the library reads and writes, with writes that take turns.
 
     Until it is `opened` it gives the library the head of the HTTP exchange and no byte more, since the library would
     not look again at what came with it; and an end is an error, since the library would wait for ever.
+
+    A cancelled write leaves the frame `is_cut`. Nothing may follow it: the peer would read that as the rest of it.
     """
 
     def __init__(self, stream: trio.abc.Stream, head: bytes = b"", rest: bytes = b"") -> None:
@@ -56,26 +61,32 @@ class _Wire(trio.abc.Stream):
         self._rest = rest
         self.is_server = bool(head)
         self._turn = trio.Lock()
+        self.is_cut = False
         self.heard_at = trio.current_time()
 
     @property
     def is_sending(self) -> bool:
-        """Whether a write is under way: it waits for the peer to read, or for an acknowledgement."""
+        """Return True while a write waits for the peer to read, or for an acknowledgement."""
         return self._turn.locked()
 
     @property
     def lost_for(self) -> float:
-        """For how many seconds the peer's machine has left unanswered what was sent, by the kernel's word."""
+        """Seconds for which the peer's machine has left unanswered what was sent, by the kernel's word."""
         plain = getattr(self._stream, "transport_stream", self._stream)
         return unacknowledged_seconds(plain.socket) if isinstance(plain, trio.SocketStream) else 0.0
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()  # which cuts nothing yet
         try:
             self._turn.acquire_nowait()  # which saves a turn of the scheduler where nobody else is sending
         except trio.WouldBlock:
             await self._turn.acquire()
         try:
-            await self._stream.send_all(data)
+            if not self.is_cut:
+                await self._stream.send_all(data)
+        except trio.Cancelled:
+            self.is_cut = True
+            raise
         finally:
             self._turn.release()
 
@@ -98,24 +109,24 @@ class _Wire(trio.abc.Stream):
         return data
 
     async def aclose(self) -> None:
-        """The stream is closed by whoever opened it: the library would do it before we have said why."""
+        """Do nothing: whoever opened the stream closes it. The library would do it before we have said why."""
 
 
 class WebSocketChannel:
-    """One end of a websocket. See `MessageChannel`."""
+    """One end of a websocket (`MessageChannel`)."""
 
     def __init__(self, connection: WebSocketConnection, wire: _Wire) -> None:
         self._connection = connection
         self._wire = wire
         self._broken = False  # the library has stopped at a frame that is none, and leaves the goodbye to us
         self._codec = Codec()
-        self._buffer = bytearray(_MAX_HEADER)
+        self._buffer = bytearray(MAX_HEADER)
 
     async def send(self, message: Message) -> None:
-        """See `MessageChannel`."""
-        self._codec.encode_into(message, self._buffer, _MAX_HEADER)
+        """Send a message in a frame."""
+        self._codec.encode_into(message, self._buffer, MAX_HEADER)
         if not self._wire.is_server:
-            text = str(memoryview(self._buffer)[_MAX_HEADER:], "utf-8")
+            text = str(memoryview(self._buffer)[MAX_HEADER:], "utf-8")
             try:
                 await self._connection.send_message(text)
             except ConnectionClosed:
@@ -124,11 +135,11 @@ class WebSocketChannel:
             raise trio.BrokenResourceError
         else:
             with memoryview(self._buffer) as view:
-                start = _put_header(view, len(view) - _MAX_HEADER)
+                start = put_header(view, len(view) - MAX_HEADER)
                 await self._wire.send_all(view[start:])
 
     async def receive(self) -> Message | None:
-        """See `MessageChannel`."""
+        """Return the message in the next frame, text or binary."""
         try:
             data = await self._connection.get_message()
         except ConnectionClosed as closed:
@@ -147,8 +158,11 @@ class WebSocketChannel:
         return self._codec.decode(data)
 
     async def wait_gone(self, interval: float, patience: float) -> None:
-        """See `MessageChannel`. A peer that does not read cannot answer a ping behind what it has not read, so then
-        it is its machine that counts: a slow reader's acknowledges what it gets, or that it has no room."""
+        """Ping the peer every `interval` seconds; return when it has been silent for `patience` seconds.
+
+        A peer that does not read cannot answer a ping behind what it has not read. Then its machine counts: that of a
+        slow reader acknowledges what it gets, or that it has no room.
+        """
         wire = self._wire
         while True:
             await trio.sleep(interval)
@@ -157,7 +171,7 @@ class WebSocketChannel:
                 if not wire.is_sending:
                     try:
                         # So short that it is sent whole or not at all, whenever this is cancelled.
-                        await wire.send_all(_PING if wire.is_server else _MASKED_PING)
+                        await wire.send_all(PING if wire.is_server else MASKED_PING)
                     except (trio.BrokenResourceError, trio.ClosedResourceError):
                         return
                 await trio.sleep_forever()
@@ -167,27 +181,19 @@ class WebSocketChannel:
                 return
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
-        """See `MessageChannel`. The reason is cut where a close frame has no room for it."""
-        fitting = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
+        """Say code and reason in a close frame, as far as it has room, and wait for the peer's.
+
+        After a frame that was cut, nothing can be said.
+        """
+        if self._wire.is_cut:
+            return
+        reason = fitting(reason)
         if self._broken:
-            payload = struct.pack("!H", code) + fitting.encode()
             try:
-                await self._wire.send_all(bytes([_FINAL_CLOSE, len(payload)]) + payload)
+                await self._wire.send_all(close_frame(code, reason))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return
-        await self._connection.aclose(code, fitting)
-
-
-def _put_header(buffer: memoryview, size: int) -> int:
-    """Write the header of a final text frame so that it ends where the payload begins; where it starts."""
-    if size < 126:
-        struct.pack_into("!BB", buffer, 8, _FINAL_TEXT, size)
-        return 8
-    if size < 65536:
-        struct.pack_into("!BBH", buffer, 6, _FINAL_TEXT, 126, size)
-        return 6
-    struct.pack_into("!BBQ", buffer, 0, _FINAL_TEXT, 127, size)
-    return 0
+        await self._connection.aclose(code, reason)
 
 
 async def serve_websocket(
@@ -197,8 +203,8 @@ async def serve_websocket(
     async with stream:
         head = None
         with trio.move_on_after(limits.handshake_timeout):
-            head = await receive_head(stream, limits.max_handshake_head_bytes)
-            answer = head and answer_to(head, limits.max_handshake_head_bytes)
+            head = await receive_head(stream, _MAX_HEAD_BYTES)
+            answer = head and answer_to(head, _MAX_HEAD_BYTES)
             if answer:
                 await stream.send_all(answer)
                 return
@@ -223,8 +229,10 @@ async def serve_websocket(
 
 @asynccontextmanager
 async def _open_shielded() -> AsyncIterator[trio.Nursery]:
-    """A nursery for the library's reader, which has to outlive a cancelled block: it hears the answer to our close
-    frame. The reader, not the block, is shielded, and ends with the block."""
+    """Open a nursery for the library's reader. The reader, not the block, is shielded, and ends with the block.
+
+    It has to outlive a cancelled block, since it hears the answer to our close frame.
+    """
 
     async def host(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:
         async with trio.open_nursery() as nursery:
@@ -242,46 +250,27 @@ async def _open_shielded() -> AsyncIterator[trio.Nursery]:
             hosted.cancel_scope.cancel()
 
 
-def is_websocket_url(url: str) -> bool:
-    """Whether this URL asks for a websocket."""
-    return url.startswith(("ws://", "wss://"))
-
-
-def parse_listen(url: str) -> tuple[str, int]:
-    """Address and port of `ws://IP:PORT`. Raises `InvalidListenURLError`."""
-    invalid = InvalidListenURLError(f"invalid websocket --listen URL `{url}`; expected `ws://IP:PORT`")
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-        ipaddress.ip_address(host)
-    except ValueError:
-        raise invalid from None
-    if parts.scheme != "ws" or port is None or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
-        raise invalid
-    return host, port
-
-
 @asynccontextmanager
 async def open_websocket(url: str, limits: Limits, token: str | None = None) -> AsyncIterator[WebSocketChannel]:
-    """A channel to the server at `url`; leaving closes it. Raises `ConnectionFailedError`."""
+    """Open a channel to the server at `url`; leaving closes it. Raises `ConnectionFailedError`."""
     headers = [(b"Authorization", b"Bearer " + token.encode())] if token is not None else []
-    host, port, secure, resource = _parse_url(url)
+    address = parse_websocket(url)
     stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] | None = None
     opened = False
     try:
         async with _open_shielded() as reader:
             with trio.fail_after(limits.handshake_timeout):
-                stream = plain = await trio.open_tcp_stream(host, port)
+                stream = plain = await trio.open_tcp_stream(address.host, address.port)
                 # Without this, a small message after another would wait for a delayed acknowledgement: 40 ms.
                 plain.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
-                if secure:
-                    stream = trio.SSLStream(plain, ssl.create_default_context(), server_hostname=host)
+                if address.secure:
+                    stream = trio.SSLStream(plain, ssl.create_default_context(), server_hostname=address.host)
                 wire = _Wire(stream)
                 connection = await trio_websocket.wrap_client_stream(
                     reader,
                     wire,  # type: ignore[arg-type]
-                    f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
-                    resource,
+                    str(address),
+                    address.resource,
                     extra_headers=headers,
                     message_queue_size=_QUEUED_MESSAGES,
                     max_message_size=limits.max_message_bytes,
@@ -290,14 +279,7 @@ async def open_websocket(url: str, limits: Limits, token: str | None = None) -> 
             wire.opened.set()
             opened = True
             yield WebSocketChannel(connection, wire)
-    except (
-        OSError,
-        trio.TooSlowError,
-        trio.BrokenResourceError,
-        ValueError,
-        ConnectionFailedError,
-        *_HANDSHAKE_ERRORS,
-    ) as error:
+    except _CONNECT_ERRORS as error:
         if opened:
             raise
         what = f"no answer within {limits.handshake_timeout} s"
@@ -307,16 +289,3 @@ async def open_websocket(url: str, limits: Limits, token: str | None = None) -> 
     finally:
         if stream is not None:
             await trio.aclose_forcefully(stream)
-
-
-def _parse_url(url: str) -> tuple[str, int, bool, str]:
-    """Host, port, whether encrypted, and resource. Raises `ConnectionFailedError`."""
-    try:
-        parts = urlsplit(url)
-        secure = parts.scheme == "wss"
-        host, port = parts.hostname, parts.port or (443 if secure else 80)
-    except ValueError as error:
-        raise ConnectionFailedError(f"cannot connect to `{url}`: {error}") from None
-    if parts.scheme not in ("ws", "wss") or not host:
-        raise ConnectionFailedError(f"cannot connect to `{url}`: expected `ws://HOST:PORT`")
-    return host, port, secure, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

@@ -50,11 +50,13 @@ class Calls:
         self._channel: MessageChannel | None = None
         self.lost: ConnectionLostError | None = None
 
-    async def run(self, channel: MessageChannel, greet: Callable[[], Awaitable[None]], patience: float) -> str:
+    async def run(
+        self, channel: MessageChannel, greet: Callable[[], Awaitable[None]], ping_interval: float, ping_timeout: float
+    ) -> str:
         """Speak over this channel until it ends, and return why it did.
 
         `greet` is called first, and may use `ask_first`; then what earlier channels left unanswered is asked again.
-        A peer that is silent for `patience` seconds when asked for a sign of life is gone. Raises what `greet` raises.
+        A server that leaves a ping unanswered for `ping_timeout` seconds is gone. Raises what `greet` raises.
         """
         self._channel = channel
         why = "the server ended the connection"
@@ -67,7 +69,7 @@ class Calls:
 
             async def watch() -> None:
                 nonlocal why
-                await channel.wait_gone(patience, patience)
+                await channel.wait_gone(ping_interval, ping_timeout)
                 why = "the server does not answer"
                 nursery.cancel_scope.cancel()
 

@@ -37,7 +37,7 @@ from execsrv.errors import (
     RequestError,
     UnknownProcessError,
 )
-from execsrv.limits import Limits
+from execsrv.limits import ClientConfig
 from execsrv.protocol import (
     PROTOCOL_VERSION,
     Chunk,
@@ -77,8 +77,8 @@ class Client:
     info: EnvironmentInfo
     session_id: str
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, config: ClientConfig) -> None:
+        self._config = config
         self._calls = Calls(self._heard)
         self._processes: dict[str, Process] = {}
         self._ids = count(1)
@@ -150,7 +150,7 @@ class Client:
 
         Raises `RequestError`, of which `SpawnError` and `InvalidParamsError` are kinds, and `ConnectionLostError`.
         """
-        window = self._limits.client_window_bytes
+        window = self._config.window_bytes
         process = Process(f"p{next(self._ids)}", self._calls, window, self._acknowledges)
         params = ProcessStart(
             argv=[_text(f"argv[{i}]", argument) for i, argument in enumerate(argv)],
@@ -182,7 +182,7 @@ class Client:
         finally:
             # Cancelled before the answer, it may have started all the same.
             if process.start is not None and (process.started or not isinstance(process.start.answer, Failure)):
-                with trio.move_on_after(2 * self._limits.drain_timeout, shield=True) as patience:
+                with trio.move_on_after(self._config.leave_timeout, shield=True) as patience:
                     await process.end()
                 if patience.cancelled_caught:
                     process.end_when_back()
@@ -260,18 +260,19 @@ class Client:
         """
         async with open_channel() as channel:
             try:
-                return await self._calls.run(channel, greet, self._limits.handshake_timeout)
+                config = self._config
+                return await self._calls.run(channel, greet, config.ping_interval, config.ping_timeout)
             finally:
-                with trio.move_on_after(self._limits.flush_timeout, shield=True):
+                with trio.move_on_after(self._config.flush_timeout, shield=True):
                     await channel.aclose()
 
     async def _greet(self, name: str, task_status: trio.TaskStatus[None]) -> None:
         try:
-            with trio.fail_after(self._limits.handshake_timeout):
+            with trio.fail_after(self._config.handshake_timeout):
                 greeting = await self._calls.ask_first("initialize", Initialize(name), Initialized)
                 await self._calls.tell("initialized")
         except (trio.TooSlowError, RequestError, ConnectionLostError, trio.BrokenResourceError) as error:
-            what = str(error) or f"no answer within {self._limits.handshake_timeout} s"
+            what = str(error) or f"no answer within {self._config.handshake_timeout} s"
             raise ConnectionFailedError(f"handshake failed: {what}") from error
         self.info, self.session_id = greeting.environment_info, greeting.session_id
         self._acknowledges = greeting.protocol_version == PROTOCOL_VERSION
@@ -323,10 +324,10 @@ def _text(field: str, value: str | os.PathLike[str]) -> str:
 
 @asynccontextmanager
 async def open_client(
-    open_channel: OpenChannel, limits: Limits, reconnect: float = 0, name: str = "execsrv"
+    open_channel: OpenChannel, config: ClientConfig, reconnect: float = 0, name: str = "execsrv"
 ) -> AsyncIterator[Client]:
     """A client on channels of this kind, with the handshake done. Raises `ConnectionFailedError`."""
-    client = Client(limits)
+    client = Client(config)
     async with open_helpers() as nursery:
         await nursery.start(client._stay_connected, open_channel, name, reconnect)
         yield client

@@ -9,27 +9,28 @@ from contextlib import asynccontextmanager, nullcontext
 
 import trio
 
-from execsrv._wire import unix
 from execsrv._wire.lines import LineChannel
+from execsrv._wire.unix import open_unix
+from execsrv._wire.urls import is_unix_url, is_websocket_url, parse_unix
 from execsrv.client.client import Client, open_client
 from execsrv.errors import ConnectionFailedError, InvalidListenURLError
-from execsrv.limits import DEFAULTS, Limits
+from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
 
 _LAUNCHED_GRACE_SECONDS = 5.0
 
 
 @asynccontextmanager
 async def connect(
-    url: str, *, token: str | None = None, reconnect: float = 0, limits: Limits = DEFAULTS
+    url: str, *, token: str | None = None, reconnect: float = 0, config: ClientConfig = CLIENT_DEFAULTS
 ) -> AsyncIterator[Client]:
     """Connect to `ws://HOST:PORT`, `wss://HOST:PORT` or `unix://PATH`. See `connect_websocket` and `connect_unix`.
 
     Raises `InvalidListenURLError` for another URL, and what they raise.
     """
-    if unix.is_unix_url(url):
-        connection = connect_unix(unix.parse_path(url, "--url"), reconnect=reconnect, limits=limits)
-    elif url.startswith(("ws://", "wss://")):
-        connection = connect_websocket(url, token=token, reconnect=reconnect, limits=limits)
+    if is_unix_url(url):
+        connection = connect_unix(parse_unix(url, "--url"), reconnect=reconnect, config=config)
+    elif is_websocket_url(url):
+        connection = connect_websocket(url, token=token, reconnect=reconnect, config=config)
     else:
         raise InvalidListenURLError(f"unsupported --url `{url}`; expected `ws://HOST:PORT` or `unix://PATH`")
     async with connection as client:
@@ -38,56 +39,46 @@ async def connect(
 
 @asynccontextmanager
 async def connect_websocket(
-    url: str, *, token: str | None = None, reconnect: float = 0, limits: Limits = DEFAULTS
+    url: str, *, token: str | None = None, reconnect: float = 0, config: ClientConfig = CLIENT_DEFAULTS
 ) -> AsyncIterator[Client]:
     """Connect to a server's websocket. `token` goes into the `Authorization` header.
 
     When the connection is lost, try for `reconnect` seconds to take it up again. The server must keep it as long
     (`--resume-grace`); then nothing is lost, and calls and readers do not notice.
 
-    Raises `ConnectionFailedError`, also when it takes longer than `limits.handshake_timeout`.
+    Raises `ConnectionFailedError`, also when it takes longer than `config.handshake_timeout`.
     """
     from execsrv._wire.websocket import open_websocket
 
-    async with open_client(lambda: open_websocket(url, limits, token), limits, reconnect) as client:
+    async with open_client(lambda: open_websocket(url, config, token), config, reconnect) as client:
         yield client
 
 
 @asynccontextmanager
 async def connect_unix(
-    path: str | os.PathLike[str], *, reconnect: float = 0, limits: Limits = DEFAULTS
+    path: str | os.PathLike[str], *, reconnect: float = 0, config: ClientConfig = CLIENT_DEFAULTS
 ) -> AsyncIterator[Client]:
     """Connect to a server's unix socket. `reconnect` is that of `connect_websocket`. Raises `ConnectionFailedError`."""
-
-    @asynccontextmanager
-    async def open_lines() -> AsyncIterator[LineChannel]:
-        try:
-            stream = await trio.open_unix_socket(os.fspath(path))
-        except OSError as error:
-            text = f"cannot connect to `{os.fspath(path)}`: {error.strerror or error}"
-            raise ConnectionFailedError(text) from error
-        yield LineChannel(stream, stream, limits)
-
-    async with open_client(open_lines, limits, reconnect) as client:
+    async with open_client(lambda: open_unix(os.fspath(path), config), config, reconnect) as client:
         yield client
 
 
 @asynccontextmanager
 async def connect_stdio(
-    stdin: trio.abc.SendStream, stdout: trio.abc.ReceiveStream, *, limits: Limits = DEFAULTS
+    stdin: trio.abc.SendStream, stdout: trio.abc.ReceiveStream, *, config: ClientConfig = CLIENT_DEFAULTS
 ) -> AsyncIterator[Client]:
     """Speak with a server over its stdin and stdout, which somebody else has opened. Takes ownership of both.
 
     Raises `ConnectionFailedError`.
     """
-    channel = LineChannel(stdin, stdout, limits)
-    async with open_client(lambda: nullcontext(channel), limits) as client:
+    channel = LineChannel(stdin, stdout, config)
+    async with open_client(lambda: nullcontext(channel), config) as client:
         yield client
 
 
 @asynccontextmanager
 async def launch(
-    command: Sequence[str], *, env: Mapping[str, str] | None = None, limits: Limits = DEFAULTS
+    command: Sequence[str], *, env: Mapping[str, str] | None = None, config: ClientConfig = CLIENT_DEFAULTS
 ) -> AsyncIterator[Client]:
     """Start a server of one's own and speak with it: any command that speaks the protocol on its stdin and stdout,
     such as `["ssh", "host", "execsrv", "serve"]`. Its stderr is this program's.
@@ -102,7 +93,7 @@ async def launch(
     assert server.stdin is not None
     assert server.stdout is not None
     try:
-        async with connect_stdio(server.stdin, server.stdout, limits=limits) as client:
+        async with connect_stdio(server.stdin, server.stdout, config=config) as client:
             yield client
     finally:
         with trio.CancelScope(shield=True):

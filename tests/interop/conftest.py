@@ -15,7 +15,7 @@ import pytest
 
 from tests.interop.codex import Scene, open_scene, processes_with
 
-CODEX = os.environ.get("EXECSRV_CODEX") or shutil.which("codex")
+CODEX = os.environ.get("CODEX_CLI") or shutil.which("codex")
 EXECSRV = f"{shlex.quote(sys.executable)} -m execsrv serve --codex --listen {{listen}}"
 
 
@@ -31,9 +31,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def codex_program() -> str:
-    """The CLI: `EXECSRV_CODEX`, or `codex` on the PATH."""
+    """The CLI: `CODEX_CLI`, or `codex` on the PATH."""
     if CODEX is None:
-        pytest.skip("no Codex CLI: set EXECSRV_CODEX, or have `codex` on the PATH (`npm install @openai/codex`)")
+        pytest.skip("no Codex CLI: set CODEX_CLI, or have `codex` on the PATH (`npm install @openai/codex`)")
     return CODEX
 
 

@@ -1,0 +1,55 @@
+"""The options of the commands: one for each setting of `serve`, and how a mistake in them ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from execsrv._cli.settings import SETTINGS, Setting
+
+OWN_FAILURE = 125
+"""The exit status of `run` when execsrv itself failed, as in env(1) and docker-run(1)."""
+
+SOME_TIME = click.FloatRange(min=0, min_open=True)
+
+
+class ServeCommand(click.Command):
+    """A command that takes every setting as an option, None where it is not given."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.params += [_option(setting) for setting in SETTINGS.values()]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help of all options, the command's own first."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for option in self.get_params(ctx):
+            title = SETTINGS[option.name].group if option.name in SETTINGS else "Options"
+            sections.setdefault(title, []).extend(filter(None, [option.get_help_record(ctx)]))
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+class RunCommand(click.Command):
+    """A command whose usage errors end with a status that is not the one of what it runs."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse the arguments. Raises `click.UsageError`."""
+        try:
+            return super().make_context(*args, **extra)
+        except click.UsageError as error:
+            error.exit_code = OWN_FAILURE  # type: ignore[misc]  # the command line asks the instance
+            raise
+
+
+def _option(setting: Setting) -> click.Option:
+    text = f"{setting.description} [default: {setting.show(setting.default)}]"
+    if setting.is_switch:
+        return click.Option([f"{setting.flag}/{setting.no_flag}"], default=None, help=text)
+    # Text: it is checked in one place, wherever it came from.
+    if setting.is_list:
+        return click.Option([setting.flag], metavar="DIR", multiple=True, help=f"{text} Repeatable.")
+    metavar = setting.unit.upper() or ("N" if isinstance(setting.default, int) else "URL")
+    return click.Option([setting.flag], metavar=metavar, help=text)

@@ -1,0 +1,38 @@
+"""The standard streams of this process: all three are open, and one that takes nothing stops nobody."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from execsrv._wire.stdio import write_all
+
+
+def open_missing() -> None:
+    """Open the standard streams that we were started without.
+
+    Something else would get their numbers, and be read or written for them.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def say(text: str) -> None:
+    """Write a line for people to stderr. Where nobody reads it, or there is no room for it, it is lost."""
+    write_line(2, text.encode(errors="backslashreplace"))
+
+
+def write_line(descriptor: int, line: bytes) -> OSError | None:
+    """Write a line, and return the error where that failed. Nothing stays in a buffer, to fail at the end again."""
+    try:
+        write_all(descriptor, line + b"\n")
+    except OSError as error:
+        return error
+    return None

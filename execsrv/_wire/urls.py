@@ -1,0 +1,69 @@
+"""The URLs of servers: `unix://PATH`, `ws://HOST:PORT` and `wss://HOST:PORT`. Pure: nothing is looked up."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from execsrv.errors import ConnectionFailedError, InvalidListenURLError
+
+_UNIX = "unix://"
+
+
+def is_unix_url(url: str) -> bool:
+    """Return True for a URL of a unix socket."""
+    return url.startswith(_UNIX)
+
+
+def is_websocket_url(url: str) -> bool:
+    """Return True for a URL of a websocket."""
+    return url.startswith(("ws://", "wss://"))
+
+
+def parse_unix(url: str, option: str = "--listen") -> str:
+    """Return the path in `unix://PATH`. Raises `InvalidListenURLError`, which names the option of the URL."""
+    path = url.removeprefix(_UNIX)
+    if not path or "\0" in path:
+        raise InvalidListenURLError(f"invalid unix {option} URL `{url}`; expected `unix://PATH`")
+    return path
+
+
+def parse_listen(url: str) -> tuple[str, int]:
+    """Return address and port of `ws://IP:PORT`. Raises `InvalidListenURLError`."""
+    invalid = InvalidListenURLError(f"invalid websocket --listen URL `{url}`; expected `ws://IP:PORT`")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise invalid from None
+    if parts.scheme != "ws" or port is None or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+        raise invalid
+    return host, port
+
+
+class WebSocketAddress(NamedTuple):
+    """Where a websocket is, and what to ask for there."""
+
+    host: str
+    port: int
+    secure: bool
+    resource: str
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_websocket(url: str) -> WebSocketAddress:
+    """Return the address in `ws://HOST:PORT` or `wss://HOST:PORT`. Raises `ConnectionFailedError`."""
+    try:
+        parts = urlsplit(url)
+        secure = parts.scheme == "wss"
+        host, port = parts.hostname, parts.port or (443 if secure else 80)
+    except ValueError as error:
+        raise ConnectionFailedError(f"cannot connect to `{url}`: {error}") from None
+    if parts.scheme not in ("ws", "wss") or not host:
+        raise ConnectionFailedError(f"cannot connect to `{url}`: expected `ws://HOST:PORT`")
+    resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return WebSocketAddress(host, port, secure, resource)
