@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from execsrv._processes import spawn
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Response
 from tests.conftest import Server
@@ -52,6 +54,16 @@ async def test_order_of_the_handshake(server: Server) -> None:
     assert (await peer.refused("process/start", {}))[0] == -32602
 
 
+@pytest.fixture(params=["posix_spawn", "portable_spawn"])
+def starter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each way of starting processes in turn, for tests whose meaning could differ between them."""
+    way = import_module(f"execsrv._processes.{request.param}")
+    if request.param == "posix_spawn" and not way.available:
+        pytest.skip("this C library lacks a piece of posix_spawn")
+    monkeypatch.setattr(spawn, "start", way.start)
+
+
+@pytest.mark.usefixtures("starter")
 async def test_a_command_from_start_to_close(peer: Peer) -> None:
     result = await peer.start("p1", ["sh", "-c", "echo out; echo err >&2; exit 3"])
     assert result == {"processId": "p1", "sandboxType": "none"}
@@ -84,6 +96,7 @@ async def test_a_command_from_start_to_close(peer: Peer) -> None:
     }
 
 
+@pytest.mark.usefixtures("starter")
 async def test_environment_is_exact_and_argv0_is_what_was_asked(peer: Peer) -> None:
     env = {"ONE": "1", "TWO": "zwei ä", "A=B": "C", "": "empty"}
     code, out, _ = await peer.run("a", [PYTHON, "-c", "import sys; print(open('/proc/self/environ').read())"], env=env)
@@ -93,6 +106,7 @@ async def test_environment_is_exact_and_argv0_is_what_was_asked(peer: Peer) -> N
     assert out == b"borrowed\n"
 
 
+@pytest.mark.usefixtures("starter")
 @pytest.mark.parametrize("cwd", ["/tmp", "file:///tmp", "file:///usr/../tmp/"])
 async def test_cwd_is_a_path_or_a_uri(peer: Peer, cwd: str) -> None:
     assert await peer.run("a", ["pwd"], cwd=cwd) == (0, b"/tmp\n", b"")
@@ -107,6 +121,7 @@ async def test_death_by_signal_is_128_plus_its_number(peer: Peer, tty: bool) -> 
         assert (exited["exitCode"], exited["signal"], exited["reason"]) == (128 + number, number.name, "signaled")
 
 
+@pytest.mark.usefixtures("starter")
 async def test_own_session_default_signals_and_nothing_inherited(peer: Peer) -> None:
     script = (
         "import os,signal,json;p=os.getpid();"
@@ -323,6 +338,7 @@ SPAWN_ERRORS: list[tuple[dict[str, Any], str, int]] = [
 ]
 
 
+@pytest.mark.usefixtures("starter")
 @pytest.mark.parametrize("tty", [False, True])
 @pytest.mark.parametrize(("change", "stage", "number"), SPAWN_ERRORS)
 async def test_spawn_errors_name_stage_and_errno(
@@ -443,6 +459,7 @@ async def test_env_policy(
 # -- terminals --
 
 
+@pytest.mark.usefixtures("starter")
 async def test_a_terminal_is_a_terminal(peer: Peer) -> None:
     await peer.start("a", ["sh", "-c", "tty; stty size; test -t 0 && test -t 1 && test -t 2 && echo all"], tty=True)
     await peer.until_told("a", "closed")
@@ -468,6 +485,7 @@ async def test_size_from_the_first_instant_and_later(peer: Peer) -> None:
     assert (await peer.refused("process/resize", {"processId": "pipes", "rows": 9, "cols": 9}))[0] == -32602
 
 
+@pytest.mark.usefixtures("starter")
 async def test_keys_do_what_they_do_in_a_terminal(peer: Peer) -> None:
     await peer.start("a", ["sh", "-c", "echo ready; cat; echo $?"], tty=True)
     await peer.until_output("a", b"ready")

@@ -21,7 +21,8 @@ import signal
 
 import trio
 
-from execsrv._processes.tree import ExitStatus, ProcessTree
+from execsrv._processes.leader import ExitStatus
+from execsrv._processes.tree import ProcessTree
 from execsrv._server.outbox import Feed
 from execsrv.protocol import Reason
 
@@ -121,7 +122,7 @@ class Ending:
         """
         if self.is_over:
             return False
-        running = self._tree.exit_status() is None
+        running = not self._tree.leader.has_ended
         if running and self._cause is None:
             self._cause = reason
         if grace > 0:

@@ -22,7 +22,8 @@ import trio
 
 from execsrv._log.log import OutputLog
 from execsrv._processes import terminal
-from execsrv._processes.spawn import Spawned, widen
+from execsrv._processes.spawn import widen
+from execsrv._processes.supervisor import Spawned
 from execsrv._server.ending import Ending
 from execsrv._server.outbox import Dialect, Feed, Outbox
 from execsrv._server.stdin import PIPE_BYTES, Stdin
@@ -133,7 +134,7 @@ class Session:
 
     async def _exit(self) -> None:
         """Wait for the leader's end and log it, behind all that the leader wrote."""
-        status = await self._tree.wait_exited()
+        status = await self._tree.leader.wait_exited()
         for stream, descriptor in self._outputs.items():
             await self._catch_up(stream, descriptor)
         self.log.append_exited(status.code, status.signal, self._ending.reason(status))

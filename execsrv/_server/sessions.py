@@ -11,8 +11,7 @@ from collections.abc import Iterator
 
 import trio
 
-from execsrv._processes.spawn import Spawned
-from execsrv._processes.supervisor import Supervisor
+from execsrv._processes.supervisor import Spawned, Supervisor
 from execsrv._server.outbox import Dialect, Outbox
 from execsrv._server.session import Session, StartOptions
 from execsrv.errors import LimitExceededError, NotReadyError, ProcessExistsError
