@@ -44,7 +44,7 @@ def environment_config_read(caller: Caller, params: EnvironmentConfigRead) -> En
 
 @handles_later("capabilityRoots/discoverV1")
 def capability_roots_discover(caller: Caller, params: CapabilityRootsDiscover) -> Later[CapabilityRootsFound]:
-    return discover_roots([(root, path_from_wire(root.path, "path")) for root in params.roots])
+    return discover_roots(caller.files(), [(root, path_from_wire(root.path, "path")) for root in params.roots])
 
 
 @handles("capabilities/discoverV2")
