@@ -10,14 +10,13 @@
     trio.run(main)
 
 `connect_websocket`, `connect_unix`, `connect_stdio` and `launch` give the same client for a server elsewhere; `serve`
-is the daemon. What can go wrong is in `execsrv.errors`, every setting in `execsrv.limits`, the wire in
-`execsrv.protocol`.
+is the daemon. Every setting is in `execsrv.limits`, the wire in `execsrv.protocol`.
 """
 
 import sys
 
-if sys.platform == "win32":
-    raise ImportError("execsrv needs a POSIX system (Linux, or macOS with fewer guarantees); it cannot run on Windows")
+if sys.platform != "linux":
+    raise ImportError(f"execsrv runs on Linux only, and this is {sys.platform}")
 
 from execsrv._in_process import connect_in_process
 from execsrv._log.log import Closed, Exited, Gap
@@ -33,22 +32,92 @@ from execsrv.client import (
     connect_websocket,
     launch,
 )
+from execsrv.errors import (
+    AlreadyAttachedError,
+    BadAnswerError,
+    BusyError,
+    CannotListenError,
+    CommandError,
+    CommandFailedError,
+    CommandTimeoutError,
+    ConnectionFailedError,
+    ConnectionLostError,
+    CutOffError,
+    ExecsrvError,
+    FileError,
+    FileRefusedError,
+    FilesDisabledError,
+    HttpFailedError,
+    HttpUnavailableError,
+    InternalError,
+    InvalidConfigError,
+    InvalidListenURLError,
+    InvalidParamsError,
+    LimitExceededError,
+    NotAllowedError,
+    NotFoundError,
+    NotReadyError,
+    OutsideRootsError,
+    ProcessExistsError,
+    ProtocolError,
+    RequestError,
+    SandboxUnsupportedError,
+    SpawnError,
+    StdinClosedError,
+    UnknownConnectionError,
+    UnknownMethodError,
+    UnknownProcessError,
+)
 from execsrv.limits import ClientConfig, Limits, ServerConfig
 from execsrv.protocol import Chunk
 from execsrv.server import serve
 
 __all__ = [
+    "AlreadyAttachedError",
+    "BadAnswerError",
+    "BusyError",
+    "CannotListenError",
     "Chunk",
     "Client",
     "ClientConfig",
     "Closed",
+    "CommandError",
+    "CommandFailedError",
+    "CommandTimeoutError",
+    "ConnectionFailedError",
+    "ConnectionLostError",
+    "CutOffError",
     "Event",
+    "ExecsrvError",
     "Exited",
+    "FileError",
+    "FileRefusedError",
+    "FilesDisabledError",
     "Gap",
+    "HttpFailedError",
+    "HttpUnavailableError",
+    "InternalError",
+    "InvalidConfigError",
+    "InvalidListenURLError",
+    "InvalidParamsError",
+    "LimitExceededError",
     "Limits",
+    "NotAllowedError",
+    "NotFoundError",
+    "NotReadyError",
+    "OutsideRootsError",
     "Process",
+    "ProcessExistsError",
+    "ProtocolError",
+    "RequestError",
     "Result",
+    "SandboxUnsupportedError",
     "ServerConfig",
+    "SpawnError",
+    "StdinClosedError",
+    "UnknownConnectionError",
+    "UnknownMethodError",
+    "UnknownProcessError",
     "connect",
     "connect_in_process",
     "connect_stdio",

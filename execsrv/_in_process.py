@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 
-from execsrv._nursery import open_helpers
+from execsrv._nursery import check_trio, open_helpers
 from execsrv._processes.supervisor import open_supervisor
 from execsrv._server.conversation import serve_connection
 from execsrv._wire.memory import open_memory_pair
@@ -18,7 +18,7 @@ from execsrv.limits import CLIENT_DEFAULTS, DEFAULTS, ClientConfig, ServerConfig
 async def connect_in_process(
     *, config: ServerConfig = DEFAULTS, client_config: ClientConfig = CLIENT_DEFAULTS, own_process: bool = False
 ) -> AsyncIterator[Client]:
-    """A client of a server that runs in this block, in this program.
+    """Open a client of a server that runs in this block, in this program.
 
     Leaving the block, by cancellation too, kills everything that descends from what was started through it. No setting
     of this process is changed; SIGCHLD must not be ignored.
@@ -27,6 +27,7 @@ async def connect_in_process(
     their first instant. For that it becomes a subreaper, hears SIGCHLD, and gets a small process beside it, as long as
     the block lasts; it must be the main thread, and no other thread may start processes meanwhile.
     """
+    check_trio()
     ours, theirs = open_memory_pair()
     async with open_supervisor(own_process=own_process) as supervisor, open_helpers() as nursery:
         nursery.start_soon(serve_connection, theirs, supervisor, config)

@@ -36,6 +36,7 @@ async def client(server: Server) -> execsrv.Client:
 async def test_run_collects_everything(client: execsrv.Client) -> None:
     result = await client.run(["sh", "-c", "cat; echo err >&2; exit 3"], input=b"hello")
     assert result == execsrv.Result(
+        argv=["sh", "-c", "cat; echo err >&2; exit 3"],
         exit_code=3,
         signal=None,
         reason="exited",
@@ -89,7 +90,7 @@ async def test_events_come_in_order(client: execsrv.Client) -> None:
             Closed(3, {"stdout": 4, "stderr": 0}),
         ]
         assert await process.next_event() is None
-        assert (process.exit_code, repr(process)) == (4, f"<Process {process.id} closed>")
+        assert (process.exit_code, repr(process)) == (4, f"<Process {process.id} closed pid={process.pid}>")
         assert (await process.wait()).exit_code == 4
 
 
@@ -123,8 +124,9 @@ async def test_signals_and_termination(client: execsrv.Client) -> None:
         await process.interrupt()
         assert await process.wait() == Exited(2, 128 + signal.SIGINT, "SIGINT", "signaled")
     async with client.start(["sleep", "1000"]) as process:
-        assert await process.terminate()
-        assert (await process.wait()).reason == "terminated"
+        assert await process.kill()
+        assert await process.wait() == Exited(1, 128 + signal.SIGKILL, "SIGKILL", "terminated")
+        assert not await process.kill()
         assert not await process.terminate()
 
 
@@ -170,7 +172,7 @@ async def test_wrong_arguments_fail_their_call_and_no_other(client: execsrv.Clie
     async with client.start(["cat"], stdin=True) as process:
         with pytest.raises(TypeError, match="input must be bytes, got str"):
             await process.write("text")  # type: ignore[arg-type]
-        await process.write(bytearray(b"bytes\n"))  # type: ignore[arg-type]
+        await process.write(bytearray(b"bytes\n"))
         assert await anext(process.output) == b"bytes\n"
 
 
@@ -240,8 +242,8 @@ async def test_a_lost_connection_fails_what_waits_with_one_clear_error() -> None
     script = "echo said; read go; kill -9 $PPID; cat"
     async with execsrv.launch(SERVE) as client:
         async with client.start(["sh", "-c", script], stdin=True) as process:
-            while not process._log.has_news:
-                await process._arrived.park()
+            while not process._mirror._log.has_news:
+                await process._mirror._arrived.park()
             with trio.fail_after(PATIENCE), pytest.raises(ConnectionLostError, match="the server ended the") as lost:
                 await process.communicate(b"go\n")
             assert lost.value.stdout == b"said\n"

@@ -143,7 +143,7 @@ async def test_cancelled_at_every_step_nothing_is_left() -> None:
                 await process.write(b"x")
                 await process.interrupt()
                 await process.wait()
-                await process.terminate()
+                await process.kill()
                 seen.append("ended")
 
     class CancelAfter(trio.abc.Instrument):

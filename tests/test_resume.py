@@ -255,7 +255,7 @@ async def test_a_half_dead_channel_is_let_go(open_server: OpenServer, tmp_path: 
             async with connect(line.url) as client:
                 line.silence()
                 async with server.open_peer() as second:
-                    await resume(second, client.session_id)
+                    await resume(second, client.connection_id)
                     assert await second.run("p", ["echo", "here"]) == (0, b"here\n", b"")
 
 

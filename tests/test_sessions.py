@@ -493,7 +493,7 @@ async def test_the_client_has_it_all(server: Server) -> None:
     async with client.start(DEAF_ARGV, timeout=60, idle_timeout=60) as process:
         await process.next_event()
         assert [listed.process_id for listed in await client.processes()] == [process.id]
-        assert await process.signal("TERM", "tree") == 1
+        assert await process.send_signal("TERM", "tree") == 1
         snapshot = await process.snapshot()
         assert snapshot.stdout is not None
         assert (snapshot.running, snapshot.stdout.head) == (True, b"ready\n")

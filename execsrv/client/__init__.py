@@ -2,7 +2,8 @@
 
 from execsrv.client.client import Client
 from execsrv.client.connect import connect, connect_stdio, connect_unix, connect_websocket, launch
-from execsrv.client.process import Event, Process, Result
+from execsrv.client.process import Event, Process
+from execsrv.client.result import Result
 
 __all__ = [
     "Client",

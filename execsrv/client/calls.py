@@ -17,13 +17,14 @@ from msgspec import Struct
 from execsrv._nursery import open_helpers
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import decode_params
-from execsrv.errors import ConnectionLostError, ExecsrvError, RequestError
-from execsrv.protocol import METHODS, Failure, MessageId, Notification, Request, Response
+from execsrv.client.parameters import checked
+from execsrv.errors import BadAnswerError, ConnectionLostError, ExecsrvError, InvalidParamsError, RequestError
+from execsrv.protocol import Failure, MessageId, Notification, Request, Response
 
 R = TypeVar("R", bound=Struct)
 
 _NOT_AGAIN = "process/signal"
-"""What must not be repeated without knowing whether it arrived: a second interrupt may mean something else."""
+"""A method that must not be repeated without knowing whether it arrived: a second interrupt may mean another thing."""
 
 
 class PendingCall:
@@ -40,7 +41,7 @@ class PendingCall:
 
 
 class Calls:
-    """See the module. `heard` is awaited for each notification, in order."""
+    """The requests of one client. `heard` is awaited for each notification, in order."""
 
     def __init__(self, heard: Callable[[Notification], Awaitable[None]]) -> None:
         self._heard = heard
@@ -80,39 +81,45 @@ class Calls:
         return why
 
     def interrupted(self) -> None:
-        """The channel is gone, and there may be another. What must not be asked again fails."""
+        """Let what must not be asked again fail: the channel is gone, and there may be another."""
         for id, asked in list(self._pending.items()):
             if asked.sent and asked.request.method == _NOT_AGAIN:
                 del self._pending[id]
                 asked.answered.set()
 
     def end(self, reason: str) -> None:
-        """There will be no other channel: every call fails with `ConnectionLostError`."""
+        """Let every call fail with `ConnectionLostError`: there will be no other channel."""
         self.lost = ConnectionLostError(reason)
         self._to_write.close()
         for asked in self._pending.values():
             asked.answered.set()
 
     async def call(self, method: str, params: Struct, result: type[R]) -> R:
-        """Ask and wait for the answer. Raises the error that the server answered, or `ConnectionLostError`.
+        """Ask and wait for the answer.
+
+        Raises `InvalidParamsError` for parameters that no server would take, before anything is sent; the error that
+        the server answered; `BadAnswerError` for an answer that is none; and `ConnectionLostError`.
 
         Cancelling stops waiting; whether the server still does what was asked is then unknown.
         """
         return await self.answer_to(await self.post(method, params), result)
 
     async def answer_to(self, asked: PendingCall, result: type[R]) -> R:
-        """The second half of `call`."""
+        """Wait for the answer to what was posted. Raises as `call` does."""
         await asked.answered.wait()
         match asked.answer:
             case Response(_, value):
-                return decode_params(value, result)
+                try:
+                    return decode_params(value, result)
+                except InvalidParamsError as error:
+                    raise BadAnswerError(asked.request.method, str(error)) from None
             case Failure(_, error):
                 raise RequestError.from_wire(error.code, error.message, error.data)
             case None:
                 raise self._lost()
 
     async def post(self, method: str, params: Struct) -> PendingCall:
-        """Ask without waiting for the answer."""
+        """Ask without waiting for the answer. Raises `InvalidParamsError` and `ConnectionLostError`."""
         asked = self._register(method, params)
         try:
             await self._outbound.send(asked)
@@ -125,7 +132,7 @@ class Calls:
         return asked
 
     def ask_when_back(self, method: str, params: Struct) -> None:
-        """Ask as soon as there is a channel again, and forget the answer: for who cannot wait that long."""
+        """Ask as soon as there is a channel again, and forget the answer."""
         self._register(method, params).sent = True
 
     async def tell(self, method: str) -> None:
@@ -134,7 +141,7 @@ class Calls:
         await self._channel.send(Notification(method))
 
     async def ask_first(self, method: str, params: Struct, result: type[R]) -> R:
-        """A call ahead of all that waits to be sent: for `greet`."""
+        """Ask ahead of all that waits to be sent, and wait for the answer: for `greet`."""
         assert self._channel is not None
         asked = self._register(method, params)
         try:
@@ -144,8 +151,7 @@ class Calls:
             self._pending.pop(asked.request.id, None)
 
     def _register(self, method: str, params: Struct) -> PendingCall:
-        assert method in METHODS
-        asked = PendingCall(Request(next(self._ids), method, params))
+        asked = PendingCall(Request(next(self._ids), method, checked(method, params)))
         self._pending[asked.request.id] = asked
         return asked
 
@@ -166,7 +172,7 @@ class Calls:
             await trio.sleep_forever()
 
     async def _read(self, channel: MessageChannel) -> str | None:
-        """Take message after message until the end; why it came, if that was said."""
+        """Take message after message until the end, and return why it came, if that was said."""
         said = None
         try:
             while (message := await channel.receive()) is not None:
@@ -182,5 +188,5 @@ class Calls:
                     case Request(id, method):
                         return f"the server sent a request `{method}` ({id!r}), which clients do not answer"
         except ExecsrvError as error:
-            return f"the server sent what is no message of ours: {error}"
+            return f"the server broke the protocol: {error}"
         return said

@@ -9,10 +9,12 @@ from contextlib import asynccontextmanager, nullcontext
 
 import trio
 
+from execsrv._nursery import check_trio
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.unix import open_unix
 from execsrv._wire.urls import is_unix_url, is_websocket_url, parse_unix
 from execsrv.client.client import Client, open_client
+from execsrv.client.parameters import words
 from execsrv.errors import ConnectionFailedError, InvalidListenURLError
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
 
@@ -23,9 +25,9 @@ _LAUNCHED_GRACE_SECONDS = 5.0
 async def connect(
     url: str, *, token: str | None = None, reconnect: float = 0, config: ClientConfig = CLIENT_DEFAULTS
 ) -> AsyncIterator[Client]:
-    """Connect to `ws://HOST:PORT`, `wss://HOST:PORT` or `unix://PATH`. See `connect_websocket` and `connect_unix`.
+    """Connect to `ws://HOST:PORT`, `wss://HOST:PORT` or `unix://PATH`, as `connect_websocket` and `connect_unix` do.
 
-    Raises `InvalidListenURLError` for another URL, and what they raise.
+    Raises `ConnectionFailedError`, and `InvalidListenURLError` for another URL.
     """
     if is_unix_url(url):
         connection = connect_unix(parse_unix(url, "--url"), reconnect=reconnect, config=config)
@@ -58,7 +60,10 @@ async def connect_websocket(
 async def connect_unix(
     path: str | os.PathLike[str], *, reconnect: float = 0, config: ClientConfig = CLIENT_DEFAULTS
 ) -> AsyncIterator[Client]:
-    """Connect to a server's unix socket. `reconnect` is that of `connect_websocket`. Raises `ConnectionFailedError`."""
+    """Connect to a server's unix socket. A lost connection is taken up again within `reconnect` seconds.
+
+    Raises `ConnectionFailedError`.
+    """
     async with open_client(lambda: open_unix(os.fspath(path), config), config, reconnect) as client:
         yield client
 
@@ -80,16 +85,19 @@ async def connect_stdio(
 async def launch(
     command: Sequence[str], *, env: Mapping[str, str] | None = None, config: ClientConfig = CLIENT_DEFAULTS
 ) -> AsyncIterator[Client]:
-    """Start a server of one's own and speak with it: any command that speaks the protocol on its stdin and stdout,
-    such as `["ssh", "host", "execsrv", "serve"]`. Its stderr is this program's.
+    """Start a server and speak with it: any command that speaks the protocol on its stdin and stdout.
 
-    Leaving the block closes its stdin, which ends it; should it not end within 5 s, it is killed. Raises
+    An example is `["ssh", "host", "execsrv", "serve"]`. The server's stderr is this program's.
+
+    Leaving the block closes the server's stdin, which ends it; should it not end within 5 s, it is killed. Raises
     `ConnectionFailedError`.
     """
+    check_trio()
+    argv = words(command)
     try:
-        server = await trio.lowlevel.open_process(list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
+        server = await trio.lowlevel.open_process(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
     except OSError as error:
-        raise ConnectionFailedError(f"cannot start `{command[0]}`: {error.strerror or error}") from error
+        raise ConnectionFailedError(f"cannot start `{argv[0]}`: {error.strerror or error}") from error
     assert server.stdin is not None
     assert server.stdout is not None
     try:

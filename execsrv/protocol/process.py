@@ -58,10 +58,11 @@ class ProcessStart(Wire, frozen=True):
 
 
 class ProcessStarted(Wire, frozen=True):
-    """The command runs. The answer comes before the first of its notifications."""
+    """The command runs. The answer comes before the first of its notifications. `pid` is the leader's."""
 
     process_id: str
     sandbox_type: str = "none"
+    pid: int | None = None
 
 
 class ProcessWrite(Wire, frozen=True):

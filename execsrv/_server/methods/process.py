@@ -60,7 +60,8 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted:
     command = settle(params.argv, path_from_wire(params.cwd, "cwd"), env, params.arg0)
     size = (params.size or Size()) if params.tty else None
     spawned = caller.sessions.supervisor.spawn(command, size=size, pipe_stdin=params.pipe_stdin)
-    return ProcessStarted(caller.sessions.adopt(id, spawned, process_dialect, options).id)
+    session = caller.sessions.adopt(id, spawned, process_dialect, options)
+    return ProcessStarted(session.id, pid=session.pid)
 
 
 def _check_prepared(params: ProcessStart) -> None:

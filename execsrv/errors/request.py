@@ -1,19 +1,17 @@
-"""Every error that execsrv raises, in one tree.
+"""Errors that a server answers to a request which it refused, or which failed.
 
-What may cross the wire is a `RequestError`: a JSON-RPC code, a stable word (`kind`), a text for people and a few
-facts for programs. `RequestError.to_wire` and `RequestError.from_wire` are the two directions of one mapping, so a
-caller in another process catches the class that the server raised. The rest never leaves the process it happened in.
+An answer crosses the wire as a JSON-RPC code, a stable word (`kind`), a text for people and a few facts for programs.
+`RequestError.to_wire` and `RequestError.from_wire` are the two directions of one mapping, so that a caller in another
+process catches the class that the server raised.
 
 Codes follow JSON-RPC 2.0 section 5.1; -32004 and -32010 are the Codex exec-server's, -32001 is execsrv's own.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
-
-class ExecsrvError(Exception):
-    """The root of everything that execsrv raises on purpose."""
+from execsrv.errors.base import ExecsrvError
 
 
 class RequestError(ExecsrvError):
@@ -24,36 +22,32 @@ class RequestError(ExecsrvError):
 
     code: int = -32603
     kind: str = "internal-error"
-    _by_kind: ClassVar[dict[str, type[RequestError]]] = {}
 
-    def __init_subclass__(cls) -> None:
-        RequestError._by_kind[cls.kind] = cls
-
-    def __init__(self, message: str, **facts: Any) -> None:
+    def __init__(self, message: str, /, **facts: Any) -> None:
         super().__init__(message)
         self.facts: dict[str, Any] = facts
 
     @property
     def message(self) -> str:
-        """The text for people."""
+        """Text for people."""
         return str(self.args[0])
 
     def to_wire(self) -> tuple[int, str, dict[str, Any]]:
-        """`code`, `message` and `data` of the JSON-RPC error object."""
+        """Return `code`, `message` and `data` of the JSON-RPC error object."""
         return self.code, self.message, {"kind": self.kind, **self.facts}
 
     @staticmethod
     def from_wire(code: int, message: str, data: Any) -> RequestError:
-        """The error that `to_wire` described; a plain `RequestError` where the peer is not execsrv."""
-        facts = dict(data) if isinstance(data, dict) else {}
+        """Return the error that `to_wire` described, or a plain `RequestError` for a kind that is not known here."""
+        facts = {str(name): value for name, value in data.items()} if isinstance(data, dict) else {}
         kind = str(facts.pop("kind", "")) or "refused"
-        error = RequestError._by_kind.get(kind, RequestError)(message, **facts)
+        error = _BY_KIND.get(kind, RequestError)(message, **facts)
         error.code, error.kind = code, kind
         return error
 
 
 class InternalError(RequestError):
-    """A fault of the server itself; its log has the traceback."""
+    """A fault of the server itself. Its log has the traceback."""
 
 
 class InvalidParamsError(RequestError):
@@ -168,13 +162,13 @@ class SpawnError(RequestError):
 
     @property
     def stage(self) -> str:
-        """Which step failed."""
+        """Step that failed."""
         return str(self.facts.get("stage", "program"))
 
     @property
     def errno(self) -> int:
-        """The operating system's error number, 0 where there was none."""
-        return int(self.facts.get("errno", 0))
+        """Error number of the operating system, 0 where there was none."""
+        return _errno(self.facts)
 
 
 class FileError(RequestError):
@@ -184,8 +178,8 @@ class FileError(RequestError):
 
     @property
     def errno(self) -> int:
-        """The operating system's error number, 0 where there was none."""
-        return int(self.facts.get("errno", 0))
+        """Error number of the operating system, 0 where there was none."""
+        return _errno(self.facts)
 
 
 class NotFoundError(FileError):
@@ -214,64 +208,35 @@ class FilesDisabledError(FileRefusedError):
     kind = "files-disabled"
 
 
-class ProtocolError(ExecsrvError):
-    """The peer broke the protocol: it is told why, and its connection ends.
-
-    `close_code` is what a websocket says in its close frame (RFC 6455 section 7.4.1).
-    """
-
-    code = -32600
-    kind = "protocol-error"
-
-    def __init__(self, message: str, close_code: int = 1002) -> None:
-        super().__init__(message)
-        self.close_code = close_code
-
-
-class CutOffError(ProtocolError):
-    """The peer went in the middle of a message, or sent as its last one what is none: nobody can tell which."""
-
-
-class ConnectionFailedError(ExecsrvError):
-    """No connection could be made: unreachable, refused, not a server, or the handshake took too long."""
-
-
-class ConnectionLostError(ExecsrvError):
-    """The connection ended while a call was waiting on it.
-
-    `stdout` and `stderr` hold what had arrived of a command's output, where the call was collecting it.
-    """
-
-    stdout: bytes = b""
-    stderr: bytes = b""
+_BY_KIND: dict[str, type[RequestError]] = {
+    error.kind: error
+    for error in (
+        AlreadyAttachedError,
+        BusyError,
+        FileError,
+        FileRefusedError,
+        FilesDisabledError,
+        HttpFailedError,
+        HttpUnavailableError,
+        InternalError,
+        InvalidParamsError,
+        LimitExceededError,
+        NotAllowedError,
+        NotFoundError,
+        NotReadyError,
+        OutsideRootsError,
+        ProcessExistsError,
+        SandboxUnsupportedError,
+        SpawnError,
+        StdinClosedError,
+        UnknownConnectionError,
+        UnknownMethodError,
+        UnknownProcessError,
+    )
+}
+"""Classes of this module alone: a subclass elsewhere does not change what a server's error becomes."""
 
 
-class CommandFailedError(ExecsrvError):
-    """A command that was to succeed did not: `exit_code`, `stdout` and `stderr` tell how."""
-
-    def __init__(self, message: str, exit_code: int, stdout: bytes, stderr: bytes) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-        self.stdout = stdout
-        self.stderr = stderr
-
-
-class CommandTimeoutError(ExecsrvError):
-    """A command did not end in the time it was given and was killed; `stdout` and `stderr` are what it said by then."""
-
-    def __init__(self, message: str, stdout: bytes, stderr: bytes) -> None:
-        super().__init__(message)
-        self.stdout = stdout
-        self.stderr = stderr
-
-
-class InvalidListenURLError(ExecsrvError):
-    """A `--listen` or `--url` that names no transport of ours."""
-
-
-class InvalidConfigError(ExecsrvError):
-    """A setting that does not exist or has a value it cannot have, or a configuration file that cannot be read."""
-
-
-class CannotListenError(ExecsrvError):
-    """The address to listen on is taken, not ours, or not there."""
+def _errno(facts: dict[str, Any]) -> int:
+    number = facts.get("errno", 0)
+    return number if isinstance(number, int) else 0

@@ -1,0 +1,195 @@
+"""One connection to a server, as long as that may take: its greeting, its channels one after the other, its processes.
+
+Where a channel is lost and there is time to reconnect, the next one takes the connection over: unanswered calls are
+asked again, and each process catches up with what was printed meanwhile.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from functools import partial
+from itertools import count
+
+import trio
+
+from execsrv._log.log import Entry, Gap
+from execsrv._wire.channel import MessageChannel
+from execsrv._wire.codecs import decode_params
+from execsrv.client.calls import Calls
+from execsrv.client.mirror import Mirror, closed_entry, exited_entry
+from execsrv.errors import (
+    AlreadyAttachedError,
+    BadAnswerError,
+    ConnectionFailedError,
+    ConnectionLostError,
+    ExecsrvError,
+    RequestError,
+    UnknownProcessError,
+)
+from execsrv.limits import ClientConfig
+from execsrv.protocol import (
+    PROTOCOL_VERSION,
+    Chunk,
+    Initialize,
+    Initialized,
+    Notification,
+    ProcessClosed,
+    ProcessExited,
+    ProcessGap,
+    ProcessOutput,
+    ProcessOutputRead,
+    ProcessRead,
+)
+
+OpenChannel = Callable[[], AbstractAsyncContextManager[MessageChannel]]
+"""Opens a channel to the server. Raises `ConnectionFailedError`."""
+
+_RETRY_SECONDS = 0.1
+
+
+class Connection:
+    """State that the tasks of one client share: its calls, its processes, and the server's greeting."""
+
+    greeting: Initialized
+
+    def __init__(self, config: ClientConfig) -> None:
+        self.config = config
+        self.calls = Calls(self._heard)
+        self.mirrors: dict[str, Mirror] = {}
+        self._ids = count(1)
+        self._greeted = False
+
+    @property
+    def is_execsrv(self) -> bool:
+        """True where the server says that it knows windows, and resuming."""
+        return self.greeting.protocol_version == PROTOCOL_VERSION
+
+    @contextmanager
+    def new_mirror(self) -> Iterator[Mirror]:
+        """Listen for what the server tells of a new process, in this block."""
+        mirror = Mirror(f"p{next(self._ids)}", self.calls, self.config.window_bytes, self.is_execsrv)
+        self.mirrors[mirror.id] = mirror
+        try:
+            yield mirror
+        finally:
+            del self.mirrors[mirror.id]
+
+    async def stay(
+        self, open_channel: OpenChannel, name: str, reconnect: float, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        """Speak over one channel and, as long as that may take, over its successors. Raises `ConnectionFailedError`."""
+        why = "the connection is closed"
+        try:
+            why = await self._speak(open_channel, partial(self._greet, name, task_status))
+            if not self._greeted:
+                raise ConnectionFailedError(f"handshake failed: {why}")
+            while reconnect > 0 and self.is_execsrv:
+                self.calls.interrupted()
+                for mirror in self.mirrors.values():
+                    mirror.interrupted()
+                why = await self._resume(open_channel, name, reconnect)
+        except _EndedError as error:
+            why = f"{why}; {error}"
+        finally:
+            self.calls.end(why)
+            for mirror in self.mirrors.values():
+                mirror.lose(ConnectionLostError(why))
+
+    async def _resume(self, open_channel: OpenChannel, name: str, reconnect: float) -> str:
+        """Speak over a new channel, as soon as there is one, and return why it ended.
+
+        Raises `_EndedError` when none comes in time.
+        """
+        greeted = trio.Event()
+        deadline = trio.current_time() + reconnect
+        while True:
+            why = ""
+            with trio.CancelScope(deadline=deadline) as scope:
+                try:
+                    why = await self._speak(open_channel, partial(self._greet_again, name, greeted, scope))
+                except (ConnectionFailedError, AlreadyAttachedError) as error:
+                    why = str(error)
+            if greeted.is_set():
+                return why
+            if scope.cancelled_caught or trio.current_time() >= deadline:
+                raise _EndedError(f"no way back within {reconnect} s: {why or 'no answer'}")
+            await trio.sleep(_RETRY_SECONDS)
+
+    async def _speak(self, open_channel: OpenChannel, greet: Callable[[], Awaitable[None]]) -> str:
+        """Speak over a new channel until it ends, and return why it did.
+
+        Raises `ConnectionFailedError`, and what `greet` raises.
+        """
+        async with open_channel() as channel:
+            try:
+                return await self.calls.run(channel, greet, self.config.ping_interval, self.config.ping_timeout)
+            finally:
+                with trio.move_on_after(self.config.flush_timeout, shield=True):
+                    await channel.aclose()
+
+    async def _greet(self, name: str, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            with trio.fail_after(self.config.handshake_timeout):
+                self.greeting = await self.calls.ask_first("initialize", Initialize(name), Initialized)
+                await self.calls.tell("initialized")
+        except (
+            trio.TooSlowError,
+            RequestError,
+            BadAnswerError,
+            ConnectionLostError,
+            trio.BrokenResourceError,
+        ) as error:
+            what = str(error) or f"no answer within {self.config.handshake_timeout} s"
+            raise ConnectionFailedError(f"handshake failed: {what}") from error
+        self._greeted = True
+        task_status.started()
+
+    async def _greet_again(self, name: str, greeted: trio.Event, scope: trio.CancelScope) -> None:
+        """Take the connection over, and catch up with every process."""
+        try:
+            await self.calls.ask_first("initialize", Initialize(name, self.greeting.session_id), Initialized)
+            await self.calls.tell("initialized")
+            for mirror in list(self.mirrors.values()):
+                try:
+                    read = await self.calls.ask_first(
+                        "process/read", ProcessRead(mirror.id, mirror.last_seq), ProcessOutputRead
+                    )
+                except UnknownProcessError as error:
+                    mirror.not_there(str(error))
+                else:
+                    mirror.resumed(read)
+        except trio.BrokenResourceError as error:
+            raise ConnectionFailedError("the connection was lost again") from error
+        except AlreadyAttachedError:
+            raise
+        except ExecsrvError as error:
+            raise _EndedError(str(error)) from error
+        scope.deadline = math.inf
+        greeted.set()
+
+    async def _heard(self, told: Notification) -> None:
+        """Give what the server tells to the process that it is about."""
+        entry: Entry
+        match told.method:
+            case "process/output":
+                output = decode_params(told.params, ProcessOutput)
+                id, entry = output.process_id, Chunk(output.seq, output.stream, output.chunk)
+            case "process/gap":
+                gap = decode_params(told.params, ProcessGap)
+                id, entry = gap.process_id, Gap(gap.from_seq, gap.seq, gap.omitted)
+            case "process/exited":
+                exited = decode_params(told.params, ProcessExited)
+                id, entry = exited.process_id, exited_entry(exited)
+            case "process/closed":
+                closed = decode_params(told.params, ProcessClosed)
+                id, entry = closed.process_id, closed_entry(closed)
+            case _:
+                return  # a newer server may tell more
+        if (mirror := self.mirrors.get(id)) is not None:
+            await mirror.arrived(entry)
+
+
+class _EndedError(Exception):
+    """There is nothing to come back to."""

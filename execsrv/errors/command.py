@@ -1,0 +1,104 @@
+"""Errors of a command that was run to its end. Their text tells what it takes to understand them in a log."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from execsrv.errors.base import ExecsrvError
+
+_COMMAND_CHARACTERS = 200
+"""A command that an error quotes is cut to this."""
+
+_LINE_CHARACTERS = 200
+"""The last line of stderr that an error quotes is cut to this."""
+
+
+class CommandError(ExecsrvError):
+    """A command did not do what was asked of it.
+
+    `argv` is the command. `exit_code`, `signal` and `reason` tell how it ended, each None while that is not known;
+    `stdout` and `stderr` are the output so far. The text has the command, how it ended and the last line of stderr.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        how: str,
+        *,
+        exit_code: int | None = None,
+        signal: str | None = None,
+        reason: str | None = None,
+        stdout: bytes = b"",
+        stderr: bytes = b"",
+    ) -> None:
+        last_words = _last_line(stderr)
+        super().__init__(f"command `{_quoted(argv)}` {how}" + (f": {last_words}" if last_words else ""))
+        self.argv = list(argv)
+        self.exit_code = exit_code
+        self.signal = signal
+        self.reason = reason
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+class CommandFailedError(CommandError):
+    """A command that was to succeed has failed: its exit code is not 0."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        exit_code: int,
+        signal: str | None = None,
+        reason: str = "exited",
+        stdout: bytes = b"",
+        stderr: bytes = b"",
+    ) -> None:
+        how = f"died of {signal}" if signal else f"ended with exit code {exit_code}"
+        if reason not in ("exited", "signaled"):
+            how += f" ({reason})"
+        super().__init__(argv, how, exit_code=exit_code, signal=signal, reason=reason, stdout=stdout, stderr=stderr)
+
+
+class CommandTimeoutError(CommandError, TimeoutError):
+    """A command did not end within `timeout` seconds, and was killed."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        exit_code: int | None = None,
+        signal: str | None = None,
+        reason: str | None = None,
+        stdout: bytes = b"",
+        stderr: bytes = b"",
+    ) -> None:
+        how = f"did not end within {timeout:g} s and was killed"
+        super().__init__(argv, how, exit_code=exit_code, signal=signal, reason=reason, stdout=stdout, stderr=stderr)
+        self.timeout = timeout
+
+
+def _quoted(argv: Sequence[str]) -> str:
+    """Return a command as a shell would take it, in one line of bounded length."""
+    words: list[str] = []
+    room = _COMMAND_CHARACTERS
+    for word in argv:
+        words.append(shlex.quote(word[: room + 1]))
+        room -= len(words[-1]) + 1
+        if room < 0:
+            break
+    return _shown(" ".join(words), _COMMAND_CHARACTERS)
+
+
+def _last_line(output: bytes) -> str:
+    """Return the last line that is not blank, within a bound."""
+    lines = output[-4 * _LINE_CHARACTERS - 1024 :].rstrip().splitlines()
+    return _shown(lines[-1].decode(errors="replace").strip(), _LINE_CHARACTERS) if lines else ""
+
+
+def _shown(text: str, bound: int) -> str:
+    """Return text that is fit for a terminal and one line: no control characters, and cut to the bound."""
+    cut = text if len(text) <= bound else text[:bound] + "..."
+    return "".join(letter if letter.isprintable() else " " if letter.isspace() else "\ufffd" for letter in cut)

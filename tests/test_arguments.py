@@ -1,0 +1,171 @@
+"""Wrong arguments fail in the client, in the same words for every transport, and nothing is done."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import math
+import typing
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+import execsrv
+from execsrv.client.parameters import StartOptions, checked
+from execsrv.errors import InvalidParamsError
+from execsrv.protocol import ProcessAck, ProcessWrite
+from tests.conftest import Server
+from tests.peers import PATIENCE
+
+Call = Callable[[execsrv.Client, execsrv.Process], Awaitable[object]]
+
+
+def start(argv: Any = ("true",), **options: Any) -> Call:
+    async def call(client: execsrv.Client, process: execsrv.Process) -> None:
+        async with client.start(argv, **options):
+            raise AssertionError("it was started")
+
+    return call
+
+
+WRONG: dict[str, tuple[Call, str]] = {
+    "resize(0, 5)": (lambda c, p: p.resize(0, 5), "Expected `int` >= 1 - at `$.rows`"),
+    "resize(70000, 5)": (lambda c, p: p.resize(70000, 5), "Expected `int` <= 65535 - at `$.rows`"),
+    "resize('a', 5)": (lambda c, p: p.resize("a", 5), "Expected `int`, got `str` - at `$.rows`"),  # type: ignore[arg-type]
+    "target all": (
+        lambda c, p: p.send_signal("CONT", "all"),  # type: ignore[arg-type]
+        "Invalid enum value 'all' - at `$.target`",
+    ),
+    "signal 1.5": (
+        lambda c, p: p.send_signal(1.5),  # type: ignore[arg-type]
+        "Expected `int | str`, got `float` - at `$.signal`",
+    ),
+    "signal too large": (lambda c, p: p.send_signal(10**30), f"unknown signal {10**30}"),
+    "signal without UTF-8": (lambda c, p: p.send_signal("\ud800"), r"signal: '\ud800' cannot be sent as UTF-8"),
+    "grace nan": (lambda c, p: p.terminate(math.nan), "grace must be at least 0 s, got nan"),
+    "grace negative": (lambda c, p: p.terminate(-1), "grace must be at least 0 s, got -1"),
+    "grace text": (lambda c, p: p.terminate("5"), "grace must be a number of seconds, got '5'"),  # type: ignore[arg-type]
+    "overflow x": (start(overflow="x"), "Invalid enum value 'x' - at `$.overflow`"),
+    "tty yes": (start(tty="yes"), "Expected `bool`, got `str` - at `$.tty`"),
+    "stdin yes": (start(stdin="yes"), "stdin must be True or False, got 'yes'"),
+    "inherit_env yes": (start(inherit_env="yes"), "inherit_env must be True or False, got 'yes'"),
+    "prepared 1": (start(prepared=1), "prepared must be True or False, got 1"),
+    "size (0, 5)": (start(tty=True, size=(0, 5)), "Expected `int` >= 1 - at `$.size.rows`"),
+    "size 5": (start(tty=True, size=5), "size must be (rows, columns), got 5"),
+    "size of one": (start(tty=True, size=(object(), 5)), "Encoding objects of type object is unsupported"),
+    "arg0 surrogate": (start(arg0="\ud800"), r"arg0: '\ud800' cannot be sent as UTF-8"),
+    **{
+        f"{name} {value}": (start(**{name: value}), text.format(name))
+        for name in ("timeout", "idle_timeout")
+        for value, text in [
+            (1e300, "{} must be at most 9007199254740 s or math.inf"),
+            (10**400, "{} must be at most 9007199254740 s or math.inf"),
+            (math.nan, "{} must be above 0 s, got nan"),
+            (-math.inf, "{} must be above 0 s, got -inf"),
+            (0, "{} must be above 0 s, got 0"),
+            (-1, "{} must be above 0 s, got -1"),
+            (True, "{} must be a number of seconds, got True"),
+            ("5", "{} must be a number of seconds, got '5'"),
+        ]
+    },
+    "max_bytes -1": (lambda c, p: c.run(["true"], max_bytes=-1), "max_bytes must be a number of bytes, got -1"),
+    "max_bytes text": (lambda c, p: p.communicate(max_bytes="5"), "max_bytes must be a number of bytes, got '5'"),  # type: ignore[arg-type]
+    "timeout of run": (lambda c, p: c.run(["true"], timeout=math.nan), "timeout must be above 0 s, got nan"),
+}
+
+WRONG_TYPES: dict[str, tuple[Call, str]] = {
+    "argv text": (
+        start(argv="make -j8 'a b'"),
+        """argv must be a list of words, got the string "make -j8 'a b'": write ["make", "-j8", "a b"]""",
+    ),
+    "argv half quoted": (
+        start(argv="it's"),
+        """argv must be a list of words, got the string "it's": write ["it's"]""",
+    ),
+    "argv bytes": (start(argv=b"make"), "argv must be a list of words, got the bytes b'make'"),
+    "argv[1]": (start(argv=["make", 5]), "argv[1] must be a string or a path of one, got int"),
+    "arg0": (start(arg0=5), "arg0 must be a string or a path of one, got int"),
+    "env": (start(env={"A": 1}), "env['A'] must be a string or a path of one, got int"),
+    "cwd": (start(cwd=b"/"), "cwd must be a string or a path of one, got bytes"),
+    "input of run": (lambda c, p: c.run(["true"], input="text"), "input must be bytes, got str"),  # type: ignore[arg-type]
+    "input of communicate": (lambda c, p: p.communicate("text"), "input must be bytes, got str"),  # type: ignore[arg-type]
+    "write nothing": (lambda c, p: p.write(None), "input must be bytes, got None"),  # type: ignore[arg-type]
+    "launch": (
+        lambda c, p: execsrv.launch("execsrv serve").__aenter__(),
+        """argv must be a list of words, got the string 'execsrv serve': write ["execsrv", "serve"]""",
+    ),
+    "write": (lambda c, p: p.write("text"), "input must be bytes, got str"),  # type: ignore[arg-type]
+}
+
+
+async def test_wrong_arguments_are_refused_alike_on_every_transport(server: Server) -> None:
+    async with server.open_client() as client, client.start(["cat"], tty=True) as process:
+        with trio.fail_after(PATIENCE):
+            for name, (call, text) in WRONG.items():
+                with pytest.raises(InvalidParamsError) as refused:
+                    await call(client, process)
+                assert (type(refused.value), refused.value.message) == (InvalidParamsError, text), name
+            for name, (call, text) in WRONG_TYPES.items():
+                with pytest.raises(TypeError) as wrong:
+                    await call(client, process)
+                assert str(wrong.value) == text, name
+        assert [listed.process_id for listed in await client.processes()] == [process.id]
+        assert process.exit_code is None
+        assert await process.kill()
+
+
+async def test_an_infinite_time_is_none(server: Server) -> None:
+    client = await server.client()
+    result = await client.run(["true"], timeout=math.inf, idle_timeout=math.inf)
+    assert result.reason == "exited"
+    async with client.start(["cat"], stdin=True, timeout=math.inf, idle_timeout=math.inf) as process:
+        assert await process.terminate(grace=math.inf)
+        assert (await process.wait()).signal == "SIGTERM"
+
+
+def test_run_takes_what_start_takes() -> None:
+    started = inspect.signature(execsrv.Client.start).parameters
+    hints = typing.get_type_hints(execsrv.Client.start)
+    own = {"self", "argv", "stdin", "timeout"}
+    assert set(StartOptions.__annotations__) == set(started) - own
+    assert typing.get_type_hints(StartOptions) == {name: hints[name] for name in set(started) - own}
+
+
+async def test_a_keyword_that_does_not_exist_is_refused(server: Server) -> None:
+    client = await server.client()
+    with pytest.raises(TypeError, match="cdw"):
+        await client.run(["true"], cdw="/")  # type: ignore[call-arg]
+
+
+def test_checking_keeps_what_was_said() -> None:
+    data = bytes(100_000)
+    write = ProcessWrite("p1", data, "1")
+    kept = checked("process/write", write)
+    assert kept == write
+    assert isinstance(kept, ProcessWrite)
+    assert kept.chunk is data
+    assert checked("process/ack", ProcessAck("p1", 5)) == ProcessAck("p1", 5)
+
+
+def test_constructors_are_not_for_users() -> None:
+    for kind in (execsrv.Process, execsrv.Client):
+        with pytest.raises(TypeError, match="is made by"):
+            kind()
+
+
+def test_a_process_shows_nothing_of_its_inside() -> None:
+    shown = {name for name in dir(execsrv.Process) if not name.startswith("_")}
+    facts = {"id", "argv", "pid", "exit_code", "returncode", "signal", "reason", "closed"}
+    reading = {"wait", "next_event", "events", "output", "communicate", "snapshot"}
+    acting = {"write", "close_stdin", "send_signal", "interrupt", "terminate", "kill", "resize"}
+    assert shown == facts | reading | acting
+
+
+def test_modules_of_the_client_are_of_one_idea_each() -> None:
+    for path in (Path(execsrv.__file__).parent / "client").glob("*.py"):
+        source = path.read_text()
+        assert len(source.splitlines()) <= 300, path
+        assert ast.get_docstring(ast.parse(source)), path
