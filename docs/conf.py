@@ -21,9 +21,5 @@ add_module_names = False
 default_role = "code"  # single backquotes in docstrings
 
 nitpicky = True
-# Names of other packages, of the standard library, and of our modules that are no part of the reference.
-nitpick_ignore_regex = [
-    (r"py:.*", r"(trio|msgspec|collections|contextlib|typing|os|builtins)\..*"),
-    (r"py:.*", r"execsrv\.(protocol|_output|client|_transports)\..*"),
-    (r"py:.*", r"(Any|ClassVar|Callable|Awaitable|Sequence|Mapping|AsyncIterator|PathLike|Struct|TaskStatus)"),
-]
+# Names of other packages and of the standard library, which have their pages elsewhere.
+nitpick_ignore_regex = [(r"py:.*", r"(trio|collections|os)\..*")]

@@ -93,6 +93,7 @@ def bytes_server(open_server: OpenServer, request: pytest.FixtureRequest) -> Ser
         b'{"id":null,"method":"initialize"}',
         b'{"id":1,"method":5}',
         b'{"id":1.5,"method":"initialize"}',
+        b'{"id":"' + b"x" * 257 + b'","method":"initialize"}',
         b'{"method":"initialize","id":1,"params":{"clientName":"\xff"}}',
         b'{"id":1,"method":"x","params":' + b"[" * 5000 + b"]" * 5000 + b"}",
     ],

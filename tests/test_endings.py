@@ -14,7 +14,7 @@ import trio
 import execsrv
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.conversation import serve_connection
-from execsrv._server.session import Write
+from execsrv._server.stdin import Write
 from execsrv._wire.memory import open_memory_pair
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Notification, Response

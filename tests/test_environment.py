@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from execsrv.limits import ServerConfig
 from tests.conftest import Server
@@ -24,9 +25,7 @@ async def test_info_and_status(server: Server, params: Any) -> None:
     assert await peer.call("environment/info", params) == greeting["environmentInfo"]
     assert await peer.call("environment/status", params) == {"status": "ready"}
     capabilities = {"environmentConfigRead", "httpHeaderEnvVars", "fileWriteStreaming", "fsWatchMissing"}
-    assert greeting["environmentInfo"]["capabilities"] == dict.fromkeys(capabilities, True) | {
-        "fsWatchMissing": sys.platform == "linux"
-    }
+    assert greeting["environmentInfo"]["capabilities"] == dict.fromkeys(capabilities, True)
 
 
 @pytest.mark.parametrize("method", ["environment/info", "environment/status"])
@@ -92,6 +91,39 @@ async def test_capability_roots(peer: Peer, tmp_path: Path) -> None:
     assert found[0]["warnings"] == ["this server does not look for plugins and skills"]
     assert await peer.call("capabilityRoots/discoverV1", {"roots": []}) == {"roots": []}
     assert (await peer.refused("capabilityRoots/discoverV1", {"roots": [{"id": "a", "path": "a"}]}))[0] == -32602
+
+
+async def test_discovery_tells_nothing_of_what_files_may_not_reach(open_server: MakeServer, tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    for folder in (inside, outside):
+        folder.mkdir()
+    (inside / "link").symlink_to(outside)
+    (inside / "dangling").symlink_to(tmp_path / "none")
+    paths = [inside, outside, tmp_path / "none", inside / "link", inside / "dangling"]
+    roots = [{"id": str(number), "path": path.as_uri()} for number, path in enumerate(paths)]
+
+    async def errors(config: ServerConfig) -> list[str | None]:
+        peer = await open_server("memory", config).peer()
+        found = (await peer.call("capabilityRoots/discoverV1", {"roots": roots}))["roots"]
+        assert [(root["id"], root["path"]) for root in found] == [(root["id"], root["path"]) for root in roots]
+        return [root["error"] and root["error"].replace(root["path"], "PATH") for root in found]
+
+    refused = "failed to inspect capability root PATH: the path leads out of the directories that may be reached"
+    assert await errors(ServerConfig(file_roots=(str(inside),))) == [None, *[refused] * 4]
+    switched_off = "failed to inspect capability root PATH: the file methods are switched off on this server"
+    assert await errors(ServerConfig(allow_files=False)) == [switched_off] * 5
+
+
+async def test_discovery_needs_none_of_the_threads_that_all_share(open_server: MakeServer, tmp_path: Path) -> None:
+    peer = await open_server("memory", ServerConfig()).peer()
+    shared = trio.to_thread.current_default_thread_limiter()
+    with ExitStack() as taken:
+        for holder in range(int(shared.total_tokens)):
+            await shared.acquire_on_behalf_of(holder)
+            taken.callback(shared.release_on_behalf_of, holder)
+        roots = [{"id": "a", "path": tmp_path.as_uri()}]
+        found = await peer.call("capabilityRoots/discoverV1", {"roots": roots})
+    assert found["roots"][0]["error"] is None
 
 
 async def test_capabilities(peer: Peer) -> None:

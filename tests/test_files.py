@@ -11,7 +11,7 @@ import socket
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,15 @@ import trio.testing
 
 from execsrv._files.channel import open_files
 from execsrv._files.files import Files
+from execsrv._files.roots import Roots
+from execsrv._files.watch import Watch
 from execsrv._wire.paths import uri_from_path
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Failure, FileData, FilePath, Notification, Response
 from tests.conftest import Server
 from tests.peers import PATIENCE, Peer, b64
+from tests.web import open_web
 
-LINUX = sys.platform == "linux"
 WALK = {"maxDepth": 9, "maxDirectories": 99, "maxEntries": 99, "followDirectorySymlinks": False}
 
 OpenServer = Callable[[str, ServerConfig], Server]
@@ -60,9 +62,7 @@ def leads_to(link: str) -> str | None:
 
 
 def times_open(path: Path) -> int:
-    """How often this process has the file open; 0 where that cannot be known."""
-    if not LINUX:
-        return 0
+    """Return how often this process has the file open."""
     names = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
     return sum(leads_to(name) == str(path) for name in names)
 
@@ -156,7 +156,7 @@ async def test_handles_end_with_the_channel(server: Server, here: Path) -> None:
             await peer.call("fs/open", {"handleId": str(number), "path": uri(here / "f")})
         code, message, _ = await peer.refused("fs/open", {"handleId": "more", "path": uri(here / "f")})
         assert (code, message) == (-32600, "at most 128 file handles may be open per connection")
-        assert times_open(here / "f") == (128 if LINUX else 0)
+        assert times_open(here / "f") == 128
         other = await server.peer()
         assert (await error(other, "fs/readBlock", handleId="1", offset=0, len=1))[0] == -32004
     with trio.fail_after(PATIENCE):
@@ -212,7 +212,6 @@ async def test_names(peer: Peer, here: Path) -> None:
     assert await error(peer, "fs/remove", path=uri(here / "a"), force=False) == MISSING
 
 
-@pytest.mark.skipif(not LINUX, reason="inotify is Linux's")
 async def test_watching_what_is_missing(peer: Peer, here: Path) -> None:
     def told() -> list[int]:
         return [m.params["watchId"] for m in peer.heard if isinstance(m, Notification)]
@@ -340,8 +339,7 @@ async def test_what_is_no_file(memory_peer: Peer, here: Path) -> None:
     long = (-32603, "file-failed", 36)
     assert await error(peer, "fs/getMetadata", path=uri(here / ("n" * 256))) == long
     assert await error(peer, "fs/createDirectory", path="/" + "a/" * 2048) == long
-    if LINUX:
-        assert b"Threads:" in await read(peer, Path("/proc/self/status"))  # which claims to be empty
+    assert b"Threads:" in await read(peer, Path("/proc/self/status"))  # which claims to be empty
 
 
 async def test_a_reader_of_a_fifo_is_not_disturbed(memory_peer: Peer, here: Path) -> None:
@@ -552,8 +550,8 @@ async def test_sizes_are_bounded(open_server: OpenServer, here: Path) -> None:
     _, message, data = await peer.refused("fs/readFile", {"path": uri(here / "f")})
     assert message == "file is too large to read: limit is 100 bytes"
     assert data == {"kind": "file-refused", "limit": "max_file_bytes", "value": 100}
-    if LINUX:  # of no size, until it is read
-        assert (await error(peer, "fs/readFile", path="/proc/self/status"))[1] == "file-refused"
+    # Of no size, until it is read.
+    assert (await error(peer, "fs/readFile", path="/proc/self/status"))[1] == "file-refused"
     await peer.call("fs/open", {"handleId": "h", "path": uri(here / "g"), "mode": "replace"})
     for size in (0, 51):
         params: dict[str, Any] = {"handleId": "h", "offset": 0, "len": size, "chunk": b64(bytes(size))}
@@ -626,11 +624,73 @@ async def test_writes_under_way_are_bounded(open_server: OpenServer, here: Path)
     await peer.call("fs/writeFile", {"path": uri(here / "last"), "dataBase64": b64(bytes(100))})
 
 
+class HeldPaths(Sequence[str]):
+    """Paths of which the first is not given out before `go`, and whose reader is seen by `asked`."""
+
+    def __init__(self, *paths: str) -> None:
+        self.paths = paths
+        self.asked, self.go = threading.Event(), threading.Event()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: Any) -> Any:
+        self.asked.set()
+        self.go.wait()
+        return self.paths[index]
+
+
+def open_inotify() -> int:
+    """Return how many inotify descriptors this process has open."""
+    return [leads_to(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")].count("anon_inode:inotify")
+
+
+def test_a_watch_is_not_closed_under_the_thread_that_starts_it(here: Path) -> None:
+    before = open_inotify()
+    paths = HeldPaths(str(here / "none"))
+    watch = Watch()
+    thread = threading.Thread(target=watch.start, args=(Roots(["/"]), paths, None))
+    thread.start()
+    paths.asked.wait()
+    watch.close()
+    assert open_inotify() == before + 1
+    paths.go.set()
+    thread.join()
+    assert open_inotify() == before
+
+
+def test_a_watch_that_is_closed_does_not_start(here: Path) -> None:
+    before = open_inotify()
+    watch = Watch()
+    watch.close()
+    assert open_inotify() == before
+    assert not watch.start(Roots(["/"]), [str(here / "none")], None)
+
+
+async def test_watches_are_closed_with_what_ends_them(memory_peer: Peer, here: Path) -> None:
+    before = open_inotify()
+
+    async def watching(id: int, *missing: Path) -> bool:
+        asked = {"watchId": id, "missing": [uri(path) for path in missing]}
+        return bool((await memory_peer.call("fs/watchMissing", asked))["watching"])
+
+    assert not await watching(1, here)
+    assert open_inotify() == before
+    assert await watching(2, here / "a")
+    assert await watching(3, here / "b")  # instead of the one before
+    await trio.testing.wait_all_tasks_blocked()
+    assert open_inotify() == before + 1
+    (here / "b").touch()
+    await memory_peer.until(lambda: any(isinstance(m, Notification) for m in memory_peer.heard))
+    await trio.testing.wait_all_tasks_blocked()
+    assert open_inotify() == before
+
+
 @pytest.fixture
 def hanging(here: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
     """A folder in which every look-up hangs until the second value is called: a file system whose server is silent."""
-    if not LINUX or os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        pytest.skip("only Linux's root can mount a file system that hangs")
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        pytest.skip("only root can mount a file system that hangs")
     libc = ctypes.CDLL(None)
     folder = os.fsencode(here / "hanging")
     os.mkdir(folder)
@@ -669,6 +729,24 @@ async def test_a_file_system_that_hangs_holds_up_nobody(
     failed = await other.answer(id)
     assert isinstance(failed, Failure)
     assert failed.error.data == {"kind": "file-failed", "errno": errno.ENOTCONN}
+
+
+async def test_discoveries_that_hang_hold_up_no_http_request(
+    open_server: OpenServer, hanging: tuple[Path, Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, let_go = hanging
+    monkeypatch.setenv("no_proxy", "*")
+    server = open_server("unix", ServerConfig())
+    roots = [{"id": "a", "path": uri(folder / "a")}]
+    async with server.open_peer() as peer, open_web() as web:
+        await peer.handshake()
+        for _ in range(45):  # more than trio's own threads are
+            await peer.post("capabilityRoots/discoverV1", {"roots": roots})
+        web.page("/x", body=b"hello")
+        other = await server.peer()
+        answer = await other.call("http/request", {"method": "GET", "url": web.url + "/x", "requestId": "r"})
+        assert base64.b64decode(answer["bodyBase64"]) == b"hello"
+        let_go()
 
 
 async def test_a_long_work_stops_when_the_channel_ends(open_server: OpenServer, here: Path) -> None:

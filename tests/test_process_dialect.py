@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from execsrv._processes import spawn
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Response
 from tests.conftest import Server
@@ -52,6 +54,16 @@ async def test_order_of_the_handshake(server: Server) -> None:
     assert (await peer.refused("process/start", {}))[0] == -32602
 
 
+@pytest.fixture(params=["posix_spawn", "portable_spawn"])
+def starter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each way of starting processes in turn, for tests whose meaning could differ between them."""
+    way = import_module(f"execsrv._processes.{request.param}")
+    if request.param == "posix_spawn" and not way.available:
+        pytest.skip("this C library lacks a piece of posix_spawn")
+    monkeypatch.setattr(spawn, "start", way.start)
+
+
+@pytest.mark.usefixtures("starter")
 async def test_a_command_from_start_to_close(peer: Peer) -> None:
     result = await peer.start("p1", ["sh", "-c", "echo out; echo err >&2; exit 3"])
     assert result == {"processId": "p1", "sandboxType": "none", "pid": result["pid"]}
@@ -85,6 +97,7 @@ async def test_a_command_from_start_to_close(peer: Peer) -> None:
     }
 
 
+@pytest.mark.usefixtures("starter")
 async def test_environment_is_exact_and_argv0_is_what_was_asked(peer: Peer) -> None:
     env = {"ONE": "1", "TWO": "zwei ä", "A=B": "C", "": "empty"}
     code, out, _ = await peer.run("a", [PYTHON, "-c", "import sys; print(open('/proc/self/environ').read())"], env=env)
@@ -94,6 +107,7 @@ async def test_environment_is_exact_and_argv0_is_what_was_asked(peer: Peer) -> N
     assert out == b"borrowed\n"
 
 
+@pytest.mark.usefixtures("starter")
 @pytest.mark.parametrize("cwd", ["/tmp", "file:///tmp", "file:///usr/../tmp/"])
 async def test_cwd_is_a_path_or_a_uri(peer: Peer, cwd: str) -> None:
     assert await peer.run("a", ["pwd"], cwd=cwd) == (0, b"/tmp\n", b"")
@@ -108,6 +122,7 @@ async def test_death_by_signal_is_128_plus_its_number(peer: Peer, tty: bool) -> 
         assert (exited["exitCode"], exited["signal"], exited["reason"]) == (128 + number, number.name, "signaled")
 
 
+@pytest.mark.usefixtures("starter")
 async def test_own_session_default_signals_and_nothing_inherited(peer: Peer) -> None:
     script = (
         "import os,signal,json;p=os.getpid();"
@@ -322,6 +337,7 @@ SPAWN_ERRORS: list[tuple[dict[str, Any], str, int]] = [
 ]
 
 
+@pytest.mark.usefixtures("starter")
 @pytest.mark.parametrize("tty", [False, True])
 @pytest.mark.parametrize(("change", "stage", "number"), SPAWN_ERRORS)
 async def test_spawn_errors_name_stage_and_errno(
@@ -442,6 +458,7 @@ async def test_env_policy(
 # -- terminals --
 
 
+@pytest.mark.usefixtures("starter")
 async def test_a_terminal_is_a_terminal(peer: Peer) -> None:
     await peer.start("a", ["sh", "-c", "tty; stty size; test -t 0 && test -t 1 && test -t 2 && echo all"], tty=True)
     await peer.until_told("a", "closed")
@@ -467,6 +484,7 @@ async def test_size_from_the_first_instant_and_later(peer: Peer) -> None:
     assert (await peer.refused("process/resize", {"processId": "pipes", "rows": 9, "cols": 9}))[0] == -32602
 
 
+@pytest.mark.usefixtures("starter")
 async def test_keys_do_what_they_do_in_a_terminal(peer: Peer) -> None:
     await peer.start("a", ["sh", "-c", "echo ready; cat; echo $?"], tty=True)
     await peer.until_output("a", b"ready")
@@ -572,3 +590,44 @@ async def test_numbers_beyond_all_use_are_refused(peer: Peer, field: str) -> Non
     await peer.run("a", ["true"])
     code, message, _ = await peer.refused("process/read", {"processId": "a", field: 2**62})
     assert (code, field in message) == (-32602, True)
+
+
+LONG = "x" * 257
+
+
+@pytest.mark.parametrize("transport", ["memory", "unix"], indirect=True)
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("process/start", {"processId": LONG, "argv": ["true"], "cwd": "/", "env": {}, "tty": False}),
+        ("process/write", {"processId": LONG, "chunk": "", "writeId": "1"}),
+        ("process/write", {"processId": "a", "chunk": "", "writeId": LONG}),
+        ("process/closeStdin", {"processId": LONG}),
+        ("process/read", {"processId": LONG}),
+        ("process/ack", {"processId": LONG, "seq": 1}),
+        ("process/resize", {"processId": LONG, "rows": 1, "cols": 1}),
+        ("process/signal", {"processId": LONG, "signal": 15}),
+        ("process/terminate", {"processId": LONG}),
+        ("process/wait", {"processId": LONG}),
+        ("process/snapshot", {"processId": LONG}),
+        ("command/exec/write", {"sessionId": LONG, "chunk": ""}),
+        ("command/exec/terminate", {"sessionId": LONG}),
+        ("fs/open", {"handleId": LONG, "path": "/"}),
+        ("fs/readBlock", {"handleId": LONG, "offset": 0, "len": 1}),
+        ("fs/writeBlock", {"handleId": LONG, "offset": 0, "chunk": ""}),
+        ("fs/close", {"handleId": LONG}),
+        ("http/request", {"requestId": LONG, "method": "GET", "url": "http://127.0.0.1:9/"}),
+        ("capabilityRoots/discoverV1", {"roots": [{"id": LONG, "path": "file:///"}]}),
+    ],
+)
+async def test_a_name_that_is_too_long_is_refused(peer: Peer, method: str, params: dict[str, Any]) -> None:
+    """Names are kept and repeated, so nothing would bound the memory that they take."""
+    code, message, data = await peer.refused(method, params)
+    assert (code, data["kind"]) == (-32602, "invalid-params")
+    assert "length <= 256" in message
+    assert "Id`" in message or ".id`" in message, message
+
+
+async def test_a_name_may_have_256_characters(peer: Peer) -> None:
+    assert await peer.run("\u00fc" * 256, ["echo", "hi"]) == (0, b"hi\n", b"")
+    assert (await peer.answer(await peer.post("process/list", {}, "x" * 256))).id == "x" * 256

@@ -7,14 +7,14 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import trio
 
 from execsrv._processes import portable_spawn, posix_spawn, spawn, terminal, tree
 from execsrv._processes.command import settle
-from execsrv._processes.supervisor import Supervisor
+from execsrv._processes.supervisor import Spawned, Supervisor
 from execsrv.errors import SpawnError
 from execsrv.protocol import Size
 
@@ -31,7 +31,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     assert sorted(os.listdir("/proc/self/fd")) == before
 
 
-async def finish(spawned: spawn.Spawned) -> tuple[int, bytes]:
+async def finish(spawned: Spawned) -> tuple[int, bytes]:
     """Read everything and end it."""
     said = bytearray()
     with trio.fail_after(20):
@@ -45,16 +45,14 @@ async def finish(spawned: spawn.Spawned) -> tuple[int, bytes]:
                 if not data:
                     break
                 said += data
-        status = await spawned.tree.wait_exited()
+        status = await spawned.tree.leader.wait_exited()
         await spawned.tree.end()
     for descriptor in {*spawned.outputs.values(), *filter(None, [spawned.stdin])}:
         os.close(descriptor)
     return status.code, bytes(said)
 
 
-def start(
-    argv: list[str], tty: bool = False, stdin: bool = False, cwd: str = "/", arg0: str | None = None
-) -> spawn.Spawned:
+def start(argv: list[str], tty: bool = False, stdin: bool = False, cwd: str = "/", arg0: str | None = None) -> Spawned:
     command = settle(argv, cwd, PATH, arg0)
     return Supervisor().spawn(command, size=Size(30, 90) if tty else None, pipe_stdin=stdin)
 
@@ -117,14 +115,18 @@ async def test_arg0_is_what_the_program_sees() -> None:
     assert await finish(start(["sh", "-c", "echo $0"], arg0="name")) == (0, b"name\n")
 
 
-def test_a_directory_that_may_not_be_entered(tmp_path: object) -> None:
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__module__.rpartition(".")[2])
+def test_a_directory_that_may_not_be_entered(tmp_path: object, way: Callable[..., int]) -> None:
     """As an ordinary user, in a process of its own: root may enter everything."""
     script = f"""
 import os, sys
 sys.path[:0] = {sys.path!r}
 from execsrv._processes.command import settle
-from execsrv._processes.supervisor import Supervisor
+from execsrv._processes.supervisor import Spawned, Supervisor
 from execsrv.errors import SpawnError
+from execsrv._processes import spawn
+import {way.__module__}
+spawn.start = {way.__module__}.start
 os.mkdir({str(tmp_path)!r} + "/closed", 0o600)
 os.chown({str(tmp_path)!r} + "/closed", 65534, 65534)
 if os.getuid() == 0:
@@ -186,7 +188,7 @@ spawned = Supervisor().spawn(settle(["/bin/sh", "-c", "cat; echo out; echo err >
                       size=None, pipe_stdin=True)
 os.write(spawned.stdin, b"in ")
 os.close(spawned.stdin)
-trio.run(spawned.tree.wait_exited)
+trio.run(spawned.tree.leader.wait_exited)
 os.write(report, os.read(spawned.outputs["stdout"], 100) + os.read(spawned.outputs["stderr"], 100))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True)
@@ -202,7 +204,7 @@ async def test_a_status_that_others_took_is_not_made_up(caplog: pytest.LogCaptur
 
 async def test_reaping_and_what_is_left_of_a_group() -> None:
     spawned = start(["bash", "-c", "sleep 1000 </dev/null >/dev/null 2>&1 &"])
-    await spawned.tree.wait_exited()
+    await spawned.tree.leader.wait_exited()
     assert "zombie" in repr(spawned.tree)
     assert not spawned.tree.reap_if_alone()
     assert spawned.tree.signal(signal.SIGTERM, "group")
@@ -214,14 +216,14 @@ async def test_reaping_and_what_is_left_of_a_group() -> None:
 
 
 async def test_a_kernel_without_group_signals_keeps_the_zombie(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree, "_signals_groups_by_pidfd", lambda: False)
+    monkeypatch.setattr(tree, "signals_groups_by_pidfd", lambda: False)
     spawned = start(["bash", "-c", "sleep 1000 </dev/null >/dev/null 2>&1 &"])
-    await spawned.tree.wait_exited()
+    await spawned.tree.leader.wait_exited()
     assert not spawned.tree.reap_if_alone()
     assert "zombie" in repr(spawned.tree)
     await finish(spawned)
     alone = start(["true"])
-    await alone.tree.wait_exited()
+    await alone.tree.leader.wait_exited()
     assert alone.tree.reap_if_alone()
     await finish(alone)
 

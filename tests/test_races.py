@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import random
 from collections.abc import Awaitable, Callable
@@ -24,6 +25,7 @@ from execsrv.protocol import METHODS, Failure, Notification, Request
 from tests.conftest import Server
 from tests.peers import ENV, PATIENCE, Peer, b64, open_peer
 from tests.processes import new_mark, until_gone, until_marked
+from tests.test_protocol_page import EXCHANGES, FOLDER, WEB
 
 OpenServer = Callable[[str, ServerConfig], Server]
 ROUNDS = int(os.environ.get("RACES", "1"))
@@ -98,40 +100,21 @@ async def test_calls_while_it_starts_and_while_it_exits(server: Server, method: 
         check_told(peer, id)
 
 
-def elsewhere(folder: str) -> dict[str, dict[str, Any]]:
-    """Parameters for the methods that have nothing to do with processes."""
-    file, other = f"{folder}/file", f"{folder}/other"
-    limits = {"maxDepth": 3, "maxDirectories": 10, "maxEntries": 10, "followDirectorySymlinks": False}
-    return {
-        "fs/readFile": {"path": file},
-        "fs/writeFile": {"path": file, "dataBase64": b64(bytes(100_000))},
-        "fs/createDirectory": {"path": other},
-        "fs/getMetadata": {"path": file},
-        "fs/canonicalize": {"path": file},
-        "fs/readDirectory": {"path": folder},
-        "fs/walk": {"path": folder, "options": limits},
-        "fs/remove": {"path": other},
-        "fs/copy": {"sourcePath": folder, "destinationPath": f"{folder}-copy", "recursive": True},
-        "fs/open": {"handleId": "h", "path": file, "mode": "replace"},
-        "fs/readBlock": {"handleId": "h", "offset": 0, "len": 1000},
-        "fs/writeBlock": {"handleId": "h", "offset": 0, "chunk": b64(b"x")},
-        "fs/close": {"handleId": "h"},
-        "fs/watchMissing": {"watchId": 1, "missing": [f"file://{folder}/missing"], "present": None},
-        # A port that nobody listens on: this is about the call, not about what is relayed.
-        "http/request": {"method": "GET", "url": "http://127.0.0.1:9/", "requestId": "r", "streamResponse": True},
-        "environment/info": {},
-        "environment/status": {},
-        "environmentConfig/read": {"cwd": folder, "configPaths": [["x"]], "requirementsPaths": []},
-        "capabilityRoots/discoverV1": {"roots": [{"id": "a", "path": f"file://{folder}"}]},
-        "capabilities/discoverV2": {"cwd": folder},
-    }
+def on_the_pages(method: str, folder: str) -> tuple[list[str], Any]:
+    """The first parameters that the documentation shows for a method, and the commands that make what they name."""
+    lines = next(lines for lines in EXCHANGES if any(f'"method":"{method}"' in line for line in lines))
+    # A port that nobody listens on: this is about the call, not about what is relayed.
+    lines = [line.replace(FOLDER, folder).replace(WEB, "127.0.0.1:9") for line in lines]
+    request = next(line for line in lines if f'"method":"{method}"' in line)
+    shell = [line[2:] for line in lines if line.startswith("$ ") and not line.startswith("$ execsrv")]
+    return shell, json.loads(request[3:]).get("params", {})
 
 
 @pytest.mark.parametrize("method", METHODS)
 async def test_hanging_up_in_the_middle_of_every_call(server: Server, method: str, tmp_path: Path) -> None:
     mark = new_mark()
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "file").write_bytes(b"content")
+    folder = tmp_path / "folder"
+    folder.mkdir()
     argv = ["bash", "-c", f"exec -a {mark} sleep 1000"]
     start = {"argv": argv, "cwd": "/", "env": ENV, "tty": False}
     many: dict[str, dict[str, Any]] = {
@@ -141,8 +124,11 @@ async def test_hanging_up_in_the_middle_of_every_call(server: Server, method: st
         "command/exec": start,
         "command/exec/write": {"sessionId": "session-1", "chunk": b64(bytes(100_000))},
         "command/exec/terminate": {"sessionId": "session-1"},
-        **elsewhere(f"{tmp_path}/folder"),
     }
+    if method not in many:
+        shell, many[method] = on_the_pages(method, str(folder))
+        for line in shell:
+            await trio.run_process(["sh", "-c", line])
     neighbour = await server.peer()
     for number in range(3 * ROUNDS):
         async with server.open_channel() as channel:

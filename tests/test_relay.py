@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ import pytest
 import trio
 
 from execsrv._http.relay import Relay, open_relay
+from execsrv._http.request import prepare, proxy_url
 from execsrv._server.outbox import Outbox
 from execsrv._wire.channel import MessageChannel
 from execsrv.errors import LimitExceededError
 from execsrv.limits import MIB, ServerConfig
-from execsrv.protocol import HttpRequest, Message, Notification, Request, Response
+from execsrv.protocol import HttpRequest, Notification, Request, Response
 from tests.conftest import Server
 from tests.peers import PATIENCE, Peer, b64, plain
 from tests.web import PendingCall, Web, head, open_web
@@ -458,20 +460,17 @@ async def test_outbox_tells_in_turn_and_within_its_bound() -> None:
         await outbox.tell(Notification(name))
         told.append(name)
 
-    def nothing(session: object) -> Message | None:
-        raise AssertionError("no session has news")
-
     async with trio.open_nursery() as nursery:
         for name in "abc":
             nursery.start_soon(tell, name)
             await trio.testing.wait_all_tasks_blocked()
         assert told == ["a", "b"]
         outbox.put(Response(1, None))
-        assert await outbox.take(nothing) == Response(1, None)
-        assert await outbox.take(nothing) == Notification("a")
+        assert await outbox.take() == Response(1, None)
+        assert await outbox.take() == Notification("a")
         await trio.testing.wait_all_tasks_blocked()
         assert told == ["a", "b", "c"]
-        assert [await outbox.take(nothing) for _ in range(2)] == [Notification("b"), Notification("c")]
+        assert [await outbox.take() for _ in range(2)] == [Notification("b"), Notification("c")]
 
 
 async def test_answers_have_left_whatever_comes_behind_them() -> None:
@@ -482,9 +481,6 @@ async def test_answers_have_left_whatever_comes_behind_them() -> None:
         await outbox.wait_answered()
         left.append(name)
 
-    def nothing(session: object) -> Message | None:
-        raise AssertionError("no session has news")
-
     async with trio.open_nursery() as nursery:
         await outbox.wait_answered()
         outbox.put(Response(1, None))
@@ -493,13 +489,13 @@ async def test_answers_have_left_whatever_comes_behind_them() -> None:
         outbox.put(Response(2, None))
         await outbox.tell(Notification("a"))
         nursery.start_soon(wait, "both")
-        await outbox.take(nothing)
+        await outbox.take()
         await trio.testing.wait_all_tasks_blocked()
         assert left == []  # what was taken is still on its way
-        await outbox.take(nothing)
+        await outbox.take()
         await trio.testing.wait_all_tasks_blocked()
         assert left == ["first"]
-        await outbox.take(nothing)
+        await outbox.take()
         await trio.testing.wait_all_tasks_blocked()
         assert left == ["first", "both"]
 
@@ -575,6 +571,70 @@ async def test_proxies_of_the_environment(one_peer: Peer, web: Web, monkeypatch:
     assert web.asked[1].line == "CONNECT far.invalid:443"
     assert (await one_peer.refused("http/request", wanted(web, url="http://near.invalid/x")))[0] == -32603
     assert len(web.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "environ", "proxy"),
+    [
+        ("http://h/", {}, ""),
+        ("http://h/", {"http_proxy": "http://p:1"}, "http://p:1"),
+        ("http://h/", {"http_proxy": "p:1"}, "http://p:1"),
+        ("http://h/", {"HTTP_PROXY": "http://p:1"}, "http://p:1"),
+        ("http://h/", {"http_proxy": "http://low:1", "HTTP_PROXY": "http://up:1"}, "http://low:1"),
+        ("http://h/", {"http_proxy": "", "HTTP_PROXY": "http://up:1"}, ""),
+        ("http://h/", {"https_proxy": "http://p:1"}, ""),
+        ("https://h/", {"https_proxy": "http://p:1"}, "http://p:1"),
+        ("https://h/", {"all_proxy": "http://p:1"}, "http://p:1"),
+        ("https://h/", {"all_proxy": "http://all:1", "https_proxy": "http://p:1"}, "http://p:1"),
+    ],
+)
+def test_which_proxy(url: str, environ: dict[str, str], proxy: str) -> None:
+    target = prepare(HttpRequest("GET", url, "r"), {}).target
+    assert proxy_url(target, environ) == proxy
+
+
+@pytest.mark.parametrize(
+    ("url", "no_proxy", "exempt"),
+    [
+        ("http://example.org/", "*", True),
+        ("http://example.org/", "example.org", True),
+        ("http://example.org/", "EXAMPLE.org", True),
+        ("http://Example.org/", "other, .example.org ,", True),
+        ("http://www.example.org/", "example.org", True),
+        ("http://www.example.org/", ".example.org", True),
+        ("http://wwwexample.org/", "example.org", False),
+        ("http://example.org/", "www.example.org", False),
+        ("http://example.org/", "", False),
+        ("http://example.org/", ",., ,", False),
+        ("http://example.org/", "example.org:80", True),
+        ("https://example.org/", "example.org:443", True),
+        ("http://example.org:8080/", "example.org:8080", True),
+        ("http://www.example.org:8080/", "example.org:8080", True),
+        ("http://example.org:8080/", "example.org", True),
+        ("http://example.org/", "example.org:8080", False),
+        ("http://127.0.0.1:1/", "127.0.0.1", True),
+        ("http://127.0.0.1/", "0.0.1", True),  # a text like any other, as for urllib
+        ("http://[::1]:1/", "::1", True),
+        ("http://[::1]:1/", "[::1]", True),
+        ("http://[::1]:1/", "[::1]:1", True),
+        ("http://[::1]:1/", "[::1]:2", False),
+    ],
+)
+def test_no_proxy(url: str, no_proxy: str, exempt: bool) -> None:
+    target = prepare(HttpRequest("GET", url, "r"), {}).target
+    for name in ("no_proxy", "NO_PROXY"):
+        assert (proxy_url(target, {"all_proxy": "http://p:1", name: no_proxy}) == "") is exempt
+
+
+async def test_requests_need_none_of_the_threads_that_all_share(one_peer: Peer, web: Web) -> None:
+    web.page("/x", body=b"hello")
+    shared = trio.to_thread.current_default_thread_limiter()
+    with ExitStack() as taken:
+        for holder in range(int(shared.total_tokens)):
+            await shared.acquire_on_behalf_of(holder)
+            taken.callback(shared.release_on_behalf_of, holder)
+        result = await one_peer.call("http/request", wanted(web, "/x"))
+    assert base64.b64decode(result["bodyBase64"]) == b"hello"
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl program to make a certificate")

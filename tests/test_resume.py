@@ -204,11 +204,11 @@ async def test_who_comes_back_while_its_commands_are_killed_is_too_late() -> Non
     """Only to be told that all is well with a connection that has ended would be worse."""
     async with open_connections(Supervisor(), ServerConfig(resume_grace=0)) as connections:
         connection = await connections.open()
-        connection.attach(Outbox(1, 1))
+        connection.attach(Outbox())
         connection.detach()
         assert connections.find(connection.id) is connection
         with pytest.raises(UnknownConnectionError, match="unknown session id"):
-            connection.attach(Outbox(1, 1))
+            connection.attach(Outbox())
 
 
 async def test_a_gap_says_how_much_was_not_kept(open_server: OpenServer, transport: str, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -502,3 +504,30 @@ async def test_the_client_has_it_all(server: Server) -> None:
     async with client.start(["sleep", "1000"], timeout=0.1) as process:
         assert (await process.communicate()).reason == "timeout"
         assert process.exit_code == 128 + signal.SIGKILL
+
+
+@contextmanager
+def no_descriptor_to_spare() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))  # with 0 not even poll(2) works
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("script", "grace", "code"), [("trap 'exit 7' TERM", 60_000, 7), ("trap '' TERM", 100, 137)], ids=["heard", "deaf"]
+)
+async def test_asked_to_end_without_a_descriptor_to_spare(
+    open_server: OpenServer, script: str, grace: int, code: int
+) -> None:
+    """The grace counts from when it was asked for; the asking is made up for as soon as it can be."""
+    peer = await open_server("memory", ServerConfig()).peer()
+    await peer.start("a", ["sh", "-c", f"{script}; echo ready; while :; do sleep 0.01; done"])
+    await peer.until_output("a", b"ready\n")
+    with no_descriptor_to_spare():
+        mode = {"graceful": {"timeoutMs": grace}}
+        assert await peer.call("process/terminate", {"processId": "a", "mode": mode}) == {"running": True}
+    exited = await peer.until_told("a", "exited")
+    assert (exited["exitCode"], exited["reason"]) == (code, "terminated")

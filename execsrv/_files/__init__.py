@@ -1,20 +1,19 @@
-"""The files of this machine for one peer: `files.py` is the way in, and everything else here runs in its threads.
+"""Files of this machine, for one peer.
 
-`roots.py` alone turns paths into places; `contents.py`, `listings.py` and `changes.py` work on places and never on
-paths, so that nothing gets past the roots. `watch.py` waits for what is missing.
+`channel.py` opens the file methods of a channel, and `files.py` has them: one method for each `fs/*`, in `threads.py`'s
+threads. Open files are in `blocks.py` and `handles.py`, the watch for missing files in `watch.py` and `inotify.py`.
+Only `roots.py` turns paths into places; `contents.py`, `listings.py` and `changes.py` work on places, so that nothing
+gets past the roots. `statx.py` reads creation times. Nothing here sends a message.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable
 
 from execsrv.protocol import Notification
 
-can_watch = sys.platform == "linux"
-
 Tell = Callable[[Notification], Awaitable[None]]
-"""Sends a notification to the peer, and waits for room."""
+"""Function that sends a notification to the peer, and waits for room in its queue."""
 
 AnswersLeft = Callable[[], Awaitable[None]]
-"""Waits until the answers so far have been sent."""
+"""Function that waits until all answers given so far have been sent."""

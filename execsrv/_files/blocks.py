@@ -1,6 +1,7 @@
 """Open files of one channel, read and written in blocks: `fs/open`, `fs/readBlock`, `fs/writeBlock`, `fs/close`.
 
-What has to happen in the order of the requests, claiming an id and taking a turn, happens at once; the rest in threads.
+Each method does at once what must keep the order of the requests: it claims an id and takes a turn. It returns the
+rest, which works in a thread.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from execsrv.errors import FileError, FileRefusedError, NotFoundError
 from execsrv.protocol import Block, BlockRead, BlockWrite, FileHandle, FileOpen, Nothing
 
 _CLOSE_SECONDS = 0.5
-"""How long the end of a channel waits for its files to close, should the file system hang."""
+"""Seconds that the end of a channel waits for its files to close, should the file system hang."""
 
 
 class Blocks:
-    """See the module. Owns the handles; the channel's end closes them with `aclose`."""
+    """Block methods of one channel, with the handles that they own. `aclose` must follow."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
         self._handles = Handles(work.config.file_handles)
 
     async def aclose(self) -> None:
-        """Close what is open, in the background where the file system hangs."""
+        """Close every open file. Where the file system hangs, that goes on in a thread that is left behind."""
         if not self._handles:
             return
         with trio.move_on_after(_CLOSE_SECONDS, shield=True):
@@ -49,7 +50,7 @@ class Blocks:
         return FileHandle(handle.id)
 
     def read_block(self, params: BlockRead) -> Call[Block]:
-        """A piece of an open file. Raises `NotFoundError` and `FileRefusedError`."""
+        """Return a piece of an open file. Raises `NotFoundError` and `FileRefusedError`."""
         self._check_block("read", params.len)
         handle = self._find(params.handle_id)
         return self._read_block(handle, handle.take_turn(), params)
@@ -75,7 +76,7 @@ class Blocks:
             await self._work.in_thread(lambda: handle.write(params.offset, params.chunk))
 
     def close(self, params: FileHandle) -> Call[Nothing]:
-        """Close an open file, behind all that was asked of it. One that is not open does no harm."""
+        """Close an open file when everything asked of it before is done. An id that names no open file is accepted."""
         try:
             handle = self._find(params.handle_id)
         except NotFoundError:
@@ -93,7 +94,7 @@ class Blocks:
 
     @contextmanager
     def _forgotten_on_failure(self, handle: Handle) -> Iterator[None]:
-        """A handle that could not be opened or read is not open any more, and its id is free."""
+        """Forget the handle, and free its id, when opening or reading it fails."""
         try:
             yield
         except FileError:

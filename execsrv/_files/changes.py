@@ -1,10 +1,10 @@
-"""Making, removing and copying, one thing or whole trees.
+"""Creating, removing and copying, of single entries and of whole trees.
 
-A tree is never held in memory: what is remembered of it is bounded, as is the number of open descriptors, however deep
-or wide it is. Something that others change meanwhile leads to an error at worst.
+However deep or wide a tree is, memory and open descriptors stay bounded. A change that others make meanwhile leads to
+an error at worst.
 
-Blocks, for as long as the file system does; for threads. A long work stops, half done, when the task that wants it is
-cancelled.
+These functions block for as long as the file system does, so they run in threads. A long one stops, half done, when
+the task that wants it is cancelled.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BATCH = 100
 
 
 def create_directory(roots: Roots, path: str, *, recursive: bool = True, follow: bool = True) -> None:
-    """Make a directory; with `recursive` its parents too, and one that exists will do."""
+    """Make a directory. With `recursive`, make its parents too, and accept one that exists."""
     with roots.at(path, follow=follow, follow_last=False, make=recursive) as place:
         try:
             os.mkdir(place.name, dir_fd=place.directory)
@@ -53,7 +53,7 @@ def create_directory(roots: Roots, path: str, *, recursive: bool = True, follow:
 
 
 def remove(place: Place, *, recursive: bool, no_links: bool) -> None:
-    """Remove what is there, a link itself. Raises `FileNotFoundError` where nothing is."""
+    """Remove what is there; of a link, the link itself. Raises `FileNotFoundError` and other `OSError`."""
     if place.name == ".":
         raise FileRefusedError("this directory holds everything that may be reached; it cannot be removed")
     mode = place.status().st_mode
@@ -106,12 +106,12 @@ def _remove_tree(place: Place) -> None:
 
 
 def _removed(directory: int, name: str) -> bool:
-    """Remove one entry; False for a directory with something in it."""
+    """Remove one entry. Return False for a directory that is not empty."""
     try:
         os.unlink(name, dir_fd=directory)
     except FileNotFoundError:
         return True  # somebody else was quicker
-    except (IsADirectoryError, PermissionError) as error:  # EPERM is how some systems say that it is a directory
+    except IsADirectoryError as error:
         try:
             os.rmdir(name, dir_fd=directory)
         except NotADirectoryError:
@@ -127,9 +127,10 @@ def _removed(directory: int, name: str) -> bool:
 
 
 def copy(roots: Roots, source: str, destination: str, *, recursive: bool, config: ServerConfig) -> None:
-    """Copy a file with its permissions, a link as a link, or, with `recursive`, a tree into what is there.
+    """Copy a file with its permissions, a link as a link, or, with `recursive`, a directory into what is there.
 
-    The first error ends it, with what was copied by then. In a tree, what is neither is left out.
+    In a directory, entries of any other kind are left out. The first error ends the copy; it leaves what was copied by
+    then.
     """
     with roots.at(source, follow_last=False) as place:
         mode = place.status().st_mode
@@ -144,7 +145,7 @@ def copy(roots: Roots, source: str, destination: str, *, recursive: bool, config
 
 
 def _copy_one(roots: Roots, source: Place, mode: int, destination: Place) -> bool:
-    """Copy a file or a link; whether it is one of these. A file goes through a link at its destination."""
+    """Copy a file or a link, and return whether it is one of these. A link at a file's destination is followed."""
     if stat.S_ISREG(mode):
         try:
             copy_file(source, destination)
@@ -196,7 +197,7 @@ def _copy_tree(roots: Roots, source: str, destination: str, config: ServerConfig
 
 
 def _would_be(roots: Roots, path: str) -> str:
-    """The path without links of what may not exist yet."""
+    """Return a path without links in it, of an entry that may not exist yet."""
     missing: list[str] = []
     path = posixpath.normpath(path)
     while True:

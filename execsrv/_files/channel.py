@@ -1,4 +1,4 @@
-"""The file methods of one channel, loaded when it calls the first of them: most servers start commands and no more."""
+"""Entrance to the file methods of one channel. They are loaded at the first call: most servers only start commands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from execsrv._files import AnswersLeft, Tell, can_watch
+from execsrv._files import AnswersLeft, Tell
 from execsrv._nursery import open_helpers
 from execsrv.limits import ServerConfig
 
@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
 
 def file_capabilities(config: ServerConfig) -> dict[str, bool]:
-    """What a client may be told it can do, under the names of the Codex exec-server."""
-    return {"fsWatchMissing": can_watch, "fileWriteStreaming": True} if config.allow_files else {}
+    """Return the capabilities that a client is told of, by the names that the Codex exec-server has for them."""
+    return {"fsWatchMissing": True, "fileWriteStreaming": True} if config.allow_files else {}
 
 
 @asynccontextmanager
 async def open_files(config: ServerConfig, tell: Tell, answers_left: AnswersLeft) -> AsyncIterator[Callable[[], Files]]:
-    """What gives the file methods of one channel; leaving closes its files and ends its watch.
+    """Open the file side of a channel, and give a function that returns its file methods.
 
-    What is large is read only when the `answers_left`, so that a slow peer cannot make it pile up here.
+    Leaving closes its files and ends its watch. A large answer is made only after `answers_left`, so that large answers
+    cannot pile up for a slow peer.
     """
     files: Files | None = None
 

@@ -1,6 +1,7 @@
-"""What is in files, whole or in blocks. Regular files only: nothing that could block for ever, or act on being opened.
+"""Contents of regular files, whole or in blocks. Nothing else is opened: it could block for ever, or act on it.
 
-Blocks, for as long as the file system does; for threads. A long copy stops when the task that wants it is cancelled.
+These functions block for as long as the file system does, so they run in threads. A long copy stops when the task that
+wants it is cancelled.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ PIECE_BYTES = 1024 * 1024
 
 
 def open_file(place: Place, flags: int, mode: int = 0o666) -> int:
-    """A descriptor of the regular file that is there, or was made there if the flags say so.
+    """Open the regular file at a place, or make it if the flags say so, and return its descriptor. Empties nothing.
 
-    Looked at before, so that no fifo or device notices; and after, since it may have been replaced. Never empties it.
-    Raises `FileRefusedError` for anything else, EISDIR for a directory that was to be written, and `OSError`.
+    The file is looked at before, so that no fifo or device notices, and after, since it may have been replaced.
+    Raises `FileRefusedError` for any other kind of file, and `OSError`: EISDIR for writing to a directory.
     """
     try:
         _require_file(place, place.status().st_mode, flags)
@@ -47,7 +48,7 @@ def _require_file(place: Place, mode: int, flags: int) -> None:
 
 
 def read_file(place: Place, most: int) -> bytes | None:
-    """All of a file, or None when it has more than `most` bytes. Sizes are not believed: /proc says 0."""
+    """Return the content of a file, or None for more than `most` bytes. A size of 0 may be untrue, as in /proc."""
     descriptor = open_file(place, os.O_RDONLY)
     try:
         if os.fstat(descriptor).st_size > most:
@@ -63,7 +64,7 @@ def read_file(place: Place, most: int) -> bytes | None:
 
 
 def write_file(place: Place, data: bytes) -> None:
-    """Make a file with this content, or replace the content of the one that is there. A failure leaves a part."""
+    """Make a file with this content, or replace the content in place. A failure leaves a part of it."""
     descriptor = replace_file(place)
     try:
         write_at(descriptor, data, 0)
@@ -72,7 +73,7 @@ def write_file(place: Place, data: bytes) -> None:
 
 
 def replace_file(place: Place, mode: int = 0o666) -> int:
-    """A descriptor for writing to a file, which is made or emptied."""
+    """Make or empty a file, and return a descriptor for writing to it."""
     descriptor = open_file(place, os.O_WRONLY | os.O_CREAT, mode)
     try:
         os.ftruncate(descriptor, 0)
@@ -83,7 +84,7 @@ def replace_file(place: Place, mode: int = 0o666) -> int:
 
 
 def write_at(descriptor: int, data: bytes, offset: int) -> None:
-    """Write all of it at an offset."""
+    """Write all the data at an offset, in bytes."""
     with memoryview(data) as left:
         written = 0
         while written < len(left):
@@ -91,7 +92,7 @@ def write_at(descriptor: int, data: bytes, offset: int) -> None:
 
 
 def copy_file(source: Place, destination: Place) -> None:
-    """Copy content and permissions. A file onto itself stays as it is."""
+    """Copy content and permissions of a file. A copy onto the file itself changes nothing."""
     reader = open_file(source, os.O_RDONLY)
     try:
         status = os.fstat(reader)
@@ -113,5 +114,5 @@ def copy_file(source: Place, destination: Place) -> None:
 
 
 def shown(path: str) -> str:
-    """A path for people: bytes that are not UTF-8 become U+FFFD."""
+    """Return a path for people to read: bytes that are not UTF-8 become U+FFFD."""
     return os.fsencode(path).decode(errors="replace")

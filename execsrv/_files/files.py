@@ -1,10 +1,10 @@
-"""The file methods of one channel: what `fs/*` does, one method each, in threads.
+"""File methods of one channel: a method for each `fs/*`, which works in a thread.
 
-Everything that belongs to the channel is here: its open files and its watch, which end with it. No request waits for
-another, except those on one handle, which take turns.
+The channel's open files and its watch belong to it, and end with it. No request waits for another, except that those
+on one handle take turns.
 
-Every method raises `RequestError`: `NotFoundError` for ENOENT, `FileRefusedError` for EACCES, EPERM and EINVAL,
-`FileError` for the rest of what the system says.
+Every method raises `RequestError`: `NotFoundError` for ENOENT, `FileRefusedError` for EACCES, EPERM and EINVAL, and
+`FileError` for any other error of the system.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from execsrv.protocol import (
 
 
 class Files:
-    """See the module; made by `open_files`. The task of its watch is in `nursery`; `aclose` must follow."""
+    """File methods of one channel. `open_files` makes them. The watch runs in `nursery`; `aclose` must follow."""
 
     def __init__(self, config: ServerConfig, nursery: trio.Nursery, tell: Tell, answers_left: AnswersLeft) -> None:
         self._work = Work(config, answers_left)
@@ -45,13 +45,13 @@ class Files:
         self.watches = Watches(self._work, nursery, tell)
 
     async def aclose(self) -> None:
-        """Close what is open."""
+        """Close the open files."""
         await self.blocks.aclose()
 
     # -- whole files --
 
     async def read_file(self, params: FilePath) -> FileData:
-        """All of a file. What is large waits until the answers before it have left."""
+        """Return the content of a file. A large one is read when the answers before it have left."""
         path = self._work.path(params)
 
         def read(most: int) -> bytes | None:
@@ -89,11 +89,11 @@ class Files:
         return Nothing()
 
     async def get_metadata(self, params: FilePath) -> FileMetadata:
-        """What a path leads to."""
+        """Return the metadata of what a path leads to."""
         return await self._work.in_place(params, listings.metadata)
 
     async def canonicalize(self, params: FilePath) -> CanonicalPath:
-        """The path without links of something that exists."""
+        """Return the path of something that exists, without links in it."""
 
         def canonical(place: Place) -> str:
             place.status()
@@ -102,7 +102,7 @@ class Files:
         return CanonicalPath(uri_from_path(await self._work.in_place(params, canonical)))
 
     async def read_directory(self, params: FilePath) -> DirectoryListing:
-        """What is in a directory."""
+        """Return the entries of a directory."""
 
         def read(place: Place) -> list[DirectoryEntry]:
             return listings.read_directory(self._work.roots, place, self._work.config)
@@ -110,8 +110,18 @@ class Files:
         async with self._work.large_answer():
             return DirectoryListing(await self._work.in_place(params, read))
 
+    async def check_directory(self, path: str) -> None:
+        """Raise an error unless `path`, which is absolute, leads to a directory that can be read."""
+        self._work.check_allowed()
+
+        def check() -> None:
+            with self._work.roots.at(path) as place, listings.open_directory(place):
+                pass
+
+        await self._work.in_thread(check)
+
     async def walk(self, params: FileWalk) -> Walked:
-        """What is in a tree."""
+        """Return the entries of a tree."""
         path = self._work.path(params)
         walk = listings.Walk(self._work.roots, params.options, self._work.config)
         async with self._work.large_answer():

@@ -1,8 +1,8 @@
 """Open files of one channel, read and written in blocks.
 
-What is asked of one handle happens in the order in which it was asked, so that a client may send block after block and
-the close behind them without waiting; handles do not wait for each other. A read that fails closes its handle, as in
-the Codex exec-server, whose clients then send no close; a write that fails leaves it open.
+Requests on one handle take effect in the order in which they came, so that a client may send block after block, and the
+close behind them, without waiting. Handles do not wait for each other. A read that fails closes its handle, as in the
+Codex exec-server, whose clients then send no close. A write that fails leaves it open.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_OFFSET = 2**63 - 1
 
 
 class Handle:
-    """One open file, or one that is about to be opened. Its blocking methods are for threads."""
+    """One open file, or one that is about to be opened. `open`, `read`, `write` and `close` block: for threads."""
 
     def __init__(self, id: str) -> None:
         self.id = id
@@ -36,19 +36,19 @@ class Handle:
         self._last_turn.set()
 
     def take_turn(self) -> Turn:
-        """A place in the order of what is asked of this handle."""
+        """Return the next place in the order of the requests on this handle."""
         before, self._last_turn = self._last_turn, trio.Event()
         return Turn(before, self._last_turn)
 
     def open(self, place: Place, replace: bool) -> None:
-        """Open the file that is there."""
+        """Open the file at a place: for reading, or emptied and for writing with `replace`."""
         with self._in_use:
             if self._over:  # the channel has gone meanwhile
                 raise unknown_handle(self.id)
             self._descriptor = replace_file(place) if replace else open_file(place, os.O_RDONLY)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes; less only at the end of the file. Where it fails, the handle is closed."""
+        """Return `size` bytes, or fewer at the end of the file. A failure closes the handle."""
         with self._in_use:
             descriptor = self._opened()
             try:
@@ -60,12 +60,12 @@ class Handle:
                 raise
 
     def write(self, offset: int, data: bytes) -> None:
-        """Write all of it."""
+        """Write all the data at an offset, in bytes."""
         with self._in_use:
             write_at(self._opened(), data, offset)
 
     def close(self) -> None:
-        """Close it; once more does no harm. Raises `OSError` where the system tells of a failed write only now."""
+        """Close the file; closing it again does nothing. Raises `OSError` for a failed write that is told only now."""
         with self._in_use:
             self._over = True
             self._close()
@@ -89,7 +89,7 @@ def _read_at(descriptor: int, size: int, offset: int) -> bytes:
 
 
 class Turn:
-    """One place in the order of what is asked of a handle, to be entered once."""
+    """One place in the order of the requests on a handle, to be entered once."""
 
     def __init__(self, before: trio.Event, done: trio.Event) -> None:
         self._before = before
@@ -97,7 +97,7 @@ class Turn:
 
     @asynccontextmanager
     async def taken(self) -> AsyncIterator[None]:
-        """Wait until those before are done; the next may when the block is left."""
+        """Wait until the turns before are over. Leaving the block lets the next one in."""
         try:
             await self._before.wait()
             yield
@@ -106,7 +106,7 @@ class Turn:
 
 
 class Handles:
-    """The handles of one channel, by the ids that the client chose."""
+    """Handles of one channel, by the ids that the client chose."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -117,7 +117,7 @@ class Handles:
         return len(self._open)
 
     def claim(self, id: str) -> Handle:
-        """A new handle, not open yet. Raises `FileRefusedError`."""
+        """Return a new handle, not open yet. Raises `FileRefusedError`."""
         self._check(id)
         if id in self._by_id:
             raise FileRefusedError(f"file handle `{id}` already exists")
@@ -128,24 +128,24 @@ class Handles:
         return handle
 
     def find(self, id: str) -> Handle:
-        """Raises `NotFoundError`, and `FileRefusedError` for what cannot be an id."""
+        """Return the handle of an id. Raises `NotFoundError`, and `FileRefusedError` for an id that is too long."""
         self._check(id)
         if id not in self._by_id:
             raise unknown_handle(id)
         return self._by_id[id]
 
     def free_id(self, handle: Handle) -> None:
-        """Its id names nothing any more."""
+        """Free the id of a handle for another one."""
         if self._by_id.get(handle.id) is handle:
             del self._by_id[handle.id]
 
     def forget(self, handle: Handle) -> None:
-        """It is not open any more."""
+        """Count a handle as closed, and free its id."""
         self.free_id(handle)
         self._open.discard(handle)
 
     def close_all(self) -> None:
-        """Close all that are left, each when the thread that is using it lets go. Blocks; for a thread."""
+        """Close every handle, each when the thread that is using it lets go. Blocks; for a thread."""
         for handle in self._open:
             try:
                 handle.close()
@@ -158,5 +158,5 @@ class Handles:
 
 
 def unknown_handle(id: str) -> NotFoundError:
-    """The error for an id that names no open file."""
+    """Return the error for an id that names no open file."""
     return NotFoundError(f"unknown file handle `{id}`")

@@ -1,4 +1,7 @@
-"""inotify(7) by ctypes: the kernel tells of changes in directories. Constants and layout: <linux/inotify.h>."""
+"""inotify(7) by ctypes: the kernel tells of changes in directories. Constants and layout: <linux/inotify.h>.
+
+Whoever makes an `Inotify` closes it, and not while another thread is using it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ _EVENT = struct.Struct("iIII")
 
 
 class Change(IntFlag):
-    """What inotify tells."""
+    """Kinds of change that inotify tells."""
 
     MODIFY = 0x2
     ATTRIB = 0x4
@@ -30,7 +33,7 @@ _MASK_ADD = 0x20000000
 
 
 class Event(NamedTuple):
-    """Something in the watched directory `watch` has changed; the name is empty for the directory itself."""
+    """A change in the directory that `watch` stands for. The name is empty when it is about the directory itself."""
 
     watch: int
     change: int
@@ -38,30 +41,31 @@ class Event(NamedTuple):
 
 
 class Inotify:
-    """One inotify descriptor, non-blocking. Closed with the last reference: a thread may still be adding to it."""
+    """One inotify descriptor, non-blocking."""
 
     def __init__(self) -> None:
-        self.descriptor = -1
-        self.descriptor = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        """Raises `OSError` when the system has no more of them."""
+        self.descriptor = int(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
         if self.descriptor < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+            raise _last_error()
 
-    def __del__(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
+    def close(self) -> None:
+        """Close the descriptor, and with it every watch."""
+        os.close(self.descriptor)
 
     def add(self, directory: int, changes: int) -> int:
-        """Tell these changes of what is in an open directory too; the watch that they will carry. Raises `OSError`."""
+        """Watch an open directory for these changes too, and return the watch that their events carry.
+
+        Raises `OSError`.
+        """
         path = b"/proc/self/fd/%d" % directory
         watch = int(_libc.inotify_add_watch(self.descriptor, path, ctypes.c_uint32(changes | _MASK_ADD)))
         if watch < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+            raise _last_error()
         return watch
 
     def read(self) -> list[Event]:
-        """The events that are there. Raises `BlockingIOError` when there is none."""
+        """Return the events that are there. Raises `BlockingIOError` when there is none."""
         data = os.read(self.descriptor, 64 * 1024)
         events: list[Event] = []
         offset = 0
@@ -71,3 +75,8 @@ class Inotify:
             events.append(Event(watch, change, data[offset : offset + length].rstrip(b"\0")))
             offset += length
         return events
+
+
+def _last_error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))

@@ -1,8 +1,9 @@
-"""What is there: metadata, a directory, a tree. Never opens anything but directories.
+"""Metadata, and the entries of directories and trees. Opens nothing but directories.
 
-Links are followed through `Roots`, so that not even the kind of something outside gets out.
+Links are followed through `Roots`, so that not even the kind of a file outside is told.
 
-Blocks, for as long as the file system does; for threads. A walk stops when the task that wants it is cancelled.
+These functions block for as long as the file system does, so they run in threads. A walk stops when the task that wants
+it is cancelled.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ _MILLISECOND = 1_000_000
 _CHECK_EVERY = 1024
 
 _WALK_DEPTH, _WALK_DIRECTORIES = 64, 10_000
-"""What `fs/walk` may be asked for. They are the bounds of the Codex exec-server."""
+"""Largest depth and number of directories of one `fs/walk`, as in the Codex exec-server."""
 
 
 def metadata(place: Place) -> FileMetadata:
-    """What the place leads to. Raises `FileRefusedError` for a link that was not to be followed, and `OSError`."""
+    """Return the metadata of a place. Raises `OSError`, and `FileRefusedError` for a link that was not followed."""
     status = place.status()
     if stat.S_ISLNK(status.st_mode):
         raise FileRefusedError("path contains a symbolic link")
@@ -50,7 +51,7 @@ def metadata(place: Place) -> FileMetadata:
 
 @contextmanager
 def open_directory(place: Place) -> Iterator[int]:
-    """A descriptor of the directory that is there, for reading it."""
+    """Open the directory at a place, and give its descriptor. Raises `OSError`."""
     descriptor = place.open(os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield descriptor
@@ -59,7 +60,7 @@ def open_directory(place: Place) -> Iterator[int]:
 
 
 def read_directory(roots: Roots, place: Place, config: ServerConfig) -> list[DirectoryEntry]:
-    """Every entry but `.` and `..`, sorted by name. Raises `LimitExceededError` for a directory that is too large."""
+    """Return all entries but `.` and `..`, sorted by name. Raises `LimitExceededError` for too large a directory."""
     found: list[DirectoryEntry] = []
     size = 0
     with open_directory(place) as descriptor, os.scandir(descriptor) as entries:
@@ -82,7 +83,7 @@ def read_directory(roots: Roots, place: Place, config: ServerConfig) -> list[Dir
 
 
 def _kind(roots: Roots, entry: os.DirEntry[str], path: str) -> Literal["file", "directory"] | None:
-    """What an entry leads to."""
+    """Return the kind of what an entry leads to, or None for any other kind and for a link that leads nowhere."""
     if entry.is_symlink():
         try:
             with roots.at(path) as target:
@@ -96,7 +97,7 @@ def _kind(roots: Roots, entry: os.DirEntry[str], path: str) -> Literal["file", "
 
 
 class Walk:
-    """One walk through a tree, breadth first, with what it has found so far."""
+    """One walk through a tree, breadth first, and its findings so far."""
 
     def __init__(self, roots: Roots, options: WalkOptions, config: ServerConfig) -> None:
         """Raises `FileRefusedError` for options that no walk may have."""
@@ -116,7 +117,7 @@ class Walk:
         self._read: set[tuple[int, int]] = set()
 
     def run(self, path: str) -> Walked:
-        """Walk the tree beneath `path`. Raises `OSError` where there is none; what fails further down is told."""
+        """Walk the tree at `path`. Raises `OSError` when that cannot be read; the result has errors further down."""
         with self._roots.at(path) as top:
             is_tree = stat.S_ISDIR(top.status().st_mode)
             is_tree &= self._options.follow_directory_symlinks or not top.through_link
@@ -136,7 +137,7 @@ class Walk:
         return Walked(self._entries, self._errors, self._truncated)
 
     def _list(self, directory: str) -> list[str]:
-        """Enter what is in a directory; the directories in it that are to be walked."""
+        """Add the entries of a directory to the findings, and return the directories among them that are to follow."""
         with (
             self._roots.at(directory) as place,
             open_directory(place) as descriptor,
@@ -156,7 +157,7 @@ class Walk:
             return [path for entry in smallest if (path := self._enter(directory, entry)) is not None]
 
     def _enter(self, directory: str, entry: os.DirEntry[str]) -> str | None:
-        """Enter one thing, while there is room; its path, if it is a directory to be walked."""
+        """Add one entry to the findings, while there is room. Return its path if it is a directory to be walked."""
         path = posixpath.join(directory, entry.name)
         uri = uri_from_path(path)
         self._entries_left -= 1
@@ -186,5 +187,5 @@ def _cancellable(entries: Iterator[os.DirEntry[str]]) -> Iterator[os.DirEntry[st
 
 
 def error_text(error: OSError) -> str:
-    """How an error of the operating system is told."""
+    """Return the text for an error of the operating system, as Codex clients know it."""
     return f"{error.strerror or error} (os error {error.errno or 0})"

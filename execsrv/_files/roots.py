@@ -1,11 +1,11 @@
 """From a path to a place, one component at a time and never out of the roots.
 
-Every component is opened beneath the directory before it and no link is left to the kernel: a link is read and walked
-like the rest, so a root holds whatever is renamed or replaced meanwhile. One descriptor is held, however deep the path.
-A place is a name in an open directory, and who uses it must refuse a link there (`O_NOFOLLOW`): whatever was a link
-when it was looked at has been walked already.
+Every component is opened beneath the directory before it, and no link is left to the kernel: a link is read, and walked
+like the rest. So nothing leads out of a root, whatever is renamed or replaced meanwhile. However deep the path is, one
+descriptor is held. A place is a name in an open directory. Its users must refuse a link there (`O_NOFOLLOW`): a link
+that was there has been walked already, and a new one could lead anywhere.
 
-Blocks, for as long as the file system does; for threads.
+These functions block for as long as the file system does, so they run in threads.
 """
 
 from __future__ import annotations
@@ -21,49 +21,49 @@ from dataclasses import dataclass
 from execsrv.errors import OutsideRootsError
 
 MAX_LINKS = 40
-"""As in the kernel (path_resolution(7))."""
+"""Links that one walk follows, as many as the kernel's (path_resolution(7))."""
 
 MAX_PATH_BYTES = 4095
-"""As in the kernel: PATH_MAX without the final NUL."""
+"""Longest path, as for the kernel: PATH_MAX without the final NUL."""
 
-DIRECTORY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 Visit = Callable[[int, str], None]
-"""Told of every directory, and the name in it, before that name is looked up."""
+"""Function that is told of every directory, and of the name in it, before that name is looked up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something is, or could be made: a name in an open directory, "." where that directory is meant."""
+    """A name in an open directory, for something that exists or could be made. "." stands for the directory itself."""
 
     directory: int
     name: str
     path: str
-    """Where that is, without links."""
+    """The path of the place, without links in it."""
     asked: str
     """The path that was asked for."""
     through_link: bool = False
-    """Whether what the asked path names is itself a link, which was followed to this place."""
+    """True when the path that was asked for names a link, which was followed to this place."""
 
     def status(self) -> os.stat_result:
-        """What is there, a link itself. Raises `OSError`."""
+        """Return the status of what is there; of a link, its own. Raises `OSError`."""
         return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
 
     def open(self, flags: int, mode: int = 0o666) -> int:
-        """A descriptor of what is there; links are refused with ELOOP, and a fifo does not block. Raises `OSError`."""
+        """Open what is there, and return a descriptor. A fifo does not block. Raises `OSError`: ELOOP for a link."""
         flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         return os.open(self.name, flags, mode, dir_fd=self.directory)
 
 
 class Roots:
-    """The directories that may be reached, by the very paths given here."""
+    """Directories that may be reached, known by exactly the paths given here."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         roots = {posixpath.normpath("/" + path.lstrip("/")) for path in paths}
         self._roots = sorted((components(root) for root in roots), key=len, reverse=True)
 
     def split(self, path: str) -> tuple[str, list[str]] | None:
-        """The nearest root above an absolute path, and what follows it; None outside of them all."""
+        """Return the nearest root above an absolute path, and the names below it; None outside of all roots."""
         names = components(path)
         for root in self._roots:
             if names[: len(root)] == root:
@@ -80,11 +80,11 @@ class Roots:
         make: bool = False,
         visit: Visit | None = None,
     ) -> Iterator[Place]:
-        """The place of an absolute path, until the block is left. Nothing needs to be there, but its directory must.
+        """Give the place of an absolute path, until the block is left. Its directory must exist, the place need not.
 
-        Without `follow` a link in the middle is ENOTDIR; `follow_last` (as `follow` unless given) is for the last
-        component. With `make`, directories that are missing in the middle are made. `..` is taken as text, as in a URI;
-        within links it goes up from where the link is. Raises `OSError` and `OutsideRootsError`.
+        Without `follow`, a link in the middle is ENOTDIR. `follow_last` is for the last component, and is `follow`
+        unless given. With `make`, directories that are missing in the middle are made. `..` is resolved as text, as in
+        a URI; within a link it goes up from the directory of the link. Raises `OSError` and `OutsideRootsError`.
         """
         walk = _Walk(self, follow, follow if follow_last is None else follow_last, make, visit)
         try:
@@ -94,7 +94,7 @@ class Roots:
 
 
 class _Walk:
-    """One walk: where it is, and the components that are left, the next one last."""
+    """One walk: the directory that it has reached, and the components that are left, the next one last."""
 
     def __init__(self, roots: Roots, follow: bool, follow_last: bool, make: bool, visit: Visit | None) -> None:
         self._roots = roots
@@ -136,15 +136,15 @@ class _Walk:
         return Place(self._directory, ".", self._path, path, through_link)
 
     def leave(self) -> None:
-        """Close the directory where it is."""
+        """Close the directory that the walk has reached."""
         if self._directory is not None:
             os.close(self._directory)
             self._directory = None
 
     def _start(self, path: str) -> None:
-        """Begin at the root above `path`, with the rest of it before what is left.
+        """Begin at the root above `path`, and put the names below that root before the components that are left.
 
-        Outside of the roots nothing is looked at: there the next names are taken as text, as far as the next root.
+        Nothing outside of the roots is looked at: there the next names are resolved as text, until a root is reached.
         """
         while (found := self._roots.split(path)) is None:
             if not self._todo:
@@ -155,7 +155,7 @@ class _Walk:
         self._enter(os.open(root, DIRECTORY), root)
 
     def _up(self) -> None:
-        """Walk again to the directory above: what the one before was may have been moved out of the root."""
+        """Walk again, from the root, to the directory above. `..` could lead out: this one may have been moved."""
         above = posixpath.dirname(self._path)
         while self._todo and self._todo[-1] == "..":
             above = posixpath.dirname(above)
@@ -163,7 +163,7 @@ class _Walk:
         self._start(above)
 
     def _down(self, name: str) -> str | None:
-        """Go into the directory `name`; the target instead, if it is a link."""
+        """Go into the directory `name`, or return the target if `name` is a link."""
         try:
             child = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=self._directory)
         except OSError as error:
@@ -191,7 +191,7 @@ class _Walk:
         self._directory, self._path = directory, path
 
     def _link(self, name: str) -> str | None:
-        """The target of the link `name`, or None where there is no link."""
+        """Return the target of the link `name`, or None where there is no link."""
         try:
             return os.readlink(name, dir_fd=self._directory)
         except OSError as error:
@@ -200,7 +200,7 @@ class _Walk:
             raise
 
     def _take(self, link: str) -> None:
-        """Put the target of a link before what is left."""
+        """Put the target of a link before the components that are left."""
         self._links += 1
         if self._links > MAX_LINKS:
             raise failure(errno.ELOOP)
@@ -211,15 +211,15 @@ class _Walk:
 
 
 def components(path: str) -> list[str]:
-    """The names in a path; `..` stays."""
+    """Return the names in a path, `..` among them, without empty ones and `.`."""
     return [name for name in path.split("/") if name not in ("", ".")]
 
 
 def failure(number: int) -> OSError:
-    """The error that the kernel would have raised."""
+    """Return the error that the kernel would have raised."""
     return OSError(number, os.strerror(number))
 
 
 def is_directory(place: Place) -> bool:
-    """Whether a directory is there. Raises `OSError` where nothing is."""
+    """Return whether a directory is there. Raises `OSError` where nothing is."""
     return stat.S_ISDIR(place.status().st_mode)

@@ -1,6 +1,6 @@
-"""When a file was made, by statx(2): Linux knows, and the standard library does not pass it on.
+"""Creation times of files, by statx(2), which the standard library does not offer. Constants: <linux/stat.h>.
 
-Where the C library lacks the call, it is not known. Constants and layout: <linux/stat.h>.
+musl has the call since 1.2.5; with an older C library no time is known.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _BTIME_OFFSET = 80
 
 
 def birth_time(directory: int, name: str) -> int:
-    """When the file of that name was made, in nanoseconds since the epoch; 0 where the file system does not say."""
+    """Return the creation time of a file, a link itself, in nanoseconds since the epoch; 0 where it is not known."""
     if not hasattr(_libc, "statx"):
         return 0
     buffer = ctypes.create_string_buffer(256)

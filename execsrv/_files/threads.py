@@ -1,4 +1,4 @@
-"""How the file work of one channel is run: in threads, beneath the roots, within bounds, with errors for the wire.
+"""Threads for the file work of one channel, with its bounds and with errors for the wire.
 
 A thread that hangs in the file system when the channel ends is left behind. A long work stops at its next step.
 """
@@ -28,7 +28,7 @@ _LARGE_ANSWERS = 4
 
 
 class Work:
-    """See the module."""
+    """File work of one channel: the configuration, the roots, and how much is under way."""
 
     def __init__(self, config: ServerConfig, answers_left: AnswersLeft) -> None:
         self.config = config
@@ -39,11 +39,14 @@ class Work:
         self._queued_bytes = 0
 
     def path(self, params: FilePath | FileWalk) -> str:
-        """The path of a call. Raises `InvalidParamsError` and `FilesDisabledError`."""
+        """Return the absolute path of a call. Raises `InvalidParamsError` and `FilesDisabledError`."""
         return self.checked(params.path, "path")
 
     def checked(self, path: str, field: str) -> str:
-        """A path off the wire. Raises `InvalidParamsError`, naming the field, and `FilesDisabledError`."""
+        """Return a path or URI off the wire as an absolute path.
+
+        Raises `InvalidParamsError`, naming the field, and `FilesDisabledError`.
+        """
         self.check_allowed()
         return path_from_wire(path, field)
 
@@ -53,14 +56,14 @@ class Work:
             raise FilesDisabledError("the file methods are switched off on this server")
 
     def check_queue(self, size: int) -> None:
-        """Raise `BusyError` where too much is being written already to take so many bytes too."""
+        """Raise `BusyError` when writes are under way and these bytes would exceed `queued_file_bytes`."""
         self.check_allowed()
         bound = self.config.queued_file_bytes
         if self._queued_bytes and self._queued_bytes + size > bound:
             raise BusyError(f"queued_file_bytes ({bound}) are being written", limit="queued_file_bytes", value=bound)
 
     def write(self, size: int, write: Callable[[], Awaitable[None]]) -> Call[Nothing]:
-        """Write so many bytes; from this call to the end they count as under way."""
+        """Return a call that writes these bytes. They count as under way from now until it ends."""
         self._queued_bytes += size
 
         async def counted() -> Nothing:
@@ -74,13 +77,13 @@ class Work:
 
     @asynccontextmanager
     async def large_answer(self) -> AsyncIterator[None]:
-        """Wait for a place to make an answer that is large; until the block is left it is taken."""
+        """Wait for a place for a large answer, and hold it until the block is left."""
         async with self._large:
             await self._answers_left()
             yield
 
     async def in_place(self, params: FilePath, work: Callable[[Place], T], *, follow_last: bool | None = None) -> T:
-        """Do something, in a thread, with what the path of a call leads to. Raises `RequestError`."""
+        """Find the place of a call's path, and return what `work` makes of it in a thread. Raises `RequestError`."""
         path = self.path(params)
 
         def find_and_work() -> T:
@@ -90,9 +93,9 @@ class Work:
         return await self.in_thread(find_and_work)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Do something in a thread. Raises `FileError` for what the system says.
+        """Return what `work` returns in a thread. Raises `FileError` for its `OSError`.
 
-        Cancelling leaves the thread behind, since it cannot be made to stop waiting; it ends at its next step.
+        Cancelling leaves the thread behind, since it cannot be made to stop waiting. It ends at its next step.
         """
         try:
             return await trio.to_thread.run_sync(work, limiter=self._threads, abandon_on_cancel=True)
@@ -101,12 +104,12 @@ class Work:
 
 
 def follows(params: FilePath) -> bool:
-    """Whether links are to be followed, as they are unless refused."""
+    """Return whether a call follows links, which it does unless it says no."""
     return params.follow_symlinks is not False
 
 
 def file_error(error: OSError) -> FileError:
-    """How an error of the system is answered."""
+    """Return the error that answers an error of the system."""
     number = error.errno or 0
     if number == errno.ENOENT:
         kind: type[FileError] = NotFoundError

@@ -1,20 +1,21 @@
 """Waiting, without polling, until paths that are missing may have come into being.
 
-On the way to each path every directory is watched before the next name is looked up in it, so nothing can slip in
-between, and a directory on the way that is renamed or replaced is noticed too. What is told is a hint: look again.
-Mounts that appear are not noticed.
+Every directory on the way to a path is watched before the next name is looked up in it, so no change can slip in
+between, and a directory on the way that is renamed or replaced is noticed too. A client that is told takes it as a
+hint, and looks again. Mounts that appear are not noticed.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from os import fsencode
 
 import trio
 
-from execsrv._files import Tell, can_watch
+from execsrv._files import Tell
 from execsrv._files.inotify import Change, Inotify
 from execsrv._files.roots import Roots
 from execsrv._files.threads import Call, Work
@@ -30,15 +31,42 @@ _WATCHED_PATHS = 256
 
 
 class Watch:
-    """What one `fs/watchMissing` watches."""
+    """The way to some paths, watched for one `fs/watchMissing`. Its owner closes it.
+
+    `start` runs in a thread, which may outlast its owner. A watch that is closed under that thread is closed for good
+    when the thread is done: the number of a descriptor must not go to another file while somebody uses it.
+    """
 
     def __init__(self) -> None:
         """Raises `OSError` when there are too many already."""
         self._inotify = Inotify()
         self._names: defaultdict[int, set[bytes]] = defaultdict(set)
+        self._lock = threading.Lock()  # for the two flags; never held for long
+        self._starting = False
+        self._over = False
+
+    def close(self) -> None:
+        """Let go of the descriptor, at once or when the thread that starts the watch is done."""
+        with self._lock:
+            self._over = True
+            if not self._starting:
+                self._inotify.close()
 
     def start(self, roots: Roots, missing: Sequence[str], present: str | None) -> bool:
-        """Watch; False when there is no need to, or no way. Blocks; for a thread."""
+        """Watch the ways to these paths, and return whether there is anything to wait for. Blocks; for a thread."""
+        with self._lock:
+            if self._over:
+                return False
+            self._starting = True
+        try:
+            return self._start(roots, missing, present)
+        finally:
+            with self._lock:
+                self._starting = False
+                if self._over:
+                    self._inotify.close()
+
+    def _start(self, roots: Roots, missing: Sequence[str], present: str | None) -> bool:
         if not missing:
             return False
         with suppress(OSError, FileRefusedError):
@@ -48,7 +76,7 @@ class Watch:
         return False
 
     def _exists(self, roots: Roots, path: str, changes: int) -> bool:
-        """Watch the way to a path; whether something is there at the end of it."""
+        """Watch the way to a path, and return whether something is at its end."""
 
         def visit(directory: int, name: str) -> None:
             self._names[self._inotify.add(directory, changes)].add(fsencode(name))
@@ -71,7 +99,7 @@ class Watch:
 
 
 class Watches:
-    """The one watch that a channel has at a time, and the ids that it has used. Its task is in `nursery`."""
+    """The one watch that a channel may have at a time. Its task, in `nursery`, owns it."""
 
     def __init__(self, work: Work, nursery: trio.Nursery, tell: Tell) -> None:
         self._work = work
@@ -81,11 +109,14 @@ class Watches:
         self._watching = trio.CancelScope()
 
     def watch_missing(self, params: WatchMissing) -> Call[Watching]:
-        """Replace the watch. It is at its end when it has told once."""
+        """Replace the watch that the channel has by another one, which ends when it has told once.
+
+        Raises `InvalidParamsError` and `FilesDisabledError`.
+        """
         self._work.check_allowed()
         missing = [path_from_wire(path, "missing") for path in params.missing]
         present = None if params.present is None else path_from_wire(params.present, "present")
-        if params.watch_id <= self._last_id or len(missing) > _WATCHED_PATHS or not can_watch:
+        if params.watch_id <= self._last_id or len(missing) > _WATCHED_PATHS:
             return _not_watching()
         self._last_id = params.watch_id
         self._watching.cancel()
@@ -93,17 +124,20 @@ class Watches:
         return self._start(params.watch_id, self._watching, missing, present)
 
     async def _start(self, id: int, watching: trio.CancelScope, missing: list[str], present: str | None) -> Watching:
-        try:
-            watch = Watch()
-        except OSError:
-            return Watching(False)
-        if not await self._work.in_thread(lambda: watch.start(self._work.roots, missing, present)):
-            return Watching(False)
-        self._nursery.start_soon(self._watch, id, watching, watch)
+        with ExitStack() as owned:
+            try:
+                watch = owned.enter_context(closing(Watch()))
+            except OSError:
+                return Watching(False)
+            if not await self._work.in_thread(lambda: watch.start(self._work.roots, missing, present)):
+                return Watching(False)
+            # Not `nursery.start`: the answer must be there before the task can tell anything.
+            self._nursery.start_soon(self._watch, id, watching, watch)
+            owned.pop_all()
         return Watching(True)
 
     async def _watch(self, id: int, watching: trio.CancelScope, watch: Watch) -> None:
-        with watching:
+        with closing(watch), watching:
             await watch.wait_changed()
             await self._tell(Notification("fs/missingChanged", MissingChanged(id)))
 

@@ -1,22 +1,22 @@
-"""The HTTP client: httpcore as it is used here. It sends what `request` has prepared, and knows no messages.
+"""HTTP client on httpcore. It sends what `request` has prepared, and knows no messages.
 
-httpcore adds nothing to a request and takes nothing from a response, which is what a relay needs. It is an extra, and
-imported when it is first needed, in a thread: a server that relays nothing pays nothing for it. The client owns the
-HTTP connections, some of which are kept for the next request to the same origin.
+httpcore adds nothing to a request and takes nothing from a response, as a relay needs it. It is an extra, and is
+imported in a thread at the first request: a server that relays nothing pays nothing for it. The client owns the HTTP
+connections, some of which are kept for the next request to the same origin.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import trio
 
-from execsrv._http.request import MAX_REDIRECTS, PreparedRequest, Target, redirected
+from execsrv._http.request import MAX_REDIRECTS, PreparedRequest, Target, proxy_url, redirected
 from execsrv.errors import HttpFailedError, HttpUnavailableError
 from execsrv.protocol import HttpField
 
@@ -26,31 +26,32 @@ if TYPE_CHECKING:
     import httpcore
 
 MAX_CHUNK_BYTES = 164 * 1024
-"""The largest piece of a body: one read of httpcore's, and what its buffer may have held before."""
+"""Bytes in the largest piece of a body: one read of httpcore's, and what its buffer may have held before."""
 
 _KEPT_CONNECTIONS = 8
 _KEPT_SECONDS = 15.0
 
 
 def installed() -> bool:
-    """Whether httpcore is there."""
+    """Return whether httpcore is installed."""
     return find_spec("httpcore") is not None
 
 
 class HttpClient:
-    """See the module. `aclose` must follow."""
+    """HTTP connections of one channel. `aclose` must follow."""
 
     def __init__(self) -> None:
         self._tls: ssl.SSLContext | None = None
+        self._loading = trio.Lock()
         self._pools: dict[str, httpcore.AsyncConnectionPool] = {}  # by the proxy on the way, "" for none
 
     async def aclose(self) -> None:
-        """Close every connection. Cancelling does so too."""
+        """Close every connection, also when cancelled."""
         for pool in self._pools.values():
             await pool.aclose()
 
     async def send(self, exchange: PreparedRequest, follow: bool) -> httpcore.Response:
-        """The response, at the end of all redirects if they are to be followed: `open_body` must come next.
+        """Return the response, or with `follow` the one at the end of all redirects. `open_body` must come next.
 
         Raises `HttpFailedError` and `HttpUnavailableError`. Cancelling hangs up.
         """
@@ -84,19 +85,26 @@ class HttpClient:
             raise HttpFailedError(f"{sending(exchange)}: {_text_of(error)}", url=target.url) from error
 
     async def _load(self) -> None:
-        """Import what is needed and read the certificates: 100 ms of work, so in a thread."""
-        if self._tls is None:
-            try:
-                self._tls = await trio.to_thread.run_sync(_tls_context)
-            except ModuleNotFoundError as error:
-                message = f"http/request needs an HTTP client: install `execsrv[http]` on the server ({error})"
-                raise HttpUnavailableError(message) from None
+        """Import what is needed and read the certificates, in a thread, since that takes up to 100 ms.
+
+        Cancelling leaves the thread behind, should the disk be slow.
+        """
+        async with self._loading:
+            if self._tls is None:
+                try:
+                    # A limiter of its own: the places that all share may be taken by what hangs.
+                    self._tls = await trio.to_thread.run_sync(
+                        _tls_context, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True
+                    )
+                except ModuleNotFoundError as error:
+                    message = f"http/request needs an HTTP client: install `execsrv[http]` on the server ({error})"
+                    raise HttpUnavailableError(message) from None
 
     def _pool(self, target: Target) -> httpcore.AsyncConnectionPool:
-        """The connections that lead to a target, by the rules for proxies in the environment."""
+        """Return the connections that lead to a target, through a proxy where the environment names one."""
         import httpcore
 
-        url = _proxy_url(target)
+        url = proxy_url(target, os.environ)
         if url not in self._pools:
             proxy = None
             if url:
@@ -115,16 +123,16 @@ class HttpClient:
 
 
 def sending(exchange: PreparedRequest) -> str:
-    """How the failure to get a response is told."""
+    """Return the beginning of the text for a request that got no response."""
     return f"http/request failed: error sending request for url ({exchange.target.url})"
 
 
 @asynccontextmanager
 async def open_body(response: httpcore.Response) -> AsyncIterator[AsyncIterator[bytes]]:
-    """The chunks of a body, as they come. Leaving before the end hangs up; a body that is cut raises `HttpFailedError`.
+    """Give the chunks of a body as they come. Leaving before the end hangs up. Raises `HttpFailedError` for a cut body.
 
-    A cancel is the one thing that ends httpcore's generators in order, and all of them: so what was not read to its
-    end is read under a cancelled scope.
+    Only a cancel ends all of httpcore's generators in order. So a body that was not read to its end is read on under a
+    cancelled scope.
     """
     chunks = response.aiter_stream()
     try:
@@ -142,7 +150,7 @@ async def open_body(response: httpcore.Response) -> AsyncIterator[AsyncIterator[
 
 
 def fields_of(response: httpcore.Response) -> list[HttpField]:
-    """The header of a response, in its order. A value that is not UTF-8 is taken for Latin-1."""
+    """Return the header of a response, in its order. A value that is not UTF-8 is read as Latin-1."""
     return [HttpField(name.decode("ascii").lower(), _decoded(value)) for name, value in response.headers]
 
 
@@ -160,13 +168,11 @@ def _text_of(error: Exception) -> str:
 def _tls_context() -> ssl.SSLContext:
     import httpcore
 
-    import_module("urllib.request")  # for `_proxy_url`: the larger half of the work
-
     return httpcore.default_ssl_context()
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """What httpcore raises for what goes wrong on the network."""
+    """Return the errors that httpcore raises when the network or the HTTP server fails."""
     import h11
     import httpcore
 
@@ -179,14 +185,3 @@ def _errors() -> tuple[type[Exception], ...]:
         httpcore.ConnectionNotAvailable,
         h11.ProtocolError,  # a request that contradicts itself, such as a wrong content-length
     )
-
-
-def _proxy_url(target: Target) -> str:
-    """The proxy that `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` name for a target; "" for none."""
-    from urllib import request
-
-    proxies = request.getproxies_environment()
-    if request.proxy_bypass_environment(target.authority, proxies):  # type: ignore[attr-defined]
-        return ""
-    url = proxies.get(target.scheme) or proxies.get("all", "")
-    return url if "://" in url or not url else f"http://{url}"

@@ -1,11 +1,11 @@
-"""HTTP requests that one peer has made from this machine, and the bodies that it has streamed.
+"""Relay for the HTTP requests that one peer makes from this machine, and for the bodies that it has streamed.
 
     open_relay                  as long as one channel lasts
     └─ _stream                  one for each streamed body: read a chunk, wait for room, tell it
 
-The relay owns the ids of the streams, the count of what is under way, and the client with its HTTP connections; all of
-it ends with the channel. It reads nothing ahead of a peer that is slow: at most one chunk of each stream waits here,
-and the HTTP server is made to wait in its turn. A redirect, a header, an address is not its business.
+The relay owns the ids of the streams, the number of requests under way, and the client with its HTTP connections. All
+of them end with the channel. It does not read ahead of a slow peer: at most one chunk of each stream waits here, and
+the HTTP server has to wait in its turn. It never looks at a redirect, a header or an address.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ if TYPE_CHECKING:
 Tell = Callable[[Notification], Awaitable[None]]
 
 _HEAD_BYTES = 256 * 1024
-"""More than the header of a response takes in an answer: httpcore allows 100 KiB of it."""
+"""Bytes kept free in an answer for the response's header, of which httpcore allows 100 KiB."""
 
 
 @asynccontextmanager
 async def open_relay(
     config: ServerConfig, tell: Tell, answers_left: Callable[[], Awaitable[None]]
 ) -> AsyncIterator[Relay]:
-    """The HTTP side of one channel. `tell` sends a notification, and waits for room; `answers_left` waits until the
-    answers so far have been sent: until then a whole body counts as held here.
+    """Open the HTTP side of one channel.
 
-    Leaving ends the streams without another word, and closes every HTTP connection.
+    `tell` sends a notification, and waits for room. `answers_left` waits until the answers so far have been sent; until
+    then a whole body counts as held here. Leaving ends the streams without another word, and closes every HTTP
+    connection.
     """
     client = HttpClient()
     try:
@@ -52,7 +53,7 @@ async def open_relay(
 
 
 class Relay:
-    """See the module and `open_relay`."""
+    """HTTP requests and streams of one channel. `open_relay` makes it."""
 
     def __init__(
         self,
@@ -78,15 +79,16 @@ class Relay:
 
     @property
     def available(self) -> bool:
-        """Whether requests can be made at all: they are allowed, and there is a client to make them with."""
+        """True when requests can be made: they are allowed, and httpcore is installed."""
         return self._config.allow_http and installed()
 
     def request(self, params: HttpRequest) -> Coroutine[Any, Any, HttpResponse]:
-        """Check at once what can be; then the rest, to be awaited: the response, or its header where it is streamed.
+        """Check a request, and return a coroutine that makes it.
 
-        Raises `HttpUnavailableError`, `InvalidParamsError` and `BusyError` here. Awaiting the rest raises
-        `HttpUnavailableError`, `HttpFailedError` and `LimitExceededError`, and cancelling it hangs up on the HTTP
-        server. Nothing of a body is told before the awaiting task gives way, so that it can answer first.
+        The coroutine returns the response; of a streamed one, only the header. Checking raises `HttpUnavailableError`,
+        `InvalidParamsError` and `BusyError`. Awaiting raises `HttpUnavailableError`, `HttpFailedError` and
+        `LimitExceededError`; cancelling hangs up on the HTTP server. No chunk is told before the awaiting task gives
+        way, so that it can answer first.
         """
         if not self._config.allow_http:
             raise HttpUnavailableError("http/request is switched off on this server: allow_http is false")
@@ -127,9 +129,10 @@ class Relay:
                 self._finished(params)
 
     async def _read(self, params: HttpRequest, response: httpcore.Response, deadline: float) -> bytes:
-        """The whole body, once the answers before it have left, so that a slow peer cannot make bodies pile up.
+        """Return the whole body, once the answers before it have left, so that bodies cannot pile up for a slow peer.
 
-        Raises `HttpFailedError` for one that is cut, `LimitExceededError` for one that is too large."""
+        Raises `HttpFailedError` for a body that is cut, `LimitExceededError` for one that is too large.
+        """
         pieces: list[bytes] = []
         try:
             with trio.move_on_at(deadline) as patience:
@@ -154,7 +157,7 @@ class Relay:
         return LimitExceededError(message, limit="buffered_http_bytes", value=bound)
 
     async def _stream(self, params: HttpRequest, response: httpcore.Response, deadline: float) -> None:
-        """Tell the body piece by piece, and last its end; then the id is free."""
+        """Tell the body chunk by chunk, then its end, and free the id."""
         told, problem = 0, None
         try:
             with trio.move_on_at(deadline) as patience:

@@ -1,8 +1,8 @@
-"""One HTTP request as it goes out, and what a redirect makes of it. Rules only: no I/O.
+"""Rules for one HTTP request: how it goes out, through which proxy, and what a redirect makes of it. No I/O.
 
 `prepare` decides everything about the request before anything is sent, with the refusals that Codex clients know;
-`redirected` decides the next one. What is decided here is what the Codex exec-server does, but for two things: values
-from the server's environment follow no redirect to another origin, and fields stay in the order in which they came.
+`redirected` decides the next one. The rules are the Codex exec-server's, but for two: values from the server's
+environment follow no redirect to another origin, and fields stay in the order in which they came.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PROTECTED_VARIABLES = frozenset(
     OPENAI_WORKLOAD_IDENTITY_CONTEXT
     """.split()
 )
-"""Variables that no header may be made of, in any case: whoever may have requests made is not to read them."""
+"""Variables that `valueEnvVar` may not name, in any case. A peer that may make requests must not read them."""
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
@@ -42,9 +42,9 @@ _OF_ORIGIN = frozenset((b"authorization", b"cookie", b"cookie2", b"host", b"prox
 
 
 class Target(Struct, frozen=True):
-    """Where a request goes; `port` is None where it is the scheme's own.
+    """Destination of a request. `port` is None for the scheme's default.
 
-    `url` is for people, and the base of what is relative: without user and fragment.
+    `url`, which has neither user nor fragment, is shown to people, and relative redirects start from it.
     """
 
     scheme: str
@@ -55,13 +55,13 @@ class Target(Struct, frozen=True):
 
     @property
     def authority(self) -> str:
-        """Host and, where it is not the scheme's own, port: what the `host` field says."""
+        """Value of the `host` field: the host, with the port unless that is the scheme's default."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host + (f":{self.port}" if self.port is not None else "")
 
     @property
     def origin(self) -> str:
-        """The scheme and the authority."""
+        """Scheme and authority, as in `https://example.org:8443`."""
         return f"{self.scheme}://{self.authority}"
 
 
@@ -75,7 +75,7 @@ class PreparedRequest(Struct, frozen=True):
     body: bytes
 
     def header(self) -> list[tuple[bytes, bytes]]:
-        """All fields as they are sent: the client's fields, then those that it left to us."""
+        """Return all fields in the order in which they are sent: the client's, then those that it left out."""
         names = {name for name, _ in self.fields}
         fields = list(self.fields)
         if b"accept" not in names:
@@ -88,7 +88,7 @@ class PreparedRequest(Struct, frozen=True):
 
 
 def prepare(params: HttpRequest, environ: Mapping[str, str]) -> PreparedRequest:
-    """Decide what is sent. Raises `InvalidParamsError` naming what is wrong."""
+    """Return the request as it is to be sent. Raises `InvalidParamsError`, naming what is wrong."""
     method = params.method.encode(errors="replace")
     if not _TOKEN.fullmatch(method):
         raise InvalidParamsError("http/request method is invalid: invalid HTTP method", field="method")
@@ -104,9 +104,9 @@ def prepare(params: HttpRequest, environ: Mapping[str, str]) -> PreparedRequest:
 
 
 def redirected(exchange: PreparedRequest, status: int, response: Sequence[HttpField]) -> PreparedRequest | None:
-    """The request that follows a response with this status; None where it is no redirect, or leads nowhere.
+    """Return the request that follows a response, or None when that is no redirect or has no usable `location`.
 
-    Raises `HttpFailedError` for a redirect to what is not HTTP.
+    Raises `HttpFailedError` for a redirect to a scheme other than HTTP.
     """
     if status not in (301, 302, 303, 307, 308):
         return None
@@ -138,6 +138,34 @@ def redirected(exchange: PreparedRequest, status: int, response: Sequence[HttpFi
     return replace(exchange, method=method, target=target, fields=tuple(fields), body=body)
 
 
+def proxy_url(target: Target, environ: Mapping[str, str]) -> str:
+    """Return the URL of the proxy that the environment names for a target, or "" for none."""
+    if _is_exempt(target, _variable(environ, "no_proxy")):
+        return ""
+    url = _variable(environ, f"{target.scheme}_proxy") or _variable(environ, "all_proxy")
+    return url if "://" in url or not url else f"http://{url}"
+
+
+def _variable(environ: Mapping[str, str], name: str) -> str:
+    """Return a variable in lower case or, where that is not set, in upper case."""
+    return environ.get(name, environ.get(name.upper(), ""))
+
+
+def _is_exempt(target: Target, no_proxy: str) -> bool:
+    """Return whether one of the comma-separated names is `*`, the host of a target, or a domain that it is in.
+
+    A name may have a port.
+    """
+    host = target.host.lower()
+    port = target.port or _DEFAULT_PORTS[target.scheme]
+    hosts = (host, f"[{host}]", f"{host}:{port}", f"[{host}]:{port}")
+    for name in no_proxy.lower().split(","):
+        name = name.strip().lstrip(".")
+        if name == "*" or (name and any(known == name or known.endswith("." + name) for known in hosts)):
+            return True
+    return False
+
+
 def _field(header: HttpHeader, environ: Mapping[str, str]) -> tuple[bytes, bytes]:
     name = header.name.encode(errors="replace")
     if not _TOKEN.fullmatch(name):
@@ -162,7 +190,10 @@ def _refused(message: str) -> InvalidParamsError:
 
 
 def _target(url: str) -> tuple[Target, bytes | None]:
-    """Where a URL leads, and the `authorization` that a user name in it stands for. Raises `InvalidParamsError`."""
+    """Return the target of a URL, and the `authorization` that a user name in it stands for.
+
+    Raises `InvalidParamsError`.
+    """
     url = url.strip("\0\t\n\r ")
     if not _SCHEME.match(url):
         raise _bad_url("relative URL without a base")

@@ -1,1 +1,1 @@
-"""The output of a session: `log` numbers and retains it, `head_tail` keeps the ends of a stream."""
+"""The output of a session: `log` numbers and retains it, `reader` knows how far it was taken."""

@@ -1,4 +1,4 @@
-"""What is kept of a stream that may be of any length: its beginning and its end. Pure: no I/O."""
+"""The beginning and the end of a stream, which may be of any length. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class HeadTail:
 
     @staticmethod
     def _cut(piece: bytes | memoryview, size: int) -> bytes | memoryview:
-        """The end of a piece; as a copy where the piece would hold more than twice the memory."""
+        """Return the end of a piece, as a copy where the piece would hold more than twice the memory."""
         end = memoryview(piece)[-size:]
         whole: Any = end.obj
         return end if len(whole) <= 2 * size else bytes(end)
@@ -64,7 +64,7 @@ class HeadTail:
 
     @property
     def omitted_bytes(self) -> int:
-        """How much is missing in the middle."""
+        """The number of bytes that are missing in the middle."""
         return self.total_bytes - len(self._head) - self._tail_bytes
 
     def __bytes__(self) -> bytes:

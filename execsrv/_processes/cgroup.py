@@ -26,7 +26,7 @@ _ROUND_MILLISECONDS = 20
 
 
 def own_folder() -> Path | None:
-    """The folder of the control group that this process is in, in a v2 tree (pure or hybrid); None without."""
+    """Return the folder of the control group that this process is in, in a v2 tree (pure or hybrid), None without."""
     try:
         group = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
@@ -41,10 +41,10 @@ def own_folder() -> Path | None:
 
 
 def make(name: str) -> Path | None:
-    """A group below the one that we are in, made unless we are in it: then we step out of it.
+    """Return a group below the one that we are in. It is made unless we are in it: then we step out of it.
 
-    None where there is none to be had, or it has no `cgroup.kill` (Linux 5.14). Empty ones that earlier servers had to
-    leave behind are removed.
+    Return None where there is none to be had, or it has no `cgroup.kill` (Linux 5.14). Empty groups that earlier
+    servers had to leave behind are removed.
     """
     above = own_folder()
     if above is None:
@@ -64,7 +64,7 @@ def make(name: str) -> Path | None:
 
 
 def enter(folder: Path, pid: int = 0) -> bool:
-    """Put a process (0: this one) into a group; whether it is in. Takes some 13 ms."""
+    """Put a process (0: this one) into a group, which takes some 13 ms. Return whether it is in."""
     try:
         (folder / "cgroup.procs").write_text(str(pid))
     except OSError:
@@ -73,7 +73,7 @@ def enter(folder: Path, pid: int = 0) -> bool:
 
 
 def holds(folder: Path) -> bool:
-    """Whether anything lives in a group or below it."""
+    """Tell whether anything lives in a group or below it."""
     try:
         return "populated 1" in (folder / "cgroup.events").read_text()
     except OSError:
@@ -81,7 +81,7 @@ def holds(folder: Path) -> bool:
 
 
 def members(folder: Path) -> list[int]:
-    """The processes that have a thread in a group or below it.
+    """Return the processes that have a thread in a group or below it.
 
     By their threads: one whose first thread had ended when it was moved is not listed as a process.
     """
@@ -96,7 +96,7 @@ def members(folder: Path) -> list[int]:
 
 
 def kill(folder: Path, seconds: float) -> bool:
-    """Kill all that is in a group and below, and wait that long for it to be gone; whether it is."""
+    """Kill all that is in a group and below, and wait that long for it to be gone. Return whether it is."""
     deadline = time.monotonic() + seconds
     try:
         events = os.open(folder / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""What exactly is to run, settled before anything runs: program, arguments, environment, directory.
+"""Settling a command before anything runs: its program, arguments, environment and directory.
 
 Only questions are asked here (which file, may it run); nothing is started and nothing changed.
 """
@@ -31,7 +31,9 @@ class Command:
 
 
 def settle(argv: Sequence[str], cwd: str, env: Mapping[str, str], arg0: str | None = None) -> Command:
-    """Decide what is to run. `cwd` is absolute; a bare `argv[0]` is searched in the PATH of `env`.
+    """Decide what is to run. `cwd` is absolute; a bare `argv[0]` is looked up in the PATH of `env`.
+
+    Blocks as long as the file systems of the PATH do.
 
     Raises `InvalidParamsError` for an empty argv, and `SpawnError` for what the operating system would refuse.
     """
@@ -46,7 +48,7 @@ def settle(argv: Sequence[str], cwd: str, env: Mapping[str, str], arg0: str | No
 
 
 def spawn_error(stage: str, number: int, doing: str) -> SpawnError:
-    """A `SpawnError` with the operating system's own text."""
+    """Return a `SpawnError` with the operating system's own text."""
     text = f"{os.strerror(number)} (os error {number})"
     # A path may hold bytes that are no text; the message is text.
     message = os.fsencode(f"cannot {doing}: {text}").decode(errors="replace")
@@ -65,7 +67,7 @@ def _encoded(field: str, value: str) -> bytes:
 
 
 def _find(program: str, cwd: str, path: str | None) -> bytes:
-    """The file to execute. What is wrong with a name that holds a slash is left for the system to say."""
+    """Return the file to execute. The faults of a name that holds a slash are left for the system to tell."""
     if not program:
         raise SpawnError("cannot start: missing program: argv[0] is empty", stage="program", errno=errno.ENOENT)
     if "/" in program:

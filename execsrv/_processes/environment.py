@@ -1,4 +1,4 @@
-"""The environment of a command: how much of the server's it sees below what was asked for."""
+"""The environment of a command: the one that was asked for, and how much of the server's lies below it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEFAULT_EXCLUDES = ("*KEY*", "*SECRET*", "*TOKEN*")
 def command_environment(
     policy: EnvPolicy | None, inherited: Mapping[str, str], overlay: Mapping[str, str]
 ) -> Mapping[str, str]:
-    """The environment of a command: exactly `overlay`, or what `policy` keeps of the inherited one below it.
+    """Return the environment of a command: exactly `overlay`, or with what `policy` keeps of `inherited` below it.
 
     The order of the steps is the Codex exec-server's.
     """

@@ -59,7 +59,7 @@ def main(server: int, slot: int, number: int, cgroups: bool) -> None:
 
 
 def wait_end(server: int, milliseconds: int | None = None) -> bool:
-    """Wait until stdin or the server, our parent, has ended; whether one has."""
+    """Wait until stdin or the server, our parent, has ended. Return whether one has."""
     poll = select.poll()
     poll.register(0, select.POLLIN | select.POLLHUP)
     try:

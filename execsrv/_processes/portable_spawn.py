@@ -1,6 +1,7 @@
-"""Starting a command with the standard library alone, where the C library's `posix_spawn` lacks a piece (musl, macOS).
+"""Starting a command with the standard library alone, where the C library's `posix_spawn` lacks a piece.
 
-The same meaning as `posix_spawn.start`, several times slower: Python code has to run between fork and exec.
+That is so with musl and with glibc before 2.34. It means what `posix_spawn.start` means, and is several times slower:
+Python code has to run between fork and exec.
 """
 
 from __future__ import annotations
@@ -16,12 +17,18 @@ from execsrv._processes.command import Command
 
 
 def start(command: Command, directory: int, stdio: Sequence[int] | bytes) -> int:
-    """Start `command` as the leader of a new session and return its pid. See `posix_spawn.start`."""
+    """Start `command` as the leader of a new session and return its pid.
+
+    `directory` is a descriptor of its working directory. `stdio` is either the three descriptors that become its 0, 1
+    and 2, or the name of a terminal that becomes all three and its controlling terminal. It inherits no other.
+
+    Raises `OSError` when it could not be executed; then nothing was left behind. All given descriptors stay the
+    caller's and must be 3 or above.
+    """
     terminal = os.open(stdio, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC) if isinstance(stdio, bytes) else None
     descriptors = stdio if terminal is None else (terminal, terminal, terminal)
 
     def prepare() -> None:
-        os.fchdir(directory)
         for number in signal.valid_signals():
             if number not in (signal.SIGKILL, signal.SIGSTOP):
                 signal.signal(number, signal.SIG_DFL)
@@ -35,6 +42,7 @@ def start(command: Command, directory: int, stdio: Sequence[int] | bytes) -> int
             command.argv,
             executable=command.program,
             env=env,
+            cwd=f"/proc/self/fd/{directory}",  # not in `prepare`, whose errors have no number
             stdin=descriptors[0],
             stdout=descriptors[1],
             stderr=descriptors[2],

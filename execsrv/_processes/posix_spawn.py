@@ -27,7 +27,7 @@ available = all(hasattr(_libc, f"posix_spawn_file_actions_{name}") for name in _
 
 
 def _prepare_attributes() -> ctypes.Array[ctypes.c_uint64]:
-    """Own session, all signals at their default, none blocked: the same for every child, so made once."""
+    """Return the attributes of every child: a session of its own, all signals at their default, none blocked."""
     attributes, every, none = _Attributes(), _SignalSet(), _SignalSet()
     _check(_libc.posix_spawnattr_init(attributes))
     _libc.sigfillset(every)

@@ -1,4 +1,4 @@
-"""The process table: single processes, who descends from whom, and a walk in which nothing can hide.
+"""The process table: single processes, their descendants, and a walk in which nothing can hide.
 
 A pid is only a number, and may be another process's a moment later. So a signal goes through a pidfd, which names one
 process for good, and only after asking, with the pidfd open, whether that number is still whom it was taken for.
@@ -25,24 +25,24 @@ _FEW = 512
 """More new pids than this are better listed than asked for one by one. It also catches the row starting anew."""
 
 Belongs = Callable[[int], bool]
-"""Whether a number is, now, the process that it was taken for."""
+"""Tells whether a number is, now, the process that it was taken for."""
 
 
 def living(pid: int) -> bool:
-    """Whether this process lives. A zombie does not, nor is the id of a thread a process.
+    """Tell whether a process lives. A zombie does not, nor is the id of a thread a process.
 
     A process whose first thread has ended, but not the others, lives, whatever its state says.
     """
     if (pidfd := _open(pid)) is None:
         return False
     try:
-        return not _ended(pidfd)
+        return not has_ended(pidfd)
     finally:
         os.close(pidfd)
 
 
 def _open(pid: int) -> int | None:
-    """A pidfd, None where there is no such process."""
+    """Return a pidfd, None where there is no such process."""
     try:
         return os.pidfd_open(pid)
     except OSError as error:
@@ -51,23 +51,24 @@ def _open(pid: int) -> int | None:
 
 
 def _check_gone(error: OSError) -> None:
-    """Raise an error that says nothing of the process that was asked for, but that we cannot ask any more."""
+    """Raise an error that only says that we have no means to ask, and nothing of the process."""
     if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         raise error
 
 
-def _ended(pidfd: int) -> bool:
+def has_ended(pidfd: int) -> bool:
+    """Tell whether the process that a pidfd names has ended: it is a zombie, or reaped."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
 
 
 def send(pid: int, number: int, belongs: Belongs) -> bool:
-    """Send a signal to a process, if it lives and `belongs`; whether it does, also where we may not signal it."""
+    """Send a signal to a process if it lives and `belongs`. Return whether that is so, also where we may not."""
     if (pidfd := _open(pid)) is None:
         return False
     try:
-        if _ended(pidfd) or not belongs(pid):
+        if has_ended(pidfd) or not belongs(pid):
             return False
         signal.pidfd_send_signal(pidfd, number)
     except PermissionError:
@@ -80,7 +81,7 @@ def send(pid: int, number: int, belongs: Belongs) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """The children of a process, of all of its threads, zombies too; none when it is gone."""
+    """Return the children of a process, of all of its threads, zombies too; none when it is gone."""
     found: list[int] = []
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -92,12 +93,12 @@ def children(pid: int) -> list[int]:
 
 
 def knows_children() -> bool:
-    """Whether this kernel lists them (CONFIG_PROC_CHILDREN)."""
+    """Tell whether this kernel lists children (CONFIG_PROC_CHILDREN)."""
     return os.path.exists(f"/proc/self/task/{os.getpid()}/children")
 
 
 def family(roots: Iterable[int]) -> dict[int, int]:
-    """The living among these processes and all that descends from them, parents first: each with its parent.
+    """Return the living among these processes and all that descends from them, each with its parent, parents first.
 
     A root's parent is given as 0.
     """
@@ -110,7 +111,7 @@ def family(roots: Iterable[int]) -> dict[int, int]:
 
 
 def table(pid: int, entry: str) -> bytes:
-    """What the process table says of a process, see proc(5); empty when it is gone, or may not be read."""
+    """Read an entry of a process in the process table, proc(5); empty when it is gone, or may not be read."""
     try:
         with open(f"/proc/{pid}/{entry}", "rb") as file:
             return file.read()
@@ -120,19 +121,19 @@ def table(pid: int, entry: str) -> bytes:
 
 
 def parent(pid: int) -> int:
-    """The parent of a process, 0 when it is gone or has none."""
+    """Return the parent of a process, 0 when it is gone or has none."""
     fields = table(pid, "stat").rpartition(b")")[2].split()
     return int(fields[1]) if fields else 0
 
 
 def process_of(thread: int) -> int:
-    """The process that a thread is of, 0 when it is gone."""
+    """Return the process that a thread is of, 0 when it is gone."""
     lines = table(thread, "status").splitlines()
     return next((int(line.split()[1]) for line in lines if line.startswith(b"Tgid:")), 0)
 
 
 def name(pid: int) -> str:
-    """What the kernel calls a process, at most 15 characters; empty when it is gone."""
+    """Return the kernel's name of a process, at most 15 characters; empty when it is gone."""
     try:
         with open(f"/proc/{pid}/comm", "rb") as file:
             return file.read().rstrip(b"\n").decode(errors="replace")
@@ -140,8 +141,14 @@ def name(pid: int) -> str:
         return ""
 
 
+def command_line(pid: int) -> str:
+    """Return the words that a process was started with, cut to 200 characters; its name where it shows none."""
+    words = table(pid, "cmdline").rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
+    return f"{words[:200]}..." if len(words) > 200 else words or name(pid)
+
+
 def walk(session_of: Callable[[int], int | None], since: int | None = None) -> Iterator[tuple[int, int]]:
-    """Every living process that belongs to a session, with that session's number.
+    """Yield every living process that belongs to a session, with that session's number.
 
     With `since`, only those with a later pid: for who descends from a process that was started a moment ago. What is
     yielded may be killed at once. When the walk is over, nothing belonged to a session at its last step but what was
@@ -161,11 +168,11 @@ def walk(session_of: Callable[[int], int | None], since: int | None = None) -> I
 
 
 def listed() -> list[int]:
-    """The ids of all processes, zombies too."""
+    """Return the ids of all processes, zombies too."""
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
 
 
 def last_pid() -> int:
-    """The id that the kernel gave out last in our pid namespace, to a process or a thread. See proc(5), loadavg."""
+    """Return the id that the kernel gave out last in our pid namespace, to a process or a thread (proc(5), loadavg)."""
     with open("/proc/loadavg", "rb") as file:
         return int(file.read().rsplit(None, 1)[1])

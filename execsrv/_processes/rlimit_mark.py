@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 from execsrv._processes import proc
 
-RTTIME: int = getattr(resource, "RLIMIT_RTTIME", 15)
-LOCKS = 10
+RTTIME = resource.RLIMIT_RTTIME
+LOCKS = 10  # RLIMIT_LOCKS, which the standard library does not name
 
 _LINES = {RTTIME: b"Max realtime timeout", LOCKS: b"Max file locks"}
 _SERVER_BITS, SESSION_BITS = 31, 21
@@ -31,29 +31,56 @@ _MAGIC_MASK = 0x7FF << (_SERVER_BITS + SESSION_BITS)
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """The mark of one session: a limit, and the value in it."""
+
+    slot: int
+    value: int
+
+    @contextmanager
+    def carried(self) -> Iterator[None]:
+        """Carry it ourselves, so that a child has it from its first instant. The block must not await."""
+        soft, hard = resource.getrlimit(self.slot)
+        resource.setrlimit(self.slot, (self.value, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(self.slot, (soft, hard))
+
+    def put(self, pid: int) -> None:
+        """Mark a child that runs already; what it has forked before stays unmarked.
+
+        Nothing happens to a process that is gone, or not ours.
+        """
+        try:
+            resource.prlimit(pid, self.slot, (self.value, resource.prlimit(pid, self.slot)[1]))
+        except OSError:
+            pass
+
+
+@dataclass(frozen=True, slots=True)
 class ServerMark:
-    """What all marks of one server have in common: the limit that holds them, and the server's own number."""
+    """The part that all marks of one server share: the limit that holds them, and the server's own number."""
 
     slot: int
     server: int
 
-    def of(self, session: int) -> int:
-        """The mark of a session, by its number from 0 to 2**21 - 1."""
-        return _MAGIC | self.server << SESSION_BITS | session
+    def of(self, session: int) -> Mark:
+        """Return the mark of a session, by its number from 0 to 2**21 - 1."""
+        return Mark(self.slot, _MAGIC | self.server << SESSION_BITS | session)
 
     def session_of(self, pid: int) -> int | None:
-        """The number of this server's session that a process descends from, None where it carries no such mark.
+        """Return the number of this server's session that a process descends from, None where it has no such mark.
 
         A zombie still carries it. A thread's id answers for its process.
         """
         value = read(pid, self.slot)
-        return value & (1 << SESSION_BITS) - 1 if value >> SESSION_BITS == self.of(0) >> SESSION_BITS else None
+        ours = value >> SESSION_BITS == _MAGIC >> SESSION_BITS | self.server
+        return value & (1 << SESSION_BITS) - 1 if ours else None
 
 
 def new_server_mark() -> ServerMark | None:
-    """A mark for a new server in this process; None where there are no such limits, or no room in them."""
-    if not hasattr(resource, "prlimit"):
-        return None
+    """Return a mark for a new server in this process, None where the limits have no room for it."""
     for slot in (RTTIME, LOCKS):
         soft, hard = resource.getrlimit(slot)
         roomy = hard == resource.RLIM_INFINITY or hard >= _MAGIC | _MAGIC - 1
@@ -63,12 +90,12 @@ def new_server_mark() -> ServerMark | None:
 
 
 def is_mark(value: int) -> bool:
-    """Whether a limit's value is a mark of some server."""
+    """Tell whether a limit's value is a mark of some server."""
     return value & _MAGIC_MASK == _MAGIC and value >= _MAGIC
 
 
 def read(pid: int, slot: int) -> int:
-    """The value that a process has there; 0 when it is gone."""
+    """Return the value that a process has in a limit, 0 when it is gone."""
     try:
         soft: int = resource.prlimit(pid, slot)[0]
         return soft
@@ -84,22 +111,3 @@ def _read_from_table(pid: int, slot: int) -> int:
             value = line[len(_LINES[slot]) :].split()[0]
             return int(value) if value.isdigit() else 0
     return 0
-
-
-def put(pid: int, slot: int, value: int) -> None:
-    """Mark a child that runs already; what it has forked before stays unmarked. Gone or not ours: nothing happens."""
-    try:
-        resource.prlimit(pid, slot, (value, resource.prlimit(pid, slot)[1]))
-    except OSError:
-        pass
-
-
-@contextmanager
-def carried(slot: int, value: int) -> Iterator[None]:
-    """Carry a mark ourselves, so that a child has it from its first instant. The block must not await."""
-    soft, hard = resource.getrlimit(slot)
-    resource.setrlimit(slot, (value, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(slot, (soft, hard))

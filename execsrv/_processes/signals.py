@@ -6,7 +6,7 @@ import signal
 
 from execsrv.errors import InvalidParamsError
 
-_REAL_TIME = range(signal.SIGRTMIN, signal.SIGRTMAX + 1) if hasattr(signal, "SIGRTMIN") else range(0)
+_REAL_TIME = range(signal.SIGRTMIN, signal.SIGRTMAX + 1)
 _NUMBERS = {
     **{number.name: int(number) for number in signal.Signals},
     **{f"SIGRTMIN+{number - _REAL_TIME.start}": number for number in _REAL_TIME},
@@ -15,7 +15,7 @@ _NAMES = {number: name for name, number in reversed(_NUMBERS.items())}  # the fi
 
 
 def signal_number(wanted: str | int) -> int:
-    """The number of a signal: "TERM", "SIGTERM", "sigrtmin+3", 15, and "interrupt" for SIGINT.
+    """Return the number of a signal: "TERM", "SIGTERM", "sigrtmin+3" or 15, and SIGINT for "interrupt".
 
     Raises `InvalidParamsError`, which lists the allowed names.
     """
@@ -35,5 +35,5 @@ def signal_number(wanted: str | int) -> int:
 
 
 def signal_name(number: int) -> str:
-    """The name of a signal, `SIG` and its number where it has none."""
+    """Return the name of a signal, `SIG` and its number where it has none."""
     return _NAMES.get(number, f"SIG{number}")

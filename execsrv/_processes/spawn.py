@@ -2,6 +2,9 @@
 
 A started command leads its own session and process group, has default signals, the environment and directory that were
 settled, and no descriptor but its 0, 1 and 2. What the server keeps is non-blocking.
+
+`spawn` makes system calls alone and touches no state of the server, so that it may wait for a slow file system wherever
+its caller likes.
 """
 
 from __future__ import annotations
@@ -10,92 +13,142 @@ import errno
 import fcntl
 import os
 import signal
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 
-from execsrv._processes import portable_spawn, posix_spawn, terminal
+from execsrv._processes import portable_spawn, posix_spawn, proc, terminal
 from execsrv._processes.command import Command, spawn_error
-from execsrv._processes.tree import ProcessTree
+from execsrv._processes.rlimit_mark import Mark
 from execsrv.errors import SpawnError
 from execsrv.protocol import Size, Stream
 
 start = posix_spawn.start if posix_spawn.available else portable_spawn.start
-_CWD_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
-class Spawned:
-    """A running command and the server's ends of its streams. The descriptors belong to whoever holds this.
+class Started:
+    """A command that runs: its leader, and the server's ends of its streams.
 
-    `program` is the name of its file.
+    The descriptors belong to whoever holds this. A terminal is its one output and its input at once.
     """
 
-    program: str
-    tree: ProcessTree
+    pid: int
+    pidfd: int
     outputs: dict[Stream, int]
     stdin: int | None
 
 
-def spawn(
-    command: Command, *, size: Size | None, pipe_stdin: bool, bear: Callable[[Callable[[], int]], ProcessTree]
-) -> Spawned:
-    """Start `command` on a terminal of `size`, or on pipes where that is None. `bear` makes a tree of what it starts.
+class _Descriptors(list[int]):
+    """Descriptors that are closed when the block is left; those taken out of it are not."""
 
-    Without `pipe_stdin` a piped command reads an empty stdin. Does not wait: when this returns, the command's own
-    program runs. Raises `SpawnError`; then nothing is left behind.
+    def __enter__(self) -> _Descriptors:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for descriptor in self:
+            os.close(descriptor)
+
+
+def spawn(command: Command, size: Size | None, pipe_stdin: bool, mark: Mark | None, *, carry: bool) -> Started:
+    """Start `command` on a terminal of `size`, or on pipes where that is None, and return it running.
+
+    Without `pipe_stdin` a piped command reads an empty stdin. To `carry` the mark sets it on this process for the
+    instant of the start, so the command has it from the first; otherwise it is put on the command that runs already.
+
+    Blocks as long as the file system of the directory or of the program does. Raises `SpawnError`; then nothing is
+    left behind.
     """
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         message = "cannot start: SIGCHLD is ignored in this process, so exit statuses are lost"
         raise SpawnError(message, stage="resources", errno=errno.ECHILD)
-    program = os.path.basename(command.program).decode(errors="replace")
-    ours: list[int] = []
-    childs: list[int] = []
     try:
-        if size is not None:
-            master, name = terminal.open_terminal(size.rows, size.cols)
-            ours.append(master)
-            spawned = Spawned(program, bear(partial(_start, command, name)), {"pty": master}, master)
-        else:
-            stdin = None
-            if pipe_stdin:
-                _pipe(childs, ours)
-                stdin = ours[0]
-            else:
-                childs.append(_above_stdio(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)))
-            for _ in range(2):
-                _pipe(ours, childs)
-            out, err = ours[-2:]
-            tree = bear(partial(_start, command, childs))
-            spawned = Spawned(program, tree, {"stdout": out, "stderr": err}, stdin)
-        for descriptor in ours:
-            os.set_blocking(descriptor, False)
-    except BaseException as error:
-        _close(ours)
-        if isinstance(error, OSError):
-            raise spawn_error("resources", error.errno or 0, "start") from error
-        raise
-    finally:
-        _close(childs)
-    return spawned
+        with _Descriptors() as ours:
+            with _Descriptors() as its:
+                outputs, stdin, stdio = _open_ends(size, pipe_stdin, ours, its)
+                directory = _open_directory(command, its)
+                with mark.carried() if mark is not None and carry else nullcontext():
+                    pid = _start(command, directory, stdio)
+            # The command's ends are closed here, which leaves room for its pidfd.
+            pidfd = _hold(pid, None if carry else mark)
+            ours.clear()
+            return Started(pid, pidfd, outputs, stdin)
+    except OSError as error:
+        raise spawn_error("resources", error.errno or 0, "start") from error
 
 
-def _start(command: Command, stdio: Sequence[int] | bytes) -> int:
+def _open_ends(
+    size: Size | None, pipe_stdin: bool, ours: _Descriptors, its: _Descriptors
+) -> tuple[dict[Stream, int], int | None, Sequence[int] | bytes]:
+    """Return our ends of the outputs and of the input, and what the command gets as its stdio.
+
+    Each block closes the ends of one side.
+    """
+    if size is not None:
+        master, name = terminal.open_terminal(size.rows, size.cols)
+        master = _keep(ours, master)
+        return {"pty": master}, master, name
+    stdin = None
+    if pipe_stdin:
+        source, stdin = _open_pipe(reader=its, writer=ours)
+        os.set_blocking(stdin, False)
+    else:
+        source = _keep(its, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    out, its_out = _open_pipe(reader=ours, writer=its)
+    err, its_err = _open_pipe(reader=ours, writer=its)
+    os.set_blocking(out, False)
+    os.set_blocking(err, False)
+    return {"stdout": out, "stderr": err}, stdin, (source, its_out, its_err)
+
+
+def _open_directory(command: Command, its: _Descriptors) -> int:
     try:
-        directory = os.open(command.cwd, _CWD_FLAGS)
+        return _keep(its, os.open(command.cwd, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     except OSError as error:
         raise _cwd_error(command, error.errno or 0) from None
+
+
+def _open_pipe(*, reader: _Descriptors, writer: _Descriptors) -> tuple[int, int]:
+    """Return the reading and the writing end of a new pipe, each to be closed by its own block."""
+    read, write = os.pipe()
+    return _keep(reader, read), _keep(writer, write)
+
+
+def _keep(block: _Descriptors, descriptor: int) -> int:
+    """Have a block close a descriptor, and return it, moved out of 0 to 2 where this process has those closed."""
+    if descriptor <= 2:
+        low = descriptor
+        try:
+            descriptor = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 3)
+        finally:
+            os.close(low)
+    block.append(descriptor)
+    return descriptor
+
+
+def _start(command: Command, directory: int, stdio: Sequence[int] | bytes) -> int:
     try:
         return start(command, directory, stdio)
     except OSError as error:
         raise _explained(command, error.errno or 0) from None
-    finally:
-        os.close(directory)
+
+
+def _hold(pid: int, mark: Mark | None) -> int:
+    """Return a pidfd of a new leader, after putting a mark on it. Who cannot be watched must not run: it is killed."""
+    try:
+        if mark is not None:
+            mark.put(pid)
+            for child in proc.family([pid]):  # what it has started meanwhile, on a busy machine
+                mark.put(child)
+        return os.pidfd_open(pid)
+    except OSError:
+        os.killpg(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 def _explained(command: Command, number: int) -> SpawnError:
-    """Which of the steps between fork and exec has failed: the number alone does not tell."""
+    """Return which of the steps between fork and exec has failed: the number alone does not tell."""
     program = f"run `{os.fsdecode(command.program)}`"
     if number == errno.EACCES:
         if not os.access(command.cwd, os.X_OK):
@@ -116,36 +169,13 @@ def _cwd_error(command: Command, number: int) -> SpawnError:
     return spawn_error("cwd", number, f"start in `{os.fsdecode(command.cwd)}`")
 
 
-def _pipe(readers: list[int], writers: list[int]) -> None:
-    """A pipe, its reading and writing end each put where they belong."""
-    reader, writer = os.pipe()
-    readers.append(_above_stdio(reader))
-    writers.append(_above_stdio(writer))
-
-
-def _close(descriptors: list[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
-
-
 def widen(pipe: int, size: int) -> None:
-    """Make a pipe that has shown itself busy `size` bytes wide, where the system has that and allows it.
+    """Make a pipe that has shown itself busy `size` bytes wide, where this user may.
 
     Not done at the start: the width of all pipes of a user is bounded together (pipe(7), pipe-user-pages-soft), and
     most commands print little.
     """
-    if sys.platform == "linux":
-        try:
-            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, size)
-        except OSError:
-            pass  # more than this user may have: it stays as it was, and slower
-
-
-def _above_stdio(descriptor: int) -> int:
-    """The descriptor, moved out of 0 to 2 where a process was started with those closed."""
-    if descriptor > 2:
-        return descriptor
     try:
-        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
-    finally:
-        os.close(descriptor)
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, size)
+    except OSError:
+        pass  # more than this user may have: it stays as it was, and slower

@@ -5,79 +5,133 @@ leader of a session has ended, whoever is left of the session has us, or one of 
 did: one look at our own children proves that a session is empty. And our list of children can only shrink by our own
 reaping, so the look misses nobody.
 
-Never reaps a child that other code of this program has started: such a child carries no mark of ours.
+Several servers of one process may each have their strays. The process is a subreaper from the first to the last of
+them, in whatever order they come and go: the proof needs it all the time.
+
+Never reaps a child that other code of this program has started.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Iterator, Mapping
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
+
+import trio
 
 from execsrv._processes import proc
 
 _SET_CHILD_SUBREAPER, _GET_CHILD_SUBREAPER = 36, 37  # <linux/prctl.h>
+_libc = ctypes.CDLL(None)
 
 
 def available() -> bool:
-    """Whether this kernel has subreapers and lists children."""
-    return proc.knows_children() and _subreaper() is not None
+    """Tell whether this kernel has subreapers and lists children."""
+    return proc.knows_children() and is_subreaper() is not None
 
 
-@contextmanager
-def subreaping() -> Iterator[None]:
-    """Be a subreaper as long as the block lasts."""
-    before = _subreaper() or 0
-    _prctl(_SET_CHILD_SUBREAPER, 1)
-    try:
-        yield
-    finally:
-        _prctl(_SET_CHILD_SUBREAPER, before)
-
-
-def _subreaper() -> int | None:
+def is_subreaper() -> bool | None:
+    """Tell whether this process is a subreaper, None where the kernel has none."""
     value = ctypes.c_int()
-    return value.value if _prctl(_GET_CHILD_SUBREAPER, ctypes.addressof(value)) == 0 else None
+    return bool(value) if _prctl(_GET_CHILD_SUBREAPER, ctypes.addressof(value)) == 0 else None
 
 
 def _prctl(option: int, value: int) -> int:
-    libc = ctypes.CDLL(None)
-    return int(libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0)) if hasattr(libc, "prctl") else -1
+    return int(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0))
+
+
+@contextmanager
+def open_strays(
+    is_known: Callable[[int], bool], session_of: Callable[[int], int | None], *, sole: bool
+) -> Iterator[Strays]:
+    """The strays of one server. As long as the block lasts, this process is a subreaper and hears SIGCHLD.
+
+    `is_known` tells which children somebody owns: leaders, the guardian. `sole` says that no other code of this process
+    has children, so all others are ours to reap. To be used in the main thread.
+    """
+    strays = Strays(is_known, session_of, sole)
+    try:
+        if not _open:
+            _shared.begin()
+        _open.append(strays)
+        try:
+            yield strays
+        finally:
+            _open.remove(strays)
+            if not _open:
+                _shared.end()
+    finally:
+        strays.close()
+
+
+class _Shared:
+    """The settings of this process that all strays share, as they were before the first."""
+
+    def begin(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        self._handler = signal.signal(signal.SIGCHLD, self._hear)
+        self._subreaper = is_subreaper()
+        _prctl(_SET_CHILD_SUBREAPER, 1)
+
+    def end(self) -> None:
+        _prctl(_SET_CHILD_SUBREAPER, int(bool(self._subreaper)))
+        if signal.getsignal(signal.SIGCHLD) == self._hear:
+            signal.signal(signal.SIGCHLD, self._handler or signal.SIG_DFL)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self._token.run_sync_soon(_tell_all, idempotent=True)
+        if callable(self._handler):
+            self._handler(number, frame)
+
+
+def _tell_all() -> None:
+    for strays in _open:
+        strays.news.set()
 
 
 class Strays:
-    """Our children that we did not start. `known` are those that somebody owns: leaders, the guardian."""
+    """Our children that we did not start, as one server sees them."""
 
-    def __init__(self, known: Mapping[int, object], session_of: Callable[[int], int | None], *, sole: bool) -> None:
-        """`sole`: no other code of this process has children, so all of them are ours to reap."""
-        self._known = known
+    def __init__(self, is_known: Callable[[int], bool], session_of: Callable[[int], int | None], sole: bool) -> None:
+        self.news = trio.Event()
+        """Set when a child has ended since the last time that all were reaped."""
+        self._is_known = is_known
         self._session_of = session_of
         self._sole = sole
+        self._our_session = os.getsid(0)
         self._owner: dict[int, int | None] = {}  # a child's pid is its own until we reap it
+        # Of the first thread: the kernel gives strays to no other as long as that one lives.
         self._children = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
         os.close(self._children)
 
     def of(self, number: int | None) -> list[int]:
-        """The living strays that belong to a session, or to none that we know. Reaps the dead ones that it meets.
+        """Return the living strays that belong to a session, or to none that we know. Reaps the dead ones it meets.
 
-        What has ended may have left a child that became ours after the look: so it looks again.
+        What has ended may have left a child that became ours after the look, so it looks again. Who has ended but
+        cannot be reaped, because a debugger holds it, is looked past the second time.
         """
+        held: set[int] = set()
         while True:
             found = [pid for pid, owner in self._look().items() if owner == number]
-            if not sum(self._reap(pid) for pid in found):
-                return found
+            gone = {pid for pid in found if self._reap(pid)}
+            dead = {pid for pid in found if pid not in gone and not proc.living(pid)}
+            if not gone and dead <= held:
+                return [pid for pid in found if pid not in dead]
+            held |= dead
 
     def __contains__(self, pid: int) -> bool:
-        """Whether this is a stray that was seen and not reaped, so that its pid cannot be another's."""
+        """Tell whether this is a stray that was seen and not reaped, so that its pid cannot be another's."""
         return pid in self._owner
 
     def unattributed(self) -> list[int]:
-        """The living strays of nobody knows which session: they have changed the limit that held their mark.
+        """Return the living strays without a session: they have changed the limit that held their mark.
 
-        Only where no other code has children; and as PID 1 they may well be strangers.
+        It is an empty list where other code has children, and as PID 1, where they may well be strangers.
         """
         if not self._sole or os.getpid() == 1:
             return []
@@ -85,15 +139,29 @@ class Strays:
 
     def reap(self) -> None:
         """Reap all strays that have ended."""
+        self.news = trio.Event()
         for pid, owner in list(self._look().items()):
-            if owner is not None or self._sole:
+            if owner is not None or self._sole or self._is_orphan(pid):
                 self._reap(pid)
 
+    def _is_orphan(self, pid: int) -> bool:
+        """Tell whether a child without a mark of ours was given to us, and so has nobody else to reap it.
+
+        The kernel does not say it. But who was started by this program is either in our POSIX session or leads one.
+        """
+        try:
+            session = os.getsid(pid)
+        except OSError:
+            return False
+        if session in (pid, self._our_session, os.getsid(0)):
+            return False
+        return not any(strays is not self and strays._session_of(pid) is not None for strays in _open)
+
     def _look(self) -> dict[int, int | None]:
-        """All strays, dead or alive, each with the number of its session."""
+        """Return all strays, dead or alive, each with the number of its session."""
         pids = [int(pid) for pid in self._read().split()]
-        before, known = self._owner, self._known
-        self._owner = {pid: before[pid] if pid in before else self._session_of(pid) for pid in pids if pid not in known}
+        before, known = self._owner, self._is_known
+        self._owner = {pid: before[pid] if pid in before else self._session_of(pid) for pid in pids if not known(pid)}
         return self._owner
 
     def _read(self) -> bytes:
@@ -103,11 +171,15 @@ class Strays:
         return text
 
     def _reap(self, pid: int) -> bool:
-        """Whether it had ended; it is gone then."""
+        """Reap a stray if it has ended. Return whether it is gone."""
         try:
-            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None
+            gone = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None
         except ChildProcessError:
-            ended = True
-        if ended:
+            gone = True
+        if gone:
             self._owner.pop(pid, None)
-        return ended
+        return gone
+
+
+_open: list[Strays] = []
+_shared = _Shared()

@@ -1,18 +1,24 @@
-"""What this machine offers to keep hold of processes, and what that guarantees, in words. Only asks and tries."""
+"""A survey of the means that this machine has to keep hold of processes, and what they guarantee, in words.
+
+It asks and tries, and changes nothing.
+"""
 
 from __future__ import annotations
 
 import os
-import sys
+import platform
 from dataclasses import dataclass
 
 from execsrv._processes import cgroup, posix_spawn, rlimit_mark, subreaper
 from execsrv._processes.supervisor import guardian_possible
 
+MINIMUM_KERNEL = "5.4"
+"""The first long-term kernel with `pidfd_open` (5.3), by which all processes are watched and signalled."""
+
 
 @dataclass(frozen=True, slots=True)
-class LayerHere:
-    """One way of keeping hold of processes: whether `execsrv serve` has it here, and what it is good for."""
+class Capability:
+    """A means of keeping hold of processes, whether `execsrv serve` has it on this machine, and its use."""
 
     name: str
     available: bool
@@ -23,8 +29,9 @@ class LayerHere:
 class Survey:
     """The layers from the weakest to the strongest, what they guarantee together, and what can still escape."""
 
-    platform: str
-    layers: list[LayerHere]
+    kernel: str
+    minimum_kernel: str
+    layers: list[Capability]
     guarantees: list[str]
     escapes: list[str]
 
@@ -36,14 +43,14 @@ def survey() -> Survey:
     guardian = mark and guardian_possible()
     group = guardian and _makes_groups()
     layers = [
-        LayerHere("group", True, "each command leads a session and a process group of its own"),
-        LayerHere("fast start", posix_spawn.available, "posix_spawn of the C library does all that a start needs"),
-        LayerHere("mark", mark, "a limit without effect names the session; it survives exec, setsid and a double fork"),
-        LayerHere("subreaper", descent, "strays become children of the server, so that none can be overlooked"),
-        LayerHere("guardian", guardian, "a small process ends everything when the server is killed or crashes"),
-        LayerHere("cgroup", group, "nothing leaves the server's control group; its rest dies with the server"),
+        Capability("group", True, "each command leads a session and a process group of its own"),
+        Capability("fast start", posix_spawn.available, "posix_spawn of the C library does all that a start needs"),
+        Capability("mark", mark, "a limit without effect names the session, through exec, setsid and double forks"),
+        Capability("subreaper", descent, "strays become children of the server, so that none can be overlooked"),
+        Capability("guardian", guardian, "a small process ends everything when the server is killed or crashes"),
+        Capability("cgroup", group, "nothing leaves the server's control group; its rest dies with the server"),
     ]
-    return Survey(sys.platform, layers, *_words(mark, descent, guardian, group))
+    return Survey(platform.release(), MINIMUM_KERNEL, layers, *_words(mark, descent, guardian, group))
 
 
 def _words(mark: bool, descent: bool, guardian: bool, group: bool) -> tuple[list[str], list[str]]:

@@ -12,29 +12,19 @@ _NUMBER = getattr(termios, "TIOCGPTN", 0x80045430)
 
 
 def open_terminal(rows: int, cols: int) -> tuple[int, bytes]:
-    """A new terminal of that size: its master, not inheritable, and the name of the end that a command opens.
+    """Open a new terminal of that size; return its master, and the name of the end that a command opens.
 
-    Raises `OSError` when the machine has no more terminals.
+    The master is not inheritable and does not block. Raises `OSError` when the machine has no more terminals.
     """
-    if not os.path.exists("/dev/ptmx"):
-        master, slave = os.openpty()
-        name = os.fsencode(os.ttyname(slave))
-        os.close(slave)
-    else:
-        master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-        try:
-            fcntl.ioctl(master, _UNLOCK, struct.pack("i", 0))
-            (number,) = struct.unpack("i", fcntl.ioctl(master, _NUMBER, bytes(4)))
-            name = b"/dev/pts/%d" % number
-        except OSError:
-            os.close(master)
-            raise
+    master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
+        fcntl.ioctl(master, _UNLOCK, struct.pack("i", 0))
+        (number,) = struct.unpack("i", fcntl.ioctl(master, _NUMBER, bytes(4)))
         set_size(master, rows, cols)
     except (OSError, struct.error):
         os.close(master)
         raise
-    return master, name
+    return master, b"/dev/pts/%d" % number
 
 
 def set_size(terminal: int, rows: int, cols: int) -> None:
@@ -43,16 +33,16 @@ def set_size(terminal: int, rows: int, cols: int) -> None:
 
 
 def get_size(terminal: int) -> tuple[int, int]:
-    """Rows and columns."""
+    """Return rows and columns."""
     rows, cols, _, _ = struct.unpack("HHHH", fcntl.ioctl(terminal, termios.TIOCGWINSZ, bytes(8)))
     return rows, cols
 
 
 def end_of_input(terminal: int, last_key: bytes) -> bytes:
-    """What to type for an end-of-file behind that key, empty if there was none.
+    """Return the keys that are an end-of-file behind `last_key`, which is empty where nothing was typed.
 
-    It is this terminal's own character, Ctrl-D unless it was changed; twice in the middle of a line, where the first
-    only hands over what was typed.
+    They are this terminal's own end-of-file character, Ctrl-D unless it was changed; twice in the middle of a line,
+    where the first only hands over what was typed.
     """
     control: list[bytes] = termios.tcgetattr(terminal)[6]
     end = control[termios.VEOF]

@@ -3,6 +3,7 @@
     open_connections              all connections of one server
     └─ Connection.run             one of them: outlives its channel by `resume_grace` at most
        ├─ _stop                   ends it in order with the server, where no conversation does
+       ├─ Sessions.forget_ended   lets go of ended sessions
        └─ session, session, ...   `Session.run`: a nursery each
 
 The conversation (`conversation.py`) belongs to a channel, and a channel can be replaced. A connection that has lost its
@@ -24,7 +25,6 @@ import trio
 from execsrv._nursery import open_helpers
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.outbox import Outbox
-from execsrv._server.session import Session
 from execsrv._server.sessions import Sessions
 from execsrv.errors import AlreadyAttachedError, LimitExceededError, UnknownConnectionError
 from execsrv.limits import DEFAULTS, ServerConfig
@@ -33,26 +33,26 @@ logger = logging.getLogger(__name__)
 
 
 class Connection:
-    """The sessions of one peer. Owns every one of them, through its nursery.
+    """The sessions of one peer, whatever channel it has at the moment. Owns every one of them, through its nursery.
 
     `id` is a secret between the server and the peer: it is all that it takes to resume.
     """
 
-    sessions: Sessions
-
     def __init__(self, supervisor: Supervisor, config: ServerConfig, stopping: trio.Event) -> None:
         """`stopping` is set when the server is to end in order."""
         self.id = str(uuid.uuid4())
-        self._keeper = supervisor
+        self.sessions = Sessions(supervisor, config)
         self._config = config
         self._stopping = stopping
         self._outbox: Outbox | None = None
         self._detached = trio.lowlevel.ParkingLot()
         self._life = trio.CancelScope()
+        self._ended = False
 
     def __repr__(self) -> str:
-        state = "attached" if self._outbox else "waiting" if self._life.deadline < math.inf else "ending"
-        return f"<Connection {state} sessions={len(list(self.sessions))}>"
+        waits = self._life.deadline < math.inf
+        state = "ended" if self._ended else "attached" if self._outbox else "waiting" if waits else "new"
+        return f"<Connection {state} sessions={len(self.sessions)}>"
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the sessions until it is ended, or was without a channel for the grace. Then all of them are killed.
@@ -61,22 +61,23 @@ class Connection:
         the peer what became of it.
         """
         async with trio.open_nursery() as nursery:
-            self.sessions = Sessions(nursery, self._keeper, self._config, self._has_news)
+            self.sessions.open(nursery)
             nursery.start_soon(self._stop)
             task_status.started()
             try:
                 with self._life:
                     await trio.sleep_forever()
             finally:
+                self._ended = True
                 self.sessions.close()
                 if self._outbox is not None:
                     self._outbox.close()
             nursery.cancel_scope.cancel()
 
     def attach(self, outbox: Outbox) -> None:
-        """What happens from now on is told here.
+        """Tell the peer there what happens from now on.
 
-        Raises `AlreadyAttachedError` while it is told to another one.
+        Raises `AlreadyAttachedError` while another outbox is attached.
         Raises `UnknownConnectionError` once its sessions are ending.
         """
         if self._life.cancel_called:
@@ -85,16 +86,14 @@ class Connection:
             raise AlreadyAttachedError(f"session {self.id} is already attached to another connection")
         self._outbox = outbox
         self._life.deadline = math.inf
-        for session in self.sessions:
-            session.attach()
+        self.sessions.attach(outbox)
 
     def detach(self) -> None:
-        """The channel is gone. A new one may come within the grace."""
+        """Go on without a channel. A new one may come within the grace."""
         self._outbox = None
         self._life.deadline = trio.current_time() + self._config.resume_grace
         self._detached.unpark_all()
-        for session in self.sessions:
-            session.detach()
+        self.sessions.detach()
 
     def end(self) -> None:
         """Kill all that runs, and let go of it."""
@@ -109,17 +108,13 @@ class Connection:
         await self.sessions.wait_over()
         self.end()
 
-    def _has_news(self, session: Session) -> None:
-        if self._outbox is not None:
-            self._outbox.has_news(session)
-
 
 class Connections:
     """The connections of one server, by id."""
 
     def __init__(self, nursery: trio.Nursery, supervisor: Supervisor, config: ServerConfig) -> None:
         self.config = config
-        self._keeper = supervisor
+        self._supervisor = supervisor
         self.stopping = trio.Event()
         """Set when the server is to end in order: no further connections, and goodbye to the ones there are."""
         self._nursery = nursery
@@ -127,12 +122,12 @@ class Connections:
         self._ended = trio.lowlevel.ParkingLot()
 
     async def open(self) -> Connection:
-        """A new connection, without a channel so far. Raises `LimitExceededError`."""
+        """Return a new connection, without a channel so far. Raises `LimitExceededError`."""
         bound = self.config.max_connections
         if len(self._by_id) >= bound:
             message = f"max_connections ({bound}) are open"
             raise LimitExceededError(message, limit="max_connections", value=bound)
-        connection = Connection(self._keeper, self.config, self.stopping)
+        connection = Connection(self._supervisor, self.config, self.stopping)
         self._by_id[connection.id] = connection
         await self._nursery.start(self._run, connection)
         return connection
@@ -147,7 +142,7 @@ class Connections:
             self._ended.unpark_all()
 
     def find(self, id: str) -> Connection:
-        """The connection with this id. Raises `UnknownConnectionError`."""
+        """Return the connection with this id. Raises `UnknownConnectionError`."""
         if id not in self._by_id:
             raise UnknownConnectionError(f"unknown session id {id}")
         return self._by_id[id]
@@ -165,6 +160,6 @@ class Connections:
 
 @asynccontextmanager
 async def open_connections(supervisor: Supervisor, config: ServerConfig = DEFAULTS) -> AsyncIterator[Connections]:
-    """A place for connections; leaving it, by cancellation too, ends them and kills all that they started."""
+    """Keep connections. Leaving the block, by cancellation too, ends them and kills all that they started."""
     async with open_helpers() as nursery:
         yield Connections(nursery, supervisor, config)

@@ -2,8 +2,8 @@
 
     Conversation.run
     ├─ reader (_read)               takes requests in order, waits for no handler
-    ├─ a task per request that has to wait
-    ├─ a task per HTTP body that is streamed
+    ├─ _finish, one for each request that has to wait
+    ├─ Relay._stream, one for each HTTP body that is streamed
     ├─ writer (_write)              the only one that sends; pulls from the outbox
     ├─ _watch                       for a peer that is gone without a word
     └─ _stop                        when the server ends in order
@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 from msgspec import Struct
@@ -30,8 +30,8 @@ from execsrv._nursery import open_helpers
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connection import Connection, Connections, open_connections
 from execsrv._server.methods import HANDLERS, tell_of_environment
+from execsrv._server.methods.table import Answer, Later
 from execsrv._server.outbox import Outbox
-from execsrv._server.session import Session
 from execsrv._server.sessions import Sessions
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import decode_params
@@ -45,8 +45,6 @@ from execsrv.protocol import (
     Failure,
     Initialize,
     Initialized,
-    Method,
-    Notification,
     Request,
     Response,
     Unit,
@@ -59,12 +57,6 @@ logger = logging.getLogger(__name__)
 
 _GOING_AWAY = 1001
 """RFC 6455 section 7.4.1: the server is going down."""
-
-_UNREAD_ANSWERS = 256
-"""Answers of one connection that may wait for its peer. Beyond it no further request is read."""
-
-_QUEUED_NOTIFICATIONS = 16
-"""Notifications without a log (pieces of HTTP bodies, news of files) that may wait. Beyond it their makers wait."""
 
 _ERROR_TEXT_CHARACTERS = 1000
 """An error that quotes a request is cut to this, since errors wait for their reader too."""
@@ -93,7 +85,11 @@ async def serve_connection(
 
 
 class Conversation:
-    """See the module. `sessions` are those of its connection; its files and its relay end with the channel."""
+    """One peer over one channel, from the first byte to the last.
+
+    It is the `Caller` of the handlers: `sessions` are those of its connection; its files and its relay end with the
+    channel.
+    """
 
     sessions: Sessions
     files: Callable[[], Files]
@@ -104,9 +100,9 @@ class Conversation:
         self._channel = channel
         self._connections = connections
         self._connection: Connection | None = None
-        self._outbox = Outbox(_UNREAD_ANSWERS, _QUEUED_NOTIFICATIONS)
+        self._outbox = Outbox()
         self._handshake = Handshake()
-        self._in_flight = 0
+        self._in_flight = 0  # requests that wait
         self._reading = trio.CancelScope()
         self._goodbye = ProtocolError("the server is shutting down", _GOING_AWAY)
         self._has_left = False  # the peer, of its own accord or by accident
@@ -165,16 +161,7 @@ class Conversation:
                 if not isinstance(message, Request):
                     self._handshake.check_other(message)
                     continue
-                try:
-                    answer = await self._handle(message)
-                except Exception as error:
-                    self._outbox.put(self._failure(message, error))
-                else:
-                    if isinstance(answer, Struct):
-                        self._outbox.put(Response(message.id, answer))
-                    else:
-                        self._in_flight += 1
-                        tree.start_soon(self._finish, message, answer)
+                await self._answer(message, tree)
                 await self._outbox.wait_room()
             self._hung_up()
         except ProtocolError as error:
@@ -183,19 +170,21 @@ class Conversation:
             else:
                 self._refuse(error)
 
-    def _refuse(self, error: ProtocolError) -> None:
-        """The peer broke the protocol: tell it why."""
-        logger.warning("ending a connection: %s", error)
-        self._goodbye = error
-        self._outbox.put(Failure(None, ErrorObject(error.code, str(error), {"kind": error.kind})))
+    async def _answer(self, request: Request, tree: trio.Nursery) -> None:
+        """Answer a request, or have it answered by a task where it has to wait for something."""
+        try:
+            answer = await self._handle(request)
+        except Exception as error:
+            self._outbox.put(self._failure(request, error))
+            return
+        if isinstance(answer, Struct):
+            self._outbox.put(Response(request.id, answer))
+        else:
+            self._in_flight += 1
+            tree.start_soon(self._finish, request, answer)
 
-    def _hung_up(self) -> None:
-        """The peer is gone, or says no more."""
-        self._has_left = True
-        self._goodbye = ProtocolError("", close_code=1000)
-
-    async def _handle(self, request: Request) -> Struct | Coroutine[Any, Any, Struct]:
-        """Everything of a request that happens at once. Raises whatever is to be answered."""
+    async def _handle(self, request: Request) -> Answer:
+        """Do everything of a request that happens at once. Raises whatever is to be answered."""
         method = METHODS.get(request.method)
         if method is None:
             raise UnknownMethodError(f"unknown method `{request.method}`", method=request.method)
@@ -203,11 +192,14 @@ class Conversation:
         self._handshake.check_request(method)
         if isinstance(params, Initialize):
             return await self._greet(params)
-        self._check_in_flight(method)
-        return HANDLERS[request.method](self, params)
+        handler = HANDLERS[request.method]
+        bound = self.config.requests_in_flight
+        if handler.waits and self._in_flight >= bound:
+            raise BusyError(f"requests_in_flight ({bound}) are waiting", limit="requests_in_flight", value=bound)
+        return handler.run(self, params)
 
     async def _greet(self, params: Initialize) -> Initialized:
-        """Find the connection that this channel is for: nothing else can be handled before."""
+        """Attach to a new connection, or to the one to be resumed: nothing else can be handled before."""
         if params.resume_session_id is None:
             connection = await self._connections.open()
         else:
@@ -218,13 +210,8 @@ class Conversation:
         self._handshake.greeted()
         return Initialized(connection.id, tell_of_environment(self, Unit()), PROTOCOL_VERSION)
 
-    def _check_in_flight(self, method: Method) -> None:
-        bound = self.config.requests_in_flight
-        if method.waits and self._in_flight >= bound:
-            raise BusyError(f"requests_in_flight ({bound}) are waiting", limit="requests_in_flight", value=bound)
-
-    async def _finish(self, request: Request, answer: Coroutine[Any, Any, Struct]) -> None:
-        """The rest of a request that has to wait for something."""
+    async def _finish(self, request: Request, answer: Later[Struct]) -> None:
+        """Answer a request when the rest of its handler is done."""
         try:
             self._outbox.put(Response(request.id, await answer))
         except Exception as error:
@@ -233,7 +220,7 @@ class Conversation:
             self._in_flight -= 1
 
     def _failure(self, request: Request, error: Exception) -> Failure:
-        """The answer to a request that was refused, or that hit a fault of ours."""
+        """Return the answer to a request that was refused, or that hit a fault of ours."""
         if not isinstance(error, RequestError):
             logger.error("internal error in %s", request.method, exc_info=error)
             error = InternalError(f"internal error in `{request.method}`: {type(error).__name__}")
@@ -248,17 +235,25 @@ class Conversation:
         """Send what the outbox gives, one message after the other. A peer that is gone ends the conversation."""
         try:
             while True:
-                await self._channel.send(await self._outbox.take(self._next_notification))
+                await self._channel.send(await self._outbox.take())
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._gone()
 
-    def _next_notification(self, session: Session) -> Notification | None:
-        return self.sessions.next_notification(session)
-
     # -- ends --
 
+    def _refuse(self, error: ProtocolError) -> None:
+        """Tell the peer in which way it broke the protocol, as the last word."""
+        logger.warning("ending a connection: %s", error)
+        self._goodbye = error
+        self._outbox.put(Failure(None, ErrorObject(error.code, str(error), {"kind": error.kind})))
+
+    def _hung_up(self) -> None:
+        """Note that the peer is gone, or says no more."""
+        self._has_left = True
+        self._goodbye = ProtocolError("", close_code=1000)
+
     def _gone(self) -> None:
-        """The peer can be neither heard nor told anything."""
+        """Stop: the peer can be neither heard nor told anything."""
         self._hung_up()
         self._outbox.close()
         self._reading.cancel()

@@ -7,6 +7,7 @@ them.
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import socket
@@ -14,11 +15,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-
-import trio
+from typing import TYPE_CHECKING
 
 from execsrv._wire.paths import path_from_wire, uri_from_path
-from execsrv.errors import InvalidParamsError
+from execsrv.errors import FileError, InvalidParamsError
 from execsrv.protocol import (
     CapabilityRoot,
     CapabilityRootFound,
@@ -28,6 +28,9 @@ from execsrv.protocol import (
     EnvironmentInfo,
     Shell,
 )
+
+if TYPE_CHECKING:
+    from execsrv._files.files import Files
 
 _WARNING = "this server does not look for plugins and skills"
 
@@ -84,22 +87,21 @@ def account_shell() -> str:
         return "/bin/sh"
 
 
-async def discover_roots(roots: Sequence[tuple[CapabilityRoot, str]]) -> CapabilityRootsFound:
-    """What can be said of each root and its path, in a thread: a disk may be slow. Cancelling does not wait for it."""
-    if not roots:
-        return CapabilityRootsFound([])
-    return await trio.to_thread.run_sync(
-        lambda: CapabilityRootsFound([_look_at(root, path) for root, path in roots]), abandon_on_cancel=True
-    )
+async def discover_roots(files: Files, roots: Sequence[tuple[CapabilityRoot, str]]) -> CapabilityRootsFound:
+    """Return an answer for each root, looked at by its path within the bounds of the file methods.
+
+    Cancelling waits for no disk.
+    """
+    return CapabilityRootsFound([await _look_at(files, root, path) for root, path in roots])
 
 
-def _look_at(root: CapabilityRoot, path: str) -> CapabilityRootFound:
+async def _look_at(files: Files, root: CapabilityRoot, path: str) -> CapabilityRootFound:
     try:
-        os.scandir(path).close()
-    except NotADirectoryError:
-        return CapabilityRootFound(root.id, root.path, error=f"capability root {root.path} is not a directory")
-    except (OSError, ValueError) as error:
-        number = error.errno or 0 if isinstance(error, OSError) else 0
-        why = f"{os.strerror(number)} (os error {number})" if number else str(error)
-        return CapabilityRootFound(root.id, root.path, error=f"failed to inspect capability root {root.path}: {why}")
+        await files.check_directory(path)
+    except FileError as error:
+        if error.facts.get("errno") == errno.ENOTDIR:
+            why = f"capability root {root.path} is not a directory"
+        else:
+            why = f"failed to inspect capability root {root.path}: {error}"
+        return CapabilityRootFound(root.id, root.path, error=why)
     return CapabilityRootFound(root.id, root.path, warnings=[_WARNING])

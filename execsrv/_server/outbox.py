@@ -1,4 +1,4 @@
-"""What waits to be sent to one peer, in the order in which it leaves.
+"""The messages that wait to be sent to one peer, in the order in which they leave.
 
 First the answers, in order; then in turn one entry of each log that has news, and one of the notifications that have no
 log (`tell`). Output is not copied in here: it waits in the logs, which are bounded, until the writer takes it; and who
@@ -12,21 +12,95 @@ from collections.abc import Callable
 
 import trio
 
-from execsrv._server.session import Session
+from execsrv._log.entries import Entry
+from execsrv._log.log import OutputLog
 from execsrv.protocol import Message, Notification
+
+_UNREAD_ANSWERS = 256
+"""Answers of one connection that may wait for its peer. Beyond it no further request is read."""
+
+_QUEUED_NOTIFICATIONS = 16
+"""Notifications without a log (pieces of HTTP bodies, news of files) that may wait. Beyond it their makers wait."""
+
+Dialect = Callable[[str, Entry], Notification | None]
+"""Say an entry of the log of the session with this id; None for an entry that the dialect has no word for."""
+
+
+class Feed:
+    """The log of one session as its peer hears it: entry after entry, in the words of a dialect.
+
+    It outlives the session where the peer has not heard all of it. Without an outbox nobody hears anything.
+    """
+
+    def __init__(self, id: str, log: OutputLog, dialect: Dialect, outbox: Outbox | None) -> None:
+        self._id = id
+        self._log = log
+        self.reader = log.reader
+        self._dialect = dialect
+        self._outbox = outbox
+        self._appended = trio.lowlevel.ParkingLot()
+        self._taken = trio.lowlevel.ParkingLot()
+
+    def __repr__(self) -> str:
+        return f"<Feed {self._id} {self.reader}>"
+
+    def take(self) -> Notification | None:
+        """Return the next entry as a notification. Raises `LookupError` when there is none."""
+        entry = self._log.take()
+        self._taken.unpark_all()
+        return self._dialect(self._id, entry)
+
+    def announce(self) -> None:
+        """Tell of what is new in the log: those who wait for it, and the outbox as far as it may take it."""
+        self._appended.unpark_all()
+        if self._outbox is not None and self.reader.has_news:
+            self._outbox.feed(self)
+
+    async def wait_appended(self) -> None:
+        """Wait for the next entry of the log."""
+        await self._appended.park()
+
+    async def wait_taken(self) -> None:
+        """Wait until something was taken or acknowledged, or until `wake`: there may be room in the log."""
+        await self._taken.park()
+
+    def wake(self) -> None:
+        """End every `wait_taken`."""
+        self._taken.unpark_all()
+
+    def acknowledge(self, seq: int) -> None:
+        """Count all entries up to `seq` as had by the peer. What was withheld till then may be told."""
+        self._log.acknowledge(seq)
+        self._taken.unpark_all()
+        self.announce()
+
+    def attach(self, outbox: Outbox) -> None:
+        """Tell there what is appended from here on."""
+        self._outbox = outbox
+        self._log.attach()
+        self._taken.unpark_all()
+
+    def detach(self) -> None:
+        """Tell nothing until somebody is attached again."""
+        self._outbox = None
+        self._log.detach()
+        self._taken.unpark_all()
 
 
 class Outbox:
-    """See the module. At most `max_answers` should wait in it: whoever makes more asks `wait_room` first."""
+    """Answers, feeds that have news, and single notifications, for one writer.
 
-    def __init__(self, max_answers: int, max_told: int) -> None:
+    Whoever makes answers asks `wait_room` first: no more than `max_answers` should wait here.
+    """
+
+    def __init__(self, max_answers: int = _UNREAD_ANSWERS, max_told: int = _QUEUED_NOTIFICATIONS) -> None:
         self._max_answers = max_answers
         self._max_told = max_told
         self._answers: deque[Message] = deque()
         self._leaving = False  # what was taken last is still being sent
         self._answering = False  # and it is an answer
         self._answered = 0
-        self._sessions: dict[Session, None] = {}  # an ordered set: who has news, longest first
+        self._feeds: dict[Feed, None] = {}  # an ordered set: those that have news, longest first
         self._told: deque[Notification] = deque()
         self._tellers = trio.lowlevel.ParkingLot()
         self._turn_of_told = False
@@ -34,20 +108,24 @@ class Outbox:
         self._taken = trio.lowlevel.ParkingLot()
         self.closed = False
 
+    def __repr__(self) -> str:
+        waiting = f"answers={len(self._answers)} feeds={len(self._feeds)} told={len(self._told)}"
+        return f"<Outbox {'closed' if self.closed else waiting}>"
+
     def put(self, answer: Message) -> None:
         """Add an answer."""
         self._answers.append(answer)
         self._wanted.unpark()
 
-    def has_news(self, session: Session) -> None:
-        """The log of this session has something for the peer."""
-        self._sessions[session] = None
+    def feed(self, feed: Feed) -> None:
+        """Take from this feed, which has news, when its turn has come."""
+        self._feeds[feed] = None
         self._wanted.unpark()
 
     async def tell(self, notification: Notification) -> None:
         """Add a notification that no log holds, behind every answer and all that was told before.
 
-        Waits while `max_told` are in here. Cancelling leaves it untold; when nobody takes anything any more, so it is.
+        Waits while `max_told` are in here. Cancelling leaves it untold; so does a closed outbox.
         """
         while len(self._told) >= self._max_told and not self.closed:
             await self._tellers.park()
@@ -56,10 +134,9 @@ class Outbox:
         self._told.append(notification)
         self._wanted.unpark()
 
-    async def take(self, next_notification: Callable[[Session], Message | None]) -> Message:
-        """The next message to send; the one taken before has left. For one task. Cancelling loses nothing.
+    async def take(self) -> Message:
+        """Return the next message to send; the one taken before has left. For one task. Cancelling loses nothing.
 
-        `next_notification` takes the next entry of a session's log and says it, if there is a word for it.
         Raises `trio.ClosedResourceError` when this is closed.
         """
         self._answered += self._answering
@@ -70,19 +147,18 @@ class Outbox:
                 self._leaving = self._answering = True
                 return self._answers.popleft()
             self._turn_of_told = not self._turn_of_told
-            if self._told and (self._turn_of_told or not self._sessions):
+            if self._told and (self._turn_of_told or not self._feeds):
                 self._tellers.unpark()
                 self._leaving = True
                 return self._told.popleft()
-            for session in self._sessions:
-                del self._sessions[session]
-                message = next_notification(session)
-                if session.log.has_news:
-                    self._sessions[session] = None
-                session.taken()
-                if message is not None:
+            for feed in self._feeds:
+                del self._feeds[feed]
+                notification = feed.take()
+                if feed.reader.has_news:
+                    self._feeds[feed] = None
+                if notification is not None:
                     self._leaving = True
-                    return message
+                    return notification
                 break
             else:
                 await self._wanted.park()
@@ -101,12 +177,14 @@ class Outbox:
 
     async def wait_empty(self) -> None:
         """Wait until everything has left."""
-        while (self._answers or self._told or self._sessions or self._leaving) and not self.closed:
+        while (self._answers or self._told or self._feeds or self._leaving) and not self.closed:
             await self._taken.park()
 
     def close(self) -> None:
-        """Nobody takes anything any more: there is nothing to wait for."""
+        """Forget all that waits, and end every wait: nobody takes anything any more."""
         self.closed = True
-        self._wanted.unpark_all()
-        self._taken.unpark_all()
-        self._tellers.unpark_all()
+        self._answers.clear()
+        self._feeds.clear()
+        self._told.clear()
+        for waiting in (self._wanted, self._taken, self._tellers):
+            waiting.unpark_all()

@@ -25,7 +25,7 @@ from execsrv.protocol import (
 
 
 class Mirror:
-    """All a client knows of one process. With `acknowledges`, the server keeps to the window and hears of reads."""
+    """All that a client knows of one process. With `acknowledges`, the server keeps to the window and is told of it."""
 
     def __init__(self, id: str, calls: Calls, window_bytes: int, acknowledges: bool) -> None:
         self.id = id

@@ -64,22 +64,26 @@ from execsrv.protocol.messages import (
     Wire,
 )
 from execsrv.protocol.methods import METHODS, NOTIFICATIONS, Method
-from execsrv.protocol.process import (
+from execsrv.protocol.output import (
     Chunk,
-    EnvPolicy,
-    Grace,
-    Graceful,
     Layer,
-    ListedProcess,
     Member,
-    NoParams,
-    ProcessAck,
     ProcessClosed,
     ProcessExited,
     ProcessGap,
+    ProcessOutput,
+    ReadGap,
+    Reason,
+    Stream,
+)
+from execsrv.protocol.process import (
+    EnvPolicy,
+    Grace,
+    Graceful,
+    ListedProcess,
+    ProcessAck,
     ProcessId,
     ProcessList,
-    ProcessOutput,
     ProcessOutputRead,
     ProcessRead,
     ProcessResize,
@@ -93,12 +97,9 @@ from execsrv.protocol.process import (
     ProcessWaited,
     ProcessWrite,
     ProcessWritten,
-    ReadGap,
-    Reason,
     Running,
     SignalTarget,
     Size,
-    Stream,
     StreamSnapshot,
 )
 
@@ -162,7 +163,6 @@ __all__ = [
     "MessageId",
     "Method",
     "MissingChanged",
-    "NoParams",
     "Nothing",
     "Notification",
     "ProcessAck",

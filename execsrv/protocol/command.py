@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from execsrv.protocol.messages import Wire
+from execsrv.protocol.messages import Id, Wire
 
 
 class CommandExec(Wire, frozen=True):
@@ -22,13 +22,13 @@ class CommandExec(Wire, frozen=True):
 class CommandId(Wire, frozen=True):
     """Names one command of this connection; the server assigns the ids, `session-1` first."""
 
-    session_id: str
+    session_id: Id
 
 
 class CommandWrite(Wire, frozen=True):
     """Input for a terminal."""
 
-    session_id: str
+    session_id: Id
     chunk: bytes
 
 

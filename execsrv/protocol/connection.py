@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from execsrv.protocol.host import EnvironmentInfo
-from execsrv.protocol.messages import Wire
+from execsrv.protocol.messages import Id, Wire
 
 
 class Initialize(Wire, frozen=True):
     """The first request of every connection."""
 
     client_name: str
-    resume_session_id: str | None = None
+    resume_session_id: Id | None = None
 
 
 class Initialized(Wire, frozen=True):

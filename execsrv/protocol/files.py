@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from execsrv.protocol.messages import Wire
+from execsrv.protocol.messages import Id, Wire
 
 
 class FileCall(Wire, frozen=True, kw_only=True):
-    """What every file method takes. Only null, or a policy that asks for no confinement, is accepted."""
+    """The base of calls that name a path. Only null, or a policy that asks for no confinement, is accepted."""
 
     sandbox: Any = None
 
@@ -77,7 +77,7 @@ class DirectoryListing(Wire, frozen=True):
 
 
 class WalkOptions(Wire, frozen=True):
-    """How far to walk. Depth 0 lists the directory itself."""
+    """The limits of a walk. Depth 0 lists the directory itself."""
 
     max_depth: Annotated[int, Meta(ge=0)]
     max_directories: Annotated[int, Meta(ge=0)]
@@ -108,7 +108,7 @@ class WalkError(Struct, frozen=True, gc=False):
 
 
 class Walked(Wire, frozen=True):
-    """What a walk has found; `truncated` when one of its limits ended it."""
+    """The result of a walk; `truncated` when one of its limits ended it."""
 
     entries: list[WalkEntry]
     errors: list[WalkError]
@@ -133,14 +133,14 @@ class FileCopy(FileCall, frozen=True, kw_only=True):
 class FileOpen(FilePath, frozen=True, kw_only=True):
     """Open a file for blocks under an id of the client's choice. `replace` makes or empties it at once."""
 
-    handle_id: str
+    handle_id: Id
     mode: Literal["read", "replace"] | None = None
 
 
 class FileHandle(Wire, frozen=True):
     """Names an open file of this channel."""
 
-    handle_id: str
+    handle_id: Id
 
 
 class BlockRead(FileHandle, frozen=True):
@@ -151,7 +151,7 @@ class BlockRead(FileHandle, frozen=True):
 
 
 class Block(Wire, frozen=True):
-    """What was read; `eof` when it is shorter than what was asked for."""
+    """A piece of a file; `eof` when it is shorter than what was asked for."""
 
     chunk: bytes
     eof: bool
@@ -174,7 +174,7 @@ class WatchMissing(FileCall, frozen=True, kw_only=True):
 
 
 class Watching(Wire, frozen=True):
-    """Whether it will be told; if not, the client has to look for itself."""
+    """The answer to a watch. Where `watching` is false, the client has to look for itself."""
 
     watching: bool
 

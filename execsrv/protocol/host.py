@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from execsrv.protocol.messages import Wire
+from execsrv.protocol.messages import Id, Nothing, Wire
 
 
 class Shell(Wire, frozen=True):
@@ -15,7 +15,7 @@ class Shell(Wire, frozen=True):
 
 
 class EnvironmentInfo(Wire, frozen=True):
-    """What a client needs to know of the machine it runs commands on. Paths are `file:` URIs."""
+    """The facts that a client needs of the machine it runs commands on. Paths are `file:` URIs."""
 
     shell: Shell
     executor_version: str
@@ -28,12 +28,12 @@ class EnvironmentInfo(Wire, frozen=True):
     capabilities: dict[str, bool] = {}
 
 
-class Unit(Wire, frozen=True, forbid_unknown_fields=True):
-    """No parameters: absent, null or an empty object."""
+class Unit(Nothing, frozen=True, forbid_unknown_fields=True):
+    """No parameters, and no others: this is where the Codex exec-server refuses what it does not know."""
 
 
 class EnvironmentStatus(Wire, frozen=True):
-    """Whoever can be asked is ready."""
+    """A server that can be asked is ready."""
 
     status: Literal["ready"] = "ready"
 
@@ -74,7 +74,7 @@ class EnvironmentConfig(Wire, frozen=True):
 class CapabilityRoot(Wire, frozen=True):
     """A directory that may hold plugins and skills, under an id of the client's."""
 
-    id: str
+    id: Id
     path: str
 
 
@@ -85,7 +85,7 @@ class CapabilityRootsDiscover(Wire, frozen=True):
 
 
 class CapabilityRootFound(Wire, frozen=True):
-    """What one root holds, or why it could not be read."""
+    """The content of one root, or the reason why it could not be read."""
 
     id: str
     path: str

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from execsrv.protocol.messages import Wire
+from execsrv.protocol.messages import Id, Wire
 
 
 class HttpField(Wire, frozen=True):
@@ -33,7 +33,7 @@ class HttpRequest(Wire, frozen=True):
 
     method: str
     url: str
-    request_id: str
+    request_id: Id
     headers: list[HttpHeader] = []
     body_base64: bytes | None = None
     timeout_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
@@ -42,7 +42,7 @@ class HttpRequest(Wire, frozen=True):
 
 
 class HttpResponse(Wire, frozen=True):
-    """What came back, whatever its status. A streamed body is empty here."""
+    """The response, of any status. A streamed body is empty here."""
 
     status: int
     headers: list[HttpField]

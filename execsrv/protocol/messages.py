@@ -13,8 +13,14 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 PROTOCOL_VERSION = "exec-server.v0"
 
 
-MessageId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | str
-"""What pairs an answer with its request: a signed 64-bit integer or a string, echoed with its type."""
+Id = Annotated[str, Meta(max_length=256)]
+"""A name that a peer chooses. It is kept, and repeated in what is told, so it has a bound."""
+
+MessageId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Id
+"""The pair of an answer and its request: a signed 64-bit integer or a string, echoed with its type.
+
+A message with any other id is malformed: there is nothing to answer it with.
+"""
 
 
 class Request(Struct, frozen=True, omit_defaults=True):
@@ -73,4 +79,4 @@ class Wire(Struct, frozen=True, rename="camel"):
 
 
 class Nothing(Wire, frozen=True):
-    """An empty object."""
+    """An empty object: no parameters, or a result that says no more than that it was done."""

@@ -42,15 +42,16 @@ from execsrv.protocol.host import (
 )
 from execsrv.protocol.http import HttpBodyDelta, HttpRequest, HttpResponse
 from execsrv.protocol.messages import Nothing
-from execsrv.protocol.process import (
-    NoParams,
-    ProcessAck,
+from execsrv.protocol.output import (
     ProcessClosed,
     ProcessExited,
     ProcessGap,
+    ProcessOutput,
+)
+from execsrv.protocol.process import (
+    ProcessAck,
     ProcessId,
     ProcessList,
-    ProcessOutput,
     ProcessOutputRead,
     ProcessRead,
     ProcessResize,
@@ -69,53 +70,49 @@ from execsrv.protocol.process import (
 
 
 class Method(NamedTuple):
-    """One method: what it takes and gives, the family that handshake errors name (None: the handshake itself), and
-    whether an answer may have to wait for something."""
+    """One method: what it takes and gives, and the family that handshake errors name (None: the handshake itself)."""
 
     params: type[Struct]
     result: type[Struct]
     family: str | None = "exec"
-    waits: bool = False
 
 
 METHODS: dict[str, Method] = {
     "initialize": Method(Initialize, Initialized, family=None),
     "process/start": Method(ProcessStart, ProcessStarted),
-    "process/write": Method(ProcessWrite, ProcessWritten, waits=True),
+    "process/write": Method(ProcessWrite, ProcessWritten),
     "process/closeStdin": Method(ProcessId, Nothing),
-    "process/read": Method(ProcessRead, ProcessOutputRead, waits=True),
+    "process/read": Method(ProcessRead, ProcessOutputRead),
     "process/ack": Method(ProcessAck, Nothing),
     "process/resize": Method(ProcessResize, Nothing),
     "process/signal": Method(ProcessSignal, ProcessSignaled),
     "process/terminate": Method(ProcessTerminate, Running),
-    "process/wait": Method(ProcessWait, ProcessWaited, waits=True),
+    "process/wait": Method(ProcessWait, ProcessWaited),
     "process/snapshot": Method(ProcessId, ProcessSnapshot),
-    "process/list": Method(NoParams, ProcessList),
+    "process/list": Method(Nothing, ProcessList),
     "command/exec": Method(CommandExec, CommandId),
-    "command/exec/write": Method(CommandWrite, Accepted, waits=True),
+    "command/exec/write": Method(CommandWrite, Accepted),
     "command/exec/terminate": Method(CommandId, Running),
-    "http/request": Method(HttpRequest, HttpResponse, "http", waits=True),
+    "http/request": Method(HttpRequest, HttpResponse, "http"),
     "environment/info": Method(Unit, EnvironmentInfo, "environment info"),
     "environment/status": Method(Unit, EnvironmentStatus, "environment status"),
     "environmentConfig/read": Method(EnvironmentConfigRead, EnvironmentConfig, "environment config"),
-    "capabilityRoots/discoverV1": Method(
-        CapabilityRootsDiscover, CapabilityRootsFound, "capability discovery", waits=True
-    ),
+    "capabilityRoots/discoverV1": Method(CapabilityRootsDiscover, CapabilityRootsFound, "capability discovery"),
     "capabilities/discoverV2": Method(CapabilitiesDiscover, CapabilitiesFound, "capability discovery"),
-    "fs/readFile": Method(FilePath, FileData, "filesystem", waits=True),
-    "fs/writeFile": Method(FileWrite, Nothing, "filesystem", waits=True),
-    "fs/createDirectory": Method(DirectoryCreate, Nothing, "filesystem", waits=True),
-    "fs/getMetadata": Method(FilePath, FileMetadata, "filesystem", waits=True),
-    "fs/canonicalize": Method(FilePath, CanonicalPath, "filesystem", waits=True),
-    "fs/readDirectory": Method(FilePath, DirectoryListing, "filesystem", waits=True),
-    "fs/walk": Method(FileWalk, Walked, "filesystem", waits=True),
-    "fs/remove": Method(FileRemove, Nothing, "filesystem", waits=True),
-    "fs/copy": Method(FileCopy, Nothing, "filesystem", waits=True),
-    "fs/open": Method(FileOpen, FileHandle, "filesystem", waits=True),
-    "fs/readBlock": Method(BlockRead, Block, "filesystem", waits=True),
-    "fs/writeBlock": Method(BlockWrite, Nothing, "filesystem", waits=True),
-    "fs/close": Method(FileHandle, Nothing, "filesystem", waits=True),
-    "fs/watchMissing": Method(WatchMissing, Watching, "filesystem", waits=True),
+    "fs/readFile": Method(FilePath, FileData, "filesystem"),
+    "fs/writeFile": Method(FileWrite, Nothing, "filesystem"),
+    "fs/createDirectory": Method(DirectoryCreate, Nothing, "filesystem"),
+    "fs/getMetadata": Method(FilePath, FileMetadata, "filesystem"),
+    "fs/canonicalize": Method(FilePath, CanonicalPath, "filesystem"),
+    "fs/readDirectory": Method(FilePath, DirectoryListing, "filesystem"),
+    "fs/walk": Method(FileWalk, Walked, "filesystem"),
+    "fs/remove": Method(FileRemove, Nothing, "filesystem"),
+    "fs/copy": Method(FileCopy, Nothing, "filesystem"),
+    "fs/open": Method(FileOpen, FileHandle, "filesystem"),
+    "fs/readBlock": Method(BlockRead, Block, "filesystem"),
+    "fs/writeBlock": Method(BlockWrite, Nothing, "filesystem"),
+    "fs/close": Method(FileHandle, Nothing, "filesystem"),
+    "fs/watchMissing": Method(WatchMissing, Watching, "filesystem"),
 }
 
 
@@ -129,4 +126,4 @@ NOTIFICATIONS: dict[str, type[Struct]] = {
     "http/request/bodyDelta": HttpBodyDelta,
     "fs/missingChanged": MissingChanged,
 }
-"""What the server tells. The one thing that a client tells is `initialized`."""
+"""The notifications of the server. The only one of a client is `initialized`."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
-from execsrv.protocol.messages import Wire
+from execsrv.protocol.messages import Id, Wire
+from execsrv.protocol.output import Chunk, ProcessClosed, ProcessExited, ReadGap, Reason, Stream
 
 
 class Size(Wire, frozen=True):
@@ -17,7 +18,7 @@ class Size(Wire, frozen=True):
 
 
 class EnvPolicy(Wire, frozen=True):
-    """How much of the server's environment a command sees, before its own `env` is laid on top.
+    """The part of the server's environment that a command sees, before its own `env` is laid on top.
 
     Patterns are globs and ignore case.
     """
@@ -29,16 +30,6 @@ class EnvPolicy(Wire, frozen=True):
     include_only: list[str]
 
 
-Stream = Literal["stdout", "stderr", "pty"]
-
-
-Layer = Literal["subreaper", "mark", "session", "group"]
-"""By what a server knows who descends from a command, from the strongest to the weakest: see docs/survival.md."""
-
-
-Reason = Literal["exited", "signaled", "timeout", "idle", "terminated", "disconnected", "shutdown"]
-
-
 class ProcessStart(Wire, frozen=True):
     """Start a command. `cwd` is an absolute path or a `file:` URI; `env` is exact unless `env_policy` is given."""
 
@@ -46,7 +37,7 @@ class ProcessStart(Wire, frozen=True):
     cwd: str
     env: dict[str, str]
     tty: bool
-    process_id: str | None = None
+    process_id: Id | None = None
     pipe_stdin: bool = False
     arg0: str | None = None
     env_policy: EnvPolicy | None = None
@@ -54,14 +45,14 @@ class ProcessStart(Wire, frozen=True):
     sandbox: Any = None
     """Only null, or a policy that asks for no confinement, is accepted: there is no sandbox here to ask for."""
     window_bytes: Annotated[int, Meta(ge=1)] | None = None
-    """How much output may be under way before the client must acknowledge some with `process/ack`; None: no bound,
-    and whoever does not read one process's output then holds up the whole connection."""
+    """The bytes of output that may be under way before the client must acknowledge some with `process/ack`. None: no
+    bound, and a client that does not read one process's output then holds up the whole connection."""
     timeout_ms: Annotated[int, Meta(ge=1, le=2**53)] | None = None
     """End it that long after its start."""
     idle_timeout_ms: Annotated[int, Meta(ge=1, le=2**53)] | None = None
     """End it when it has neither printed nor been given anything for that long."""
     overflow: Literal["block", "drop"] = "block"
-    """What happens to output beyond the window: the command waits, or the oldest of it is left out (`process/gap`)."""
+    """The fate of output beyond the window: the command waits, or the oldest of it is left out (`process/gap`)."""
     kind: Literal["direct", "prepared"] = "direct"
     """A prepared command is run exactly as given: its program and directory are absolute, and nothing is inherited."""
 
@@ -77,9 +68,9 @@ class ProcessStarted(Wire, frozen=True):
 class ProcessWrite(Wire, frozen=True):
     """Input for a command. A `write_id` that was seen before writes nothing, so that a retry is safe."""
 
-    process_id: str
+    process_id: Id
     chunk: bytes
-    write_id: Annotated[str, Meta(max_length=256)]
+    write_id: Id
 
 
 class ProcessWritten(Wire, frozen=True):
@@ -91,33 +82,16 @@ class ProcessWritten(Wire, frozen=True):
 class ProcessRead(Wire, frozen=True):
     """Retained output after `after_seq`, waiting up to `wait_ms` for some."""
 
-    process_id: str
+    process_id: Id
     after_seq: Annotated[int, Meta(ge=0, le=2**53)] | None = None
     max_bytes: Annotated[int, Meta(ge=0, le=2**53)] | None = None
     wait_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
 
 
-class Chunk(Struct, frozen=True, gc=False):
-    """A numbered piece of output."""
-
-    seq: int
-    stream: Stream
-    chunk: bytes
-
-
-class ReadGap(Wire, frozen=True):
-    """Entries `from_seq` to `seq` are not retained any more. `printed_before` is how much of each stream was printed
-    before what comes behind the gap, so that who counts what it had knows how much it misses."""
-
-    from_seq: int
-    seq: int
-    printed_before: dict[Stream, int]
-
-
 class ProcessId(Wire, frozen=True):
     """Names one process of this connection."""
 
-    process_id: str
+    process_id: Id
 
 
 SignalTarget = Literal["leader", "group", "foreground", "tree"]
@@ -127,19 +101,19 @@ class ProcessSignal(Wire, frozen=True):
     """A signal by name ("TERM", "SIGTERM", "interrupt" for SIGINT) or number, to the started process, its process
     group, the job in front of its terminal, or everything that descends from it."""
 
-    process_id: str
+    process_id: Id
     signal: str | int
     target: SignalTarget = "group"
 
 
 class ProcessSignaled(Wire, frozen=True):
-    """How many processes were sent it."""
+    """The number of processes that were sent the signal."""
 
     received: int
 
 
 class Grace(Wire, frozen=True):
-    """How long a process that was asked to end may take."""
+    """The time that a process which was asked to end may take."""
 
     timeout_ms: Annotated[int, Meta(ge=0, le=2**53)]
 
@@ -153,19 +127,19 @@ class Graceful(Wire, frozen=True):
 class ProcessTerminate(Wire, frozen=True):
     """End everything of a process, whether or not its leader has ended already."""
 
-    process_id: str
+    process_id: Id
     mode: Literal["force"] | Graceful = "force"
 
 
 class ProcessWait(Wire, frozen=True):
     """Wait for the end of the leader, by default without a bound."""
 
-    process_id: str
+    process_id: Id
     timeout_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
 
 
 class ProcessWaited(Wire, frozen=True):
-    """How the leader ended; `running` and nothing else when it had not by then."""
+    """The end of the leader; `running` and nothing else when it had not ended by then."""
 
     running: bool
     exit_code: int | None = None
@@ -176,72 +150,22 @@ class ProcessWaited(Wire, frozen=True):
 class ProcessAck(Wire, frozen=True):
     """The client is done with all output up to `seq`, so that more may be sent. For processes with a window."""
 
-    process_id: str
+    process_id: Id
     seq: Annotated[int, Meta(ge=0)]
 
 
 class ProcessResize(Wire, frozen=True):
     """A new size for a terminal; the program in front gets SIGWINCH."""
 
-    process_id: str
+    process_id: Id
     rows: Annotated[int, Meta(ge=1, le=65535)]
     cols: Annotated[int, Meta(ge=1, le=65535)]
 
 
 class Running(Wire, frozen=True):
-    """Whether the leader was still running when it was told to end."""
+    """The answer to an order to end: true when the leader was still running then."""
 
     running: bool
-
-
-class ProcessOutput(Struct, frozen=True, rename="camel", gc=False):
-    """<- a piece of output, in order. One counter numbers output, exit and close: from 1, without gaps."""
-
-    process_id: str
-    seq: int
-    stream: Stream
-    chunk: bytes
-
-
-class ProcessGap(Wire, frozen=True):
-    """<- entries `from_seq` to `seq` were left out because their reader was too slow, as asked for with `overflow`."""
-
-    process_id: str
-    from_seq: int
-    seq: int
-    omitted: dict[Stream, int]
-
-
-class ProcessExited(Wire, frozen=True):
-    """<- the leader has ended, and all that it wrote came before. A background child may still write."""
-
-    process_id: str
-    seq: int
-    exit_code: int
-    sandbox_denied: bool = False
-    signal: str | None = None
-    reason: Reason = "exited"
-
-
-class Member(Wire, frozen=True):
-    """A process that descends from a command."""
-
-    pid: int
-    name: str
-
-
-class ProcessClosed(Wire, frozen=True):
-    """<- nothing more will come: the leader has ended and every stream is at its end.
-
-    `totals` is what each stream carried, in bytes; `remaining` what descends from the command and still lives.
-    `tree_empty`, once its end was forced: by which layer it is known that nothing does.
-    """
-
-    process_id: str
-    seq: int
-    totals: dict[Stream, int] = {}
-    remaining: list[Member] = []
-    tree_empty: Layer | None = None
 
 
 class ProcessOutputRead(Wire, frozen=True):
@@ -272,7 +196,7 @@ class StreamSnapshot(Wire, frozen=True):
 
 
 class ProcessSnapshot(Wire, frozen=True):
-    """What is known of a process now. A piped one has `stdout` and `stderr`, the other kind `terminal`."""
+    """The facts that are known of a process now. A piped one has `stdout` and `stderr`, the other kind `terminal`."""
 
     running: bool
     exit_code: int | None
@@ -284,10 +208,6 @@ class ProcessSnapshot(Wire, frozen=True):
     stdout: StreamSnapshot | None = None
     stderr: StreamSnapshot | None = None
     terminal: StreamSnapshot | None = None
-
-
-class NoParams(Wire, frozen=True):
-    """Takes nothing."""
 
 
 class ListedProcess(Wire, frozen=True):

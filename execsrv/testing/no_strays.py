@@ -1,4 +1,4 @@
-"""For the tests of programs that start processes: that a block leaves none behind.
+"""A block for the tests of programs that start processes, which fails when it leaves any behind.
 
     def test_something():
         with execsrv.testing.assert_no_strays():
@@ -12,6 +12,7 @@ this in `conftest.py`:
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -19,38 +20,56 @@ from contextlib import contextmanager
 
 from execsrv._processes import proc, rlimit_mark
 from execsrv._processes.proc import walk
+from execsrv._processes.rlimit_mark import ServerMark
+
+_HELPERS = tuple(b"from multiprocessing.%s import main" % name for name in (b"resource_tracker", b"forkserver"))
+"""The programs by which `multiprocessing` starts its helpers."""
 
 
 @contextmanager
 def assert_no_strays(within: float = 2.0) -> Iterator[None]:
     """Fail when something that was started in the block lives longer than `within` seconds after it; and kill it.
 
-    However it was started, and whatever it did to get away: this process carries a mark as long as the block lasts,
-    which all that descends from it inherits. No error of the block is replaced. Blocks cannot be nested, and inside a
-    session of execsrv what a server started in the block has itself started is not seen.
+    It is found however it was started, and whatever it did to get away: this process carries a mark as long as the
+    block lasts, which all that descends from it inherits. The helpers of this interpreter's `multiprocessing`, which
+    live as long as it does, are no strays. No error of the block is replaced.
 
-    Raises `AssertionError` with pid and name of each, and `RuntimeError` where there are no such marks.
+    Blocks cannot be nested. Inside a session of execsrv, what a server started in the block has itself started is not
+    seen.
+
+    Raises `AssertionError` with the pid and the command line of each, and `RuntimeError` where no limit has room for
+    such a mark.
     """
     mark = rlimit_mark.new_server_mark()
     if mark is None:
-        raise RuntimeError("cannot look for strays: this system has no limits that could mark them")
-    with rlimit_mark.carried(mark.slot, mark.of(0)):
+        raise RuntimeError("cannot look for strays: no limit of this process has room for a mark")
+    with mark.of(0).carried():
         yield
     deadline = time.monotonic() + within
-    while (left := [pid for pid, _ in walk(mark.session_of)]) and time.monotonic() < deadline:
+    while (left := _strays(mark)) and time.monotonic() < deadline:
         time.sleep(0.002)
     if left:
-        found = ", ".join(f"{pid} ({proc.name(pid)})" for pid in left)
+        found = ", ".join(f"{pid} ({proc.command_line(pid)})" for pid in left)
         _kill(mark, within)
         raise AssertionError(f"left behind, {within} s after the block: {found}")
 
 
-def _kill(mark: rlimit_mark.ServerMark, within: float) -> None:
+def _strays(mark: ServerMark) -> list[int]:
+    return [pid for pid, _ in walk(mark.session_of) if not _is_helper(pid)]
+
+
+def _is_helper(pid: int) -> bool:
+    """Tell whether a process is what `multiprocessing` keeps beside this interpreter until its end."""
+    words = proc.table(pid, "cmdline").split(b"\0")
+    return any(word.startswith(_HELPERS) for word in words) and proc.parent(pid) == os.getpid()
+
+
+def _kill(mark: ServerMark, within: float) -> None:
     def carries(pid: int) -> bool:
         return mark.session_of(pid) is not None
 
     deadline = time.monotonic() + within
-    while (left := list(walk(mark.session_of))) and time.monotonic() < deadline:
-        for pid, _ in left:
+    while (left := _strays(mark)) and time.monotonic() < deadline:
+        for pid in left:
             proc.send(pid, signal.SIGKILL, carries)
         time.sleep(0.002)

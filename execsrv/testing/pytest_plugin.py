@@ -1,4 +1,4 @@
-"""The fixtures of `execsrv.testing` for pytest. In a `conftest.py` at the top of the tests:
+"""The fixtures of `execsrv.testing` for pytest, for a `conftest.py` at the top of the tests:
 
     pytest_plugins = ["execsrv.testing.pytest_plugin"]
 
@@ -16,7 +16,7 @@ from execsrv.testing import assert_no_strays
 
 @pytest.fixture
 def no_strays() -> Iterator[None]:
-    """Fail a test that leaves processes behind, two seconds after it, and kill them. See `assert_no_strays`.
+    """Fail a test that leaves processes behind, two seconds after it, and kill them, by `assert_no_strays`.
 
     `pytestmark = pytest.mark.usefixtures("no_strays")` asks for it in a whole module.
     """

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
-from execsrv._log.log import Closed, Entry, Exited, Gap
+from execsrv._log.entries import Closed, Entry, Exited, Gap
 from execsrv._processes.command import settle
-from execsrv._server.methods.table import Answer, Caller, check_kind, handles
-from execsrv._server.session import Session, StartOptions, Write
+from execsrv._server.methods.table import Caller, Later, check_kind, handles, handles_later
+from execsrv._server.session import Session, StartOptions
+from execsrv._server.stdin import Write
 from execsrv._wire.paths import path_from_wire
-from execsrv.errors import (
-    UnknownProcessError,
-)
+from execsrv.errors import UnknownProcessError
 from execsrv.protocol import (
     Accepted,
     CommandExec,
@@ -26,45 +23,45 @@ from execsrv.protocol import (
 
 
 @handles("command/exec")
-def command_exec(caller: Caller, params: CommandExec) -> Answer:
+def command_exec(caller: Caller, params: CommandExec) -> CommandId:
     check_kind(caller.config, "direct")
     id = caller.sessions.claim(None)
     command = settle(params.argv, path_from_wire(params.cwd, "cwd"), params.env, params.arg0)
     spawned = caller.sessions.supervisor.spawn(command, size=Size() if params.tty else None, pipe_stdin=False)
-    return CommandId(caller.sessions.adopt(id, spawned, command_voice, StartOptions()).id)
+    return CommandId(caller.sessions.adopt(id, spawned, command_dialect, StartOptions()).id)
 
 
-@handles("command/exec/write")
-def command_write(caller: Caller, params: CommandWrite) -> Answer:
-    write = _known_command(caller, params.session_id).write(params.chunk)
+@handles_later("command/exec/write")
+def command_write(caller: Caller, params: CommandWrite) -> Later[Accepted]:
+    write = _known_command(caller, params.session_id).stdin.write(params.chunk)
     return _command_written(write)
 
 
-async def _command_written(write: Write) -> Struct:
+async def _command_written(write: Write) -> Accepted:
     await write.wait()
     return Accepted()
 
 
 @handles("command/exec/terminate")
-def command_terminate(caller: Caller, params: CommandId) -> Answer:
+def command_terminate(caller: Caller, params: CommandId) -> Running:
     session = caller.sessions.find(params.session_id)
     return Running(session is not None and session.terminate())
 
 
-def command_voice(session: Session, entry: Entry) -> Notification | None:
-    """How `exec-server.v0` tells an entry of a log: it has no word for the close."""
+def command_dialect(id: str, entry: Entry) -> Notification | None:
+    """Say an entry of a log as `exec-server.v0` does, which has no word for the close."""
     match entry:
         case Exited():
-            return Notification("command/exec/exited", CommandExited(session.id, entry.exit_code))
+            return Notification("command/exec/exited", CommandExited(id, entry.exit_code))
         case Closed() | Gap():  # it cannot ask for gaps
             return None
         case _:
             stream = entry.stream if entry.stream != "pty" else "stdout"
-            return Notification("command/exec/outputDelta", CommandOutputDelta(session.id, stream, entry.chunk))
+            return Notification("command/exec/outputDelta", CommandOutputDelta(id, stream, entry.chunk))
 
 
 def _known_command(caller: Caller, id: str) -> Session:
-    """In `exec-server.v0` an id is forgotten when its session has closed."""
+    """Return the session of that id, which `exec-server.v0` forgets at its close. Raises `UnknownProcessError`."""
     session = caller.sessions.find(id)
     if session is None or session.log.closed:
         raise UnknownProcessError(f"unknown session id {id}")

@@ -2,40 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from execsrv._server.methods.table import HANDLERS, Answer, Caller, Handler, check_unconfined
-from execsrv.protocol import FileCall
+from execsrv._server.methods.table import Caller, Later, check_unconfined, handles_later
+from execsrv.protocol import (
+    Block,
+    BlockRead,
+    BlockWrite,
+    CanonicalPath,
+    DirectoryCreate,
+    DirectoryListing,
+    FileCall,
+    FileCopy,
+    FileData,
+    FileHandle,
+    FileMetadata,
+    FileOpen,
+    FilePath,
+    FileRemove,
+    FileWalk,
+    FileWrite,
+    Nothing,
+    Walked,
+    Watching,
+    WatchMissing,
+)
 
 if TYPE_CHECKING:
     from execsrv._files.files import Files
 
-METHODS: dict[str, Callable[[Files, Any], Answer]] = {
-    "fs/readFile": lambda files, params: files.read_file(params),
-    "fs/writeFile": lambda files, params: files.write_file(params),
-    "fs/createDirectory": lambda files, params: files.create_directory(params),
-    "fs/getMetadata": lambda files, params: files.get_metadata(params),
-    "fs/canonicalize": lambda files, params: files.canonicalize(params),
-    "fs/readDirectory": lambda files, params: files.read_directory(params),
-    "fs/walk": lambda files, params: files.walk(params),
-    "fs/remove": lambda files, params: files.remove(params),
-    "fs/copy": lambda files, params: files.copy(params),
-    "fs/open": lambda files, params: files.blocks.open(params),
-    "fs/readBlock": lambda files, params: files.blocks.read_block(params),
-    "fs/writeBlock": lambda files, params: files.blocks.write_block(params),
-    "fs/close": lambda files, params: files.blocks.close(params),
-    "fs/watchMissing": lambda files, params: files.watches.watch_missing(params),
-}
+
+def _files(caller: Caller, call: FileCall) -> Files:
+    """Return the files for a call that names a path. Raises `SandboxUnsupportedError` where it is to be confined."""
+    check_unconfined(call.sandbox)
+    return caller.files()
 
 
-def _file_handler(method: Callable[[Files, Any], Answer]) -> Handler:
-    def handler(caller: Caller, params: Any) -> Answer:
-        if isinstance(params, FileCall):
-            check_unconfined(params.sandbox)
-        return method(caller.files(), params)
-
-    return handler
+@handles_later("fs/readFile")
+def read_file(caller: Caller, params: FilePath) -> Later[FileData]:
+    return _files(caller, params).read_file(params)
 
 
-HANDLERS.update({name: _file_handler(method) for name, method in METHODS.items()})
+@handles_later("fs/writeFile")
+def write_file(caller: Caller, params: FileWrite) -> Later[Nothing]:
+    return _files(caller, params).write_file(params)
+
+
+@handles_later("fs/createDirectory")
+def create_directory(caller: Caller, params: DirectoryCreate) -> Later[Nothing]:
+    return _files(caller, params).create_directory(params)
+
+
+@handles_later("fs/getMetadata")
+def get_metadata(caller: Caller, params: FilePath) -> Later[FileMetadata]:
+    return _files(caller, params).get_metadata(params)
+
+
+@handles_later("fs/canonicalize")
+def canonicalize(caller: Caller, params: FilePath) -> Later[CanonicalPath]:
+    return _files(caller, params).canonicalize(params)
+
+
+@handles_later("fs/readDirectory")
+def read_directory(caller: Caller, params: FilePath) -> Later[DirectoryListing]:
+    return _files(caller, params).read_directory(params)
+
+
+@handles_later("fs/walk")
+def walk(caller: Caller, params: FileWalk) -> Later[Walked]:
+    return _files(caller, params).walk(params)
+
+
+@handles_later("fs/remove")
+def remove(caller: Caller, params: FileRemove) -> Later[Nothing]:
+    return _files(caller, params).remove(params)
+
+
+@handles_later("fs/copy")
+def copy(caller: Caller, params: FileCopy) -> Later[Nothing]:
+    return _files(caller, params).copy(params)
+
+
+@handles_later("fs/open")
+def open_file(caller: Caller, params: FileOpen) -> Later[FileHandle]:
+    return _files(caller, params).blocks.open(params)
+
+
+@handles_later("fs/readBlock")
+def read_block(caller: Caller, params: BlockRead) -> Later[Block]:
+    return caller.files().blocks.read_block(params)
+
+
+@handles_later("fs/writeBlock")
+def write_block(caller: Caller, params: BlockWrite) -> Later[Nothing]:
+    return caller.files().blocks.write_block(params)
+
+
+@handles_later("fs/close")
+def close_file(caller: Caller, params: FileHandle) -> Later[Nothing]:
+    return caller.files().blocks.close(params)
+
+
+@handles_later("fs/watchMissing")
+def watch_missing(caller: Caller, params: WatchMissing) -> Later[Watching]:
+    return _files(caller, params).watches.watch_missing(params)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from execsrv._files.channel import file_capabilities
 from execsrv._server.host import discover_roots, environment_config, environment_info
-from execsrv._server.methods.table import Answer, Caller, handles
+from execsrv._server.methods.table import Caller, Later, handles, handles_later
 from execsrv._wire.paths import path_from_wire
 from execsrv.protocol import (
     CapabilitiesDiscover,
     CapabilitiesFound,
     CapabilityRootsDiscover,
+    CapabilityRootsFound,
+    EnvironmentConfig,
     EnvironmentConfigRead,
     EnvironmentInfo,
     EnvironmentStatus,
     HttpRequest,
+    HttpResponse,
     Unit,
 )
 
 
-@handles("http/request")
-def http_request(caller: Caller, params: HttpRequest) -> Answer:
+@handles_later("http/request")
+def http_request(caller: Caller, params: HttpRequest) -> Later[HttpResponse]:
     return caller.relay.request(params)
 
 
@@ -30,21 +33,21 @@ def tell_of_environment(caller: Caller, params: Unit) -> EnvironmentInfo:
 
 
 @handles("environment/status")
-def environment_status(caller: Caller, params: Unit) -> Answer:
+def environment_status(caller: Caller, params: Unit) -> EnvironmentStatus:
     return EnvironmentStatus()
 
 
 @handles("environmentConfig/read")
-def environment_config_read(caller: Caller, params: EnvironmentConfigRead) -> Answer:
+def environment_config_read(caller: Caller, params: EnvironmentConfigRead) -> EnvironmentConfig:
     return environment_config(params)
 
 
-@handles("capabilityRoots/discoverV1")
-def capability_roots_discover(caller: Caller, params: CapabilityRootsDiscover) -> Answer:
-    return discover_roots([(root, path_from_wire(root.path, "path")) for root in params.roots])
+@handles_later("capabilityRoots/discoverV1")
+def capability_roots_discover(caller: Caller, params: CapabilityRootsDiscover) -> Later[CapabilityRootsFound]:
+    return discover_roots(caller.files(), [(root, path_from_wire(root.path, "path")) for root in params.roots])
 
 
 @handles("capabilities/discoverV2")
-def capabilities_discover(caller: Caller, params: CapabilitiesDiscover) -> Answer:
+def capabilities_discover(caller: Caller, params: CapabilitiesDiscover) -> CapabilitiesFound:
     path_from_wire(params.cwd, "cwd")
     return CapabilitiesFound()

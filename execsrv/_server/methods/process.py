@@ -6,21 +6,20 @@ import math
 import os
 
 import trio
-from msgspec import Struct
 
-from execsrv._log.log import Closed, Entry, Exited, Gap
+from execsrv._log.entries import Closed, Entry, Exited, Gap
 from execsrv._processes.command import settle
 from execsrv._processes.environment import command_environment
 from execsrv._processes.signals import signal_number
-from execsrv._server.methods.table import Answer, Caller, check_kind, check_unconfined, handles
-from execsrv._server.session import Session, StartOptions, Write
+from execsrv._server.methods.table import Caller, Later, check_kind, check_unconfined, handles, handles_later
+from execsrv._server.session import Session, StartOptions
+from execsrv._server.stdin import Write
 from execsrv._wire.paths import path_from_wire
 from execsrv.errors import InvalidParamsError, LimitExceededError, StdinClosedError, UnknownProcessError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import (
     Graceful,
     ListedProcess,
-    NoParams,
     Nothing,
     Notification,
     ProcessAck,
@@ -50,24 +49,18 @@ from execsrv.protocol import (
 
 
 @handles("process/start")
-def process_start(caller: Caller, params: ProcessStart) -> Answer:
+def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted:
     check_unconfined(params.sandbox)
     check_kind(caller.config, params.kind)
     if params.kind == "prepared":
         _check_prepared(params)
-    _check_window(caller.config, params.window_bytes)
+    options = _start_options(caller.config, params)
     id = caller.sessions.claim(params.process_id)
     env = command_environment(params.env_policy, os.environ, params.env)
     command = settle(params.argv, path_from_wire(params.cwd, "cwd"), env, params.arg0)
-    size = params.size or Size()
-    terms = StartOptions(
-        timeout=_seconds(params.timeout_ms),
-        idle_timeout=_seconds(params.idle_timeout_ms),
-        window_bytes=params.window_bytes,
-        drops=params.overflow == "drop",
-    )
-    spawned = caller.sessions.supervisor.spawn(command, size=size if params.tty else None, pipe_stdin=params.pipe_stdin)
-    session = caller.sessions.adopt(id, spawned, process_voice, terms)
+    size = (params.size or Size()) if params.tty else None
+    spawned = caller.sessions.supervisor.spawn(command, size=size, pipe_stdin=params.pipe_stdin)
+    session = caller.sessions.adopt(id, spawned, process_dialect, options)
     return ProcessStarted(session.id, pid=session.pid)
 
 
@@ -79,32 +72,35 @@ def _check_prepared(params: ProcessStart) -> None:
         raise InvalidParamsError("envPolicy: a prepared command inherits nothing", field="envPolicy")
 
 
-def _check_window(config: ServerConfig, window_bytes: int | None) -> None:
-    bound = config.max_window_bytes
-    if window_bytes is not None and window_bytes > bound:
-        message = f"windowBytes is {window_bytes}: max_window_bytes ({bound}) would be exceeded"
+def _start_options(config: ServerConfig, params: ProcessStart) -> StartOptions:
+    """Return the terms of a start. Raises `LimitExceededError` for a window that is too large."""
+    window, bound = params.window_bytes, config.max_window_bytes
+    if window is not None and window > bound:
+        message = f"windowBytes is {window}: max_window_bytes ({bound}) would be exceeded"
         raise LimitExceededError(message, limit="max_window_bytes", value=bound)
+    return StartOptions(
+        timeout=(params.timeout_ms or math.inf) / 1000,
+        idle_timeout=(params.idle_timeout_ms or math.inf) / 1000,
+        window_bytes=window,
+        drops=params.overflow == "drop",
+    )
 
 
-def _seconds(milliseconds: int | None) -> float:
-    return math.inf if milliseconds is None else milliseconds / 1000
-
-
-@handles("process/write")
-def process_write(caller: Caller, params: ProcessWrite) -> Answer:
+@handles_later("process/write")
+def process_write(caller: Caller, params: ProcessWrite) -> ProcessWritten | Later[ProcessWritten]:
     if not params.write_id:
         raise InvalidParamsError("writeId must not be empty", field="writeId")
     session = caller.sessions.find(params.process_id)
     if session is None:
         return ProcessWritten("unknownProcess")
     try:
-        write = session.write(params.chunk, params.write_id)
+        write = session.stdin.write(params.chunk, params.write_id)
     except StdinClosedError:
         return ProcessWritten("stdinClosed")
     return _process_written(write) if not write.settled.is_set() else _write_status(write)
 
 
-async def _process_written(write: Write) -> Struct:
+async def _process_written(write: Write) -> ProcessWritten:
     await write.settled.wait()
     return _write_status(write)
 
@@ -114,22 +110,22 @@ def _write_status(write: Write) -> ProcessWritten:
 
 
 @handles("process/closeStdin")
-def process_close_stdin(caller: Caller, params: ProcessId) -> Answer:
-    _known(caller, params.process_id).close_stdin()
+def process_close_stdin(caller: Caller, params: ProcessId) -> Nothing:
+    _known(caller, params.process_id).stdin.close()
     return Nothing()
 
 
-@handles("process/read")
-def process_read(caller: Caller, params: ProcessRead) -> Answer:
+@handles_later("process/read")
+def process_read(caller: Caller, params: ProcessRead) -> Later[ProcessOutputRead]:
     return _process_read(_known(caller, params.process_id), params)
 
 
-async def _process_read(session: Session, params: ProcessRead) -> Struct:
+async def _process_read(session: Session, params: ProcessRead) -> ProcessOutputRead:
     """Wait, if asked to, for a chunk or an end that is newer than `afterSeq`; then say what there is."""
     log, after = session.log, params.after_seq or 0
     with trio.move_on_after((params.wait_ms or 0) / 1000):
         while log.next_seq <= after + 1 and not log.closed:
-            await session.wait_appended()
+            await session.feed.wait_appended()
     gap, chunks, next_seq = log.read(after, params.max_bytes)
     return ProcessOutputRead(
         chunks=chunks,
@@ -143,23 +139,24 @@ async def _process_read(session: Session, params: ProcessRead) -> Struct:
     )
 
 
-@handles("process/wait")
-def process_wait(caller: Caller, params: ProcessWait) -> Answer:
-    return _process_wait(_known(caller, params.process_id), _seconds(params.timeout_ms))
+@handles_later("process/wait")
+def process_wait(caller: Caller, params: ProcessWait) -> Later[ProcessWaited]:
+    return _process_wait(_known(caller, params.process_id), params)
 
 
-async def _process_wait(session: Session, seconds: float) -> Struct:
+async def _process_wait(session: Session, params: ProcessWait) -> ProcessWaited:
+    """Wait for the end of the leader; then, or when the time is over, say how it stands."""
     log = session.log
-    with trio.move_on_after(seconds):
+    with trio.move_on_after(math.inf if params.timeout_ms is None else params.timeout_ms / 1000):
         while log.exited is None:
-            await session.wait_appended()
+            await session.feed.wait_appended()
     if log.exited is None:
         return ProcessWaited(running=True)
     return ProcessWaited(False, log.exited.exit_code, log.exited.signal, log.exited.reason)
 
 
 @handles("process/snapshot")
-def process_snapshot(caller: Caller, params: ProcessId) -> Answer:
+def process_snapshot(caller: Caller, params: ProcessId) -> ProcessSnapshot:
     session = _known(caller, params.process_id)
     log = session.log
     return ProcessSnapshot(
@@ -180,7 +177,7 @@ def process_snapshot(caller: Caller, params: ProcessId) -> Answer:
 
 
 @handles("process/list")
-def process_list(caller: Caller, params: NoParams) -> Answer:
+def process_list(caller: Caller, params: Nothing) -> ProcessList:
     return ProcessList([_listed(session) for session in caller.sessions])
 
 
@@ -198,13 +195,13 @@ def _listed(session: Session) -> ListedProcess:
 
 
 @handles("process/ack")
-def process_ack(caller: Caller, params: ProcessAck) -> Answer:
-    _known(caller, params.process_id).acknowledge(params.seq)
+def process_ack(caller: Caller, params: ProcessAck) -> Nothing:
+    _known(caller, params.process_id).feed.acknowledge(params.seq)
     return Nothing()
 
 
 @handles("process/resize")
-def process_resize(caller: Caller, params: ProcessResize) -> Answer:
+def process_resize(caller: Caller, params: ProcessResize) -> Nothing:
     session = _known(caller, params.process_id)
     if not session.is_terminal:
         raise InvalidParamsError(f"process {session.id} has no terminal to resize", field="processId")
@@ -213,7 +210,7 @@ def process_resize(caller: Caller, params: ProcessResize) -> Answer:
 
 
 @handles("process/signal")
-def process_signal(caller: Caller, params: ProcessSignal) -> Answer:
+def process_signal(caller: Caller, params: ProcessSignal) -> ProcessSignaled:
     number = signal_number(params.signal)
     session = caller.sessions.find(params.process_id)
     if session is None:
@@ -226,23 +223,23 @@ def process_signal(caller: Caller, params: ProcessSignal) -> Answer:
 
 
 @handles("process/terminate")
-def process_terminate(caller: Caller, params: ProcessTerminate) -> Answer:
+def process_terminate(caller: Caller, params: ProcessTerminate) -> Running:
     session = caller.sessions.find(params.process_id)
     grace = params.mode.graceful.timeout_ms / 1000 if isinstance(params.mode, Graceful) else 0
     return Running(session is not None and session.terminate(grace=grace))
 
 
-def process_voice(session: Session, entry: Entry) -> Notification:
-    """How `process/*` tells an entry of a log."""
+def process_dialect(id: str, entry: Entry) -> Notification:
+    """Say an entry of a log as `process/*` does."""
     match entry:
         case Exited():
-            return Notification("process/exited", _process_exited(session.id, entry))
+            return Notification("process/exited", _process_exited(id, entry))
         case Closed():
-            return Notification("process/closed", _process_closed(session.id, entry))
+            return Notification("process/closed", _process_closed(id, entry))
         case Gap():
-            return Notification("process/gap", ProcessGap(session.id, entry.from_seq, entry.seq, entry.omitted))
+            return Notification("process/gap", ProcessGap(id, entry.from_seq, entry.seq, entry.omitted))
         case _:
-            return Notification("process/output", ProcessOutput(session.id, entry.seq, entry.stream, entry.chunk))
+            return Notification("process/output", ProcessOutput(id, entry.seq, entry.stream, entry.chunk))
 
 
 def _process_exited(id: str, entry: Exited) -> ProcessExited:

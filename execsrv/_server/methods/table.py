@@ -1,14 +1,15 @@
-"""The table of handlers, and what every one of them may touch.
+"""The register of handlers, and what every one of them may touch.
 
 A handler does at once what must happen in the order of the requests, and returns the result; or, where something has
 to be waited for, the rest of itself to be run as a task. So nothing that one request waits for delays another, and two
-writes can never overtake each other.
+writes can never overtake each other. `@handles` enters a handler of the first kind, `@handles_later` one that may have
+to wait: only those are refused when too many requests wait.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Caller(Protocol):
-    """What a handler may touch: the sessions of the connection that asks, what belongs to its channel, and what the
+    """The reach of a handler: the sessions of the connection that asks, what belongs to its channel, and what the
     server allows."""
 
     sessions: Sessions
@@ -30,23 +31,44 @@ class Caller(Protocol):
     config: ServerConfig
 
     def files(self) -> Files:
-        """The file methods of the channel."""
+        """Return the file methods of the channel."""
 
 
 P = TypeVar("P", bound=Struct)
-Answer = Struct | Coroutine[Any, Any, Struct]
+R = TypeVar("R", bound=Struct)
+Later = Coroutine[Any, Any, R]
+"""The rest of a handler that has to wait for something; it gives the result."""
+
+Answer = Struct | Later[Struct]
 A = TypeVar("A", bound=Answer)
-Handler = Callable[[Caller, Any], Answer]
+
+
+class Handler(NamedTuple):
+    """The function of one method. `waits`: its answer may have to wait for something."""
+
+    run: Callable[[Caller, Any], Answer]
+    waits: bool
+
 
 HANDLERS: dict[str, Handler] = {}
 
 
-def handles(method: str) -> Callable[[Callable[[Caller, P], A]], Callable[[Caller, P], A]]:
-    """Enter a function into `HANDLERS`."""
+def handles(method: str) -> Callable[[Callable[[Caller, P], R]], Callable[[Caller, P], R]]:
+    """Enter a function that answers a method at once."""
 
-    def enter(handler: Callable[[Caller, P], A]) -> Callable[[Caller, P], A]:
-        HANDLERS[method] = handler
-        return handler
+    def enter(run: Callable[[Caller, P], R]) -> Callable[[Caller, P], R]:
+        HANDLERS[method] = Handler(run, waits=False)
+        return run
+
+    return enter
+
+
+def handles_later(method: str) -> Callable[[Callable[[Caller, P], A]], Callable[[Caller, P], A]]:
+    """Enter a function that may have to wait before it can answer a method."""
+
+    def enter(run: Callable[[Caller, P], A]) -> Callable[[Caller, P], A]:
+        HANDLERS[method] = Handler(run, waits=True)
+        return run
 
     return enter
 

@@ -1,0 +1,57 @@
+"""The entries of a log: output, a gap in it, the end of the leader, the end of everything. Values only."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from execsrv.protocol import Chunk, Layer, Member, Reason, Stream
+
+ENTRY_BYTES = 256
+"""The cost of an entry beside its content, so that many small ones are bounded as well as a few large ones."""
+
+
+class Gap(Struct, frozen=True):
+    """Entries `from_seq` to `seq` were left out for a slow reader: so many bytes of each stream."""
+
+    from_seq: int
+    seq: int
+    omitted: dict[Stream, int]
+
+    def and_then(self, seq: int, omitted: dict[Stream, int]) -> Gap:
+        """Return this gap with what was left out behind it, up to entry `seq`."""
+        total = {stream: self.omitted.get(stream, 0) + omitted.get(stream, 0) for stream in self.omitted | omitted}
+        return Gap(self.from_seq, seq, total)
+
+
+class Exited(Struct, frozen=True):
+    """The leader ended. `exit_code` is 128+N after a death by signal N, whose name is in `signal`."""
+
+    seq: int
+    exit_code: int
+    signal: str | None
+    reason: Reason
+
+
+class Closed(Struct, frozen=True):
+    """Nothing more will come. `totals` is what each stream carried, `remaining` what descends from it and lives on.
+
+    `tree_empty`, once its end was forced: by which layer the server knows that nothing does.
+    """
+
+    seq: int
+    totals: dict[Stream, int] = {}
+    remaining: list[Member] = []
+    tree_empty: Layer | None = None
+
+
+Entry = Chunk | Gap | Exited | Closed
+
+
+def entry_bytes(entry: Entry) -> int:
+    """Return the bytes that an entry counts against a bound or a window: an end and a gap count nothing."""
+    return ENTRY_BYTES + len(entry.chunk) if isinstance(entry, Chunk) else 0
+
+
+def first_seq(entry: Entry) -> int:
+    """Return the number of an entry, the first one of a gap."""
+    return entry.from_seq if isinstance(entry, Gap) else entry.seq

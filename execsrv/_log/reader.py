@@ -1,0 +1,149 @@
+"""The place of the one reader that is attached to a log: what waits for it and what it acknowledges. Pure: no I/O.
+
+    appended ──► waiting ──take──► unacknowledged ──acknowledge──► had
+                    └─ passed over (where it drops): a gap instead
+
+The reader lags by what waits and by what it has not acknowledged, in bytes. Without acknowledgements an entry that was
+taken was had. Nothing is retained here: entries are the log's, and `first_needed` tells it which of them to keep.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from execsrv._log.entries import Closed, Entry, Exited, Gap, entry_bytes, first_seq
+from execsrv.protocol import Chunk
+
+
+class AttachedReader:
+    """Each entry once and in order, or a `Gap`. It may lag by `window_bytes`."""
+
+    def __init__(self, window_bytes: int, *, acknowledges: bool, drops: bool) -> None:
+        """With `acknowledges` it says itself how far it is. With `drops` it is passed over when it lags by more."""
+        self._window = window_bytes
+        self._acknowledges = acknowledges
+        self._drops = drops
+        self._is_here = True
+        self._first: deque[Entry] = deque()  # gaps and what must not be left out, in front of what waits
+        self._waiting: deque[Entry] = deque()
+        self._unacknowledged: deque[Entry] = deque()
+        self._unacknowledged_bytes = 0
+        self._end_seq = 0  # of the last end that was appended
+        self.lag_bytes = 0
+        self.last_taken = 0
+
+    def __repr__(self) -> str:
+        return f"<AttachedReader last_taken={self.last_taken} lag={self.lag_bytes}>"
+
+    # -- the log appends --
+
+    @property
+    def has_room(self) -> bool:
+        """True when more may be appended: it is near enough, or goes without."""
+        return self.lag_bytes < self._window or self._drops
+
+    def add(self, entry: Entry, size: int) -> None:
+        """Let an entry of that many bytes wait, if there is a reader to wait for."""
+        if not self._is_here:
+            return
+        self._waiting.append(entry)
+        self.lag_bytes += size
+        if isinstance(entry, Exited | Closed):
+            self._end_seq = entry.seq
+        elif self._drops and self.lag_bytes > self._window:
+            self._pass_over()
+
+    def waits_for(self, entry: Entry) -> bool:
+        """Return whether that entry is the last that waits."""
+        return bool(self._waiting) and self._waiting[-1] is entry
+
+    def replace_last(self, entry: Entry) -> None:
+        """Let another entry of the same size wait in the place of the last."""
+        self._waiting[-1] = entry
+
+    def _pass_over(self) -> None:
+        """Leave out the oldest output that waits, but not the newest, until the reader is within its window."""
+        while len(self._waiting) > 1 and self.lag_bytes > self._window:
+            entry = self._waiting.popleft()
+            self.lag_bytes -= entry_bytes(entry)
+            last = self._first[-1] if self._first else None
+            if not isinstance(entry, Chunk):
+                self._first.append(entry)
+            elif isinstance(last, Gap):
+                self._first[-1] = last.and_then(entry.seq, {entry.stream: len(entry.chunk)})
+            else:
+                self._first.append(Gap(entry.seq, entry.seq, {entry.stream: len(entry.chunk)}))
+
+    @property
+    def first_needed(self) -> int | None:
+        """The number of the oldest entry that the log has to keep for it; None when it has had them all.
+
+        A reader that drops has no claim on what it did not acknowledge: that could be all that was printed since.
+        """
+        if self._unacknowledged and not self._drops:
+            return first_seq(self._unacknowledged[0])
+        return first_seq(self._waiting[0]) if self._waiting else None
+
+    # -- the reader takes --
+
+    @property
+    def has_news(self) -> bool:
+        """True when `take` has something."""
+        return bool(self._waiting or self._first) and not (self._drops and self._must_acknowledge)
+
+    @property
+    def _must_acknowledge(self) -> bool:
+        """True when a reader that drops has its window in hand: it gets a gap and the newest once it acknowledges.
+
+        An end is not kept from it.
+        """
+        return self._unacknowledged_bytes >= self._window and self._end_seq <= self.last_taken
+
+    def take(self) -> Entry:
+        """Return the next entry. Raises `LookupError` when there is none."""
+        if not self.has_news:
+            raise LookupError("nothing new in the log")
+        entry = self._first.popleft() if self._first else self._waiting.popleft()
+        if isinstance(entry, Gap):
+            # What follows is not left out any more, or a reader could get one gap after the other and nothing else.
+            if not self._first and self._waiting:
+                self._first.append(self._waiting.popleft())
+        elif self._acknowledges:
+            self._unacknowledged.append(entry)
+            self._unacknowledged_bytes += entry_bytes(entry)
+        else:
+            self.lag_bytes -= entry_bytes(entry)
+        self.last_taken = entry.seq
+        return entry
+
+    def acknowledge(self, seq: int) -> None:
+        """Count all entries up to `seq` as had. An entry that was not taken yet is not among them."""
+        while self._unacknowledged and self._unacknowledged[0].seq <= seq:
+            size = entry_bytes(self._unacknowledged.popleft())
+            self.lag_bytes -= size
+            self._unacknowledged_bytes -= size
+
+    # -- it goes, and another comes --
+
+    def detach(self) -> None:
+        """Forget the reader; where it acknowledges, what it has not had goes on waiting for its return."""
+        if not self._acknowledges:
+            self._is_here = False
+            self._first.clear()
+            self._waiting.clear()
+            self.lag_bytes = 0
+
+    def attach(self, last_seq: int) -> None:
+        """Begin behind entry `last_seq`, the newest there is: the reader has other ways to what came before it.
+
+        Where it acknowledges, that counts as taken and not acknowledged.
+        """
+        self._is_here = True
+        self._first.clear()
+        if self._acknowledges:
+            self._unacknowledged.extend(self._waiting)
+            self._unacknowledged_bytes = self.lag_bytes = sum(map(entry_bytes, self._unacknowledged))
+        else:
+            self.lag_bytes = 0
+        self._waiting.clear()
+        self.last_taken = last_seq

@@ -1,0 +1,147 @@
+"""The leader of a session: a child of ours, watched by a pidfd from its start until it is reaped.
+
+While it is a zombie, its pid and its group's id cannot be given to a stranger; once it is reaped, the pidfd still names
+the group that it led. So no signal sent here can hit a stranger. See pidfd_open(2), pidfd_send_signal(2), waitid(2).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+from dataclasses import dataclass
+from functools import cache
+
+import trio
+
+from execsrv._processes import proc
+from execsrv._processes.signals import signal_name
+
+logger = logging.getLogger(__name__)
+
+_PROCESS_GROUP = 1 << 2
+"""PIDFD_SIGNAL_PROCESS_GROUP of <linux/pidfd.h>: the whole group that the pidfd's process leads. Linux 6.9."""
+
+_HELD_SECONDS = 0.05, 1.0
+"""How often, at first and in the end, the status is asked for that a debugger holds back."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """The end of a leader. `code` is 128+N after a death by signal N, whose name is in `signal`."""
+
+    code: int
+    signal: str | None = None
+
+
+class Leader:
+    """A child that leads a session and a process group. Whoever holds it calls `close` in the end."""
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        """Watch the child `pid`. Takes ownership of its pidfd."""
+        self.pid = pid
+        self.is_reaped = False
+        self._pidfd: int | None = pidfd
+        self._watching = trio.Lock()  # held by the one task that waits for the pidfd
+        self._status: ExitStatus | None = None
+
+    def __repr__(self) -> str:
+        state = "reaped" if self.is_reaped else "zombie" if self.has_ended else "running"
+        return f"<Leader pid={self.pid} {state}>"
+
+    async def wait_exited(self) -> ExitStatus:
+        """Wait until it has ended, and return how. It stays a zombie.
+
+        While a debugger holds a process that has ended, the kernel tells nobody else how it did: then this waits for
+        the debugger to let go. Cancelling stops waiting, not the process.
+        """
+        if self.exit_status() is None:
+            await self._wait_ended()
+        pause, longest = _HELD_SECONDS
+        while (status := self.exit_status()) is None:
+            await trio.sleep(pause)
+            pause = min(2 * pause, longest)
+        return status
+
+    async def _wait_ended(self) -> None:
+        """Wait for the pidfd, where only one task may, or for the task that does."""
+        try:
+            self._watching.acquire_nowait()
+        except trio.WouldBlock:
+            await self._watching.acquire()
+        try:
+            if self._pidfd is not None:
+                await trio.lowlevel.wait_readable(self._pidfd)
+        finally:
+            self._watching.release()
+
+    @property
+    def has_ended(self) -> bool:
+        """True once it has ended, also when the way it did is not known yet."""
+        return self.exit_status() is not None or (self._pidfd is not None and proc.has_ended(self._pidfd))
+
+    def exit_status(self) -> ExitStatus | None:
+        """Return how it ended, None while that cannot be told: it runs, or a debugger holds it."""
+        if self._status is not None:
+            return self._status
+        try:
+            result = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:
+            # Somebody else in this program waited for any child, and has the status; all we know is that it ended.
+            logger.warning("the exit status of process %d was taken by other code of this program", self.pid)
+            self._status, self.is_reaped = ExitStatus(255), True
+            return self._status
+        if result is not None:
+            if result.si_code == os.CLD_EXITED:
+                self._status = ExitStatus(result.si_status)
+            else:
+                self._status = ExitStatus(128 + result.si_status, signal_name(result.si_status))
+        return self._status
+
+    def reap(self) -> bool:
+        """Reap it if it has ended and no debugger holds it. Return whether it is reaped."""
+        if self.exit_status() is not None and not self.is_reaped:
+            self.is_reaped = True
+            try:
+                os.waitid(os.P_PID, self.pid, os.WEXITED)
+            except ChildProcessError:
+                pass  # other code of this program was faster; its status is known
+        return self.is_reaped
+
+    def signal_group(self, number: int) -> bool:
+        """Signal its process group at once. Return whether there was anybody to receive it."""
+        try:
+            if not self.is_reaped:
+                os.killpg(self.pid, number)
+            elif self._pidfd is not None:
+                signal.pidfd_send_signal(self._pidfd, number, None, _PROCESS_GROUP)
+            else:
+                return False
+        except PermissionError:
+            pass  # somebody in the group is not ours to signal (set-user-id); the others received it
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Let go of the pidfd. It can still be reaped."""
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+
+
+@cache
+def signals_groups_by_pidfd() -> bool:
+    """Tell whether this kernel can signal the group of a leader that is reaped.
+
+    It is asked by signal 0, which reaches nobody; older kernels refuse the flag.
+    """
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        signal.pidfd_send_signal(pidfd, 0, None, _PROCESS_GROUP)
+    except OSError as error:
+        return error.errno != errno.EINVAL
+    finally:
+        os.close(pidfd)
+    return True

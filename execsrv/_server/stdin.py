@@ -1,0 +1,173 @@
+"""The input of one session: handed over at once as far as the command takes it, and queued behind that.
+
+The order of the writes is the order of the bytes. It owns the server's end of the command's stdin, what waits for the
+command to read, and the ids of the last writes, so that a write which is sent again is done once. A terminal is only
+lent to it: the streams of the output own that descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+
+import trio
+
+from execsrv._processes import terminal
+from execsrv._processes.spawn import widen
+from execsrv._server.ending import IdleClock
+from execsrv.errors import LimitExceededError, StdinClosedError
+from execsrv.limits import MIB
+
+PIPE_BYTES = MIB
+"""The width asked for a pipe that is busy: Linux allows as much without rights. Refused, the pipe stays as it was."""
+
+_REMEMBERED_WRITES = 256
+"""Ids of writes that a session remembers, so that a write which is sent again is done once."""
+
+
+class Write:
+    """Input on its way to a command. It is `settled` once it was handed over, or cannot be any more."""
+
+    __slots__ = ("data", "error", "settled")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = memoryview(data)
+        self.settled = trio.Event()
+        self.error: StdinClosedError | None = None
+
+    async def wait(self) -> None:
+        """Wait until it is settled. Raises `StdinClosedError`. Cancelling stops waiting, not the write."""
+        await self.settled.wait()
+        if self.error is not None:
+            raise self.error
+
+
+class Stdin:
+    """The writing end of a command's stdin, or none: then every write is refused."""
+
+    def __init__(
+        self, id: str, descriptor: int | None, idle: IdleClock | None, *, is_terminal: bool, max_queued_bytes: int
+    ) -> None:
+        """Take ownership of the descriptor, unless it is a terminal's: `end` must follow.
+
+        `idle` begins anew with each write and whenever the command reads.
+        """
+        self.was_open = descriptor is not None
+        self._id = id
+        self._descriptor = descriptor
+        self._idle = idle
+        self._is_terminal = is_terminal
+        self._max_queued = max_queued_bytes
+        self._queue: deque[Write | None] = deque()  # None: close it
+        self._queued_bytes = 0
+        self._queued = trio.lowlevel.ParkingLot()
+        self._last_typed = b""
+        self._remembered: dict[str, Write] = {}
+
+    def __repr__(self) -> str:
+        state = "closed" if self._descriptor is None else f"open queued={self._queued_bytes}"
+        return f"<Stdin {self._id} {state}>"
+
+    def write(self, data: bytes, write_id: str | None = None) -> Write:
+        """Give input to the command, behind all input given before.
+
+        What the system takes at once is settled at once. A `write_id` that was seen before gives that earlier write.
+        Raises `StdinClosedError`, and `LimitExceededError` when the command reads too slowly for what is queued.
+        """
+        if write_id is not None and write_id in self._remembered:
+            return self._remembered[write_id]
+        self._stir()
+        if self._descriptor is None or None in self._queue:
+            raise self._closed()
+        if self._queued_bytes and self._queued_bytes + len(data) > self._max_queued:
+            message = f"{self._id} does not read its input: queued_stdin_bytes ({self._max_queued}) would be exceeded"
+            raise LimitExceededError(message, limit="queued_stdin_bytes", value=self._max_queued)
+        write = Write(data)
+        self._last_typed = data[-1:] or self._last_typed
+        if write_id is not None:
+            self._remembered[write_id] = write
+            if len(self._remembered) > _REMEMBERED_WRITES:
+                del self._remembered[next(iter(self._remembered))]
+        if not self._queue and self._write_now(write, self._descriptor):
+            return write
+        self._queued_bytes += len(write.data)
+        self._queue.append(write)
+        self._queued.unpark()
+        return write
+
+    def close(self) -> None:
+        """End the input, behind all that was written. A terminal gets its end-of-file character and stays open.
+
+        Closing it again does no harm. Raises `StdinClosedError` for a command that never had any.
+        """
+        if not self.was_open:
+            raise self._closed()
+        if self._descriptor is None:
+            return
+        if self._is_terminal:
+            self.write(terminal.end_of_input(self._descriptor, self._last_typed))
+        elif None not in self._queue:
+            self._queue.append(None)
+            self._queued.unpark()
+
+    async def feed(self) -> None:
+        """Hand over what could not be written at once, in order, as the command reads. Returns when it is closed."""
+        while self._descriptor is not None:
+            while not self._queue:
+                await self._queued.park()
+            write = self._queue[0]
+            if write is None:
+                self.end()
+                return
+            size = len(write.data)
+            settled = self._write_now(write, self._descriptor)
+            self._queued_bytes -= size - len(write.data)
+            if len(write.data) < size:
+                self._stir()
+            if settled:
+                self._queue.popleft()
+            else:
+                if not self._is_terminal:
+                    widen(self._descriptor, PIPE_BYTES)
+                try:
+                    await trio.lowlevel.wait_writable(self._descriptor)
+                except trio.ClosedResourceError:
+                    return  # `end` was called meanwhile
+
+    def end(self) -> None:
+        """Close our end now, and tell those who wait to write."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            trio.lowlevel.notify_closing(descriptor)
+            if not self._is_terminal:
+                os.close(descriptor)
+        for write in self._queue:
+            if write is not None:
+                write.error = self._closed()
+                write.settled.set()
+        self._queue.clear()
+        self._queued_bytes = 0
+
+    def _write_now(self, write: Write, descriptor: int) -> bool:
+        """Hand over what the system takes without waiting. Return whether the write is settled."""
+        try:
+            count = os.write(descriptor, write.data) if write.data else 0
+        except BlockingIOError:
+            return False
+        except OSError:  # EPIPE, EIO: nobody reads this any more
+            write.error = self._closed()
+            write.data = memoryview(b"")
+        else:
+            write.data = write.data[count:]
+        if write.data:
+            return False
+        write.data = memoryview(b"")  # an empty slice would keep all of it in memory
+        write.settled.set()
+        return True
+
+    def _stir(self) -> None:
+        if self._idle is not None:
+            self._idle.restart()
+
+    def _closed(self) -> StdinClosedError:
+        return StdinClosedError(f"stdin is closed for session {self._id}")

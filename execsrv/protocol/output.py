@@ -1,0 +1,83 @@
+"""The output of a process and its ends, as they are told (`<-`) and read: numbered by one counter, in order."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from execsrv.protocol.messages import Wire
+
+Stream = Literal["stdout", "stderr", "pty"]
+
+Layer = Literal["subreaper", "mark", "session", "group"]
+"""The means by which a server knows who descends from a command, the strongest first (docs/survival.md)."""
+
+Reason = Literal["exited", "signaled", "timeout", "idle", "terminated", "disconnected", "shutdown"]
+
+
+class Chunk(Struct, frozen=True, gc=False):
+    """A numbered piece of output."""
+
+    seq: int
+    stream: Stream
+    chunk: bytes
+
+
+class ReadGap(Wire, frozen=True):
+    """Entries `from_seq` to `seq` are not retained any more. `printed_before` is how much of each stream was printed
+    before what comes behind the gap, so that who counts what it had knows how much it misses."""
+
+    from_seq: int
+    seq: int
+    printed_before: dict[Stream, int]
+
+
+class ProcessOutput(Struct, frozen=True, rename="camel", gc=False):
+    """<- a piece of output, in order. One counter numbers output, exit and close: from 1, without gaps."""
+
+    process_id: str
+    seq: int
+    stream: Stream
+    chunk: bytes
+
+
+class ProcessGap(Wire, frozen=True):
+    """<- entries `from_seq` to `seq` were left out because their reader was too slow, as asked for with `overflow`."""
+
+    process_id: str
+    from_seq: int
+    seq: int
+    omitted: dict[Stream, int]
+
+
+class ProcessExited(Wire, frozen=True):
+    """<- the leader has ended, and all that it wrote came before. A background child may still write."""
+
+    process_id: str
+    seq: int
+    exit_code: int
+    sandbox_denied: bool = False
+    signal: str | None = None
+    reason: Reason = "exited"
+
+
+class Member(Wire, frozen=True):
+    """A process that descends from a command."""
+
+    pid: int
+    name: str
+
+
+class ProcessClosed(Wire, frozen=True):
+    """<- nothing more will come: the leader has ended and every stream is at its end.
+
+    `totals` is what each stream carried, in bytes; `remaining` what descends from the command and still lives.
+    `tree_empty`, once its end was forced: by which layer it is known that nothing does.
+    """
+
+    process_id: str
+    seq: int
+    totals: dict[Stream, int] = {}
+    remaining: list[Member] = []
+    tree_empty: Layer | None = None

@@ -1,0 +1,105 @@
+"""A method is written in four places: its structs, its row in the table, its handler, and its page with an exchange."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pytest
+from msgspec import Struct
+
+from execsrv._files.files import Files
+from execsrv._server.methods import HANDLERS
+from execsrv._server.methods.table import Handler
+from execsrv.protocol import METHODS
+from tests.test_protocol_page import EXCHANGES, PAGES, messages
+
+DOCS = Path(__file__).parent.parent / "docs"
+FAMILIES = {
+    "initialize": ["connection"],
+    "process": ["process"],
+    "command": ["command", "process"],  # what both dialects say alike
+    "fs": ["files"],
+    "http": ["http"],
+    "environment": ["host"],
+    "environmentConfig": ["host"],
+    "capabilityRoots": ["host"],
+    "capabilities": ["host"],
+}
+"""The modules of `execsrv.protocol` for what comes before the first "/" of a method's name."""
+
+TITLES = {
+    name
+    for page in PAGES
+    for line in re.findall(r"^##+ (.*)$", (DOCS / page).read_text(), re.M)
+    for name in re.findall(r"`([^`]+)`", line)
+}
+SENT = {method for side, method, _ in messages() if side == "sent"} - {"initialized"}
+ANSWERED = {method for side, method, _ in messages() if side == "heard"}
+
+
+def results(type_: Any) -> Iterator[tuple[Any, bool]]:
+    """What a handler may answer by its return type, and whether that comes later."""
+    if isinstance(type_, UnionType):
+        for part in get_args(type_):
+            yield from results(part)
+    elif get_origin(type_) is Coroutine:
+        yield get_args(type_)[2], True
+    else:
+        yield type_, False
+
+
+def of_its_family(struct: type[Struct], name: str) -> bool:
+    return struct.__module__.rpartition(".")[2] in ["messages", *FAMILIES[name.partition("/")[0]]]
+
+
+def missing(name: str) -> Iterator[str]:
+    """Each place in which a method is not written, or not as it is elsewhere."""
+    method, handler = METHODS.get(name), HANDLERS.get(name)
+    if name.partition("/")[0] not in FAMILIES:
+        yield "a module of execsrv.protocol for its family (FAMILIES of this file)"
+    elif method is None:
+        yield "a row in METHODS (execsrv/protocol/methods.py)"
+    elif not all(of_its_family(struct, name) for struct in (method.params, method.result)):
+        yield "structs in the module of its family (execsrv/protocol)"
+    if handler is None:
+        if name != "initialize":  # which a conversation answers itself
+            yield "a handler (execsrv/_server/methods)"
+    elif method is not None:
+        hints = get_type_hints(handler.run, {**handler.run.__globals__, "Files": Files})
+        answers = list(results(hints["return"]))
+        if hints["params"] is not method.params or {result for result, _ in answers} != {method.result}:
+            yield "the same structs in METHODS and at its handler"
+        if handler.waits != any(later for _, later in answers):
+            yield "`@handles_later` where its handler may have to wait, and `@handles` where it never does"
+    if name not in TITLES:
+        yield "a heading on a page (docs)"
+    if name not in SENT or name not in ANSWERED:
+        yield "an exchange on a page (docs), with its answer"
+
+
+@pytest.mark.parametrize("name", sorted({*METHODS, *HANDLERS, *SENT & TITLES}))
+def test_a_method_is_written_in_every_place(name: str) -> None:
+    assert not list(missing(name)), f"{name} is missing something"
+
+
+def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert EXCHANGES
+    monkeypatch.setitem(METHODS, "fs/new", METHODS["fs/walk"])
+    assert [place.partition(" (")[0] for place in missing("fs/new")] == [
+        "a handler",
+        "a heading on a page",
+        "an exchange on a page",
+    ]
+    monkeypatch.setitem(HANDLERS, "fs/new", Handler(HANDLERS["fs/copy"].run, waits=False))
+    assert [place.partition(" (")[0] for place in missing("fs/new")] == [
+        "the same structs in METHODS and at its handler",
+        "`@handles_later` where its handler may have to wait, and `@handles` where it never does",
+        "a heading on a page",
+        "an exchange on a page",
+    ]
+    monkeypatch.delitem(METHODS, "fs/new")
+    assert next(missing("fs/new")).startswith("a row in METHODS")
