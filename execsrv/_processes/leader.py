@@ -124,6 +124,11 @@ class Leader:
             return False
         return True
 
+    @property
+    def is_closed(self) -> bool:
+        """True when nobody holds it any more."""
+        return self._pidfd is None
+
     def close(self) -> None:
         """Let go of the pidfd. It can still be reaped."""
         if self._pidfd is not None:

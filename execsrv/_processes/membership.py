@@ -41,6 +41,8 @@ class Register:
     def __init__(self, mark: ServerMark | None) -> None:
         self.mark = mark
         self.trees: dict[int, ProcessTree] = {}
+        self.starting: set[int] = set()
+        """Numbers of sessions whose command is being started."""
         self.ending: set[int] = set()
         self.helpers: set[int] = set()
         """Children that serve the server itself: the guardian."""
@@ -49,16 +51,18 @@ class Register:
         self._held: list[Leader] = []
         self._last_number = 0
 
-    def unused_number(self) -> int:
-        """Return a number for a new session."""
+    def reserve_number(self) -> int:
+        """Return a number for a new session, which is `starting` from now on."""
         while True:
             self._last_number = (self._last_number + 1) % (1 << rlimit_mark.SESSION_BITS)
-            if self._last_number not in self.trees:
+            if self._last_number not in self.trees and self._last_number not in self.starting:
+                self.starting.add(self._last_number)
                 return self._last_number
 
     def enter(self, tree: ProcessTree) -> None:
         self.reap_held()
         self.trees[tree.number] = tree
+        self.starting.discard(tree.number)
         self._leaders[tree.pid] = tree.leader, tree.number
         self.used.set()
 
@@ -173,7 +177,8 @@ class ByDescent:
             if not tree.leader.has_ended:
                 return [tree.pid, *self._strays.of(tree.number)]
             # They belong to this one for sure when there is no other that goes on.
-            alone = self._register.trees.keys() - self._register.ending <= {tree.number}
+            going_on = (self._register.trees.keys() | self._register.starting) - self._register.ending
+            alone = going_on <= {tree.number}
             return self._strays.of(tree.number) + (self._strays.unattributed() if alone else [])
 
         return _family_of(look)

@@ -92,6 +92,11 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def children_of_thread(thread: int) -> list[int]:
+    """Return the children that a thread of this process has started, oldest first, zombies too."""
+    return [int(pid) for pid in table(os.getpid(), f"task/{thread}/children").split()]
+
+
 def knows_children() -> bool:
     """Tell whether this kernel lists children (CONFIG_PROC_CHILDREN)."""
     return os.path.exists(f"/proc/self/task/{os.getpid()}/children")

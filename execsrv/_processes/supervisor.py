@@ -13,20 +13,20 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
 
 import trio
 
 from execsrv._nursery import open_helpers
 from execsrv._processes import guardian, rlimit_mark, spawn, subreaper
+from execsrv._processes.attempt import MOST_THREADS, Attempt
+from execsrv._processes.attempt import Spawned as Spawned
 from execsrv._processes.command import Command
 from execsrv._processes.leader import Leader
 from execsrv._processes.membership import ByDescent, ByWalk, Register
 from execsrv._processes.rlimit_mark import ServerMark
 from execsrv._processes.subreaper import Strays
-from execsrv._processes.tree import ProcessTree
 from execsrv.errors import SpawnError
-from execsrv.protocol import Layer, Size, Stream
+from execsrv.protocol import Layer, Size
 
 logger = logging.getLogger(__name__)
 
@@ -43,19 +43,6 @@ _REAP_SECONDS = 0.05
 """Strays that end one after the other are reaped together, this often at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spawned:
-    """A running command and the server's ends of its streams. The descriptors belong to whoever holds this.
-
-    `program` is the name of its file.
-    """
-
-    program: str
-    tree: ProcessTree
-    outputs: dict[Stream, int]
-    stdin: int | None
-
-
 class Supervisor:
     """Starts commands and keeps hold of them.
 
@@ -70,6 +57,8 @@ class Supervisor:
         self._own_process = own_process
         self._register = Register(rlimit_mark.new_server_mark())
         self._finder: ByWalk | ByDescent = ByWalk(self._register)
+        self.threads = trio.CapacityLimiter(MOST_THREADS)
+        """The threads in which commands are started."""
 
     def __repr__(self) -> str:
         return f"<Supervisor {self.layer} sessions={len(self._register.trees)}>"
@@ -79,19 +68,21 @@ class Supervisor:
         """The layer that keeps sessions together here: "subreaper", "mark" or "session"."""
         return self._finder.layer
 
+    def new_attempt(self) -> Attempt:
+        """Return an attempt to start a command, which its caller must `end`."""
+        return Attempt(self._register, self._finder, carries=self._own_process)
+
     def spawn(self, command: Command, *, size: Size | None, pipe_stdin: bool) -> Spawned:
         """Start a command on a terminal of `size`, or on pipes where that is None, and watch it.
 
-        Without `pipe_stdin` a piped command reads an empty stdin. Does not wait: when this returns, the command's own
-        program runs. Raises `SpawnError`; then nothing is left behind.
+        Without `pipe_stdin` a piped command reads an empty stdin. Blocks as long as the file system does: when this
+        returns, the command's own program runs. Raises `SpawnError`; then nothing is left behind.
         """
-        number = self._register.unused_number()
-        mark = self._register.mark.of(number) if self._register.mark else None
-        started = spawn.spawn(command, size, pipe_stdin, mark, carry=self._own_process)
-        tree = ProcessTree(Leader(started.pid, started.pidfd), number, self._finder)
-        self._register.enter(tree)
-        program = os.path.basename(command.program).decode(errors="replace")
-        return Spawned(program, tree, started.outputs, started.stdin)
+        attempt = self.new_attempt()
+        attempt.run(lambda: command, size, pipe_stdin)
+        spawned = attempt.enter()
+        attempt.release()
+        return spawned
 
 
 @asynccontextmanager
@@ -186,7 +177,7 @@ def _start_guardian(mark: ServerMark, cgroups: bool) -> tuple[Leader, int]:
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
     env = tuple(os.fsencode(f"{name}={value}") for name, value in kept.items())
     command = Command(os.fsencode(sys.executable), tuple(os.fsencode(str(word)) for word in words), env, b"/")
-    started = spawn.spawn(command, None, True, None, carry=False)
+    started = spawn.spawn(command, None, True, None, carries=False)
     for output in started.outputs.values():
         os.close(output)
     assert started.stdin is not None
