@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from execsrv._processes import portable_spawn, posix_spawn, proc, terminal
+from execsrv._processes import pidfd, portable_spawn, posix_spawn, proc, terminal
 from execsrv._processes.command import Command, spawn_error
 from execsrv._processes.rlimit_mark import Mark
 from execsrv.errors import SpawnError
@@ -34,7 +34,7 @@ class Started:
     """
 
     pid: int
-    pidfd: int
+    pidfd: int | None
     outputs: dict[Stream, int]
     stdin: int | None
 
@@ -70,9 +70,9 @@ def spawn(command: Command, size: Size | None, pipe_stdin: bool, mark: Mark | No
                 with mark.carried() if mark is not None and carry else nullcontext():
                     pid = _start(command, directory, stdio)
             # The command's ends are closed here, which leaves room for its pidfd.
-            pidfd = _hold(pid, None if carry else mark)
+            handle = _hold(pid, None if carry else mark)
             ours.clear()
-            return Started(pid, pidfd, outputs, stdin)
+            return Started(pid, handle, outputs, stdin)
     except OSError as error:
         raise spawn_error("resources", error.errno or 0, "start") from error
 
@@ -133,14 +133,17 @@ def _start(command: Command, directory: int, stdio: Sequence[int] | bytes) -> in
         raise _explained(command, error.errno or 0) from None
 
 
-def _hold(pid: int, mark: Mark | None) -> int:
-    """Return a pidfd of a new leader, after putting a mark on it. Who cannot be watched must not run: it is killed."""
+def _hold(pid: int, mark: Mark | None) -> int | None:
+    """Return a pidfd of a new leader, None where they are refused, after putting a mark on it.
+
+    Who cannot be watched must not run: it is killed.
+    """
     try:
         if mark is not None:
             mark.put(pid)
             for child in proc.family([pid]):  # what it has started meanwhile, on a busy machine
                 mark.put(child)
-        return os.pidfd_open(pid)
+        return pidfd.open_pidfd(pid)
     except OSError:
         os.killpg(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
