@@ -64,7 +64,6 @@ class Guard:
 
     async def wait_ready(self) -> None:
         """Wait until there is a guardian, or one cannot be had, or for `READY_SECONDS`."""
-        self._register.used.set()
         with trio.move_on_after(READY_SECONDS):
             while not self._is_ready and not self._has_failed:
                 await self._changed.wait()
@@ -109,7 +108,7 @@ class Guard:
         kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         env = tuple(os.fsencode(f"{name}={value}") for name, value in kept.items())
         command = Command(os.fsencode(sys.executable), tuple(os.fsencode(str(word)) for word in words), env, b"/")
-        started = spawn.spawn(command, None, True, None, carry=False)
+        started = spawn.spawn(command, None, True, None, carries=False)
         os.close(started.outputs["stderr"])
         assert started.stdin is not None
         return Leader(started.pid, started.pidfd), started.stdin, started.outputs["stdout"]

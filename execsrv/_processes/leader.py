@@ -44,6 +44,8 @@ class Leader:
         """Watch the child `pid`. Takes ownership of its pidfd, None where this machine refuses one."""
         self.pid = pid
         self.is_reaped = False
+        self.is_closed = False
+        """True when nobody holds it any more."""
         self._pidfd: int | None = pidfd
         self._watching = trio.Lock()  # held by the one task that waits for the pidfd
         self._status: ExitStatus | None = None
@@ -135,6 +137,7 @@ class Leader:
 
     def close(self) -> None:
         """Let go of the pidfd. It can still be reaped."""
+        self.is_closed = True
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None

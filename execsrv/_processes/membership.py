@@ -52,6 +52,7 @@ class Register:
         self.helpers: set[int] = set()
         """Children that serve the server itself: the guardian."""
         self.used = trio.Event()
+        """Set when commands are to be expected."""
         self.reserve = Reserve(_SPARE_DESCRIPTORS)
         self.turn = trio.Lock()
         """Held by whoever looks for long, so that all looks together hold up the others no longer than one."""
@@ -59,18 +60,20 @@ class Register:
         self._held: list[Leader] = []
         self._last_number = 0
 
-    def unused_number(self) -> int:
-        """Return a number for a new session."""
+    def reserve_number(self) -> int:
+        """Return a number for a new session, which is `starting` from now on."""
         while True:
             self._last_number = (self._last_number + 1) % (1 << rlimit_mark.SESSION_BITS)
-            if self._last_number not in self.trees:
+            if self._last_number not in self.trees and self._last_number not in self.starting:
+                self.starting.add(self._last_number)
+                self.used.set()
                 return self._last_number
 
     def enter(self, tree: ProcessTree) -> None:
         self.reap_held()
         self.trees[tree.number] = tree
+        self.starting.discard(tree.number)
         self._leaders[tree.pid] = tree.leader, tree.number
-        self.used.set()
 
     def leave(self, tree: ProcessTree) -> None:
         """Forget a session that is over. A leader that a debugger still holds is reaped later."""

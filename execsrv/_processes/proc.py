@@ -135,6 +135,11 @@ def is_ours() -> bool:
         return False
 
 
+def children_of_thread(thread: int) -> list[int]:
+    """Return the children that a thread of this process has started, oldest first, zombies too."""
+    return [int(pid) for pid in table(os.getpid(), f"task/{thread}/children").split()]
+
+
 def knows_children() -> bool:
     """Tell whether this kernel lists children (CONFIG_PROC_CHILDREN)."""
     try:

@@ -50,6 +50,10 @@ class Mark:
         finally:
             set_own_limit(self.slot, soft, hard)
 
+    def is_on(self, pid: int) -> bool:
+        """Tell whether a process has this mark. A zombie still has it."""
+        return read(pid, self.slot) == self.value
+
     def put(self, pid: int) -> None:
         """Mark a child that runs already; what it has forked before stays unmarked.
 

@@ -9,41 +9,26 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
 
 import trio
 
 from execsrv._nursery import open_helpers
-from execsrv._processes import guard, proc, rlimit_mark, spawn, subreaper
+from execsrv._processes import guard, proc, rlimit_mark, subreaper
+from execsrv._processes.attempt import MOST_THREADS, Attempt
+from execsrv._processes.attempt import Spawned as Spawned
 from execsrv._processes.command import Command
 from execsrv._processes.guard import Guard
-from execsrv._processes.leader import Leader
 from execsrv._processes.membership import ByDescent, ByWalk, Register
 from execsrv._processes.refusals import refusals
 from execsrv._processes.subreaper import Strays
-from execsrv._processes.tree import ProcessTree
-from execsrv.protocol import Layer, Size, Stream
+from execsrv.protocol import Layer, Size
 
 logger = logging.getLogger(__name__)
 
 _REAP_SECONDS = 0.05
 """Strays that end one after the other are reaped together, this often at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spawned:
-    """A running command and the server's ends of its streams. The descriptors belong to whoever holds this.
-
-    `program` is the name of its file.
-    """
-
-    program: str
-    tree: ProcessTree
-    outputs: dict[Stream, int]
-    stdin: int | None
 
 
 class Supervisor:
@@ -61,6 +46,8 @@ class Supervisor:
         self._register = Register(rlimit_mark.new_server_mark(puts=not own_process))
         self._finder: ByWalk | ByDescent = ByWalk(self._register)
         self._guard: Guard | None = None
+        self.threads = trio.CapacityLimiter(MOST_THREADS)
+        """The threads in which commands are started."""
 
     def __repr__(self) -> str:
         return f"<Supervisor {self.layer} sessions={len(self._register.trees)}>"
@@ -83,24 +70,30 @@ class Supervisor:
         refused = [f"{call} ({name})" for call, name in refusals().items()]
         return f"{words}; refused here: {', '.join(refused)}" if refused else words
 
+    def expect_starts(self) -> None:
+        """Have the guardian ready by the time of the first start, where there can be one."""
+        self._register.used.set()
+
     async def wait_guarded(self) -> None:
-        """Wait until a guardian looks after what is started next, where there can be one, but not for long."""
+        """Wait until a guardian looks after what was started, where there can be one, but not for long."""
         if self._guard is not None:
             await self._guard.wait_ready()
+
+    def new_attempt(self) -> Attempt:
+        """Return an attempt to start a command, which its caller must `end`."""
+        return Attempt(self._register, self._finder, self.wait_guarded, carries=self._own_process)
 
     def spawn(self, command: Command, *, size: Size | None, pipe_stdin: bool) -> Spawned:
         """Start a command on a terminal of `size`, or on pipes where that is None, and watch it.
 
-        Without `pipe_stdin` a piped command reads an empty stdin. Does not wait: when this returns, the command's own
-        program runs. Raises `SpawnError`; then nothing is left behind.
+        Without `pipe_stdin` a piped command reads an empty stdin. Blocks as long as the file system does: when this
+        returns, the command's own program runs. Raises `SpawnError`; then nothing is left behind.
         """
-        number = self._register.unused_number()
-        mark = self._register.mark.of(number) if self._register.mark else None
-        started = spawn.spawn(command, size, pipe_stdin, mark, carry=self._own_process)
-        tree = ProcessTree(Leader(started.pid, started.pidfd), number, self._finder)
-        self._register.enter(tree)
-        program = os.path.basename(command.program).decode(errors="replace")
-        return Spawned(program, tree, started.outputs, started.stdin)
+        attempt = self.new_attempt()
+        attempt.run(lambda: command, size, pipe_stdin)
+        spawned = attempt.enter()
+        attempt.release()
+        return spawned
 
 
 @asynccontextmanager

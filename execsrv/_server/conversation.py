@@ -19,6 +19,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -33,6 +34,7 @@ from execsrv._server.methods import HANDLERS, tell_of_environment
 from execsrv._server.methods.table import Answer, Later
 from execsrv._server.outbox import Outbox
 from execsrv._server.sessions import Sessions
+from execsrv._server.starting import Deferred, Starting
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import decode_params
 from execsrv._wire.handshake import Handshake
@@ -45,6 +47,7 @@ from execsrv.protocol import (
     Failure,
     Initialize,
     Initialized,
+    ProcessStart,
     Request,
     Response,
     Unit,
@@ -105,6 +108,7 @@ class Conversation:
         self._in_flight = 0  # requests that wait
         self._reading = trio.CancelScope()
         self._goodbye = ProtocolError("the server is shutting down", _GOING_AWAY)
+        self._is_over = False
         self._has_left = False  # the peer, of its own accord or by accident
 
     def __repr__(self) -> str:
@@ -146,6 +150,7 @@ class Conversation:
                     await self._outbox.wait_answered()
                 tree.cancel_scope.cancel()
         finally:
+            self._is_over = True
             if self._connection is not None and lasting:
                 self._connection.detach()
             elif self._connection is not None:
@@ -177,11 +182,28 @@ class Conversation:
         except Exception as error:
             self._outbox.put(self._failure(request, error))
             return
+        self._give(request, answer, tree)
+
+    def _give(self, request: Request, answer: Answer, tree: trio.Nursery) -> None:
+        """Send an answer, now or when it is there."""
         if isinstance(answer, Struct):
             self._outbox.put(Response(request.id, answer))
+        elif isinstance(answer, Deferred):
+            answer.starting.then(partial(self._go_on, request, answer, tree))
+        elif self._is_over:
+            answer.close()
         else:
             self._in_flight += 1
             tree.start_soon(self._finish, request, answer)
+
+    def _go_on(self, request: Request, deferred: Deferred, tree: trio.Nursery) -> None:
+        """Do what waited for a start, now that its outcome is known, and answer it where there is somebody to."""
+        try:
+            answer: Answer = deferred.run()
+        except Exception as error:
+            self._outbox.put(self._failure(request, error))
+        else:
+            self._give(request, answer, tree)
 
     async def _handle(self, request: Request) -> Answer:
         """Do everything of a request that happens at once. Raises whatever is to be answered."""
@@ -193,10 +215,18 @@ class Conversation:
         if isinstance(params, Initialize):
             return await self._greet(params)
         handler = HANDLERS[request.method]
+        starting = self._start_of(params)
+        if starting is not None and await starting.lets_wait(params):
+            return Deferred(starting, partial(handler.run, self, params))
         bound = self.config.requests_in_flight
         if handler.waits and self._in_flight >= bound:
             raise BusyError(f"requests_in_flight ({bound}) are waiting", limit="requests_in_flight", value=bound)
         return handler.run(self, params)
+
+    def _start_of(self, params: Struct) -> Starting | None:
+        """Return the start that is under way of the session that a request names."""
+        id = getattr(params, "process_id", None) or getattr(params, "session_id", None)
+        return None if id is None or isinstance(params, ProcessStart) else self.sessions.starting(id)
 
     async def _greet(self, params: Initialize) -> Initialized:
         """Attach to a new connection, or to the one to be resumed: nothing else can be handled before."""
@@ -205,6 +235,7 @@ class Conversation:
         else:
             connection = self._connections.find(params.resume_session_id)
         connection.attach(self._outbox)
+        connection.sessions.supervisor.expect_starts()
         self._connection, self.sessions = connection, connection.sessions
         self._reading.deadline = math.inf
         self._handshake.greeted()

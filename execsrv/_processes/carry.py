@@ -1,0 +1,79 @@
+"""Carrying a mark on this very process for the instant of a start, so that the child has it from the first.
+
+A limit belongs to the whole process, so only one start may carry a mark at a time. It does so until its child is there,
+not until its child has got to its program: that may wait for a file system, and so would everybody else. The C library
+tells its caller only of the second, but the kernel shows everybody the first.
+
+One turn for the whole process, however many servers are in it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from execsrv._processes import proc
+from execsrv._processes.rlimit_mark import Mark, own_limit, set_own_limit
+
+_LOOK_SECONDS = 0.005
+"""After so long a wait for the turn, somebody looks whether the child that holds it up has been born."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Turn:
+    """A thread that starts a command, the mark that is carried meanwhile, and the limit as it was before."""
+
+    thread: int
+    mark: Mark | None
+    before: tuple[int, int]
+
+    def is_born(self) -> bool:
+        return self.mark is not None and bool(born(self.thread, self.mark))
+
+    def end(self) -> None:
+        if self.mark is not None:
+            set_own_limit(self.mark.slot, *self.before)
+
+
+_news = threading.Condition()
+_turn: _Turn | None = None
+
+
+@contextmanager
+def carried(mark: Mark | None) -> Iterator[None]:
+    """Carry a mark, or none for sure, while the block starts one command. Waits for its turn: not for the loop."""
+    global _turn
+    with _news:
+        while _turn is not None:
+            if not _news.wait(_LOOK_SECONDS) and _turn is not None and _turn.is_born():
+                _pass_on()
+        before = own_limit(mark.slot) if mark is not None else (0, 0)
+        ours = _Turn(threading.get_native_id(), mark, before)
+        try:
+            _turn = ours
+            if mark is not None:
+                set_own_limit(mark.slot, mark.value, before[1])
+        except BaseException:
+            _pass_on()
+            raise
+    try:
+        yield
+    finally:
+        with _news:
+            if _turn is ours:
+                _pass_on()
+
+
+def _pass_on() -> None:
+    global _turn
+    if _turn is not None:
+        _turn.end()
+    _turn = None
+    _news.notify()
+
+
+def born(thread: int, mark: Mark) -> list[int]:
+    """Return the children of a thread of ours that carry a mark: the one that it starts, from its first instant."""
+    return [pid for pid in proc.children_of_thread(thread) if mark.is_on(pid)]
