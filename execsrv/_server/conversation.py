@@ -235,6 +235,7 @@ class Conversation:
         else:
             connection = self._connections.find(params.resume_session_id)
         connection.attach(self._outbox)
+        connection.sessions.supervisor.expect_starts()
         self._connection, self.sessions = connection, connection.sessions
         self._reading.deadline = math.inf
         self._handshake.greeted()

@@ -113,7 +113,7 @@ class Session:
                 await self._exit_and_drain()
                 self._close_streams()
                 proof = await self._tree.kill() if self._ending.killed else None
-                self.log.append_closed(remaining := self._tree.remaining(), proof)
+                self.log.append_closed(remaining := await self._tree.remaining(), proof)
                 self.closed_at = trio.current_time()
                 self.feed.announce()
                 if remaining:  # without any of our streams, as they were told to; they are still ours
