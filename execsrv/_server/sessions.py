@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import trio
 
+from execsrv._nursery import contain, owned
 from execsrv._processes.supervisor import Spawned, Supervisor
 from execsrv._server.outbox import Dialect, Outbox
 from execsrv._server.session import Session, StartOptions
@@ -46,7 +47,7 @@ class Sessions:
     def open(self, nursery: trio.Nursery) -> None:
         """Run sessions in this nursery from now on; with it they end at the latest."""
         self._nursery = nursery
-        nursery.start_soon(self.forget_ended)
+        nursery.start_soon(owned, self.forget_ended)
 
     def close(self) -> None:
         """Start nothing from now on."""
@@ -86,7 +87,9 @@ class Sessions:
         return session
 
     async def _run(self, session: Session) -> None:
-        await session.run()
+        await contain(f"session {session.id}", session.run)
+        if session.log.closed is None:
+            session.abandon()  # a fault of ours, which costs the others nothing
         self._ended[session.id] = session
         if len(self._ended) > self._config.retained_sessions:
             self._forget_oldest()
