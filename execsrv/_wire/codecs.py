@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from execsrv._wire.quoting import quoted
-from execsrv._wire.unreadable import read_again, with_whole_numbers
+from execsrv._wire.unreadable import read_again, refuse_id, with_whole_numbers
 from execsrv.errors import InvalidParamsError, ProtocolError
 from execsrv.protocol import (
     Envelope,
@@ -66,11 +66,11 @@ class Codec:
             if envelope.id is UNSET:
                 return Notification(envelope.method, params)
             if envelope.id is None:
-                read_again(text, ValueError("no id"))
+                refuse_id("null")
             return Request(envelope.id, envelope.method, params)
         if envelope.error is not UNSET and envelope.id is not UNSET:
-            error = envelope.error
-            return Failure(envelope.id, ErrorObject(error.code, error.message, _facts(error.data)))
+            told = envelope.error
+            return Failure(envelope.id, ErrorObject(told.code, told.message, _facts(told.data)))
         if envelope.result is not UNSET and envelope.id is not UNSET and envelope.id is not None:
             return Response(envelope.id, envelope.result)
         what = "neither a `method`, nor an `id` with a `result` or an `error`"
@@ -123,7 +123,7 @@ def _facts(data: msgspec.Raw | UnsetType) -> dict[str, Any] | None:
         return None
 
 
-_BLANK = re.compile(rb"(?:[ \t\r\n]|\xef\xbb\xbf)*+")
+_BLANK = re.compile(rb"(?:[ \t\r\n]++|\xef\xbb\xbf)*+")
 """Nothing between two messages: white space, and byte order marks."""
 
 

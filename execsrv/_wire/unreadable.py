@@ -55,7 +55,7 @@ class InvalidCallError(RequestError):
     """The envelope of a call is wrong: its id or its method."""
 
     code = -32600
-    kind = ProtocolError.kind
+    kind = "invalid-request"
 
 
 class _Members(Struct):
@@ -91,15 +91,19 @@ def read_again(text: str, error: Exception) -> tuple[Request, bool]:
     if halves:
         raise UnreadableError(id, _surrogate(text, halves))
     if id is None:
-        got = quoted(str(bytes(members.id)[:100], "utf-8", "replace"))
-        text = f"a request id must be a 64-bit integer or a string of up to 256 characters, got {got}"
-        raise UnreadableError(None, InvalidCallError(text))
+        refuse_id(str(bytes(members.id)[:100], "utf-8", "replace"))
     try:
         name = msgspec.json.decode(method, type=str)
     except msgspec.DecodeError:
         raise UnreadableError(id, InvalidCallError("the method of a request must be a string")) from None
     params = None if isinstance(members.params, UnsetType) else members.params
     return Request(id, name, params), not isinstance(members.jsonrpc, UnsetType)
+
+
+def refuse_id(written: str) -> NoReturn:
+    """Raise `UnreadableError` for a call with this id, which cannot be repeated."""
+    text = f"a request id must be a 64-bit integer or a string of up to 256 characters, got {quoted(written)}"
+    raise UnreadableError(None, InvalidCallError(text))
 
 
 def _lone_surrogates(text: str) -> list[int]:
@@ -142,7 +146,7 @@ def _id_in(raw: bytes | msgspec.Raw) -> MessageId | None:
     if isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_WHOLE:
         value = int(value)
     try:
-        return msgspec.convert(value, MessageId)  # type: ignore[arg-type, no-any-return]
+        return msgspec.convert(value, MessageId)  # type: ignore[no-any-return]
     except msgspec.ValidationError:
         return None
 
