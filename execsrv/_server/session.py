@@ -23,6 +23,7 @@ import trio
 from execsrv._log.log import OutputLog
 from execsrv._processes import terminal
 from execsrv._processes.attempt import Spawned
+from execsrv._processes.leader import ExitStatus
 from execsrv._processes.spawn import widen
 from execsrv._server.ending import Ending
 from execsrv._server.outbox import Dialect, Feed, Outbox
@@ -124,6 +125,16 @@ class Session:
             self._ending.is_over = True
             self._close_streams()
             await self._tree.end()
+
+    def abandon(self) -> None:
+        """Log what is known of its end, where `run` failed to, so that nobody waits for it. It was killed."""
+        if self.log.exited is None:
+            status = self._tree.leader.exit_status() or ExitStatus(255)
+            self.log.append_exited(status.code, status.signal, self._ending.reason(status))
+        if self.log.closed is None:
+            self.log.append_closed([])
+        self.closed_at = trio.current_time()
+        self.feed.announce()
 
     async def _exit_and_drain(self) -> None:
         """Pump every stream to its end. In between, wait for the leader's end and log it."""

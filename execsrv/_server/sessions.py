@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import trio
 
+from execsrv._nursery import contain, owned
 from execsrv._processes.attempt import Attempt, SharedThreads, Spawned
 from execsrv._processes.command import Command
 from execsrv._processes.supervisor import Supervisor
@@ -54,7 +55,7 @@ class Sessions:
     def open(self, nursery: trio.Nursery) -> None:
         """Run sessions in this nursery from now on; with it they end at the latest."""
         self._nursery = nursery
-        nursery.start_soon(self.forget_ended)
+        nursery.start_soon(owned, self.forget_ended)
 
     def close(self) -> None:
         """Start nothing from now on."""
@@ -125,7 +126,9 @@ class Sessions:
             del self._starting[session.id]
             self._by_id[session.id] = session
             starting.finish(session)
-            await session.run()
+            await contain(f"session {session.id}", session.run)
+            if session.log.closed is None:
+                session.abandon()  # a fault of ours, which costs the others nothing
             self._ended[session.id] = session
             if len(self._ended) > self._config.retained_sessions:
                 self._forget_oldest()
