@@ -109,7 +109,7 @@ def test_bad_params_name_the_field(params: str, complaint: str) -> None:
 
 
 def test_params_come_raw_plain_or_as_they_are() -> None:
-    start = ProcessStart(argv=["a"], cwd="/", env={}, tty=False)
+    start = ProcessStart(["a"], "/", {}, tty=False)
     assert decode_params(start, ProcessStart) is start
     assert decode_params({"argv": ["a"], "cwd": "/", "env": {}, "tty": False}, ProcessStart) == start
     assert decode_params(msgspec.Raw(msgspec.json.encode(start)), ProcessStart) == start

@@ -32,11 +32,11 @@ class EnvPolicy(Wire, frozen=True):
     include_only: list[str]
 
 
-class ProcessStart(Wire, frozen=True, kw_only=True):
+class ProcessStart(Wire, frozen=True):
     """Start a command. `env` is exact unless `env_policy` is given."""
 
     argv: list[str]
-    cwd: str | None = None
+    cwd: str | None
     """An absolute path or a `file:` URI. None: the directory that the server itself is in, whatever its name is."""
     env: dict[str, str]
     tty: bool
