@@ -28,7 +28,6 @@ UPGRADE = (
 )
 
 
-BAD_KEY = BAD_KEY
 BAD_KEY = "Sec-WebSocket-Key header must be 16 bytes in base64"
 NO_BROWSERS = (
     "requests with an Origin header are refused, so that no web page can reach this server; "
