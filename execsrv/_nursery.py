@@ -101,12 +101,17 @@ async def owned(task: Callable[..., Awaitable[T]], *args: object) -> T:
     try:
         return await task(*args)
     except BaseException as error:
-        cancelled, rest = _split(error)
-        if cancelled is None or is_cancelled():
+        if is_cancelled():
             raise
-        if rest is not None:
-            raise rest from error
-        raise RuntimeError("a cancel has left its scope") from error
+        cancelled, rest = _split(error)
+        try:
+            if cancelled is None:
+                raise
+            if rest is not None:
+                raise rest from error
+            raise RuntimeError("a cancel has left its scope") from error
+        finally:
+            del cancelled, rest  # they hold this frame
 
 
 async def contain(name: str, task: Callable[..., Awaitable[object]], *args: object) -> bool:
@@ -118,13 +123,16 @@ async def contain(name: str, task: Callable[..., Awaitable[object]], *args: obje
         await owned(task, *args)
     except BaseException as error:
         cancelled, rest = _split(error)
-        if rest is not None and not isinstance(rest, Exception):
-            raise
-        if rest is not None:
-            logger.error("%s failed", name, exc_info=rest)
-        if cancelled is not None:
-            raise cancelled from None
-        return False
+        try:
+            if rest is not None and not isinstance(rest, Exception):
+                raise
+            if rest is not None:
+                logger.error("%s failed", name, exc_info=rest)
+            if cancelled is not None:
+                raise cancelled from None
+            return False
+        finally:
+            del cancelled, rest  # they hold this frame
     return True
 
 
