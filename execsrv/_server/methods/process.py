@@ -11,7 +11,15 @@ from execsrv._log.entries import Closed, Entry, Exited, Gap
 from execsrv._processes.command import settle
 from execsrv._processes.environment import command_environment
 from execsrv._processes.signals import signal_number
-from execsrv._server.methods.table import Caller, Later, check_kind, check_unconfined, handles, handles_later
+from execsrv._server.methods.table import (
+    Caller,
+    Later,
+    check_kind,
+    check_own_network,
+    check_unconfined,
+    handles,
+    handles_later,
+)
 from execsrv._server.session import Session, StartOptions
 from execsrv._server.stdin import Write
 from execsrv._wire.paths import path_from_wire
@@ -51,6 +59,8 @@ from execsrv.protocol import (
 @handles("process/start")
 def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted:
     check_unconfined(params.sandbox)
+    check_own_network(params.network_proxy, "networkProxy")
+    check_own_network(params.managed_network, "managedNetwork")
     check_kind(caller.config, params.kind)
     if params.kind == "prepared":
         _check_prepared(params)
