@@ -80,7 +80,14 @@ async def test_a_command_from_start_to_close(peer: Peer) -> None:
     )
     assert told[3] == (
         "closed",
-        {"processId": "p1", "seq": 4, "totals": {"stdout": 4, "stderr": 4}, "remaining": [], "treeEmpty": None},
+        {
+            "processId": "p1",
+            "seq": 4,
+            "totals": {"stdout": 4, "stderr": 4},
+            "remaining": [],
+            "treeEmpty": None,
+            "ended": [],
+        },
     )
     read = await peer.call("process/read", {"processId": "p1"})
     assert [base64.b64decode(chunk["chunk"]) for chunk in read["chunks"] if chunk["stream"] == "stdout"] == [b"out\n"]

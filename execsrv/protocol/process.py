@@ -57,6 +57,11 @@ class ProcessStart(Wire, frozen=True):
     """End it when it has neither printed nor been given anything for that long."""
     overflow: Literal["block", "drop"] = "block"
     """The fate of output beyond the window: the command waits, or the oldest of it is left out (`process/gap`)."""
+    grace_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    """The time that it has after SIGTERM, before it is killed, at a deadline and when its connection or the server ends.
+    0: none. None: the server's settings."""
+    end_with_leader: bool = False
+    """End what lives on after the leader, as soon as it prints no more; `closed` tells what that was."""
     kind: Literal["direct", "prepared"] = "direct"
     """A prepared command is run exactly as given: its program and directory are absolute, and nothing is inherited."""
 

@@ -83,16 +83,21 @@ def _check_prepared(params: ProcessStart) -> None:
 
 
 def _start_options(config: ServerConfig, params: ProcessStart) -> StartOptions:
-    """Return the terms of a start. Raises `LimitExceededError` for a window that is too large."""
+    """Return the terms of a start. Raises `LimitExceededError` for a window or a grace that is too large."""
     window, bound = params.window_bytes, config.max_window_bytes
     if window is not None and window > bound:
         message = f"windowBytes is {window}: max_window_bytes ({bound}) would be exceeded"
         raise LimitExceededError(message, limit="max_window_bytes", value=bound)
+    if params.grace_ms is not None and params.grace_ms / 1000 > config.max_grace:
+        message = f"graceMs is {params.grace_ms}: max_grace ({config.max_grace:g} s) would be exceeded"
+        raise LimitExceededError(message, limit="max_grace", value=config.max_grace)
     return StartOptions(
         timeout=(params.timeout_ms or math.inf) / 1000,
         idle_timeout=(params.idle_timeout_ms or math.inf) / 1000,
         window_bytes=window,
         drops=params.overflow == "drop",
+        grace=None if params.grace_ms is None else params.grace_ms / 1000,
+        ends_with_leader=params.end_with_leader,
     )
 
 
@@ -257,7 +262,7 @@ def _process_exited(id: str, entry: Exited) -> ProcessExited:
 
 
 def _process_closed(id: str, entry: Closed) -> ProcessClosed:
-    return ProcessClosed(id, entry.seq, entry.totals, entry.remaining, entry.tree_empty)
+    return ProcessClosed(id, entry.seq, entry.totals, entry.remaining, entry.tree_empty, entry.ended)
 
 
 def _known(caller: Caller, id: str) -> Session:
