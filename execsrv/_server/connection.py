@@ -8,8 +8,8 @@
 
 The conversation (`conversation.py`) belongs to a channel, and a channel can be replaced. A connection that has lost its
 own goes on for the grace, and whoever names its id takes it over. With a grace of 0, hanging up is cancelling. However
-a connection ends, its nursery is cancelled, and a session that is cancelled kills its processes. There is no other
-clean-up.
+a connection ends, its nursery is cancelled, and a session that is cancelled ends its processes: it asks them, and kills
+what is left after its grace. There is no other clean-up.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Connection:
         return f"<Connection {state} sessions={len(self.sessions)}>"
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep the sessions until it is ended, or was without a channel for the grace. Then all of them are killed."""
+        """Keep the sessions until it is ended, or was without a channel for the grace. Then all of them end."""
         async with open_helpers() as nursery:
             self.sessions.open(nursery)
             nursery.start_soon(owned, self._stop)
@@ -90,7 +90,7 @@ class Connection:
         self.sessions.detach()
 
     def end(self) -> None:
-        """Kill all that runs, and let go of it."""
+        """End all that runs, and let go of it."""
         self._life.cancel()
 
     async def _stop(self) -> None:
@@ -98,7 +98,7 @@ class Connection:
         await self._stopping.wait()
         while self._outbox is not None:
             await self._detached.park()
-        self.sessions.terminate_all("shutdown", self._config.shutdown_grace_period)
+        self.sessions.shut_down(self._config.shutdown_grace_period)
         await self.sessions.wait_over()
         self.end()
 
@@ -148,6 +148,8 @@ class Connections:
         with trio.move_on_after(self.config.shutdown_grace_period + 2 * self.config.flush_timeout):
             while self._by_id:
                 await self._ended.park()
+        for connection in self._by_id.values():
+            connection.sessions.shut_down(0)
 
 
 @asynccontextmanager

@@ -322,9 +322,10 @@ class Conversation:
         """End all that runs, and tell the peer as long as it listens, but wait for no slow reader."""
         if self._connection is None or self._outbox.closed:
             return
-        stopping = self._connections.stopping.is_set()
-        grace = self.config.shutdown_grace_period if stopping else 0.0
-        self.sessions.terminate_all("shutdown" if stopping else "disconnected", grace)
+        if self._connections.stopping.is_set():
+            self.sessions.shut_down(grace := self.config.shutdown_grace_period)
+        else:
+            grace = self.sessions.hang_up(self.config.hangup_grace)
         with trio.move_on_after(grace + self.config.flush_timeout):
             await self.sessions.wait_over()
             await self._outbox.wait_empty()

@@ -86,6 +86,12 @@ class Feed:
         self._log.detach()
         self._taken.unpark_all()
 
+    def leave(self) -> None:
+        """Tell nothing any more: nobody comes back. What is printed from here on waits for nobody."""
+        self._outbox = None
+        self._log.go_without_reader()
+        self._taken.unpark_all()
+
 
 class Outbox:
     """Answers, feeds that have news, and single notifications, for one writer.

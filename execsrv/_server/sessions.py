@@ -21,7 +21,7 @@ from execsrv._server.session import Session, StartOptions
 from execsrv._server.starting import Starting, given_up
 from execsrv.errors import LimitExceededError, NotReadyError, ProcessExistsError
 from execsrv.limits import ServerConfig
-from execsrv.protocol import Reason, Size
+from execsrv.protocol import Size
 
 Spawn = Callable[[Attempt], Awaitable[Spawned]]
 
@@ -167,12 +167,24 @@ class Sessions:
 
     # -- their end --
 
-    def terminate_all(self, reason: Reason, grace: float) -> None:
-        """Have every session end, those that are still being started too."""
+    def hang_up(self, grace: float) -> float:
+        """Have every session end because the connection does. Return the seconds that this may take.
+
+        `grace` is for those that did not ask for one at their start.
+        """
         for starting in self._starting.values():
-            starting.terminate(reason, grace)
+            starting.terminate("disconnected", grace)
+        graces = [session.grace(grace) for session in self._by_id.values()]
         for session in self._by_id.values():
-            session.terminate(reason, grace)
+            session.terminate("disconnected", session.grace(grace))
+        return max(graces, default=0)
+
+    def shut_down(self, grace: float) -> None:
+        """Have every session end with the server, each in that time or less."""
+        for starting in self._starting.values():
+            starting.terminate("shutdown", grace)
+        for session in self._by_id.values():
+            session.terminate("shutdown", min(grace, session.grace(grace)))
 
     async def wait_over(self) -> None:
         """Wait until nothing runs any more."""
