@@ -27,7 +27,7 @@ from execsrv.client.parameters import (
 )
 from execsrv.client.process import Process
 from execsrv.client.result import MAX_COLLECTED_BYTES, Collected, Result
-from execsrv.errors import CommandTimeoutError, ProcessExistsError
+from execsrv.errors import BadAnswerError, CommandTimeoutError, ProcessExistsError
 from execsrv.limits import ClientConfig
 from execsrv.protocol import (
     EnvironmentInfo,
@@ -183,6 +183,9 @@ class Client:
             # It had started before the connection was interrupted.
             mirror.started = True
             return next((listed.pid for listed in await self.processes() if listed.process_id == mirror.id), None)
+        except BadAnswerError:
+            mirror.is_unsure = True
+            raise
         mirror.started = True
         return answer.pid
 

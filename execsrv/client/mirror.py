@@ -10,7 +10,7 @@ import trio
 
 from execsrv._log.log import Closed, Entry, Exited, Gap, OutputLog, entry_bytes
 from execsrv.client.calls import Calls, PendingCall
-from execsrv.errors import ConnectionLostError, ProtocolError
+from execsrv.errors import BadAnswerError, ConnectionLostError, ProtocolError
 from execsrv.protocol import (
     Chunk,
     Failure,
@@ -34,12 +34,15 @@ class Mirror:
         """The request that starts the process, once it was sent."""
         self.started = False
         """True once the process is known to run."""
+        self.is_unsure = False
+        """True when the answer to its start told nothing: it may run or not, and may never tell of an end."""
         self._window = window_bytes
         self._acknowledges = acknowledges
         self._log = OutputLog(0, window_bytes)
         self._lost: ConnectionLostError | None = None
         self._resuming = False
         self._abandoned = False
+        self._is_read = False
         self._had: dict[Stream, int] = {}  # what arrived or was said to be missing
         self._arrived = trio.lowlevel.ParkingLot()
         self._taken = trio.lowlevel.ParkingLot()
@@ -64,7 +67,20 @@ class Mirror:
         return self._log.exited
 
     async def next(self) -> Entry | None:
-        """Take the next entry, None when all is over. Raises `ConnectionLostError` behind the last that arrived."""
+        """Take the next entry, None when all is over.
+
+        Raises `ConnectionLostError` behind the last that arrived, and `trio.BusyResourceError` while another task is
+        here.
+        """
+        if self._is_read:
+            raise trio.BusyResourceError(f"another task is reading the output of process {self.id}")
+        self._is_read = True
+        try:
+            return await self._next()
+        finally:
+            self._is_read = False
+
+    async def _next(self) -> Entry | None:
         await trio.lowlevel.checkpoint()
         await self._acknowledge()
         while not self._log.has_news:
@@ -101,11 +117,11 @@ class Mirror:
             return
         try:
             await self.calls.call("process/terminate", ProcessTerminate(self.id), Running)
-            if self.start is not None and isinstance(self.start.answer, Failure) and not self.started:
+            if self.is_unsure or (self.start and isinstance(self.start.answer, Failure) and not self.started):
                 return  # it never started, so nothing will come
-            while await self.next() is not None:
+            while await self._next() is not None:
                 pass
-        except ConnectionLostError:
+        except (ConnectionLostError, BadAnswerError):
             return  # the server ends it with the connection
 
     def end_when_back(self) -> None:

@@ -9,13 +9,13 @@ import json
 import math
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypedDict, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from execsrv.errors import InvalidParamsError
+from execsrv.errors import InvalidParamsError, LimitExceededError
 from execsrv.protocol import METHODS, EnvPolicy, Size
 
 P = TypeVar("P", bound=Struct)
@@ -25,6 +25,12 @@ Data = bytes | bytearray | memoryview
 
 _EVERYTHING = EnvPolicy(inherit="all", ignore_default_excludes=True, exclude=[], set={}, include_only=[])
 _MAX_MILLISECONDS = 2**53
+
+WRITE_BYTES = 256 * 1024
+"""Input that goes into one message. Any server takes so much, and more of it in one would be no faster."""
+
+_ENVELOPE_BYTES = 64 * 1024
+"""Room in a message for what is around its parameters. What fits into it is always sent."""
 
 
 class StartOptions(TypedDict, total=False):
@@ -47,6 +53,43 @@ def checked(method: str, params: Struct) -> Struct:
         return msgspec.convert(msgspec.to_builtins(params, builtin_types=(bytes,)), METHODS[method].params)
     except (msgspec.ValidationError, TypeError) as error:
         raise InvalidParamsError(str(error)) from None
+
+
+def check_size(method: str, params: Struct, max_bytes: int) -> None:
+    """Raise `LimitExceededError` for parameters that make a message above `max_bytes`, naming the largest of them."""
+    if method == "process/write":
+        return  # it is cut already
+    size = len(msgspec.json.encode(params))
+    if size <= max_bytes - _ENVELOPE_BYTES or size <= _ENVELOPE_BYTES:
+        return
+    field, largest = max(_strings("", msgspec.to_builtins(params)), key=lambda named: named[1])
+    raise LimitExceededError(
+        f"{field} is too large with {largest} bytes: no message may have more than max_message_bytes ({max_bytes})",
+        limit="max_message_bytes",
+        value=max_bytes,
+        field=field,
+    )
+
+
+def _strings(name: str, value: Any) -> Iterator[tuple[str, int]]:
+    """Yield name and size of each string in parameters."""
+    match value:
+        case dict():
+            for key, part in value.items():
+                yield from _strings(f"{name}[{key[:100]!r}]" if name else key, part)
+        case list():
+            for index, part in enumerate(value):
+                yield from _strings(f"{name}[{index}]", part)
+        case str():
+            yield name, len(value.encode())
+
+
+def pieces(data: Data, size: int) -> Iterator[bytes]:
+    """Yield data in pieces of up to `size` bytes, and one empty piece for none."""
+    view = memoryview(data)
+    with view, view.cast("B") if view.c_contiguous else memoryview(bytes(view)) as plain:
+        for start in range(0, max(len(plain), 1), size):
+            yield bytes(plain[start : start + size])
 
 
 def words(argv: Sequence[Path]) -> list[str]:
@@ -115,7 +158,8 @@ def seconds(name: str, value: float | None, *, zero: bool = False) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise InvalidParamsError(f"{name} must be a number of seconds, got {value!r}", field=name)
     if not (value > 0 or (zero and value == 0)):  # which is how to find a NaN too
-        raise InvalidParamsError(f"{name} must be {'at least' if zero else 'above'} 0 s, got {value}", field=name)
+        got = value if value > -_MAX_MILLISECONDS or isinstance(value, float) else "less"
+        raise InvalidParamsError(f"{name} must be {'at least' if zero else 'above'} 0 s, got {got}", field=name)
     if math.inf != value > _MAX_MILLISECONDS / 1000:
         raise InvalidParamsError(f"{name} must be at most {_MAX_MILLISECONDS // 1000} s or math.inf", field=name)
     return value

@@ -6,9 +6,12 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Generic, TypeVar
 
+import trio
+
 from execsrv._log.log import Closed, Entry, Exited
+from execsrv.client.calls import PendingCall
 from execsrv.client.mirror import Mirror
-from execsrv.client.parameters import Data, check_input, seconds, text
+from execsrv.client.parameters import WRITE_BYTES, Data, check_input, pieces, seconds, text
 from execsrv.client.result import MAX_COLLECTED_BYTES, Collected, Result
 from execsrv.errors import InvalidParamsError, StdinClosedError
 from execsrv.protocol import (
@@ -45,7 +48,7 @@ _LONGEST_GRACE_MILLISECONDS = 2**53
 class Process:
     """A started command. Made by `Client.start`; ended, with everything below it, when that block is left.
 
-    Its output is kept for one reader. While nobody reads, the command blocks once the window is full, as with any
+    Its output is for one reader at a time. While nobody reads, the command blocks once the window is full, as with any
     pipe; other commands go on.
 
     Every call raises `ConnectionLostError` when there is no way back to the server. Cancelling one stops waiting;
@@ -56,6 +59,8 @@ class Process:
     _argv: list[str]
     _pid: int | None
     _writes: int
+    _writing: PendingCall | None
+    _input_turn: trio.Lock
 
     def __init__(self) -> None:
         raise TypeError("a Process is made by `async with client.start(argv) as process`")
@@ -63,7 +68,8 @@ class Process:
     @classmethod
     def _made(cls, mirror: Mirror, argv: list[str], pid: int | None) -> Process:
         process = cls.__new__(cls)
-        process._mirror, process._argv, process._pid, process._writes = mirror, argv, pid, 0
+        process._mirror, process._argv, process._pid = mirror, argv, pid
+        process._writes, process._writing, process._input_turn = 0, None, trio.Lock()
         return process
 
     def __repr__(self) -> str:
@@ -123,16 +129,18 @@ class Process:
         return await self._mirror.wait_exited()
 
     async def next_event(self) -> Event | None:
-        """Return the next event: output, exit and close, in order; None when all is over. For one reader at a time.
+        """Return the next event: output, exit and close, in order; None when all is over. Cancelling loses nothing.
 
-        Raises `ConnectionLostError` behind the last that arrived. Cancelling loses nothing.
+        Raises `ConnectionLostError` behind the last that arrived, and `trio.BusyResourceError` while another task is
+        reading.
         """
         return await self._mirror.next()
 
     def events(self) -> AsyncIterator[Event]:
         """Iterate over all events, from here to the end. Cancelling loses nothing.
 
-        A reader that stops may be followed by another, which goes on where it stopped.
+        A reader that stops may be followed by another, which goes on where it stopped. While one reads, another is
+        `trio.BusyResourceError`.
         """
         return _Iterator(self.next_event)
 
@@ -160,20 +168,33 @@ class Process:
     async def write(self, data: Data) -> None:
         """Write to its stdin, and wait until the operating system took it. Raises `StdinClosedError`.
 
-        Cancelling stops waiting; the input may still arrive.
+        As much as there is: it goes piece by piece, as the command reads. Another `write` waits until this one is done.
+        Cancelling stops waiting; a part of the input may still arrive.
         """
         if data is None:
             raise TypeError("input must be bytes, got None")
         check_input(data)
+        async with self._input_turn:
+            for piece in pieces(data, WRITE_BYTES):
+                await self._write(piece)
+
+    async def _write(self, piece: bytes) -> None:
+        """Write a piece, once the one before has been taken: so there is never more under way than one."""
+        calls = self._mirror.calls
+        if self._writing is not None:
+            await self._writing.answered.wait()  # whoever wrote it was cancelled
         self._writes += 1
-        params = ProcessWrite(self.id, bytes(data), str(self._writes))
-        written = await self._mirror.calls.call("process/write", params, ProcessWritten)
+        params = ProcessWrite(self.id, piece, str(self._writes))
+        self._writing = await calls.post("process/write", params)
+        written = await calls.answer_to(self._writing, ProcessWritten)
+        self._writing = None
         if written.status != "accepted":
             raise StdinClosedError(f"stdin is closed for process {self.id}")
 
     async def close_stdin(self) -> None:
         """End its input, behind all that was written. A terminal gets its end-of-file character."""
-        await self._mirror.calls.call("process/closeStdin", ProcessId(self.id), Nothing)
+        async with self._input_turn:
+            await self._mirror.calls.call("process/closeStdin", ProcessId(self.id), Nothing)
 
     async def send_signal(self, signal: str | int, target: SignalTarget = "group") -> int:
         """Send a signal, by name or number, and return how many processes were sent it.

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from execsrv.client.process import Process
 
 MAX_COLLECTED_BYTES = 64 * MIB
-_WRITE_BYTES = 256 * 1024
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -110,9 +109,8 @@ class Collected:
 async def _feed(process: Process, input: Data) -> None:
     """Write all there is, then the end. A command need not read it."""
     try:
-        view = memoryview(input)
-        for start in range(0, len(view), _WRITE_BYTES):
-            await process.write(view[start : start + _WRITE_BYTES])
+        if input:
+            await process.write(input)
         await process.close_stdin()
     except (StdinClosedError, UnknownProcessError, ConnectionLostError):
         return  # whoever reads the output hears of it too
