@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,17 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 import execsrv
-from execsrv.errors import BadAnswerError, InvalidParamsError, LimitExceededError
+from execsrv.errors import (
+    BadAnswerError,
+    CommandTimeoutError,
+    InvalidParamsError,
+    LimitExceededError,
+    OutputTruncatedError,
+)
 from execsrv.limits import KIB, MIB, ClientConfig, ServerConfig
 from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE
+from tests.processes import new_mark, until_gone, until_marked
 
 SERVE = [sys.executable, "-m", "execsrv", "serve"]
 
@@ -125,8 +133,9 @@ async def test_no_time_is_refused(name: str) -> None:
             with pytest.raises(InvalidParamsError, match=f"{argument} .*{complaint}"):
                 async with client.start(["true"], **{argument: time}):
                     pass
-        with pytest.raises(InvalidParamsError, match=f"grace .*{complaint}"):
-            await process.terminate(grace=time)
+        for call in (lambda: process.terminate(grace=time), lambda: client.run(["true"], grace=time)):
+            with pytest.raises(InvalidParamsError, match=f"grace .*{complaint}"):
+                await call()
     with pytest.raises(InvalidParamsError, match=f"reconnect .*{complaint}"):
         async with execsrv.connect("unix:///nowhere", reconnect=time):
             pass
@@ -161,6 +170,73 @@ async def test_a_second_reader_is_refused(client: execsrv.Client) -> None:
             await process.close_stdin()
         assert got == [b"for the first"]
         assert await process.next_event() is None
+
+
+async def test_more_output_than_anybody_allowed_is_an_error(client: execsrv.Client) -> None:
+    argv = ["head", "-c", "70000000", "/dev/zero"]
+    with pytest.raises(OutputTruncatedError, match="printed more than 67108864 bytes, and no max_bytes") as caught:
+        await client.run(argv)
+    assert 60 * MIB < len(caught.value.stdout) <= 64 * MIB
+    async with client.start(["yes"]) as process:
+        with trio.fail_after(PATIENCE), pytest.raises(OutputTruncatedError):
+            await process.communicate()
+    result = await client.run(argv, max_bytes=1000)
+    assert (len(result.stdout), result.omitted_bytes) == (1000, 70_000_000 - 1000)
+    result = await client.run(argv, max_bytes=80_000_000)
+    assert (len(result.stdout), result.omitted_bytes) == (70_000_000, 0)
+
+
+# -- ends --
+
+
+def polite(lock: Path) -> str:
+    return f"trap 'echo cleaning; rm -f {lock}; exit 3' TERM; touch {lock}; echo ready; while :; do sleep .05; done"
+
+
+async def test_what_a_command_leaves_behind_is_asked_before_run_returns(client: execsrv.Client, tmp_path: Path) -> None:
+    script = f"({polite(tmp_path / 'lock')}) >/dev/null 2>&1 & while [ ! -e lock ]; do sleep .05; done; echo done"
+    result = await client.run(["bash", "-c", script], cwd=tmp_path, grace=PATIENCE)
+    assert (result.exit_code, result.stdout, result.remaining) == (0, b"done\n", [])
+    assert not (tmp_path / "lock").exists()
+    assert "bash" in [member.name for member in result.ended]
+
+
+@pytest.mark.parametrize("streams", ["", ">/dev/null 2>&1"])
+@pytest.mark.parametrize("trap", ["", "trap '' TERM;"])
+async def test_run_ends_with_the_leader(client: execsrv.Client, streams: str, trap: str) -> None:
+    mark = new_mark()
+    script = f"{trap} (exec -a {mark} sleep 1000) {streams} & echo started; exit 5"
+    with trio.fail_after(PATIENCE):
+        result = await client.run(["bash", "-c", script], grace=0.2)
+    assert (result.exit_code, result.reason, result.stdout) == (5, "exited", b"started\n")
+    await until_gone(mark)
+
+
+async def test_a_command_that_is_late_says_its_last_words(client: execsrv.Client, tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    for patience in (0.5, 5, 50):  # a busy machine may not have come so far
+        with pytest.raises(CommandTimeoutError, match="and was ended") as caught:
+            await client.run(["bash", "-c", polite(lock)], timeout=patience, grace=PATIENCE)
+        if caught.value.exit_code == 3:
+            break
+    assert (caught.value.exit_code, caught.value.stdout, caught.value.reason) == (3, b"ready\ncleaning\n", "terminated")
+    assert not lock.exists()
+
+
+async def test_leaving_a_block_asks_first_and_waits_no_longer_than_it_was_told(
+    client: execsrv.Client, tmp_path: Path
+) -> None:
+    lock, mark = tmp_path / "lock", new_mark()
+    async with client.start(["bash", "-c", polite(lock)], grace=PATIENCE) as process:
+        assert await anext(process.output) == b"ready\n"
+    assert not lock.exists()
+    with trio.fail_after(PATIENCE):
+        async with client.start(["bash", "-c", f"trap '' TERM; exec -a {mark} sleep 1000"], grace=0.1) as process:
+            await until_marked(mark, 1)
+        await until_gone(mark)
+    async with client.start(["bash", "-c", polite(lock)], grace=0) as process:
+        assert await anext(process.output) == b"ready\n"
+    assert lock.exists()
 
 
 # -- answers that are none --

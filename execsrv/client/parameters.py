@@ -37,12 +37,17 @@ class StartOptions(TypedDict, total=False):
     """Keywords that `Client.run` passes on to `Client.start`, where they are explained."""
 
     cwd: Path | None
-    env: Mapping[str, str] | None
+    env: Mapping[str, str | None] | None
     inherit_env: bool | None
     tty: bool
-    size: tuple[int, int] | None
+    size: tuple[int, int] | tuple[int, int, int, int] | None
+    modes: Mapping[str, bool | int] | None
     arg0: str | None
+    umask: int | None
+    nice: int | None
+    oom_score_adj: int | None
     idle_timeout: float | None
+    grace: float | None
     overflow: Literal["block", "drop"]
     prepared: bool
 
@@ -102,9 +107,14 @@ def words(argv: Sequence[Path]) -> list[str]:
     return [text(f"argv[{index}]", word) for index, word in enumerate(argv)]
 
 
-def variables(env: Mapping[str, str] | None) -> dict[str, str]:
-    """Return variables of an environment as they are sent. Raises as `text` does."""
-    return {text("env", name): text(f"env[{name!r}]", value) for name, value in (env or {}).items()}
+def variables(env: Mapping[str, str | None] | None) -> tuple[dict[str, str], list[str]]:
+    """Return variables of an environment as they are sent, and the names of those that are to be gone.
+
+    Raises as `text` does.
+    """
+    names = {text("env", name): value for name, value in (env or {}).items()}
+    given = {name: text(f"env[{name!r}]", value) for name, value in names.items() if value is not None}
+    return given, [name for name, value in names.items() if value is None]
 
 
 def everything(inherit: bool) -> EnvPolicy | None:
@@ -125,15 +135,17 @@ def flag(name: str, value: bool) -> bool:
     return value
 
 
-def terminal_size(size: tuple[int, int] | None) -> Size | None:
-    """Return rows and columns as they are sent. `checked` looks at the numbers."""
+def terminal_size(size: tuple[int, int] | tuple[int, int, int, int] | None) -> Size | None:
+    """Return rows and columns, and width and height in pixels, as they are sent. `checked` looks at the numbers."""
     if size is None:
         return None
     try:
-        rows, columns = size
+        rows, columns, *pixels = size
+        if len(pixels) not in (0, 2):
+            raise ValueError
     except (TypeError, ValueError):
         raise InvalidParamsError(f"size must be (rows, columns), got {size!r}", field="size") from None
-    return Size(rows, columns)
+    return Size(rows, columns, *pixels)
 
 
 def text(name: str, value: Any) -> str:
@@ -169,3 +181,8 @@ def milliseconds(name: str, value: float | None) -> int | None:
     """Return a time as it is sent, None for an infinite one. Raises as `seconds` does."""
     time = seconds(name, value)
     return None if time == math.inf else max(1, round(time * 1000))
+
+
+def grace_milliseconds(grace: float) -> int:
+    """Return the time after SIGTERM, in seconds, as it is sent. An infinite one is longer than anybody waits."""
+    return _MAX_MILLISECONDS if grace == math.inf else math.ceil(grace * 1000)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -10,14 +9,12 @@ import trio
 
 from execsrv._log.log import Closed, Entry, Exited
 from execsrv.client.calls import PendingCall
-from execsrv.client.mirror import Mirror
+from execsrv.client.mirror import Mirror, termination
 from execsrv.client.parameters import WRITE_BYTES, Data, check_input, pieces, seconds, text
-from execsrv.client.result import MAX_COLLECTED_BYTES, Collected, Result
+from execsrv.client.result import Collected, Result
 from execsrv.errors import InvalidParamsError, StdinClosedError
 from execsrv.protocol import (
     Chunk,
-    Grace,
-    Graceful,
     Nothing,
     ProcessId,
     ProcessResize,
@@ -42,8 +39,6 @@ DEFAULT_GRACE_SECONDS = 5.0
 """Time for a command that was asked to end, unless its user says otherwise: enough to save a file or to tell its own
 children, and not so long that anybody gives up waiting."""
 
-_LONGEST_GRACE_MILLISECONDS = 2**53
-
 
 class Process:
     """A started command. Made by `Client.start`; ended, with everything below it, when that block is left.
@@ -61,13 +56,15 @@ class Process:
     _writes: int
     _writing: PendingCall | None
     _input_turn: trio.Lock
+    _drops: bool
 
     def __init__(self) -> None:
         raise TypeError("a Process is made by `async with client.start(argv) as process`")
 
     @classmethod
-    def _made(cls, mirror: Mirror, argv: list[str], pid: int | None) -> Process:
+    def _made(cls, mirror: Mirror, argv: list[str], pid: int | None, drops: bool) -> Process:
         process = cls.__new__(cls)
+        process._drops = drops
         process._mirror, process._argv, process._pid = mirror, argv, pid
         process._writes, process._writing, process._input_turn = 0, None, trio.Lock()
         return process
@@ -155,13 +152,15 @@ class Process:
                 return event.chunk
         return None
 
-    async def communicate(self, input: Data | None = None, max_bytes: int = MAX_COLLECTED_BYTES) -> Result:
+    async def communicate(self, input: Data | None = None, max_bytes: int | None = None) -> Result:
         """Write `input` and end the command's stdin, collect its output to the end, and return the result.
 
-        Each stream is kept up to `max_bytes`, beginning and end. Raises `ConnectionLostError`, with what had arrived.
+        Each stream is kept up to `max_bytes`, beginning and end. Raises `OutputTruncatedError` for more than 64 MiB of
+        a stream without such a bound, and `ConnectionLostError`; both have what had arrived.
+
         Cancelling stops waiting, not the process; what was collected is lost.
         """
-        return await Collected(max_bytes).communicate(self, input)
+        return await Collected(self, max_bytes).communicate(input)
 
     # -- what one can do to it --
 
@@ -221,11 +220,7 @@ class Process:
 
         Return whether the leader was still running, without waiting for its end. A grace of 0 is `kill`.
         """
-        time = seconds("grace", grace, zero=True)
-        if time == 0:
-            return await self.kill()
-        milliseconds = _LONGEST_GRACE_MILLISECONDS if time == math.inf else max(1, round(time * 1000))
-        return await self._end(ProcessTerminate(self.id, Graceful(Grace(milliseconds))))
+        return await self._end(termination(self.id, seconds("grace", grace, zero=True)))
 
     async def kill(self) -> bool:
         """End it and everything that descends from it by force.
