@@ -15,6 +15,7 @@ from execsrv.errors.command import (
     CommandError,
     CommandFailedError,
     CommandTimeoutError,
+    OutputTruncatedError,
 )
 from execsrv.errors.request import (
     AlreadyAttachedError,
@@ -66,6 +67,7 @@ __all__ = [
     "NotAllowedError",
     "NotFoundError",
     "NotReadyError",
+    "OutputTruncatedError",
     "OutsideRootsError",
     "ProcessExistsError",
     "ProtocolError",
