@@ -27,6 +27,7 @@ FLOORS = [
     {"_server.ending"},
     {"_server.stdin"},
     {"_server.session"},
+    {"_server.starting"},
     {"_server.sessions"},
     {"_server.methods"},
     {"_server.connection"},
