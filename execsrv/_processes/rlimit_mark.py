@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 from execsrv._processes import proc
@@ -30,6 +30,10 @@ _MAGIC = 0x6E5 << (_SERVER_BITS + SESSION_BITS)  # eleven bits, the highest of t
 _MAGIC_MASK = 0x7FF << (_SERVER_BITS + SESSION_BITS)
 
 
+Limits = tuple[tuple[int, int], ...]
+"""Resource limits, each with the soft value that a command is to have."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """The mark of one session: a limit, and the value in it."""
@@ -37,15 +41,9 @@ class Mark:
     slot: int
     value: int
 
-    @contextmanager
-    def carried(self) -> Iterator[None]:
+    def carried(self) -> AbstractContextManager[None]:
         """Carry it ourselves, so that a child has it from its first instant. The block must not await."""
-        soft, hard = resource.getrlimit(self.slot)
-        resource.setrlimit(self.slot, (self.value, hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(self.slot, (soft, hard))
+        return carried(((self.slot, self.value),))
 
     def put(self, pid: int) -> None:
         """Mark a child that runs already; what it has forked before stays unmarked.
@@ -56,6 +54,17 @@ class Mark:
             resource.prlimit(pid, self.slot, (self.value, resource.prlimit(pid, self.slot)[1]))
         except OSError:
             pass
+
+
+@contextmanager
+def carried(limits: Limits) -> Iterator[None]:
+    """Have these limits ourselves, so that a child has them from its first instant. The block must not await."""
+    with ExitStack() as stack:
+        for slot, value in limits:
+            soft, hard = resource.getrlimit(slot)
+            resource.setrlimit(slot, (value, hard))
+            stack.callback(resource.setrlimit, slot, (soft, hard))
+        yield
 
 
 @dataclass(frozen=True, slots=True)

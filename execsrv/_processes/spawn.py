@@ -14,12 +14,12 @@ import fcntl
 import os
 import signal
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from execsrv._processes import portable_spawn, posix_spawn, proc, terminal
 from execsrv._processes.command import Command, spawn_error
-from execsrv._processes.rlimit_mark import Mark
+from execsrv._processes.rlimit_mark import Limits, Mark, carried
 from execsrv.errors import SpawnError
 from execsrv.protocol import Size, Stream
 
@@ -39,11 +39,14 @@ class Started:
     stdin: int | None
 
 
-def spawn(command: Command, size: Size | None, pipe_stdin: bool, mark: Mark | None, *, carry: bool) -> Started:
+def spawn(
+    command: Command, size: Size | None, pipe_stdin: bool, mark: Mark | None, *, carry: bool, limits: Limits = ()
+) -> Started:
     """Start `command` on a terminal of `size`, or on pipes where that is None, and return it running.
 
     Without `pipe_stdin` a piped command reads an empty stdin. To `carry` the mark sets it on this process for the
     instant of the start, so the command has it from the first; otherwise it is put on the command that runs already.
+    `limits` are carried in any case.
 
     Blocks as long as the file system of the directory or of the program does. Raises `SpawnError`; then nothing is
     left behind.
@@ -56,7 +59,7 @@ def spawn(command: Command, size: Size | None, pipe_stdin: bool, mark: Mark | No
             with ExitStack() as its:
                 outputs, stdin, stdio = _open_ends(size, pipe_stdin, ours, its)
                 directory = _open_directory(command, its)
-                with mark.carried() if mark is not None and carry else nullcontext():
+                with carried((*limits, (mark.slot, mark.value)) if mark is not None and carry else limits):
                     pid = _start(command, directory, stdio)
             # The command's ends are closed here, which leaves room for its pidfd.
             pidfd = _hold(pid, None if carry else mark)

@@ -21,7 +21,7 @@ from execsrv._processes import guardian, rlimit_mark, spawn, subreaper
 from execsrv._processes.command import Command
 from execsrv._processes.leader import Leader
 from execsrv._processes.membership import ByDescent, ByWalk, Register
-from execsrv._processes.rlimit_mark import ServerMark
+from execsrv._processes.rlimit_mark import Limits, ServerMark
 from execsrv._processes.subreaper import Strays
 from execsrv._processes.tree import ProcessTree
 from execsrv.errors import SpawnError
@@ -62,8 +62,9 @@ class Supervisor:
     `open_supervisor` opens one that may have more of the process.
     """
 
-    def __init__(self, *, own_process: bool = False) -> None:
+    def __init__(self, *, own_process: bool = False, limits: Limits = ()) -> None:
         self._own_process = own_process
+        self._limits = limits
         self._register = Register(rlimit_mark.new_server_mark())
         self._finder: ByWalk | ByDescent = ByWalk(self._register)
 
@@ -83,7 +84,7 @@ class Supervisor:
         """
         number = self._register.unused_number()
         mark = self._register.mark.of(number) if self._register.mark else None
-        started = spawn.spawn(command, size, pipe_stdin, mark, carry=self._own_process)
+        started = spawn.spawn(command, size, pipe_stdin, mark, carry=self._own_process, limits=self._limits)
         tree = ProcessTree(Leader(started.pid, started.pidfd), number, self._finder)
         self._register.enter(tree)
         program = os.path.basename(command.program).decode(errors="replace")
@@ -92,19 +93,20 @@ class Supervisor:
 
 @asynccontextmanager
 async def open_supervisor(
-    *, own_process: bool = False, sole: bool = False, cgroups: bool = True
+    *, own_process: bool = False, sole: bool = False, cgroups: bool = True, limits: Limits = ()
 ) -> AsyncIterator[Supervisor]:
     """A supervisor for the sessions that are started in this block; they must be over when it is left.
 
     `own_process` allows it to change settings of this process: it becomes a subreaper, hears SIGCHLD, carries a mark
     for the instant of each start (so no other thread may start processes), and has a guardian as a child. It must then
     run in the main thread. `sole` says that no other code of this process starts any: then all children are ours, and
-    it is moved into a control group of its own, if there is one to be had, unless `cgroups` is off.
+    it is moved into a control group of its own, if there is one to be had, unless `cgroups` is off. Commands have
+    `limits` instead of our own.
     """
     if not own_process:
         yield Supervisor()
         return
-    supervisor = Supervisor(own_process=True)
+    supervisor = Supervisor(own_process=True, limits=limits)
     register = supervisor._register
     with ExitStack() as stack:
         strays = None
