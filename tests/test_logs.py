@@ -8,14 +8,12 @@ import logging
 import os
 import pty
 import re
-import signal
 import socket
 import struct
 import subprocess
-import sys
 import termios
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -23,7 +21,7 @@ import trio
 
 from execsrv import connect_unix
 from execsrv._cli.logs import OutletHandler
-from execsrv._cli.outlet import Outlet, one_line, open_outlet
+from execsrv._cli.outlet import one_line, open_outlet
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_marked
 from tests.test_daemon import EXECSRV, daemon, execsrv, until_listening
@@ -95,9 +93,8 @@ async def test_a_server_whose_words_nobody_reads(
                 assert (await client.run(["echo", "hi"])).stdout == b"hi\n"
                 async with started as process_over:
                     assert (await process_over.wait()).reason == "timeout"
-            async with connect_unix(path) as client:
-                async with client.start(["bash", "-c", f"exec -a {hung_up} sleep 1000"]):
-                    await until_marked(hung_up, 1)
+            async with connect_unix(path) as client, client.start(["bash", "-c", f"exec -a {hung_up} sleep 1000"]):
+                await until_marked(hung_up, 1)
             await until_gone(hung_up)
             await until_gone(over)
         process.terminate()
@@ -143,7 +140,7 @@ def test_what_was_dropped_is_counted_and_told() -> None:
     with open(reader, "rb") as read, open_outlet(writer) as outlet:
         for number in range(count):
             outlet.say(f"{number:<900}")
-        said = []
+        said: list[bytes] = []
         while not said or b"dropped" not in said[-1]:
             said.append(read.readline())
         outlet.say("again")
@@ -162,15 +159,14 @@ def test_what_failed_is_counted_and_told() -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     failed: list[OSError] = []
     target = os.dup(full)
-    with open(reader, "rb") as read:
-        with open_outlet(target, failed.append) as outlet:
-            for _ in range(3):
-                outlet.say("lost")
-            while len(failed) < 3:
-                os.sched_yield()
-            os.dup2(writer, target)
-            outlet.say("kept")
-            said = [read.readline(), read.readline()]
+    with open(reader, "rb") as read, open_outlet(target, failed.append) as outlet:
+        for _ in range(3):
+            outlet.say("lost")
+        while len(failed) < 3:
+            os.sched_yield()
+        os.dup2(writer, target)
+        outlet.say("kept")
+        said = [read.readline(), read.readline()]
     for descriptor in (writer, full, target):
         os.close(descriptor)
     assert said == [b"execsrv: 3 messages were dropped, since nobody read them\n", b"kept\n"]
@@ -179,8 +175,11 @@ def test_what_failed_is_counted_and_told() -> None:
 # -- one event, one line --
 
 
+Log = Callable[[Callable[[logging.Logger], None]], list[bytes]]
+
+
 @pytest.fixture
-def lines(tmp_path: Path) -> Iterator[Callable[[Callable[[logging.Logger], None]], list[bytes]]]:
+def lines(tmp_path: Path) -> Log:
     """Gives what a log has after something was logged."""
     path = tmp_path / "log"
 
@@ -193,7 +192,7 @@ def lines(tmp_path: Path) -> Iterator[Callable[[Callable[[logging.Logger], None]
             handler.flush()
         return path.read_bytes().splitlines()
 
-    yield log
+    return log
 
 
 @pytest.mark.parametrize(
@@ -206,9 +205,7 @@ def lines(tmp_path: Path) -> Iterator[Callable[[Callable[[logging.Logger], None]
         ("plain é", "plain é".encode()),
     ],
 )
-def test_no_text_can_forge_a_line(
-    lines: Callable[[Callable[[logging.Logger], None]], list[bytes]], text: str, escaped: bytes
-) -> None:
+def test_no_text_can_forge_a_line(lines: Log, text: str, escaped: bytes) -> None:
     (line,) = lines(lambda logger: logger.warning("heard %s", text))
     assert line.endswith(b" WARNING somebody: heard " + escaped)
 
@@ -222,7 +219,7 @@ def test_a_line_is_cut(character: str) -> None:
 
 
 def test_a_traceback_is_set_off_and_bounded(
-    lines: Callable[[Callable[[logging.Logger], None]], list[bytes]],
+    lines: Log,
 ) -> None:
     def fail(logger: logging.Logger) -> None:
         try:
@@ -238,7 +235,7 @@ def test_a_traceback_is_set_off_and_bounded(
     assert len(rest) < 300
 
 
-def test_floods_are_counted(lines: Callable[[Callable[[logging.Logger], None]], list[bytes]]) -> None:
+def test_floods_are_counted(lines: Log) -> None:
     def flood(logger: logging.Logger) -> None:
         for number in range(10_000):
             logger.warning("again and again %d", number)
@@ -281,6 +278,7 @@ TLS_HELLO = bytes.fromhex("16030100c8010000c40303") + bytes(190)
         (HEAD + b"Sec-WebSocket-Protocol: a, a\r\n\r\n", True),
         (HEAD.replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"short") + b"\r\n", True),
         (HEAD.replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"\xff\xfe") + b"\r\n", True),
+        (HEAD.replace(b"Host: x", b"Host: xn--99999999") + b"\r\n", True),
         (TLS_HELLO, True),
         (b"\x00" * 100_000, True),
     ],
@@ -298,3 +296,64 @@ def test_what_a_peer_does_is_one_line_at_most(said: bytes, read: bool) -> None:
     assert "SIGTERM" in log.pop()
     assert len(log) <= 3
     assert not any("ERROR" in line or "Traceback" in line for line in log)
+
+
+CLOSE = b"\x88\x80\x00\x00\x00\x00"
+
+
+def websocket(url: str) -> socket.socket:
+    """A websocket behind its opening handshake."""
+    host, port = url.removeprefix("ws://").rsplit(":", 1)
+    peer = socket.create_connection((host, int(port)))
+    peer.sendall(HEAD + b"\r\n")
+    heard = b""
+    while b"\r\n\r\n" not in heard:
+        heard += peer.recv(1000)
+    return peer
+
+
+def message(text: bytes) -> bytes:
+    """A masked text frame."""
+    return b"\x81\xff" + struct.pack(">Q", len(text)) + bytes(4) + text
+
+
+def test_a_ping_while_the_server_closes() -> None:
+    with daemon("ws://127.0.0.1:0") as (process, url), websocket(url) as peer:
+        assert process.stderr is not None
+        peer.sendall(message(b"nonsense"))  # which it answers by closing
+        heard = b""
+        while b"malformed" not in heard or b"\x88" not in heard:
+            heard += peer.recv(10_000)
+        peer.sendall(MASKED_PING + CLOSE)
+        while peer.recv(10_000):
+            pass
+        process.terminate()
+        log = process.stderr.read()
+        assert process.wait(PATIENCE) == 0
+    assert "Traceback" not in log
+    assert log.count("ending a connection") == 1
+
+
+@pytest.mark.parametrize("size", [300, 5_000_000])
+@pytest.mark.parametrize("shape", ["notification", "request", "answer"])
+def test_what_quotes_a_peer_is_cut(shape: str, size: int) -> None:
+    name = "\x1b[2J\n" + "x" * size
+    said = {
+        "notification": {"method": name},
+        "request": {"id": 1, "method": name},
+        "answer": {"id": name, "result": 1},
+    }[shape]
+    with daemon("ws://127.0.0.1:0") as (process, url), websocket(url) as peer:
+        assert process.stderr is not None
+        peer.sendall(message(json.dumps(said).encode()))
+        heard = peer.recv(100_000)
+        peer.sendall(CLOSE)
+        while piece := peer.recv(100_000):
+            heard += piece
+        process.terminate()
+        log = process.stderr.read()
+        assert process.wait(PATIENCE) == 0
+    assert 100 < len(heard) < 5000
+    assert len(log) < 3000
+    assert "\x1b" not in log
+    assert all(re.match(r"\d{4}-|execsrv listening", line) for line in log.splitlines())

@@ -243,9 +243,10 @@ class Conversation:
 
     def _refuse(self, error: ProtocolError) -> None:
         """Tell the peer in which way it broke the protocol, as the last word."""
-        logger.warning("ending a connection: %s", error)
+        text = str(error)[:_ERROR_TEXT_CHARACTERS]
+        logger.warning("ending a connection: %s", text)
         self._goodbye = error
-        self._outbox.put(Failure(None, ErrorObject(error.code, str(error), {"kind": error.kind})))
+        self._outbox.put(Failure(None, ErrorObject(error.code, text, {"kind": error.kind})))
 
     def _hung_up(self) -> None:
         """Note that the peer is gone, or says no more."""

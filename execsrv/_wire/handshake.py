@@ -14,6 +14,8 @@ from typing import assert_never
 from execsrv.errors import NotReadyError, ProtocolError
 from execsrv.protocol import Failure, Message, Method, Notification, Request, Response
 
+_NAME_CHARACTERS = 200
+
 
 class State(Enum):
     """The progress of a channel's handshake. The value is the step that is missing."""
@@ -49,10 +51,15 @@ class Handshake:
                     raise ProtocolError("received initialized before initialize")
                 self.state = State.READY
             case Notification(method):
-                raise ProtocolError(f"unexpected notification `{method}`: a client may only notify `initialized`")
+                raise ProtocolError(f"unexpected notification `{_cut(method)}`: a client may only notify `initialized`")
             case Response(id) | Failure(id):
                 raise ProtocolError(f"unexpected answer to a request {id!r} that was never sent")
             case Request(id, method):
-                raise ProtocolError(f"request {id!r} for `{method}` is not a notification")
+                raise ProtocolError(f"request {id!r} for `{_cut(method)}` is not a notification")
             case _:
                 assert_never(message)
+
+
+def _cut(method: str) -> str:
+    """Return a name so short that the text around it is still read."""
+    return method if len(method) <= _NAME_CHARACTERS else method[:_NAME_CHARACTERS] + "..."

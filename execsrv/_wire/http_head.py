@@ -12,6 +12,7 @@ import h11
 import trio
 
 _END = b"\r\n\r\n"
+_DECODED = (b"host", b"connection", b"sec-websocket-extensions", b"sec-websocket-protocol")
 
 
 async def receive_head(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes | None:
@@ -60,7 +61,21 @@ def answer_to(head: bytes, max_bytes: int) -> bytes | None:
     for name in ("Sec-WebSocket-Key", "Host"):
         if not headers.get(name.lower().encode()):
             return _response(HTTPStatus.BAD_REQUEST, f"{name} header is missing")
+    for raw, value in request.headers:
+        if not _is_readable(raw, value):
+            return _response(HTTPStatus.BAD_REQUEST, f"{raw.decode()} header is no text")
     return None
+
+
+def _is_readable(name: bytes, value: bytes) -> bool:
+    """Return whether a header can be decoded, where the websocket library does that."""
+    if name not in _DECODED:
+        return True
+    try:
+        value.decode("idna" if name == b"host" else "ascii")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _response(status: HTTPStatus, text: str = "", fields: str = "") -> bytes:

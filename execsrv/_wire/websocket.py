@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import h11
 import trio
@@ -24,6 +24,7 @@ from execsrv._wire.codecs import Codec
 from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
 from execsrv._wire.http_head import answer_to, receive_head
 from execsrv._wire.tcp import unacknowledged_seconds
+from execsrv._wire.upgrade import accept
 from execsrv._wire.urls import parse_websocket
 from execsrv.errors import ConnectionFailedError, ProtocolError
 from execsrv.limits import Limits, ServerConfig
@@ -202,26 +203,26 @@ async def serve_websocket(
     """Answer the one HTTP request on `stream`; where it becomes a websocket, serve the channel. Closes the stream."""
     async with stream:
         head = None
-        with trio.move_on_after(limits.handshake_timeout):
+        # A peer that hangs up before it has asked for anything is nothing to speak of.
+        with trio.move_on_after(limits.handshake_timeout), suppress(trio.BrokenResourceError):
             head = await receive_head(stream, _MAX_HEAD_BYTES)
             answer = head and answer_to(head, _MAX_HEAD_BYTES)
             if answer:
+                head = None
                 await stream.send_all(answer)
-                return
         if head is None:
             return
         async with _open_shielded() as reader:
             end = head.find(b"\r\n\r\n") + 4
             wire, connection = _Wire(stream, head[:end], head[end:]), None
-            with trio.move_on_after(limits.handshake_timeout):
-                request = await trio_websocket.wrap_server_stream(
+            with trio.move_on_after(limits.handshake_timeout), suppress(trio.BrokenResourceError):
+                connection = await accept(
                     reader,
                     wire,
-                    message_queue_size=_QUEUED_MESSAGES,
-                    max_message_size=limits.max_message_bytes,
-                    receive_buffer_size=_RECEIVE_BYTES,
+                    queued_messages=_QUEUED_MESSAGES,
+                    max_message_bytes=limits.max_message_bytes,
+                    receive_bytes=_RECEIVE_BYTES,
                 )
-                connection = await request.accept()
                 wire.opened.set()
             if connection is not None:
                 await serve(WebSocketChannel(connection, wire))
