@@ -82,12 +82,12 @@ async def test_a_server_whose_words_nobody_reads(
         process = stack.enter_context(subprocess.Popen(argv, stdout=ends["stdout"], stderr=ends["stderr"]))  # noqa: ASYNC220
         stack.callback(process.kill)
         await trio.to_thread.run_sync(until_listening, path, process)
-        for _ in range(300):  # far more than fits into a pipe
-            with socket.socket(socket.AF_UNIX) as nonsense:
-                nonsense.connect(str(path))
-                nonsense.sendall(json.dumps({"method": "x" * 900}).encode() + b"\n")
-                await trio.lowlevel.wait_readable(nonsense)
         with trio.fail_after(PATIENCE):
+            for _ in range(300):  # far more than fits into a pipe
+                with socket.socket(socket.AF_UNIX) as nonsense:
+                    nonsense.connect(str(path))
+                    nonsense.sendall(json.dumps({"method": "x" * 900}).encode() + b"\n")
+                    await trio.lowlevel.wait_readable(nonsense)
             async with connect_unix(path) as client:
                 started = client.start(["bash", "-c", f"exec -a {over} sleep 1000"], timeout=1)
                 assert (await client.run(["echo", "hi"])).stdout == b"hi\n"
@@ -105,6 +105,7 @@ def reset(url: str, said: bytes = b"", *, read: bool = False) -> None:
     """Connect, say something, perhaps read an answer, and reset the connection."""
     host, port = url.removeprefix("ws://").rsplit(":", 1)
     with socket.create_connection((host, int(port))) as peer:
+        peer.settimeout(PATIENCE)
         peer.sendall(said)
         if read:
             peer.recv(1000)
@@ -305,6 +306,7 @@ def websocket(url: str) -> socket.socket:
     """A websocket behind its opening handshake."""
     host, port = url.removeprefix("ws://").rsplit(":", 1)
     peer = socket.create_connection((host, int(port)))
+    peer.settimeout(PATIENCE)
     peer.sendall(HEAD + b"\r\n")
     heard = b""
     while b"\r\n\r\n" not in heard:
