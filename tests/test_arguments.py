@@ -71,6 +71,8 @@ WRONG: dict[str, tuple[Call, str]] = {
             ("5", "{} must be a number of seconds, got '5'"),
         ]
     },
+    "max_bytes -1": (lambda c, p: c.run(["true"], max_bytes=-1), "max_bytes must be a number of bytes, got -1"),
+    "max_bytes text": (lambda c, p: p.communicate(max_bytes="5"), "max_bytes must be a number of bytes, got '5'"),  # type: ignore[arg-type]
     "timeout of run": (lambda c, p: c.run(["true"], timeout=math.nan), "timeout must be above 0 s, got nan"),
 }
 
@@ -88,6 +90,13 @@ WRONG_TYPES: dict[str, tuple[Call, str]] = {
     "arg0": (start(arg0=5), "arg0 must be a string or a path of one, got int"),
     "env": (start(env={"A": 1}), "env['A'] must be a string or a path of one, got int"),
     "cwd": (start(cwd=b"/"), "cwd must be a string or a path of one, got bytes"),
+    "input of run": (lambda c, p: c.run(["true"], input="text"), "input must be bytes, got str"),  # type: ignore[arg-type]
+    "input of communicate": (lambda c, p: p.communicate("text"), "input must be bytes, got str"),  # type: ignore[arg-type]
+    "write nothing": (lambda c, p: p.write(None), "input must be bytes, got None"),  # type: ignore[arg-type]
+    "launch": (
+        lambda c, p: execsrv.launch("execsrv serve").__aenter__(),
+        """argv must be a list of words, got the string 'execsrv serve': write ["execsrv", "serve"]""",
+    ),
     "write": (lambda c, p: p.write("text"), "input must be bytes, got str"),  # type: ignore[arg-type]
 }
 

@@ -71,7 +71,7 @@ async def test_many_ended_sessions_cost_what_was_configured(tmp_path: Path) -> N
     retained, sessions = 100 * KIB, 60
     path = f"{tmp_path}/s"
     argv = [sys.executable, "-m", "execsrv", "serve", "--listen", f"unix://{path}"]
-    argv += ["--retained-output-bytes-per-process", str(retained)]
+    argv += ["--retained-output-bytes-per-session", str(retained)]
     async with trio.open_nursery() as nursery:
         server: trio.Process = await nursery.start(partial(trio.run_process, argv, stdout=subprocess.PIPE))
         assert server.stdout is not None

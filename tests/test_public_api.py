@@ -15,11 +15,11 @@ import pytest
 import trio
 
 import execsrv
-from execsrv import BadAnswerError, Client, ClientConfig, ConnectionFailedError, connect_in_process
+from execsrv import BadAnswerError, Client, ClientConfig, ConnectionFailedError, ProcessExistsError, connect_in_process
 from execsrv._nursery import open_helpers
 from execsrv._wire.memory import MemoryChannel, open_memory_pair
 from execsrv.client.client import open_client
-from execsrv.protocol import Request, Response
+from execsrv.protocol import PROTOCOL_VERSION, ErrorObject, Failure, Notification, Request, Response
 from tests.conftest import Server
 from tests.peers import PATIENCE
 from tests.test_sessions import DEAF_ARGV
@@ -160,6 +160,53 @@ async def test_a_server_need_not_tell_the_pid() -> None:
     with trio.fail_after(PATIENCE):
         async with foreign(answers) as client, client.start(["true"]) as process:
             assert process.pid is None
+
+
+async def test_a_start_that_is_asked_again_still_knows_its_pid() -> None:
+    """The first channel is lost behind the start, whose answer never came."""
+    answers = {
+        "initialize": await greeting() | {"protocolVersion": PROTOCOL_VERSION},
+        "process/read": {"chunks": [], "nextSeq": 1, "exited": False, "exitCode": None, "closed": False},
+        "process/terminate": {"running": True},
+        "process/list": {
+            "processes": [
+                {"processId": id, "pid": pid, "program": "true", "tty": False, "running": True, "exitCode": None}
+                | {"closed": False}
+                for id, pid in [("p0", 76), ("p1", 77)]
+            ]
+        },
+    }
+    channels = 0
+
+    async def answer(channel: MemoryChannel, is_first: bool) -> None:
+        while isinstance(message := await channel.receive(), Request | Notification):
+            match message:
+                case Request(_, "process/start") if is_first:
+                    await channel.aclose()
+                    return
+                case Request(id, "process/start"):
+                    error = ErrorObject(*ProcessExistsError("it exists").to_wire())
+                    await channel.send(Failure(id, error))
+                case Request(id, method):
+                    await channel.send(Response(id, answers[method]))
+
+    async with open_helpers() as nursery:
+
+        @asynccontextmanager
+        async def open_channel() -> AsyncIterator[MemoryChannel]:
+            nonlocal channels
+            ours, theirs = open_memory_pair()
+            channels += 1
+            nursery.start_soon(answer, theirs, channels == 1)
+            yield ours
+
+        with trio.fail_after(PATIENCE):
+            async with (
+                open_client(open_channel, ClientConfig(leave_timeout=0.1), reconnect=60) as client,
+                client.start(["true"]) as process,
+            ):
+                assert process.pid == 77
+    assert channels == 2
 
 
 # -- where it cannot work --

@@ -317,3 +317,16 @@ async def test_orphans_of_other_children_are_reaped_and_no_status_is_taken() -> 
         assert [other.wait() for other in others] == [1, 2, 3, 4, 5, 6]
         assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 7  # noqa: ASYNC222
         await end(spawned)
+
+
+# -- no process table --
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may hide /proc")
+def test_without_a_process_table_it_says_so() -> None:
+    code = "from execsrv._processes.supervisor import Supervisor; Supervisor()"
+    script = f"mount -t tmpfs none /proc || exit 77; exec {sys.executable} -c '{code}'"
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True)
+    if done.returncode != 1:
+        pytest.skip(f"/proc cannot be hidden here: {done.stderr}")
+    assert "cannot keep hold of processes without the process table: '/proc'" in done.stderr

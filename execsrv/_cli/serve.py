@@ -17,7 +17,7 @@ from execsrv._cli.logs import open_log
 from execsrv._cli.outlet import Outlet, open_outlet
 from execsrv._cli.signals import received, reset_signals
 from execsrv._nursery import open_helpers
-from execsrv._processes.rlimit_mark import Limits
+from execsrv._processes import carry
 from execsrv._processes.supervisor import open_supervisor
 from execsrv._server.listeners import serve_url
 from execsrv.errors import ExecsrvError, InvalidConfigError
@@ -44,10 +44,10 @@ def run_daemon(listen: str, config: ServerConfig, *, codex: bool = False) -> int
     With `codex`, the line that tells the Codex CLI where to find it is printed.
     """
     reset_signals()
-    limits = _raise_descriptor_limit()
+    _raise_descriptor_limit()
     with open_log() as log, open_outlet(1, _cannot_announce) as out:
         try:
-            trio.run(_serve, listen, config, limits, _Announcement(log, out, codex))
+            trio.run(_serve, listen, config, _Announcement(log, out, codex))
         except (ExecsrvError, OSError) as error:
             log.say(f"execsrv: {error}")
             return 1
@@ -58,21 +58,21 @@ def run_daemon(listen: str, config: ServerConfig, *, codex: bool = False) -> int
     return 0
 
 
-def _raise_descriptor_limit() -> Limits:
-    """Raise our soft limit of descriptors to the hard one. Return the limits that commands are to have instead."""
+def _raise_descriptor_limit() -> None:
+    """Raise our soft limit of descriptors to the hard one. Commands get the old one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except OSError:
-        return ()
-    return ((resource.RLIMIT_NOFILE, soft),)
+    except (OSError, ValueError):
+        return  # we serve with what we have
+    carry.commands_limits = ((resource.RLIMIT_NOFILE, soft),)
 
 
-async def _serve(listen: str, config: ServerConfig, limits: Limits, announcement: _Announcement) -> None:
+async def _serve(listen: str, config: ServerConfig, announcement: _Announcement) -> None:
     signalled = trio.Event()
     async with open_helpers() as nursery:
         await nursery.start(_hear_signals, signalled)
-        async with open_supervisor(own_process=True, sole=True, cgroups=config.cgroup, limits=limits) as supervisor:
+        async with open_supervisor(own_process=True, sole=True, cgroups=config.cgroup) as supervisor:
             await serve_url(supervisor, listen, config, shutdown_trigger=signalled.wait, task_status=announcement)
 
 

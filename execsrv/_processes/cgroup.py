@@ -13,6 +13,7 @@ Standard library only: the guardian runs this too.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -23,10 +24,11 @@ from execsrv._processes import proc
 
 PREFIX = "execsrv-"
 _ROUND_MILLISECONDS = 20
+_GONE = (errno.ENOENT, errno.ENODEV)
 
 
 def own_folder() -> Path | None:
-    """The folder of the control group that this process is in, in a v2 tree (pure or hybrid); None without."""
+    """Return the folder of the control group that this process is in, in a v2 tree (pure or hybrid), None without."""
     try:
         group = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
@@ -41,10 +43,10 @@ def own_folder() -> Path | None:
 
 
 def make(name: str) -> Path | None:
-    """A group below the one that we are in, made unless we are in it: then we step out of it.
+    """Return a group below the one that we are in. It is made unless we are in it: then we step out of it.
 
-    None where there is none to be had, or it has no `cgroup.kill` (Linux 5.14). Empty ones that earlier servers had to
-    leave behind are removed.
+    Return None where there is none to be had, or it has no `cgroup.kill` (Linux 5.14). Empty groups that earlier
+    servers had to leave behind are removed.
     """
     above = own_folder()
     if above is None:
@@ -64,7 +66,7 @@ def make(name: str) -> Path | None:
 
 
 def enter(folder: Path, pid: int = 0) -> bool:
-    """Put a process (0: this one) into a group; whether it is in. Takes some 13 ms."""
+    """Put a process (0: this one) into a group, which takes some 13 ms. Return whether it is in."""
     try:
         (folder / "cgroup.procs").write_text(str(pid))
     except OSError:
@@ -73,15 +75,15 @@ def enter(folder: Path, pid: int = 0) -> bool:
 
 
 def holds(folder: Path) -> bool:
-    """Whether anything lives in a group or below it."""
+    """Tell whether anything lives in a group or below it. An error but that it is gone says nothing, so it may."""
     try:
         return "populated 1" in (folder / "cgroup.events").read_text()
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in _GONE
 
 
 def members(folder: Path) -> list[int]:
-    """The processes that have a thread in a group or below it.
+    """Return the processes that have a thread in a group or below it.
 
     By their threads: one whose first thread had ended when it was moved is not listed as a process.
     """
@@ -89,19 +91,21 @@ def members(folder: Path) -> list[int]:
     for below in [folder, *folder.rglob("*/")]:
         try:
             threads = (below / "cgroup.threads").read_text().split()
-        except OSError:
-            continue  # removed meanwhile
+        except OSError as error:
+            if error.errno in _GONE:
+                continue  # removed meanwhile
+            raise
         found |= {proc.process_of(int(thread)) for thread in threads}
     return sorted(found - {0})
 
 
 def kill(folder: Path, seconds: float) -> bool:
-    """Kill all that is in a group and below, and wait that long for it to be gone; whether it is."""
+    """Kill all that is in a group and below, and wait that long for it to be gone. Return whether it is."""
     deadline = time.monotonic() + seconds
     try:
         events = os.open(folder / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return True
+        return not holds(folder)
     try:
         poll = select.poll()
         poll.register(events, select.POLLPRI)

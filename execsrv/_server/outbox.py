@@ -106,6 +106,7 @@ class Outbox:
         self._turn_of_told = False
         self._wanted = trio.lowlevel.ParkingLot()
         self._taken = trio.lowlevel.ParkingLot()
+        self._doubts = trio.lowlevel.ParkingLot()
         self.closed = False
 
     def __repr__(self) -> str:
@@ -179,6 +180,14 @@ class Outbox:
         """Wait until everything has left."""
         while (self._answers or self._told or self._feeds or self._leaving) and not self.closed:
             await self._taken.park()
+
+    def doubt(self) -> None:
+        """Ask whether there is anybody at all who reads this: somebody else would."""
+        self._doubts.unpark_all()
+
+    async def wait_doubted(self) -> None:
+        """Wait for the next `doubt`."""
+        await self._doubts.park()
 
     def close(self) -> None:
         """Forget all that waits, and end every wait: nobody takes anything any more."""

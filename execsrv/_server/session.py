@@ -22,8 +22,9 @@ import trio
 
 from execsrv._log.log import OutputLog
 from execsrv._processes import terminal
+from execsrv._processes.attempt import Spawned
+from execsrv._processes.leader import ExitStatus
 from execsrv._processes.spawn import widen
-from execsrv._processes.supervisor import Spawned
 from execsrv._server.ending import Ending
 from execsrv._server.outbox import Dialect, Feed, Outbox
 from execsrv._server.stdin import PIPE_BYTES, Stdin
@@ -86,6 +87,7 @@ class Session:
         self._reader = self.log.reader
         self._tree = spawned.tree
         self._outputs = spawned.outputs
+        self._held = spawned.held
         self._ending = Ending(self._tree, self.feed, options.timeout, options.idle_timeout)
         self._idle = self._ending.idle
         self.stdin = Stdin(
@@ -112,7 +114,7 @@ class Session:
                 await self._exit_and_drain()
                 self._close_streams()
                 proof = await self._tree.kill() if self._ending.killed else None
-                self.log.append_closed(remaining := self._tree.remaining(), proof)
+                self.log.append_closed(remaining := await self._tree.remaining(), proof)
                 self.closed_at = trio.current_time()
                 self.feed.announce()
                 if remaining:  # without any of our streams, as they were told to; they are still ours
@@ -123,6 +125,16 @@ class Session:
             self._ending.is_over = True
             self._close_streams()
             await self._tree.end()
+
+    def abandon(self) -> None:
+        """Log what is known of its end, where `run` failed to, so that nobody waits for it. It was killed."""
+        if self.log.exited is None:
+            status = self._tree.leader.exit_status() or ExitStatus(255)
+            self.log.append_exited(status.code, status.signal, self._ending.reason(status))
+        if self.log.closed is None:
+            self.log.append_closed([])
+        self.closed_at = trio.current_time()
+        self.feed.announce()
 
     async def _exit_and_drain(self) -> None:
         """Pump every stream to its end. In between, wait for the leader's end and log it."""
@@ -135,13 +147,21 @@ class Session:
     async def _exit(self) -> None:
         """Wait for the leader's end and log it, behind all that the leader wrote."""
         status = await self._tree.leader.wait_exited()
+        self._let_go_of_terminal()
         for stream, descriptor in self._outputs.items():
             await self._catch_up(stream, descriptor)
         self.log.append_exited(status.code, status.signal, self._ending.reason(status))
         self.feed.announce()
 
+    def _let_go_of_terminal(self) -> None:
+        """Close the other end of the terminal: as long as its leader lives, it may be opened again by anybody of it."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
     def _close_streams(self) -> None:
         self.stdin.end()
+        self._let_go_of_terminal()
         while self._outputs:
             os.close(self._outputs.popitem()[1])
 
@@ -168,10 +188,10 @@ class Session:
             return self._tree.signal(number, target)
         return self._tree.signal_foreground(number, self._outputs["pty"]) if self._outputs else 0
 
-    def resize(self, rows: int, cols: int) -> None:
+    def resize(self, rows: int, cols: int, xpixel: int = 0, ypixel: int = 0) -> None:
         """Change the size of its terminal."""
         if "pty" in self._outputs:
-            terminal.set_size(self._outputs["pty"], rows, cols)
+            terminal.set_size(self._outputs["pty"], rows, cols, xpixel, ypixel)
 
     # -- output --
 

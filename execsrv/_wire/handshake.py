@@ -11,10 +11,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import assert_never
 
+from execsrv._wire.quoting import quoted
 from execsrv.errors import NotReadyError, ProtocolError
 from execsrv.protocol import Failure, Message, Method, Notification, Request, Response
-
-_NAME_CHARACTERS = 200
 
 
 class State(Enum):
@@ -44,22 +43,22 @@ class Handshake:
         self.state = State.GREETED
 
     def check_other(self, message: Message) -> None:
-        """Take what is not a request: `initialized`, once more if it likes. Raises `ProtocolError` for the rest."""
+        """Take what is not a request: `initialized`, once more if it likes, and what begins with `$/`.
+
+        Raises `ProtocolError` for the rest.
+        """
         match message:
+            case Notification(method) if method.startswith("$/"):
+                pass  # what a peer may say without asking whether it is understood, as in the Language Server Protocol
             case Notification("initialized"):
                 if self.state is State.NEW:
                     raise ProtocolError("received initialized before initialize")
                 self.state = State.READY
             case Notification(method):
-                raise ProtocolError(f"unexpected notification `{_cut(method)}`: a client may only notify `initialized`")
+                raise ProtocolError(f"unexpected notification {quoted(method)}: a client may only notify `initialized`")
             case Response(id) | Failure(id):
                 raise ProtocolError(f"unexpected answer to a request {id!r} that was never sent")
             case Request(id, method):
-                raise ProtocolError(f"request {id!r} for `{_cut(method)}` is not a notification")
+                raise ProtocolError(f"request {id!r} for {quoted(method)} is not a notification")
             case _:
                 assert_never(message)
-
-
-def _cut(method: str) -> str:
-    """Return a name so short that the text around it is still read."""
-    return method if len(method) <= _NAME_CHARACTERS else method[:_NAME_CHARACTERS] + "..."

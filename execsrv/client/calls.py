@@ -24,7 +24,7 @@ from execsrv.protocol import Failure, MessageId, Notification, Request, Response
 R = TypeVar("R", bound=Struct)
 
 _NOT_AGAIN = "process/signal"
-"""What must not be repeated without knowing whether it arrived: a second interrupt may mean something else."""
+"""A method that must not be repeated without knowing whether it arrived: a second interrupt may mean another thing."""
 
 
 class PendingCall:

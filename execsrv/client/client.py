@@ -12,8 +12,10 @@ from execsrv._nursery import check_trio, open_helpers
 from execsrv.client.connection import Connection, OpenChannel
 from execsrv.client.mirror import Mirror
 from execsrv.client.parameters import (
+    Data,
     Path,
     StartOptions,
+    check_input,
     everything,
     flag,
     milliseconds,
@@ -70,7 +72,7 @@ class Client:
         self,
         argv: Sequence[Path],
         *,
-        input: bytes | None = None,
+        input: Data | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # the word of subprocess.run; it ends the command too
         check: bool = False,
         max_bytes: int = MAX_COLLECTED_BYTES,
@@ -87,6 +89,7 @@ class Client:
         Raises `SpawnError`; `CommandTimeoutError` after `timeout` seconds and, with `check`, `CommandFailedError`,
         which both know the output; `InvalidParamsError`; `ConnectionLostError`, which knows what had arrived.
         """
+        check_input(input)
         patience = seconds("timeout", timeout)
         collected = Collected(max_bytes)
         if input is None and options.get("tty"):

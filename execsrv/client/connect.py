@@ -14,6 +14,7 @@ from execsrv._wire.lines import LineChannel
 from execsrv._wire.unix import open_unix
 from execsrv._wire.urls import is_unix_url, is_websocket_url, parse_unix
 from execsrv.client.client import Client, open_client
+from execsrv.client.parameters import words
 from execsrv.errors import ConnectionFailedError, InvalidListenURLError
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
 
@@ -92,10 +93,11 @@ async def launch(
     `ConnectionFailedError`.
     """
     check_trio()
+    argv = words(command)
     try:
-        server = await trio.lowlevel.open_process(list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
+        server = await trio.lowlevel.open_process(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
     except OSError as error:
-        raise ConnectionFailedError(f"cannot start `{command[0]}`: {error.strerror or error}") from error
+        raise ConnectionFailedError(f"cannot start `{argv[0]}`: {error.strerror or error}") from error
     assert server.stdin is not None
     assert server.stdout is not None
     try:

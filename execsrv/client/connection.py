@@ -50,7 +50,7 @@ _RETRY_SECONDS = 0.1
 
 
 class Connection:
-    """What the tasks of one client share: its calls, its processes, and what the server said in its greeting."""
+    """State that the tasks of one client share: its calls, its processes, and the server's greeting."""
 
     greeting: Initialized
 
@@ -63,7 +63,7 @@ class Connection:
 
     @property
     def is_execsrv(self) -> bool:
-        """Whether the server says that it knows windows, and resuming."""
+        """True where the server says that it knows windows, and resuming."""
         return self.greeting.protocol_version == PROTOCOL_VERSION
 
     @contextmanager

@@ -25,7 +25,7 @@ from execsrv.protocol import (
 
 
 class Mirror:
-    """What a client knows of one process. With `acknowledges`, the server keeps to the window and is told of reads."""
+    """A client's knowledge of one process. With `acknowledges`, the server keeps to the window and is told of reads."""
 
     def __init__(self, id: str, calls: Calls, window_bytes: int, acknowledges: bool) -> None:
         self.id = id
@@ -33,7 +33,7 @@ class Mirror:
         self.start: PendingCall | None = None
         """The request that starts the process, once it was sent."""
         self.started = False
-        """Whether the process is known to run."""
+        """True once the process is known to run."""
         self._window = window_bytes
         self._acknowledges = acknowledges
         self._log = OutputLog(0, window_bytes)

@@ -21,6 +21,7 @@ from execsrv.protocol import METHODS, EnvPolicy, Size
 P = TypeVar("P", bound=Struct)
 
 Path = str | os.PathLike[str]
+Data = bytes | bytearray | memoryview
 
 _EVERYTHING = EnvPolicy(inherit="all", ignore_default_excludes=True, exclude=[], set={}, include_only=[])
 _MAX_MILLISECONDS = 2**53
@@ -66,6 +67,12 @@ def variables(env: Mapping[str, str] | None) -> dict[str, str]:
 def everything(inherit: bool) -> EnvPolicy | None:
     """Return the policy for all of the server's environment, or None for nothing of it."""
     return _EVERYTHING if inherit else None
+
+
+def check_input(data: Data | None) -> None:
+    """Raise `TypeError` for input that is not bytes."""
+    if not isinstance(data, bytes | bytearray | memoryview | None):
+        raise TypeError(f"input must be bytes, got {type(data).__name__}")
 
 
 def flag(name: str, value: bool) -> bool:

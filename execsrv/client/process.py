@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from execsrv._log.log import Closed, Entry, Exited
 from execsrv.client.mirror import Mirror
-from execsrv.client.parameters import seconds, text
+from execsrv.client.parameters import Data, check_input, seconds, text
 from execsrv.client.result import MAX_COLLECTED_BYTES, Collected, Result
 from execsrv.errors import InvalidParamsError, StdinClosedError
 from execsrv.protocol import (
@@ -32,12 +32,12 @@ from execsrv.protocol import (
 T = TypeVar("T")
 
 Event = Entry
-"""What happens to a process, in order: output, a gap in it where that was asked for, the end of the leader, the end of
-everything."""
+"""One thing that happens to a process: output, a gap in it where that was asked for, the end of the leader, or the end
+of everything."""
 
 DEFAULT_GRACE_SECONDS = 5.0
-"""How long a command that was asked to end may take, unless its user says otherwise: time to save a file or to tell
-its own children, and not so long that anybody gives up waiting."""
+"""Time for a command that was asked to end, unless its user says otherwise: enough to save a file or to tell its own
+children, and not so long that anybody gives up waiting."""
 
 _LONGEST_GRACE_MILLISECONDS = 2**53
 
@@ -147,7 +147,7 @@ class Process:
                 return event.chunk
         return None
 
-    async def communicate(self, input: bytes | None = None, max_bytes: int = MAX_COLLECTED_BYTES) -> Result:
+    async def communicate(self, input: Data | None = None, max_bytes: int = MAX_COLLECTED_BYTES) -> Result:
         """Write `input` and end the command's stdin, collect its output to the end, and return the result.
 
         Each stream is kept up to `max_bytes`, beginning and end. Raises `ConnectionLostError`, with what had arrived.
@@ -157,13 +157,14 @@ class Process:
 
     # -- what one can do to it --
 
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
+    async def write(self, data: Data) -> None:
         """Write to its stdin, and wait until the operating system took it. Raises `StdinClosedError`.
 
         Cancelling stops waiting; the input may still arrive.
         """
-        if not isinstance(data, bytes | bytearray | memoryview):
-            raise TypeError(f"input must be bytes, got {type(data).__name__}")
+        if data is None:
+            raise TypeError("input must be bytes, got None")
+        check_input(data)
         self._writes += 1
         params = ProcessWrite(self.id, bytes(data), str(self._writes))
         written = await self._mirror.calls.call("process/write", params, ProcessWritten)

@@ -9,7 +9,14 @@ from msgspec import Struct
 from execsrv._log.head_tail import HeadTail
 from execsrv._log.log import Gap
 from execsrv._nursery import open_helpers
-from execsrv.errors import CommandFailedError, ConnectionLostError, StdinClosedError, UnknownProcessError
+from execsrv.client.parameters import Data, check_input
+from execsrv.errors import (
+    CommandFailedError,
+    ConnectionLostError,
+    InvalidParamsError,
+    StdinClosedError,
+    UnknownProcessError,
+)
 from execsrv.limits import MIB
 from execsrv.protocol import Chunk, Member, Reason, Stream
 
@@ -21,7 +28,7 @@ _WRITE_BYTES = 256 * 1024
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """How the command `argv` ended and what it printed. A terminal's output is `stdout`.
+    """End and output of the command `argv`. A terminal's output is `stdout`.
 
     `exit_code` is 128+N after a death by signal N, whose name is in `signal`. `omitted_bytes` is how much of the middle
     of `stdout` and `stderr` was left out to stay within the bound. `totals` is what each stream carried, by the
@@ -56,11 +63,14 @@ class Collected:
     """The output of a command so far, each stream within a bound."""
 
     def __init__(self, max_bytes: int) -> None:
+        if not isinstance(max_bytes, int) or max_bytes < 0:
+            raise InvalidParamsError(f"max_bytes must be a number of bytes, got {max_bytes!r}", field="max_bytes")
         self._streams = {"stdout": HeadTail(max_bytes), "stderr": HeadTail(max_bytes)}
         self._left_out = 0
 
-    async def communicate(self, process: Process, input: bytes | None) -> Result:
+    async def communicate(self, process: Process, input: Data | None) -> Result:
         """Write the input, collect the output to its end and return the result. Cancelling leaves here what came."""
+        check_input(input)
         try:
             async with open_helpers() as nursery:
                 if input is not None:
@@ -97,7 +107,7 @@ class Collected:
         return bytes(self._streams["stderr"])
 
 
-async def _feed(process: Process, input: bytes) -> None:
+async def _feed(process: Process, input: Data) -> None:
     """Write all there is, then the end. A command need not read it."""
     try:
         view = memoryview(input)

@@ -1,4 +1,4 @@
-"""What a server answers to a request that it refused, or that failed.
+"""Errors that a server answers to a request which it refused, or which failed.
 
 An answer crosses the wire as a JSON-RPC code, a stable word (`kind`), a text for people and a few facts for programs.
 `RequestError.to_wire` and `RequestError.from_wire` are the two directions of one mapping, so that a caller in another

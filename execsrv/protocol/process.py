@@ -11,10 +11,12 @@ from execsrv.protocol.output import Chunk, ProcessClosed, ProcessExited, ReadGap
 
 
 class Size(Wire, frozen=True):
-    """A terminal's size in characters."""
+    """A terminal's size in characters, and the whole of it in pixels where that is known."""
 
     rows: Annotated[int, Meta(ge=1, le=65535)] = 24
     cols: Annotated[int, Meta(ge=1, le=65535)] = 80
+    xpixel: Annotated[int, Meta(ge=0, le=65535)] = 0
+    ypixel: Annotated[int, Meta(ge=0, le=65535)] = 0
 
 
 class EnvPolicy(Wire, frozen=True):
@@ -30,11 +32,12 @@ class EnvPolicy(Wire, frozen=True):
     include_only: list[str]
 
 
-class ProcessStart(Wire, frozen=True):
-    """Start a command. `cwd` is an absolute path or a `file:` URI; `env` is exact unless `env_policy` is given."""
+class ProcessStart(Wire, frozen=True, kw_only=True):
+    """Start a command. `env` is exact unless `env_policy` is given."""
 
     argv: list[str]
-    cwd: str
+    cwd: str | None = None
+    """An absolute path or a `file:` URI. None: the directory that the server itself is in, whatever its name is."""
     env: dict[str, str]
     tty: bool
     process_id: Id | None = None
@@ -55,6 +58,14 @@ class ProcessStart(Wire, frozen=True):
     """The fate of output beyond the window: the command waits, or the oldest of it is left out (`process/gap`)."""
     kind: Literal["direct", "prepared"] = "direct"
     """A prepared command is run exactly as given: its program and directory are absolute, and nothing is inherited."""
+    env_remove: list[str] = []
+    """Variables that it does not get, wherever they come from."""
+    umask: Annotated[int, Meta(ge=0, le=0o777)] | None = None
+    nice: Annotated[int, Meta(ge=-20, le=19)] | None = None
+    oom_score_adj: Annotated[int, Meta(ge=-1000, le=1000)] | None = None
+    """These three are the server's own where they are not given."""
+    modes: dict[str, bool | int] = {}
+    """Modes of its terminal that are on or off, and keys as numbers of characters, by their names in stty(1)."""
 
 
 class ProcessStarted(Wire, frozen=True):
@@ -160,6 +171,8 @@ class ProcessResize(Wire, frozen=True):
     process_id: Id
     rows: Annotated[int, Meta(ge=1, le=65535)]
     cols: Annotated[int, Meta(ge=1, le=65535)]
+    xpixel: Annotated[int, Meta(ge=0, le=65535)] = 0
+    ypixel: Annotated[int, Meta(ge=0, le=65535)] = 0
 
 
 class Running(Wire, frozen=True):

@@ -1,4 +1,4 @@
-"""The fixtures of `execsrv.testing` for pytest. In a `conftest.py` at the top of the tests:
+"""The fixtures of `execsrv.testing` for pytest, for a `conftest.py` at the top of the tests:
 
     pytest_plugins = ["execsrv.testing.pytest_plugin"]
 

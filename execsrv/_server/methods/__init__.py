@@ -1,6 +1,6 @@
 """One short function per method: the only place that knows both the wire and the sessions.
 
-A module for each family of methods; `table.py` holds the one table that all of them are entered into.
+A module for each family of methods; `table.py` holds the register that all of them are entered into.
 """
 
 from execsrv._server.methods import command, files, host, process

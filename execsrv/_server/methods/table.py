@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from execsrv._http.relay import Relay
 from execsrv._server.sessions import Sessions
+from execsrv._server.starting import Deferred
 from execsrv.errors import NotAllowedError, SandboxUnsupportedError
 from execsrv.limits import ServerConfig
 
@@ -36,10 +37,11 @@ class Caller(Protocol):
 
 P = TypeVar("P", bound=Struct)
 R = TypeVar("R", bound=Struct)
+S = TypeVar("S", bound=Struct | Deferred)
 Later = Coroutine[Any, Any, R]
 """The rest of a handler that has to wait for something; it gives the result."""
 
-Answer = Struct | Later[Struct]
+Answer = Struct | Later[Struct] | Deferred
 A = TypeVar("A", bound=Answer)
 
 
@@ -53,10 +55,10 @@ class Handler(NamedTuple):
 HANDLERS: dict[str, Handler] = {}
 
 
-def handles(method: str) -> Callable[[Callable[[Caller, P], R]], Callable[[Caller, P], R]]:
-    """Enter a function that answers a method at once."""
+def handles(method: str) -> Callable[[Callable[[Caller, P], S]], Callable[[Caller, P], S]]:
+    """Enter a function that answers a method at once, or as soon as a start that is under way has its outcome."""
 
-    def enter(run: Callable[[Caller, P], R]) -> Callable[[Caller, P], R]:
+    def enter(run: Callable[[Caller, P], S]) -> Callable[[Caller, P], S]:
         HANDLERS[method] = Handler(run, waits=False)
         return run
 
