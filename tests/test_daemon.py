@@ -144,7 +144,9 @@ def test_started_without_descriptors() -> None:
 
 
 def test_a_working_directory_that_was_removed(tmp_path: Path) -> None:
-    script = f"cd {tmp_path} && mkdir gone && cd gone && rmdir ../gone && {' '.join(EXECSRV)} run readlink /proc/self/cwd"
+    script = (
+        f"cd {tmp_path} && mkdir gone && cd gone && rmdir ../gone && {' '.join(EXECSRV)} run readlink /proc/self/cwd"
+    )
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path}/gone (deleted)\n", "")
 
