@@ -287,7 +287,8 @@ TLS_HELLO = bytes.fromhex("16030100c8010000c40303") + bytes(190)
 def test_what_a_peer_does_is_one_line_at_most(said: bytes, read: bool) -> None:
     with daemon("ws://127.0.0.1:0") as (process, url):
         assert process.stderr is not None
-        assert "listening" in process.stderr.readline()
+        while "listening" not in process.stderr.readline():
+            pass
         for _ in range(3):
             reset(url, said, read=read)
         assert execsrv("run", "--url", url, "--", "echo", "hi").stdout == "hi\n"
@@ -333,7 +334,7 @@ def test_a_ping_while_the_server_closes() -> None:
         log = process.stderr.read()
         assert process.wait(PATIENCE) == 0
     assert "Traceback" not in log
-    assert log.count("ending a connection") == 1
+    assert log.count("malformed message") == 1
 
 
 @pytest.mark.parametrize("size", [300, 5_000_000])
