@@ -16,6 +16,8 @@ FLOORS = [
     # values: no trio, no I/O
     {"errors", "limits", "protocol", "_version"},
     # rules, and the log: still no I/O
+    {"_wire.quoting"},
+    {"_wire.unreadable"},
     {"_nursery", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths", "_http.request"},
     {"_wire.frames", "_wire.urls"},
     # the machine, each kind alone
@@ -25,6 +27,7 @@ FLOORS = [
     {"_server.ending"},
     {"_server.stdin"},
     {"_server.session"},
+    {"_server.starting"},
     {"_server.sessions"},
     {"_server.methods"},
     {"_server.connection"},
@@ -42,7 +45,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 WINGS = {"_server", "_processes", "_files", "_http", "server"}, {"client"}
 PURE = {"errors", "limits", "protocol", "_log", "_wire.codecs", "_wire.handshake", "_wire.paths", "_http.request"}
-PURE |= {"_wire.frames", "_wire.urls"}
+PURE |= {"_wire.frames", "_wire.urls", "_wire.quoting", "_wire.unreadable"}
 
 
 def room_of(name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -77,9 +77,18 @@ class SharedThreads:
 class Attempt:
     """One start. Whoever makes it calls `end` in the end, whatever happened."""
 
-    def __init__(self, register: Register, finder: ByWalk | ByDescent, *, carries: bool) -> None:
+    def __init__(
+        self,
+        register: Register,
+        finder: ByWalk | ByDescent,
+        wait_guarded: Callable[[], Awaitable[None]],
+        *,
+        carries: bool,
+    ) -> None:
+        """`wait_guarded` waits until a guardian looks after what was started."""
         self._register = register
         self._finder = finder
+        self._wait_guarded = wait_guarded
         self._carries = carries
         self._number = register.reserve_number()
         self._mark = register.mark.of(self._number) if register.mark else None
@@ -119,6 +128,7 @@ class Attempt:
         except BaseException:
             self._runs = False
             raise
+        await self._wait_guarded()
         return self.enter()
 
     def run(
@@ -153,7 +163,7 @@ class Attempt:
         started = self._started
         self._tree = tree = ProcessTree(Leader(started.pid, started.pidfd), self._number, self._finder)
         self._register.enter(tree)
-        started.pidfd = -1  # the leader's
+        started.pidfd = None  # the leader's
         return Spawned(self._program, tree, started.outputs, started.stdin, started.held)
 
     def pass_streams(self) -> None:
@@ -174,7 +184,7 @@ class Attempt:
         try:
             if runs:
                 return  # it ends in its thread
-            if self._tree is None and self._started.pid and self._started.pidfd >= 0:
+            if self._tree is None and self._started.pid and self._started.is_watched:
                 self.enter()
             if self._tree is not None and not self._tree.leader.is_closed:
                 await self._tree.end()

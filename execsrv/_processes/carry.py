@@ -9,14 +9,13 @@ One turn for the whole process, however many servers are in it.
 
 from __future__ import annotations
 
-import resource
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from execsrv._processes import proc
-from execsrv._processes.rlimit_mark import Mark
+from execsrv._processes.rlimit_mark import Mark, own_limit, set_own_limit
 
 _LOOK_SECONDS = 0.005
 """After so long a wait for the turn, somebody looks whether the child that holds it up has been born."""
@@ -35,7 +34,7 @@ class _Turn:
 
     def end(self) -> None:
         if self.mark is not None:
-            resource.setrlimit(self.mark.slot, self.before)
+            set_own_limit(self.mark.slot, *self.before)
 
 
 _news = threading.Condition()
@@ -50,12 +49,12 @@ def carried(mark: Mark | None) -> Iterator[None]:
         while _turn is not None:
             if not _news.wait(_LOOK_SECONDS) and _turn is not None and _turn.is_born():
                 _pass_on()
-        before = resource.getrlimit(mark.slot) if mark is not None else (0, 0)
+        before = own_limit(mark.slot) if mark is not None else (0, 0)
         ours = _Turn(threading.get_native_id(), mark, before)
         try:
             _turn = ours
             if mark is not None:
-                resource.setrlimit(mark.slot, (mark.value, before[1]))
+                set_own_limit(mark.slot, mark.value, before[1])
         except BaseException:
             _pass_on()
             raise

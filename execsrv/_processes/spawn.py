@@ -18,7 +18,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from execsrv._processes import carry, portable_spawn, posix_spawn, proc, spawn_errors, terminal
+from execsrv._processes import carry, pidfd, portable_spawn, posix_spawn, proc, spawn_errors, terminal
 from execsrv._processes.command import Command, spawn_error
 from execsrv._processes.rlimit_mark import Mark
 from execsrv.errors import SpawnError
@@ -37,7 +37,9 @@ class Started:
 
     def __init__(self) -> None:
         self.child = ctypes.c_int()  # written by whatever starts it: no instruction of ours comes in between
-        self.pidfd = -1
+        self.pidfd: int | None = None
+        self.is_watched = False
+        """True when it has its mark, and its pidfd, unless this machine refuses one."""
         self.outputs: dict[Stream, int] = {}
         self.stdin: int | None = None
         self.held: int | None = None
@@ -57,10 +59,9 @@ class Started:
 
     def close(self) -> None:
         """Close all that is open of it. It may be called again."""
-        descriptors = {*self.outputs.values(), self.pidfd}
-        descriptors |= {end for end in (self.stdin, self.held) if end is not None}
-        self.outputs, self.stdin, self.held, self.pidfd = {}, None, None, -1
-        for descriptor in descriptors - {-1}:
+        descriptors = {end for end in (*self.outputs.values(), self.stdin, self.held, self.pidfd) if end is not None}
+        self.outputs, self.stdin, self.held, self.pidfd = {}, None, None, None
+        for descriptor in descriptors:
             os.close(descriptor)
 
     def undo(self, mark: Mark | None) -> None:
@@ -247,7 +248,8 @@ def _hold(started: Started, mark: Mark | None) -> None:
         mark.put(started.pid)
         for child in proc.family([started.pid]):  # what it has started meanwhile, on a busy machine
             mark.put(child)
-    started.pidfd = os.pidfd_open(started.pid)
+    started.pidfd = pidfd.open_pidfd(started.pid)
+    started.is_watched = True
 
 
 def widen(pipe: int, size: int) -> None:
