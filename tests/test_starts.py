@@ -228,7 +228,7 @@ def test_a_turn_is_passed_on_when_the_child_is_born(tmp_path: Path) -> None:
 
 
 INJECTED = """
-import itertools, os, sys, threading
+import itertools, sys
 import trio
 from execsrv._processes import supervisor as module
 from execsrv._server.connection import open_connections
@@ -262,6 +262,9 @@ async def attempt(mark):
             nursery.start_soon(Conversation(theirs, connections).run)
             async with open_peer(ours) as peer:
                 await peer.handshake()
+                # An error in it has switched it off, in that thread.
+                sys.settrace(trace)
+                await trio.to_thread.run_sync(sys.settrace, trace)
                 armed = True
                 argv = ["bash", "-c", f"exec -a {mark} sleep 1000"]
                 id = await peer.post("process/start", peer.start_params("a", argv))
@@ -270,8 +273,6 @@ async def attempt(mark):
                 armed = False
             nursery.cancel_scope.cancel()
 
-threading.settrace(trace)
-sys.settrace(trace)
 for step in itertools.count(number, of):
     mark = new_mark()
     left = step + 1
