@@ -48,7 +48,7 @@ class Limits:
         Bytes,
         _MESSAGES,
         Meta(
-            ge=KIB, description="The largest message taken in. A larger one ends the connection: its id is not known."
+            ge=KIB, description="The largest message taken in. A larger one closes the channel: its id is not known."
         ),
     ] = 64 * MIB
 
