@@ -65,6 +65,7 @@ class Server:
         self._nursery = nursery
         self._path = path
         self._url: str | None = None
+        self.host = "127.0.0.1"
         self.shutdown = trio.Event()
         """What asks it to end in order."""
 
@@ -83,7 +84,7 @@ class Server:
         """Where it listens; started when first asked for."""
         if self._url is None:
             self._url = await self._listen(
-                "ws://127.0.0.1:0" if self.transport == "websocket" else f"unix://{self._path}"
+                f"ws://{self.host}:0" if self.transport == "websocket" else f"unix://{self._path}"
             )
         return self._url
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 
 
@@ -73,17 +75,28 @@ class Line:
 
 @asynccontextmanager
 async def open_line(target: str, path: str) -> AsyncIterator[Line]:
-    """A line to the server at `target`; on a unix socket at `path` where the server listens on one."""
+    """A line to the server at `target`: on a unix socket at `path` where the server listens on one, else beside it."""
     if target.startswith("unix://"):
-        socket = trio.socket.socket(trio.socket.AF_UNIX)
-        await socket.bind(path)
-        socket.listen()
-        listener, url = trio.SocketListener(socket), f"unix://{path}"
+        listening = trio.socket.socket(trio.socket.AF_UNIX)
+        await listening.bind(path)
+        listening.listen()
+        listener, url = trio.SocketListener(listening), f"unix://{path}"
     else:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}"
+        host = target.removeprefix("ws://").rpartition(":")[0]
+        (listener,) = await trio.open_tcp_listeners(0, host=host)
+        url = f"ws://{host}:{listener.socket.getsockname()[1]}"
     line = Line(target, url)
     async with trio.open_nursery() as nursery:
         await nursery.start(trio.serve_listeners, line.carry, [listener])
         yield line
         nursery.cancel_scope.cancel()
+
+
+def own_address() -> str:
+    """An address of this machine that is not the loopback's, for what only happens to peers elsewhere."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # which sends nothing
+        except OSError:
+            pytest.skip("this machine has no address but the loopback's")
+        return str(probe.getsockname()[0])

@@ -27,7 +27,7 @@ from execsrv.protocol import Notification
 from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE, Peer, b64, open_peer
 from tests.processes import marked, new_mark, until_gone, until_marked
-from tests.relay import Line, open_line
+from tests.relay import Line, open_line, own_address
 
 
 @contextmanager
@@ -252,6 +252,7 @@ async def opened_line(server: Server, tmp_path: Path) -> AsyncIterator[Line]:
 
 async def test_a_half_dead_channel_is_let_go(open_server: OpenServer, tmp_path: Path) -> None:
     server = open_server("websocket", replace(QUICK_PINGS, resume_grace=300))
+    server.host = own_address()
     async with opened_line(server, tmp_path) as line:
         with trio.fail_after(PATIENCE):
             async with connect(line.url) as client:
@@ -265,6 +266,7 @@ async def test_without_a_grace_a_half_dead_channel_ends_what_it_started(
     open_server: OpenServer, tmp_path: Path
 ) -> None:
     server = open_server("websocket", QUICK_PINGS)
+    server.host = own_address()
     mark = new_mark()
     async with opened_line(server, tmp_path) as line, connect(line.url) as client:
         async with client.start(["bash", "-c", f"exec -a {mark} sleep 1000"]):
@@ -279,6 +281,7 @@ async def test_without_a_grace_a_half_dead_channel_ends_what_it_started(
 async def test_a_slow_reader_is_not_taken_for_dead(open_server: OpenServer, tmp_path: Path) -> None:
     """It cannot answer a ping behind output that it has not read."""
     server = open_server("websocket", QUICK_PINGS)
+    server.host = own_address()
     size = 30 * MIB
     async with server.open_channel() as channel:
         peer = Peer(channel)

@@ -23,7 +23,7 @@ from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import Codec
 from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
 from execsrv._wire.http_head import answer_to, receive_head
-from execsrv._wire.tcp import unacknowledged_seconds
+from execsrv._wire.tcp import is_local, unacknowledged_seconds
 from execsrv._wire.urls import parse_websocket
 from execsrv.errors import ConnectionFailedError, ProtocolError
 from execsrv.limits import Limits, ServerConfig
@@ -161,9 +161,11 @@ class WebSocketChannel:
         """Ping the peer every `interval` seconds; return when it has been silent for `patience` seconds.
 
         A peer that does not read cannot answer a ping behind what it has not read. Then its machine counts: that of a
-        slow reader acknowledges what it gets, or that it has no room.
+        slow reader acknowledges what it gets, or that it has no room. On this machine nobody is asked (`is_local`).
         """
         wire = self._wire
+        if is_local(wire._stream):
+            await trio.sleep_forever()
         while True:
             await trio.sleep(interval)
             asked = trio.current_time()
