@@ -255,8 +255,9 @@ async def opened_line(server: Server, tmp_path: Path) -> AsyncIterator[Line]:
         yield line
 
 
-async def test_a_half_dead_channel_is_let_go(open_server: OpenServer, tmp_path: Path) -> None:
+async def test_a_half_dead_channel_is_let_go(elsewhere: str, open_server: OpenServer, tmp_path: Path) -> None:
     server = open_server("websocket", replace(QUICK_PINGS, resume_grace=300))
+    server.host = elsewhere
     async with opened_line(server, tmp_path) as line:
         with trio.fail_after(PATIENCE):
             async with connect(line.url) as client:
@@ -267,9 +268,10 @@ async def test_a_half_dead_channel_is_let_go(open_server: OpenServer, tmp_path: 
 
 
 async def test_without_a_grace_a_half_dead_channel_ends_what_it_started(
-    open_server: OpenServer, tmp_path: Path
+    elsewhere: str, open_server: OpenServer, tmp_path: Path
 ) -> None:
     server = open_server("websocket", QUICK_PINGS)
+    server.host = elsewhere
     mark = new_mark()
     async with opened_line(server, tmp_path) as line, connect(line.url) as client:
         async with client.start(["bash", "-c", f"exec -a {mark} sleep 1000"]):
@@ -281,9 +283,10 @@ async def test_without_a_grace_a_half_dead_channel_ends_what_it_started(
             await client.run(["true"])
 
 
-async def test_a_slow_reader_is_not_taken_for_dead(open_server: OpenServer, tmp_path: Path) -> None:
+async def test_a_slow_reader_is_not_taken_for_dead(elsewhere: str, open_server: OpenServer, tmp_path: Path) -> None:
     """It cannot answer a ping behind output that it has not read."""
     server = open_server("websocket", QUICK_PINGS)
+    server.host = elsewhere
     size = 30 * MIB
     async with server.open_channel() as channel:
         peer = Peer(channel)

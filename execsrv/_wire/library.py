@@ -15,7 +15,7 @@ import wsproto.utilities
 
 from execsrv._nursery import owned
 from execsrv._wire.frames import FrameCounter
-from execsrv._wire.tcp import unacknowledged_seconds
+from execsrv._wire.tcp import is_local, unacknowledged_seconds
 from execsrv.errors import ConnectionFailedError, ProtocolError
 from execsrv.limits import Limits
 
@@ -60,6 +60,11 @@ class Wire(trio.abc.Stream):
     def is_sending(self) -> bool:
         """Return True while a write waits for the peer to read, or for an acknowledgement."""
         return self._turn.locked()
+
+    @property
+    def is_local(self) -> bool:
+        """Return True where the peer is on this machine."""
+        return is_local(self._stream)
 
     @property
     def lost_for(self) -> float:
