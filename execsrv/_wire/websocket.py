@@ -154,7 +154,7 @@ async def serve_websocket(
         rest = head[head.find(HEAD_END) + len(HEAD_END) :]
         wire, connection = Wire(stream, limits, upgrade.head, rest), None
         async with _open_shielded() as reader:
-            with trio.move_on_after(limits.handshake_timeout):
+            with trio.move_on_after(limits.handshake_timeout), suppress(ConnectionClosed):
                 request = await trio_websocket.wrap_server_stream(
                     cast(trio.Nursery, Reader(reader, wire)),
                     wire,
