@@ -100,7 +100,7 @@ async def test_a_file_system_that_hangs_delays_the_starts_there_alone(daemon: Da
             _, _, data = await peer.refused("process/read", {"processId": f"hangs-{number}"})
             assert data["kind"] == "unknown-process"
         failures = [message for message in peer.heard if isinstance(message, Failure) and message.id not in ids]
-        assert [failure.error.data["kind"] for failure in failures[:3]] == ["spawn-failed"] * 3
+        assert [failure.error.data["kind"] for failure in failures[:3]] == ["spawnFailed"] * 3
         await peer.post("process/start", peer.start_params("left", *hanging[0][:1], **hanging[0][1]))
     assert await other.run("after", ["echo", "hi"]) == (0, b"hi\n", b"")
 
@@ -160,7 +160,7 @@ async def test_a_start_that_hangs_ends_with_its_timeout_and_its_connection(daemo
         await peer.handshake()
         params = peer.start_params("a", ["true"], cwd=f"{silent}/a", timeoutMs=50)
         code, message, data = await peer.refused("process/start", params)
-        assert (code, data["kind"], data["errno"]) == (-32603, "spawn-failed", errno.ETIMEDOUT), message
+        assert (code, data["kind"], data["errno"]) == (-32603, "spawnFailed", errno.ETIMEDOUT), message
         params = peer.start_params("b", ["true"], cwd=f"{silent}/b")
         waiting = [await peer.post("process/start", params)]
         waiting.append(await peer.post("process/write", {"processId": "b", "chunk": "", "writeId": "1"}))
