@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from execsrv._processes import proc
 from execsrv._processes.rlimit_mark import Mark, own_limit, set_own_limit
@@ -21,20 +20,25 @@ _LOOK_SECONDS = 0.005
 """After so long a wait for the turn, somebody looks whether the child that holds it up has been born."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _Turn:
-    """A thread that starts a command, the mark that is carried meanwhile, and the limit as it was before."""
+    """A thread that starts a command, and the mark that is carried meanwhile."""
 
-    thread: int
-    mark: Mark | None
-    before: tuple[int, int]
+    def __init__(self, thread: int, mark: Mark | None) -> None:
+        self._thread = thread
+        self._mark = mark
+        self._before: tuple[int, int] | None = None
+
+    def begin(self) -> None:
+        if self._mark is not None:
+            self._before = own_limit(self._mark.slot)
+            set_own_limit(self._mark.slot, self._mark.value, self._before[1])
 
     def is_born(self) -> bool:
-        return self.mark is not None and bool(born(self.thread, self.mark))
+        return self._mark is not None and bool(born(self._thread, self._mark))
 
     def end(self) -> None:
-        if self.mark is not None:
-            set_own_limit(self.mark.slot, *self.before)
+        if self._mark is not None and self._before is not None:
+            set_own_limit(self._mark.slot, *self._before)
 
 
 _news = threading.Condition()
@@ -45,20 +49,14 @@ _turn: _Turn | None = None
 def carried(mark: Mark | None) -> Iterator[None]:
     """Carry a mark, or none for sure, while the block starts one command. Waits for its turn: not for the loop."""
     global _turn
-    with _news:
-        while _turn is not None:
-            if not _news.wait(_LOOK_SECONDS) and _turn is not None and _turn.is_born():
-                _pass_on()
-        before = own_limit(mark.slot) if mark is not None else (0, 0)
-        ours = _Turn(threading.get_native_id(), mark, before)
-        try:
-            _turn = ours
-            if mark is not None:
-                set_own_limit(mark.slot, mark.value, before[1])
-        except BaseException:
-            _pass_on()
-            raise
+    ours = _Turn(threading.get_native_id(), mark)
     try:
+        with _news:
+            while _turn is not None:
+                if not _news.wait(_LOOK_SECONDS) and _turn is not None and _turn.is_born():
+                    _pass_on()
+            _turn = ours
+            ours.begin()
         yield
     finally:
         with _news:
@@ -68,10 +66,12 @@ def carried(mark: Mark | None) -> Iterator[None]:
 
 def _pass_on() -> None:
     global _turn
-    if _turn is not None:
-        _turn.end()
-    _turn = None
-    _news.notify()
+    try:
+        if _turn is not None:
+            _turn.end()
+    finally:
+        _turn = None
+        _news.notify()
 
 
 def born(thread: int, mark: Mark) -> list[int]:
