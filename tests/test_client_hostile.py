@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import signal
+import subprocess
 import sys
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +150,42 @@ async def test_infinity_is_no_bound(client: execsrv.Client) -> None:
     async with client.start(["sleep", "1000"], timeout=math.inf, idle_timeout=math.inf) as process:
         assert await process.terminate(grace=math.inf)
         assert (await process.wait()).signal == "SIGTERM"
+
+
+# -- silence --
+
+STANDS_STILL = """
+import sys, trio, execsrv
+
+async def main():
+    config = execsrv.ClientConfig(ping_interval=0.05, ping_timeout=0.05)
+    async with execsrv.connect(sys.argv[1], config=config) as client, client.start(["cat"], stdin=True) as process:
+        print("started", flush=True)
+        await trio.to_thread.run_sync(sys.stdin.readline)
+        await process.write(b"lives")
+        print((await anext(process.output)).decode(), flush=True)
+
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize("scheme", ["ws", "unix"])
+async def test_a_client_on_this_machine_that_stands_still_is_not_gone(open_server: OpenServer, scheme: str) -> None:
+    server = open_server("websocket" if scheme == "ws" else "unix", ServerConfig(ping_interval=0.05, ping_timeout=0.05))
+    argv = [sys.executable, "-c", STANDS_STILL, await server.url()]
+    async with trio.open_nursery() as nursery:
+        program: trio.Process = await nursery.start(
+            partial(trio.run_process, argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, check=False)
+        )
+        assert program.stdin is not None
+        assert program.stdout is not None
+        with trio.fail_after(PATIENCE):
+            assert await program.stdout.receive_some(8) == b"started\n"
+            program.send_signal(signal.SIGSTOP)
+            await trio.sleep(1)  # many times what a peer elsewhere would have
+            program.send_signal(signal.SIGCONT)
+            await program.stdin.send_all(b"go on\n")
+            assert b"".join([data async for data in program.stdout]) == b"lives\n"
 
 
 # -- readers --

@@ -166,10 +166,10 @@ async def test_a_terminal_has_the_modes_and_the_size_that_were_asked_for(peer: P
     script = "import fcntl, struct, termios; print(struct.unpack('HHHH', fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))))"
     argv = [sys.executable, "-I", "-S", "-c", script]
     assert (await peer.run("c", argv, tty=True, size=size))[1] == b"(50, 132, 1320, 1000)\r\n"
-    for modes in ({"loud": True}, {"echo": 1}, {"erase": True}, {"erase": 256}, {"erase": -1}):
-        code, message, data = await peer.refused(
-            "process/start", peer.start_params("d", ["true"], tty=True, modes=modes)
-        )
+    others: list[dict[str, Any]] = [{"loud": True}, {"echo": 1}, {"erase": True}, {"erase": 256}, {"erase": -1}]
+    for other in others:
+        params = peer.start_params("d", ["true"], tty=True, modes=other)
+        code, message, data = await peer.refused("process/start", params)
         assert (code, data["field"]) == (REFUSED, "modes"), message
 
 
@@ -180,7 +180,7 @@ async def test_a_terminal_has_the_modes_and_the_size_that_were_asked_for(peer: P
 async def test_umask_niceness_and_oom_score_can_be_wished_for(peer: Peer, tty: bool) -> None:
     argv = ["sh", "-c", "umask; nice; cat /proc/self/oom_score_adj"]
     end = b"\r\n" if tty else b"\n"
-    wishes = {"umask": 0o27, "nice": 7, "oomScoreAdj": 500}
+    wishes: dict[str, int] = {"umask": 0o27, "nice": 7, "oomScoreAdj": 500}
     assert (await peer.run("a", argv, tty=tty, **wishes))[1].split(end) == [b"0027", b"7", b"500", b""]
     refused: list[dict[str, int]] = [{"umask": 0o1000}, {"nice": 20}, {"oomScoreAdj": -1001}]
     for wish in refused:

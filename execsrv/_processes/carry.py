@@ -1,5 +1,7 @@
 """Carrying a mark on this very process for the instant of a start, so that the child has it from the first.
 
+So are other limits that commands are to have and this process is not: `commands_limits`.
+
 A limit belongs to the whole process, so only one start may carry a mark at a time. It does so until its child is there,
 not until its child has got to its program: that may wait for a file system, and so would everybody else. The C library
 tells its caller only of the second, but the kernel shows everybody the first.
@@ -16,29 +18,37 @@ from contextlib import contextmanager
 from execsrv._processes import proc
 from execsrv._processes.rlimit_mark import Mark, own_limit, set_own_limit
 
+commands_limits: tuple[tuple[int, int], ...] = ()
+"""Resource limits of this process that differ for what it starts, each with the soft value there. Set by a program of
+its own, before the first start."""
+
 _LOOK_SECONDS = 0.005
 """After so long a wait for the turn, somebody looks whether the child that holds it up has been born."""
 
 
 class _Turn:
-    """A thread that starts a command, and the mark that is carried meanwhile."""
+    """A thread that starts a command, the mark that is carried meanwhile, and the limits as they were before."""
 
     def __init__(self, thread: int, mark: Mark | None) -> None:
-        self._thread = thread
+        self.thread = thread
         self._mark = mark
-        self._before: tuple[int, int] | None = None
+        self._before: list[tuple[int, tuple[int, int]]] = []
 
     def begin(self) -> None:
         if self._mark is not None:
-            self._before = own_limit(self._mark.slot)
-            set_own_limit(self._mark.slot, self._mark.value, self._before[1])
+            self.carry(self._mark.slot, self._mark.value)
+
+    def carry(self, slot: int, value: int) -> None:
+        before = own_limit(slot)
+        self._before.append((slot, before))
+        set_own_limit(slot, value, before[1])
 
     def is_born(self) -> bool:
-        return self._mark is not None and bool(born(self._thread, self._mark))
+        return self._mark is not None and bool(born(self.thread, self._mark))
 
     def end(self) -> None:
-        if self._mark is not None and self._before is not None:
-            set_own_limit(self._mark.slot, *self._before)
+        for slot, before in self._before:
+            set_own_limit(slot, *before)
 
 
 _news = threading.Condition()
@@ -53,8 +63,8 @@ def carried(mark: Mark | None) -> Iterator[None]:
     try:
         with _news:
             while _turn is not None:
-                if not _news.wait(_LOOK_SECONDS) and _turn is not None and _turn.is_born():
-                    _pass_on()
+                if not _news.wait(_LOOK_SECONDS):
+                    _look()
             _turn = ours
             ours.begin()
         yield
@@ -62,6 +72,25 @@ def carried(mark: Mark | None) -> Iterator[None]:
         with _news:
             if _turn is ours:
                 _pass_on()
+
+
+def look() -> None:
+    """End a turn whose child has been born, so that what it carries is not carried for as long as a start hangs."""
+    with _news:
+        _look()
+
+
+def _look() -> None:
+    if _turn is not None and _turn.is_born():
+        _pass_on()
+
+
+def carry_limits() -> None:
+    """Carry `commands_limits` too for the rest of this thread's turn: from here on, with few descriptors to be had."""
+    with _news:
+        if _turn is not None and _turn.thread == threading.get_native_id():
+            for slot, value in commands_limits:
+                _turn.carry(slot, value)
 
 
 def _pass_on() -> None:

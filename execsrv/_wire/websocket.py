@@ -109,7 +109,12 @@ class WebSocketChannel:
         return wire.heard_at >= asked or (wire.is_sending and wire.lost_for < patience)
 
     async def wait_gone(self, interval: float, patience: float) -> None:
-        """Ping the peer every `interval` seconds; return when it has been silent for `patience` seconds."""
+        """Ping the peer every `interval` seconds; return when it has been silent for `patience` seconds.
+
+        On this machine the kernel tells of every end, and nobody is asked.
+        """
+        if self._wire.is_local:
+            await trio.sleep_forever()
         while True:
             await trio.sleep(interval)
             if not await self.is_alive(patience):
@@ -149,7 +154,7 @@ async def serve_websocket(
         rest = head[head.find(HEAD_END) + len(HEAD_END) :]
         wire, connection = Wire(stream, limits, upgrade.head, rest), None
         async with _open_shielded() as reader:
-            with trio.move_on_after(limits.handshake_timeout):
+            with trio.move_on_after(limits.handshake_timeout), suppress(ConnectionClosed):
                 request = await trio_websocket.wrap_server_stream(
                     cast(trio.Nursery, Reader(reader, wire)),
                     wire,
