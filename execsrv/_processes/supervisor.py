@@ -15,7 +15,7 @@ from contextlib import ExitStack, asynccontextmanager
 import trio
 
 from execsrv._nursery import open_helpers
-from execsrv._processes import guard, proc, rlimit_mark, subreaper
+from execsrv._processes import carry, guard, proc, rlimit_mark, subreaper
 from execsrv._processes.attempt import MOST_THREADS, Attempt
 from execsrv._processes.attempt import Spawned as Spawned
 from execsrv._processes.command import Command
@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 _REAP_SECONDS = 0.05
 """Strays that end one after the other are reaped together, this often at most."""
+
+_TURN_SECONDS = 0.05
+"""A start that takes longer waits for a file system, with its child born."""
 
 
 class Supervisor:
@@ -119,6 +122,7 @@ async def open_supervisor(
             strays = stack.enter_context(subreaper.open_strays(register.owns, register.session_of, sole=sole))
             supervisor._finder = ByDescent(register, strays)
         async with open_helpers() as nursery:
+            nursery.start_soon(_end_turns, register)
             if strays is not None:
                 nursery.start_soon(_reap, strays, register)
             if register.mark is not None and guard.possible():
@@ -126,6 +130,15 @@ async def open_supervisor(
                 nursery.start_soon(supervisor._guard.run)
             logger.info("keeping sessions together by %s", supervisor.means())
             yield supervisor
+
+
+async def _end_turns(register: Register) -> None:
+    """As long as a start is under way, see to it that this process carries nothing for it that it needs no more."""
+    while True:
+        while not register.starting:
+            await register.reserved.park()
+        await trio.sleep(_TURN_SECONDS)
+        carry.look()
 
 
 @trio.lowlevel.enable_ki_protection
