@@ -98,6 +98,10 @@ class Register:
         """Tell whether no other session goes on, so that whoever belongs to nobody is of this one."""
         return (self.trees.keys() | self.starting) - self.ending <= {tree.number}
 
+    def may_be_starting(self, number: int | None) -> bool:
+        """Tell whether a child of ours in that session, or in none, may be a leader that is not entered yet."""
+        return number in self.starting if number is not None else self.mark is None and bool(self.starting)
+
     def owns(self, pid: int) -> bool:
         """Tell whether a child is a leader that is not reaped, or a helper."""
         return pid in self.helpers or self._led_by(pid) is not None

@@ -23,6 +23,7 @@ from execsrv._processes.guard import Guard
 from execsrv._processes.membership import ByDescent, ByWalk, Register
 from execsrv._processes.refusals import refusals
 from execsrv._processes.subreaper import Strays
+from execsrv._processes.tree import in_turns
 from execsrv.protocol import Layer, Size
 
 logger = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ async def open_supervisor(
         stack.enter_context(register.reserve)
         strays = None
         if subreaper.available():
-            strays = stack.enter_context(subreaper.open_strays(register.owns, register.session_of, sole=sole))
+            strays = stack.enter_context(subreaper.open_strays(register, sole=sole))
             supervisor._finder = ByDescent(register, strays)
         async with open_helpers() as nursery:
             if strays is not None:
@@ -134,7 +135,7 @@ async def _reap(strays: Strays, register: Register) -> None:
     while True:
         await strays.news.wait()
         try:
-            strays.reap()
+            await in_turns(strays.reap(), register.turn)
         except OSError:
             strays.news.set()  # no descriptor left to look with: again, in a moment
         register.reap_held()

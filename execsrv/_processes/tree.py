@@ -194,26 +194,7 @@ class ProcessTree:
             await trio.lowlevel.checkpoint()
 
     async def _in_turns(self, steps: Steps[T]) -> T:
-        """Take all steps, and return their result. What needs more than a moment lets others have their turns.
-
-        All looks of a server share one turn, so that together they hold up the others no longer than one.
-        """
-        turn = self._finder.turn
-        while True:
-            try:
-                turn.acquire_nowait()
-            except trio.WouldBlock:
-                await turn.acquire()
-            try:
-                until = time.perf_counter() + _TURN_SECONDS
-                while time.perf_counter() < until:
-                    next(steps)
-                await trio.lowlevel.checkpoint()  # with the turn, so that nobody else takes one in this round
-            except StopIteration as done:
-                found: T = done.value
-                return found
-            finally:
-                turn.release()
+        return await in_turns(steps, self._finder.turn)
 
     @trio.lowlevel.enable_ki_protection
     async def kill(self) -> Layer | None:
@@ -275,6 +256,28 @@ class ProcessTree:
         finally:
             self._finder.ended(self)
             self.leader.close()
+
+
+async def in_turns(steps: Steps[T], turn: trio.Lock) -> T:
+    """Take all steps, and return their result. What needs more than a moment lets others have their turns.
+
+    All looks of a server share one `turn`, so that together they hold up everybody else no longer than one.
+    """
+    while True:
+        try:
+            turn.acquire_nowait()
+        except trio.WouldBlock:
+            await turn.acquire()
+        try:
+            until = time.perf_counter() + _TURN_SECONDS
+            while time.perf_counter() < until:
+                next(steps)
+            await trio.lowlevel.checkpoint()  # with the turn, so that nobody else takes one in this round
+        except StopIteration as done:
+            found: T = done.value
+            return found
+        finally:
+            turn.release()
 
 
 async def _wait_gone(pid: int) -> None:
