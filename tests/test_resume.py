@@ -138,14 +138,19 @@ async def test_after_the_grace_everything_is_killed_and_forgotten(open_server: O
             break
 
 
-async def test_a_broken_protocol_ends_a_connection_in_spite_of_the_grace(server: Server) -> None:
+async def test_a_broken_protocol_is_a_lost_channel(server: Server) -> None:
     mark = new_mark()
     async with server.open_peer() as peer:
-        await peer.handshake()
+        session = (await peer.handshake())["sessionId"]
         await peer.start("a", ["bash", "-c", f"exec -a {mark} sleep 1000"])
         await until_marked(mark, 1)
         await peer.channel.send(Notification("nonsense"))
         await peer.until_ended()
+    again = await server.peer(ready=False)
+    await again.call("initialize", {"clientName": "x", "resumeSessionId": session})
+    await again.channel.send(Notification("initialized"))
+    await until_marked(mark, 1)
+    assert await again.call("process/terminate", {"processId": "a"}) == {"running": True}
     await until_gone(mark)
 
 

@@ -1,5 +1,7 @@
 """Carrying a mark on this very process for the instant of a start, so that the child has it from the first.
 
+So are other limits that commands are to have and this process is not: `commands_limits`.
+
 A limit belongs to the whole process, so only one start may carry a mark at a time. It does so until its child is there,
 not until its child has got to its program: that may wait for a file system, and so would everybody else. The C library
 tells its caller only of the second, but the kernel shows everybody the first.
@@ -17,24 +19,33 @@ from dataclasses import dataclass
 from execsrv._processes import proc
 from execsrv._processes.rlimit_mark import Mark, own_limit, set_own_limit
 
+commands_limits: tuple[tuple[int, int], ...] = ()
+"""Resource limits of this process that differ for what it starts, each with the soft value there. Set by a program of
+its own, before the first start."""
+
 _LOOK_SECONDS = 0.005
 """After so long a wait for the turn, somebody looks whether the child that holds it up has been born."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Turn:
-    """A thread that starts a command, the mark that is carried meanwhile, and the limit as it was before."""
+    """A thread that starts a command, the mark that is carried meanwhile, and the limits as they were before."""
 
     thread: int
     mark: Mark | None
-    before: tuple[int, int]
+    before: list[tuple[int, tuple[int, int]]]
 
     def is_born(self) -> bool:
         return self.mark is not None and bool(born(self.thread, self.mark))
 
+    def carry(self, slot: int, value: int) -> None:
+        before = own_limit(slot)
+        self.before.append((slot, before))
+        set_own_limit(slot, value, before[1])
+
     def end(self) -> None:
-        if self.mark is not None:
-            set_own_limit(self.mark.slot, *self.before)
+        for slot, before in self.before:
+            set_own_limit(slot, *before)
 
 
 _news = threading.Condition()
@@ -49,12 +60,11 @@ def carried(mark: Mark | None) -> Iterator[None]:
         while _turn is not None:
             if not _news.wait(_LOOK_SECONDS) and _turn is not None and _turn.is_born():
                 _pass_on()
-        before = own_limit(mark.slot) if mark is not None else (0, 0)
-        ours = _Turn(threading.get_native_id(), mark, before)
+        ours = _Turn(threading.get_native_id(), mark, [])
         try:
             _turn = ours
             if mark is not None:
-                set_own_limit(mark.slot, mark.value, before[1])
+                ours.carry(mark.slot, mark.value)
         except BaseException:
             _pass_on()
             raise
@@ -64,6 +74,14 @@ def carried(mark: Mark | None) -> Iterator[None]:
         with _news:
             if _turn is ours:
                 _pass_on()
+
+
+def carry_limits() -> None:
+    """Carry `commands_limits` too for the rest of this thread's turn: from here on, with few descriptors to be had."""
+    with _news:
+        if _turn is not None and _turn.thread == threading.get_native_id():
+            for slot, value in commands_limits:
+                _turn.carry(slot, value)
 
 
 def _pass_on() -> None:

@@ -11,11 +11,13 @@ import ctypes
 import errno
 import fcntl
 import os
+import resource
 import signal
 import subprocess
 import termios
 from collections.abc import Sequence
 
+from execsrv._processes import carry
 from execsrv._processes.command import Command
 
 
@@ -39,6 +41,8 @@ def start(command: Command, directory: int | None, stdio: Sequence[int] | bytes,
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if terminal is not None:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        for slot, value in carry.commands_limits:
+            resource.setrlimit(slot, (value, resource.getrlimit(slot)[1]))
         if command.nice is not None:
             os.setpriority(os.PRIO_PROCESS, 0, command.nice)
         if command.oom_score_adj is not None:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import trio
 
+from execsrv._nursery import contain, owned
 from execsrv._processes.attempt import Attempt, SharedThreads, Spawned
 from execsrv._processes.command import Command
 from execsrv._processes.supervisor import Supervisor
@@ -20,7 +21,7 @@ from execsrv._server.session import Session, StartOptions
 from execsrv._server.starting import Starting, given_up
 from execsrv.errors import LimitExceededError, NotReadyError, ProcessExistsError
 from execsrv.limits import ServerConfig
-from execsrv.protocol import Reason, Size
+from execsrv.protocol import Size
 
 Spawn = Callable[[Attempt], Awaitable[Spawned]]
 
@@ -54,7 +55,7 @@ class Sessions:
     def open(self, nursery: trio.Nursery) -> None:
         """Run sessions in this nursery from now on; with it they end at the latest."""
         self._nursery = nursery
-        nursery.start_soon(self.forget_ended)
+        nursery.start_soon(owned, self.forget_ended)
 
     def close(self) -> None:
         """Start nothing from now on."""
@@ -125,7 +126,9 @@ class Sessions:
             del self._starting[session.id]
             self._by_id[session.id] = session
             starting.finish(session)
-            await session.run()
+            await contain(f"session {session.id}", session.run)
+            if session.log.closed is None:
+                session.abandon()  # a fault of ours, which costs the others nothing
             self._ended[session.id] = session
             if len(self._ended) > self._config.retained_sessions:
                 self._forget_oldest()
@@ -164,12 +167,24 @@ class Sessions:
 
     # -- their end --
 
-    def terminate_all(self, reason: Reason, grace: float) -> None:
-        """Have every session end, those that are still being started too."""
+    def hang_up(self, grace: float) -> float:
+        """Have every session end because the connection does. Return the seconds that this may take.
+
+        `grace` is for those that did not ask for one at their start.
+        """
         for starting in self._starting.values():
-            starting.terminate(reason, grace)
+            starting.terminate("disconnected", grace)
+        graces = [session.grace(grace) for session in self._by_id.values()]
         for session in self._by_id.values():
-            session.terminate(reason, grace)
+            session.terminate("disconnected", session.grace(grace))
+        return max(graces, default=0)
+
+    def shut_down(self, grace: float) -> None:
+        """Have every session end with the server, each in that time or less."""
+        for starting in self._starting.values():
+            starting.terminate("shutdown", grace)
+        for session in self._by_id.values():
+            session.terminate("shutdown", min(grace, session.grace(grace)))
 
     async def wait_over(self) -> None:
         """Wait until nothing runs any more."""

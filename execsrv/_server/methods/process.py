@@ -11,7 +11,15 @@ from execsrv._processes.command import Command, Wishes, settle
 from execsrv._processes.environment import command_environment, inherited_environment
 from execsrv._processes.signals import signal_number
 from execsrv._processes.terminal import checked_modes
-from execsrv._server.methods.table import Caller, Later, check_kind, check_unconfined, handles, handles_later
+from execsrv._server.methods.table import (
+    Caller,
+    Later,
+    check_kind,
+    check_own_network,
+    check_unconfined,
+    handles,
+    handles_later,
+)
 from execsrv._server.session import Session, StartOptions
 from execsrv._server.starting import Deferred
 from execsrv._server.stdin import Write
@@ -52,6 +60,8 @@ from execsrv.protocol import (
 @handles("process/start")
 def process_start(caller: Caller, params: ProcessStart) -> Deferred:
     check_unconfined(params.sandbox)
+    check_own_network(params.network_proxy, "networkProxy")
+    check_own_network(params.managed_network, "managedNetwork")
     check_kind(caller.config, params.kind)
     if params.kind == "prepared":
         _check_prepared(params)
@@ -94,16 +104,21 @@ def _check_prepared(params: ProcessStart) -> None:
 
 
 def _start_options(config: ServerConfig, params: ProcessStart) -> StartOptions:
-    """Return the terms of a start. Raises `LimitExceededError` for a window that is too large."""
+    """Return the terms of a start. Raises `LimitExceededError` for a window or a grace that is too large."""
     window, bound = params.window_bytes, config.max_window_bytes
     if window is not None and window > bound:
         message = f"windowBytes is {window}: max_window_bytes ({bound}) would be exceeded"
         raise LimitExceededError(message, limit="max_window_bytes", value=bound)
+    if params.grace_ms is not None and params.grace_ms / 1000 > config.max_grace:
+        message = f"graceMs is {params.grace_ms}: max_grace ({config.max_grace:g} s) would be exceeded"
+        raise LimitExceededError(message, limit="max_grace", value=config.max_grace)
     return StartOptions(
         timeout=(params.timeout_ms or math.inf) / 1000,
         idle_timeout=(params.idle_timeout_ms or math.inf) / 1000,
         window_bytes=window,
         drops=params.overflow == "drop",
+        grace=None if params.grace_ms is None else params.grace_ms / 1000,
+        ends_with_leader=params.end_with_leader,
     )
 
 
@@ -268,7 +283,7 @@ def _process_exited(id: str, entry: Exited) -> ProcessExited:
 
 
 def _process_closed(id: str, entry: Closed) -> ProcessClosed:
-    return ProcessClosed(id, entry.seq, entry.totals, entry.remaining, entry.tree_empty)
+    return ProcessClosed(id, entry.seq, entry.totals, entry.remaining, entry.tree_empty, entry.ended)
 
 
 def _known(caller: Caller, id: str) -> Session:

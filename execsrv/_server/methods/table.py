@@ -16,8 +16,9 @@ from msgspec import Struct
 from execsrv._http.relay import Relay
 from execsrv._server.sessions import Sessions
 from execsrv._server.starting import Deferred
-from execsrv.errors import NotAllowedError, SandboxUnsupportedError
+from execsrv.errors import NotAllowedError, SandboxUnavailableError
 from execsrv.limits import ServerConfig
+from execsrv.protocol.sandbox import NetworkWish, Sandbox
 
 if TYPE_CHECKING:
     from execsrv._files.files import Files
@@ -82,9 +83,14 @@ def check_kind(config: ServerConfig, kind: str) -> None:
         raise NotAllowedError(f"this server takes no {kind} commands: {setting} is off", setting=setting)
 
 
-def check_unconfined(sandbox: Any) -> None:
-    """Raise `SandboxUnsupportedError` for a sandbox policy that asks for confinement."""
-    permissions = sandbox.get("permissions") if isinstance(sandbox, dict) else None
-    disabled = isinstance(permissions, dict) and permissions.get("type") == "disabled"
-    if sandbox is not None and not disabled:
-        raise SandboxUnsupportedError("this server cannot confine anything: sandbox must be null", field="sandbox")
+def check_unconfined(sandbox: Sandbox | None) -> None:
+    """Raise `SandboxUnavailableError` for a sandbox policy that asks for confinement."""
+    if sandbox is not None and sandbox.permissions.confine:
+        raise SandboxUnavailableError("this server cannot confine anything: sandbox must be null", field="sandbox")
+
+
+def check_own_network(wish: NetworkWish | None, field: str) -> None:
+    """Raise `SandboxUnavailableError` where a command is to have another network than the server's."""
+    if wish is not None:
+        message = f"no command has a network of its own here: {field} must be null"
+        raise SandboxUnavailableError(message, field=field)
