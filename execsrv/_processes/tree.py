@@ -99,18 +99,35 @@ class ProcessTree:
         count = sum(_group_of(pid) == self.pid for pid in members)
         return count if self.leader.signal_group(number) else 0
 
-    def ask_to_end(self) -> None:
+    def ask_to_end_now(self) -> None:
         """Send SIGTERM to all that descends from it, and let those go on that are stopped, or they could not heed it.
 
         All are stopped first, parents before their children: a shell whose child has ended of it would go on with its
         next command. Raises `OSError` without a descriptor left to look with.
         """
-        members = self._find_now()
-        if len(members) > 1:
-            for pid, parent in members.items():
-                self._send_to(pid, parent, signal.SIGSTOP)
-        self._send(members, signal.SIGTERM)
-        self._send(members, signal.SIGCONT)
+        try:
+            at_once(self._asking())
+        except OSError:
+            with self._finder.spare():
+                at_once(self._asking())
+
+    async def ask_to_end(self) -> None:
+        """Send what `ask_to_end_now` does, and let others have their turns.
+
+        Cannot be cancelled: nobody is to be left stopped.
+        """
+        with trio.CancelScope(shield=True):
+            try:
+                await self._in_turns(self._asking())
+            except OSError:
+                self.ask_to_end_now()
+
+    def _asking(self) -> Steps[None]:
+        found = list((yield from self._find()).items())
+        if len(found) > 1:
+            yield from self._sending(found, signal.SIGSTOP)
+        yield from self._sending(found[::-1], signal.SIGTERM)
+        yield from self._sending(found[::-1], signal.SIGCONT)
 
     def signal_foreground(self, number: int, terminal: int) -> int:
         """Send a signal to the job in front on the session's terminal. Return how many received it.
