@@ -42,7 +42,8 @@ class Supervisor:
     def __init__(self, *, own_process: bool = False) -> None:
         """Raises `FileNotFoundError` where `/proc` is not mounted, or is that of another pid namespace."""
         if not proc.is_ours():
-            raise FileNotFoundError(errno.ENOENT, "cannot keep hold of processes without the process table", "/proc")
+            message = "cannot keep hold of processes without the process table of our own pid namespace"
+            raise FileNotFoundError(errno.ENOENT, message, "/proc")
         self._own_process = own_process
         self._register = Register(rlimit_mark.new_server_mark(puts=not own_process))
         self._finder: ByWalk | ByDescent = ByWalk(self._register)

@@ -30,7 +30,7 @@ _ROUND_SECONDS = 0.1
 _ASKED_SECONDS = 0.001
 """How soon a process that has no pidfd is asked for again, at first."""
 
-_TURN_SECONDS = 0.004
+TURN_SECONDS = 0.004
 """So long a look at many processes may hold up everybody else."""
 
 T = TypeVar("T")
@@ -299,7 +299,8 @@ async def in_turns(steps: Steps[T], turn: trio.Lock) -> T:
         except trio.WouldBlock:
             await turn.acquire()
         try:
-            until = time.perf_counter() + _TURN_SECONDS
+            until = time.perf_counter() + TURN_SECONDS
+            next(steps)
             while time.perf_counter() < until:
                 next(steps)
             await trio.lowlevel.checkpoint()  # with the turn, so that nobody else takes one in this round
