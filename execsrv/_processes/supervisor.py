@@ -23,6 +23,7 @@ from execsrv._processes.guard import Guard
 from execsrv._processes.membership import ByDescent, ByWalk, Register
 from execsrv._processes.refusals import refusals
 from execsrv._processes.subreaper import Strays
+from execsrv._processes.tree import in_turns
 from execsrv.protocol import Layer, Size
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ class Supervisor:
     def __init__(self, *, own_process: bool = False) -> None:
         """Raises `FileNotFoundError` where `/proc` is not mounted, or is that of another pid namespace."""
         if not proc.is_ours():
-            raise FileNotFoundError(errno.ENOENT, "cannot keep hold of processes without the process table", "/proc")
+            message = "cannot keep hold of processes without the process table of our own pid namespace"
+            raise FileNotFoundError(errno.ENOENT, message, "/proc")
         self._own_process = own_process
         self._register = Register(rlimit_mark.new_server_mark(puts=not own_process))
         self._finder: ByWalk | ByDescent = ByWalk(self._register)
@@ -119,7 +121,7 @@ async def open_supervisor(
         stack.enter_context(register.reserve)
         strays = None
         if subreaper.available():
-            strays = stack.enter_context(subreaper.open_strays(register.owns, register.session_of, sole=sole))
+            strays = stack.enter_context(subreaper.open_strays(register, sole=sole))
             supervisor._finder = ByDescent(register, strays)
         async with open_helpers() as nursery:
             nursery.start_soon(_end_turns, register)
@@ -147,7 +149,7 @@ async def _reap(strays: Strays, register: Register) -> None:
     while True:
         await strays.news.wait()
         try:
-            strays.reap()
+            await in_turns(strays.reap(), register.turn)
         except OSError:
             strays.news.set()  # no descriptor left to look with: again, in a moment
         register.reap_held()
