@@ -33,7 +33,7 @@ async def open_helpers() -> AsyncIterator[trio.Nursery]:
                 try:
                     yield nursery
                 except BaseException as error:
-                    cancelled, of_block = _split(error)
+                    cancelled, of_block = _split_own(error)
                 if cancelled is not None:
                     raise cancelled
                 nursery.cancel_scope.cancel()
@@ -71,6 +71,17 @@ def _split(error: BaseException) -> tuple[BaseException | None, BaseException | 
     return cancelled, rest
 
 
+def _split_own(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Split an error where it has arrived: a cancel that nobody there has asked for is an error too."""
+    cancelled, rest = _split(error)
+    if cancelled is None or is_cancelled():
+        return cancelled, rest
+    if rest is None:
+        rest = RuntimeError("a cancel has left its scope")
+        rest.__cause__ = error
+    return None, rest
+
+
 def _alone(error: BaseException | None) -> BaseException | None:
     """Return the one error that groups are wrapped around, or the group of several."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
@@ -101,17 +112,13 @@ async def owned(task: Callable[..., Awaitable[T]], *args: object) -> T:
     try:
         return await task(*args)
     except BaseException as error:
-        if is_cancelled():
-            raise
-        cancelled, rest = _split(error)
+        _, rest = _split_own(error)
         try:
-            if cancelled is None:
+            if rest is None or is_cancelled():
                 raise
-            if rest is not None:
-                raise rest from error
-            raise RuntimeError("a cancel has left its scope") from error
+            raise rest
         finally:
-            del cancelled, rest  # they hold this frame
+            del rest  # it holds this frame
 
 
 async def contain(name: str, task: Callable[..., Awaitable[object]], *args: object) -> bool:
