@@ -112,13 +112,13 @@ async def owned(task: Callable[..., Awaitable[T]], *args: object) -> T:
     try:
         return await task(*args)
     except BaseException as error:
-        _, rest = _split_own(error)
+        cancelled, rest = _split_own(error)
         try:
-            if rest is None or is_cancelled():
+            if rest is None or cancelled is not None:
                 raise
             raise rest
         finally:
-            del rest  # it holds this frame
+            del cancelled, rest  # they hold this frame
 
 
 async def contain(name: str, task: Callable[..., Awaitable[object]], *args: object) -> bool:

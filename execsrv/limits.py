@@ -47,9 +47,7 @@ class Limits:
     max_message_bytes: Annotated[
         Bytes,
         _MESSAGES,
-        Meta(
-            ge=KIB, description="The largest message taken in. A larger one closes the channel: its id is not known."
-        ),
+        Meta(ge=KIB, description="The largest message taken in. A larger one closes the channel: its id is not known."),
     ] = 64 * MIB
 
     flush_timeout: Annotated[

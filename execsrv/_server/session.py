@@ -21,6 +21,7 @@ from typing import NamedTuple
 import trio
 
 from execsrv._log.log import OutputLog
+from execsrv._nursery import open_helpers, owned
 from execsrv._processes import terminal
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.spawn import widen
@@ -106,10 +107,10 @@ class Session:
     async def run(self) -> None:
         """Watch it to its end. Cancelling kills all of it. When this returns, the leader is reaped."""
         try:
-            async with trio.open_nursery() as helpers:
+            async with open_helpers() as helpers:
                 self._ending.open(helpers)
                 if self.stdin.was_open:
-                    helpers.start_soon(self.stdin.feed)
+                    helpers.start_soon(owned, self.stdin.feed)
                 await self._exit_and_drain()
                 self._close_streams()
                 proof = await self._tree.kill() if self._ending.killed else None
@@ -139,8 +140,8 @@ class Session:
         """Pump every stream to its end. In between, wait for the leader's end and log it."""
         async with trio.open_nursery() as pumps:
             for stream, descriptor in self._outputs.items():
-                pumps.start_soon(self._pump, stream, descriptor)
-            await self._exit()
+                pumps.start_soon(owned, self._pump, stream, descriptor)
+            await owned(self._exit)  # or the nursery would take a cancel of nobody for its own
             self._ending.bound_drain(pumps.cancel_scope)
 
     async def _exit(self) -> None:

@@ -7,6 +7,7 @@ nursery of the connection
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import trio
@@ -15,9 +16,12 @@ from execsrv._nursery import contain, owned
 from execsrv._processes.supervisor import Spawned, Supervisor
 from execsrv._server.outbox import Dialect, Outbox
 from execsrv._server.session import Session, StartOptions
+from execsrv._wire.quoting import quoted
 from execsrv.errors import LimitExceededError, NotReadyError, ProcessExistsError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Reason
+
+logger = logging.getLogger(__name__)
 
 
 class Sessions:
@@ -87,9 +91,9 @@ class Sessions:
         return session
 
     async def _run(self, session: Session) -> None:
-        await contain(f"session {session.id}", session.run)
-        if session.log.closed is None:
-            session.abandon()  # a fault of ours, which costs the others nothing
+        if not await contain("session", session.run) or session.log.closed is None:
+            logger.error("session %s has failed, and was killed; the others go on", quoted(session.id))
+            session.abandon()
         self._ended[session.id] = session
         if len(self._ended) > self._config.retained_sessions:
             self._forget_oldest()
