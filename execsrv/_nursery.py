@@ -26,6 +26,7 @@ async def open_helpers() -> AsyncIterator[trio.Nursery]:
     of_block: BaseException | None = None
     of_tasks: BaseException | None = None
     cancelled: BaseException | None = None
+    context: BaseException | None = None
     errors: list[BaseException] = []
     try:
         try:
@@ -55,7 +56,7 @@ async def open_helpers() -> AsyncIterator[trio.Nursery]:
                 errors[0].__context__ = context  # to raise it here has added the cancel of the block
     finally:
         # They hold this frame, which would hold them until the next garbage collection.
-        of_block = of_tasks = cancelled = None
+        of_block = of_tasks = cancelled = context = None
         errors.clear()
 
 
