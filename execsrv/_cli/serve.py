@@ -46,19 +46,26 @@ def run_daemon(listen: str, config: ServerConfig, *, codex: bool = False) -> int
     logging.getLogger("trio-websocket").setLevel(logging.WARNING)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by our parent, it would lose us every exit status
     try:
-        trio.run(_serve, listen, config, _Announcement(codex))
+        was_asked = trio.run(_serve, listen, config, _Announcement(codex))
     except (ExecsrvError, OSError) as error:
         say(f"execsrv: {error}")
+        return 1
+    if not was_asked:
+        say("execsrv: the server ended without having been asked to: this is a fault of execsrv")
         return 1
     return 0
 
 
-async def _serve(listen: str, config: ServerConfig, announcement: _Announcement) -> None:
+async def _serve(listen: str, config: ServerConfig, announcement: _Announcement) -> bool:
+    """Serve, and return whether the end was asked for: by a signal or, on stdio, by the peer."""
     signalled = trio.Event()
+    ended = False
     async with open_helpers() as nursery:
         await nursery.start(_hear_signals, signalled)
         async with open_supervisor(own_process=True, sole=True, cgroups=config.cgroup) as supervisor:
             await serve_url(supervisor, listen, config, shutdown_trigger=signalled.wait, task_status=announcement)
+            ended = listen == "stdio://"
+    return ended or signalled.is_set()
 
 
 async def _hear_signals(

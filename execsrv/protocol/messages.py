@@ -87,5 +87,17 @@ class Wire(Struct, frozen=True, rename="camel"):
     """The base of all parameters and results."""
 
 
+class Permissions(Wire, frozen=True):
+    """The part of a sandbox policy that tells whether it confines anything."""
+
+    type: str = ""
+
+
+class Sandbox(Wire, frozen=True):
+    """A sandbox policy. Its other members are not looked at."""
+
+    permissions: Permissions | None = None
+
+
 class Nothing(Wire, frozen=True):
     """An empty object: no parameters, or a result that says no more than that it was done."""

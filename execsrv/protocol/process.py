@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from execsrv.protocol.messages import Id, Wire
+from execsrv.protocol.messages import Id, Sandbox, Wire
 from execsrv.protocol.output import Chunk, ProcessClosed, ProcessExited, ReadGap, Reason, Stream
 
 
@@ -42,7 +42,7 @@ class ProcessStart(Wire, frozen=True):
     arg0: str | None = None
     env_policy: EnvPolicy | None = None
     size: Size | None = None
-    sandbox: Any = None
+    sandbox: Sandbox | str | None = None
     """Only null, or a policy that asks for no confinement, is accepted: there is no sandbox here to ask for."""
     window_bytes: Annotated[int, Meta(ge=1)] | None = None
     """The bytes of output that may be under way before the client must acknowledge some with `process/ack`. None: no

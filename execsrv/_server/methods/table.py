@@ -17,6 +17,7 @@ from execsrv._http.relay import Relay
 from execsrv._server.sessions import Sessions
 from execsrv.errors import NotAllowedError, SandboxUnsupportedError
 from execsrv.limits import ServerConfig
+from execsrv.protocol.messages import Sandbox
 
 if TYPE_CHECKING:
     from execsrv._files.files import Files
@@ -80,9 +81,8 @@ def check_kind(config: ServerConfig, kind: str) -> None:
         raise NotAllowedError(f"this server takes no {kind} commands: {setting} is off", setting=setting)
 
 
-def check_unconfined(sandbox: Any) -> None:
+def check_unconfined(sandbox: Sandbox | str | None) -> None:
     """Raise `SandboxUnsupportedError` for a sandbox policy that asks for confinement."""
-    permissions = sandbox.get("permissions") if isinstance(sandbox, dict) else None
-    disabled = isinstance(permissions, dict) and permissions.get("type") == "disabled"
-    if sandbox is not None and not disabled:
+    permissions = sandbox.permissions if isinstance(sandbox, Sandbox) else None
+    if sandbox is not None and (permissions is None or permissions.type != "disabled"):
         raise SandboxUnsupportedError("this server cannot confine anything: sandbox must be null", field="sandbox")
