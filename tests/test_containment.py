@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import re
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -320,3 +321,24 @@ async def test_a_flood_of_empty_parts_leaves_the_others_their_turn(open_server: 
         nursery.cancel_scope.cancel()
     assert consumed < 4 * 1024 * 1024
     await flooder.stream.aclose()
+
+
+async def test_members_that_nobody_asked_for_are_not_built(open_server: OpenServer) -> None:
+    """As objects they would take 25 times their size, before anybody has said who it is."""
+    server = open_server("unix", ServerConfig())
+    peer = await raw_peer(server)
+    nothing = b"[" + b"[]," * 300_000 + b"[]]"
+    async with peer.stream:
+        tracemalloc.start()
+        try:
+            await peer.stream.send_all(b'{"jsonrpc":' + nothing + b',"id":1,"method":"nope"}\n')
+            assert await peer.until(b"unknown method")
+            params = b'{"processId":"a","argv":["x"],"cwd":"/","env":{},"tty":false,"sandbox":{"permissions":{"x":'
+            await peer.stream.send_all(b'{"id":2,"method":"process/start","params":' + params + nothing + b"}}}}\n")
+            assert await peer.until(b"call initialize")
+            await peer.stream.send_all(b'{"id":1,"error":{"code":1,"message":"m","data":' + nothing + b"}}\n")
+            assert await peer.until(b"never sent")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 10 * len(nothing)
