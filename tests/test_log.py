@@ -58,7 +58,7 @@ def test_reading_pages() -> None:
 
 
 def test_what_is_forgotten_is_told() -> None:
-    log = new_log(retained=2000)
+    log = new_log(retained=1200)
     for number in range(20):
         log.append(STREAMS[number % 2], b"x" * 100)
         log.take()
@@ -194,7 +194,10 @@ def test_what_is_read_and_what_is_missing_is_all_that_was_written(
             attached = False
         elif action == "attach" and not attached:
             log.attach()
-            attached, since, heard = True, log.next_seq - 1, []
+            assert not log.has_news
+            gap, chunks, next_seq = log.read(since := len(heard) and first_seq(heard[-1]), None)
+            log.go_on(next_seq)
+            attached, since, heard = True, next_seq - 1, []
         elif action == "exit" and log.exited is None:
             log.append_exited(0, None, "exited")
         elif action == "read":

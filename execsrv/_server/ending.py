@@ -172,8 +172,7 @@ class Ending:
             if self._grace is None:
                 self._grace = self._kill_after(grace, reason)
             self._grace.deadline = min(self._grace.deadline, trio.current_time() + grace)
-            if not self._ask() and self._nursery is not None:
-                self._nursery.start_soon(self._ask_later)
+            self._ask()
         else:
             self._kill()
         return running
@@ -190,7 +189,7 @@ class Ending:
             return min(self._grace.deadline, now + grace)
         self._grace = trio.CancelScope()
         self._cause = self._cause or "disconnected"
-        if not self._ask():  # and there is no task that could do so later
+        if not self._ask():  # and no task that could do so later
             self._tree.leader.signal_group(signal.SIGTERM)
         return now + grace
 
@@ -206,18 +205,20 @@ class Ending:
             self.bound_drain(self._draining)
 
     def _ask(self) -> bool:
-        """Ask it to end. Return False where there is no descriptor to find it with."""
+        """Ask it to end: at once, or as soon as there is a descriptor to find it with. Return whether it was at once."""
         try:
             self._tree.ask_to_end()
         except OSError as error:
             logger.warning("cannot ask session %d to end yet: %s", self._tree.pid, error)
+            if self._nursery is not None:
+                self._nursery.start_soon(self._ask_later)
             return False
         return True
 
     async def _ask_later(self) -> None:
         await trio.sleep(_ASK_AGAIN_SECONDS)
-        while not self.killed and not self._ask():
-            await trio.sleep(_ASK_AGAIN_SECONDS)
+        if not self.killed:
+            self._ask()
 
     def _kill_after(self, seconds: float, reason: Reason) -> trio.CancelScope:
         """Kill it when that time is over. Return the clock, whose deadline may be moved."""

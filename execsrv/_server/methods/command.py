@@ -28,7 +28,7 @@ def command_exec(caller: Caller, params: CommandExec) -> CommandId:
     id = caller.sessions.claim(None)
     command = settle(params.argv, path_from_wire(params.cwd, "cwd"), params.env, params.arg0)
     spawned = caller.sessions.supervisor.spawn(command, size=Size() if params.tty else None, pipe_stdin=False)
-    return CommandId(caller.sessions.adopt(id, spawned, command_dialect, StartOptions()).id)
+    return CommandId(caller.sessions.adopt(id, spawned, command_dialect, StartOptions(is_read_again=False)).id)
 
 
 @handles_later("command/exec/write")
