@@ -38,7 +38,7 @@ def deaf(mark: str) -> list[str]:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something in the file system, which has to be asked again and again."""
     with trio.fail_after(PATIENCE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await trio.sleep(0.01)
 
 

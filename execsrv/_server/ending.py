@@ -205,7 +205,7 @@ class Ending:
             self.bound_drain(self._draining)
 
     def _ask(self) -> bool:
-        """Ask it to end: at once, or as soon as there is a descriptor to find it with. Return whether it was at once."""
+        """Ask it to end, at once or as soon as there is a descriptor to find it with. Return whether it was at once."""
         try:
             self._tree.ask_to_end()
         except OSError as error:
