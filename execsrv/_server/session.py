@@ -90,7 +90,9 @@ class Session:
             acknowledged=options.window_bytes is not None,
             drops=options.drops,
         )
-        self.feed = Feed(id, self.log, dialect, outbox)
+        self.feed = Feed(id, self.log, dialect, outbox, options.is_read_again)
+        if outbox is None:  # the channel went while it was started
+            self.feed.detach()
         self.closed_at: float | None = None
         self._reader = self.log.reader
         self._tree = spawned.tree
