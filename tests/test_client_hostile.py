@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 from decimal import Decimal
@@ -19,6 +21,7 @@ import execsrv
 from execsrv.errors import (
     BadAnswerError,
     CommandTimeoutError,
+    ConnectionFailedError,
     InvalidParamsError,
     LimitExceededError,
     OutputTruncatedError,
@@ -27,6 +30,7 @@ from execsrv.limits import KIB, MIB, ClientConfig, ServerConfig
 from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_marked
+from tests.web import head, open_web
 
 SERVE = [sys.executable, "-m", "execsrv", "serve"]
 
@@ -180,12 +184,12 @@ async def test_a_client_on_this_machine_that_stands_still_is_not_gone(open_serve
         assert program.stdin is not None
         assert program.stdout is not None
         with trio.fail_after(PATIENCE):
-            assert await program.stdout.receive_some(8) == b"started\n"
+            assert await program.stdout.receive_some(7) == b"started"
             program.send_signal(signal.SIGSTOP)
             await trio.sleep(1)  # many times what a peer elsewhere would have
             program.send_signal(signal.SIGCONT)
             await program.stdin.send_all(b"go on\n")
-            assert b"".join([data async for data in program.stdout]) == b"lives\n"
+            assert b"".join([data async for data in program.stdout]) == b"\nlives\n"
 
 
 # -- readers --
@@ -302,3 +306,112 @@ for line in sys.stdin:
         async with execsrv.launch([sys.executable, "-I", "-S", "-c", script], config=config) as client:
             with pytest.raises(BadAnswerError, match="process/start"):
                 await client.run(["true"])
+
+
+# -- ways of not getting there --
+
+GREETING = "printf 'Welcome to the machine\\nLast login: \\033[1mnever\\n\\n{}\\n'; ".replace("{}", "{ not a message }")
+
+
+async def test_a_greeting_is_passed_over() -> None:
+    server = " ".join(shlex.quote(word) for word in SERVE)
+    for greeting in (GREETING, "seq 999; ", "printf '\\377\\376\\n'; ", "printf '\\n\\357\\273\\277'; "):
+        async with execsrv.launch(["sh", "-c", f"{greeting} exec {server}"]) as client:
+            assert (await client.run(["echo", "hi"])).stdout == b"hi\n"
+
+
+NO_SERVERS = {
+    "greeting": (
+        GREETING,
+        r'`sh -c .*` ended with exit code 0; the server said "Welcome to the machine.* and no message',
+    ),
+    "greeting and failure": ("echo Welcome; exit 255", r'exit code 255; the server said "Welcome" and no message'),
+    "half a line": ("printf Password:", r'the server said "Password:" and no message'),
+    "endless": ("yes", r'the server said "y y y y .*\.\.\." and no message'),
+    "one endless line": ("cat /dev/zero", r"the server said .*\.\.\.\" and no message"),
+    "nothing": ("exit 0", r"`sh -c 'exit 0'` ended with exit code 0$"),
+    "not found": ("exec /does/not/exist", r"ended with exit code 127 \(a program that is not there\)"),
+    "killed": ("kill -9 $$", r"died of SIGKILL"),
+    "an echo": ("echo Hello; cat", r'requests and answers none; the server said "Hello"$'),
+}
+
+
+@pytest.mark.parametrize("name", NO_SERVERS)
+async def test_what_is_launched_and_no_server_is_quoted(name: str) -> None:
+    script, complaint = NO_SERVERS[name]
+    with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailedError, match=complaint) as caught:
+        async with execsrv.launch(["sh", "-c", script]):
+            pass
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 700
+
+
+async def test_ssh_that_does_not_get_there_is_named(tmp_path: Path) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text("#!/bin/sh\nexit 255\n")
+    ssh.chmod(0o755)
+    with pytest.raises(ConnectionFailedError, match=r"exit code 255 \(ssh could not connect\)"):
+        async with execsrv.launch([str(ssh), "host", "execsrv", "serve"]):
+            pass
+    with pytest.raises(InvalidParamsError, match="command must not be empty"):
+        async with execsrv.launch([]):
+            pass
+    with pytest.raises(ConnectionFailedError, match=r"cannot start `.*a.b.*`: embedded null byte"):
+        async with execsrv.launch(["a\0b"]):
+            pass
+
+
+ANSWERS = {
+    "a page": (head("Content-Length: 6") + b"<html>", "this is no exec server: it answered 200 OK$"),
+    "not found": (
+        head("Content-Length: 0", status="404 Not Found"),
+        "this is no exec server: it answered 404 Not Found$",
+    ),
+    "refused": (
+        head("Content-Length: 9", status="403 Forbidden") + b"no entry\n",
+        "it answered 403 Forbidden: no entry$",
+    ),
+    "a proxy": (head("Content-Length: 6", status="502 Bad Gateway") + b"<html>", "it answered 502 Bad Gateway$"),
+    "ssh": (b"SSH-2.0-OpenSSH_9.9\r\n", "this is no exec server: it does not speak HTTP as a websocket does$"),
+    "nothing": (b"", "the peer hung up in the handshake$"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_what_answers_and_is_no_server_is_told_in_a_line(name: str) -> None:
+    answer, complaint = ANSWERS[name]
+    async with open_web() as web:
+        web.pages["/"] = answer
+        url = f"ws://127.0.0.1:{web.port}"
+        with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailedError, match=complaint) as caught:
+            async with execsrv.connect(url):
+                pass
+    assert str(caught.value).startswith(f"cannot connect to `{url}`: ")
+
+
+async def test_an_address_that_leads_nowhere_is_told_in_a_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        refusing = f"127.0.0.1:{taken.getsockname()[1]}"
+        for url, complaint in {
+            f"ws://{refusing}": "Connection refused$",
+            "ws://nowhere.invalid:1": "its name cannot be resolved: ",
+            "ws://" + "x" * 70 + ".org:1": "that is no name of a host$",
+            "ws://127.0.0.1:99999": "Port out of range",
+            "unix:///does/not/exist": "No such file or directory$",
+            "unix://" + "/x" * 100: "path too long$",
+        }.items():
+            with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailedError, match=complaint) as caught:
+                async with execsrv.connect(url):
+                    pass
+            assert str(caught.value).startswith("cannot connect to `")
+            assert "\n" not in str(caught.value)
+
+
+async def test_tls_that_fails_says_so(server: Server) -> None:
+    if server.transport != "websocket":
+        pytest.skip("only a websocket has TLS")
+    url = (await server.url()).replace("ws://", "wss://")
+    with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailedError, match=r"TLS failed \(.*\): does it speak"):
+        async with execsrv.connect(url):
+            pass

@@ -12,11 +12,9 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-import h11
 import trio
 import trio_websocket
-import wsproto.utilities
-from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection
+from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from execsrv._nursery import open_helpers
 from execsrv._wire.channel import MessageChannel
@@ -24,6 +22,7 @@ from execsrv._wire.codecs import Codec
 from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
 from execsrv._wire.http_head import answer_to, receive_head
 from execsrv._wire.tcp import is_local, unacknowledged_seconds
+from execsrv._wire.unreachable import CONNECT_ERRORS, why_unreachable
 from execsrv._wire.urls import parse_websocket
 from execsrv.errors import ConnectionFailedError, ProtocolError
 from execsrv.limits import Limits, ServerConfig
@@ -33,16 +32,6 @@ _RECEIVE_BYTES = 256 * 1024
 _FRAME_ERRORS = (1002, 1007)
 _QUEUED_MESSAGES = 4
 _MAX_HEAD_BYTES = 16 * 1024
-_CONNECT_ERRORS = (
-    OSError,
-    ValueError,
-    trio.TooSlowError,
-    trio.BrokenResourceError,
-    ConnectionFailedError,
-    HandshakeError,
-    wsproto.utilities.ProtocolError,
-    h11.ProtocolError,
-)
 
 
 class _Wire(trio.abc.Stream):
@@ -281,12 +270,12 @@ async def open_websocket(url: str, limits: Limits, token: str | None = None) -> 
             wire.opened.set()
             opened = True
             yield WebSocketChannel(connection, wire)
-    except _CONNECT_ERRORS as error:
+    except CONNECT_ERRORS as error:
         if opened:
             raise
         what = f"no answer within {limits.handshake_timeout} s"
         if not isinstance(error, trio.TooSlowError):
-            what = str(error) or repr(error)
+            what = why_unreachable(error)
         raise ConnectionFailedError(f"cannot connect to `{url}`: {what}") from error
     finally:
         if stream is not None:
