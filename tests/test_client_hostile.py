@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 import signal
 import socket
@@ -372,7 +373,7 @@ ANSWERS = {
         "it answered 403 Forbidden: no entry$",
     ),
     "a proxy": (head("Content-Length: 6", status="502 Bad Gateway") + b"<html>", "it answered 502 Bad Gateway$"),
-    "ssh": (b"SSH-2.0-OpenSSH_9.9\r\n", "this is no exec server: it does not speak HTTP as a websocket does$"),
+    "ssh": (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", "this is no exec server: it does not speak HTTP as a websocket does$"),
     "nothing": (b"", "the peer hung up in the handshake$"),
 }
 
@@ -408,10 +409,74 @@ async def test_an_address_that_leads_nowhere_is_told_in_a_line() -> None:
             assert "\n" not in str(caught.value)
 
 
-async def test_tls_that_fails_says_so(server: Server) -> None:
-    if server.transport != "websocket":
-        pytest.skip("only a websocket has TLS")
-    url = (await server.url()).replace("ws://", "wss://")
-    with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailedError, match=r"TLS failed \(.*\): does it speak"):
-        async with execsrv.connect(url):
-            pass
+async def test_tls_that_fails_says_so() -> None:
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(head("Content-Length: 0", status="400 Bad Request"))
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        url = f"wss://127.0.0.1:{listener.socket.getsockname()[1]}"
+        with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailedError, match=r"TLS failed \(.*\): does it speak"):
+            async with execsrv.connect(url):
+                pass
+        nursery.cancel_scope.cancel()
+
+
+# -- the terminal of the client's program --
+
+CTRL_C = """
+import signal, sys, trio, execsrv
+
+async def main():
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        async with execsrv.launch([sys.executable, "-m", "execsrv", "serve"]) as client:
+            async with client.start(["cat"], stdin=True) as process:
+                print("started", flush=True)
+                await anext(signals)
+                await process.write(b"lives")
+                print((await anext(process.output)).decode(), flush=True)
+
+trio.run(main)
+"""
+
+INTERRUPTED = """
+import sys, trio, execsrv
+
+async def main():
+    async with execsrv.launch([sys.executable, "-m", "execsrv", "serve"]) as client:
+        parent = await client.run(["sh", "-c", "echo $PPID"])
+        async with client.start(["bash", "-c", f"echo; exec -a {sys.argv[1]} sleep 1000"]) as process:
+            await process.next_event()
+            print("started", int(parent.stdout), flush=True)
+            await trio.sleep_forever()
+
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize("program", [CTRL_C, INTERRUPTED], ids=["handled", "not handled"])
+async def test_a_launched_server_hears_nothing_of_the_terminal(program: str) -> None:
+    """A Ctrl-C goes to the whole process group of the program; what becomes of the server is for the program to say."""
+    mark = new_mark()
+    argv = [sys.executable, "-c", program, mark]
+    start = partial(
+        trio.run_process, argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, check=False
+    )
+    async with trio.open_nursery() as nursery:
+        process: trio.Process = await nursery.start(start)
+        assert process.stdout is not None
+        with trio.fail_after(PATIENCE):
+            said = b""
+            while not said.endswith(b"\n"):
+                said += await process.stdout.receive_some()
+            os.killpg(process.pid, signal.SIGINT)
+            rest = b"".join([data async for data in process.stdout])
+            assert await process.wait() == (0 if program == CTRL_C else -signal.SIGINT)
+    if program == CTRL_C:
+        assert rest == b"lives\n"
+    else:
+        await until_gone(mark)
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(said.split()[1]), 0)

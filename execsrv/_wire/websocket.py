@@ -256,6 +256,7 @@ async def open_websocket(url: str, limits: Limits, token: str | None = None) -> 
                 plain.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
                 if address.secure:
                     stream = trio.SSLStream(plain, ssl.create_default_context(), server_hostname=address.host)
+                    await stream.do_handshake()  # of whose errors the library would not tell
                 wire = _Wire(stream)
                 connection = await trio_websocket.wrap_client_stream(
                     reader,
