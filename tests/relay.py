@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
 import trio
 
 
@@ -90,13 +88,3 @@ async def open_line(target: str, path: str) -> AsyncIterator[Line]:
         await nursery.start(trio.serve_listeners, line.carry, [listener])
         yield line
         nursery.cancel_scope.cancel()
-
-
-def own_address() -> str:
-    """An address of this machine that is not the loopback's, for what only happens to peers elsewhere."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # which sends nothing
-        except OSError:
-            pytest.skip("this machine has no address but the loopback's")
-        return str(probe.getsockname()[0])

@@ -31,7 +31,7 @@ from execsrv.limits import Limits
 from tests.escapes import ESCAPES, Escape, alive, strays, until_astray, until_none_lives
 from tests.peers import ENV, PATIENCE, Peer, b64, open_peer
 from tests.processes import marked, new_mark, resident, until_gone, until_marked
-from tests.relay import Line, open_line, own_address
+from tests.relay import Line, open_line
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what these tests promise is promised on Linux only")
 
@@ -138,6 +138,12 @@ ALL_PLACES = {**PLACES, "PID 1": as_pid_1}
 def placement(place: str, tmp_path: Path) -> Placement:
     """Where a place is not to be had, the test is skipped here: from within an async test the reason would be lost."""
     return ALL_PLACES[place](tmp_path)
+
+
+@pytest.fixture
+def host(ending: str, request: pytest.FixtureRequest) -> str:
+    """Return where the daemon is to listen."""
+    return str(request.getfixturevalue("elsewhere")) if ending == "half dead" else "127.0.0.1"
 
 
 class Case:
@@ -308,10 +314,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 async def test_nothing_survives_an_ending(
-    place: str, ending: str, tty: bool, placement: Placement, tmp_path: Path
+    place: str, ending: str, tty: bool, placement: Placement, host: str, tmp_path: Path
 ) -> None:
     # A peer on the loopback is not taken for gone because it is silent.
-    websocket = f"ws://{own_address() if ending == 'half dead' else '127.0.0.1'}:0"
+    websocket = f"ws://{host}:0"
     pings = ["--ping-interval", f"{PING_SECONDS}", "--ping-timeout", f"{PING_SECONDS}"]
     listens = {"reset": websocket, "half dead": websocket, "end of stdin": "stdio://"}
     listen = listens.get(ending, f"unix://{tmp_path}/s")

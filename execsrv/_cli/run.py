@@ -182,7 +182,9 @@ async def _pass_output(process: Process) -> None:
     async for event in process.events():
         if isinstance(event, Chunk):
             target = 2 if event.stream == "stderr" else 1
-            await trio.to_thread.run_sync(write_all, target, event.chunk, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(
+                write_all, target, event.chunk, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True
+            )
 
 
 async def _pass_stdin(process: Process) -> None:

@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from execsrv.errors import InvalidParamsError, SpawnError
 
@@ -17,34 +18,78 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where a bare program name is looked up when the command's environment has no PATH."""
 
 
+MOST_STRING_BYTES = 131071
+"""The kernel takes no longer string in argv and env: MAX_ARG_STRLEN of <linux/binfmts.h>, with its end."""
+
+MOST_BYTES = 6 * 1024 * 1024
+"""The kernel takes no more of all strings and their pointers together, however large the stack: execve(2)."""
+
+_PATH_CHARACTERS, _PATH_FOLDERS = 32 * 1024, 1024
+"""A longer PATH is not searched."""
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """A command with nothing left to decide, as the bytes that the operating system takes.
 
-    `program` holds a slash; where it is relative, it is so to `cwd`. `env` are NAME=VALUE strings.
+    `program` holds a slash; where it is relative, it is so to `cwd`. `env` are NAME=VALUE strings. Without a `cwd` it
+    inherits ours, which needs no name. The rest are wishes, None for what it inherits.
     """
 
     program: bytes
     argv: tuple[bytes, ...]
     env: tuple[bytes, ...]
-    cwd: bytes
+    cwd: bytes | None
+    umask: int | None = None
+    nice: int | None = None
+    oom_score_adj: int | None = None
+
+    @property
+    def has_wishes(self) -> bool:
+        """True when something of its process is to differ from ours, beside what every command has of its own."""
+        return not (self.umask is self.nice is self.oom_score_adj is None)
 
 
-def settle(argv: Sequence[str], cwd: str, env: Mapping[str, str], arg0: str | None = None) -> Command:
-    """Decide what is to run. `cwd` is absolute; a bare `argv[0]` is looked up in the PATH of `env`.
+class Wishes(NamedTuple):
+    """The things that a command may have different from its server."""
+
+    umask: int | None = None
+    nice: int | None = None
+    oom_score_adj: int | None = None
+
+
+def settle(
+    argv: Sequence[str],
+    cwd: str | None,
+    env: Mapping[str, str],
+    arg0: str | None = None,
+    wishes: Wishes = Wishes(),  # noqa: B008
+) -> Command:
+    """Decide what is to run. `cwd` is absolute, None for ours; a bare `argv[0]` is looked up in the PATH of `env`.
 
     Blocks as long as the file systems of the PATH do.
 
-    Raises `InvalidParamsError` for an empty argv, and `SpawnError` for what the operating system would refuse.
+    Raises `InvalidParamsError` for an empty argv and a PATH that is too long to be searched, and `SpawnError` for what
+    the operating system would refuse.
     """
     if not argv:
         raise InvalidParamsError("argv must not be empty", field="argv")
+    _check_amount(argv, env)
     arguments = tuple(_encoded(f"argv[{i}]", value) for i, value in enumerate(argv))
     variables = tuple(_encoded(f"env[{name!r}]", f"{name}={value}") for name, value in env.items())
     if arg0 is not None:
         arguments = (_encoded("arg0", arg0), *arguments[1:])
-    directory = _encoded("cwd", cwd)
-    return Command(_find(argv[0], cwd, env.get("PATH")), arguments, variables, directory)
+    directory = None if cwd is None else _encoded("cwd", cwd)
+    program = _find(argv[0], cwd or ".", env.get("PATH"))
+    return Command(program, arguments, variables, directory, *wishes)
+
+
+def _check_amount(argv: Sequence[str], env: Mapping[str, str]) -> None:
+    """Raise `SpawnError` for more than any kernel takes, before any work is done for each of the strings."""
+    amount = 9 * (len(argv) + len(env)) + sum(map(len, argv)) + sum(map(len, env)) + sum(map(len, env.values()))
+    if amount > MOST_BYTES:
+        doing = f"start, argv and env have {amount} bytes or more and the kernel takes at most {MOST_BYTES} of all"
+        raise spawn_error("arguments", errno.E2BIG, doing)
 
 
 def spawn_error(stage: str, number: int, doing: str) -> SpawnError:
@@ -73,7 +118,12 @@ def _find(program: str, cwd: str, path: str | None) -> bytes:
     if "/" in program:
         return os.fsencode(program)
     problem = errno.ENOENT
-    for folder in (DEFAULT_PATH if path is None else path).split(":"):
+    path = DEFAULT_PATH if path is None else path
+    if len(path) > _PATH_CHARACTERS or path.count(":") >= _PATH_FOLDERS:
+        message = f"env: PATH has {len(path)} characters and {path.count(':') + 1} folders, and is searched for a"
+        message += f" program only up to {_PATH_CHARACTERS} and {_PATH_FOLDERS}"
+        raise InvalidParamsError(message, field="env")
+    for folder in path.split(":"):
         candidate = os.path.join(cwd, folder, program)
         try:
             mode = os.stat(candidate).st_mode

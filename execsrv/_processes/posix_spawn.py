@@ -13,6 +13,7 @@ import ctypes
 import os
 from collections.abc import Sequence
 
+from execsrv._processes import carry
 from execsrv._processes.command import Command
 
 _SETSIGDEF, _SETSIGMASK, _SETSID = 0x04, 0x08, 0x80
@@ -47,11 +48,12 @@ def _check(number: int) -> None:
 _attributes = _prepare_attributes() if available else None
 
 
-def start(command: Command, directory: int, stdio: Sequence[int] | bytes) -> int:
-    """Start `command` as the leader of a new session and return its pid.
+def start(command: Command, directory: int | None, stdio: Sequence[int] | bytes, child: ctypes.c_int) -> None:
+    """Start `command` as the leader of a new session and write its pid into `child`.
 
-    `directory` is a descriptor of its working directory. `stdio` is either the three descriptors that become its 0, 1
-    and 2, or the name of a terminal that becomes all three and its controlling terminal. It inherits no other.
+    `directory` is a descriptor of its working directory, None for ours. `stdio` is either the three descriptors that
+    become its 0, 1 and 2, or the name of a terminal that becomes all three and its controlling terminal. It inherits no
+    other.
 
     Raises `OSError` when it could not be executed; then nothing was left behind. All given descriptors stay the
     caller's and must be 3 or above.
@@ -59,7 +61,8 @@ def start(command: Command, directory: int, stdio: Sequence[int] | bytes) -> int
     actions = _Actions()
     _check(_libc.posix_spawn_file_actions_init(actions))
     try:
-        _check(_libc.posix_spawn_file_actions_addfchdir_np(actions, directory))
+        if directory is not None:
+            _check(_libc.posix_spawn_file_actions_addfchdir_np(actions, directory))
         if isinstance(stdio, bytes):
             # The first terminal that a session leader opens becomes its controlling terminal: see tty_ioctl(4).
             _check(_libc.posix_spawn_file_actions_addopen(actions, 0, stdio, os.O_RDWR, 0))
@@ -69,10 +72,9 @@ def start(command: Command, directory: int, stdio: Sequence[int] | bytes) -> int
             for target, descriptor in enumerate(stdio):
                 _check(_libc.posix_spawn_file_actions_adddup2(actions, descriptor, target))
         _check(_libc.posix_spawn_file_actions_addclosefrom_np(actions, 3))
-        pid = ctypes.c_int()
         argv = (ctypes.c_char_p * (len(command.argv) + 1))(*command.argv)
         env = (ctypes.c_char_p * (len(command.env) + 1))(*command.env)
-        _check(_libc.posix_spawn(ctypes.byref(pid), command.program, actions, _attributes, argv, env))
-        return pid.value
+        carry.carry_limits()  # not before: above the limit, the C library takes no descriptor into its actions
+        _check(_libc.posix_spawn(ctypes.byref(child), command.program, actions, _attributes, argv, env))
     finally:
         _libc.posix_spawn_file_actions_destroy(actions)

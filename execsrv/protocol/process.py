@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from execsrv.protocol.messages import Id, Wire
 from execsrv.protocol.output import Chunk, ProcessClosed, ProcessExited, ReadGap, Reason, Stream
+from execsrv.protocol.sandbox import NetworkWish, Sandbox
 
 
 class Size(Wire, frozen=True):
@@ -33,10 +34,11 @@ class EnvPolicy(Wire, frozen=True):
 
 
 class ProcessStart(Wire, frozen=True):
-    """Start a command. `cwd` is an absolute path or a `file:` URI; `env` is exact unless `env_policy` is given."""
+    """Start a command. `env` is exact unless `env_policy` is given."""
 
     argv: list[str]
-    cwd: str
+    cwd: str | None
+    """An absolute path or a `file:` URI. None: the directory that the server itself is in, whatever its name is."""
     env: dict[str, str]
     tty: bool
     process_id: Id | None = None
@@ -44,8 +46,11 @@ class ProcessStart(Wire, frozen=True):
     arg0: str | None = None
     env_policy: EnvPolicy | None = None
     size: Size | None = None
-    sandbox: Any = None
+    sandbox: Sandbox | None = None
     """Only null, or a policy that asks for no confinement, is accepted: there is no sandbox here to ask for."""
+    network_proxy: NetworkWish | None = None
+    managed_network: NetworkWish | None = None
+    """Like this one, only null is accepted."""
     window_bytes: Annotated[int, Meta(ge=1)] | None = None
     """The bytes of output that may be under way before the client must acknowledge some with `process/ack`. None: no
     bound, and a client that does not read one process's output then holds up the whole connection."""
@@ -56,8 +61,8 @@ class ProcessStart(Wire, frozen=True):
     overflow: Literal["block", "drop"] = "block"
     """The fate of output beyond the window: the command waits, or the oldest of it is left out (`process/gap`)."""
     grace_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
-    """The time that it has after SIGTERM, before it is killed, at a deadline and when its connection or the server
-    ends. 0: none. None: the server's settings."""
+    """The time from SIGTERM until it is killed, at a deadline and when its connection or the server ends. 0: none.
+    None: the server's settings."""
     end_with_leader: bool = False
     """End what lives on after the leader, as soon as it prints no more; `closed` tells what that was."""
     kind: Literal["direct", "prepared"] = "direct"
