@@ -253,6 +253,7 @@ async def test_run_ends_with_the_leader(client: execsrv.Client, streams: str, tr
     with trio.fail_after(PATIENCE):
         result = await client.run(["bash", "-c", script], grace=0.2)
     assert (result.exit_code, result.reason, result.stdout) == (5, "exited", b"started\n")
+    assert "sleep" in [member.name for member in result.ended]
     await until_gone(mark)
 
 
@@ -281,6 +282,34 @@ async def test_leaving_a_block_asks_first_and_waits_no_longer_than_it_was_told(
     async with client.start(["bash", "-c", polite(lock)], grace=0) as process:
         assert await anext(process.output) == b"ready\n"
     assert lock.exists()
+
+
+# -- what a command is given --
+
+
+async def test_a_command_has_what_its_caller_gives_it(client: execsrv.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XS_GONE", "1")
+    script = "umask; nice; cat /proc/self/oom_score_adj; echo ${XS_GONE-gone} $XS_HERE"
+    env = {"XS_GONE": None, "XS_HERE": "here"}
+    result = await client.run(["sh", "-c", script], env=env, inherit_env=True, umask=0o27, nice=7, oom_score_adj=800)
+    assert result.stdout == b"0027\n7\n800\ngone here\n"
+    script = "import fcntl, struct, termios; print(*struct.unpack('4H', fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))))"
+    argv = ["sh", "-c", f'stty -a; exec {sys.executable} -I -S -c "{script}"']
+    result = await client.run(argv, tty=True, size=(30, 90, 900, 600), modes={"echo": False, "erase": 8})
+    assert b"30 90 900 600\r\n" in result.stdout
+    assert b" -echo " in result.stdout
+    assert b"erase = ^H;" in result.stdout
+    for wrong in ((30,), (30, 90, 900), 30):
+        with pytest.raises(InvalidParamsError, match="size must be"):
+            await client.run(["true"], tty=True, size=wrong)  # type: ignore[arg-type]
+
+
+async def test_without_a_place_it_is_the_servers_own_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    script = f"cd {tmp_path}/gone; rmdir {tmp_path}/gone; exec {' '.join(SERVE)}"
+    async with execsrv.launch(["sh", "-c", script]) as client:
+        result = await client.run(["sh", "-c", "ls /proc/self/cwd/; readlink /proc/$$/cwd"])
+        assert (result.exit_code, result.stdout) == (0, f"{tmp_path}/gone (deleted)\n".encode())
 
 
 # -- answers that are none --
