@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import math
 import os
+import re
 import shlex
 import signal
 import socket
@@ -23,6 +27,7 @@ from execsrv.errors import (
     BadAnswerError,
     CommandTimeoutError,
     ConnectionFailedError,
+    ConnectionLostError,
     InvalidParamsError,
     LimitExceededError,
     OutputTruncatedError,
@@ -336,6 +341,55 @@ for line in sys.stdin:
         async with execsrv.launch([sys.executable, "-I", "-S", "-c", script], config=config) as client:
             with pytest.raises(BadAnswerError, match="process/start"):
                 await client.run(["true"])
+
+
+async def test_a_server_that_breaks_every_bound_costs_its_connection_and_nothing_else() -> None:
+    """One byte beyond the bound and a ping behind it: answering that while closing is a fault of the library below."""
+    size = MIB
+    greeting = {
+        "sessionId": "s",
+        "environmentInfo": {
+            "shell": {"name": "sh", "path": "/bin/sh"},
+            "executorVersion": "",
+            "cwd": "file:///",
+            "userHomeDir": "file:///",
+            "platformOs": "linux",
+            "tempDir": "file:///tmp",
+        },
+    }
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            asked = b""
+            while b"\r\n\r\n" not in asked:
+                asked += await stream.receive_some()
+            [key] = re.findall(rb"(?i)sec-websocket-key: *(\S+)", asked)
+            accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode()
+            fields = ("Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Accept: {accept}")
+            upgrade = "\r\n".join(("HTTP/1.1 101 Switching Protocols", *fields, "", "")).encode()
+            answer = json.dumps({"id": 1, "result": greeting}).encode()
+            await stream.send_all(upgrade + b"\x81\x7e" + len(answer).to_bytes(2, "big") + answer)
+            await stream.receive_some()
+            await stream.send_all(b"\x01\x7f" + size.to_bytes(8, "big") + b"x" * size)
+            await stream.send_all(b"\x00\x01y" + b"\x89\x00")
+            while await stream.receive_some():
+                pass
+
+    bystander_lives = trio.Event()
+    async with trio.open_nursery() as nursery, trio.open_nursery() as serving:
+        [listener] = await serving.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1", handler_nursery=serving))
+
+        async def bystander() -> None:
+            await bystander_lives.wait()
+
+        nursery.start_soon(bystander)
+        url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}"
+        with trio.fail_after(PATIENCE):
+            async with execsrv.connect(url, config=ClientConfig(max_message_bytes=size)) as client:
+                with pytest.raises(ConnectionLostError):
+                    await client.run(["true"])
+        bystander_lives.set()
+        serving.cancel_scope.cancel()
 
 
 # -- ways of not getting there --
