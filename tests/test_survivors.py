@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -113,10 +114,6 @@ def as_ordinary_user(folder: Path) -> Placement:
         shutil.copytree(metadata, packages / metadata.name)
     for path in [packages, *packages.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
-    above = folder
-    while above not in (Path("/"), Path("/tmp")):
-        above.chmod(0o777)
-        above = above.parent
     return [*drop, python, "-m", "execsrv", "serve"], {"PYTHONPATH": str(packages), "PATH": ENV["PATH"]}
 
 
@@ -135,9 +132,17 @@ ALL_PLACES = {**PLACES, "PID 1": as_pid_1}
 
 
 @pytest.fixture
-def placement(place: str, tmp_path: Path) -> Placement:
+def open_path() -> Iterator[Path]:
+    """A directory that every user can reach and write. To those of pytest each new run shuts the others' way."""
+    with tempfile.TemporaryDirectory(prefix="execsrv-") as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
+
+
+@pytest.fixture
+def placement(place: str, open_path: Path) -> Placement:
     """Where a place is not to be had, the test is skipped here: from within an async test the reason would be lost."""
-    return ALL_PLACES[place](tmp_path)
+    return ALL_PLACES[place](open_path)
 
 
 @pytest.fixture
@@ -314,13 +319,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 async def test_nothing_survives_an_ending(
-    place: str, ending: str, tty: bool, placement: Placement, host: str, tmp_path: Path
+    place: str, ending: str, tty: bool, placement: Placement, host: str, open_path: Path
 ) -> None:
     # A peer on the loopback is not taken for gone because it is silent.
     websocket = f"ws://{host}:0"
     pings = ["--ping-interval", f"{PING_SECONDS}", "--ping-timeout", f"{PING_SECONDS}"]
     listens = {"reset": websocket, "half dead": websocket, "end of stdin": "stdio://"}
-    listen = listens.get(ending, f"unix://{tmp_path}/s")
+    listen = listens.get(ending, f"unix://{open_path}/s")
     options = pings if ending == "half dead" else []
     async with open_daemon(placement, listen, *options) as (daemon, url):
         assert isinstance(daemon.args, list)
@@ -345,7 +350,7 @@ async def test_nothing_survives_an_ending(
             await victim.handshake()
             beside = {} if neighbour is None else await start_escapes(neighbour, tty, python, [NEIGHBOUR])
             case = Case(daemon, victim, line)
-            path = str(tmp_path / "packages") if place == "ordinary user" else os.environ.get("PYTHONPATH")
+            path = str(open_path / "packages") if place == "ordinary user" else os.environ.get("PYTHONPATH")
             limits: dict[str, Any] = {"timeoutMs": DEADLINE_MS} if ending == "deadline" else {}
             case.marks = await start_escapes(victim, tty, python, path=path, **limits)
             if ending == "end of stdin":

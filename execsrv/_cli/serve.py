@@ -60,8 +60,8 @@ def run_daemon(listen: str, config: ServerConfig, *, codex: bool = False) -> int
 
 def _raise_descriptor_limit() -> None:
     """Raise our soft limit of descriptors to the hard one. Commands get the old one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError):
         return  # we serve with what we have
