@@ -17,6 +17,13 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where a bare program name is looked up when the command's environment has no PATH."""
 
 
+INHERITED_DIRECTORY = b"."
+"""The `cwd` of a command that has the directory of this process, which need not have a name."""
+
+_PAGES_OF_A_STRING = 32
+"""So many pages the kernel takes for one argument or variable, with the byte that ends it: MAX_ARG_STRLEN."""
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """A command with nothing left to decide, as the bytes that the operating system takes.
@@ -53,6 +60,24 @@ def spawn_error(stage: str, number: int, doing: str) -> SpawnError:
     # A path may hold bytes that are no text; the message is text.
     message = os.fsencode(f"cannot {doing}: {text}").decode(errors="replace")
     return SpawnError(message, stage=stage, errno=number)
+
+
+def too_long(command: Command) -> SpawnError:
+    """Return the error for a command that the kernel takes for too long. It names the string that is, if one is."""
+    most = _PAGES_OF_A_STRING * os.sysconf("SC_PAGESIZE") - 1
+    strings = {f"argv[{i}]": word for i, word in enumerate(command.argv)}
+    strings |= {f"env[{word.partition(b'=')[0].decode(errors='replace')!r:.99}]": word for word in command.env}
+    field, longest = max(strings.items(), key=lambda named: len(named[1]))
+    facts: dict[str, object] = {}
+    if len(longest) > most:
+        facts["field"] = field
+        text = f"{field} has {len(longest)} bytes, and the kernel takes {most} of one"
+    else:
+        size = sum(len(word) + 1 + 8 for word in strings.values())  # each with its end and its pointer
+        text = f"arguments and environment have {size} bytes, and the kernel takes {os.sysconf('SC_ARG_MAX')}"
+    program = command.program[:200].decode(errors="replace")
+    message = f"cannot run `{program}`: {os.strerror(errno.E2BIG)} (os error {errno.E2BIG}): {text}"
+    return SpawnError(message, stage="arguments", errno=errno.E2BIG, **facts)
 
 
 def _encoded(field: str, value: str) -> bytes:

@@ -14,27 +14,35 @@ import termios
 from collections.abc import Sequence
 
 from execsrv._processes.command import Command
+from execsrv._processes.inherited import Inherited
 
 
-def start(command: Command, directory: int, stdio: Sequence[int] | bytes) -> int:
-    """Start `command` as the leader of a new session and return its pid.
+def start(
+    command: Command, directory: int | None, stdio: Sequence[int | None] | bytes, inherited: Inherited | None = None
+) -> int:
+    """Start `command` and return its pid. It leads a new session, unless it stays in ours with what is `inherited`.
 
-    `directory` is a descriptor of its working directory. `stdio` is either the three descriptors that become its 0, 1
-    and 2, or the name of a terminal that becomes all three and its controlling terminal. It inherits no other.
+    `directory` is a descriptor of its working directory, None for ours. `stdio` is either the three descriptors that
+    become its 0, 1 and 2, None for one that is to be closed, or the name of a terminal that becomes all three and its
+    controlling terminal. It inherits no other, but for `pass_fds`.
 
     Raises `OSError` when it could not be executed; then nothing was left behind. All given descriptors stay the
-    caller's and must be 3 or above.
+    caller's, and must be 3 or above where they get another number.
     """
     terminal = os.open(stdio, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC) if isinstance(stdio, bytes) else None
-    descriptors = stdio if terminal is None else (terminal, terminal, terminal)
+    descriptors = (terminal, terminal, terminal) if isinstance(stdio, bytes) else stdio
+    ignored = inherited.ignored if inherited is not None else frozenset[int]()
 
     def prepare() -> None:
         for number in signal.valid_signals():
-            if number not in (signal.SIGKILL, signal.SIGSTOP):
+            if number not in (signal.SIGKILL, signal.SIGSTOP, *ignored):
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if terminal is not None:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        for target, descriptor in enumerate(descriptors):
+            if descriptor is None:
+                os.close(target)
 
     env = dict(entry.split(b"=", 1) for entry in command.env)
     try:
@@ -42,12 +50,13 @@ def start(command: Command, directory: int, stdio: Sequence[int] | bytes) -> int
             command.argv,
             executable=command.program,
             env=env,
-            cwd=f"/proc/self/fd/{directory}",  # not in `prepare`, whose errors have no number
+            # Not in `prepare`, whose errors have no number.
+            cwd=None if directory is None else f"/proc/self/fd/{directory}",
             stdin=descriptors[0],
             stdout=descriptors[1],
             stderr=descriptors[2],
-            start_new_session=True,
-            pass_fds=(),
+            start_new_session=inherited is None or terminal is not None,
+            pass_fds=() if inherited is None else tuple(inherited.pass_fds),
             preexec_fn=prepare,
         )
     finally:

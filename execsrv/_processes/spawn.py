@@ -1,7 +1,8 @@
 """Starting a command: one way for pipes and for terminals.
 
 A started command leads its own session and process group, has default signals, the environment and directory that were
-settled, and no descriptor but its 0, 1 and 2. What the server keeps is non-blocking.
+settled, and no descriptor but its 0, 1 and 2. What the server keeps is non-blocking. `execsrv run` alone has a command
+inherit more.
 
 `spawn` makes system calls alone and touches no state of the server, so that it may wait for a slow file system wherever
 its caller likes.
@@ -18,7 +19,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from execsrv._processes import portable_spawn, posix_spawn, proc, terminal
-from execsrv._processes.command import Command, spawn_error
+from execsrv._processes.command import INHERITED_DIRECTORY, Command, spawn_error, too_long
+from execsrv._processes.inherited import Inherited
 from execsrv._processes.rlimit_mark import Mark
 from execsrv.errors import SpawnError
 from execsrv.protocol import Size, Stream
@@ -50,8 +52,18 @@ class _Descriptors(list[int]):
             os.close(descriptor)
 
 
-def spawn(command: Command, size: Size | None, pipe_stdin: bool, mark: Mark | None, *, carry: bool) -> Started:
+def spawn(
+    command: Command,
+    size: Size | None,
+    pipe_stdin: bool,
+    mark: Mark | None,
+    *,
+    carry: bool,
+    inherited: Inherited | None = None,
+) -> Started:
     """Start `command` on a terminal of `size`, or on pipes where that is None, and return it running.
+
+    With what is `inherited` it has our directory, and descriptors of ours instead of pipes.
 
     Without `pipe_stdin` a piped command reads an empty stdin. To `carry` the mark sets it on this process for the
     instant of the start, so the command has it from the first; otherwise it is put on the command that runs already.
@@ -65,10 +77,10 @@ def spawn(command: Command, size: Size | None, pipe_stdin: bool, mark: Mark | No
     try:
         with _Descriptors() as ours:
             with _Descriptors() as its:
-                outputs, stdin, stdio = _open_ends(size, pipe_stdin, ours, its)
-                directory = _open_directory(command, its)
+                outputs, stdin, stdio = _open_ends(size, pipe_stdin, ours, its, inherited)
+                directory = _open_directory(command, its) if inherited is None else None
                 with mark.carried() if mark is not None and carry else nullcontext():
-                    pid = _start(command, directory, stdio)
+                    pid = _start(command, directory, stdio, inherited)
             # The command's ends are closed here, which leaves room for its pidfd.
             pidfd = _hold(pid, None if carry else mark)
             ours.clear()
@@ -78,8 +90,8 @@ def spawn(command: Command, size: Size | None, pipe_stdin: bool, mark: Mark | No
 
 
 def _open_ends(
-    size: Size | None, pipe_stdin: bool, ours: _Descriptors, its: _Descriptors
-) -> tuple[dict[Stream, int], int | None, Sequence[int] | bytes]:
+    size: Size | None, pipe_stdin: bool, ours: _Descriptors, its: _Descriptors, inherited: Inherited | None
+) -> tuple[dict[Stream, int], int | None, Sequence[int | None] | bytes]:
     """Return our ends of the outputs and of the input, and what the command gets as its stdio.
 
     Each block closes the ends of one side.
@@ -87,7 +99,11 @@ def _open_ends(
     if size is not None:
         master, name = terminal.open_terminal(size.rows, size.cols)
         master = _keep(ours, master)
+        if inherited is not None:
+            terminal.imitate(master, inherited.modes, inherited.window)
         return {"pty": master}, master, name
+    if inherited is not None:
+        return {}, None, inherited.stdio
     stdin = None
     if pipe_stdin:
         source, stdin = _open_pipe(reader=its, writer=ours)
@@ -126,9 +142,11 @@ def _keep(block: _Descriptors, descriptor: int) -> int:
     return descriptor
 
 
-def _start(command: Command, directory: int, stdio: Sequence[int] | bytes) -> int:
+def _start(
+    command: Command, directory: int | None, stdio: Sequence[int | None] | bytes, inherited: Inherited | None
+) -> int:
     try:
-        return start(command, directory, stdio)
+        return start(command, directory, stdio, inherited)
     except OSError as error:
         raise _explained(command, error.errno or 0) from None
 
@@ -142,7 +160,7 @@ def _hold(pid: int, mark: Mark | None) -> int:
                 mark.put(child)
         return os.pidfd_open(pid)
     except OSError:
-        os.killpg(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)  # it is our child until we wait for it, and need not lead a group
         os.waitpid(pid, 0)
         raise
 
@@ -151,13 +169,13 @@ def _explained(command: Command, number: int) -> SpawnError:
     """Return which of the steps between fork and exec has failed: the number alone does not tell."""
     program = f"run `{os.fsdecode(command.program)}`"
     if number == errno.EACCES:
-        if not os.access(command.cwd, os.X_OK):
+        if command.cwd != INHERITED_DIRECTORY and not os.access(command.cwd, os.X_OK):
             return _cwd_error(command, number)
         return spawn_error("permission", number, program)
     if number == errno.ENOEXEC:
         return spawn_error("format", number, program)
     if number == errno.E2BIG:
-        return spawn_error("arguments", number, program)
+        return too_long(command)
     if number in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
         return spawn_error("resources", number, program)
     if number == errno.ENOENT and os.path.exists(os.path.join(command.cwd, command.program)):

@@ -20,6 +20,7 @@ import trio
 from execsrv._nursery import open_helpers
 from execsrv._processes import guardian, rlimit_mark, spawn, subreaper
 from execsrv._processes.command import Command
+from execsrv._processes.inherited import Inherited
 from execsrv._processes.leader import Leader
 from execsrv._processes.membership import ByDescent, ByWalk, Register
 from execsrv._processes.rlimit_mark import ServerMark
@@ -79,7 +80,9 @@ class Supervisor:
         """The layer that keeps sessions together here: "subreaper", "mark" or "session"."""
         return self._finder.layer
 
-    def spawn(self, command: Command, *, size: Size | None, pipe_stdin: bool) -> Spawned:
+    def spawn(
+        self, command: Command, *, size: Size | None, pipe_stdin: bool, inherited: Inherited | None = None
+    ) -> Spawned:
         """Start a command on a terminal of `size`, or on pipes where that is None, and watch it.
 
         Without `pipe_stdin` a piped command reads an empty stdin. Does not wait: when this returns, the command's own
@@ -87,7 +90,7 @@ class Supervisor:
         """
         number = self._register.unused_number()
         mark = self._register.mark.of(number) if self._register.mark else None
-        started = spawn.spawn(command, size, pipe_stdin, mark, carry=self._own_process)
+        started = spawn.spawn(command, size, pipe_stdin, mark, carry=self._own_process, inherited=inherited)
         tree = ProcessTree(Leader(started.pid, started.pidfd), number, self._finder)
         self._register.enter(tree)
         program = os.path.basename(command.program).decode(errors="replace")
@@ -96,14 +99,15 @@ class Supervisor:
 
 @asynccontextmanager
 async def open_supervisor(
-    *, own_process: bool = False, sole: bool = False, cgroups: bool = True
+    *, own_process: bool = False, sole: bool = False, cgroups: bool = True, guarded: bool = True
 ) -> AsyncIterator[Supervisor]:
     """A supervisor for the sessions that are started in this block; they must be over when it is left.
 
     `own_process` allows it to change settings of this process: it becomes a subreaper, hears SIGCHLD, carries a mark
     for the instant of each start (so no other thread may start processes), and has a guardian as a child. It must then
     run in the main thread. `sole` says that no other code of this process starts any: then all children are ours, and
-    it is moved into a control group of its own, if there is one to be had, unless `cgroups` is off.
+    it is moved into a control group of its own, if there is one to be had, unless `cgroups` is off. There is no
+    guardian unless it is `guarded`.
     """
     if not own_process:
         yield Supervisor()
@@ -118,7 +122,7 @@ async def open_supervisor(
         async with open_helpers() as nursery:
             if strays is not None:
                 nursery.start_soon(_reap, strays, register)
-            if register.mark is not None and guardian_possible():
+            if guarded and register.mark is not None and guardian_possible():
                 nursery.start_soon(_keep_guardian, register, register.mark, sole and cgroups)
             yield supervisor
 

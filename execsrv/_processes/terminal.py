@@ -6,8 +6,10 @@ import fcntl
 import os
 import struct
 import termios
+from typing import Any
 
 _UNLOCK = getattr(termios, "TIOCSPTLCK", 0x40045431)
+_IUTF8 = 0o40000  # <asm-generic/termbits.h>
 _NUMBER = getattr(termios, "TIOCGPTN", 0x80045430)
 
 
@@ -30,6 +32,20 @@ def open_terminal(rows: int, cols: int) -> tuple[int, bytes]:
 def set_size(terminal: int, rows: int, cols: int) -> None:
     """Change the size; the job in front gets SIGWINCH from the kernel when it really changed."""
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+
+
+def imitate(terminal: int, modes: list[Any] | None, window: bytes | None) -> None:
+    """Give a new terminal the modes and the `struct winsize` of another, where there is one. Its input is UTF-8."""
+    its: list[Any] = termios.tcgetattr(terminal) if modes is None else list(modes)
+    its[0] |= _IUTF8
+    termios.tcsetattr(terminal, termios.TCSANOW, its)
+    if window is not None:
+        set_window(terminal, window)
+
+
+def set_window(terminal: int, window: bytes) -> None:
+    """Change the size as `set_size` does, by a `struct winsize`, which knows the pixels too."""
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, window)
 
 
 def get_size(terminal: int) -> tuple[int, int]:
