@@ -383,7 +383,7 @@ def test_dev_null_is_dev_null(run_args: list[str]) -> None:
 
 def test_descriptors_are_passed_if_asked_for(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("some text")
-    listing = "ls /proc/self/fd | xargs"
+    listing = "ls /proc/self/fd | sort -n | xargs"
     done = shell(
         f"exec 7<text 9>&1 12<text; $RUN --pass-fd 7 --pass-fd 12 -- sh -c 'cat <&7; echo; {listing}'", cwd=tmp_path
     )
@@ -436,8 +436,10 @@ def test_a_directory_below_one_that_may_not_be_entered(mode: int, tmp_path: Path
         "os.execv(sys.argv[2], sys.argv[2:])"
     )
     here = str(tmp_path / "closed" / "ours")
-    argv = [sys.executable, "-c", become, here, *EXECSRV, "run", "--", "id", "-u"]
-    done = subprocess.run(argv, capture_output=True, text=True)
+    argv = [sys.executable, "-c", become, here]
+    if subprocess.run([*argv, sys.executable, "-c", "import trio"], capture_output=True).returncode != 0:
+        pytest.skip("this Python is not everybody's")
+    done = subprocess.run([*argv, *EXECSRV, "run", "--", "id", "-u"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "65534\n", "")
 
 
@@ -453,7 +455,7 @@ def test_umask_and_priority() -> None:
 def test_the_jobserver_of_make(tmp_path: Path) -> None:
     find = r"s/.*--jobserver-[a-z]*=\([0-9]*\),\([0-9]*\).*/--pass-fd \1 --pass-fd \2/p"
     (tmp_path / "Makefile").write_text(
-        f"all:\n\t+@fds=$$(echo \"$$MAKEFLAGS\" | sed -n '{find}'); {LINE} $$fds -- $(MAKE) -f below\n"
+        f"all:\n\t+@fds=$$(echo \"$$MAKEFLAGS\" | sed -n '{find}'); {LINE} $$fds -- $(MAKE) --no-print-directory -f below\n"
     )
     (tmp_path / "below").write_text("all: a b\na b:\n\t@echo $@\n")
     done = subprocess.run(["make", "-j2"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
@@ -639,10 +641,12 @@ def test_an_interrupt_ends_a_loop(tmp_path: Path, options: str) -> None:
     script = f"for i in 1 2 3; do $RUN {options} -- sh -c 'echo start $0; sleep 1000' $i; done; echo never"
     (tmp_path / "script").write_text(script)
     with interactive_bash(tmp_path) as shell:
-        shell.sendline("bash script; echo status $?")
+        shell.sendline("bash script")
         shell.expect("start 1")
         shell.sendcontrol("c")
-        assert shell.expect(["status 130", "start 2", "never"]) == 0
+        assert shell.expect(["prompt> ", "start 2", "never"]) == 0
+        shell.sendline("echo status $?")
+        shell.expect("status 130")
 
 
 def test_an_interrupt_arrives_once(tmp_path: Path) -> None:
@@ -681,7 +685,7 @@ def test_a_background_job_that_reads_is_stopped_and_not_robbed(tmp_path: Path) -
 
 def test_a_background_job_by_url_leaves_the_terminal_alone(tmp_path: Path) -> None:
     with daemon("ws://127.0.0.1:0") as (_, url), interactive_bash(tmp_path) as shell:
-        shell.sendline(f"$RUN --url {url} -- sh -c 'sleep .5; echo done > done; cat' &")
+        shell.sendline(f"$RUN --url {url} --cwd {tmp_path} -- sh -c 'sleep .5; echo done > done; cat' &")
         shell.expect("prompt> ")
         until_grown(tmp_path / "done", 0)
         shell.sendline("echo still $((40 + 2)) here")
@@ -772,7 +776,7 @@ def test_tildes_that_are_no_escape() -> None:
         (
             ["/bin/echo", *["x" * 131071] * 200],
             {},
-            r"arguments and environment have \d+ bytes, and the kernel takes \d+",
+            r"arguments and environment have \d+ bytes, and the kernel",
         ),
     ],
 )
@@ -838,7 +842,12 @@ def test_a_url_of_a_web_server(status: int) -> None:
     assert "page" not in done.stderr
 
 
-def test_the_url_of_run_from_the_environment(url: str) -> None:
+def test_the_url_of_run_from_the_environment() -> None:
+    with daemon("ws://127.0.0.1:0") as (_, url):
+        _check_the_url_from_the_environment(url)
+
+
+def _check_the_url_from_the_environment(url: str) -> None:
     assert execsrv("run", "--", "echo", "hi", env={**os.environ, "EXECSRV_URL": url}).stdout == "hi\n"
     nowhere = {**os.environ, "EXECSRV_URL": "unix:///no/such/socket"}
     done = execsrv("run", "--", "echo", "hi", env=nowhere)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import signal
 
@@ -25,6 +26,7 @@ _OUR_DEATHS = {name: signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIG
 def run_once(options: RunOptions) -> int:
     """Run a command; return the exit status for this process, or end it by the signal that the command died of."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    logging.getLogger("execsrv").setLevel(logging.ERROR)  # stderr is the command's
     try:
         _check(options)
         with heard_signals() as signals:

@@ -8,6 +8,7 @@ connection's bytes pass. Everything else, the client's masked frames among it, i
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -282,10 +283,22 @@ async def open_websocket(url: str, limits: Limits, token: str | None = None) -> 
     except _CONNECT_ERRORS as error:
         if opened:
             raise
-        what = f"no answer within {limits.handshake_timeout} s"
-        if not isinstance(error, trio.TooSlowError):
-            what = str(error) or repr(error)
-        raise ConnectionFailedError(f"cannot connect to `{url}`: {what}") from error
+        raise ConnectionFailedError(f"cannot connect to `{url}`: {_why(error, limits)}") from error
     finally:
         if stream is not None:
             await trio.aclose_forcefully(stream)
+
+
+def _why(error: BaseException, limits: Limits) -> str:
+    """Return in a few words why there is no websocket."""
+    if isinstance(error, trio.TooSlowError):
+        return f"no answer within {limits.handshake_timeout} s"
+    if isinstance(error, trio_websocket.ConnectionRejected):
+        if error.status_code in (401, 403):  # it may well be one, and says why
+            words = (error.body or b"").decode(errors="replace").split()
+            return " ".join([f"it answered {error.status_code}:", *words])[:200].rstrip(": ")
+        return f"this is no exec server, it answered {error.status_code}"
+    if isinstance(error, OSError) and isinstance(error.__cause__, BaseExceptionGroup):  # one for each address
+        first = error.__cause__.exceptions[0]
+        return os.strerror(first.errno) if isinstance(first, OSError) and first.errno else str(first)
+    return str(getattr(error, "strerror", None) or error) or repr(error)
