@@ -15,12 +15,12 @@ is the daemon. Every setting is in `execsrv.limits`, the wire in `execsrv.protoc
 
 import sys
 
-TYPE_CHECKING = False  # as type checkers know it; `typing` would take as long as all else here
 if sys.platform != "linux":
     raise ImportError(f"execsrv runs on Linux only, and this is {sys.platform}")
 
 from execsrv._version import __version__ as __version__
 
+TYPE_CHECKING = False  # as type checkers know it; `typing` would take as long as all else here
 if TYPE_CHECKING:
     from execsrv._api import *  # noqa: F403
     from execsrv._api import __all__ as __all__

@@ -455,7 +455,8 @@ def test_umask_and_priority() -> None:
 def test_the_jobserver_of_make(tmp_path: Path) -> None:
     find = r"s/.*--jobserver-[a-z]*=\([0-9]*\),\([0-9]*\).*/--pass-fd \1 --pass-fd \2/p"
     (tmp_path / "Makefile").write_text(
-        f"all:\n\t+@fds=$$(echo \"$$MAKEFLAGS\" | sed -n '{find}'); {LINE} $$fds -- $(MAKE) --no-print-directory -f below\n"
+        f"all:\n\t+@fds=$$(echo \"$$MAKEFLAGS\" | sed -n '{find}'); "
+        f"{LINE} $$fds -- $(MAKE) --no-print-directory -f below\n"
     )
     (tmp_path / "below").write_text("all: a b\na b:\n\t@echo $@\n")
     done = subprocess.run(["make", "-j2"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
@@ -864,3 +865,16 @@ def test_complaints_of_run_are_never_on_stdout() -> None:
             ["sh", "-c", f"{line} run /no/such/program {redirection}"], capture_output=True, timeout=30
         )
         assert (done.returncode, done.stdout, done.stderr) == (127, b"", b"")
+
+
+# -- its page --
+
+PAGE = Path(__file__).parent.parent / "docs" / "run.md"
+EXAMPLES = re.findall(r"^```console\n\$ (.*?)\n(.*?)^```", PAGE.read_text(), re.S | re.M)
+
+
+@pytest.mark.parametrize(("command", "shown"), EXAMPLES)
+def test_an_example_of_the_page(command: str, shown: str) -> None:
+    done = shell(f'execsrv() {{ {shlex.join(EXECSRV)} "$@"; }}; exec 2>&1; {command}', stdin=subprocess.DEVNULL)
+    pids = re.compile(r"pid \d+")
+    assert pids.sub("", done.stdout) == pids.sub("", shown)
