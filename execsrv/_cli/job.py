@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import trio
 
+from execsrv._cli.heard import Heard
 from execsrv._cli.options import OWN_FAILURE
 from execsrv._cli.streams import say
 from execsrv.protocol import Member
@@ -30,8 +32,8 @@ FLOOD_SECONDS = 2.0
 _AGAIN_SECONDS = 5.0
 """For so long a second SIGINT means more than the first. Later it is just another one."""
 
-_ECHO_SECONDS = 0.02
-"""Nobody asks twice in so short a time, but timeout(1) signals its child and then its process group."""
+_ECHO_SECONDS = 0.01
+"""A parent that leads our process group and asks twice in so short a time has asked us, and then the group: timeout(1)."""
 
 
 _NAMED = 5
@@ -68,8 +70,9 @@ class Insistence:
     def __init__(self) -> None:
         self._heard: dict[int, float] = {}
 
-    def weigh(self, number: int) -> Literal["first", "echo", "second"]:
+    def weigh(self, heard: Heard) -> Literal["first", "echo", "second"]:
         """Return which request a signal is. All that do not insist are the first."""
+        number = heard.number
         if number not in (signal.SIGTERM, signal.SIGINT):
             return "first"
         now = trio.current_time()
@@ -81,7 +84,8 @@ class Insistence:
         self._heard[number] = now
         if asked is None:
             return "first"
-        return "echo" if now - asked < _ECHO_SECONDS else "second"
+        is_echo = heard.sender == os.getpgrp() == os.getppid() and now - asked < _ECHO_SECONDS
+        return "echo" if is_echo else "second"
 
 
 def timed_out(options: RunOptions, *, idle: bool) -> Ended:

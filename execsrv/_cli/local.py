@@ -214,7 +214,7 @@ class _Life:
             return
         if self._has_it(heard):
             return
-        weight = self._insistence.weigh(number)
+        weight = self._insistence.weigh(heard)
         if weight == "second":
             self._kill_after(0)
         elif weight == "first":

@@ -182,7 +182,7 @@ class _RemoteRun:
                 # In a task: a server that does not answer must not keep us from the next signal.
                 nursery.start_soon(self._tell, partial(process.resize, *terminal.size_of(window)))
             return
-        weight = self._insistence.weigh(number)
+        weight = self._insistence.weigh(heard)
         if weight == "second":
             self._die(number)
         elif weight == "first":
