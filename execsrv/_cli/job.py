@@ -33,7 +33,7 @@ _AGAIN_SECONDS = 5.0
 """For so long a second SIGINT means more than the first. Later it is just another one."""
 
 _ECHO_SECONDS = 0.01
-"""A parent that leads our process group and asks twice in so short a time has asked us, and then the group: timeout(1)."""
+"""A parent that leads our process group and asks twice in so short a time has asked us and then all: timeout(1)."""
 
 
 _NAMED = 5
