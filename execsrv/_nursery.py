@@ -1,11 +1,18 @@
-"""A nursery for helpers of a block that is somebody else's code, and the question whether there can be one."""
+"""Nurseries for helpers of a block that is somebody else's code, and tasks whose failure is to stay their own."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import trio
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -78,6 +85,55 @@ def _blame(error: BaseException, cause: BaseException) -> None:
         chain.append(earlier)
     if all(cause is not known for known in chain):
         chain[-1].__cause__ = cause
+
+
+def is_cancelled() -> bool:
+    """Return True where a scope around the current task is cancelled, and no shield is in between."""
+    return trio.current_effective_deadline() == -math.inf
+
+
+async def owned(task: Callable[..., Awaitable[T]], *args: object) -> T:
+    """Await a task, and let `trio.Cancelled` leave it only if it is cancelled from outside.
+
+    A nursery takes any `Cancelled` of its tasks for its own: one that belongs to no scope would end all of them
+    without a word. It becomes a `RuntimeError`, or is left out beside another error.
+    """
+    try:
+        return await task(*args)
+    except BaseException as error:
+        if is_cancelled():
+            raise
+        cancelled, rest = _split(error)
+        try:
+            if cancelled is None:
+                raise
+            if rest is not None:
+                raise rest from error
+            raise RuntimeError("a cancel has left its scope") from error
+        finally:
+            del cancelled, rest  # they hold this frame
+
+
+async def contain(name: str, task: Callable[..., Awaitable[object]], *args: object) -> bool:
+    """Await a task, log the error that it ends with, and return whether there was none.
+
+    Nothing leaves it but a cancel from outside, and what ends the program: an interrupt, an exit.
+    """
+    try:
+        await owned(task, *args)
+    except BaseException as error:
+        cancelled, rest = _split(error)
+        try:
+            if rest is not None and not isinstance(rest, Exception):
+                raise
+            if rest is not None:
+                logger.error("%s failed", name, exc_info=rest)
+            if cancelled is not None:
+                raise cancelled from None
+            return False
+        finally:
+            del cancelled, rest  # they hold this frame
+    return True
 
 
 def check_trio() -> None:

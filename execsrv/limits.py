@@ -47,9 +47,7 @@ class Limits:
     max_message_bytes: Annotated[
         Bytes,
         _MESSAGES,
-        Meta(
-            ge=KIB, description="The largest message taken in. A larger one ends the connection: its id is not known."
-        ),
+        Meta(ge=KIB, description="The largest message taken in. A larger one closes the channel: its id is not known."),
     ] = 64 * MIB
 
     flush_timeout: Annotated[
@@ -282,10 +280,37 @@ class ServerConfig(Limits):
         ),
     ] = 40 * MIB
 
+    end_grace: Annotated[
+        Seconds,
+        _ENDINGS,
+        Meta(
+            ge=0,
+            description="At a deadline, and where a session ends with its leader: how long what is left has after"
+            " SIGTERM before it is killed.",
+        ),
+    ] = 2.0
+
+    hangup_grace: Annotated[
+        Seconds,
+        _ENDINGS,
+        Meta(
+            ge=0, description="At the end of a connection, however it came: how long its commands have after SIGTERM."
+        ),
+    ] = 0.5
+
+    max_grace: Annotated[
+        Seconds,
+        _ENDINGS,
+        Meta(ge=0, description="The longest time that a start may ask for in the place of these two (`graceMs`)."),
+    ] = 60.0
+
     shutdown_grace_period: Annotated[
         Seconds,
         _ENDINGS,
-        Meta(ge=0, description="At the server's end: how long commands have after SIGTERM before they are killed."),
+        Meta(
+            ge=0,
+            description="At the server's end: how long commands have at most after SIGTERM before they are killed.",
+        ),
     ] = 1.0
 
 

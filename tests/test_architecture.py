@@ -16,7 +16,10 @@ FLOORS = [
     # values: no trio, no I/O
     {"errors", "limits", "protocol", "_version"},
     # rules, and the log: still no I/O
-    {"_nursery", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths", "_http.request"},
+    {"_wire.quoting"},
+    {"_wire.unreadable"},
+    {"_nursery", "_threads", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths"},
+    {"_http.request"},
     {"_wire.frames", "_wire.urls"},
     # the machine, each kind alone
     {"_wire", "_processes", "_files", "_http"},
@@ -25,6 +28,7 @@ FLOORS = [
     {"_server.ending"},
     {"_server.stdin"},
     {"_server.session"},
+    {"_server.starting"},
     {"_server.sessions"},
     {"_server.methods"},
     {"_server.connection"},
@@ -43,7 +47,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 WINGS = {"_server", "_processes", "_files", "_http", "server"}, {"client"}
 PURE = {"errors", "limits", "protocol", "_log", "_wire.codecs", "_wire.handshake", "_wire.paths", "_http.request"}
-PURE |= {"_wire.frames", "_wire.urls"}
+PURE |= {"_wire.frames", "_wire.urls", "_wire.quoting", "_wire.unreadable"}
 
 
 def room_of(name: str) -> str:
@@ -134,3 +138,13 @@ def test_no_module_is_above_300_lines(package: str) -> None:
         if module_of(path).partition(".")[0] == package
     }
     assert not {name: length for name, length in lengths.items() if length > 300}
+
+
+def test_every_user_of_threads_has_a_limiter_of_its_own() -> None:
+    mentions, limited = 0, 0
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            mentions += isinstance(node, ast.Attribute) and node.attr == "to_thread"
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "trio.to_thread.run_sync":
+                limited += any(keyword.arg == "limiter" for keyword in node.keywords)
+    assert mentions == limited > 0

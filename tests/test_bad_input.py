@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ import trio
 import trio_websocket
 
 from execsrv.limits import ServerConfig
+from execsrv.protocol import Notification
 from tests.conftest import BYTE_TRANSPORTS, OpenServer, Server
 from tests.peers import PATIENCE
 
@@ -87,13 +89,13 @@ def bytes_server(open_server: OpenServer, request: pytest.FixtureRequest) -> Ser
         b"{",
         b"[]",
         b"7",
+        b"DEBUG: something\x1b[2J",
+        b"[" * 5000 + b"]" * 5000,
+        b'{"method":5}',
+        b'{"method":"\\ud83d"}',
+        b'{"id":1,"error":[]}',
         b'{"id":1}',
-        b'{"id":null,"method":"initialize"}',
-        b'{"id":1,"method":5}',
-        b'{"id":1.5,"method":"initialize"}',
-        b'{"id":"' + b"x" * 257 + b'","method":"initialize"}',
         b'{"method":"initialize","id":1,"params":{"clientName":"\xff"}}',
-        b'{"id":1,"method":"x","params":' + b"[" * 5000 + b"]" * 5000 + b"}",
     ],
 )
 async def test_what_is_no_message_ends_the_connection_with_a_reason(bytes_server: Server, garbage: bytes) -> None:
@@ -122,10 +124,134 @@ async def test_a_message_that_is_too_large_ends_the_connection(open_server: Open
             assert json.loads(await raw.receive())["error"]["code"] == -32601
             await raw.send(json.dumps({"id": 1, "method": "x" * 1000}).encode())
             said = await raw.rest()
+        assert said[0]["error"]["message"] == (reason := "message is larger than max_message_bytes (1000)")
         if transport == "websocket":
-            assert reasons == [(1009, "Exceeded maximum message size: 1000 bytes")]
-        else:
-            assert "larger than max_message_bytes (1000)" in said[0]["error"]["message"]
+            assert reasons == [(1009, reason)]
+
+
+HALF = b'"done \\ud83d"'
+START = b'{"processId":"x","argv":["echo",%s],"cwd":"/","env":{},"tty":false}'
+INVALID, NO_CALL = (-32602, "invalid-params"), (-32600, "invalid-request")
+
+
+@pytest.mark.parametrize(
+    ("call", "id", "code_and_kind"),
+    [
+        (b'{"id":300,"method":"process/start","params":' + START % HALF + b"}", 300, INVALID),
+        (b'{"method":"process/start","params":' + START % b'"\\udc00"' + b',"id":"last"}', "last", INVALID),
+        (b'{"id":2,"method":"command/exec","params":{"argv":[],"cwd":' + HALF + b',"env":{},"tty":false}}', 2, INVALID),
+        (b'{"id":2,"method":"fs/readFile","params":{"path":' + HALF + b"}}", 2, INVALID),
+        (b'{"id":2,"method":"nope \\ud83d","params":{}}', 2, INVALID),
+        (b'{"id":2,"method":"nope","x":{' + HALF + b":1}}", 2, INVALID),
+        (b'{"id":2,"method":"nope","x":"\\\\ud83d \\ud83d\\ude00 \\ud83d\\ud83d\\ude00"}', 2, INVALID),
+        (b'{"id":2,"method":"x","params":"' + b"\\ud83d" * 5000 + b'"}', None, INVALID),
+        (b'{"id":' + HALF + b',"method":"process/list"}', None, INVALID),
+        (b'{"id":null,"method":"process/list"}', None, NO_CALL),
+        (b'{"id":1.5,"method":"process/list"}', None, NO_CALL),
+        (b'{"id":1e400,"method":"process/list"}', None, NO_CALL),
+        (b'{"id":9007199254740993.0,"method":"process/list"}', None, NO_CALL),
+        (b'{"id":9223372036854775808,"method":"process/list"}', None, NO_CALL),
+        (b'{"id":true,"method":"process/list"}', None, NO_CALL),
+        (b'{"id":{"a":[]},"method":"process/list"}', None, NO_CALL),
+        (b'{"id":"' + b"x" * 257 + b'","method":"process/list"}', None, NO_CALL),
+        (b'{"id":1,"method":5}', 1, NO_CALL),
+        (b'{"id":1,"method":null,"params":7}', 1, NO_CALL),
+        (b'{"jsonrpc":"2.0","id":"d","method":"x","params":' + b"[" * 5000 + b"]" * 5000 + b"}", "d", INVALID),
+        (b'{"params":' + b"[" * 5000 + b"]" * 5000 + b',"id":1,"method":"x"}', None, INVALID),
+        (b'{"id":1,"method":"process/list","params":[]}', 1, INVALID),
+        (b'{"id":1,"method":"process/list","params":7}', 1, INVALID),
+        (b'{"id":1,"method":"process/list","params":"x"}', 1, INVALID),
+    ],
+)
+async def test_the_content_of_a_call_ends_nothing(
+    bytes_server: Server, call: bytes, id: object, code_and_kind: tuple[int, str]
+) -> None:
+    async with open_raw(bytes_server) as raw:
+        await raw.send(b'{"id":0,"method":"initialize","params":{"clientName":"x"}}')
+        await raw.receive()
+        await raw.send(b'{"method":"initialized"}')
+        await raw.send(b'{"id":1,"method":"process/start","params":' + START % b'"unharmed"' + b"}")
+        while "process/closed" not in str(text := await raw.receive()):
+            assert text
+        await raw.send(call)
+        said = json.loads(await raw.receive())
+        assert said["id"] == id
+        assert type(said["id"]) is type(id)
+        assert (said["error"]["code"], said["error"]["data"]["kind"]) == code_and_kind
+        await raw.send(b'{"id":"next","method":"process/list"}')
+        assert len(json.loads(await raw.receive())["result"]["processes"]) == 1
+
+
+async def test_a_whole_number_may_have_a_point(bytes_server: Server) -> None:
+    async with open_raw(bytes_server) as raw:
+        await raw.send(b'{"id":3.0,"method":"initialize","params":{"clientName":"x"}}')
+        said = json.loads(await raw.receive())
+        assert said["id"] == 3
+        assert isinstance(said["id"], int)
+        await raw.send(b'{"method":"initialized"}')
+        start = b'{"processId":"a","argv":["printf","%s","3.0, "],"cwd":"/","env":{},"tty":false,"timeoutMs":60000.0}'
+        await raw.send(b'{"id":-1e3,"method":"process/start","params":' + start + b"}")
+        assert json.loads(await raw.receive())["id"] == -1000
+        output = json.loads(await raw.receive())["params"]
+        assert base64.b64decode(output["chunk"]) == b"3.0, "
+        await raw.send(b'{"id":2,"method":"process/read","params":{"processId":"a","afterSeq":1.5}}')
+        while "id" not in (said := json.loads(await raw.receive())):
+            pass
+        assert said["error"]["message"].startswith("Expected `int")
+
+
+@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b" \t", b"\r\n"])
+async def test_what_means_nothing_is_passed_over(bytes_server: Server, mark: bytes) -> None:
+    async with open_raw(bytes_server) as raw:
+        await raw.send(mark + b'{"id":1,"method":"nope"}')
+        assert json.loads(await raw.receive())["id"] == 1
+        await raw.send(b'{"method":"$/cancelRequest","params":{"id":1}}')
+        if bytes_server.transport != "websocket":
+            await raw.send(mark)
+        await raw.send(b'{"id":2,"method":"nope"}')
+        assert json.loads(await raw.receive())["id"] == 2
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        b"DEBUG: something",
+        b"[]",
+        b'{"method":"exit"}',
+        b'{"id":1,"result":{}}',
+        b'{"id":1,"error":{"code":1,"message":"m","data":[[[]]]}}',
+        b'{"method":"x\xff"}',
+    ],
+)
+async def test_a_protocol_error_is_a_lost_channel(open_server: OpenServer, mistake: bytes) -> None:
+    for transport in ("unix", "websocket"):
+        server = open_server(transport, ServerConfig(resume_grace=PATIENCE))
+        async with open_raw(server) as raw:
+            await raw.send(b'{"id":0,"method":"initialize","params":{"clientName":"x"}}')
+            session = json.loads(await raw.receive())["result"]["sessionId"]
+            await raw.send(b'{"method":"initialized"}')
+            await raw.send(
+                b'{"id":1,"method":"process/start","params":'
+                + START.replace(b'"echo",%s', b'"/bin/sleep","1000"')
+                + b"}"
+            )
+            await raw.receive()
+            await raw.send(mistake)
+            (said,) = await raw.rest()
+            assert said["id"] is None
+            assert said["error"]["data"] == {"kind": "protocol-error"}
+        peer = await server.peer(ready=False)
+        await peer.call("initialize", {"clientName": "x", "resumeSessionId": session})
+        await peer.channel.send(Notification("initialized"))
+        assert [process["running"] for process in (await peer.call("process/list"))["processes"]] == [True]
+
+
+async def test_the_beginning_of_what_is_no_message_is_quoted(bytes_server: Server) -> None:
+    async with open_raw(bytes_server) as raw:
+        await raw.send(b"\x1b[31mDEBUG: " + b"x" * 10_000)
+        (said,) = await raw.rest()
+        quote = "`\\x1b[31mDEBUG: " + "x" * 48 + "...`"
+        assert said["error"]["message"].endswith(f"; it begins with {quote}")
 
 
 async def test_jsonrpc_member_is_mirrored(bytes_server: Server) -> None:

@@ -150,7 +150,7 @@ async def test_leaving_the_block_ends_the_tree(client: execsrv.Client) -> None:
 async def test_errors_are_what_the_server_raised(client: execsrv.Client) -> None:
     with pytest.raises(SpawnError) as spawn:
         await client.run(["/does/not/exist"])
-    assert (spawn.value.stage, spawn.value.errno, spawn.value.kind) == ("program", 2, "spawn-failed")
+    assert (spawn.value.stage, spawn.value.errno, spawn.value.kind) == ("program", 2, "spawnNotFound")
     with pytest.raises(InvalidParamsError, match="argv must not be empty"):
         await client.run([])
     with pytest.raises(InvalidParamsError, match="cwd"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import stat
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -131,9 +132,11 @@ def test_started_without_descriptors() -> None:
 
 
 def test_a_working_directory_that_was_removed(tmp_path: Path) -> None:
-    script = f"cd {tmp_path} && mkdir gone && cd gone && rmdir ../gone && {' '.join(EXECSRV)} run pwd"
+    script = (
+        f"cd {tmp_path} && mkdir gone && cd gone && rmdir ../gone && {' '.join(EXECSRV)} run readlink /proc/self/cwd"
+    )
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (0, "/\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path}/gone (deleted)\n", "")
 
 
 def test_the_banner_and_a_free_port() -> None:
@@ -508,3 +511,66 @@ def until_listening(path: Path, process: subprocess.Popen[bytes]) -> None:
                 return
             except (FileNotFoundError, ConnectionRefusedError):
                 time.sleep(0.02)
+
+
+# -- what a parent did to us --
+
+
+def prepared(code: str, *argv: str) -> list[str]:
+    """An argv that runs Python code, and then becomes another program."""
+    return [
+        sys.executable,
+        "-c",
+        f"import os, resource, signal, sys\n{code}\nos.execv(sys.argv[1], sys.argv[1:])",
+        *argv,
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def test_signals_that_a_parent_has_blocked(number: int) -> None:
+    code = "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())"
+    argv = prepared(code, *EXECSRV, "serve", "--listen", "ws://127.0.0.1:0")
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            assert execsrv("run", "--url", url, "sh", "-c", "(exit 3) & wait $!; echo $?").stdout == "3\n"
+            process.send_signal(number)
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(("number", "ends"), [("TERM", True), ("HUP", False), ("INT", False), ("QUIT", False)])
+def test_signals_that_a_parent_has_ignored(number: str, ends: bool) -> None:
+    code = f"signal.signal(signal.SIG{number}, signal.SIG_IGN)"
+    argv = prepared(code, *EXECSRV, "serve", "--listen", "ws://127.0.0.1:0")
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            process.send_signal(getattr(signal, f"SIG{number}"))
+            if not ends:
+                assert execsrv("run", "--url", url, "echo", "alive").stdout == "alive\n"
+                process.terminate()
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+
+
+async def test_a_low_limit_of_descriptors_is_for_commands(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    argv = ["bash", "-c", f"ulimit -Sn 256; exec {' '.join(EXECSRV)} serve --listen unix://{path}"]
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:  # noqa: ASYNC220
+        try:
+            await trio.to_thread.run_sync(until_listening, path, process)
+            async with connect_unix(path) as client, AsyncExitStack() as stack:
+                for _ in range(150):
+                    await stack.enter_async_context(client.start(["sleep", "1000"]))
+                for tty in (False, True):
+                    result = await client.run(["bash", "-c", "ulimit -Sn; ulimit -Hn"], tty=tty)
+                    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+                    assert result.stdout.split() == [b"256", str(hard).encode()]
+                assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+        finally:
+            process.kill()

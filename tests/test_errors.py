@@ -142,7 +142,7 @@ def test_what_a_command_error_knows() -> None:
     ("error", "text"),
     [
         (FAILED, "command `make` ended with exit code 2: err"),
-        (TIMED_OUT, "command `make` did not end within 5 s and was killed: e"),
+        (TIMED_OUT, "command `make` did not end within 5 s and was ended: e"),
         (CommandFailedError(["sh", "-c", "a b"], exit_code=1), "command `sh -c 'a b'` ended with exit code 1"),
         (
             CommandFailedError(["x"], exit_code=143, signal="SIGTERM", reason="signaled"),

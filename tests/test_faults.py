@@ -22,11 +22,14 @@ def start_doomed(connection: Connection, mark: str) -> None:
     """Start a command of which one output is, to the session, not to be read."""
     sessions = connection.sessions
     command = settle(["bash", "-c", f"exec -a {mark} sleep 1000"], "/", ENV)
-    spawned = sessions.supervisor.spawn(command, size=None, pipe_stdin=False)
-    directory = os.open("/", os.O_RDONLY)
-    os.dup2(directory, spawned.outputs["stdout"])
-    os.close(directory)
-    sessions.adopt("doomed", spawned, lambda session, entry: None, StartOptions())
+    starting = sessions.start("doomed", lambda: command, lambda session, entry: None, StartOptions())
+
+    def spoil() -> None:
+        directory = os.open("/", os.O_RDONLY)
+        os.dup2(directory, starting.session()._outputs["stdout"])
+        os.close(directory)
+
+    starting.then(spoil)
 
 
 @pytest.mark.parametrize("resume_grace", [0.0, 600.0])

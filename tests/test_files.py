@@ -270,7 +270,7 @@ async def test_before_the_handshake_and_with_a_sandbox(open_server: OpenServer, 
     assert (code, message) == (-32600, "client must call initialize before using filesystem methods")
     await peer.handshake()
     managed = {"permissions": {"type": "managed"}}
-    assert (await error(peer, "fs/getMetadata", path="/", sandbox=managed))[1] == "sandbox-unsupported"
+    assert (await error(peer, "fs/getMetadata", path="/", sandbox=managed))[1] == "sandboxUnavailable"
     await peer.call("fs/getMetadata", {"path": "/", "sandbox": {"permissions": {"type": "disabled"}}})
     assert (await error(peer, "fs/getMetadata", path="relative"))[0] == -32602
     assert (await error(peer, "fs/getMetadata", path="file:///a%00b"))[0] == -32602

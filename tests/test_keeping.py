@@ -57,7 +57,7 @@ def test_a_mark_survives_everything_but_being_changed() -> None:
     other = subprocess.Popen(["sleep", "1000"])
     try:
         assert mark.session_of(child.pid) == 7
-        assert rlimit_mark._read_from_table(child.pid, mark.slot) == mark.of(7).value
+        assert rlimit_mark._from_table(child.pid, mark.slot) == (mark.of(7).value, resource.RLIM_INFINITY)
         assert mark.session_of(other.pid) is None
         mark.of(8).put(other.pid)
         assert mark.session_of(other.pid) == 8
@@ -145,7 +145,7 @@ async def test_what_remains_is_told_by_name(supervisor: Supervisor) -> None:
     os.close(spawned.stdin)
     await until_marked(mark, 1)
     await spawned.tree.leader.wait_exited()
-    assert [(member.pid, member.name) for member in spawned.tree.remaining()] == [(marked(mark)[0], "sleep")]
+    assert [(member.pid, member.name) for member in await spawned.tree.remaining()] == [(marked(mark)[0], "sleep")]
     assert not spawned.tree.reap_if_alone()
     with trio.move_on_after(0.05) as waiting:
         await spawned.tree.wait_alone()

@@ -80,7 +80,14 @@ async def test_a_command_from_start_to_close(peer: Peer) -> None:
     )
     assert told[3] == (
         "closed",
-        {"processId": "p1", "seq": 4, "totals": {"stdout": 4, "stderr": 4}, "remaining": [], "treeEmpty": None},
+        {
+            "processId": "p1",
+            "seq": 4,
+            "totals": {"stdout": 4, "stderr": 4},
+            "remaining": [],
+            "treeEmpty": None,
+            "ended": [],
+        },
     )
     read = await peer.call("process/read", {"processId": "p1"})
     assert [base64.b64decode(chunk["chunk"]) for chunk in read["chunks"] if chunk["stream"] == "stdout"] == [b"out\n"]
@@ -99,10 +106,10 @@ async def test_a_command_from_start_to_close(peer: Peer) -> None:
 
 @pytest.mark.usefixtures("starter")
 async def test_environment_is_exact_and_argv0_is_what_was_asked(peer: Peer) -> None:
-    env = {"ONE": "1", "TWO": "zwei ä", "A=B": "C", "": "empty"}
+    env = {"ONE": "1", "TWO": "zwei ä", "EMPTY": "", "THREE": "=C"}
     code, out, _ = await peer.run("a", [PYTHON, "-c", "import sys; print(open('/proc/self/environ').read())"], env=env)
     assert code == 0
-    assert out == "ONE=1\0TWO=zwei ä\0A=B=C\0=empty\0\n".encode()
+    assert out == "ONE=1\0TWO=zwei ä\0EMPTY=\0THREE==C\0\n".encode()
     code, out, _ = await peer.run("b", ["/bin/sh", "-c", "echo $0"], arg0="borrowed")
     assert out == b"borrowed\n"
 
@@ -245,13 +252,54 @@ async def test_termination_does_not_wait_for_a_reader(peer: Peer) -> None:
     await peer.until_told("a", "closed")
 
 
-async def test_confinement_is_refused_and_never_left_out(peer: Peer) -> None:
-    managed = {"permissions": {"type": "managed", "network": "restricted"}, "cwd": "file:///tmp"}
-    for sandbox in (managed, {}, "strict"):
-        code, _, data = await peer.refused("process/start", peer.start_params("a", ["true"], sandbox=sandbox))
-        assert (code, data["kind"]) == (-32600, "sandbox-unsupported")
-    assert await peer.run("a", ["true"], sandbox=None) == (0, b"", b"")
-    assert await peer.run("b", ["true"], sandbox={"permissions": {"type": "disabled"}}) == (0, b"", b"")
+CONFINING: list[tuple[str, Any]] = [
+    ("sandbox", {"permissions": {"type": "managed", "network": "restricted"}, "cwd": "file:///tmp"}),
+    ("sandbox", {"permissions": {"type": "managed", "network": "enabled", "file_system": {"type": "restricted"}}}),
+    ("sandbox", {"permissions": {"type": "managed", "network": "enabled"}}),
+    ("sandbox", {"permissions": {"type": "managed", "network": "restricted", "file_system": {"type": "unrestricted"}}}),
+    ("sandbox", {"permissions": {"type": "external", "network": "restricted"}}),
+    ("sandbox", {"permissions": {"type": "external"}}),
+    ("sandbox", {"permissions": {"type": "new", "network": "enabled"}}),
+    ("sandbox", {"permissions": {}}),
+    ("sandbox", {}),
+    ("networkProxy", {"proxy": {"enabled": True, "mode": "full"}}),
+    ("networkProxy", {"proxy": {"enabled": False}}),
+    ("networkProxy", {}),
+    ("managedNetwork", {"loopbackPorts": [80]}),
+]
+
+
+@pytest.mark.parametrize(("field", "wish"), CONFINING)
+async def test_confinement_is_refused_and_never_left_out(peer: Peer, field: str, wish: Any) -> None:
+    code, _, data = await peer.refused("process/start", peer.start_params("a", ["true"]) | {field: wish})
+    assert (code, data) == (-32602, {"kind": "sandboxUnavailable", "field": field})
+    assert await peer.call("process/list") == {"processes": []}
+
+
+async def test_a_wish_for_confinement_of_a_shape_that_is_not_known_is_refused(peer: Peer) -> None:
+    for field, wish in [("sandbox", "strict"), ("sandbox", {"permissions": 1}), ("networkProxy", True)]:
+        code, message, _ = await peer.refused("process/start", peer.start_params("a", ["true"]) | {field: wish})
+        assert (code, f"$.{field}" in message) == (-32602, True)
+    assert await peer.call("process/list") == {"processes": []}
+
+
+ASKING_FOR_NOTHING: list[dict[str, Any]] = [
+    {"sandbox": None, "networkProxy": None, "managedNetwork": None},
+    {"enforceManagedNetwork": True},
+    {"sandbox": {"permissions": {"type": "disabled"}, "cwd": "file:///"}},
+    {"sandbox": {"permissions": {"type": "external", "network": "enabled"}}},
+    {
+        "sandbox": {
+            "permissions": {"type": "managed", "file_system": {"type": "unrestricted"}, "network": "enabled"},
+            "workspaceRoots": ["file:///tmp"],
+        }
+    },
+]
+
+
+@pytest.mark.parametrize("asked", ASKING_FOR_NOTHING)
+async def test_a_policy_that_asks_for_nothing_is_accepted(peer: Peer, asked: dict[str, Any]) -> None:
+    assert await peer.run("a", ["true"], **asked) == (0, b"", b"")
 
 
 async def test_a_background_child_delays_the_close_and_not_the_exit(peer: Peer) -> None:
@@ -345,7 +393,8 @@ async def test_spawn_errors_name_stage_and_errno(
     peer: Peer, change: dict[str, Any], stage: str, number: int, tty: bool
 ) -> None:
     code, message, data = await peer.refused("process/start", peer.start_params("a", ["true"], tty=tty) | change)
-    assert (code, data["kind"], data["stage"], data["errno"]) == (-32603, "spawn-failed", stage, number)
+    kind = {2: "spawnNotFound", 13: "spawnPermissionDenied"}.get(number, "spawnFailed")
+    assert (code, data["kind"], data["stage"], data["errno"]) == (-32603, kind, stage, number)
     assert message.startswith("cannot ")
     assert await peer.run("a", ["true"]) == (0, b"", b"")
 

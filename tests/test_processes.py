@@ -35,6 +35,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 async def finish(spawned: Spawned) -> tuple[int, bytes]:
     """Read everything and end it."""
     said = bytearray()
+    if spawned.held is not None:
+        os.close(spawned.held)
     with trio.fail_after(60):
         for descriptor in spawned.outputs.values():
             while True:
@@ -232,7 +234,7 @@ async def test_a_kernel_without_group_signals_keeps_the_zombie(monkeypatch: pyte
 
 
 def test_terminals_have_a_size_and_an_end() -> None:
-    master, name = terminal.open_terminal(7, 9)
+    master, slave, name = terminal.open_terminal(7, 9)
     try:
         assert name.startswith(b"/dev/pts/")
         assert terminal.get_size(master) == (7, 9)
@@ -242,5 +244,7 @@ def test_terminals_have_a_size_and_an_end() -> None:
             assert terminal.end_of_input(master, key) == b"\x04"
         assert terminal.end_of_input(master, b"x") == b"\x04\x04"
         assert not os.get_inheritable(master)
+        assert not os.get_inheritable(slave)
     finally:
         os.close(master)
+        os.close(slave)

@@ -70,7 +70,7 @@ async def test_deadlines_end_a_command_with_its_output(open_server: OpenServer, 
     await peer.start("idle", ["sh", "-c", script], tty=tty, idleTimeoutMs=5000)
     for id, reason in (("time", "timeout"), ("idle", "idle")):
         exited = await peer.until_told(id, "exited")
-        assert (exited["exitCode"], exited["reason"]) == (137, reason)
+        assert (exited["exitCode"], exited["reason"]) == (143, reason)
         assert len(peer.output(id)) == 100_000
         await peer.until_told(id, "closed")
 

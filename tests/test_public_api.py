@@ -102,7 +102,7 @@ async def test_a_timeout_tells_how_the_command_ended(server: Server) -> None:
     assert isinstance(error, execsrv.CommandTimeoutError)
     assert (error.exit_code, error.signal, error.reason) == (137, "SIGKILL", "terminated")
     assert (error.stdout, error.stderr) == (b"out\n", b"why\n")
-    assert str(error).endswith("did not end within 1 s and was killed: why")
+    assert str(error).endswith("did not end within 1 s and was ended: why")
 
 
 # -- servers that are not execsrv --

@@ -138,14 +138,19 @@ async def test_after_the_grace_everything_is_killed_and_forgotten(open_server: O
             break
 
 
-async def test_a_broken_protocol_ends_a_connection_in_spite_of_the_grace(server: Server) -> None:
+async def test_a_broken_protocol_is_a_lost_channel(server: Server) -> None:
     mark = new_mark()
     async with server.open_peer() as peer:
-        await peer.handshake()
+        session = (await peer.handshake())["sessionId"]
         await peer.start("a", ["bash", "-c", f"exec -a {mark} sleep 1000"])
         await until_marked(mark, 1)
         await peer.channel.send(Notification("nonsense"))
         await peer.until_ended()
+    again = await server.peer(ready=False)
+    await again.call("initialize", {"clientName": "x", "resumeSessionId": session})
+    await again.channel.send(Notification("initialized"))
+    await until_marked(mark, 1)
+    assert await again.call("process/terminate", {"processId": "a"}) == {"running": True}
     await until_gone(mark)
 
 
@@ -250,8 +255,9 @@ async def opened_line(server: Server, tmp_path: Path) -> AsyncIterator[Line]:
         yield line
 
 
-async def test_a_half_dead_channel_is_let_go(open_server: OpenServer, tmp_path: Path) -> None:
+async def test_a_half_dead_channel_is_let_go(elsewhere: str, open_server: OpenServer, tmp_path: Path) -> None:
     server = open_server("websocket", replace(QUICK_PINGS, resume_grace=300))
+    server.host = elsewhere
     async with opened_line(server, tmp_path) as line:
         with trio.fail_after(PATIENCE):
             async with connect(line.url) as client:
@@ -262,9 +268,10 @@ async def test_a_half_dead_channel_is_let_go(open_server: OpenServer, tmp_path: 
 
 
 async def test_without_a_grace_a_half_dead_channel_ends_what_it_started(
-    open_server: OpenServer, tmp_path: Path
+    elsewhere: str, open_server: OpenServer, tmp_path: Path
 ) -> None:
     server = open_server("websocket", QUICK_PINGS)
+    server.host = elsewhere
     mark = new_mark()
     async with opened_line(server, tmp_path) as line, connect(line.url) as client:
         async with client.start(["bash", "-c", f"exec -a {mark} sleep 1000"]):
@@ -276,9 +283,10 @@ async def test_without_a_grace_a_half_dead_channel_ends_what_it_started(
             await client.run(["true"])
 
 
-async def test_a_slow_reader_is_not_taken_for_dead(open_server: OpenServer, tmp_path: Path) -> None:
+async def test_a_slow_reader_is_not_taken_for_dead(elsewhere: str, open_server: OpenServer, tmp_path: Path) -> None:
     """It cannot answer a ping behind output that it has not read."""
     server = open_server("websocket", QUICK_PINGS)
+    server.host = elsewhere
     size = 30 * MIB
     async with server.open_channel() as channel:
         peer = Peer(channel)

@@ -116,7 +116,11 @@ def test_errors_come_back_from_the_wire_as_they_went() -> None:
     error = SpawnError("no", stage="cwd", errno=2)
     back = RequestError.from_wire(*error.to_wire())
     assert isinstance(back, SpawnError)
-    assert (back.message, back.stage, back.errno, back.kind, back.code) == ("no", "cwd", 2, "spawn-failed", -32603)
+    assert (back.message, back.stage, back.errno, back.kind, back.code) == ("no", "cwd", 2, "spawnNotFound", -32603)
+    kinds = {2: "spawnNotFound", 13: "spawnPermissionDenied", 20: "spawnFailed", 7: "spawnFailed", 0: "spawnFailed"}
+    for number, kind in kinds.items():
+        back = RequestError.from_wire(*SpawnError("no", stage="program", errno=number).to_wire())
+        assert (type(back), back.kind, back.facts["errno"]) == (SpawnError, kind, number)
     foreign = RequestError.from_wire(-1, "odd", None)
     assert type(foreign) is RequestError
     assert (foreign.code, foreign.kind, foreign.message) == (-1, "refused", "odd")

@@ -192,7 +192,7 @@ async def test_a_timeout_ends_it_with_all_its_output(peer: Peer, tty: bool, tmp_
     for milliseconds in LONGER_AND_LONGER:
         id = str(milliseconds)
         await peer.start(id, ["sh", "-c", f"echo said; : >{has_said}; sleep 1000"], timeoutMs=milliseconds, tty=tty)
-        assert await ended(peer, id) == (137, "SIGKILL", "timeout")
+        assert await ended(peer, id) == (143, "SIGTERM", "timeout")
         await peer.until_told(id, "closed")
         if has_said.exists():
             break
@@ -208,7 +208,7 @@ async def test_a_timeout_ends_it_with_all_its_output(peer: Peer, tty: bool, tmp_
 
 async def test_a_timeout_does_not_wait_for_a_reader(peer: Peer) -> None:
     await peer.start("a", ["yes"], timeoutMs=300, windowBytes=1)
-    assert await ended(peer, "a") == (137, "SIGKILL", "timeout")
+    assert await ended(peer, "a") == (143, "SIGTERM", "timeout")
 
 
 async def test_a_timeout_ends_what_the_leader_left(peer: Peer) -> None:
@@ -218,7 +218,7 @@ async def test_a_timeout_ends_what_the_leader_left(peer: Peer) -> None:
         id = str(milliseconds)
         await peer.start(id, ["bash", "-c", script], timeoutMs=milliseconds)
         end = await ended(peer, id)
-        if end != (137, "SIGKILL", "timeout"):
+        if end != (143, "SIGTERM", "timeout"):
             break
     assert end == (5, None, "exited")
     await until_gone(mark)
@@ -238,7 +238,7 @@ async def test_idle_means_neither_printing_nor_being_given(peer: Peer) -> None:
                 assert written == {"status": "accepted"}
                 count += 1
                 await peer.until(lambda id=id, count=count: len(peer.output(id)) == count)  # type: ignore[misc]
-        assert await ended(peer, id) == (137, "SIGKILL", "idle")
+        assert await ended(peer, id) == (143, "SIGTERM", "idle")
         await peer.until_told(id, "closed")
         if longest_pause < milliseconds / 2000:
             break
@@ -260,7 +260,7 @@ async def test_a_slow_reader_makes_nobody_idle(peer: Peer) -> None:
             seq = peer.told("a")[-1][1]["seq"]
             await peer.call("process/ack", {"processId": "a", "seq": seq})
             await trio.lowlevel.checkpoint()
-    assert await ended(peer, "a") == (137, "SIGKILL", "idle")
+    assert await ended(peer, "a") == (143, "SIGTERM", "idle")
 
 
 # -- waiting and looking --
@@ -528,7 +528,7 @@ async def test_the_client_has_it_all(server: Server) -> None:
         assert (await process.wait()).reason == "idle"
     async with client.start(["sleep", "1000"], timeout=0.1) as process:
         assert (await process.communicate()).reason == "timeout"
-        assert process.exit_code == 128 + signal.SIGKILL
+        assert process.exit_code == 128 + signal.SIGTERM
 
 
 @contextmanager

@@ -28,6 +28,13 @@ UPGRADE = (
 )
 
 
+BAD_KEY = "Sec-WebSocket-Key header must be 16 bytes in base64"
+NO_BROWSERS = (
+    "requests with an Origin header are refused, so that no web page can reach this server; "
+    "a client that is no browser has to leave the header out"
+)
+
+
 @pytest.fixture
 def websocket_server(open_server: Any) -> Server:
     server: Server = open_server("websocket", ServerConfig(handshake_timeout=PATIENCE))
@@ -64,8 +71,8 @@ async def ask(server: Server, request: str) -> tuple[int, str]:
         ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 400, "Connection header did not include 'upgrade'"),
         ("GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\n\r\n", 400, "Upgrade header did not include 'websocket'"),
         ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 405, "Request method must be GET"),
-        ("GET /readyz HTTP/1.1\r\nHost: x\r\nOrigin: http://evil\r\n\r\n", 403, ""),
-        (f"GET / HTTP/1.1\r\n{UPGRADE}Origin: http://evil\r\n\r\n", 403, ""),
+        ("GET /readyz HTTP/1.1\r\nHost: x\r\nOrigin: http://evil\r\n\r\n", 403, NO_BROWSERS),
+        (f"GET / HTTP/1.1\r\n{UPGRADE}Origin: http://evil\r\n\r\n", 403, NO_BROWSERS),
         (f"GET / HTTP/1.1\r\n{UPGRADE.replace(': 13', ': 12')}\r\n", 426, "Sec-WebSocket-Version header must be 13"),
         (f"GET / HTTP/1.1\r\n{UPGRADE.replace('-Version', '-V')}\r\n", 426, "Sec-WebSocket-Version header must be 13"),
         (f"GET / HTTP/1.1\r\n{UPGRADE.replace('-Key', '-K')}\r\n", 400, "Sec-WebSocket-Key header is missing"),
@@ -77,6 +84,16 @@ async def ask(server: Server, request: str) -> tuple[int, str]:
         ),
         (f"GET / HTTP/1.1\r\n{UPGRADE}\r\n", 101, ""),
         (f"GET /?token=ignored HTTP/1.1\r\n{UPGRADE}\r\n", 101, ""),
+        (f"GET / HTTP/1.1\r\n{UPGRADE}Connection: close\r\n\r\n", 101, ""),
+        (f"GET / HTTP/1.1\r\nConnection: x\r\n{UPGRADE}\r\n", 101, ""),
+        (f"GET / HTTP/1.1\r\n{UPGRADE}Upgrade: h2c\r\n\r\n", 101, ""),
+        (f"GET / HTTP/1.1\r\n{UPGRADE}Sec-WebSocket-Protocol: caf\u00e9\r\n\r\n", 101, ""),
+        (f"GET / HTTP/1.1\r\n{UPGRADE}Sec-WebSocket-Extensions: \u00e9\r\n\r\n", 101, ""),
+        (
+            f"GET / HTTP/1.1\r\n{UPGRADE.replace('dGhl', '')}\r\n",
+            400,
+            BAD_KEY,
+        ),
     ],
 )
 async def test_the_front_door(websocket_server: Server, request_text: str, status: int, body: str) -> None:

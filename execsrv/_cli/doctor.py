@@ -13,7 +13,8 @@ def report(as_json: bool) -> str:
     if as_json:
         return msgspec.json.format(msgspec.json.encode(found)).decode()
     kernel = f"kernel: Linux {found.kernel}; {found.minimum_kernel} or later is needed"
-    lines = [kernel, "", "layers of `execsrv serve` here:"]
+    lines = [kernel, "", *(f"refused here: {call} ({error})" for call, error in found.refused.items())]
+    lines += [*([""] if found.refused else []), "layers of `execsrv serve` here:"]
     lines += [f"  {'yes' if layer.available else 'no ':3}  {layer.name}: {layer.meaning}" for layer in found.layers]
     lines += ["", "so it is guaranteed:", *(f"  - {words}" for words in found.guarantees)]
     lines += ["", "what can still escape:", *(f"  - {words}" for words in found.escapes)]

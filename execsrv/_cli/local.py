@@ -11,6 +11,7 @@ import math
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import trio
 
@@ -20,7 +21,7 @@ from execsrv._cli.job import AFTERMATH_SECONDS, QUIET_SECONDS, Ended, Insistence
 from execsrv._cli.local_streams import LocalStreams, open_streams
 from execsrv._cli.signals import ENDING
 from execsrv._nursery import open_helpers
-from execsrv._processes.command import INHERITED_DIRECTORY, settle, spawn_error
+from execsrv._processes.command import settle, spawn_error
 from execsrv._processes.inherited import Inherited
 from execsrv._processes.supervisor import open_supervisor
 from execsrv._processes.tree import ProcessTree
@@ -39,7 +40,7 @@ async def run_here(options: RunOptions, signals: Signals) -> Ended:
     env = _environment(options)
     if options.cwd is not None:
         _enter(options.cwd)
-    command = settle(options.argv, os.fsdecode(INHERITED_DIRECTORY), env)
+    command = settle(options.argv, None, env)
     with trio.open_signal_receiver(signal.SIGCHLD) as news, open_streams(options) as streams:
         inherited = Inherited(
             streams.stdio,
@@ -52,8 +53,8 @@ async def run_here(options: RunOptions, signals: Signals) -> Ended:
             own_process=True, sole=_has_no_children(), cgroups=False, guarded=not options.leave
         ) as supervisor:
             size = Size() if options.tty else None
-            spawned = supervisor.spawn(command, size=size, pipe_stdin=False, inherited=inherited)
-            streams.started(spawned.outputs.get("pty"))
+            spawned = supervisor.spawn(replace(command, inherited=inherited), size=size, pipe_stdin=False)
+            streams.started(spawned.outputs.get("pty"), spawned.held)
             return await _Life(options, spawned.tree, streams).live(signals, news)
 
 
@@ -142,7 +143,7 @@ class _Life:
         """Ask all that outlives the command to end, and kill what does not. Return who that was."""
         with trio.move_on_after(QUIET_SECONDS):
             await self._tree.wait_alone()
-        left = self._tree.remaining()
+        left = await self._tree.remaining()
         if left:
             grace = min(self._options.grace, AFTERMATH_SECONDS)
             if grace > 0:
@@ -161,8 +162,9 @@ class _Life:
 
     def _signal_all(self, number: int = signal.SIGTERM) -> None:
         try:
-            self._tree.signal(number, "tree")
-            self._tree.signal(signal.SIGCONT, "tree")  # a stopped process cannot heed it
+            if number != signal.SIGTERM:
+                self._tree.signal(number, "tree")
+            self._tree.ask_to_end()
         except OSError:
             pass  # no descriptor is left to look with; it is killed in the end
 
@@ -200,9 +202,9 @@ class _Life:
     async def _hear_signals(self, signals: Signals) -> None:
         while True:
             for heard in await signals.next():
-                self._hear(heard)
+                await self._hear(heard)
 
-    def _hear(self, heard: Heard) -> None:
+    async def _hear(self, heard: Heard) -> None:
         """Pass a signal on, unless the command has it already. A second that asks for the end kills."""
         number = heard.number
         if self._is_over:
@@ -212,7 +214,7 @@ class _Life:
         if self._options.tty and number == signal.SIGWINCH:
             self._streams.resize(terminal.window())
             return
-        if self._has_it(heard):
+        if await self._has_it(heard):
             return
         weight = self._insistence.weigh(heard)
         if weight == "second":
@@ -222,10 +224,10 @@ class _Life:
             if number == signal.SIGTERM or (number == signal.SIGHUP and heard.by_kernel and self._options.tty):
                 self._kill_after(self._options.grace)
 
-    def _has_it(self, heard: Heard) -> bool:
+    async def _has_it(self, heard: Heard) -> bool:
         """Tell whether the command was sent a signal together with us, or sent it to our group itself."""
         if not heard.by_kernel:
-            return any(member.pid == heard.sender for member in self._tree.remaining())
+            return any(member.pid == heard.sender for member in await self._tree.remaining())
         if self._options.tty:
             return False
         # The leader of a session is told alone that its terminal was hung up.

@@ -60,9 +60,13 @@ class LocalStreams:
             self._its.append(write)
             self.stdio[number] = write
 
-    def started(self, master: int | None) -> None:
-        """Let go of the ends that are the command's now. Takes ownership of the master of its terminal."""
+    def started(self, master: int | None, held: int | None) -> None:
+        """Let go of the ends that are the command's now. Takes ownership of both ends of its terminal.
+
+        The other end is held until its leader has ended, so that the terminal lasts as long.
+        """
         self._close(self._its)
+        self._its = [] if held is None else [held]
         self._master = master
         if master is not None:
             self._sources[master] = 1
@@ -122,6 +126,7 @@ class LocalStreams:
     async def settle(self) -> None:
         """Wait until all streams are at their end or quiet. For those that are not, only for a time."""
         self._leader_has_ended = True
+        self._close(self._its)
         end = trio.current_time() + FLOOD_SECONDS
         self._moved_at = trio.current_time()
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 from collections.abc import Mapping
 from typing import Any
@@ -12,17 +13,17 @@ import click
 import trio
 
 from execsrv._cli.config import as_toml, load
-from execsrv._cli.signals import received
-from execsrv._cli.streams import say, write_line
+from execsrv._cli.logs import open_log
+from execsrv._cli.outlet import Outlet, open_outlet
+from execsrv._cli.signals import received, reset_signals
 from execsrv._nursery import open_helpers
+from execsrv._processes import carry
 from execsrv._processes.supervisor import open_supervisor
 from execsrv._server.listeners import serve_url
 from execsrv.errors import ExecsrvError, InvalidConfigError
 from execsrv.limits import ServerConfig
 
 logger = logging.getLogger(__name__)
-
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def run_serve(flags: Mapping[str, Any], *, codex: bool, print_config: bool) -> int:
@@ -42,15 +43,29 @@ def run_daemon(listen: str, config: ServerConfig, *, codex: bool = False) -> int
 
     With `codex`, the line that tells the Codex CLI where to find it is printed.
     """
-    logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, handlers=[_Log()])
-    logging.getLogger("trio-websocket").setLevel(logging.WARNING)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by our parent, it would lose us every exit status
-    try:
-        trio.run(_serve, listen, config, _Announcement(codex))
-    except (ExecsrvError, OSError) as error:
-        say(f"execsrv: {error}")
-        return 1
+    reset_signals()
+    _raise_descriptor_limit()
+    with open_log() as log, open_outlet(1, _cannot_announce) as out:
+        try:
+            trio.run(_serve, listen, config, _Announcement(log, out, codex))
+        except (ExecsrvError, OSError) as error:
+            log.say(f"execsrv: {error}")
+            return 1
+        except Exception:
+            # Not left to the interpreter, whose words may find nobody who reads them, and would wait.
+            logger.critical("the server failed", exc_info=True)
+            return 1
     return 0
+
+
+def _raise_descriptor_limit() -> None:
+    """Raise our soft limit of descriptors to the hard one. Commands get the old one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        return  # we serve with what we have
+    carry.commands_limits = ((resource.RLIMIT_NOFILE, soft),)
 
 
 async def _serve(listen: str, config: ServerConfig, announcement: _Announcement) -> None:
@@ -72,18 +87,16 @@ async def _hear_signals(
             signalled.set()
 
 
-class _Log(logging.Handler):
-    """The log on stderr. Where nobody reads it, lines are lost, and the server goes on."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        say(self.format(record))
+def _cannot_announce(error: OSError) -> None:
+    logger.warning("cannot print the URL on stdout: %s", error.strerror)
 
 
 class _Announcement(trio.TaskStatus[str]):
-    """Tells people and programs where we listen, once we do."""
+    """Tells people and programs where we listen, once we do. Waits for neither."""
 
-    def __init__(self, codex: bool) -> None:
+    def __init__(self, log: Outlet, out: Outlet, codex: bool) -> None:
+        self._log = log
+        self._out = out
         self._codex = codex
 
     def started(self, url: str | None = None) -> None:
@@ -94,6 +107,5 @@ class _Announcement(trio.TaskStatus[str]):
         lines = os.fsencode(url)
         if self._codex and url.startswith("ws://"):
             lines += b"\nexport CODEX_EXEC_SERVER_URL=" + lines  # no other transport has a URL there
-        if (error := write_line(1, lines)) is not None:
-            logger.warning("cannot print the URL on stdout: %s", error.strerror)
-        say(f"execsrv listening on {url}")
+        self._out.put(lines)
+        self._log.say(f"execsrv listening on {url}")

@@ -1,4 +1,4 @@
-"""The signals that end a program of ours, and a way to hear them."""
+"""The signals that end a program of ours: how they are at its start, and a way to hear them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ from contextlib import contextmanager
 import trio
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+def reset_signals() -> None:
+    """Undo what our parent did to signals that we need: none is blocked, SIGTERM ends us, and SIGCHLD is not ignored.
+
+    HUP, INT and QUIT stay ignored where they are: that is how `nohup` and the shells ask for it.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would lose us every exit status
 
 
 @contextmanager

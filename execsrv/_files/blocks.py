@@ -13,7 +13,8 @@ import trio
 
 from execsrv._files.handles import MAX_OFFSET, Handle, Handles, Turn
 from execsrv._files.threads import Call, Work
-from execsrv.errors import FileError, FileRefusedError, NotFoundError
+from execsrv._threads import run_in_thread
+from execsrv.errors import BusyError, FileError, FileRefusedError, NotFoundError
 from execsrv.protocol import Block, BlockRead, BlockWrite, FileHandle, FileOpen, Nothing
 
 _CLOSE_SECONDS = 0.5
@@ -32,10 +33,11 @@ class Blocks:
         if not self._handles:
             return
         with trio.move_on_after(_CLOSE_SECONDS, shield=True):
-            # A limiter of its own: every other place may be taken by what hangs.
-            await trio.to_thread.run_sync(
-                self._handles.close_all, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True
-            )
+            try:
+                # A limiter of its own: every other place may be taken by what hangs.
+                await run_in_thread(self._handles.close_all, trio.CapacityLimiter(1))
+            except BusyError:
+                self._handles.close_all()
 
     def open(self, params: FileOpen) -> Call[FileHandle]:
         """Open a file for blocks. Raises `FileRefusedError`."""

@@ -15,6 +15,7 @@ import trio
 from execsrv._files import AnswersLeft
 from execsrv._files.listings import error_text
 from execsrv._files.roots import Place, Roots
+from execsrv._threads import run_in_thread
 from execsrv._wire.paths import path_from_wire
 from execsrv.errors import BusyError, FileError, FileRefusedError, FilesDisabledError, NotFoundError
 from execsrv.limits import ServerConfig
@@ -93,12 +94,12 @@ class Work:
         return await self.in_thread(find_and_work)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Return what `work` returns in a thread. Raises `FileError` for its `OSError`.
+        """Return what `work` returns in a thread. Raises `FileError` for its `OSError`, and `BusyError`.
 
         Cancelling leaves the thread behind, since it cannot be made to stop waiting. It ends at its next step.
         """
         try:
-            return await trio.to_thread.run_sync(work, limiter=self._threads, abandon_on_cancel=True)
+            return await run_in_thread(work, self._threads)
         except OSError as error:
             raise file_error(error) from error
 

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import trio
 
 from execsrv._http.request import MAX_REDIRECTS, PreparedRequest, Target, proxy_url, redirected
+from execsrv._threads import needing_threads, run_in_thread
 from execsrv.errors import HttpFailedError, HttpUnavailableError
 from execsrv.protocol import HttpField
 
@@ -80,7 +81,8 @@ class HttpClient:
             content=exchange.body,
         )
         try:
-            return await self._pool(target).handle_async_request(request)
+            with needing_threads():  # to look a name up
+                return await self._pool(target).handle_async_request(request)
         except _errors() as error:
             raise HttpFailedError(f"{sending(exchange)}: {_text_of(error)}", url=target.url) from error
 
@@ -93,9 +95,7 @@ class HttpClient:
             if self._tls is None:
                 try:
                     # A limiter of its own: the places that all share may be taken by what hangs.
-                    self._tls = await trio.to_thread.run_sync(
-                        _tls_context, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True
-                    )
+                    self._tls = await run_in_thread(_tls_context, trio.CapacityLimiter(1))
                 except ModuleNotFoundError as error:
                     message = f"http/request needs an HTTP client: install `execsrv[http]` on the server ({error})"
                     raise HttpUnavailableError(message) from None

@@ -35,13 +35,15 @@ class Exited(Struct, frozen=True):
 class Closed(Struct, frozen=True):
     """Nothing more will come. `totals` is what each stream carried, `remaining` what descends from it and lives on.
 
-    `tree_empty`, once its end was forced: by which layer the server knows that nothing does.
+    `tree_empty`, once it was made to end: by which layer the server knows that nothing does. `ended` is what was ended
+    because the leader had.
     """
 
     seq: int
     totals: dict[Stream, int] = {}
     remaining: list[Member] = []
     tree_empty: Layer | None = None
+    ended: list[Member] = []
 
 
 Entry = Chunk | Gap | Exited | Closed

@@ -75,9 +75,11 @@ class OutputLog:
         """Number the end of the leader."""
         self.add(Exited(self.next_seq, exit_code, signal, reason))
 
-    def append_closed(self, remaining: list[Member], tree_empty: Layer | None = None) -> None:
+    def append_closed(
+        self, remaining: list[Member], tree_empty: Layer | None = None, ended: list[Member] | None = None
+    ) -> None:
         """Number the end of everything."""
-        self.add(Closed(self.next_seq, self.totals, remaining, tree_empty))
+        self.add(Closed(self.next_seq, self.totals, remaining, tree_empty, ended or []))
 
     def add(self, entry: Entry) -> None:
         """Append an entry that is numbered already. Raises `ValueError` unless it is the next."""
@@ -149,6 +151,11 @@ class OutputLog:
     def attach(self) -> None:
         """Begin anew with a reader, which will `read` what there is and takes what is appended from here on."""
         self.reader.attach(self.next_seq - 1)
+        self._trim()
+
+    def go_without_reader(self) -> None:
+        """Wait for nobody from here on, whatever was asked for."""
+        self.reader.go()
         self._trim()
 
     # -- everybody else --

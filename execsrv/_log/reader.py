@@ -133,6 +133,13 @@ class AttachedReader:
             self._waiting.clear()
             self.lag_bytes = 0
 
+    def go(self) -> None:
+        """Forget the reader for good."""
+        self._is_here = False
+        for entries in (self._first, self._waiting, self._unacknowledged):
+            entries.clear()
+        self.lag_bytes = self._unacknowledged_bytes = 0
+
     def attach(self, last_seq: int) -> None:
         """Begin behind entry `last_seq`, the newest there is: the reader has other ways to what came before it.
 

@@ -13,6 +13,7 @@ Standard library only: the guardian runs this too.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -23,6 +24,7 @@ from execsrv._processes import proc
 
 PREFIX = "execsrv-"
 _ROUND_MILLISECONDS = 20
+_GONE = (errno.ENOENT, errno.ENODEV)
 
 
 def own_folder() -> Path | None:
@@ -73,11 +75,11 @@ def enter(folder: Path, pid: int = 0) -> bool:
 
 
 def holds(folder: Path) -> bool:
-    """Tell whether anything lives in a group or below it."""
+    """Tell whether anything lives in a group or below it. An error but that it is gone says nothing, so it may."""
     try:
         return "populated 1" in (folder / "cgroup.events").read_text()
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in _GONE
 
 
 def members(folder: Path) -> list[int]:
@@ -89,8 +91,10 @@ def members(folder: Path) -> list[int]:
     for below in [folder, *folder.rglob("*/")]:
         try:
             threads = (below / "cgroup.threads").read_text().split()
-        except OSError:
-            continue  # removed meanwhile
+        except OSError as error:
+            if error.errno in _GONE:
+                continue  # removed meanwhile
+            raise
         found |= {proc.process_of(int(thread)) for thread in threads}
     return sorted(found - {0})
 
@@ -101,7 +105,7 @@ def kill(folder: Path, seconds: float) -> bool:
     try:
         events = os.open(folder / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return True
+        return not holds(folder)
     try:
         poll = select.poll()
         poll.register(events, select.POLLPRI)

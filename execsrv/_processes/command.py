@@ -10,48 +10,88 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from execsrv._processes.inherited import Inherited
 from execsrv.errors import InvalidParamsError, SpawnError
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where a bare program name is looked up when the command's environment has no PATH."""
 
 
-INHERITED_DIRECTORY = b"."
-"""The `cwd` of a command that has the directory of this process, which need not have a name."""
+MOST_STRING_BYTES = 131071
+"""The kernel takes no longer string in argv and env: MAX_ARG_STRLEN of <linux/binfmts.h>, with its end."""
 
-_PAGES_OF_A_STRING = 32
-"""So many pages the kernel takes for one argument or variable, with the byte that ends it: MAX_ARG_STRLEN."""
+MOST_BYTES = 6 * 1024 * 1024
+"""The kernel takes no more of all strings and their pointers together, however large the stack: execve(2)."""
+
+_PATH_CHARACTERS, _PATH_FOLDERS = 32 * 1024, 1024
+"""A longer PATH is not searched."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
     """A command with nothing left to decide, as the bytes that the operating system takes.
 
-    `program` holds a slash; where it is relative, it is so to `cwd`. `env` are NAME=VALUE strings.
+    `program` holds a slash; where it is relative, it is so to `cwd`. `env` are NAME=VALUE strings. Without a `cwd` it
+    inherits ours, which needs no name. The rest are wishes, None for what it inherits.
     """
 
     program: bytes
     argv: tuple[bytes, ...]
     env: tuple[bytes, ...]
-    cwd: bytes
+    cwd: bytes | None
+    umask: int | None = None
+    nice: int | None = None
+    oom_score_adj: int | None = None
+    inherited: Inherited | None = None
+
+    @property
+    def has_wishes(self) -> bool:
+        """True when something of its process is to differ from ours, beside what every command has of its own."""
+        return not (self.umask is self.nice is self.oom_score_adj is None)
 
 
-def settle(argv: Sequence[str], cwd: str, env: Mapping[str, str], arg0: str | None = None) -> Command:
-    """Decide what is to run. `cwd` is absolute; a bare `argv[0]` is looked up in the PATH of `env`.
+class Wishes(NamedTuple):
+    """The things that a command may have different from its server."""
+
+    umask: int | None = None
+    nice: int | None = None
+    oom_score_adj: int | None = None
+
+
+def settle(
+    argv: Sequence[str],
+    cwd: str | None,
+    env: Mapping[str, str],
+    arg0: str | None = None,
+    wishes: Wishes = Wishes(),  # noqa: B008
+) -> Command:
+    """Decide what is to run. `cwd` is absolute, None for ours; a bare `argv[0]` is looked up in the PATH of `env`.
 
     Blocks as long as the file systems of the PATH do.
 
-    Raises `InvalidParamsError` for an empty argv, and `SpawnError` for what the operating system would refuse.
+    Raises `InvalidParamsError` for an empty argv and a PATH that is too long to be searched, and `SpawnError` for what
+    the operating system would refuse.
     """
     if not argv:
         raise InvalidParamsError("argv must not be empty", field="argv")
+    _check_amount(argv, env)
     arguments = tuple(_encoded(f"argv[{i}]", value) for i, value in enumerate(argv))
     variables = tuple(_encoded(f"env[{name!r}]", f"{name}={value}") for name, value in env.items())
     if arg0 is not None:
         arguments = (_encoded("arg0", arg0), *arguments[1:])
-    directory = _encoded("cwd", cwd)
-    return Command(_find(argv[0], cwd, env.get("PATH")), arguments, variables, directory)
+    directory = None if cwd is None else _encoded("cwd", cwd)
+    program = _find(argv[0], cwd or ".", env.get("PATH"))
+    return Command(program, arguments, variables, directory, *wishes)
+
+
+def _check_amount(argv: Sequence[str], env: Mapping[str, str]) -> None:
+    """Raise `SpawnError` for more than any kernel takes, before any work is done for each of the strings."""
+    amount = 9 * (len(argv) + len(env)) + sum(map(len, argv)) + sum(map(len, env)) + sum(map(len, env.values()))
+    if amount > MOST_BYTES:
+        doing = f"start, argv and env have {amount} bytes or more and the kernel takes at most {MOST_BYTES} of all"
+        raise spawn_error("arguments", errno.E2BIG, doing)
 
 
 def spawn_error(stage: str, number: int, doing: str) -> SpawnError:
@@ -60,24 +100,6 @@ def spawn_error(stage: str, number: int, doing: str) -> SpawnError:
     # A path may hold bytes that are no text; the message is text.
     message = os.fsencode(f"cannot {doing}: {text}").decode(errors="replace")
     return SpawnError(message, stage=stage, errno=number)
-
-
-def too_long(command: Command) -> SpawnError:
-    """Return the error for a command that the kernel takes for too long. It names the string that is, if one is."""
-    most = _PAGES_OF_A_STRING * os.sysconf("SC_PAGESIZE") - 1
-    strings = {f"argv[{i}]": word for i, word in enumerate(command.argv)}
-    strings |= {f"env[{word.partition(b'=')[0].decode(errors='replace')!r:.99}]": word for word in command.env}
-    field, longest = max(strings.items(), key=lambda named: len(named[1]))
-    facts: dict[str, object] = {}
-    if len(longest) > most:
-        facts["field"] = field
-        text = f"{field} has {len(longest)} bytes, and the kernel takes {most} of one"
-    else:
-        size = sum(len(word) + 1 + 8 for word in strings.values())  # each with its end and its pointer
-        text = f"arguments and environment have {size} bytes, and the kernel takes {os.sysconf('SC_ARG_MAX')}"
-    program = command.program[:200].decode(errors="replace")
-    message = f"cannot run `{program}`: {os.strerror(errno.E2BIG)} (os error {errno.E2BIG}): {text}"
-    return SpawnError(message, stage="arguments", errno=errno.E2BIG, **facts)
 
 
 def _encoded(field: str, value: str) -> bytes:
@@ -98,7 +120,12 @@ def _find(program: str, cwd: str, path: str | None) -> bytes:
     if "/" in program:
         return os.fsencode(program)
     problem = errno.ENOENT
-    for folder in (DEFAULT_PATH if path is None else path).split(":"):
+    path = DEFAULT_PATH if path is None else path
+    if len(path) > _PATH_CHARACTERS or path.count(":") >= _PATH_FOLDERS:
+        message = f"env: PATH has {len(path)} characters and {path.count(':') + 1} folders, and is searched for a"
+        message += f" program only up to {_PATH_CHARACTERS} and {_PATH_FOLDERS}"
+        raise InvalidParamsError(message, field="env")
+    for folder in path.split(":"):
         candidate = os.path.join(cwd, folder, program)
         try:
             mode = os.stat(candidate).st_mode

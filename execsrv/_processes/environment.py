@@ -1,25 +1,91 @@
-"""The environment of a command: the one that was asked for, and how much of the server's lies below it."""
+"""The environment of a command: the one that was asked for, and how much of the server's lies below it.
+
+The server's is the one that it was started with. It is fitted to the command: to its directory, and to its terminal.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 
+from execsrv.errors import InvalidParamsError
 from execsrv.protocol import EnvPolicy
 
 CORE_VARIABLES = frozenset("HOME LOGNAME PATH SHELL USER TMPDIR TEMP TMP LANG LC_ALL LC_CTYPE".split())
 DEFAULT_EXCLUDES = ("*KEY*", "*SECRET*", "*TOKEN*")
 
+_MOST_PATTERNS = 1000
+"""So many patterns a policy may have: each is compared with each variable."""
+
+
+def _made_by_python() -> frozenset[str]:
+    """Return the variables that the interpreter has set for itself (PEP 538), so that no command sees them."""
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            given = file.read()
+    except OSError:
+        return frozenset()
+    coerced = "LC_CTYPE" in os.environ and not any(entry.startswith(b"LC_CTYPE=") for entry in given.split(b"\0"))
+    return frozenset({"LC_CTYPE"} if coerced else ())
+
+
+_MADE_BY_PYTHON = _made_by_python()
+
+
+def inherited_environment() -> dict[str, str]:
+    """Return the environment that commands of this process inherit."""
+    return {name: value for name, value in os.environ.items() if name not in _MADE_BY_PYTHON}
+
 
 def command_environment(
-    policy: EnvPolicy | None, inherited: Mapping[str, str], overlay: Mapping[str, str]
+    policy: EnvPolicy | None,
+    inherited: Mapping[str, str],
+    overlay: Mapping[str, str],
+    *,
+    cwd: str | None = None,
+    tty: bool = False,
+    remove: Collection[str] = (),
 ) -> Mapping[str, str]:
     """Return the environment of a command: exactly `overlay`, or with what `policy` keeps of `inherited` below it.
 
-    The order of the steps is the Codex exec-server's.
+    What is inherited is fitted to a command with this directory, where it has one of its own, and on a terminal.
+    The order of the steps is the Codex exec-server's; what is to `remove` is taken out last.
+
+    Raises `InvalidParamsError` for a name that is none, and for too many patterns.
     """
-    if policy is None:
-        return overlay
+    check_names(overlay, "env")
+    if policy is not None:
+        check_names(policy.set, "envPolicy.set")
+        overlay = {**_kept(policy, _fitted(inherited, cwd, tty)), **overlay}
+    if remove:
+        overlay = {name: value for name, value in overlay.items() if name not in remove}
+    return overlay
+
+
+def check_names(names: Collection[str], field: str) -> None:
+    """Raise `InvalidParamsError` for a name of a variable that is empty, or holds `=` or NUL."""
+    for name in names:
+        if not name or "=" in name or "\0" in name:
+            problem = f"{name[:100]!r} is no name of a variable: it is empty, or holds `=` or NUL"
+            raise InvalidParamsError(f"{field}: {problem}", field=field)
+
+
+def _fitted(inherited: Mapping[str, str], cwd: str | None, tty: bool) -> dict[str, str]:
+    fitted = dict(inherited)
+    if cwd is not None:
+        fitted.pop("OLDPWD", None)
+        if "PWD" in fitted:
+            fitted["PWD"] = cwd
+    if tty:
+        fitted.pop("COLUMNS", None)
+        fitted.pop("LINES", None)
+    return fitted
+
+
+def _kept(policy: EnvPolicy, inherited: Mapping[str, str]) -> dict[str, str]:
+    if (count := len(policy.exclude) + len(policy.include_only)) > _MOST_PATTERNS:
+        raise InvalidParamsError(f"envPolicy has {count} patterns: at most {_MOST_PATTERNS}", field="envPolicy")
     excludes = [*([] if policy.ignore_default_excludes else DEFAULT_EXCLUDES), *policy.exclude]
     kept = {
         name: value
@@ -30,7 +96,7 @@ def command_environment(
     kept.update(policy.set)
     if policy.include_only:
         kept = {name: value for name, value in kept.items() if _matches(name, policy.include_only)}
-    return {**kept, **overlay}
+    return kept
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -1,10 +1,11 @@
 """The guardian: a small process that outlives the server by the moment it takes to end what the server has started.
 
 It waits for the end of its stdin, a pipe that the server holds, or of the server itself, however that came about. Then
-it kills what carries the server's mark or is in the server's control group, until nothing is left, and ends. Nothing
-but SIGKILL and SIGSTOP disturbs it, and the server replaces one that was killed.
+it kills what carries the server's mark or is in the server's control group, until nothing is left, and ends. On its
+stdout it says when it is ready, and answers each beat of the server, so that the server notices when it is stopped.
+Nothing but SIGKILL and SIGSTOP disturbs it, and the server continues or replaces it then.
 
-Run as a script, by `python -I -S`, with the standard library alone; `supervisor` starts it.
+Run as a script, by `python -I -S`, with the standard library alone; `guard` starts it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def main(server: int, slot: int, number: int, cgroups: bool) -> None:
     def carries(pid: int) -> bool:
         return mark.session_of(pid) is not None
 
+    answer()
     group = cgroup.make(f"{server}-{number:x}") if cgroups else None
     if group and os.getppid() == server and cgroup.enter(group, server):
         for pid, _ in walk(mark.session_of):  # what it has started before
@@ -58,20 +60,39 @@ def main(server: int, slot: int, number: int, cgroups: bool) -> None:
         cgroup.remove(group)
 
 
+def answer() -> None:
+    """Tell the server that we are there. Where it does not listen any more, we shall hear of its end."""
+    try:
+        os.write(1, b"\n")
+    except OSError:
+        pass
+
+
 def wait_end(server: int, milliseconds: int | None = None) -> bool:
-    """Wait until stdin or the server, our parent, has ended. Return whether one has."""
+    """Wait until stdin or the server, our parent, has ended, and answer beats. Return whether one has."""
+    from execsrv._processes.pidfd import open_pidfd
+
     poll = select.poll()
     poll.register(0, select.POLLIN | select.POLLHUP)
     try:
-        pidfd = os.pidfd_open(server)
+        pidfd = open_pidfd(server)
     except ProcessLookupError:
         return True
     try:
-        poll.register(pidfd, select.POLLIN)
+        if pidfd is not None:
+            poll.register(pidfd, select.POLLIN)
         # Not our parent any more: it had ended before, and the pid may be another's.
-        return os.getppid() != server or bool(poll.poll(milliseconds))
+        while os.getppid() == server:
+            ready = [descriptor for descriptor, _ in poll.poll(milliseconds)]
+            if not ready:
+                return False
+            if 0 not in ready or not os.read(0, 4096):
+                return True
+            answer()
+        return True
     finally:
-        os.close(pidfd)
+        if pidfd is not None:
+            os.close(pidfd)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,20 @@
 """The leader of a session: a child of ours, watched by a pidfd from its start until it is reaped.
 
 While it is a zombie, its pid and its group's id cannot be given to a stranger; once it is reaped, the pidfd still names
-the group that it led. So no signal sent here can hit a stranger. See pidfd_open(2), pidfd_send_signal(2), waitid(2).
+the group that it led. So no signal sent here can hit a stranger. Where this machine refuses pidfds, the leader's end is
+asked for again and again. See pidfd_open(2), pidfd_send_signal(2), waitid(2).
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-import signal
 from dataclasses import dataclass
 from functools import cache
 
 import trio
 
-from execsrv._processes import proc
+from execsrv._processes import pidfd, proc
 from execsrv._processes.signals import signal_name
 
 logger = logging.getLogger(__name__)
@@ -25,6 +24,9 @@ _PROCESS_GROUP = 1 << 2
 
 _HELD_SECONDS = 0.05, 1.0
 """How often, at first and in the end, the status is asked for that a debugger holds back."""
+
+_ASKED_SECONDS = 0.001, 0.2
+"""How often, at first and in the end, a leader is asked for that has no pidfd."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +40,12 @@ class ExitStatus:
 class Leader:
     """A child that leads a session and a process group. Whoever holds it calls `close` in the end."""
 
-    def __init__(self, pid: int, pidfd: int) -> None:
-        """Watch the child `pid`. Takes ownership of its pidfd."""
+    def __init__(self, pid: int, pidfd: int | None) -> None:
+        """Watch the child `pid`. Takes ownership of its pidfd, None where this machine refuses one."""
         self.pid = pid
         self.is_reaped = False
+        self.is_closed = False
+        """True when nobody holds it any more."""
         self._pidfd: int | None = pidfd
         self._watching = trio.Lock()  # held by the one task that waits for the pidfd
         self._status: ExitStatus | None = None
@@ -56,9 +60,9 @@ class Leader:
         While a debugger holds a process that has ended, the kernel tells nobody else how it did: then this waits for
         the debugger to let go. Cancelling stops waiting, not the process.
         """
+        pause, longest = _ASKED_SECONDS if self._pidfd is None else _HELD_SECONDS
         if self.exit_status() is None:
             await self._wait_ended()
-        pause, longest = _HELD_SECONDS
         while (status := self.exit_status()) is None:
             await trio.sleep(pause)
             pause = min(2 * pause, longest)
@@ -79,7 +83,14 @@ class Leader:
     @property
     def has_ended(self) -> bool:
         """True once it has ended, also when the way it did is not known yet."""
-        return self.exit_status() is not None or (self._pidfd is not None and proc.has_ended(self._pidfd))
+        if self.exit_status() is not None:
+            return True
+        if self._pidfd is not None:
+            return pidfd.has_ended(self._pidfd)
+        try:
+            return not proc.living(self.pid)
+        except OSError:
+            return False  # no descriptor to look with
 
     def exit_status(self) -> ExitStatus | None:
         """Return how it ended, None while that cannot be told: it runs, or a debugger holds it."""
@@ -115,7 +126,7 @@ class Leader:
             if not self.is_reaped:
                 os.killpg(self.pid, number)
             elif self._pidfd is not None:
-                signal.pidfd_send_signal(self._pidfd, number, None, _PROCESS_GROUP)
+                pidfd.send_signal(self.pid, self._pidfd, number, _PROCESS_GROUP)
             else:
                 return False
         except PermissionError:
@@ -126,6 +137,7 @@ class Leader:
 
     def close(self) -> None:
         """Let go of the pidfd. It can still be reaped."""
+        self.is_closed = True
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
@@ -133,15 +145,14 @@ class Leader:
 
 @cache
 def signals_groups_by_pidfd() -> bool:
-    """Tell whether this kernel can signal the group of a leader that is reaped.
+    """Tell whether the group of a leader that is reaped can be signalled here.
 
-    It is asked by signal 0, which reaches nobody; older kernels refuse the flag.
+    It is tried by signal 0, which reaches nobody. Older kernels refuse the flag, some machines all of the call.
     """
-    pidfd = os.pidfd_open(os.getpid())
+    handle = pidfd.open_pidfd(os.getpid())
+    if handle is None:
+        return False
     try:
-        signal.pidfd_send_signal(pidfd, 0, None, _PROCESS_GROUP)
-    except OSError as error:
-        return error.errno != errno.EINVAL
+        return not pidfd.refusal(lambda: pidfd.send_signal(os.getpid(), handle, 0, _PROCESS_GROUP))
     finally:
-        os.close(pidfd)
-    return True
+        os.close(handle)

@@ -14,14 +14,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import trio
 
 from execsrv._processes import proc, rlimit_mark
 from execsrv._processes.leader import Leader
-from execsrv._processes.proc import walk
+from execsrv._processes.proc import Steps, walk_in_steps
+from execsrv._processes.reserve import Reserve
 from execsrv._processes.rlimit_mark import ServerMark
-from execsrv._processes.subreaper import Strays
+from execsrv._processes.subreaper import UNKNOWN, Strays
 from execsrv._processes.tree import ProcessTree
 from execsrv.protocol import Layer
 
@@ -30,6 +32,9 @@ _YOUNG_SECONDS = 0.02
 
 _FRESH_SECONDS = 0.01
 """So long one walk may serve all for whom it found somebody: who asks will ask again until there is nobody."""
+
+_SPARE_DESCRIPTORS = 8
+"""An end needs two or three of them, the start of a guardian seven: the ends of three pipes, and a directory."""
 
 _LOOKS = 10
 """So often a look is repeated for somebody that it came too late for. It seldom takes a second one."""
@@ -41,26 +46,34 @@ class Register:
     def __init__(self, mark: ServerMark | None) -> None:
         self.mark = mark
         self.trees: dict[int, ProcessTree] = {}
+        self.starting: set[int] = set()
+        """Numbers of sessions whose command is being started."""
         self.ending: set[int] = set()
         self.helpers: set[int] = set()
         """Children that serve the server itself: the guardian."""
         self.used = trio.Event()
+        """Set when commands are to be expected."""
+        self.reserve = Reserve(_SPARE_DESCRIPTORS)
+        self.turn = trio.Lock()
+        """Held by whoever looks for long, so that all looks together hold up the others no longer than one."""
         self._leaders: dict[int, tuple[Leader, int]] = {}  # until reaped
         self._held: list[Leader] = []
         self._last_number = 0
 
-    def unused_number(self) -> int:
-        """Return a number for a new session."""
+    def reserve_number(self) -> int:
+        """Return a number for a new session, which is `starting` from now on."""
         while True:
             self._last_number = (self._last_number + 1) % (1 << rlimit_mark.SESSION_BITS)
-            if self._last_number not in self.trees:
+            if self._last_number not in self.trees and self._last_number not in self.starting:
+                self.starting.add(self._last_number)
+                self.used.set()
                 return self._last_number
 
     def enter(self, tree: ProcessTree) -> None:
         self.reap_held()
         self.trees[tree.number] = tree
+        self.starting.discard(tree.number)
         self._leaders[tree.pid] = tree.leader, tree.number
-        self.used.set()
 
     def leave(self, tree: ProcessTree) -> None:
         """Forget a session that is over. A leader that a debugger still holds is reaped later."""
@@ -81,6 +94,10 @@ class Register:
         if self._leaders.get(leader.pid, (None,))[0] is leader:  # the pid may be another's by now
             del self._leaders[leader.pid]
 
+    def is_alone(self, tree: ProcessTree) -> bool:
+        """Tell whether no other session goes on, so that whoever belongs to nobody is of this one."""
+        return (self.trees.keys() | self.starting) - self.ending <= {tree.number}
+
     def owns(self, pid: int) -> bool:
         """Tell whether a child is a leader that is not reaped, or a helper."""
         return pid in self.helpers or self._led_by(pid) is not None
@@ -93,15 +110,45 @@ class Register:
     def session_of(self, pid: int) -> int | None:
         """Return the number of the session that a process belongs to, by its mark or, failing that, its session id.
 
-        A session id is asked for only as long as the leader is there to keep it from being given to others.
+        It is `UNKNOWN` for who has given itself a mark of ours that is of no session. A session id is asked for only as
+        long as the leader is there to keep it from being given to others.
         """
         number = self.mark.session_of(pid) if self.mark else None
-        if number is None and self._leaders:
+        if number is not None:
+            return number if number in self.trees or number in self.starting else UNKNOWN
+        if self._leaders:
             try:
                 number = self._led_by(os.getsid(pid))
             except OSError:
                 pass
         return number
+
+
+class _Census:
+    """One walk through the whole process table for all sessions there are; whoever asks meanwhile shares it."""
+
+    def __init__(self, register: Register) -> None:
+        self.members: dict[int, list[int]] = {number: [] for number in (*register.trees, UNKNOWN)}
+        self.taken_at: float | None = None
+        """The time at which it was complete."""
+        self.is_over = False
+        self._walk = walk_in_steps(register.session_of)
+
+    def step(self) -> bool:
+        """Look at one more process. Return false when it is over: it is complete, or has failed for somebody else."""
+        try:
+            found = next(self._walk)
+        except StopIteration:
+            if not self.is_over:
+                self.taken_at = time.monotonic()
+            self.is_over = True
+            return False
+        except BaseException:
+            self.is_over = True
+            raise
+        if found is not None and found[1] in self.members:
+            self.members[found[1]].append(found[0])
+        return True
 
 
 class ByWalk:
@@ -111,12 +158,16 @@ class ByWalk:
 
     def __init__(self, register: Register) -> None:
         self.layer = "mark" if register.mark else "session"
+        self.turn = register.turn
         self._register = register
-        self._census: dict[int, list[int]] = {}
-        self._taken_at = 0.0
+        self._census = _Census(register)
+        self._census.is_over = True
 
-    def find(self, tree: ProcessTree) -> dict[int, int]:
-        found = self._find(tree)
+    def spare(self) -> AbstractContextManager[None]:
+        return self._register.reserve.lent()
+
+    def find(self, tree: ProcessTree) -> Steps[dict[int, int]]:
+        found = yield from self._find(tree)
         mark = self._register.mark
         if mark is not None:
             for pid in found:
@@ -124,39 +175,52 @@ class ByWalk:
                     mark.of(tree.number).put(pid)
         return found
 
-    def _find(self, tree: ProcessTree) -> dict[int, int]:
-        session_of = self._register.session_of
+    def _find(self, tree: ProcessTree) -> Steps[dict[int, int]]:
         if time.monotonic() - tree.started_at < _YOUNG_SECONDS:
+            return (yield from _family_of(lambda: self._look_behind(tree)))
+        census = self._census
+        if census.taken_at is not None:
+            known = census.members.get(tree.number)
+            if known == [] and not self._unattributed(tree, census):
+                return {}
+            if known and time.monotonic() - census.taken_at < _FRESH_SECONDS:
+                found = yield from proc.family_in_steps(known)
+                if found:
+                    return found
+        return (yield from _family_of(lambda: self._look(tree)))
 
-            def look() -> list[int]:
-                leader = [] if tree.leader.has_ended else [tree.pid]
-                return [*leader, *(pid for pid, number in walk(session_of, since=tree.pid) if number == tree.number)]
+    def _look_behind(self, tree: ProcessTree) -> Steps[list[int]]:
+        """Find a young session among the pids that came after its leader's."""
+        found = [] if tree.leader.has_ended else [tree.pid]
+        for step in walk_in_steps(self._register.session_of, since=tree.pid):
+            if step is not None and step[1] == tree.number:
+                found.append(step[0])
+            yield
+        return found
 
-            return _family_of(look)
-        known = self._census.get(tree.number)
-        if known == []:
-            return {}
-        if known and time.monotonic() - self._taken_at < _FRESH_SECONDS and (found := proc.family(known)):
-            return found
-        return _family_of(lambda: self._take_census().get(tree.number, []))
+    def _look(self, tree: ProcessTree) -> Steps[list[int]]:
+        while True:
+            if self._census.is_over or tree.number not in self._census.members:
+                self._census = _Census(self._register)
+            census = self._census
+            while census.step():
+                yield
+            if census.taken_at is not None:
+                return census.members[tree.number] + self._unattributed(tree, census)
 
-    def _take_census(self) -> dict[int, list[int]]:
-        census: dict[int, list[int]] = {number: [] for number in self._register.trees}
-        for pid, number in walk(self._register.session_of):
-            if number in census:
-                census[number].append(pid)
-        self._census, self._taken_at = census, time.monotonic()
-        return census
+    def _unattributed(self, tree: ProcessTree, census: _Census) -> list[int]:
+        return census.members[UNKNOWN] if self._register.is_alone(tree) else []
 
     def belongs(self, tree: ProcessTree, pid: int) -> bool:
-        return self._register.session_of(pid) == tree.number
+        number = self._register.session_of(pid)
+        return number == tree.number or (number == UNKNOWN and self._register.is_alone(tree))
 
     def ending(self, tree: ProcessTree) -> None:
         self._register.ending.add(tree.number)
 
     def ended(self, tree: ProcessTree) -> None:
         self._register.leave(tree)
-        self._census.pop(tree.number, None)
+        self._census.members.pop(tree.number, None)
 
 
 class ByDescent:
@@ -165,18 +229,22 @@ class ByDescent:
     layer: Layer = "subreaper"
 
     def __init__(self, register: Register, strays: Strays) -> None:
+        self.turn = register.turn
         self._register = register
         self._strays = strays
 
-    def find(self, tree: ProcessTree) -> dict[int, int]:
-        def look() -> list[int]:
-            if not tree.leader.has_ended:
-                return [tree.pid, *self._strays.of(tree.number)]
-            # They belong to this one for sure when there is no other that goes on.
-            alone = self._register.trees.keys() - self._register.ending <= {tree.number}
-            return self._strays.of(tree.number) + (self._strays.unattributed() if alone else [])
+    def spare(self) -> AbstractContextManager[None]:
+        return self._register.reserve.lent()
 
-        return _family_of(look)
+    def find(self, tree: ProcessTree) -> Steps[dict[int, int]]:
+        return (yield from _family_of(lambda: self._look(tree)))
+
+    def _look(self, tree: ProcessTree) -> Steps[list[int]]:
+        leader = [] if tree.leader.has_ended else [tree.pid]
+        found = leader + (yield from self._strays.of(tree.number))
+        if not leader and self._register.is_alone(tree):
+            found += yield from self._strays.unattributed()
+        return found
 
     def belongs(self, tree: ProcessTree, pid: int) -> bool:
         return self._register.session_of(pid) == tree.number or pid in self._strays
@@ -186,19 +254,20 @@ class ByDescent:
 
     def ended(self, tree: ProcessTree) -> None:
         self._register.leave(tree)
+        self._strays.disown(tree.number)
 
 
-def _family_of(look: Callable[[], list[int]]) -> dict[int, int]:
-    """Return the living among those that a look finds, and their descendants.
+def _family_of(look: Callable[[], Steps[list[int]]]) -> Steps[dict[int, int]]:
+    """Find the living among those that a look finds, and their descendants.
 
     Who was seen and has ended since may have left a child that the look came too early for. So nobody is the answer
     only when nobody was seen. Where every look comes too late, those of the last are the answer: the caller goes on,
     and asks again when others have had their turn.
     """
     for _ in range(_LOOKS):
-        roots = look()
+        roots = yield from look()
         if not roots:
             return {}
-        if found := proc.family(roots):
+        if found := (yield from proc.family_in_steps(roots)):
             return found
     return dict.fromkeys(roots, 0)

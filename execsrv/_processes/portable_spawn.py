@@ -1,36 +1,39 @@
 """Starting a command with the standard library alone, where the C library's `posix_spawn` lacks a piece.
 
-That is so with musl and with glibc before 2.34. It means what `posix_spawn.start` means, and is several times slower:
+That is so with musl and with glibc before 2.34, and for a command that wishes what the C library cannot grant: a umask,
+a niceness, a score for the killer of processes. It means what `posix_spawn.start` means, and is several times slower:
 Python code has to run between fork and exec.
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import os
+import resource
 import signal
 import subprocess
 import termios
 from collections.abc import Sequence
 
+from execsrv._processes import carry
 from execsrv._processes.command import Command
-from execsrv._processes.inherited import Inherited
 
 
-def start(
-    command: Command, directory: int | None, stdio: Sequence[int | None] | bytes, inherited: Inherited | None = None
-) -> int:
-    """Start `command` and return its pid. It leads a new session, unless it stays in ours with what is `inherited`.
+def start(command: Command, directory: int | None, stdio: Sequence[int | None] | bytes, child: ctypes.c_int) -> None:
+    """Start `command` and write its pid into `child`. It leads a new session, unless it has `inherited` ours.
 
     `directory` is a descriptor of its working directory, None for ours. `stdio` is either the three descriptors that
     become its 0, 1 and 2, None for one that is to be closed, or the name of a terminal that becomes all three and its
-    controlling terminal. It inherits no other, but for `pass_fds`.
+    controlling terminal. It inherits no other, but for `pass_fds`. The wishes of the command are granted in the child.
 
     Raises `OSError` when it could not be executed; then nothing was left behind. All given descriptors stay the
     caller's, and must be 3 or above where they get another number.
     """
     terminal = os.open(stdio, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC) if isinstance(stdio, bytes) else None
     descriptors = (terminal, terminal, terminal) if isinstance(stdio, bytes) else stdio
+    inherited = command.inherited
     ignored = inherited.ignored if inherited is not None else frozenset[int]()
 
     def prepare() -> None:
@@ -43,10 +46,17 @@ def start(
         for target, descriptor in enumerate(descriptors):
             if descriptor is None:
                 os.close(target)
+        for slot, value in carry.commands_limits:
+            resource.setrlimit(slot, (value, resource.getrlimit(slot)[1]))
+        if command.nice is not None:
+            os.setpriority(os.PRIO_PROCESS, 0, command.nice)
+        if command.oom_score_adj is not None:
+            with open("/proc/self/oom_score_adj", "w") as file:
+                file.write(str(command.oom_score_adj))
 
     env = dict(entry.split(b"=", 1) for entry in command.env)
     try:
-        child = subprocess.Popen(
+        popen = subprocess.Popen(
             command.argv,
             executable=command.program,
             env=env,
@@ -57,12 +67,14 @@ def start(
             stderr=descriptors[2],
             start_new_session=inherited is None or terminal is not None,
             pass_fds=() if inherited is None else tuple(inherited.pass_fds),
+            umask=-1 if command.umask is None else command.umask,
             preexec_fn=prepare,
         )
+        child.value = popen.pid
+    except subprocess.SubprocessError:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM)) from None
     finally:
         if terminal is not None:
             os.close(terminal)
-    pid = child.pid
     # The pid is all that we keep; the exit status is read by its owner, never by this object.
-    child.returncode = 0
-    return pid
+    popen.returncode = 0

@@ -13,8 +13,8 @@ import ctypes
 import os
 from collections.abc import Iterable, Sequence
 
+from execsrv._processes import carry
 from execsrv._processes.command import Command
-from execsrv._processes.inherited import Inherited
 
 _SETSIGDEF, _SETSIGMASK, _SETSID = 0x04, 0x08, 0x80
 # Room for the C library's own structures: 336 and 80 bytes in glibc on 64-bit Linux, 128 for a signal set.
@@ -51,10 +51,8 @@ _attributes = _prepare_attributes() if available else None
 """Those of every child that inherits nothing, made once."""
 
 
-def start(
-    command: Command, directory: int | None, stdio: Sequence[int | None] | bytes, inherited: Inherited | None = None
-) -> int:
-    """Start `command` and return its pid. It leads a new session, unless it stays in ours with what is `inherited`.
+def start(command: Command, directory: int | None, stdio: Sequence[int | None] | bytes, child: ctypes.c_int) -> None:
+    """Start `command` and write its pid into `child`. It leads a new session, unless it has `inherited` ours.
 
     `directory` is a descriptor of its working directory, None for ours. `stdio` is either the three descriptors that
     become its 0, 1 and 2, None for one that is to be closed, or the name of a terminal that becomes all three and its
@@ -64,7 +62,7 @@ def start(
     caller's, and must be 3 or above where they get another number.
     """
     attributes, passed = _attributes, list[int]()
-    if inherited is not None:
+    if (inherited := command.inherited) is not None:
         attributes = _prepare_attributes(own_session=isinstance(stdio, bytes), ignored=inherited.ignored)
         passed = sorted(inherited.pass_fds)
     actions = _Actions()
@@ -89,10 +87,9 @@ def start(
                 _check(_libc.posix_spawn_file_actions_addclose(actions, between))
             first = max(first, descriptor + 1)
         _check(_libc.posix_spawn_file_actions_addclosefrom_np(actions, first))
-        pid = ctypes.c_int()
         argv = (ctypes.c_char_p * (len(command.argv) + 1))(*command.argv)
         env = (ctypes.c_char_p * (len(command.env) + 1))(*command.env)
-        _check(_libc.posix_spawn(ctypes.byref(pid), command.program, actions, attributes, argv, env))
-        return pid.value
+        carry.carry_limits()  # not before: above the limit, the C library takes no descriptor into its actions
+        _check(_libc.posix_spawn(ctypes.byref(child), command.program, actions, attributes, argv, env))
     finally:
         _libc.posix_spawn_file_actions_destroy(actions)

@@ -1,14 +1,18 @@
 """The process table: single processes, their descendants, and a walk in which nothing can hide.
 
 A pid is only a number, and may be another process's a moment later. So a signal goes through a pidfd, which names one
-process for good, and only after asking, with the pidfd open, whether that number is still whom it was taken for.
-See pidfd_open(2), proc(5).
+process for good, and only after asking, with the pidfd open, whether that number is still whom it was taken for. Where
+pidfds are refused, the number is asked for the same and signalled at once. See pidfd_open(2), proc(5).
 
 A listing of `/proc` is not one instant: a process may fork behind the reader's back and end before the reader comes to
 it. But the kernel gives out pids in a row and tells the last one, so `walk` looks at those that came up meanwhile as
 well, until a look finds that none came.
 
-Without a descriptor left to look with, these functions raise `OSError`: they never take who cannot be seen for gone.
+Without a descriptor left to look with, these functions raise `OSError`: they never take who cannot be seen for gone,
+nor an error that they do not know.
+
+A look at thousands of processes takes its time. So it is a generator of `Steps`, which yields after each process: who
+has others to serve takes the steps in turns with them.
 
 Standard library only: the guardian runs this too.
 """
@@ -17,15 +21,30 @@ from __future__ import annotations
 
 import errno
 import os
-import select
-import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import TypeVar
+
+from execsrv._processes import pidfd
 
 _FEW = 512
 """More new pids than this are better listed than asked for one by one. It also catches the row starting anew."""
 
+T = TypeVar("T")
+Steps = Generator[None, None, T]
+"""A look in short steps, which returns what it has found."""
+
 Belongs = Callable[[int], bool]
 """Tells whether a number is, now, the process that it was taken for."""
+
+
+def at_once(steps: Steps[T]) -> T:
+    """Take all steps, and return their result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            found: T = done.value
+            return found
 
 
 def living(pid: int) -> bool:
@@ -33,68 +52,104 @@ def living(pid: int) -> bool:
 
     A process whose first thread has ended, but not the others, lives, whatever its state says.
     """
-    if (pidfd := _open(pid)) is None:
+    try:
+        handle = pidfd.open_pidfd(pid)
+    except ProcessLookupError:
         return False
     try:
-        return not has_ended(pidfd)
+        return not _has_ended(pid, handle)
     finally:
-        os.close(pidfd)
+        _close(handle)
 
 
-def _open(pid: int) -> int | None:
-    """Return a pidfd, None where there is no such process."""
+def _has_ended(pid: int, handle: int | None) -> bool:
+    if handle is not None:
+        return pidfd.has_ended(handle)
+    if (leader := process_of(pid)) != pid:
+        return leader != 0 or not _is_hidden(pid)
+    return all(state(pid, int(thread)) in ("Z", "X", "") for thread in _listed(f"/proc/{pid}/task"))
+
+
+def _is_hidden(pid: int) -> bool:
+    """Tell whether a process that the table does not show is there and another user's."""
     try:
-        return os.pidfd_open(pid)
-    except OSError as error:
-        _check_gone(error)
-        return None
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _close(handle: int | None) -> None:
+    if handle is not None:
+        os.close(handle)
 
 
 def _check_gone(error: OSError) -> None:
-    """Raise an error that only says that we have no means to ask, and nothing of the process."""
-    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+    """Raise an error that does not say that a process is gone, or is not ours to look at (proc(5), hidepid)."""
+    if error.errno not in (errno.ENOENT, errno.ESRCH, errno.EACCES, errno.EPERM):
         raise error
-
-
-def has_ended(pidfd: int) -> bool:
-    """Tell whether the process that a pidfd names has ended: it is a zombie, or reaped."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def send(pid: int, number: int, belongs: Belongs) -> bool:
     """Send a signal to a process if it lives and `belongs`. Return whether that is so, also where we may not."""
-    if (pidfd := _open(pid)) is None:
+    try:
+        handle = pidfd.open_pidfd(pid)
+    except ProcessLookupError:
         return False
     try:
-        if has_ended(pidfd) or not belongs(pid):
+        if _has_ended(pid, handle) or not belongs(pid):
             return False
-        signal.pidfd_send_signal(pidfd, number)
+        pidfd.send_signal(pid, handle, number)
     except PermissionError:
         pass  # a set-user-id program: it lives, and that is all that can be said
     except ProcessLookupError:
         return False
     finally:
-        os.close(pidfd)
+        _close(handle)
     return True
 
 
 def children(pid: int) -> list[int]:
     """Return the children of a process, of all of its threads, zombies too; none when it is gone."""
     found: list[int] = []
+    for thread in _listed(f"/proc/{pid}/task"):
+        found += map(int, table(pid, f"task/{thread}/children").split())
+    return found
+
+
+def _listed(folder: str) -> list[str]:
     try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
-                found += map(int, file.read().split())
+        return os.listdir(folder)
     except OSError as error:
         _check_gone(error)
-    return found
+        return []
+
+
+def is_ours() -> bool:
+    """Tell whether `/proc` is there, and that of our own pid namespace."""
+    try:
+        return os.readlink("/proc/self") == str(os.getpid()) and last_pid() > 0
+    except (OSError, ValueError):
+        return False
+
+
+def children_of_thread(thread: int) -> list[int]:
+    """Return the children that a thread of this process has started, oldest first, zombies too."""
+    return [int(pid) for pid in table(os.getpid(), f"task/{thread}/children").split()]
 
 
 def knows_children() -> bool:
     """Tell whether this kernel lists children (CONFIG_PROC_CHILDREN)."""
-    return os.path.exists(f"/proc/self/task/{os.getpid()}/children")
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
+            file.read()
+    except OSError as error:
+        if error.errno in pidfd.SHORT:
+            raise
+        return False
+    return True
 
 
 def family(roots: Iterable[int]) -> dict[int, int]:
@@ -102,12 +157,26 @@ def family(roots: Iterable[int]) -> dict[int, int]:
 
     A root's parent is given as 0.
     """
+    return at_once(family_in_steps(roots))
+
+
+def family_in_steps(roots: Iterable[int]) -> Steps[dict[int, int]]:
+    """Find what `family` returns."""
     found: dict[int, int] = {}
     generation = [(root, 0) for root in roots]
     while generation:
         found |= {pid: parent for pid, parent in generation if pid not in found}
-        generation = [(child, pid) for pid, _ in generation for child in children(pid) if child not in found]
-    return {pid: parent for pid, parent in found.items() if living(pid)}
+        below: list[tuple[int, int]] = []
+        for pid, _ in generation:
+            below += ((child, pid) for child in children(pid) if child not in found)
+            yield
+        generation = below
+    alive: dict[int, int] = {}
+    for pid, parent in found.items():
+        if living(pid):
+            alive[pid] = parent
+        yield
+    return alive
 
 
 def table(pid: int, entry: str) -> bytes:
@@ -124,6 +193,12 @@ def parent(pid: int) -> int:
     """Return the parent of a process, 0 when it is gone or has none."""
     fields = table(pid, "stat").rpartition(b")")[2].split()
     return int(fields[1]) if fields else 0
+
+
+def state(pid: int, thread: int | None = None) -> str:
+    """Return the state of a process's first thread, or of another: one letter of proc(5), empty when it is gone."""
+    fields = table(pid, f"task/{thread or pid}/stat").rpartition(b")")[2].split()
+    return fields[0].decode() if fields else ""
 
 
 def process_of(thread: int) -> int:
@@ -154,13 +229,19 @@ def walk(session_of: Callable[[int], int | None], since: int | None = None) -> I
     yielded may be killed at once. When the walk is over, nothing belonged to a session at its last step but what was
     yielded and has forked since.
     """
+    return (found for found in walk_in_steps(session_of, since) if found is not None)
+
+
+def walk_in_steps(
+    session_of: Callable[[int], int | None], since: int | None = None
+) -> Iterator[tuple[int, int] | None]:
+    """Walk as `walk` does, and yield None for every process that belongs to none."""
     last = last_pid() if since is None else since
     pids: Iterable[int] = listed() if since is None else ()
     while True:
         for pid in pids:
             number = session_of(pid)
-            if number is not None and living(pid):
-                yield pid, number
+            yield (pid, number) if number is not None and living(pid) else None
         before, last = last, last_pid()
         if before == last:
             return

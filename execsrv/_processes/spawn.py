@@ -1,8 +1,7 @@
 """Starting a command: one way for pipes and for terminals.
 
 A started command leads its own session and process group, has default signals, the environment and directory that were
-settled, and no descriptor but its 0, 1 and 2. What the server keeps is non-blocking. `execsrv run` alone has a command
-inherit more.
+settled, and no descriptor but its 0, 1 and 2. What the server keeps is non-blocking.
 
 `spawn` makes system calls alone and touches no state of the server, so that it may wait for a slow file system wherever
 its caller likes.
@@ -10,17 +9,17 @@ its caller likes.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
 import signal
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
-from execsrv._processes import portable_spawn, posix_spawn, proc, terminal
-from execsrv._processes.command import INHERITED_DIRECTORY, Command, spawn_error, too_long
-from execsrv._processes.inherited import Inherited
+from execsrv._processes import carry, pidfd, portable_spawn, posix_spawn, proc, spawn_errors, terminal
+from execsrv._processes.command import Command, spawn_error
 from execsrv._processes.rlimit_mark import Mark
 from execsrv.errors import SpawnError
 from execsrv.protocol import Size, Stream
@@ -28,17 +27,51 @@ from execsrv.protocol import Size, Stream
 start = posix_spawn.start if posix_spawn.available else portable_spawn.start
 
 
-@dataclass(frozen=True, slots=True)
 class Started:
-    """A command that runs: its leader, and the server's ends of its streams.
+    """A command from its first instant: its leader, and the server's ends of its streams.
 
-    The descriptors belong to whoever holds this. A terminal is its one output and its input at once.
+    It is made before the command, and knows it from the moment on in which it is born, whatever happens then. The
+    descriptors belong to whoever holds this. A terminal is its one output and its input at once; `held` is its other
+    end, kept open so that the terminal lasts as long as its leader.
     """
 
-    pid: int
-    pidfd: int
-    outputs: dict[Stream, int]
-    stdin: int | None
+    def __init__(self) -> None:
+        self.child = ctypes.c_int()  # written by whatever starts it: no instruction of ours comes in between
+        self.pidfd: int | None = None
+        self.is_watched = False
+        """True when it has its mark, and its pidfd, unless this machine refuses one."""
+        self.outputs: dict[Stream, int] = {}
+        self.stdin: int | None = None
+        self.held: int | None = None
+        self.given_up = False
+        """True when nobody waits for it any more: it is not to be born, or to be undone."""
+        self.thread = 0
+        """The thread that starts it."""
+        self.carried: Mark | None = None
+        """The mark that it has from its first instant."""
+        self.siblings: Sequence[int] = ()
+        """Children that the thread had before, where no mark tells them from the new one."""
+
+    @property
+    def pid(self) -> int:
+        """The leader's pid, 0 before it is born."""
+        return self.child.value
+
+    def close(self) -> None:
+        """Close all that is open of it. It may be called again."""
+        descriptors = {end for end in (*self.outputs.values(), self.stdin, self.held, self.pidfd) if end is not None}
+        self.outputs, self.stdin, self.held, self.pidfd = {}, None, None, None
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def undo(self, mark: Mark | None) -> None:
+        """Kill it at once, with what it has started in its first instant, reap it, and close its streams."""
+        try:
+            if self.pid:
+                _kill_at_once(self.pid, mark)
+                self.child.value = 0
+        finally:
+            self.close()
 
 
 class _Descriptors(list[int]):
@@ -58,133 +91,170 @@ def spawn(
     pipe_stdin: bool,
     mark: Mark | None,
     *,
-    carry: bool,
-    inherited: Inherited | None = None,
+    carries: bool,
+    modes: Mapping[str, bool | int] = terminal.DEFAULT_MODES,
+    started: Started | None = None,
 ) -> Started:
     """Start `command` on a terminal of `size`, or on pipes where that is None, and return it running.
 
-    With what is `inherited` it has our directory, and descriptors of ours instead of pipes.
-
-    Without `pipe_stdin` a piped command reads an empty stdin. To `carry` the mark sets it on this process for the
-    instant of the start, so the command has it from the first; otherwise it is put on the command that runs already.
+    Without `pipe_stdin` a piped command reads an empty stdin. One that `carries` its mark does so from its first
+    instant, since this process carries it for that time, as it does no mark for a command without; otherwise it is put
+    on the command that runs already.
 
     Blocks as long as the file system of the directory or of the program does. Raises `SpawnError`; then nothing is
-    left behind.
+    left behind. It fills `started`, so that another thread knows of it as soon as it is born.
     """
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         message = "cannot start: SIGCHLD is ignored in this process, so exit statuses are lost"
         raise SpawnError(message, stage="resources", errno=errno.ECHILD)
+    started = started or Started()
     try:
-        with _Descriptors() as ours:
-            with _Descriptors() as its:
-                outputs, stdin, stdio = _open_ends(size, pipe_stdin, ours, its, inherited)
-                directory = _open_directory(command, its) if inherited is None else None
-                with mark.carried() if mark is not None and carry else nullcontext():
-                    pid = _start(command, directory, stdio, inherited)
-            # The command's ends are closed here, which leaves room for its pidfd.
-            pidfd = _hold(pid, None if carry else mark)
-            ours.clear()
-            return Started(pid, pidfd, outputs, stdin)
+        with _Descriptors() as its:
+            stdio = _open_ends(command, size, modes, pipe_stdin, started, its)
+            directory = _open_directory(command, its)
+            started.thread = threading.get_native_id()
+            turn: AbstractContextManager[None] = nullcontext()
+            if carries or mark is None:
+                turn, started.carried = carry.carried(mark), mark
+            else:
+                started.siblings = proc.children_of_thread(started.thread)
+            with turn:
+                if started.given_up:
+                    raise spawn_error("resources", errno.ECANCELED, "start")
+                _start(command, directory, stdio, started.child)
+        # The command's ends are closed here, which leaves room for its pidfd.
+        _hold(started, None if carries else mark)
     except OSError as error:
+        started.undo(mark)
         raise spawn_error("resources", error.errno or 0, "start") from error
+    except BaseException:
+        started.undo(mark)
+        raise
+    return started
+
+
+def kill_newborn(started: Started) -> None:
+    """Kill a command that another thread is starting, if it is born and still on its way to its program."""
+    if not started.thread or started.pid:
+        return
+
+    def newborn() -> list[int]:
+        if started.carried is not None:
+            return carry.born(started.thread, started.carried)
+        return [pid for pid in proc.children_of_thread(started.thread) if pid not in started.siblings]
+
+    for pid in newborn():
+        proc.send(pid, signal.SIGKILL, lambda pid: pid in newborn())
+
+
+def _kill_at_once(leader: int, mark: Mark | None) -> None:
+    """Kill a leader that nobody knows yet, and what it has started, and reap it."""
+
+    def members() -> list[int]:
+        if mark is None:
+            return []
+        return [pid for pid, _ in proc.walk(lambda pid: 0 if mark.is_on(pid) else None, since=leader)]
+
+    proc.send(leader, signal.SIGSTOP, lambda pid: True)  # a shell whose child was killed would go on
+    family = [*proc.family([leader]), *members()]
+    while family:
+        for pid in reversed(family):
+            proc.send(pid, signal.SIGKILL, lambda pid: True)
+        family = members()
+    os.waitpid(leader, 0)
 
 
 def _open_ends(
-    size: Size | None, pipe_stdin: bool, ours: _Descriptors, its: _Descriptors, inherited: Inherited | None
-) -> tuple[dict[Stream, int], int | None, Sequence[int | None] | bytes]:
-    """Return our ends of the outputs and of the input, and what the command gets as its stdio.
-
-    Each block closes the ends of one side.
-    """
+    command: Command,
+    size: Size | None,
+    modes: Mapping[str, bool | int],
+    pipe_stdin: bool,
+    started: Started,
+    its: _Descriptors,
+) -> Sequence[int | None] | bytes:
+    """Open our ends of the outputs and of the input, and return what the command gets as its stdio."""
     if size is not None:
-        master, name = terminal.open_terminal(size.rows, size.cols)
-        master = _keep(ours, master)
-        if inherited is not None:
-            terminal.imitate(master, inherited.modes, inherited.window)
-        return {"pty": master}, master, name
-    if inherited is not None:
-        return {}, None, inherited.stdio
-    stdin = None
+        master, slave, name = terminal.open_terminal(size.rows, size.cols, size.xpixel, size.ypixel, modes)
+        its.append(slave)
+        started.outputs["pty"] = started.stdin = _lifted(master)
+        its.remove(slave)
+        started.held = _lifted(slave)
+        if command.inherited is not None:
+            terminal.imitate(started.stdin, command.inherited.modes, command.inherited.window)
+        return name
+    if command.inherited is not None:
+        return command.inherited.stdio
     if pipe_stdin:
-        source, stdin = _open_pipe(reader=its, writer=ours)
-        os.set_blocking(stdin, False)
+        source, started.stdin = _open_pipe(its)
+        os.set_blocking(started.stdin, False)
     else:
         source = _keep(its, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-    out, its_out = _open_pipe(reader=ours, writer=its)
-    err, its_err = _open_pipe(reader=ours, writer=its)
-    os.set_blocking(out, False)
-    os.set_blocking(err, False)
-    return {"stdout": out, "stderr": err}, stdin, (source, its_out, its_err)
+    ends = [source]
+    streams: tuple[Stream, Stream] = ("stdout", "stderr")
+    for stream in streams:
+        read, write = os.pipe()
+        its.append(write)
+        started.outputs[stream] = read = _lifted(read)
+        its.remove(write)
+        ends.append(_keep(its, write))
+        os.set_blocking(read, False)
+    return tuple(ends)
 
 
-def _open_directory(command: Command, its: _Descriptors) -> int:
+def _open_directory(command: Command, its: _Descriptors) -> int | None:
+    """Return a descriptor of the command's directory, None for the one that it inherits."""
+    if command.cwd is None:
+        return None
     try:
         return _keep(its, os.open(command.cwd, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     except OSError as error:
-        raise _cwd_error(command, error.errno or 0) from None
+        raise spawn_errors.of_directory(command, error.errno or 0) from None
 
 
-def _open_pipe(*, reader: _Descriptors, writer: _Descriptors) -> tuple[int, int]:
-    """Return the reading and the writing end of a new pipe, each to be closed by its own block."""
+def _open_pipe(its: _Descriptors) -> tuple[int, int]:
+    """Return the reading end of a new pipe, which the command's block closes, and the writing one, which is ours."""
     read, write = os.pipe()
-    return _keep(reader, read), _keep(writer, write)
+    try:
+        read = _keep(its, read)
+    except BaseException:
+        os.close(write)
+        raise
+    return read, _lifted(write)
 
 
 def _keep(block: _Descriptors, descriptor: int) -> int:
     """Have a block close a descriptor, and return it, moved out of 0 to 2 where this process has those closed."""
-    if descriptor <= 2:
-        low = descriptor
-        try:
-            descriptor = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 3)
-        finally:
-            os.close(low)
+    descriptor = _lifted(descriptor)
     block.append(descriptor)
     return descriptor
 
 
-def _start(
-    command: Command, directory: int | None, stdio: Sequence[int | None] | bytes, inherited: Inherited | None
-) -> int:
+def _lifted(descriptor: int) -> int:
+    """Return a descriptor, moved out of 0 to 2 where this process has those closed."""
+    if descriptor > 2:
+        return descriptor
     try:
-        return start(command, directory, stdio, inherited)
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(descriptor)
+
+
+def _start(command: Command, directory: int | None, stdio: Sequence[int | None] | bytes, child: ctypes.c_int) -> None:
+    way = portable_spawn.start if command.has_wishes else start
+    try:
+        way(command, directory, stdio, child)
     except OSError as error:
-        raise _explained(command, error.errno or 0) from None
+        raise spawn_errors.of_program(command, error.errno or 0) from None
 
 
-def _hold(pid: int, mark: Mark | None) -> int:
-    """Return a pidfd of a new leader, after putting a mark on it. Who cannot be watched must not run: it is killed."""
-    try:
-        if mark is not None:
-            mark.put(pid)
-            for child in proc.family([pid]):  # what it has started meanwhile, on a busy machine
-                mark.put(child)
-        return os.pidfd_open(pid)
-    except OSError:
-        os.kill(pid, signal.SIGKILL)  # it is our child until we wait for it, and need not lead a group
-        os.waitpid(pid, 0)
-        raise
-
-
-def _explained(command: Command, number: int) -> SpawnError:
-    """Return which of the steps between fork and exec has failed: the number alone does not tell."""
-    program = f"run `{os.fsdecode(command.program)}`"
-    if number == errno.EACCES:
-        if command.cwd != INHERITED_DIRECTORY and not os.access(command.cwd, os.X_OK):
-            return _cwd_error(command, number)
-        return spawn_error("permission", number, program)
-    if number == errno.ENOEXEC:
-        return spawn_error("format", number, program)
-    if number == errno.E2BIG:
-        return too_long(command)
-    if number in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
-        return spawn_error("resources", number, program)
-    if number == errno.ENOENT and os.path.exists(os.path.join(command.cwd, command.program)):
-        program += ", whose interpreter is missing"
-    return spawn_error("program", number, program)
-
-
-def _cwd_error(command: Command, number: int) -> SpawnError:
-    return spawn_error("cwd", number, f"start in `{os.fsdecode(command.cwd)}`")
+def _hold(started: Started, mark: Mark | None) -> None:
+    """Open a pidfd of a new leader, after putting a mark on it. Who cannot be watched must not run."""
+    if mark is not None:
+        mark.put(started.pid)
+        for child in proc.family([started.pid]):  # what it has started meanwhile, on a busy machine
+            mark.put(child)
+    started.pidfd = pidfd.open_pidfd(started.pid)
+    started.is_watched = True
 
 
 def widen(pipe: int, size: int) -> None:

@@ -16,31 +16,50 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 import trio
 
-from execsrv._processes import proc
+from execsrv._processes import pidfd, proc
+from execsrv._processes.proc import Steps
+
+UNKNOWN = -1
+"""The session of who has a mark of our server, but of no session that runs."""
 
 _SET_CHILD_SUBREAPER, _GET_CHILD_SUBREAPER = 36, 37  # <linux/prctl.h>
-_libc = ctypes.CDLL(None)
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def available() -> bool:
-    """Tell whether this kernel has subreapers and lists children."""
-    return proc.knows_children() and is_subreaper() is not None
+    """Tell whether all strays of this process become its children, and can be seen."""
+    return (os.getpid() == 1 or not refusal()) and proc.knows_children()
 
 
-def is_subreaper() -> bool | None:
-    """Tell whether this process is a subreaper, None where the kernel has none."""
+def refusal() -> int:
+    """Return the errno with which this machine refuses subreapers, 0 where it has them.
+
+    It is tried, with the setting as it is.
+    """
+    return pidfd.refusal(lambda: _set_subreaper(is_subreaper()))
+
+
+def is_subreaper() -> bool:
+    """Tell whether this process is a subreaper. Raises `OSError` where that is refused."""
     value = ctypes.c_int()
-    return bool(value) if _prctl(_GET_CHILD_SUBREAPER, ctypes.addressof(value)) == 0 else None
+    _prctl(_GET_CHILD_SUBREAPER, ctypes.addressof(value))
+    return bool(value)
 
 
-def _prctl(option: int, value: int) -> int:
-    return int(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0))
+def _set_subreaper(on: bool) -> None:
+    _prctl(_SET_CHILD_SUBREAPER, int(on))
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0):
+        raise OSError(number := ctypes.get_errno(), os.strerror(number))
 
 
 @contextmanager
@@ -73,11 +92,14 @@ class _Shared:
     def begin(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
         self._handler = signal.signal(signal.SIGCHLD, self._hear)
-        self._subreaper = is_subreaper()
-        _prctl(_SET_CHILD_SUBREAPER, 1)
+        self._subreaper = True
+        if not refusal():  # PID 1 needs it not
+            self._subreaper = is_subreaper()
+            _set_subreaper(True)
 
     def end(self) -> None:
-        _prctl(_SET_CHILD_SUBREAPER, int(bool(self._subreaper)))
+        if not self._subreaper:
+            _set_subreaper(False)
         if signal.getsignal(signal.SIGCHLD) == self._hear:
             signal.signal(signal.SIGCHLD, self._handler or signal.SIG_DFL)
 
@@ -103,39 +125,51 @@ class Strays:
         self._sole = sole
         self._our_session = os.getsid(0)
         self._owner: dict[int, int | None] = {}  # a child's pid is its own until we reap it
+        self._reaped: Counter[int | None] = Counter()  # how many, of each session
         # Of the first thread: the kernel gives strays to no other as long as that one lives.
         self._children = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
         os.close(self._children)
 
-    def of(self, number: int | None) -> list[int]:
-        """Return the living strays that belong to a session, or to none that we know. Reaps the dead ones it meets.
+    def of(self, number: int | None) -> Steps[list[int]]:
+        """Find the living strays that belong to a session, or to none that we know. Reaps the dead ones it meets.
 
-        What has ended may have left a child that became ours after the look, so it looks again. Who has ended but
-        cannot be reaped, because a debugger holds it, is looked past the second time.
+        What was reaped meanwhile, here or elsewhere, may have left a child that became ours after the look, so it looks
+        again. Who has ended but cannot be reaped, because a debugger holds it, is looked past the second time.
         """
         held: set[int] = set()
         while True:
+            reaped = self._reaped[number]
             found = [pid for pid, owner in self._look().items() if owner == number]
-            gone = {pid for pid in found if self._reap(pid)}
-            dead = {pid for pid in found if pid not in gone and not proc.living(pid)}
-            if not gone and dead <= held:
+            dead: set[int] = set()
+            for pid in found:
+                if pid in self._owner and not self._reap(pid) and not proc.living(pid):
+                    dead.add(pid)
+                yield
+            if self._reaped[number] == reaped and dead <= held:
                 return [pid for pid in found if pid not in dead]
             held |= dead
+
+    def disown(self, number: int) -> None:
+        """Let those that are left of a session belong to none that runs."""
+        self._reaped.pop(number, None)
+        self._owner = {pid: UNKNOWN if owner == number else owner for pid, owner in self._owner.items()}
 
     def __contains__(self, pid: int) -> bool:
         """Tell whether this is a stray that was seen and not reaped, so that its pid cannot be another's."""
         return pid in self._owner
 
-    def unattributed(self) -> list[int]:
-        """Return the living strays without a session: they have changed the limit that held their mark.
+    def unattributed(self) -> Steps[list[int]]:
+        """Find the living strays without a session: they have changed the limit that held their mark.
 
-        It is an empty list where other code has children, and as PID 1, where they may well be strangers.
+        Those without any mark are left out where other code has children, and as PID 1, where they may well be
+        strangers.
         """
-        if not self._sole or os.getpid() == 1:
-            return []
-        return self.of(None)
+        found = yield from self.of(UNKNOWN)
+        if self._sole and os.getpid() != 1:
+            found += yield from self.of(None)
+        return found
 
     def reap(self) -> None:
         """Reap all strays that have ended."""
@@ -177,7 +211,7 @@ class Strays:
         except ChildProcessError:
             gone = True
         if gone:
-            self._owner.pop(pid, None)
+            self._reaped[self._owner.pop(pid, None)] += 1
         return gone
 
 

@@ -9,52 +9,26 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 
 import trio
 
 from execsrv._nursery import open_helpers
-from execsrv._processes import guardian, rlimit_mark, spawn, subreaper
+from execsrv._processes import guard, proc, rlimit_mark, subreaper
+from execsrv._processes.attempt import MOST_THREADS, Attempt
+from execsrv._processes.attempt import Spawned as Spawned
 from execsrv._processes.command import Command
-from execsrv._processes.inherited import Inherited
-from execsrv._processes.leader import Leader
+from execsrv._processes.guard import Guard
 from execsrv._processes.membership import ByDescent, ByWalk, Register
-from execsrv._processes.rlimit_mark import ServerMark
+from execsrv._processes.refusals import refusals
 from execsrv._processes.subreaper import Strays
-from execsrv._processes.tree import ProcessTree
-from execsrv.errors import SpawnError
-from execsrv.protocol import Layer, Size, Stream
+from execsrv.protocol import Layer, Size
 
 logger = logging.getLogger(__name__)
 
-RETRY_SECONDS = 0.5, 30.0
-"""How long after its start a guardian that did not live is replaced: at first, and after doubling, at last."""
-
-LEAVE_SECONDS = 2.0
-"""How long a guardian may take to make sure that nothing is left, at an orderly end. Then it goes on alone."""
-
-_GUARDIAN_DESCRIPTORS = 7
-"""The start of a guardian needs this many for an instant: the ends of three pipes, and a directory."""
-
 _REAP_SECONDS = 0.05
 """Strays that end one after the other are reaped together, this often at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spawned:
-    """A running command and the server's ends of its streams. The descriptors belong to whoever holds this.
-
-    `program` is the name of its file.
-    """
-
-    program: str
-    tree: ProcessTree
-    outputs: dict[Stream, int]
-    stdin: int | None
 
 
 class Supervisor:
@@ -65,12 +39,15 @@ class Supervisor:
     """
 
     def __init__(self, *, own_process: bool = False) -> None:
-        """Raises `FileNotFoundError` where `/proc` is not mounted."""
-        if not os.path.exists("/proc/loadavg"):
+        """Raises `FileNotFoundError` where `/proc` is not mounted, or is that of another pid namespace."""
+        if not proc.is_ours():
             raise FileNotFoundError(errno.ENOENT, "cannot keep hold of processes without the process table", "/proc")
         self._own_process = own_process
-        self._register = Register(rlimit_mark.new_server_mark())
+        self._register = Register(rlimit_mark.new_server_mark(puts=not own_process))
         self._finder: ByWalk | ByDescent = ByWalk(self._register)
+        self._guard: Guard | None = None
+        self.threads = trio.CapacityLimiter(MOST_THREADS)
+        """The threads in which commands are started."""
 
     def __repr__(self) -> str:
         return f"<Supervisor {self.layer} sessions={len(self._register.trees)}>"
@@ -80,21 +57,43 @@ class Supervisor:
         """The layer that keeps sessions together here: "subreaper", "mark" or "session"."""
         return self._finder.layer
 
-    def spawn(
-        self, command: Command, *, size: Size | None, pipe_stdin: bool, inherited: Inherited | None = None
-    ) -> Spawned:
+    def means(self) -> str:
+        """Return in words what keeps sessions together here, and which system calls are refused."""
+        words = {
+            "subreaper": "descent, as a child subreaper",
+            "mark": "marks in a limit",
+            "session": "their session ids alone: who leaves them escapes",
+        }[self.layer]
+        if self.layer == "subreaper":
+            words += ", and marks in a limit" if self._register.mark else "; no limit has room for marks"
+        words += ", with a guardian" if self._guard else "; without a guardian"
+        refused = [f"{call} ({name})" for call, name in refusals().items()]
+        return f"{words}; refused here: {', '.join(refused)}" if refused else words
+
+    def expect_starts(self) -> None:
+        """Have the guardian ready by the time of the first start, where there can be one."""
+        self._register.used.set()
+
+    async def wait_guarded(self) -> None:
+        """Wait until a guardian looks after what was started, where there can be one, but not for long."""
+        if self._guard is not None:
+            await self._guard.wait_ready()
+
+    def new_attempt(self) -> Attempt:
+        """Return an attempt to start a command, which its caller must `end`."""
+        return Attempt(self._register, self._finder, self.wait_guarded, carries=self._own_process)
+
+    def spawn(self, command: Command, *, size: Size | None, pipe_stdin: bool) -> Spawned:
         """Start a command on a terminal of `size`, or on pipes where that is None, and watch it.
 
-        Without `pipe_stdin` a piped command reads an empty stdin. Does not wait: when this returns, the command's own
-        program runs. Raises `SpawnError`; then nothing is left behind.
+        Without `pipe_stdin` a piped command reads an empty stdin. Blocks as long as the file system does: when this
+        returns, the command's own program runs. Raises `SpawnError`; then nothing is left behind.
         """
-        number = self._register.unused_number()
-        mark = self._register.mark.of(number) if self._register.mark else None
-        started = spawn.spawn(command, size, pipe_stdin, mark, carry=self._own_process, inherited=inherited)
-        tree = ProcessTree(Leader(started.pid, started.pidfd), number, self._finder)
-        self._register.enter(tree)
-        program = os.path.basename(command.program).decode(errors="replace")
-        return Spawned(program, tree, started.outputs, started.stdin)
+        attempt = self.new_attempt()
+        attempt.run(lambda: command, size, pipe_stdin)
+        spawned = attempt.enter()
+        attempt.release()
+        return spawned
 
 
 @asynccontextmanager
@@ -115,6 +114,7 @@ async def open_supervisor(
     supervisor = Supervisor(own_process=True)
     register = supervisor._register
     with ExitStack() as stack:
+        stack.enter_context(register.reserve)
         strays = None
         if subreaper.available():
             strays = stack.enter_context(subreaper.open_strays(register.owns, register.session_of, sole=sole))
@@ -122,111 +122,21 @@ async def open_supervisor(
         async with open_helpers() as nursery:
             if strays is not None:
                 nursery.start_soon(_reap, strays, register)
-            if guarded and register.mark is not None and guardian_possible():
-                nursery.start_soon(_keep_guardian, register, register.mark, sole and cgroups)
+            if guarded and register.mark is not None and guard.possible():
+                supervisor._guard = Guard(register, register.mark, sole and cgroups)
+                nursery.start_soon(supervisor._guard.run)
+            logger.info("keeping sessions together by %s", supervisor.means())
             yield supervisor
 
 
+@trio.lowlevel.enable_ki_protection
 async def _reap(strays: Strays, register: Register) -> None:
     """Reap strays as they end."""
     while True:
         await strays.news.wait()
-        strays.reap()
+        try:
+            strays.reap()
+        except OSError:
+            strays.news.set()  # no descriptor left to look with: again, in a moment
         register.reap_held()
         await trio.sleep(_REAP_SECONDS)
-
-
-def guardian_possible() -> bool:
-    """Tell whether there is an interpreter to run a guardian: not so in a program that was frozen into one file."""
-    return bool(sys.executable) and not hasattr(sys, "frozen")
-
-
-async def _keep_guardian(register: Register, mark: ServerMark, cgroups: bool) -> None:
-    """From the first command on, keep a guardian running until cancelled; then let it finish, and reap it.
-
-    One that was killed, or could not be started, is replaced, whatever the error. With `cgroups` it moves this process
-    into a control group, if there is one to be had.
-    """
-    # Not earlier: half of the time that a server takes to start would go into it.
-    await register.used.wait()
-    shortest, longest = RETRY_SECONDS
-    pause = shortest
-    with _Reserve(_GUARDIAN_DESCRIPTORS) as reserve:
-        while True:
-            began = trio.current_time()
-            try:
-                with reserve.lent():
-                    leader, stdin = _start_guardian(mark, cgroups)
-                await _watch_guardian(leader, stdin, register)
-                logger.warning("the guardian (pid %d) was killed; starting another", leader.pid)
-            except SpawnError as error:
-                if pause == shortest:
-                    logger.error("cannot start the guardian, trying on: %s", error)
-            if trio.current_time() - began >= shortest:
-                pause = shortest
-            else:
-                await trio.sleep_until(began + pause)
-                pause = min(2 * pause, longest)
-
-
-async def _watch_guardian(leader: Leader, stdin: int, register: Register) -> None:
-    """Wait until a guardian has ended. On cancellation let it finish, by the end of its stdin."""
-    register.helpers.add(leader.pid)
-    try:
-        await leader.wait_exited()
-    finally:
-        os.close(stdin)
-        with trio.move_on_after(LEAVE_SECONDS, shield=True):
-            await leader.wait_exited()
-        leader.reap()
-        leader.close()
-        register.helpers.discard(leader.pid)
-
-
-def _start_guardian(mark: ServerMark, cgroups: bool) -> tuple[Leader, int]:
-    """Start one, in a session of its own, with nothing of ours but its stdin. Return it and our end of that."""
-    words = [sys.executable, "-I", "-S", guardian.__file__, os.getpid(), mark.slot, mark.server, int(cgroups)]
-    # Some interpreters find their own library by it.
-    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-    env = tuple(os.fsencode(f"{name}={value}") for name, value in kept.items())
-    command = Command(os.fsencode(sys.executable), tuple(os.fsencode(str(word)) for word in words), env, b"/")
-    started = spawn.spawn(command, None, True, None, carry=False)
-    for output in started.outputs.values():
-        os.close(output)
-    assert started.stdin is not None
-    return Leader(started.pid, started.pidfd), started.stdin
-
-
-class _Reserve:
-    """Descriptors that are kept for a time when there are no others. Entered, it has them; left, it has none."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._held: list[int] = []
-
-    def __enter__(self) -> _Reserve:
-        self._fill()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._empty()
-
-    @contextmanager
-    def lent(self) -> Iterator[None]:
-        """Leave as many descriptors to the block, which must not await, and then take what is there."""
-        self._empty()
-        try:
-            yield
-        finally:
-            self._fill()
-
-    def _fill(self) -> None:
-        try:
-            while len(self._held) < self._count:
-                self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-        except OSError:
-            pass  # there will be others
-
-    def _empty(self) -> None:
-        while self._held:
-            os.close(self._held.pop())

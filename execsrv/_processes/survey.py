@@ -1,6 +1,6 @@
 """A survey of the means that this machine has to keep hold of processes, and what they guarantee, in words.
 
-It asks and tries, and changes nothing.
+It asks and tries, by the functions that the server uses, and changes nothing.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import os
 import platform
 from dataclasses import dataclass
 
-from execsrv._processes import cgroup, posix_spawn, rlimit_mark, subreaper
-from execsrv._processes.supervisor import guardian_possible
+from execsrv._processes import cgroup, guard, posix_spawn, proc, rlimit_mark, subreaper
+from execsrv._processes.refusals import refusals
 
 MINIMUM_KERNEL = "5.4"
 """The first long-term kernel with `pidfd_open` (5.3), by which all processes are watched and signalled."""
@@ -27,10 +27,14 @@ class Capability:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """The layers from the weakest to the strongest, what they guarantee together, and what can still escape."""
+    """The layers from the weakest to the strongest, what they guarantee together, and what can still escape.
+
+    `refused` names the system calls that this machine refuses, with the name of the error.
+    """
 
     kernel: str
     minimum_kernel: str
+    refused: dict[str, str]
     layers: list[Capability]
     guarantees: list[str]
     escapes: list[str]
@@ -38,9 +42,11 @@ class Survey:
 
 def survey() -> Survey:
     """Look at this machine, as this user. A control group is made and removed for it where that is allowed."""
-    mark = rlimit_mark.new_server_mark() is not None
-    descent = mark and subreaper.available()
-    guardian = mark and guardian_possible()
+    table = proc.is_ours()
+    refused = refusals() if table else {}
+    mark = table and rlimit_mark.new_server_mark() is not None
+    descent = table and subreaper.available()
+    guardian = mark and guard.possible()
     group = guardian and _makes_groups()
     layers = [
         Capability("group", True, "each command leads a session and a process group of its own"),
@@ -50,16 +56,25 @@ def survey() -> Survey:
         Capability("guardian", guardian, "a small process ends everything when the server is killed or crashes"),
         Capability("cgroup", group, "nothing leaves the server's control group; its rest dies with the server"),
     ]
-    return Survey(platform.release(), MINIMUM_KERNEL, layers, *_words(mark, descent, guardian, group))
+    if table:
+        words = _words(mark, descent, guardian, group, refused)
+    else:
+        words = [], ["nothing: without the process table in /proc, of our own pid namespace, no server starts"]
+    return Survey(platform.release(), MINIMUM_KERNEL, refused, layers, *words)
 
 
-def _words(mark: bool, descent: bool, guardian: bool, group: bool) -> tuple[list[str], list[str]]:
+def _words(
+    mark: bool, descent: bool, guardian: bool, group: bool, refused: dict[str, str]
+) -> tuple[list[str], list[str]]:
     guarantees, escapes = [], []
     if mark:
         guarantees.append("a session's end ends all that descends from it, whatever it did to its session or group")
+    elif descent:
+        guarantees.append("when no session runs any more, nothing that descends from one does")
+        escapes.append("a process that leaves its process group and its parent outlives its session until then")
     else:
         escapes.append("a process that leaves its process group outlives its session and the server")
-    if descent:
+    if descent and mark:
         guarantees.append("a forced end is proved: no child of the server is left that could belong to the session")
     if guardian:
         guarantees.append("the same when the server is killed or crashes")
@@ -71,6 +86,8 @@ def _words(mark: bool, descent: bool, guardian: bool, group: bool) -> tuple[list
         escapes.append("a process that changes that limit and then daemonizes lives on until no session runs")
     elif mark:
         escapes.append("a process that changes the limit that held its mark, and then daemonizes")
+    if "prlimit64" in refused:
+        escapes.append("without `own_process`, where nobody can be marked: who leaves the session")
     escapes.append("a program that runs as another user (set-user-id), if the server may not signal it")
     escapes.append("what another service starts when asked (cron, systemd, a container engine): it never descended")
     return guarantees, escapes

@@ -10,12 +10,14 @@ import logging
 import os
 import signal
 import time
-from typing import Literal, Protocol
+from contextlib import AbstractContextManager
+from typing import Literal, Protocol, TypeVar
 
 import trio
 
-from execsrv._processes import proc
+from execsrv._processes import pidfd, proc
 from execsrv._processes.leader import Leader, signals_groups_by_pidfd
+from execsrv._processes.proc import Steps, at_once
 from execsrv.protocol import Layer, Member
 
 logger = logging.getLogger(__name__)
@@ -25,9 +27,13 @@ END_SECONDS = 5.0
 
 _ROUND_SECONDS = 0.1
 
-_SLICE = 100
-"""So many processes are signalled at once; then others have their turn."""
+_ASKED_SECONDS = 0.001
+"""How soon a process that has no pidfd is asked for again, at first."""
 
+_TURN_SECONDS = 0.004
+"""So long a look at many processes may hold up everybody else."""
+
+T = TypeVar("T")
 Target = Literal["leader", "group", "tree"]
 
 
@@ -37,8 +43,14 @@ class Finder(Protocol):
     layer: Layer
     """The layer of docs/survival.md that it goes by, and so what an empty answer proves."""
 
-    def find(self, tree: ProcessTree) -> dict[int, int]:
-        """Return the living processes of a session, its leader included: each with its parent, 0 where it has a mark.
+    turn: trio.Lock
+    """Held by whoever looks for long."""
+
+    def spare(self) -> AbstractContextManager[None]:
+        """Leave descriptors to a block that were kept for a time when there are no others. It must not await."""
+
+    def find(self, tree: ProcessTree) -> Steps[dict[int, int]]:
+        """Find the living processes of a session, its leader included: each with its parent, 0 where it has a mark.
 
         Nobody is the answer only when nobody was there. Who comes and goes too fast may be named and have ended.
         """
@@ -81,11 +93,24 @@ class ProcessTree:
         """
         if target == "leader":
             return self._send({} if self.leader.has_ended else {self.pid: 0}, number)
-        members = self._find()
+        members = self._find_now()
         if target == "tree":
             return self._send(members, number)
         count = sum(_group_of(pid) == self.pid for pid in members)
         return count if self.leader.signal_group(number) else 0
+
+    def ask_to_end(self) -> None:
+        """Send SIGTERM to all that descends from it, and let those go on that are stopped, or they could not heed it.
+
+        All are stopped first, parents before their children: a shell whose child has ended of it would go on with its
+        next command. Raises `OSError` without a descriptor left to look with.
+        """
+        members = self._find_now()
+        if len(members) > 1:
+            for pid, parent in members.items():
+                self._send_to(pid, parent, signal.SIGSTOP)
+        self._send(members, signal.SIGTERM)
+        self._send(members, signal.SIGCONT)
 
     def signal_foreground(self, number: int, terminal: int) -> int:
         """Send a signal to the job in front on the session's terminal. Return how many received it.
@@ -96,17 +121,18 @@ class ProcessTree:
             group = os.tcgetpgrp(terminal)
         except OSError:
             return 0
-        return self._send({pid: 0 for pid in self._find() if _group_of(pid) == group}, number)
+        return self._send({pid: 0 for pid in self._find_now() if _group_of(pid) == group}, number)
 
     def _send(self, members: dict[int, int], number: int) -> int:
         """Send, to children first, as long as their parent is there to tell whose they are. Return to how many."""
-        return sum(self._send_to(pid, parent, number) for pid, parent in reversed(members.items()))
+        return at_once(self._sending(list(reversed(members.items())), number))
 
-    async def _send_in_slices(self, members: list[tuple[int, int]], number: int) -> None:
-        for start in range(0, len(members), _SLICE):
-            for pid, parent in members[start : start + _SLICE]:
-                self._send_to(pid, parent, number)
-            await trio.lowlevel.checkpoint()
+    def _sending(self, members: list[tuple[int, int]], number: int) -> Steps[int]:
+        count = 0
+        for pid, parent in members:
+            count += self._send_to(pid, parent, number)
+            yield
+        return count
 
     def _send_to(self, pid: int, parent: int, number: int) -> bool:
         """Send to a process if it is still whom it was found as. Return whether it lives."""
@@ -120,29 +146,45 @@ class ProcessTree:
 
     # -- what is left --
 
-    def _find(self) -> dict[int, int]:
-        """Return who lives of the session, each with its parent. Once that was nobody, it stays so.
+    def _find(self) -> Steps[dict[int, int]]:
+        """Find who lives of the session, each with its parent. Once that was nobody, it stays so.
 
         Raises `OSError` without a descriptor left to look with.
         """
         if self._is_empty:
             return {}
-        found = self._finder.find(self)
+        found = yield from self._finder.find(self)
         if not found and not self.leader.has_ended:
             return {self.pid: 0}
         self._is_empty = not found
         return found
 
-    def remaining(self) -> list[Member]:
-        """Return who lives of the session. The leader counts as long as it runs."""
-        return [Member(pid, proc.name(pid)) for pid in self._find()]
+    def _find_now(self) -> dict[int, int]:
+        """Find who lives of the session at once, with the descriptors that are kept for it where there are no others.
+
+        Raises `OSError` where not even those are enough.
+        """
+        try:
+            return at_once(self._find())
+        except OSError:
+            with self._finder.spare():
+                return at_once(self._find())
+
+    async def remaining(self) -> list[Member]:
+        """Find who lives of the session. The leader counts as long as it runs."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            try:
+                return [Member(pid, proc.name(pid)) for pid in await self._in_turns(self._find())]
+            except OSError:
+                await trio.sleep(_ROUND_SECONDS)  # for a descriptor to look with
 
     def reap_if_alone(self) -> bool:
         """Reap the leader, which has ended, unless its group needs it. Return whether nothing else lives.
 
         Where the kernel cannot signal a group by pidfd, the leader stays a zombie as long as others live.
         """
-        alone = not self._find()
+        alone = not self._find_now()
         if alone or signals_groups_by_pidfd():
             self.leader.reap()
         return alone
@@ -152,16 +194,41 @@ class ProcessTree:
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             try:
-                if self.reap_if_alone():
-                    return
-                await trio.lowlevel.checkpoint()
-                left = self._find()
+                left = await self._in_turns(self._find())
+                if not left or signals_groups_by_pidfd():
+                    self.leader.reap()
             except OSError:
                 await trio.sleep(_ROUND_SECONDS)  # for a descriptor to look with
-            else:
-                for pid in left:
-                    await _wait_gone(pid)
+                continue
+            if not left:
+                return
+            for pid in left:
+                await _wait_gone(pid)
+            await trio.lowlevel.checkpoint()
 
+    async def _in_turns(self, steps: Steps[T]) -> T:
+        """Take all steps, and return their result. What needs more than a moment lets others have their turns.
+
+        All looks of a server share one turn, so that together they hold up the others no longer than one.
+        """
+        turn = self._finder.turn
+        while True:
+            try:
+                turn.acquire_nowait()
+            except trio.WouldBlock:
+                await turn.acquire()
+            try:
+                until = time.perf_counter() + _TURN_SECONDS
+                while time.perf_counter() < until:
+                    next(steps)
+                await trio.lowlevel.checkpoint()  # with the turn, so that nobody else takes one in this round
+            except StopIteration as done:
+                found: T = done.value
+                return found
+            finally:
+                turn.release()
+
+    @trio.lowlevel.enable_ki_protection
     async def kill(self) -> Layer | None:
         """Kill all that is left, wait until it is gone, and reap the leader. Cannot be cancelled.
 
@@ -173,30 +240,47 @@ class ProcessTree:
         command.
         """
         self._finder.ending(self)
-        left: dict[int, int] = {}
+        left: list[int] | None = None
         with trio.move_on_after(END_SECONDS, shield=True) as patience:
             while True:
                 try:
-                    if not (left := self._find()):
-                        break
-                    if len(left) > 1:
-                        await self._send_in_slices(list(left.items()), signal.SIGSTOP)
-                    await self._send_in_slices(list(reversed(left.items())), signal.SIGKILL)
-                except OSError:
-                    # No descriptor left to look with. The end of its streams will give some back.
-                    self.leader.signal_group(signal.SIGKILL)
+                    left = await self._in_turns(self._killing())
+                except OSError:  # no descriptor left to look with
+                    left = self._kill_short()
+                if left is None:
                     await trio.sleep(_ROUND_SECONDS)
                     continue
+                if not left:
+                    break
                 with trio.move_on_after(_ROUND_SECONDS):  # then see who has come up meanwhile
                     for pid in left:
                         await _wait_gone(pid)
             self.leader.reap()
         if patience.cancelled_caught:
-            names = ", ".join(f"{pid} ({proc.name(pid)})" for pid in left)
+            names = ", ".join(f"{pid} ({proc.name(pid)})" for pid in left or [self.pid])
             logger.error("cannot kill what is left of session %d: %s", self.pid, names)
             return None
         return self._finder.layer
 
+    def _killing(self) -> Steps[list[int]]:
+        """Kill all that is there. Return who that was."""
+        found = list((yield from self._find()).items())
+        if len(found) > 1:
+            yield from self._sending(found, signal.SIGSTOP)
+        yield from self._sending(found[::-1], signal.SIGKILL)
+        return [pid for pid, _ in found]
+
+    def _kill_short(self) -> list[int] | None:
+        """Kill all that is there, with the descriptors that are kept for it. Return who that was, None unless known."""
+        try:
+            with self._finder.spare():
+                return at_once(self._killing())
+        except OSError:
+            # The end of its streams will give some back.
+            self.leader.signal_group(signal.SIGKILL)
+            return None
+
+    @trio.lowlevel.enable_ki_protection
     async def end(self) -> None:
         """Kill all that is left, as `kill` does, and let go of it. Cannot be cancelled."""
         try:
@@ -213,16 +297,29 @@ class ProcessTree:
 async def _wait_gone(pid: int) -> None:
     """Wait until a process has ended; it need not be a child of ours."""
     try:
-        pidfd = os.pidfd_open(pid)
+        handle = pidfd.open_pidfd(pid)
     except ProcessLookupError:
         return
     except OSError:
         await trio.sleep(_ROUND_SECONDS)  # for a descriptor to look with
         return
+    if handle is None:
+        pause = _ASKED_SECONDS
+        while _may_live(pid):
+            await trio.sleep(pause)
+            pause = min(2 * pause, _ROUND_SECONDS)
+        return
     try:
-        await trio.lowlevel.wait_readable(pidfd)
+        await trio.lowlevel.wait_readable(handle)
     finally:
-        os.close(pidfd)
+        os.close(handle)
+
+
+def _may_live(pid: int) -> bool:
+    try:
+        return proc.living(pid)
+    except OSError:
+        return True  # without a descriptor to look with nobody is gone
 
 
 def _group_of(pid: int) -> int:

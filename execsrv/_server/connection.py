@@ -8,28 +8,26 @@
 
 The conversation (`conversation.py`) belongs to a channel, and a channel can be replaced. A connection that has lost its
 own goes on for the grace, and whoever names its id takes it over. With a grace of 0, hanging up is cancelling. However
-a connection ends, its nursery is cancelled, and a session that is cancelled kills its processes. There is no other
-clean-up.
+a connection ends, its nursery is cancelled, and a session that is cancelled ends its processes: it asks them, and kills
+what is left after its grace. There is no other clean-up.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
-from execsrv._nursery import open_helpers
+from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.outbox import Outbox
 from execsrv._server.sessions import Sessions
 from execsrv.errors import AlreadyAttachedError, LimitExceededError, UnknownConnectionError
 from execsrv.limits import DEFAULTS, ServerConfig
-
-logger = logging.getLogger(__name__)
 
 
 class Connection:
@@ -55,14 +53,10 @@ class Connection:
         return f"<Connection {state} sessions={len(self.sessions)}>"
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep the sessions until it is ended, or was without a channel for the grace. Then all of them are killed.
-
-        A session that fails, which is a fault of ours, takes the others and the conversation with it: nobody could tell
-        the peer what became of it.
-        """
-        async with trio.open_nursery() as nursery:
+        """Keep the sessions until it is ended, or was without a channel for the grace. Then all of them end."""
+        async with open_helpers() as nursery:
             self.sessions.open(nursery)
-            nursery.start_soon(self._stop)
+            nursery.start_soon(owned, self._stop)
             task_status.started()
             try:
                 with self._life:
@@ -72,17 +66,17 @@ class Connection:
                 self.sessions.close()
                 if self._outbox is not None:
                     self._outbox.close()
-            nursery.cancel_scope.cancel()
 
     def attach(self, outbox: Outbox) -> None:
         """Tell the peer there what happens from now on.
 
-        Raises `AlreadyAttachedError` while another outbox is attached.
+        Raises `AlreadyAttachedError` while another outbox is attached, whose peer then has to show that it is there.
         Raises `UnknownConnectionError` once its sessions are ending.
         """
         if self._life.cancel_called:
             raise UnknownConnectionError(f"unknown session id {self.id}")
         if self._outbox is not None:
+            self._outbox.doubt()
             raise AlreadyAttachedError(f"session {self.id} is already attached to another connection")
         self._outbox = outbox
         self._life.deadline = math.inf
@@ -96,7 +90,7 @@ class Connection:
         self.sessions.detach()
 
     def end(self) -> None:
-        """Kill all that runs, and let go of it."""
+        """End all that runs, and let go of it."""
         self._life.cancel()
 
     async def _stop(self) -> None:
@@ -104,7 +98,7 @@ class Connection:
         await self._stopping.wait()
         while self._outbox is not None:
             await self._detached.park()
-        self.sessions.terminate_all("shutdown", self._config.shutdown_grace_period)
+        self.sessions.shut_down(self._config.shutdown_grace_period)
         await self.sessions.wait_over()
         self.end()
 
@@ -134,9 +128,7 @@ class Connections:
 
     async def _run(self, connection: Connection, *, task_status: trio.TaskStatus[None]) -> None:
         try:
-            await connection.run(task_status=task_status)
-        except Exception:
-            logger.exception("connection failed")
+            await contain("connection", partial(connection.run, task_status=task_status))
         finally:
             del self._by_id[connection.id]
             self._ended.unpark_all()
@@ -156,6 +148,8 @@ class Connections:
         with trio.move_on_after(self.config.shutdown_grace_period + 2 * self.config.flush_timeout):
             while self._by_id:
                 await self._ended.park()
+        for connection in self._by_id.values():
+            connection.sessions.shut_down(0)
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@
     ├─ Relay._stream, one for each HTTP body that is streamed
     ├─ writer (_write)              the only one that sends; pulls from the outbox
     ├─ _watch                       for a peer that is gone without a word
+    ├─ _prove                       the same at once, when somebody else wants its connection
     └─ _stop                        when the server ends in order
 
 From `initialize` on it belongs to a connection, a new one or one that has lost its channel. When the channel is at its
@@ -19,6 +20,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -26,17 +28,21 @@ from msgspec import Struct
 
 from execsrv._files.channel import open_files
 from execsrv._http.relay import Relay, open_relay
-from execsrv._nursery import open_helpers
+from execsrv._nursery import is_cancelled, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connection import Connection, Connections, open_connections
+from execsrv._server.failures import cut, failure_of
 from execsrv._server.methods import HANDLERS, tell_of_environment
 from execsrv._server.methods.table import Answer, Later
 from execsrv._server.outbox import Outbox
 from execsrv._server.sessions import Sessions
+from execsrv._server.starting import Deferred, Starting
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import decode_params
 from execsrv._wire.handshake import Handshake
-from execsrv.errors import BusyError, CutOffError, InternalError, ProtocolError, RequestError, UnknownMethodError
+from execsrv._wire.quoting import quoted
+from execsrv._wire.unreadable import UnreadableError
+from execsrv.errors import BusyError, ProtocolError, UnknownMethodError
 from execsrv.limits import DEFAULTS, ServerConfig
 from execsrv.protocol import (
     METHODS,
@@ -45,6 +51,8 @@ from execsrv.protocol import (
     Failure,
     Initialize,
     Initialized,
+    MessageId,
+    ProcessStart,
     Request,
     Response,
     Unit,
@@ -58,8 +66,11 @@ logger = logging.getLogger(__name__)
 _GOING_AWAY = 1001
 """RFC 6455 section 7.4.1: the server is going down."""
 
-_ERROR_TEXT_CHARACTERS = 1000
-"""An error that quotes a request is cut to this, since errors wait for their reader too."""
+_INTERNAL_ERROR = 1011
+"""The same section: the server has met with what it did not expect."""
+
+_PROOF_SECONDS = 5.0
+"""The time that a peer has to answer a ping when somebody else wants its connection."""
 
 
 async def serve_connection(
@@ -105,7 +116,8 @@ class Conversation:
         self._in_flight = 0  # requests that wait
         self._reading = trio.CancelScope()
         self._goodbye = ProtocolError("the server is shutting down", _GOING_AWAY)
-        self._has_left = False  # the peer, of its own accord or by accident
+        self._is_over = False
+        self._is_lost = False  # the channel: by a hang-up, an accident, or a mistake of the peer
 
     def __repr__(self) -> str:
         return f"<Conversation {self._handshake.state.name} {self._connection}>"
@@ -132,20 +144,25 @@ class Conversation:
         """Hear and answer until one side ends it. Then the connection ends too, or waits for another channel."""
         lasting = False
         try:
-            async with trio.open_nursery() as tree:
-                for task in (self._write, self._watch, self._stop):
-                    tree.start_soon(task)
+            async with open_helpers() as tree:
+                for task in (self._write, self._watch, self._prove, self._stop):
+                    tree.start_soon(owned, task)
                 with self._reading:
                     await self._read(tree)
                 if trio.current_time() >= self._reading.deadline:
                     self._refuse(ProtocolError(f"no `initialize` within {self.config.handshake_timeout} s"))
-                lasting = self._has_left and self.config.resume_grace > 0
+                lasting = self._is_lost and self.config.resume_grace > 0
                 if not lasting:
                     await self._end_sessions()
                 with trio.move_on_after(self.config.flush_timeout):
                     await self._outbox.wait_answered()
-                tree.cancel_scope.cancel()
+        except BaseException:
+            if not is_cancelled():  # a fault of ours, which costs no more than the channel
+                self._goodbye = ProtocolError("internal error", _INTERNAL_ERROR)
+                lasting = self.config.resume_grace > 0
+            raise
         finally:
+            self._is_over = True
             if self._connection is not None and lasting:
                 self._connection.detach()
             elif self._connection is not None:
@@ -157,46 +174,78 @@ class Conversation:
         """Take message after message, in order, until the peer's end or its first mistake."""
         self._reading.deadline = trio.current_time() + self.config.handshake_timeout
         try:
-            while (message := await self._channel.receive()) is not None:
-                if not isinstance(message, Request):
-                    self._handshake.check_other(message)
-                    continue
-                await self._answer(message, tree)
+            while await self._read_one(tree):
                 await self._outbox.wait_room()
             self._hung_up()
         except ProtocolError as error:
-            if isinstance(error, CutOffError) and self.config.resume_grace > 0:
-                self._hung_up()
-            else:
-                self._refuse(error)
+            self._refuse(error)
+
+    async def _read_one(self, tree: trio.Nursery) -> bool:
+        """Take one message, and return False where there is none any more. Raises `ProtocolError`."""
+        try:
+            message = await self._channel.receive()
+        except UnreadableError as unreadable:
+            self._outbox.put(failure_of(unreadable.id, unreadable.error))
+            return True
+        if isinstance(message, Request):
+            await self._answer(message, tree)
+        elif message is not None:
+            self._handshake.check_other(message)
+        return message is not None
 
     async def _answer(self, request: Request, tree: trio.Nursery) -> None:
         """Answer a request, or have it answered by a task where it has to wait for something."""
         try:
-            answer = await self._handle(request)
+            answer = await owned(self._handle, request)
         except Exception as error:
-            self._outbox.put(self._failure(request, error))
+            self._outbox.put(failure_of(request.id, error, request.method))
             return
+        self._give(request, answer, tree)
+
+    def _give(self, request: Request, answer: Answer, tree: trio.Nursery) -> None:
+        """Send an answer, now or when it is there."""
         if isinstance(answer, Struct):
             self._outbox.put(Response(request.id, answer))
+        elif isinstance(answer, Deferred):
+            answer.starting.then(partial(self._go_on, request, answer, tree))
+        elif self._is_over:
+            answer.close()
         else:
             self._in_flight += 1
-            tree.start_soon(self._finish, request, answer)
+            # Not the request: it holds the whole message.
+            tree.start_soon(owned, self._finish, request.id, request.method, answer)
+
+    def _go_on(self, request: Request, deferred: Deferred, tree: trio.Nursery) -> None:
+        """Do what waited for a start, now that its outcome is known, and answer it where there is somebody to."""
+        try:
+            answer: Answer = deferred.run()
+        except Exception as error:
+            self._outbox.put(failure_of(request.id, error, request.method))
+        else:
+            self._give(request, answer, tree)
 
     async def _handle(self, request: Request) -> Answer:
         """Do everything of a request that happens at once. Raises whatever is to be answered."""
         method = METHODS.get(request.method)
         if method is None:
-            raise UnknownMethodError(f"unknown method `{request.method}`", method=request.method)
+            raise UnknownMethodError(f"unknown method {quoted(request.method)}", method=request.method)
         params = decode_params(request.params, method.params)
         self._handshake.check_request(method)
         if isinstance(params, Initialize):
             return await self._greet(params)
         handler = HANDLERS[request.method]
+        starting = self._start_of(params)
+        if starting is not None and await starting.lets_wait(params):
+            return Deferred(starting, partial(handler.run, self, params))
         bound = self.config.requests_in_flight
         if handler.waits and self._in_flight >= bound:
             raise BusyError(f"requests_in_flight ({bound}) are waiting", limit="requests_in_flight", value=bound)
         return handler.run(self, params)
+
+    def _start_of(self, params: Struct) -> Starting | None:
+        """Return the start that is under way of the session that a request names."""
+        id = getattr(params, "process_id", None) or getattr(params, "session_id", None)
+        return None if id is None or isinstance(params, ProcessStart) else self.sessions.starting(id)
 
     async def _greet(self, params: Initialize) -> Initialized:
         """Attach to a new connection, or to the one to be resumed: nothing else can be handled before."""
@@ -205,29 +254,20 @@ class Conversation:
         else:
             connection = self._connections.find(params.resume_session_id)
         connection.attach(self._outbox)
+        connection.sessions.supervisor.expect_starts()
         self._connection, self.sessions = connection, connection.sessions
         self._reading.deadline = math.inf
         self._handshake.greeted()
         return Initialized(connection.id, tell_of_environment(self, Unit()), PROTOCOL_VERSION)
 
-    async def _finish(self, request: Request, answer: Later[Struct]) -> None:
+    async def _finish(self, id: MessageId, method: str, answer: Later[Struct]) -> None:
         """Answer a request when the rest of its handler is done."""
         try:
-            self._outbox.put(Response(request.id, await answer))
+            self._outbox.put(Response(id, await owned(lambda: answer)))
         except Exception as error:
-            self._outbox.put(self._failure(request, error))
+            self._outbox.put(failure_of(id, error, method))
         finally:
             self._in_flight -= 1
-
-    def _failure(self, request: Request, error: Exception) -> Failure:
-        """Return the answer to a request that was refused, or that hit a fault of ours."""
-        if not isinstance(error, RequestError):
-            logger.error("internal error in %s", request.method, exc_info=error)
-            error = InternalError(f"internal error in `{request.method}`: {type(error).__name__}")
-        code, message, data = error.to_wire()
-        most = _ERROR_TEXT_CHARACTERS
-        data = {name: value[:most] if isinstance(value, str) else value for name, value in data.items()}
-        return Failure(request.id, ErrorObject(code, message[:most], data))
 
     # -- out --
 
@@ -242,14 +282,15 @@ class Conversation:
     # -- ends --
 
     def _refuse(self, error: ProtocolError) -> None:
-        """Tell the peer in which way it broke the protocol, as the last word."""
-        logger.warning("ending a connection: %s", error)
+        """Tell the peer in which way it broke the protocol, as the last word on this channel."""
+        logger.warning("closing a channel: %s", text := cut(str(error)))
         self._goodbye = error
-        self._outbox.put(Failure(None, ErrorObject(error.code, str(error), {"kind": error.kind})))
+        self._is_lost = True
+        self._outbox.put(Failure(None, ErrorObject(error.code, text, {"kind": error.kind})))
 
     def _hung_up(self) -> None:
         """Note that the peer is gone, or says no more."""
-        self._has_left = True
+        self._is_lost = True
         self._goodbye = ProtocolError("", close_code=1000)
 
     def _gone(self) -> None:
@@ -264,6 +305,14 @@ class Conversation:
         logger.warning("a peer does not answer any more")
         self._gone()
 
+    async def _prove(self) -> None:
+        """End the conversation when somebody else wants its connection, and the peer does not show that it is there."""
+        while True:
+            await self._outbox.wait_doubted()
+            if not await self._channel.is_alive(_PROOF_SECONDS):
+                logger.warning("a peer does not answer, and another one wants its connection")
+                self._gone()
+
     async def _stop(self) -> None:
         """End the conversation when the server is to end."""
         await self._connections.stopping.wait()
@@ -273,9 +322,10 @@ class Conversation:
         """End all that runs, and tell the peer as long as it listens, but wait for no slow reader."""
         if self._connection is None or self._outbox.closed:
             return
-        stopping = self._connections.stopping.is_set()
-        grace = self.config.shutdown_grace_period if stopping else 0.0
-        self.sessions.terminate_all("shutdown" if stopping else "disconnected", grace)
+        if self._connections.stopping.is_set():
+            self.sessions.shut_down(grace := self.config.shutdown_grace_period)
+        else:
+            grace = self.sessions.hang_up(self.config.hangup_grace)
         with trio.move_on_after(grace + self.config.flush_timeout):
             await self.sessions.wait_over()
             await self._outbox.wait_empty()

@@ -1,16 +1,17 @@
-"""The end of a session that somebody asked for: by a deadline, politely, or by force. Its reason is decided here.
+"""The end of a session that is made to end, politely or by force. Its reason is decided here.
 
     reason         decided by the first of these while the leader is running, else by the leader's own end
     timeout        `Ending.open`: the deadline of the start is over
     idle           `Ending.open`: the idle clock has run out
     terminated     `process/terminate`, `command/exec/terminate`
-    disconnected   `Conversation._end_sessions`: the connection ends
+    disconnected   `Conversation._end_sessions`, `Ending.hang_up`: the connection ends
     shutdown       `Conversation._end_sessions`, `Connection._stop`: the server ends
     signaled       nobody asked: the leader died of a signal
     exited         nobody asked: the leader ended by itself
 
-Asking is SIGTERM to the whole tree and a grace; what is left then is killed. Killing is a task beside the session's
-life, which goes on through *exited* and *closed*, so that what was printed is delivered.
+Every end asks first: SIGTERM to the whole tree and a grace, which is over as soon as nobody is left; what is left then
+is killed. A grace of 0 kills at once. Killing is a task beside the session's life, which goes on through *exited* and
+*closed*, so that what was printed is delivered.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ import trio
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.tree import ProcessTree
 from execsrv._server.outbox import Feed
-from execsrv.protocol import Reason
+from execsrv.protocol import Member, Reason
 
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 1.0
 """The wait of a killed session for the end of its streams, should something else still hold them."""
+
+QUIET_SECONDS = 0.05
+"""The silence after which what others than the leader still hold of the streams is taken for nothing to wait for."""
 
 _ASK_AGAIN_SECONDS = 0.1
 
@@ -63,25 +67,31 @@ class IdleClock:
 class Ending:
     """The way in which one session is made to end, and the reason. It owns neither the tree nor the tasks."""
 
-    def __init__(self, tree: ProcessTree, feed: Feed, timeout: float, idle_timeout: float) -> None:
-        """Start the clocks, in seconds and infinite where none is wanted. `open` must follow."""
+    def __init__(self, tree: ProcessTree, feed: Feed, timeout: float, idle_timeout: float, grace: float) -> None:
+        """Start the clocks, in seconds and infinite where none is wanted. `open` must follow.
+
+        `grace` is what a session has that was asked to end by a clock, or because its leader has ended.
+        """
         self.killed = False
         """True when it is to end by force. From then on nothing of the session waits for a reader."""
         self.is_over = False
         """True when nothing is left to be ended. From then on nobody is asked or killed any more."""
+        self.ended: list[Member] = []
+        """Those that lived on after their leader, where that was reason enough to end them."""
         self.idle = IdleClock(idle_timeout) if idle_timeout < math.inf else None
         self._tree = tree
         self._feed = feed
+        self._own_grace = grace
         self._cause: Reason | None = None
         self._nursery: trio.Nursery | None = None
-        self._clocks: list[tuple[trio.CancelScope, Reason]] = []
+        self._clocks: list[tuple[trio.CancelScope, Reason, float]] = []
         self._grace: trio.CancelScope | None = None
         self._draining: trio.CancelScope | None = None
-        self._outlived = trio.CancelScope()  # the wait for processes that live on after the close
+        self._outlived = trio.CancelScope()  # the wait for processes that live on after their leader
         if timeout < math.inf:
-            self._end_after(timeout, "timeout")
+            self._clocks.append((trio.CancelScope(deadline=trio.current_time() + timeout), "timeout", grace))
         if self.idle is not None:
-            self._clocks.append((self.idle.scope, "idle"))
+            self._clocks.append((self.idle.scope, "idle", grace))
 
     def __repr__(self) -> str:
         state = "over" if self.is_over else "killed" if self.killed else "asked" if self._grace else "not asked"
@@ -107,8 +117,35 @@ class Ending:
         if self.killed:
             draining.deadline = trio.current_time() + DRAIN_SECONDS
 
+    @property
+    def asked(self) -> bool:
+        """True when it was asked to end, or is ended by force."""
+        return self.killed or self._grace is not None
+
+    def end_when_quiet(self) -> None:
+        """End what lives on after the leader, as soon as it prints no more, in `DRAIN_SECONDS` at the latest."""
+        assert self._nursery is not None
+        self._nursery.start_soon(self._wait_quiet)
+
+    async def _wait_quiet(self) -> None:
+        with trio.move_on_after(DRAIN_SECONDS):
+            quiet = False
+            while not quiet:
+                with trio.move_on_after(QUIET_SECONDS) as silence:
+                    await self._feed.wait_appended()
+                quiet = silence.cancelled_caught
+        await self.end_rest()
+
+    async def end_rest(self) -> None:
+        """End what lives on after the leader, and note who that is."""
+        if self.is_over or self.ended:
+            return
+        self.ended = await self._tree.remaining()
+        if self.ended and not self.asked:
+            self.terminate("terminated", self._own_grace)
+
     async def wait_alone(self) -> None:
-        """Wait until nothing of the session lives on after its close, or until that is to be killed."""
+        """Wait until nothing of the session lives on after its leader, or until that is to be killed."""
         with self._outlived:
             await self._tree.wait_alone()
 
@@ -127,12 +164,29 @@ class Ending:
             self._cause = reason
         if grace > 0:
             if self._grace is None:
-                self._grace = self._end_after(grace, reason)
+                self._grace = self._kill_after(grace, reason)
             self._grace.deadline = min(self._grace.deadline, trio.current_time() + grace)
-            self._ask()
+            if not self._ask() and self._nursery is not None:
+                self._nursery.start_soon(self._ask_later)
         else:
             self._kill()
         return running
+
+    def hang_up(self, grace: float) -> float:
+        """Ask it to end, now that its tasks are cancelled. Return the time at which it is to be killed.
+
+        A grace that runs already goes on, but is not longer than this one.
+        """
+        now = trio.current_time()
+        if self.killed or grace <= 0:
+            return now
+        if self._grace is not None:
+            return min(self._grace.deadline, now + grace)
+        self._grace = trio.CancelScope()
+        self._cause = self._cause or "disconnected"
+        if not self._ask():  # and there is no task that could do so later
+            self._tree.leader.signal_group(signal.SIGTERM)
+        return now + grace
 
     def _kill(self) -> None:
         if self.killed:
@@ -145,31 +199,30 @@ class Ending:
         if self._draining is not None:
             self.bound_drain(self._draining)
 
-    def _ask(self) -> None:
-        """Ask it to end: at once, or as soon as there is a descriptor to find it with."""
+    def _ask(self) -> bool:
+        """Ask it to end. Return False where there is no descriptor to find it with."""
         try:
-            self._tree.signal(signal.SIGTERM, "tree")
-            self._tree.signal(signal.SIGCONT, "tree")  # a stopped process cannot heed it
+            self._tree.ask_to_end()
         except OSError as error:
             logger.warning("cannot ask session %d to end yet: %s", self._tree.pid, error)
-            if self._nursery is not None:
-                self._nursery.start_soon(self._ask_later)
+            return False
+        return True
 
     async def _ask_later(self) -> None:
         await trio.sleep(_ASK_AGAIN_SECONDS)
-        if not self.killed:
-            self._ask()
+        while not self.killed and not self._ask():  # noqa: ASYNC110  # nobody tells of a descriptor
+            await trio.sleep(_ASK_AGAIN_SECONDS)
 
-    def _end_after(self, seconds: float, reason: Reason) -> trio.CancelScope:
+    def _kill_after(self, seconds: float, reason: Reason) -> trio.CancelScope:
         """Kill it when that time is over. Return the clock, whose deadline may be moved."""
-        clock = trio.CancelScope(deadline=trio.current_time() + seconds), reason
+        clock = trio.CancelScope(deadline=trio.current_time() + seconds), reason, 0.0
         if self._nursery is None:
             self._clocks.append(clock)  # `open` starts it
         else:
             self._nursery.start_soon(self._end_at, *clock)
         return clock[0]
 
-    async def _end_at(self, clock: trio.CancelScope, reason: Reason) -> None:
+    async def _end_at(self, clock: trio.CancelScope, reason: Reason, grace: float) -> None:
         with clock:
             await trio.sleep_forever()
-        self.terminate(reason, 0)
+        self.terminate(reason, grace)

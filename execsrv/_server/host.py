@@ -11,9 +11,10 @@ import errno
 import os
 import pwd
 import socket
-import sys
-import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from execsrv._version import __version__
@@ -34,49 +35,104 @@ if TYPE_CHECKING:
 
 _WARNING = "this server does not look for plugins and skills"
 
+_ACCOUNT_SECONDS = 0.5
+
 
 def environment_info(capabilities: dict[str, bool]) -> EnvironmentInfo:
-    """What `initialize` tells of this machine. `capabilities` is what can be asked of the server."""
+    """Return the facts that `initialize` tells of this machine. `capabilities` is what can be asked of the server.
+
+    Succeeds on every machine, and writes nothing to find out.
+    """
     shell = account_shell()
+    cwd = _working_directory()
     temporary = os.environ.get("TMPDIR")
     return EnvironmentInfo(
         shell=Shell(os.path.basename(shell), shell),
         executor_version=__version__,
-        cwd=uri_from_path(_working_directory()),
-        user_home_dir=uri_from_path(os.path.expanduser("~")),
-        platform_os="macos" if sys.platform == "darwin" else sys.platform,
-        temp_dir=uri_from_path(tempfile.gettempdir()),
+        cwd=None if cwd is None else uri_from_path(cwd),
+        user_home_dir=uri_from_path(_home()),
+        platform_os="linux",
+        temp_dir=uri_from_path(_temporary_directory()),
         temporary_directories=[uri_from_path(temporary)] if temporary and os.path.isabs(temporary) else [],
         capabilities=capabilities,
     )
 
 
 def environment_config(params: EnvironmentConfigRead) -> EnvironmentConfig:
-    """Where Codex would keep its configuration here, and nothing of what is in it. Raises `InvalidParamsError`."""
+    """Return where Codex would keep its configuration here, and nothing of it. Raises `InvalidParamsError`."""
     path_from_wire(params.cwd, "cwd")
     paths = params.config_paths + params.requirements_paths
     if not paths:
         raise InvalidParamsError("at least one config or requirements path is required", field="configPaths")
     if not all(paths):
         raise InvalidParamsError("TOML paths must contain at least one key segment", field="configPaths")
-    home = os.path.expanduser("~")
-    codex_home = os.environ.get("CODEX_HOME") or os.path.join(home, ".codex")
-    return EnvironmentConfig(uri_from_path(home), uri_from_path(os.path.abspath(codex_home)), socket.gethostname())
+    return EnvironmentConfig(uri_from_path(_home()), uri_from_path(_codex_home()), _host_name())
 
 
-def _working_directory() -> str:
+def _working_directory() -> str | None:
+    """Return where this process runs, None where that was removed or cannot be told."""
     try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return "/"  # it was removed
+        return _absolute(os.getcwd())
+    except OSError:
+        return None
+
+
+def _home() -> str:
+    """Return the home of the account, or the root where it has none."""
+    account = _account()
+    return _absolute(os.environ.get("HOME")) or _absolute(account and account.pw_dir) or "/"
+
+
+def _codex_home() -> str:
+    given, cwd = os.environ.get("CODEX_HOME"), _working_directory()
+    if given and (os.path.isabs(given) or cwd):
+        return os.path.normpath(os.path.join(cwd or "/", given))
+    return os.path.join(_home(), ".codex")
+
+
+def _temporary_directory() -> str:
+    """Return where temporary files belong. That is not tried out: `tempfile` would write one."""
+    given = (_absolute(os.environ.get(name)) for name in ("TMPDIR", "TEMP", "TMP"))
+    return next((path for path in given if path), "/tmp")
+
+
+def _host_name() -> str:
+    """Return the name of this machine, empty where the system does not tell."""
+    try:
+        return os.fsencode(socket.gethostname()).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def account_shell() -> str:
-    """The login shell of the account that the server runs as."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_shell or "/bin/sh"
-    except KeyError:
-        return "/bin/sh"
+    """Return the login shell of the account that the server runs as, or `/bin/sh`."""
+    account = _account()
+    shell = _absolute(account and account.pw_shell)
+    # A path that is no text cannot be told.
+    return shell if shell and shell.isprintable() else "/bin/sh"
+
+
+def _absolute(path: str | None) -> str | None:
+    return path if path and os.path.isabs(path) else None
+
+
+@cache
+def _account() -> pwd.struct_passwd | None:
+    """Return the entry of our account, None where there is none, or where the name service does not answer in time.
+
+    It is asked once in a process, in a thread, which is left behind then.
+    """
+    found: list[pwd.struct_passwd] = []
+
+    def ask() -> None:
+        with suppress(KeyError, OSError):
+            found.append(pwd.getpwuid(os.getuid()))
+
+    asking = Thread(target=ask, name="execsrv account", daemon=True)
+    with suppress(RuntimeError):  # no thread is to be had
+        asking.start()
+        asking.join(_ACCOUNT_SECONDS)
+    return found[0] if found else None
 
 
 async def discover_roots(files: Files, roots: Sequence[tuple[CapabilityRoot, str]]) -> CapabilityRootsFound:

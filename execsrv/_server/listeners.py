@@ -5,14 +5,16 @@ A connection's faults stay its own: they are logged, and the others go on.
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from functools import partial
 
 import trio
 
-from execsrv._nursery import open_helpers
+from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connection import Connections, open_connections
 from execsrv._server.conversation import Conversation, serve_connection
@@ -23,6 +25,9 @@ from execsrv.errors import CannotListenError, InvalidListenURLError
 from execsrv.limits import DEFAULTS, ServerConfig
 
 logger = logging.getLogger(__name__)
+
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+_NO_ROOM_SECONDS = 0.1
 
 ServePeer = Callable[[trio.SocketStream], Awaitable[None]]
 
@@ -53,8 +58,7 @@ async def serve_url(
             room = trio.CapacityLimiter(2 * config.max_connections)  # some of them have not said who they are
             async with open_helpers() as peers:
                 async with listener, open_helpers() as accepting:
-                    serve_one = partial(_serve_peer, serve_peer, room)
-                    accepting.start_soon(partial(trio.serve_listeners, serve_one, [listener], handler_nursery=peers))
+                    accepting.start_soon(owned, _accept, listener, peers, partial(_serve_peer, serve_peer, room))
                     task_status.started(url)
                     await shutdown_trigger()
                 await connections.stop()
@@ -90,6 +94,18 @@ async def _open_listener(
     return listener, url, partial(_serve_websocket, connections)
 
 
+async def _accept(listener: trio.SocketListener, peers: trio.Nursery, serve_one: ServePeer) -> None:
+    """Accept peers for ever. Where the machine has no room for another one, they wait."""
+    while True:
+        try:
+            peers.start_soon(serve_one, await listener.accept())
+        except (OSError, MemoryError) as error:
+            if isinstance(error, OSError) and error.errno not in _NO_ROOM:
+                raise
+            logger.warning("cannot accept a peer yet: %s", os.strerror(getattr(error, "errno", errno.ENOMEM)))
+            await trio.sleep(_NO_ROOM_SECONDS)
+
+
 async def _serve_peer(serve_peer: ServePeer, room: trio.CapacityLimiter, stream: trio.SocketStream) -> None:
     """Serve one peer from first to last. That may fail; the daemon does not."""
     if room.available_tokens < 1:
@@ -97,10 +113,7 @@ async def _serve_peer(serve_peer: ServePeer, room: trio.CapacityLimiter, stream:
         await trio.aclose_forcefully(stream)
         return
     async with room:
-        try:
-            await serve_peer(stream)
-        except Exception:
-            logger.exception("connection failed")
+        await contain("connection", serve_peer, stream)
 
 
 async def _serve_lines(connections: Connections, stream: trio.SocketStream) -> None:

@@ -86,6 +86,12 @@ class Feed:
         self._log.detach()
         self._taken.unpark_all()
 
+    def leave(self) -> None:
+        """Tell nothing any more: nobody comes back. What is printed from here on waits for nobody."""
+        self._outbox = None
+        self._log.go_without_reader()
+        self._taken.unpark_all()
+
 
 class Outbox:
     """Answers, feeds that have news, and single notifications, for one writer.
@@ -106,6 +112,7 @@ class Outbox:
         self._turn_of_told = False
         self._wanted = trio.lowlevel.ParkingLot()
         self._taken = trio.lowlevel.ParkingLot()
+        self._doubts = trio.lowlevel.ParkingLot()
         self.closed = False
 
     def __repr__(self) -> str:
@@ -179,6 +186,14 @@ class Outbox:
         """Wait until everything has left."""
         while (self._answers or self._told or self._feeds or self._leaving) and not self.closed:
             await self._taken.park()
+
+    def doubt(self) -> None:
+        """Ask whether there is anybody at all who reads this: somebody else would."""
+        self._doubts.unpark_all()
+
+    async def wait_doubted(self) -> None:
+        """Wait for the next `doubt`."""
+        await self._doubts.park()
 
     def close(self) -> None:
         """Forget all that waits, and end every wait: nobody takes anything any more."""

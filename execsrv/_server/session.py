@@ -4,8 +4,9 @@
             -> drained (every stream at its end) -> closed
 
 It owns the tree of its processes, the server's ends of the streams, and the log. It runs as one task of its connection,
-with a pump per stream below it; cancelling that task kills the tree, and that is the only way to lose a session. Its
-input is in `stdin.py`, how it is made to end in `ending.py`. It knows nothing of messages.
+with a pump per stream below it. Cancelling that task asks the tree to end; its life goes on behind a shield, for the
+grace, and what is left then is killed: that is the only way to lose a session. Its input is in `stdin.py`, how it is
+made to end in `ending.py`. It knows nothing of messages.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ import trio
 
 from execsrv._log.log import OutputLog
 from execsrv._processes import terminal
+from execsrv._processes.attempt import Spawned
+from execsrv._processes.leader import ExitStatus
 from execsrv._processes.spawn import widen
-from execsrv._processes.supervisor import Spawned
 from execsrv._server.ending import Ending
 from execsrv._server.outbox import Dialect, Feed, Outbox
 from execsrv._server.stdin import PIPE_BYTES, Stdin
@@ -50,6 +52,12 @@ class StartOptions(NamedTuple):
     idle_timeout: float = math.inf
     window_bytes: int | None = None
     drops: bool = False
+    grace: float | None = None
+    """The time that it has after SIGTERM at every end that nobody gives a time for. None: the server's settings."""
+    ends_with_leader: bool = False
+    """What lives on after the leader is ended, as soon as it prints no more."""
+    is_read_again: bool = True
+    """Its peer reads what it missed when it comes back, and is told nothing before. Else it is told of it unasked."""
 
 
 class Session:
@@ -86,7 +94,13 @@ class Session:
         self._reader = self.log.reader
         self._tree = spawned.tree
         self._outputs = spawned.outputs
-        self._ending = Ending(self._tree, self.feed, options.timeout, options.idle_timeout)
+        self._held = spawned.held
+        self._grace = options.grace
+        self._hangup_grace = config.hangup_grace
+        self._ends_with_leader = options.ends_with_leader
+        end_grace = config.end_grace if options.grace is None else options.grace
+        self._ending = Ending(self._tree, self.feed, options.timeout, options.idle_timeout, end_grace)
+        self._life = trio.CancelScope(shield=True)
         self._idle = self._ending.idle
         self.stdin = Stdin(
             id,
@@ -103,26 +117,61 @@ class Session:
     # -- its life --
 
     async def run(self) -> None:
-        """Watch it to its end. Cancelling kills all of it. When this returns, the leader is reaped."""
+        """Watch it to its end. Cancelling ends all of it. When this returns, the leader is reaped.
+
+        A cancel is an end like any other: the tree is asked, and what it prints is read and thrown away, so that it can
+        do what it has to. Once the grace is over, it is killed.
+        """
         try:
             async with trio.open_nursery() as helpers:
                 self._ending.open(helpers)
+                helpers.start_soon(self._heed_cancel)
                 if self.stdin.was_open:
                     helpers.start_soon(self.stdin.feed)
-                await self._exit_and_drain()
-                self._close_streams()
-                proof = await self._tree.kill() if self._ending.killed else None
-                self.log.append_closed(remaining := self._tree.remaining(), proof)
-                self.closed_at = trio.current_time()
-                self.feed.announce()
-                if remaining:  # without any of our streams, as they were told to; they are still ours
-                    await self._ending.wait_alone()
+                with self._life:
+                    await self._live()
                 helpers.cancel_scope.cancel()
                 self._ending.is_over = True  # before the nursery closes, so that nobody starts a helper any more
         finally:
             self._ending.is_over = True
             self._close_streams()
             await self._tree.end()
+
+    def abandon(self) -> None:
+        """Log what is known of its end, where `run` failed to, so that nobody waits for it. It was killed."""
+        if self.log.exited is None:
+            status = self._tree.leader.exit_status() or ExitStatus(255)
+            self.log.append_exited(status.code, status.signal, self._ending.reason(status))
+        if self.log.closed is None:
+            self.log.append_closed([])
+        self.closed_at = trio.current_time()
+        self.feed.announce()
+
+    async def _heed_cancel(self) -> None:
+        """Once cancelled, bound the rest of its life by the grace."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            if not self._ending.is_over:
+                self.feed.leave()
+                self._life.deadline = self._ending.hang_up(self.grace(self._hangup_grace))
+
+    async def _live(self) -> None:
+        """Go from running to exited, drained and closed, and on until nothing of it lives."""
+        await self._exit_and_drain()
+        self._close_streams()
+        proof = None
+        if self._ends_with_leader:
+            await self._ending.end_rest()
+        if self._ending.asked:
+            await self._ending.wait_alone()
+            proof = await self._tree.kill()
+        remaining = [] if proof else await self._tree.remaining()
+        self.log.append_closed(remaining, proof, self._ending.ended)
+        self.closed_at = trio.current_time()
+        self.feed.announce()
+        if remaining:  # without any of our streams, as they were told to; they are still ours
+            await self._ending.wait_alone()
 
     async def _exit_and_drain(self) -> None:
         """Pump every stream to its end. In between, wait for the leader's end and log it."""
@@ -135,13 +184,23 @@ class Session:
     async def _exit(self) -> None:
         """Wait for the leader's end and log it, behind all that the leader wrote."""
         status = await self._tree.leader.wait_exited()
+        self._let_go_of_terminal()
         for stream, descriptor in self._outputs.items():
             await self._catch_up(stream, descriptor)
         self.log.append_exited(status.code, status.signal, self._ending.reason(status))
         self.feed.announce()
+        if self._ends_with_leader:
+            self._ending.end_when_quiet()
+
+    def _let_go_of_terminal(self) -> None:
+        """Close the other end of the terminal: as long as its leader lives, it may be opened again by anybody of it."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
     def _close_streams(self) -> None:
         self.stdin.end()
+        self._let_go_of_terminal()
         while self._outputs:
             os.close(self._outputs.popitem()[1])
 
@@ -151,6 +210,10 @@ class Session:
     def pid(self) -> int:
         """The leader's pid."""
         return self._tree.pid
+
+    def grace(self, default: float) -> float:
+        """Return the seconds that it has after SIGTERM: those that its start asked for, else the default."""
+        return default if self._grace is None else self._grace
 
     def terminate(self, reason: Reason = "terminated", grace: float = 0) -> bool:
         """End everything of it, whether or not its leader has ended. Return whether the leader was still running.
@@ -168,10 +231,10 @@ class Session:
             return self._tree.signal(number, target)
         return self._tree.signal_foreground(number, self._outputs["pty"]) if self._outputs else 0
 
-    def resize(self, rows: int, cols: int) -> None:
+    def resize(self, rows: int, cols: int, xpixel: int = 0, ypixel: int = 0) -> None:
         """Change the size of its terminal."""
         if "pty" in self._outputs:
-            terminal.set_size(self._outputs["pty"], rows, cols)
+            terminal.set_size(self._outputs["pty"], rows, cols, xpixel, ypixel)
 
     # -- output --
 

@@ -2,21 +2,28 @@
 
 nursery of the connection
 ├─ forget_ended          lets go of ended sessions when their time is over
-└─ _run, one for each    `Session.run`, then the session counts as ended
+└─ _run, one for each    starts the command and runs the session; then it counts as ended
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import trio
 
-from execsrv._processes.supervisor import Spawned, Supervisor
+from execsrv._nursery import contain, owned
+from execsrv._processes.attempt import Attempt, SharedThreads, Spawned
+from execsrv._processes.command import Command
+from execsrv._processes.supervisor import Supervisor
+from execsrv._processes.terminal import DEFAULT_MODES
 from execsrv._server.outbox import Dialect, Outbox
 from execsrv._server.session import Session, StartOptions
+from execsrv._server.starting import Starting, given_up
 from execsrv.errors import LimitExceededError, NotReadyError, ProcessExistsError
 from execsrv.limits import ServerConfig
-from execsrv.protocol import Reason
+from execsrv.protocol import Size
+
+Spawn = Callable[[Attempt], Awaitable[Spawned]]
 
 
 class Sessions:
@@ -27,6 +34,8 @@ class Sessions:
         self._config = config
         self._nursery: trio.Nursery | None = None
         self._outbox: Outbox | None = None
+        self._threads = SharedThreads(supervisor.threads)
+        self._starting: dict[str, Starting] = {}
         self._by_id: dict[str, Session] = {}
         self._ended: dict[str, Session] = {}  # those that are over, in that order
         self._over = trio.lowlevel.ParkingLot()
@@ -46,51 +55,97 @@ class Sessions:
     def open(self, nursery: trio.Nursery) -> None:
         """Run sessions in this nursery from now on; with it they end at the latest."""
         self._nursery = nursery
-        nursery.start_soon(self.forget_ended)
+        nursery.start_soon(owned, self.forget_ended)
 
     def close(self) -> None:
         """Start nothing from now on."""
         self._nursery = None
 
-    def claim(self, id: str | None) -> str:
-        """Return an id for a new session: the one asked for, or the next `session-N`.
+    def start(
+        self,
+        id: str | None,
+        settle: Callable[[], Command],
+        dialect: Dialect,
+        options: StartOptions,
+        *,
+        pipe_stdin: bool = False,
+        size: Size | None = None,
+        modes: Mapping[str, bool | int] = DEFAULT_MODES,
+    ) -> Starting:
+        """Start a command under that id, or under the next `session-N`. It ends with the connection.
+
+        `settle` decides in a thread what is to run. `dialect` says to the peer what happens to the session. A `timeout`
+        holds for the start too.
 
         Raises `ProcessExistsError`, `LimitExceededError` when as many run as may, and `NotReadyError` at the end of the
-        connection.
+        connection. What else can go wrong is the outcome.
         """
-        if self._nursery is None:
+        nursery = self._nursery
+        if nursery is None:
             raise NotReadyError("the connection is ending")
-        if id is not None and id in self._by_id:
+        starting = Starting(self._claim(id), options.timeout, self._config.queued_stdin_bytes)
+
+        async def spawn(attempt: Attempt) -> Spawned:
+            return await attempt.start(settle, self._threads, size=size, pipe_stdin=pipe_stdin, modes=modes)
+
+        self._starting[starting.id] = starting
+        nursery.start_soon(self._run, starting, spawn, dialect, options)
+        return starting
+
+    def _claim(self, id: str | None) -> str:
+        if id is not None and (id in self._by_id or id in self._starting):
             raise ProcessExistsError(f"process ID already exists: `{id}`", processId=id)
         bound = self._config.max_sessions_per_connection
-        if len(self._by_id) - len(self._ended) >= bound:
+        if len(self._starting) + len(self._by_id) - len(self._ended) >= bound:
             message = f"max_sessions_per_connection ({bound}) are running"
             raise LimitExceededError(message, limit="max_sessions_per_connection", value=bound)
         if id is not None:
             return id
-        while (assigned := f"session-{self._last_number + 1}") in self._by_id:
+        while (assigned := f"session-{self._last_number + 1}") in self._by_id or assigned in self._starting:
             self._last_number += 1
         return assigned
 
-    def adopt(self, id: str, spawned: Spawned, dialect: Dialect, options: StartOptions) -> Session:
-        """Make a session, under a claimed id, of a command that was spawned. It ends with the connection.
+    @trio.lowlevel.enable_ki_protection
+    async def _run(self, starting: Starting, spawn: Spawn, dialect: Dialect, options: StartOptions) -> None:
+        """Start a command, and keep its session until that is over.
 
-        `dialect` says to the peer what happens to it.
+        An interrupt of the program waits for another moment: from its first instant on, the command has an owner.
         """
-        assert self._nursery is not None, "an id is claimed first"
-        if id == f"session-{self._last_number + 1}":
-            self._last_number += 1
-        session = Session(id, spawned, options, self._config, dialect, self._outbox)
-        self._by_id[id] = session
-        self._nursery.start_soon(self._run, session)
-        return session
+        attempt = self.supervisor.new_attempt()
+        session: Session | None = None
+        try:
+            spawned: Spawned | None = None
+            with starting.scope:
+                spawned = await spawn(attempt)
+            if spawned is None:
+                raise given_up()
+            session = Session(starting.id, spawned, options, self._config, dialect, self._outbox)
+            attempt.pass_streams()
+            if session.id == f"session-{self._last_number + 1}":
+                self._last_number += 1
+            del self._starting[session.id]
+            self._by_id[session.id] = session
+            starting.finish(session)
+            await contain(f"session {session.id}", session.run)
+            if session.log.closed is None:
+                session.abandon()  # a fault of ours, which costs the others nothing
+            self._ended[session.id] = session
+            if len(self._ended) > self._config.retained_sessions:
+                self._forget_oldest()
+        except Exception as error:
+            if session is not None:
+                raise
+            self._starting.pop(starting.id, None)
+            starting.finish(error)
+        finally:
+            self._starting.pop(starting.id, None)
+            starting.finish(NotReadyError("the connection is ending"))
+            self._over.unpark_all()
+            await attempt.end()
 
-    async def _run(self, session: Session) -> None:
-        await session.run()
-        self._ended[session.id] = session
-        if len(self._ended) > self._config.retained_sessions:
-            self._forget_oldest()
-        self._over.unpark_all()
+    def starting(self, id: str) -> Starting | None:
+        """Return the start of that id which is under way."""
+        return self._starting.get(id)
 
     def find(self, id: str) -> Session | None:
         """Return the session of that id, running or ended and still retained."""
@@ -112,14 +167,28 @@ class Sessions:
 
     # -- their end --
 
-    def terminate_all(self, reason: Reason, grace: float) -> None:
-        """Have every session end."""
+    def hang_up(self, grace: float) -> float:
+        """Have every session end because the connection does. Return the seconds that this may take.
+
+        `grace` is for those that did not ask for one at their start.
+        """
+        for starting in self._starting.values():
+            starting.terminate("disconnected", grace)
+        graces = [session.grace(grace) for session in self._by_id.values()]
         for session in self._by_id.values():
-            session.terminate(reason, grace)
+            session.terminate("disconnected", session.grace(grace))
+        return max(graces, default=0)
+
+    def shut_down(self, grace: float) -> None:
+        """Have every session end with the server, each in that time or less."""
+        for starting in self._starting.values():
+            starting.terminate("shutdown", grace)
+        for session in self._by_id.values():
+            session.terminate("shutdown", min(grace, session.grace(grace)))
 
     async def wait_over(self) -> None:
         """Wait until nothing runs any more."""
-        while len(self._ended) < len(self._by_id):
+        while self._starting or len(self._ended) < len(self._by_id):
             await self._over.park()
 
     async def forget_ended(self) -> None:

@@ -22,6 +22,12 @@ class MessageChannel(Protocol):
     async def receive(self) -> Message | None:
         """Return the next message, None at the end. Raises `ProtocolError`. Cancelling loses nothing."""
 
+    async def is_alive(self, patience: float) -> bool:
+        """Return False when the peer has not answered a ping for `patience` seconds.
+
+        Where the transport itself tells of every end, a peer is alive until then.
+        """
+
     async def wait_gone(self, interval: float, patience: float) -> None:
         """Return when the peer is gone without a word, where the transport itself would not tell.
 

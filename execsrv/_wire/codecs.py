@@ -6,15 +6,19 @@ still has an id to answer; `decode_params` is the second step, at the hand that 
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
+from execsrv._wire.quoting import quoted
+from execsrv._wire.unreadable import read_again, refuse_id, with_whole_numbers
 from execsrv.errors import InvalidParamsError, ProtocolError
 from execsrv.protocol import (
     Envelope,
+    ErrorObject,
     Failure,
     Message,
     Notification,
@@ -27,6 +31,10 @@ T = TypeVar("T")
 _envelopes = msgspec.json.Decoder(Envelope)
 _encoder = msgspec.json.Encoder()
 _NULL = msgspec.Raw(b"null")
+_BYTE_ORDER_MARK = "\ufeff"
+_GOT_FLOAT = "got `float`"
+_Facts = dict[str, str | int | float | bool | list[str] | None]
+_MOST_FACT_BYTES = 64 * 1024
 _MIRRORED = b'{"jsonrpc":"2.0"'
 
 
@@ -37,25 +45,36 @@ class Codec:
         self._mirror = False
 
     def decode(self, text: str) -> Message:
-        """Return the message in `text`. Raises `ProtocolError` when there is none."""
+        """Return the message in `text`.
+
+        Raises `ProtocolError` when there is none, and `UnreadableError`, which is one, for a call that can only be
+        answered with an error.
+        """
+        text = text.removeprefix(_BYTE_ORDER_MARK)
         try:
             envelope = _envelopes.decode(text)
         except (msgspec.DecodeError, RecursionError) as error:
-            raise ProtocolError(f"malformed message: {error}") from None
-        if envelope.jsonrpc is not None:
+            request, has_jsonrpc = read_again(text, error)
+            self._mirror = self._mirror or has_jsonrpc
+            return request
+        except UnicodeEncodeError as error:  # of a text that came over no wire
+            raise ProtocolError(f"malformed message: {error.reason}") from None
+        if envelope.jsonrpc is not UNSET and envelope.jsonrpc != _NULL:
             self._mirror = True
         params = None if envelope.params is UNSET else envelope.params
         if envelope.method is not UNSET:
             if envelope.id is UNSET:
                 return Notification(envelope.method, params)
             if envelope.id is None:
-                raise ProtocolError("malformed message: a request id must be a string or an integer, got null")
+                refuse_id("null")
             return Request(envelope.id, envelope.method, params)
         if envelope.error is not UNSET and envelope.id is not UNSET:
-            return Failure(envelope.id, envelope.error)
+            told = envelope.error
+            return Failure(envelope.id, ErrorObject(told.code, told.message, _facts(told.data)))
         if envelope.result is not UNSET and envelope.id is not UNSET and envelope.id is not None:
             return Response(envelope.id, envelope.result)
-        raise ProtocolError("malformed message: neither a `method`, nor an `id` with a `result` or an `error`")
+        what = "neither a `method`, nor an `id` with a `result` or an `error`"
+        raise ProtocolError(f"malformed message: {what}; it begins with {quoted(text)}")
 
     def encode_into(self, message: Message, buffer: bytearray, offset: int = 0) -> None:
         """Write the JSON of `message` into `buffer` from `offset` on, and cut off the rest of the buffer."""
@@ -86,12 +105,30 @@ def decode_params(params: Any, type_: type[T]) -> T:
             text = b"{}" if params == _NULL else params
             return _decoder(type_).decode(text)  # type: ignore[arg-type, no-any-return]
         return msgspec.convert({} if params is None else params, type_)
-    except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.ValidationError, msgspec.DecodeError, RecursionError, UnicodeEncodeError) as error:
+        if isinstance(error, msgspec.ValidationError) and _GOT_FLOAT in str(error):
+            written = params if isinstance(params, msgspec.Raw) else _encoder.encode(params)
+            if (whole := with_whole_numbers(written)) is not None:
+                return decode_params(msgspec.Raw(whole), type_)
         raise InvalidParamsError(str(error)) from None
 
 
+def _facts(data: msgspec.Raw | UnsetType) -> dict[str, Any] | None:
+    """Return what an error says of itself to programs, None where that has another form than ours."""
+    if isinstance(data, UnsetType) or len(data) > _MOST_FACT_BYTES:
+        return None
+    try:
+        return _decoder(_Facts).decode(data)  # type: ignore[no-any-return]
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+_BLANK = re.compile(rb"(?:[ \t\r\n]++|\xef\xbb\xbf)*+")
+"""Nothing between two messages: white space, and byte order marks."""
+
+
 class LineBuffer:
-    """Lines of UTF-8 out of a stream of bytes, whatever the pieces it comes in. Blank lines are skipped."""
+    """Lines of UTF-8 out of a stream of bytes, whatever the pieces it comes in. Blank lines are passed over."""
 
     def __init__(self, max_line_bytes: int) -> None:
         self._max = max_line_bytes
@@ -120,6 +157,10 @@ class LineBuffer:
         Raises `ProtocolError` for a line that is too long or not UTF-8.
         """
         while True:
+            if self._start == self._searched:
+                # All blank lines at once, however many there are.
+                found = _BLANK.match(self._buffer, self._start)
+                self._start = self._searched = found.end() if found else self._start
             end = self._buffer.find(b"\n", self._searched)
             if end < 0:
                 self._searched = len(self._buffer)

@@ -1,4 +1,7 @@
-"""The few frames of a websocket that are written without the library (RFC 6455 section 5.2). Pure: no I/O."""
+"""The few frames of a websocket that are written without the library, and the count of those that it is to read.
+
+See RFC 6455 section 5.2. Pure: no I/O.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,11 @@ import struct
 _FINAL_TEXT = 0x81
 _FINAL_CLOSE = 0x88
 _MAX_REASON_BYTES = 123
+_CONTINUATION, _CONTROL = 0x0, 0x8
+_MASKED = 0x80
+_NO_MASK = bytes(4)
+_MAX_PARTS = 65536
+"""More than anybody cuts a message into. Each part costs the library some 90 bytes, an empty one too."""
 
 MAX_HEADER = 10
 """The room that `put_header` needs in front of a payload."""
@@ -32,7 +40,70 @@ def fitting(reason: str) -> str:
     return reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
 
 
-def close_frame(code: int, reason: str) -> bytes:
-    """Return a server's close frame, for a reason that is `fitting`."""
+def close_frame(code: int, reason: str, *, masked: bool) -> bytes:
+    """Return a close frame, masked as a client's has to be, for a reason that is `fitting`."""
     payload = struct.pack("!H", code) + reason.encode()
+    if masked:
+        return bytes([_FINAL_CLOSE, _MASKED | len(payload)]) + _NO_MASK + payload
     return bytes([_FINAL_CLOSE, len(payload)]) + payload
+
+
+class FrameCounter:
+    """Walks over the frames that come in, so that they can be taken a few at a time, and bounds their messages.
+
+    The library counts a message by its letters, and an empty part as nothing, but keeps every one.
+    """
+
+    def __init__(self, max_message_bytes: int, max_parts: int = _MAX_PARTS) -> None:
+        self._max_bytes = max_message_bytes
+        self._max_parts = max_parts
+        self._bytes = self._parts = 0  # of the message that is coming in
+        self._header = bytearray()  # as much as is there of the next frame's
+        self._payload_left = 0
+        self.excess = ""
+        """Tells which bound a message has gone beyond, and by how much it may not."""
+
+    def walk(self, data: bytes | bytearray, start: int, most: int) -> int:
+        """Walk on over up to `most` frames in what came, from `start`. Return where it stopped."""
+        at, end = start, len(data)
+        while at < end and most > 0 and not self.excess:
+            if self._payload_left:
+                step = min(self._payload_left, end - at)
+                self._payload_left -= step
+                at += step
+                continue
+            missing = self._header_size() - len(self._header)
+            self._header += data[at : at + missing]
+            at = min(end, at + missing)
+            if len(self._header) == self._header_size():
+                self._begin_frame()
+                most -= 1
+        return at
+
+    def _header_size(self) -> int:
+        """Return the size of the header, as far as its beginning tells."""
+        if len(self._header) < 2:
+            return 2
+        length = self._header[1] & 0x7F
+        return 2 + (2 if length == 126 else 8 if length == 127 else 0) + (4 if self._header[1] & _MASKED else 0)
+
+    def _begin_frame(self) -> None:
+        header = self._header
+        size = header[1] & 0x7F
+        if size == 126:
+            size = int.from_bytes(header[2:4], "big")
+        elif size == 127:
+            size = int.from_bytes(header[2:10], "big")
+        opcode = header[0] & 0xF
+        header.clear()
+        self._payload_left = size
+        if opcode >= _CONTROL:
+            return
+        if opcode != _CONTINUATION:
+            self._bytes = self._parts = 0
+        self._bytes += size
+        self._parts += 1
+        if self._bytes > self._max_bytes:
+            self.excess = f"message is larger than max_message_bytes ({self._max_bytes})"
+        elif self._parts > self._max_parts:
+            self.excess = f"message has more than {self._max_parts} parts"

@@ -11,6 +11,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import assert_never
 
+from execsrv._wire.quoting import quoted
 from execsrv.errors import NotReadyError, ProtocolError
 from execsrv.protocol import Failure, Message, Method, Notification, Request, Response
 
@@ -42,17 +43,22 @@ class Handshake:
         self.state = State.GREETED
 
     def check_other(self, message: Message) -> None:
-        """Take what is not a request: `initialized`, once more if it likes. Raises `ProtocolError` for the rest."""
+        """Take what is not a request: `initialized`, once more if it likes, and what begins with `$/`.
+
+        Raises `ProtocolError` for the rest.
+        """
         match message:
+            case Notification(method) if method.startswith("$/"):
+                pass  # what a peer may say without asking whether it is understood, as in the Language Server Protocol
             case Notification("initialized"):
                 if self.state is State.NEW:
                     raise ProtocolError("received initialized before initialize")
                 self.state = State.READY
             case Notification(method):
-                raise ProtocolError(f"unexpected notification `{method}`: a client may only notify `initialized`")
+                raise ProtocolError(f"unexpected notification {quoted(method)}: a client may only notify `initialized`")
             case Response(id) | Failure(id):
                 raise ProtocolError(f"unexpected answer to a request {id!r} that was never sent")
             case Request(id, method):
-                raise ProtocolError(f"request {id!r} for `{method}` is not a notification")
+                raise ProtocolError(f"request {id!r} for {quoted(method)} is not a notification")
             case _:
                 assert_never(message)

@@ -6,12 +6,28 @@ must not reach a server on the loopback address. The rules are those of RFC 9110
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
+from typing import NamedTuple
 
 import h11
 import trio
 
 _END = b"\r\n\r\n"
+_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
+_NO_BROWSERS = (
+    "requests with an Origin header are refused, so that no web page can reach this server; "
+    "a client that is no browser has to leave the header out"
+)
+
+
+class Upgrade(NamedTuple):
+    """A request that is to become a websocket, as far as the websocket library has to know of it.
+
+    Header lines of one name are one list, which that library does not know, nor what is not ASCII.
+    """
+
+    head: bytes
 
 
 async def receive_head(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes | None:
@@ -25,8 +41,8 @@ async def receive_head(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes 
     return bytes(head)
 
 
-def answer_to(head: bytes, max_bytes: int) -> bytes | None:
-    """Return the whole response to a request that is not to become a websocket, None for one that is.
+def answer_to(head: bytes, max_bytes: int) -> bytes | Upgrade:
+    """Return the whole response to a request, or the upgrade that it asks for.
 
     Whatever the websocket library would refuse is refused here: it would leave the connection open.
     """
@@ -40,10 +56,12 @@ def answer_to(head: bytes, max_bytes: int) -> bytes | None:
     except h11.RemoteProtocolError as error:
         return _response(HTTPStatus.BAD_REQUEST, str(error))
     assert isinstance(request, h11.Request)
-    headers = dict(request.headers)
+    headers: dict[bytes, bytes] = {}
+    for field, value in request.headers:
+        headers[field] = headers[field] + b", " + value if field in headers else value
     path = request.target.partition(b"?")[0]
     if b"origin" in headers:
-        return _response(HTTPStatus.FORBIDDEN)
+        return _response(HTTPStatus.FORBIDDEN, _NO_BROWSERS)
     if path in (b"/readyz", b"/healthz"):
         return _response(HTTPStatus.OK)
     if path != b"/":
@@ -52,7 +70,7 @@ def answer_to(head: bytes, max_bytes: int) -> bytes | None:
         return _response(HTTPStatus.METHOD_NOT_ALLOWED, "Request method must be GET")
     if b"upgrade" not in [token.strip().lower() for token in headers.get(b"connection", b"").split(b",")]:
         return _response(HTTPStatus.BAD_REQUEST, "Connection header did not include 'upgrade'")
-    if headers.get(b"upgrade", b"").lower() != b"websocket":
+    if b"websocket" not in [token.strip().lower() for token in headers.get(b"upgrade", b"").split(b",")]:
         return _response(HTTPStatus.BAD_REQUEST, "Upgrade header did not include 'websocket'")
     if headers.get(b"sec-websocket-version") != b"13":
         text = "Sec-WebSocket-Version header must be 13"
@@ -60,7 +78,11 @@ def answer_to(head: bytes, max_bytes: int) -> bytes | None:
     for name in ("Sec-WebSocket-Key", "Host"):
         if not headers.get(name.lower().encode()):
             return _response(HTTPStatus.BAD_REQUEST, f"{name} header is missing")
-    return None
+    key = headers[b"sec-websocket-key"]
+    if not _KEY.fullmatch(key):
+        return _response(HTTPStatus.BAD_REQUEST, "Sec-WebSocket-Key header must be 16 bytes in base64")
+    fields = b"Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    return Upgrade(b"GET / HTTP/1.1\r\n" + fields + b"Sec-WebSocket-Key: " + key + _END)
 
 
 def _response(status: HTTPStatus, text: str = "", fields: str = "") -> bytes:

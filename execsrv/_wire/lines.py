@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 
 from execsrv._wire.codecs import Codec, LineBuffer
+from execsrv._wire.unreadable import UnreadableError
 from execsrv.errors import CutOffError, ProtocolError
 from execsrv.limits import Limits
 from execsrv.protocol import Message
@@ -44,10 +45,16 @@ class LineChannel:
             self._lines.feed(data)
         try:
             return self._codec.decode(line)
+        except UnreadableError:
+            raise
         except ProtocolError as error:
             if self._at_end and not self._lines.last_was_whole:
                 raise CutOffError(str(error), error.close_code) from None
             raise
+
+    async def is_alive(self, patience: float) -> bool:
+        """Return True: `receive` tells of every end."""
+        return True
 
     async def wait_gone(self, interval: float, patience: float) -> None:
         """Wait for ever: the kernel tells of every end, and `receive` passes it on."""

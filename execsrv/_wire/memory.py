@@ -25,6 +25,10 @@ class MemoryChannel:
         except (trio.EndOfChannel, trio.ClosedResourceError):
             return None
 
+    async def is_alive(self, patience: float) -> bool:
+        """Return True: `receive` tells of every end."""
+        return True
+
     async def wait_gone(self, interval: float, patience: float) -> None:
         """Wait for ever: an end that goes closes its side, and `receive` tells of it."""
         await trio.sleep_forever()

@@ -47,7 +47,9 @@ class FileReceiveStream(trio.abc.ReceiveStream):
         self._descriptor = descriptor
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        return await trio.to_thread.run_sync(os.read, self._descriptor, max_bytes or _READ_BYTES)
+        return await trio.to_thread.run_sync(
+            os.read, self._descriptor, max_bytes or _READ_BYTES, limiter=trio.CapacityLimiter(1)
+        )
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -60,7 +62,7 @@ class FileSendStream(trio.abc.SendStream):
         self._descriptor = descriptor
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await trio.to_thread.run_sync(write_all, self._descriptor, bytes(data))
+        await trio.to_thread.run_sync(write_all, self._descriptor, bytes(data), limiter=trio.CapacityLimiter(1))
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -95,7 +97,9 @@ async def read_shared(descriptor: int) -> bytes:
     Cancelling loses nothing, except from a plain file.
     """
     if not _can_wait(descriptor):
-        return await trio.to_thread.run_sync(os.read, descriptor, _READ_BYTES, abandon_on_cancel=True)
+        return await trio.to_thread.run_sync(
+            os.read, descriptor, _READ_BYTES, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True
+        )
     while True:
         await trio.lowlevel.wait_readable(descriptor)
         try:

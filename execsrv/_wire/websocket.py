@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import cast
 
 import h11
 import trio
@@ -23,17 +24,15 @@ from execsrv._nursery import open_helpers
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import Codec
 from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
-from execsrv._wire.http_head import answer_to, receive_head
-from execsrv._wire.tcp import unacknowledged_seconds
+from execsrv._wire.http_head import Upgrade, answer_to, receive_head
+from execsrv._wire.library import HEAD_END, MAX_HEAD_BYTES, RECEIVE_BYTES, Reader, Wire
 from execsrv._wire.urls import parse_websocket
 from execsrv.errors import ConnectionFailedError, ProtocolError
 from execsrv.limits import Limits, ServerConfig
 from execsrv.protocol import Message
 
-_RECEIVE_BYTES = 256 * 1024
 _FRAME_ERRORS = (1002, 1007)
-_QUEUED_MESSAGES = 4
-_MAX_HEAD_BYTES = 16 * 1024
+_QUEUED_MESSAGES = 1
 _CONNECT_ERRORS = (
     OSError,
     ValueError,
@@ -46,77 +45,10 @@ _CONNECT_ERRORS = (
 )
 
 
-class _Wire(trio.abc.Stream):
-    """The stream that the library reads and writes, with writes that take turns.
-
-    Until it is `opened` it gives the library the head of the HTTP exchange and no byte more, since the library would
-    not look again at what came with it; and an end is an error, since the library would wait for ever.
-
-    A cancelled write leaves the frame `is_cut`. Nothing may follow it: the peer would read that as the rest of it.
-    """
-
-    def __init__(self, stream: trio.abc.Stream, head: bytes = b"", rest: bytes = b"") -> None:
-        self.opened = trio.Event()
-        self._stream = stream
-        self._head = head
-        self._rest = rest
-        self.is_server = bool(head)
-        self._turn = trio.Lock()
-        self.is_cut = False
-        self.heard_at = trio.current_time()
-
-    @property
-    def is_sending(self) -> bool:
-        """Return True while a write waits for the peer to read, or for an acknowledgement."""
-        return self._turn.locked()
-
-    @property
-    def lost_for(self) -> float:
-        """Seconds for which the peer's machine has left unanswered what was sent, by the kernel's word."""
-        plain = getattr(self._stream, "transport_stream", self._stream)
-        return unacknowledged_seconds(plain.socket) if isinstance(plain, trio.SocketStream) else 0.0
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()  # which cuts nothing yet
-        try:
-            self._turn.acquire_nowait()  # which saves a turn of the scheduler where nobody else is sending
-        except trio.WouldBlock:
-            await self._turn.acquire()
-        try:
-            if not self.is_cut:
-                await self._stream.send_all(data)
-        except trio.Cancelled:
-            self.is_cut = True
-            raise
-        finally:
-            self._turn.release()
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        if self._head:
-            head, self._head = self._head, b""
-            return head
-        if self.is_server:
-            await self.opened.wait()
-        if self._rest:
-            rest, self._rest = self._rest, b""
-            return rest
-        data = await self._stream.receive_some(max_bytes)
-        self.heard_at = trio.current_time()
-        if not data and not self.opened.is_set():
-            raise ConnectionFailedError("the peer hung up in the handshake")
-        return data
-
-    async def aclose(self) -> None:
-        """Do nothing: whoever opened the stream closes it. The library would do it before we have said why."""
-
-
 class WebSocketChannel:
     """One end of a websocket (`MessageChannel`)."""
 
-    def __init__(self, connection: WebSocketConnection, wire: _Wire) -> None:
+    def __init__(self, connection: WebSocketConnection, wire: Wire) -> None:
         self._connection = connection
         self._wire = wire
         self._broken = False  # the library has stopped at a frame that is none, and leaves the goodbye to us
@@ -144,12 +76,13 @@ class WebSocketChannel:
         try:
             data = await self._connection.get_message()
         except ConnectionClosed as closed:
+            if self._wire.refusal is not None:
+                self._broken = True
+                raise self._wire.refusal from None
             if self._wire.is_server and closed.reason is not None and closed.reason.code in _FRAME_ERRORS:
                 self._broken = True
                 text = f"malformed message: {closed.reason.reason or closed.reason.name}"
                 raise ProtocolError(text, closed.reason.code) from None
-            # After a message above the bound too: the library has closed with 1009 and the reason, and nothing may be
-            # sent behind a close frame, so no error message tells of it.
             return None
         if isinstance(data, bytes):
             try:
@@ -158,27 +91,34 @@ class WebSocketChannel:
                 raise ProtocolError(f"malformed message: invalid UTF-8: {error.reason}", close_code=1007) from None
         return self._codec.decode(data)
 
-    async def wait_gone(self, interval: float, patience: float) -> None:
-        """Ping the peer every `interval` seconds; return when it has been silent for `patience` seconds.
+    async def is_alive(self, patience: float) -> bool:
+        """Ping the peer, and return False when it has been silent for `patience` seconds.
 
         A peer that does not read cannot answer a ping behind what it has not read. Then its machine counts: that of a
         slow reader acknowledges what it gets, or that it has no room.
         """
         wire = self._wire
+        asked = trio.current_time()
+        with trio.move_on_after(patience):
+            if not wire.is_sending:
+                try:
+                    # So short that it is sent whole or not at all, whenever this is cancelled.
+                    await wire.send_all(PING if wire.is_server else MASKED_PING)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    return False
+            await trio.sleep_forever()
+        return wire.heard_at >= asked or (wire.is_sending and wire.lost_for < patience)
+
+    async def wait_gone(self, interval: float, patience: float) -> None:
+        """Ping the peer every `interval` seconds; return when it has been silent for `patience` seconds.
+
+        On this machine the kernel tells of every end, and nobody is asked.
+        """
+        if self._wire.is_local:
+            await trio.sleep_forever()
         while True:
             await trio.sleep(interval)
-            asked = trio.current_time()
-            with trio.move_on_after(patience):
-                if not wire.is_sending:
-                    try:
-                        # So short that it is sent whole or not at all, whenever this is cancelled.
-                        await wire.send_all(PING if wire.is_server else MASKED_PING)
-                    except (trio.BrokenResourceError, trio.ClosedResourceError):
-                        return
-                await trio.sleep_forever()
-            if wire.heard_at >= asked:
-                continue
-            if not wire.is_sending or wire.lost_for >= patience:
+            if not await self.is_alive(patience):
                 return
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
@@ -191,9 +131,10 @@ class WebSocketChannel:
         reason = fitting(reason)
         if self._broken:
             try:
-                await self._wire.send_all(close_frame(code, reason))
+                await self._wire.send_all(close_frame(code, reason, masked=not self._wire.is_server))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return
+            await self._wire.drain()
         await self._connection.aclose(code, reason)
 
 
@@ -202,25 +143,25 @@ async def serve_websocket(
 ) -> None:
     """Answer the one HTTP request on `stream`; where it becomes a websocket, serve the channel. Closes the stream."""
     async with stream:
-        head = None
-        with trio.move_on_after(limits.handshake_timeout):
-            head = await receive_head(stream, _MAX_HEAD_BYTES)
-            answer = head and answer_to(head, _MAX_HEAD_BYTES)
-            if answer:
-                await stream.send_all(answer)
+        head = upgrade = None
+        with trio.move_on_after(limits.handshake_timeout), suppress(trio.BrokenResourceError):
+            head = await receive_head(stream, MAX_HEAD_BYTES)
+            upgrade = answer_to(head, MAX_HEAD_BYTES) if head is not None else None
+            if isinstance(upgrade, bytes):
+                await stream.send_all(upgrade)
                 return
-        if head is None:
+        if head is None or not isinstance(upgrade, Upgrade):
             return
+        rest = head[head.find(HEAD_END) + len(HEAD_END) :]
+        wire, connection = Wire(stream, limits, upgrade.head, rest), None
         async with _open_shielded() as reader:
-            end = head.find(b"\r\n\r\n") + 4
-            wire, connection = _Wire(stream, head[:end], head[end:]), None
             with trio.move_on_after(limits.handshake_timeout):
                 request = await trio_websocket.wrap_server_stream(
-                    reader,
+                    cast(trio.Nursery, Reader(reader, wire)),
                     wire,
                     message_queue_size=_QUEUED_MESSAGES,
                     max_message_size=limits.max_message_bytes,
-                    receive_buffer_size=_RECEIVE_BYTES,
+                    receive_buffer_size=RECEIVE_BYTES,
                 )
                 connection = await request.accept()
                 wire.opened.set()
@@ -266,16 +207,16 @@ async def open_websocket(url: str, limits: Limits, token: str | None = None) -> 
                 plain.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
                 if address.secure:
                     stream = trio.SSLStream(plain, ssl.create_default_context(), server_hostname=address.host)
-                wire = _Wire(stream)
+                wire = Wire(stream, limits)
                 connection = await trio_websocket.wrap_client_stream(
-                    reader,
+                    cast(trio.Nursery, Reader(reader, wire)),
                     wire,  # type: ignore[arg-type]
                     str(address),
                     address.resource,
                     extra_headers=headers,
                     message_queue_size=_QUEUED_MESSAGES,
                     max_message_size=limits.max_message_bytes,
-                    receive_buffer_size=_RECEIVE_BYTES,
+                    receive_buffer_size=RECEIVE_BYTES,
                 )
             wire.opened.set()
             opened = True

@@ -17,7 +17,7 @@ from msgspec import Struct
 from execsrv._nursery import open_helpers
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import decode_params
-from execsrv.client.parameters import checked
+from execsrv.client.parameters import check_size, checked
 from execsrv.errors import BadAnswerError, ConnectionLostError, ExecsrvError, InvalidParamsError, RequestError
 from execsrv.protocol import Failure, MessageId, Notification, Request, Response
 
@@ -41,10 +41,14 @@ class PendingCall:
 
 
 class Calls:
-    """The requests of one client. `heard` is awaited for each notification, in order."""
+    """The requests of one client. `heard` is awaited for each notification, in order.
 
-    def __init__(self, heard: Callable[[Notification], Awaitable[None]]) -> None:
+    No request becomes a message of more than `max_bytes`.
+    """
+
+    def __init__(self, heard: Callable[[Notification], Awaitable[None]], max_bytes: int) -> None:
         self._heard = heard
+        self._max_bytes = max_bytes
         self._ids = count(1)
         self._pending: dict[MessageId | None, PendingCall] = {}
         self._outbound, self._to_write = trio.open_memory_channel[PendingCall](0)
@@ -97,8 +101,9 @@ class Calls:
     async def call(self, method: str, params: Struct, result: type[R]) -> R:
         """Ask and wait for the answer.
 
-        Raises `InvalidParamsError` for parameters that no server would take, before anything is sent; the error that
-        the server answered; `BadAnswerError` for an answer that is none; and `ConnectionLostError`.
+        Raises `InvalidParamsError` and `LimitExceededError`, before anything is sent, for parameters that no server
+        would take; the error that the server answered; `BadAnswerError` for an answer that is none; and
+        `ConnectionLostError`.
 
         Cancelling stops waiting; whether the server still does what was asked is then unknown.
         """
@@ -119,7 +124,7 @@ class Calls:
                 raise self._lost()
 
     async def post(self, method: str, params: Struct) -> PendingCall:
-        """Ask without waiting for the answer. Raises `InvalidParamsError` and `ConnectionLostError`."""
+        """Ask without waiting for the answer. Raises `RequestError` before anything is sent, `ConnectionLostError`."""
         asked = self._register(method, params)
         try:
             await self._outbound.send(asked)
@@ -151,7 +156,9 @@ class Calls:
             self._pending.pop(asked.request.id, None)
 
     def _register(self, method: str, params: Struct) -> PendingCall:
-        asked = PendingCall(Request(next(self._ids), method, checked(method, params)))
+        params = checked(method, params)
+        check_size(method, params, self._max_bytes)
+        asked = PendingCall(Request(next(self._ids), method, params))
         self._pending[asked.request.id] = asked
         return asked
 

@@ -56,7 +56,7 @@ class Connection:
 
     def __init__(self, config: ClientConfig) -> None:
         self.config = config
-        self.calls = Calls(self._heard)
+        self.calls = Calls(self._heard, config.max_message_bytes)
         self.mirrors: dict[str, Mirror] = {}
         self._ids = count(1)
         self._greeted = False

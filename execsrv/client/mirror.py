@@ -10,18 +10,25 @@ import trio
 
 from execsrv._log.log import Closed, Entry, Exited, Gap, OutputLog, entry_bytes
 from execsrv.client.calls import Calls, PendingCall
-from execsrv.errors import ConnectionLostError, ProtocolError
+from execsrv.client.parameters import grace_milliseconds
+from execsrv.errors import BadAnswerError, ConnectionLostError, ProtocolError, RequestError
 from execsrv.protocol import (
     Chunk,
     Failure,
+    Grace,
+    Graceful,
     ProcessAck,
     ProcessClosed,
     ProcessExited,
     ProcessOutputRead,
+    ProcessSignal,
+    ProcessSignaled,
     ProcessTerminate,
     Running,
     Stream,
 )
+
+_ASK_AGAIN_SECONDS = 0.02
 
 
 class Mirror:
@@ -34,12 +41,15 @@ class Mirror:
         """The request that starts the process, once it was sent."""
         self.started = False
         """True once the process is known to run."""
+        self.is_unsure = False
+        """True when the answer to its start told nothing: it may run or not, and may never tell of an end."""
         self._window = window_bytes
         self._acknowledges = acknowledges
         self._log = OutputLog(0, window_bytes)
         self._lost: ConnectionLostError | None = None
         self._resuming = False
         self._abandoned = False
+        self._is_read = False
         self._had: dict[Stream, int] = {}  # what arrived or was said to be missing
         self._arrived = trio.lowlevel.ParkingLot()
         self._taken = trio.lowlevel.ParkingLot()
@@ -64,7 +74,20 @@ class Mirror:
         return self._log.exited
 
     async def next(self) -> Entry | None:
-        """Take the next entry, None when all is over. Raises `ConnectionLostError` behind the last that arrived."""
+        """Take the next entry, None when all is over.
+
+        Raises `ConnectionLostError` behind the last that arrived, and `trio.BusyResourceError` while another task is
+        here.
+        """
+        if self._is_read:
+            raise trio.BusyResourceError(f"another task is reading the output of process {self.id}")
+        self._is_read = True
+        try:
+            return await self._next()
+        finally:
+            self._is_read = False
+
+    async def _next(self) -> Entry | None:
         await trio.lowlevel.checkpoint()
         await self._acknowledge()
         while not self._log.has_news:
@@ -89,24 +112,42 @@ class Mirror:
 
     # -- for the block that started it --
 
-    async def end(self) -> None:
-        """Kill everything of the process and wait until that is done. What it still prints is thrown away.
+    async def end(self, grace: float) -> None:
+        """End everything of the process and wait until that is done. What it still prints is thrown away.
 
-        While the connection is interrupted nothing is waited for. After a cancel, call `end_when_back`.
+        It is asked first, and killed when `grace` seconds are over. While the connection is interrupted nothing is
+        waited for. After a cancel, call `end_when_back`.
         """
         self._abandoned = True
         self._taken.unpark_all()
         if self._resuming and self._lost is None:
             self.end_when_back()
             return
+        if self._acknowledges and self.closed and not self.closed.remaining:
+            return  # nothing is left
         try:
-            await self.calls.call("process/terminate", ProcessTerminate(self.id), Running)
-            if self.start is not None and isinstance(self.start.answer, Failure) and not self.started:
+            await self.calls.call("process/terminate", termination(self.id, grace), Running)
+            if self.is_unsure or (self.start and isinstance(self.start.answer, Failure) and not self.started):
                 return  # it never started, so nothing will come
-            while await self.next() is not None:
+            while await self._next() is not None:
                 pass
-        except ConnectionLostError:
+            await self.wait_alone()
+        except (ConnectionLostError, BadAnswerError):
             return  # the server ends it with the connection
+
+    async def wait_alone(self) -> None:
+        """Wait until nothing lives of what had lived on after the close. A server that cannot tell is not asked again.
+
+        Nothing is told after the close, so it is asked for how many there are to be woken.
+        """
+        living = len(self.closed.remaining) if self.closed else 0
+        while living:
+            try:
+                living = (await self.calls.call("process/signal", _anybody(self.id), ProcessSignaled)).received
+            except RequestError:
+                return
+            if living:
+                await trio.sleep(_ASK_AGAIN_SECONDS)
 
     def end_when_back(self) -> None:
         """Have everything of the process killed as soon as the server can be asked to."""
@@ -184,6 +225,18 @@ class Mirror:
                     self._had[stream] = self._had.get(stream, 0) + count
 
 
+def termination(id: str, grace: float) -> ProcessTerminate:
+    """Return the order to end everything of a process: politely with a grace, in seconds, else by force."""
+    if grace == 0:
+        return ProcessTerminate(id)
+    return ProcessTerminate(id, Graceful(Grace(grace_milliseconds(grace))))
+
+
+def _anybody(id: str) -> ProcessSignal:
+    """Return the signal that a process which runs does not notice, and one that was asked to end needs."""
+    return ProcessSignal(id, "SIGCONT", "tree")
+
+
 def exited_entry(told: ProcessExited) -> Exited:
     """Return the end of the leader as an entry of the log."""
     return Exited(told.seq, told.exit_code, told.signal, told.reason)
@@ -191,4 +244,4 @@ def exited_entry(told: ProcessExited) -> Exited:
 
 def closed_entry(told: ProcessClosed) -> Closed:
     """Return the end of everything as an entry of the log."""
-    return Closed(told.seq, told.totals, told.remaining, told.tree_empty)
+    return Closed(told.seq, told.totals, told.remaining, told.tree_empty, told.ended)

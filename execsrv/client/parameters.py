@@ -9,13 +9,13 @@ import json
 import math
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypedDict, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from execsrv.errors import InvalidParamsError
+from execsrv.errors import InvalidParamsError, LimitExceededError
 from execsrv.protocol import METHODS, EnvPolicy, Size
 
 P = TypeVar("P", bound=Struct)
@@ -26,17 +26,28 @@ Data = bytes | bytearray | memoryview
 _EVERYTHING = EnvPolicy(inherit="all", ignore_default_excludes=True, exclude=[], set={}, include_only=[])
 _MAX_MILLISECONDS = 2**53
 
+WRITE_BYTES = 256 * 1024
+"""Input that goes into one message. Any server takes so much, and more of it in one would be no faster."""
+
+_ENVELOPE_BYTES = 64 * 1024
+"""Room in a message for what is around its parameters. What fits into it is always sent."""
+
 
 class StartOptions(TypedDict, total=False):
     """Keywords that `Client.run` passes on to `Client.start`, where they are explained."""
 
     cwd: Path | None
-    env: Mapping[str, str] | None
+    env: Mapping[str, str | None] | None
     inherit_env: bool | None
     tty: bool
-    size: tuple[int, int] | None
+    size: tuple[int, int] | tuple[int, int, int, int] | None
+    modes: Mapping[str, bool | int] | None
     arg0: str | None
+    umask: int | None
+    nice: int | None
+    oom_score_adj: int | None
     idle_timeout: float | None
+    grace: float | None
     overflow: Literal["block", "drop"]
     prepared: bool
 
@@ -49,6 +60,43 @@ def checked(method: str, params: Struct) -> Struct:
         raise InvalidParamsError(str(error)) from None
 
 
+def check_size(method: str, params: Struct, max_bytes: int) -> None:
+    """Raise `LimitExceededError` for parameters that make a message above `max_bytes`, naming the largest of them."""
+    if method == "process/write":
+        return  # it is cut already
+    size = len(msgspec.json.encode(params))
+    if size <= max_bytes - _ENVELOPE_BYTES or size <= _ENVELOPE_BYTES:
+        return
+    field, largest = max(_strings("", msgspec.to_builtins(params)), key=lambda named: named[1])
+    raise LimitExceededError(
+        f"{field} is too large with {largest} bytes: no message may have more than max_message_bytes ({max_bytes})",
+        limit="max_message_bytes",
+        value=max_bytes,
+        field=field,
+    )
+
+
+def _strings(name: str, value: Any) -> Iterator[tuple[str, int]]:
+    """Yield name and size of each string in parameters."""
+    match value:
+        case dict():
+            for key, part in value.items():
+                yield from _strings(f"{name}[{key[:100]!r}]" if name else key, part)
+        case list():
+            for index, part in enumerate(value):
+                yield from _strings(f"{name}[{index}]", part)
+        case str():
+            yield name, len(value.encode())
+
+
+def pieces(data: Data, size: int) -> Iterator[bytes]:
+    """Yield data in pieces of up to `size` bytes, and one empty piece for none."""
+    view = memoryview(data)
+    with view, view.cast("B") if view.c_contiguous else memoryview(bytes(view)) as plain:
+        for start in range(0, max(len(plain), 1), size):
+            yield bytes(plain[start : start + size])
+
+
 def words(argv: Sequence[Path]) -> list[str]:
     """Return a command as strings. Raises `TypeError` for one string, and for what is neither string nor path."""
     if isinstance(argv, str):
@@ -59,9 +107,14 @@ def words(argv: Sequence[Path]) -> list[str]:
     return [text(f"argv[{index}]", word) for index, word in enumerate(argv)]
 
 
-def variables(env: Mapping[str, str] | None) -> dict[str, str]:
-    """Return variables of an environment as they are sent. Raises as `text` does."""
-    return {text("env", name): text(f"env[{name!r}]", value) for name, value in (env or {}).items()}
+def variables(env: Mapping[str, str | None] | None) -> tuple[dict[str, str], list[str]]:
+    """Return variables of an environment as they are sent, and the names of those that are to be gone.
+
+    Raises as `text` does.
+    """
+    names = {text("env", name): value for name, value in (env or {}).items()}
+    given = {name: text(f"env[{name!r}]", value) for name, value in names.items() if value is not None}
+    return given, [name for name, value in names.items() if value is None]
 
 
 def everything(inherit: bool) -> EnvPolicy | None:
@@ -82,15 +135,17 @@ def flag(name: str, value: bool) -> bool:
     return value
 
 
-def terminal_size(size: tuple[int, int] | None) -> Size | None:
-    """Return rows and columns as they are sent. `checked` looks at the numbers."""
+def terminal_size(size: tuple[int, int] | tuple[int, int, int, int] | None) -> Size | None:
+    """Return rows and columns, and width and height in pixels, as they are sent. `checked` looks at the numbers."""
     if size is None:
         return None
     try:
-        rows, columns = size
+        rows, columns, *pixels = size
+        if len(pixels) not in (0, 2):
+            raise ValueError
     except (TypeError, ValueError):
         raise InvalidParamsError(f"size must be (rows, columns), got {size!r}", field="size") from None
-    return Size(rows, columns)
+    return Size(rows, columns, *pixels)
 
 
 def text(name: str, value: Any) -> str:
@@ -115,7 +170,8 @@ def seconds(name: str, value: float | None, *, zero: bool = False) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise InvalidParamsError(f"{name} must be a number of seconds, got {value!r}", field=name)
     if not (value > 0 or (zero and value == 0)):  # which is how to find a NaN too
-        raise InvalidParamsError(f"{name} must be {'at least' if zero else 'above'} 0 s, got {value}", field=name)
+        got = value if value > -_MAX_MILLISECONDS or isinstance(value, float) else "less"
+        raise InvalidParamsError(f"{name} must be {'at least' if zero else 'above'} 0 s, got {got}", field=name)
     if math.inf != value > _MAX_MILLISECONDS / 1000:
         raise InvalidParamsError(f"{name} must be at most {_MAX_MILLISECONDS // 1000} s or math.inf", field=name)
     return value
@@ -125,3 +181,8 @@ def milliseconds(name: str, value: float | None) -> int | None:
     """Return a time as it is sent, None for an infinite one. Raises as `seconds` does."""
     time = seconds(name, value)
     return None if time == math.inf else max(1, round(time * 1000))
+
+
+def grace_milliseconds(grace: float) -> int:
+    """Return the time after SIGTERM, in seconds, as it is sent. An infinite one is longer than anybody waits."""
+    return _MAX_MILLISECONDS if grace == math.inf else math.ceil(grace * 1000)

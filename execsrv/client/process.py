@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Generic, TypeVar
 
+import trio
+
 from execsrv._log.log import Closed, Entry, Exited
-from execsrv.client.mirror import Mirror
-from execsrv.client.parameters import Data, check_input, seconds, text
-from execsrv.client.result import MAX_COLLECTED_BYTES, Collected, Result
+from execsrv.client.calls import PendingCall
+from execsrv.client.mirror import Mirror, termination
+from execsrv.client.parameters import WRITE_BYTES, Data, check_input, pieces, seconds, text
+from execsrv.client.result import Collected, Result
 from execsrv.errors import InvalidParamsError, StdinClosedError
 from execsrv.protocol import (
     Chunk,
-    Grace,
-    Graceful,
     Nothing,
     ProcessId,
     ProcessResize,
@@ -39,13 +39,11 @@ DEFAULT_GRACE_SECONDS = 5.0
 """Time for a command that was asked to end, unless its user says otherwise: enough to save a file or to tell its own
 children, and not so long that anybody gives up waiting."""
 
-_LONGEST_GRACE_MILLISECONDS = 2**53
-
 
 class Process:
     """A started command. Made by `Client.start`; ended, with everything below it, when that block is left.
 
-    Its output is kept for one reader. While nobody reads, the command blocks once the window is full, as with any
+    Its output is for one reader at a time. While nobody reads, the command blocks once the window is full, as with any
     pipe; other commands go on.
 
     Every call raises `ConnectionLostError` when there is no way back to the server. Cancelling one stops waiting;
@@ -56,14 +54,19 @@ class Process:
     _argv: list[str]
     _pid: int | None
     _writes: int
+    _writing: PendingCall | None
+    _input_turn: trio.Lock
+    _drops: bool
 
     def __init__(self) -> None:
         raise TypeError("a Process is made by `async with client.start(argv) as process`")
 
     @classmethod
-    def _made(cls, mirror: Mirror, argv: list[str], pid: int | None) -> Process:
+    def _made(cls, mirror: Mirror, argv: list[str], pid: int | None, drops: bool) -> Process:
         process = cls.__new__(cls)
-        process._mirror, process._argv, process._pid, process._writes = mirror, argv, pid, 0
+        process._drops = drops
+        process._mirror, process._argv, process._pid = mirror, argv, pid
+        process._writes, process._writing, process._input_turn = 0, None, trio.Lock()
         return process
 
     def __repr__(self) -> str:
@@ -123,16 +126,18 @@ class Process:
         return await self._mirror.wait_exited()
 
     async def next_event(self) -> Event | None:
-        """Return the next event: output, exit and close, in order; None when all is over. For one reader at a time.
+        """Return the next event: output, exit and close, in order; None when all is over. Cancelling loses nothing.
 
-        Raises `ConnectionLostError` behind the last that arrived. Cancelling loses nothing.
+        Raises `ConnectionLostError` behind the last that arrived, and `trio.BusyResourceError` while another task is
+        reading.
         """
         return await self._mirror.next()
 
     def events(self) -> AsyncIterator[Event]:
         """Iterate over all events, from here to the end. Cancelling loses nothing.
 
-        A reader that stops may be followed by another, which goes on where it stopped.
+        A reader that stops may be followed by another, which goes on where it stopped. While one reads, another is
+        `trio.BusyResourceError`.
         """
         return _Iterator(self.next_event)
 
@@ -147,33 +152,48 @@ class Process:
                 return event.chunk
         return None
 
-    async def communicate(self, input: Data | None = None, max_bytes: int = MAX_COLLECTED_BYTES) -> Result:
+    async def communicate(self, input: Data | None = None, max_bytes: int | None = None) -> Result:
         """Write `input` and end the command's stdin, collect its output to the end, and return the result.
 
-        Each stream is kept up to `max_bytes`, beginning and end. Raises `ConnectionLostError`, with what had arrived.
+        Each stream is kept up to `max_bytes`, beginning and end. Raises `OutputTruncatedError` for more than 64 MiB of
+        a stream without such a bound, and `ConnectionLostError`; both have what had arrived.
+
         Cancelling stops waiting, not the process; what was collected is lost.
         """
-        return await Collected(max_bytes).communicate(self, input)
+        return await Collected(self, max_bytes).communicate(input)
 
     # -- what one can do to it --
 
     async def write(self, data: Data) -> None:
         """Write to its stdin, and wait until the operating system took it. Raises `StdinClosedError`.
 
-        Cancelling stops waiting; the input may still arrive.
+        As much as there is: it goes piece by piece, as the command reads. Another `write` waits until this one is done.
+        Cancelling stops waiting; a part of the input may still arrive.
         """
         if data is None:
             raise TypeError("input must be bytes, got None")
         check_input(data)
+        async with self._input_turn:
+            for piece in pieces(data, WRITE_BYTES):
+                await self._write(piece)
+
+    async def _write(self, piece: bytes) -> None:
+        """Write a piece, once the one before has been taken: so there is never more under way than one."""
+        calls = self._mirror.calls
+        if self._writing is not None:
+            await self._writing.answered.wait()  # whoever wrote it was cancelled
         self._writes += 1
-        params = ProcessWrite(self.id, bytes(data), str(self._writes))
-        written = await self._mirror.calls.call("process/write", params, ProcessWritten)
+        params = ProcessWrite(self.id, piece, str(self._writes))
+        self._writing = await calls.post("process/write", params)
+        written = await calls.answer_to(self._writing, ProcessWritten)
+        self._writing = None
         if written.status != "accepted":
             raise StdinClosedError(f"stdin is closed for process {self.id}")
 
     async def close_stdin(self) -> None:
         """End its input, behind all that was written. A terminal gets its end-of-file character."""
-        await self._mirror.calls.call("process/closeStdin", ProcessId(self.id), Nothing)
+        async with self._input_turn:
+            await self._mirror.calls.call("process/closeStdin", ProcessId(self.id), Nothing)
 
     async def send_signal(self, signal: str | int, target: SignalTarget = "group") -> int:
         """Send a signal, by name or number, and return how many processes were sent it.
@@ -200,11 +220,7 @@ class Process:
 
         Return whether the leader was still running, without waiting for its end. A grace of 0 is `kill`.
         """
-        time = seconds("grace", grace, zero=True)
-        if time == 0:
-            return await self.kill()
-        milliseconds = _LONGEST_GRACE_MILLISECONDS if time == math.inf else max(1, round(time * 1000))
-        return await self._end(ProcessTerminate(self.id, Graceful(Grace(milliseconds))))
+        return await self._end(termination(self.id, seconds("grace", grace, zero=True)))
 
     async def kill(self) -> bool:
         """End it and everything that descends from it by force.

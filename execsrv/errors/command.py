@@ -62,7 +62,10 @@ class CommandFailedError(CommandError):
 
 
 class CommandTimeoutError(CommandError, TimeoutError):
-    """A command did not end within `timeout` seconds, and was killed."""
+    """A command did not end within `timeout` seconds, and was ended: asked first, then killed.
+
+    What it said while it ended is in the output too.
+    """
 
     def __init__(
         self,
@@ -75,9 +78,13 @@ class CommandTimeoutError(CommandError, TimeoutError):
         stdout: bytes = b"",
         stderr: bytes = b"",
     ) -> None:
-        how = f"did not end within {timeout:g} s and was killed"
+        how = f"did not end within {timeout:g} s and was ended"
         super().__init__(argv, how, exit_code=exit_code, signal=signal, reason=reason, stdout=stdout, stderr=stderr)
         self.timeout = timeout
+
+
+class OutputTruncatedError(CommandError):
+    """The output of a command is not whole, and nobody had allowed that. `stdout` and `stderr` are what there is."""
 
 
 def _quoted(argv: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ Codes follow JSON-RPC 2.0 section 5.1; -32004 and -32010 are the Codex exec-serv
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from execsrv.errors.base import ExecsrvError
@@ -127,11 +128,11 @@ class BusyError(RequestError):
     kind = "busy"
 
 
-class SandboxUnsupportedError(RequestError):
+class SandboxUnavailableError(RequestError):
     """The command was to be confined, which this server cannot do; it was not started."""
 
-    code = -32600
-    kind = "sandbox-unsupported"
+    code = -32602
+    kind = "sandboxUnavailable"
 
 
 class HttpUnavailableError(RequestError):
@@ -151,14 +152,22 @@ class HttpFailedError(RequestError):
     kind = "http-failed"
 
 
+_SPAWN_KINDS = {errno.ENOENT: "spawnNotFound", errno.EACCES: "spawnPermissionDenied"}
+
+
 class SpawnError(RequestError):
     """The command could not be started.
 
     `stage` is "cwd", "program", "permission", "format", "arguments" or "resources"; `errno` the system's number.
+    `kind` follows from that: "spawnNotFound" (ENOENT), "spawnPermissionDenied" (EACCES), else "spawnFailed".
     """
 
     code = -32603
-    kind = "spawn-failed"
+    kind = "spawnFailed"
+
+    def __init__(self, message: str, /, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.kind = _SPAWN_KINDS.get(self.errno, "spawnFailed")
 
     @property
     def stage(self) -> str:
@@ -208,7 +217,8 @@ class FilesDisabledError(FileRefusedError):
     kind = "files-disabled"
 
 
-_BY_KIND: dict[str, type[RequestError]] = {
+_BY_KIND: dict[str, type[RequestError]] = dict.fromkeys(_SPAWN_KINDS.values(), SpawnError)
+_BY_KIND |= {
     error.kind: error
     for error in (
         AlreadyAttachedError,
@@ -226,7 +236,7 @@ _BY_KIND: dict[str, type[RequestError]] = {
         NotReadyError,
         OutsideRootsError,
         ProcessExistsError,
-        SandboxUnsupportedError,
+        SandboxUnavailableError,
         SpawnError,
         StdinClosedError,
         UnknownConnectionError,

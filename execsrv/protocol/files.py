@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
 from execsrv.protocol.messages import Id, Wire
+from execsrv.protocol.sandbox import Sandbox
 
 
 class FileCall(Wire, frozen=True, kw_only=True):
     """The base of calls that name a path. Only null, or a policy that asks for no confinement, is accepted."""
 
-    sandbox: Any = None
+    sandbox: Sandbox | None = None
 
 
 class FilePath(FileCall, frozen=True):

@@ -19,7 +19,8 @@ class EnvironmentInfo(Wire, frozen=True):
 
     shell: Shell
     executor_version: str
-    cwd: str
+    cwd: str | None
+    """The directory of the server, null where it was removed."""
     user_home_dir: str
     platform_os: str
     temp_dir: str

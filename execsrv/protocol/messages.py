@@ -19,7 +19,8 @@ Id = Annotated[str, Meta(max_length=256)]
 MessageId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Id
 """The pair of an answer and its request: a signed 64-bit integer or a string, echoed with its type.
 
-A message with any other id is malformed: there is nothing to answer it with.
+A whole number that is written with a point counts as that integer. A call with any other id is answered with an error
+whose id is null.
 """
 
 
@@ -63,15 +64,23 @@ class Failure(Struct, frozen=True):
 Message = Request | Notification | Response | Failure
 
 
+class RawError(Struct, frozen=True):
+    """An `ErrorObject` as it came off a wire."""
+
+    code: int
+    message: str
+    data: msgspec.Raw | UnsetType = UNSET
+
+
 class Envelope(Struct, frozen=True):
     """Any message before it is known which: the first of the two decoding steps."""
 
-    jsonrpc: Any = None
+    jsonrpc: msgspec.Raw | UnsetType = UNSET
     id: MessageId | UnsetType | None = UNSET
     method: str | UnsetType = UNSET
     params: msgspec.Raw | UnsetType = UNSET
     result: msgspec.Raw | UnsetType = UNSET
-    error: ErrorObject | UnsetType = UNSET
+    error: RawError | UnsetType = UNSET
 
 
 class Wire(Struct, frozen=True, rename="camel"):

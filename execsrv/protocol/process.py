@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from execsrv.protocol.messages import Id, Wire
 from execsrv.protocol.output import Chunk, ProcessClosed, ProcessExited, ReadGap, Reason, Stream
+from execsrv.protocol.sandbox import NetworkWish, Sandbox
 
 
 class Size(Wire, frozen=True):
-    """A terminal's size in characters."""
+    """A terminal's size in characters, and the whole of it in pixels where that is known."""
 
     rows: Annotated[int, Meta(ge=1, le=65535)] = 24
     cols: Annotated[int, Meta(ge=1, le=65535)] = 80
+    xpixel: Annotated[int, Meta(ge=0, le=65535)] = 0
+    ypixel: Annotated[int, Meta(ge=0, le=65535)] = 0
 
 
 class EnvPolicy(Wire, frozen=True):
@@ -31,10 +34,11 @@ class EnvPolicy(Wire, frozen=True):
 
 
 class ProcessStart(Wire, frozen=True):
-    """Start a command. `cwd` is an absolute path or a `file:` URI; `env` is exact unless `env_policy` is given."""
+    """Start a command. `env` is exact unless `env_policy` is given."""
 
     argv: list[str]
-    cwd: str
+    cwd: str | None
+    """An absolute path or a `file:` URI. None: the directory that the server itself is in, whatever its name is."""
     env: dict[str, str]
     tty: bool
     process_id: Id | None = None
@@ -42,8 +46,11 @@ class ProcessStart(Wire, frozen=True):
     arg0: str | None = None
     env_policy: EnvPolicy | None = None
     size: Size | None = None
-    sandbox: Any = None
+    sandbox: Sandbox | None = None
     """Only null, or a policy that asks for no confinement, is accepted: there is no sandbox here to ask for."""
+    network_proxy: NetworkWish | None = None
+    managed_network: NetworkWish | None = None
+    """Like this one, only null is accepted."""
     window_bytes: Annotated[int, Meta(ge=1)] | None = None
     """The bytes of output that may be under way before the client must acknowledge some with `process/ack`. None: no
     bound, and a client that does not read one process's output then holds up the whole connection."""
@@ -53,8 +60,21 @@ class ProcessStart(Wire, frozen=True):
     """End it when it has neither printed nor been given anything for that long."""
     overflow: Literal["block", "drop"] = "block"
     """The fate of output beyond the window: the command waits, or the oldest of it is left out (`process/gap`)."""
+    grace_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    """The time from SIGTERM until it is killed, at a deadline and when its connection or the server ends. 0: none.
+    None: the server's settings."""
+    end_with_leader: bool = False
+    """End what lives on after the leader, as soon as it prints no more; `closed` tells what that was."""
     kind: Literal["direct", "prepared"] = "direct"
     """A prepared command is run exactly as given: its program and directory are absolute, and nothing is inherited."""
+    env_remove: list[str] = []
+    """Variables that it does not get, wherever they come from."""
+    umask: Annotated[int, Meta(ge=0, le=0o777)] | None = None
+    nice: Annotated[int, Meta(ge=-20, le=19)] | None = None
+    oom_score_adj: Annotated[int, Meta(ge=-1000, le=1000)] | None = None
+    """These three are the server's own where they are not given."""
+    modes: dict[str, bool | int] = {}
+    """Modes of its terminal that are on or off, and keys as numbers of characters, by their names in stty(1)."""
 
 
 class ProcessStarted(Wire, frozen=True):
@@ -160,6 +180,8 @@ class ProcessResize(Wire, frozen=True):
     process_id: Id
     rows: Annotated[int, Meta(ge=1, le=65535)]
     cols: Annotated[int, Meta(ge=1, le=65535)]
+    xpixel: Annotated[int, Meta(ge=0, le=65535)] = 0
+    ypixel: Annotated[int, Meta(ge=0, le=65535)] = 0
 
 
 class Running(Wire, frozen=True):

@@ -36,7 +36,7 @@ async def running(client: execsrv.Client) -> None:
     assert_type(result.totals, dict[Literal["stdout", "stderr", "pty"], int])
     assert_type(result.check(), execsrv.Result)
     assert_type(client.connection_id, str)
-    assert_type(client.info.cwd, str)
+    assert_type(client.info.cwd, str | None)
     for listed in await client.processes():
         assert_type(listed.pid, int)
 

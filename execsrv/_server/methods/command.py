@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from execsrv._log.entries import Closed, Entry, Exited, Gap
-from execsrv._processes.command import settle
+from execsrv._processes.command import Command, settle
+from execsrv._processes.environment import command_environment
 from execsrv._server.methods.table import Caller, Later, check_kind, handles, handles_later
 from execsrv._server.session import Session, StartOptions
+from execsrv._server.starting import Deferred
 from execsrv._server.stdin import Write
 from execsrv._wire.paths import path_from_wire
 from execsrv.errors import UnknownProcessError
@@ -23,12 +25,17 @@ from execsrv.protocol import (
 
 
 @handles("command/exec")
-def command_exec(caller: Caller, params: CommandExec) -> CommandId:
+def command_exec(caller: Caller, params: CommandExec) -> Deferred:
     check_kind(caller.config, "direct")
-    id = caller.sessions.claim(None)
-    command = settle(params.argv, path_from_wire(params.cwd, "cwd"), params.env, params.arg0)
-    spawned = caller.sessions.supervisor.spawn(command, size=Size() if params.tty else None, pipe_stdin=False)
-    return CommandId(caller.sessions.adopt(id, spawned, command_dialect, StartOptions()).id)
+    cwd = path_from_wire(params.cwd, "cwd")
+
+    def settled() -> Command:
+        env = command_environment(None, {}, params.env)
+        return settle(params.argv, cwd, env, params.arg0)
+
+    size = Size() if params.tty else None
+    starting = caller.sessions.start(None, settled, command_dialect, StartOptions(), size=size)
+    return Deferred(starting, lambda: CommandId(starting.session().id))
 
 
 @handles_later("command/exec/write")

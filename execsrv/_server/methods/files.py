@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def _files(caller: Caller, call: FileCall) -> Files:
-    """Return the files for a call that names a path. Raises `SandboxUnsupportedError` where it is to be confined."""
+    """Return the files for a call that names a path. Raises `SandboxUnavailableError` where it is to be confined."""
     check_unconfined(call.sandbox)
     return caller.files()
 

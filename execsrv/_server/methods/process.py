@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
-import os
 
 import trio
 
 from execsrv._log.entries import Closed, Entry, Exited, Gap
-from execsrv._processes.command import settle
-from execsrv._processes.environment import command_environment
+from execsrv._processes.command import Command, Wishes, settle
+from execsrv._processes.environment import command_environment, inherited_environment
 from execsrv._processes.signals import signal_number
-from execsrv._server.methods.table import Caller, Later, check_kind, check_unconfined, handles, handles_later
+from execsrv._processes.terminal import checked_modes
+from execsrv._server.methods.table import (
+    Caller,
+    Later,
+    check_kind,
+    check_own_network,
+    check_unconfined,
+    handles,
+    handles_later,
+)
 from execsrv._server.session import Session, StartOptions
+from execsrv._server.starting import Deferred
 from execsrv._server.stdin import Write
 from execsrv._wire.paths import path_from_wire
 from execsrv.errors import InvalidParamsError, LimitExceededError, StdinClosedError, UnknownProcessError
@@ -49,18 +58,38 @@ from execsrv.protocol import (
 
 
 @handles("process/start")
-def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted:
+def process_start(caller: Caller, params: ProcessStart) -> Deferred:
     check_unconfined(params.sandbox)
+    check_own_network(params.network_proxy, "networkProxy")
+    check_own_network(params.managed_network, "managedNetwork")
     check_kind(caller.config, params.kind)
     if params.kind == "prepared":
         _check_prepared(params)
     options = _start_options(caller.config, params)
-    id = caller.sessions.claim(params.process_id)
-    env = command_environment(params.env_policy, os.environ, params.env)
-    command = settle(params.argv, path_from_wire(params.cwd, "cwd"), env, params.arg0)
-    size = (params.size or Size()) if params.tty else None
-    spawned = caller.sessions.supervisor.spawn(command, size=size, pipe_stdin=params.pipe_stdin)
-    session = caller.sessions.adopt(id, spawned, process_dialect, options)
+    cwd = None if params.cwd is None else path_from_wire(params.cwd, "cwd")
+    modes = checked_modes(params.modes)
+    wishes = Wishes(params.umask, params.nice, params.oom_score_adj)
+
+    def settled() -> Command:
+        inherited = inherited_environment() if params.env_policy is not None else {}
+        env = command_environment(
+            params.env_policy, inherited, params.env, cwd=cwd, tty=params.tty, remove=params.env_remove
+        )
+        return settle(params.argv, cwd, env, params.arg0, wishes)
+
+    starting = caller.sessions.start(
+        params.process_id,
+        settled,
+        process_dialect,
+        options,
+        pipe_stdin=params.pipe_stdin,
+        size=(params.size or Size()) if params.tty else None,
+        modes=modes,
+    )
+    return Deferred(starting, lambda: _process_started(starting.session()))
+
+
+def _process_started(session: Session) -> ProcessStarted:
     return ProcessStarted(session.id, pid=session.pid)
 
 
@@ -68,21 +97,28 @@ def _check_prepared(params: ProcessStart) -> None:
     """A prepared command leaves nothing to be looked up or inherited."""
     if params.argv and not params.argv[0].startswith("/"):
         raise InvalidParamsError("argv[0]: a prepared command names its program by an absolute path", field="argv")
+    if params.cwd is None:
+        raise InvalidParamsError("cwd: a prepared command names its directory", field="cwd")
     if params.env_policy is not None:
         raise InvalidParamsError("envPolicy: a prepared command inherits nothing", field="envPolicy")
 
 
 def _start_options(config: ServerConfig, params: ProcessStart) -> StartOptions:
-    """Return the terms of a start. Raises `LimitExceededError` for a window that is too large."""
+    """Return the terms of a start. Raises `LimitExceededError` for a window or a grace that is too large."""
     window, bound = params.window_bytes, config.max_window_bytes
     if window is not None and window > bound:
         message = f"windowBytes is {window}: max_window_bytes ({bound}) would be exceeded"
         raise LimitExceededError(message, limit="max_window_bytes", value=bound)
+    if params.grace_ms is not None and params.grace_ms / 1000 > config.max_grace:
+        message = f"graceMs is {params.grace_ms}: max_grace ({config.max_grace:g} s) would be exceeded"
+        raise LimitExceededError(message, limit="max_grace", value=config.max_grace)
     return StartOptions(
         timeout=(params.timeout_ms or math.inf) / 1000,
         idle_timeout=(params.idle_timeout_ms or math.inf) / 1000,
         window_bytes=window,
         drops=params.overflow == "drop",
+        grace=None if params.grace_ms is None else params.grace_ms / 1000,
+        ends_with_leader=params.end_with_leader,
     )
 
 
@@ -205,7 +241,7 @@ def process_resize(caller: Caller, params: ProcessResize) -> Nothing:
     session = _known(caller, params.process_id)
     if not session.is_terminal:
         raise InvalidParamsError(f"process {session.id} has no terminal to resize", field="processId")
-    session.resize(params.rows, params.cols)
+    session.resize(params.rows, params.cols, params.xpixel, params.ypixel)
     return Nothing()
 
 
@@ -247,7 +283,7 @@ def _process_exited(id: str, entry: Exited) -> ProcessExited:
 
 
 def _process_closed(id: str, entry: Closed) -> ProcessClosed:
-    return ProcessClosed(id, entry.seq, entry.totals, entry.remaining, entry.tree_empty)
+    return ProcessClosed(id, entry.seq, entry.totals, entry.remaining, entry.tree_empty, entry.ended)
 
 
 def _known(caller: Caller, id: str) -> Session:

@@ -15,8 +15,10 @@ from msgspec import Struct
 
 from execsrv._http.relay import Relay
 from execsrv._server.sessions import Sessions
-from execsrv.errors import NotAllowedError, SandboxUnsupportedError
+from execsrv._server.starting import Deferred
+from execsrv.errors import NotAllowedError, SandboxUnavailableError
 from execsrv.limits import ServerConfig
+from execsrv.protocol.sandbox import NetworkWish, Sandbox
 
 if TYPE_CHECKING:
     from execsrv._files.files import Files
@@ -36,10 +38,11 @@ class Caller(Protocol):
 
 P = TypeVar("P", bound=Struct)
 R = TypeVar("R", bound=Struct)
+S = TypeVar("S", bound=Struct | Deferred)
 Later = Coroutine[Any, Any, R]
 """The rest of a handler that has to wait for something; it gives the result."""
 
-Answer = Struct | Later[Struct]
+Answer = Struct | Later[Struct] | Deferred
 A = TypeVar("A", bound=Answer)
 
 
@@ -53,10 +56,10 @@ class Handler(NamedTuple):
 HANDLERS: dict[str, Handler] = {}
 
 
-def handles(method: str) -> Callable[[Callable[[Caller, P], R]], Callable[[Caller, P], R]]:
-    """Enter a function that answers a method at once."""
+def handles(method: str) -> Callable[[Callable[[Caller, P], S]], Callable[[Caller, P], S]]:
+    """Enter a function that answers a method at once, or as soon as a start that is under way has its outcome."""
 
-    def enter(run: Callable[[Caller, P], R]) -> Callable[[Caller, P], R]:
+    def enter(run: Callable[[Caller, P], S]) -> Callable[[Caller, P], S]:
         HANDLERS[method] = Handler(run, waits=False)
         return run
 
@@ -80,9 +83,14 @@ def check_kind(config: ServerConfig, kind: str) -> None:
         raise NotAllowedError(f"this server takes no {kind} commands: {setting} is off", setting=setting)
 
 
-def check_unconfined(sandbox: Any) -> None:
-    """Raise `SandboxUnsupportedError` for a sandbox policy that asks for confinement."""
-    permissions = sandbox.get("permissions") if isinstance(sandbox, dict) else None
-    disabled = isinstance(permissions, dict) and permissions.get("type") == "disabled"
-    if sandbox is not None and not disabled:
-        raise SandboxUnsupportedError("this server cannot confine anything: sandbox must be null", field="sandbox")
+def check_unconfined(sandbox: Sandbox | None) -> None:
+    """Raise `SandboxUnavailableError` for a sandbox policy that asks for confinement."""
+    if sandbox is not None and sandbox.permissions.confine:
+        raise SandboxUnavailableError("this server cannot confine anything: sandbox must be null", field="sandbox")
+
+
+def check_own_network(wish: NetworkWish | None, field: str) -> None:
+    """Raise `SandboxUnavailableError` where a command is to have another network than the server's."""
+    if wish is not None:
+        message = f"no command has a network of its own here: {field} must be null"
+        raise SandboxUnavailableError(message, field=field)

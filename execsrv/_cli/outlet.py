@@ -1,0 +1,148 @@
+"""Outlet: lines for people, written to a descriptor by a thread of its own.
+
+Whoever has something to say hands it over and goes on. The queue is bounded in bytes. When it is full, because nobody
+reads, further lines are dropped and counted, and the count is told when somebody reads again. The thread is a daemon's
+in both senses: it is waited for during a bounded time at the end, and keeps no process alive.
+"""
+
+from __future__ import annotations
+
+import io
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Condition, Thread
+
+from execsrv._wire.stdio import write_all
+
+_QUEUED_BYTES = 256 * 1024
+_LAST_WORDS_SECONDS = 0.5
+_LINE_BYTES = 1024
+_ENTRY_BYTES = 100
+"""Counted for an entry of the queue beside its text, so that many short ones are bounded as well."""
+
+
+class Outlet:
+    """Lines on their way to one descriptor, which stays the caller's. `open_outlet` makes it.
+
+    `failed`, where given, is called in the thread with the error of a line that could not be written.
+    """
+
+    def __init__(self, descriptor: int, failed: Callable[[OSError], None] | None = None) -> None:
+        self._descriptor = descriptor
+        self._failed = failed
+        self._news = Condition()
+        self._thread: Thread | None = None
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._dropped = 0
+        self._closed = False
+
+    def say(self, text: str) -> None:
+        """Have one line written, escaped and cut. Does not wait."""
+        self.put(one_line(text))
+
+    def put(self, text: bytes) -> None:
+        """Have whole lines written as they are, or none of them where the queue is full. Does not wait."""
+        size = len(text) + _ENTRY_BYTES
+        with self._news:
+            if self._closed:
+                return
+            # What was dropped is told behind what waits: so nothing may come in between.
+            if self._dropped or self._queued_bytes + size > _QUEUED_BYTES or not self._has_thread():
+                self._dropped += 1
+                return
+            self._queue.append(text + b"\n")
+            self._queued_bytes += size
+            self._news.notify()
+
+    def close(self) -> None:
+        """Take no more, and give the thread a short time to write what waits."""
+        with self._news:
+            self._closed = True
+            self._news.notify()
+        if self._thread is not None:
+            self._thread.join(_LAST_WORDS_SECONDS)
+
+    def _has_thread(self) -> bool:
+        """Return whether there is a thread, after starting one where the machine gives it."""
+        if self._thread is None:
+            thread = Thread(target=self._write, name=f"execsrv outlet {self._descriptor}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return False  # there will be one for a later line
+            self._thread = thread
+        return True
+
+    def _write(self) -> None:
+        """Write line after line, until closed. A line that fails is counted, and told with the next."""
+        # Our signals are for the main thread; and a blocked SIGTTOU lets a background job write to its terminal.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        lost = 0
+        while (text := self._take()) is not None:
+            try:
+                write_all(self._descriptor, (_dropped(lost) if lost else b"") + text)
+            except OSError as error:
+                lost += 1
+                if self._failed is not None:
+                    self._failed(error)
+            else:
+                lost = 0
+
+    def _take(self) -> bytes | None:
+        """Return what is to be written next, when there is something; None when closed and empty."""
+        with self._news:
+            while not (self._queue or self._dropped or self._closed):
+                self._news.wait()
+            if self._queue:
+                text = self._queue.popleft()
+                self._queued_bytes -= len(text) - 1 + _ENTRY_BYTES
+                return text
+            count, self._dropped = self._dropped, 0
+            return _dropped(count) if count else None
+
+
+@contextmanager
+def open_outlet(descriptor: int, failed: Callable[[OSError], None] | None = None) -> Iterator[Outlet]:
+    """Open an outlet. Leaving gives it a short time for what waits."""
+    outlet = Outlet(descriptor, failed)
+    try:
+        yield outlet
+    finally:
+        outlet.close()
+
+
+class Printed(io.TextIOBase):
+    """A text file for `sys.stderr`: what is printed, by the interpreter too, leaves through an outlet."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
+        self._rest = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, rest = (self._rest + text).split("\n")
+        self._rest = rest[:_LINE_BYTES]
+        for line in lines:
+            self._outlet.say(line)
+        return len(text)
+
+
+def one_line(text: str) -> bytes:
+    """Return text as one line without its end: control characters are escaped, and it is cut to 1 KiB."""
+    is_cut = len(text) > _LINE_BYTES
+    text = text[:_LINE_BYTES]
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    line = text.encode()
+    if is_cut or len(line) > _LINE_BYTES:
+        line = line[: _LINE_BYTES - 3].decode(errors="ignore").encode() + b"..."
+    return line
+
+
+def _dropped(count: int) -> bytes:
+    return b"execsrv: %d messages were dropped, since nobody read them\n" % count

@@ -1,0 +1,194 @@
+"""The start of one command, carried out in a thread, since a file system may hold it up for as long as it likes.
+
+From its first instant the command belongs to the attempt: when the attempt ends, by an error at any step, by an
+interrupt or because nobody waits for it any more, so does the command. A thread that hangs is left behind; whatever it
+still starts, it ends itself.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from execsrv._processes import spawn, terminal
+from execsrv._processes.command import Command
+from execsrv._processes.leader import Leader
+from execsrv._processes.membership import ByDescent, ByWalk, Register
+from execsrv._processes.spawn import Started
+from execsrv._processes.tree import ProcessTree
+from execsrv.protocol import Size, Stream
+
+MOST_THREADS = 40
+"""So many starts of one server may be under way at once. More wait."""
+
+CONNECTION_THREADS = 8
+"""So many of them may be one connection's, so that those which hang hold up nobody else's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A running command and the server's ends of its streams. The descriptors belong to whoever holds this.
+
+    `program` is the name of its file. `held` is the other end of its terminal, to be closed when its leader has ended.
+    """
+
+    program: str
+    tree: ProcessTree
+    outputs: dict[Stream, int]
+    stdin: int | None
+    held: int | None = None
+
+
+class Threads(Protocol):
+    """A limit of threads, as `trio.to_thread.run_sync` takes it."""
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None: ...
+
+    def release_on_behalf_of(self, borrower: object) -> None: ...
+
+
+class SharedThreads:
+    """The threads that one connection may have of those of its server, each until it has really ended."""
+
+    def __init__(self, of_server: trio.CapacityLimiter) -> None:
+        self._of_server = of_server
+        self._own = trio.CapacityLimiter(CONNECTION_THREADS)
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        """Wait for a thread."""
+        await self._own.acquire_on_behalf_of(borrower)
+        try:
+            await self._of_server.acquire_on_behalf_of(borrower)
+        except BaseException:
+            self._own.release_on_behalf_of(borrower)
+            raise
+
+    def release_on_behalf_of(self, borrower: object) -> None:
+        """Give a thread back."""
+        self._of_server.release_on_behalf_of(borrower)
+        self._own.release_on_behalf_of(borrower)
+
+
+class Attempt:
+    """One start. Whoever makes it calls `end` in the end, whatever happened."""
+
+    def __init__(
+        self,
+        register: Register,
+        finder: ByWalk | ByDescent,
+        wait_guarded: Callable[[], Awaitable[None]],
+        *,
+        carries: bool,
+    ) -> None:
+        """`wait_guarded` waits until a guardian looks after what was started."""
+        self._register = register
+        self._finder = finder
+        self._wait_guarded = wait_guarded
+        self._carries = carries
+        self._number = register.reserve_number()
+        self._mark = register.mark.of(self._number) if register.mark else None
+        self._started = Started()
+        self._program = ""
+        self._lock = threading.Lock()
+        self._runs = False  # in its thread
+        self._tree: ProcessTree | None = None
+
+    def __repr__(self) -> str:
+        state = "given up" if self._started.given_up else "starting" if self._runs else f"pid={self._started.pid}"
+        return f"<Attempt number={self._number} {state}>"
+
+    async def start(
+        self,
+        settle: Callable[[], Command],
+        threads: Threads,
+        *,
+        size: Size | None,
+        pipe_stdin: bool,
+        modes: Mapping[str, bool | int] = terminal.DEFAULT_MODES,
+    ) -> Spawned:
+        """Settle and start the command in a thread, and watch it. It is this attempt's until `end`.
+
+        Raises what `settle` does, and `SpawnError`. Cancelling waits for no file system.
+        """
+
+        def run() -> None:
+            self.run(settle, size, pipe_stdin, modes)
+
+        self._runs = True
+        try:
+            # The limiter is one in all but name.
+            await trio.to_thread.run_sync(run, limiter=threads, abandon_on_cancel=True)  # type: ignore[arg-type]
+        except trio.Cancelled:
+            raise  # and it may run on
+        except BaseException:
+            self._runs = False
+            raise
+        await self._wait_guarded()
+        return self.enter()
+
+    def run(
+        self,
+        settle: Callable[[], Command],
+        size: Size | None,
+        pipe_stdin: bool,
+        modes: Mapping[str, bool | int] = terminal.DEFAULT_MODES,
+    ) -> None:
+        """Settle and start the command in this thread. Blocks as long as the file systems do."""
+        try:
+            command = settle()
+            self._program = os.path.basename(command.program).decode(errors="replace")
+            spawn.spawn(
+                command,
+                size,
+                pipe_stdin,
+                self._mark,
+                carries=self._carries,
+                modes=modes,
+                started=self._started,
+            )
+        finally:
+            with self._lock:
+                self._runs = False
+                given_up = self._started.given_up
+            if given_up:
+                self._started.undo(self._mark)
+
+    def enter(self) -> Spawned:
+        """Watch the command, which was started, and have it found by its server."""
+        started = self._started
+        self._tree = tree = ProcessTree(Leader(started.pid, started.pidfd), self._number, self._finder)
+        self._register.enter(tree)
+        started.pidfd = None  # the leader's
+        return Spawned(self._program, tree, started.outputs, started.stdin, started.held)
+
+    def pass_streams(self) -> None:
+        """Leave the streams to whoever holds what was spawned. The command still ends with this."""
+        self._started = Started()
+
+    def release(self) -> None:
+        """Leave the command too. `end` ends nothing any more."""
+        self._tree, self._started = None, Started()
+
+    async def end(self) -> None:
+        """End what was started, and what still is being started. Cannot be cancelled."""
+        with self._lock:
+            self._started.given_up = True
+            runs = self._runs
+            if runs:
+                spawn.kill_newborn(self._started)
+        try:
+            if runs:
+                return  # it ends in its thread
+            if self._tree is None and self._started.pid and self._started.is_watched:
+                self.enter()
+            if self._tree is not None and not self._tree.leader.is_closed:
+                await self._tree.end()
+        finally:
+            self._register.starting.discard(self._number)
+            if not runs:
+                self._started.close()

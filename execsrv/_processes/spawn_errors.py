@@ -1,0 +1,47 @@
+"""The reasons for which a command could not be started, made of what was asked and the system's number."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+
+from execsrv._processes.command import MOST_STRING_BYTES, Command, spawn_error
+from execsrv.errors import SpawnError
+
+
+def of_directory(command: Command, number: int) -> SpawnError:
+    """Return the error of a directory that cannot be entered."""
+    return spawn_error("cwd", number, f"start in `{os.fsdecode(command.cwd or b'.')}`")
+
+
+def of_program(command: Command, number: int) -> SpawnError:
+    """Return which of the steps between fork and exec has failed: the number alone does not tell."""
+    program = f"run `{os.fsdecode(command.program)}`"
+    if number == errno.EACCES:
+        if command.cwd is not None and not os.access(command.cwd, os.X_OK):
+            return of_directory(command, number)
+        return spawn_error("permission", number, program)
+    if number == errno.ENOEXEC:
+        return spawn_error("format", number, program)
+    if number == errno.E2BIG:
+        return spawn_error("arguments", number, f"{program}, {_too_long(command)}")
+    if number in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+        return spawn_error("resources", number, program)
+    if number == errno.ENOENT and os.path.exists(os.path.join(command.cwd or b".", command.program)):
+        program += ", whose interpreter is missing"
+    return spawn_error("program", number, program)
+
+
+def _too_long(command: Command) -> str:
+    """Return which string is longer than the kernel takes, or that all of them are together."""
+    named = [(f"argv[{i}]", word) for i, word in enumerate(command.argv)]
+    named += [(f"env `{os.fsdecode(word.partition(b'=')[0])[:100]}`", word) for word in command.env]
+    for name, word in named:
+        if len(word) > MOST_STRING_BYTES:
+            return f"{name} has {len(word)} bytes and the kernel takes at most {MOST_STRING_BYTES} of one string"
+    total = sum(len(word) + 9 for _, word in named)  # each with its end and a pointer
+    # execve(2): a quarter of the stack, and never more than three quarters of 8 MiB.
+    stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
+    most = 6 << 20 if stack == resource.RLIM_INFINITY else min(stack // 4, 6 << 20)
+    return f"argv and env have {total} bytes and the kernel takes about {most} of all together"

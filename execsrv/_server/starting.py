@@ -1,0 +1,109 @@
+"""A session between the request to start it and the first instant of its command.
+
+A start may take as long as a file system likes. Whatever is asked of the session meanwhile waits here, and is done in
+order as soon as it is known what became of the start, before anything else happens to it.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import trio
+from msgspec import Struct
+
+from execsrv.errors import BusyError, SpawnError
+from execsrv.protocol import CommandWrite, ProcessTerminate, ProcessWrite, Reason
+
+if TYPE_CHECKING:
+    from execsrv._server.session import Session
+
+GIVE_UP_SECONDS = 1.0
+"""So long a start may still take when the session is to end already."""
+
+
+_MOST_WAITING = 256
+"""So many requests may wait for one start."""
+
+
+class Starting:
+    """A session that is being started. `outcome` is the session or the error, None before."""
+
+    def __init__(self, id: str, patience: float, most_bytes: int) -> None:
+        """It is given up after `patience` seconds. Input of at most so many bytes may wait for it."""
+        self.id = id
+        self.scope = trio.CancelScope(deadline=trio.current_time() + patience)
+        self.outcome: Session | Exception | None = None
+        self.over = trio.Event()
+        self._then: list[Callable[[], None]] = []
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._end: tuple[Reason, float] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Starting {self.id} waiting={len(self._then)}>"
+
+    def then(self, do: Callable[[], None]) -> None:
+        """Do something as soon as it has an outcome. It must not raise."""
+        if self.outcome is None:
+            self._then.append(do)
+        else:
+            do()
+
+    async def lets_wait(self, params: Struct) -> bool:
+        """Return whether a request has to wait for the outcome, with `then`. An order to end makes that come soon.
+
+        Raises `BusyError` where too much waits already, after having waited for a moment.
+        """
+        if isinstance(params, ProcessTerminate):
+            self.hurry()
+        size = len(params.chunk) if isinstance(params, ProcessWrite | CommandWrite) else 0
+        if len(self._then) >= _MOST_WAITING or (self._bytes and self._bytes + size > self._most_bytes):
+            with trio.move_on_after(GIVE_UP_SECONDS):
+                await self.over.wait()
+            if self.outcome is None:
+                raise BusyError(f"process {self.id} is still being started, and too much waits for it already")
+        self._bytes += size
+        return self.outcome is None
+
+    def finish(self, outcome: Session | Exception) -> None:
+        """Set the outcome, unless there is one, and do all that has waited for it."""
+        if self.outcome is not None:
+            return
+        self.outcome = outcome
+        then, self._then = self._then, []
+        for do in then:
+            do()
+        self.over.set()
+        if self._end is not None and not isinstance(outcome, Exception):
+            outcome.terminate(*self._end)
+
+    def hurry(self) -> None:
+        """Give it up soon, if it does not end by itself."""
+        self.scope.deadline = min(self.scope.deadline, trio.current_time() + GIVE_UP_SECONDS)
+
+    def terminate(self, reason: Reason, grace: float) -> None:
+        """Have the session end as soon as it has begun, and give its start up soon."""
+        self._end = reason, grace
+        self.hurry()
+
+    def session(self) -> Session:
+        """Return the session that has been started. Raises the error of the start."""
+        assert self.outcome is not None
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+class Deferred(NamedTuple):
+    """An answer that is made by `run` when a start has its outcome, in the order of the requests."""
+
+    starting: Starting
+    run: Callable[[], Any]
+
+
+def given_up() -> SpawnError:
+    """Return the error of a start that took too long."""
+    message = "cannot start: given up while the file system of its directory or of its program did not answer"
+    return SpawnError(message, stage="resources", errno=errno.ETIMEDOUT)

@@ -1,0 +1,159 @@
+"""The stream and the nursery that trio-websocket is given, so that neither its peer nor it can do harm.
+
+It handles all frames of one read without a pause, keeps every part of a message, and lets its nursery fail when a peer
+does what it does not expect.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import trio
+import wsproto.utilities
+
+from execsrv._nursery import owned
+from execsrv._wire.frames import FrameCounter
+from execsrv._wire.tcp import is_local, unacknowledged_seconds
+from execsrv.errors import ConnectionFailedError, ProtocolError
+from execsrv.limits import Limits
+
+logger = logging.getLogger(__name__)
+
+HEAD_END = b"\r\n\r\n"
+MAX_HEAD_BYTES = 16 * 1024
+RECEIVE_BYTES = 256 * 1024
+
+_FRAMES_A_TURN = 64
+"""Frames that are read before others have their turn. The library needs some 16 us for one, and waits for nothing."""
+_TOO_LARGE, _FAILED = 1009, 1011
+
+
+class Wire(trio.abc.Stream):
+    """The stream that the library reads and writes, with writes that take turns.
+
+    Until it is `opened` it gives the library the head of the HTTP exchange and no byte more, since the library would
+    not look again at what came with it; and an end is an error, since the library would wait for ever.
+
+    A cancelled write leaves the frame `is_cut`. Nothing may follow it: the peer would read that as the rest of it.
+
+    What came is given to the library in slices of a few frames, since it handles all of them at once. A message beyond
+    its bounds ends the reading, and `refusal` says why; so does a library that fails.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, limits: Limits, head: bytes = b"", rest: bytes = b"") -> None:
+        self.opened = trio.Event()
+        self._stream = stream
+        self._head = head
+        self._data: bytes | bytearray = rest
+        self._at = 0  # how much of the data the library has
+        self._frames = FrameCounter(limits.max_message_bytes)
+        self._answer = None if head else bytearray()  # the head of the server's answer, as long as that is coming in
+        self.refusal: ProtocolError | None = None
+        self.is_server = bool(head)
+        self._turn = trio.Lock()
+        self.is_cut = False
+        self.heard_at = trio.current_time()
+
+    @property
+    def is_sending(self) -> bool:
+        """Return True while a write waits for the peer to read, or for an acknowledgement."""
+        return self._turn.locked()
+
+    @property
+    def is_local(self) -> bool:
+        """Return True where the peer is on this machine."""
+        return is_local(self._stream)
+
+    @property
+    def lost_for(self) -> float:
+        """Seconds for which the peer's machine has left unanswered what was sent, by the kernel's word."""
+        plain = getattr(self._stream, "transport_stream", self._stream)
+        return unacknowledged_seconds(plain.socket) if isinstance(plain, trio.SocketStream) else 0.0
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()  # which cuts nothing yet
+        try:
+            self._turn.acquire_nowait()  # which saves a turn of the scheduler where nobody else is sending
+        except trio.WouldBlock:
+            await self._turn.acquire()
+        try:
+            if not self.is_cut:
+                await self._stream.send_all(data)
+        except trio.Cancelled:
+            self.is_cut = True
+            raise
+        finally:
+            self._turn.release()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if self._head:
+            head, self._head = self._head, b""
+            return head
+        if self.is_server:
+            await self.opened.wait()
+        if self.refusal is not None:
+            raise trio.BrokenResourceError
+        if self._at < len(self._data):
+            await trio.lowlevel.checkpoint()
+        else:
+            self._at, self._data = 0, await self._stream.receive_some(max_bytes)
+            self.heard_at = trio.current_time()
+            if not self._data and not self.opened.is_set():
+                raise ConnectionFailedError("the peer hung up in the handshake")
+        start = self._at
+        if self._answer is not None:
+            self._at = self._skip_answer()
+        self._at = self._frames.walk(self._data, self._at, _FRAMES_A_TURN)
+        if self._frames.excess:
+            self.refusal = ProtocolError(self._frames.excess, _TOO_LARGE)
+        data, end = self._data, self._at
+        if end == len(data):
+            self._data, self._at = b"", 0
+        return data if (start, end) == (0, len(data)) else data[start:end]
+
+    def _skip_answer(self) -> int:
+        """Return where the server's answer ends in what came, and the frames begin."""
+        assert self._answer is not None
+        before = len(self._answer)
+        self._answer += self._data
+        end = self._answer.find(HEAD_END)
+        if end < 0 and len(self._answer) <= MAX_HEAD_BYTES:
+            return len(self._data)
+        self._answer = None
+        return len(self._data) if end < 0 else end + len(HEAD_END) - before
+
+    async def drain(self) -> None:
+        """Read until the peer hangs up: to close before would take back what it was told last."""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while await self._stream.receive_some(RECEIVE_BYTES):
+                pass
+
+    async def aclose(self) -> None:
+        """Do nothing: whoever opened the stream closes it. The library would do it before we have said why."""
+
+
+class Reader:
+    """The nursery that the library starts its reader in. A reader that fails later ends its channel, and no more."""
+
+    def __init__(self, nursery: trio.Nursery, wire: Wire) -> None:
+        self._nursery = nursery
+        self._wire = wire
+
+    def start_soon(self, read: Callable[[], Awaitable[None]]) -> None:
+        self._nursery.start_soon(self._run, read)
+
+    async def _run(self, read: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await owned(read)
+        except Exception as error:
+            if not self._wire.opened.is_set():
+                raise  # to those who wait for the handshake
+            # It answers a ping that comes behind our close frame, and may not.
+            if not isinstance(error, wsproto.utilities.LocalProtocolError):
+                logger.error("the reader of a websocket failed", exc_info=error)
+                self._wire.refusal = ProtocolError("internal error", _FAILED)

@@ -1,0 +1,160 @@
+"""Messages that the first decoding refuses: is there a call in them that can be answered?
+
+JSON may hold half of a surrogate pair, and a whole number may be written with a point; msgspec takes neither where a
+string or an integer is wanted. Everything here runs for refused messages only, and looks at no more than it must.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import islice
+from typing import NoReturn
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from execsrv._wire.quoting import quoted
+from execsrv.errors import InvalidParamsError, ProtocolError, RequestError
+from execsrv.protocol import MessageId, Request
+
+_HEX = "[0-9a-fA-F]{2}"
+_HIGH, _LOW = rf"\\u[dD][89abAB]{_HEX}", rf"\\u[dD][c-fC-F]{_HEX}"
+_LONE_SURROGATE = re.compile(rf"\\u[dD](?:[89abAB]{_HEX}(?!{_LOW})|[c-fC-F]{_HEX}(?<!{_HIGH}{_LOW}))")
+"""It begins with letters, which is what makes it fast to search for."""
+_REPLACEMENT = r"\ufffd"
+_MOST_SURROGATES = 1000
+_MOST_BACKSLASHES = 1000
+
+_EARLY_ID = re.compile(
+    r'\s*+\{\s*+(?:"(?:jsonrpc|method)"\s*+:\s*+"[^"\\]{0,256}"\s*+,\s*+){0,2}"id"\s*+:\s*+(-?\d{1,19}|"[^"\\]{0,256}")\s*+,'
+)
+"""The id of a message that is nested too deeply to be read, where clients commonly put it."""
+
+_WHOLE_NUMBER = re.compile(rb'("(?:[^"\\]|\\.)*+")|(-?\d+)\.0+(?=[\s,\]}])')
+_MOST_REWRITTEN_BYTES = 1024 * 1024
+
+_MOST_ID_BYTES = 4096
+_LARGEST_WHOLE = 2**53
+"""From there on a number with a point does not tell one integer from the next."""
+
+
+class UnreadableError(ProtocolError):
+    """A call that came whole and is to be answered with an error; everything else on the channel goes on.
+
+    `id` is None where it has none that could be repeated.
+    """
+
+    def __init__(self, id: MessageId | None, error: RequestError) -> None:
+        super().__init__(f"malformed message: {error}")
+        self.id = id
+        self.error = error
+
+
+class InvalidCallError(RequestError):
+    """The envelope of a call is wrong: its id or its method."""
+
+    code = -32600
+    kind = "invalid-request"
+
+
+class _Members(Struct):
+    """The members of a message, each as it was written."""
+
+    jsonrpc: msgspec.Raw | UnsetType = UNSET
+    id: msgspec.Raw | UnsetType = UNSET
+    method: msgspec.Raw | UnsetType = UNSET
+    params: msgspec.Raw | UnsetType = UNSET
+
+
+_members = msgspec.json.Decoder(_Members)
+
+
+def read_again(text: str, error: Exception) -> tuple[Request, bool]:
+    """Return the call in a message that was refused with `error`, and whether it has a `jsonrpc` member.
+
+    Raises `UnreadableError` for a call that can only be answered with an error, and `ProtocolError` when it is none.
+    """
+    if isinstance(error, RecursionError):
+        _refuse_nested(text)
+    halves = _lone_surrogates(text)
+    try:
+        members = _members.decode(_replaced(text, halves) if halves else text)
+    except (msgspec.DecodeError, RecursionError):
+        members = _Members()
+        if len(halves) == _MOST_SURROGATES:
+            raise UnreadableError(None, _surrogate(text, halves)) from None
+    method = members.method
+    if isinstance(method, UnsetType) or isinstance(members.id, UnsetType):
+        raise ProtocolError(f"malformed message: {error}; it begins with {quoted(text)}")
+    id = _id_in(members.id)
+    if halves:
+        raise UnreadableError(id, _surrogate(text, halves))
+    if id is None:
+        refuse_id(str(bytes(members.id)[:100], "utf-8", "replace"))
+    try:
+        name = msgspec.json.decode(method, type=str)
+    except msgspec.DecodeError:
+        raise UnreadableError(id, InvalidCallError("the method of a request must be a string")) from None
+    params = None if isinstance(members.params, UnsetType) else members.params
+    return Request(id, name, params), not isinstance(members.jsonrpc, UnsetType)
+
+
+def refuse_id(written: str) -> NoReturn:
+    """Raise `UnreadableError` for a call with this id, which cannot be repeated."""
+    text = f"a request id must be a 64-bit integer or a string of up to 256 characters, got {quoted(written)}"
+    raise UnreadableError(None, InvalidCallError(text))
+
+
+def _lone_surrogates(text: str) -> list[int]:
+    """Return where escapes of half a surrogate pair begin, the first of them at least."""
+    found = islice(_LONE_SURROGATE.finditer(text), _MOST_SURROGATES)
+    return [match.start() for match in found if not _is_escaped(text, match.start())]
+
+
+def _is_escaped(text: str, backslash: int) -> bool:
+    """Tell whether a backslash stands for itself, since another one is in front of it."""
+    before = text[max(0, backslash - _MOST_BACKSLASHES) : backslash]
+    return (len(before) - len(before.rstrip("\\"))) % 2 == 1
+
+
+def _replaced(text: str, halves: list[int]) -> str:
+    """Return the text with the replacement character in these places."""
+    starts = [0, *(half + len(_REPLACEMENT) for half in halves)]
+    return _REPLACEMENT.join(text[start:end] for start, end in zip(starts, [*halves, len(text)], strict=True))
+
+
+def _surrogate(text: str, halves: list[int]) -> InvalidParamsError:
+    before = quoted(text[max(0, halves[0] - 20) : halves[0]])
+    return InvalidParamsError(f"half of a surrogate pair, which is no character, after {before}")
+
+
+def _refuse_nested(text: str) -> NoReturn:
+    if not text.lstrip().startswith("{"):
+        raise ProtocolError(f"malformed message: nested too deeply; it begins with {quoted(text)}")
+    found = _EARLY_ID.match(text)
+    id = _id_in(found[1].encode()) if found else None
+    raise UnreadableError(id, InvalidParamsError("nested too deeply"))
+
+
+def _id_in(raw: bytes | msgspec.Raw) -> MessageId | None:
+    """Return the id that is written there, None where there is none that can be repeated."""
+    written = bytes(raw)
+    if len(written) > _MOST_ID_BYTES or written[:1] not in b'-0123456789"' or _REPLACEMENT.encode() in written:
+        return None
+    value = json.loads(written)
+    if isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_WHOLE:
+        value = int(value)
+    try:
+        return msgspec.convert(value, MessageId)  # type: ignore[no-any-return]
+    except msgspec.ValidationError:
+        return None
+
+
+def with_whole_numbers(params: bytes | msgspec.Raw) -> bytes | None:
+    """Return JSON in which every `3.0` is `3`, None where there is none, or where that would take too long."""
+    if len(params) > _MOST_REWRITTEN_BYTES:
+        return None
+    written = bytes(params)
+    rewritten = _WHOLE_NUMBER.sub(lambda found: found[1] or found[2], written)
+    return rewritten if rewritten != written else None
