@@ -18,14 +18,14 @@ import trio
 from execsrv._cli import terminal
 from execsrv._cli.heard import Heard, Signals, ignored_signals
 from execsrv._cli.job import AFTERMATH_SECONDS, QUIET_SECONDS, Ended, Insistence, RunOptions, say_ended, timed_out
+from execsrv._cli.local_place import enter, has_no_children, inherited_environment
 from execsrv._cli.local_streams import LocalStreams, open_streams
 from execsrv._cli.signals import ENDING
 from execsrv._nursery import open_helpers
-from execsrv._processes.command import settle, spawn_error
+from execsrv._processes.command import settle
 from execsrv._processes.inherited import Inherited
 from execsrv._processes.supervisor import open_supervisor
 from execsrv._processes.tree import ProcessTree
-from execsrv.errors import SpawnError
 from execsrv.protocol import Member, Size
 
 _STOP_SECONDS = 0.05
@@ -37,9 +37,9 @@ _OF_THE_GROUP = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH})
 
 async def run_here(options: RunOptions, signals: Signals) -> Ended:
     """Run a command as our child; return its end. Raises `SpawnError`."""
-    env = _environment(options)
+    env = inherited_environment(options)
     if options.cwd is not None:
-        _enter(options.cwd)
+        enter(options.cwd)
     command = settle(options.argv, None, env)
     with trio.open_signal_receiver(signal.SIGCHLD) as news, open_streams(options) as streams:
         inherited = Inherited(
@@ -50,46 +50,12 @@ async def run_here(options: RunOptions, signals: Signals) -> Ended:
             terminal.window(),
         )
         async with open_supervisor(
-            own_process=True, sole=_has_no_children(), cgroups=False, guarded=not options.leave
+            own_process=True, sole=has_no_children(), cgroups=False, guarded=not options.leave
         ) as supervisor:
             size = Size() if options.tty else None
             spawned = supervisor.spawn(replace(command, inherited=inherited), size=size, pipe_stdin=False)
             streams.started(spawned.outputs.get("pty"), spawned.held)
             return await _Life(options, spawned.tree, streams).live(signals, news)
-
-
-def _environment(options: RunOptions) -> dict[str, str]:
-    """Return what we were started with, as it was then, with what the options change."""
-    with open("/proc/self/environ", "rb") as file:
-        entries = os.fsdecode(file.read()).split("\0")
-    env = {name: value for name, equals, value in (entry.partition("=") for entry in entries) if equals}
-    if options.tty:  # it has its own size
-        env.pop("COLUMNS", None)
-        env.pop("LINES", None)
-    if options.cwd is not None:
-        env["PWD"] = os.path.join(env.get("PWD", ""), options.cwd)
-        env.pop("OLDPWD", None)
-    for setting in options.env:
-        name, _, env[name] = setting.partition("=")
-    return env
-
-
-def _enter(cwd: str) -> None:
-    try:
-        os.chdir(cwd)
-    except OSError as error:
-        raise spawn_error("cwd", error.errno or 0, f"start in `{cwd}`") from None
-    except ValueError:
-        raise SpawnError(f"cannot start in `{cwd!r}`: no path holds a nul byte", stage="cwd") from None
-
-
-def _has_no_children() -> bool:
-    """Tell whether this process was given none by whoever has executed us. Such children are not ours to end."""
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return True
-    return False
 
 
 class _Life:

@@ -93,7 +93,8 @@ class LocalStreams:
             self._move()
             self._writing += 1
             try:
-                await trio.to_thread.run_sync(write_all, target, chunk, abandon_on_cancel=True)
+                limiter = trio.CapacityLimiter(1)
+                await trio.to_thread.run_sync(write_all, target, chunk, limiter=limiter, abandon_on_cancel=True)
             except BrokenPipeError:
                 self.broken()
                 break

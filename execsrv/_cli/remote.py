@@ -30,6 +30,9 @@ _HELD_SECONDS = 0.5
 _BACKSTOP_SECONDS = 5.0
 """How much later than we the server ends a command whose time is over, should we not be able to."""
 
+_KILL_SECONDS = 1.0
+"""How long the server may take to answer a kill. Then we hang up, which ends the command too."""
+
 _ENDED_BY_SERVER = {
     "disconnected": "the server ended the command with the connection",
     "shutdown": "the server ended the command because it is shutting down",
@@ -141,7 +144,8 @@ class _RemoteRun:
         self._touch()
         if isinstance(event, Chunk):
             target = 2 if event.stream == "stderr" else 1
-            await trio.to_thread.run_sync(write_all, target, event.chunk, abandon_on_cancel=True)
+            limiter = trio.CapacityLimiter(1)
+            await trio.to_thread.run_sync(write_all, target, event.chunk, limiter=limiter, abandon_on_cancel=True)
         elif isinstance(event, Closed) and event.remaining:
             say_ended(event.remaining)
 
@@ -184,13 +188,13 @@ class _RemoteRun:
             return
         weight = self._insistence.weigh(heard)
         if weight == "second":
-            self._die(number)
+            nursery.start_soon(self._kill, process, number)
         elif weight == "first":
             # Keys of a terminal concern all of its job.
             target: SignalTarget = "group" if heard.by_kernel or number == signal.SIGINT else "leader"
             nursery.start_soon(self._tell, partial(process.send_signal, _name(number), target))
             if number == signal.SIGTERM or (number == signal.SIGHUP and heard.by_kernel):
-                nursery.start_soon(self._die_after, number)
+                nursery.start_soon(self._kill, process, number, self._options.grace)
 
     async def _tell(self, call: Callable[[], Awaitable[object]]) -> None:
         try:
@@ -198,8 +202,10 @@ class _RemoteRun:
         except (ConnectionLostError, RequestError):
             pass  # it has ended, or whoever reads the output hears of it too
 
-    async def _die_after(self, number: int) -> None:
-        await trio.sleep(self._options.grace)
+    async def _kill(self, process: Process, number: int, grace: float = 0) -> None:
+        await trio.sleep(grace)
+        with trio.move_on_after(_KILL_SECONDS):
+            await self._tell(process.kill)
         self._die(number)
 
     def _die(self, number: int) -> None:
