@@ -70,6 +70,7 @@ class _Life:
         self._idle = trio.CancelScope()
         self._timed_out: str | None = None
         self._is_over = False
+        self._is_ending = False
         streams.touched = self._touch
         streams.broken = lambda: self._ask(signal.SIGHUP) if options.tty else None
 
@@ -127,6 +128,7 @@ class _Life:
         self._kill_after(grace)
 
     def _signal_all(self, number: int = signal.SIGTERM) -> None:
+        self._is_ending = True
         try:
             if number != signal.SIGTERM:
                 self._tree.signal(number, "tree")
@@ -137,6 +139,7 @@ class _Life:
     def _kill_after(self, grace: float) -> None:
         async def kill() -> None:
             await trio.sleep(grace)
+            self._is_ending = True
             await self._tree.kill()
 
         assert self._nursery is not None
@@ -209,9 +212,11 @@ class _Life:
     async def _stop_along(self, news: AsyncIterator[int]) -> None:
         """Stop when the command has stopped, so that whoever waits for us hears of it. We are continued together."""
         async for _ in news:
+            if self._is_ending:
+                return  # what is to be ended is stopped in between
             if self._stopped_by():
                 await trio.sleep(_STOP_SECONDS)
-                if number := self._stopped_by():
+                if (number := self._stopped_by()) and not self._is_ending:
                     os.kill(os.getpid(), number)
 
     def _stopped_by(self) -> int:
