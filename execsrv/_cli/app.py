@@ -50,15 +50,15 @@ def serve(config: str | None, print_config: bool, codex: bool, **settings: Any) 
     "--url",
     metavar="URL",
     envvar=URL_VARIABLE,
-    help=f"The server: ws://HOST:PORT or unix://PATH. Default: {URL_VARIABLE}, else a server in this process.",
+    help=f"The server: ws://HOST:PORT or unix://PATH. Default: {URL_VARIABLE}, else it runs here.",
 )
 @click.option("--tty", "-t", is_flag=True, help="Run it on a terminal of its own. Enter ~ . ends it, as in ssh.")
 @click.option("--no-stdin", "-n", is_flag=True, help="Take nothing of stdin: the command's is empty.")
 @click.option(
-    "--cwd", metavar="DIR", help="Its directory; on a server an absolute path. Default: ours, or the server's."
+    "--cwd", metavar="DIR", help="Its directory; on a server an absolute path. Default: yours, or the server's."
 )
 @click.option(
-    "--env", "-e", metavar="K=V", multiple=True, help="Set a variable, on top of all of ours or the server's."
+    "--env", "-e", metavar="K=V", multiple=True, help="Set a variable, on top of all of yours or the server's."
 )
 @click.option(
     "--pass-fd",
@@ -91,7 +91,7 @@ def serve(config: str | None, print_config: bool, codex: bool, **settings: Any) 
 def run(command: tuple[str, ...], **options: Any) -> None:
     """Run one command, here or through a server, and end all that it leaves behind.
 
-    Its stdin, stdout, stderr, directory and environment are ours, and so is its exit status: 128+N after signal N, 127
+    Its stdin, stdout, stderr, directory and environment are yours, and its exit status ours: 128+N after signal N, 127
     when the program was not found, 126 when it cannot be executed, 125 when execsrv itself failed, 124 when its time
     was over. Signals are passed on. A second SIGTERM or SIGINT kills it.
     """
