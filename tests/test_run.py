@@ -22,7 +22,6 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from execsrv import SpawnError, connect_in_process
 from tests.peers import PATIENCE
 from tests.processes import marked, may_become_nobody, new_mark
 from tests.test_daemon import EXECSRV, daemon, execsrv
@@ -645,8 +644,12 @@ def test_an_interrupt_ends_a_loop(tmp_path: Path, options: str) -> None:
     with interactive_bash(tmp_path) as shell:
         shell.sendline("bash script")
         shell.expect("start 1")
-        shell.sendcontrol("c")
-        assert shell.expect(["prompt> ", "start 2", "never"]) == 0
+        ended = -1
+        while ended == -1:  # a shell that is about to start its next command swallows the key
+            shell.sendcontrol("c")
+            ended = shell.expect(["prompt> ", "start 2", "never", pexpect.TIMEOUT], timeout=2)
+            ended = -1 if ended == 3 else ended
+        assert ended == 0
         shell.sendline("echo status $?")
         shell.expect("status 130")
 
@@ -768,24 +771,6 @@ def test_tildes_that_are_no_escape() -> None:
 
 
 # -- its own mistakes --
-
-
-@pytest.mark.parametrize(
-    ("argv", "env", "text"),
-    [
-        (["/bin/echo", "x" * 131072], {}, r"argv\[1\] has 131072 bytes, and the kernel takes 131071 of one"),
-        (["/bin/echo"], {"LONG": "x" * 131072}, r"env\['LONG'\] has 131077 bytes, and the kernel takes 131071 of one"),
-        (
-            ["/bin/echo", *["x" * 131071] * 200],
-            {},
-            r"arguments and environment have \d+ bytes, and the kernel",
-        ),
-    ],
-)
-async def test_arguments_that_are_too_long(argv: list[str], env: dict[str, str], text: str) -> None:
-    async with connect_in_process() as client:
-        with pytest.raises(SpawnError, match=rf"cannot run `/bin/echo`: Argument list too long \(os error 7\): {text}"):
-            await client.run(argv, env=env)
 
 
 @pytest.mark.parametrize(
