@@ -103,14 +103,15 @@ class Supervisor:
 
 @asynccontextmanager
 async def open_supervisor(
-    *, own_process: bool = False, sole: bool = False, cgroups: bool = True
+    *, own_process: bool = False, sole: bool = False, cgroups: bool = True, guarded: bool = True
 ) -> AsyncIterator[Supervisor]:
     """A supervisor for the sessions that are started in this block; they must be over when it is left.
 
     `own_process` allows it to change settings of this process: it becomes a subreaper, hears SIGCHLD, carries a mark
     for the instant of each start (so no other thread may start processes), and has a guardian as a child. It must then
     run in the main thread. `sole` says that no other code of this process starts any: then all children are ours, and
-    it is moved into a control group of its own, if there is one to be had, unless `cgroups` is off.
+    it is moved into a control group of its own, if there is one to be had, unless `cgroups` is off. There is no
+    guardian unless it is `guarded`.
     """
     if not own_process:
         yield Supervisor()
@@ -127,7 +128,7 @@ async def open_supervisor(
             nursery.start_soon(_end_turns, register)
             if strays is not None:
                 nursery.start_soon(_reap, strays, register)
-            if register.mark is not None and guard.possible():
+            if guarded and register.mark is not None and guard.possible():
                 supervisor._guard = Guard(register, register.mark, sole and cgroups)
                 nursery.start_soon(supervisor._guard.run)
             logger.info("keeping sessions together by %s", supervisor.means())

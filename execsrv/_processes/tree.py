@@ -284,8 +284,12 @@ class ProcessTree:
         try:
             await self.kill()
         finally:
-            self._finder.ended(self)
-            self.leader.close()
+            self.release()
+
+    def release(self) -> None:
+        """Let go of it. All that is left lives on."""
+        self._finder.ended(self)
+        self.leader.close()
 
 
 async def in_turns(steps: Steps[T], turn: trio.Lock) -> T:
