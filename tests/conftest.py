@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from functools import partial
 from itertools import count
 from typing import TypeVar
@@ -25,6 +25,7 @@ from execsrv._wire.lines import LineChannel
 from execsrv._wire.memory import open_memory_pair
 from execsrv._wire.websocket import open_websocket
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig, ServerConfig
+from tests.elsewhere import own_network
 from tests.peers import Peer, open_peer
 from tests.processes import resident
 
@@ -65,6 +66,7 @@ class Server:
         self._nursery = nursery
         self._path = path
         self._url: str | None = None
+        self.host = "127.0.0.1"
         self.shutdown = trio.Event()
         """What asks it to end in order."""
 
@@ -83,7 +85,7 @@ class Server:
         """Where it listens; started when first asked for."""
         if self._url is None:
             self._url = await self._listen(
-                "ws://127.0.0.1:0" if self.transport == "websocket" else f"unix://{self._path}"
+                f"ws://{self.host}:0" if self.transport == "websocket" else f"unix://{self._path}"
             )
         return self._url
 
@@ -245,3 +247,14 @@ async def daemon(request: pytest.FixtureRequest, tmp_path: object) -> AsyncItera
 async def peer(server: Server) -> Peer:
     """A raw peer, ready for calls, on every transport in turn."""
     return await server.peer()
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[str]:
+    """Give an address that is not the loopback's, in a network of the test's own."""
+    with ExitStack() as stack:
+        try:
+            address = stack.enter_context(own_network())
+        except OSError as error:
+            pytest.skip(f"not allowed to make a network: {error}")
+        yield address

@@ -73,15 +73,16 @@ class Line:
 
 @asynccontextmanager
 async def open_line(target: str, path: str) -> AsyncIterator[Line]:
-    """A line to the server at `target`; on a unix socket at `path` where the server listens on one."""
+    """A line to the server at `target`: on a unix socket at `path` where the server listens on one, else beside it."""
     if target.startswith("unix://"):
-        socket = trio.socket.socket(trio.socket.AF_UNIX)
-        await socket.bind(path)
-        socket.listen()
-        listener, url = trio.SocketListener(socket), f"unix://{path}"
+        listening = trio.socket.socket(trio.socket.AF_UNIX)
+        await listening.bind(path)
+        listening.listen()
+        listener, url = trio.SocketListener(listening), f"unix://{path}"
     else:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}"
+        host = target.removeprefix("ws://").rpartition(":")[0]
+        (listener,) = await trio.open_tcp_listeners(0, host=host)
+        url = f"ws://{host}:{listener.socket.getsockname()[1]}"
     line = Line(target, url)
     async with trio.open_nursery() as nursery:
         await nursery.start(trio.serve_listeners, line.carry, [listener])

@@ -280,6 +280,7 @@ TLS_HELLO = bytes.fromhex("16030100c8010000c40303") + bytes(190)
         (HEAD.replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"short") + b"\r\n", True),
         (HEAD.replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"\xff\xfe") + b"\r\n", True),
         (HEAD.replace(b"Host: x", b"Host: xn--99999999") + b"\r\n", True),
+        (HEAD + b"\r\n\x81\xff" + bytes(7) + b"\x01" + bytes(5), True),  # a length that is longer than needed
         (TLS_HELLO, True),
         (b"\x00" * 100_000, True),
     ],
@@ -317,7 +318,13 @@ def websocket(url: str) -> socket.socket:
 
 def message(text: bytes) -> bytes:
     """A masked text frame."""
-    return b"\x81\xff" + struct.pack(">Q", len(text)) + bytes(4) + text
+    if len(text) < 126:
+        size = bytes([0x80 | len(text)])
+    elif len(text) < 65536:
+        size = b"\xfe" + struct.pack(">H", len(text))
+    else:
+        size = b"\xff" + struct.pack(">Q", len(text))
+    return b"\x81" + size + bytes(4) + text
 
 
 def test_a_ping_while_the_server_closes() -> None:

@@ -48,6 +48,7 @@ class Register:
         self.trees: dict[int, ProcessTree] = {}
         self.starting: set[int] = set()
         """Numbers of sessions whose command is being started."""
+        self.reserved = trio.lowlevel.ParkingLot()
         self.ending: set[int] = set()
         self.helpers: set[int] = set()
         """Children that serve the server itself: the guardian."""
@@ -66,6 +67,7 @@ class Register:
             self._last_number = (self._last_number + 1) % (1 << rlimit_mark.SESSION_BITS)
             if self._last_number not in self.trees and self._last_number not in self.starting:
                 self.starting.add(self._last_number)
+                self.reserved.unpark_all()
                 self.used.set()
                 return self._last_number
 

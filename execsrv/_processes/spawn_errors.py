@@ -22,6 +22,10 @@ def of_program(command: Command, number: int) -> SpawnError:
         if command.cwd is not None and not os.access(command.cwd, os.X_OK):
             return of_directory(command, number)
         return spawn_error("permission", number, program)
+    if number == errno.EPERM and command.has_wishes:
+        wishes = {"umask": command.umask, "nice": command.nice, "oomScoreAdj": command.oom_score_adj}
+        named = ", ".join(f"{name} {value}" for name, value in wishes.items() if value is not None)
+        return spawn_error("permission", number, f"{program} with {named}")
     if number == errno.ENOEXEC:
         return spawn_error("format", number, program)
     if number == errno.E2BIG:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, asynccontextmanager
 import trio
 
 from execsrv._nursery import open_helpers
-from execsrv._processes import guard, proc, rlimit_mark, subreaper
+from execsrv._processes import carry, guard, proc, rlimit_mark, subreaper
 from execsrv._processes.attempt import MOST_THREADS, Attempt
 from execsrv._processes.attempt import Spawned as Spawned
 from execsrv._processes.command import Command
@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 _REAP_SECONDS = 0.05
 """Strays that end one after the other are reaped together, this often at most."""
+
+_TURN_SECONDS = 0.05
+"""A start that takes longer waits for a file system, with its child born."""
 
 
 class Supervisor:
@@ -100,14 +103,15 @@ class Supervisor:
 
 @asynccontextmanager
 async def open_supervisor(
-    *, own_process: bool = False, sole: bool = False, cgroups: bool = True
+    *, own_process: bool = False, sole: bool = False, cgroups: bool = True, guarded: bool = True
 ) -> AsyncIterator[Supervisor]:
     """A supervisor for the sessions that are started in this block; they must be over when it is left.
 
     `own_process` allows it to change settings of this process: it becomes a subreaper, hears SIGCHLD, carries a mark
     for the instant of each start (so no other thread may start processes), and has a guardian as a child. It must then
     run in the main thread. `sole` says that no other code of this process starts any: then all children are ours, and
-    it is moved into a control group of its own, if there is one to be had, unless `cgroups` is off.
+    it is moved into a control group of its own, if there is one to be had, unless `cgroups` is off. There is no
+    guardian unless it is `guarded`.
     """
     if not own_process:
         yield Supervisor()
@@ -121,13 +125,23 @@ async def open_supervisor(
             strays = stack.enter_context(subreaper.open_strays(register, sole=sole))
             supervisor._finder = ByDescent(register, strays)
         async with open_helpers() as nursery:
+            nursery.start_soon(_end_turns, register)
             if strays is not None:
                 nursery.start_soon(_reap, strays, register)
-            if register.mark is not None and guard.possible():
+            if guarded and register.mark is not None and guard.possible():
                 supervisor._guard = Guard(register, register.mark, sole and cgroups)
                 nursery.start_soon(supervisor._guard.run)
             logger.info("keeping sessions together by %s", supervisor.means())
             yield supervisor
+
+
+async def _end_turns(register: Register) -> None:
+    """As long as a start is under way, see to it that this process carries nothing for it that it needs no more."""
+    while True:
+        while not register.starting:
+            await register.reserved.park()
+        await trio.sleep(_TURN_SECONDS)
+        carry.look()
 
 
 @trio.lowlevel.enable_ki_protection

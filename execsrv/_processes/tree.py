@@ -280,8 +280,12 @@ class ProcessTree:
         try:
             await self.kill()
         finally:
-            self._finder.ended(self)
-            self.leader.close()
+            self.release()
+
+    def release(self) -> None:
+        """Let go of it. All that is left lives on."""
+        self._finder.ended(self)
+        self.leader.close()
 
 
 def _group_of(pid: int) -> int:

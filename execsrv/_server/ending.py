@@ -186,7 +186,7 @@ class Ending:
             return min(self._grace.deadline, now + grace)
         self._grace = trio.CancelScope()
         self._cause = self._cause or "disconnected"
-        if not self._ask():  # and there is no task that could do so later
+        if not self._ask():  # and no task that could do so later
             self._tree.leader.signal_group(signal.SIGTERM)
         return now + grace
 
@@ -202,7 +202,7 @@ class Ending:
             self.bound_drain(self._draining)
 
     def _ask(self) -> bool:
-        """Ask it to end. Return False where there is no descriptor to find it with."""
+        """Ask it to end at once. Return False where there is no descriptor to find it with."""
         try:
             self._tree.ask_to_end_now()
         except OSError as error:

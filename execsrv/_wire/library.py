@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 import trio
 import wsproto.utilities
 
 from execsrv._nursery import owned
 from execsrv._wire.frames import FrameCounter
-from execsrv._wire.tcp import unacknowledged_seconds
+from execsrv._wire.tcp import is_local, unacknowledged_seconds
 from execsrv.errors import ConnectionFailedError, ProtocolError
 from execsrv.limits import Limits
 
@@ -44,6 +43,7 @@ class Wire(trio.abc.Stream):
 
     def __init__(self, stream: trio.abc.Stream, limits: Limits, head: bytes = b"", rest: bytes = b"") -> None:
         self.opened = trio.Event()
+        self._hung_up = trio.Event()
         self._stream = stream
         self._head = head
         self._data: bytes | bytearray = rest
@@ -60,6 +60,11 @@ class Wire(trio.abc.Stream):
     def is_sending(self) -> bool:
         """Return True while a write waits for the peer to read, or for an acknowledgement."""
         return self._turn.locked()
+
+    @property
+    def is_local(self) -> bool:
+        """Return True where the peer is on this machine."""
+        return is_local(self._stream)
 
     @property
     def lost_for(self) -> float:
@@ -96,7 +101,7 @@ class Wire(trio.abc.Stream):
         if self._at < len(self._data):
             await trio.lowlevel.checkpoint()
         else:
-            self._at, self._data = 0, await self._stream.receive_some(max_bytes)
+            self._at, self._data = 0, await self._receive(max_bytes)
             self.heard_at = trio.current_time()
             if not self._data and not self.opened.is_set():
                 raise ConnectionFailedError("the peer hung up in the handshake")
@@ -122,11 +127,25 @@ class Wire(trio.abc.Stream):
         self._answer = None
         return len(self._data) if end < 0 else end + len(HEAD_END) - before
 
+    async def _receive(self, max_bytes: int | None) -> bytes | bytearray:
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._hung_up.set()
+            raise
+        if not data:
+            self._hung_up.set()
+        return data
+
     async def drain(self) -> None:
         """Read until the peer hangs up: to close before would take back what it was told last."""
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        try:
             while await self._stream.receive_some(RECEIVE_BYTES):
                 pass
+        except trio.BusyResourceError:
+            await self._hung_up.wait()  # the library reads
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
 
     async def aclose(self) -> None:
         """Do nothing: whoever opened the stream closes it. The library would do it before we have said why."""

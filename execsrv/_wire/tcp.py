@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import struct
 
@@ -24,3 +25,21 @@ def unacknowledged_seconds(stream_socket: trio.socket.SocketType) -> float:
         return 0.0
     (milliseconds,) = struct.unpack_from("=I", info, _LAST_ACK_RECEIVED)
     return float(milliseconds) / 1000
+
+
+def is_local(stream: trio.abc.Stream) -> bool:
+    """Return True where the peer is on this machine, by a loopback address or a unix socket.
+
+    There the kernel tells of every end, a crash too: whoever says nothing stands still, or its machine was asleep.
+    """
+    plain = getattr(stream, "transport_stream", stream)
+    if not isinstance(plain, trio.SocketStream):
+        return False
+    if plain.socket.family == socket.AF_UNIX:
+        return True
+    try:
+        host = plain.socket.getpeername()[0]
+    except OSError:  # it has gone already
+        return False
+    address = ipaddress.ip_address(host.partition("%")[0])
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
