@@ -23,7 +23,7 @@ from execsrv._processes.guard import Guard
 from execsrv._processes.membership import ByDescent, ByWalk, Register
 from execsrv._processes.refusals import refusals
 from execsrv._processes.subreaper import Strays
-from execsrv._processes.tree import in_turns
+from execsrv._processes.turns import in_turns
 from execsrv.protocol import Layer, Size
 
 logger = logging.getLogger(__name__)
