@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 _REAP_SECONDS = 0.05
 """Strays that end one after the other are reaped together, this often at most."""
 
+_AGAIN_SECONDS = 0.2
+"""How soon it is tried again what has failed."""
+
 _TURN_SECONDS = 0.05
 """A start that takes longer waits for a file system, with its child born."""
 
@@ -151,7 +154,10 @@ async def _reap(strays: Strays, register: Register) -> None:
         await strays.news.wait()
         try:
             await in_turns(strays.reap(), register.turn)
-        except OSError:
-            strays.news.set()  # no descriptor left to look with: again, in a moment
+        except Exception as error:
+            if not isinstance(error, OSError):  # which says that there is no descriptor left to look with
+                logger.error("cannot reap what has ended, trying on", exc_info=error)
+            strays.news.set()
+            await trio.sleep(_AGAIN_SECONDS)
         register.reap_held()
         await trio.sleep(_REAP_SECONDS)
