@@ -14,24 +14,21 @@ from typing import Annotated
 
 from msgspec import Meta
 
-KIB = 1024
-MIB = 1024 * KIB
-GIB = 1024 * MIB
-
-_IN_BYTES = Meta(extra={"unit": "bytes"})
-
-Bytes = Annotated[int, _IN_BYTES, Meta(le=1024 * GIB)]
-Seconds = Annotated[float, Meta(le=365 * 86400, extra={"unit": "seconds"})]
-Count = Annotated[int, Meta(le=1_000_000)]
-
-# What belongs together where settings are listed.
-_CONNECTIONS = Meta(extra={"group": "Connections"})
-_MESSAGES = Meta(extra={"group": "Messages"})
-_STREAMS = Meta(extra={"group": "Output and input of one session"})
-_COMMANDS = Meta(extra={"group": "Commands"})
-_FILES = Meta(extra={"group": "Files"})
-_HTTP = Meta(extra={"group": "HTTP relay"})
-_ENDINGS = Meta(extra={"group": "Endings"})
+from execsrv._units import (
+    COMMANDS,
+    CONNECTIONS,
+    ENDINGS,
+    FILES,
+    HTTP,
+    MESSAGES,
+    STREAMS,
+    Bytes,
+    Count,
+    Seconds,
+)
+from execsrv._units import GIB as GIB
+from execsrv._units import KIB as KIB
+from execsrv._units import MIB as MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,19 +37,19 @@ class Limits:
 
     handshake_timeout: Annotated[
         Seconds,
-        _CONNECTIONS,
+        CONNECTIONS,
         Meta(gt=0, description="How long connecting, a websocket's handshake, and `initialize` may take, each."),
     ] = 10.0
 
     max_message_bytes: Annotated[
         Bytes,
-        _MESSAGES,
+        MESSAGES,
         Meta(ge=KIB, description="The largest message taken in. A larger one closes the channel: its id is not known."),
     ] = 64 * MIB
 
     flush_timeout: Annotated[
         Seconds,
-        _ENDINGS,
+        ENDINGS,
         Meta(ge=0, description="At a channel's end: how long the last messages may take to leave."),
     ] = 0.5
 
@@ -63,7 +60,7 @@ class ClientConfig(Limits):
 
     window_bytes: Annotated[
         Bytes,
-        _STREAMS,
+        STREAMS,
         Meta(
             ge=1,
             description="Output of one session that waits for its reader in the client. Beyond it that session blocks,"
@@ -72,18 +69,18 @@ class ClientConfig(Limits):
     ] = 1 * MIB
 
     ping_interval: Annotated[
-        Seconds, _CONNECTIONS, Meta(gt=0, description="How often a websocket's server is asked for a sign of life.")
+        Seconds, CONNECTIONS, Meta(gt=0, description="How often a websocket's server is asked for a sign of life.")
     ] = 10.0
 
     ping_timeout: Annotated[
         Seconds,
-        _CONNECTIONS,
+        CONNECTIONS,
         Meta(gt=0, description="How long the server may leave that unanswered. Then the connection is lost."),
     ] = 10.0
 
     leave_timeout: Annotated[
         Seconds,
-        _ENDINGS,
+        ENDINGS,
         Meta(ge=0, description="On leaving the block of a session: how long its end is waited for."),
     ] = 2.0
 
@@ -93,12 +90,12 @@ class ServerConfig(Limits):
     """All that can be set of a server. Frozen: make another one with `dataclasses.replace`."""
 
     max_connections: Annotated[
-        Count, _CONNECTIONS, Meta(ge=1, description="Connections that the server keeps at once. One more is refused.")
+        Count, CONNECTIONS, Meta(ge=1, description="Connections that the server keeps at once. One more is refused.")
     ] = 256
 
     requests_in_flight: Annotated[
         Count,
-        _CONNECTIONS,
+        CONNECTIONS,
         Meta(
             ge=1,
             description="Requests of one connection that may wait at once (for output, for a program that reads). One"
@@ -107,18 +104,18 @@ class ServerConfig(Limits):
     ] = 256
 
     ping_interval: Annotated[
-        Seconds, _CONNECTIONS, Meta(gt=0, description="How often a websocket's client is asked for a sign of life.")
+        Seconds, CONNECTIONS, Meta(gt=0, description="How often a websocket's client is asked for a sign of life.")
     ] = 20.0
 
     ping_timeout: Annotated[
         Seconds,
-        _CONNECTIONS,
+        CONNECTIONS,
         Meta(gt=0, description="How long the client may leave that unanswered. Then its channel ends."),
     ] = 20.0
 
     resume_grace: Annotated[
         Seconds,
-        _CONNECTIONS,
+        CONNECTIONS,
         Meta(
             ge=0,
             description="How long a connection waits for a new channel when it has lost its own, with all its sessions"
@@ -128,7 +125,7 @@ class ServerConfig(Limits):
 
     unsent_output_bytes: Annotated[
         Bytes,
-        _STREAMS,
+        STREAMS,
         Meta(
             ge=1,
             description="Output that waits for a slow reader. Beyond it the session stops reading its pipe, and the"
@@ -138,94 +135,85 @@ class ServerConfig(Limits):
 
     max_window_bytes: Annotated[
         Bytes,
-        _STREAMS,
+        STREAMS,
         Meta(ge=1, description="The largest window that a client may ask for: the server may have to hold as much."),
     ] = 16 * MIB
 
     retained_output_bytes_per_session: Annotated[
         Bytes,
-        _STREAMS,
+        STREAMS,
         Meta(ge=0, description="Output kept for `process/read` after it was sent. The oldest goes first."),
     ] = 1 * MIB
 
     queued_stdin_bytes: Annotated[
         Bytes,
-        _STREAMS,
+        STREAMS,
         Meta(ge=0, description="Input held for a program that does not read it. A write beyond is refused."),
     ] = 8 * MIB
 
     max_sessions_per_connection: Annotated[
-        Count, _COMMANDS, Meta(ge=1, description="Running sessions of one connection. One more is refused.")
+        Count, COMMANDS, Meta(ge=1, description="Running sessions of one connection. One more is refused.")
     ] = 1024
 
     retained_sessions: Annotated[
         Count,
-        _COMMANDS,
+        COMMANDS,
         Meta(ge=0, description="Ended sessions that one connection keeps readable. The oldest goes first."),
     ] = 256
 
     exited_retention: Annotated[
-        Seconds, _COMMANDS, Meta(ge=0, description="How long an ended session stays readable.")
+        Seconds, COMMANDS, Meta(ge=0, description="How long an ended session stays readable.")
     ] = 80.0
 
     allow_direct_exec: Annotated[
         bool,
-        _COMMANDS,
+        COMMANDS,
         Meta(description='Whether requests of kind "direct" run: the server may look up the program in `PATH`.'),
     ] = True
 
     allow_prepared_exec: Annotated[
-        bool, _COMMANDS, Meta(description='Whether requests of kind "prepared" run: exactly what was sent.')
+        bool, COMMANDS, Meta(description='Whether requests of kind "prepared" run: exactly what was sent.')
     ] = True
 
     cgroup: Annotated[
         bool,
-        _COMMANDS,
+        COMMANDS,
         Meta(description="Whether the server and its commands move into a control group of their own, if any."),
     ] = True
 
-    allow_files: Annotated[bool, _FILES, Meta(description="Whether the file methods (`fs/*`) answer at all.")] = True
+    allow_files: Annotated[bool, FILES, Meta(description="Whether the file methods (`fs/*`) answer at all.")] = True
 
     file_roots: Annotated[
         tuple[Annotated[str, Meta(pattern=r"\A/[^\0]*\Z")], ...],
-        _FILES,
+        FILES,
         Meta(min_length=1, description="The directories that file methods reach, with no way out through links."),
     ] = ("/",)
 
     file_threads: Annotated[
         int,
-        _FILES,
-        Meta(
-            ge=1,
-            le=1024,
-            description="File operations of one connection that run at once. More wait, so that a disk which hangs"
-            " costs no more.",
-        ),
+        FILES,
+        Meta(ge=1, le=1024, description="File operations of one connection that run at once. More wait."),
     ] = 16
 
     file_handles: Annotated[
-        Count, _FILES, Meta(ge=0, description="Files that one connection may hold open with `fs/open`.")
+        Count, FILES, Meta(ge=0, description="Files that one connection may hold open with `fs/open`.")
     ] = 128
 
     file_block_bytes: Annotated[
         Bytes,
-        _FILES,
-        Meta(
-            ge=1,
-            description="The largest block that `fs/readBlock` and `fs/writeBlock` take, and the smallest file that"
-            " counts as large.",
-        ),
+        FILES,
+        Meta(ge=1, description="The largest block of `fs/readBlock` and `fs/writeBlock`, and the smallest large file."),
     ] = 1 * MIB
 
     max_file_bytes: Annotated[
         Bytes,
-        _FILES,
+        FILES,
         Meta(ge=0, description="The largest file of `fs/readFile`. In base64 it fits a client's `max_message_bytes`."),
     ] = 32 * MIB
 
     queued_file_bytes: Annotated[
         Bytes,
-        _FILES,
+        FILES,
         Meta(
             ge=0,
             description="What one connection may have under way to files. A write beyond is answered `busy`, but"
@@ -235,7 +223,7 @@ class ServerConfig(Limits):
 
     directory_entries: Annotated[
         Count,
-        _FILES,
+        FILES,
         Meta(
             ge=1,
             description="The largest directory that `fs/readDirectory` lists, the most entries of `fs/walk`, and the"
@@ -245,15 +233,13 @@ class ServerConfig(Limits):
 
     listing_bytes: Annotated[
         Bytes,
-        _FILES,
-        Meta(
-            ge=0, description="The names in one listing, together. `fs/walk` stops there, `fs/readDirectory` refuses."
-        ),
+        FILES,
+        Meta(ge=0, description="The names in one listing, together. `fs/walk` stops there, others refuse."),
     ] = 16 * MIB
 
     allow_http: Annotated[
         bool,
-        _HTTP,
+        HTTP,
         Meta(
             description="Whether `http/request` is served. It reaches what this machine reaches, its loopback and its"
             " metadata services among it. Commands can do the same, unless something outside of execsrv confines them."
@@ -262,7 +248,7 @@ class ServerConfig(Limits):
 
     http_exchanges: Annotated[
         Count,
-        _HTTP,
+        HTTP,
         Meta(
             ge=1,
             description="HTTP requests of one connection that are under way at once, streamed bodies included. One more"
@@ -272,7 +258,7 @@ class ServerConfig(Limits):
 
     buffered_http_bytes: Annotated[
         Bytes,
-        _HTTP,
+        HTTP,
         Meta(
             ge=0,
             description="Bodies of unstreamed HTTP responses that one connection holds until they are answered. In"
@@ -282,35 +268,26 @@ class ServerConfig(Limits):
 
     end_grace: Annotated[
         Seconds,
-        _ENDINGS,
-        Meta(
-            ge=0,
-            description="At a deadline, and where a session ends with its leader: how long what is left has after"
-            " SIGTERM before it is killed.",
-        ),
+        ENDINGS,
+        Meta(ge=0, description="At a deadline, or with the leader's end: how long what is left has after SIGTERM."),
     ] = 2.0
 
     hangup_grace: Annotated[
         Seconds,
-        _ENDINGS,
-        Meta(
-            ge=0, description="At the end of a connection, however it came: how long its commands have after SIGTERM."
-        ),
+        ENDINGS,
+        Meta(ge=0, description="At a connection's end, however it came: how long its commands have after SIGTERM."),
     ] = 0.5
 
     max_grace: Annotated[
         Seconds,
-        _ENDINGS,
+        ENDINGS,
         Meta(ge=0, description="The longest time that a start may ask for in the place of these two (`graceMs`)."),
     ] = 60.0
 
     shutdown_grace_period: Annotated[
         Seconds,
-        _ENDINGS,
-        Meta(
-            ge=0,
-            description="At the server's end: how long commands have at most after SIGTERM before they are killed.",
-        ),
+        ENDINGS,
+        Meta(ge=0, description="At the server's end: how long commands have at most after SIGTERM."),
     ] = 1.0
 
 

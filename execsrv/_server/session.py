@@ -11,39 +11,23 @@ made to end in `ending.py`. It knows nothing of messages.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import math
 import os
-import struct
-import termios
 from typing import NamedTuple
 
 import trio
 
 from execsrv._log.log import OutputLog
 from execsrv._nursery import open_helpers, owned
-from execsrv._processes import terminal
+from execsrv._processes import streams, terminal
 from execsrv._processes.attempt import Spawned
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.spawn import widen
 from execsrv._server.ending import Ending
 from execsrv._server.outbox import Dialect, Feed, Outbox
 from execsrv._server.stdin import PIPE_BYTES, Stdin
-from execsrv.limits import KIB, ServerConfig
+from execsrv.limits import ServerConfig
 from execsrv.protocol import Reason, SignalTarget, Stream
-
-_READ_BYTES = 64 * KIB
-"""The size of one read from a pipe, and so its largest chunk. More falls out of the processor's cache and is slower."""
-
-_TERMINAL_READ_BYTES = 128 * KIB
-"""The largest chunk of a terminal. It comes in pieces of 4 KiB, and joining them saves messages."""
-
-_TERMINAL_BYTES = 1024 * KIB
-"""More than a terminal's buffers hold: 640 KiB on the way and 4 KiB to be read (tty_buffer.c, n_tty.c)."""
-
-_TERMINAL_PIECE = 4096
-"""The most that the kernel gives of a terminal in one read."""
 
 
 class StartOptions(NamedTuple):
@@ -243,7 +227,7 @@ class Session:
 
     async def _pump(self, stream: Stream, descriptor: int) -> None:
         """Move one stream into the log until its end. While the reader lags, read nothing: the command waits."""
-        full = _TERMINAL_READ_BYTES if self.is_terminal else _READ_BYTES
+        full = streams.TERMINAL_CHUNK_BYTES if self.is_terminal else streams.PIPE_CHUNK_BYTES
         more = widened = False
         while True:
             if more:
@@ -252,7 +236,7 @@ class Session:
                 await trio.lowlevel.wait_readable(descriptor)
             while not self._reader.has_room:
                 await self._wait_taken()
-            chunk = self._read(descriptor)
+            chunk = streams.read(descriptor, self.is_terminal)
             more = False
             if chunk is None:
                 continue  # `_catch_up` was here before us
@@ -267,44 +251,17 @@ class Session:
     async def _catch_up(self, stream: Stream, descriptor: int) -> None:
         """Move what the leader has left in a stream; what others write meanwhile may stay for the pump.
 
-        A terminal cannot tell how much that is, but says "nothing there" only when all that was written to it has
-        arrived (`n_tty_read` in the kernel), so it is read to that point, or as far as its buffers reach.
-
         Once terminated it waits for no reader: what is left is bounded, and the end must not hang on being read.
         """
-        left = _TERMINAL_BYTES if self.is_terminal else _bytes_in(descriptor)
+        left = streams.bytes_left(descriptor, self.is_terminal)
         while left > 0:
             while not self._reader.has_room and not self._ending.killed:
                 await self._wait_taken()
-            chunk = self._read(descriptor)
+            chunk = streams.read(descriptor, self.is_terminal)
             if not chunk:
                 return
             self._append(stream, chunk)
             left -= len(chunk)
-
-    def _read(self, descriptor: int) -> bytes | None:
-        """Return the bytes that are there now: None if there are none, empty at the end."""
-        try:
-            return self._read_terminal(descriptor) if self.is_terminal else os.read(descriptor, _READ_BYTES)
-        except BlockingIOError:
-            return None
-
-    def _read_terminal(self, descriptor: int) -> bytes:
-        """Return the pieces that are there now, joined. Raises `BlockingIOError` when there is none."""
-        pieces: list[bytes] = []
-        left = _TERMINAL_READ_BYTES
-        try:
-            while left > 0:
-                pieces.append(os.read(descriptor, _TERMINAL_PIECE))
-                left -= len(pieces[-1])
-        except BlockingIOError:
-            if not pieces:
-                raise
-        except OSError as error:
-            # EIO is how a terminal says that nobody holds its other end.
-            if error.errno != errno.EIO:
-                raise
-        return b"".join(pieces)
 
     async def _wait_taken(self) -> None:
         """Wait until the reader took something. Its slowness is not the command's idleness."""
@@ -322,7 +279,3 @@ class Session:
         if self._idle is not None:
             self._idle.restart()
         self.feed.announce()
-
-
-def _bytes_in(pipe: int) -> int:
-    return int(struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0])

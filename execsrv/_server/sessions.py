@@ -152,8 +152,8 @@ class Sessions:
         """Return the start that is under way of the session that a request names."""
         if isinstance(params, ProcessStart):
             return None
-        id: str = getattr(params, "process_id", None) or getattr(params, "session_id", "")
-        return self._starting.get(id)
+        id = getattr(params, "process_id", None) or getattr(params, "session_id", None)
+        return None if id is None else self._starting.get(id)
 
     def find(self, id: str) -> Session | None:
         """Return the session of that id, running or ended and still retained."""

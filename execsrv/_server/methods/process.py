@@ -6,11 +6,11 @@ import math
 
 import trio
 
-from execsrv._log.entries import Closed, Entry, Exited, Gap
 from execsrv._processes.command import Command, Wishes, settle
 from execsrv._processes.environment import command_environment, inherited_environment
 from execsrv._processes.signals import signal_number
 from execsrv._processes.terminal import checked_modes
+from execsrv._server.methods.process_dialect import closed_notice, exited_notice, process_dialect
 from execsrv._server.methods.table import (
     Caller,
     Later,
@@ -30,14 +30,9 @@ from execsrv.protocol import (
     Graceful,
     ListedProcess,
     Nothing,
-    Notification,
     ProcessAck,
-    ProcessClosed,
-    ProcessExited,
-    ProcessGap,
     ProcessId,
     ProcessList,
-    ProcessOutput,
     ProcessOutputRead,
     ProcessRead,
     ProcessResize,
@@ -177,8 +172,8 @@ async def _process_read(session: Session, params: ProcessRead) -> ProcessOutputR
         exit_code=exited.exit_code if exited else None,
         closed=closed is not None,
         gap=gap,
-        exit=_process_exited(session.id, exited) if exited else None,
-        close=_process_closed(session.id, closed) if closed else None,
+        exit=exited_notice(session.id, exited) if exited else None,
+        close=closed_notice(session.id, closed) if closed else None,
     )
 
 
@@ -270,27 +265,6 @@ def process_terminate(caller: Caller, params: ProcessTerminate) -> Running:
     session = caller.sessions.find(params.process_id)
     grace = params.mode.graceful.timeout_ms / 1000 if isinstance(params.mode, Graceful) else 0
     return Running(session is not None and session.terminate(grace=grace))
-
-
-def process_dialect(id: str, entry: Entry) -> Notification:
-    """Say an entry of a log as `process/*` does."""
-    match entry:
-        case Exited():
-            return Notification("process/exited", _process_exited(id, entry))
-        case Closed():
-            return Notification("process/closed", _process_closed(id, entry))
-        case Gap():
-            return Notification("process/gap", ProcessGap(id, entry.from_seq, entry.seq, entry.omitted))
-        case _:
-            return Notification("process/output", ProcessOutput(id, entry.seq, entry.stream, entry.chunk))
-
-
-def _process_exited(id: str, entry: Exited) -> ProcessExited:
-    return ProcessExited(id, entry.seq, entry.exit_code, signal=entry.signal, reason=entry.reason)
-
-
-def _process_closed(id: str, entry: Closed) -> ProcessClosed:
-    return ProcessClosed(id, entry.seq, entry.totals, entry.remaining, entry.tree_empty, entry.ended)
 
 
 def _known(caller: Caller, id: str) -> Session:

@@ -1,0 +1,60 @@
+"""Reading what a command has printed by now, from the server's end of a pipe or of a terminal. Never waits."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+import termios
+
+from execsrv.limits import KIB
+
+PIPE_CHUNK_BYTES = 64 * KIB
+"""The size of one read from a pipe, and so its largest chunk. More falls out of the processor's cache and is slower."""
+
+TERMINAL_CHUNK_BYTES = 128 * KIB
+"""The largest chunk of a terminal. It comes in pieces of 4 KiB, and joining them saves messages."""
+
+_TERMINAL_BYTES = 1024 * KIB
+"""More than a terminal's buffers hold: 640 KiB on the way and 4 KiB to be read (tty_buffer.c, n_tty.c)."""
+
+_TERMINAL_PIECE = 4096
+"""The most that the kernel gives of a terminal in one read."""
+
+
+def read(descriptor: int, is_terminal: bool) -> bytes | None:
+    """Return the bytes that are there now: None if there are none, empty at the end."""
+    try:
+        return _read_terminal(descriptor) if is_terminal else os.read(descriptor, PIPE_CHUNK_BYTES)
+    except BlockingIOError:
+        return None
+
+
+def _read_terminal(descriptor: int) -> bytes:
+    """Return the pieces that are there now, joined. Raises `BlockingIOError` when there is none."""
+    pieces: list[bytes] = []
+    left = TERMINAL_CHUNK_BYTES
+    try:
+        while left > 0:
+            pieces.append(os.read(descriptor, _TERMINAL_PIECE))
+            left -= len(pieces[-1])
+    except BlockingIOError:
+        if not pieces:
+            raise
+    except OSError as error:
+        # EIO is how a terminal says that nobody holds its other end.
+        if error.errno != errno.EIO:
+            raise
+    return b"".join(pieces)
+
+
+def bytes_left(descriptor: int, is_terminal: bool) -> int:
+    """Return how many bytes at most are there now, or on their way, of what was written already.
+
+    A terminal cannot tell, but says "nothing there" only when all that was written to it has arrived (`n_tty_read` in
+    the kernel): it is to be read to that point, or as far as its buffers reach.
+    """
+    if is_terminal:
+        return _TERMINAL_BYTES
+    return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))[0])
