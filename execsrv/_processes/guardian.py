@@ -26,7 +26,7 @@ _PAUSE_SECONDS = 0.002
 
 def main(server: int, slot: int, number: int, cgroups: bool) -> None:
     """Guard the server with this pid and this mark; with `cgroups`, in a control group where there is one to be had."""
-    from execsrv._processes import cgroup, proc
+    from execsrv._processes import proc
     from execsrv._processes.proc import walk
     from execsrv._processes.rlimit_mark import ServerMark
 
@@ -38,6 +38,8 @@ def main(server: int, slot: int, number: int, cgroups: bool) -> None:
         return mark.session_of(pid) is not None
 
     answer()
+    from execsrv._processes import cgroup  # not before, for its imports take as long as all the rest
+
     group = cgroup.make(f"{server}-{number:x}") if cgroups else None
     if group and os.getppid() == server and cgroup.enter(group, server):
         for pid, _ in walk(mark.session_of):  # what it has started before

@@ -20,7 +20,7 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from execsrv._processes import pidfd, proc
 
@@ -33,8 +33,7 @@ _MAGIC = 0x6E5 << (_SERVER_BITS + SESSION_BITS)  # eleven bits, the highest of t
 _MAGIC_MASK = 0x7FF << (_SERVER_BITS + SESSION_BITS)
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """The mark of one session: a limit, and the value in it."""
 
     slot: int
@@ -65,8 +64,7 @@ class Mark:
             pass
 
 
-@dataclass(frozen=True, slots=True)
-class ServerMark:
+class ServerMark(NamedTuple):
     """The part that all marks of one server share: the limit that holds them, and the server's own number."""
 
     slot: int
