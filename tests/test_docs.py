@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from execsrv import connect_in_process
-from execsrv.errors import ProtocolError, RequestError
+from execsrv.errors import ProtocolError, RequestError, SpawnError
+from execsrv.errors.request import _SPAWN_KINDS
 from execsrv.protocol import METHODS, NOTIFICATIONS
 from tests import test_protocol_page
 
@@ -113,7 +114,8 @@ def test_the_other_pages_have_every_field() -> None:
 
 def kinds(error: type[RequestError]) -> Iterator[tuple[str, str]]:
     for kind in error.__subclasses__():
-        yield str(kind.code), kind.kind
+        for word in {kind.kind, *_SPAWN_KINDS.values()} if kind is SpawnError else {kind.kind}:
+            yield str(kind.code), word
         yield from kinds(kind)
 
 

@@ -14,6 +14,7 @@ from msgspec import Struct
 from execsrv._files.files import Files
 from execsrv._server.methods import HANDLERS
 from execsrv._server.methods.table import Handler
+from execsrv._server.starting import Deferred
 from execsrv.protocol import METHODS
 from tests.test_protocol_page import EXCHANGES, PAGES, messages
 
@@ -48,6 +49,8 @@ def results(type_: Any) -> Iterator[tuple[Any, bool]]:
             yield from results(part)
     elif get_origin(type_) is Coroutine:
         yield get_args(type_)[2], True
+    elif get_origin(type_) is Deferred:
+        yield get_args(type_)[0], False
     else:
         yield type_, False
 

@@ -189,7 +189,7 @@ class Conversation:
             # Not the request: it holds the whole message.
             tree.start_soon(owned, self._finish, request.id, request.method, answer)
 
-    def _go_on(self, request: Request, deferred: Deferred, tree: trio.Nursery) -> None:
+    def _go_on(self, request: Request, deferred: Deferred[Struct], tree: trio.Nursery) -> None:
         """Do what waited for a start, now that its outcome is known, and answer it where there is somebody to."""
         try:
             answer: Answer = deferred.run()

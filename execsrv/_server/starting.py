@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import trio
 from msgspec import Struct
@@ -18,6 +18,8 @@ from execsrv.protocol import CommandWrite, ProcessTerminate, ProcessWrite, Reaso
 
 if TYPE_CHECKING:
     from execsrv._server.session import Session
+
+R = TypeVar("R", covariant=True)
 
 GIVE_UP_SECONDS = 1.0
 """So long a start may still take when the session is to end already."""
@@ -96,7 +98,7 @@ class Starting:
         return self.outcome
 
 
-class Deferred(NamedTuple):
+class Deferred(NamedTuple, Generic[R]):
     """An answer that is made by `run` when a start has its outcome, in the order of the requests."""
 
     starting: Starting

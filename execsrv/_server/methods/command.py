@@ -25,7 +25,7 @@ from execsrv.protocol import (
 
 
 @handles("command/exec")
-def command_exec(caller: Caller, params: CommandExec) -> Deferred:
+def command_exec(caller: Caller, params: CommandExec) -> Deferred[CommandId]:
     check_kind(caller.config, "direct")
     cwd = path_from_wire(params.cwd, "cwd")
 

@@ -53,7 +53,7 @@ from execsrv.protocol import (
 
 
 @handles("process/start")
-def process_start(caller: Caller, params: ProcessStart) -> Deferred:
+def process_start(caller: Caller, params: ProcessStart) -> Deferred[ProcessStarted]:
     check_unconfined(params.sandbox)
     check_own_network(params.network_proxy, "networkProxy")
     check_own_network(params.managed_network, "managedNetwork")

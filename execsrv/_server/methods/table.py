@@ -38,11 +38,11 @@ class Caller(Protocol):
 
 P = TypeVar("P", bound=Struct)
 R = TypeVar("R", bound=Struct)
-S = TypeVar("S", bound=Struct | Deferred)
+S = TypeVar("S", bound=Struct | Deferred[Struct])
 Later = Coroutine[Any, Any, R]
 """The rest of a handler that has to wait for something; it gives the result."""
 
-Answer = Struct | Later[Struct] | Deferred
+Answer = Struct | Later[Struct] | Deferred[Struct]
 A = TypeVar("A", bound=Answer)
 
 
