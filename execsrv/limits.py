@@ -53,9 +53,7 @@ class Limits:
     ] = 64 * MIB
 
     flush_timeout: Annotated[
-        Seconds,
-        _ENDINGS,
-        Meta(ge=0, description="At a channel's end: how long the last messages may take to leave."),
+        Seconds, _ENDINGS, Meta(ge=0, description="At a channel's end: how long the last messages may take to leave.")
     ] = 0.5
 
 
@@ -84,9 +82,7 @@ class ClientConfig(Limits):
     ] = 10.0
 
     leave_timeout: Annotated[
-        Seconds,
-        _ENDINGS,
-        Meta(ge=0, description="On leaving the block of a session: how long its end is waited for."),
+        Seconds, _ENDINGS, Meta(ge=0, description="On leaving the block of a session: how long its end is waited for.")
     ] = 2.0
 
 
@@ -283,27 +279,15 @@ class ServerConfig(Limits):
     ] = 40 * MIB
 
     end_grace: Annotated[
-        Seconds,
-        _ENDINGS,
-        Meta(
-            ge=0,
-            description="At a deadline, and where a session ends with its leader: how long what is left has after"
-            " SIGTERM before it is killed.",
-        ),
+        Seconds, _ENDINGS, Meta(ge=0, description="The time between SIGTERM and SIGKILL, at a deadline and its like.")
     ] = 2.0
 
     hangup_grace: Annotated[
-        Seconds,
-        _ENDINGS,
-        Meta(
-            ge=0, description="At the end of a connection, however it came: how long its commands have after SIGTERM."
-        ),
+        Seconds, _ENDINGS, Meta(ge=0, description="The same at the end of a connection, however it came.")
     ] = 0.5
 
     max_grace: Annotated[
-        Seconds,
-        _ENDINGS,
-        Meta(ge=0, description="The longest time that a start may ask for in the place of these two (`graceMs`)."),
+        Seconds, _ENDINGS, Meta(ge=0, description="The most that a start may ask for instead (`graceMs`).")
     ] = 60.0
 
     shutdown_grace_period: Annotated[
