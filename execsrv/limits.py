@@ -135,21 +135,15 @@ class ServerConfig(Limits):
     ] = 256 * KIB
 
     max_window_bytes: Annotated[
-        Bytes,
-        _STREAMS,
-        Meta(ge=1, description="The largest window that a client may ask for: the server may have to hold as much."),
+        Bytes, _STREAMS, Meta(ge=1, description="The largest window to ask for: the server may have to hold as much.")
     ] = 16 * MIB
 
     retained_output_bytes_per_session: Annotated[
-        Bytes,
-        _STREAMS,
-        Meta(ge=0, description="Output kept for `process/read` after it was sent. The oldest goes first."),
+        Bytes, _STREAMS, Meta(ge=0, description="Output kept for `process/read` after it was sent, the newest.")
     ] = 1 * MIB
 
     queued_stdin_bytes: Annotated[
-        Bytes,
-        _STREAMS,
-        Meta(ge=0, description="Input held for a program that does not read it. A write beyond is refused."),
+        Bytes, _STREAMS, Meta(ge=0, description="Input held for a program that does not read it. More is refused.")
     ] = 8 * MIB
 
     max_sessions_per_connection: Annotated[
@@ -291,12 +285,7 @@ class ServerConfig(Limits):
     ] = 60.0
 
     shutdown_grace_period: Annotated[
-        Seconds,
-        _ENDINGS,
-        Meta(
-            ge=0,
-            description="At the server's end: how long commands have at most after SIGTERM before they are killed.",
-        ),
+        Seconds, _ENDINGS, Meta(ge=0, description="The same at the server's end, and the most of it.")
     ] = 1.0
 
 
