@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from execsrv import connect_in_process
-from execsrv.errors import ProtocolError, RequestError
+from execsrv.errors import ProtocolError, RequestError, SpawnError
 from execsrv.protocol import METHODS, NOTIFICATIONS
 from tests import test_protocol_page
 
@@ -120,6 +120,7 @@ def kinds(error: type[RequestError]) -> Iterator[tuple[str, str]]:
 def test_the_protocol_page_has_every_kind_of_error() -> None:
     table = dict(test_protocol_page.tables(test_protocol_page.PAGE))["code"]
     raised = {*kinds(RequestError), (str(ProtocolError.code), ProtocolError.kind)}
+    raised |= {("-32603", SpawnError("", errno=number).kind) for number in (2, 13)}  # one class, three words
     assert {(code, kind.strip("`")) for code, kind, *_ in table} == raised
 
 
