@@ -44,6 +44,8 @@ class Feed:
         self._is_read_again = is_read_again
         self._appended = trio.lowlevel.ParkingLot()
         self._taken = trio.lowlevel.ParkingLot()
+        if outbox is None:  # the channel went while the session was started
+            self.detach()
 
     def __repr__(self) -> str:
         return f"<Feed {self._id} {self.reader}>"

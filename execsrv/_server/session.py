@@ -75,8 +75,6 @@ class Session:
             drops=options.drops,
         )
         self.feed = Feed(id, self.log, dialect, outbox, options.is_read_again)
-        if outbox is None:  # the channel went while it was started
-            self.feed.detach()
         self.closed_at: float | None = None
         self._reader = self.log.reader
         self._tree = spawned.tree
@@ -85,17 +83,12 @@ class Session:
         self._grace = options.grace
         self._hangup_grace = config.hangup_grace
         self._ends_with_leader = options.ends_with_leader
-        end_grace = config.end_grace if options.grace is None else options.grace
-        self._ending = Ending(self._tree, self.feed, options.timeout, options.idle_timeout, end_grace)
+        grace = self.grace(config.end_grace)
+        self._ending = Ending(self._tree, self.feed, options.timeout, options.idle_timeout, grace)
         self._life = trio.CancelScope(shield=True)
         self._idle = self._ending.idle
-        self.stdin = Stdin(
-            id,
-            spawned.stdin,
-            self._idle,
-            is_terminal=self.is_terminal,
-            max_queued_bytes=config.queued_stdin_bytes,
-        )
+        queued = config.queued_stdin_bytes
+        self.stdin = Stdin(id, spawned.stdin, self._idle, is_terminal=self.is_terminal, max_queued_bytes=queued)
 
     def __repr__(self) -> str:
         state = "closed" if self.log.closed else "exited" if self.log.exited else "running"
@@ -104,10 +97,9 @@ class Session:
     # -- its life --
 
     async def run(self) -> None:
-        """Watch it to its end. Cancelling ends all of it. When this returns, the leader is reaped.
+        """Watch it to its end. When this returns, the leader is reaped.
 
-        A cancel is an end like any other: the tree is asked, and what it prints is read and thrown away, so that it can
-        do what it has to. Once the grace is over, it is killed.
+        Cancelling asks the tree to end, reads and throws away what it prints, and kills it when the grace is over.
         """
         try:
             async with open_helpers() as helpers:
@@ -144,7 +136,7 @@ class Session:
                 self._life.deadline = self._ending.hang_up(self.grace(self._hangup_grace))
 
     async def _live(self) -> None:
-        """Go from running to exited, drained and closed, and on until nothing of it lives."""
+        """Go from running to its close, and on until nothing of it lives."""
         await self._exit_and_drain()
         self._close_streams()
         proof = None
