@@ -19,7 +19,7 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *session.posargs)
 
 
-CODEX = "@openai/codex@0.169.0"
+CODEX = "@openai/codex@0.171.0"
 
 
 @nox.session
@@ -80,3 +80,17 @@ def bench(session: nox.Session) -> None:
     """The figures that we claim: `nox -s bench -- --help`."""
     session.install(".")
     session.run("python", "tests/benchmarks/bench.py", *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Faults of the machine, of the network and of peers, each with a neighbour who must not notice anything."""
+    session.install(".[test]")
+    session.run("pytest", "tests/faults", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Mixed sessions for ten minutes, or `-- --minutes N`, and what a server has grown by."""
+    session.install(".[test]")
+    session.run("python", "-m", "tests.faults.soak", *session.posargs)
