@@ -502,6 +502,21 @@ DENIALS = {
 }
 """What a container or a sandbox may refuse: the numbers are those of x86-64."""
 
+_HOSTILE = "test_nothing_survives_where_nobody_helps"
+NOT_YET = {
+    f"{_HOSTILE}[stderr full": "F2: logging blocks the loop",
+    f"{_HOSTILE}[stdout full": "F2: the line that says where it listens blocks the loop",
+    f"{_HOSTILE}[terminal stopped": "F2: logging blocks the loop",
+    f"{_HOSTILE}[no pidfd_open, EPERM": "the call is inferred, not tried: every start is refused",
+    f"{_HOSTILE}[no pidfd_open, ENOSYS": "the call is inferred, not tried: every start is refused",
+    f"{_HOSTILE}[no pidfd_send_signal, EPERM": "its error counts as sent, and commands live on",
+    f"{_HOSTILE}[no pidfd_send_signal, ENOSYS": "its error counts as sent, and commands live on",
+    f"{_HOSTILE}[no prlimit64, EPERM": "the server ends at its start, without a word of what it lacks",
+    f"{_HOSTILE}[no prlimit64, ENOSYS": "the server ends at its start, without a word of what it lacks",
+    f"{_HOSTILE}[no subreaper, EPERM": "that it was refused is not noticed, and strays are looked for by descent",
+}
+"""What fails today, and why. Remove an entry when its test passes."""
+
 FEW = ["setsid", "a daemon, no environment", "deaf"]
 MANY = ["terminate", "deadline", "hang up", "SIGTERM", "SIGKILL", "guardian first"]
 HOSTILE_SOME = [

@@ -14,6 +14,7 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -174,15 +175,18 @@ class Neighbour:
         """Type lines and see them come back, without an end."""
         await self._peer.start("echo", ["cat"], pipeStdin=True, env=marked_env(self.mark))
         while True:
+            self._peer.heard.clear()  # what is said twice is then heard in the next round
             line = f"{self._rounds}\n".encode()
             params: dict[str, Any] = {"processId": "echo", "chunk": b64(line), "writeId": f"{self._rounds}"}
             assert await self._peer.call("process/write", params) == {"status": "accepted"}
-            typed = b"".join(b"%d\n" % number for number in range(self._rounds + 1))
-            await self._peer.until(lambda typed=typed: self._peer.output("echo") == typed)
+            await self._peer.until(partial(self._has_heard, line))
             assert await self._peer.call("environment/status") == {"status": "ready"}
             self._rounds += 1
             self._news.unpark_all()
             await trio.sleep(0.02)
+
+    def _has_heard(self, line: bytes) -> bool:
+        return self._peer.output("echo") == line
 
     async def answered(self) -> None:
         """Wait for a whole round that began after this call."""
@@ -203,6 +207,8 @@ async def open_neighbour(url: str) -> AsyncIterator[Neighbour]:
         yield neighbour
         await neighbour.answered()
         nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await peer.call("process/terminate", {"processId": "echo"})  # its server may wait for it to come back
     await until_gone(mark)
 
 

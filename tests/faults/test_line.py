@@ -32,7 +32,9 @@ from tests.faults.daemon import (
 from tests.faults.line import Fault, FaultyLine, Kind, Side, open_faulty_line
 from tests.web import open_web
 
-NOT_YET: dict[str, str] = {}
+NOT_YET = {
+    "test_a_fault_at_byte_n[websocket-reset": "F12: a reset in the handshake is logged as an error, with a traceback",
+}
 
 TRANSPORTS = ["unix", "websocket"]
 KINDS: list[Kind] = ["cut", "reset", "truncate", "delay", "duplicate", "lose"]
@@ -90,8 +92,8 @@ async def meet(line: FaultyLine, fault: Fault, conversation: Callable[[], object
 
 
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", CONVERSATIONS)
+@pytest.mark.parametrize("kind", KINDS)
 async def test_a_fault_at_byte_n(
     daemon: Daemon, method: str, kind: Kind, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import trio
 
+from execsrv import connect
 from execsrv.protocol import Failure, Response
 from tests.faults.daemon import (
     Daemon,
     connected,
-    guardians,
     kill,
     marked_env,
     new_mark,
@@ -33,7 +33,17 @@ from tests.faults.daemon import (
 from tests.faults.surroundings import apart, jumping_clock, limited, somebody
 from tests.peers import Peer, b64
 
-NOT_YET: dict[str, str] = {}
+NOT_YET = {
+    "test_the_guardian_comes_back_when_there_are_descriptors_again": "F9: a pipe for it is made outside of the `try`",
+    "test_the_guardian_comes_when_there_is_room_for_it": "F8: it is tried once only",
+    "test_without_processes": "F13: no thread for `fs/readFile` is an internal error, not busy",
+    "test_without_memory[websocket]": "F1 b: MemoryError in a reader ends the server",
+    "test_nothing_can_be_written": "F13: `initialize` needs a temporary directory to write to",
+    "test_without_proc": "F8: the log of `serve` does not say what cannot be promised here",
+    "test_two_hundred_who_connect_to_a_stopped_server[unix]": "F13: EAGAIN of a full backlog is taken for progress",
+    "test_a_guardian_that_was_harmed[unix-stopped]": "F8: only its end is waited for",
+    "test_a_guardian_that_was_harmed[websocket-stopped]": "F8: only its end is waited for",
+}
 
 DEAF = "trap '' TERM HUP INT; (setsid sleep 1000 &); while :; do sleep .1; done"
 
@@ -43,10 +53,10 @@ def transport(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-async def be_greedy(peer: Peer, mark: str, name: str = "") -> dict[str, Any]:
+async def be_greedy(peer: Peer, mark: str) -> dict[str, Any]:
     """Start commands until one is refused; the data of the refusal."""
     for number in range(2000):
-        params = peer.start_params(f"greedy {name}{number}", ["sleep", "1000"], env=marked_env(mark))
+        params = peer.start_params(f"greedy {number}", ["sleep", "1000"], env=marked_env(mark))
         answer = await peer.answer(await peer.post("process/start", params))
         if isinstance(answer, Failure):
             assert isinstance(answer.error.data, dict)
@@ -97,15 +107,20 @@ async def test_every_end_comes_without_descriptors(how: str, tmp_path: Path) -> 
 
 
 async def test_the_guardian_comes_back_when_there_are_descriptors_again(tmp_path: Path) -> None:
+    """It is killed twice within a moment, and others take the descriptors that it would have needed."""
     mark, left = new_mark(), new_mark()
     with running_daemon(tmp_path, "unix", prefix=limited("-n 64")) as daemon:
-        async with open_neighbour(daemon.url):
-            await until_guarded(daemon.pid)
-            async with connected(daemon.url) as peer:
-                for number in range(3):
-                    await be_greedy(peer, mark, f"{number}")
-                    for guardian in guardians(daemon.pid):
-                        kill(guardian)
+        async with open_neighbour(daemon.url) as neighbour:
+            guardian = await until_guarded(daemon.pid)
+            async with connected(daemon.url) as peer, AsyncExitStack() as crowd:
+                await be_greedy(peer, mark)
+                for _ in range(30):
+                    await crowd.enter_async_context(await open_raw(daemon.url))
+                await neighbour.answered()
+                kill(guardian)
+                with trio.move_on_after(0.3):  # it may be that there is none, for now
+                    kill(await until_guarded(daemon.pid, but=guardian))
+                await neighbour.answered()
             await until_gone(mark)
             await until_guarded(daemon.pid)
             await check_usable(daemon)
@@ -143,7 +158,7 @@ async def test_the_guardian_comes_when_there_is_room_for_it(tmp_path: Path) -> N
     """There was none for it when the first command was started."""
     uid, left = random.Random().randrange(70_000, 2_000_000_000), new_mark()
     command, env = somebody(tmp_path, uid)
-    with running_daemon(tmp_path, "unix", prefix=limited("-u 3"), command=command, env=env) as daemon:
+    with running_daemon(tmp_path, "unix", prefix=limited("-u 2"), command=command, env=env) as daemon:
         async with connected(daemon.url) as peer:
             first = new_mark()
             await be_greedy(peer, first)
@@ -251,7 +266,7 @@ async def test_a_server_that_was_stopped(daemon: Daemon) -> None:
             kill(daemon.pid, signal.SIGSTOP)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(check_usable, daemon)
-            await trio.testing.wait_all_tasks_blocked(0.1)
+            await trio.sleep(0.2)  # they are at the door
             kill(daemon.pid, signal.SIGCONT)
         await neighbour.answered()
         await until_gone(mark)
@@ -259,12 +274,16 @@ async def test_a_server_that_was_stopped(daemon: Daemon) -> None:
 
 
 async def test_two_hundred_who_connect_to_a_stopped_server(daemon: Daemon) -> None:
+    async def run() -> None:
+        async with connect(daemon.url) as client:
+            assert (await client.run(["echo", "fine"])).stdout == b"fine\n"
+
     async with open_neighbour(daemon.url):
         kill(daemon.pid, signal.SIGSTOP)
         async with trio.open_nursery() as nursery:
             for _ in range(200):
-                nursery.start_soon(check_usable, daemon)
-            await trio.testing.wait_all_tasks_blocked(0.1)
+                nursery.start_soon(run)
+            await trio.sleep(0.2)  # they are at the door
             kill(daemon.pid, signal.SIGCONT)
     daemon.check()
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from functools import partial
 
 import pytest
 import trio
 
 from tests.interop.codex import Scene
+from tests.interop.record import Record
 from tests.interop.test_codex import gate_at, start, until_ended, wait_for_end
 
 _HOLE = "retained output has a hole, which the CLI does not take: 1 MiB and 50,000 pieces are to be kept (3.1)"
@@ -72,6 +74,10 @@ async def test_output_while_the_line_is_cut(scene: Scene, what: str, tty: bool) 
     assert "failed" not in told
 
 
+def heard_more(record: Record, id: str, count: int) -> bool:
+    return len(record.output(id)) > count
+
+
 async def test_a_command_that_prints_on_through_the_resume(scene: Scene) -> None:
     """Nothing of it is pushed on the new line before its first read is answered."""
     with gate_at(scene.work / "gate") as gate:
@@ -82,9 +88,9 @@ async def test_a_command_that_prints_on_through_the_resume(scene: Scene) -> None
             gate.open()
             for cut in range(1, 4):
                 heard = len(scene.record.output(id))
-                await scene.record.until(lambda heard=heard: len(scene.record.output(id)) > heard)
+                await scene.record.until(partial(heard_more, scene.record, id, heard))
                 scene.relay.cut()
-                await scene.record.until(lambda cut=cut: scene.record.answers("process/read", connection=cut + 1))
+                await scene.record.until(partial(scene.record.answers, "process/read", connection=cut + 1))
             while "exited with code" not in told and "failed" not in told:
                 told += await wait_for_end(model, number)
     assert "exited with code 5" in told
