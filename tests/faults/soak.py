@@ -5,10 +5,10 @@ leave strays, run out of time, or are left in the middle. Every second the serve
 zombies are counted.
 
 A count is no plateau if both hold: the line through its floors rises by more than is allowed over the time that counts,
-and the floor rises in at least four of five steps. The first quarter does not count: caches fill and the allocator
-settles. The rest is cut into six windows, and a window's floor is the value that a tenth of its samples are not above:
-above the floor is what the sessions of that moment need. At the end nobody is there, and everything has to be as it
-was before, but for memory.
+and at least four of its five steps are a fifth of that or more. The first quarter does not count: caches fill and the
+allocator settles. The rest is cut into six windows, and a window's floor is the value that a tenth of its samples are
+not above: above the floor is what the sessions of that moment need. At the end nobody is there, and everything has to
+be as it was before, but for memory.
 """
 
 from __future__ import annotations
@@ -91,8 +91,9 @@ def judge(values: list[int], allowed: int, seconds: float) -> Verdict:
     if len(floors) < WINDOWS:
         raise SystemExit("too short to say anything")
     slope = statistics.linear_regression(range(WINDOWS), floors).slope
-    rises = sum(later > earlier for earlier, later in pairwise(floors))
-    return Verdict(floors, slope * WINDOWS / minutes, slope * (WINDOWS - 1) <= allowed or rises < RISES)
+    steps = WINDOWS - 1
+    rises = sum(later - earlier >= allowed / steps for earlier, later in pairwise(floors))
+    return Verdict(floors, slope * WINDOWS / minutes, slope * steps <= allowed or rises < RISES)
 
 
 # -- what clients do --

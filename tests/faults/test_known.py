@@ -37,7 +37,6 @@ from tests.faults.daemon import (
     new_mark,
     open_neighbour,
     running_daemon,
-    until,
     until_alive,
     until_gone,
 )
@@ -335,8 +334,14 @@ async def check_silent(path: Path, *words: str, stderr: int = subprocess.DEVNULL
         lambda: subprocess.Popen(command, stdin=null, stdout=null, stderr=stderr, start_new_session=True)
     )
     try:
-        await until(lambda: path.exists() or server.poll() is not None, lambda: "it does not listen")
-        assert server.poll() is None
+        with trio.fail_after(PATIENCE):
+            while True:
+                assert server.poll() is None
+                try:
+                    await (await trio.open_unix_socket(str(path))).aclose()
+                    break
+                except OSError:
+                    await trio.sleep(0.01)
         daemon = Daemon(server, f"unix://{path}", Path("/dev/null"))
         await say_nonsense(daemon)
         await check_usable(daemon)
@@ -344,6 +349,7 @@ async def check_silent(path: Path, *words: str, stderr: int = subprocess.DEVNULL
         assert await daemon.until_ended() == 0
     finally:
         server.kill()
+        await trio.to_thread.run_sync(server.wait)
 
 
 @pytest.mark.parametrize("which", CLOSED)
