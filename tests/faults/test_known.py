@@ -12,13 +12,14 @@ import hashlib
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from tests.faults.daemon import (
     new_mark,
     open_neighbour,
     running_daemon,
+    until,
     until_alive,
     until_gone,
 )
@@ -78,6 +80,9 @@ NOT_YET = {
     "test_a_server_that_was_started_with_closed_descriptors[stdout]": "F13: stdout is None, which is not expected",
     "test_a_server_that_was_started_with_closed_descriptors[both]": "F13: stdout is None, which is not expected",
     "test_a_server_that_was_started_with_closed_descriptors[all]": "F13: stdout is None, which is not expected",
+    "test_a_stray_of_another_user_ends_while_there_are_no_descriptors": "F9: an accept that fails logs a traceback",
+    "test_a_stray_that_carries_the_number_of_no_session": "F8: any number is taken for that of a session",
+    "test_what_has_ended_gives_its_memory_back": "F7: cycles wait for the collector, which counts objects, not bytes",
     "test_a_server_whose_log_has_no_reader_any_more": "F13: the first line to a broken pipe ends the server",
 }
 
@@ -570,9 +575,65 @@ async def test_a_stray_of_another_user_ends_while_there_are_no_descriptors(tmp_p
                     start = peer.start_params(f"{number}", ["sleep", "1000"], env=marked_env(held))
                     if isinstance(await peer.answer(await peer.post("process/start", start)), Failure):
                         break
-                for pid in alive_with(mark):
-                    kill(pid)
-                await until_gone(mark)
-                await neighbour.answered()
+                async with AsyncExitStack() as crowd:
+                    for _ in range(30):  # more than there are descriptors left for
+                        await crowd.enter_async_context(await trio.open_unix_socket(daemon.url.removeprefix("unix://")))
+                    await neighbour.answered()
+                    for pid in alive_with(mark):
+                        kill(pid)
+                    await until_gone(mark)
+                    await neighbour.answered()
             await until_gone(held)
         await check_usable(daemon)
+
+
+# -- what is left --
+
+OTHER_NUMBER = (
+    "import os, resource, time\n"
+    "if os.fork(): os._exit(0)\n"
+    "os.setsid()\n"
+    "soft, hard = resource.getrlimit(resource.RLIMIT_RTTIME)\n"
+    "resource.setrlimit(resource.RLIMIT_RTTIME, (soft ^ 0xFFF, hard))\n"
+    "if os.fork(): os._exit(0)\n"
+    "os.closerange(0, 3)\n"
+    "time.sleep(1000)"
+)
+
+
+async def test_a_stray_that_carries_the_number_of_no_session(daemon: Daemon) -> None:
+    """It is nobody's, and goes when no session runs any more."""
+    mark = new_mark()
+    async with connected(daemon.url) as peer:
+        await peer.run("a", [sys.executable, "-I", "-S", "-c", OTHER_NUMBER], env=marked_env(mark))
+        await until_alive(mark)
+    await until_gone(mark)
+    await check_usable(daemon)
+
+
+def resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+async def test_what_has_ended_gives_its_memory_back(tmp_path: Path) -> None:
+    """A client that reads nothing fills ten windows of 16 MiB, and hangs up."""
+    mark = new_mark()
+    said: list[dict[str, Any]] = [
+        {"id": 1, "method": "initialize", "params": {"clientName": "deaf"}},
+        {"method": "initialized"},
+    ]
+    for number in range(10):
+        start = {"processId": f"{number}", "argv": ["head", "-c", f"{20 * MIB}", "/dev/zero"], "cwd": "/", "tty": False}
+        window = {"env": marked_env(mark), "windowBytes": 16 * MIB, "overflow": "drop"}
+        said.append({"id": number + 2, "method": "process/start", "params": start | window})
+    with running_daemon(tmp_path, "unix") as daemon:
+        async with open_neighbour(daemon.url) as neighbour:
+            before = resident(daemon.pid)
+            async with await trio.open_unix_socket(daemon.url.removeprefix("unix://")) as stream:
+                await stream.send_all(b"".join(json.dumps({"jsonrpc": "2.0"} | m).encode() + b"\n" for m in said))
+                await until_alive(mark)
+                await until_gone(mark)
+                await neighbour.answered()
+                print(f"{before} bytes before, {resident(daemon.pid)} with full windows")
+            await until(lambda: resident(daemon.pid) < before + 48 * MIB, lambda: f"{resident(daemon.pid)} of {before}")
+        daemon.check()
