@@ -548,7 +548,9 @@ async def test_nothing_survives_where_nobody_helps(
             command = [sys.executable, deny.__file__, f"{number}", call, *command]
         return command, env
 
-    names = None if request.config.getoption("--all-survivors") else FEW
+    # "forks and exits" has another pid by the time that `alive` looks at the one it read: no outsider sees it here.
+    every = [name for name in ESCAPES if name != "forks and exits"]
+    names = every if request.config.getoption("--all-survivors") else FEW
     surroundings = SURROUNDINGS.get(around, Surroundings)()
     try:
         await start_and_end(

@@ -26,11 +26,13 @@ from execsrv.limits import Limits
 from tests.peers import ENV, PATIENCE, Peer, b64, open_peer
 
 MARK = "EXECSRV_FAULT"
+RUN = uuid.uuid4().hex[:12]
+"""With what the marks of this run begin."""
 
 
 def new_mark() -> str:
     """Return a value of `MARK` that no other process has."""
-    return uuid.uuid4().hex
+    return f"{RUN}-{uuid.uuid4().hex[:12]}"
 
 
 def marked_env(mark: str) -> dict[str, str]:
@@ -39,13 +41,13 @@ def marked_env(mark: str) -> dict[str, str]:
 
 
 def alive_with(mark: str) -> dict[int, str]:
-    """Return every living process with this mark: its pid and its command line."""
+    """Return every living process whose mark begins so: its pid and its command line."""
     found = {}
     for name in os.listdir("/proc"):
         if name.isdecimal():
             try:
                 with open(f"/proc/{name}/environ", "rb") as environ, open(f"/proc/{name}/cmdline", "rb") as cmdline:
-                    if f"{MARK}={mark}".encode() in environ.read().split(b"\0"):
+                    if f"\0{MARK}={mark}".encode() in b"\0" + environ.read():
                         found[int(name)] = cmdline.read().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue  # it ended meanwhile
@@ -113,7 +115,7 @@ def running_daemon(
 ) -> Iterator[Daemon]:
     """Run a daemon for the block, and kill it then. `prefix` is a command line that becomes the daemon's."""
     log = folder / f"log-{new_mark()}"
-    listen = "ws://127.0.0.1:0" if transport == "websocket" else f"unix://{folder}/s-{new_mark()[:8]}"
+    listen = "ws://127.0.0.1:0" if transport == "websocket" else f"unix://{folder}/s-{new_mark()[-8:]}"
     with open(log, "wb") as file:
         process = subprocess.Popen(
             [*prefix, *command, "serve", "--listen", listen, *options],
