@@ -361,7 +361,8 @@ async def start_and_end(
     surroundings: Surroundings | None = None,
 ) -> None:
     """Start the escapes of these names in sessions of a daemon there, let them end, and see that nothing is left."""
-    websocket, pings = "ws://127.0.0.1:0", ["--ping-interval", f"{PING_SECONDS}", "--ping-timeout", f"{PING_SECONDS}"]
+    ping = f"{PING_SECONDS if surroundings is None else 4 * PING_SECONDS}"
+    websocket, pings = "ws://127.0.0.1:0", ["--ping-interval", ping, "--ping-timeout", ping]
     listens = {"reset": websocket, "half dead": websocket, "end of stdin": "stdio://"}
     listen = listens.get(ending, f"unix://{tmp_path}/s")
     options = pings if ending == "half dead" else []
