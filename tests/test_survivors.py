@@ -515,6 +515,7 @@ NOT_YET = {
     f"{_HOSTILE}[no prlimit64, EPERM": "the server ends at its start, without a word of what it lacks",
     f"{_HOSTILE}[no prlimit64, ENOSYS": "the server ends at its start, without a word of what it lacks",
     f"{_HOSTILE}[no subreaper, EPERM": "that it was refused is not noticed, and strays are looked for by descent",
+    f"{_HOSTILE}[no subreaper, ENOSYS": "that it was refused is not noticed, and strays are looked for by descent",
 }
 """What fails today, and why. Remove an entry when its test passes."""
 
