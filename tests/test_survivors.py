@@ -514,8 +514,8 @@ NOT_YET = {
     f"{_HOSTILE}[no pidfd_send_signal, ENOSYS": "its error counts as sent, and commands live on",
     f"{_HOSTILE}[no prlimit64, EPERM": "the server ends at its start, without a word of what it lacks",
     f"{_HOSTILE}[no prlimit64, ENOSYS": "the server ends at its start, without a word of what it lacks",
-    f"{_HOSTILE}[no subreaper, EPERM": "that it was refused is not noticed, and strays are looked for by descent",
-    f"{_HOSTILE}[no subreaper, ENOSYS": "that it was refused is not noticed, and strays are looked for by descent",
+    f"{_HOSTILE}[no subreaper, EPERM": "that it was refused is not noticed: strays are looked for by descent, in vain",
+    f"{_HOSTILE}[no subreaper, ENOSYS": "that it was refused is not noticed: strays are looked for by descent, in vain",
 }
 """What fails today, and why. Remove an entry when its test passes."""
 
