@@ -19,36 +19,22 @@ from tests.escapes import ESCAPES, alive, until_astray, until_none_lives
 from tests.processes import marked, new_mark
 from tests.test_survivors import Placement, _connected, open_daemon, start_escapes
 
-CALLS = {
-    "pidfd_open": "434",
-    "pidfd_send_signal": "424",
-    "prlimit64": "302",
-    "prctl(PR_SET_CHILD_SUBREAPER)": "157:36",
-    "close_range": "436",
-    "memfd_create": "319",
-}
-ERRORS = {"EPERM": 1, "ENOSYS": 38}
-
 pytestmark = pytest.mark.skipif(os.uname().machine != "x86_64", reason="system calls have other numbers here")
 
 SOME = ["a daemon, leader gone", "a daemon, no environment", "setsid", "without its first thread", "forks and exits"]
 
 
-@pytest.fixture(params=[(call, error) for call in CALLS for error in ERRORS], ids="-".join)
+@pytest.fixture(params=[(call, error) for call in deny.CALLS for error in deny.ERRORS], ids="-".join)
 def denied(request: pytest.FixtureRequest) -> tuple[str, str]:
     """A call and the error that it is answered with."""
     call, error = request.param
-    if subprocess.run([*denying(call, error), "true"], check=False).returncode:
+    if subprocess.run([*deny.command(call, error), "true"], check=False).returncode:
         pytest.skip("system calls cannot be refused here")
     return call, error
 
 
-def denying(call: str, error: str) -> list[str]:
-    return [sys.executable, deny.__file__, f"{ERRORS[error]}", CALLS[call]]
-
-
 def placement(call: str, error: str) -> Placement:
-    return [*denying(call, error), sys.executable, "-m", "execsrv", "serve", "--no-cgroup"], dict(os.environ)
+    return [*deny.command(call, error), sys.executable, "-m", "execsrv", "serve", "--no-cgroup"], dict(os.environ)
 
 
 @pytest.mark.parametrize("tty", [False, True], ids=["pipe", "terminal"])
@@ -77,7 +63,7 @@ async def test_nothing_survives(denied: tuple[str, str], tty: bool, tmp_path: Pa
 
 
 def test_run_is_what_it_is_elsewhere(denied: tuple[str, str]) -> None:
-    run = [*denying(*denied), sys.executable, "-m", "execsrv", "run"]
+    run = [*deny.command(*denied), sys.executable, "-m", "execsrv", "run"]
     done = subprocess.run([*run, "--", "sh", "-c", "echo hi; exit 3"], capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (3, b"hi\n", b"")
     mark = new_mark()
@@ -89,7 +75,7 @@ def test_run_is_what_it_is_elsewhere(denied: tuple[str, str]) -> None:
 
 def test_the_doctor_and_the_log_name_what_is_refused(denied: tuple[str, str]) -> None:
     call, error = denied
-    doctor = [*denying(call, error), sys.executable, "-m", "execsrv", "doctor"]
+    doctor = [*deny.command(call, error), sys.executable, "-m", "execsrv", "doctor"]
     found = json.loads(subprocess.run([*doctor, "--json"], capture_output=True, check=True).stdout)
     tried = call not in ("close_range", "memfd_create")  # which are not needed
     assert found["refused"] == ({call: error} if tried else {})
@@ -97,7 +83,7 @@ def test_the_doctor_and_the_log_name_what_is_refused(denied: tuple[str, str]) ->
     assert (f"refused here: {call} ({error})" in said) == tried
     layers = {layer["name"]: layer["available"] for layer in found["layers"]}
     assert layers["subreaper"] == (call != "prctl(PR_SET_CHILD_SUBREAPER)")
-    serve = [*denying(call, error), sys.executable, "-m", "execsrv", "serve", "--listen", "stdio://"]
+    serve = [*deny.command(call, error), sys.executable, "-m", "execsrv", "serve", "--listen", "stdio://"]
     log = subprocess.run(serve, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stderr
     (line,) = [line for line in log.splitlines() if "keeping sessions together" in line]
     assert (f"refused here: {call} ({error})" in line) == tried
@@ -125,7 +111,7 @@ async def test_a_guest_leaves_nothing_where_it_can_mark(denied: tuple[str, str])
     marks = {new_mark(): name for name in names}
     wait = ["sh", "-c", 'read go; exec "$@"', "sh"]
     argvs = [[*wait, *ESCAPES[name].argv(mark, sys.executable)] for mark, name in marks.items()]
-    program = [*denying(*denied), sys.executable, "-c", GUEST.replace("ARGVS", repr(argvs))]
+    program = [*deny.command(*denied), sys.executable, "-c", GUEST.replace("ARGVS", repr(argvs))]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as guest:  # noqa: ASYNC220
         assert guest.stdin is not None
         assert guest.stdout is not None
