@@ -26,6 +26,7 @@ async def open_helpers() -> AsyncIterator[trio.Nursery]:
     of_block: BaseException | None = None
     of_tasks: BaseException | None = None
     cancelled: BaseException | None = None
+    context: BaseException | None = None
     errors: list[BaseException] = []
     try:
         try:
@@ -33,7 +34,7 @@ async def open_helpers() -> AsyncIterator[trio.Nursery]:
                 try:
                     yield nursery
                 except BaseException as error:
-                    cancelled, of_block = _split(error)
+                    cancelled, of_block = _split_own(error)
                 if cancelled is not None:
                     raise cancelled
                 nursery.cancel_scope.cancel()
@@ -55,7 +56,7 @@ async def open_helpers() -> AsyncIterator[trio.Nursery]:
                 errors[0].__context__ = context  # to raise it here has added the cancel of the block
     finally:
         # They hold this frame, which would hold them until the next garbage collection.
-        of_block = of_tasks = cancelled = None
+        of_block = of_tasks = cancelled = context = None
         errors.clear()
 
 
@@ -69,6 +70,17 @@ def _split(error: BaseException) -> tuple[BaseException | None, BaseException | 
     if cancelled is None:
         return None, error  # as the object that it is
     return cancelled, rest
+
+
+def _split_own(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Split an error where it has arrived: a cancel that nobody there has asked for is an error too."""
+    cancelled, rest = _split(error)
+    if cancelled is None or is_cancelled():
+        return cancelled, rest
+    if rest is None:
+        rest = RuntimeError("a cancel has left its scope")
+        rest.__cause__ = error
+    return None, rest
 
 
 def _alone(error: BaseException | None) -> BaseException | None:
@@ -101,15 +113,11 @@ async def owned(task: Callable[..., Awaitable[T]], *args: object) -> T:
     try:
         return await task(*args)
     except BaseException as error:
-        if is_cancelled():
-            raise
-        cancelled, rest = _split(error)
+        cancelled, rest = _split_own(error)
         try:
-            if cancelled is None:
+            if rest is None or cancelled is not None:
                 raise
-            if rest is not None:
-                raise rest from error
-            raise RuntimeError("a cancel has left its scope") from error
+            raise rest
         finally:
             del cancelled, rest  # they hold this frame
 

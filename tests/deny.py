@@ -14,22 +14,6 @@ LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
 ALLOW, FAIL = 0x7FFF0000, 0x50000
 NUMBER_AT, FIRST_ARGUMENT_AT = 0, 16
 
-CALLS = {
-    "pidfd_open": "434",
-    "pidfd_send_signal": "424",
-    "prlimit64": "302",
-    "prctl(PR_SET_CHILD_SUBREAPER)": "157:36",
-    "close_range": "436",
-    "memfd_create": "319",
-}
-"""The calls of containment, with their numbers on x86-64."""
-ERRORS = {"EPERM": 1, "ENOSYS": 38}
-
-
-def command(call: str, error: str) -> list[str]:
-    """Return the command line to which a call is denied with that error, but for the command itself."""
-    return [sys.executable, __file__, f"{ERRORS[error]}", CALLS[call]]
-
 
 class Program(ctypes.Structure):
     """The kernel's `sock_fprog`."""

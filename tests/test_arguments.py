@@ -129,7 +129,7 @@ async def test_an_infinite_time_is_none(server: Server) -> None:
 def test_run_takes_what_start_takes() -> None:
     started = inspect.signature(execsrv.Client.start).parameters
     hints = typing.get_type_hints(execsrv.Client.start)
-    own = {"self", "argv", "stdin", "timeout"}
+    own = {"self", "argv", "stdin", "timeout", "end_with_leader"}
     assert set(StartOptions.__annotations__) == set(started) - own
     assert typing.get_type_hints(StartOptions) == {name: hints[name] for name in set(started) - own}
 

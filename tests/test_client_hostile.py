@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import math
+import os
+import re
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 from decimal import Decimal
@@ -19,6 +26,8 @@ import execsrv
 from execsrv.errors import (
     BadAnswerError,
     CommandTimeoutError,
+    ConnectionFailedError,
+    ConnectionLostError,
     InvalidParamsError,
     LimitExceededError,
     OutputTruncatedError,
@@ -27,6 +36,7 @@ from execsrv.limits import KIB, MIB, ClientConfig, ServerConfig
 from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_marked
+from tests.web import head, open_web
 
 SERVE = [sys.executable, "-m", "execsrv", "serve"]
 
@@ -180,12 +190,12 @@ async def test_a_client_on_this_machine_that_stands_still_is_not_gone(open_serve
         assert program.stdin is not None
         assert program.stdout is not None
         with trio.fail_after(PATIENCE):
-            assert await program.stdout.receive_some(8) == b"started\n"
+            assert await program.stdout.receive_some(7) == b"started"
             program.send_signal(signal.SIGSTOP)
             await trio.sleep(1)  # many times what a peer elsewhere would have
             program.send_signal(signal.SIGCONT)
             await program.stdin.send_all(b"go on\n")
-            assert b"".join([data async for data in program.stdout]) == b"lives\n"
+            assert b"".join([data async for data in program.stdout]) == b"\nlives\n"
 
 
 # -- readers --
@@ -248,6 +258,7 @@ async def test_run_ends_with_the_leader(client: execsrv.Client, streams: str, tr
     with trio.fail_after(PATIENCE):
         result = await client.run(["bash", "-c", script], grace=0.2)
     assert (result.exit_code, result.reason, result.stdout) == (5, "exited", b"started\n")
+    assert "sleep" in [member.name for member in result.ended]
     await until_gone(mark)
 
 
@@ -278,6 +289,34 @@ async def test_leaving_a_block_asks_first_and_waits_no_longer_than_it_was_told(
     assert lock.exists()
 
 
+# -- what a command is given --
+
+
+async def test_a_command_has_what_its_caller_gives_it(client: execsrv.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XS_GONE", "1")
+    script = "umask; nice; cat /proc/self/oom_score_adj; echo ${XS_GONE-gone} $XS_HERE"
+    env = {"XS_GONE": None, "XS_HERE": "here"}
+    result = await client.run(["sh", "-c", script], env=env, inherit_env=True, umask=0o27, nice=7, oom_score_adj=800)
+    assert result.stdout == b"0027\n7\n800\ngone here\n"
+    script = "import fcntl, struct, termios; print(*struct.unpack('4H', fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))))"
+    argv = ["sh", "-c", f'stty -a; exec {sys.executable} -I -S -c "{script}"']
+    result = await client.run(argv, tty=True, size=(30, 90, 900, 600), modes={"echo": False, "erase": 8})
+    assert b"30 90 900 600\r\n" in result.stdout
+    assert b" -echo " in result.stdout
+    assert b"erase = ^H;" in result.stdout
+    for wrong in ((30,), (30, 90, 900), 30):
+        with pytest.raises(InvalidParamsError, match="size must be"):
+            await client.run(["true"], tty=True, size=wrong)  # type: ignore[arg-type]
+
+
+async def test_without_a_place_it_is_the_servers_own_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    script = f"cd {tmp_path}/gone; rmdir {tmp_path}/gone; exec {' '.join(SERVE)}"
+    async with execsrv.launch(["sh", "-c", script]) as client:
+        result = await client.run(["sh", "-c", "ls /proc/self/cwd/; readlink /proc/$$/cwd"])
+        assert (result.exit_code, result.stdout) == (0, f"{tmp_path}/gone (deleted)\n".encode())
+
+
 # -- answers that are none --
 
 
@@ -302,3 +341,225 @@ for line in sys.stdin:
         async with execsrv.launch([sys.executable, "-I", "-S", "-c", script], config=config) as client:
             with pytest.raises(BadAnswerError, match="process/start"):
                 await client.run(["true"])
+
+
+async def test_a_server_that_breaks_every_bound_costs_its_connection_and_nothing_else() -> None:
+    """One byte beyond the bound and a ping behind it: answering that while closing is a fault of the library below."""
+    size = MIB
+    greeting = {
+        "sessionId": "s",
+        "environmentInfo": {
+            "shell": {"name": "sh", "path": "/bin/sh"},
+            "executorVersion": "",
+            "cwd": "file:///",
+            "userHomeDir": "file:///",
+            "platformOs": "linux",
+            "tempDir": "file:///tmp",
+        },
+    }
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            asked = b""
+            while b"\r\n\r\n" not in asked:
+                asked += await stream.receive_some()
+            [key] = re.findall(rb"(?i)sec-websocket-key: *(\S+)", asked)
+            accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode()
+            fields = ("Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Accept: {accept}")
+            upgrade = "\r\n".join(("HTTP/1.1 101 Switching Protocols", *fields, "", "")).encode()
+            answer = json.dumps({"id": 1, "result": greeting}).encode()
+            await stream.send_all(upgrade + b"\x81\x7e" + len(answer).to_bytes(2, "big") + answer)
+            await stream.receive_some()
+            await stream.send_all(b"\x01\x7f" + size.to_bytes(8, "big") + b"x" * size)
+            await stream.send_all(b"\x00\x01y" + b"\x89\x00")
+            while await stream.receive_some():
+                pass
+
+    bystander_lives = trio.Event()
+    async with trio.open_nursery() as nursery, trio.open_nursery() as serving:
+        [listener] = await serving.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1", handler_nursery=serving))
+
+        async def bystander() -> None:
+            await bystander_lives.wait()
+
+        nursery.start_soon(bystander)
+        url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}"
+        with trio.fail_after(PATIENCE):
+            async with execsrv.connect(url, config=ClientConfig(max_message_bytes=size)) as client:
+                with pytest.raises(ConnectionLostError):
+                    await client.run(["true"])
+        bystander_lives.set()
+        serving.cancel_scope.cancel()
+
+
+# -- ways of not getting there --
+
+GREETING = "printf 'Welcome to the machine\\nLast login: \\033[1mnever\\n\\n{}\\n'; ".replace("{}", "{ not a message }")
+
+
+async def test_a_greeting_is_passed_over() -> None:
+    server = " ".join(shlex.quote(word) for word in SERVE)
+    for greeting in (GREETING, "seq 999; ", "printf '\\377\\376\\n'; ", "printf '\\n\\357\\273\\277'; "):
+        async with execsrv.launch(["sh", "-c", f"{greeting} exec {server}"]) as client:
+            assert (await client.run(["echo", "hi"])).stdout == b"hi\n"
+
+
+NO_SERVERS = {
+    "greeting": (
+        GREETING,
+        r'`sh -c .*` ended with exit code 0; the server said "Welcome to the machine.* and no message',
+    ),
+    "greeting and failure": ("echo Welcome; exit 255", r'exit code 255; the server said "Welcome" and no message'),
+    "half a line": ("printf Password:", r'the server said "Password:" and no message'),
+    "endless": ("yes", r'the server said "y y y y .*\.\.\." and no message'),
+    "one endless line": ("cat /dev/zero", r"the server said .*\.\.\.\" and no message"),
+    "nothing": ("exit 0", r"`sh -c 'exit 0'` ended with exit code 0$"),
+    "not found": ("exec /does/not/exist", r"ended with exit code 127 \(a program that is not there\)"),
+    "killed": ("kill -9 $$", r"died of SIGKILL"),
+    "an echo": ("echo Hello; cat", r'requests and answers none; the server said "Hello"$'),
+}
+
+
+@pytest.mark.parametrize("name", NO_SERVERS)
+async def test_what_is_launched_and_no_server_is_quoted(name: str) -> None:
+    script, complaint = NO_SERVERS[name]
+    with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailedError, match=complaint) as caught:
+        async with execsrv.launch(["sh", "-c", script]):
+            pass
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 700
+
+
+async def test_ssh_that_does_not_get_there_is_named(tmp_path: Path) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text("#!/bin/sh\nexit 255\n")
+    ssh.chmod(0o755)
+    with pytest.raises(ConnectionFailedError, match=r"exit code 255 \(ssh could not connect\)"):
+        async with execsrv.launch([str(ssh), "host", "execsrv", "serve"]):
+            pass
+    with pytest.raises(InvalidParamsError, match="command must not be empty"):
+        async with execsrv.launch([]):
+            pass
+    with pytest.raises(ConnectionFailedError, match=r"cannot start `.*a.b.*`: embedded null byte"):
+        async with execsrv.launch(["a\0b"]):
+            pass
+
+
+ANSWERS = {
+    "a page": (head("Content-Length: 6") + b"<html>", "this is no exec server: it answered 200 OK$"),
+    "not found": (
+        head("Content-Length: 0", status="404 Not Found"),
+        "this is no exec server: it answered 404 Not Found$",
+    ),
+    "refused": (
+        head("Content-Length: 9", status="403 Forbidden") + b"no entry\n",
+        "it answered 403 Forbidden: no entry$",
+    ),
+    "a proxy": (head("Content-Length: 6", status="502 Bad Gateway") + b"<html>", "it answered 502 Bad Gateway$"),
+    "ssh": (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", "this is no exec server: it does not speak HTTP as a websocket does$"),
+    "nothing": (b"", "the peer hung up in the handshake$"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_what_answers_and_is_no_server_is_told_in_a_line(name: str) -> None:
+    answer, complaint = ANSWERS[name]
+    async with open_web() as web:
+        web.pages["/"] = answer
+        url = f"ws://127.0.0.1:{web.port}"
+        with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailedError, match=complaint) as caught:
+            async with execsrv.connect(url):
+                pass
+    assert str(caught.value).startswith(f"cannot connect to `{url}`: ")
+
+
+async def test_an_address_that_leads_nowhere_is_told_in_a_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        refusing = f"127.0.0.1:{taken.getsockname()[1]}"
+        for url, complaint in {
+            f"ws://{refusing}": "Connection refused$",
+            "ws://nowhere.invalid:1": "its name cannot be resolved: ",
+            "ws://" + "x" * 70 + ".org:1": "that is no name of a host$",
+            "ws://127.0.0.1:99999": "Port out of range",
+            "unix:///does/not/exist": "No such file or directory$",
+            "unix://" + "/x" * 100: "path too long$",
+        }.items():
+            with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailedError, match=complaint) as caught:
+                async with execsrv.connect(url):
+                    pass
+            assert str(caught.value).startswith("cannot connect to `")
+            assert "\n" not in str(caught.value)
+
+
+async def test_tls_that_fails_says_so() -> None:
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(head("Content-Length: 0", status="400 Bad Request"))
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        url = f"wss://127.0.0.1:{listener.socket.getsockname()[1]}"
+        with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailedError, match=r"TLS failed \(.*\): does it speak"):
+            async with execsrv.connect(url):
+                pass
+        nursery.cancel_scope.cancel()
+
+
+# -- the terminal of the client's program --
+
+CTRL_C = """
+import signal, sys, trio, execsrv
+
+async def main():
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        async with execsrv.launch([sys.executable, "-m", "execsrv", "serve"]) as client:
+            async with client.start(["cat"], stdin=True) as process:
+                print("started", flush=True)
+                await anext(signals)
+                await process.write(b"lives")
+                print((await anext(process.output)).decode(), flush=True)
+
+trio.run(main)
+"""
+
+INTERRUPTED = """
+import sys, trio, execsrv
+
+async def main():
+    async with execsrv.launch([sys.executable, "-m", "execsrv", "serve"]) as client:
+        parent = await client.run(["sh", "-c", "echo $PPID"])
+        async with client.start(["bash", "-c", f"echo; exec -a {sys.argv[1]} sleep 1000"]) as process:
+            await process.next_event()
+            print("started", int(parent.stdout), flush=True)
+            await trio.sleep_forever()
+
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize("program", [CTRL_C, INTERRUPTED], ids=["handled", "not handled"])
+async def test_a_launched_server_hears_nothing_of_the_terminal(program: str) -> None:
+    """A Ctrl-C goes to the whole process group of the program; what becomes of the server is for the program to say."""
+    mark = new_mark()
+    argv = [sys.executable, "-c", program, mark]
+    start = partial(
+        trio.run_process, argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, check=False
+    )
+    async with trio.open_nursery() as nursery:
+        process: trio.Process = await nursery.start(start)
+        assert process.stdout is not None
+        with trio.fail_after(PATIENCE):
+            said = b""
+            while not said.endswith(b"\n"):
+                said += await process.stdout.receive_some()
+            os.killpg(process.pid, signal.SIGINT)
+            rest = b"".join([data async for data in process.stdout])
+            assert await process.wait() == (0 if program == CTRL_C else -signal.SIGINT)
+    if program == CTRL_C:
+        assert rest == b"lives\n"
+    else:
+        await until_gone(mark)
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(said.split()[1]), 0)

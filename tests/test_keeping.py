@@ -193,6 +193,32 @@ async def test_two_hundred_end_at_once(supervisor: Supervisor) -> None:
     assert not marked(mark)
 
 
+async def test_the_end_of_many_lets_others_have_their_turns(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With turns of one process each, which are easier to count than seconds."""
+    monkeypatch.setattr("execsrv._processes.tree.TURN_SECONDS", 0)
+    mark, count, turns = new_mark(), 100, 0
+    spawned = start(supervisor, f"for n in $(seq {count}); do (exec -a {mark} sleep 1000) & done; wait")
+    await until_marked(mark, count)
+
+    async def neighbour() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    for what in (spawned.tree.remaining, spawned.tree.kill):
+        turns = 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(neighbour)
+            await what()
+            nursery.cancel_scope.cancel()
+        assert turns > count
+    await end(spawned)
+    assert not marked(mark)
+
+
 async def test_without_a_descriptor_nobody_is_taken_for_gone(supervisor: Supervisor) -> None:
     mark = new_mark()
     nap = f"exec -a {mark} sleep 1000"

@@ -58,7 +58,7 @@ def test_reading_pages() -> None:
 
 
 def test_what_is_forgotten_is_told() -> None:
-    log = new_log(retained=2000)
+    log = new_log(retained=1200)
     for number in range(20):
         log.append(STREAMS[number % 2], b"x" * 100)
         log.take()
@@ -101,7 +101,7 @@ def test_a_log_that_drops_goes_no_further_than_what_was_acknowledged() -> None:
     for _ in range(100):
         print_one()
         assert not log.has_news
-    assert len(log.read(0, None)[1]) <= 3
+    assert len(log.read(0, None)[1]) <= 4
     log.acknowledge(2)
     assert (log.take(), log.take()) == (Gap(3, 101, {"stdout": 99 * 250}), Chunk(102, "stdout", b"x" * 250))
     print_one()
@@ -133,6 +133,69 @@ Action = st.one_of(
     st.tuples(st.sampled_from(STREAMS), st.binary(max_size=MOST)),
     st.sampled_from(["take", "acknowledge", "detach", "attach", "exit", "read"]),
 )
+
+
+def test_pieces_that_nobody_has_seen_become_one() -> None:
+    log = new_log()
+    log.append("stdout", b"seen")
+    log.take()
+    log.detach()
+    for number in range(3000):
+        log.append("stdout", b"%04d\n" % number)
+    log.append("stderr", b"e")
+    log.append("stdout", b"x")
+    log.attach()
+    log.append("stdout", b"y")
+    gap, chunks, next_seq = log.read(1, None)
+    assert gap is None
+    assert [(chunk.seq, chunk.stream, len(chunk.chunk)) for chunk in chunks] == [
+        (2, "stdout", 15_000),
+        (3, "stderr", 1),
+        (4, "stdout", 1),
+        (5, "stdout", 1),
+    ]
+    assert chunks[0].chunk == b"".join(b"%04d\n" % number for number in range(3000))
+    log.go_on(next_seq)
+    assert not log.has_news
+    log.append("stdout", b"z")
+    assert log.take() == Chunk(6, "stdout", b"z")
+
+
+def test_a_reader_that_is_away_loses_nothing_unless_it_wanted_to() -> None:
+    for acknowledged in (False, True):
+        log = new_log(2000, 1000, acknowledged=acknowledged)
+        for number in range(20):
+            log.append(STREAMS[number % 2], b"x" * 100)
+            log.take()
+            log.acknowledge(log.last_taken)
+        log.append("stdout", b"waits" * 20)
+        log.detach()
+        while log.has_room:
+            log.append(STREAMS[log.next_seq % 2], b"y" * 100)
+        log.detach()
+        log.attach()
+        gap, chunks, next_seq = log.read(19, 150)
+        assert (gap, next_seq) == (None, 21)
+        assert not log.has_news
+        assert not log.has_room
+        log.go_on(next_seq)
+        heard = [log.take() for _ in range(next_seq, log.next_seq)]
+        assert [entry.seq for entry in [*chunks, *heard]] == list(range(20, log.next_seq))
+        log.acknowledge(log.last_taken)
+        assert log.has_room
+
+
+def test_as_much_is_retained_as_the_codex_exec_server_retains() -> None:
+    log = new_log(1 << 20, 1 << 18)
+    for number in range(60_000):
+        log.append(STREAMS[number % 2], b"x\n")
+        log.take()
+    assert len(log.read(0, None)[1]) > 50_000
+    log = new_log(1 << 20, 1 << 18)
+    for _ in range(40):
+        log.append("stdout", bytes(1 << 16))
+        log.take()
+    assert len(log.read(0, None)[1]) == 16
 
 
 def sizes(entries: list[Chunk]) -> dict[Stream, int]:
@@ -194,15 +257,20 @@ def test_what_is_read_and_what_is_missing_is_all_that_was_written(
             attached = False
         elif action == "attach" and not attached:
             log.attach()
-            attached, since, heard = True, log.next_seq - 1, []
+            assert not log.has_news
+            since = heard[-1].seq if heard else since
+            gap, _, next_seq = log.read(since, page)
+            assert drops or gap is None
+            log.go_on(next_seq)
+            attached, since, heard = True, next_seq - 1, []
         elif action == "exit" and log.exited is None:
             log.append_exited(0, None, "exited")
-        elif action == "read":
+        elif action == "read" and attached:
             read()
         chunks = log.read(0, None)[1]
-        biggest = sum(len(chunk.chunk) + ENTRY_BYTES for chunk in chunks)
-        assert biggest <= retained + window + 2 * (MOST + ENTRY_BYTES)
-        assert attached or acknowledged or biggest <= retained
+        biggest = sum(len(chunk.chunk) for chunk in chunks)
+        assert biggest <= retained + window + (0 if drops else max(retained, window)) + 2 * (MOST + ENTRY_BYTES)
+        assert attached or not drops or biggest <= retained
     log.append_closed([])
     assert log.totals == {stream: len(data) for stream, data in written.items()}
     while attached and log.has_news:

@@ -75,10 +75,14 @@ async def test_a_running_process_is_taken_over(server: Server) -> None:
             "status": "accepted"
         }  # and was written before, so that nothing comes of it
         await second.call("process/write", {"processId": "cat", "chunk": b64(b"two\n"), "writeId": "2"})
-        await second.until_output("cat", b"two\n")
-        assert [params["seq"] for _, params in second.told("cat")] == [2]
+        params = {"processId": "cat", "afterSeq": 1, "waitMs": 60_000}
+        assert [chunk["seq"] for chunk in (await second.call("process/read", params))["chunks"]] == [2]
+        assert not second.told("cat")  # before that was answered
+        await second.call("process/write", {"processId": "cat", "chunk": b64(b"three\n"), "writeId": "3"})
+        await second.until_output("cat", b"three\n")
+        assert [params["seq"] for _, params in second.told("cat")] == [3]
         read = await second.call("process/read", {"processId": "cat"})
-        assert [base64.b64decode(chunk["chunk"]) for chunk in read["chunks"]] == [b"one\n", b"two\n"]
+        assert [base64.b64decode(chunk["chunk"]) for chunk in read["chunks"]] == [b"one\n", b"two\n", b"three\n"]
         await second.call("process/closeStdin", {"processId": "cat"})
         assert (await second.until_told("cat", "exited"))["exitCode"] == 0
 
@@ -92,6 +96,7 @@ async def test_what_ended_meanwhile_is_told_by_one_read(server: Server, tmp_path
         await first.until_output("a", b"before\n")
     async with server.open_peer() as second:
         await resume(second, id)
+        assert (await second.call("process/read", {"processId": "a"}))["nextSeq"] == 2
         await second.start("probe", ["sh", "-c", f"echo > {go}"])
         await second.until_told("a", "closed")
     async with server.open_peer() as third:
@@ -216,16 +221,15 @@ async def test_who_comes_back_while_its_commands_are_killed_is_too_late() -> Non
 
 
 async def test_a_gap_says_how_much_was_not_kept(open_server: OpenServer, transport: str, tmp_path: Path) -> None:
-    """Without a promise to acknowledge, what is printed while nobody listens is kept as far as it fits."""
+    """With leave to drop, what is printed while nobody listens is kept as far as it fits."""
     server = open_server(transport, ServerConfig(resume_grace=300, retained_output_bytes_per_session=512 * 1024))
     done = tmp_path / "done"
     os.mkfifo(done)
     size = 3_000_000
     async with server.open_peer() as first:
         id = (await first.handshake())["sessionId"]
-        await first.start(
-            "a", ["sh", "-c", f"read x < {done}; head -c {size} /dev/zero; echo > {done}; read x < {done}"]
-        )
+        script = f"read x < {done}; head -c {size} /dev/zero; echo > {done}; read x < {done}"
+        await first.start("a", ["sh", "-c", script], overflow="drop")
     with opened(done) as go:
         os.write(go, b"go\n")
         async with server.open_peer() as second:
@@ -234,13 +238,57 @@ async def test_a_gap_says_how_much_was_not_kept(open_server: OpenServer, transpo
                 await second.call("process/wait", {"processId": "a", "timeoutMs": 5})
             read = await second.call("process/read", {"processId": "a"})
             got = sum(len(base64.b64decode(chunk["chunk"])) for chunk in read["chunks"])
-            assert 0 < got < 512 * 1024
+            assert 0 < got <= 512 * 1024
             assert read["gap"]["fromSeq"] == 1
             assert read["gap"]["seq"] == read["chunks"][0]["seq"] - 1
             assert read["gap"]["printedBefore"]["stdout"] + got == size
             ends = snapshot["stdout"]
             kept = len(base64.b64decode(ends["head"])) + len(base64.b64decode(ends["tail"]))
             assert kept + ends["omittedBytes"] == ends["totalBytes"] == size
+
+
+SHORT_LINES = "i=0; while [ $i -lt 3000 ]; do echo $i; i=$((i + 1)); done"
+PRINTING = {
+    "700 kB": ("head -c 700000 /dev/zero", 700_000),
+    "3,000 pieces": (SHORT_LINES, 13_890),
+    "5 MB": ("head -c 5000000 /dev/zero", 5_000_000),
+}
+
+
+@pytest.mark.parametrize("name", PRINTING)
+@pytest.mark.parametrize("options", [{}, {"windowBytes": 100_000}], ids=["no window", "window"])
+async def test_what_is_printed_while_nobody_listens_is_all_there(
+    server: Server, tmp_path: Path, name: str, options: dict[str, int]
+) -> None:
+    """One read brings the first of it, and the rest is told behind that; nothing is told before."""
+    script, size = PRINTING[name]
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    async with server.open_peer() as first:
+        id = (await first.handshake())["sessionId"]
+        await first.start("a", ["sh", "-c", f"echo; read x < {gate}; {script}; exit 5"], **options)
+        await first.until_output("a", b"\n")
+    with opened(gate) as go:
+        async with server.open_peer() as second:
+            await resume(second, id)
+            os.write(go, b"go\n")
+            assert await second.run("probe", ["true"]) == (0, b"", b"")
+            assert not second.told("a")
+            read = await second.call("process/read", {"processId": "a", "afterSeq": 1, "maxBytes": 100_000})
+            assert (read["gap"], read["closed"] and bool(second.told("a"))) == (None, False)
+            got = sum(len(base64.b64decode(chunk["chunk"])) for chunk in read["chunks"])
+            last = read["nextSeq"] - 1
+            while not read["closed"]:
+                for what, told in await second.until(lambda last=last: second.told("a")[last + 1 - read["nextSeq"] :]):  # type: ignore[misc]
+                    assert told["seq"] == last + 1
+                    last += 1
+                    got += len(base64.b64decode(told.get("chunk", "")))
+                    assert what != "exited" or told["exitCode"] == 5
+                if options:
+                    await second.call("process/ack", {"processId": "a", "seq": last})
+                if what == "closed":
+                    break
+            assert got == size
 
 
 # -- peers that are gone without a word --

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,14 +14,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 
 from execsrv._processes import carry, proc
-from execsrv._processes.rlimit_mark import new_server_mark
+from execsrv._processes.command import settle
+from execsrv._processes.rlimit_mark import LOCKS, new_server_mark
+from execsrv._processes.supervisor import open_supervisor
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Failure, Notification, Response
 from tests.conftest import Daemon, OpenServer
@@ -228,7 +233,7 @@ def test_a_turn_is_passed_on_when_the_child_is_born(tmp_path: Path) -> None:
 
 
 INJECTED = """
-import itertools, sys
+import itertools, linecache, sys
 import trio
 from execsrv._processes import supervisor as module
 from execsrv._server.connection import open_connections
@@ -243,11 +248,16 @@ FILES = ("_processes/attempt.py", "_processes/spawn.py", "_processes/posix_spawn
          "_processes/command.py", "_server/sessions.py", "_server/starting.py", "_server/methods/process.py")
 armed, left = False, 0
 
+def source(frame):
+    return linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+
 def trace(frame, event, argument):
     global armed, left
     if not frame.f_code.co_filename.endswith(FILES):
         return None
-    if armed and event == "line":
+    # Not where a lock or the turn is let go of, which allocates nothing.
+    exempt = frame.f_code.co_name == "_pass_on" or source(frame).startswith(("with ", "if _turn is ours", "_pass_on"))
+    if armed and event == "line" and not exempt:
         left -= 1
         if left == 0:
             armed = False
@@ -351,3 +361,30 @@ def test_children_of_a_thread_are_listed() -> None:
     with subprocess.Popen(["sleep", "1000"]) as child:
         assert child.pid in proc.children_of_thread(threading.get_native_id())
         child.kill()
+
+
+async def test_a_start_that_hangs_leaves_the_server_its_own_limits(tmp_path: Path) -> None:
+    """Nobody else starts anything, so nobody waits for the turn."""
+    program = script(tmp_path / "program", "exit 0")
+
+    def softs() -> list[int]:
+        return [resource.getrlimit(slot)[0] for slot in (resource.RLIMIT_RTTIME, LOCKS, resource.RLIMIT_NOFILE)]
+
+    before = softs()
+    async with open_supervisor(own_process=True) as supervisor:
+        attempt = supervisor.new_attempt()
+        threads = trio.CapacityLimiter(1)
+        with leased(program), trio.CancelScope() as waiting:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(
+                    partial(
+                        attempt.start, lambda: settle([str(program)], "/", {}), threads, size=None, pipe_stdin=False
+                    )
+                )
+                with trio.fail_after(PATIENCE):
+                    while softs() == before:
+                        await trio.lowlevel.checkpoint()
+                    while softs() != before:  # noqa: ASYNC110
+                        await trio.sleep(0.01)
+                waiting.cancel()
+        await attempt.end()

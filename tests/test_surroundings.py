@@ -323,10 +323,13 @@ async def test_orphans_of_other_children_are_reaped_and_no_status_is_taken() -> 
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may hide /proc")
-def test_without_a_process_table_it_says_so() -> None:
-    code = "from execsrv._processes.supervisor import Supervisor; Supervisor()"
-    script = f"mount -t tmpfs none /proc || exit 77; exec {sys.executable} -c '{code}'"
-    done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True)
+@pytest.mark.parametrize("how", ["hidden", "another namespace's"])
+def test_without_a_process_table_it_says_so(how: str) -> None:
+    serve = f"exec {sys.executable} -m execsrv serve --listen ws://127.0.0.1:0"
+    script = f"mount -t tmpfs none /proc || exit 77; {serve}" if how == "hidden" else serve
+    unshare = ["unshare", "--mount", *(["--pid", "--fork"] if how != "hidden" else [])]
+    done = subprocess.run([*unshare, "sh", "-c", script], capture_output=True, text=True)
     if done.returncode != 1:
-        pytest.skip(f"/proc cannot be hidden here: {done.stderr}")
-    assert "cannot keep hold of processes without the process table: '/proc'" in done.stderr
+        pytest.skip(f"not allowed here: {done.stderr}")
+    complaint = "cannot keep hold of processes without the process table of our own pid namespace: '/proc'"
+    assert done.stderr.splitlines() == [f"execsrv: [Errno 2] {complaint}"]

@@ -47,7 +47,7 @@ def run_daemon(listen: str, config: ServerConfig, *, codex: bool = False) -> int
     _raise_descriptor_limit()
     with open_log() as log, open_outlet(1, _cannot_announce) as out:
         try:
-            trio.run(_serve, listen, config, _Announcement(log, out, codex))
+            was_asked = trio.run(_serve, listen, config, _Announcement(log, out, codex))
         except (ExecsrvError, OSError) as error:
             log.say(f"execsrv: {error}")
             return 1
@@ -55,25 +55,32 @@ def run_daemon(listen: str, config: ServerConfig, *, codex: bool = False) -> int
             # Not left to the interpreter, whose words may find nobody who reads them, and would wait.
             logger.critical("the server failed", exc_info=True)
             return 1
+        if not was_asked:
+            log.say("execsrv: the server ended without having been asked to: this is a fault of execsrv")
+            return 1
     return 0
 
 
 def _raise_descriptor_limit() -> None:
     """Raise our soft limit of descriptors to the hard one. Commands get the old one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError):
         return  # we serve with what we have
     carry.commands_limits = ((resource.RLIMIT_NOFILE, soft),)
 
 
-async def _serve(listen: str, config: ServerConfig, announcement: _Announcement) -> None:
+async def _serve(listen: str, config: ServerConfig, announcement: _Announcement) -> bool:
+    """Serve, and return whether the end was asked for: by a signal or, on stdio, by the peer."""
     signalled = trio.Event()
+    ended = False
     async with open_helpers() as nursery:
         await nursery.start(_hear_signals, signalled)
         async with open_supervisor(own_process=True, sole=True, cgroups=config.cgroup) as supervisor:
             await serve_url(supervisor, listen, config, shutdown_trigger=signalled.wait, task_status=announcement)
+            ended = listen == "stdio://"
+    return ended or signalled.is_set()
 
 
 async def _hear_signals(

@@ -2,8 +2,8 @@
 
 One hand appends, so the order of the numbers is the order in which things happened. One attached reader takes entry
 after entry (`reader.py` knows where it stands); anybody may read what is still retained. The log never holds more than
-it may retain plus what the attached reader has not had: its owner asks `has_room` before it appends, and waits when
-there is none.
+it may retain plus what the attached reader has not had, or may miss when it comes back: its owner asks `has_room`
+before it appends, and waits when there is none.
 """
 
 from __future__ import annotations
@@ -15,9 +15,21 @@ from itertools import islice
 from execsrv._log.entries import ENTRY_BYTES, Closed, Entry, Exited, Gap, entry_bytes, first_seq
 from execsrv._log.head_tail import HeadTail
 from execsrv._log.reader import AttachedReader
+from execsrv.limits import KIB, MIB
 from execsrv.protocol import Chunk, Layer, Member, ReadGap, Reason, Stream
 
 __all__ = ["ENTRY_BYTES", "Closed", "Entry", "Exited", "Gap", "OutputLog", "entry_bytes", "first_seq"]
+
+
+_BYTES_AN_ENTRY = 20
+"""For so many bytes that a log may retain, it may retain one entry: 52,000 for a MiB. Each is some 120 bytes of memory
+beside its content."""
+
+_JOINED_BYTES = 64 * KIB
+"""Pieces that nobody has seen are joined up to this."""
+
+PAGE_BYTES = 4 * MIB
+"""The most content of one `read`. In JSON, with as many entries as there can be, it stays below 9 MiB."""
 
 
 class OutputLog:
@@ -32,20 +44,22 @@ class OutputLog:
         acknowledged: bool = False,
         drops: bool = False,
     ) -> None:
-        """Retain `retained_bytes` in all; let the attached reader lag by `window_bytes`.
+        """Retain `retained_bytes` of content; let the attached reader lag by `window_bytes`.
 
-        `streams` are those whose beginning and end are kept. `acknowledged`: the reader says itself how far it is.
+        `streams` are those whose beginning and end are kept besides: a quarter of that in all, and half as much again
+        in memory (`HeadTail`). `acknowledged`: the reader says itself how far it is.
         `drops`: beyond the window, the oldest output is left out for it.
         """
         self._forgotten: dict[Stream, int] = dict.fromkeys(streams, 0)
         self.streams: dict[Stream, HeadTail] = {}
         for stream in self._forgotten:
             self.streams[stream] = HeadTail(retained_bytes // 4 // len(self._forgotten))
-        # The ends of a stream may hold half as much again: see `HeadTail`.
-        self._max_retained = retained_bytes * 5 // 8
+        self._max_retained = retained_bytes
+        self._max_entries = retained_bytes // _BYTES_AN_ENTRY
         self._entries: deque[Entry] = deque()
         self._kept_bytes = 0
-        self.reader = AttachedReader(window_bytes, acknowledges=acknowledged, drops=drops)
+        self._unseen_from: int | None = None  # the first entry that nobody can have seen, while the reader is away
+        self.reader = AttachedReader(window_bytes, retained_bytes, acknowledges=acknowledged, drops=drops)
         self.next_seq = 1
         self.exited: Exited | None = None
         self.closed: Closed | None = None
@@ -67,9 +81,24 @@ class OutputLog:
         return {stream: ends.total_bytes for stream, ends in self.streams.items()}
 
     def append(self, stream: Stream, chunk: bytes) -> None:
-        """Number a piece of output."""
+        """Number a piece of output. One that nobody can have seen becomes part of the last, where that is as unseen."""
         self.streams[stream].append(chunk)
+        if self._unseen_from is not None and self._join(stream, chunk):
+            return
         self._append(Chunk(self.next_seq, stream, chunk), ENTRY_BYTES + len(chunk))
+
+    def _join(self, stream: Stream, chunk: bytes) -> bool:
+        """Make a piece a part of the last entry, if it can be. Return whether it is."""
+        last = self._entries[-1] if self._entries else None
+        if not isinstance(last, Chunk) or last.stream != stream or self._unseen_from is None:
+            return False
+        if last.seq < self._unseen_from or len(last.chunk) + len(chunk) > _JOINED_BYTES:
+            return False
+        self._entries[-1] = both = Chunk(last.seq, stream, last.chunk + chunk)
+        self._kept_bytes += len(chunk)
+        self.reader.grow_last(both, len(chunk))
+        self._trim()
+        return True
 
     def append_exited(self, exit_code: int, signal: str | None, reason: Reason) -> None:
         """Number the end of the leader."""
@@ -101,19 +130,26 @@ class OutputLog:
     def _append(self, entry: Entry, size: int) -> None:
         self.next_seq = entry.seq + 1
         self._entries.append(entry)
-        self._kept_bytes += size
+        if isinstance(entry, Chunk):
+            self._kept_bytes += len(entry.chunk)
         self.reader.add(entry, size)
-        if self._kept_bytes > self._max_retained:
-            self._trim()
+        self._trim()
+
+    @property
+    def _is_full(self) -> bool:
+        return self._kept_bytes > self._max_retained or len(self._entries) > self._max_entries
 
     def _trim(self) -> None:
-        """Forget the oldest entries beyond the bound, but none that the attached reader has still to have."""
+        """Forget the oldest entries beyond the bounds, but none that the attached reader has still to have."""
+        if not self._is_full:
+            return
         needed = self.reader.first_needed
-        while self._kept_bytes > self._max_retained and (needed is None or self._oldest < needed):
+        while self._is_full and (needed is None or self._oldest < needed):
             entry = self._entries.popleft()
-            self._kept_bytes -= entry_bytes(entry)
-            if isinstance(entry, Chunk) and entry.stream in self._forgotten:
-                self._forgotten[entry.stream] += len(entry.chunk)
+            if isinstance(entry, Chunk):
+                self._kept_bytes -= len(entry.chunk)
+                if entry.stream in self._forgotten:
+                    self._forgotten[entry.stream] += len(entry.chunk)
 
     @property
     def _oldest(self) -> int:
@@ -134,8 +170,7 @@ class OutputLog:
     def take(self) -> Entry:
         """Return the next entry that the attached reader has not taken. Raises `LookupError` when there is none."""
         entry = self.reader.take()
-        if self._kept_bytes > self._max_retained:
-            self._trim()
+        self._trim()
         return entry
 
     def acknowledge(self, seq: int) -> None:
@@ -144,13 +179,22 @@ class OutputLog:
         self._trim()
 
     def detach(self) -> None:
-        """Go on without a reader. What it had not acknowledged stays for its return, where it promised to."""
-        self.reader.detach()
+        """Be without a reader, until `go_on`. Nobody reads anything before `attach`.
+
+        A reader that does not drop may miss anything when it comes back: all that is retained now is kept, and what is
+        appended meanwhile, until there is no more room.
+        """
+        self._unseen_from = self.next_seq
+        self.reader.leave()
         self._trim()
 
     def attach(self) -> None:
-        """Begin anew with a reader, which will `read` what there is and takes what is appended from here on."""
-        self.reader.attach(self.next_seq - 1)
+        """Have somebody again who may `read`, and will take entries from `go_on` on."""
+        self._unseen_from = None
+
+    def go_on(self, seq: int) -> None:
+        """Let the reader, which was away, take the entries from `seq` on: it has other ways to what came before."""
+        self.reader.come_back(seq, islice(self._entries, max(0, seq - self._oldest), None))
         self._trim()
 
     def go_without_reader(self) -> None:
@@ -163,18 +207,17 @@ class OutputLog:
     def read(self, after_seq: int, max_bytes: int | None) -> tuple[ReadGap | None, list[Chunk], int]:
         """Return a gap, the retained chunks numbered above `after_seq` behind it, and the number to go on from.
 
-        Whole chunks only, at least one if there is any, at most `max_bytes` of content otherwise.
+        Whole chunks only, at least one if there is any, at most `max_bytes` and `PAGE_BYTES` of content otherwise.
         """
         oldest = self._oldest
         gap = ReadGap(after_seq + 1, oldest - 1, dict(self._forgotten)) if after_seq + 1 < oldest else None
         chunks: list[Chunk] = []
-        room = max_bytes
+        room = PAGE_BYTES if max_bytes is None else min(max_bytes, PAGE_BYTES)
         for entry in islice(self._entries, max(0, after_seq + 1 - oldest), None):
             if not isinstance(entry, Chunk):
                 continue
-            if room is not None:
-                room -= len(entry.chunk)
-                if room < 0 and chunks:
-                    return gap, chunks, chunks[-1].seq + 1
+            room -= len(entry.chunk)
+            if room < 0 and chunks:
+                return gap, chunks, chunks[-1].seq + 1
             chunks.append(entry)
         return gap, chunks, self.next_seq

@@ -5,11 +5,15 @@
 
 The reader lags by what waits and by what it has not acknowledged, in bytes. Without acknowledgements an entry that was
 taken was had. Nothing is retained here: entries are the log's, and `first_needed` tells it which of them to keep.
+
+A reader that is away has a claim on everything: where it has got to is not known before it says so on its return. What
+is appended meanwhile counts as lag, so that its maker waits at last. One that drops has no such claim.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from execsrv._log.entries import Closed, Entry, Exited, Gap, entry_bytes, first_seq
 from execsrv.protocol import Chunk
@@ -18,12 +22,17 @@ from execsrv.protocol import Chunk
 class AttachedReader:
     """Each entry once and in order, or a `Gap`. It may lag by `window_bytes`."""
 
-    def __init__(self, window_bytes: int, *, acknowledges: bool, drops: bool) -> None:
-        """With `acknowledges` it says itself how far it is. With `drops` it is passed over when it lags by more."""
+    def __init__(self, window_bytes: int, away_bytes: int, *, acknowledges: bool, drops: bool) -> None:
+        """With `acknowledges` it says itself how far it is. With `drops` it is passed over when it lags by more.
+
+        `away_bytes` may be appended while it is away, where it does not acknowledge.
+        """
         self._window = window_bytes
+        self._away_window = window_bytes if acknowledges else max(window_bytes, away_bytes)
         self._acknowledges = acknowledges
         self._drops = drops
-        self._is_here = True
+        self.is_here = True
+        self._is_gone = False
         self._first: deque[Entry] = deque()  # gaps and what must not be left out, in front of what waits
         self._waiting: deque[Entry] = deque()
         self._unacknowledged: deque[Entry] = deque()
@@ -40,11 +49,16 @@ class AttachedReader:
     @property
     def has_room(self) -> bool:
         """True when more may be appended: it is near enough, or goes without."""
-        return self.lag_bytes < self._window or self._drops
+        return self.lag_bytes < (self._window if self.is_here else self._away_window) or self._drops or self._is_gone
 
     def add(self, entry: Entry, size: int) -> None:
         """Let an entry of that many bytes wait, if there is a reader to wait for."""
-        if not self._is_here:
+        if not self.is_here:
+            if not (self._drops or self._is_gone):
+                self.lag_bytes += size
+                if self._acknowledges:
+                    self._unacknowledged.append(entry)
+                    self._unacknowledged_bytes += size
             return
         self._waiting.append(entry)
         self.lag_bytes += size
@@ -60,6 +74,14 @@ class AttachedReader:
     def replace_last(self, entry: Entry) -> None:
         """Let another entry of the same size wait in the place of the last."""
         self._waiting[-1] = entry
+
+    def grow_last(self, entry: Entry, added: int) -> None:
+        """Let an entry stand for the last one, which was appended while it is away, with that many bytes more."""
+        if not (self._drops or self._is_gone):
+            self.lag_bytes += added
+            if self._acknowledges:
+                self._unacknowledged[-1] = entry
+                self._unacknowledged_bytes += added
 
     def _pass_over(self) -> None:
         """Leave out the oldest output that waits, but not the newest, until the reader is within its window."""
@@ -80,6 +102,8 @@ class AttachedReader:
 
         A reader that drops has no claim on what it did not acknowledge: that could be all that was printed since.
         """
+        if not self.is_here:
+            return None if self._drops or self._is_gone else 0
         if self._unacknowledged and not self._drops:
             return first_seq(self._unacknowledged[0])
         return first_seq(self._waiting[0]) if self._waiting else None
@@ -123,34 +147,38 @@ class AttachedReader:
             self.lag_bytes -= size
             self._unacknowledged_bytes -= size
 
-    # -- it goes, and another comes --
+    # -- it goes, and comes back --
 
-    def detach(self) -> None:
-        """Forget the reader; where it acknowledges, what it has not had goes on waiting for its return."""
-        if not self._acknowledges:
-            self._is_here = False
-            self._first.clear()
-            self._waiting.clear()
-            self.lag_bytes = 0
+    def leave(self) -> None:
+        """Be away, until `come_back`."""
+        if not self.is_here:
+            return
+        self.is_here = False
+        if self._acknowledges and not self._drops:
+            self._unacknowledged.extend(self._waiting)
+            self._unacknowledged_bytes = self.lag_bytes
+        else:
+            self._unacknowledged.clear()
+            self._unacknowledged_bytes = self.lag_bytes = 0
+        self._first.clear()
+        self._waiting.clear()
+
+    def come_back(self, seq: int, entries: Iterable[Entry]) -> None:
+        """Take these entries, number `seq` and what follows, and whatever is appended from here on.
+
+        Where it acknowledges, what lies before counts as taken and not acknowledged.
+        """
+        while self._unacknowledged and self._unacknowledged[-1].seq >= seq:
+            self._unacknowledged_bytes -= entry_bytes(self._unacknowledged.pop())
+        self.lag_bytes = self._unacknowledged_bytes
+        self.last_taken = seq - 1
+        self.is_here = True
+        for entry in entries:
+            self.add(entry, entry_bytes(entry))
 
     def go(self) -> None:
-        """Forget the reader for good."""
-        self._is_here = False
-        for entries in (self._first, self._waiting, self._unacknowledged):
-            entries.clear()
-        self.lag_bytes = self._unacknowledged_bytes = 0
-
-    def attach(self, last_seq: int) -> None:
-        """Begin behind entry `last_seq`, the newest there is: the reader has other ways to what came before it.
-
-        Where it acknowledges, that counts as taken and not acknowledged.
-        """
-        self._is_here = True
-        self._first.clear()
-        if self._acknowledges:
-            self._unacknowledged.extend(self._waiting)
-            self._unacknowledged_bytes = self.lag_bytes = sum(map(entry_bytes, self._unacknowledged))
-        else:
-            self.lag_bytes = 0
-        self._waiting.clear()
-        self.last_taken = last_seq
+        """Leave for good."""
+        self.leave()
+        self._is_gone = True
+        self._unacknowledged.clear()
+        self._unacknowledged_bytes = self.lag_bytes = 0

@@ -14,7 +14,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from execsrv._processes import proc
 from execsrv._processes.rlimit_mark import Mark, own_limit, set_own_limit
@@ -27,24 +26,28 @@ _LOOK_SECONDS = 0.005
 """After so long a wait for the turn, somebody looks whether the child that holds it up has been born."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _Turn:
     """A thread that starts a command, the mark that is carried meanwhile, and the limits as they were before."""
 
-    thread: int
-    mark: Mark | None
-    before: list[tuple[int, tuple[int, int]]]
+    def __init__(self, thread: int, mark: Mark | None) -> None:
+        self.thread = thread
+        self._mark = mark
+        self._before: list[tuple[int, tuple[int, int]]] = []
 
-    def is_born(self) -> bool:
-        return self.mark is not None and bool(born(self.thread, self.mark))
+    def begin(self) -> None:
+        if self._mark is not None:
+            self.carry(self._mark.slot, self._mark.value)
 
     def carry(self, slot: int, value: int) -> None:
         before = own_limit(slot)
-        self.before.append((slot, before))
+        self._before.append((slot, before))
         set_own_limit(slot, value, before[1])
 
+    def is_born(self) -> bool:
+        return self._mark is not None and bool(born(self.thread, self._mark))
+
     def end(self) -> None:
-        for slot, before in self.before:
+        for slot, before in self._before:
             set_own_limit(slot, *before)
 
 
@@ -56,24 +59,30 @@ _turn: _Turn | None = None
 def carried(mark: Mark | None) -> Iterator[None]:
     """Carry a mark, or none for sure, while the block starts one command. Waits for its turn: not for the loop."""
     global _turn
-    with _news:
-        while _turn is not None:
-            if not _news.wait(_LOOK_SECONDS) and _turn is not None and _turn.is_born():
-                _pass_on()
-        ours = _Turn(threading.get_native_id(), mark, [])
-        try:
-            _turn = ours
-            if mark is not None:
-                ours.carry(mark.slot, mark.value)
-        except BaseException:
-            _pass_on()
-            raise
+    ours = _Turn(threading.get_native_id(), mark)
     try:
+        with _news:
+            while _turn is not None:
+                if not _news.wait(_LOOK_SECONDS):
+                    _look()
+            _turn = ours
+            ours.begin()
         yield
     finally:
         with _news:
             if _turn is ours:
                 _pass_on()
+
+
+def look() -> None:
+    """End a turn whose child has been born, so that what it carries is not carried for as long as a start hangs."""
+    with _news:
+        _look()
+
+
+def _look() -> None:
+    if _turn is not None and _turn.is_born():
+        _pass_on()
 
 
 def carry_limits() -> None:
@@ -86,10 +95,12 @@ def carry_limits() -> None:
 
 def _pass_on() -> None:
     global _turn
-    if _turn is not None:
-        _turn.end()
-    _turn = None
-    _news.notify()
+    try:
+        if _turn is not None:
+            _turn.end()
+    finally:
+        _turn = None
+        _news.notify()
 
 
 def born(thread: int, mark: Mark) -> list[int]:

@@ -119,7 +119,7 @@ class Guard:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._beat, leader, stdin, stdout)
-                await leader.wait_exited()
+                await leader.wait_ended()
                 nursery.cancel_scope.cancel()
         finally:
             self._say(ready=False)
@@ -127,10 +127,9 @@ class Guard:
             os.close(stdout)
             _send(leader, signal.SIGCONT)
             with trio.move_on_after(LEAVE_SECONDS, shield=True):
-                await leader.wait_exited()
-            leader.reap()
+                await leader.wait_ended()
             leader.close()
-            self._register.helpers.discard(leader.pid)
+            self._register.let_go(leader)
 
     @trio.lowlevel.enable_ki_protection
     async def _beat(self, leader: Leader, stdin: int, stdout: int) -> None:

@@ -61,19 +61,23 @@ class Leader:
         the debugger to let go. Cancelling stops waiting, not the process.
         """
         pause, longest = _ASKED_SECONDS if self._pidfd is None else _HELD_SECONDS
-        if self.exit_status() is None:
-            await self._wait_ended()
+        if self.exit_status() is None and self._pidfd is not None:
+            await self.wait_ended()
         while (status := self.exit_status()) is None:
             await trio.sleep(pause)
             pause = min(2 * pause, longest)
         return status
 
-    async def _wait_ended(self) -> None:
-        """Wait for the pidfd, where only one task may, or for the task that does."""
+    async def wait_ended(self) -> None:
+        """Wait until it has ended, also when the way it did is not known yet."""
+        pause, longest = _ASKED_SECONDS
+        while self._pidfd is None and not self.has_ended:
+            await trio.sleep(pause)
+            pause = min(2 * pause, longest)
         try:
             self._watching.acquire_nowait()
         except trio.WouldBlock:
-            await self._watching.acquire()
+            await self._watching.acquire()  # only one task may wait for a pidfd
         try:
             if self._pidfd is not None:
                 await trio.lowlevel.wait_readable(self._pidfd)

@@ -48,6 +48,7 @@ class Register:
         self.trees: dict[int, ProcessTree] = {}
         self.starting: set[int] = set()
         """Numbers of sessions whose command is being started."""
+        self.reserved = trio.lowlevel.ParkingLot()
         self.ending: set[int] = set()
         self.helpers: set[int] = set()
         """Children that serve the server itself: the guardian."""
@@ -66,6 +67,7 @@ class Register:
             self._last_number = (self._last_number + 1) % (1 << rlimit_mark.SESSION_BITS)
             if self._last_number not in self.trees and self._last_number not in self.starting:
                 self.starting.add(self._last_number)
+                self.reserved.unpark_all()
                 self.used.set()
                 return self._last_number
 
@@ -76,27 +78,36 @@ class Register:
         self._leaders[tree.pid] = tree.leader, tree.number
 
     def leave(self, tree: ProcessTree) -> None:
-        """Forget a session that is over. A leader that a debugger still holds is reaped later."""
+        """Forget a session that is over."""
         self.trees.pop(tree.number, None)
         self.ending.discard(tree.number)
-        if not tree.leader.is_reaped:
-            self._held.append(tree.leader)
+        self.let_go(tree.leader)
+
+    def let_go(self, leader: Leader) -> None:
+        """Reap a leader or a helper that is done with. One that a debugger still holds is reaped later."""
+        if leader.reap():
+            self._forget(leader)
         else:
-            self._forget(tree.leader)
+            self._held.append(leader)
 
     def reap_held(self) -> None:
-        """Reap those leaders of sessions that are over which could not be reaped then."""
+        """Reap those that could not be reaped when they were done with."""
         for leader in [leader for leader in self._held if leader.reap()]:
             self._held.remove(leader)
             self._forget(leader)
 
     def _forget(self, leader: Leader) -> None:
+        self.helpers.discard(leader.pid)
         if self._leaders.get(leader.pid, (None,))[0] is leader:  # the pid may be another's by now
             del self._leaders[leader.pid]
 
     def is_alone(self, tree: ProcessTree) -> bool:
         """Tell whether no other session goes on, so that whoever belongs to nobody is of this one."""
         return (self.trees.keys() | self.starting) - self.ending <= {tree.number}
+
+    def may_be_starting(self, number: int | None) -> bool:
+        """Tell whether a child of ours in that session, or in none, may be a leader that is not entered yet."""
+        return number in self.starting if number is not None else self.mark is None and bool(self.starting)
 
     def owns(self, pid: int) -> bool:
         """Tell whether a child is a leader that is not reaped, or a helper."""

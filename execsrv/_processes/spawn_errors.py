@@ -22,6 +22,10 @@ def of_program(command: Command, number: int) -> SpawnError:
         if command.cwd is not None and not os.access(command.cwd, os.X_OK):
             return of_directory(command, number)
         return spawn_error("permission", number, program)
+    if number == errno.EPERM and command.has_wishes:
+        wishes = {"umask": command.umask, "nice": command.nice, "oomScoreAdj": command.oom_score_adj}
+        named = ", ".join(f"{name} {value}" for name, value in wishes.items() if value is not None)
+        return spawn_error("permission", number, f"{program} with {named}")
     if number == errno.ENOEXEC:
         return spawn_error("format", number, program)
     if number == errno.E2BIG:
@@ -42,6 +46,9 @@ def _too_long(command: Command) -> str:
             return f"{name} has {len(word)} bytes and the kernel takes at most {MOST_STRING_BYTES} of one string"
     total = sum(len(word) + 9 for _, word in named)  # each with its end and a pointer
     # execve(2): a quarter of the stack, and never more than three quarters of 8 MiB.
-    stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
+    try:
+        stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
+    except OSError:  # some machines refuse to tell
+        stack = resource.RLIM_INFINITY
     most = 6 << 20 if stack == resource.RLIM_INFINITY else min(stack // 4, 6 << 20)
     return f"argv and env have {total} bytes and the kernel takes about {most} of all together"

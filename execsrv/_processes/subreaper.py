@@ -17,9 +17,10 @@ import ctypes
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Protocol
 
 import trio
 
@@ -31,6 +32,19 @@ UNKNOWN = -1
 
 _SET_CHILD_SUBREAPER, _GET_CHILD_SUBREAPER = 36, 37  # <linux/prctl.h>
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Owners(Protocol):
+    """Tells whose our children are."""
+
+    def owns(self, pid: int) -> bool:
+        """Tell whether somebody owns a child: it is a leader, or the guardian."""
+
+    def session_of(self, pid: int) -> int | None:
+        """Return the number of the session that a child belongs to, None where it has none."""
+
+    def may_be_starting(self, number: int | None) -> bool:
+        """Tell whether a child of that session may be a leader that nobody owns yet."""
 
 
 def available() -> bool:
@@ -63,15 +77,13 @@ def _prctl(option: int, value: int) -> None:
 
 
 @contextmanager
-def open_strays(
-    is_known: Callable[[int], bool], session_of: Callable[[int], int | None], *, sole: bool
-) -> Iterator[Strays]:
+def open_strays(owners: Owners, *, sole: bool) -> Iterator[Strays]:
     """The strays of one server. As long as the block lasts, this process is a subreaper and hears SIGCHLD.
 
-    `is_known` tells which children somebody owns: leaders, the guardian. `sole` says that no other code of this process
-    has children, so all others are ours to reap. To be used in the main thread.
+    `sole` says that no other code of this process has children, so all that nobody owns are ours to reap. To be used in
+    the main thread.
     """
-    strays = Strays(is_known, session_of, sole)
+    strays = Strays(owners, sole)
     try:
         if not _open:
             _shared.begin()
@@ -117,11 +129,12 @@ def _tell_all() -> None:
 class Strays:
     """Our children that we did not start, as one server sees them."""
 
-    def __init__(self, is_known: Callable[[int], bool], session_of: Callable[[int], int | None], sole: bool) -> None:
+    def __init__(self, owners: Owners, sole: bool) -> None:
         self.news = trio.Event()
         """Set when a child has ended since the last time that all were reaped."""
-        self._is_known = is_known
-        self._session_of = session_of
+        self._is_known = owners.owns
+        self._may_be_starting = owners.may_be_starting
+        self._session_of = owners.session_of
         self._sole = sole
         self._our_session = os.getsid(0)
         self._owner: dict[int, int | None] = {}  # a child's pid is its own until we reap it
@@ -140,8 +153,9 @@ class Strays:
         """
         held: set[int] = set()
         while True:
+            yield from self._look()
             reaped = self._reaped[number]
-            found = [pid for pid, owner in self._look().items() if owner == number]
+            found = [pid for pid, owner in self._owner.items() if owner == number]
             dead: set[int] = set()
             for pid in found:
                 if pid in self._owner and not self._reap(pid) and not proc.living(pid):
@@ -171,12 +185,14 @@ class Strays:
             found += yield from self.of(None)
         return found
 
-    def reap(self) -> None:
+    def reap(self) -> Steps[None]:
         """Reap all strays that have ended."""
         self.news = trio.Event()
-        for pid, owner in list(self._look().items()):
-            if owner is not None or self._sole or self._is_orphan(pid):
+        yield from self._look()
+        for pid, owner in list(self._owner.items()):
+            if pid in self._owner and (owner is not None or self._sole or self._is_orphan(pid)):
                 self._reap(pid)
+                yield
 
     def _is_orphan(self, pid: int) -> bool:
         """Tell whether a child without a mark of ours was given to us, and so has nobody else to reap it.
@@ -191,12 +207,26 @@ class Strays:
             return False
         return not any(strays is not self and strays._session_of(pid) is not None for strays in _open)
 
-    def _look(self) -> dict[int, int | None]:
-        """Return all strays, dead or alive, each with the number of its session."""
-        pids = [int(pid) for pid in self._read().split()]
-        before, known = self._owner, self._is_known
-        self._owner = {pid: before[pid] if pid in before else self._session_of(pid) for pid in pids if not known(pid)}
-        return self._owner
+    def _look(self) -> Steps[None]:
+        """Find out of all strays, dead or alive, which session they belong to.
+
+        What was reaped meanwhile must not be asked for, since its pid may be another's. Then it begins anew, with what
+        it knows already.
+        """
+        reaped = -1
+        while reaped != self._reaped.total():
+            reaped = self._reaped.total()
+            pids = [int(pid) for pid in self._read().split()]
+            before = self._owner
+            self._owner = {pid: before[pid] for pid in pids if pid in before and not self._is_known(pid)}
+            for pid in pids:
+                if pid not in self._owner and not self._is_known(pid):
+                    owner = self._session_of(pid)
+                    if not self._may_be_starting(owner):
+                        self._owner[pid] = owner
+                    yield
+                    if self._reaped.total() != reaped:
+                        break
 
     def _read(self) -> bytes:
         text = b""

@@ -15,7 +15,7 @@ from contextlib import ExitStack, asynccontextmanager
 import trio
 
 from execsrv._nursery import open_helpers
-from execsrv._processes import guard, proc, rlimit_mark, subreaper
+from execsrv._processes import carry, guard, proc, rlimit_mark, subreaper
 from execsrv._processes.attempt import MOST_THREADS, Attempt
 from execsrv._processes.attempt import Spawned as Spawned
 from execsrv._processes.command import Command
@@ -23,12 +23,16 @@ from execsrv._processes.guard import Guard
 from execsrv._processes.membership import ByDescent, ByWalk, Register
 from execsrv._processes.refusals import refusals
 from execsrv._processes.subreaper import Strays
+from execsrv._processes.tree import in_turns
 from execsrv.protocol import Layer, Size
 
 logger = logging.getLogger(__name__)
 
 _REAP_SECONDS = 0.05
 """Strays that end one after the other are reaped together, this often at most."""
+
+_TURN_SECONDS = 0.05
+"""A start that takes longer waits for a file system, with its child born."""
 
 
 class Supervisor:
@@ -41,7 +45,8 @@ class Supervisor:
     def __init__(self, *, own_process: bool = False) -> None:
         """Raises `FileNotFoundError` where `/proc` is not mounted, or is that of another pid namespace."""
         if not proc.is_ours():
-            raise FileNotFoundError(errno.ENOENT, "cannot keep hold of processes without the process table", "/proc")
+            message = "cannot keep hold of processes without the process table of our own pid namespace"
+            raise FileNotFoundError(errno.ENOENT, message, "/proc")
         self._own_process = own_process
         self._register = Register(rlimit_mark.new_server_mark(puts=not own_process))
         self._finder: ByWalk | ByDescent = ByWalk(self._register)
@@ -116,9 +121,10 @@ async def open_supervisor(
         stack.enter_context(register.reserve)
         strays = None
         if subreaper.available():
-            strays = stack.enter_context(subreaper.open_strays(register.owns, register.session_of, sole=sole))
+            strays = stack.enter_context(subreaper.open_strays(register, sole=sole))
             supervisor._finder = ByDescent(register, strays)
         async with open_helpers() as nursery:
+            nursery.start_soon(_end_turns, register)
             if strays is not None:
                 nursery.start_soon(_reap, strays, register)
             if register.mark is not None and guard.possible():
@@ -128,13 +134,22 @@ async def open_supervisor(
             yield supervisor
 
 
+async def _end_turns(register: Register) -> None:
+    """As long as a start is under way, see to it that this process carries nothing for it that it needs no more."""
+    while True:
+        while not register.starting:
+            await register.reserved.park()
+        await trio.sleep(_TURN_SECONDS)
+        carry.look()
+
+
 @trio.lowlevel.enable_ki_protection
 async def _reap(strays: Strays, register: Register) -> None:
     """Reap strays as they end."""
     while True:
         await strays.news.wait()
         try:
-            strays.reap()
+            await in_turns(strays.reap(), register.turn)
         except OSError:
             strays.news.set()  # no descriptor left to look with: again, in a moment
         register.reap_held()

@@ -30,7 +30,7 @@ _ROUND_SECONDS = 0.1
 _ASKED_SECONDS = 0.001
 """How soon a process that has no pidfd is asked for again, at first."""
 
-_TURN_SECONDS = 0.004
+TURN_SECONDS = 0.004
 """So long a look at many processes may hold up everybody else."""
 
 T = TypeVar("T")
@@ -99,18 +99,35 @@ class ProcessTree:
         count = sum(_group_of(pid) == self.pid for pid in members)
         return count if self.leader.signal_group(number) else 0
 
-    def ask_to_end(self) -> None:
+    def ask_to_end_now(self) -> None:
         """Send SIGTERM to all that descends from it, and let those go on that are stopped, or they could not heed it.
 
         All are stopped first, parents before their children: a shell whose child has ended of it would go on with its
         next command. Raises `OSError` without a descriptor left to look with.
         """
-        members = self._find_now()
-        if len(members) > 1:
-            for pid, parent in members.items():
-                self._send_to(pid, parent, signal.SIGSTOP)
-        self._send(members, signal.SIGTERM)
-        self._send(members, signal.SIGCONT)
+        try:
+            at_once(self._asking())
+        except OSError:
+            with self._finder.spare():
+                at_once(self._asking())
+
+    async def ask_to_end(self) -> None:
+        """Send what `ask_to_end_now` does, and let others have their turns.
+
+        Cannot be cancelled: nobody is to be left stopped.
+        """
+        with trio.CancelScope(shield=True):
+            try:
+                await self._in_turns(self._asking())
+            except OSError:
+                self.ask_to_end_now()
+
+    def _asking(self) -> Steps[None]:
+        found = list((yield from self._find()).items())
+        if len(found) > 1:
+            yield from self._sending(found, signal.SIGSTOP)
+        yield from self._sending(found[::-1], signal.SIGTERM)
+        yield from self._sending(found[::-1], signal.SIGCONT)
 
     def signal_foreground(self, number: int, terminal: int) -> int:
         """Send a signal to the job in front on the session's terminal. Return how many received it.
@@ -207,26 +224,7 @@ class ProcessTree:
             await trio.lowlevel.checkpoint()
 
     async def _in_turns(self, steps: Steps[T]) -> T:
-        """Take all steps, and return their result. What needs more than a moment lets others have their turns.
-
-        All looks of a server share one turn, so that together they hold up the others no longer than one.
-        """
-        turn = self._finder.turn
-        while True:
-            try:
-                turn.acquire_nowait()
-            except trio.WouldBlock:
-                await turn.acquire()
-            try:
-                until = time.perf_counter() + _TURN_SECONDS
-                while time.perf_counter() < until:
-                    next(steps)
-                await trio.lowlevel.checkpoint()  # with the turn, so that nobody else takes one in this round
-            except StopIteration as done:
-                found: T = done.value
-                return found
-            finally:
-                turn.release()
+        return await in_turns(steps, self._finder.turn)
 
     @trio.lowlevel.enable_ki_protection
     async def kill(self) -> Layer | None:
@@ -288,6 +286,29 @@ class ProcessTree:
         finally:
             self._finder.ended(self)
             self.leader.close()
+
+
+async def in_turns(steps: Steps[T], turn: trio.Lock) -> T:
+    """Take all steps, and return their result. What needs more than a moment lets others have their turns.
+
+    All looks of a server share one `turn`, so that together they hold up everybody else no longer than one.
+    """
+    while True:
+        try:
+            turn.acquire_nowait()
+        except trio.WouldBlock:
+            await turn.acquire()
+        try:
+            until = time.perf_counter() + TURN_SECONDS
+            next(steps)
+            while time.perf_counter() < until:
+                next(steps)
+            await trio.lowlevel.checkpoint()  # with the turn, so that nobody else takes one in this round
+        except StopIteration as done:
+            found: T = done.value
+            return found
+        finally:
+            turn.release()
 
 
 async def _wait_gone(pid: int) -> None:

@@ -166,8 +166,10 @@ class Ending:
             if self._grace is None:
                 self._grace = self._kill_after(grace, reason)
             self._grace.deadline = min(self._grace.deadline, trio.current_time() + grace)
-            if not self._ask() and self._nursery is not None:
-                self._nursery.start_soon(self._ask_later)
+            if self._nursery is not None:
+                self._nursery.start_soon(self._keep_asking)
+            else:
+                self._ask()
         else:
             self._kill()
         return running
@@ -184,7 +186,7 @@ class Ending:
             return min(self._grace.deadline, now + grace)
         self._grace = trio.CancelScope()
         self._cause = self._cause or "disconnected"
-        if not self._ask():  # and there is no task that could do so later
+        if not self._ask():  # and no task that could do so later
             self._tree.leader.signal_group(signal.SIGTERM)
         return now + grace
 
@@ -200,18 +202,23 @@ class Ending:
             self.bound_drain(self._draining)
 
     def _ask(self) -> bool:
-        """Ask it to end. Return False where there is no descriptor to find it with."""
+        """Ask it to end at once. Return False where there is no descriptor to find it with."""
         try:
-            self._tree.ask_to_end()
+            self._tree.ask_to_end_now()
         except OSError as error:
             logger.warning("cannot ask session %d to end yet: %s", self._tree.pid, error)
             return False
         return True
 
-    async def _ask_later(self) -> None:
-        await trio.sleep(_ASK_AGAIN_SECONDS)
-        while not self.killed and not self._ask():  # noqa: ASYNC110  # nobody tells of a descriptor
-            await trio.sleep(_ASK_AGAIN_SECONDS)
+    async def _keep_asking(self) -> None:
+        """Ask it to end, as soon as there is a descriptor to find it with. However large it is, others go on."""
+        while not self.killed:
+            try:
+                await self._tree.ask_to_end()
+                return
+            except OSError as error:
+                logger.warning("cannot ask session %d to end yet: %s", self._tree.pid, error)
+                await trio.sleep(_ASK_AGAIN_SECONDS)
 
     def _kill_after(self, seconds: float, reason: Reason) -> trio.CancelScope:
         """Kill it when that time is over. Return the clock, whose deadline may be moved."""

@@ -98,7 +98,7 @@ async def _accept(listener: trio.SocketListener, peers: trio.Nursery, serve_one:
     """Accept peers for ever. Where the machine has no room for another one, they wait."""
     while True:
         try:
-            peers.start_soon(serve_one, await listener.accept())
+            peers.start_soon(contain, "connection", serve_one, await listener.accept())
         except (OSError, MemoryError) as error:
             if isinstance(error, OSError) and error.errno not in _NO_ROOM:
                 raise
@@ -108,12 +108,17 @@ async def _accept(listener: trio.SocketListener, peers: trio.Nursery, serve_one:
 
 async def _serve_peer(serve_peer: ServePeer, room: trio.CapacityLimiter, stream: trio.SocketStream) -> None:
     """Serve one peer from first to last. That may fail; the daemon does not."""
-    if room.available_tokens < 1:
-        logger.warning("refusing a peer: %d are here already", room.borrowed_tokens)
-        await trio.aclose_forcefully(stream)
-        return
-    async with room:
-        await contain("connection", serve_peer, stream)
+    try:
+        if room.available_tokens < 1:
+            logger.warning("refusing a peer: %d are here already", room.borrowed_tokens)
+            return
+        room.acquire_on_behalf_of_nowait(stream)
+        try:
+            await serve_peer(stream)
+        finally:
+            room.release_on_behalf_of(stream)
+    finally:
+        stream.socket.close()  # at once, whatever else has failed
 
 
 async def _serve_lines(connections: Connections, stream: trio.SocketStream) -> None:

@@ -29,15 +29,19 @@ Dialect = Callable[[str, Entry], Notification | None]
 class Feed:
     """The log of one session as its peer hears it: entry after entry, in the words of a dialect.
 
-    It outlives the session where the peer has not heard all of it. Without an outbox nobody hears anything.
+    It outlives the session where the peer has not heard all of it. Without an outbox nobody hears anything. A peer that
+    has come back hears nothing before it says where to go on, unless its dialect has no way to.
     """
 
-    def __init__(self, id: str, log: OutputLog, dialect: Dialect, outbox: Outbox | None) -> None:
+    def __init__(
+        self, id: str, log: OutputLog, dialect: Dialect, outbox: Outbox | None, is_read_again: bool = True
+    ) -> None:
         self._id = id
         self._log = log
         self.reader = log.reader
         self._dialect = dialect
         self._outbox = outbox
+        self._is_read_again = is_read_again
         self._appended = trio.lowlevel.ParkingLot()
         self._taken = trio.lowlevel.ParkingLot()
 
@@ -75,10 +79,18 @@ class Feed:
         self.announce()
 
     def attach(self, outbox: Outbox) -> None:
-        """Tell there what is appended from here on."""
+        """Tell there, from `go_on` on, what the peer has missed and what is appended."""
         self._outbox = outbox
         self._log.attach()
-        self._taken.unpark_all()
+        if not self._is_read_again:
+            self.go_on(self.reader.last_taken + 1)
+
+    def go_on(self, seq: int) -> None:
+        """Let a peer that has come back hear the log from this entry on. For any other, nothing changes."""
+        if not self.reader.is_here and self._outbox is not None:
+            self._log.go_on(seq)
+            self._taken.unpark_all()
+            self.announce()
 
     def detach(self) -> None:
         """Tell nothing until somebody is attached again."""

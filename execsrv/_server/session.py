@@ -22,6 +22,7 @@ from typing import NamedTuple
 import trio
 
 from execsrv._log.log import OutputLog
+from execsrv._nursery import open_helpers, owned
 from execsrv._processes import terminal
 from execsrv._processes.attempt import Spawned
 from execsrv._processes.leader import ExitStatus
@@ -89,7 +90,9 @@ class Session:
             acknowledged=options.window_bytes is not None,
             drops=options.drops,
         )
-        self.feed = Feed(id, self.log, dialect, outbox)
+        self.feed = Feed(id, self.log, dialect, outbox, options.is_read_again)
+        if outbox is None:  # the channel went while it was started
+            self.feed.detach()
         self.closed_at: float | None = None
         self._reader = self.log.reader
         self._tree = spawned.tree
@@ -123,11 +126,11 @@ class Session:
         do what it has to. Once the grace is over, it is killed.
         """
         try:
-            async with trio.open_nursery() as helpers:
+            async with open_helpers() as helpers:
                 self._ending.open(helpers)
                 helpers.start_soon(self._heed_cancel)
                 if self.stdin.was_open:
-                    helpers.start_soon(self.stdin.feed)
+                    helpers.start_soon(owned, self.stdin.feed)
                 with self._life:
                     await self._live()
                 helpers.cancel_scope.cancel()
@@ -177,8 +180,8 @@ class Session:
         """Pump every stream to its end. In between, wait for the leader's end and log it."""
         async with trio.open_nursery() as pumps:
             for stream, descriptor in self._outputs.items():
-                pumps.start_soon(self._pump, stream, descriptor)
-            await self._exit()
+                pumps.start_soon(owned, self._pump, stream, descriptor)
+            await owned(self._exit)  # or the nursery would take a cancel of nobody for its own
             self._ending.bound_drain(pumps.cancel_scope)
 
     async def _exit(self) -> None:

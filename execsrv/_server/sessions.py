@@ -7,6 +7,7 @@ nursery of the connection
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import trio
@@ -19,11 +20,14 @@ from execsrv._processes.terminal import DEFAULT_MODES
 from execsrv._server.outbox import Dialect, Outbox
 from execsrv._server.session import Session, StartOptions
 from execsrv._server.starting import Starting, given_up
+from execsrv._wire.quoting import quoted
 from execsrv.errors import LimitExceededError, NotReadyError, ProcessExistsError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Size
 
 Spawn = Callable[[Attempt], Awaitable[Spawned]]
+
+logger = logging.getLogger(__name__)
 
 
 class Sessions:
@@ -126,9 +130,9 @@ class Sessions:
             del self._starting[session.id]
             self._by_id[session.id] = session
             starting.finish(session)
-            await contain(f"session {session.id}", session.run)
-            if session.log.closed is None:
-                session.abandon()  # a fault of ours, which costs the others nothing
+            if not await contain("session", session.run) or session.log.closed is None:
+                logger.error("session %s has failed, and was killed; the others go on", quoted(session.id))
+                session.abandon()
             self._ended[session.id] = session
             if len(self._ended) > self._config.retained_sessions:
                 self._forget_oldest()

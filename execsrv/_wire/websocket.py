@@ -13,11 +13,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import cast
 
-import h11
 import trio
 import trio_websocket
-import wsproto.utilities
-from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection
+from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from execsrv._nursery import open_helpers
 from execsrv._wire.channel import MessageChannel
@@ -25,6 +23,7 @@ from execsrv._wire.codecs import Codec
 from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
 from execsrv._wire.http_head import Upgrade, answer_to, receive_head
 from execsrv._wire.library import HEAD_END, MAX_HEAD_BYTES, RECEIVE_BYTES, Reader, Wire
+from execsrv._wire.unreachable import CONNECT_ERRORS, why_unreachable
 from execsrv._wire.urls import parse_websocket
 from execsrv.errors import ConnectionFailedError, ProtocolError
 from execsrv.limits import Limits, ServerConfig
@@ -32,16 +31,6 @@ from execsrv.protocol import Message
 
 _FRAME_ERRORS = (1002, 1007)
 _QUEUED_MESSAGES = 1
-_CONNECT_ERRORS = (
-    OSError,
-    ValueError,
-    trio.TooSlowError,
-    trio.BrokenResourceError,
-    ConnectionFailedError,
-    HandshakeError,
-    wsproto.utilities.ProtocolError,
-    h11.ProtocolError,
-)
 
 
 class WebSocketChannel:
@@ -206,6 +195,7 @@ async def open_websocket(url: str, limits: Limits, token: str | None = None) -> 
                 plain.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
                 if address.secure:
                     stream = trio.SSLStream(plain, ssl.create_default_context(), server_hostname=address.host)
+                    await stream.do_handshake()  # of whose errors the library would not tell
                 wire = Wire(stream, limits)
                 connection = await trio_websocket.wrap_client_stream(
                     cast(trio.Nursery, Reader(reader, wire)),
@@ -220,12 +210,12 @@ async def open_websocket(url: str, limits: Limits, token: str | None = None) -> 
             wire.opened.set()
             opened = True
             yield WebSocketChannel(connection, wire)
-    except _CONNECT_ERRORS as error:
+    except CONNECT_ERRORS as error:
         if opened:
             raise
         what = f"no answer within {limits.handshake_timeout} s"
         if not isinstance(error, trio.TooSlowError):
-            what = str(error) or repr(error)
+            what = why_unreachable(error)
         raise ConnectionFailedError(f"cannot connect to `{url}`: {what}") from error
     finally:
         if stream is not None:

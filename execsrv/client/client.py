@@ -170,7 +170,7 @@ class Client:
         with connection.new_mirror() as mirror:
             params = ProcessStart(
                 argv=words(argv),
-                cwd=self.info.cwd if cwd is None else text("cwd", cwd),
+                cwd=self._place(cwd, prepared),
                 env=given,
                 env_remove=removed,
                 env_policy=everything(env is None and not prepared if inherit_env is None else inherit_env),
@@ -196,6 +196,12 @@ class Client:
                 yield Process._made(mirror, params.argv, await self._pid_of(mirror), overflow == "drop")
             finally:
                 await self._end(mirror, leaving)
+
+    def _place(self, cwd: Path | None, prepared: bool) -> str | None:
+        """Return a directory as it is sent. The server's own needs no name, but for who has everything prepared."""
+        if cwd is not None:
+            return text("cwd", cwd)
+        return None if self._connection.is_execsrv and not prepared else self.info.cwd
 
     async def _pid_of(self, mirror: Mirror) -> int | None:
         """Wait for the answer to a start. Raises the server's error."""

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
 from execsrv._nursery import check_trio
-from execsrv._wire.lines import LineChannel
 from execsrv._wire.unix import open_unix
 from execsrv._wire.urls import is_unix_url, is_websocket_url, parse_unix
 from execsrv.client.client import Client, open_client
 from execsrv.client.parameters import words
-from execsrv.errors import ConnectionFailedError, InvalidListenURLError
+from execsrv.client.stdio import explain_exit, open_stdio, shortened
+from execsrv.errors import ConnectionFailedError, InvalidListenURLError, InvalidParamsError
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
 
 _LAUNCHED_GRACE_SECONDS = 5.0
@@ -76,8 +77,7 @@ async def connect_stdio(
 
     Raises `ConnectionFailedError`.
     """
-    channel = LineChannel(stdin, stdout, config)
-    async with open_client(lambda: nullcontext(channel), config) as client:
+    async with open_client(lambda: open_stdio(stdin, stdout, config), config) as client:
         yield client
 
 
@@ -87,26 +87,41 @@ async def launch(
 ) -> AsyncIterator[Client]:
     """Start a server and speak with it: any command that speaks the protocol on its stdin and stdout.
 
-    An example is `["ssh", "host", "execsrv", "serve"]`. The server's stderr is this program's.
+    An example is `["ssh", "host", "execsrv", "serve"]`. The server's stderr is this program's. It has a session of its
+    own, so that a Ctrl-C in this program's terminal does not reach it. Lines that it prints before it speaks, such as
+    a greeting, are passed over.
 
     Leaving the block closes the server's stdin, which ends it; should it not end within 5 s, it is killed. Raises
-    `ConnectionFailedError`.
+    `ConnectionFailedError`, which tells what the server said or how it ended.
     """
     check_trio()
     argv = words(command)
+    if not argv:
+        raise InvalidParamsError("command must not be empty", field="command")
     try:
-        server = await trio.lowlevel.open_process(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
-    except OSError as error:
-        raise ConnectionFailedError(f"cannot start `{argv[0]}`: {error.strerror or error}") from error
-    assert server.stdin is not None
-    assert server.stdout is not None
+        server = await trio.lowlevel.open_process(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, start_new_session=True
+        )
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ConnectionFailedError(f"cannot start {shortened(argv)}: {why}") from error
+    stdin, stdout = server.stdin, server.stdout
+    assert stdin is not None
+    assert stdout is not None
     try:
-        async with connect_stdio(server.stdin, server.stdout, config=config) as client:
+        explain = partial(explain_exit, server, argv)
+        async with open_client(lambda: open_stdio(stdin, stdout, config, explain), config) as client:
             yield client
     finally:
-        with trio.CancelScope(shield=True):
-            with trio.move_on_after(_LAUNCHED_GRACE_SECONDS):
-                await server.wait()
-            if server.returncode is None:
-                server.kill()
-                await server.wait()
+        await _end(server)
+
+
+@trio.lowlevel.enable_ki_protection
+async def _end(server: trio.Process) -> None:
+    """Wait for a server whose stdin is closed, and kill it when that takes too long. An interrupt comes after that."""
+    with trio.CancelScope(shield=True):
+        with trio.move_on_after(_LAUNCHED_GRACE_SECONDS):
+            await server.wait()
+        if server.returncode is None:
+            server.kill()
+            await server.wait()

@@ -132,15 +132,12 @@ class Connection:
     async def _greet(self, name: str, task_status: trio.TaskStatus[None]) -> None:
         try:
             with trio.fail_after(self.config.handshake_timeout):
-                self.greeting = await self.calls.ask_first("initialize", Initialize(name), Initialized)
-                await self.calls.tell("initialized")
-        except (
-            trio.TooSlowError,
-            RequestError,
-            BadAnswerError,
-            ConnectionLostError,
-            trio.BrokenResourceError,
-        ) as error:
+                try:
+                    self.greeting = await self.calls.ask_first("initialize", Initialize(name), Initialized)
+                    await self.calls.tell("initialized")
+                except trio.BrokenResourceError:
+                    await trio.sleep_forever()  # the reader hears of the end, and of what was said before it
+        except (trio.TooSlowError, RequestError, BadAnswerError, ConnectionLostError) as error:
             what = str(error) or f"no answer within {self.config.handshake_timeout} s"
             raise ConnectionFailedError(f"handshake failed: {what}") from error
         self._greeted = True

@@ -48,6 +48,7 @@ class Mirror:
         self._log = OutputLog(0, window_bytes)
         self._lost: ConnectionLostError | None = None
         self._resuming = False
+        self._early: list[Entry] = []  # told while it resumes
         self._abandoned = False
         self._is_read = False
         self._had: dict[Stream, int] = {}  # what arrived or was said to be missing
@@ -162,8 +163,11 @@ class Mirror:
 
     async def arrived(self, entry: Entry) -> None:
         """Take in the next entry. Waits where the server has no window for the process, and nobody reads."""
-        if self._resuming or entry.seq < self._log.next_seq:
-            return  # `resumed` brings it, or has brought it
+        if self._resuming:
+            self._early.append(entry)  # for `resumed`, where it does not bring it
+            return
+        if entry.seq < self._log.next_seq:
+            return  # `resumed` has brought it
         self._add(entry)
         self._arrived.unpark_all()
         while not (self._acknowledges or self._abandoned or self._lost or self._log.has_room):
@@ -172,6 +176,7 @@ class Mirror:
     def interrupted(self) -> None:
         """Note that the connection is gone and may come back. An entry from before `resumed` is not the next one."""
         self._resuming = True
+        self._early.clear()
 
     def resumed(self, read: ProcessOutputRead) -> None:
         """Take in what the server retained while the connection was gone, from `last_seq` on."""
@@ -187,6 +192,10 @@ class Mirror:
             missing = self._skip_to(entry.seq, missing)
             self._add(entry)
         self._skip_to(read.next_seq, missing)
+        for entry in self._early:
+            if entry.seq >= self._log.next_seq:
+                self._add(entry)
+        self._early.clear()
         self._resuming = False
         self._arrived.unpark_all()
 

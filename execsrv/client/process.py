@@ -232,9 +232,9 @@ class Process:
     async def _end(self, params: ProcessTerminate) -> bool:
         return (await self._mirror.calls.call("process/terminate", params, Running)).running
 
-    async def resize(self, rows: int, cols: int) -> None:
-        """Change the size of its terminal."""
-        await self._mirror.calls.call("process/resize", ProcessResize(self.id, rows, cols), Nothing)
+    async def resize(self, rows: int, cols: int, xpixel: int = 0, ypixel: int = 0) -> None:
+        """Change the size of its terminal, in characters and, where that is known, in pixels."""
+        await self._mirror.calls.call("process/resize", ProcessResize(self.id, rows, cols, xpixel, ypixel), Nothing)
 
     async def snapshot(self) -> ProcessSnapshot:
         """Return what the server retains: how the process stands, and the beginning and the end of each stream."""

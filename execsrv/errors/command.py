@@ -96,16 +96,16 @@ def _quoted(argv: Sequence[str]) -> str:
         room -= len(words[-1]) + 1
         if room < 0:
             break
-    return _shown(" ".join(words), _COMMAND_CHARACTERS)
+    return shown(" ".join(words), _COMMAND_CHARACTERS)
 
 
 def _last_line(output: bytes) -> str:
     """Return the last line that is not blank, within a bound."""
     lines = output[-4 * _LINE_CHARACTERS - 1024 :].rstrip().splitlines()
-    return _shown(lines[-1].decode(errors="replace").strip(), _LINE_CHARACTERS) if lines else ""
+    return shown(lines[-1].decode(errors="replace").strip(), _LINE_CHARACTERS) if lines else ""
 
 
-def _shown(text: str, bound: int) -> str:
+def shown(text: str, bound: int) -> str:
     """Return text that is fit for a terminal and one line: no control characters, and cut to the bound."""
     cut = text if len(text) <= bound else text[:bound] + "..."
     return "".join(letter if letter.isprintable() else " " if letter.isspace() else "\ufffd" for letter in cut)

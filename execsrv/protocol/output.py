@@ -73,8 +73,8 @@ class ProcessClosed(Wire, frozen=True):
     """<- nothing more will come: the leader has ended and every stream is at its end.
 
     `totals` is what each stream carried, in bytes; `remaining` what descends from the command and still lives.
-    `tree_empty`, once it was made to end: by which layer it is known that nothing does. `ended`, with
-    `end_with_leader`: what lived on after the leader, and was ended.
+    `tree_empty`, once it was made to end: by which layer it is known that nothing does.
+    `ended`, with `end_with_leader`: what lived on after the leader, and was ended.
     """
 
     process_id: str

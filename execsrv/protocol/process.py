@@ -61,8 +61,8 @@ class ProcessStart(Wire, frozen=True):
     overflow: Literal["block", "drop"] = "block"
     """The fate of output beyond the window: the command waits, or the oldest of it is left out (`process/gap`)."""
     grace_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
-    """The time from SIGTERM until it is killed, at a deadline and when its connection or the server ends. 0: none.
-    None: the server's settings."""
+    """The time that it has after SIGTERM before it is killed, at a deadline and when its connection or the server ends.
+    0: it is killed at once. None: the server's settings."""
     end_with_leader: bool = False
     """End what lives on after the leader, as soon as it prints no more; `closed` tells what that was."""
     kind: Literal["direct", "prepared"] = "direct"

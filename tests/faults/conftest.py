@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.daemon import RUN, alive_with, kill
+from tests.test_survivors import open_path as open_path
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -557,14 +557,14 @@ async def test_those_who_started_nothing_need_no_grace(transport: str, tmp_path:
             await check_usable(daemon)
 
 
-async def test_a_stray_of_another_user_ends_while_there_are_no_descriptors(tmp_path: Path) -> None:
+async def test_a_stray_of_another_user_ends_while_there_are_no_descriptors(open_path: Path) -> None:
     uid = 70_000 + os.getpid()
-    command, env = somebody(tmp_path, uid)
-    program = tmp_path / "sleep"
+    command, env = somebody(open_path, uid)
+    program = open_path / "sleep"
     shutil.copy("/bin/sleep", program)
     program.chmod(0o4755)
     mark, held = new_mark(), new_mark()
-    with running_daemon(tmp_path, "unix", prefix=limited("-n 64"), command=command, env=env) as daemon:
+    with running_daemon(open_path, "unix", prefix=limited("-n 64"), command=command, env=env) as daemon:
         async with open_neighbour(daemon.url) as neighbour:
             async with connected(daemon.url) as peer:
                 script = f"(setsid {program} 1000 >/dev/null 2>&1 &)"

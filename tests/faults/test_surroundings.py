@@ -131,34 +131,34 @@ async def test_the_guardian_comes_back_when_there_are_descriptors_again(tmp_path
             await until_gone(left)
 
 
-async def test_without_processes(transport: str, tmp_path: Path) -> None:
+async def test_without_processes(transport: str, open_path: Path) -> None:
     mark, uid = new_mark(), random.Random().randrange(70_000, 2_000_000_000)
-    command, env = somebody(tmp_path, uid)
-    (tmp_path / "f").write_text("content")
+    command, env = somebody(open_path, uid)
+    (open_path / "f").write_text("content")
     prefix = limited("-u 24")
-    with running_daemon(tmp_path, transport, prefix=prefix, command=command, env=env) as daemon:
+    with running_daemon(open_path, transport, prefix=prefix, command=command, env=env) as daemon:
         async with open_neighbour(daemon.url) as neighbour, connected(daemon.url) as other:
             async with connected(daemon.url) as peer:
                 refusal = await be_greedy(peer, mark)
                 assert (refusal["kind"], refusal["errno"]) == ("spawn-failed", errno.EAGAIN)
                 await neighbour.answered()
                 # It may need a thread, which there is none for, and says so; or it has one.
-                answer = await other.answer(await other.post("fs/readFile", {"path": (tmp_path / "f").as_uri()}))
+                answer = await other.answer(await other.post("fs/readFile", {"path": (open_path / "f").as_uri()}))
                 if isinstance(answer, Failure):
                     assert isinstance(answer.error.data, dict)
                     assert answer.error.data["kind"] == "busy"
             await until_gone(mark)
-            assert await other.call("fs/readFile", {"path": (tmp_path / "f").as_uri()}) == {
+            assert await other.call("fs/readFile", {"path": (open_path / "f").as_uri()}) == {
                 "dataBase64": b64(b"content")
             }
         await check_usable(daemon)
 
 
-async def test_the_guardian_comes_when_there_is_room_for_it(tmp_path: Path) -> None:
+async def test_the_guardian_comes_when_there_is_room_for_it(open_path: Path) -> None:
     """There was none for it when the first command was started."""
     uid, left = random.Random().randrange(70_000, 2_000_000_000), new_mark()
-    command, env = somebody(tmp_path, uid)
-    with running_daemon(tmp_path, "unix", prefix=limited("-u 2"), command=command, env=env) as daemon:
+    command, env = somebody(open_path, uid)
+    with running_daemon(open_path, "unix", prefix=limited("-u 2"), command=command, env=env) as daemon:
         async with connected(daemon.url) as peer:
             first = new_mark()
             await be_greedy(peer, first)

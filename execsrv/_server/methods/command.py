@@ -34,7 +34,7 @@ def command_exec(caller: Caller, params: CommandExec) -> Deferred:
         return settle(params.argv, cwd, env, params.arg0)
 
     size = Size() if params.tty else None
-    starting = caller.sessions.start(None, settled, command_dialect, StartOptions(), size=size)
+    starting = caller.sessions.start(None, settled, command_dialect, StartOptions(is_read_again=False), size=size)
     return Deferred(starting, lambda: CommandId(starting.session().id))
 
 

@@ -157,21 +157,28 @@ def process_read(caller: Caller, params: ProcessRead) -> Later[ProcessOutputRead
 
 
 async def _process_read(session: Session, params: ProcessRead) -> ProcessOutputRead:
-    """Wait, if asked to, for a chunk or an end that is newer than `afterSeq`; then say what there is."""
+    """Wait, if asked to, for a chunk or an end that is newer than `afterSeq`; then say what there is, as of this page.
+
+    On a resumed line, what comes behind the first page is told.
+    """
     log, after = session.log, params.after_seq or 0
     with trio.move_on_after((params.wait_ms or 0) / 1000):
         while log.next_seq <= after + 1 and not log.closed:
             await session.feed.wait_appended()
     gap, chunks, next_seq = log.read(after, params.max_bytes)
+    session.feed.go_on(next_seq)
+    # An end that comes behind this page is not told yet.
+    exited = log.exited if log.exited and log.exited.seq < next_seq else None
+    closed = log.closed if log.closed and log.closed.seq < next_seq else None
     return ProcessOutputRead(
         chunks=chunks,
         next_seq=next_seq,
-        exited=log.exited is not None,
-        exit_code=log.exited.exit_code if log.exited else None,
-        closed=log.closed is not None,
+        exited=exited is not None,
+        exit_code=exited.exit_code if exited else None,
+        closed=closed is not None,
         gap=gap,
-        exit=_process_exited(session.id, log.exited) if log.exited else None,
-        close=_process_closed(session.id, log.closed) if log.closed else None,
+        exit=_process_exited(session.id, exited) if exited else None,
+        close=_process_closed(session.id, closed) if closed else None,
     )
 
 

@@ -1,0 +1,81 @@
+"""Ways of not getting to a server, each in one line for people: its reason, and nothing of the libraries in between."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from http import HTTPStatus
+
+import h11
+import trio
+import wsproto.utilities
+from trio_websocket import ConnectionRejected, HandshakeError
+
+from execsrv.errors import ConnectionFailedError
+
+CONNECT_ERRORS = (
+    OSError,
+    ValueError,
+    trio.TooSlowError,
+    trio.BrokenResourceError,
+    ConnectionFailedError,
+    HandshakeError,
+    wsproto.utilities.ProtocolError,
+    h11.ProtocolError,
+)
+"""All that opening a websocket raises for what it finds, or does not find, at the other end."""
+
+_NO_SERVER = "this is no exec server"
+_BODY_CHARACTERS = 120
+
+
+def why_unreachable(error: BaseException) -> str:
+    """Return the reason why there is no connection."""
+    for cause in _causes(error):
+        match cause:
+            case ssl.SSLCertVerificationError():
+                return f"its certificate is not trusted: {cause.verify_message}"
+            case ssl.SSLError():
+                return f"TLS failed ({(cause.reason or 'unknown').lower().replace('_', ' ')}): does it speak `wss://`?"
+            case socket.gaierror():
+                return f"its name cannot be resolved: {cause.strerror}"
+            case OSError() if cause.strerror:
+                return cause.strerror
+            case ConnectionRejected():
+                return _rejected(cause)
+            case ConnectionFailedError():
+                return str(cause)
+            case UnicodeError():
+                return "that is no name of a host"
+            case h11.ProtocolError() | wsproto.utilities.ProtocolError() | HandshakeError():
+                return f"{_NO_SERVER}: it does not speak HTTP as a websocket does"
+    return "the connection broke"
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return an error and all that it came from, the first of several at a time."""
+    chain: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in chain:
+        chain.append(following)
+        following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
+        if isinstance(chain[-1], BaseExceptionGroup):
+            following = chain[-1].exceptions[0]
+        elif isinstance(following, BaseExceptionGroup):
+            following = following.exceptions[0]
+    return chain
+
+
+def _rejected(error: ConnectionRejected) -> str:
+    """Return the words for an answer that is no websocket. An error may come from a server of ours, or from a proxy."""
+    status = error.status_code
+    answered = f"it answered {status}"
+    if status in {known.value for known in HTTPStatus}:
+        answered += f" {HTTPStatus(status).phrase}"
+    if status not in (401, 403, 407, 408, 429) and status < 500:
+        return f"{_NO_SERVER}: {answered}"
+    body = (error.body or b"")[: 4 * _BODY_CHARACTERS].decode(errors="replace").strip()
+    if not body or body.startswith("<"):
+        return answered
+    line = "".join(letter if letter.isprintable() else " " for letter in body)
+    return f"{answered}: {line[:_BODY_CHARACTERS]}"

@@ -1,0 +1,213 @@
+"""A guardian is always there: ready before a start is answered, continued or replaced when it is silent.
+
+And the server that is short of descriptors goes on, and keeps its promises.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+import trio
+
+from execsrv._processes import proc, rlimit_mark
+from execsrv._wire.lines import LineChannel
+from execsrv.limits import Limits
+from tests.peers import PATIENCE, Peer, b64, open_peer
+from tests.processes import new_mark, until_gone, until_marked
+from tests.test_surroundings import traced
+from tests.test_survivors import as_ordinary_user
+from tests.test_survivors import open_path as open_path
+
+DAEMON = (sys.executable, "-m", "execsrv", "serve")
+NAP = "exec -a @ sleep 1000"
+
+
+def guardians(server: int) -> list[int]:
+    return [pid for pid in proc.children(server) if b"guardian.py" in proc.table(pid, "cmdline")]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    with trio.fail_after(PATIENCE):
+        while not condition():  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
+@asynccontextmanager
+async def connected(
+    path: Path, *before: str, command: Sequence[str] = DAEMON, env: Mapping[str, str] | None = None
+) -> AsyncIterator[tuple[Peer, subprocess.Popen[bytes]]]:
+    """A peer of a daemon of its own, without a control group."""
+    url = f"unix://{path}/s"
+    argv = [*before, *command, "--no-cgroup", "--listen", url]
+    stderr = (path / "log").open("wb")
+    with stderr, subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=stderr, env=env) as daemon:  # noqa: ASYNC220
+        try:
+            assert daemon.stdout is not None
+            assert await trio.to_thread.run_sync(daemon.stdout.readline), (path / "log").read_text()
+            stream = await trio.open_unix_socket(f"{path}/s")
+            async with open_peer(LineChannel(stream, stream, Limits())) as peer:
+                await peer.handshake()
+                yield peer, daemon
+        finally:
+            daemon.kill()
+
+
+async def test_who_is_told_of_a_start_is_guarded(tmp_path: Path) -> None:
+    """The server is killed as soon as the first start is answered."""
+    mark = new_mark()
+    async with connected(tmp_path) as (peer, daemon):
+        await peer.start("a", ["bash", "-c", NAP.replace("@", mark)])
+        daemon.kill()
+        await until(lambda: not proc.living(daemon.pid))
+        await until_gone(mark)
+    assert "guardian" not in (tmp_path / "log").read_text().replace("with a guardian", "")
+
+
+async def test_a_stopped_guardian_goes_on(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (peer, daemon):
+        await peer.start("a", ["sleep", "1000"])
+        (guardian,) = guardians(daemon.pid)
+        os.kill(guardian, signal.SIGSTOP)
+        await until(lambda: proc.state(guardian) == "T")
+        await until(lambda: proc.state(guardian) != "T")
+        assert guardians(daemon.pid) == [guardian]
+    assert f"the guardian (pid {guardian}) was stopped; continuing it" in (tmp_path / "log").read_text()
+
+
+async def test_a_guardian_that_cannot_go_on_is_replaced(tmp_path: Path) -> None:
+    """A debugger holds it, also when it has been killed."""
+    mark = new_mark()
+    async with connected(tmp_path) as (peer, daemon):
+        await peer.start("a", ["bash", "-c", NAP.replace("@", mark)])
+        (guardian,) = guardians(daemon.pid)
+        async with traced(guardian):
+            await until(lambda: set(guardians(daemon.pid)) - {guardian})
+            await peer.start("b", ["true"])  # which waits for it to be ready
+            daemon.kill()
+            await until_gone(mark)
+
+
+async def test_a_start_does_not_wait_for_ever_for_a_guardian(tmp_path: Path) -> None:
+    """The interpreter for it hangs: here it is a fifo that nobody writes."""
+    code = f"""
+import sys, trio
+from execsrv import connect_in_process
+from execsrv._processes import guard, guardian
+async def main():
+    guardian.__file__ = {str(tmp_path / "fifo")!r}
+    guard.READY_SECONDS = 0.2
+    async with connect_in_process(own_process=True) as client:
+        print((await client.run(["echo", "hi"])).stdout)
+        guard.LEAVE_SECONDS = 0.1
+trio.run(main)
+"""
+    os.mkfifo(tmp_path / "fifo")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)  # noqa: ASYNC221
+    assert done.stdout == "b'hi\\n'\n", done.stderr
+    assert "the guardian is not ready" in done.stderr
+    with suppress(OSError):  # it has opened it, or is gone
+        os.close(os.open(tmp_path / "fifo", os.O_WRONLY | os.O_NONBLOCK))
+
+
+# -- a server that is short of descriptors --
+
+SHORT = ["bash", "-c", 'ulimit -n 64; exec "$@"', "sh"]
+
+
+async def test_a_guardian_killed_twice_at_the_limit_ends_no_server(tmp_path: Path) -> None:
+    async with connected(tmp_path, *SHORT) as (peer, daemon):
+        await peer.start("a", ["sleep", "1000"])
+        await take_all(peer)
+        for _ in range(2):
+            await until(lambda: guardians(daemon.pid))
+            for pid in guardians(daemon.pid):
+                os.kill(pid, signal.SIGKILL)
+                await until(lambda: not proc.living(pid))  # noqa: B023
+        await until(lambda: guardians(daemon.pid))
+        assert await peer.call("process/terminate", {"processId": "a"}) == {"running": True}
+        assert (await peer.until_told("a", "exited"))["signal"] == "SIGKILL"
+
+
+async def take_all(peer: Peer) -> None:
+    """Start commands until there is no descriptor for another one."""
+    for number in range(100):
+        try:
+            await peer.start(f"taken-{number}", ["sleep", "1000"])
+        except Exception:
+            return
+    raise AssertionError("there were enough descriptors for all")
+
+
+async def test_an_end_has_the_descriptors_that_it_needs(tmp_path: Path) -> None:
+    """Strays of a session are found and killed though all others are taken."""
+    mark = new_mark()
+    async with connected(tmp_path, *SHORT) as (peer, daemon):
+        await peer.start("a", ["bash", "-c", f"(setsid bash -c '{NAP}' &) ; sleep 1000".replace("@", mark)])
+        await until_marked(mark, 1)
+        await take_all(peer)
+        await peer.call("process/terminate", {"processId": "a"})
+        await until_gone(mark)
+        assert daemon.poll() is None
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may make a set-user-id program")
+async def test_a_stray_of_another_user_at_the_limit_ends_no_server(open_path: Path) -> None:
+    """Its mark can only be read from the process table, for which there is no descriptor."""
+    command, env = as_ordinary_user(open_path)
+    if os.statvfs(open_path).f_flag & os.ST_NOSUID:
+        pytest.skip("there are no set-user-id programs in this directory")
+    program = open_path / "set-user-id"
+    shutil.copy("/bin/sleep", program)
+    program.chmod(0o4755)
+    script = f"read go; (setsid {program} 1 </dev/null >/dev/null 2>&1 &) ; exec sleep 1000"
+    async with connected(open_path, *SHORT, command=command, env=env) as (peer, daemon):
+        await peer.start("a", ["sh", "-c", script], pipeStdin=True)
+        await take_all(peer)
+        others = [await trio.open_unix_socket(f"{open_path}/s") for _ in range(10)]
+        await peer.call("process/write", {"processId": "a", "chunk": b64(b"go\n"), "writeId": "go"})
+
+        def strays() -> list[int]:
+            return [pid for pid in proc.children(daemon.pid) if proc.name(pid) == "set-user-id"]
+
+        await until(strays)
+        (stray,) = strays()
+        await until(lambda: not proc.living(stray))
+        for _ in range(20):  # it goes on while it would like to reap that
+            await peer.call("process/list", {})
+            await trio.sleep(0.02)
+        for other in others:  # which gives some back
+            await other.aclose()
+        await until(lambda: not strays())
+        assert daemon.poll() is None
+
+
+# -- marks --
+
+
+@pytest.mark.parametrize("number", ["soft ^ 0xfff", "soft - 1", "soft + 7"])
+async def test_who_gives_itself_the_mark_of_no_session_ends_with_the_last(tmp_path: Path, number: str) -> None:
+    mark = new_mark()
+    code = f"""
+import os, resource
+if os.fork(): os._exit(0)
+os.setsid()
+soft, hard = resource.getrlimit({rlimit_mark.RTTIME})
+resource.setrlimit({rlimit_mark.RTTIME}, ({number}, hard))
+if os.fork(): os._exit(0)
+os.closerange(0, 3)
+os.execvp("sleep", ["{mark}", "1000"])
+"""
+    async with connected(tmp_path) as (peer, _):
+        await peer.start("a", [sys.executable, "-I", "-S", "-c", code])
+        await peer.until_told("a", "exited")
+        await until_marked(mark, 1)
+        await peer.call("process/terminate", {"processId": "a"})
+        await until_gone(mark)
