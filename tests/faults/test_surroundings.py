@@ -80,7 +80,7 @@ async def test_without_descriptors(transport: str, tmp_path: Path) -> None:
         async with open_neighbour(daemon.url) as neighbour:
             async with connected(daemon.url) as peer:
                 refusal = await be_greedy(peer, mark)
-                assert (refusal["kind"], refusal["errno"]) == ("spawn-failed", errno.EMFILE)
+                assert (refusal["kind"], refusal["errno"]) == ("spawnFailed", errno.EMFILE)
                 await neighbour.answered()
             await until_gone(mark)
         await check_usable(daemon)
@@ -140,7 +140,7 @@ async def test_without_processes(transport: str, open_path: Path) -> None:
         async with open_neighbour(daemon.url) as neighbour, connected(daemon.url) as other:
             async with connected(daemon.url) as peer:
                 refusal = await be_greedy(peer, mark)
-                assert (refusal["kind"], refusal["errno"]) == ("spawn-failed", errno.EAGAIN)
+                assert (refusal["kind"], refusal["errno"]) == ("spawnFailed", errno.EAGAIN)
                 await neighbour.answered()
                 # It may need a thread, which there is none for, and says so; or it has one.
                 answer = await other.answer(await other.post("fs/readFile", {"path": (open_path / "f").as_uri()}))
