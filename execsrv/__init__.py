@@ -18,114 +18,24 @@ import sys
 if sys.platform != "linux":
     raise ImportError(f"execsrv runs on Linux only, and this is {sys.platform}")
 
-from execsrv._in_process import connect_in_process
-from execsrv._log.log import Closed, Exited, Gap
-from execsrv._version import __version__
-from execsrv.client import (
-    Client,
-    Event,
-    Process,
-    Result,
-    connect,
-    connect_stdio,
-    connect_unix,
-    connect_websocket,
-    launch,
-)
-from execsrv.errors import (
-    AlreadyAttachedError,
-    BadAnswerError,
-    BusyError,
-    CannotListenError,
-    CommandError,
-    CommandFailedError,
-    CommandTimeoutError,
-    ConnectionFailedError,
-    ConnectionLostError,
-    CutOffError,
-    ExecsrvError,
-    FileError,
-    FileRefusedError,
-    FilesDisabledError,
-    HttpFailedError,
-    HttpUnavailableError,
-    InternalError,
-    InvalidConfigError,
-    InvalidListenURLError,
-    InvalidParamsError,
-    LimitExceededError,
-    NotAllowedError,
-    NotFoundError,
-    NotReadyError,
-    OutputTruncatedError,
-    OutsideRootsError,
-    ProcessExistsError,
-    ProtocolError,
-    RequestError,
-    SandboxUnavailableError,
-    SpawnError,
-    StdinClosedError,
-    UnknownConnectionError,
-    UnknownMethodError,
-    UnknownProcessError,
-)
-from execsrv.limits import ClientConfig, Limits, ServerConfig
-from execsrv.protocol import Chunk
-from execsrv.server import serve
+from execsrv._version import __version__ as __version__
 
-__all__ = [
-    "AlreadyAttachedError",
-    "BadAnswerError",
-    "BusyError",
-    "CannotListenError",
-    "Chunk",
-    "Client",
-    "ClientConfig",
-    "Closed",
-    "CommandError",
-    "CommandFailedError",
-    "CommandTimeoutError",
-    "ConnectionFailedError",
-    "ConnectionLostError",
-    "CutOffError",
-    "Event",
-    "ExecsrvError",
-    "Exited",
-    "FileError",
-    "FileRefusedError",
-    "FilesDisabledError",
-    "Gap",
-    "HttpFailedError",
-    "HttpUnavailableError",
-    "InternalError",
-    "InvalidConfigError",
-    "InvalidListenURLError",
-    "InvalidParamsError",
-    "LimitExceededError",
-    "Limits",
-    "NotAllowedError",
-    "NotFoundError",
-    "NotReadyError",
-    "OutputTruncatedError",
-    "OutsideRootsError",
-    "Process",
-    "ProcessExistsError",
-    "ProtocolError",
-    "RequestError",
-    "Result",
-    "SandboxUnavailableError",
-    "ServerConfig",
-    "SpawnError",
-    "StdinClosedError",
-    "UnknownConnectionError",
-    "UnknownMethodError",
-    "UnknownProcessError",
-    "__version__",
-    "connect",
-    "connect_in_process",
-    "connect_stdio",
-    "connect_unix",
-    "connect_websocket",
-    "launch",
-    "serve",
-]
+TYPE_CHECKING = False  # as type checkers know it; `typing` would take as long as all else here
+if TYPE_CHECKING:
+    from execsrv._api import *  # noqa: F403
+    from execsrv._api import __all__ as __all__
+else:
+
+    def __getattr__(name: str) -> object:
+        """Return a public name or module. The first brings in all of them: the command line does without most."""
+        if not name.startswith("_") or name == "__all__":
+            from importlib import import_module
+
+            api = import_module("execsrv._api")  # `from execsrv import _api` would ask for it here
+            globals().update({public: getattr(api, public) for public in [*api.__all__, "__all__"]})
+            if name in globals():
+                return globals()[name]
+        raise AttributeError(f"module 'execsrv' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__getattr__("__all__")})

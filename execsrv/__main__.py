@@ -1,5 +1,12 @@
-"""`python -m execsrv` is `execsrv`."""
+"""The program: `python -m execsrv` is `execsrv`."""
+
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # As any program: an interrupt before somebody listens ends us without a word, wherever we are.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from execsrv._cli.app import main
 
-main()
+if __name__ == "__main__":
+    main()

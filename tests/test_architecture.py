@@ -37,6 +37,7 @@ FLOORS = [
     {"server", "client"},
     # roof
     {"_in_process"},
+    {"_api"},
     {"__init__", "testing"},
     {"_cli"},
     {"__main__"},

@@ -6,6 +6,7 @@ And the server that is short of descriptors goes on, and keeps its promises.
 from __future__ import annotations
 
 import os
+import pkgutil
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 import trio
 
 from execsrv._processes import proc, rlimit_mark
+from execsrv._processes.supervisor import open_supervisor
 from execsrv._wire.lines import LineChannel
 from execsrv.limits import Limits
 from tests.peers import PATIENCE, Peer, b64, open_peer
@@ -187,6 +189,35 @@ async def test_a_stray_of_another_user_at_the_limit_ends_no_server(open_path: Pa
             await other.aclose()
         await until(lambda: not strays())
         assert daemon.poll() is None
+
+
+# -- faults of ours --
+
+
+@pytest.mark.parametrize("where", ["guard._hears", "subreaper.Strays._read", "guard.Guard._start"])
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("unexpected"), OSError(5, "I/O error")], ids=repr)
+async def test_a_fault_ends_no_server_and_is_in_the_log(
+    where: str, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = f"execsrv._processes.{where}"
+    real = pkgutil.resolve_name(place)
+    faults = 0
+
+    def faulty(*args: object) -> object:
+        nonlocal faults
+        faults += 1
+        if faults == 1:
+            raise error
+        return real(*args)
+
+    async with open_supervisor(own_process=True) as supervisor:
+        monkeypatch.setattr(place, faulty)
+        supervisor.expect_starts()
+        with subprocess.Popen(["sleep", "0"]):  # noqa: ASYNC220
+            await until(lambda: faults > 1)
+        await until(lambda: repr(supervisor._guard) == "<Guard ready>")
+    expected = where != "subreaper.Strays._read" or not isinstance(error, OSError)
+    assert any("trying on" in record.getMessage() for record in caplog.records) == expected
 
 
 # -- marks --

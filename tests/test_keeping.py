@@ -197,7 +197,7 @@ async def test_the_end_of_many_lets_others_have_their_turns(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With turns of one process each, which are easier to count than seconds."""
-    monkeypatch.setattr("execsrv._processes.tree.TURN_SECONDS", 0)
+    monkeypatch.setattr("execsrv._processes.turns.TURN_SECONDS", 0)
     mark, count, turns = new_mark(), 100, 0
     spawned = start(supervisor, f"for n in $(seq {count}); do (exec -a {mark} sleep 1000) & done; wait")
     await until_marked(mark, count)

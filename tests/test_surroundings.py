@@ -17,7 +17,7 @@ import trio
 from execsrv._processes import proc, rlimit_mark, subreaper
 from execsrv._processes.command import settle
 from execsrv._processes.supervisor import Spawned, Supervisor, open_supervisor
-from execsrv._server.conversation import serve_connection
+from execsrv._server.single import serve_connection
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.memory import open_memory_pair
 from execsrv.limits import ServerConfig

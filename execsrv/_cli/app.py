@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from execsrv._cli.job import DEFAULT_GRACE_SECONDS, RunOptions
 from execsrv._cli.options import SOME_TIME, RunCommand, ServeCommand
 from execsrv._cli.settings import URL_VARIABLE
 from execsrv._cli.streams import open_missing
@@ -49,13 +50,36 @@ def serve(config: str | None, print_config: bool, codex: bool, **settings: Any) 
     "--url",
     metavar="URL",
     envvar=URL_VARIABLE,
-    help=f"The server: ws://HOST:PORT or unix://PATH. Default: {URL_VARIABLE}, else a server in this process.",
+    help=f"The server: ws://HOST:PORT or unix://PATH. Default: {URL_VARIABLE}, else it runs here.",
 )
-@click.option("--tty", "-t", is_flag=True, help="Run it on a terminal of its own.")
-@click.option("--cwd", metavar="DIR", help="Absolute path on the server. Default: where the server runs.")
-@click.option("--env", "-e", metavar="K=V", multiple=True, help="Set a variable on top of the server's. Repeatable.")
-@click.option("--timeout", metavar="SECONDS", type=SOME_TIME, help="Kill it after that time.")
-@click.option("--idle-timeout", metavar="SECONDS", type=SOME_TIME, help="Kill it when nothing happened for that time.")
+@click.option("--tty", "-t", is_flag=True, help="Run it on a terminal of its own. Enter ~ . ends it, as in ssh.")
+@click.option("--no-stdin", "-n", is_flag=True, help="Take nothing of stdin: the command's is empty.")
+@click.option(
+    "--cwd", metavar="DIR", help="Its directory; on a server an absolute path. Default: yours, or the server's."
+)
+@click.option(
+    "--env", "-e", metavar="K=V", multiple=True, help="Set a variable, on top of all of yours or the server's."
+)
+@click.option(
+    "--pass-fd",
+    metavar="N",
+    type=click.IntRange(min=0),
+    multiple=True,
+    help="Pass descriptor N on. Not with --url.",
+)
+@click.option("--timeout", metavar="SECONDS", type=SOME_TIME, help="Ask it to end after that time.")
+@click.option(
+    "--idle-timeout", metavar="SECONDS", type=SOME_TIME, help="Ask it to end when nothing came or went so long."
+)
+@click.option(
+    "--grace",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=DEFAULT_GRACE_SECONDS,
+    show_default=True,
+    help="Kill it when it has not ended that long after it was asked to. 0: at once.",
+)
+@click.option("--leave", is_flag=True, help="Let live what outlives the command. Not with --url or --tty.")
 @click.option(
     "--reconnect",
     metavar="SECONDS",
@@ -65,12 +89,13 @@ def serve(config: str | None, print_config: bool, codex: bool, **settings: Any) 
 )
 @click.argument("command", nargs=-1, required=True, metavar="COMMAND...")
 def run(command: tuple[str, ...], **options: Any) -> None:
-    """Run one command through a server, as if it ran here.
+    """Run one command, here or through a server, and end all that it leaves behind.
 
-    Its stdin, stdout and stderr are ours, and so is its exit code: 128+N after signal N, 127 when the program was not
-    found, 126 when it cannot be executed, 125 when execsrv itself failed, 124 when its time was over.
+    Its stdin, stdout, stderr, directory and environment are yours, and its exit status ours: 128+N after signal N, 127
+    when the program was not found, 126 when it cannot be executed, 125 when execsrv itself failed, 124 when its time
+    was over. Signals are passed on. A second SIGTERM or SIGINT kills it.
     """
-    from execsrv._cli.run import RunOptions, run_once
+    from execsrv._cli.run import run_once
 
     raise SystemExit(run_once(RunOptions(command, **options)))
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from execsrv._cli.settings import SETTINGS, Setting
+from execsrv._cli.streams import say
 
 OWN_FAILURE = 125
 """The exit status of `run` when execsrv itself failed, as in env(1) and docker-run(1)."""
@@ -33,15 +34,16 @@ class ServeCommand(click.Command):
 
 
 class RunCommand(click.Command):
-    """A command whose usage errors end with a status that is not the one of what it runs."""
+    """A command whose usage errors are one line, and end with a status that is not the one of what it runs."""
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        """Parse the arguments. Raises `click.UsageError`."""
+        """Parse the arguments. Raises `SystemExit` after saying what is wrong with them."""
         try:
             return super().make_context(*args, **extra)
         except click.UsageError as error:
-            error.exit_code = OWN_FAILURE  # type: ignore[misc]  # the command line asks the instance
-            raise
+            text = " ".join(error.format_message().rstrip(".").split())
+            say(f"execsrv: {text[:1].lower()}{text[1:]}; see `execsrv run --help`")
+            raise SystemExit(OWN_FAILURE) from None
 
 
 def _option(setting: Setting) -> click.Option:

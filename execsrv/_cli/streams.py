@@ -7,6 +7,9 @@ import sys
 
 from execsrv._wire.stdio import write_all
 
+missing: set[int] = set()
+"""The standard streams that this process was started without."""
+
 
 def open_missing() -> None:
     """Open the standard streams that we were started without.
@@ -17,6 +20,7 @@ def open_missing() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
+            missing.add(descriptor)
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
     if sys.stdout is None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from execsrv._processes.inherited import Inherited
 from execsrv.errors import InvalidParamsError, SpawnError
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -43,6 +44,7 @@ class Command:
     umask: int | None = None
     nice: int | None = None
     oom_score_adj: int | None = None
+    inherited: Inherited | None = None
 
     @property
     def has_wishes(self) -> bool:

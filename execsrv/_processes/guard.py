@@ -86,19 +86,23 @@ class Guard:
             try:
                 with self._register.reserve.lent():
                     leader, stdin, stdout = self._start()
-            except (SpawnError, OSError) as error:
-                if pause == shortest:
-                    logger.error("cannot start the guardian, trying on: %s", error)
-                self._say(ready=False, failed=True)
-            else:
                 self._say(ready=False)
                 await self._watch(leader, stdin, stdout)
                 logger.warning("the guardian (pid %d) was killed; starting another", leader.pid)
+            except (SpawnError, OSError) as error:
+                self._fail(error, quiet=pause > shortest)
+            except Exception as error:  # a fault of ours, which is to end no server
+                self._fail(error, quiet=False, exc_info=error)
             if trio.current_time() - began >= shortest:
                 pause = shortest
             else:
                 await trio.sleep_until(began + pause)
                 pause = min(2 * pause, longest)
+
+    def _fail(self, error: Exception, *, quiet: bool, exc_info: Exception | None = None) -> None:
+        if not quiet:
+            logger.error("cannot start the guardian, trying on: %s", error, exc_info=exc_info)
+        self._say(ready=False, failed=True)
 
     def _start(self) -> tuple[Leader, int, int]:
         """Start one, in a session of its own, with nothing of ours but its streams. Return it and our ends of them."""

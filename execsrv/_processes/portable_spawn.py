@@ -21,26 +21,31 @@ from execsrv._processes import carry
 from execsrv._processes.command import Command
 
 
-def start(command: Command, directory: int | None, stdio: Sequence[int] | bytes, child: ctypes.c_int) -> None:
-    """Start `command` as the leader of a new session and write its pid into `child`.
+def start(command: Command, directory: int | None, stdio: Sequence[int | None] | bytes, child: ctypes.c_int) -> None:
+    """Start `command` and write its pid into `child`. It leads a new session, unless it has `inherited` ours.
 
     `directory` is a descriptor of its working directory, None for ours. `stdio` is either the three descriptors that
-    become its 0, 1 and 2, or the name of a terminal that becomes all three and its controlling terminal. It inherits no
-    other. The wishes of the command are granted in the child.
+    become its 0, 1 and 2, None for one that is to be closed, or the name of a terminal that becomes all three and its
+    controlling terminal. It inherits no other, but for `pass_fds`. The wishes of the command are granted in the child.
 
     Raises `OSError` when it could not be executed; then nothing was left behind. All given descriptors stay the
-    caller's and must be 3 or above.
+    caller's, and must be 3 or above where they get another number.
     """
     terminal = os.open(stdio, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC) if isinstance(stdio, bytes) else None
-    descriptors = stdio if terminal is None else (terminal, terminal, terminal)
+    descriptors = (terminal, terminal, terminal) if isinstance(stdio, bytes) else stdio
+    inherited = command.inherited
+    ignored = inherited.ignored if inherited is not None else frozenset[int]()
 
     def prepare() -> None:
         for number in signal.valid_signals():
-            if number not in (signal.SIGKILL, signal.SIGSTOP):
+            if number not in (signal.SIGKILL, signal.SIGSTOP, *ignored):
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if terminal is not None:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        for target, descriptor in enumerate(descriptors):
+            if descriptor is None:
+                os.close(target)
         for slot, value in carry.commands_limits:
             resource.setrlimit(slot, (value, resource.getrlimit(slot)[1]))
         if command.nice is not None:
@@ -60,8 +65,8 @@ def start(command: Command, directory: int | None, stdio: Sequence[int] | bytes,
             stdin=descriptors[0],
             stdout=descriptors[1],
             stderr=descriptors[2],
-            start_new_session=True,
-            pass_fds=(),
+            start_new_session=inherited is None or terminal is not None,
+            pass_fds=() if inherited is None else tuple(inherited.pass_fds),
             umask=-1 if command.umask is None else command.umask,
             preexec_fn=prepare,
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from execsrv._processes import carry
 from execsrv._processes.command import Command
@@ -27,15 +27,17 @@ _libc = ctypes.CDLL(None)
 available = all(hasattr(_libc, f"posix_spawn_file_actions_{name}") for name in _NEEDED)
 
 
-def _prepare_attributes() -> ctypes.Array[ctypes.c_uint64]:
-    """Return the attributes of every child: a session of its own, all signals at their default, none blocked."""
-    attributes, every, none = _Attributes(), _SignalSet(), _SignalSet()
+def _prepare_attributes(*, own_session: bool = True, ignored: Iterable[int] = ()) -> ctypes.Array[ctypes.c_uint64]:
+    """Return the attributes of a child: no signal is blocked, and all but the `ignored` are at their default."""
+    attributes, default, none = _Attributes(), _SignalSet(), _SignalSet()
     _check(_libc.posix_spawnattr_init(attributes))
-    _libc.sigfillset(every)
+    _libc.sigfillset(default)
+    for number in ignored:
+        _libc.sigdelset(default, number)
     _libc.sigemptyset(none)
-    _check(_libc.posix_spawnattr_setsigdefault(attributes, every))
+    _check(_libc.posix_spawnattr_setsigdefault(attributes, default))
     _check(_libc.posix_spawnattr_setsigmask(attributes, none))
-    flags = ctypes.c_short(_SETSIGDEF | _SETSIGMASK | _SETSID)
+    flags = ctypes.c_short(_SETSIGDEF | _SETSIGMASK | (_SETSID if own_session else 0))
     _check(_libc.posix_spawnattr_setflags(attributes, flags))
     return attributes
 
@@ -46,18 +48,23 @@ def _check(number: int) -> None:
 
 
 _attributes = _prepare_attributes() if available else None
+"""Those of every child that inherits nothing, made once."""
 
 
-def start(command: Command, directory: int | None, stdio: Sequence[int] | bytes, child: ctypes.c_int) -> None:
-    """Start `command` as the leader of a new session and write its pid into `child`.
+def start(command: Command, directory: int | None, stdio: Sequence[int | None] | bytes, child: ctypes.c_int) -> None:
+    """Start `command` and write its pid into `child`. It leads a new session, unless it has `inherited` ours.
 
     `directory` is a descriptor of its working directory, None for ours. `stdio` is either the three descriptors that
-    become its 0, 1 and 2, or the name of a terminal that becomes all three and its controlling terminal. It inherits no
-    other.
+    become its 0, 1 and 2, None for one that is to be closed, or the name of a terminal that becomes all three and its
+    controlling terminal. It inherits no other, but for `pass_fds`.
 
     Raises `OSError` when it could not be executed; then nothing was left behind. All given descriptors stay the
-    caller's and must be 3 or above.
+    caller's, and must be 3 or above where they get another number.
     """
+    attributes, passed = _attributes, list[int]()
+    if (inherited := command.inherited) is not None:
+        attributes = _prepare_attributes(own_session=isinstance(stdio, bytes), ignored=inherited.ignored)
+        passed = sorted(inherited.pass_fds)
     actions = _Actions()
     _check(_libc.posix_spawn_file_actions_init(actions))
     try:
@@ -70,11 +77,19 @@ def start(command: Command, directory: int | None, stdio: Sequence[int] | bytes,
             _check(_libc.posix_spawn_file_actions_adddup2(actions, 0, 2))
         else:
             for target, descriptor in enumerate(stdio):
-                _check(_libc.posix_spawn_file_actions_adddup2(actions, descriptor, target))
-        _check(_libc.posix_spawn_file_actions_addclosefrom_np(actions, 3))
+                if descriptor is None:
+                    _check(_libc.posix_spawn_file_actions_addclose(actions, target))
+                else:
+                    _check(_libc.posix_spawn_file_actions_adddup2(actions, descriptor, target))
+        first = 3
+        for descriptor in passed:
+            for between in range(first, descriptor):
+                _check(_libc.posix_spawn_file_actions_addclose(actions, between))
+            first = max(first, descriptor + 1)
+        _check(_libc.posix_spawn_file_actions_addclosefrom_np(actions, first))
         argv = (ctypes.c_char_p * (len(command.argv) + 1))(*command.argv)
         env = (ctypes.c_char_p * (len(command.env) + 1))(*command.env)
         carry.carry_limits()  # not before: above the limit, the C library takes no descriptor into its actions
-        _check(_libc.posix_spawn(ctypes.byref(child), command.program, actions, _attributes, argv, env))
+        _check(_libc.posix_spawn(ctypes.byref(child), command.program, actions, attributes, argv, env))
     finally:
         _libc.posix_spawn_file_actions_destroy(actions)

@@ -110,7 +110,7 @@ def spawn(
     started = started or Started()
     try:
         with _Descriptors() as its:
-            stdio = _open_ends(size, modes, pipe_stdin, started, its)
+            stdio = _open_ends(command, size, modes, pipe_stdin, started, its)
             directory = _open_directory(command, its)
             started.thread = threading.get_native_id()
             turn: AbstractContextManager[None] = nullcontext()
@@ -165,12 +165,13 @@ def _kill_at_once(leader: int, mark: Mark | None) -> None:
 
 
 def _open_ends(
+    command: Command,
     size: Size | None,
     modes: Mapping[str, bool | int],
     pipe_stdin: bool,
     started: Started,
     its: _Descriptors,
-) -> Sequence[int] | bytes:
+) -> Sequence[int | None] | bytes:
     """Open our ends of the outputs and of the input, and return what the command gets as its stdio."""
     if size is not None:
         master, slave, name = terminal.open_terminal(size.rows, size.cols, size.xpixel, size.ypixel, modes)
@@ -178,7 +179,11 @@ def _open_ends(
         started.outputs["pty"] = started.stdin = _lifted(master)
         its.remove(slave)
         started.held = _lifted(slave)
+        if command.inherited is not None:
+            terminal.imitate(started.stdin, command.inherited.modes, command.inherited.window)
         return name
+    if command.inherited is not None:
+        return command.inherited.stdio
     if pipe_stdin:
         source, started.stdin = _open_pipe(its)
         os.set_blocking(started.stdin, False)
@@ -234,7 +239,7 @@ def _lifted(descriptor: int) -> int:
         os.close(descriptor)
 
 
-def _start(command: Command, directory: int | None, stdio: Sequence[int] | bytes, child: ctypes.c_int) -> None:
+def _start(command: Command, directory: int | None, stdio: Sequence[int | None] | bytes, child: ctypes.c_int) -> None:
     way = portable_spawn.start if command.has_wishes else start
     try:
         way(command, directory, stdio, child)

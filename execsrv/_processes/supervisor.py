@@ -23,13 +23,16 @@ from execsrv._processes.guard import Guard
 from execsrv._processes.membership import ByDescent, ByWalk, Register
 from execsrv._processes.refusals import refusals
 from execsrv._processes.subreaper import Strays
-from execsrv._processes.tree import in_turns
+from execsrv._processes.turns import in_turns
 from execsrv.protocol import Layer, Size
 
 logger = logging.getLogger(__name__)
 
 _REAP_SECONDS = 0.05
 """Strays that end one after the other are reaped together, this often at most."""
+
+_AGAIN_SECONDS = 0.2
+"""How soon it is tried again what has failed."""
 
 _TURN_SECONDS = 0.05
 """A start that takes longer waits for a file system, with its child born."""
@@ -103,14 +106,15 @@ class Supervisor:
 
 @asynccontextmanager
 async def open_supervisor(
-    *, own_process: bool = False, sole: bool = False, cgroups: bool = True
+    *, own_process: bool = False, sole: bool = False, cgroups: bool = True, guarded: bool = True
 ) -> AsyncIterator[Supervisor]:
     """A supervisor for the sessions that are started in this block; they must be over when it is left.
 
     `own_process` allows it to change settings of this process: it becomes a subreaper, hears SIGCHLD, carries a mark
     for the instant of each start (so no other thread may start processes), and has a guardian as a child. It must then
     run in the main thread. `sole` says that no other code of this process starts any: then all children are ours, and
-    it is moved into a control group of its own, if there is one to be had, unless `cgroups` is off.
+    it is moved into a control group of its own, if there is one to be had, unless `cgroups` is off. There is no
+    guardian unless it is `guarded`.
     """
     if not own_process:
         yield Supervisor()
@@ -127,7 +131,7 @@ async def open_supervisor(
             nursery.start_soon(_end_turns, register)
             if strays is not None:
                 nursery.start_soon(_reap, strays, register)
-            if register.mark is not None and guard.possible():
+            if guarded and register.mark is not None and guard.possible():
                 supervisor._guard = Guard(register, register.mark, sole and cgroups)
                 nursery.start_soon(supervisor._guard.run)
             logger.info("keeping sessions together by %s", supervisor.means())
@@ -150,7 +154,10 @@ async def _reap(strays: Strays, register: Register) -> None:
         await strays.news.wait()
         try:
             await in_turns(strays.reap(), register.turn)
-        except OSError:
-            strays.news.set()  # no descriptor left to look with: again, in a moment
+        except Exception as error:
+            if not isinstance(error, OSError):  # which says that there is no descriptor left to look with
+                logger.error("cannot reap what has ended, trying on", exc_info=error)
+            strays.news.set()
+            await trio.sleep(_AGAIN_SECONDS)
         register.reap_held()
         await trio.sleep(_REAP_SECONDS)

@@ -7,6 +7,7 @@ import os
 import struct
 import termios
 from collections.abc import Mapping
+from typing import Any
 
 from execsrv.errors import InvalidParamsError
 
@@ -94,6 +95,20 @@ def _set_modes(terminal: int, modes: Mapping[str, bool | int]) -> None:
 def set_size(terminal: int, rows: int, cols: int, xpixel: int = 0, ypixel: int = 0) -> None:
     """Change the size; the job in front gets SIGWINCH from the kernel when it really changed."""
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, xpixel, ypixel))
+
+
+def imitate(terminal: int, modes: list[Any] | None, window: bytes | None) -> None:
+    """Give a new terminal the modes and the `struct winsize` of another, where there is one. Its input is UTF-8."""
+    its: list[Any] = termios.tcgetattr(terminal) if modes is None else list(modes)
+    its[_INPUT] |= _IUTF8
+    termios.tcsetattr(terminal, termios.TCSANOW, its)
+    if window is not None:
+        set_window(terminal, window)
+
+
+def set_window(terminal: int, window: bytes) -> None:
+    """Change the size as `set_size` does, by a `struct winsize`."""
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, window)
 
 
 def get_size(terminal: int) -> tuple[int, int]:

@@ -15,9 +15,11 @@ from typing import Literal, Protocol, TypeVar
 
 import trio
 
-from execsrv._processes import pidfd, proc
+from execsrv._processes import proc
+from execsrv._processes.gone import wait_gone
 from execsrv._processes.leader import Leader, signals_groups_by_pidfd
 from execsrv._processes.proc import Steps, at_once
+from execsrv._processes.turns import in_turns
 from execsrv.protocol import Layer, Member
 
 logger = logging.getLogger(__name__)
@@ -26,12 +28,6 @@ END_SECONDS = 5.0
 """How long killed processes may take to be gone. Freeing a large memory takes its time."""
 
 _ROUND_SECONDS = 0.1
-
-_ASKED_SECONDS = 0.001
-"""How soon a process that has no pidfd is asked for again, at first."""
-
-TURN_SECONDS = 0.004
-"""So long a look at many processes may hold up everybody else."""
 
 T = TypeVar("T")
 Target = Literal["leader", "group", "tree"]
@@ -220,7 +216,7 @@ class ProcessTree:
             if not left:
                 return
             for pid in left:
-                await _wait_gone(pid)
+                await wait_gone(pid)
             await trio.lowlevel.checkpoint()
 
     async def _in_turns(self, steps: Steps[T]) -> T:
@@ -252,7 +248,7 @@ class ProcessTree:
                     break
                 with trio.move_on_after(_ROUND_SECONDS):  # then see who has come up meanwhile
                     for pid in left:
-                        await _wait_gone(pid)
+                        await wait_gone(pid)
             self.leader.reap()
         if patience.cancelled_caught:
             names = ", ".join(f"{pid} ({proc.name(pid)})" for pid in left or [self.pid])
@@ -284,59 +280,12 @@ class ProcessTree:
         try:
             await self.kill()
         finally:
-            self._finder.ended(self)
-            self.leader.close()
+            self.release()
 
-
-async def in_turns(steps: Steps[T], turn: trio.Lock) -> T:
-    """Take all steps, and return their result. What needs more than a moment lets others have their turns.
-
-    All looks of a server share one `turn`, so that together they hold up everybody else no longer than one.
-    """
-    while True:
-        try:
-            turn.acquire_nowait()
-        except trio.WouldBlock:
-            await turn.acquire()
-        try:
-            until = time.perf_counter() + TURN_SECONDS
-            next(steps)
-            while time.perf_counter() < until:
-                next(steps)
-            await trio.lowlevel.checkpoint()  # with the turn, so that nobody else takes one in this round
-        except StopIteration as done:
-            found: T = done.value
-            return found
-        finally:
-            turn.release()
-
-
-async def _wait_gone(pid: int) -> None:
-    """Wait until a process has ended; it need not be a child of ours."""
-    try:
-        handle = pidfd.open_pidfd(pid)
-    except ProcessLookupError:
-        return
-    except OSError:
-        await trio.sleep(_ROUND_SECONDS)  # for a descriptor to look with
-        return
-    if handle is None:
-        pause = _ASKED_SECONDS
-        while _may_live(pid):
-            await trio.sleep(pause)
-            pause = min(2 * pause, _ROUND_SECONDS)
-        return
-    try:
-        await trio.lowlevel.wait_readable(handle)
-    finally:
-        os.close(handle)
-
-
-def _may_live(pid: int) -> bool:
-    try:
-        return proc.living(pid)
-    except OSError:
-        return True  # without a descriptor to look with nobody is gone
+    def release(self) -> None:
+        """Let go of it. All that is left lives on."""
+        self._finder.ended(self)
+        self.leader.close()
 
 
 def _group_of(pid: int) -> int:

@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -29,21 +28,19 @@ from msgspec import Struct
 from execsrv._files.channel import open_files
 from execsrv._http.relay import Relay, open_relay
 from execsrv._nursery import is_cancelled, open_helpers, owned
-from execsrv._processes.supervisor import Supervisor
-from execsrv._server.connection import Connection, Connections, open_connections
+from execsrv._server.connection import Connection, Connections
 from execsrv._server.failures import cut, failure_of
 from execsrv._server.methods import HANDLERS, tell_of_environment
 from execsrv._server.methods.table import Answer, Later
 from execsrv._server.outbox import Outbox
 from execsrv._server.sessions import Sessions
-from execsrv._server.starting import Deferred, Starting
+from execsrv._server.starting import Deferred
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import decode_params
 from execsrv._wire.handshake import Handshake
 from execsrv._wire.quoting import quoted
 from execsrv._wire.unreadable import UnreadableError
 from execsrv.errors import BusyError, ProtocolError, UnknownMethodError
-from execsrv.limits import DEFAULTS, ServerConfig
 from execsrv.protocol import (
     METHODS,
     PROTOCOL_VERSION,
@@ -52,7 +49,6 @@ from execsrv.protocol import (
     Initialize,
     Initialized,
     MessageId,
-    ProcessStart,
     Request,
     Response,
     Unit,
@@ -71,28 +67,6 @@ _INTERNAL_ERROR = 1011
 
 _PROOF_SECONDS = 5.0
 """The time that a peer has to answer a ping when somebody else wants its connection."""
-
-
-async def serve_connection(
-    channel: MessageChannel,
-    supervisor: Supervisor,
-    config: ServerConfig = DEFAULTS,
-    *,
-    shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
-) -> None:
-    """Serve one peer until it hangs up, or until the trigger returns. Takes ownership of the channel.
-
-    Nothing can be resumed, since there is no other channel. Cancelling ends all its sessions and closes the channel.
-    """
-    config = replace(config, resume_grace=0, handshake_timeout=math.inf)
-
-    async def stop() -> None:
-        await shutdown_trigger()
-        await connections.stop()
-
-    async with open_connections(supervisor, config) as connections, open_helpers() as nursery:
-        nursery.start_soon(stop)
-        await Conversation(channel, connections).run()
 
 
 class Conversation:
@@ -234,18 +208,13 @@ class Conversation:
         if isinstance(params, Initialize):
             return await self._greet(params)
         handler = HANDLERS[request.method]
-        starting = self._start_of(params)
+        starting = self.sessions.starting_named_in(params)
         if starting is not None and await starting.lets_wait(params):
             return Deferred(starting, partial(handler.run, self, params))
         bound = self.config.requests_in_flight
         if handler.waits and self._in_flight >= bound:
             raise BusyError(f"requests_in_flight ({bound}) are waiting", limit="requests_in_flight", value=bound)
         return handler.run(self, params)
-
-    def _start_of(self, params: Struct) -> Starting | None:
-        """Return the start that is under way of the session that a request names."""
-        id = getattr(params, "process_id", None) or getattr(params, "session_id", None)
-        return None if id is None or isinstance(params, ProcessStart) else self.sessions.starting(id)
 
     async def _greet(self, params: Initialize) -> Initialized:
         """Attach to a new connection, or to the one to be resumed: nothing else can be handled before."""

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import trio
+from msgspec import Struct
 
 from execsrv._nursery import contain, owned
 from execsrv._processes.attempt import Attempt, SharedThreads, Spawned
@@ -23,7 +24,7 @@ from execsrv._server.starting import Starting, given_up
 from execsrv._wire.quoting import quoted
 from execsrv.errors import LimitExceededError, NotReadyError, ProcessExistsError
 from execsrv.limits import ServerConfig
-from execsrv.protocol import Size
+from execsrv.protocol import ProcessStart, Size
 
 Spawn = Callable[[Attempt], Awaitable[Spawned]]
 
@@ -147,8 +148,11 @@ class Sessions:
             self._over.unpark_all()
             await attempt.end()
 
-    def starting(self, id: str) -> Starting | None:
-        """Return the start of that id which is under way."""
+    def starting_named_in(self, params: Struct) -> Starting | None:
+        """Return the start that is under way of the session that a request names."""
+        if isinstance(params, ProcessStart):
+            return None
+        id: str = getattr(params, "process_id", None) or getattr(params, "session_id", "")
         return self._starting.get(id)
 
     def find(self, id: str) -> Session | None:

@@ -1,0 +1,112 @@
+"""The one command of `execsrv run`: what was asked for, how it ended, and when a signal means "now"."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import trio
+
+from execsrv._cli.heard import Heard
+from execsrv._cli.options import OWN_FAILURE
+from execsrv._cli.streams import say
+from execsrv.protocol import Member
+
+TIMED_OUT = 124
+"""The exit status as in timeout(1). As in env(1), 126 is not executable and 127 not found."""
+
+DEFAULT_GRACE_SECONDS = 5.0
+"""How long a command that was asked to end may take: time to save a file, and not so long that anybody gives up."""
+
+AFTERMATH_SECONDS = 2.0
+"""The most of that grace for what outlives the command: its caller waits for nothing else."""
+
+QUIET_SECONDS = 0.2
+"""How long streams must be quiet to be at their end, and how long what is about to end by itself is given for it."""
+
+FLOOD_SECONDS = 2.0
+"""How long streams are read at most that are not quiet after the end of the command."""
+
+_AGAIN_SECONDS = 5.0
+"""For so long a second SIGINT means more than the first. Later it is just another one."""
+
+_ECHO_SECONDS = 0.01
+"""A parent that leads our process group and asks twice in so short a time has asked us and then all: timeout(1)."""
+
+
+_NAMED = 5
+"""So many processes that outlived the command are named."""
+
+
+class RunOptions(NamedTuple):
+    """A command and its options. Without a `url` it runs here. `env` is `K=V`; times are in seconds."""
+
+    argv: Sequence[str]
+    url: str | None = None
+    tty: bool = False
+    no_stdin: bool = False
+    cwd: str | None = None
+    env: Sequence[str] = ()
+    pass_fd: Sequence[int] = ()
+    timeout: float | None = None
+    idle_timeout: float | None = None
+    grace: float = DEFAULT_GRACE_SECONDS
+    leave: bool = False
+    reconnect: float = 0
+
+
+class Ended(NamedTuple):
+    """The end of a command: the exit status for this process, or the signal that it died of."""
+
+    code: int
+    signal: str | None = None
+
+
+class Insistence:
+    """Tells the second request to end from the first."""
+
+    def __init__(self) -> None:
+        self._heard: dict[int, float] = {}
+
+    def weigh(self, heard: Heard) -> Literal["first", "echo", "second"]:
+        """Return which request a signal is. All that do not insist are the first."""
+        number = heard.number
+        if number not in (signal.SIGTERM, signal.SIGINT):
+            return "first"
+        now = trio.current_time()
+        asked = self._heard.get(signal.SIGTERM)
+        if asked is None and number == signal.SIGINT:
+            asked = self._heard.get(signal.SIGINT)
+            if asked is not None and now - asked > _AGAIN_SECONDS:
+                asked = None
+        self._heard[number] = now
+        if asked is None:
+            return "first"
+        is_echo = heard.sender == os.getpgrp() == os.getppid() and now - asked < _ECHO_SECONDS
+        return "echo" if is_echo else "second"
+
+
+def timed_out(options: RunOptions, *, idle: bool) -> Ended:
+    """Say that the time of a command was over, and return its end."""
+    say(
+        f"execsrv: ended the command, which was idle for {options.idle_timeout:g} s"
+        if idle
+        else f"execsrv: ended the command, which was not done after {options.timeout:g} s"
+    )
+    return Ended(TIMED_OUT)
+
+
+def say_ended(left: list[Member]) -> None:
+    """Name those that were ended because they outlived the command."""
+    names = [f"{member.name} (pid {member.pid})" for member in left[:_NAMED]]
+    if len(left) > _NAMED:
+        names.append(f"{len(left) - _NAMED} more")
+    say(f"execsrv: ended {', '.join(names[:-1])}{' and ' if names[:-1] else ''}{names[-1]}, which outlived the command")
+
+
+def failed(text: str) -> Ended:
+    """Say in one line why execsrv itself failed, and return that as the end."""
+    say("execsrv: " + " ".join(text.split()))
+    return Ended(OWN_FAILURE)

@@ -1,0 +1,228 @@
+"""`execsrv run` without a server: the command is our child, and nothing lies between it and our caller.
+
+It stays in our session and process group, where the terminal's keys and stops reach it as they reach us, and has our
+directory and our descriptors. Only what asks for it puts us in between: a terminal of its own, whose ends we join to
+our streams, and an idle timeout, for which its output has to come through us.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import trio
+
+from execsrv._cli import terminal
+from execsrv._cli.heard import Heard, Signals, ignored_signals
+from execsrv._cli.job import AFTERMATH_SECONDS, QUIET_SECONDS, Ended, Insistence, RunOptions, say_ended, timed_out
+from execsrv._cli.local_place import enter, has_no_children, inherited_environment
+from execsrv._cli.local_streams import LocalStreams, open_streams
+from execsrv._cli.signals import ENDING
+from execsrv._nursery import open_helpers
+from execsrv._processes.command import settle
+from execsrv._processes.inherited import Inherited
+from execsrv._processes.supervisor import open_supervisor
+from execsrv._processes.tree import ProcessTree
+from execsrv.protocol import Member, Size
+
+_STOP_SECONDS = 0.05
+"""The command is stopped for good, and not about to be continued together with us, when it still is after that time."""
+
+_OF_THE_GROUP = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH})
+"""Signals that the kernel sends to all of a terminal's foreground, and so to the command as well as to us."""
+
+
+async def run_here(options: RunOptions, signals: Signals) -> Ended:
+    """Run a command as our child; return its end. Raises `SpawnError`."""
+    env = inherited_environment(options)
+    if options.cwd is not None:
+        enter(options.cwd)
+    command = settle(options.argv, None, env)
+    with trio.open_signal_receiver(signal.SIGCHLD) as news, open_streams(options) as streams:
+        inherited = Inherited(
+            streams.stdio,
+            [descriptor for descriptor in options.pass_fd if descriptor > 2],
+            ignored_signals(),
+            terminal.modes(),
+            terminal.window(),
+        )
+        async with open_supervisor(
+            own_process=True, sole=has_no_children(), cgroups=False, guarded=not options.leave
+        ) as supervisor:
+            size = Size() if options.tty else None
+            spawned = supervisor.spawn(replace(command, inherited=inherited), size=size, pipe_stdin=False)
+            streams.started(spawned.outputs.get("pty"), spawned.held)
+            return await _Life(options, spawned.tree, streams).live(signals, news)
+
+
+class _Life:
+    """One command from its start to the end of all that descends from it."""
+
+    def __init__(self, options: RunOptions, tree: ProcessTree, streams: LocalStreams) -> None:
+        self._options = options
+        self._tree = tree
+        self._streams = streams
+        self._nursery: trio.Nursery | None = None
+        self._insistence = Insistence()
+        self._idle = trio.CancelScope()
+        self._timed_out: str | None = None
+        self._is_over = False
+        self._is_ending = False
+        streams.touched = self._touch
+        streams.broken = lambda: self._ask(signal.SIGHUP) if options.tty else None
+
+    async def live(self, signals: Signals, news: AsyncIterator[int]) -> Ended:
+        """Watch it, and end what outlives it. Return how it ended."""
+        options, streams = self._options, self._streams
+        try:
+            with terminal.raw_terminal(options.tty):
+                async with open_helpers() as nursery:
+                    self._nursery = nursery
+                    nursery.start_soon(self._hear_signals, signals)
+                    if options.tty:
+                        nursery.start_soon(self._pass_keys)
+                    else:
+                        nursery.start_soon(self._stop_along, news)
+                    self._watch_time(nursery)
+                    streams.pump(nursery)
+                    status = await self._tree.leader.wait_exited()
+                    self._is_over = True
+                    await streams.settle()
+                    left = [] if options.leave else await self._end_rest()
+                    await streams.settle()
+        finally:
+            if options.leave and self._is_over:
+                self._tree.release()
+            else:
+                await self._tree.end()
+        if left and self._timed_out is None:
+            say_ended(left)
+        if self._timed_out is not None:
+            return timed_out(options, idle=self._timed_out == "idle")
+        return Ended(status.code, status.signal)
+
+    # -- its end --
+
+    async def _end_rest(self) -> list[Member]:
+        """Ask all that outlives the command to end, and kill what does not. Return who that was."""
+        with trio.move_on_after(QUIET_SECONDS):
+            await self._tree.wait_alone()
+        left = await self._tree.remaining()
+        if left:
+            grace = min(self._options.grace, AFTERMATH_SECONDS)
+            if grace > 0:
+                self._signal_all()
+                with trio.move_on_after(grace):
+                    await self._tree.wait_alone()
+            await self._tree.kill()
+        return left
+
+    def _ask(self, number: int = signal.SIGTERM, *, longest: float = math.inf) -> None:
+        """Ask all of it to end, and kill it when the grace is over."""
+        grace = min(self._options.grace, longest)
+        if grace > 0:
+            self._signal_all(number)
+        self._kill_after(grace)
+
+    def _signal_all(self, number: int = signal.SIGTERM) -> None:
+        self._is_ending = True
+        try:
+            if number != signal.SIGTERM:
+                self._tree.signal(number, "tree")
+            self._tree.ask_to_end_now()
+        except OSError:
+            pass  # no descriptor is left to look with; it is killed in the end
+
+    def _kill_after(self, grace: float) -> None:
+        async def kill() -> None:
+            await trio.sleep(grace)
+            self._is_ending = True
+            await self._tree.kill()
+
+        assert self._nursery is not None
+        self._nursery.start_soon(kill)
+
+    # -- its time --
+
+    def _watch_time(self, nursery: trio.Nursery) -> None:
+        if self._options.timeout is not None:
+            clock = trio.CancelScope(deadline=trio.current_time() + self._options.timeout)
+            nursery.start_soon(self._end_at, clock, "timeout")
+        if self._options.idle_timeout is not None:
+            self._touch()
+            nursery.start_soon(self._end_at, self._idle, "idle")
+
+    async def _end_at(self, clock: trio.CancelScope, cause: str) -> None:
+        with clock:
+            await trio.sleep_forever()
+        if not self._tree.leader.has_ended and self._timed_out is None:
+            self._timed_out = cause
+            self._ask()
+
+    def _touch(self) -> None:
+        if self._options.idle_timeout is not None:
+            self._idle.deadline = trio.current_time() + self._options.idle_timeout
+
+    # -- signals and keys --
+
+    async def _hear_signals(self, signals: Signals) -> None:
+        while True:
+            for heard in await signals.next():
+                await self._hear(heard)
+
+    async def _hear(self, heard: Heard) -> None:
+        """Pass a signal on, unless the command has it already. A second that asks for the end kills."""
+        number = heard.number
+        if self._is_over:
+            if number in ENDING:
+                self._kill_after(0)
+            return
+        if self._options.tty and number == signal.SIGWINCH:
+            self._streams.resize(terminal.window())
+            return
+        if await self._has_it(heard):
+            return
+        weight = self._insistence.weigh(heard)
+        if weight == "second":
+            self._kill_after(0)
+        elif weight == "first":
+            self._tree.signal(number, "leader")
+            if number == signal.SIGTERM or (number == signal.SIGHUP and heard.by_kernel and self._options.tty):
+                self._kill_after(self._options.grace)
+
+    async def _has_it(self, heard: Heard) -> bool:
+        """Tell whether the command was sent a signal together with us, or sent it to our group itself."""
+        if not heard.by_kernel:
+            return any(member.pid == heard.sender for member in await self._tree.remaining())
+        if self._options.tty:
+            return False
+        # The leader of a session is told alone that its terminal was hung up.
+        return heard.number in _OF_THE_GROUP or (heard.number == signal.SIGHUP and os.getsid(0) != os.getpid())
+
+    async def _pass_keys(self) -> None:
+        if self._options.no_stdin:
+            return
+        escape = terminal.Escape() if os.isatty(0) else None
+        if await self._streams.pass_keys(escape):
+            self._ask(longest=AFTERMATH_SECONDS)
+
+    async def _stop_along(self, news: AsyncIterator[int]) -> None:
+        """Stop when the command has stopped, so that whoever waits for us hears of it. We are continued together."""
+        async for _ in news:
+            if self._is_ending:
+                return  # what is to be ended is stopped in between
+            if self._stopped_by():
+                await trio.sleep(_STOP_SECONDS)
+                if (number := self._stopped_by()) and not self._is_ending:
+                    os.kill(os.getpid(), number)
+
+    def _stopped_by(self) -> int:
+        """Return the signal that has stopped the command, 0 while it is not stopped."""
+        try:
+            result = os.waitid(os.P_PID, self._tree.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return 0
+        return result.si_status if result is not None and result.si_code == os.CLD_STOPPED else 0

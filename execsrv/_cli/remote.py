@@ -1,0 +1,219 @@
+"""`execsrv run --url`: the command runs on a server, and its streams, its signals and its end come here."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+
+from execsrv._cli import terminal
+from execsrv._cli.heard import Heard, Signals
+from execsrv._cli.job import AFTERMATH_SECONDS, FLOOD_SECONDS, Ended, Insistence, RunOptions, failed, say_ended
+from execsrv._cli.job import timed_out as say_timed_out
+from execsrv._cli.remote_stdin import has_stdin, pass_stdin
+from execsrv._cli.signals import ENDING
+from execsrv._cli.streams import say
+from execsrv._log.entries import Closed, Exited
+from execsrv._nursery import open_helpers
+from execsrv._processes.signals import signal_name
+from execsrv._wire.stdio import write_all
+from execsrv.client import Client, Event, Process, connect
+from execsrv.errors import ConnectionLostError, RequestError
+from execsrv.protocol import Chunk, SignalTarget
+
+_HELD_SECONDS = 0.5
+"""How long the output may be quiet, and not at its end, after the end of the command: the network has its delays."""
+
+_BACKSTOP_SECONDS = 5.0
+"""How much later than we the server ends a command whose time is over, should we not be able to."""
+
+_KILL_SECONDS = 1.0
+"""How long the server may take to answer a kill. Then we hang up, which ends the command too."""
+
+_ENDED_BY_SERVER = {
+    "disconnected": "the server ended the command with the connection",
+    "shutdown": "the server ended the command because it is shutting down",
+}
+
+
+async def run_there(options: RunOptions, url: str, signals: Signals) -> Ended:
+    """Run a command on a server; return its end. Raises `ExecsrvError`."""
+    run = _RemoteRun(options)
+    async with open_helpers() as nursery:
+        # Outside of what they end, so that a second signal cannot interrupt the clean-up after the first.
+        nursery.start_soon(run.hear_signals, signals)
+        with run.scope:
+            async with connect(url, reconnect=options.reconnect) as client:
+                return await run.through(client)
+    assert run.killed_by is not None
+    return Ended(128 + run.killed_by, signal_name(run.killed_by))
+
+
+class _RemoteRun:
+    """One command on a server, joined to our streams, and the signals and the times that concern it."""
+
+    def __init__(self, options: RunOptions) -> None:
+        self.scope = trio.CancelScope()
+        self.killed_by: int | None = None
+        self._options = options
+        self._process: Process | None = None
+        self._insistence = Insistence()
+        self._idle = trio.CancelScope()
+        self._timed_out: str | None = None
+        self._exited: Exited | None = None
+
+    async def through(self, client: Client) -> Ended:
+        """Run the command; return its end."""
+        options = self._options
+        env = {"TERM": os.environ["TERM"]} if options.tty and "TERM" in os.environ else {}
+        for setting in options.env:
+            name, _, env[name] = setting.partition("=")
+        window = terminal.window() if options.tty else None
+        patience = options.grace + _BACKSTOP_SECONDS
+        async with client.start(
+            options.argv,
+            cwd=options.cwd,
+            env=env,
+            inherit_env=True,
+            stdin=not options.no_stdin and (options.tty or has_stdin()),
+            tty=options.tty,
+            size=None if window is None else terminal.size_of(window),
+            timeout=None if options.timeout is None else options.timeout + patience,
+            idle_timeout=None if options.idle_timeout is None else options.idle_timeout + patience,
+        ) as process:
+            self._process = process
+            with terminal.raw_terminal(options.tty):
+                return await self._attend(process)
+
+    async def _attend(self, process: Process) -> Ended:
+        """Join the command to our streams until all is over; return its end."""
+        async with open_helpers() as nursery:
+            if not self._options.no_stdin:
+                nursery.start_soon(self._pass_stdin, process)
+            if self._options.timeout is not None:
+                clock = trio.CancelScope(deadline=trio.current_time() + self._options.timeout)
+                nursery.start_soon(self._end_at, process, clock, "timeout")
+            if self._options.idle_timeout is not None:
+                self._touch()
+                nursery.start_soon(self._end_at, process, self._idle, "idle")
+            try:
+                exited = await self._pass_output(process)
+                await self._pass_rest(process)
+            except BrokenPipeError:  # whoever read our output has gone, and so does the command
+                return Ended(128 + signal.SIGPIPE, "SIGPIPE")
+        if self._timed_out is not None or exited.reason in ("timeout", "idle"):
+            return say_timed_out(self._options, idle="idle" in (self._timed_out, exited.reason))
+        if exited.reason in _ENDED_BY_SERVER:
+            return failed(_ENDED_BY_SERVER[exited.reason])
+        return Ended(exited.exit_code, exited.signal)
+
+    # -- output --
+
+    async def _pass_output(self, process: Process) -> Exited:
+        """Pass the output on, each stream to our own of the same name, until the command has ended."""
+        while True:
+            event = await process.next_event()
+            if isinstance(event, Exited):
+                self._exited = event
+                return event
+            await self._pass(event)
+
+    async def _pass_rest(self, process: Process) -> None:
+        """Pass on what is there behind the end of the command. What holds the streams open is asked to end."""
+        end = trio.current_time() + FLOOD_SECONDS
+        grace = min(self._options.grace, AFTERMATH_SECONDS)
+        asked = False
+        while True:
+            with trio.move_on_at(end if asked else min(end, trio.current_time() + _HELD_SECONDS)) as patience:
+                event = await process.next_event()
+                if event is None:
+                    return
+            if not patience.cancelled_caught:
+                await self._pass(event)
+            elif asked:
+                return  # it is killed when the block is left
+            else:
+                asked, end = True, trio.current_time() + grace + _BACKSTOP_SECONDS
+                say("execsrv: ended what held the output of the command, and outlived it")
+                await process.terminate(grace)
+
+    async def _pass(self, event: Event | None) -> None:
+        self._touch()
+        if isinstance(event, Chunk):
+            target = 2 if event.stream == "stderr" else 1
+            limiter = trio.CapacityLimiter(1)
+            await trio.to_thread.run_sync(write_all, target, event.chunk, limiter=limiter, abandon_on_cancel=True)
+        elif isinstance(event, Closed) and event.remaining:
+            say_ended(event.remaining)
+
+    # -- its time --
+
+    async def _end_at(self, process: Process, clock: trio.CancelScope, cause: str) -> None:
+        with clock:
+            await trio.sleep_forever()
+        if self._exited is None and self._timed_out is None and await process.terminate(self._options.grace):
+            self._timed_out = cause
+
+    def _touch(self) -> None:
+        if self._options.idle_timeout is not None:
+            self._idle.deadline = trio.current_time() + self._options.idle_timeout
+
+    # -- input and signals --
+
+    async def _pass_stdin(self, process: Process) -> None:
+        escape = terminal.Escape() if self._options.tty and os.isatty(0) else None
+        if await pass_stdin(process, escape, self._touch):
+            await process.terminate(min(self._options.grace, AFTERMATH_SECONDS))
+
+    async def hear_signals(self, signals: Signals) -> None:
+        """Pass every signal on. One that asks for the end while there is no command, or a second, ends us."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                for heard in await signals.next():
+                    self._hear(heard, nursery)
+
+    def _hear(self, heard: Heard, nursery: trio.Nursery) -> None:
+        number, process = heard.number, self._process
+        if process is None or self._exited is not None:
+            if number in ENDING:
+                self._die(number)
+            return
+        if number == signal.SIGWINCH:
+            if self._options.tty and (window := terminal.window()) is not None:
+                # In a task: a server that does not answer must not keep us from the next signal.
+                nursery.start_soon(self._tell, partial(process.resize, *terminal.size_of(window)))
+            return
+        weight = self._insistence.weigh(heard)
+        if weight == "second":
+            nursery.start_soon(self._kill, process, number)
+        elif weight == "first":
+            # Keys of a terminal concern all of its job.
+            target: SignalTarget = "group" if heard.by_kernel or number == signal.SIGINT else "leader"
+            nursery.start_soon(self._tell, partial(process.send_signal, _name(number), target))
+            if number == signal.SIGTERM or (number == signal.SIGHUP and heard.by_kernel):
+                nursery.start_soon(self._kill, process, number, self._options.grace)
+
+    async def _tell(self, call: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await call()
+        except (ConnectionLostError, RequestError):
+            pass  # it has ended, or whoever reads the output hears of it too
+
+    async def _kill(self, process: Process, number: int, grace: float = 0) -> None:
+        await trio.sleep(grace)
+        with trio.move_on_after(_KILL_SECONDS):
+            await self._tell(process.kill)
+        self._die(number)
+
+    def _die(self, number: int) -> None:
+        """End, which ends the command."""
+        if self.killed_by is None:
+            self.killed_by = number
+        self.scope.cancel()
+
+
+def _name(number: int) -> str:
+    return "interrupt" if number == signal.SIGINT else signal_name(number)

@@ -1,0 +1,93 @@
+"""The terminal that `execsrv run --tty` is used from: its modes, its size, and the keys that always end the command."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import termios
+import tty as terminal_modes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_TILDE = ord("~")
+_LINE_ENDS = frozenset(b"\r\n")
+
+
+def modes() -> list[Any] | None:
+    """Return the modes of our terminal, None where stdin is none."""
+    try:
+        return termios.tcgetattr(0)
+    except termios.error:
+        return None
+
+
+def window() -> bytes | None:
+    """Return the size of our terminal as a `struct winsize`, None where there is none that knows."""
+    try:
+        size = fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))
+    except OSError:
+        return None
+    return size if all(size_of(size)) else None
+
+
+def size_of(window: bytes) -> tuple[int, int]:
+    """Return the rows and columns of a `struct winsize`."""
+    rows, cols, _, _ = struct.unpack("HHHH", window)
+    return rows, cols
+
+
+@contextmanager
+def raw_terminal(wanted: bool) -> Iterator[None]:
+    """Have our own terminal, if wanted and stdin is one, pass every key through. On leaving it is restored."""
+    before = modes() if wanted else None
+    if before is None:
+        yield
+        return
+    try:
+        terminal_modes.setraw(0, termios.TCSADRAIN)  # what was typed ahead is for the command
+        yield
+    finally:
+        try:
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
+        except termios.error:
+            pass  # it was hung up
+
+
+class Escape:
+    """Finds `~.` at the start of a line, by which a user gets out whatever the command does, as in ssh.
+
+    `~~` there is one `~`.
+    """
+
+    def __init__(self) -> None:
+        self.is_complete = False
+        self._at_start = True
+        self._held = False
+
+    def take(self, keys: bytes) -> bytes:
+        """Return those keys that are for the command. Nothing is after the escape, which completes it."""
+        passed = bytearray()
+        for key in keys:
+            if self._held:
+                self._held = False
+                if key == ord("."):
+                    self.is_complete = True
+                    break
+                if key != _TILDE:
+                    passed.append(_TILDE)
+            elif key == _TILDE and self._at_start:
+                self._held = True
+                continue
+            passed.append(key)
+            self._at_start = key in _LINE_ENDS
+        return bytes(passed)
+
+
+def in_background() -> bool:
+    """Tell whether stdin is our terminal and another job of it is in front, so that reading would stop us."""
+    try:
+        return os.tcgetpgrp(0) != os.getpgrp()
+    except OSError:
+        return False

@@ -1,0 +1,38 @@
+"""Turns: a look at thousands of processes is taken step by step, and holds up nobody for long."""
+
+from __future__ import annotations
+
+import time
+from typing import TypeVar
+
+import trio
+
+from execsrv._processes.proc import Steps
+
+T = TypeVar("T")
+
+TURN_SECONDS = 0.004
+"""So long a look at many processes may hold up everybody else."""
+
+
+async def in_turns(steps: Steps[T], turn: trio.Lock) -> T:
+    """Take all steps, and return their result. What needs more than a moment lets others have their turns.
+
+    All looks of a server share one `turn`, so that together they hold up everybody else no longer than one.
+    """
+    while True:
+        try:
+            turn.acquire_nowait()
+        except trio.WouldBlock:
+            await turn.acquire()
+        try:
+            until = time.perf_counter() + TURN_SECONDS
+            next(steps)
+            while time.perf_counter() < until:
+                next(steps)
+            await trio.lowlevel.checkpoint()  # with the turn, so that nobody else takes one in this round
+        except StopIteration as done:
+            found: T = done.value
+            return found
+        finally:
+            turn.release()

@@ -1,0 +1,38 @@
+"""One connection over one channel, without a listener: on stdio, and inside another program."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import trio
+
+from execsrv._nursery import open_helpers
+from execsrv._processes.supervisor import Supervisor
+from execsrv._server.connection import open_connections
+from execsrv._server.conversation import Conversation
+from execsrv._wire.channel import MessageChannel
+from execsrv.limits import DEFAULTS, ServerConfig
+
+
+async def serve_connection(
+    channel: MessageChannel,
+    supervisor: Supervisor,
+    config: ServerConfig = DEFAULTS,
+    *,
+    shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
+) -> None:
+    """Serve one peer until it hangs up, or until the trigger returns. Takes ownership of the channel.
+
+    Nothing can be resumed, since there is no other channel. Cancelling ends all its sessions and closes the channel.
+    """
+    config = replace(config, resume_grace=0, handshake_timeout=math.inf)
+
+    async def stop() -> None:
+        await shutdown_trigger()
+        await connections.stop()
+
+    async with open_connections(supervisor, config) as connections, open_helpers() as nursery:
+        nursery.start_soon(stop)
+        await Conversation(channel, connections).run()
