@@ -62,7 +62,7 @@ def survivors(session: nox.Session) -> None:
     session.run("pytest", "--all-survivors", "tests/test_survivors.py", *session.posargs)
 
 
-CODEX = "@openai/codex@0.169.0"
+CODEX = "@openai/codex@0.171.0"
 
 
 @nox.session
@@ -79,6 +79,20 @@ def interop(session: nox.Session) -> None:
         [program] = Path(folder).glob("node_modules/@openai/codex-*/vendor/*/bin/codex")
         env["CODEX_CLI"] = str(program.absolute())
     session.run("pytest", "tests/interop", *session.posargs, env=env)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Faults of the machine, of the network and of peers, each with a neighbour who must not notice anything."""
+    session.install(".[test]")
+    session.run("pytest", "tests/faults", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Mixed sessions for ten minutes, or `-- --minutes N`, and what a server has grown by."""
+    session.install(".[test]")
+    session.run("python", "-m", "tests.faults.soak", *session.posargs)
 
 
 @nox.session

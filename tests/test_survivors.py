@@ -29,6 +29,7 @@ from execsrv._wire.lines import LineChannel
 from execsrv._wire.memory import open_memory_pair
 from execsrv._wire.websocket import open_websocket
 from execsrv.limits import Limits
+from execsrv.protocol import Notification
 from tests.escapes import ESCAPES, Escape, alive, strays, until_astray, until_none_lives
 from tests.peers import ENV, PATIENCE, Peer, b64, open_peer
 from tests.processes import marked, new_mark, resident, until_gone, until_marked
@@ -183,15 +184,42 @@ def _cmdline(pid: int) -> bytes:
         return b""
 
 
+class Surroundings:
+    """What a daemon's output goes to, and what there is around it."""
+
+    stdout: int = subprocess.PIPE
+    stderr: int | None = None
+
+    async def upset(self, url: str) -> None:
+        """Make it hard, now that everything runs."""
+
+    def close(self) -> None:
+        """Let go of it all."""
+
+
 @asynccontextmanager
 async def open_daemon(
-    placement: Placement, listen: str, *options: str
+    placement: Placement, listen: str, *options: str, surroundings: Surroundings | None = None
 ) -> AsyncIterator[tuple[subprocess.Popen[bytes], str]]:
     command, env = placement
+    around = surroundings or Surroundings()
+    if around.stdout != subprocess.PIPE and listen.startswith("ws:"):
+        host = listen.removeprefix("ws://").rpartition(":")[0]
+        with socket.create_server((host, 0)) as free:  # nobody will hear which one it takes
+            listen = f"ws://{host}:{free.getsockname()[1]}"
     daemon = subprocess.Popen(  # noqa: ASYNC220
-        [*command, "--listen", listen, *options], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/"
+        [*command, "--listen", listen, *options],
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE if listen == "stdio://" else around.stdout,
+        stderr=around.stderr,
+        cwd="/",
     )
     try:
+        if daemon.stdout is None:
+            await _until_heard(daemon, listen)
+            yield daemon, listen
+            return
         assert daemon.stdout is not None
         url = ""
         if listen != "stdio://":
@@ -201,8 +229,24 @@ async def open_daemon(
         daemon.kill()
         daemon.wait()
         for stream in (daemon.stdin, daemon.stdout):
-            assert stream is not None
-            stream.close()
+            if stream is not None:
+                stream.close()
+
+
+async def _until_heard(daemon: subprocess.Popen[bytes], listen: str) -> None:
+    """Wait until a daemon that says nothing can be connected to."""
+    with trio.fail_after(10):
+        while True:
+            assert daemon.poll() is None
+            try:
+                if listen.startswith("ws:"):
+                    host, _, port = listen.removeprefix("ws://").rpartition(":")
+                    await (await trio.open_tcp_stream(host, int(port))).aclose()
+                else:
+                    await (await trio.open_unix_socket(listen.removeprefix("unix://"))).aclose()
+                return
+            except OSError:
+                await trio.sleep(0.01)
 
 
 # -- the ways to end --
@@ -312,22 +356,40 @@ ALL = [(place, ending, tty) for place in PLACES for ending in ENDINGS for tty in
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "ending" in metafunc.fixturenames:
-        cases = ALL if metafunc.config.getoption("--all-survivors") else SOME
+    every = metafunc.config.getoption("--all-survivors")
+    if "around" in metafunc.fixturenames:
+        hostile = HOSTILE_ALL if every else HOSTILE_SOME
+        metafunc.parametrize(("around", "ending"), hostile, ids=[f"{around}-{ending}" for around, ending in hostile])
+    elif "ending" in metafunc.fixturenames:
+        cases = ALL if every else SOME
         ids = [f"{place}-{ending}-{'terminal' if tty else 'pipe'}" for place, ending, tty in cases]
         metafunc.parametrize(("place", "ending", "tty"), cases, ids=ids)
 
 
 async def test_nothing_survives_an_ending(
-    place: str, ending: str, tty: bool, placement: Placement, host: str, open_path: Path
+    ending: str, tty: bool, placement: Placement, host: str, open_path: Path
 ) -> None:
+    await start_and_end(placement, ending, tty, host, open_path)
+
+
+async def start_and_end(
+    placement: Placement,
+    ending: str,
+    tty: bool,
+    host: str,
+    folder: Path,
+    *,
+    names: list[str] | None = None,
+    surroundings: Surroundings | None = None,
+) -> None:
+    """Start the escapes of these names in sessions of a daemon there, let them end, and see that nothing is left."""
     # A peer on the loopback is not taken for gone because it is silent.
     websocket = f"ws://{host}:0"
     pings = ["--ping-interval", f"{PING_SECONDS}", "--ping-timeout", f"{PING_SECONDS}"]
     listens = {"reset": websocket, "half dead": websocket, "end of stdin": "stdio://"}
-    listen = listens.get(ending, f"unix://{open_path}/s")
+    listen = listens.get(ending, f"unix://{folder}/s")
     options = pings if ending == "half dead" else []
-    async with open_daemon(placement, listen, *options) as (daemon, url):
+    async with open_daemon(placement, listen, *options, surroundings=surroundings) as (daemon, url):
         assert isinstance(daemon.args, list)
         python = next(word for word in daemon.args if isinstance(word, str) and "python" in word)
         async with trio.open_nursery() as nursery:
@@ -350,9 +412,11 @@ async def test_nothing_survives_an_ending(
             await victim.handshake()
             beside = {} if neighbour is None else await start_escapes(neighbour, tty, python, [NEIGHBOUR])
             case = Case(daemon, victim, line)
-            path = str(open_path / "packages") if place == "ordinary user" else os.environ.get("PYTHONPATH")
+            path = placement[1].get("PYTHONPATH")
             limits: dict[str, Any] = {"timeoutMs": DEADLINE_MS} if ending == "deadline" else {}
-            case.marks = await start_escapes(victim, tty, python, path=path, **limits)
+            case.marks = await start_escapes(victim, tty, python, names, path=path, **limits)
+            if surroundings is not None:
+                await surroundings.upset(url)
             if ending == "end of stdin":
                 await channel.aclose()
             with trio.CancelScope(shield=True):
@@ -379,6 +443,96 @@ async def _hold(context: AbstractAsyncContextManager[T], *, task_status: trio.Ta
     async with context as value:
         task_status.started(value)
         await trio.sleep_forever()
+
+
+# -- where nobody helps --
+
+
+class UnreadLog(Surroundings):
+    """The pipe of one of its outputs is full from the start, and nobody reads it."""
+
+    def __init__(self, which: str) -> None:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        try:
+            while os.write(self._writer, bytes(4096)):
+                pass
+        except BlockingIOError:
+            os.set_blocking(self._writer, True)
+        setattr(self, which, self._writer)
+
+    async def upset(self, url: str) -> None:
+        await complain(url)
+
+    def close(self) -> None:
+        os.close(self._reader)
+        os.close(self._writer)
+
+
+class StoppedTerminal(Surroundings):
+    """Its outputs are a terminal, at which somebody types Ctrl-S when everything runs."""
+
+    def __init__(self) -> None:
+        self._master, self.stderr = os.openpty()
+        self.stdout = self.stderr
+
+    async def upset(self, url: str) -> None:
+        os.write(self._master, b"\x13")
+        await complain(url)
+
+    def close(self) -> None:
+        os.close(self._master)
+        os.close(self.stdout)
+
+
+class BusyLoops(Surroundings):
+    """Others take all of the processors, twice."""
+
+    def __init__(self) -> None:
+        loop = ["sh", "-c", "while :; do :; done"]
+        self._loops = [subprocess.Popen(loop) for _ in range(2 * (os.cpu_count() or 1))]
+
+    def close(self) -> None:
+        for loop in self._loops:
+            loop.kill()
+            loop.wait()
+
+
+async def complain(url: str) -> None:
+    """Give the server something to log, as a peer that it has to let go."""
+    if url:
+        async with _connected(url) as peer:
+            await peer.channel.send(Notification("x" * 70_000))
+            with trio.move_on_after(0.5):  # it may be past answering
+                await peer.until_ended()
+
+
+SURROUNDINGS: dict[str, Callable[[], Surroundings]] = {
+    "stderr full": lambda: UnreadLog("stderr"),
+    "stdout full": lambda: UnreadLog("stdout"),
+    "terminal stopped": StoppedTerminal,
+    "busy loops": BusyLoops,
+}
+FEW = ["setsid", "a daemon, no environment", "deaf"]
+HOSTILE_SOME = [
+    ("stderr full", "SIGTERM"),
+    ("stdout full", "hang up"),
+    ("terminal stopped", "SIGTERM"),
+    ("busy loops", "terminate"),
+]
+HOSTILE_ALL = [(name, ending) for name in SURROUNDINGS for ending in ENDINGS]
+
+
+async def test_nothing_survives_where_nobody_helps(
+    around: str, ending: str, host: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Every ending once more: with a log that nobody reads, and beside others who are busy."""
+    names = None if request.config.getoption("--all-survivors") else FEW
+    surroundings = SURROUNDINGS[around]()
+    try:
+        await start_and_end(as_root(tmp_path), ending, False, host, tmp_path, names=names, surroundings=surroundings)
+    finally:
+        surroundings.close()
 
 
 # -- in another program --
