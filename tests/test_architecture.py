@@ -14,7 +14,7 @@ ROOT = Path(execsrv.__file__).parent
 
 FLOORS = [
     # values: no trio, no I/O
-    {"_units"},
+    {"_setting_units"},
     {"errors", "limits", "protocol", "_version"},
     # rules, and the log: still no I/O
     {"_wire.quoting"},
