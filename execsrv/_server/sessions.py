@@ -121,7 +121,7 @@ class Sessions:
         try:
             spawned: Spawned | None = None
             with starting.scope:
-                spawned = await spawn(attempt)
+                spawned = await owned(spawn, attempt)
             if spawned is None:
                 raise given_up()
             session = Session(starting.id, spawned, options, self._config, dialect, self._outbox)
@@ -146,7 +146,7 @@ class Sessions:
             self._starting.pop(starting.id, None)
             starting.finish(NotReadyError("the connection is ending"))
             self._over.unpark_all()
-            await attempt.end()
+            await owned(attempt.end)
 
     def starting_named_in(self, params: Struct) -> Starting | None:
         """Return the start that is under way of the session that a request names."""
