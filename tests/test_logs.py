@@ -11,6 +11,7 @@ import re
 import socket
 import struct
 import subprocess
+import sys
 import termios
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -367,3 +368,21 @@ def test_what_quotes_a_peer_is_cut(shape: str, size: int) -> None:
     assert len(log) < 3000
     assert "\x1b" not in log
     assert all(re.match(r"\d{4}-|execsrv listening", line) for line in log.splitlines())
+
+
+WITHOUT_THREADS = """
+import os, resource
+from execsrv._cli.outlet import open_outlet
+os.setuid(int.from_bytes(os.urandom(3), "big") + 100_000)
+resource.setrlimit(resource.RLIMIT_NPROC, (0, resource.getrlimit(resource.RLIMIT_NPROC)[1]))
+with open_outlet(1, lambda error: os.write(2, error.strerror.encode())) as lines:
+    lines.say("first")
+    resource.setrlimit(resource.RLIMIT_NPROC, (1000, resource.getrlimit(resource.RLIMIT_NPROC)[1]))
+    lines.say("second")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody with a limit")
+def test_what_was_said_without_a_thread_comes_with_the_next_line() -> None:
+    said = subprocess.run([sys.executable, "-c", WITHOUT_THREADS], capture_output=True, check=True)
+    assert (said.stdout, said.stderr) == (b"first\nsecond\n", b"no thread to be had")

@@ -7,6 +7,7 @@ in both senses: it is waited for during a bounded time at the end, and keeps no 
 
 from __future__ import annotations
 
+import errno
 import io
 import signal
 from collections import deque
@@ -26,7 +27,8 @@ _ENTRY_BYTES = 100
 class Outlet:
     """Lines on their way to one descriptor, which stays the caller's. `open_outlet` makes it.
 
-    `failed`, where given, is called in the thread with the error of a line that could not be written.
+    `failed`, where given, is called with the error of a line that could not be written: in the thread, or for want of
+    one in the caller's.
     """
 
     def __init__(self, descriptor: int, failed: Callable[[OSError], None] | None = None) -> None:
@@ -50,11 +52,12 @@ class Outlet:
             if self._closed:
                 return
             # What was dropped is told behind what waits: so nothing may come in between.
-            if self._dropped or self._queued_bytes + size > _QUEUED_BYTES or not self._has_thread():
+            if self._dropped or self._queued_bytes + size > _QUEUED_BYTES:
                 self._dropped += 1
-                return
-            self._queue.append(text + b"\n")
-            self._queued_bytes += size
+            else:
+                self._queue.append(text + b"\n")
+                self._queued_bytes += size
+            self._want_thread()
             self._news.notify()
 
     def close(self) -> None:
@@ -65,16 +68,17 @@ class Outlet:
         if self._thread is not None:
             self._thread.join(_LAST_WORDS_SECONDS)
 
-    def _has_thread(self) -> bool:
-        """Return whether there is a thread, after starting one where the machine gives it."""
+    def _want_thread(self) -> None:
+        """Start the thread where the machine gives it. What is said until then waits for the next line."""
         if self._thread is None:
             thread = Thread(target=self._write, name=f"execsrv outlet {self._descriptor}", daemon=True)
             try:
                 thread.start()
             except RuntimeError:
-                return False  # there will be one for a later line
-            self._thread = thread
-        return True
+                if self._failed is not None:
+                    self._failed(OSError(errno.EAGAIN, "no thread to be had"))
+            else:
+                self._thread = thread
 
     def _write(self) -> None:
         """Write line after line, until closed. A line that fails is counted, and told with the next."""

@@ -18,6 +18,7 @@ from execsrv._processes.attempt import Attempt, SharedThreads, Spawned
 from execsrv._processes.command import Command
 from execsrv._processes.supervisor import Supervisor
 from execsrv._processes.terminal import DEFAULT_MODES
+from execsrv._server.heap import give_back_soon
 from execsrv._server.outbox import Dialect, Outbox
 from execsrv._server.session import Session, StartOptions
 from execsrv._server.starting import Starting, given_up
@@ -209,6 +210,7 @@ class Sessions:
             await trio.sleep_until(closed_at + self._config.exited_retention)
             if self._ended and next(iter(self._ended.values())).closed_at == closed_at:
                 self._forget_oldest()
+                give_back_soon()
 
     def _forget_oldest(self) -> None:
         id = next(iter(self._ended))

@@ -33,10 +33,6 @@ from tests.faults.daemon import (
 from tests.faults.line import Fault, FaultyLine, Kind, Side, open_faulty_line
 from tests.web import open_web
 
-NOT_YET = {
-    "test_a_fault_at_byte_n[websocket-reset": "F12: a reset in the handshake is logged as an error, with a traceback",
-}
-
 TRANSPORTS = ["unix", "websocket"]
 KINDS: list[Kind] = ["cut", "reset", "truncate", "delay", "duplicate", "lose"]
 SIDES: list[Side] = ["client", "server"]

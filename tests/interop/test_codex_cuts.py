@@ -18,19 +18,7 @@ from tests.interop.codex import Scene
 from tests.interop.record import Record
 from tests.interop.test_codex import gate_at, start, until_ended, wait_for_end
 
-_HOLE = "retained output has a hole, which the CLI does not take: 1 MiB and 50,000 pieces are to be kept (3.1)"
-_PAGE = "as above, and an answer above the CLI's largest frame makes it drop the line; pages are to be bounded (3.1)"
-
 CUT_SECONDS = 4
-_TEST = "test_output_while_the_line_is_cut"
-
-NOT_YET = {
-    f"{_TEST}[500 kB-terminal]": _HOLE,
-    f"{_TEST}[700 kB": _HOLE,
-    f"{_TEST}[900 kB": _HOLE,
-    f"{_TEST}[3000 lines": _HOLE,
-    f"{_TEST}[20 MB": _PAGE,
-}
 
 LINES = "import sys, time\nfor n in range({count}): print(f'line {{n}}', flush=True); time.sleep(0.0005)"
 BYTES = "import sys\nfor n in range({count}): print(f'{{n:09}}')"
