@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 import trio
 from msgspec import Struct
 
+from execsrv._memory import freed
 from execsrv._nursery import contain, owned
 from execsrv._processes.attempt import Attempt, SharedThreads, Spawned
 from execsrv._processes.command import Command
@@ -213,3 +214,4 @@ class Sessions:
     def _forget_oldest(self) -> None:
         id = next(iter(self._ended))
         del self._ended[id], self._by_id[id]
+        freed()
