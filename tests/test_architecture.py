@@ -23,7 +23,7 @@ FLOORS = [
     {"_http.request"},
     {"_wire.frames", "_wire.urls"},
     # the machine, each kind alone
-    {"_wire", "_processes", "_files", "_http"},
+    {"_wire", "_processes", "_files", "_http", "_memory"},
     # the service
     {"_server.outbox", "_server.host", "_server.heap"},
     {"_server.ending"},
