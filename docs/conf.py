@@ -23,3 +23,9 @@ default_role = "code"  # single backquotes in docstrings
 nitpicky = True
 # Names of other packages and of the standard library, which have their pages elsewhere.
 nitpick_ignore_regex = [(r"py:.*", r"(trio|collections|os)\..*")]
+# Keywords and parts that are explained where they are used.
+nitpick_ignore = [
+    ("py:class", "execsrv.client.parameters.StartKeywords"),
+    ("py:class", "execsrv.protocol.host.EnvironmentInfo"),
+    ("py:class", "execsrv.protocol.host.Shell"),
+]

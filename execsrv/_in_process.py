@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, nullcontext
 
 from execsrv._nursery import check_trio, open_helpers
 from execsrv._processes.supervisor import open_supervisor
-from execsrv._server.single import serve_connection
+from execsrv._server.single_connection import serve_connection
 from execsrv._wire.memory import open_memory_pair
 from execsrv.client import Client
 from execsrv.client.client import open_client

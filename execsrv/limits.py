@@ -14,7 +14,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from execsrv._units import (
+from execsrv._setting_units import (
     COMMANDS,
     CONNECTIONS,
     ENDINGS,
@@ -26,9 +26,9 @@ from execsrv._units import (
     Count,
     Seconds,
 )
-from execsrv._units import GIB as GIB
-from execsrv._units import KIB as KIB
-from execsrv._units import MIB as MIB
+from execsrv._setting_units import GIB as GIB
+from execsrv._setting_units import KIB as KIB
+from execsrv._setting_units import MIB as MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ import trio
 from execsrv import Client, connect_in_process, connect_stdio, connect_unix, connect_websocket, serve
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.listeners import serve_descriptors
-from execsrv._server.single import serve_connection
+from execsrv._server.single_connection import serve_connection
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.memory import open_memory_pair

@@ -14,7 +14,7 @@ ROOT = Path(execsrv.__file__).parent
 
 FLOORS = [
     # values: no trio, no I/O
-    {"_units"},
+    {"_setting_units"},
     {"errors", "limits", "protocol", "_version"},
     # rules, and the log: still no I/O
     {"_wire.quoting"},
@@ -25,7 +25,7 @@ FLOORS = [
     # the machine, each kind alone
     {"_wire", "_processes", "_files", "_http"},
     # the service
-    {"_server.outbox", "_server.host", "_server.heap"},
+    {"_server.outbox", "_server.host", "_server.free_memory"},
     {"_server.ending"},
     {"_server.stdin"},
     {"_server.session"},

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 import execsrv
-from execsrv.client.parameters import StartOptions, checked
+from execsrv.client.parameters import StartKeywords, checked
 from execsrv.errors import InvalidParamsError
 from execsrv.protocol import ProcessAck, ProcessWrite
 from tests.conftest import Server
@@ -130,8 +130,8 @@ def test_run_takes_what_start_takes() -> None:
     started = inspect.signature(execsrv.Client.start).parameters
     hints = typing.get_type_hints(execsrv.Client.start)
     own = {"self", "argv", "stdin", "timeout", "end_with_leader"}
-    assert set(StartOptions.__annotations__) == set(started) - own
-    assert typing.get_type_hints(StartOptions) == {name: hints[name] for name in set(started) - own}
+    assert set(StartKeywords.__annotations__) == set(started) - own
+    assert typing.get_type_hints(StartKeywords) == {name: hints[name] for name in set(started) - own}
 
 
 async def test_a_keyword_that_does_not_exist_is_refused(server: Server) -> None:

@@ -13,7 +13,7 @@ import trio
 
 import execsrv
 from execsrv._processes.supervisor import Supervisor
-from execsrv._server.single import serve_connection
+from execsrv._server.single_connection import serve_connection
 from execsrv._server.stdin import Write
 from execsrv._wire.memory import open_memory_pair
 from execsrv.limits import ServerConfig

@@ -102,13 +102,13 @@ async def test_a_start_does_not_wait_for_ever_for_a_guardian(tmp_path: Path) -> 
     code = f"""
 import sys, trio
 from execsrv import connect_in_process
-from execsrv._processes import guard, guardian
+from execsrv._processes import guardian_keeper, guardian
 async def main():
     guardian.__file__ = {str(tmp_path / "fifo")!r}
-    guard.READY_SECONDS = 0.2
+    guardian_keeper.READY_SECONDS = 0.2
     async with connect_in_process(own_process=True) as client:
         print((await client.run(["echo", "hi"])).stdout)
-        guard.LEAVE_SECONDS = 0.1
+        guardian_keeper.LEAVE_SECONDS = 0.1
 trio.run(main)
 """
     os.mkfifo(tmp_path / "fifo")

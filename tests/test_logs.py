@@ -22,7 +22,7 @@ import trio
 
 from execsrv import connect_unix
 from execsrv._cli.logs import OutletHandler
-from execsrv._cli.outlet import one_line, open_outlet
+from execsrv._cli.writer_thread import one_line, open_outlet
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_marked
 from tests.test_daemon import EXECSRV, daemon, execsrv, until_listening

@@ -18,7 +18,7 @@ import trio
 
 import execsrv
 from execsrv._processes.supervisor import Supervisor
-from execsrv._server.single import serve_connection
+from execsrv._server.single_connection import serve_connection
 from execsrv._wire.memory import open_memory_pair
 from execsrv.protocol import METHODS, Failure, Notification, Request
 from tests.cancelling import cancelled_after

@@ -22,7 +22,7 @@ import pytest
 import trio
 import trio.lowlevel
 
-from execsrv._processes import carry, proc
+from execsrv._processes import carried_limits, proc
 from execsrv._processes.command import settle
 from execsrv._processes.rlimit_mark import LOCKS, new_server_mark
 from execsrv._processes.supervisor import open_supervisor
@@ -214,16 +214,16 @@ def test_a_turn_is_passed_on_when_the_child_is_born(tmp_path: Path) -> None:
     one, two = server.of(1), server.of(2)
 
     def start_behind_the_lease() -> None:
-        with carry.carried(one):
+        with carried_limits.carried(one):
             subprocess.run([program], check=False)
 
     before = os.getpid()
     with leased(program):
         thread = threading.Thread(target=start_behind_the_lease)
         thread.start()
-        while not carry.born(thread.native_id or 0, one):
+        while not carried_limits.born(thread.native_id or 0, one):
             pass
-        with carry.carried(two):
+        with carried_limits.carried(two):
             assert two.is_on(before)
         assert not one.is_on(before)
         assert not two.is_on(before)
@@ -244,7 +244,7 @@ from tests.peers import ENV, open_peer
 from tests.processes import marked, new_mark, until_gone
 
 carries, number, of = (int(word) for word in sys.argv[1:])
-FILES = ("_processes/attempt.py", "_processes/spawn.py", "_processes/posix_spawn.py", "_processes/carry.py",
+FILES = ("_processes/attempt.py", "_processes/spawn.py", "_processes/posix_spawn.py", "_processes/carried_limits.py",
          "_processes/command.py", "_server/sessions.py", "_server/starting.py", "_server/methods/process.py")
 armed, left = False, 0
 

@@ -17,7 +17,7 @@ import trio
 from execsrv._processes import proc, rlimit_mark, subreaper
 from execsrv._processes.command import settle
 from execsrv._processes.supervisor import Spawned, Supervisor, open_supervisor
-from execsrv._server.single import serve_connection
+from execsrv._server.single_connection import serve_connection
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.memory import open_memory_pair
 from execsrv.limits import ServerConfig
@@ -177,7 +177,7 @@ async def test_a_debugger_holds_up_no_hang_up(place: Place) -> None:
 
 SHORT = """
 import logging, os, resource, signal, sys, trio
-from execsrv._processes import guard, proc, supervisor
+from execsrv._processes import guardian_keeper, proc, supervisor
 from execsrv._processes.command import settle
 
 class Said(logging.Handler):
@@ -205,7 +205,7 @@ async def main():
 
 async def tried_again(spawned):
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-    guard.RETRY_SECONDS = 0.01, 0.02
+    guardian_keeper.RETRY_SECONDS = 0.01, 0.02
     await trio.sleep(0.3)  # some more tries
     assert not spawned.tree.leader.has_ended
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -24,7 +24,7 @@ import trio
 import execsrv
 from execsrv._processes import cgroup, proc
 from execsrv._processes.supervisor import Supervisor
-from execsrv._server.single import serve_connection
+from execsrv._server.single_connection import serve_connection
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.memory import open_memory_pair
 from execsrv._wire.websocket import open_websocket

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import trio
 
-from execsrv._cli.heard import Heard
+from execsrv._cli.heard_signals import Heard
 from execsrv._cli.options import OWN_FAILURE
 from execsrv._cli.streams import say
 from execsrv.protocol import Member

@@ -16,7 +16,7 @@ from dataclasses import replace
 import trio
 
 from execsrv._cli import terminal
-from execsrv._cli.heard import Heard, Signals, ignored_signals
+from execsrv._cli.heard_signals import Heard, Signals, ignored_signals
 from execsrv._cli.job import AFTERMATH_SECONDS, QUIET_SECONDS, Ended, Insistence, RunOptions, say_ended, timed_out
 from execsrv._cli.local_place import enter, has_no_children, inherited_environment
 from execsrv._cli.local_streams import LocalStreams, open_streams

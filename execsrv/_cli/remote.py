@@ -10,7 +10,7 @@ from functools import partial
 import trio
 
 from execsrv._cli import terminal
-from execsrv._cli.heard import Heard, Signals
+from execsrv._cli.heard_signals import Heard, Signals
 from execsrv._cli.job import AFTERMATH_SECONDS, FLOOD_SECONDS, Ended, Insistence, RunOptions, failed, say_ended
 from execsrv._cli.job import timed_out as say_timed_out
 from execsrv._cli.remote_stdin import has_stdin, pass_stdin

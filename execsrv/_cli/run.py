@@ -13,7 +13,7 @@ import signal
 
 import trio
 
-from execsrv._cli.heard import Signals, die_of, heard_signals
+from execsrv._cli.heard_signals import Signals, die_of, heard_signals
 from execsrv._cli.job import Ended, RunOptions, failed
 from execsrv._cli.options import OWN_FAILURE
 from execsrv._cli.streams import say

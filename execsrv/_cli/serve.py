@@ -14,10 +14,10 @@ import trio
 
 from execsrv._cli.config import as_toml, load
 from execsrv._cli.logs import open_log
-from execsrv._cli.outlet import Outlet, open_outlet
 from execsrv._cli.signals import received, reset_signals
+from execsrv._cli.writer_thread import Outlet, open_outlet
 from execsrv._nursery import open_helpers
-from execsrv._processes import carry
+from execsrv._processes import carried_limits
 from execsrv._processes.supervisor import open_supervisor
 from execsrv._server.listeners import serve_url
 from execsrv.errors import ExecsrvError, InvalidConfigError
@@ -68,7 +68,7 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError):
         return  # we serve with what we have
-    carry.commands_limits = ((resource.RLIMIT_NOFILE, soft),)
+    carried_limits.commands_limits = ((resource.RLIMIT_NOFILE, soft),)
 
 
 async def _serve(listen: str, config: ServerConfig, announcement: _Announcement) -> bool:

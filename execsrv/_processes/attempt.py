@@ -15,7 +15,7 @@ from typing import Protocol
 
 import trio
 
-from execsrv._processes import carry, spawn, terminal
+from execsrv._processes import carried_limits, spawn, terminal
 from execsrv._processes.command import Command
 from execsrv._processes.leader import Leader
 from execsrv._processes.membership import ByDescent, ByWalk, Register
@@ -181,7 +181,7 @@ class Attempt:
             runs = self._runs
             if runs:
                 spawn.kill_newborn(self._started)
-                carry.look()
+                carried_limits.look()
         try:
             if runs:
                 return  # it ends in its thread

@@ -21,8 +21,8 @@ import trio
 from execsrv._processes import proc, rlimit_mark
 from execsrv._processes.leader import Leader
 from execsrv._processes.proc import Steps, walk_in_steps
-from execsrv._processes.reserve import Reserve
 from execsrv._processes.rlimit_mark import ServerMark
+from execsrv._processes.spare_descriptors import Reserve
 from execsrv._processes.subreaper import UNKNOWN, Strays
 from execsrv._processes.tree import ProcessTree
 from execsrv.protocol import Layer

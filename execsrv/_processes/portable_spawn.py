@@ -17,7 +17,7 @@ import subprocess
 import termios
 from collections.abc import Sequence
 
-from execsrv._processes import carry
+from execsrv._processes import carried_limits
 from execsrv._processes.command import Command
 
 
@@ -46,7 +46,7 @@ def start(command: Command, directory: int | None, stdio: Sequence[int | None] |
         for target, descriptor in enumerate(descriptors):
             if descriptor is None:
                 os.close(target)
-        for slot, value in carry.commands_limits:
+        for slot, value in carried_limits.commands_limits:
             resource.setrlimit(slot, (value, resource.getrlimit(slot)[1]))
         if command.nice is not None:
             os.setpriority(os.PRIO_PROCESS, 0, command.nice)

@@ -13,7 +13,7 @@ import ctypes
 import os
 from collections.abc import Iterable, Sequence
 
-from execsrv._processes import carry
+from execsrv._processes import carried_limits
 from execsrv._processes.command import Command
 
 _SETSIGDEF, _SETSIGMASK, _SETSID = 0x04, 0x08, 0x80
@@ -89,7 +89,7 @@ def start(command: Command, directory: int | None, stdio: Sequence[int | None] |
         _check(_libc.posix_spawn_file_actions_addclosefrom_np(actions, first))
         argv = (ctypes.c_char_p * (len(command.argv) + 1))(*command.argv)
         env = (ctypes.c_char_p * (len(command.env) + 1))(*command.env)
-        carry.carry_limits()  # not before: above the limit, the C library takes no descriptor into its actions
+        carried_limits.carry_limits()  # not before: above the limit, the C library takes no descriptor into its actions
         _check(_libc.posix_spawn(ctypes.byref(child), command.program, actions, attributes, argv, env))
     finally:
         _libc.posix_spawn_file_actions_destroy(actions)

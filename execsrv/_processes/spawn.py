@@ -18,7 +18,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from execsrv._processes import carry, pidfd, portable_spawn, posix_spawn, proc, spawn_errors, terminal
+from execsrv._processes import carried_limits, pidfd, portable_spawn, posix_spawn, proc, spawn_errors, terminal
 from execsrv._processes.command import Command, spawn_error
 from execsrv._processes.rlimit_mark import Mark
 from execsrv.errors import SpawnError
@@ -115,7 +115,7 @@ def spawn(
             started.thread = threading.get_native_id()
             turn: AbstractContextManager[None] = nullcontext()
             if carries or mark is None:
-                turn, started.carried = carry.carried(mark), mark
+                turn, started.carried = carried_limits.carried(mark), mark
             else:
                 started.siblings = proc.children_of_thread(started.thread)
             with turn:
@@ -140,7 +140,7 @@ def kill_newborn(started: Started) -> None:
 
     def newborn() -> list[int]:
         if started.carried is not None:
-            return carry.born(started.thread, started.carried)
+            return carried_limits.born(started.thread, started.carried)
         return [pid for pid in proc.children_of_thread(started.thread) if pid not in started.siblings]
 
     for pid in newborn():

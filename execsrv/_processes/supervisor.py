@@ -15,13 +15,13 @@ from contextlib import ExitStack, asynccontextmanager
 import trio
 
 from execsrv._nursery import open_helpers
-from execsrv._processes import carry, guard, proc, rlimit_mark, subreaper
+from execsrv._processes import carried_limits, guardian_keeper, proc, rlimit_mark, subreaper
 from execsrv._processes.attempt import MOST_THREADS, Attempt
 from execsrv._processes.attempt import Spawned as Spawned
 from execsrv._processes.command import Command
-from execsrv._processes.guard import Guard
+from execsrv._processes.guardian_keeper import Guard
 from execsrv._processes.membership import ByDescent, ByWalk, Register
-from execsrv._processes.refusals import refusals
+from execsrv._processes.refused_calls import refusals
 from execsrv._processes.subreaper import Strays
 from execsrv._processes.turns import in_turns
 from execsrv.protocol import Layer, Size
@@ -131,7 +131,7 @@ async def open_supervisor(
             nursery.start_soon(_end_turns, register)
             if strays is not None:
                 nursery.start_soon(_reap, strays, register)
-            if guarded and register.mark is not None and guard.possible():
+            if guarded and register.mark is not None and guardian_keeper.possible():
                 supervisor._guard = Guard(register, register.mark, sole and cgroups)
                 nursery.start_soon(supervisor._guard.run)
             logger.info("keeping sessions together by %s", supervisor.means())
@@ -144,7 +144,7 @@ async def _end_turns(register: Register) -> None:
         while not register.starting:
             await register.reserved.park()
         await trio.sleep(_TURN_SECONDS)
-        carry.look()
+        carried_limits.look()
 
 
 @trio.lowlevel.enable_ki_protection

@@ -9,8 +9,8 @@ import os
 import platform
 from dataclasses import dataclass
 
-from execsrv._processes import cgroup, guard, posix_spawn, proc, rlimit_mark, subreaper
-from execsrv._processes.refusals import refusals
+from execsrv._processes import cgroup, guardian_keeper, posix_spawn, proc, rlimit_mark, subreaper
+from execsrv._processes.refused_calls import refusals
 
 MINIMUM_KERNEL = "5.4"
 """The first long-term kernel with `pidfd_open` (5.3), by which all processes are watched and signalled."""
@@ -46,7 +46,7 @@ def survey() -> Survey:
     refused = refusals() if table else {}
     mark = table and rlimit_mark.new_server_mark() is not None
     descent = table and subreaper.available()
-    guardian = mark and guard.possible()
+    guardian = mark and guardian_keeper.possible()
     group = guardian and _makes_groups()
     layers = [
         Capability("group", True, "each command leads a session and a process group of its own"),

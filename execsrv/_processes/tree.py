@@ -16,10 +16,10 @@ from typing import Literal, Protocol, TypeVar
 import trio
 
 from execsrv._processes import proc
-from execsrv._processes.gone import wait_gone
 from execsrv._processes.leader import Leader, signals_groups_by_pidfd
 from execsrv._processes.proc import Steps, at_once
 from execsrv._processes.turns import in_turns
+from execsrv._processes.wait_gone import wait_gone
 from execsrv.protocol import Layer, Member
 
 logger = logging.getLogger(__name__)

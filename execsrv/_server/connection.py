@@ -24,7 +24,7 @@ import trio
 
 from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
-from execsrv._server.heap import give_back_soon
+from execsrv._server.free_memory import give_back_soon
 from execsrv._server.outbox import Outbox
 from execsrv._server.sessions import Sessions
 from execsrv.errors import AlreadyAttachedError, LimitExceededError, UnknownConnectionError

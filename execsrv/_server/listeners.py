@@ -18,8 +18,8 @@ from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connection import Connections, open_connections
 from execsrv._server.conversation import Conversation
-from execsrv._server.heap import give_back_soon
-from execsrv._server.single import serve_connection
+from execsrv._server.free_memory import give_back_soon
+from execsrv._server.single_connection import serve_connection
 from execsrv._wire import unix, urls
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.stdio import receive_stream, send_stream, taken_stdio

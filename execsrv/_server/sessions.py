@@ -18,7 +18,7 @@ from execsrv._processes.attempt import Attempt, SharedThreads, Spawned
 from execsrv._processes.command import Command
 from execsrv._processes.supervisor import Supervisor
 from execsrv._processes.terminal import DEFAULT_MODES
-from execsrv._server.heap import give_back_soon
+from execsrv._server.free_memory import give_back_soon
 from execsrv._server.outbox import Dialect, Outbox
 from execsrv._server.session import Session, StartOptions
 from execsrv._server.starting import Starting, given_up

@@ -22,9 +22,9 @@ from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import Codec
 from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
 from execsrv._wire.http_head import Upgrade, answer_to, receive_head
-from execsrv._wire.library import HEAD_END, MAX_HEAD_BYTES, RECEIVE_BYTES, Reader, Wire
 from execsrv._wire.unreachable import CONNECT_ERRORS, why_unreachable
 from execsrv._wire.urls import parse_websocket
+from execsrv._wire.websocket_library import HEAD_END, MAX_HEAD_BYTES, RECEIVE_BYTES, Reader, Wire
 from execsrv.errors import ConnectionFailedError, ProtocolError
 from execsrv.limits import Limits, ServerConfig
 from execsrv.protocol import Message

@@ -14,7 +14,7 @@ from execsrv.client.mirror import Mirror
 from execsrv.client.parameters import (
     Data,
     Path,
-    StartOptions,
+    StartKeywords,
     check_input,
     everything,
     flag,
@@ -81,7 +81,7 @@ class Client:
         timeout: float | None = None,  # noqa: ASYNC109  # the word of subprocess.run; it ends the command too
         check: bool = False,
         max_bytes: int | None = None,
-        **options: Unpack[StartOptions],
+        **options: Unpack[StartKeywords],
     ) -> Result:
         """Run a command to its end and return its result. Its stdin is `input`, or empty.
 

@@ -33,7 +33,7 @@ _ENVELOPE_BYTES = 64 * 1024
 """Room in a message for what is around its parameters. What fits into it is always sent."""
 
 
-class StartOptions(TypedDict, total=False):
+class StartKeywords(TypedDict, total=False):
     """Keywords that `Client.run` passes on to `Client.start`, where they are explained."""
 
     cwd: Path | None
