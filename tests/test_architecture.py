@@ -23,9 +23,9 @@ FLOORS = [
     {"_http.request"},
     {"_wire.frames", "_wire.urls"},
     # the machine, each kind alone
-    {"_wire", "_processes", "_files", "_http"},
+    {"_wire", "_processes", "_files", "_http", "_memory"},
     # the service
-    {"_server.outbox", "_server.host", "_server.free_memory"},
+    {"_server.outbox", "_server.host"},
     {"_server.ending"},
     {"_server.stdin"},
     {"_server.session"},

@@ -16,6 +16,7 @@ from execsrv._cli.config import as_toml, load
 from execsrv._cli.logs import open_log
 from execsrv._cli.signals import received, reset_signals
 from execsrv._cli.writer_thread import Outlet, open_outlet
+from execsrv._memory import give_back
 from execsrv._nursery import open_helpers
 from execsrv._processes import carried_limits
 from execsrv._processes.supervisor import open_supervisor
@@ -77,6 +78,7 @@ async def _serve(listen: str, config: ServerConfig, announcement: _Announcement)
     ended = False
     async with open_helpers() as nursery:
         await nursery.start(_hear_signals, signalled)
+        nursery.start_soon(give_back)
         async with open_supervisor(own_process=True, sole=True, cgroups=config.cgroup) as supervisor:
             await serve_url(supervisor, listen, config, shutdown_trigger=signalled.wait, task_status=announcement)
             ended = listen == "stdio://"

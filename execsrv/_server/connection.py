@@ -22,9 +22,9 @@ from functools import partial
 
 import trio
 
+from execsrv._memory import freed
 from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
-from execsrv._server.free_memory import give_back_soon
 from execsrv._server.outbox import Outbox
 from execsrv._server.sessions import Sessions
 from execsrv.errors import AlreadyAttachedError, LimitExceededError, UnknownConnectionError
@@ -133,7 +133,7 @@ class Connections:
         finally:
             del self._by_id[connection.id]
             self._ended.unpark_all()
-            give_back_soon()
+            freed()
 
     def find(self, id: str) -> Connection:
         """Return the connection with this id. Raises `UnknownConnectionError`."""

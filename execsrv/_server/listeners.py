@@ -14,11 +14,11 @@ from functools import partial
 
 import trio
 
+from execsrv._memory import freed
 from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connection import Connections, open_connections
 from execsrv._server.conversation import Conversation
-from execsrv._server.free_memory import give_back_soon
 from execsrv._server.single_connection import serve_connection
 from execsrv._wire import unix, urls
 from execsrv._wire.lines import LineChannel
@@ -121,7 +121,7 @@ async def _serve_peer(serve_peer: ServePeer, room: trio.CapacityLimiter, stream:
             room.release_on_behalf_of(stream)
     finally:
         stream.socket.close()  # at once, whatever else has failed
-        give_back_soon()
+        freed()
 
 
 async def _serve_lines(connections: Connections, stream: trio.SocketStream) -> None:

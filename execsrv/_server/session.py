@@ -108,7 +108,11 @@ class Session:
                 if self.stdin.was_open:
                     helpers.start_soon(owned, self.stdin.feed)
                 with self._life:
-                    await self._live()
+                    try:
+                        await self._live()
+                    except Exception:
+                        self._ending.is_over = True  # a fault of ours: it is killed at once, and its peer is told
+                        raise
                 helpers.cancel_scope.cancel()
                 self._ending.is_over = True  # before the nursery closes, so that nobody starts a helper any more
         finally:

@@ -13,12 +13,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 import trio
 from msgspec import Struct
 
+from execsrv._memory import freed
 from execsrv._nursery import contain, owned
 from execsrv._processes.attempt import Attempt, SharedThreads, Spawned
 from execsrv._processes.command import Command
 from execsrv._processes.supervisor import Supervisor
 from execsrv._processes.terminal import DEFAULT_MODES
-from execsrv._server.free_memory import give_back_soon
 from execsrv._server.outbox import Dialect, Outbox
 from execsrv._server.session import Session, StartOptions
 from execsrv._server.starting import Starting, given_up
@@ -122,7 +122,7 @@ class Sessions:
         try:
             spawned: Spawned | None = None
             with starting.scope:
-                spawned = await spawn(attempt)
+                spawned = await owned(spawn, attempt)
             if spawned is None:
                 raise given_up()
             session = Session(starting.id, spawned, options, self._config, dialect, self._outbox)
@@ -147,7 +147,7 @@ class Sessions:
             self._starting.pop(starting.id, None)
             starting.finish(NotReadyError("the connection is ending"))
             self._over.unpark_all()
-            await attempt.end()
+            await owned(attempt.end)
 
     def starting_named_in(self, params: Struct) -> Starting | None:
         """Return the start that is under way of the session that a request names."""
@@ -210,8 +210,8 @@ class Sessions:
             await trio.sleep_until(closed_at + self._config.exited_retention)
             if self._ended and next(iter(self._ended.values())).closed_at == closed_at:
                 self._forget_oldest()
-                give_back_soon()
 
     def _forget_oldest(self) -> None:
         id = next(iter(self._ended))
         del self._ended[id], self._by_id[id]
+        freed()

@@ -582,25 +582,38 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-async def test_what_has_ended_gives_its_memory_back(tmp_path: Path) -> None:
-    """A client that reads nothing fills ten windows of 16 MiB, and hangs up."""
-    mark = new_mark()
+@pytest.mark.parametrize(
+    ("connections", "sessions", "window"),
+    [
+        pytest.param(1, 40, 16 * MIB, id="forty large windows"),
+        pytest.param(3, 10, 16 * MIB, id="ten large windows, again and again"),
+        pytest.param(20, 100, MIB, id="twenty connections of a hundred sessions"),
+    ],
+)
+async def test_what_has_ended_gives_its_memory_back(
+    tmp_path: Path, connections: int, sessions: int, window: int
+) -> None:
+    """Clients that read nothing leave all that their commands print to the server, and hang up."""
+    printed = tmp_path / "printed"
+    script = f"head -c {window * 5 // 4} /dev/zero; printf x >>{printed}"
+    start = {"argv": ["sh", "-c", script], "cwd": "/", "tty": False, "windowBytes": window, "overflow": "drop"}
     said: list[dict[str, Any]] = [
         {"id": 1, "method": "initialize", "params": {"clientName": "deaf"}},
         {"method": "initialized"},
     ]
-    for number in range(10):
-        start = {"processId": f"{number}", "argv": ["head", "-c", f"{20 * MIB}", "/dev/zero"], "cwd": "/", "tty": False}
-        window = {"env": marked_env(mark), "windowBytes": 16 * MIB, "overflow": "drop"}
-        said.append({"id": number + 2, "method": "process/start", "params": start | window})
+    for id in range(2, sessions + 2):
+        params = {"processId": f"{id}", "env": marked_env(new_mark())} | start
+        said.append({"id": id, "method": "process/start", "params": params})
     with running_daemon(tmp_path, "unix") as daemon:
         async with open_neighbour(daemon.url) as neighbour:
             before = resident(daemon.pid)
-            async with await trio.open_unix_socket(daemon.url.removeprefix("unix://")) as stream:
-                await stream.send_all(b"".join(json.dumps({"jsonrpc": "2.0"} | m).encode() + b"\n" for m in said))
-                await until_alive(mark)
-                await until_gone(mark)
-                await neighbour.answered()
-                print(f"{before} bytes before, {resident(daemon.pid)} with full windows")
-            await until(lambda: resident(daemon.pid) < before + 48 * MIB, lambda: f"{resident(daemon.pid)} of {before}")
+            for _ in range(connections):
+                printed.write_bytes(b"")
+                async with await trio.open_unix_socket(daemon.url.removeprefix("unix://")) as stream:
+                    await stream.send_all(b"".join(json.dumps({"jsonrpc": "2.0"} | m).encode() + b"\n" for m in said))
+                    await until(lambda: printed.stat().st_size == sessions, lambda: f"{printed.stat().st_size} of them")
+                    await neighbour.answered()
+                    held = resident(daemon.pid) - before
+                    assert held > 40 * MIB, f"they hold {held} bytes"
+            await until(lambda: resident(daemon.pid) < before + 24 * MIB, lambda: f"{resident(daemon.pid)} of {before}")
         daemon.check()
