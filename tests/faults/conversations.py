@@ -79,7 +79,7 @@ async def nothing(stage: Stage) -> object:
 async def start(stage: Stage) -> object:
     started = await stage.start("sh", "-c", "echo out; (setsid sleep 1000 &) ; exec sleep 1000", tty=True)
     await stage.peer.until_output("a", b"out\r\n")
-    return started
+    return {**started, "pid": None}
 
 
 @conversation("process/write")

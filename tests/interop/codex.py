@@ -86,7 +86,8 @@ class Scene:
 
     def server_env(self) -> dict[str, str]:
         """The server's environment; `ONLY_THERE` is nowhere else."""
-        return {**self._env(self.server_home), "ONLY_THERE": "yes"}
+        ours = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}  # the execsrv that is tried
+        return {**self._env(self.server_home), **ours, "ONLY_THERE": "yes"}
 
     async def start_server(self, *prefix: str, **variables: str) -> int:
         """Start an exec-server on a free port, and let the relay lead to it; its pid.
