@@ -134,7 +134,6 @@ async def open_supervisor(
             if guarded and register.mark is not None and guardian_keeper.possible():
                 supervisor._guard = Guard(register, register.mark, sole and cgroups)
                 nursery.start_soon(supervisor._guard.run)
-            logger.info("keeping sessions together by %s", supervisor.means())
             yield supervisor
 
 

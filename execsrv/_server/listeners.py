@@ -48,6 +48,7 @@ async def serve_url(
     """
     if listen == "stdio://":
         with taken_stdio() as (protocol_in, protocol_out):
+            _tell_means(supervisor)
             task_status.started(listen)
             await serve_descriptors(supervisor, protocol_in, protocol_out, config, shutdown_trigger=shutdown_trigger)
         return
@@ -61,9 +62,14 @@ async def serve_url(
             async with open_helpers() as peers:
                 async with listener, open_helpers() as accepting:
                     accepting.start_soon(owned, _accept, listener, peers, partial(_serve_peer, serve_peer, room))
+                    _tell_means(supervisor)
                     task_status.started(url)
                     await shutdown_trigger()
                 await connections.stop()
+
+
+def _tell_means(supervisor: Supervisor) -> None:
+    logger.info("keeping sessions together by %s", supervisor.means())
 
 
 async def serve_descriptors(
