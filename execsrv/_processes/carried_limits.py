@@ -11,9 +11,10 @@ One turn for the whole process, however many servers are in it.
 
 from __future__ import annotations
 
+import resource
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from execsrv._processes import proc
 from execsrv._processes.rlimit_mark import Mark, own_limit, set_own_limit
@@ -21,6 +22,9 @@ from execsrv._processes.rlimit_mark import Mark, own_limit, set_own_limit
 commands_limits: tuple[tuple[int, int], ...] = ()
 """Resource limits of this process that differ for what it starts, each with the soft value there. Set by a program of
 its own, before the first start."""
+
+_SPARE_DESCRIPTORS = 64
+"""So many must be left below a limit that is carried: others of this process may open some at the same instant."""
 
 _LOOK_SECONDS = 0.005
 """After so long a wait for the turn, somebody looks whether the child that holds it up has been born."""
@@ -81,16 +85,32 @@ def look() -> None:
 
 
 def _look() -> None:
-    if _turn is not None and _turn.is_born():
-        _pass_on()
+    with suppress(OSError):  # no descriptor is left to look with: the next one looks
+        if _turn is not None and _turn.is_born():
+            _pass_on()
 
 
-def carry_limits() -> None:
-    """Carry `commands_limits` too for the rest of this thread's turn: from here on, with few descriptors to be had."""
+def carry_limits(newest: int | None) -> bool:
+    """Carry `commands_limits` too for the rest of this thread's turn. Return False where they have to be put instead.
+
+    `newest` is a descriptor that was just opened: where it tells that this process has many, it does without, or other
+    threads could open none meanwhile.
+    """
     with _news:
-        if _turn is not None and _turn.thread == threading.get_native_id():
-            for slot, value in commands_limits:
-                _turn.carry(slot, value)
+        if _turn is None or _turn.thread != threading.get_native_id():
+            return not commands_limits
+        if any(newest is None or newest + _SPARE_DESCRIPTORS > value for _, value in commands_limits):
+            return False
+        for slot, value in commands_limits:
+            _turn.carry(slot, value)
+        return True
+
+
+def put_limits(pid: int) -> None:
+    """Put `commands_limits` on a child that runs already, as far as this machine lets us."""
+    for slot, value in commands_limits:
+        with suppress(OSError):
+            resource.prlimit(pid, slot, (value, own_limit(slot)[1]))
 
 
 def _pass_on() -> None:

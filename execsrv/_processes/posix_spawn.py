@@ -89,7 +89,10 @@ def start(command: Command, directory: int | None, stdio: Sequence[int | None] |
         _check(_libc.posix_spawn_file_actions_addclosefrom_np(actions, first))
         argv = (ctypes.c_char_p * (len(command.argv) + 1))(*command.argv)
         env = (ctypes.c_char_p * (len(command.env) + 1))(*command.env)
-        carried_limits.carry_limits()  # not before: above the limit, the C library takes no descriptor into its actions
+        # Not before: above the limit, the C library takes no descriptor into its actions.
+        are_carried = carried_limits.carry_limits(directory)
         _check(_libc.posix_spawn(ctypes.byref(child), command.program, actions, attributes, argv, env))
+        if not are_carried:
+            carried_limits.put_limits(child.value)
     finally:
         _libc.posix_spawn_file_actions_destroy(actions)
