@@ -269,7 +269,7 @@ def test_stdio_ends_with_its_input_and_leaves_nothing() -> None:
         assert not marked(mark)
         told = [json.loads(line) for line in process.stdout]
         assert [message["method"] for message in told] == ["process/exited", "process/closed"]
-        assert (told[0]["params"]["signal"], told[0]["params"]["reason"]) == ("SIGKILL", "disconnected")
+        assert (told[0]["params"]["signal"], told[0]["params"]["reason"]) == ("SIGTERM", "disconnected")
 
 
 def test_stdio_from_plain_files(tmp_path: Path) -> None:
