@@ -489,7 +489,7 @@ async def test_a_debugger_at_its_prompt(daemon: Daemon) -> None:
             tracer = await trio.lowlevel.open_process([sys.executable, "-c", code, f"{pid}"], stdin=-1, stdout=-1)
             try:
                 assert tracer.stdout is not None
-                if await tracer.stdout.receive_some() != b"0\n":
+                if (await tracer.stdout.receive_some())[:1] != b"0":
                     pytest.skip("nobody may trace here")
                 await peer.post("process/terminate", {"processId": "a"})
                 await neighbour.answered()
