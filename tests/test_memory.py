@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -17,6 +18,7 @@ from execsrv._log.log import ENTRY_BYTES, OutputLog
 from execsrv.limits import KIB, MIB
 from execsrv.protocol import Notification, Request, Stream
 from tests.conftest import Daemon
+from tests.faults.daemon import open_neighbour, running_daemon, until
 from tests.peers import plain
 from tests.processes import resident
 
@@ -127,3 +129,32 @@ async def test_who_stops_reading_costs_little_and_misses_nothing(daemon: Daemon,
                     break
         assert got == size
         assert daemon.resident() - before < 24 * MIB
+
+
+@pytest.mark.parametrize("retention", [3, 1000])
+async def test_memory_that_is_free_is_given_back(tmp_path: Path, retention: int) -> None:
+    """Each of these sessions keeps most of the MiB that it printed, until it is forgotten, or its connection ends."""
+
+    def peak(pid: int) -> int:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        assert found is not None
+        return int(found[1]) * KIB
+
+    with running_daemon(tmp_path, "unix", "--exited-retention", str(retention)) as daemon:
+        async with open_neighbour(daemon.url):
+            before = resident(daemon.pid)
+
+            def is_given_back() -> bool:
+                return resident(daemon.pid) < before + 16 * MIB
+
+            async with execsrv.connect(daemon.url) as client:
+                async with trio.open_nursery() as nursery:
+                    for _ in range(100):
+                        nursery.start_soon(client.run, ["head", "-c", f"{MIB}", "/dev/zero"])
+                assert peak(daemon.pid) > before + 40 * MIB
+                if retention == 1000:
+                    assert not is_given_back()
+                else:
+                    await until(is_given_back, lambda: f"{resident(daemon.pid)} of {before}, with its connection")
+            await until(is_given_back, lambda: f"{resident(daemon.pid)} of {before}")
+        daemon.check()

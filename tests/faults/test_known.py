@@ -26,7 +26,6 @@ from typing import Any
 import pytest
 import trio
 
-import execsrv
 from execsrv._nursery import open_helpers
 from execsrv.limits import MIB
 from execsrv.protocol import Failure, Notification
@@ -617,24 +616,4 @@ async def test_what_has_ended_gives_its_memory_back(
                     held = resident(daemon.pid) - before
                     assert held > 40 * MIB, f"they hold {held} bytes"
             await until(lambda: resident(daemon.pid) < before + 24 * MIB, lambda: f"{resident(daemon.pid)} of {before}")
-        daemon.check()
-
-
-async def test_sessions_that_are_forgotten_give_their_memory_back(tmp_path: Path) -> None:
-    """Their connection goes on. Each has kept the last MiB that it printed."""
-
-    def peak(pid: int) -> int:
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-        assert found is not None
-        return int(found[1]) * 1024
-
-    with running_daemon(tmp_path, "unix", "--exited-retention", "3") as daemon:
-        async with open_neighbour(daemon.url), execsrv.connect(daemon.url) as client:
-            await client.run(["true"])
-            before = resident(daemon.pid)
-            async with trio.open_nursery() as nursery:
-                for _ in range(100):
-                    nursery.start_soon(client.run, ["head", "-c", f"{MIB}", "/dev/zero"])
-            assert peak(daemon.pid) > before + 40 * MIB
-            await until(lambda: resident(daemon.pid) < before + 16 * MIB, lambda: f"{resident(daemon.pid)} of {before}")
         daemon.check()
