@@ -20,6 +20,10 @@ nox.options.download_python = "never"
 PYTHONS = list(dict.fromkeys(["3.11", "3.12", "3.13", "3.14", f"{sys.version_info.major}.{sys.version_info.minor}"]))
 
 
+SPREAD = ["-n", "3", "--dist", "worksteal"]
+"""Most tests wait for other processes: so three at a time, on two processors."""
+
+
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The test suite; all of it is measured, and the coverage has a floor."""
@@ -30,7 +34,7 @@ def tests(session: nox.Session) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)  # a test may have become another user
         env = {"COVERAGE_FILE": f"{folder}/data"}
-        session.run("coverage", "run", "-m", "pytest", env=env)
+        session.run("coverage", "run", "-m", "pytest", *SPREAD, env=env)
         session.run("coverage", "combine", "--quiet", env=env)
         session.run("coverage", "report", env=env)
 

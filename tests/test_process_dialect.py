@@ -625,7 +625,9 @@ async def test_a_path_that_is_no_text_is_a_clear_error(peer: Peer) -> None:
 
 async def test_what_an_error_quotes_is_cut(peer: Peer) -> None:
     code, message, data = await peer.refused("x" * 100_000)
-    assert (code, len(message), len(data["method"])) == (-32601, 1000, 1000)
+    assert code == -32601
+    assert len(message) <= 1000
+    assert len(data["method"]) == 1000
 
 
 async def test_a_window_is_bounded(peer: Peer) -> None:

@@ -824,10 +824,10 @@ def test_a_url_of_a_web_server(status: int) -> None:
             web.shutdown()
             thread.join()
     assert (done.returncode, done.stdout) == (125, "")
-    assert re.fullmatch(
-        rf"execsrv: cannot connect to .*: this is no exec server, it answered {status}.*\n", done.stderr
-    )
-    assert "page" not in done.stderr
+    # Some proxy may stand before a server of ours and answer with an error of its own.
+    why = "" if status == 500 else "this is no exec server: "
+    assert re.fullmatch(rf"execsrv: cannot connect to .*: {why}it answered {status}.*\n", done.stderr)
+    assert ("page" in done.stderr) == (status == 500)
 
 
 def test_the_url_of_run_from_the_environment() -> None:
