@@ -167,8 +167,17 @@ SOME_STEPS = [1, 2, 3, 5, 8, 13, 21, 34, 55, 70, 89]
 EVERY_STEP = pytest.param(range(1, 160), marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("transport", ["unix", "websocket"])
-@pytest.mark.parametrize("kind", KINDS)
+SOME_KINDS = [("RuntimeError", "unix"), ("Cancelled", "unix"), ("MemoryError", "websocket"), ("both", "websocket")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "transport"),
+    [
+        pytest.param(kind, transport, marks=() if (kind, transport) in SOME_KINDS else pytest.mark.slow)
+        for kind in KINDS
+        for transport in ("unix", "websocket")
+    ],
+)
 @pytest.mark.parametrize("steps", [SOME_STEPS, EVERY_STEP])
 async def test_a_fault_of_ours_at_any_step_ends_what_it_belongs_to(
     open_server: OpenServer, transport: str, kind: str, steps: list[int], caplog: pytest.LogCaptureFixture

@@ -43,7 +43,15 @@ SCRIPTS = [
 STRAYS = 5
 
 
-@pytest.fixture(params=[(call, error) for call in CALLS for error in ERRORS], ids="-".join)
+# Each call with one of the errors; with the other one too where there is time.
+CASES = [
+    pytest.param((call, error), id=f"{call}-{error}", marks=() if (number + turn) % 2 else pytest.mark.slow)
+    for number, call in enumerate(CALLS)
+    for turn, error in enumerate(ERRORS)
+]
+
+
+@pytest.fixture(params=CASES)
 def denied(request: pytest.FixtureRequest) -> tuple[str, str]:
     """A call and the error that it is answered with."""
     call, error = request.param

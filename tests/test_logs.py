@@ -283,7 +283,7 @@ TLS_HELLO = bytes.fromhex("16030100c8010000c40303") + bytes(190)
         (HEAD.replace(b"Host: x", b"Host: xn--99999999") + b"\r\n", True),
         (HEAD + b"\r\n\x81\xff" + bytes(7) + b"\x01" + bytes(5), True),  # a length that is longer than needed
         (TLS_HELLO, True),
-        (b"\x00" * 100_000, True),
+        pytest.param(b"\x00" * 100_000, True, marks=pytest.mark.slow),  # each waits for its handshake to be too late
     ],
 )
 def test_what_a_peer_does_is_one_line_at_most(said: bytes, read: bool) -> None:

@@ -300,9 +300,11 @@ print("steps", step)
 """
 
 
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("carries", [0, 1])
-def test_an_error_at_any_line_of_a_start_leaves_nothing_without_an_owner(carries: int) -> None:
-    command = [sys.executable, "-c", INJECTED, str(carries), "0", "1"]
+def test_an_error_at_any_line_of_a_start_leaves_nothing_without_an_owner(carries: int, every: int) -> None:
+    """The errors come in turn, so an odd number of steps between them has each of them everywhere."""
+    command = [sys.executable, "-c", INJECTED, str(carries), "0", str(every)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=10 * PATIENCE, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout.split()[-1]) > 100
