@@ -23,7 +23,7 @@ _NOBODY_SECONDS = 0.05
 
 
 class LocalStreams:
-    """What a command gets as its `stdio`, and those of its streams that come through us.
+    """The `stdio` of a command, and those of its streams that come through us.
 
     `touched` is called whenever something comes or goes, `broken` when nobody reads our stdout any more.
     """
