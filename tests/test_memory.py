@@ -131,6 +131,7 @@ async def test_who_stops_reading_costs_little_and_misses_nothing(daemon: Daemon,
         assert daemon.resident() - before < 24 * MIB
 
 
+@pytest.mark.slow  # a busy machine takes its time to give back what is measured
 @pytest.mark.parametrize("retention", [3, 1000])
 async def test_memory_that_is_free_is_given_back(tmp_path: Path, retention: int) -> None:
     """Each of these sessions keeps most of the MiB that it printed, until it is forgotten, or its connection ends."""

@@ -174,7 +174,8 @@ class Outbox:
                 return self._told.popleft()
             for feed in self._feeds:
                 del self._feeds[feed]
-                notification = feed.take()
+                # A feed that was left meanwhile has nothing to tell any more.
+                notification = feed.take() if feed.reader.has_news else None
                 if feed.reader.has_news:
                     self._feeds[feed] = None
                 if notification is not None:

@@ -183,7 +183,7 @@ class Sessions:
         """
         for starting in self._starting.values():
             starting.terminate("disconnected", grace)
-        graces = [session.grace(grace) for session in self._by_id.values()]
+        graces = [session.grace(grace) for session in self._by_id.values()] + [grace] * len(self._starting)
         for session in self._by_id.values():
             session.terminate("disconnected", session.grace(grace))
         return max(graces, default=0)
