@@ -11,7 +11,6 @@ One turn for the whole process, however many servers are in it.
 
 from __future__ import annotations
 
-import resource
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -90,27 +89,20 @@ def _look() -> None:
             _pass_on()
 
 
-def carry_limits(newest: int | None) -> bool:
-    """Carry `commands_limits` too for the rest of this thread's turn. Return False where they have to be put instead.
+def may_be_carried(newest: int) -> bool:
+    """Tell whether `commands_limits` may be carried: `newest`, a descriptor that was just opened, tells of few others.
 
-    `newest` is a descriptor that was just opened: where it tells that this process has many, it does without, or other
-    threads could open none meanwhile.
+    Else other threads could open none meanwhile, and the limits have to be set in the child.
     """
+    return not any(newest + _SPARE_DESCRIPTORS > value for _, value in commands_limits)
+
+
+def carry_limits() -> None:
+    """Carry `commands_limits` too for the rest of this thread's turn: from here on, with few descriptors to be had."""
     with _news:
-        if _turn is None or _turn.thread != threading.get_native_id():
-            return not commands_limits
-        if any(newest is None or newest + _SPARE_DESCRIPTORS > value for _, value in commands_limits):
-            return False
-        for slot, value in commands_limits:
-            _turn.carry(slot, value)
-        return True
-
-
-def put_limits(pid: int) -> None:
-    """Put `commands_limits` on a child that runs already, as far as this machine lets us."""
-    for slot, value in commands_limits:
-        with suppress(OSError):
-            resource.prlimit(pid, slot, (value, own_limit(slot)[1]))
+        if _turn is not None and _turn.thread == threading.get_native_id():
+            for slot, value in commands_limits:
+                _turn.carry(slot, value)
 
 
 def _pass_on() -> None:

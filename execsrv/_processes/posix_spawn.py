@@ -90,9 +90,7 @@ def start(command: Command, directory: int | None, stdio: Sequence[int | None] |
         argv = (ctypes.c_char_p * (len(command.argv) + 1))(*command.argv)
         env = (ctypes.c_char_p * (len(command.env) + 1))(*command.env)
         # Not before: above the limit, the C library takes no descriptor into its actions.
-        are_carried = carried_limits.carry_limits(directory)
+        carried_limits.carry_limits()
         _check(_libc.posix_spawn(ctypes.byref(child), command.program, actions, attributes, argv, env))
-        if not are_carried:
-            carried_limits.put_limits(child.value)
     finally:
         _libc.posix_spawn_file_actions_destroy(actions)

@@ -240,7 +240,9 @@ def _lifted(descriptor: int) -> int:
 
 
 def _start(command: Command, directory: int | None, stdio: Sequence[int | None] | bytes, child: ctypes.c_int) -> None:
-    way = portable_spawn.start if command.has_wishes else start
+    newest = max(directory or 0, *(end or 0 for end in stdio)) if not isinstance(stdio, bytes) else directory or 0
+    in_child = command.has_wishes or not carried_limits.may_be_carried(newest)
+    way = portable_spawn.start if in_child else start
     try:
         way(command, directory, stdio, child)
     except OSError as error:
