@@ -65,6 +65,7 @@ from execsrv.protocol.messages import (
 )
 from execsrv.protocol.methods import METHODS, NOTIFICATIONS, Method
 from execsrv.protocol.output import (
+    AtMs,
     Chunk,
     Layer,
     Member,
@@ -75,12 +76,14 @@ from execsrv.protocol.output import (
     ReadGap,
     Reason,
     Stream,
+    seconds_since_start,
 )
 from execsrv.protocol.process import (
     EnvPolicy,
     Grace,
     Graceful,
     ListedProcess,
+    OutputFile,
     ProcessAck,
     ProcessId,
     ProcessList,
@@ -108,6 +111,7 @@ __all__ = [
     "NOTIFICATIONS",
     "PROTOCOL_VERSION",
     "Accepted",
+    "AtMs",
     "Block",
     "BlockRead",
     "BlockWrite",
@@ -165,6 +169,7 @@ __all__ = [
     "MissingChanged",
     "Nothing",
     "Notification",
+    "OutputFile",
     "ProcessAck",
     "ProcessClosed",
     "ProcessExited",
@@ -203,4 +208,5 @@ __all__ = [
     "WatchMissing",
     "Watching",
     "Wire",
+    "seconds_since_start",
 ]
