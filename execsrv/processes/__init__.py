@@ -31,6 +31,9 @@ __all__ = [
     "spawn_pty_process",
 ]
 
+for _public in (OutputReceiver, ProcessHandle, Processes, SpawnedProcess, StdinWriter, TerminalSize):
+    _public.__module__ = __name__  # where people find them
+
 
 async def spawn_pty_process(
     program: StrPath,
