@@ -160,7 +160,8 @@ async def open_processes(*, own_process: bool = False) -> AsyncIterator[Processe
     Leaving the block, by cancellation too, kills everything that descends from them. The functions find the innermost
     block of their task, or of the task that started theirs. Blocks may be nested.
 
-    `own_process` is that of `connect_in_process`: the same holds then when this program is killed or crashes.
+    `own_process` is that of `connect_in_process`: the same holds then when this program is killed or crashes, and for
+    what takes to flight in its first instant.
     """
     check_trio()
     async with open_supervisor(own_process=own_process) as supervisor, open_helpers() as nursery:
