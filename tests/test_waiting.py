@@ -90,8 +90,9 @@ async def test_what_was_printed_before_the_end_comes_before_it(peer: Peer) -> No
 
 async def test_an_exit_is_told_when_it_comes_and_an_empty_tree_later(peer: Peer) -> None:
     # The child has none of the streams, so the close comes before its end.
-    script = "sleep 1000 </dev/null >/dev/null 2>&1 & read x; exit 4"
+    script = "(echo up; exec sleep 1000 </dev/null >/dev/null 2>&1) & read x; exit 4"
     await peer.start("p", ["bash", "-c", script], pipeStdin=True)
+    await peer.until_output("p", b"up")
     exit_asked = await peer.post("process/waitFor", {"processId": "p", "exited": True})
     empty_asked = await peer.post("process/waitFor", {"processId": "p", "treeEmpty": True})
     await peer.call("process/signal", {"processId": "p", "signal": "KILL", "target": "leader"})
