@@ -11,10 +11,8 @@ made to end in `ending.py`. It knows nothing of messages.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
-from typing import NamedTuple
 
 import trio
 from msgspec import UNSET
@@ -25,28 +23,13 @@ from execsrv._processes import streams, terminal
 from execsrv._processes.attempt import Spawned
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.spawn import widen
+from execsrv._processes.wait_gone import wait_gone
 from execsrv._server.ending import Ending
 from execsrv._server.outbox import Dialect, Feed, Outbox
+from execsrv._server.start_options import StartOptions, new_clock
 from execsrv._server.stdin import PIPE_BYTES, Stdin
 from execsrv.limits import ServerConfig
-from execsrv.protocol import AtMs, Reason, SignalTarget, Stream
-
-
-class StartOptions(NamedTuple):
-    """The terms of a session beside the command itself. Times are in seconds."""
-
-    timeout: float = math.inf
-    idle_timeout: float = math.inf
-    window_bytes: int | None = None
-    drops: bool = False
-    grace: float | None = None
-    """The time that it has after SIGTERM at every end that nobody gives a time for. None: the server's settings."""
-    ends_with_leader: bool = False
-    """What lives on after the leader is ended, as soon as it prints no more."""
-    is_read_again: bool = True
-    """Its peer reads what it missed when it comes back, and is told nothing before. Else it is told of it unasked."""
-    times: bool = False
-    """Its peer is told when things happen."""
+from execsrv.protocol import Reason, SignalTarget, Stream
 
 
 class Session:
@@ -77,10 +60,12 @@ class Session:
             streams=spawned.outputs,
             acknowledged=options.window_bytes is not None,
             drops=options.drops,
-            clock=_clock() if options.times else lambda: UNSET,
+            clock=new_clock() if options.times else lambda: UNSET,
         )
         self.feed = Feed(id, self.log, dialect, outbox, options.is_read_again)
         self.closed_at: float | None = None
+        self.waits: dict[str, Callable[[], None]] = {}
+        """Ends a wait for something, by the name that its peer gave it."""
         self._reader = self.log.reader
         self._tree = spawned.tree
         self._outputs = spawned.outputs
@@ -224,6 +209,19 @@ class Session:
         if "pty" in self._outputs:
             terminal.set_size(self._outputs["pty"], rows, cols, xpixel, ypixel)
 
+    @property
+    def echoes(self) -> bool:
+        """True unless its terminal does not show what is typed."""
+        return "pty" not in self._outputs or terminal.echoes(self._outputs["pty"])
+
+    async def wait_empty(self) -> None:
+        """Wait until the leader has ended, and nothing that descends from it lives. Cancelling stops waiting."""
+        while self.log.exited is None:
+            await self.feed.wait_appended()
+        while not self._ending.is_over and (living := await self._tree.remaining()):
+            for member in living:
+                await wait_gone(member.pid)
+
     # -- output --
 
     async def _pump(self, stream: Stream, descriptor: int) -> None:
@@ -280,9 +278,3 @@ class Session:
         if self._idle is not None:
             self._idle.restart()
         self.feed.announce()
-
-
-def _clock() -> Callable[[], AtMs]:
-    """Return a clock in milliseconds from now on."""
-    start = trio.current_time()
-    return lambda: int((trio.current_time() - start) * 1000)

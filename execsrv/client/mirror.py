@@ -7,6 +7,7 @@ after it (`resumed`) brings what was printed meanwhile, with a gap for what the 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import trio
 
@@ -34,6 +35,19 @@ from execsrv.protocol import (
 _ASK_AGAIN_SECONDS = 0.02
 
 
+class Tap(Protocol):
+    """Somebody who sees what passes between a client and a process, whoever reads it. No method may raise, or wait."""
+
+    def arrived(self, entry: Entry) -> None:
+        """See an entry of the log, in order, before any reader has it."""
+
+    def wrote(self, data: bytes) -> None:
+        """See input that the operating system has taken."""
+
+    def resized(self, rows: int, cols: int) -> None:
+        """See a new size of the terminal."""
+
+
 class Mirror:
     """A client's knowledge of one process. With `acknowledges`, the server keeps to the window and is told of reads."""
 
@@ -54,6 +68,7 @@ class Mirror:
         """True once the process is known to run."""
         self.is_unsure = False
         """True when the answer to its start told nothing: it may run or not, and may never tell of an end."""
+        self.taps: list[Tap] = []
         self._acknowledges = acknowledges
         self._inbox = Inbox(acknowledges)
         self.reader = Reader(id, self._inbox, calls, window_bytes, acknowledges)
@@ -201,6 +216,8 @@ class Mirror:
             self._inbox.add(entry)
         except ValueError as error:
             raise ProtocolError(f"process {self.id}: {error}") from None
+        for tap in self.taps:
+            tap.arrived(entry)
         match entry:
             case Chunk():
                 self._had[entry.stream] = self._had.get(entry.stream, 0) + len(entry.chunk)

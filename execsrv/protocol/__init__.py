@@ -105,6 +105,7 @@ from execsrv.protocol.process import (
     Size,
     StreamSnapshot,
 )
+from execsrv.protocol.waiting import Happening, PortWish, ProcessHappened, ProcessWaitFor
 
 __all__ = [
     "METHODS",
@@ -153,6 +154,7 @@ __all__ = [
     "FileWrite",
     "Grace",
     "Graceful",
+    "Happening",
     "HttpBodyDelta",
     "HttpField",
     "HttpHeader",
@@ -170,10 +172,12 @@ __all__ = [
     "Nothing",
     "Notification",
     "OutputFile",
+    "PortWish",
     "ProcessAck",
     "ProcessClosed",
     "ProcessExited",
     "ProcessGap",
+    "ProcessHappened",
     "ProcessId",
     "ProcessList",
     "ProcessOutput",
@@ -187,6 +191,7 @@ __all__ = [
     "ProcessStarted",
     "ProcessTerminate",
     "ProcessWait",
+    "ProcessWaitFor",
     "ProcessWaited",
     "ProcessWrite",
     "ProcessWritten",
