@@ -1,0 +1,133 @@
+# Written by tests/facades.py from execsrv.client.connect: change that, and run `python -m tests.facades`.
+# ruff: noqa
+# mypy: disable-error-code="no-any-return"
+"""The client under asyncio. The words are explained where they are defined, in the client for trio."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from execsrv._portal.awaiting import Facade, Opening
+from execsrv.client.parameters import Data, Path, RunKeywords, StartKeywords
+from execsrv.client.result import Result
+from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
+from functools import partial
+from typing import Any, Literal, TYPE_CHECKING, Unpack
+import os
+import execsrv.client.connect as trio_client
+
+if TYPE_CHECKING:
+    from execsrv.asyncio.client import Client
+
+
+def connect(
+    url: str, *, token: str | None = None, reconnect: float = 0, config: ClientConfig = CLIENT_DEFAULTS
+) -> Opening[Client]:
+    """Connect to `ws://HOST:PORT`, `wss://HOST:PORT` or `unix://PATH`, as `connect_websocket` and `connect_unix` do.
+
+    Raises `ConnectionFailedError`, and `InvalidListenURLError` for another URL.
+    """
+    return Opening(Facade._kinds, partial(trio_client.connect, url, token=token, reconnect=reconnect, config=config))
+
+
+def connect_unix(
+    path: str | os.PathLike[str], *, reconnect: float = 0, config: ClientConfig = CLIENT_DEFAULTS
+) -> Opening[Client]:
+    """Connect to a server's unix socket. A lost connection is taken up again within `reconnect` seconds.
+
+    Raises `ConnectionFailedError`.
+    """
+    return Opening(Facade._kinds, partial(trio_client.connect_unix, path, reconnect=reconnect, config=config))
+
+
+def connect_websocket(
+    url: str, *, token: str | None = None, reconnect: float = 0, config: ClientConfig = CLIENT_DEFAULTS
+) -> Opening[Client]:
+    """Connect to a server's websocket. `token` goes into the `Authorization` header.
+
+    When the connection is lost, try for `reconnect` seconds to take it up again. The server must keep it as long
+    (`--resume-grace`); then nothing is lost, and calls and readers do not notice.
+
+    Raises `ConnectionFailedError`, also when it takes longer than `config.handshake_timeout`.
+    """
+    return Opening(
+        Facade._kinds, partial(trio_client.connect_websocket, url, token=token, reconnect=reconnect, config=config)
+    )
+
+
+def launch(
+    command: Sequence[str], *, env: Mapping[str, str] | None = None, config: ClientConfig = CLIENT_DEFAULTS
+) -> Opening[Client]:
+    """Start a server and speak with it: any command that speaks the protocol on its stdin and stdout.
+
+    An example is `["ssh", "host", "execsrv", "serve"]`. The server's stderr is this program's. It has a session of its
+    own, so that a Ctrl-C in this program's terminal does not reach it. Lines that it prints before it speaks, such as
+    a greeting, are passed over.
+
+    Leaving the block closes the server's stdin, which ends it; should it not end within 5 s, it is killed. Raises
+    `ConnectionFailedError`, which tells what the server said or how it ended.
+    """
+    return Opening(Facade._kinds, partial(trio_client.launch, command, env=env, config=config))
+
+
+@overload
+async def run(
+    argv: Sequence[Path],
+    *,
+    input: Data | str | None = None,
+    text: Literal[True],
+    encoding: str | None = None,
+    errors: str | None = None,
+    **options: Unpack[RunKeywords],
+) -> Result[str]: ...
+@overload
+async def run(
+    argv: Sequence[Path],
+    *,
+    input: Data | None = None,
+    text: Literal[False] | None = None,
+    **options: Unpack[RunKeywords],
+) -> Result[bytes]: ...
+@overload
+async def run(
+    argv: Sequence[Path],
+    *,
+    input: Data | str | None = None,
+    text: Literal[True] | None = None,
+    encoding: str,
+    errors: str | None = None,
+    **options: Unpack[RunKeywords],
+) -> Result[str]: ...
+@overload
+async def run(
+    argv: Sequence[Path], *, input: Data | str | None = None, text: bool, **options: Unpack[RunKeywords]
+) -> Result[Any]: ...
+async def run(
+    argv: Sequence[Path],
+    *,
+    input: Data | str | None = None,
+    text: bool | None = None,
+    encoding: str | None = None,
+    errors: str | None = None,
+    timeout: float | None = None,
+    check: bool = False,
+    max_bytes: int | None = None,
+    truncate: bool = False,
+    **options: Unpack[StartKeywords],
+) -> Result[Any]:
+    """Run a command on a server that is started for it, and return its result, as `Client.run` does.
+
+    To start the server takes longer than a short command does: for more than one, open a client.
+    """
+    async with launch() as client:
+        return await client.run(
+            argv,
+            input=input,
+            text=text,
+            encoding=encoding,
+            errors=errors,
+            timeout=timeout,
+            check=check,
+            max_bytes=max_bytes,
+            truncate=truncate,
+            **options,
+        )

@@ -1,0 +1,222 @@
+# Written by tests/facades.py from execsrv.client.process: change that, and run `python -m tests.facades`.
+# ruff: noqa
+# mypy: disable-error-code="no-any-return"
+"""The client under asyncio. The words are explained where they are defined, in the client for trio."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from execsrv._log.entries import Closed, Exited
+from execsrv._portal.awaiting import Held, Items
+from execsrv._portal.awaiting_streams import Input, Output
+from execsrv.client.inbox import Part
+from execsrv.client.parameters import Data
+from execsrv.client.process import DEFAULT_GRACE_SECONDS
+from execsrv.client.reading import Event
+from execsrv.client.result import Result
+from execsrv.client.text import MAX_LINE_BYTES
+from execsrv.protocol import ProcessSnapshot, Reason, SignalTarget
+from typing import Any
+import execsrv.client.process as trio_client
+
+
+class Process(Held, of=trio_client.Process):
+    """A started command. Made by `Client.start`; ended, with everything below it, when that block is left.
+
+    Each stream of its output is read once, in order: by one task at a time, which goes on where the last one stopped.
+    While nobody reads, the command blocks once the window is full, as with any pipe; other commands go on.
+
+    Every call raises `ConnectionLostError` when there is no way back to the server. Cancelling one stops waiting;
+    whether the server still does what was asked is then unknown, unless the call says more.
+    """
+
+    @property
+    def stdin(self) -> Input:
+        """Its input."""
+        return self._wrap(self._inner.stdin)
+
+    async def communicate(
+        self,
+        input: Data | str | None = None,
+        *,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+        max_bytes: int | None = None,
+        truncate: bool = False,
+    ) -> Result[Any]:
+        """Write `input` and end the command's stdin, collect its output to the end, and return the result.
+
+        Each stream is kept up to `max_bytes` (64 MiB). More is an `OutputTruncatedError`, unless it may `truncate`:
+        then the beginning and the end are kept. That error, and `ConnectionLostError`, have what had arrived.
+
+        `text`, `encoding` and `errors` are those of the start, where they are not given. Cancelling stops waiting, not
+        the process; what was collected is lost.
+        """
+        return await self._wait(
+            "communicate", input, text=text, encoding=encoding, errors=errors, max_bytes=max_bytes, truncate=truncate
+        )
+
+    async def write(self, data: Data | str) -> None:
+        """Write to its stdin, and wait until the operating system took it. Raises `StdinClosedError`.
+
+        Text is for a process that was started for it. As much as there is: it goes piece by piece, as the command
+        reads. Another `write` waits until this one is done.
+        Cancelling stops waiting; a part of the input may still arrive.
+        """
+        return await self._wait("write", data)
+
+    async def close_stdin(self) -> None:
+        """End its input, behind all that was written. A terminal gets its end-of-file character."""
+        return await self._wait("close_stdin")
+
+    async def send_signal(self, signal: str | int, target: SignalTarget = "group") -> int:
+        """Send a signal, by name or number, and return how many processes were sent it.
+
+        `target` is the started process ("leader"), its process group, the job in front of its terminal ("foreground"),
+        or everything that descends from it ("tree").
+
+        Raises `InvalidParamsError` for an unknown signal, and `ConnectionLostError` when it is not known whether it
+        arrived.
+        """
+        return await self._wait("send_signal", signal, target)
+
+    async def interrupt(self) -> None:
+        """Send SIGINT to its process group, as Ctrl-C does without job control."""
+        return await self._wait("interrupt")
+
+    async def terminate(self, grace: float = DEFAULT_GRACE_SECONDS) -> bool:
+        """Send SIGTERM to it and all that descends from it, and kill what is left after `grace` seconds.
+
+        Return whether the leader was still running, without waiting for its end. A grace of 0 is `kill`.
+        """
+        return await self._wait("terminate", grace)
+
+    async def kill(self) -> bool:
+        """End it and everything that descends from it by force.
+
+        Return whether the leader was still running, without waiting for its end.
+        """
+        return await self._wait("kill")
+
+    async def resize(self, rows: int, cols: int, xpixel: int = 0, ypixel: int = 0) -> None:
+        """Change the size of its terminal, in characters and, where that is known, in pixels."""
+        return await self._wait("resize", rows, cols, xpixel, ypixel)
+
+    async def snapshot(self) -> ProcessSnapshot:
+        """Return what the server retains: how the process stands, and the beginning and the end of each stream."""
+        return await self._wait("snapshot")
+
+    @property
+    def stdout(self) -> Output:
+        """Its output, or all that its terminal shows. It reads ahead: stay with one way of reading."""
+        return self._wrap(self._inner.stdout)
+
+    @property
+    def stderr(self) -> Output:
+        """Its errors. Nothing comes where they have no pipe of their own."""
+        return self._wrap(self._inner.stderr)
+
+    async def wait(self) -> Exited:
+        """Wait for the end of the leader. Cancelling stops waiting, not the process.
+
+        While no other task reads its output, the oldest of what exceeds the window is let go, so that it can end. Who
+        reads later is told: by a `Gap` among the events, otherwise by an `OutputTruncatedError`. A task that has read
+        before, and still runs, is waited for.
+        """
+        return await self._wait("wait")
+
+    async def next_event(self) -> Event | None:
+        """Return the next event: output, exit and close, in order; None when all is over. Cancelling loses nothing.
+
+        Raises `ConnectionLostError` behind the last that arrived, `trio.BusyResourceError` while another task is
+        reading, and `trio.ClosedResourceError` behind the block of `start`.
+        """
+        return await self._take("next_event")
+
+    def events(self) -> Items[Event]:
+        """Iterate over all events, from here to the end. Cancelling loses nothing.
+
+        A reader that stops may be followed by another, which goes on where it stopped. While one reads, another is
+        `trio.BusyResourceError`.
+        """
+        return self._iterate(self._inner.events(), "events")
+
+    @property
+    def output(self) -> Items[bytes]:
+        """Iterator over all output as it comes, stdout and stderr alike, until both are at their end."""
+        return self._iterate(self._inner.output, "output")
+
+    def lines(
+        self,
+        stream: Part | None = None,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        max_bytes: int = MAX_LINE_BYTES,
+    ) -> Items[str]:
+        r"""Iterate over the lines of a stream, "stdout" or "stderr", or of both as they come, each in one piece.
+
+        A line comes without its end, which is "\n", "\r\n" or "\r"; the last one needs none. `encoding` and `errors`
+        are those of the start, by default UTF-8 and "strict". Cancelling loses nothing.
+
+        Raises `UnicodeDecodeError`, and `LimitExceededError` for a line of more than `max_bytes`: the line can still be
+        read in another way. Raises `OutputTruncatedError` where output is missing that nobody had given up.
+        """
+        return self._iterate(
+            self._inner.lines(stream, encoding=encoding, errors=errors, max_bytes=max_bytes),
+            "lines",
+            stream,
+            encoding,
+            errors,
+            max_bytes,
+        )
+
+    def text(self, stream: Part | None = None, *, encoding: str | None = None, errors: str | None = None) -> Items[str]:
+        """Iterate over the characters of a stream, or of both, in pieces as they come. Line ends stay as they are.
+
+        It raises as `lines` does. Cancelling loses nothing.
+        """
+        return self._iterate(
+            self._inner.text(stream, encoding=encoding, errors=errors), "text", stream, encoding, errors
+        )
+
+    @property
+    def id(self) -> str:
+        """Name of the process in `process/*`."""
+        return self._wrap(self._inner.id)
+
+    @property
+    def argv(self) -> list[str]:
+        """Command as it was started."""
+        return self._wrap(self._inner.argv)
+
+    @property
+    def pid(self) -> int | None:
+        """Pid of the leader, on the server's machine. None where the server does not tell it."""
+        return self._wrap(self._inner.pid)
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code of the leader, 128+N after its death by signal N. None while it runs."""
+        return self._wrap(self._inner.exit_code)
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit code of the leader as `subprocess` has it: -N after its death by signal N. None while it runs."""
+        return self._wrap(self._inner.returncode)
+
+    @property
+    def signal(self) -> str | None:
+        """Name of the signal that the leader died of, such as "SIGKILL". None while it runs, and otherwise."""
+        return self._wrap(self._inner.signal)
+
+    @property
+    def reason(self) -> Reason | None:
+        """Cause of the leader's end: "exited", "signaled", or why the server ended it. None while it runs."""
+        return self._wrap(self._inner.reason)
+
+    @property
+    def closed(self) -> Closed | None:
+        """End of everything: how much each stream carried and what lives on. None before."""
+        return self._wrap(self._inner.closed)

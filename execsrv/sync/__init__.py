@@ -1,0 +1,10 @@
+"""The client for plain code: scripts, notebooks, threads. Its words are those of `execsrv`, without `await`.
+
+    import execsrv.sync
+
+    with execsrv.sync.launch() as client:
+        print(client.run(["uname", "-a"], text=True).stdout)
+
+Each call blocks the thread that makes it. What is opened (`launch`, `connect`, `client.start`) is a context manager, and
+may be kept instead until its `close()`. What is left open when the interpreter exits is closed then.
+"""
