@@ -10,7 +10,8 @@
     trio.run(main)
 
 `connect_websocket`, `connect_unix`, `connect_stdio` and `launch` give the same client for a server elsewhere; `serve`
-is the daemon. Every setting is in `execsrv.limits`, the wire in `execsrv.protocol`.
+is the daemon. `execsrv.sync` and `execsrv.asyncio` are the same for those who have no trio. Every setting is in
+`execsrv.limits`, the wire in `execsrv.protocol`.
 """
 
 import sys
@@ -22,6 +23,8 @@ from execsrv._version import __version__ as __version__
 
 TYPE_CHECKING = False  # as type checkers know it; `typing` would take as long as all else here
 if TYPE_CHECKING:
+    from execsrv import asyncio as asyncio
+    from execsrv import sync as sync
     from execsrv._api import *  # noqa: F403
     from execsrv._api import __all__ as __all__
 else:
@@ -31,6 +34,8 @@ else:
         if not name.startswith("_") or name == "__all__":
             from importlib import import_module
 
+            if name in ("sync", "asyncio"):  # not in `__all__`: a star would hide the library's asyncio
+                return import_module(f"execsrv.{name}")
             api = import_module("execsrv._api")  # `from execsrv import _api` would ask for it here
             globals().update({public: getattr(api, public) for public in [*api.__all__, "__all__"]})
             if name in globals():

@@ -1,7 +1,8 @@
 """Writes `execsrv.sync` and `execsrv.asyncio` from the client's own classes: `python -m tests.facades`.
 
-Their definition is that of the trio client, signature by signature and sentence by sentence. What waits there is called
-through the portal; what is entered there is entered here; what is iterated over is iterated over; all else is passed on.
+Their definition is that of the trio client, signature by signature and sentence by sentence. What waits there is
+called through the portal; what is entered there is entered here; what is iterated over is iterated over; all else is
+passed on.
 A class gets a facade when something public gives it and something in it waits.
 """
 
@@ -16,9 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 
 import execsrv
+from execsrv.client.streams import Input, Output
 
 ROOT = Path(execsrv.__file__).parent
 WORLDS = {"sync": "blocking", "asyncio": "awaiting"}
@@ -32,13 +33,16 @@ NOT_HERE = {
 }
 """Public names of execsrv that do something and have no counterpart."""
 
-STREAMS = {"Input": "Input", "Output": {"sync": "BufferedReader", "asyncio": "Output"}}
+STREAMS = {
+    "sync": {"Input": "Input", "Output": "BufferedReader"},
+    "asyncio": {"Input": "Input", "Output": "Output"},
+}
 STREAM_WORDS = {
     ("sync", "stdin"): "Its input, a file to write to.",
-    ("sync", "stdout"): "Its output, or all that its terminal shows, as a file of bytes. It reads ahead: stay with one way of reading.",
+    ("sync", "stdout"): "Its output, or all that its terminal shows, as a file of bytes, which reads ahead.",
     ("sync", "stderr"): "Its errors, as a file of bytes. Nothing comes where they have no pipe of their own.",
     ("asyncio", "stdin"): "Its input.",
-    ("asyncio", "stdout"): "Its output, or all that its terminal shows. It reads ahead: stay with one way of reading.",
+    ("asyncio", "stdout"): "Its output, or all that its terminal shows, as a stream that reads ahead.",
     ("asyncio", "stderr"): "Its errors. Nothing comes where they have no pipe of their own.",
 }
 DUNDERS = ["__str__", "__fspath__", "__eq__", "__hash__", "__lt__", "__truediv__", "__len__", "__contains__"]
@@ -129,7 +133,9 @@ def members(cls: type) -> dict[str, Member]:
     for base in cls.__mro__:
         if not base.__module__.startswith("execsrv."):
             continue
-        body = next(n for n in tree(base.__module__).body if isinstance(n, ast.ClassDef) and n.name == base.__name__).body
+        body = next(
+            n for n in tree(base.__module__).body if isinstance(n, ast.ClassDef) and n.name == base.__name__
+        ).body
         own: dict[str, Member] = {}
         overloads: list[Function] = []
         for node, following in zip(body, [*body[1:], None], strict=True):
@@ -177,11 +183,11 @@ def given(member: Member) -> Iterator[type]:
 def facades() -> dict[type, bool]:
     """Return the classes that get a facade, and for each whether a block gives it."""
     found: dict[type, bool] = {execsrv.Client: True}
-    waiting = [execsrv.Client]
+    waiting: list[type] = [execsrv.Client]
     while waiting:
         for member in members(waiting.pop()).values():
             for cls in given(member):
-                if cls.__name__ in STREAMS or not needs_facade(cls):
+                if cls in (Input, Output) or not needs_facade(cls):
                     continue
                 if cls not in found:
                     waiting.append(cls)
@@ -214,10 +220,11 @@ class Module:
             if not isinstance(name, ast.Name):
                 continue
             cls = class_of(name.id, module)
-            if cls is not None and cls.__name__ in STREAMS and cls.__module__.endswith("streams"):
-                streams = STREAMS[cls.__name__]
-                name.id = streams if isinstance(streams, str) else streams[self.world]
-                self.add("io" if name.id == "BufferedReader" else f"execsrv._portal.{WORLDS[self.world]}_streams", name.id)
+            if cls in (Input, Output):
+                name.id = STREAMS[self.world][cls.__name__]
+                self.add(
+                    "io" if name.id == "BufferedReader" else f"execsrv._portal.{WORLDS[self.world]}_streams", name.id
+                )
             elif cls is not None and cls in FACADES:
                 if (own := cls.__module__.rpartition(".")[2]) != self.source.rpartition(".")[2]:
                     self.facade_imports.setdefault(f"execsrv.{self.world}.{own}", set()).add(name.id)
@@ -266,7 +273,7 @@ class Module:
         words = self.words(STREAM_WORDS.get((self.world, name), member.words))
         if isinstance(node := member.node, ast.AnnAssign):
             annotation = self.annotation(node.annotation, member.module)
-            yield f"@property\ndef {name}(self) -> {annotation}:\n    {words}\n    return self._wrap(self._inner.{name})"
+            yield f"@property\ndef {name}(self) -> {annotation}:\n    {words}\n    return self._get({name!r})"
             yield f"@{name}.setter\ndef {name}(self, value: {annotation}) -> None:\n    self._inner.{name} = value"
             return
         shown = "close" if name == "aclose" else name
@@ -281,12 +288,12 @@ class Module:
         passed = ", ".join([repr(name), *arguments(node)[1:]])
         match member.kind:
             case "property":
-                yield f"@property\n{head}({signature}) -> {returns}:\n    {words}\n    return self._wrap(self._inner.{name})"
+                yield f"@property\n{head}({signature}) -> {returns}:\n    {words}\n    return self._get({name!r})"
             case "iterating property":
-                yield f"@property\n{head}({signature}) -> {returns}:\n    {words}\n    return self._iterate(self._inner.{name}, {name!r})"
+                body = f"return self._items(self._inner.{name}, {name!r})"
+                yield f"@property\n{head}({signature}) -> {returns}:\n    {words}\n    {body}"
             case "iterate":
-                call = f"self._inner.{name}({', '.join(arguments(node)[1:])})"
-                yield f"{head}({signature}) -> {returns}:\n    {words}\n    return self._iterate({call}, {', '.join([repr(name), *(a for a in names(node)[1:])])})"
+                yield f"{head}({signature}) -> {returns}:\n    {words}\n    return self._iterate({passed})"
             case kind:
                 # What loses nothing when it is cancelled over there is not to lose it on the way here either.
                 verb = "take" if kind == "wait" and "Cancelling loses nothing" in (member.words or "") else kind
@@ -296,8 +303,9 @@ class Module:
     def facade(self, cls: type, is_held: bool) -> None:
         """Write the facade of a class."""
         base = "Held" if is_held else "Facade"
+        self.add(self.source, f"{cls.__name__} as Trio{cls.__name__}")
         self.add(f"execsrv._portal.{WORLDS[self.world]}", base)
-        self.text += f"class {cls.__name__}({base}, of=trio_client.{cls.__name__}):\n"
+        self.text += f"class {cls.__name__}({base}, of=Trio{cls.__name__}):\n"
         self.text += indented(self.words(ast.get_docstring(definition(cls), clean=False)))
         for name, member in members(cls).items():
             if name in ("aclose", "close") and is_held:
@@ -316,9 +324,7 @@ class Module:
         if self.is_sync:
             self.add("typing", "Self")
             self.text += indented("\ndef __iter__(self) -> Self:\n    return self")
-            self.text += indented(
-                f"\ndef __next__(self) -> {item}:\n    {words}\n    return self._next()"
-            )
+            self.text += indented(f"\ndef __next__(self) -> {item}:\n    {words}\n    return self._next()")
         else:
             self.add("typing", "Self")
             self.text += indented("\ndef __aiter__(self) -> Self:\n    return self")
@@ -338,7 +344,8 @@ class Module:
         self.add("functools", "partial")
         maker = "entered" if self.is_sync else "Opening"
         self.add(f"execsrv._portal.{WORLDS[self.world]}", maker)
-        call = ", ".join([f"trio_client.{name}", *arguments(node)])
+        call = ", ".join([f"trio_{name}", *arguments(node)])
+        self.add(self.source, f"{name} as trio_{name}")
         self.text += f"def {name}({signature}) -> {returns}:\n    {self.words(member.words)}\n"
         self.text += f"    return {maker}(Facade._kinds, partial({call}))\n\n\n"
 
@@ -350,14 +357,16 @@ class Module:
             own = ast.parse(ast.unparse(node)).body[0]
             assert isinstance(own, Function)
             own.args.args.pop(0)
-            head = f"{'' if self.is_sync else 'async '}def run({self.signature(own, member.module)}) -> {self.returns(member, own)}:"
+            head = f"def run({self.signature(own, member.module)}) -> {self.returns(member, own)}:"
+            head = head if self.is_sync else f"async {head}"
             if node is not member.node:
                 self.add("typing", "overload")
                 self.text += f"@overload\n{head} ...\n"
                 continue
             with_, await_ = ("with", "") if self.is_sync else ("async with", "await ")
             passed = ", ".join(arguments(own))
-            self.text += f'{head}\n    """{RUN_WORDS}"""\n    {with_} launch() as client:\n        return {await_}client.run({passed})\n\n\n'
+            self.text += f'{head}\n    """{RUN_WORDS}"""\n    {with_} launch() as client:\n'
+            self.text += f'        return {await_}client._wait("run", {passed})\n\n\n'
 
     def written(self) -> str:
         """Return the whole file."""
@@ -369,7 +378,6 @@ class Module:
         for module, names in sorted(self.imports.items()):
             head += f"from {module} import {', '.join(sorted(names))}\n" if module else ""
         head += "".join(f"import {name}\n" for name in sorted(self.imports.get("", ())))
-        head += f"import {self.source} as trio_client\n"
         if self.facade_imports:
             head += "\nif TYPE_CHECKING:\n"
             for module, names in sorted(self.facade_imports.items()):
@@ -397,13 +405,6 @@ def definition(cls: type) -> ast.ClassDef:
     return next(n for n in tree(cls.__module__).body if isinstance(n, ast.ClassDef) and n.name == cls.__name__)
 
 
-def names(function: Function) -> list[str]:
-    """Return the names of a function's parameters."""
-    arguments = function.args
-    rest = [each.arg for each in (arguments.vararg, arguments.kwarg) if each is not None]
-    return [each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)] + rest
-
-
 def arguments(function: Function) -> list[str]:
     """Return a function's parameters as they are passed on."""
     own = function.args
@@ -418,10 +419,7 @@ def arguments(function: Function) -> list[str]:
 def indented(lines: str) -> str:
     """Return the lines of code as they stand in a class; those of a docstring stand so already."""
     code, quotes, rest = lines.partition('"""')
-    if not code:
-        code = "    "
-    else:
-        code = re.sub(r"^(?=.)", "    ", code, flags=re.M)
+    code = re.sub(r"^(?=.)", "    ", code, flags=re.M) if code else "    "
     if not quotes:
         return code + "\n"
     words, quotes, rest = rest.partition('"""')

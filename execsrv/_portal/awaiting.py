@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import trio
 
@@ -20,6 +20,7 @@ from execsrv._portal.facade import Hold, check_no_trio, needs_task, pumped, unwr
 from execsrv._portal.thread import Portal, lease
 
 T = TypeVar("T")
+
 
 class _Bell:
     """Wakes the one task that waits, from another thread."""
@@ -63,7 +64,8 @@ async def _perform(
     call = Call(function, block, nursery, bell.ring)
     call.let_go = let_go
     try:
-        portal.post(call.begin)
+        if not portal.post(call.begin):
+            raise call.closed()
         await bell.wait(call)
     except BaseException as error:
         await _cancel(portal, call, bell, can_wait=not isinstance(error, GeneratorExit))
@@ -75,9 +77,7 @@ async def _perform(
 
 async def _cancel(portal: Portal, call: Call, bell: _Bell, *, can_wait: bool) -> None:
     """Cancel a call, and wait until it is done, however often the task is cancelled meanwhile."""
-    try:
-        portal.post(call.cancel)
-    except (RuntimeError, trio.ClosedResourceError):
+    if portal.is_forked or not portal.post(call.cancel):
         return  # it never began
     while can_wait and not call.is_done:
         try:
@@ -107,23 +107,22 @@ async def _enter(
         raise
 
 
-async def _leave(block: Block, reason: BaseException | None = None) -> bool:
-    """Leave a block, and return whether it has swallowed the reason. One that is left already is left alone."""
+async def _leave(block: Block, reason: BaseException | None = None) -> None:
+    """Leave a block. One that is left already is left alone."""
     portal = block.portal
     if not block.is_entered or portal.is_forked:
-        return False
+        return
     try:
-        return bool(await _perform(portal, partial(block.close, reason), None, lambda: portal.nursery))
+        await _perform(portal, partial(block.close, reason), None, lambda: portal.nursery)
     except trio.ClosedResourceError:
-        if block.is_left:
-            return False
-        raise
+        if not block.is_left:
+            raise
 
 
 class Facade(AnyFacade):
     """Stands for an object of trio under asyncio."""
 
-    _kinds = {}
+    _kinds: ClassVar[dict[type, type[AnyFacade]]] = {}
 
     async def _wait(self, method: str, *args: Any, **options: Any) -> Any:
         """Call a coroutine function, and wait for it."""
@@ -146,8 +145,13 @@ class Facade(AnyFacade):
         args, options = unwrapped(args, options)
         return Opening(self._kinds, partial(getattr(self._inner, method), *args, **options), self._hold)
 
-    def _iterate(self, items: AsyncIterator[Any], *key: object) -> Any:
-        return Items(self, items, repr(key))
+    def _iterate(self, method: str, *args: Any, **options: Any) -> Any:
+        """Call what returns an iterator, and return one of this world."""
+        args, options = unwrapped(args, options)
+        return self._items(getattr(self._inner, method)(*args, **options), f"{method} {args} {options}")
+
+    def _items(self, items: AsyncIterator[Any], key: str) -> Any:
+        return Items(self, items, key)
 
 
 class Opening(Generic[T]):
@@ -178,9 +182,9 @@ class Opening(Generic[T]):
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
+    ) -> None:
         assert isinstance(self._opened, Held)
-        return await self._opened.__aexit__(kind, error, traceback)
+        await self._opened.__aexit__(kind, error, traceback)
 
 
 class Held(Facade):
@@ -195,14 +199,13 @@ class Held(Facade):
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
+    ) -> None:
         try:
-            return await _leave(self._hold.block, error)
+            await _leave(self._hold.block, error)
         except BaseException as raised:
             if raised is not error:
                 raise
             error.__traceback__ = traceback
-            return False
         finally:
             del error, traceback
 

@@ -84,8 +84,8 @@ class Output(Facade, of=TrioOutput):
     async def readuntil(self, separator: bytes = b"\n") -> bytes:
         """Return what comes up to and with a separator.
 
-        Raises `asyncio.IncompleteReadError` with what there is at the end, and `asyncio.LimitOverrunError` behind 64 MiB
-        without one.
+        Raises `asyncio.IncompleteReadError` with what there is at the end, and `asyncio.LimitOverrunError` where 64 MiB
+        have none.
         """
         start = 0
         while (found := self._buffer.find(separator, start)) < 0:

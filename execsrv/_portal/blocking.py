@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import trio
 
@@ -21,6 +21,7 @@ from execsrv._portal.facade import Hold, check_no_trio, needs_task, pumped, unwr
 from execsrv._portal.thread import Portal, lease
 
 T = TypeVar("T")
+
 
 def _perform(
     portal: Portal,
@@ -41,7 +42,8 @@ def _perform(
     call = Call(function, block, nursery, bell.release)
     call.let_go = let_go
     try:
-        portal.post(call.begin)
+        if not portal.post(call.begin):
+            raise call.closed()
         bell.acquire()
     except BaseException:
         _cancel(portal, call, bell)
@@ -53,9 +55,7 @@ def _perform(
 
 def _cancel(portal: Portal, call: Call, bell: threading.Lock) -> None:
     """Cancel a call, and wait until it is done, whatever signals come meanwhile."""
-    try:
-        portal.post(call.cancel)
-    except (RuntimeError, trio.ClosedResourceError):
+    if portal.is_forked or not portal.post(call.cancel):
         return  # it never began
     while not call.is_done:
         try:
@@ -73,9 +73,7 @@ def _enter(
     portal = lease() if outer is None else outer.portal
     block = Block(portal, outer, open)
     try:
-        value = _perform(
-            portal, block.open, outer, block.outside, let_go=portal.let_go if outer is None else None
-        )
+        value = _perform(portal, block.open, outer, block.outside, let_go=portal.let_go if outer is None else None)
         return value, Hold(block, parent, warns=warns)
     except BaseException:
         _leave(block)
@@ -83,17 +81,16 @@ def _enter(
         raise
 
 
-def _leave(block: Block, reason: BaseException | None = None) -> bool:
-    """Leave a block, and return whether it has swallowed the reason. One that is left already is left alone."""
+def _leave(block: Block, reason: BaseException | None = None) -> None:
+    """Leave a block. One that is left already is left alone."""
     portal = block.portal
     if not block.is_entered or portal.is_forked:
-        return False
+        return
     try:
-        return bool(_perform(portal, partial(block.close, reason), None, lambda: portal.nursery))
+        _perform(portal, partial(block.close, reason), None, lambda: portal.nursery)
     except trio.ClosedResourceError:
-        if block.is_left:
-            return False
-        raise
+        if not block.is_left:
+            raise
     finally:
         portal.join()
 
@@ -101,7 +98,7 @@ def _leave(block: Block, reason: BaseException | None = None) -> bool:
 class Facade(AnyFacade):
     """Stands for an object of trio in plain code."""
 
-    _kinds = {}
+    _kinds: ClassVar[dict[type, type[AnyFacade]]] = {}
 
     def _wait(self, method: str, *args: Any, **options: Any) -> Any:
         """Call a coroutine function, and wait for it."""
@@ -124,8 +121,13 @@ class Facade(AnyFacade):
         args, options = unwrapped(args, options)
         return entered(self._kinds, partial(getattr(self._inner, method), *args, **options), self._hold)
 
-    def _iterate(self, items: AsyncIterator[Any], *key: object) -> Any:
-        return Items(self, items, repr(key))
+    def _iterate(self, method: str, *args: Any, **options: Any) -> Any:
+        """Call what returns an iterator, and return one of this world."""
+        args, options = unwrapped(args, options)
+        return self._items(getattr(self._inner, method)(*args, **options), f"{method} {args} {options}")
+
+    def _items(self, items: AsyncIterator[Any], key: str) -> Any:
+        return Items(self, items, key)
 
 
 def entered(
@@ -148,14 +150,13 @@ class Held(Facade):
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
+    ) -> None:
         try:
-            return _leave(self._hold.block, error)
+            _leave(self._hold.block, error)
         except BaseException as raised:
             if raised is not error:
                 raise
             error.__traceback__ = traceback
-            return False
         finally:
             del error, traceback
 

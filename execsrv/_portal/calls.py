@@ -32,7 +32,7 @@ class Call:
         nursery: Callable[[], trio.Nursery | None],
         ring: Callable[[], object],
     ) -> None:
-        """`nursery` gives the nursery to run it in, None when `block` is closed. `ring` tells, there, that it is done."""
+        """`nursery` gives the nursery to run it in, None when `block` is closed. `ring` is called when it is done."""
         self.is_done = False
         self.value: Any = NOTHING
         self.let_go: Callable[[], None] | None = None
@@ -52,7 +52,7 @@ class Call:
         self._is_begun = True
         try:
             if (nursery := self._nursery()) is None:
-                raise self._closed()
+                raise self.closed()
             self._context.run(nursery.start_soon, self._run)
         except BaseException as error:
             self._error = error
@@ -63,14 +63,15 @@ class Call:
             with self._scope:
                 self.value = await self._function()
         except trio.Cancelled:
-            self._error = self._closed()
+            self._error = self.closed()
             raise
         except BaseException as error:
             self._error = error
         finally:
             self._end()
 
-    def _closed(self) -> BaseException:
+    def closed(self) -> BaseException:
+        """Return the error of a call on what is closed."""
         return trio.ClosedResourceError("execsrv was closed" if self._block is None else f"{self._block} was closed")
 
     def _end(self) -> None:
@@ -106,7 +107,7 @@ class Block:
         self.is_left = False
         self._parent = parent
         self._open = open
-        self._name = "execsrv"
+        self._name = "the block"
         self.is_entered = False
         self._calls: trio.Nursery | None = None
         self._scope = trio.CancelScope()
@@ -114,7 +115,6 @@ class Block:
         self._left = trio.Event()
         self._reason: BaseException | None = None
         self._error: BaseException | None = None
-        self._has_swallowed = False
 
     def __str__(self) -> str:
         return self._name
@@ -138,7 +138,7 @@ class Block:
         try:
             with self._scope:
                 async with self._open() as value:
-                    self._name = repr(value)
+                    self._name = f"{type(value).__name__} {getattr(value, 'id', '')}".strip()
                     async with trio.open_nursery() as self._calls:
                         self.is_entered = True
                         task_status.started(value)
@@ -147,7 +147,6 @@ class Block:
                         calls.cancel_scope.cancel()
                     if self._reason is not None:
                         raise self._reason
-                self._has_swallowed = self._reason is not None
         except trio.Cancelled:
             raise
         except BaseException as error:
@@ -160,8 +159,8 @@ class Block:
             self._left.set()
             self.portal.let_go()
 
-    async def close(self, reason: BaseException | None = None) -> bool:
-        """Leave the block, by an error if there is a reason, and return whether the block has swallowed that.
+    async def close(self, reason: BaseException | None = None) -> None:
+        """Leave the block, by an error if there is a reason.
 
         Raises the error that the block ends with. Cancelling cancels what the block does in its end, and waits for it.
         """
@@ -176,17 +175,13 @@ class Block:
                 await self._left.wait()
             raise
         error, self._error, self._reason = self._error, None, None
-        if error is None:
-            return self._has_swallowed
         try:
-            raise error
+            if error is not None:
+                raise error
         finally:
             del error, reason  # its traceback holds this frame
 
     def abandon(self) -> None:
         """Have it left soon, from anywhere, without waiting for it."""
         if not self.is_left and not self.portal.is_forked:
-            try:
-                self.portal.post(self._leaving.set)
-            except trio.ClosedResourceError:
-                pass  # all is over already
+            self.portal.post(self._leaving.set)

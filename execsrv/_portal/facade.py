@@ -70,6 +70,10 @@ class Facade:
             return type(value)(self._wrap(each) for each in value)
         return value
 
+    def _get(self, name: str) -> Any:
+        """Return an attribute, as it is here."""
+        return self._wrap(getattr(self._inner, name))
+
     def _plain(self, method: str, *args: Any, **options: Any) -> Any:
         """Call what waits for nothing."""
         args, options = unwrapped(args, options)
@@ -86,7 +90,7 @@ def _unwrapped(value: Any) -> Any:
 
 
 def check_no_trio(name: str) -> None:
-    """Raise `RuntimeError` where a wait would hold up trio: in a program of trio, and in a callback out of the portal."""
+    """Raise `RuntimeError` where a wait would hold up trio: in a program of trio, and in a callback."""
     if trio.lowlevel.in_trio_run():
         raise RuntimeError(
             f"execsrv.{name} cannot wait where trio runs: a trio program has execsrv itself, and a callback must return"
@@ -96,10 +100,7 @@ def check_no_trio(name: str) -> None:
 def close_soon(block: Block, close: Callable[[], Awaitable[Any]]) -> None:
     """Close a thing within a block, without waiting for it."""
     if not block.is_left and not block.portal.is_forked:
-        try:
-            block.portal.post(Call(close, block, block.within, lambda: None).begin)
-        except trio.ClosedResourceError:
-            pass  # all is closed
+        block.portal.post(Call(close, block, block.within, lambda: None).begin)
 
 
 # -- iteration: what is a generator has a task of its own, since its scopes must not wander from task to task --

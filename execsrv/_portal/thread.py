@@ -59,14 +59,18 @@ class Portal:
         """True in a child of the process that the thread runs in."""
         return os.getpid() != self._pid
 
-    def post(self, function: Callable[[], object]) -> None:
-        """Call a function in the thread, soon, from anywhere. Raises `RuntimeError` where there is no such thread."""
+    def post(self, function: Callable[[], object]) -> bool:
+        """Call a function in the thread, soon, from anywhere, and return True; False when the thread has ended.
+
+        Raises `RuntimeError` in a child of the process.
+        """
         if self.is_forked:
             raise RuntimeError("cannot use what execsrv opened before os.fork(): open a client of its own in the child")
         try:
             self._token.run_sync_soon(function)
         except trio.RunFinishedError:
-            raise trio.ClosedResourceError("execsrv has closed it") from None
+            return False
+        return True
 
     # -- its users: calls on their way, and open blocks --
 
@@ -92,11 +96,7 @@ class Portal:
 
     def close(self) -> None:
         """Cancel everything, and wait until it has ended."""
-        try:
-            self.post(self.nursery.cancel_scope.cancel)
-            self.post(self._unused.set)
-        except (RuntimeError, trio.ClosedResourceError):
-            return
+        self.post(self.nursery.cancel_scope.cancel)
         self._thread.join()
 
 

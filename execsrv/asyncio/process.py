@@ -1,26 +1,25 @@
 # Written by tests/facades.py from execsrv.client.process: change that, and run `python -m tests.facades`.
-# ruff: noqa
 # mypy: disable-error-code="no-any-return"
 """The client under asyncio. The words are explained where they are defined, in the client for trio."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from typing import Any
+
 from execsrv._log.entries import Closed, Exited
 from execsrv._portal.awaiting import Held, Items
 from execsrv._portal.awaiting_streams import Input, Output
 from execsrv.client.inbox import Part
 from execsrv.client.parameters import Data
 from execsrv.client.process import DEFAULT_GRACE_SECONDS
+from execsrv.client.process import Process as TrioProcess
 from execsrv.client.reading import Event
 from execsrv.client.result import Result
 from execsrv.client.text import MAX_LINE_BYTES
 from execsrv.protocol import ProcessSnapshot, Reason, SignalTarget
-from typing import Any
-import execsrv.client.process as trio_client
 
 
-class Process(Held, of=trio_client.Process):
+class Process(Held, of=TrioProcess):
     """A started command. Made by `Client.start`; ended, with everything below it, when that block is left.
 
     Each stream of its output is read once, in order: by one task at a time, which goes on where the last one stopped.
@@ -33,7 +32,7 @@ class Process(Held, of=trio_client.Process):
     @property
     def stdin(self) -> Input:
         """Its input."""
-        return self._wrap(self._inner.stdin)
+        return self._get("stdin")
 
     async def communicate(
         self,
@@ -109,13 +108,13 @@ class Process(Held, of=trio_client.Process):
 
     @property
     def stdout(self) -> Output:
-        """Its output, or all that its terminal shows. It reads ahead: stay with one way of reading."""
-        return self._wrap(self._inner.stdout)
+        """Its output, or all that its terminal shows, as a stream that reads ahead."""
+        return self._get("stdout")
 
     @property
     def stderr(self) -> Output:
         """Its errors. Nothing comes where they have no pipe of their own."""
-        return self._wrap(self._inner.stderr)
+        return self._get("stderr")
 
     async def wait(self) -> Exited:
         """Wait for the end of the leader. Cancelling stops waiting, not the process.
@@ -140,12 +139,12 @@ class Process(Held, of=trio_client.Process):
         A reader that stops may be followed by another, which goes on where it stopped. While one reads, another is
         `trio.BusyResourceError`.
         """
-        return self._iterate(self._inner.events(), "events")
+        return self._iterate("events")
 
     @property
     def output(self) -> Items[bytes]:
         """Iterator over all output as it comes, stdout and stderr alike, until both are at their end."""
-        return self._iterate(self._inner.output, "output")
+        return self._items(self._inner.output, "output")
 
     def lines(
         self,
@@ -163,60 +162,51 @@ class Process(Held, of=trio_client.Process):
         Raises `UnicodeDecodeError`, and `LimitExceededError` for a line of more than `max_bytes`: the line can still be
         read in another way. Raises `OutputTruncatedError` where output is missing that nobody had given up.
         """
-        return self._iterate(
-            self._inner.lines(stream, encoding=encoding, errors=errors, max_bytes=max_bytes),
-            "lines",
-            stream,
-            encoding,
-            errors,
-            max_bytes,
-        )
+        return self._iterate("lines", stream, encoding=encoding, errors=errors, max_bytes=max_bytes)
 
     def text(self, stream: Part | None = None, *, encoding: str | None = None, errors: str | None = None) -> Items[str]:
         """Iterate over the characters of a stream, or of both, in pieces as they come. Line ends stay as they are.
 
         It raises as `lines` does. Cancelling loses nothing.
         """
-        return self._iterate(
-            self._inner.text(stream, encoding=encoding, errors=errors), "text", stream, encoding, errors
-        )
+        return self._iterate("text", stream, encoding=encoding, errors=errors)
 
     @property
     def id(self) -> str:
         """Name of the process in `process/*`."""
-        return self._wrap(self._inner.id)
+        return self._get("id")
 
     @property
     def argv(self) -> list[str]:
         """Command as it was started."""
-        return self._wrap(self._inner.argv)
+        return self._get("argv")
 
     @property
     def pid(self) -> int | None:
         """Pid of the leader, on the server's machine. None where the server does not tell it."""
-        return self._wrap(self._inner.pid)
+        return self._get("pid")
 
     @property
     def exit_code(self) -> int | None:
         """Exit code of the leader, 128+N after its death by signal N. None while it runs."""
-        return self._wrap(self._inner.exit_code)
+        return self._get("exit_code")
 
     @property
     def returncode(self) -> int | None:
         """Exit code of the leader as `subprocess` has it: -N after its death by signal N. None while it runs."""
-        return self._wrap(self._inner.returncode)
+        return self._get("returncode")
 
     @property
     def signal(self) -> str | None:
         """Name of the signal that the leader died of, such as "SIGKILL". None while it runs, and otherwise."""
-        return self._wrap(self._inner.signal)
+        return self._get("signal")
 
     @property
     def reason(self) -> Reason | None:
         """Cause of the leader's end: "exited", "signaled", or why the server ended it. None while it runs."""
-        return self._wrap(self._inner.reason)
+        return self._get("reason")
 
     @property
     def closed(self) -> Closed | None:
         """End of everything: how much each stream carried and what lives on. None before."""
-        return self._wrap(self._inner.closed)
+        return self._get("closed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,6 +19,9 @@ from execsrv.client.parameters import words
 from execsrv.client.stdio import explain_exit, open_stdio, shortened
 from execsrv.errors import ConnectionFailedError, InvalidListenURLError, InvalidParamsError
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
+
+OWN_SERVER = (sys.executable, "-m", "execsrv", "serve", "--quiet", "--listen", "stdio://")
+"""A server for one client, on this machine, whatever the environment says of other servers."""
 
 _LAUNCHED_GRACE_SECONDS = 5.0
 
@@ -83,11 +87,15 @@ async def connect_stdio(
 
 @asynccontextmanager
 async def launch(
-    command: Sequence[str], *, env: Mapping[str, str] | None = None, config: ClientConfig = CLIENT_DEFAULTS
+    command: Sequence[str] | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    config: ClientConfig = CLIENT_DEFAULTS,
 ) -> AsyncIterator[Client]:
     """Start a server and speak with it: any command that speaks the protocol on its stdin and stdout.
 
-    An example is `["ssh", "host", "execsrv", "serve"]`. The server's stderr is this program's. It has a session of its
+    Without a command it is `execsrv serve`, of this Python and on this machine. An example for another one is
+    `["ssh", "host", "execsrv", "serve"]`. The server's stderr is this program's. It has a session of its
     own, so that a Ctrl-C in this program's terminal does not reach it. Lines that it prints before it speaks, such as
     a greeting, are passed over.
 
@@ -95,7 +103,7 @@ async def launch(
     `ConnectionFailedError`, which tells what the server said or how it ended.
     """
     check_trio()
-    argv = words(command)
+    argv = list(OWN_SERVER) if command is None else words(command)
     if not argv:
         raise InvalidParamsError("command must not be empty", field="command")
     try:

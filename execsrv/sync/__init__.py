@@ -8,3 +8,9 @@
 Each call blocks the thread that makes it. What is opened (`launch`, `connect`, `client.start`) is a context manager, and
 may be kept instead until its `close()`. What is left open when the interpreter exits is closed then.
 """
+
+from execsrv.sync.client import Client
+from execsrv.sync.connect import connect, connect_unix, connect_websocket, launch, run
+from execsrv.sync.process import Process
+
+__all__ = ["Client", "Process", "connect", "connect_unix", "connect_websocket", "launch", "run"]

@@ -1,34 +1,34 @@
 # Written by tests/facades.py from execsrv.client.client: change that, and run `python -m tests.facades`.
-# ruff: noqa
 # mypy: disable-error-code="no-any-return"
 """The client in plain code. The words are explained where they are defined, in the client for trio."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+
 from execsrv._portal.blocking import Held
-from execsrv.client.parameters import Data, PIPE, Path, RunKeywords, StartKeywords
+from execsrv.client.client import Client as TrioClient
+from execsrv.client.parameters import PIPE, Data, Path, RunKeywords, StartKeywords
 from execsrv.client.result import Result
 from execsrv.protocol import EnvironmentInfo, ListedProcess, OutputFile
-from typing import Any, Literal, TYPE_CHECKING, Unpack, overload
-import execsrv.client.client as trio_client
 
 if TYPE_CHECKING:
     from execsrv.sync.process import Process
 
 
-class Client(Held, of=trio_client.Client):
+class Client(Held, of=TrioClient):
     """Runs commands on a server. Made by `connect_*` and `launch`; leaving their block ends all its commands."""
 
     @property
     def info(self) -> EnvironmentInfo:
         """Facts of the server's machine: its shell, directories and system."""
-        return self._wrap(self._inner.info)
+        return self._get("info")
 
     @property
     def connection_id(self) -> str:
         """Name that the server gave to this connection."""
-        return self._wrap(self._inner.connection_id)
+        return self._get("connection_id")
 
     @overload
     def run(

@@ -1,19 +1,22 @@
 # Written by tests/facades.py from execsrv.client.connect: change that, and run `python -m tests.facades`.
-# ruff: noqa
 # mypy: disable-error-code="no-any-return"
 """The client in plain code. The words are explained where they are defined, in the client for trio."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+
 from execsrv._portal.blocking import Facade, entered
+from execsrv.client.connect import connect as trio_connect
+from execsrv.client.connect import connect_unix as trio_connect_unix
+from execsrv.client.connect import connect_websocket as trio_connect_websocket
+from execsrv.client.connect import launch as trio_launch
 from execsrv.client.parameters import Data, Path, RunKeywords, StartKeywords
 from execsrv.client.result import Result
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
-from functools import partial
-from typing import Any, Literal, TYPE_CHECKING, Unpack
-import os
-import execsrv.client.connect as trio_client
 
 if TYPE_CHECKING:
     from execsrv.sync.client import Client
@@ -26,7 +29,7 @@ def connect(
 
     Raises `ConnectionFailedError`, and `InvalidListenURLError` for another URL.
     """
-    return entered(Facade._kinds, partial(trio_client.connect, url, token=token, reconnect=reconnect, config=config))
+    return entered(Facade._kinds, partial(trio_connect, url, token=token, reconnect=reconnect, config=config))
 
 
 def connect_unix(
@@ -36,7 +39,7 @@ def connect_unix(
 
     Raises `ConnectionFailedError`.
     """
-    return entered(Facade._kinds, partial(trio_client.connect_unix, path, reconnect=reconnect, config=config))
+    return entered(Facade._kinds, partial(trio_connect_unix, path, reconnect=reconnect, config=config))
 
 
 def connect_websocket(
@@ -49,24 +52,26 @@ def connect_websocket(
 
     Raises `ConnectionFailedError`, also when it takes longer than `config.handshake_timeout`.
     """
-    return entered(
-        Facade._kinds, partial(trio_client.connect_websocket, url, token=token, reconnect=reconnect, config=config)
-    )
+    return entered(Facade._kinds, partial(trio_connect_websocket, url, token=token, reconnect=reconnect, config=config))
 
 
 def launch(
-    command: Sequence[str], *, env: Mapping[str, str] | None = None, config: ClientConfig = CLIENT_DEFAULTS
+    command: Sequence[str] | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    config: ClientConfig = CLIENT_DEFAULTS,
 ) -> Client:
     """Start a server and speak with it: any command that speaks the protocol on its stdin and stdout.
 
-    An example is `["ssh", "host", "execsrv", "serve"]`. The server's stderr is this program's. It has a session of its
+    Without a command it is `execsrv serve`, of this Python and on this machine. An example for another one is
+    `["ssh", "host", "execsrv", "serve"]`. The server's stderr is this program's. It has a session of its
     own, so that a Ctrl-C in this program's terminal does not reach it. Lines that it prints before it speaks, such as
     a greeting, are passed over.
 
     Leaving the block closes the server's stdin, which ends it; should it not end within 5 s, it is killed. Raises
     `ConnectionFailedError`, which tells what the server said or how it ended.
     """
-    return entered(Facade._kinds, partial(trio_client.launch, command, env=env, config=config))
+    return entered(Facade._kinds, partial(trio_launch, command, env=env, config=config))
 
 
 @overload
@@ -119,7 +124,8 @@ def run(
     To start the server takes longer than a short command does: for more than one, open a client.
     """
     with launch() as client:
-        return client.run(
+        return client._wait(
+            "run",
             argv,
             input=input,
             text=text,
