@@ -38,6 +38,7 @@ FLOORS = [
     {"server", "client"},
     # roof
     {"_in_process", "processes"},
+    {"_run"},
     {"_api"},
     {"__init__", "testing"},
     {"_cli"},
