@@ -160,6 +160,27 @@ async def test_what_is_asked_during_a_start_is_done_behind_it_in_order(daemon: D
     assert answers[-1].result["exitCode"] == 0  # type: ignore[union-attr]
 
 
+WITHOUT_THREADS = """
+import threading, trio
+from execsrv import BusyError, connect_in_process
+async def main():
+    async with connect_in_process() as client:
+        threading.stack_size(1 << 46)  # for which there is no memory
+        try:
+            await client.run(["echo", "never"])
+        except BusyError as error:
+            print(error)
+        threading.stack_size(0)
+        print((await client.run(["echo", "hi"])).stdout)
+trio.run(main)
+"""
+
+
+def test_a_start_without_a_thread_is_answered_busy() -> None:
+    said = subprocess.run([sys.executable, "-c", WITHOUT_THREADS], capture_output=True, text=True)
+    assert said.stdout == "no thread is to be had on the server's machine: try again later\nb'hi\\n'\n", said.stderr
+
+
 async def test_a_start_that_is_under_way_is_listed(daemon: Daemon, tmp_path: Path) -> None:
     program = script(tmp_path / "program", "exec cat")
     peer = await daemon.peer()

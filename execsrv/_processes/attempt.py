@@ -21,6 +21,7 @@ from execsrv._processes.leader import Leader
 from execsrv._processes.membership import ByDescent, ByWalk, Register
 from execsrv._processes.spawn import Started
 from execsrv._processes.tree import ProcessTree
+from execsrv._threads import needing_threads
 from execsrv.protocol import Size, Stream
 
 MOST_THREADS = 40
@@ -113,7 +114,8 @@ class Attempt:
     ) -> Spawned:
         """Settle and start the command in a thread, and watch it. It is this attempt's until `end`.
 
-        Raises what `settle` does, and `SpawnError`. Cancelling waits for no file system.
+        Raises what `settle` does, `SpawnError`, and `BusyError` where the machine gives no thread. Cancelling waits for
+        no file system.
         """
 
         def run() -> None:
@@ -121,8 +123,9 @@ class Attempt:
 
         self._runs = True
         try:
-            # The limiter is one in all but name.
-            await trio.to_thread.run_sync(run, limiter=threads, abandon_on_cancel=True)  # type: ignore[arg-type]
+            with needing_threads():
+                # The limiter is one in all but name.
+                await trio.to_thread.run_sync(run, limiter=threads, abandon_on_cancel=True)  # type: ignore[arg-type]
         except trio.Cancelled:
             raise  # and it may run on
         except BaseException:
