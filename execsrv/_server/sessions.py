@@ -221,5 +221,5 @@ class Sessions:
 
     def _forget_oldest(self) -> None:
         id = next(iter(self._ended))
+        freed(self._ended[id].log.kept_bytes)
         del self._ended[id], self._by_id[id]
-        freed()
