@@ -15,7 +15,7 @@ from typing import Protocol
 
 import trio
 
-from execsrv._processes import carried_limits, spawn, terminal
+from execsrv._processes import carried_limits, spawn, spawn_errors, terminal
 from execsrv._processes.command import Command
 from execsrv._processes.leader import Leader
 from execsrv._processes.membership import ByDescent, ByWalk, Register
@@ -85,12 +85,14 @@ class Attempt:
         wait_guarded: Callable[[], Awaitable[None]],
         *,
         carries: bool,
+        refuses: bool,
     ) -> None:
-        """`wait_guarded` waits until a guardian looks after what was started."""
+        """`wait_guarded` waits until a guardian looks after what was started. With `refuses` nothing is started."""
         self._register = register
         self._finder = finder
         self._wait_guarded = wait_guarded
         self._carries = carries
+        self._refuses = refuses
         self._number = register.reserve_number()
         self._mark = register.mark.of(self._number) if register.mark else None
         self._started = Started()
@@ -143,6 +145,8 @@ class Attempt:
     ) -> None:
         """Settle and start the command in this thread. Blocks as long as the file systems do."""
         try:
+            if self._refuses:
+                raise spawn_errors.of_no_means()
             command = settle()
             self._program = os.path.basename(command.program).decode(errors="replace")
             spawn.spawn(
