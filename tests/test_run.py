@@ -210,6 +210,18 @@ def test_a_signal_to_its_whole_group_is_not_passed_back() -> None:
         assert process.wait(60) == 0
 
 
+def test_a_signal_that_nobody_heard_in_time_is_no_death_of_ours() -> None:
+    code = (
+        "import os, signal; from execsrv._cli.heard_signals import heard_signals\n"
+        "with heard_signals(stops=True):\n"
+        "    for name in ('USR1', 'TERM', 'RTMIN', 'TSTP'):\n"
+        "        os.kill(os.getpid(), signal.Signals['SIG' + name])\n"
+        "print('alive')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "alive\n", "")
+
+
 def test_an_ignored_hangup_stays_ignored(run_args: list[str]) -> None:
     line = shlex.join([*EXECSRV, *run_args])
     script = f"trap '' HUP; exec {line} bash -c 'echo ready; read x; echo went on'"

@@ -84,6 +84,8 @@ def heard_signals(*, stops: bool) -> Iterator[Signals]:
     try:
         yield Signals(descriptor)
     finally:
+        while signal.sigtimedwait(wanted, 0) is not None:
+            pass  # what the command sent to all of our group in its last moment is no reason for us to die
         signal.pthread_sigmask(signal.SIG_SETMASK, before - wanted)
         os.close(descriptor)
 

@@ -20,7 +20,7 @@ from execsrv._log.entries import Closed, Exited
 from execsrv._nursery import open_helpers
 from execsrv._processes.signals import signal_name
 from execsrv.client import Client, Event, Process, connect
-from execsrv.errors import ConnectionLostError, RequestError
+from execsrv.errors import ConnectionLostError, LimitExceededError, RequestError
 from execsrv.protocol import Chunk, SignalTarget
 
 _HELD_SECONDS = 0.5
@@ -71,6 +71,15 @@ class _RemoteRun:
 
     async def through(self, client: Client) -> Ended:
         """Run the command; return its end."""
+        try:
+            return await self._run(client, self._options.grace)
+        except LimitExceededError as error:
+            bound = error.facts.get("value")
+            if self._process is None and error.facts.get("limit") == "max_grace" and isinstance(bound, int | float):
+                return await self._run(client, bound)  # no more than the server gives when we are gone
+            raise
+
+    async def _run(self, client: Client, grace: float) -> Ended:
         options = self._options
         env = {"TERM": os.environ["TERM"]} if options.tty and "TERM" in os.environ else {}
         for setting in options.env:
@@ -86,7 +95,7 @@ class _RemoteRun:
             tty=options.tty,
             size=None if window is None else terminal.size_of(window),
             modes=terminal.named_modes() if options.tty else None,
-            grace=options.grace,
+            grace=grace,
             timeout=None if options.timeout is None else options.timeout + patience,
             idle_timeout=None if options.idle_timeout is None else options.idle_timeout + patience,
         ) as process:
