@@ -10,14 +10,14 @@ import os
 import posixpath
 import stat
 from typing import Literal
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 import trio
 
 from execsrv._files.contents import open_file, shown
 from execsrv._files.listings import open_directory, too_large
 from execsrv._files.roots import Place, Roots, failure
-from execsrv._wire.paths import uri_from_path
+from execsrv._wire.paths import escaped, uri_from_path
 from execsrv.errors import FileRefusedError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import FileChange, FileStatus, ListedFile
@@ -127,8 +127,3 @@ def make_link(place: Place, target: str) -> None:
     if "\0" in to:
         raise failure(errno.EINVAL)
     os.symlink(to, place.name, dir_fd=place.directory)
-
-
-def escaped(text: str) -> str:
-    """Return a path, which need not be absolute, percent-escaped as in a URI."""
-    return quote_from_bytes(os.fsencode(text), safe="/:@!$&'()*+,;=~-._")
