@@ -63,9 +63,8 @@ class Transfer:
             while waiting:
                 entry, to = waiting.pop()
                 if entry.is_directory:
-                    waiting += [
-                        (child, posixpath.join(to, child.name)) for child in await self._put_directory(entry, to, top)
-                    ]
+                    children = await self._put_directory(entry, to, top)
+                    waiting += [(child, posixpath.join(to, child.name)) for child in reversed(children)]
                 elif entry.target is not None:
                     await self._remote.link(to, entry.target, replace=True)
                 elif entry.is_file:
@@ -107,15 +106,15 @@ class Transfer:
 
     async def get(self, source: str, destination: str) -> Transferred:
         """Copy a file or a tree of the server to this machine."""
-        top = await self._remote.stat(source)
+        with doing("get", source):
+            top = await self._remote.stat(source)
         waiting = [(top, destination)]
         async with open_helpers() as nursery:
             while waiting:
                 info, to = waiting.pop()
                 if info.is_directory:
-                    waiting += [
-                        (child, os.path.join(to, child.name)) for child in await self._get_directory(info, to, top)
-                    ]
+                    children = await self._get_directory(info, to, top)
+                    waiting += [(child, os.path.join(to, child.name)) for child in reversed(children)]
                 elif info.target is not None:
                     link = partial(local.make_link, to, info.target)
                     await self._threads.run(link, to)
