@@ -118,6 +118,7 @@ from execsrv.protocol.process import (
     Size,
     StreamSnapshot,
 )
+from execsrv.protocol.waiting import Happening, PortWish, ProcessHappened, ProcessWaitFor
 
 __all__ = [
     "METHODS",
@@ -173,6 +174,7 @@ __all__ = [
     "FileWrite",
     "Grace",
     "Graceful",
+    "Happening",
     "HttpBodyDelta",
     "HttpField",
     "HttpHeader",
@@ -191,10 +193,12 @@ __all__ = [
     "MissingChanged",
     "Nothing",
     "Notification",
+    "PortWish",
     "ProcessAck",
     "ProcessClosed",
     "ProcessExited",
     "ProcessGap",
+    "ProcessHappened",
     "ProcessId",
     "ProcessList",
     "ProcessOutput",
@@ -208,6 +212,7 @@ __all__ = [
     "ProcessStarted",
     "ProcessTerminate",
     "ProcessWait",
+    "ProcessWaitFor",
     "ProcessWaited",
     "ProcessWrite",
     "ProcessWritten",
