@@ -7,7 +7,7 @@ import errno
 import os
 import random
 import stat
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +173,7 @@ async def test_an_open_file_says_what_is_wrong(memory_client: Client, here: Path
     with pytest.raises(FileError, match="File exists"):
         async with files.open(here / "f", "xb"):
             pass
-    with pytest.raises(InvalidParamsError, match="mode must be one of rb, .*, got 'r'"):
+    with pytest.raises(InvalidParamsError, match=r"mode must be one of rb, .*, got 'r'"):
         async with files.open(here / "f", "r"):
             pass
     async with files.open(here / "f") as file:
@@ -210,7 +210,7 @@ async def test_facts_lists_and_walks(client: Client, here: Path) -> None:
         (f"{here}/d/link", "symlink"),
         (f"{here}/d/{ODD}", "file"),
     ]
-    walked = [os.path.relpath(entry.path, here) async for entry in files.walk(here)]
+    walked = [entry.path.removeprefix(f"{here}/") async for entry in files.walk(here)]
     assert walked == ["d", "d/e", "d/e/fifo", "d/link", f"d/{ODD}", "z"]
     assert await files.exists(here / "d/link")
     assert not await files.exists(here / "z")
@@ -263,7 +263,7 @@ async def test_path_objects_are_like_pathlib(client: Client, here: Path) -> None
     path = top / "a" / "b.tar.gz"
     assert (str(path), path.name, path.stem, path.suffix) == (f"{here}/a/b.tar.gz", "b.tar.gz", "b.tar", ".gz")
     assert (path.parent.parent, path.parents[1], path.with_suffix(".x").name) == (top, top, "b.tar.x")
-    assert (path.relative_to(top), os.fspath(path)) == (Path("a/b.tar.gz"), str(path))
+    assert (str(path.relative_to(top)), os.fspath(path)) == ("a/b.tar.gz", str(path))
     assert path.with_name("c") == top.joinpath("a", "c")
     assert len({path, top / "a/b.tar.gz"}) == 1
     assert not await path.exists()
@@ -282,7 +282,6 @@ async def test_path_objects_are_like_pathlib(client: Client, here: Path) -> None
     assert await (top / "link").readlink() == "a/b.tar.gz"
     assert await (top / "link").is_symlink()
     assert await (top / "link").resolve() == path
-    (await (top / "a/x.py").rename(top / "y")) if await (top / "a/x.py").exists() else None
     await (top / "a/x.py").touch()
     await (top / "a/x.py").touch()
     with pytest.raises(FileError, match="File exists"):
@@ -291,7 +290,8 @@ async def test_path_objects_are_like_pathlib(client: Client, here: Path) -> None
     await (top / "a/d/e/z.py").write_bytes(b"")
     assert [str(child) async for child in top.iterdir()] == [f"{here}/a", f"{here}/link"]
     for pattern in ("*", "a/*.py", "**/*.py", "**", "*/d/*", "**/e/**", "a/**/*.py", "l?nk", "[al]*"):
-        assert {str(found) async for found in top.glob(pattern)} == {str(found) for found in here.glob(pattern)}
+        wanted = {str(found) for found in here.glob(pattern)}  # noqa: ASYNC240
+        assert {str(found) async for found in top.glob(pattern)} == wanted
     assert [found.name async for found in top.rglob("*.py")] == ["x.py", "z.py"]
     async with path.open("r+b") as file:
         await file.write(b"T")
@@ -329,7 +329,7 @@ async def test_changes_below_a_directory_are_told(client: Client, here: Path) ->
                 if change == FileChanged("changed", f"{here}/moved/{ODD}"):
                     break
             with trio.move_on_after(0.01):
-                async for change in changes:
+                async for _ in changes:
                     pass
             (here / "after").touch()  # what the wait that was given up would have got
             async for change in changes:
@@ -350,8 +350,8 @@ async def test_many_changes_at_once_are_all_told_or_said_to_be_lost(memory_clien
     with trio.fail_after(PATIENCE):
         async with memory_client.files.watch(here, recursive=True) as changes:
             for path in wanted:
-                os.makedirs(os.path.dirname(path))
-                Path(path).touch()
+                await trio.Path(path).parent.mkdir(parents=True)
+                await trio.Path(path).touch()
             async for change in changes:
                 wanted.discard(change.path)
                 if not wanted or change.kind == "lost":
@@ -364,7 +364,7 @@ async def test_many_changes_at_once_are_all_told_or_said_to_be_lost(memory_clien
 
 async def test_what_is_no_path_or_no_data_is_said_before_anything_is_sent(memory_client: Client, here: Path) -> None:
     files: Any = memory_client.files
-    for call, complaint in [
+    mistakes: list[tuple[Callable[[], Awaitable[Any]], str]] = [
         (lambda: files.read(5), "path must be a path, got int"),
         (lambda: files.read("relative"), "path must be an absolute path on the server's machine, got 'relative'"),
         (lambda: files.read("/a\0b"), "path: a path cannot contain a NUL character"),
@@ -375,7 +375,8 @@ async def test_what_is_no_path_or_no_data_is_said_before_anything_is_sent(memory
         (lambda: files.put(here, here / "x", limit=0), "limit must be a number above 0, got 0"),
         (lambda: files.change(here, mode=-1), "cannot change .*permissions"),
         (lambda: files.change(here, mode="0600"), "cannot change .*permissions"),
-    ]:
+    ]
+    for call, complaint in mistakes:
         with pytest.raises((TypeError, InvalidParamsError), match=complaint):
             await call()
     assert not names(here)
@@ -385,7 +386,7 @@ async def test_refusals_name_the_path_and_cost_nothing_else(client: Client, here
     (here / "d").mkdir()
     os.mkfifo(here / "fifo")
     files = client.files
-    for call, complaint, number in [
+    refusals: list[tuple[Callable[[], Awaitable[Any]], str, int]] = [
         (lambda: files.read(here / "none"), f"cannot read '{here}/none': No such file", errno.ENOENT),
         (lambda: files.read(here / "d"), f"cannot read '{here}/d': path .* is not a file", 0),
         (lambda: files.read(here / "fifo"), f"cannot read '{here}/fifo': path .* is not a file", 0),
@@ -399,7 +400,8 @@ async def test_refusals_name_the_path_and_cost_nothing_else(client: Client, here
         (lambda: files.write("/proc/1/comm/x", b""), "cannot write '/proc/1/comm/x': Not a directory", errno.ENOTDIR),
         (lambda: files.stat("/" + "n" * 300), "File name too long", errno.ENAMETOOLONG),
         (lambda: files.stat("/" + "n/" * 3000), "File name too long", errno.ENAMETOOLONG),
-    ]:
+    ]
+    for call, complaint, number in refusals:
         with pytest.raises(FileError, match=complaint) as refused:
             await call()
         assert refused.value.errno == number
@@ -412,11 +414,12 @@ async def test_a_full_disk_leaves_the_old_file(client: Client, here: Path, small
     target, files = small_disk / "f", client.files
     target.write_bytes(b"old")
     (here / "big").write_bytes(bytes(9_000_000))
-    for call in (
+    writes: list[Callable[[], Awaitable[Any]]] = [
         lambda: files.write(target, bytes(4_000_000)),
         lambda: files.write(target, bytes(9_000_000)),
         lambda: files.put(here / "big", target),
-    ):
+    ]
+    for call in writes:
         with pytest.raises(FileError, match=f"cannot .*'{target}': No space left on device") as full:
             await call()
         assert full.value.errno == errno.ENOSPC
@@ -447,7 +450,7 @@ async def test_roots_hold_for_every_way(open_server: OpenServer, here: Path) -> 
         lambda: files.watch(outside).__aenter__(),
         lambda: files.put(here / "out/f", outside / "p"),
     ):
-        with pytest.raises(OutsideRootsError, match="cannot .* leads out of the directories"):
+        with pytest.raises(OutsideRootsError, match=r"cannot .* leads out of the directories"):
             await call()
     for call in (lambda: files.move(inside, inside / "x"), lambda: files.move(inside / "link", inside)):
         with pytest.raises(FileRefusedError, match="it cannot be renamed"):
