@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 EXAMPLES = [
     pytest.param(code, id=f"{page.name}-{number}")
-    for page in [
+    for page in (*map(DOCS.joinpath, ("client.md", "client-files.md", "index.md", "processes.md")), ROOT / "README.md")
         *(DOCS / f"{name}.md" for name in ("client", "client-files", "index", "processes")),
         ROOT / "README.md",
     ]
