@@ -118,7 +118,21 @@ class Sessions:
         An interrupt of the program waits for another moment: from its first instant on, the command has an owner.
         """
         attempt = self.supervisor.new_attempt()
-        session: Session | None = None
+        try:
+            session = await self._begin(attempt, starting, spawn, dialect, options)
+            del starting, spawn, dialect, options  # they hold the request
+            if session is not None:
+                # Those who hear of the start come first: what there is to hear of the command takes longer.
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                await self._keep(session)
+        finally:
+            self._over.unpark_all()
+            await owned(attempt.end)
+
+    async def _begin(
+        self, attempt: Attempt, starting: Starting, spawn: Spawn, dialect: Dialect, options: StartOptions
+    ) -> Session | None:
+        """Start a command, and let those who wait know what became of it. Return its session, None for an error."""
         try:
             spawned: Spawned | None = None
             with starting.scope:
@@ -132,22 +146,25 @@ class Sessions:
             del self._starting[session.id]
             self._by_id[session.id] = session
             starting.finish(session)
-            if not await contain("session", session.run) or session.log.closed is None:
-                logger.error("session %s has failed, and was killed; the others go on", quoted(session.id))
-                session.abandon()
-            self._ended[session.id] = session
-            if len(self._ended) > self._config.retained_sessions:
-                self._forget_oldest()
+            return session
         except Exception as error:
-            if session is not None:
+            if starting.id in self._by_id:
                 raise
             self._starting.pop(starting.id, None)
             starting.finish(error)
+            return None
         finally:
             self._starting.pop(starting.id, None)
             starting.finish(NotReadyError("the connection is ending"))
-            self._over.unpark_all()
-            await owned(attempt.end)
+
+    async def _keep(self, session: Session) -> None:
+        """Run a session, and keep it for a while when it is over."""
+        if not await contain("session", session.run) or session.log.closed is None:
+            logger.error("session %s has failed, and was killed; the others go on", quoted(session.id))
+            session.abandon()
+        self._ended[session.id] = session
+        if len(self._ended) > self._config.retained_sessions:
+            self._forget_oldest()
 
     def starting_named_in(self, params: Struct) -> Starting | None:
         """Return the start that is under way of the session that a request names."""
