@@ -218,15 +218,22 @@ class Sessions:
             await self._over.park()
 
     async def forget_ended(self) -> None:
-        """Let go of every session when it has been closed for `exited_retention`."""
-        while True:
-            while not self._ended:
-                await self._over.park()
-            closed_at = next(iter(self._ended.values())).closed_at
-            assert closed_at is not None
-            await trio.sleep_until(closed_at + self._config.exited_retention)
-            if self._ended and next(iter(self._ended.values())).closed_at == closed_at:
-                self._forget_oldest()
+        """Let go of every session when it has been closed for `exited_retention`.
+
+        Once cancelled, have those that run heed it: they are cancelled too, and wait behind shields.
+        """
+        try:
+            while True:
+                while not self._ended:
+                    await self._over.park()
+                closed_at = next(iter(self._ended.values())).closed_at
+                assert closed_at is not None
+                await trio.sleep_until(closed_at + self._config.exited_retention)
+                if self._ended and next(iter(self._ended.values())).closed_at == closed_at:
+                    self._forget_oldest()
+        finally:
+            for session in self:
+                session.heed_cancel()
 
     def _forget_oldest(self) -> None:
         id = next(iter(self._ended))
