@@ -373,7 +373,7 @@ async def test_a_start_that_hangs_leaves_the_server_its_own_limits(tmp_path: Pat
         return [resource.getrlimit(slot)[0] for slot in (resource.RLIMIT_RTTIME, LOCKS, resource.RLIMIT_NOFILE)]
 
     before = softs()
-    async with open_supervisor(own_process=True) as supervisor:
+    async with open_supervisor(own_process=True, guarded=False) as supervisor:
         attempt = supervisor.new_attempt()
         threads = trio.CapacityLimiter(1)
         with leased(program), trio.CancelScope() as waiting:
@@ -384,9 +384,10 @@ async def test_a_start_that_hangs_leaves_the_server_its_own_limits(tmp_path: Pat
                     )
                 )
                 with trio.fail_after(PATIENCE):
-                    while softs() == before:
-                        await trio.lowlevel.checkpoint()
+                    while not proc.children(os.getpid()):  # noqa: ASYNC110
+                        await trio.sleep(0.01)
                     while softs() != before:  # noqa: ASYNC110
                         await trio.sleep(0.01)
+                assert "starting" in repr(attempt)
                 waiting.cancel()
         await attempt.end()
