@@ -1,7 +1,7 @@
 """The sessions of one connection: their ids, their start, and how long they stay readable after their end.
 
 nursery of the connection
-├─ forget_ended          lets go of ended sessions when their time is over
+├─ forget_ended          lets go of ended sessions when their time is over; the others hear of a cancel from it
 └─ _run, one for each    starts the command and runs the session; then it counts as ended
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack
 
 import trio
 from msgspec import Struct
@@ -217,6 +218,7 @@ class Sessions:
         while self._starting or len(self._ended) < len(self._by_id):
             await self._over.park()
 
+    @trio.lowlevel.enable_ki_protection
     async def forget_ended(self) -> None:
         """Let go of every session when it has been closed for `exited_retention`.
 
@@ -232,8 +234,9 @@ class Sessions:
                 if self._ended and next(iter(self._ended.values())).closed_at == closed_at:
                     self._forget_oldest()
         finally:
-            for session in self:
-                session.heed_cancel()
+            with ExitStack() as all_of_them:
+                for session in self:
+                    all_of_them.callback(session.heed_cancel)
 
     def _forget_oldest(self) -> None:
         id = next(iter(self._ended))
