@@ -34,10 +34,10 @@ async def give_back() -> None:
     if trim is None:
         return
     limiter = trio.CapacityLimiter(1)
+    _news.set(news := trio.Event())
     while True:
-        news = trio.Event()
-        _news.set(news)
         await news.wait()
         await trio.sleep(_PAUSE_SECONDS)
+        _news.set(news := trio.Event())  # before: on a busy machine more is freed while it gives back
         with suppress(BusyError):  # no thread is to be had: the next time does it
             await run_in_thread(partial(trim, 0), limiter)

@@ -164,7 +164,7 @@ def test_a_second_request_kills(run_args: list[str], number: int) -> None:
 @pytest.mark.parametrize("grace", ["0", "0.2"])
 def test_a_grace_that_is_over_kills(run_args: list[str], grace: str) -> None:
     mark = new_mark()
-    script = f"trap '' TERM; (exec -a {mark} sleep 1000) & echo ready; while :; do sleep .1; done"
+    script = f"trap '' TERM; (exec -a {mark} bash -c 'echo ready; sleep 1000; :') & while :; do sleep .1; done"
     with running(*run_args, "--grace", grace, "bash", "-c", script) as process:
         assert marked(mark)
         process.terminate()

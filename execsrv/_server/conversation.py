@@ -121,22 +121,24 @@ class Conversation:
             async with open_helpers() as tree:
                 for task in (self._write, self._watch, self._prove, self._stop):
                     tree.start_soon(owned, task)
-                with self._reading:
-                    await self._read(tree)
-                if trio.current_time() >= self._reading.deadline:
-                    self._refuse(ProtocolError(f"no `initialize` within {self.config.handshake_timeout} s"))
-                lasting = self._is_lost and self.config.resume_grace > 0
-                if not lasting:
-                    await self._end_sessions()
-                with trio.move_on_after(self.config.flush_timeout):
-                    await self._outbox.wait_answered()
+                try:
+                    with self._reading:
+                        await self._read(tree)
+                    if trio.current_time() >= self._reading.deadline:
+                        self._refuse(ProtocolError(f"no `initialize` within {self.config.handshake_timeout} s"))
+                    lasting = self._is_lost and self.config.resume_grace > 0
+                    if not lasting:
+                        await self._end_sessions()
+                    with trio.move_on_after(self.config.flush_timeout):
+                        await self._outbox.wait_answered()
+                finally:
+                    self._is_over = True  # before the tree takes no more tasks, which it may before it is left
         except BaseException:
             if not is_cancelled():  # a fault of ours, which costs no more than the channel
                 self._goodbye = ProtocolError("internal error", _INTERNAL_ERROR)
                 lasting = self.config.resume_grace > 0
             raise
         finally:
-            self._is_over = True
             if self._connection is not None and lasting:
                 self._connection.detach()
             elif self._connection is not None:
