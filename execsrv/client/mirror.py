@@ -6,6 +6,8 @@ answer after it (`resumed`) brings what was printed meanwhile, with a gap for wh
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import trio
 
 from execsrv._log.log import Closed, Entry, Exited, Gap, OutputLog, entry_bytes
@@ -31,6 +33,19 @@ from execsrv.protocol import (
 _ASK_AGAIN_SECONDS = 0.02
 
 
+class Tap(Protocol):
+    """Somebody who sees what passes between a client and a process, whoever reads it. No method may raise, or wait."""
+
+    def arrived(self, entry: Entry) -> None:
+        """See an entry of the log, in order, before any reader has it."""
+
+    def wrote(self, data: bytes) -> None:
+        """See input that the operating system has taken."""
+
+    def resized(self, rows: int, cols: int) -> None:
+        """See a new size of the terminal."""
+
+
 class Mirror:
     """A client's knowledge of one process. With `acknowledges`, the server keeps to the window and is told of reads."""
 
@@ -43,6 +58,7 @@ class Mirror:
         """True once the process is known to run."""
         self.is_unsure = False
         """True when the answer to its start told nothing: it may run or not, and may never tell of an end."""
+        self.taps: list[Tap] = []
         self._window = window_bytes
         self._acknowledges = acknowledges
         self._log = OutputLog(0, window_bytes)
@@ -226,6 +242,8 @@ class Mirror:
             self._log.add(entry)
         except ValueError as error:
             raise ProtocolError(f"process {self.id}: {error}") from None
+        for tap in self.taps:
+            tap.arrived(entry)
         match entry:
             case Chunk():
                 self._had[entry.stream] = self._had.get(entry.stream, 0) + len(entry.chunk)

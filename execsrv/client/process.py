@@ -189,6 +189,8 @@ class Process:
         self._writing = None
         if written.status != "accepted":
             raise StdinClosedError(f"stdin is closed for process {self.id}")
+        for tap in self._mirror.taps:
+            tap.wrote(piece)
 
     async def close_stdin(self) -> None:
         """End its input, behind all that was written. A terminal gets its end-of-file character."""
@@ -235,6 +237,8 @@ class Process:
     async def resize(self, rows: int, cols: int, xpixel: int = 0, ypixel: int = 0) -> None:
         """Change the size of its terminal, in characters and, where that is known, in pixels."""
         await self._mirror.calls.call("process/resize", ProcessResize(self.id, rows, cols, xpixel, ypixel), Nothing)
+        for tap in self._mirror.taps:
+            tap.resized(rows, cols)
 
     async def snapshot(self) -> ProcessSnapshot:
         """Return what the server retains: how the process stands, and the beginning and the end of each stream."""
