@@ -90,7 +90,6 @@ class Conversation:
         self._in_flight = 0  # requests that wait
         self._reading = trio.CancelScope()
         self._goodbye = ProtocolError("the server is shutting down", _GOING_AWAY)
-        self._is_over = False
         self._is_lost = False  # the channel: by a hang-up, an accident, or a mistake of the peer
 
     def __repr__(self) -> str:
@@ -121,18 +120,15 @@ class Conversation:
             async with open_helpers() as tree:
                 for task in (self._write, self._watch, self._prove, self._stop):
                     tree.start_soon(owned, task)
-                try:
-                    with self._reading:
-                        await self._read(tree)
-                    if trio.current_time() >= self._reading.deadline:
-                        self._refuse(ProtocolError(f"no `initialize` within {self.config.handshake_timeout} s"))
-                    lasting = self._is_lost and self.config.resume_grace > 0
-                    if not lasting:
-                        await self._end_sessions()
-                    with trio.move_on_after(self.config.flush_timeout):
-                        await self._outbox.wait_answered()
-                finally:
-                    self._is_over = True  # before the tree takes no more tasks, which it may before it is left
+                with self._reading:
+                    await self._read(tree)
+                if trio.current_time() >= self._reading.deadline:
+                    self._refuse(ProtocolError(f"no `initialize` within {self.config.handshake_timeout} s"))
+                lasting = self._is_lost and self.config.resume_grace > 0
+                if not lasting:
+                    await self._end_sessions()
+                with trio.move_on_after(self.config.flush_timeout):
+                    await self._outbox.wait_answered()
         except BaseException:
             if not is_cancelled():  # a fault of ours, which costs no more than the channel
                 self._goodbye = ProtocolError("internal error", _INTERNAL_ERROR)
@@ -184,7 +180,7 @@ class Conversation:
             self._outbox.put(Response(request.id, answer))
         elif isinstance(answer, Deferred):
             answer.starting.then(partial(self._go_on, request, answer, tree))
-        elif self._is_over:
+        elif tree.cancel_scope.cancel_called:  # it may take no more tasks already
             answer.close()
         else:
             self._in_flight += 1
