@@ -264,7 +264,7 @@ def test_a_timeout_asks_first(run_args: list[str], tmp_path: Path) -> None:
     assert not (tmp_path / "lock").exists()
 
 
-@pytest.mark.parametrize("options", [["--timeout", "0.5"], ["--idle-timeout", "0.5"]])
+@pytest.mark.parametrize("options", [["--timeout", "2"], ["--idle-timeout", "2"]])
 @pytest.mark.parametrize("grace", ["0", "0.1"])
 def test_a_timeout_kills_in_the_end(run_args: list[str], options: list[str], grace: str) -> None:
     mark = new_mark()
