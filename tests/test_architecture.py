@@ -48,7 +48,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 WINGS = {"_server", "_processes", "_files", "_http", "server"}, {"client"}
 PURE = {"errors", "limits", "protocol", "_log", "_wire.codecs", "_wire.handshake", "_wire.paths", "_http.request"}
-PURE |= {"_wire.frames", "_wire.urls", "_wire.quoting", "_wire.unreadable"}
+PURE |= {"client.reach", "client.far_side", "_wire.frames", "_wire.urls", "_wire.quoting", "_wire.unreadable"}
 
 
 def room_of(name: str) -> str:
