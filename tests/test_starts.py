@@ -160,6 +160,51 @@ async def test_what_is_asked_during_a_start_is_done_behind_it_in_order(daemon: D
     assert answers[-1].result["exitCode"] == 0  # type: ignore[union-attr]
 
 
+WITHOUT_THREADS = """
+import threading, trio
+from execsrv import BusyError, connect_in_process
+async def main():
+    async with connect_in_process() as client:
+        threading.stack_size(1 << 46)  # for which there is no memory
+        try:
+            await client.run(["echo", "never"])
+        except BusyError as error:
+            print(error)
+        threading.stack_size(0)
+        print((await client.run(["echo", "hi"])).stdout)
+trio.run(main)
+"""
+
+
+def test_a_start_without_a_thread_is_answered_busy() -> None:
+    said = subprocess.run([sys.executable, "-c", WITHOUT_THREADS], capture_output=True, text=True)
+    assert said.stdout == "no thread is to be had on the server's machine: try again later\nb'hi\\n'\n", said.stderr
+
+
+async def test_a_start_that_is_under_way_is_listed(daemon: Daemon, tmp_path: Path) -> None:
+    program = script(tmp_path / "program", "exec cat")
+    peer = await daemon.peer()
+    await peer.start("old", ["cat"], pipeStdin=True)
+    shown = {"running": True, "exitCode": None, "closed": False}
+    with leased(program):
+        params = peer.start_params("new", [str(program)], tty=True)
+        starts = [await peer.post("process/start", params)]
+        exec_params = {"argv": [str(program)], "cwd": "/", "env": {}, "tty": False}
+        starts.append(await peer.post("command/exec", exec_params))
+        old, new, unnamed = (await peer.call("process/list"))["processes"]
+        assert old["pid"] > 0
+        expected = shown | {"pid": None, "program": "program"}
+        assert new == expected | {"processId": "new", "tty": True}
+        assert unnamed == expected | {"processId": "session-1", "tty": False}
+    for id in starts:
+        await peer.answer(id)
+    pids = [listed["pid"] for listed in (await peer.call("process/list"))["processes"]]
+    assert len(pids) == 3
+    assert all(pids)
+    await peer.refused("process/start", peer.start_params("bad", [f"{tmp_path}/missing"]))
+    assert len((await peer.call("process/list"))["processes"]) == 3
+
+
 async def test_a_start_that_hangs_ends_with_its_timeout_and_its_connection(daemon: Daemon, silent: Path) -> None:
     async with daemon.open_peer() as peer:
         await peer.handshake()

@@ -8,7 +8,8 @@ nursery of the connection
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+import os
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import trio
 from msgspec import Struct
@@ -74,14 +75,15 @@ class Sessions:
         dialect: Dialect,
         options: StartOptions,
         *,
+        argv: Sequence[str] = (),
         pipe_stdin: bool = False,
         size: Size | None = None,
         modes: Mapping[str, bool | int] = DEFAULT_MODES,
     ) -> Starting:
         """Start a command under that id, or under the next `session-N`. It ends with the connection.
 
-        `settle` decides in a thread what is to run. `dialect` says to the peer what happens to the session. A `timeout`
-        holds for the start too.
+        `settle` decides in a thread what is to run; until then `argv` names it. `dialect` says to the peer what happens
+        to the session. A `timeout` holds for the start too.
 
         Raises `ProcessExistsError`, `LimitExceededError` when as many run as may, and `NotReadyError` at the end of the
         connection. What else can go wrong is the outcome.
@@ -89,7 +91,9 @@ class Sessions:
         nursery = self._nursery
         if nursery is None:
             raise NotReadyError("the connection is ending")
-        starting = Starting(self._claim(id), options.timeout, self._config.queued_stdin_bytes)
+        program = os.path.basename(argv[0]) if argv else ""
+        most_bytes = self._config.queued_stdin_bytes
+        starting = Starting(self._claim(id), program, options.timeout, most_bytes, is_terminal=size is not None)
 
         async def spawn(attempt: Attempt) -> Spawned:
             return await attempt.start(settle, self._threads, size=size, pipe_stdin=pipe_stdin, modes=modes)
@@ -148,6 +152,10 @@ class Sessions:
             starting.finish(NotReadyError("the connection is ending"))
             self._over.unpark_all()
             await owned(attempt.end)
+
+    def being_started(self) -> list[Starting]:
+        """Return the starts that are under way, oldest first."""
+        return list(self._starting.values())
 
     def starting_named_in(self, params: Struct) -> Starting | None:
         """Return the start that is under way of the session that a request names."""
@@ -213,5 +221,5 @@ class Sessions:
 
     def _forget_oldest(self) -> None:
         id = next(iter(self._ended))
+        freed(self._ended[id].log.kept_bytes)
         del self._ended[id], self._by_id[id]
-        freed()

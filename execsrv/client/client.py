@@ -38,6 +38,8 @@ from execsrv.protocol import (
     ProcessList,
     ProcessStart,
     ProcessStarted,
+    ProcessWait,
+    ProcessWaited,
 )
 
 LEAVE_GRACE_SECONDS = 0.5
@@ -213,12 +215,21 @@ class Client:
                 raise
             # It had started before the connection was interrupted.
             mirror.started = True
-            return next((listed.pid for listed in await self.processes() if listed.process_id == mirror.id), None)
+            return await self._pid_listed(mirror.id)
         except BadAnswerError:
             mirror.is_unsure = True
             raise
         mirror.started = True
         return answer.pid
+
+    async def _pid_listed(self, id: str) -> int | None:
+        """Return the pid of a process that the server knows, once it has been started."""
+        while True:
+            listed = next((listed for listed in await self.processes() if listed.process_id == id), None)
+            if listed is None or listed.pid is not None:
+                return None if listed is None else listed.pid
+            # It is answered when the start is over, and refused when that failed.
+            await self._connection.calls.call("process/wait", ProcessWait(id, timeout_ms=0), ProcessWaited)
 
     async def _end(self, mirror: Mirror, grace: float) -> None:
         """End what may run of a process. Cancelled before the answer, it may have started all the same."""

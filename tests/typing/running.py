@@ -38,7 +38,7 @@ async def running(client: execsrv.Client) -> None:
     assert_type(client.connection_id, str)
     assert_type(client.info.cwd, str | None)
     for listed in await client.processes():
-        assert_type(listed.pid, int)
+        assert_type(listed.pid, int | None)
 
 
 async def starting(client: execsrv.Client) -> None:

@@ -21,7 +21,7 @@ from execsrv._server.methods.table import (
     handles_later,
 )
 from execsrv._server.session import Session, StartOptions
-from execsrv._server.starting import Deferred
+from execsrv._server.starting import Deferred, Starting
 from execsrv._server.stdin import Write
 from execsrv._wire.paths import path_from_wire
 from execsrv.errors import InvalidParamsError, LimitExceededError, StdinClosedError, UnknownProcessError
@@ -77,6 +77,7 @@ def process_start(caller: Caller, params: ProcessStart) -> Deferred[ProcessStart
         settled,
         process_dialect,
         options,
+        argv=params.argv,
         pipe_stdin=params.pipe_stdin,
         size=(params.size or Size()) if params.tty else None,
         modes=modes,
@@ -216,7 +217,8 @@ def process_snapshot(caller: Caller, params: ProcessId) -> ProcessSnapshot:
 
 @handles("process/list")
 def process_list(caller: Caller, params: Nothing) -> ProcessList:
-    return ProcessList([_listed(session) for session in caller.sessions])
+    listed = [_listed(session) for session in caller.sessions]
+    return ProcessList(listed + [_being_started(starting) for starting in caller.sessions.being_started()])
 
 
 def _listed(session: Session) -> ListedProcess:
@@ -229,6 +231,18 @@ def _listed(session: Session) -> ListedProcess:
         running=exited is None,
         exit_code=exited.exit_code if exited else None,
         closed=session.log.closed is not None,
+    )
+
+
+def _being_started(starting: Starting) -> ListedProcess:
+    return ListedProcess(
+        process_id=starting.id,
+        pid=None,
+        program=starting.program,
+        tty=starting.is_terminal,
+        running=True,
+        exit_code=None,
+        closed=False,
     )
 
 
