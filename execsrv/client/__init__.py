@@ -5,6 +5,7 @@ from execsrv.client.connect import connect, connect_stdio, connect_unix, connect
 from execsrv.client.file_handles import RemoteFile
 from execsrv.client.file_info import FileInfo
 from execsrv.client.files import Files
+from execsrv.client.http import Http, HttpAnswer, HttpStream, ServerVariable
 from execsrv.client.process import Event, Process
 from execsrv.client.remote_path import RemotePath
 from execsrv.client.result import Result
@@ -17,10 +18,14 @@ __all__ = [
     "FileChanged",
     "FileInfo",
     "Files",
+    "Http",
+    "HttpAnswer",
+    "HttpStream",
     "Process",
     "RemoteFile",
     "RemotePath",
     "Result",
+    "ServerVariable",
     "Transferred",
     "connect",
     "connect_stdio",

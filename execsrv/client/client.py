@@ -12,6 +12,7 @@ import trio
 from execsrv._nursery import check_trio, open_helpers
 from execsrv.client.connection import Connection, OpenChannel
 from execsrv.client.files import Files
+from execsrv.client.http import Http
 from execsrv.client.mirror import Mirror
 from execsrv.client.parameters import (
     Data,
@@ -82,6 +83,11 @@ class Client:
     def files(self) -> Files:
         """Files of the server's machine."""
         return Files(RemoteChanges(self._connection.calls, self._connection.config.leave_timeout))
+
+    @cached_property
+    def http(self) -> Http:
+        """HTTP requests from the server's machine."""
+        return Http(self._connection.calls, self._connection.config.leave_timeout)
 
     async def run(
         self,
