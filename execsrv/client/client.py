@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, Unpack, overload
 
 from execsrv._nursery import check_trio, open_helpers
 from execsrv.client.connection import Connection, OpenChannel
+from execsrv.client.files import Files
+from execsrv.client.http import Http
 from execsrv.client.many import Results
 from execsrv.client.parameters import (
     Data,
@@ -19,6 +21,7 @@ from execsrv.client.parameters import (
     flag,
     seconds,
 )
+from execsrv.client.remote_changes import RemoteChanges
 from execsrv.client.result import END_GRACE_SECONDS, Collected, Result, check_bound
 from execsrv.client.starting import Starting
 from execsrv.client.text import text_mode
@@ -57,6 +60,16 @@ class Client(Starting):
     def connection_id(self) -> str:
         """Name that the server gave to this connection."""
         return self._connection.greeting.session_id
+
+    @cached_property
+    def files(self) -> Files:
+        """Files of the server's machine."""
+        return Files(RemoteChanges(self._connection.calls, self._connection.config.leave_timeout))
+
+    @cached_property
+    def http(self) -> Http:
+        """HTTP requests from the server's machine."""
+        return Http(self._connection.calls, self._connection.config.leave_timeout)
 
     @overload
     async def run(

@@ -30,7 +30,16 @@ from execsrv.client.parameters import (
 from execsrv.client.process import Process
 from execsrv.client.text import text_mode
 from execsrv.errors import BadAnswerError, InvalidParamsError, ProcessExistsError
-from execsrv.protocol import Failure, Nothing, OutputFile, ProcessList, ProcessStart, ProcessStarted
+from execsrv.protocol import (
+    Failure,
+    Nothing,
+    OutputFile,
+    ProcessList,
+    ProcessStart,
+    ProcessStarted,
+    ProcessWait,
+    ProcessWaited,
+)
 
 LEAVE_GRACE_SECONDS = 0.5
 """Time that a command has after SIGTERM when its block is left, unless its user says otherwise: as when a client hangs
@@ -162,13 +171,23 @@ async def _pid_of(connection: Connection, mirror: Mirror) -> int | None:
             raise
         # It had started before the connection was interrupted.
         mirror.started = True
-        listing = await connection.calls.call("process/list", Nothing(), ProcessList)
-        return next((listed.pid for listed in listing.processes if listed.process_id == mirror.id), None)
+        return await _pid_listed(connection, mirror.id)
     except BadAnswerError:
         mirror.is_unsure = True
         raise
     mirror.started = True
     return answer.pid
+
+
+async def _pid_listed(connection: Connection, id: str) -> int | None:
+    """Return the pid of a process that the server knows, once it has been started."""
+    while True:
+        listing = await connection.calls.call("process/list", Nothing(), ProcessList)
+        listed = next((listed for listed in listing.processes if listed.process_id == id), None)
+        if listed is None or listed.pid is not None:
+            return None if listed is None else listed.pid
+        # It is answered when the start is over, and refused when that failed.
+        await connection.calls.call("process/wait", ProcessWait(id, timeout_ms=0), ProcessWaited)
 
 
 async def _end(connection: Connection, mirror: Mirror, grace: float) -> None:
