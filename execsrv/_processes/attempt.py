@@ -61,10 +61,10 @@ class SharedThreads:
         self._own = trio.CapacityLimiter(CONNECTION_THREADS)
 
     async def acquire_on_behalf_of(self, borrower: object) -> None:
-        """Wait for a thread."""
-        await self._own.acquire_on_behalf_of(borrower)
+        """Wait for a thread. Where there is one, nobody else gets a turn first."""
+        await _acquire(self._own, borrower)
         try:
-            await self._of_server.acquire_on_behalf_of(borrower)
+            await _acquire(self._of_server, borrower)
         except BaseException:
             self._own.release_on_behalf_of(borrower)
             raise
@@ -73,6 +73,13 @@ class SharedThreads:
         """Give a thread back."""
         self._of_server.release_on_behalf_of(borrower)
         self._own.release_on_behalf_of(borrower)
+
+
+async def _acquire(limiter: trio.CapacityLimiter, borrower: object) -> None:
+    try:
+        limiter.acquire_on_behalf_of_nowait(borrower)
+    except trio.WouldBlock:
+        await limiter.acquire_on_behalf_of(borrower)
 
 
 class Attempt:

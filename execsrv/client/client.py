@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import Literal, Unpack
 
 import trio
 
 from execsrv._nursery import check_trio, open_helpers
 from execsrv.client.connection import Connection, OpenChannel
+from execsrv.client.files import Files
+from execsrv.client.http import Http
 from execsrv.client.mirror import Mirror
 from execsrv.client.parameters import (
     Data,
@@ -27,6 +30,7 @@ from execsrv.client.parameters import (
     words,
 )
 from execsrv.client.process import Process
+from execsrv.client.remote_changes import RemoteChanges
 from execsrv.client.result import END_GRACE_SECONDS, Collected, Result, check_bound
 from execsrv.errors import BadAnswerError, ProcessExistsError
 from execsrv.limits import ClientConfig
@@ -74,6 +78,16 @@ class Client:
     def connection_id(self) -> str:
         """Name that the server gave to this connection."""
         return self._connection.greeting.session_id
+
+    @cached_property
+    def files(self) -> Files:
+        """Files of the server's machine."""
+        return Files(RemoteChanges(self._connection.calls, self._connection.config.leave_timeout))
+
+    @cached_property
+    def http(self) -> Http:
+        """HTTP requests from the server's machine."""
+        return Http(self._connection.calls, self._connection.config.leave_timeout)
 
     async def run(
         self,
