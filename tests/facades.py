@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import execsrv
@@ -25,6 +26,7 @@ ROOT = Path(execsrv.__file__).parent
 WORLDS = {"sync": "blocking", "asyncio": "awaiting"}
 
 FUNCTIONS = ["connect", "connect_unix", "connect_websocket", "launch"]
+HEAD = "# Written by tests/facades.py from {}: change that, and run `python -m tests.facades`.\n"
 NOT_HERE = {
     "connect_in_process": "a server in a thread cannot keep what is promised of commands that take to flight",
     "connect_stdio": "it takes streams of trio",
@@ -138,10 +140,13 @@ def members(cls: type) -> dict[str, Member]:
         ).body
         own: dict[str, Member] = {}
         overloads: list[Function] = []
-        for node, following in zip(body, [*body[1:], None], strict=True):
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                name, is_words = node.target.id, isinstance(following, ast.Expr)
-                words = following.value.value if is_words else None  # type: ignore[union-attr]
+        made = next((node.body for node in body if isinstance(node, Function) and node.name == "__init__"), [])
+        for node, following in (*pairwise([*body, None]), *pairwise([*made, None])):
+            if isinstance(node, ast.AnnAssign):
+                name = node.target.attr if isinstance(node.target, ast.Attribute) else ast.unparse(node.target)
+                words = None
+                if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+                    words = str(following.value.value)
                 member = Member(node, base.__module__, words)
             elif isinstance(node, Function):
                 name, member = node.name, Member(node, base.__module__, ast.get_docstring(node, clean=False))
@@ -274,7 +279,8 @@ class Module:
         if isinstance(node := member.node, ast.AnnAssign):
             annotation = self.annotation(node.annotation, member.module)
             yield f"@property\ndef {name}(self) -> {annotation}:\n    {words}\n    return self._get({name!r})"
-            yield f"@{name}.setter\ndef {name}(self, value: {annotation}) -> None:\n    self._inner.{name} = value"
+            if isinstance(node.target, ast.Name):
+                yield f"@{name}.setter\ndef {name}(self, value: {annotation}) -> None:\n    self._inner.{name} = value"
             return
         shown = "close" if name == "aclose" else name
         is_async = not self.is_sync and member.kind == "wait"
@@ -305,7 +311,9 @@ class Module:
         base = "Held" if is_held else "Facade"
         self.add(self.source, f"{cls.__name__} as Trio{cls.__name__}")
         self.add(f"execsrv._portal.{WORLDS[self.world]}", base)
-        self.text += f"class {cls.__name__}({base}, of=Trio{cls.__name__}):\n"
+        generic = [each for each in definition(cls).bases if ast.unparse(each).startswith("Generic[")]
+        bases = ", ".join([base, *(self.annotation(each, cls.__module__) for each in generic)])
+        self.text += f"class {cls.__name__}({bases}, of=Trio{cls.__name__}):\n"
         self.text += indented(self.words(ast.get_docstring(definition(cls), clean=False)))
         for name, member in members(cls).items():
             if name in ("aclose", "close") and is_held:
@@ -370,7 +378,7 @@ class Module:
 
     def written(self) -> str:
         """Return the whole file."""
-        head = f"# Written by tests/facades.py from {self.source}: change that, and run `python -m tests.facades`.\n"
+        head = HEAD.format(self.source)
         head += '# mypy: disable-error-code="no-any-return"\n'
         head += f'"""{FILE_WORDS[self.world]}"""\n\nfrom __future__ import annotations\n\n'
         if self.facade_imports:
@@ -385,6 +393,32 @@ class Module:
         return formatted(head + "\n\n" + self.text)
 
 
+PACKAGE_WORDS = {
+    "sync": """The client for plain code: scripts, notebooks, threads. Its words are those of `execsrv`, without `await`.
+
+    import execsrv.sync
+
+    with execsrv.sync.launch() as client:
+        print(client.run(["uname", "-a"], text=True).stdout)
+
+Each call blocks the thread that makes it. What is opened (`launch`, `connect`, `client.start`) is a context manager, and
+may be kept instead until its `close()`. What is left open when the interpreter exits is closed then.
+""",
+    "asyncio": """The client for asyncio. Its words are those of `execsrv`.
+
+    import asyncio
+    import execsrv.asyncio
+
+    async def main():
+        async with execsrv.asyncio.launch() as client:
+            print((await client.run(["uname", "-a"], text=True)).stdout)
+
+    asyncio.run(main())
+
+What is opened (`launch`, `connect`, `client.start`) is an asynchronous context manager; awaited instead, it stays open
+until its `close()`. A task that is cancelled ends what it waits for.
+""",
+}
 FILE_WORDS = {
     "sync": "The client in plain code. The words are explained where they are defined, in the client for trio.",
     "asyncio": "The client under asyncio. The words are explained where they are defined, in the client for trio.",
@@ -419,7 +453,7 @@ def arguments(function: Function) -> list[str]:
 def indented(lines: str) -> str:
     """Return the lines of code as they stand in a class; those of a docstring stand so already."""
     code, quotes, rest = lines.partition('"""')
-    code = re.sub(r"^(?=.)", "    ", code, flags=re.M) if code else "    "
+    code = re.sub(r"^(?=.)", "    ", code.replace("\n    \n", "\n"), flags=re.M) if code else "    "
     if not quotes:
         return code + "\n"
     words, quotes, rest = rest.partition('"""')
@@ -458,7 +492,18 @@ def generated() -> dict[Path, str]:
             module.function(name)
         module.run()
         files[ROOT / world / "connect.py"] = module.written()
+        files[ROOT / world / "__init__.py"] = package(world)
     return files
+
+
+def package(world: str) -> str:
+    """Return the module that has all names of a world."""
+    code = f'{HEAD.format("the client")}"""{PACKAGE_WORDS[world]}"""\n\n'
+    for cls in FACADES:
+        code += f"from execsrv.{world}.{cls.__module__.rpartition('.')[2]} import {cls.__name__}\n"
+    code += f"from execsrv.{world}.connect import {', '.join([*FUNCTIONS, 'run'])}\n"
+    names = sorted([*(cls.__name__ for cls in FACADES), *FUNCTIONS, "run"])
+    return formatted(f"{code}\n__all__ = {names}\n")
 
 
 def main() -> None:

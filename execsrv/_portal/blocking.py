@@ -116,6 +116,13 @@ class Facade(AnyFacade):
         block = self._hold.block
         return self._wrap(_perform(block.portal, function, block, block.within, keep=kept.append))
 
+    def _next(self) -> Any:
+        """Return the next item of what is itself iterated over."""
+        try:
+            return self._take("__anext__")
+        except StopAsyncIteration:
+            raise StopIteration from None
+
     def _enter(self, method: str, *args: Any, **options: Any) -> Any:
         """Enter a block, and return what stands for what it gives."""
         args, options = unwrapped(args, options)

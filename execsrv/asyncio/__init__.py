@@ -1,3 +1,4 @@
+# Written by tests/facades.py from the client: change that, and run `python -m tests.facades`.
 """The client for asyncio. Its words are those of `execsrv`.
 
     import asyncio
@@ -15,6 +16,27 @@ until its `close()`. A task that is cancelled ends what it waits for.
 
 from execsrv.asyncio.client import Client
 from execsrv.asyncio.connect import connect, connect_unix, connect_websocket, launch, run
+from execsrv.asyncio.file_handles import RemoteFile
+from execsrv.asyncio.files import Files
+from execsrv.asyncio.http import Http, HttpStream
+from execsrv.asyncio.many import Results
 from execsrv.asyncio.process import Process
+from execsrv.asyncio.remote_path import RemotePath
+from execsrv.asyncio.tree_changes import Changes
 
-__all__ = ["Client", "Process", "connect", "connect_unix", "connect_websocket", "launch", "run"]
+__all__ = [
+    "Changes",
+    "Client",
+    "Files",
+    "Http",
+    "HttpStream",
+    "Process",
+    "RemoteFile",
+    "RemotePath",
+    "Results",
+    "connect",
+    "connect_unix",
+    "connect_websocket",
+    "launch",
+    "run",
+]

@@ -4,16 +4,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from execsrv._portal.awaiting import Held, Opening
 from execsrv.client.client import Client as TrioClient
 from execsrv.client.parameters import PIPE, Data, Path, RunKeywords, StartKeywords
 from execsrv.client.result import Result
+from execsrv.errors import CommandError
 from execsrv.protocol import EnvironmentInfo, ListedProcess, OutputFile
 
 if TYPE_CHECKING:
+    from execsrv.asyncio.files import Files
+    from execsrv.asyncio.http import Http
+    from execsrv.asyncio.many import Results
     from execsrv.asyncio.process import Process
 
 
@@ -29,6 +33,16 @@ class Client(Held, of=TrioClient):
     def connection_id(self) -> str:
         """Name that the server gave to this connection."""
         return self._get("connection_id")
+
+    @property
+    def files(self) -> Files:
+        """Files of the server's machine."""
+        return self._get("files")
+
+    @property
+    def http(self) -> Http:
+        """HTTP requests from the server's machine."""
+        return self._get("http")
 
     @overload
     async def run(
@@ -115,6 +129,50 @@ class Client(Held, of=TrioClient):
             **options,
         )
 
+    @overload
+    def map(
+        self,
+        commands: Iterable[Sequence[Path]],
+        *,
+        limit: int = 20,
+        return_errors: Literal[False] = False,
+        text: Literal[True],
+        **options: Unpack[RunKeywords],
+    ) -> Results[Result[str]]: ...
+
+    @overload
+    def map(
+        self,
+        commands: Iterable[Sequence[Path]],
+        *,
+        limit: int = 20,
+        return_errors: Literal[False] = False,
+        **options: Unpack[RunKeywords],
+    ) -> Results[Result[bytes]]: ...
+
+    @overload
+    def map(
+        self, commands: Iterable[Sequence[Path]], *, limit: int = 20, return_errors: bool, **options: Any
+    ) -> Results[Result[Any] | CommandError]: ...
+
+    def map(
+        self, commands: Iterable[Sequence[Path]], *, limit: int = 20, return_errors: bool = False, **options: Any
+    ) -> Results[Any]:
+        """Run many commands, at most `limit` at a time, and iterate over their results in the order in which they end.
+
+        `Result.argv` tells whose it is. Other keywords are those of `run`, without `input`. `commands` may be endless:
+        the next is taken when there is room for it, and results that nobody takes hold up further starts.
+
+        Leaving the loop early, by an error too, ends what still runs. An error of a command is a `CommandError` with
+        its `argv`, whose cause is a `SpawnError` or another `RequestError` where it could not be run. It ends all
+        others, unless `return_errors` has it among the results. Raises `ConnectionLostError`.
+        """
+        return self._plain("map", commands, limit=limit, return_errors=return_errors, **options)
+
+    async def processes(self) -> list[ListedProcess]:
+        """Return every process of this connection that the server still knows, oldest first."""
+        return await self._wait("processes")
+
     def start(
         self,
         argv: Sequence[Path],
@@ -196,7 +254,3 @@ class Client(Held, of=TrioClient):
             overflow=overflow,
             prepared=prepared,
         )
-
-    async def processes(self) -> list[ListedProcess]:
-        """Return every process of this connection that the server still knows, oldest first."""
-        return await self._wait("processes")

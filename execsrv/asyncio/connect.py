@@ -23,13 +23,28 @@ if TYPE_CHECKING:
 
 
 def connect(
-    url: str, *, token: str | None = None, reconnect: float = 0, config: ClientConfig = CLIENT_DEFAULTS
+    url: str,
+    *,
+    token: str | None = None,
+    reconnect: float = 0,
+    bring: bool = True,
+    config: ClientConfig = CLIENT_DEFAULTS,
 ) -> Opening[Client]:
-    """Connect to `ws://HOST:PORT`, `wss://HOST:PORT` or `unix://PATH`, as `connect_websocket` and `connect_unix` do.
+    """Connect to a server by its URL.
+
+    `ws://HOST:PORT`, `wss://HOST:PORT` and `unix://PATH` are those of `connect_websocket` and `connect_unix`.
+    `exec:COMMAND` is a command that speaks the protocol on its stdin and stdout, as for `launch`.
+
+    `ssh://[USER@]HOST[:PORT][/DIRECTORY]`, `docker://CONTAINER`, `podman://CONTAINER` and
+    `kubectl://[NAMESPACE/]POD[/CONTAINER]` start a server there, by the program of that name, and end it with the
+    block. Where there is no execsrv, it is brought along for that time if there is a Python of the same version and
+    kind as ours; not so with `bring=False`. Such a server ends with the program, so that `reconnect` is refused.
 
     Raises `ConnectionFailedError`, and `InvalidListenURLError` for another URL.
     """
-    return Opening(Facade._kinds, partial(trio_connect, url, token=token, reconnect=reconnect, config=config))
+    return Opening(
+        Facade._kinds, partial(trio_connect, url, token=token, reconnect=reconnect, bring=bring, config=config)
+    )
 
 
 def connect_unix(

@@ -1,3 +1,4 @@
+# Written by tests/facades.py from the client: change that, and run `python -m tests.facades`.
 """The client for plain code: scripts, notebooks, threads. Its words are those of `execsrv`, without `await`.
 
     import execsrv.sync
@@ -11,6 +12,27 @@ may be kept instead until its `close()`. What is left open when the interpreter 
 
 from execsrv.sync.client import Client
 from execsrv.sync.connect import connect, connect_unix, connect_websocket, launch, run
+from execsrv.sync.file_handles import RemoteFile
+from execsrv.sync.files import Files
+from execsrv.sync.http import Http, HttpStream
+from execsrv.sync.many import Results
 from execsrv.sync.process import Process
+from execsrv.sync.remote_path import RemotePath
+from execsrv.sync.tree_changes import Changes
 
-__all__ = ["Client", "Process", "connect", "connect_unix", "connect_websocket", "launch", "run"]
+__all__ = [
+    "Changes",
+    "Client",
+    "Files",
+    "Http",
+    "HttpStream",
+    "Process",
+    "RemoteFile",
+    "RemotePath",
+    "Results",
+    "connect",
+    "connect_unix",
+    "connect_websocket",
+    "launch",
+    "run",
+]
