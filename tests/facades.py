@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -108,6 +108,8 @@ class Member:
     module: str
     words: str | None = None
     overloads: list[Function] = field(default_factory=list)
+    other_name: str | None = None
+    """The name in the class that it is another one for."""
 
     @property
     def decorators(self) -> set[str]:
@@ -154,6 +156,9 @@ def members(cls: type) -> dict[str, Member]:
                     overloads.append(node)
                     continue
                 member.overloads, overloads = overloads, []
+            elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and node.value.id in own:
+                name = ast.unparse(node.targets[0])
+                member = replace(own[node.value.id], other_name=node.value.id)
             else:
                 continue
             if name in DUNDERS or not name.startswith("_"):
@@ -318,6 +323,9 @@ class Module:
         for name, member in members(cls).items():
             if name in ("aclose", "close") and is_held:
                 continue
+            if member.other_name is not None:
+                self.text += f"\n    {name} = {member.other_name}\n"
+                continue
             for lines in self.method(cls, name, member, is_held):
                 self.text += "\n" + indented(lines)
         if is_iterator(cls):
@@ -394,15 +402,15 @@ class Module:
 
 
 PACKAGE_WORDS = {
-    "sync": """The client for plain code: scripts, notebooks, threads. Its words are those of `execsrv`, without `await`.
+    "sync": """The client for plain code: scripts, notebooks, threads. The words of `execsrv`, without `await`.
 
     import execsrv.sync
 
     with execsrv.sync.launch() as client:
         print(client.run(["uname", "-a"], text=True).stdout)
 
-Each call blocks the thread that makes it. What is opened (`launch`, `connect`, `client.start`) is a context manager, and
-may be kept instead until its `close()`. What is left open when the interpreter exits is closed then.
+Each call blocks the thread that makes it. What is opened (`launch`, `connect`, `client.start`) is a context manager, or
+is kept until its `close()`. What is left open when the interpreter exits is closed then.
 """,
     "asyncio": """The client for asyncio. Its words are those of `execsrv`.
 

@@ -40,6 +40,8 @@ FLOORS = [
     # roof
     {"_in_process", "processes"},
     {"_run"},
+    {"_portal"},
+    {"sync", "asyncio"},
     {"_api"},
     {"__init__", "testing"},
     {"_cli"},

@@ -25,9 +25,9 @@ class Hold:
 
     def __del__(self) -> None:
         if not self.block.is_left and not self.block.portal.is_forked:
+            self.block.abandon()
             if self._warns:
                 warnings.warn(f"{self.block} was not closed", ResourceWarning, source=self, stacklevel=2)
-            self.block.abandon()
 
 
 class Facade:

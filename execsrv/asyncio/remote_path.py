@@ -180,6 +180,8 @@ class RemotePath(Facade, of=TrioRemotePath):
         """Give it another path, in place of the file that may be there, and return that path."""
         return await self._wait("rename", target)
 
+    replace = rename
+
     async def symlink_to(self, target: str | os.PathLike[str]) -> None:
         """Make a symbolic link here."""
         return await self._wait("symlink_to", target)

@@ -1,13 +1,13 @@
 # Written by tests/facades.py from the client: change that, and run `python -m tests.facades`.
-"""The client for plain code: scripts, notebooks, threads. Its words are those of `execsrv`, without `await`.
+"""The client for plain code: scripts, notebooks, threads. The words of `execsrv`, without `await`.
 
     import execsrv.sync
 
     with execsrv.sync.launch() as client:
         print(client.run(["uname", "-a"], text=True).stdout)
 
-Each call blocks the thread that makes it. What is opened (`launch`, `connect`, `client.start`) is a context manager, and
-may be kept instead until its `close()`. What is left open when the interpreter exits is closed then.
+Each call blocks the thread that makes it. What is opened (`launch`, `connect`, `client.start`) is a context manager, or
+is kept until its `close()`. What is left open when the interpreter exits is closed then.
 """
 
 from execsrv.sync.client import Client

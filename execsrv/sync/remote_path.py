@@ -180,6 +180,8 @@ class RemotePath(Facade, of=TrioRemotePath):
         """Give it another path, in place of the file that may be there, and return that path."""
         return self._wait("rename", target)
 
+    replace = rename
+
     def symlink_to(self, target: str | os.PathLike[str]) -> None:
         """Make a symbolic link here."""
         return self._wait("symlink_to", target)
