@@ -23,7 +23,7 @@ from subprocess import DEVNULL, PIPE
 import trio
 
 import execsrv
-from execsrv.client.blocks import AHEAD
+from execsrv.client.blocks import AHEAD, BLOCK_BYTES
 from execsrv.client.file_handles import Asked, OpenFile
 from execsrv.protocol import Block, BlockRead, BlockWrite, Nothing
 
@@ -67,21 +67,23 @@ def plain_copy(folder: Path, mib: int) -> Row:
 
 async def blocks_alone(client: execsrv.Client, folder: Path, mib: int) -> list[Row]:
     """Write and read the blocks of a file over the same channel, and nothing else: no file here, no checksum."""
-    calls, block = client._connection.calls, os.urandom(MIB)
+    calls, block, count = client._connection.calls, os.urandom(BLOCK_BYTES), mib * MIB // BLOCK_BYTES
     rows: list[Row] = []
     for name, method, mode in (("written", "fs/writeBlock", "update"), ("read", "fs/readBlock", "read")):
         file = OpenFile(calls, f"{folder}/blocks", mode)  # type: ignore[arg-type]
         await file.open()
         under_way: deque[Asked] = deque()
         began = time.perf_counter()
-        for number in range(mib):
+        for number in range(count):
 
-            def make(handle: str, offset: int = number * MIB, method: str = method) -> BlockWrite | BlockRead:
-                return BlockWrite(handle, offset, block) if "write" in method else BlockRead(handle, offset, MIB)
+            def make(handle: str, offset: int = number * BLOCK_BYTES, method: str = method) -> BlockWrite | BlockRead:
+                return (
+                    BlockWrite(handle, offset, block) if "write" in method else BlockRead(handle, offset, BLOCK_BYTES)
+                )
 
             under_way.append(await file.post(method, make))
-            if len(under_way) > AHEAD or number == mib - 1:
-                while len(under_way) > (AHEAD if number < mib - 1 else 0):
+            if len(under_way) > AHEAD or number == count - 1:
+                while len(under_way) > (AHEAD if number < count - 1 else 0):
                     await file.answer(under_way.popleft(), Nothing if "write" in method else Block)
         rows.append((f"blocks alone, {name}", "MiB/s", mib / (time.perf_counter() - began)))
         await file.close()
