@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 EXAMPLES = [
     pytest.param(code, id=f"{page.name}-{number}")
-    for page in (*map(DOCS.joinpath, ("client.md", "client-files.md", "index.md", "processes.md")), ROOT / "README.md")
+    for page in (*sorted(DOCS.glob("*.md")), ROOT / "README.md")
     for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M), 1)
     if "8765" not in code  # which wants a daemon
 ]
