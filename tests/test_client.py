@@ -245,8 +245,8 @@ async def test_a_lost_connection_fails_what_waits_with_one_clear_error() -> None
     script = "echo said; read go; kill -9 $PPID; cat"
     async with execsrv.launch(SERVE) as client:
         async with client.start(["sh", "-c", script], stdin=True) as process:
-            while not process._mirror._log.has_news:
-                await process._mirror._arrived.park()
+            while not process._mirror.reader.inbox.has_news("stdout"):
+                await process._mirror.reader._arrived.park()
             with trio.fail_after(PATIENCE), pytest.raises(ConnectionLostError, match="the server ended the") as lost:
                 await process.communicate(b"go\n")
             assert lost.value.stdout == b"said\n"

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import trio
+from msgspec import UNSET
 
 from execsrv._log.log import OutputLog
 from execsrv._nursery import open_helpers, owned
@@ -29,7 +30,7 @@ from execsrv._server.ending import Ending
 from execsrv._server.outbox import Dialect, Feed, Outbox
 from execsrv._server.stdin import PIPE_BYTES, Stdin
 from execsrv.limits import ServerConfig
-from execsrv.protocol import Reason, SignalTarget, Stream
+from execsrv.protocol import AtMs, Reason, SignalTarget, Stream
 
 
 class StartOptions(NamedTuple):
@@ -45,6 +46,8 @@ class StartOptions(NamedTuple):
     """What lives on after the leader is ended, as soon as it prints no more."""
     is_read_again: bool = True
     """Its peer reads what it missed when it comes back, and is told nothing before. Else it is told of it unasked."""
+    times: bool = False
+    """Its peer is told when things happen."""
 
 
 class Session:
@@ -75,6 +78,7 @@ class Session:
             streams=spawned.outputs,
             acknowledged=options.window_bytes is not None,
             drops=options.drops,
+            clock=_clock() if options.times else lambda: UNSET,
         )
         self.feed = Feed(id, self.log, dialect, outbox, options.is_read_again)
         self.closed_at: float | None = None
@@ -292,3 +296,9 @@ class Session:
         if self._idle is not None:
             self._idle.restart()
         self.feed.announce()
+
+
+def _clock() -> Callable[[], AtMs]:
+    """Return a clock in milliseconds from now on."""
+    start = trio.current_time()
+    return lambda: int((trio.current_time() - start) * 1000)

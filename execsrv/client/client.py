@@ -241,7 +241,7 @@ async def open_client(
     """Open a client on channels of this kind, with the handshake done. Raises `ConnectionFailedError`."""
     check_trio()
     seconds("reconnect", reconnect, zero=True)
-    connection = Connection(config)
     async with open_helpers() as nursery:
+        connection = Connection(config, nursery)
         await nursery.start(connection.stay, open_channel, name, reconnect)
         yield Client._made(connection)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Generic, TypeVar
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import trio
 
-from execsrv._log.log import Closed, Entry, Exited
+from execsrv._log.entries import Entry, Exited, Gap
 from execsrv.client.calls import PendingCall
+from execsrv.client.facts import Facts
+from execsrv.client.inbox import PARTS, Part
+from execsrv.client.iteration import Iteration
 from execsrv.client.mirror import Mirror, termination
 from execsrv.client.parameters import WRITE_BYTES, Data, check_input, pieces, seconds, text
+from execsrv.client.reader import Reader
 from execsrv.client.result import Collected, Result
-from execsrv.errors import InvalidParamsError, StdinClosedError
+from execsrv.client.streams import Input, Output
+from execsrv.client.text import MAX_LINE_BYTES, LineTaker, TextMode, TextTaker, text_mode
+from execsrv.errors import InvalidParamsError, OutputTruncatedError, StdinClosedError
 from execsrv.protocol import (
     Chunk,
     Nothing,
@@ -24,12 +30,9 @@ from execsrv.protocol import (
     ProcessTerminate,
     ProcessWrite,
     ProcessWritten,
-    Reason,
     Running,
     SignalTarget,
 )
-
-T = TypeVar("T")
 
 Event = Entry
 """One thing that happens to a process: output, a gap in it where that was asked for, the end of the leader, or the end
@@ -40,98 +43,63 @@ DEFAULT_GRACE_SECONDS = 5.0
 children, and not so long that anybody gives up waiting."""
 
 
-class Process:
+class Process(Facts):
     """A started command. Made by `Client.start`; ended, with everything below it, when that block is left.
 
-    Its output is for one reader at a time. While nobody reads, the command blocks once the window is full, as with any
-    pipe; other commands go on.
+    Each stream of its output is read once, in order: by one task at a time, which goes on where the last one stopped.
+    While nobody reads, the command blocks once the window is full, as with any pipe; other commands go on.
 
     Every call raises `ConnectionLostError` when there is no way back to the server. Cancelling one stops waiting;
     whether the server still does what was asked is then unknown, unless the call says more.
     """
 
-    _mirror: Mirror
-    _argv: list[str]
-    _pid: int | None
     _writes: int
     _writing: PendingCall | None
     _input_turn: trio.Lock
     _drops: bool
+    _text: TextMode | None
+    stdin: Input
+    """Its input, a `trio.abc.SendStream`."""
+    stdout: Output
+    """Its output, or all that its terminal shows: a `trio.abc.ReceiveStream`."""
+    stderr: Output
+    """Its errors, a `trio.abc.ReceiveStream`. Nothing comes where they have no pipe of their own."""
 
     def __init__(self) -> None:
         raise TypeError("a Process is made by `async with client.start(argv) as process`")
 
     @classmethod
-    def _made(cls, mirror: Mirror, argv: list[str], pid: int | None, drops: bool) -> Process:
+    def _made(
+        cls, mirror: Mirror, argv: list[str], pid: int | None, drops: bool, text: TextMode | None = None
+    ) -> Process:
         process = cls.__new__(cls)
-        process._drops = drops
+        process._drops, process._text = drops, text
+        process.stdin = Input(mirror.id, process.write, process.close_stdin)
+        process.stdout, process.stderr = (
+            Output(mirror.reader, part, process._missed, partial(mirror.close_part, part)) for part in PARTS
+        )
         process._mirror, process._argv, process._pid = mirror, argv, pid
         process._writes, process._writing, process._input_turn = 0, None, trio.Lock()
         return process
-
-    def __repr__(self) -> str:
-        state = "closed" if self.closed else "exited" if self._mirror.exited else "running"
-        return f"<Process {self.id} {state} pid={self.pid}>"
-
-    # -- facts --
-
-    @property
-    def id(self) -> str:
-        """Name of the process in `process/*`."""
-        return self._mirror.id
-
-    @property
-    def argv(self) -> list[str]:
-        """Command as it was started."""
-        return list(self._argv)
-
-    @property
-    def pid(self) -> int | None:
-        """Pid of the leader, on the server's machine. None where the server does not tell it."""
-        return self._pid
-
-    @property
-    def exit_code(self) -> int | None:
-        """Exit code of the leader, 128+N after its death by signal N. None while it runs."""
-        return self._mirror.exited.exit_code if self._mirror.exited else None
-
-    @property
-    def returncode(self) -> int | None:
-        """Exit code of the leader as `subprocess` has it: -N after its death by signal N. None while it runs."""
-        exited = self._mirror.exited
-        return None if exited is None else 128 - exited.exit_code if exited.signal else exited.exit_code
-
-    @property
-    def signal(self) -> str | None:
-        """Name of the signal that the leader died of, such as "SIGKILL". None while it runs, and otherwise."""
-        return self._mirror.exited.signal if self._mirror.exited else None
-
-    @property
-    def reason(self) -> Reason | None:
-        """Cause of the leader's end: "exited", "signaled", or why the server ended it. None while it runs."""
-        return self._mirror.exited.reason if self._mirror.exited else None
-
-    @property
-    def closed(self) -> Closed | None:
-        """End of everything: how much each stream carried and what lives on. None before."""
-        return self._mirror.closed
 
     # -- what happens to it --
 
     async def wait(self) -> Exited:
         """Wait for the end of the leader. Cancelling stops waiting, not the process.
 
-        Somebody must read the output of a command that prints more than the window, or it blocks and never ends.
+        While no other task reads its output, the oldest of what exceeds the window is let go, so that it can end. Who
+        reads later is told: by a `Gap` among the events, otherwise by an `OutputTruncatedError`. A task that has read
+        before, and still runs, is waited for.
         """
-        return await self._mirror.wait_exited()
+        return await self._reader.wait_exited()
 
     async def next_event(self) -> Event | None:
         """Return the next event: output, exit and close, in order; None when all is over. Cancelling loses nothing.
 
-        Raises `ConnectionLostError` behind the last that arrived, and `trio.BusyResourceError` while another task is
-        reading.
+        Raises `ConnectionLostError` behind the last that arrived, `trio.BusyResourceError` while another task is
+        reading, and `trio.ClosedResourceError` behind the block of `start`.
         """
-        return await self._mirror.next()
+        return await self._reader.next()
 
     def events(self) -> AsyncIterator[Event]:
         """Iterate over all events, from here to the end. Cancelling loses nothing.
@@ -139,18 +107,78 @@ class Process:
         A reader that stops may be followed by another, which goes on where it stopped. While one reads, another is
         `trio.BusyResourceError`.
         """
-        return _Iterator(self.next_event)
+        return Iteration(self.next_event)
 
     @property
     def output(self) -> AsyncIterator[bytes]:
         """Iterator over all output as it comes, stdout and stderr alike, until both are at their end."""
-        return _Iterator(self._next_output)
+        return Iteration(self._next_output)
 
     async def _next_output(self) -> bytes | None:
         while (event := await self.next_event()) is not None:
             if isinstance(event, Chunk):
                 return event.chunk
+            if isinstance(event, Gap):
+                self._missed(event)
         return None
+
+    def lines(
+        self,
+        stream: Part | None = None,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        max_bytes: int = MAX_LINE_BYTES,
+    ) -> AsyncIterator[str]:
+        r"""Iterate over the lines of a stream, "stdout" or "stderr", or of both as they come, each in one piece.
+
+        A line comes without its end, which is "\n", "\r\n" or "\r"; the last one needs none. `encoding` and `errors`
+        are those of the start, by default UTF-8 and "strict". Cancelling loses nothing.
+
+        Raises `UnicodeDecodeError`, and `LimitExceededError` for a line of more than `max_bytes`: the line can still be
+        read in another way. Raises `OutputTruncatedError` where output is missing that nobody had given up.
+        """
+        taker = LineTaker(self._reader.inbox, _part(stream), self._mode(encoding, errors), max_bytes, self.id)
+
+        def take() -> str | Gap | None:
+            if (taken := taker.take()) is None and self._reader.is_full:
+                taker.make_room()
+            return taken
+
+        return Iteration(partial(self._next_text, _part(stream), take))
+
+    def text(
+        self, stream: Part | None = None, *, encoding: str | None = None, errors: str | None = None
+    ) -> AsyncIterator[str]:
+        """Iterate over the characters of a stream, or of both, in pieces as they come. Line ends stay as they are.
+
+        It raises as `lines` does. Cancelling loses nothing.
+        """
+        taker = TextTaker(self._reader.inbox, _part(stream), self._mode(encoding, errors), self.id)
+        return Iteration(partial(self._next_text, _part(stream), taker.take))
+
+    async def _next_text(self, part: Part | None, take: Callable[[], str | Gap | None]) -> str | None:
+        while True:
+            taken: str | Gap | None = await self._reader.read(part, take)
+            if not isinstance(taken, Gap):
+                return taken
+            self._missed(taken)
+
+    def _mode(self, encoding: str | None, errors: str | None) -> TextMode:
+        """Return the way to text that a call asks for, or else that of the start."""
+        default = self._text or TextMode()
+        return text_mode(True, encoding or default.encoding, errors or default.errors) or default
+
+    def _missed(self, gap: Gap) -> None:
+        """Raise `OutputTruncatedError` for output that is missing, unless the process was started to drop some."""
+        if not self._drops:
+            missing = " and ".join(f"{count} bytes of {stream}" for stream, count in gap.omitted.items())
+            how = f"is missing {missing or 'output'} here, which nobody read in time"
+            raise OutputTruncatedError(self.argv, how, exit_code=self.exit_code, signal=self.signal, reason=self.reason)
+
+    @property
+    def _reader(self) -> Reader:
+        return self._mirror.reader
 
     async def communicate(self, input: Data | None = None, max_bytes: int | None = None) -> Result:
         """Write `input` and end the command's stdin, collect its output to the end, and return the result.
@@ -245,19 +273,8 @@ class Process:
         return await self._mirror.calls.call("process/snapshot", ProcessId(self.id), ProcessSnapshot)
 
 
-class _Iterator(Generic[T]):
-    """Iteration by a function that returns None at the end.
-
-    No generator: leaving the loop early leaves nothing behind that wants to be closed.
-    """
-
-    def __init__(self, take: Callable[[], Awaitable[T | None]]) -> None:
-        self._take = take
-
-    def __aiter__(self) -> _Iterator[T]:
-        return self
-
-    async def __anext__(self) -> T:
-        if (value := await self._take()) is None:
-            raise StopAsyncIteration
-        return value
+def _part(stream: object) -> Part | None:
+    """Return the name of a stream that is one, or None. Raises `InvalidParamsError`."""
+    if stream is None or stream == "stdout" or stream == "stderr":
+        return stream
+    raise InvalidParamsError(f'stream must be "stdout", "stderr" or None, got {stream!r}', field="stream")

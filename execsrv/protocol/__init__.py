@@ -65,6 +65,7 @@ from execsrv.protocol.messages import (
 )
 from execsrv.protocol.methods import METHODS, NOTIFICATIONS, Method
 from execsrv.protocol.output import (
+    AtMs,
     Chunk,
     Layer,
     Member,
@@ -75,12 +76,14 @@ from execsrv.protocol.output import (
     ReadGap,
     Reason,
     Stream,
+    seconds_since_start,
 )
 from execsrv.protocol.process import (
     EnvPolicy,
     Grace,
     Graceful,
     ListedProcess,
+    OutputFile,
     ProcessAck,
     ProcessId,
     ProcessList,
@@ -109,6 +112,7 @@ __all__ = [
     "NOTIFICATIONS",
     "PROTOCOL_VERSION",
     "Accepted",
+    "AtMs",
     "Block",
     "BlockRead",
     "BlockWrite",
@@ -167,6 +171,7 @@ __all__ = [
     "MissingChanged",
     "Nothing",
     "Notification",
+    "OutputFile",
     "PortWish",
     "ProcessAck",
     "ProcessClosed",
@@ -208,4 +213,5 @@ __all__ = [
     "WatchMissing",
     "Watching",
     "Wire",
+    "seconds_since_start",
 ]

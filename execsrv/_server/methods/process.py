@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
+from dataclasses import replace
+from typing import Literal
 
 import trio
 
-from execsrv._processes.command import Command, Wishes, settle
+from execsrv._processes.command import Command, File, Output, Wishes, settle
 from execsrv._processes.environment import command_environment, inherited_environment
 from execsrv._processes.signals import signal_number
 from execsrv._processes.terminal import checked_modes
@@ -30,6 +33,7 @@ from execsrv.protocol import (
     Graceful,
     ListedProcess,
     Nothing,
+    OutputFile,
     ProcessAck,
     ProcessId,
     ProcessList,
@@ -64,13 +68,14 @@ def process_start(caller: Caller, params: ProcessStart) -> Deferred[ProcessStart
     cwd = None if params.cwd is None else path_from_wire(params.cwd, "cwd")
     modes = checked_modes(params.modes)
     wishes = Wishes(params.umask, params.nice, params.oom_score_adj)
+    stdout, stderr = _output(params, "stdout"), _output(params, "stderr")
 
     def settled() -> Command:
         inherited = inherited_environment() if params.env_policy is not None else {}
         env = command_environment(
             params.env_policy, inherited, params.env, cwd=cwd, tty=params.tty, remove=params.env_remove
         )
-        return settle(params.argv, cwd, env, params.arg0, wishes)
+        return replace(settle(params.argv, cwd, env, params.arg0, wishes), stdout=stdout, stderr=stderr)
 
     starting = caller.sessions.start(
         params.process_id,
@@ -86,6 +91,20 @@ def process_start(caller: Caller, params: ProcessStart) -> Deferred[ProcessStart
 
 def _process_started(session: Session) -> ProcessStarted:
     return ProcessStarted(session.id, pid=session.pid)
+
+
+def _output(params: ProcessStart, name: Literal["stdout", "stderr"]) -> Output:
+    """Return the place where a stream goes. Raises `InvalidParamsError` for another than its pipe with a terminal."""
+    wanted = params.stdout if name == "stdout" else params.stderr
+    if wanted != "pipe" and params.tty:
+        raise InvalidParamsError(f"{name}: a terminal has all of the output", field=name)
+    if not isinstance(wanted, OutputFile):
+        return wanted
+    path = path_from_wire(wanted.path, f"{name}.path")
+    try:
+        return File(os.fsencode(path), wanted.append)
+    except UnicodeEncodeError:
+        raise InvalidParamsError(f"{name}.path: {path!r} holds a lone surrogate", field=f"{name}.path") from None
 
 
 def _check_prepared(params: ProcessStart) -> None:
@@ -114,6 +133,7 @@ def _start_options(config: ServerConfig, params: ProcessStart) -> StartOptions:
         drops=params.overflow == "drop",
         grace=None if params.grace_ms is None else params.grace_ms / 1000,
         ends_with_leader=params.end_with_leader,
+        times=params.times,
     )
 
 
