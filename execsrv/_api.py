@@ -7,6 +7,7 @@ from execsrv._version import __version__
 from execsrv.client import (
     Client,
     Event,
+    Happened,
     Process,
     Result,
     connect,
@@ -42,6 +43,7 @@ from execsrv.errors import (
     NotReadyError,
     OutputTruncatedError,
     OutsideRootsError,
+    ProcessEndedError,
     ProcessExistsError,
     ProtocolError,
     RequestError,
@@ -51,6 +53,7 @@ from execsrv.errors import (
     UnknownConnectionError,
     UnknownMethodError,
     UnknownProcessError,
+    WaitTimeoutError,
 )
 from execsrv.limits import ClientConfig, Limits, ServerConfig
 from execsrv.protocol import Chunk
@@ -78,6 +81,7 @@ __all__ = [
     "FileRefusedError",
     "FilesDisabledError",
     "Gap",
+    "Happened",
     "HttpFailedError",
     "HttpUnavailableError",
     "InternalError",
@@ -92,6 +96,7 @@ __all__ = [
     "OutputTruncatedError",
     "OutsideRootsError",
     "Process",
+    "ProcessEndedError",
     "ProcessExistsError",
     "ProtocolError",
     "RequestError",
@@ -103,6 +108,7 @@ __all__ = [
     "UnknownConnectionError",
     "UnknownMethodError",
     "UnknownProcessError",
+    "WaitTimeoutError",
     "__version__",
     "connect",
     "connect_in_process",

@@ -25,7 +25,6 @@ from execsrv._processes import streams, terminal
 from execsrv._processes.attempt import Spawned
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.spawn import widen
-from execsrv._processes.wait_gone import wait_gone
 from execsrv._server.ending import Ending
 from execsrv._server.outbox import Dialect, Feed, Outbox
 from execsrv._server.stdin import PIPE_BYTES, Stdin
@@ -233,12 +232,8 @@ class Session:
         return "pty" not in self._outputs or terminal.echoes(self._outputs["pty"])
 
     async def wait_empty(self) -> None:
-        """Wait until the leader has ended, and nothing that descends from it lives. Cancelling stops waiting."""
-        while self.log.exited is None:
-            await self.feed.wait_appended()
-        while not self._ending.is_over and (living := await self._tree.remaining()):
-            for member in living:
-                await wait_gone(member.pid)
+        """Wait until neither the leader nor anything that descends from it lives. Cancelling stops waiting."""
+        await self._ending.wait_empty()
 
     # -- output --
 

@@ -4,10 +4,12 @@ from execsrv.client.client import Client
 from execsrv.client.connect import connect, connect_stdio, connect_unix, connect_websocket, launch
 from execsrv.client.process import Event, Process
 from execsrv.client.result import Result
+from execsrv.client.waiting import Happened
 
 __all__ = [
     "Client",
     "Event",
+    "Happened",
     "Process",
     "Result",
     "connect",

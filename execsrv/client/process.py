@@ -9,7 +9,7 @@ import trio
 
 from execsrv._log.entries import Entry, Exited, Gap
 from execsrv.client.calls import PendingCall
-from execsrv.client.facts import Facts
+from execsrv.client.dialogue import Dialogue
 from execsrv.client.inbox import PARTS, Part
 from execsrv.client.iteration import Iteration
 from execsrv.client.mirror import Mirror, termination
@@ -43,7 +43,7 @@ DEFAULT_GRACE_SECONDS = 5.0
 children, and not so long that anybody gives up waiting."""
 
 
-class Process(Facts):
+class Process(Dialogue):
     """A started command. Made by `Client.start`; ended, with everything below it, when that block is left.
 
     Each stream of its output is read once, in order: by one task at a time, which goes on where the last one stopped.

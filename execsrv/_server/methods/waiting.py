@@ -184,7 +184,9 @@ class _Wait:
 
     async def _await_empty(self) -> None:
         await self._session.wait_empty()
-        while self._log.exited is not None and self._next <= self._log.exited.seq:
+        while self._log.exited is None:
+            await self._session.feed.wait_appended()
+        while self._next <= self._log.exited.seq:
             await trio.lowlevel.checkpoint()  # what it printed is looked at first
         self._happened("treeEmpty")
 
