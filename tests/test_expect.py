@@ -99,12 +99,13 @@ async def test_a_dialogue_with_a_python(server: Server) -> None:
 
 async def test_a_dialogue_over_pipes_leaves_the_rest_to_others(server: Server) -> None:
     client = await server.client()
-    script = "echo one; echo two >&2; echo three; read x; echo \"got $x\"; printf 'last \\303\\274'; exec sleep 1000"
+    script = "echo one; echo three; read x; echo two >&2; read x; echo \"got $x\"; printf 'last \\303\\274'; exec sleep 1000"
     async with client.start(["sh", "-c", script], stdin=True, encoding="utf-8") as process:
         with trio.fail_after(PATIENCE):
             assert await process.expect_exact("one") == 0
             lines = process.lines("stdout")
             assert [await anext(lines), await anext(lines)] == ["", "three"]
+            await process.sendline()
             assert await process.expect("t(wo)\n") == 0
             assert process.match[1] == "wo"
             assert await process.sendline("ü") == 3

@@ -6,16 +6,19 @@ The words of a `Process` for it. Each loads what it needs when it is first used.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, cast
 
 from execsrv.client.facts import Facts
-from execsrv.client.parameters import Data, seconds
+from execsrv.client.parameters import Data, flag, seconds
 from execsrv.client.wait_for import wait_for
 from execsrv.client.waiting import Happened, Pattern
 from execsrv.errors import InvalidParamsError, WaitTimeoutError
 
 if TYPE_CHECKING:
     from execsrv.client.process import Process
+    from execsrv.client.screen import Drawing, Screen, WatchedScreen
 
 DIALOGUE_TIMEOUT_SECONDS = 30.0
 """Time that `expect` waits, unless its user says otherwise: as long as pexpect does."""
@@ -34,6 +37,7 @@ class Dialogue(Facts):
     """Match of the regular expression, or the string, or `EOF` or `TIMEOUT`."""
     match_index: int | None = None
     """Number of the pattern that matched."""
+    _drawing: Drawing | None = None
     searchwindowsize: int | None = None
     """How far before the newest output a match is looked for, unless `expect` says otherwise. None: everywhere."""
 
@@ -158,6 +162,51 @@ class Dialogue(Facts):
             timeout=timeout,
             after=after,
         )
+
+    async def screen(self) -> Screen:
+        """Return what a person would see on its terminal now, beside all readers. Needs `execsrv[screen]`.
+
+        It is drawn from what the server retains, and goes on at the next call. Cancelling loses nothing. Raises
+        `InvalidParamsError` for a process without a terminal.
+        """
+        drawing = self._drawn()
+        await drawing.update()
+        return drawing.screen()
+
+    def watch_screen(self, *, answers: bool = False) -> AbstractAsyncContextManager[WatchedScreen]:
+        """Keep its screen up to date while a block lasts, in which it is seen without asking.
+
+        With `answers`, the program also gets what it asks its terminal for, such as the place of the cursor.
+        """
+        from execsrv.client.screen import watch
+
+        return watch(self._own, self._drawn(), flag("answers", answers))
+
+    def _drawn(self) -> Drawing:
+        from execsrv.client.screen import Drawing
+
+        if self._drawing is None:
+            self._drawing = Drawing(self._own)
+        return self._drawing
+
+    async def interact(
+        self,
+        escape_character: str | None = "\x1d",
+        *,
+        input_filter: Callable[[bytes], bytes] | None = None,
+        output_filter: Callable[[bytes], bytes] | None = None,
+        stdin: int = 0,
+        stdout: int = 1,
+    ) -> None:
+        """Connect this program's terminal with it, until its end or the escape character, Ctrl-] by default.
+
+        Keys go to it as they are typed, and the size of this terminal is passed on. The filters may change what passes.
+        What comes behind the escape is for the next reader.
+        """
+        from execsrv.client.interact import interact
+
+        escape = b"" if escape_character is None else escape_character.encode()
+        await interact(self._own, escape, input_filter, output_filter, stdin, stdout)
 
 
 def _patience(timeout: float | None) -> float:
