@@ -5,6 +5,9 @@ from execsrv._in_process import connect_in_process
 from execsrv._log.log import Closed, Exited, Gap
 from execsrv._version import __version__
 from execsrv.client import (
+    DEVNULL,
+    PIPE,
+    STDOUT,
     Client,
     Event,
     Happened,
@@ -56,10 +59,13 @@ from execsrv.errors import (
     WaitTimeoutError,
 )
 from execsrv.limits import ClientConfig, Limits, ServerConfig
-from execsrv.protocol import Chunk
+from execsrv.protocol import Chunk, OutputFile
 from execsrv.server import serve
 
 __all__ = [
+    "DEVNULL",
+    "PIPE",
+    "STDOUT",
     "AlreadyAttachedError",
     "BadAnswerError",
     "BusyError",
@@ -93,6 +99,7 @@ __all__ = [
     "NotAllowedError",
     "NotFoundError",
     "NotReadyError",
+    "OutputFile",
     "OutputTruncatedError",
     "OutsideRootsError",
     "Process",

@@ -227,9 +227,9 @@ class Session:
             terminal.set_size(self._outputs["pty"], rows, cols, xpixel, ypixel)
 
     @property
-    def echoes(self) -> bool:
-        """True unless its terminal does not show what is typed."""
-        return "pty" not in self._outputs or terminal.echoes(self._outputs["pty"])
+    def master(self) -> int | None:
+        """The server's end of its terminal, None where it has none any more."""
+        return self._outputs.get("pty")
 
     async def wait_empty(self) -> None:
         """Wait until neither the leader nor anything that descends from it lives. Cancelling stops waiting."""

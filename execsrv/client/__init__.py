@@ -2,11 +2,16 @@
 
 from execsrv.client.client import Client
 from execsrv.client.connect import connect, connect_stdio, connect_unix, connect_websocket, launch
-from execsrv.client.process import Event, Process
+from execsrv.client.parameters import DEVNULL, PIPE, STDOUT
+from execsrv.client.process import Process
+from execsrv.client.reading import Event
 from execsrv.client.result import Result
 from execsrv.client.waiting import Happened
 
 __all__ = [
+    "DEVNULL",
+    "PIPE",
+    "STDOUT",
     "Client",
     "Event",
     "Happened",

@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal, Unpack
-
-import trio
+from typing import Any, Literal, Unpack, overload
 
 from execsrv._nursery import check_trio, open_helpers
 from execsrv.client.connection import Connection, OpenChannel
-from execsrv.client.mirror import Mirror
 from execsrv.client.parameters import (
+    PIPE,
     Data,
     Path,
+    RunKeywords,
     StartKeywords,
-    check_input,
+    as_bytes,
     everything,
     flag,
     grace_milliseconds,
     milliseconds,
+    names,
     seconds,
+    stderr_place,
+    stdin_pipe,
+    stdout_place,
+    string,
     terminal_size,
-    text,
     variables,
     words,
 )
 from execsrv.client.process import Process
 from execsrv.client.result import END_GRACE_SECONDS, Collected, Result, check_bound
-from execsrv.errors import BadAnswerError, ProcessExistsError
+from execsrv.client.starting import check_known, end, pid_of, place
+from execsrv.client.text import text_mode
 from execsrv.limits import ClientConfig
 from execsrv.protocol import (
     EnvironmentInfo,
-    Failure,
     ListedProcess,
     Nothing,
+    OutputFile,
     ProcessList,
     ProcessStart,
-    ProcessStarted,
 )
 
 LEAVE_GRACE_SECONDS = 0.5
@@ -73,41 +76,89 @@ class Client:
         """Name that the server gave to this connection."""
         return self._connection.greeting.session_id
 
+    @overload
+    async def run(
+        self,
+        argv: Sequence[Path],
+        *,
+        input: Data | str | None = None,
+        text: Literal[True],
+        encoding: str | None = None,
+        errors: str | None = None,
+        **options: Unpack[RunKeywords],
+    ) -> Result[str]: ...
+
+    @overload
     async def run(
         self,
         argv: Sequence[Path],
         *,
         input: Data | None = None,
+        text: Literal[False] | None = None,
+        **options: Unpack[RunKeywords],
+    ) -> Result[bytes]: ...
+
+    @overload
+    async def run(
+        self,
+        argv: Sequence[Path],
+        *,
+        input: Data | str | None = None,
+        text: Literal[True] | None = None,
+        encoding: str,
+        errors: str | None = None,
+        **options: Unpack[RunKeywords],
+    ) -> Result[str]: ...
+
+    @overload
+    async def run(
+        self, argv: Sequence[Path], *, input: Data | str | None = None, text: bool, **options: Unpack[RunKeywords]
+    ) -> Result[Any]: ...
+
+    async def run(
+        self,
+        argv: Sequence[Path],
+        *,
+        input: Data | str | None = None,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # the word of subprocess.run; it ends the command too
         check: bool = False,
         max_bytes: int | None = None,
+        truncate: bool = False,
         **options: Unpack[StartKeywords],
-    ) -> Result:
+    ) -> Result[Any]:
         """Run a command to its end and return its result. Its stdin is `input`, or empty.
 
-        Other keywords are those of `start`: `cwd`, `env`, `inherit_env`, `tty`, `size`, `modes`, `arg0`, `umask`,
-        `nice`, `oom_score_adj`, `idle_timeout`, `grace`, `overflow` and `prepared`.
+        With `text`, or an `encoding` (UTF-8) or `errors` ("strict"), input and output are strings, and lines end with
+        "\\n". Other keywords are those of `start`: `cwd`, `env`, `env_add`, `env_remove`, `stdout`, `stderr`,
+        `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `idle_timeout`, `grace`, `overflow` and
+        `prepared`.
 
         It ends with the process that was started. What that has started, and left behind, is collected from while it
         prints, then asked to end, and killed after `grace` (2 s): `Result.ended`. All that descends from the command is
         gone when this returns, or when it is cancelled.
 
-        Each stream is kept up to `max_bytes`, beginning and end. Without it, more than 64 MiB is an error.
+        Each stream is kept up to `max_bytes` (64 MiB). More is an error, unless it may `truncate`: then the beginning
+        and the end are kept.
 
         Raises `SpawnError`; `CommandTimeoutError` after `timeout` seconds, when the command was asked to end and then
         killed, and, with `check`, `CommandFailedError`; `OutputTruncatedError`; `InvalidParamsError`;
         `ConnectionLostError`. All but the first know what had arrived.
         """
-        check_input(input)
+        mode = text_mode(text, encoding, errors)
+        data = as_bytes(input, mode and mode.encoding)
         patience = seconds("timeout", timeout)
         check_bound(max_bytes)
-        if input is None and options.get("tty"):
-            input = b""  # a terminal gets its end-of-file character then
+        flag("check", check)
+        flag("truncate", truncate)
+        if data is None and options.get("tty"):
+            data = b""  # a terminal gets its end-of-file character then
         grace = options.get("grace")
-        async with self.start(argv, stdin=input is not None, end_with_leader=True, **options) as process:
-            collected = Collected(process, max_bytes)
-            result = await collected.run(
-                input,
+        async with self.start(argv, stdin=data is not None, end_with_leader=True, **options) as process:
+            result = await Collected(process, mode, max_bytes, truncate).run(
+                data,
                 patience,
                 END_GRACE_SECONDS if grace is None else grace,
                 self._connection.config.leave_timeout,
@@ -120,9 +171,15 @@ class Client:
         argv: Sequence[Path],
         *,
         cwd: Path | None = None,
-        env: Mapping[str, str | None] | None = None,
-        inherit_env: bool | None = None,
-        stdin: bool = False,
+        env: Mapping[str, str] | None = None,
+        env_add: Mapping[str, str] | None = None,
+        env_remove: Collection[str] = (),
+        stdin: bool | int = False,
+        stdout: int | Path | OutputFile = PIPE,
+        stderr: int | Path | OutputFile = PIPE,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
         tty: bool = False,
         size: tuple[int, int] | tuple[int, int, int, int] | None = None,
         modes: Mapping[str, bool | int] | None = None,
@@ -144,11 +201,15 @@ class Client:
         not hold it up, and the kill follows.
 
         `cwd` is a path on the server's machine, by default where the server runs. Without `env` the command has the
-        server's environment; with it exactly that, or that on top of the server's with `inherit_env`, without the
-        variables whose value is None. `stdin` gives it a pipe to write to; `tty` a terminal instead of pipes, of `size`
+        server's environment, with it exactly that; `env_add` is laid on top, and the variables in `env_remove` are
+        taken out. A `stdin` of `PIPE` gives it a pipe to write to. `stdout` and `stderr` are `PIPE`, `DEVNULL`, or a
+        file on the server, by its absolute path or as an `OutputFile`; a `stderr` of `STDOUT` is one stream with
+        stdout, in the order of writing. `tty` gives it a terminal instead of all of them, of `size`
         rows and columns (24, 80), and width and height in pixels where they are known, and with `modes` by their names
         in stty(1). `arg0` is what the program sees as its name. `umask`, `nice` and `oom_score_adj` are the server's
         unless they are given.
+
+        `text`, `encoding` and `errors` are how its output is read as text (UTF-8, "strict"), and input may be a string.
 
         The server ends it `timeout` seconds after its start, and when it has neither printed nor been given anything
         for `idle_timeout` seconds; and, with `end_with_leader`, what lives on after the process that was started. It
@@ -160,24 +221,25 @@ class Client:
         Raises `TypeError` for an `argv` that is one string.
         """
         connection = self._connection
-        flag("stdin", stdin)
         flag("prepared", prepared)
-        if inherit_env is not None:
-            flag("inherit_env", inherit_env)
         flag("end_with_leader", end_with_leader)
         leaving = LEAVE_GRACE_SECONDS if grace is None else seconds("grace", grace, zero=True)
-        given, removed = variables(env)
+        mode = text_mode(text, encoding, errors)
+        pipe_stdin = stdin_pipe(stdin)
         with connection.new_mirror() as mirror:
             params = ProcessStart(
                 argv=words(argv),
-                cwd=self._place(cwd, prepared),
-                env=given,
-                env_remove=removed,
-                env_policy=everything(env is None and not prepared if inherit_env is None else inherit_env),
+                cwd=place(connection, cwd, prepared),
+                env=variables(env, env_add),
+                env_remove=names("env_remove", env_remove),
+                env_policy=everything(env is None and not prepared),
                 tty=tty,
                 process_id=mirror.id,
-                pipe_stdin=stdin and not tty,
-                arg0=None if arg0 is None else text("arg0", arg0),
+                pipe_stdin=pipe_stdin and not tty,
+                stdout=stdout_place(stdout),
+                stderr=stderr_place(stderr),
+                times=connection.is_execsrv,
+                arg0=None if arg0 is None else string("arg0", arg0),
                 size=terminal_size(size),
                 modes=dict(modes or {}),
                 umask=umask,
@@ -191,43 +253,12 @@ class Client:
                 overflow=overflow,
                 kind="prepared" if prepared else "direct",
             )
+            check_known(connection, params)
             try:
                 mirror.start = await connection.calls.post("process/start", params)
-                yield Process._made(mirror, params.argv, await self._pid_of(mirror), overflow == "drop")
+                yield Process._made(mirror, params.argv, await pid_of(connection, mirror), overflow == "drop", mode)
             finally:
-                await self._end(mirror, leaving)
-
-    def _place(self, cwd: Path | None, prepared: bool) -> str | None:
-        """Return a directory as it is sent. The server's own needs no name, but for who has everything prepared."""
-        if cwd is not None:
-            return text("cwd", cwd)
-        return None if self._connection.is_execsrv and not prepared else self.info.cwd
-
-    async def _pid_of(self, mirror: Mirror) -> int | None:
-        """Wait for the answer to a start. Raises the server's error."""
-        assert mirror.start is not None
-        try:
-            answer = await self._connection.calls.answer_to(mirror.start, ProcessStarted)
-        except ProcessExistsError:
-            if not mirror.start.repeated:
-                raise
-            # It had started before the connection was interrupted.
-            mirror.started = True
-            return next((listed.pid for listed in await self.processes() if listed.process_id == mirror.id), None)
-        except BadAnswerError:
-            mirror.is_unsure = True
-            raise
-        mirror.started = True
-        return answer.pid
-
-    async def _end(self, mirror: Mirror, grace: float) -> None:
-        """End what may run of a process. Cancelled before the answer, it may have started all the same."""
-        if mirror.start is None or (isinstance(mirror.start.answer, Failure) and not mirror.started):
-            return
-        with trio.move_on_after(grace + self._connection.config.leave_timeout, shield=True) as patience:
-            await mirror.end(grace)
-        if patience.cancelled_caught:
-            mirror.end_when_back()
+                await end(connection, mirror, leaving)
 
     async def processes(self) -> list[ListedProcess]:
         """Return every process of this connection that the server still knows, oldest first."""

@@ -8,7 +8,6 @@ is what counts against the window, whichever stream it is of.
 from __future__ import annotations
 
 from collections import deque
-from itertools import islice
 from typing import Literal
 
 from execsrv._log.entries import Closed, Entry, Exited, Gap, entry_bytes, first_seq
@@ -36,6 +35,8 @@ class Queue:
         self.searched = 0
         """The entries in which no line ends."""
         self.searched_bytes = 0
+        self.unread_bytes = 0
+        """The bytes of it that count against the window."""
         self.credited = 0
         """Unread bytes that do not count against the window any more."""
         self.is_wanted = True
@@ -54,7 +55,6 @@ class Inbox:
         self._ends: deque[Entry] = deque()  # of the leader and of everything, and gaps of nobody knows what
         self._acknowledges = acknowledges
         self._sizes: deque[tuple[int, int]] = deque()  # of what arrived and was not acknowledged
-        self.unread_bytes = 0
         self.read_bytes = 0
         """The bytes that were read and not acknowledged."""
         self.next_seq = 1
@@ -92,7 +92,7 @@ class Inbox:
         queue = self.queues[part_of(chunk.stream)]
         if queue.is_wanted:
             queue.entries.append(chunk)
-            self.unread_bytes += size
+            queue.unread_bytes += size
         else:
             self._was_read(size)
 
@@ -105,6 +105,11 @@ class Inbox:
             entries.append(gap)
 
     # -- it is read --
+
+    @property
+    def unread_bytes(self) -> int:
+        """The bytes that count against the window."""
+        return self.queues["stdout"].unread_bytes + self.queues["stderr"].unread_bytes
 
     def has_news(self, part: Part) -> bool:
         """Return whether something of a stream is unread."""
@@ -204,12 +209,13 @@ class Inbox:
             queue.offset = 0
         queue.entries.appendleft(chunk)
         queue.searched = queue.searched_bytes = 0
-        self.unread_bytes += entry_bytes(chunk)
+        queue.unread_bytes += entry_bytes(chunk)
         self._was_read(-entry_bytes(chunk))
 
     def let_go(self, keep_bytes: int) -> None:
-        """Leave out the oldest output, with a gap in its place, until no more than that is unread."""
-        while self.unread_bytes > keep_bytes and (part := self._part_of_oldest()) is not None:
+        """Leave out the oldest output of the longer stream, with a gap in its place, until no more is unread."""
+        while self.unread_bytes > keep_bytes:
+            part = max(PARTS, key=lambda part: self.queues[part].unread_bytes)
             entries = self.queues[part].entries
             gap = entries.popleft() if isinstance(entries[0], Gap) else None
             chunk = self._take(part)
@@ -220,15 +226,6 @@ class Inbox:
                 entries[0] = mine.and_then(after.seq, after.omitted)
             else:
                 entries.appendleft(mine)
-
-    def _part_of_oldest(self) -> Part | None:
-        """Return the stream of the oldest unread chunk."""
-        first: dict[int, Part] = {}
-        for part, queue in self.queues.items():
-            chunk = next((entry for entry in islice(queue.entries, 2) if isinstance(entry, Chunk)), None)
-            if chunk is not None:
-                first[chunk.seq] = part
-        return first[min(first)] if first else None
 
     def discard(self, part: Part) -> None:
         """Let go of all of a stream, now and later."""
@@ -242,16 +239,15 @@ class Inbox:
     def credit(self, part: Part) -> None:
         """Have the unread bytes of a stream not count against the window: their reader needs more to go on."""
         queue = self.queues[part]
-        size = sum(map(entry_bytes, queue.entries)) - queue.offset - queue.credited
+        size, queue.unread_bytes = queue.unread_bytes, 0
         queue.credited += size
-        self.unread_bytes -= size
         self._was_read(size)
 
     def _count(self, queue: Queue, size: int) -> None:
         """Count bytes as read."""
         ahead = min(size, queue.credited)
         queue.credited -= ahead
-        self.unread_bytes -= size - ahead
+        queue.unread_bytes -= size - ahead
         self._was_read(size - ahead)
 
     def _was_read(self, size: int) -> None:
@@ -259,9 +255,12 @@ class Inbox:
             self.read_bytes += size
 
     def acknowledged(self) -> int | None:
-        """Return the number up to which as much has arrived as was read, None where that is no more than before."""
+        """Return the number up to which as much has arrived as was read, None where that is no more than before.
+
+        An entry counts as soon as one byte of it does: so up to one more than the window may be unread.
+        """
         seq = None
-        while self._sizes and self._sizes[0][1] <= self.read_bytes:
+        while self._sizes and self.read_bytes > 0:
             seq, size = self._sizes.popleft()
             self.read_bytes -= size
         return seq

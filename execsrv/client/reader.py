@@ -137,7 +137,8 @@ class Reader:
 
     async def _acknowledge(self) -> None:
         """Tell the server how much was read, once in a while."""
-        if not self._acknowledges or self.inbox.read_bytes <= self._window // 4 or self.lost is not None:
+        least = 0 if self.is_full else self._window // 4
+        if not self._acknowledges or self.inbox.read_bytes <= least or self.lost is not None:
             return
         if (seq := self.inbox.acknowledged()) is not None:
             await self._calls.post("process/ack", ProcessAck(self.id, seq))

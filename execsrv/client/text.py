@@ -21,6 +21,10 @@ class TextMode(NamedTuple):
     encoding: str = "utf-8"
     errors: str = "strict"
 
+    def forgiving(self) -> TextMode:
+        """Return the way that replaces what does not decode, where this one would refuse it."""
+        return self._replace(errors="replace") if self.errors == "strict" else self
+
 
 def text_mode(text: bool | None, encoding: str | None, errors: str | None) -> TextMode | None:
     """Return how text is asked for, None where bytes are. Raises `InvalidParamsError` for an unknown word."""
@@ -35,7 +39,7 @@ def text_mode(text: bool | None, encoding: str | None, errors: str | None) -> Te
         return None
     mode = TextMode(*(TextMode()[n] if word is None else word for n, word in enumerate((encoding, errors))))
     try:
-        b"".decode(mode.encoding)
+        "x".encode(mode.encoding)
     except (LookupError, TypeError, ValueError):
         raise InvalidParamsError(f"unknown encoding {mode.encoding!r}", field="encoding") from None
     try:
@@ -43,6 +47,22 @@ def text_mode(text: bool | None, encoding: str | None, errors: str | None) -> Te
     except (LookupError, TypeError, ValueError):
         raise InvalidParamsError(f"errors: unknown way {mode.errors!r} to decode errors", field="errors") from None
     return mode
+
+
+def decoded(data: bytes, mode: TextMode, where: str) -> str:
+    r"""Return bytes as text, with "\n" as the end of all lines. Raises `UnicodeDecodeError`, naming their source."""
+    try:
+        text = data.decode(*mode)
+    except UnicodeDecodeError as error:
+        error.reason = f"{error.reason} in {where}; errors='replace' reads it"
+        raise
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def split_lines(text: str) -> list[str]:
+    """Return the lines of text, without their ends; the last one needs none."""
+    lines = text.split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 class Decoder:

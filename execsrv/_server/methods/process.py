@@ -12,7 +12,7 @@ import trio
 from execsrv._processes.command import Command, File, Output, Wishes, settle
 from execsrv._processes.environment import command_environment, inherited_environment
 from execsrv._processes.signals import signal_number
-from execsrv._processes.terminal import checked_modes
+from execsrv._processes.terminal import checked_modes, get_size
 from execsrv._server.methods.process_dialect import closed_notice, exited_notice, process_dialect
 from execsrv._server.methods.table import (
     Caller,
@@ -225,6 +225,7 @@ def process_snapshot(caller: Caller, params: ProcessId) -> ProcessSnapshot:
         closed=log.closed is not None,
         next_seq=log.next_seq,
         totals=log.totals,
+        size=None if session.master is None else Size(*get_size(session.master)),
         **{
             "terminal" if stream == "pty" else stream: StreamSnapshot(
                 ends.head, ends.tail, ends.omitted_bytes, ends.total_bytes

@@ -21,6 +21,7 @@ import trio
 from execsrv._log.entries import ENTRY_BYTES, Closed, Exited
 from execsrv._log.search import Search
 from execsrv._nursery import owned
+from execsrv._processes.terminal import echoes
 from execsrv._server.methods.process import known
 from execsrv._server.methods.table import Caller, Later, handles_later
 from execsrv._server.session import Session
@@ -191,7 +192,7 @@ class _Wait:
         self._happened("treeEmpty")
 
     async def _watch_echo(self) -> None:
-        while self._session.echoes:  # noqa: ASYNC110  # there is nothing that tells
+        while (master := self._session.master) is None or echoes(master):  # noqa: ASYNC110  # there is nothing that tells
             await trio.sleep(_ECHO_SECONDS)
         self._happened("noEcho")
 
