@@ -80,14 +80,21 @@ async def test_a_round_trip_through_pipes() -> None:
             assert await text_of(combine_output_receivers(spawned.stdout_rx, spawned.stderr_rx)) == ""
 
 
-async def test_end_of_file_on_a_terminal() -> None:
+async def type_into_cat() -> None:
+    spawned = await spawn_pty_process("cat", [], "/", ENV)
+    await spawned.session.writer_sender().send(b"typed\n")
+    spawned.session.close_stdin()
+    assert await spawned.exit_rx.receive() == 0
+    assert await text_of(spawned.stdout_rx) == "typed\r\ntyped\r\n"
+
+
+async def test_end_of_file_on_many_terminals() -> None:
     async with open_processes():
         with trio.fail_after(PATIENCE):
-            spawned = await spawn_pty_process("cat", [], "/", ENV)
-            await spawned.session.writer_sender().send(b"typed\n")
-            spawned.session.close_stdin()
-            assert await spawned.exit_rx.receive() == 0
-            assert await text_of(spawned.stdout_rx) == "typed\r\ntyped\r\n"
+            for _ in range(10):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(10):
+                        nursery.start_soon(type_into_cat)
 
 
 async def test_without_stdin_its_end_is_read_at_once() -> None:
@@ -258,7 +265,7 @@ def test_conpty() -> None:
 async def test_leaving_the_block_kills_what_is_left() -> None:
     mark = new_mark()
     with trio.fail_after(PATIENCE):
-        async with open_processes() as processes:
+        async with open_processes(own_process=True) as processes:  # or what takes to flight at once may escape
             script = f"(setsid bash -c 'exec -a {mark} sleep 1000' &) ; exec -a {mark} sleep 1000"
             spawned = await spawn_pty_process("bash", ["-c", script], "/", ENV)
             await until_marked(mark, 2)

@@ -62,8 +62,7 @@ class Running:
         return self.tree.leader.exit_status()
 
     def leader_ended(self, status: ExitStatus) -> None:
-        """Tell its user how its leader ended, the first time, and take no more input."""
-        self.stdin.end()
+        """Tell its user how its leader ended, the first time."""
         if self.held is not None:
             os.close(self.held)
             self.held = None

@@ -123,12 +123,14 @@ class Processes:
 async def _live(running: Running) -> None:
     """Go from running to the moment when nothing of it lives, or its user wants no more of it."""
     with running.life:
-        async with trio.open_nursery() as tasks:
-            for stream, descriptor in running.descriptors.items():
-                tasks.start_soon(owned, _pump, running.outputs[stream], descriptor, stream == "pty")
+        async with trio.open_nursery() as feeding:
             if running.stdin.was_open:
-                tasks.start_soon(owned, running.stdin.feed)
-            running.leader_ended(await owned(running.tree.leader.wait_exited))
+                feeding.start_soon(owned, running.stdin.feed)
+            async with trio.open_nursery() as pumps:
+                for stream, descriptor in running.descriptors.items():
+                    pumps.start_soon(owned, _pump, running.outputs[stream], descriptor, stream == "pty")
+                running.leader_ended(await owned(running.tree.leader.wait_exited))
+            feeding.cancel_scope.cancel()
         running.let_go()
         await running.tree.wait_alone()
 
@@ -158,7 +160,8 @@ async def open_processes(*, own_process: bool = False) -> AsyncIterator[Processe
     Leaving the block, by cancellation too, kills everything that descends from them. The functions find the innermost
     block of their task, or of the task that started theirs. Blocks may be nested.
 
-    `own_process` is that of `connect_in_process`: the same holds then when this program is killed or crashes.
+    `own_process` is that of `connect_in_process`: the same holds then when this program is killed or crashes, and for
+    what takes to flight in its first instant.
     """
     check_trio()
     async with open_supervisor(own_process=own_process) as supervisor, open_helpers() as nursery:
