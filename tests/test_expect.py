@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pexpect
@@ -30,7 +30,7 @@ PLAIN = {"TERM": "dumb", "PYTHON_BASIC_REPL": "1"}
 
 def pieces(text: str, cuts: list[int]) -> list[str]:
     edges = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
-    return [text[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [text[start:end] for start, end in pairwise(edges)]
 
 
 def outcome(searcher: Any, parts: list[str], window: int | None = None) -> tuple[int, int, int] | None:
@@ -41,7 +41,10 @@ def outcome(searcher: Any, parts: list[str], window: int | None = None) -> tuple
     return search.search_all()
 
 
-@given(st.text("ab", max_size=60), st.lists(st.text("ab", min_size=1, max_size=5), max_size=3), st.lists(st.integers(0)))
+WORDS = st.lists(st.text("ab", min_size=1, max_size=5), max_size=3)
+
+
+@given(st.text("ab", max_size=60), WORDS, st.lists(st.integers(0)))
 def test_a_string_is_found_at_the_first_piece_that_has_it(text: str, words: list[str], cuts: list[int]) -> None:
     seen, expected = "", None
     for part in pieces(text, cuts):
@@ -75,7 +78,7 @@ def test_a_window_bounds_how_far_back_a_match_begins() -> None:
 
 async def test_a_dialogue_with_a_python(server: Server) -> None:
     client = await server.client()
-    async with client.start(REPL, tty=True, env=PLAIN, inherit_env=True) as process:
+    async with client.start(REPL, tty=True, env_add=PLAIN) as process:
         assert await process.expect([r">>> ", execsrv.EOF, execsrv.TIMEOUT], timeout=PATIENCE) == 0
         await process.sendline("6 * 7")
         assert await process.expect([b"no", rb"(\d)(\d)\r\n"]) == 1
@@ -99,7 +102,8 @@ async def test_a_dialogue_with_a_python(server: Server) -> None:
 
 async def test_a_dialogue_over_pipes_leaves_the_rest_to_others(server: Server) -> None:
     client = await server.client()
-    script = "echo one; echo three; read x; echo two >&2; read x; echo \"got $x\"; printf 'last \\303\\274'; exec sleep 1000"
+    script = 'echo one; echo three; read x; echo two >&2; read x; echo "got $x"; '
+    script += "printf 'last \\303\\274'; exec sleep 1000"
     async with client.start(["sh", "-c", script], stdin=True, encoding="utf-8") as process:
         with trio.fail_after(PATIENCE):
             assert await process.expect_exact("one") == 0

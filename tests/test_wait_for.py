@@ -50,7 +50,7 @@ async def test_a_place_to_go_on_from(server: Server, pattern: Any) -> None:
             again = await process.wait_for(output=[b"never", pattern])
             assert (again.index, again.offset) == (1, 7)
             second = await process.wait_for(output=pattern, after=first)
-            assert second.seq, second.offset == (1, len("one two thréé two".encode()))
+            assert (second.seq, second.offset) == (1, len("one two thréé two".encode()))
             with pytest.raises(WaitTimeoutError):
                 await process.wait_for(output=pattern, after=second, timeout=0.1)
 

@@ -31,8 +31,11 @@ _OPEN = re.compile(r"\x1b(?:\[[<=>?0-9;: -/]*|\][^\x07\x1b]*\x1b?|[PX^_][^\x1b]*
 """The beginning of a sequence that goes on."""
 
 
-class Emulator(pyte.Screen):
+class Emulator(pyte.Screen):  # type: ignore[misc,unused-ignore]  # it has no types
     """What a person would see of a terminal. `answers` are the terminal's, for the program to read."""
+
+    buffer: Any
+    cursor: Any
 
     def __init__(self, rows: int, cols: int) -> None:
         self.is_alternate = False

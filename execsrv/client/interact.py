@@ -9,6 +9,7 @@ import threading
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -44,8 +45,8 @@ async def interact(
             async for data in process.output:
                 shown = data if output_filter is None else output_filter(data)
                 while shown:
-                    written = await trio.to_thread.run_sync(os.write, stdout, shown, limiter=limiter, abandon_on_cancel=True)
-                    shown = shown[written:]
+                    write = partial(os.write, stdout, shown)
+                    shown = shown[await trio.to_thread.run_sync(write, limiter=limiter, abandon_on_cancel=True) :]
 
 
 async def _pass_keys(process: Process, stdin: int, escape: bytes, input_filter: Filter) -> None:
