@@ -118,8 +118,8 @@ async def test_whoever_reads_gets_all_of_it_meanwhile(server: Server) -> None:
     assert [(happened.kind, happened.missed) for happened in found] == [("output", False)]
 
 
-async def test_a_wait_that_is_cancelled_ends_on_the_server(open_server: OpenServer, transport: str) -> None:
-    server = open_server(transport, ServerConfig(requests_in_flight=4))
+async def test_a_wait_that_is_cancelled_ends_on_the_server(open_server: OpenServer) -> None:
+    server = open_server("unix", ServerConfig(requests_in_flight=4))
     client = await server.client()
     async with client.start(["sleep", "1000"]) as process:
         with trio.fail_after(PATIENCE):

@@ -24,11 +24,15 @@ _SEQUENCE = re.compile(
     r"|\x1b\[(?P<intro>[<=>])[0-9;:]*[ -/]*(?P<final>[@-~])"
     r"|\x1b\[(?P<colour>[0-9;]*:[0-9;:]*)m"
     r"|\x1b\[[?0-9;:]*[ -/]+[@-~]"
+    r"|\x1b\[\?[0-9;:]*[@-IL-bd-gi-km-~]"
 )
 """What pyte does not know, or not all of it."""
 
 _OPEN = re.compile(r"\x1b(?:\[[<=>?0-9;: -/]*|\][^\x07\x1b]*\x1b?|[PX^_][^\x1b]*\x1b?|[()#% ]?)?\Z")
 """The beginning of a sequence that goes on."""
+
+_RUN = re.compile(r"\x1b?[^\x1b]*")
+"""A sequence with the text behind it."""
 
 
 class Emulator(pyte.Screen):  # type: ignore[misc,unused-ignore]  # it has no types
@@ -61,10 +65,11 @@ class Emulator(pyte.Screen):  # type: ignore[misc,unused-ignore]  # it has no ty
         self._feed(text[at:])
 
     def _feed(self, text: str) -> None:
-        try:
-            self._stream.feed(text)
-        except Exception:  # pyte trusts that sequences are well made
-            self._stream = pyte.Stream(self)
+        for run in _RUN.findall(text):
+            try:
+                self._stream.feed(run)
+            except Exception:  # pyte trusts that sequences are well made
+                self._stream = pyte.Stream(self)
 
     def _take(self, sequence: re.Match[str]) -> None:
         """Do what a sequence says that pyte has no word for."""
