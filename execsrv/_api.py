@@ -19,6 +19,7 @@ from execsrv.client import (
     connect_websocket,
     launch,
 )
+from execsrv.client import replwrap as replwrap
 from execsrv.errors import (
     AlreadyAttachedError,
     BadAnswerError,
@@ -124,5 +125,6 @@ __all__ = [
     "connect_websocket",
     "launch",
     "processes",
+    "replwrap",
     "serve",
 ]

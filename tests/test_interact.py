@@ -33,7 +33,7 @@ async def test_keys_output_and_sizes_pass_until_the_escape(tmp_path: Path) -> No
     script = tmp_path / "script.py"
     script.write_text(SCRIPT % "output_filter=bytes.upper")
     async with execsrv.connect_in_process() as client:
-        argv = [sys.executable, script]
+        argv = [sys.executable, str(script)]
         async with client.start(argv, tty=True, size=(30, 100), cwd=Path.cwd(), text=True) as process:
             with trio.fail_after(PATIENCE):
                 await process.wait_for(no_echo=True)  # it is raw

@@ -174,7 +174,12 @@ async def test_less(server: Server, tmp_path: Path) -> None:
 async def test_vim(server: Server, tmp_path: Path) -> None:
     client = await server.client()
     file = tmp_path / "file"
-    argv = ["sh", "-c", 'echo before; vim -u NONE -N --cmd "set title ttimeoutlen=10" "$0"; echo after; read x', file]
+    argv = [
+        "sh",
+        "-c",
+        'echo before; vim -u NONE -N "$0"; echo after; read x',
+        str(file),
+    ]
     async with (
         client.start(argv, tty=True, size=(12, 50), env_add=XTERM) as process,
         process.watch_screen(answers=True) as watched,
