@@ -11,10 +11,8 @@ made to end in `ending.py`. It knows nothing of messages.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
-from typing import NamedTuple
 
 import trio
 from msgspec import UNSET
@@ -27,26 +25,10 @@ from execsrv._processes.leader import ExitStatus
 from execsrv._processes.spawn import widen
 from execsrv._server.ending import Ending
 from execsrv._server.outbox import Dialect, Feed, Outbox
+from execsrv._server.start_options import StartOptions, new_clock
 from execsrv._server.stdin import PIPE_BYTES, Stdin
 from execsrv.limits import ServerConfig
-from execsrv.protocol import AtMs, Reason, SignalTarget, Stream
-
-
-class StartOptions(NamedTuple):
-    """The terms of a session beside the command itself. Times are in seconds."""
-
-    timeout: float = math.inf
-    idle_timeout: float = math.inf
-    window_bytes: int | None = None
-    drops: bool = False
-    grace: float | None = None
-    """The time that it has after SIGTERM at every end that nobody gives a time for. None: the server's settings."""
-    ends_with_leader: bool = False
-    """What lives on after the leader is ended, as soon as it prints no more."""
-    is_read_again: bool = True
-    """Its peer reads what it missed when it comes back, and is told nothing before. Else it is told of it unasked."""
-    times: bool = False
-    """Its peer is told when things happen."""
+from execsrv.protocol import Reason, SignalTarget, Stream
 
 
 class Session:
@@ -77,7 +59,7 @@ class Session:
             streams=spawned.outputs,
             acknowledged=options.window_bytes is not None,
             drops=options.drops,
-            clock=_clock() if options.times else lambda: UNSET,
+            clock=new_clock() if options.times else lambda: UNSET,
         )
         self.feed = Feed(id, self.log, dialect, outbox, options.is_read_again)
         self.closed_at: float | None = None
@@ -291,9 +273,3 @@ class Session:
         if self._idle is not None:
             self._idle.restart()
         self.feed.announce()
-
-
-def _clock() -> Callable[[], AtMs]:
-    """Return a clock in milliseconds from now on."""
-    start = trio.current_time()
-    return lambda: int((trio.current_time() - start) * 1000)

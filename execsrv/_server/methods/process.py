@@ -23,7 +23,8 @@ from execsrv._server.methods.table import (
     handles,
     handles_later,
 )
-from execsrv._server.session import Session, StartOptions
+from execsrv._server.session import Session
+from execsrv._server.start_options import StartOptions
 from execsrv._server.starting import Deferred
 from execsrv._server.stdin import Write
 from execsrv._wire.paths import path_from_wire
