@@ -32,7 +32,8 @@ FLOORS = [
     {"_server.starting"},
     {"_server.sessions"},
     {"_server.methods"},
-    {"_server.connection"},
+    {"_server.connection", "_server.failures"},
+    {"_server.dispatch"},
     {"_server"},
     # its two wings
     {"server", "client"},

@@ -485,7 +485,8 @@ async def test_an_address_that_leads_nowhere_is_told_in_a_line() -> None:
         taken.bind(("127.0.0.1", 0))
         refusing = f"127.0.0.1:{taken.getsockname()[1]}"
         for url, complaint in {
-            f"ws://{refusing}": "Connection refused$",
+            f"ws://{refusing}": "`: Connection refused$",
+            f"ws://localhost:{taken.getsockname()[1]}": "`: Connection refused$",
             "ws://nowhere.invalid:1": "its name cannot be resolved: ",
             "ws://" + "x" * 70 + ".org:1": "that is no name of a host$",
             "ws://127.0.0.1:99999": "Port out of range",

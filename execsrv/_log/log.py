@@ -80,6 +80,11 @@ class OutputLog:
         return self.reader.has_room
 
     @property
+    def kept_bytes(self) -> int:
+        """Bytes of output that it keeps."""
+        return self._kept_bytes
+
+    @property
     def totals(self) -> dict[Stream, int]:
         """The bytes that each stream has carried."""
         return {stream: ends.total_bytes for stream, ends in self.streams.items()}

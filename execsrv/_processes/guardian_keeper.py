@@ -70,6 +70,8 @@ class Guard:
 
     async def wait_ready(self) -> None:
         """Wait until there is a guardian, or one cannot be had, or for `READY_SECONDS`."""
+        if self._is_ready or self._has_failed:
+            return
         with trio.move_on_after(READY_SECONDS):
             while not self._is_ready and not self._has_failed:
                 await self._changed.wait()

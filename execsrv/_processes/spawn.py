@@ -154,8 +154,10 @@ def _kill_at_once(leader: int, mark: Mark | None) -> None:
 
 
 def _start(command: Command, directory: int | None, stdio: Sequence[int | None] | bytes, child: ctypes.c_int) -> None:
-    newest = max(directory or 0, *(end or 0 for end in stdio)) if not isinstance(stdio, bytes) else directory or 0
-    in_child = command.has_wishes or not carried_limits.may_be_carried(newest)
+    in_child = command.has_wishes
+    if carried_limits.commands_limits and not in_child:
+        ends = () if isinstance(stdio, bytes) else stdio
+        in_child = not carried_limits.may_be_carried(max(directory or 0, *(end or 0 for end in ends), 0))
     way = portable_spawn.start if in_child else start
     try:
         way(command, directory, stdio, child)

@@ -234,6 +234,9 @@ class ProcessTree:
         command.
         """
         self._finder.ending(self)
+        if self._is_empty and self.leader.has_ended:
+            self.leader.reap()
+            return self._finder.layer
         left: list[int] | None = None
         with trio.move_on_after(END_SECONDS, shield=True) as patience:
             while True:

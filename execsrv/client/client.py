@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import Any, Literal, Unpack, overload
 
 from execsrv._nursery import check_trio, open_helpers
 from execsrv.client.connection import Connection, OpenChannel
+from execsrv.client.files import Files
 from execsrv.client.parameters import (
     PIPE,
     Data,
@@ -30,6 +32,7 @@ from execsrv.client.parameters import (
     words,
 )
 from execsrv.client.process import Process
+from execsrv.client.remote_changes import RemoteChanges
 from execsrv.client.result import END_GRACE_SECONDS, Collected, Result, check_bound
 from execsrv.client.starting import check_known, end, pid_of, place
 from execsrv.client.text import text_mode
@@ -75,6 +78,11 @@ class Client:
     def connection_id(self) -> str:
         """Name that the server gave to this connection."""
         return self._connection.greeting.session_id
+
+    @cached_property
+    def files(self) -> Files:
+        """Files of the server's machine."""
+        return Files(RemoteChanges(self._connection.calls, self._connection.config.leave_timeout))
 
     @overload
     async def run(

@@ -8,7 +8,7 @@ from execsrv.client.connection import Connection
 from execsrv.client.mirror import Mirror
 from execsrv.client.parameters import Path, string
 from execsrv.errors import BadAnswerError, InvalidParamsError, ProcessExistsError
-from execsrv.protocol import Failure, Nothing, ProcessList, ProcessStart, ProcessStarted
+from execsrv.protocol import Failure, Nothing, ProcessList, ProcessStart, ProcessStarted, ProcessWait, ProcessWaited
 
 
 def place(connection: Connection, cwd: Path | None, prepared: bool) -> str | None:
@@ -35,13 +35,23 @@ async def pid_of(connection: Connection, mirror: Mirror) -> int | None:
             raise
         # It had started before the connection was interrupted.
         mirror.started = True
-        listing = await connection.calls.call("process/list", Nothing(), ProcessList)
-        return next((listed.pid for listed in listing.processes if listed.process_id == mirror.id), None)
+        return await _pid_listed(connection, mirror.id)
     except BadAnswerError:
         mirror.is_unsure = True
         raise
     mirror.started = True
     return answer.pid
+
+
+async def _pid_listed(connection: Connection, id: str) -> int | None:
+    """Return the pid of a process that the server knows, once it has been started."""
+    while True:
+        listing = await connection.calls.call("process/list", Nothing(), ProcessList)
+        listed = next((listed for listed in listing.processes if listed.process_id == id), None)
+        if listed is None or listed.pid is not None:
+            return None if listed is None else listed.pid
+        # It is answered when the start is over, and refused when that failed.
+        await connection.calls.call("process/wait", ProcessWait(id, timeout_ms=0), ProcessWaited)
 
 
 async def end(connection: Connection, mirror: Mirror, grace: float) -> None:

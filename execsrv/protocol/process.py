@@ -250,10 +250,13 @@ class ProcessSnapshot(Wire, frozen=True):
 
 
 class ListedProcess(Wire, frozen=True):
-    """One line of `process/list`. `pid` is the leader's, on the server's machine; `program` the name of its file."""
+    """One line of `process/list`. `program` is the name of its file.
+
+    `pid` is the leader's, on the server's machine, and None while the command is being started.
+    """
 
     process_id: str
-    pid: int
+    pid: int | None
     program: str
     tty: bool
     running: bool
@@ -262,6 +265,9 @@ class ListedProcess(Wire, frozen=True):
 
 
 class ProcessList(Wire, frozen=True):
-    """The processes of this connection, oldest first, those that have ended and are still readable among them."""
+    """The processes of this connection, oldest first, those that have ended and are still readable among them.
+
+    Those that are being started come last.
+    """
 
     processes: list[ListedProcess]

@@ -52,7 +52,7 @@ async def running(client: execsrv.Client) -> None:
     assert_type(await client.run(["sort"], encoding="latin-1"), execsrv.Result[str])
     assert_type(await client.run(["sort"], text=False, stdout="/tmp/out"), execsrv.Result[bytes])
     for listed in await client.processes():
-        assert_type(listed.pid, int)
+        assert_type(listed.pid, int | None)
 
 
 async def starting(client: execsrv.Client) -> None:

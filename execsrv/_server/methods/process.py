@@ -25,7 +25,7 @@ from execsrv._server.methods.table import (
 )
 from execsrv._server.session import Session
 from execsrv._server.start_options import StartOptions
-from execsrv._server.starting import Deferred
+from execsrv._server.starting import Deferred, Starting
 from execsrv._server.stdin import Write
 from execsrv._wire.paths import path_from_wire
 from execsrv.errors import InvalidParamsError, LimitExceededError, StdinClosedError, UnknownProcessError
@@ -47,8 +47,6 @@ from execsrv.protocol import (
     ProcessStart,
     ProcessStarted,
     ProcessTerminate,
-    ProcessWait,
-    ProcessWaited,
     ProcessWrite,
     ProcessWritten,
     Running,
@@ -83,6 +81,7 @@ def process_start(caller: Caller, params: ProcessStart) -> Deferred[ProcessStart
         settled,
         process_dialect,
         options,
+        argv=params.argv,
         pipe_stdin=params.pipe_stdin,
         size=(params.size or Size()) if params.tty else None,
         modes=modes,
@@ -198,22 +197,6 @@ async def _process_read(session: Session, params: ProcessRead) -> ProcessOutputR
     )
 
 
-@handles_later("process/wait")
-def process_wait(caller: Caller, params: ProcessWait) -> Later[ProcessWaited]:
-    return _process_wait(known(caller, params.process_id), params)
-
-
-async def _process_wait(session: Session, params: ProcessWait) -> ProcessWaited:
-    """Wait for the end of the leader; then, or when the time is over, say how it stands."""
-    log = session.log
-    with trio.move_on_after(math.inf if params.timeout_ms is None else params.timeout_ms / 1000):
-        while log.exited is None:
-            await session.feed.wait_appended()
-    if log.exited is None:
-        return ProcessWaited(running=True)
-    return ProcessWaited(False, log.exited.exit_code, log.exited.signal, log.exited.reason)
-
-
 @handles("process/snapshot")
 def process_snapshot(caller: Caller, params: ProcessId) -> ProcessSnapshot:
     session = known(caller, params.process_id)
@@ -238,7 +221,8 @@ def process_snapshot(caller: Caller, params: ProcessId) -> ProcessSnapshot:
 
 @handles("process/list")
 def process_list(caller: Caller, params: Nothing) -> ProcessList:
-    return ProcessList([_listed(session) for session in caller.sessions])
+    listed = [_listed(session) for session in caller.sessions]
+    return ProcessList(listed + [_being_started(starting) for starting in caller.sessions.being_started()])
 
 
 def _listed(session: Session) -> ListedProcess:
@@ -251,6 +235,18 @@ def _listed(session: Session) -> ListedProcess:
         running=exited is None,
         exit_code=exited.exit_code if exited else None,
         closed=session.log.closed is not None,
+    )
+
+
+def _being_started(starting: Starting) -> ListedProcess:
+    return ListedProcess(
+        process_id=starting.id,
+        pid=None,
+        program=starting.program,
+        tty=starting.is_terminal,
+        running=True,
+        exit_code=None,
+        closed=False,
     )
 
 
