@@ -5,6 +5,7 @@ from execsrv.client.connect import connect, connect_stdio, connect_unix, connect
 from execsrv.client.file_handles import RemoteFile
 from execsrv.client.file_info import FileInfo
 from execsrv.client.files import Files
+from execsrv.client.http import Http, HttpAnswer, HttpStream, ServerVariable
 from execsrv.client.parameters import DEVNULL, PIPE, STDOUT
 from execsrv.client.process import Process
 from execsrv.client.reading import Event
@@ -24,10 +25,14 @@ __all__ = [
     "FileInfo",
     "Files",
     "Happened",
+    "Http",
+    "HttpAnswer",
+    "HttpStream",
     "Process",
     "RemoteFile",
     "RemotePath",
     "Result",
+    "ServerVariable",
     "Transferred",
     "connect",
     "connect_stdio",

@@ -23,7 +23,7 @@ from execsrv.protocol import Failure, MessageId, Notification, Request, Response
 
 R = TypeVar("R", bound=Struct)
 
-_NOT_AGAIN = {"process/signal", "fs/append"}
+_NOT_AGAIN = {"process/signal", "fs/append", "http/request"}
 """Methods that must not be repeated without knowing whether they arrived: a second interrupt may mean another thing."""
 
 

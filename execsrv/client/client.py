@@ -10,6 +10,7 @@ from typing import Any, Literal, Unpack, overload
 from execsrv._nursery import check_trio, open_helpers
 from execsrv.client.connection import Connection, OpenChannel
 from execsrv.client.files import Files
+from execsrv.client.http import Http
 from execsrv.client.parameters import (
     PIPE,
     Data,
@@ -83,6 +84,11 @@ class Client:
     def files(self) -> Files:
         """Files of the server's machine."""
         return Files(RemoteChanges(self._connection.calls, self._connection.config.leave_timeout))
+
+    @cached_property
+    def http(self) -> Http:
+        """HTTP requests from the server's machine."""
+        return Http(self._connection.calls, self._connection.config.leave_timeout)
 
     @overload
     async def run(

@@ -65,7 +65,15 @@ from execsrv.protocol.host import (
     Shell,
     Unit,
 )
-from execsrv.protocol.http import HttpBodyDelta, HttpField, HttpHeader, HttpRequest, HttpResponse
+from execsrv.protocol.http import (
+    HttpBodyDelta,
+    HttpBodyPiece,
+    HttpField,
+    HttpHeader,
+    HttpRequest,
+    HttpRequestId,
+    HttpResponse,
+)
 from execsrv.protocol.messages import (
     PROTOCOL_VERSION,
     Envelope,
@@ -180,9 +188,11 @@ __all__ = [
     "Graceful",
     "Happening",
     "HttpBodyDelta",
+    "HttpBodyPiece",
     "HttpField",
     "HttpHeader",
     "HttpRequest",
+    "HttpRequestId",
     "HttpResponse",
     "Initialize",
     "Initialized",

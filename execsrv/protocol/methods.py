@@ -54,7 +54,7 @@ from execsrv.protocol.host import (
     EnvironmentStatus,
     Unit,
 )
-from execsrv.protocol.http import HttpBodyDelta, HttpRequest, HttpResponse
+from execsrv.protocol.http import HttpBodyDelta, HttpBodyPiece, HttpRequest, HttpRequestId, HttpResponse
 from execsrv.protocol.messages import Nothing
 from execsrv.protocol.output import (
     ProcessClosed,
@@ -110,6 +110,8 @@ METHODS: dict[str, Method] = {
     "command/exec/write": Method(CommandWrite, Accepted),
     "command/exec/terminate": Method(CommandId, Running),
     "http/request": Method(HttpRequest, HttpResponse, "http"),
+    "http/read": Method(HttpRequestId, HttpBodyPiece, "http"),
+    "http/close": Method(HttpRequestId, Nothing, "http"),
     "environment/info": Method(Unit, EnvironmentInfo, "environment info"),
     "environment/status": Method(Unit, EnvironmentStatus, "environment status"),
     "environmentConfig/read": Method(EnvironmentConfigRead, EnvironmentConfig, "environment config"),
