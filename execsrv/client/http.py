@@ -192,5 +192,5 @@ def _pairs(headers: Headers) -> list[tuple[str, str | ServerVariable]]:
 
 def _header(name: str, value: str | ServerVariable) -> HttpHeader:
     if isinstance(value, ServerVariable):
-        return HttpHeader(string("headers", name), text("headers", value.prefix), text("headers", value.name))
-    return HttpHeader(string("headers", name), text(f"headers[{name!r}]", value))
+        return HttpHeader(string("headers", name), string("headers", value.prefix), string("headers", value.name))
+    return HttpHeader(string("headers", name), string(f"headers[{name!r}]", value))
