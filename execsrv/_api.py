@@ -3,6 +3,7 @@
 from execsrv import processes
 from execsrv._in_process import connect_in_process
 from execsrv._log.log import Closed, Exited, Gap
+from execsrv._run import run
 from execsrv._version import __version__
 from execsrv.client import (
     DEVNULL,
@@ -146,5 +147,6 @@ __all__ = [
     "launch",
     "processes",
     "replwrap",
+    "run",
     "serve",
 ]

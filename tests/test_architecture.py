@@ -21,7 +21,7 @@ FLOORS = [
     {"_wire.unreadable"},
     {"_nursery", "_threads", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths"},
     {"_http.request"},
-    {"_wire.frames", "_wire.urls"},
+    {"_wire.frames", "_wire.urls", "client.reach", "client.far_side"},
     # the machine, each kind alone
     {"_wire", "_processes", "_files", "_http", "_memory"},
     # the service
@@ -39,6 +39,7 @@ FLOORS = [
     {"server", "client"},
     # roof
     {"_in_process", "processes"},
+    {"_run"},
     {"_api"},
     {"__init__", "testing"},
     {"_cli"},
@@ -49,7 +50,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 WINGS = {"_server", "_processes", "_files", "_http", "server"}, {"client"}
 PURE = {"errors", "limits", "protocol", "_log", "_wire.codecs", "_wire.handshake", "_wire.paths", "_http.request"}
-PURE |= {"_wire.frames", "_wire.urls", "_wire.quoting", "_wire.unreadable"}
+PURE |= {"client.reach", "client.far_side", "_wire.frames", "_wire.urls", "_wire.quoting", "_wire.unreadable"}
 
 
 def room_of(name: str) -> str:

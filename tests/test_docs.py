@@ -20,13 +20,9 @@ from tests import test_protocol_page
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES_WITH_EXAMPLES = ("client.md", "client-files.md", "dialogue.md", "index.md", "processes.md")
 EXAMPLES = [
     pytest.param(code, id=f"{page.name}-{number}")
-    for page in (
-        *map(DOCS.joinpath, ("client.md", "client-files.md", "dialogue.md", "index.md", "processes.md")),
-        ROOT / "README.md",
-    )
+    for page in (*sorted(DOCS.glob("*.md")), ROOT / "README.md")
     for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M), 1)
     if "8765" not in code  # which wants a daemon
 ]

@@ -23,6 +23,7 @@ import pytest
 import trio
 import trio_websocket
 
+from tests.conftest import end
 from tests.web import head, open_web
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -154,6 +155,7 @@ async def daemon(*args: str) -> AsyncIterator[trio.Process]:
                 stderr=subprocess.DEVNULL,
                 env=os.environ | TOKEN,
                 check=False,
+                deliver_cancel=end,
             )
         )
         yield process

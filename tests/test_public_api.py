@@ -97,12 +97,12 @@ async def test_run_takes_the_options_of_start(server: Server) -> None:
 async def test_a_timeout_tells_how_the_command_ended(server: Server) -> None:
     client = await server.client()
     with pytest.raises(TimeoutError) as timeout:
-        await client.run(["sh", "-c", "echo out; echo why >&2; exec sleep 1000"], timeout=1)
+        await client.run(["sh", "-c", "echo out; echo why >&2; exec sleep 1000"], timeout=3)
     error = timeout.value
     assert isinstance(error, execsrv.CommandTimeoutError)
     assert (error.exit_code, error.signal, error.reason) == (143, "SIGTERM", "terminated")
     assert (error.stdout, error.stderr) == (b"out\n", b"why\n")
-    assert str(error).endswith("did not end within 1 s and was ended: why")
+    assert str(error).endswith("did not end within 3 s and was ended: why")
 
 
 # -- servers that are not execsrv --

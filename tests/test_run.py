@@ -175,7 +175,7 @@ def test_a_second_request_kills(run_args: list[str], number: int) -> None:
 @pytest.mark.parametrize("grace", ["0", "0.2"])
 def test_a_grace_that_is_over_kills(run_args: list[str], grace: str) -> None:
     mark = new_mark()
-    script = f"trap '' TERM; (exec -a {mark} sleep 1000) & echo ready; while :; do sleep .1; done"
+    script = f"trap '' TERM; (exec -a {mark} bash -c 'echo ready; sleep 1000; :') & while :; do sleep .1; done"
     with running(*run_args, "--grace", grace, "bash", "-c", script) as process:
         assert marked(mark)
         process.terminate()
@@ -264,7 +264,7 @@ def test_a_timeout_asks_first(run_args: list[str], tmp_path: Path) -> None:
     assert not (tmp_path / "lock").exists()
 
 
-@pytest.mark.parametrize("options", [["--timeout", "0.5"], ["--idle-timeout", "0.5"]])
+@pytest.mark.parametrize("options", [["--timeout", "2"], ["--idle-timeout", "2"]])
 @pytest.mark.parametrize("grace", ["0", "0.1"])
 def test_a_timeout_kills_in_the_end(run_args: list[str], options: list[str], grace: str) -> None:
     mark = new_mark()
@@ -872,7 +872,7 @@ def test_run_without_a_server() -> None:
     for url, complaint in [
         ("ws://127.0.0.1:1", "cannot connect to `ws://127.0.0.1:1`"),
         ("unix:///no/such/socket", "cannot connect to `/no/such/socket`: No such file or directory"),
-        ("http://x", "unsupported --url `http://x`; expected `ws://HOST:PORT` or `unix://PATH`"),
+        ("http://x", "unsupported --url `http://x`; expected `ws://HOST:PORT`, `unix://PATH`, `ssh://"),
     ]:
         done = execsrv("run", "--url", url, "true")
         assert (done.returncode, complaint in done.stderr) == (125, True), done.stderr

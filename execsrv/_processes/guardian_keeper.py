@@ -135,6 +135,9 @@ class Guard:
                 nursery.start_soon(self._beat, leader, stdin, stdout)
                 await leader.wait_ended()
                 nursery.cancel_scope.cancel()
+        except Exception:  # of a beat: the sessions go on, and are the next guardian's
+            _send(leader, signal.SIGKILL)
+            raise
         finally:
             self._say(ready=False)
             os.close(stdin)

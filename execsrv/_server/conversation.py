@@ -128,7 +128,6 @@ class Conversation:
                 lasting = self.config.resume_grace > 0
             raise
         finally:
-            dispatch.close()
             if self._connection is not None and lasting:
                 self._connection.detach()
             elif self._connection is not None:

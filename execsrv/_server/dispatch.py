@@ -43,12 +43,8 @@ class Dispatch:
         return f"<Dispatch in_flight={self._in_flight}>"
 
     def open(self, nursery: trio.Nursery) -> None:
-        """Have requests wait in this nursery from now on."""
+        """Have requests wait in this nursery from now on, until it is cancelled."""
         self._nursery = nursery
-
-    def close(self) -> None:
-        """Have no request wait from now on."""
-        self._nursery = None
 
     async def answer(self, request: Request) -> None:
         """Answer a request, or have it answered by a task where it has to wait for something."""
@@ -83,7 +79,7 @@ class Dispatch:
             self._outbox.put(Response(request.id, answer))
         elif isinstance(answer, Deferred):
             answer.starting.then(partial(self._go_on, request, answer))
-        elif self._nursery is None:
+        elif self._nursery is None or self._nursery.cancel_scope.cancel_called:  # it may take no more tasks already
             answer.close()
         else:
             self._in_flight += 1

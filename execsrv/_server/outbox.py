@@ -14,6 +14,7 @@ import trio
 
 from execsrv._log.entries import Entry
 from execsrv._log.log import OutputLog
+from execsrv._memory import freed
 from execsrv.protocol import Message, Notification
 
 _UNREAD_ANSWERS = 256
@@ -55,6 +56,11 @@ class Feed:
         entry = self._log.take()
         self.wake()
         return self._dialect(self._id, entry)
+
+    @property
+    def is_at_its_end(self) -> bool:
+        """True where everything was taken, and nothing comes any more."""
+        return self._log.closed is not None and not self.reader.has_news
 
     def announce(self) -> None:
         """Tell of what is new in the log: those who wait for it, and the outbox as far as it may take it."""
@@ -184,6 +190,8 @@ class Outbox:
                 notification = feed.take() if feed.reader.has_news else None
                 if feed.reader.has_news:
                     self._feeds[feed] = None
+                elif feed.is_at_its_end:
+                    freed()  # where the session was forgotten already, nothing else holds its log
                 if notification is not None:
                     self._leaving = True
                     return notification

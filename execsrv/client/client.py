@@ -2,60 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, Unpack, overload
 
 from execsrv._nursery import check_trio, open_helpers
 from execsrv.client.connection import Connection, OpenChannel
 from execsrv.client.files import Files
 from execsrv.client.http import Http
+from execsrv.client.many import Results
 from execsrv.client.parameters import (
-    PIPE,
     Data,
     Path,
     RunKeywords,
     StartKeywords,
     as_bytes,
-    everything,
     flag,
-    grace_milliseconds,
-    milliseconds,
-    names,
     seconds,
-    stderr_place,
-    stdin_pipe,
-    stdout_place,
-    string,
-    terminal_size,
-    variables,
-    words,
 )
-from execsrv.client.process import Process
 from execsrv.client.remote_changes import RemoteChanges
 from execsrv.client.result import END_GRACE_SECONDS, Collected, Result, check_bound
-from execsrv.client.starting import check_known, end, pid_of, place
+from execsrv.client.starting import Starting
 from execsrv.client.text import text_mode
+from execsrv.errors import CommandError
 from execsrv.limits import ClientConfig
 from execsrv.protocol import (
     EnvironmentInfo,
     ListedProcess,
     Nothing,
-    OutputFile,
     ProcessList,
-    ProcessStart,
 )
 
-LEAVE_GRACE_SECONDS = 0.5
-"""Time that a command has after SIGTERM when its block is left, unless its user says otherwise: as when a client hangs
-up."""
 
-
-class Client:
+class Client(Starting):
     """Runs commands on a server. Made by `connect_*` and `launch`; leaving their block ends all its commands."""
-
-    _connection: Connection
 
     def __init__(self) -> None:
         raise TypeError("a Client is made by `async with` and `connect`, `connect_in_process` or `launch`")
@@ -179,100 +160,47 @@ class Client:
             )
         return result.check() if check else result
 
-    @asynccontextmanager
-    async def start(
+    @overload
+    def map(
         self,
-        argv: Sequence[Path],
+        commands: Iterable[Sequence[Path]],
         *,
-        cwd: Path | None = None,
-        env: Mapping[str, str] | None = None,
-        env_add: Mapping[str, str] | None = None,
-        env_remove: Collection[str] = (),
-        stdin: bool | int = False,
-        stdout: int | Path | OutputFile = PIPE,
-        stderr: int | Path | OutputFile = PIPE,
-        text: bool | None = None,
-        encoding: str | None = None,
-        errors: str | None = None,
-        tty: bool = False,
-        size: tuple[int, int] | tuple[int, int, int, int] | None = None,
-        modes: Mapping[str, bool | int] | None = None,
-        arg0: str | None = None,
-        umask: int | None = None,
-        nice: int | None = None,
-        oom_score_adj: int | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109  # the server's to keep
-        idle_timeout: float | None = None,
-        grace: float | None = None,
-        end_with_leader: bool = False,
-        overflow: Literal["block", "drop"] = "block",
-        prepared: bool = False,
-    ) -> AsyncIterator[Process]:
-        """Start a command; leaving the block ends everything that descends from it.
+        limit: int = 20,
+        return_errors: Literal[False] = False,
+        text: Literal[True],
+        **options: Unpack[RunKeywords],
+    ) -> Results[Result[str]]: ...
 
-        What still runs then is asked to end, and killed after `grace` seconds (0.5 s). Leaving waits until that is
-        done, for a moment longer at most: an interrupted connection, or a process that the kernel is busy with, does
-        not hold it up, and the kill follows.
+    @overload
+    def map(
+        self,
+        commands: Iterable[Sequence[Path]],
+        *,
+        limit: int = 20,
+        return_errors: Literal[False] = False,
+        **options: Unpack[RunKeywords],
+    ) -> Results[Result[bytes]]: ...
 
-        `cwd` is a path on the server's machine, by default where the server runs. Without `env` the command has the
-        server's environment, with it exactly that; `env_add` is laid on top, and the variables in `env_remove` are
-        taken out. A `stdin` of `PIPE` gives it a pipe to write to. `stdout` and `stderr` are `PIPE`, `DEVNULL`, or a
-        file on the server, by its absolute path or as an `OutputFile`; a `stderr` of `STDOUT` is one stream with
-        stdout, in the order of writing. `tty` gives it a terminal instead of all of them, of `size`
-        rows and columns (24, 80), and width and height in pixels where they are known, and with `modes` by their names
-        in stty(1). `arg0` is what the program sees as its name. `umask`, `nice` and `oom_score_adj` are the server's
-        unless they are given.
+    @overload
+    def map(
+        self, commands: Iterable[Sequence[Path]], *, limit: int = 20, return_errors: bool, **options: Any
+    ) -> Results[Result[Any] | CommandError]: ...
 
-        `text`, `encoding` and `errors` are how its output is read as text (UTF-8, "strict"), and input may be a string.
+    def map(
+        self, commands: Iterable[Sequence[Path]], *, limit: int = 20, return_errors: bool = False, **options: Any
+    ) -> Results[Any]:
+        """Run many commands, at most `limit` at a time, and iterate over their results in the order in which they end.
 
-        The server ends it `timeout` seconds after its start, and when it has neither printed nor been given anything
-        for `idle_timeout` seconds; and, with `end_with_leader`, what lives on after the process that was started. It
-        gives `grace` each time, by default as it is configured. With an `overflow` of "drop" a command never waits for
-        a slow reader, who gets a `Gap`. A `prepared` command is run exactly as given: its program is an absolute path,
-        and nothing is inherited.
+        `Result.argv` tells whose it is. Other keywords are those of `run`, without `input`. `commands` may be endless:
+        the next is taken when there is room for it, and results that nobody takes hold up further starts.
 
-        Raises `RequestError`, of which `SpawnError` and `InvalidParamsError` are kinds, and `ConnectionLostError`.
-        Raises `TypeError` for an `argv` that is one string.
+        Leaving the loop early, by an error too, ends what still runs. An error of a command is a `CommandError` with
+        its `argv`, whose cause is a `SpawnError` or another `RequestError` where it could not be run. It ends all
+        others, unless `return_errors` has it among the results. Raises `ConnectionLostError`.
         """
-        connection = self._connection
-        flag("prepared", prepared)
-        flag("end_with_leader", end_with_leader)
-        leaving = LEAVE_GRACE_SECONDS if grace is None else seconds("grace", grace, zero=True)
-        mode = text_mode(text, encoding, errors)
-        pipe_stdin = stdin_pipe(stdin)
-        with connection.new_mirror() as mirror:
-            params = ProcessStart(
-                argv=words(argv),
-                cwd=place(connection, cwd, prepared),
-                env=variables(env, env_add),
-                env_remove=names("env_remove", env_remove),
-                env_policy=everything(env is None and not prepared),
-                tty=tty,
-                process_id=mirror.id,
-                pipe_stdin=pipe_stdin and not tty,
-                stdout=stdout_place(stdout),
-                stderr=stderr_place(stderr),
-                times=connection.is_execsrv,
-                arg0=None if arg0 is None else string("arg0", arg0),
-                size=terminal_size(size),
-                modes=dict(modes or {}),
-                umask=umask,
-                nice=nice,
-                oom_score_adj=oom_score_adj,
-                window_bytes=connection.config.window_bytes if connection.is_execsrv else None,
-                timeout_ms=milliseconds("timeout", timeout),
-                idle_timeout_ms=milliseconds("idle_timeout", idle_timeout),
-                grace_ms=None if grace is None else grace_milliseconds(leaving),
-                end_with_leader=end_with_leader,
-                overflow=overflow,
-                kind="prepared" if prepared else "direct",
-            )
-            check_known(connection, params)
-            try:
-                mirror.start = await connection.calls.post("process/start", params)
-                yield Process._made(mirror, params.argv, await pid_of(connection, mirror), overflow == "drop", mode)
-            finally:
-                await end(connection, mirror, leaving)
+        flag("return_errors", return_errors)
+        nursery = self._connection.nursery
+        return Results(self._connection.calls, nursery, partial(self.run, **options), commands, limit, return_errors)
 
     async def processes(self) -> list[ListedProcess]:
         """Return every process of this connection that the server still knows, oldest first."""
