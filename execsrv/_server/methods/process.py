@@ -34,6 +34,7 @@ from execsrv.protocol import (
     ProcessWrite,
     ProcessWritten,
     Running,
+    Size,
     StreamSnapshot,
 )
 
