@@ -25,7 +25,7 @@ FLOORS = [
     # the machine, each kind alone
     {"_wire", "_processes", "_files", "_http", "_memory"},
     # the service
-    {"_server.outbox", "_server.host"},
+    {"_server.outbox", "_server.host", "_server.start_options"},
     {"_server.ending"},
     {"_server.stdin"},
     {"_server.session"},
@@ -39,6 +39,7 @@ FLOORS = [
     {"server", "client"},
     # roof
     {"_in_process", "processes"},
+    {"_run"},
     {"_api"},
     {"__init__", "testing"},
     {"_cli"},
