@@ -23,6 +23,9 @@ from execsrv._version import __version__ as __version__
 
 TYPE_CHECKING = False  # as type checkers know it; `typing` would take as long as all else here
 if TYPE_CHECKING:
+    from pexpect import EOF as EOF
+    from pexpect import TIMEOUT as TIMEOUT
+
     from execsrv import asyncio as asyncio
     from execsrv import sync as sync
     from execsrv._api import *  # noqa: F403
@@ -36,6 +39,8 @@ else:
 
             if name in ("sync", "asyncio"):  # not in `__all__`: a star would hide the library's asyncio
                 return import_module(f"execsrv.{name}")
+            if name in ("EOF", "TIMEOUT"):  # which a program without a dialogue does not load
+                return getattr(import_module("pexpect"), name)
             api = import_module("execsrv._api")  # `from execsrv import _api` would ask for it here
             globals().update({public: getattr(api, public) for public in [*api.__all__, "__all__"]})
             if name in globals():

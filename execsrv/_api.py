@@ -14,6 +14,7 @@ from execsrv.client import (
     FileChanged,
     FileInfo,
     Files,
+    Happened,
     Http,
     HttpAnswer,
     HttpStream,
@@ -29,6 +30,7 @@ from execsrv.client import (
     connect_websocket,
     launch,
 )
+from execsrv.client import replwrap as replwrap
 from execsrv.errors import (
     AlreadyAttachedError,
     BadAnswerError,
@@ -56,6 +58,7 @@ from execsrv.errors import (
     NotReadyError,
     OutputTruncatedError,
     OutsideRootsError,
+    ProcessEndedError,
     ProcessExistsError,
     ProtocolError,
     RequestError,
@@ -65,6 +68,7 @@ from execsrv.errors import (
     UnknownConnectionError,
     UnknownMethodError,
     UnknownProcessError,
+    WaitTimeoutError,
 )
 from execsrv.limits import ClientConfig, Limits, ServerConfig
 from execsrv.protocol import Chunk, OutputFile
@@ -98,6 +102,7 @@ __all__ = [
     "Files",
     "FilesDisabledError",
     "Gap",
+    "Happened",
     "Http",
     "HttpAnswer",
     "HttpFailedError",
@@ -116,6 +121,7 @@ __all__ = [
     "OutputTruncatedError",
     "OutsideRootsError",
     "Process",
+    "ProcessEndedError",
     "ProcessExistsError",
     "ProtocolError",
     "RemoteFile",
@@ -131,6 +137,7 @@ __all__ = [
     "UnknownConnectionError",
     "UnknownMethodError",
     "UnknownProcessError",
+    "WaitTimeoutError",
     "__version__",
     "connect",
     "connect_in_process",
@@ -139,6 +146,7 @@ __all__ = [
     "connect_websocket",
     "launch",
     "processes",
+    "replwrap",
     "run",
     "serve",
 ]

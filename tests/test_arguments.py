@@ -175,7 +175,10 @@ def test_a_process_shows_nothing_of_its_inside() -> None:
     reading = {"wait", "next_event", "events", "output", "lines", "text", "communicate", "snapshot"}
     streams = {"stdin", "stdout", "stderr"}
     acting = {"write", "close_stdin", "send_signal", "interrupt", "terminate", "kill", "resize"}
-    assert shown == facts | reading | streams | acting
+    dialogue = {"expect", "expect_exact", "before", "after", "match", "match_index", "searchwindowsize", "interact"}
+    dialogue |= {"send", "sendline", "sendcontrol", "sendeof", "sendintr", "waitnoecho"}
+    looking = {"wait_for", "screen", "watch_screen"}
+    assert shown == facts | reading | streams | acting | dialogue | looking
 
 
 def test_modules_of_the_client_are_of_one_idea_each() -> None:

@@ -23,7 +23,6 @@ from execsrv._processes import streams, terminal
 from execsrv._processes.attempt import Spawned
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.spawn import widen
-from execsrv._processes.wait_gone import wait_gone
 from execsrv._server.ending import Ending
 from execsrv._server.outbox import Dialect, Feed, Outbox
 from execsrv._server.start_options import StartOptions, new_clock
@@ -211,17 +210,13 @@ class Session:
             terminal.set_size(self._outputs["pty"], rows, cols, xpixel, ypixel)
 
     @property
-    def echoes(self) -> bool:
-        """True unless its terminal does not show what is typed."""
-        return "pty" not in self._outputs or terminal.echoes(self._outputs["pty"])
+    def master(self) -> int | None:
+        """The server's end of its terminal, None where it has none any more."""
+        return self._outputs.get("pty")
 
     async def wait_empty(self) -> None:
-        """Wait until the leader has ended, and nothing that descends from it lives. Cancelling stops waiting."""
-        while self.log.exited is None:
-            await self.feed.wait_appended()
-        while not self._ending.is_over and (living := await self._tree.remaining()):
-            for member in living:
-                await wait_gone(member.pid)
+        """Wait until neither the leader nor anything that descends from it lives. Cancelling stops waiting."""
+        await self._ending.wait_empty()
 
     # -- output --
 

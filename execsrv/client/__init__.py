@@ -13,6 +13,7 @@ from execsrv.client.remote_path import RemotePath
 from execsrv.client.result import Result
 from execsrv.client.transfer import Transferred
 from execsrv.client.tree_changes import FileChanged
+from execsrv.client.waiting import Happened
 
 __all__ = [
     "DEVNULL",
@@ -23,6 +24,7 @@ __all__ = [
     "FileChanged",
     "FileInfo",
     "Files",
+    "Happened",
     "Http",
     "HttpAnswer",
     "HttpStream",

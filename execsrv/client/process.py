@@ -8,6 +8,7 @@ from typing import Any
 import trio
 
 from execsrv.client.calls import PendingCall
+from execsrv.client.dialogue import Dialogue
 from execsrv.client.inbox import PARTS
 from execsrv.client.mirror import Mirror, termination
 from execsrv.client.parameters import WRITE_BYTES, Data, as_bytes, pieces, seconds, string
@@ -35,7 +36,7 @@ DEFAULT_GRACE_SECONDS = 5.0
 children, and not so long that anybody gives up waiting."""
 
 
-class Process(Reading):
+class Process(Dialogue, Reading):
     """A started command. Made by `Client.start`; ended, with everything below it, when that block is left.
 
     Each stream of its output is read once, in order: by one task at a time, which goes on where the last one stopped.

@@ -23,6 +23,9 @@ class CommandError(ExecsrvError):
     command, how it ended and the last line of stderr.
     """
 
+    _quotes_stdout = False
+    """Quote the last line of stdout where stderr has none."""
+
     def __init__(
         self,
         argv: Sequence[str],
@@ -34,7 +37,7 @@ class CommandError(ExecsrvError):
         stdout: Any = b"",
         stderr: Any = b"",
     ) -> None:
-        last_words = _last_line(stderr)
+        last_words = _last_line(stderr or (stdout if self._quotes_stdout else b""))
         super().__init__(f"command `{_quoted(argv)}` {how}" + (f": {last_words}" if last_words else ""))
         self.argv = list(argv)
         self.exit_code = exit_code
@@ -83,6 +86,18 @@ class CommandTimeoutError(CommandError, TimeoutError):
         how = f"did not end within {timeout:g} s and was ended"
         super().__init__(argv, how, exit_code=exit_code, signal=signal, reason=reason, stdout=stdout, stderr=stderr)
         self.timeout = timeout
+
+
+class ProcessEndedError(CommandError):
+    """A process is over, and what was waited for did not happen. `stdout` and `stderr` are the last of its output."""
+
+    _quotes_stdout = True
+
+
+class WaitTimeoutError(CommandError, TimeoutError):
+    """Nothing of what was waited for happened in time. The process goes on; its last output is in here."""
+
+    _quotes_stdout = True
 
 
 class OutputTruncatedError(CommandError):

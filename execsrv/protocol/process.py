@@ -245,6 +245,8 @@ class ProcessSnapshot(Wire, frozen=True):
     stdout: StreamSnapshot | None = None
     stderr: StreamSnapshot | None = None
     terminal: StreamSnapshot | None = None
+    size: Size | None = None
+    """The size of its terminal in characters, as long as that lasts."""
 
 
 class ListedProcess(Wire, frozen=True):

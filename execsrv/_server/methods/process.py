@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import trio
 
 from execsrv._processes.signals import signal_number
+from execsrv._processes.terminal import get_size
 from execsrv._server.methods.process_dialect import closed_notice, exited_notice
 from execsrv._server.methods.table import (
     Caller,
@@ -32,11 +31,10 @@ from execsrv.protocol import (
     ProcessSignaled,
     ProcessSnapshot,
     ProcessTerminate,
-    ProcessWait,
-    ProcessWaited,
     ProcessWrite,
     ProcessWritten,
     Running,
+    Size,
     StreamSnapshot,
 )
 
@@ -101,22 +99,6 @@ async def _process_read(session: Session, params: ProcessRead) -> ProcessOutputR
     )
 
 
-@handles_later("process/wait")
-def process_wait(caller: Caller, params: ProcessWait) -> Later[ProcessWaited]:
-    return _process_wait(known(caller, params.process_id), params)
-
-
-async def _process_wait(session: Session, params: ProcessWait) -> ProcessWaited:
-    """Wait for the end of the leader; then, or when the time is over, say how it stands."""
-    log = session.log
-    with trio.move_on_after(math.inf if params.timeout_ms is None else params.timeout_ms / 1000):
-        while log.exited is None:
-            await session.feed.wait_appended()
-    if log.exited is None:
-        return ProcessWaited(running=True)
-    return ProcessWaited(False, log.exited.exit_code, log.exited.signal, log.exited.reason)
-
-
 @handles("process/snapshot")
 def process_snapshot(caller: Caller, params: ProcessId) -> ProcessSnapshot:
     session = known(caller, params.process_id)
@@ -129,6 +111,7 @@ def process_snapshot(caller: Caller, params: ProcessId) -> ProcessSnapshot:
         closed=log.closed is not None,
         next_seq=log.next_seq,
         totals=log.totals,
+        size=None if session.master is None else Size(*get_size(session.master)),
         **{
             "terminal" if stream == "pty" else stream: StreamSnapshot(
                 ends.head, ends.tail, ends.omitted_bytes, ends.total_bytes
