@@ -27,6 +27,8 @@ WORLDS = {"sync": "blocking", "asyncio": "awaiting"}
 
 FUNCTIONS = ["connect", "connect_unix", "connect_websocket", "launch"]
 HEAD = "# Written by tests/facades.py from {}: change that, and run `python -m tests.facades`.\n"
+HELPERS = {"execsrv.client.replwrap": ["bash", "python", "wrap"]}
+"""Functions that are given an object of the client first."""
 NOT_HERE = {
     "connect_in_process": "a server in a thread cannot keep what is promised of commands that take to flight",
     "connect_stdio": "it takes streams of trio",
@@ -156,6 +158,13 @@ def members(cls: type) -> dict[str, Member]:
                     overloads.append(node)
                     continue
                 member.overloads, overloads = overloads, []
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
+                name = node.targets[0].attr  # of a parameter, whose type it has
+                typed = getattr(cls.__init__, "__annotations__", {}).get(ast.unparse(node.value))
+                if name.startswith("_") or typed is None:
+                    continue
+                annotation = ast.parse(typed, mode="eval").body
+                member = Member(ast.AnnAssign(node.targets[0], annotation, simple=0), base.__module__)
             elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and node.value.id in own:
                 name = ast.unparse(node.targets[0])
                 member = replace(own[node.value.id], other_name=node.value.id)
@@ -193,16 +202,23 @@ def given(member: Member) -> Iterator[type]:
 def facades() -> dict[type, bool]:
     """Return the classes that get a facade, and for each whether a block gives it."""
     found: dict[type, bool] = {execsrv.Client: True}
-    waiting: list[type] = [execsrv.Client]
+    waiting = [*members(execsrv.Client).values()]
+    waiting += [function_of(module, name) for module, names in HELPERS.items() for name in names]
     while waiting:
-        for member in members(waiting.pop()).values():
-            for cls in given(member):
-                if cls in (Input, Output) or not needs_facade(cls):
-                    continue
-                if cls not in found:
-                    waiting.append(cls)
-                found[cls] = found.get(cls, False) or member.kind == "enter"
-    return found
+        member = waiting.pop()
+        for cls in given(member):
+            if cls in (Input, Output) or not needs_facade(cls):
+                continue
+            if cls not in found:
+                waiting += members(cls).values()
+            found[cls] = found.get(cls, False) or member.kind == "enter"
+    return dict(sorted(found.items(), key=lambda item: item[0].__name__))
+
+
+def function_of(module: str, name: str) -> Member:
+    """Return a function of a module."""
+    node = next(node for node in tree(module).body if isinstance(node, Function) and node.name == name)
+    return Member(node, module, ast.get_docstring(node, clean=False))
 
 
 # -- how it is written --
@@ -350,12 +366,11 @@ class Module:
 
     def function(self, name: str) -> None:
         """Write a way to a server."""
-        function = getattr(execsrv, name)
-        module = function.__module__
-        node = next(node for node in tree(module).body if isinstance(node, Function) and node.name == name)
-        member = Member(node, module, ast.get_docstring(node, clean=False))
+        member = function_of(self.source, name)
+        node = member.node
         assert member.kind == "enter"
-        returns, signature = self.returns(member, node), self.signature(node, module)
+        assert isinstance(node, Function)
+        returns, signature = self.returns(member, node), self.signature(node, member.module)
         self.add(f"execsrv._portal.{WORLDS[self.world]}", "Facade")
         self.add("functools", "partial")
         maker = "entered" if self.is_sync else "Opening"
@@ -364,6 +379,21 @@ class Module:
         self.add(self.source, f"{name} as trio_{name}")
         self.text += f"def {name}({signature}) -> {returns}:\n    {self.words(member.words)}\n"
         self.text += f"    return {maker}(Facade._kinds, partial({call}))\n\n\n"
+
+    def helper(self, name: str) -> None:
+        """Write a function that is given an object of the client first."""
+        member = function_of(self.source, name)
+        node = member.node
+        assert isinstance(node, Function)
+        self.add(self.source, f"{name} as trio_{name}")
+        is_async = not self.is_sync and member.kind == "wait"
+        returns, signature = self.returns(member, node), self.signature(node, member.module)
+        own, *_ = passed = arguments(node)
+        call = f"{own}._{member.kind}({', '.join([f'trio_{name}', *passed])})"
+        self.text += (
+            f"{'async ' if is_async else ''}def {name}({signature}) -> {returns}:\n    {self.words(member.words)}\n"
+        )
+        self.text += f"    return {'await ' if is_async else ''}{call}\n\n\n"
 
     def run(self) -> None:
         """Write `run`, from the signature of the client's."""
@@ -493,6 +523,8 @@ def generated() -> dict[Path, str]:
             module = Module(world, source)
             for cls in sorted(classes, key=lambda cls: definition(cls).lineno):
                 module.facade(cls, FACADES[cls])
+            for name in HELPERS.get(source, ()):
+                module.helper(name)
             files[ROOT / world / f"{source.rpartition('.')[2]}.py"] = module.written()
         tree.cache_clear()
         module = Module(world, execsrv.connect.__module__)
@@ -510,7 +542,9 @@ def package(world: str) -> str:
     for cls in FACADES:
         code += f"from execsrv.{world}.{cls.__module__.rpartition('.')[2]} import {cls.__name__}\n"
     code += f"from execsrv.{world}.connect import {', '.join([*FUNCTIONS, 'run'])}\n"
-    names = sorted([*(cls.__name__ for cls in FACADES), *FUNCTIONS, "run"])
+    modules = [source.rpartition(".")[2] for source in HELPERS]
+    code += f"from execsrv.{world} import {', '.join(modules)}\n"
+    names = sorted([*modules, *(cls.__name__ for cls in FACADES), *FUNCTIONS, "run"])
     return formatted(f"{code}\n__all__ = {names}\n")
 
 

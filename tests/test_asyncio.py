@@ -37,13 +37,13 @@ def with_client(test: Callable[[Client], Awaitable[None]]) -> None:
 
 
 def test_a_block_leaves_nothing_behind() -> None:
+    started: list[Process] = []
+
     async def test(client: Client) -> None:
         result = await client.run(["sh", "-c", "cat; setsid sleep 1000 & exit 3"], input="a\n", text=True)
         assert (result.stdout, result.exit_code) == ("a\n", 3)
-        nonlocal process
-        process = await client.start(["sleep", "1000"])
+        started.append(await client.start(["sleep", "1000"]))
 
-    process: Process | None = None
     with_client(test)
 
 

@@ -124,10 +124,10 @@ class Facade(AnyFacade):
 
     _kinds: ClassVar[dict[type, type[AnyFacade]]] = {}
 
-    async def _wait(self, method: str, *args: Any, **options: Any) -> Any:
+    async def _wait(self, method: str | Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Call a coroutine function, and wait for it."""
         args, options = unwrapped(args, options)
-        function = partial(getattr(self._inner, method), *args, **options)
+        function = partial(self._function(method), *args, **options)
         block = self._hold.block
         return self._wrap(await _perform(block.portal, function, block, block.within))
 
@@ -136,14 +136,14 @@ class Facade(AnyFacade):
         kept = self._kept.setdefault(method, [])
         if kept:
             return kept.pop(0)
-        function = partial(getattr(self._inner, method), *args, **options)
+        function = partial(self._function(method), *args, **options)
         block = self._hold.block
         return self._wrap(await _perform(block.portal, function, block, block.within, keep=kept.append))
 
-    def _enter(self, method: str, *args: Any, **options: Any) -> Any:
+    def _enter(self, method: str | Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Return a block that is entered by `async with` or by `await`."""
         args, options = unwrapped(args, options)
-        return Opening(self._kinds, partial(getattr(self._inner, method), *args, **options), self._hold)
+        return Opening(self._kinds, partial(self._function(method), *args, **options), self._hold)
 
     def _iterate(self, method: str, *args: Any, **options: Any) -> Any:
         """Call what returns an iterator, and return one of this world."""

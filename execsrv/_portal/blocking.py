@@ -100,10 +100,10 @@ class Facade(AnyFacade):
 
     _kinds: ClassVar[dict[type, type[AnyFacade]]] = {}
 
-    def _wait(self, method: str, *args: Any, **options: Any) -> Any:
+    def _wait(self, method: str | Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Call a coroutine function, and wait for it."""
         args, options = unwrapped(args, options)
-        function = partial(getattr(self._inner, method), *args, **options)
+        function = partial(self._function(method), *args, **options)
         block = self._hold.block
         return self._wrap(_perform(block.portal, function, block, block.within))
 
@@ -112,7 +112,7 @@ class Facade(AnyFacade):
         kept = self._kept.setdefault(method, [])
         if kept:
             return kept.pop(0)
-        function = partial(getattr(self._inner, method), *args, **options)
+        function = partial(self._function(method), *args, **options)
         block = self._hold.block
         return self._wrap(_perform(block.portal, function, block, block.within, keep=kept.append))
 
@@ -123,10 +123,10 @@ class Facade(AnyFacade):
         except StopAsyncIteration:
             raise StopIteration from None
 
-    def _enter(self, method: str, *args: Any, **options: Any) -> Any:
+    def _enter(self, method: str | Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Enter a block, and return what stands for what it gives."""
         args, options = unwrapped(args, options)
-        return entered(self._kinds, partial(getattr(self._inner, method), *args, **options), self._hold)
+        return entered(self._kinds, partial(self._function(method), *args, **options), self._hold)
 
     def _iterate(self, method: str, *args: Any, **options: Any) -> Any:
         """Call what returns an iterator, and return one of this world."""

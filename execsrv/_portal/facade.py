@@ -70,6 +70,10 @@ class Facade:
             return type(value)(self._wrap(each) for each in value)
         return value
 
+    def _function(self, method: str | Callable[..., Any]) -> Callable[..., Any]:
+        """Return a method of what it stands for, by its name, or a function that is given that."""
+        return getattr(self._inner, method) if isinstance(method, str) else method
+
     def _get(self, name: str) -> Any:
         """Return an attribute, as it is here."""
         return self._wrap(getattr(self._inner, name))

@@ -14,6 +14,7 @@ What is opened (`launch`, `connect`, `client.start`) is an asynchronous context 
 until its `close()`. A task that is cancelled ends what it waits for.
 """
 
+from execsrv.asyncio import replwrap
 from execsrv.asyncio.client import Client
 from execsrv.asyncio.connect import connect, connect_unix, connect_websocket, launch, run
 from execsrv.asyncio.file_handles import RemoteFile
@@ -22,6 +23,8 @@ from execsrv.asyncio.http import Http, HttpStream
 from execsrv.asyncio.many import Results
 from execsrv.asyncio.process import Process
 from execsrv.asyncio.remote_path import RemotePath
+from execsrv.asyncio.replwrap import REPLWrapper
+from execsrv.asyncio.screen import WatchedScreen
 from execsrv.asyncio.tree_changes import Changes
 
 __all__ = [
@@ -31,12 +34,15 @@ __all__ = [
     "Http",
     "HttpStream",
     "Process",
+    "REPLWrapper",
     "RemoteFile",
     "RemotePath",
     "Results",
+    "WatchedScreen",
     "connect",
     "connect_unix",
     "connect_websocket",
     "launch",
+    "replwrap",
     "run",
 ]

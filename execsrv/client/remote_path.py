@@ -192,7 +192,7 @@ class RemotePath:
 
         A leading dot is nothing special, as in `pathlib`.
         """
-        parts = PurePosixPath(pattern).parts
+        parts: Sequence[str] = PurePosixPath(pattern).parts
         if not parts or parts[0] == "/":
             raise InvalidParamsError(f"pattern must be relative and not empty, got {pattern!r}", field="pattern")
         # No generator within a generator: one that is left early would not close the others.

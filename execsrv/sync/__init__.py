@@ -10,6 +10,7 @@ Each call blocks the thread that makes it. What is opened (`launch`, `connect`, 
 is kept until its `close()`. What is left open when the interpreter exits is closed then.
 """
 
+from execsrv.sync import replwrap
 from execsrv.sync.client import Client
 from execsrv.sync.connect import connect, connect_unix, connect_websocket, launch, run
 from execsrv.sync.file_handles import RemoteFile
@@ -18,6 +19,8 @@ from execsrv.sync.http import Http, HttpStream
 from execsrv.sync.many import Results
 from execsrv.sync.process import Process
 from execsrv.sync.remote_path import RemotePath
+from execsrv.sync.replwrap import REPLWrapper
+from execsrv.sync.screen import WatchedScreen
 from execsrv.sync.tree_changes import Changes
 
 __all__ = [
@@ -27,12 +30,15 @@ __all__ = [
     "Http",
     "HttpStream",
     "Process",
+    "REPLWrapper",
     "RemoteFile",
     "RemotePath",
     "Results",
+    "WatchedScreen",
     "connect",
     "connect_unix",
     "connect_websocket",
     "launch",
+    "replwrap",
     "run",
 ]

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from io import BufferedReader
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from execsrv._log.entries import Closed, Exited
 from execsrv._portal.blocking import Held, Items
@@ -16,8 +17,13 @@ from execsrv.client.process import DEFAULT_GRACE_SECONDS
 from execsrv.client.process import Process as TrioProcess
 from execsrv.client.reading import Event
 from execsrv.client.result import Result
+from execsrv.client.screen import Screen
 from execsrv.client.text import MAX_LINE_BYTES
+from execsrv.client.waiting import Happened, Pattern
 from execsrv.protocol import ProcessSnapshot, Reason, SignalTarget
+
+if TYPE_CHECKING:
+    from execsrv.sync.screen import WatchedScreen
 
 
 class Process(Held, of=TrioProcess):
@@ -106,6 +112,168 @@ class Process(Held, of=TrioProcess):
     def snapshot(self) -> ProcessSnapshot:
         """Return what the server retains: how the process stands, and the beginning and the end of each stream."""
         return self._wait("snapshot")
+
+    @property
+    def before(self) -> Any:
+        """Output in front of the last match of `expect`, or all of it without a match."""
+        return self._get("before")
+
+    @before.setter
+    def before(self, value: Any) -> None:
+        self._inner.before = value
+
+    @property
+    def after(self) -> Any:
+        """Output that matched, or `EOF` or `TIMEOUT`."""
+        return self._get("after")
+
+    @after.setter
+    def after(self, value: Any) -> None:
+        self._inner.after = value
+
+    @property
+    def match(self) -> Any:
+        """Match of the regular expression, or the string, or `EOF` or `TIMEOUT`."""
+        return self._get("match")
+
+    @match.setter
+    def match(self, value: Any) -> None:
+        self._inner.match = value
+
+    @property
+    def match_index(self) -> int | None:
+        """Number of the pattern that matched."""
+        return self._get("match_index")
+
+    @match_index.setter
+    def match_index(self, value: int | None) -> None:
+        self._inner.match_index = value
+
+    @property
+    def searchwindowsize(self) -> int | None:
+        """How far before the newest output a match is looked for, unless `expect` says otherwise. None: everywhere."""
+        return self._get("searchwindowsize")
+
+    @searchwindowsize.setter
+    def searchwindowsize(self, value: int | None) -> None:
+        self._inner.searchwindowsize = value
+
+    def expect(self, patterns: Any, timeout: float | None = -1, searchwindowsize: int | None = -1) -> int:
+        """Read until one of the patterns matches, and return its number. An interrupt loses nothing.
+
+        Patterns are regular expressions, in which a dot is any character, compiled or not, and `EOF` and `TIMEOUT`. Of
+        several that match, the one that begins first counts, and then the first named. `timeout` is in seconds, 30 by
+        default and None for no bound. `before`, `after` and `match` tell more; what comes behind the match is for the
+        next reader.
+
+        Raises `EOF` at the end of the output and `TIMEOUT`, unless they are patterns; `InvalidParamsError` and
+        `TypeError` for what is no pattern; and as `lines` does.
+        """
+        return self._take("expect", patterns, timeout, searchwindowsize)
+
+    def expect_exact(self, patterns: Any, timeout: float | None = -1, searchwindowsize: int | None = -1) -> int:
+        """Do what `expect` does, for strings that are to be there as they are."""
+        return self._wait("expect_exact", patterns, timeout, searchwindowsize)
+
+    def send(self, text: Data | str) -> int:
+        """Write to its stdin, text in its encoding, and return how many bytes that were. Raises as `write` does."""
+        return self._wait("send", text)
+
+    def sendline(self, text: Data | str = "") -> int:
+        """Write a line to its stdin, with its end, and return how many bytes that were."""
+        return self._wait("sendline", text)
+
+    def sendcontrol(self, key: str) -> int:
+        r"""Type a key together with Ctrl: a letter, or one of `@[\]^_?`."""
+        return self._wait("sendcontrol", key)
+
+    def sendeof(self) -> None:
+        """End its input. A terminal gets its end-of-file character."""
+        return self._wait("sendeof")
+
+    def sendintr(self) -> None:
+        """Interrupt it: by Ctrl-C on a terminal, by SIGINT to its process group without one."""
+        return self._wait("sendintr")
+
+    def waitnoecho(self, timeout: float | None = -1) -> bool:
+        """Wait until its terminal does not show what is typed, and return False when `timeout` is over first."""
+        return self._wait("waitnoecho", timeout)
+
+    def wait_for(
+        self,
+        *,
+        output: Pattern | list[Pattern] | None = None,
+        port: int | None = None,
+        host: str | None = None,
+        idle: float | None = None,
+        exit: bool = False,
+        tree_empty: bool = False,
+        no_echo: bool = False,
+        timeout: float | None = None,
+        after: Happened | None = None,
+    ) -> Happened:
+        """Wait for the first of these, beside all readers, and return which it was. An interrupt loses nothing.
+
+        `output` is a regular expression, or several, for bytes or text. What the server retains counts too, or what
+        lies behind an `after` that was returned before. `port` accepts connections on the server's machine, on its
+        loopback or on the address `host`. `idle` is a silence of so many seconds from now on. `exit` is the end of the
+        leader, `tree_empty` of everything, `no_echo` a terminal that does not show what is typed.
+
+        A command whose output nobody reads goes on meanwhile, as with `wait`.
+
+        Raises `WaitTimeoutError` after `timeout` seconds, `ProcessEndedError` when it ended before, both with its last
+        output; `InvalidParamsError`, `ConnectionLostError`.
+        """
+        return self._take(
+            "wait_for",
+            output=output,
+            port=port,
+            host=host,
+            idle=idle,
+            exit=exit,
+            tree_empty=tree_empty,
+            no_echo=no_echo,
+            timeout=timeout,
+            after=after,
+        )
+
+    def screen(self) -> Screen:
+        """Return what a person would see on its terminal now, beside all readers. Needs `execsrv[screen]`.
+
+        It is drawn from what the server retains, and goes on at the next call. An interrupt loses nothing. Raises
+        `InvalidParamsError` for a process without a terminal.
+        """
+        return self._take("screen")
+
+    def watch_screen(self, *, answers: bool = False) -> WatchedScreen:
+        """Keep its screen up to date while a block lasts, in which it is seen without asking.
+
+        With `answers`, the program also gets what it asks its terminal for, such as the place of the cursor.
+        """
+        return self._enter("watch_screen", answers=answers)
+
+    def interact(
+        self,
+        escape_character: str | None = "\x1d",
+        *,
+        input_filter: Callable[[bytes], bytes] | None = None,
+        output_filter: Callable[[bytes], bytes] | None = None,
+        stdin: int = 0,
+        stdout: int = 1,
+    ) -> None:
+        """Connect this program's terminal with it, until its end or the escape character, Ctrl-] by default.
+
+        Keys go to it as they are typed, and the size of this terminal is passed on. The filters may change what passes.
+        What comes behind the escape is for the next reader.
+        """
+        return self._wait(
+            "interact",
+            escape_character,
+            input_filter=input_filter,
+            output_filter=output_filter,
+            stdin=stdin,
+            stdout=stdout,
+        )
 
     @property
     def stdout(self) -> BufferedReader:
