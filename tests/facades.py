@@ -160,7 +160,7 @@ def members(cls: type) -> dict[str, Member]:
                 member.overloads, overloads = overloads, []
             elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
                 name = node.targets[0].attr  # of a parameter, whose type it has
-                typed = getattr(cls.__init__, "__annotations__", {}).get(ast.unparse(node.value))
+                typed = vars(cls)["__init__"].__annotations__.get(ast.unparse(node.value))
                 if name.startswith("_") or typed is None:
                     continue
                 annotation = ast.parse(typed, mode="eval").body

@@ -259,9 +259,9 @@ try:
     {waits}
 except KeyboardInterrupt:
     print("interrupted", flush=True)
-    process.write(b"\\n")
-    print(next(lines), flush=True)
-    print(len([each for each in client.processes() if each.running]), flush=True)
+process.write(b"\\n")
+print(next(lines), flush=True)
+print(len([each for each in client.processes() if each.running]), flush=True)
 """
 
 
