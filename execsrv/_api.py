@@ -1,5 +1,6 @@
 """The public names, all together. `execsrv` has them from here as soon as the first is asked for."""
 
+from execsrv import processes
 from execsrv._in_process import connect_in_process
 from execsrv._log.log import Closed, Exited, Gap
 from execsrv._version import __version__
@@ -109,5 +110,6 @@ __all__ = [
     "connect_unix",
     "connect_websocket",
     "launch",
+    "processes",
     "serve",
 ]

@@ -29,7 +29,10 @@ async def connect_in_process(
     """
     check_trio()
     ours, theirs = open_memory_pair()
-    async with open_supervisor(own_process=own_process) as supervisor, open_helpers() as nursery:
+    async with (
+        open_supervisor(own_process=own_process, guardian_patience=config.guardian_patience) as supervisor,
+        open_helpers() as nursery,
+    ):
         nursery.start_soon(serve_connection, theirs, supervisor, config)
         async with open_client(lambda: nullcontext(ours), client_config) as client:
             yield client

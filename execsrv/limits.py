@@ -14,18 +14,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from execsrv._setting_units import (
-    COMMANDS,
-    CONNECTIONS,
-    ENDINGS,
-    FILES,
-    HTTP,
-    MESSAGES,
-    STREAMS,
-    Bytes,
-    Count,
-    Seconds,
-)
+from execsrv._setting_units import COMMANDS, CONNECTIONS, ENDINGS, FILES, HTTP, MESSAGES, STREAMS, Bytes, Count, Seconds
 from execsrv._setting_units import GIB as GIB
 from execsrv._setting_units import KIB as KIB
 from execsrv._setting_units import MIB as MIB
@@ -289,6 +278,14 @@ class ServerConfig(Limits):
         ENDINGS,
         Meta(ge=0, description="At the server's end: how long commands have at most after SIGTERM."),
     ] = 1.0
+
+    guardian_patience: Annotated[
+        Seconds,
+        ENDINGS,
+        Meta(
+            ge=0, description="How long the server may stand still. Then its commands are killed; at 0 they never are."
+        ),
+    ] = 0.0
 
 
 DEFAULTS = ServerConfig()

@@ -28,5 +28,5 @@ async def serve(
 
     Raises `InvalidListenURLError` and `CannotListenError`.
     """
-    async with open_supervisor(own_process=own_process) as supervisor:
+    async with open_supervisor(own_process=own_process, guardian_patience=config.guardian_patience) as supervisor:
         await serve_url(supervisor, listen, config, shutdown_trigger=shutdown_trigger, task_status=task_status)

@@ -37,7 +37,7 @@ FLOORS = [
     # its two wings
     {"server", "client"},
     # roof
-    {"_in_process"},
+    {"_in_process", "processes"},
     {"_api"},
     {"__init__", "testing"},
     {"_cli"},

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 EXAMPLES = [
     pytest.param(code, id=f"{page.name}-{number}")
-    for page in (DOCS / "client.md", DOCS / "index.md", ROOT / "README.md")
+    for page in (DOCS / "client.md", DOCS / "index.md", DOCS / "processes.md", ROOT / "README.md")
     for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M), 1)
     if "8765" not in code  # which wants a daemon
 ]

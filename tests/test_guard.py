@@ -18,12 +18,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from execsrv._processes import proc, rlimit_mark
+from execsrv._processes import guardian, proc, rlimit_mark
 from execsrv._processes.supervisor import open_supervisor
+from execsrv._processes.survey import survey
 from execsrv._wire.lines import LineChannel
 from execsrv.limits import Limits
 from tests.peers import PATIENCE, Peer, b64, open_peer
-from tests.processes import new_mark, until_gone, until_marked
+from tests.processes import marked, new_mark, until_gone, until_marked
 from tests.test_surroundings import traced
 from tests.test_survivors import as_ordinary_user
 from tests.test_survivors import open_path as open_path
@@ -44,11 +45,15 @@ async def until(condition: Callable[[], object]) -> None:
 
 @asynccontextmanager
 async def connected(
-    path: Path, *before: str, command: Sequence[str] = DAEMON, env: Mapping[str, str] | None = None
+    path: Path,
+    *before: str,
+    command: Sequence[str] = DAEMON,
+    env: Mapping[str, str] | None = None,
+    options: Sequence[str] = ("--no-cgroup",),
 ) -> AsyncIterator[tuple[Peer, subprocess.Popen[bytes]]]:
-    """A peer of a daemon of its own, without a control group."""
+    """A peer of a daemon of its own, without a control group unless the options are others."""
     url = f"unix://{path}/s"
-    argv = [*before, *command, "--no-cgroup", "--listen", url]
+    argv = [*before, *command, *options, "--listen", url]
     stderr = (path / "log").open("wb")
     with stderr, subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=stderr, env=env) as daemon:  # noqa: ASYNC220
         try:
@@ -118,6 +123,123 @@ trio.run(main)
     assert "the guardian is not ready" in done.stderr
     with suppress(OSError):  # it has opened it, or is gone
         os.close(os.open(tmp_path / "fifo", os.O_WRONLY | os.O_NONBLOCK))
+
+
+# -- a server that stands still --
+
+SHED = """
+import os, resource, time
+resource.setrlimit(resource.RLIMIT_RTTIME, (1, 1))
+if os.fork(): os._exit(0)
+os.setsid()
+if os.fork(): os._exit(0)
+os.execvp("bash", ["bash", "-c", "exec -a @ sleep 1000"])
+"""
+
+
+@pytest.mark.parametrize("option", ["--cgroup", "--no-cgroup"])
+async def test_a_server_that_stands_still_loses_its_sessions_where_that_was_asked_for(
+    tmp_path: Path, option: str
+) -> None:
+    """It goes on later, and sees what has become of them."""
+    mark = new_mark()
+    scripts = [NAP, f"setsid bash -c '{NAP}' </dev/null >/dev/null 2>&1 & wait"]
+    async with connected(tmp_path, options=[option, "--guardian-patience", "0.5"]) as (peer, daemon):
+        for number, script in enumerate(scripts):
+            await peer.start(f"{number}", ["bash", "-c", script.replace("@", mark)])
+        await until_marked(mark, 2)
+        shed = new_mark()
+        if option == "--cgroup":
+            await until(lambda: b"/execsrv-" in proc.table(daemon.pid, "cgroup") or not _may_make_groups())
+        if b"/execsrv-" in proc.table(daemon.pid, "cgroup"):
+            await peer.start("shed", [sys.executable, "-c", SHED.replace("@", shed)])
+            await until_marked(shed, 1)
+        for _ in range(2):  # it is no less guarded after the first time
+            os.kill(daemon.pid, signal.SIGSTOP)
+            await until_gone(mark)
+            await until_gone(shed)
+            assert proc.state(daemon.pid) == "T"
+            os.kill(daemon.pid, signal.SIGCONT)
+            assert (await peer.until_told(f"{number}", "exited"))["signal"] == "SIGKILL"
+            await until(lambda: "guardian_patience" in (tmp_path / "log").read_text())
+            (tmp_path / "log").write_text("")
+            number += 1
+            await peer.start(f"{number}", ["bash", "-c", NAP.replace("@", mark)])
+            await until_marked(mark, 1)
+        grouped = b"/execsrv-" in proc.table(daemon.pid, "cgroup")
+        assert grouped == (option == "--cgroup" and _may_make_groups())
+        daemon.kill()
+        await until_gone(mark)
+
+
+def _may_make_groups() -> bool:
+    (found,) = [layer.available for layer in survey().layers if layer.name == "cgroup"]
+    return found
+
+
+async def test_a_server_that_stands_still_is_taken_for_living_unless_that_was_asked_for(tmp_path: Path) -> None:
+    mark = new_mark()
+    async with connected(tmp_path) as (peer, daemon):
+        await peer.start("a", ["bash", "-c", NAP.replace("@", mark)])
+        os.kill(daemon.pid, signal.SIGSTOP)
+        await trio.sleep(3)  # more than any beat takes
+        os.kill(daemon.pid, signal.SIGCONT)
+        await peer.call("process/list", {})
+        assert marked(mark)
+    assert "guardian_patience" not in (tmp_path / "log").read_text()
+
+
+@asynccontextmanager
+async def guarding(patience: float) -> AsyncIterator[tuple[subprocess.Popen[bytes], str]]:
+    """A guardian of this process, which sends no beat by itself, and the mark of a process that it would kill."""
+    server = rlimit_mark.new_server_mark()
+    assert server is not None
+    mark = new_mark()
+    words = [guardian.__file__, os.getpid(), server.slot, server.server, 0, patience]
+    argv = [sys.executable, "-I", "-S", *map(str, words)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, bufsize=0) as guard:  # noqa: ASYNC220
+        try:
+            assert guard.stdout is not None
+            await trio.to_thread.run_sync(guard.stdout.readline)
+            with server.of(1).carried():
+                nap = subprocess.Popen(["bash", "-c", NAP.replace("@", mark)])  # noqa: ASYNC220
+            try:
+                await until_marked(mark, 1)
+                yield guard, mark
+            finally:
+                nap.kill()
+                nap.wait()
+        finally:
+            guard.kill()
+
+
+async def test_a_guardian_hears_every_beat() -> None:
+    """Together they take longer than its patience."""
+    async with guarding(3) as (guard, mark):
+        assert guard.stdin is not None
+        assert guard.stdout is not None
+        for _ in range(4):
+            await trio.sleep(1)
+            guard.stdin.write(b"\n")
+            assert await trio.to_thread.run_sync(guard.stdout.readline) == b"\n"
+        assert marked(mark)
+        assert await trio.to_thread.run_sync(guard.stdout.read, 1) == guardian.SILENCE
+        assert not marked(mark)
+
+
+async def test_a_guardian_does_not_count_the_time_in_which_it_was_stopped_itself() -> None:
+    """So it is when a whole machine or container stands still."""
+    async with guarding(3) as (guard, mark):
+        for _ in range(2):
+            os.kill(guard.pid, signal.SIGSTOP)
+            await trio.sleep(3.5)
+            os.kill(guard.pid, signal.SIGCONT)
+            await until(lambda: proc.state(guard.pid) == "S")
+            assert marked(mark)
+        assert guard.stdout is not None
+        assert await trio.to_thread.run_sync(guard.stdout.read, 1) == guardian.SILENCE
+        assert not marked(mark)
 
 
 # -- a server that is short of descriptors --

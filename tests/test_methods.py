@@ -21,7 +21,7 @@ from tests.test_protocol_page import EXCHANGES, PAGES, messages
 DOCS = Path(__file__).parent.parent / "docs"
 FAMILIES = {
     "initialize": ["connection"],
-    "process": ["process"],
+    "process": ["process", "waiting"],
     "command": ["command", "process"],  # what both dialects say alike
     "fs": ["files"],
     "http": ["http"],

@@ -661,6 +661,8 @@ LONG = "x" * 257
         ("process/signal", {"processId": LONG, "signal": 15}),
         ("process/terminate", {"processId": LONG}),
         ("process/wait", {"processId": LONG}),
+        ("process/waitFor", {"processId": LONG}),
+        ("process/waitFor", {"processId": "a", "waitId": LONG}),
         ("process/snapshot", {"processId": LONG}),
         ("command/exec/write", {"sessionId": LONG, "chunk": ""}),
         ("command/exec/terminate", {"sessionId": LONG}),

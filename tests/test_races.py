@@ -71,6 +71,7 @@ DURING: dict[str, Callable[[str], dict[str, Any]]] = {
     "process/snapshot": lambda id: {"processId": id},
     "process/read": lambda id: {"processId": id, "waitMs": 50},
     "process/wait": lambda id: {"processId": id, "timeoutMs": 50},
+    "process/waitFor": lambda id: {"processId": id, "output": [b64(b"end")], "treeEmpty": True, "timeoutMs": 50},
     "process/ack": lambda id: {"processId": id, "seq": 1},
     "process/list": lambda id: {},
 }

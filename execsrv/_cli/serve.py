@@ -79,7 +79,9 @@ async def _serve(listen: str, config: ServerConfig, announcement: _Announcement)
     async with open_helpers() as nursery:
         await nursery.start(_hear_signals, signalled)
         nursery.start_soon(give_back)
-        async with open_supervisor(own_process=True, sole=True, cgroups=config.cgroup) as supervisor:
+        async with open_supervisor(
+            own_process=True, sole=True, cgroups=config.cgroup, guardian_patience=config.guardian_patience
+        ) as supervisor:
             await serve_url(supervisor, listen, config, shutdown_trigger=signalled.wait, task_status=announcement)
             ended = listen == "stdio://"
     return ended or signalled.is_set()

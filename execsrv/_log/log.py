@@ -144,16 +144,12 @@ class OutputLog:
         if not self._is_full:
             return
         needed = self.reader.first_needed
-        while self._is_full and (needed is None or self._oldest < needed):
+        while self._is_full and (needed is None or self.oldest < needed):
             entry = self._entries.popleft()
             if isinstance(entry, Chunk):
                 self._kept_bytes -= len(entry.chunk)
                 if entry.stream in self._forgotten:
                     self._forgotten[entry.stream] += len(entry.chunk)
-
-    @property
-    def _oldest(self) -> int:
-        return first_seq(self._entries[0]) if self._entries else self.next_seq
 
     # -- the attached reader --
 
@@ -194,7 +190,7 @@ class OutputLog:
 
     def go_on(self, seq: int) -> None:
         """Let the reader, which was away, take the entries from `seq` on: it has other ways to what came before."""
-        self.reader.come_back(seq, islice(self._entries, max(0, seq - self._oldest), None))
+        self.reader.come_back(seq, islice(self._entries, max(0, seq - self.oldest), None))
         self._trim()
 
     def go_without_reader(self) -> None:
@@ -204,13 +200,30 @@ class OutputLog:
 
     # -- everybody else --
 
+    @property
+    def oldest(self) -> int:
+        """The number of the oldest retained entry, or of the next one where none is."""
+        return first_seq(self._entries[0]) if self._entries else self.next_seq
+
+    def entry(self, seq: int) -> Entry:
+        """Return the entry of that number, in a log without gaps. Raises `LookupError` unless it is retained."""
+        if not 0 <= (place := seq - self.oldest) < len(self._entries):
+            raise LookupError(f"entry {seq} is not retained")
+        return self._entries[place]
+
+    def gap_behind(self, after_seq: int) -> ReadGap | None:
+        """Return what is not retained any more of the entries behind number `after_seq`, None where all are."""
+        if after_seq + 1 >= self.oldest:
+            return None
+        return ReadGap(after_seq + 1, self.oldest - 1, dict(self._forgotten))
+
     def read(self, after_seq: int, max_bytes: int | None) -> tuple[ReadGap | None, list[Chunk], int]:
         """Return a gap, the retained chunks numbered above `after_seq` behind it, and the number to go on from.
 
         Whole chunks only, at least one if there is any, at most `max_bytes` and `PAGE_BYTES` of content otherwise.
         """
-        oldest = self._oldest
-        gap = ReadGap(after_seq + 1, oldest - 1, dict(self._forgotten)) if after_seq + 1 < oldest else None
+        oldest = self.oldest
+        gap = self.gap_behind(after_seq)
         chunks: list[Chunk] = []
         room = PAGE_BYTES if max_bytes is None else min(max_bytes, PAGE_BYTES)
         for entry in islice(self._entries, max(0, after_seq + 1 - oldest), None):

@@ -123,6 +123,18 @@ def kill(folder: Path, seconds: float) -> bool:
     return not holds(folder)
 
 
+def kill_others(folder: Path, spared: int) -> bool:
+    """Kill all that is in a group and below, but for one process. Return whether nothing is left but that."""
+    try:
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # who is stopped forks no more
+            for pid in members(folder):
+                if pid != spared:
+                    proc.send(pid, number, lambda pid: pid in members(folder))
+        return not set(members(folder)) - {spared}
+    except OSError:
+        return False
+
+
 def remove(folder: Path) -> None:
     """Remove an empty group, with the empty ones below it that inner servers have left. One in use stays."""
     try:

@@ -2,6 +2,8 @@
 
 A guardian that was killed is replaced, one that is stopped is continued or replaced, and one that cannot be started is
 tried again, whatever the error.
+
+The beat is sent by a task of the server's loop, so a guardian that has patience with the loop hears when that stands.
 """
 
 from __future__ import annotations
@@ -50,11 +52,15 @@ def possible() -> bool:
 class Guard:
     """Keeps a guardian for one server, as long as `run` does."""
 
-    def __init__(self, register: Register, mark: ServerMark, cgroups: bool) -> None:
-        """With `cgroups` the guardian moves this process into a control group, if there is one to be had."""
+    def __init__(self, register: Register, mark: ServerMark, *, cgroups: bool, patience: float) -> None:
+        """With `cgroups` the guardian moves this process into a control group, if there is one to be had.
+
+        Unless `patience` is 0, it ends our sessions when our loop has stood still for that long.
+        """
         self._register = register
         self._mark = mark
         self._cgroups = cgroups
+        self._patience = patience
         self._is_ready = False
         self._has_failed = False
         self._changed = trio.Event()
@@ -107,7 +113,9 @@ class Guard:
     def _start(self) -> tuple[Leader, int, int]:
         """Start one, in a session of its own, with nothing of ours but its streams. Return it and our ends of them."""
         mark = self._mark
-        words = [sys.executable, "-I", "-S", guardian.__file__, os.getpid(), mark.slot, mark.server, int(self._cgroups)]
+        silence = self._patience and BEAT_SECONDS + self._patience  # the loop may stand when a beat is nearly due
+        words = [sys.executable, "-I", "-S", guardian.__file__, os.getpid(), mark.slot, mark.server]
+        words += [int(self._cgroups), silence]
         # Some interpreters find their own library by it.
         kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         env = tuple(os.fsencode(f"{name}={value}") for name, value in kept.items())
@@ -138,10 +146,14 @@ class Guard:
     @trio.lowlevel.enable_ki_protection
     async def _beat(self, leader: Leader, stdin: int, stdout: int) -> None:
         """Ask a guardian again and again whether it is there. Who does not answer is continued, and then killed."""
-        silent = 0
+        silent, patience = 0, self._patience
         while True:
-            if await _hears(stdout):
+            if said := await _hears(stdout):
                 silent = 0
+                if guardian.SILENCE in said:
+                    logger.error(
+                        "stood still for more than guardian_patience (%g s): all sessions were ended", patience
+                    )
                 if not self._is_ready:
                     self._say(ready=True)
                 await trio.sleep(BEAT_SECONDS)
@@ -159,17 +171,17 @@ class Guard:
                 _send(leader, signal.SIGCONT)
 
 
-async def _hears(stdout: int) -> bool:
-    """Wait for a guardian's answer. Return whether it came in `SILENT_SECONDS`."""
+async def _hears(stdout: int) -> bytes:
+    """Return a guardian's answer, nothing when none came in `SILENT_SECONDS`."""
     with trio.move_on_after(SILENT_SECONDS):
         await trio.lowlevel.wait_readable(stdout)
     try:
-        if os.read(stdout, 4096):  # also when the time was over because this process was stopped itself
-            return True
+        if said := os.read(stdout, 4096):  # also when the time was over because this process was stopped itself
+            return said
     except BlockingIOError:
-        return False
+        return b""
     await trio.sleep_forever()  # it has ended, which is heard elsewhere
-    return False
+    return b""
 
 
 def _send(leader: Leader, number: int) -> None:

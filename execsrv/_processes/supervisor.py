@@ -106,7 +106,12 @@ class Supervisor:
 
 @asynccontextmanager
 async def open_supervisor(
-    *, own_process: bool = False, sole: bool = False, cgroups: bool = True, guarded: bool = True
+    *,
+    own_process: bool = False,
+    sole: bool = False,
+    cgroups: bool = True,
+    guarded: bool = True,
+    guardian_patience: float = 0.0,
 ) -> AsyncIterator[Supervisor]:
     """A supervisor for the sessions that are started in this block; they must be over when it is left.
 
@@ -114,7 +119,8 @@ async def open_supervisor(
     for the instant of each start (so no other thread may start processes), and has a guardian as a child. It must then
     run in the main thread. `sole` says that no other code of this process starts any: then all children are ours, and
     it is moved into a control group of its own, if there is one to be had, unless `cgroups` is off. There is no
-    guardian unless it is `guarded`.
+    guardian unless it is `guarded`. It ends the sessions too when the loop stands still for `guardian_patience`
+    seconds, unless that is 0.
     """
     if not own_process:
         yield Supervisor()
@@ -132,7 +138,7 @@ async def open_supervisor(
             if strays is not None:
                 nursery.start_soon(_reap, strays, register)
             if guarded and register.mark is not None and guardian_keeper.possible():
-                supervisor._guard = Guard(register, register.mark, sole and cgroups)
+                supervisor._guard = Guard(register, register.mark, cgroups=sole and cgroups, patience=guardian_patience)
                 nursery.start_soon(supervisor._guard.run)
             yield supervisor
 

@@ -111,6 +111,14 @@ def set_window(terminal: int, window: bytes) -> None:
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, window)
 
 
+def echoes(terminal: int) -> bool:
+    """Return whether what is typed is shown. A terminal that is gone shows it as far as anybody knows."""
+    try:
+        return bool(termios.tcgetattr(terminal)[_LOCAL] & termios.ECHO)
+    except termios.error:
+        return True
+
+
 def get_size(terminal: int) -> tuple[int, int]:
     """Return rows and columns."""
     rows, cols, _, _ = struct.unpack("HHHH", fcntl.ioctl(terminal, termios.TIOCGWINSZ, bytes(8)))

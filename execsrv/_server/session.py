@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 import trio
@@ -23,6 +24,7 @@ from execsrv._processes import streams, terminal
 from execsrv._processes.attempt import Spawned
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.spawn import widen
+from execsrv._processes.wait_gone import wait_gone
 from execsrv._server.ending import Ending
 from execsrv._server.outbox import Dialect, Feed, Outbox
 from execsrv._server.stdin import PIPE_BYTES, Stdin
@@ -76,6 +78,8 @@ class Session:
         )
         self.feed = Feed(id, self.log, dialect, outbox, options.is_read_again)
         self.closed_at: float | None = None
+        self.waits: dict[str, Callable[[], None]] = {}
+        """Ends a wait for something, by the name that its peer gave it."""
         self._reader = self.log.reader
         self._tree = spawned.tree
         self._outputs = spawned.outputs
@@ -218,6 +222,19 @@ class Session:
         """Change the size of its terminal."""
         if "pty" in self._outputs:
             terminal.set_size(self._outputs["pty"], rows, cols, xpixel, ypixel)
+
+    @property
+    def echoes(self) -> bool:
+        """True unless its terminal does not show what is typed."""
+        return "pty" not in self._outputs or terminal.echoes(self._outputs["pty"])
+
+    async def wait_empty(self) -> None:
+        """Wait until the leader has ended, and nothing that descends from it lives. Cancelling stops waiting."""
+        while self.log.exited is None:
+            await self.feed.wait_appended()
+        while not self._ending.is_over and (living := await self._tree.remaining()):
+            for member in living:
+                await wait_gone(member.pid)
 
     # -- output --
 

@@ -102,6 +102,7 @@ from execsrv.protocol.process import (
     Size,
     StreamSnapshot,
 )
+from execsrv.protocol.waiting import Happening, PortWish, ProcessHappened, ProcessWaitFor
 
 __all__ = [
     "METHODS",
@@ -149,6 +150,7 @@ __all__ = [
     "FileWrite",
     "Grace",
     "Graceful",
+    "Happening",
     "HttpBodyDelta",
     "HttpField",
     "HttpHeader",
@@ -165,10 +167,12 @@ __all__ = [
     "MissingChanged",
     "Nothing",
     "Notification",
+    "PortWish",
     "ProcessAck",
     "ProcessClosed",
     "ProcessExited",
     "ProcessGap",
+    "ProcessHappened",
     "ProcessId",
     "ProcessList",
     "ProcessOutput",
@@ -182,6 +186,7 @@ __all__ = [
     "ProcessStarted",
     "ProcessTerminate",
     "ProcessWait",
+    "ProcessWaitFor",
     "ProcessWaited",
     "ProcessWrite",
     "ProcessWritten",

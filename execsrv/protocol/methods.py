@@ -67,6 +67,7 @@ from execsrv.protocol.process import (
     ProcessWritten,
     Running,
 )
+from execsrv.protocol.waiting import ProcessHappened, ProcessWaitFor
 
 
 class Method(NamedTuple):
@@ -88,6 +89,7 @@ METHODS: dict[str, Method] = {
     "process/signal": Method(ProcessSignal, ProcessSignaled),
     "process/terminate": Method(ProcessTerminate, Running),
     "process/wait": Method(ProcessWait, ProcessWaited),
+    "process/waitFor": Method(ProcessWaitFor, ProcessHappened),
     "process/snapshot": Method(ProcessId, ProcessSnapshot),
     "process/list": Method(Nothing, ProcessList),
     "command/exec": Method(CommandExec, CommandId),

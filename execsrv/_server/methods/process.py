@@ -142,13 +142,13 @@ def _write_status(write: Write) -> ProcessWritten:
 
 @handles("process/closeStdin")
 def process_close_stdin(caller: Caller, params: ProcessId) -> Nothing:
-    _known(caller, params.process_id).stdin.close()
+    known(caller, params.process_id).stdin.close()
     return Nothing()
 
 
 @handles_later("process/read")
 def process_read(caller: Caller, params: ProcessRead) -> Later[ProcessOutputRead]:
-    return _process_read(_known(caller, params.process_id), params)
+    return _process_read(known(caller, params.process_id), params)
 
 
 async def _process_read(session: Session, params: ProcessRead) -> ProcessOutputRead:
@@ -179,7 +179,7 @@ async def _process_read(session: Session, params: ProcessRead) -> ProcessOutputR
 
 @handles_later("process/wait")
 def process_wait(caller: Caller, params: ProcessWait) -> Later[ProcessWaited]:
-    return _process_wait(_known(caller, params.process_id), params)
+    return _process_wait(known(caller, params.process_id), params)
 
 
 async def _process_wait(session: Session, params: ProcessWait) -> ProcessWaited:
@@ -195,7 +195,7 @@ async def _process_wait(session: Session, params: ProcessWait) -> ProcessWaited:
 
 @handles("process/snapshot")
 def process_snapshot(caller: Caller, params: ProcessId) -> ProcessSnapshot:
-    session = _known(caller, params.process_id)
+    session = known(caller, params.process_id)
     log = session.log
     return ProcessSnapshot(
         running=log.exited is None,
@@ -234,13 +234,13 @@ def _listed(session: Session) -> ListedProcess:
 
 @handles("process/ack")
 def process_ack(caller: Caller, params: ProcessAck) -> Nothing:
-    _known(caller, params.process_id).feed.acknowledge(params.seq)
+    known(caller, params.process_id).feed.acknowledge(params.seq)
     return Nothing()
 
 
 @handles("process/resize")
 def process_resize(caller: Caller, params: ProcessResize) -> Nothing:
-    session = _known(caller, params.process_id)
+    session = known(caller, params.process_id)
     if not session.is_terminal:
         raise InvalidParamsError(f"process {session.id} has no terminal to resize", field="processId")
     session.resize(params.rows, params.cols, params.xpixel, params.ypixel)
@@ -267,7 +267,7 @@ def process_terminate(caller: Caller, params: ProcessTerminate) -> Running:
     return Running(session is not None and session.terminate(grace=grace))
 
 
-def _known(caller: Caller, id: str) -> Session:
+def known(caller: Caller, id: str) -> Session:
     session = caller.sessions.find(id)
     if session is None:
         raise _unknown(id)

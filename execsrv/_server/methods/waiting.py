@@ -1,0 +1,215 @@
+"""`process/waitFor`: waiting, beside all readers, until something happens to a process.
+
+    _Wait.run
+    ├─ _follow        looks at entry after entry of the log: output, silence, the exit, the close
+    ├─ _try_port, _watch_echo, _await_empty   where they are wanted
+    └─ the scope of all: the deadline, and `replace`
+
+The first that sees what was asked for ends the others. Each look is bounded: byte strings are searched for, in pieces,
+and no regular expressions, since one that is badly made can take for ever and would hold up every connection. Whoever
+wants those applies them where the output is read.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import socket
+
+import trio
+
+from execsrv._log.entries import ENTRY_BYTES, Closed, Exited
+from execsrv._log.search import Search
+from execsrv._nursery import owned
+from execsrv._server.methods.process import known
+from execsrv._server.methods.table import Caller, Later, handles_later
+from execsrv._server.session import Session
+from execsrv._wire.quoting import quoted
+from execsrv.errors import InvalidParamsError
+from execsrv.protocol import Chunk, Happening, PortWish, ProcessHappened, ProcessWaitFor, ReadGap
+
+_LOOKED_BYTES = 64 * 1024
+"""Bytes of the log that are looked at before others have their turn."""
+
+_ATTEMPT_SECONDS = 1.0
+"""The time that one attempt to connect may take."""
+
+_PORT_SECONDS = 0.05
+"""The pause between two attempts to connect."""
+
+_ECHO_SECONDS = 0.02
+"""The pause between two looks at the modes of a terminal, which tells nobody when they change."""
+
+_LOOPBACK = ("127.0.0.1", "::1")
+
+
+@handles_later("process/waitFor")
+def process_wait_for(caller: Caller, params: ProcessWaitFor) -> Later[ProcessHappened]:
+    session = known(caller, params.process_id)
+    if params.no_echo and not session.is_terminal:
+        raise InvalidParamsError(f"process {session.id} has no terminal, and so no echo", field="noEcho")
+    if params.after_offset is not None and not params.after_seq:
+        raise InvalidParamsError("afterOffset is a place in the entry afterSeq, which is missing", field="afterOffset")
+    wait = _Wait(session, params, _addresses(params.port))
+    if params.wait_id is not None:
+        if (earlier := session.waits.get(params.wait_id)) is not None:
+            earlier()
+        session.waits[params.wait_id] = wait.replace
+    return wait.run()
+
+
+def _addresses(wish: PortWish | None) -> tuple[str, ...]:
+    if wish is None or wish.host is None:
+        return _LOOPBACK
+    try:
+        return (str(ipaddress.ip_address(wish.host)),)
+    except ValueError:
+        message = f"port.host: {quoted(wish.host)} is not an IP address, and names are not looked up"
+        raise InvalidParamsError(message, field="port") from None
+
+
+class _Wait:
+    """One wait, with a place of its own in the log."""
+
+    def __init__(self, session: Session, params: ProcessWaitFor, addresses: tuple[str, ...]) -> None:
+        self._session = session
+        self._log = session.log
+        self._params = params
+        self._addresses = addresses
+        self._search = Search(params.output)
+        self._skip = params.after_offset or 0
+        if params.after_seq is None:
+            self._next = self._log.oldest
+        else:
+            self._next = params.after_seq + (params.after_offset is None)
+        self._gap: ReadGap | None = None
+        self._idle = (params.idle_ms or math.inf) / 1000
+        self._silent_at = math.inf
+        self._scope = trio.CancelScope()
+        self._answer: ProcessHappened | None = None
+
+    def replace(self) -> None:
+        """End it: there is another one of its name."""
+        self._happened("replaced")
+
+    async def run(self) -> ProcessHappened:
+        """Wait, and return what happened first."""
+        try:
+            with self._scope:
+                await self._look(self._log.next_seq)  # what is there counts, however short the time is
+                patience = math.inf if self._params.timeout_ms is None else self._params.timeout_ms / 1000
+                self._scope.deadline = trio.current_time() + patience
+                async with trio.open_nursery() as watchers:
+                    watchers.start_soon(owned, self._follow)
+                    if self._params.port is not None:
+                        watchers.start_soon(owned, self._try_port, self._params.port.port)
+                    if self._params.tree_empty:
+                        watchers.start_soon(owned, self._await_empty)
+                    if self._params.no_echo:
+                        watchers.start_soon(owned, self._watch_echo)
+        finally:
+            name = self._params.wait_id
+            if name is not None and self._session.waits.get(name) == self.replace:
+                del self._session.waits[name]
+        self._happened("timeout")
+        assert self._answer is not None
+        return self._answer
+
+    def _happened(self, what: Happening, offset: int | None = None, chunk: Chunk | None = None, index: int = 0) -> None:
+        """Decide the answer, unless it is decided, and end the wait."""
+        if self._answer is None:
+            exited = self._log.exited
+            self._answer = ProcessHappened(
+                what,
+                chunk.seq if chunk else max(0, self._next - 1),
+                offset,
+                chunk.stream if chunk else None,
+                index if chunk else None,
+                self._gap,
+                exited.exit_code if exited else None,
+            )
+            self._scope.cancel()
+
+    # -- the log --
+
+    async def _follow(self) -> None:
+        """Look at each entry as it comes, until the close."""
+        self._silent_at = trio.current_time() + self._idle
+        while await self._look(math.inf):
+            with trio.move_on_at(self._silent_at) as silence:
+                await self._session.feed.wait_appended()
+            if silence.cancelled_caught and self._next >= self._log.next_seq:
+                if self._log.has_room:
+                    self._happened("idle")
+                self._silent_at = trio.current_time() + self._idle  # it waits for its reader, who is the silent one
+        if self._params.tree_empty:
+            return
+        if self._params.port is not None:
+            await self._session.wait_empty()  # who lives on may still come to listen
+        self._happened("closed")
+
+    async def _look(self, until: float) -> bool:
+        """Look at what the log has, up to entry `until`. Return False behind the close."""
+        looked = 0
+        while self._next < min(self._log.next_seq, until):
+            if (gap := self._log.gap_behind(self._next - 1)) is not None:
+                self._pass_over(gap)
+                continue
+            entry = self._log.entry(self._next)
+            match entry:
+                case Chunk():
+                    if (found := self._search.look(entry, self._skip)) is not None:
+                        self._happened("output", found.end, entry, found.number)
+                    self._silent_at = trio.current_time() + self._idle
+                    looked += ENTRY_BYTES + len(entry.chunk)
+                case Exited() if self._params.exited:
+                    self._next += 1
+                    self._happened("exited")
+                case Closed():
+                    self._next = entry.seq + 1
+                    return False
+            self._next, self._skip = self._next + 1, 0
+            if looked >= _LOOKED_BYTES or self._answer is not None:
+                looked = 0
+                await trio.lowlevel.checkpoint()
+        return self._log.closed is None or self._next <= self._log.closed.seq
+
+    def _pass_over(self, gap: ReadGap) -> None:
+        first = self._gap.from_seq if self._gap is not None else gap.from_seq
+        self._gap = ReadGap(first, gap.seq, gap.printed_before)
+        self._next, self._skip = gap.seq + 1, 0
+        self._search.forget()
+
+    # -- the rest --
+
+    async def _await_empty(self) -> None:
+        await self._session.wait_empty()
+        while self._log.exited is not None and self._next <= self._log.exited.seq:
+            await trio.lowlevel.checkpoint()  # what it printed is looked at first
+        self._happened("treeEmpty")
+
+    async def _watch_echo(self) -> None:
+        while self._session.echoes:  # noqa: ASYNC110  # there is nothing that tells
+            await trio.sleep(_ECHO_SECONDS)
+        self._happened("noEcho")
+
+    async def _try_port(self, port: int) -> None:
+        while True:
+            for address in self._addresses:
+                with trio.move_on_after(_ATTEMPT_SECONDS):
+                    if await _accepts(address, port):
+                        self._happened("port")
+                        return
+            await trio.sleep(_PORT_SECONDS)
+
+
+async def _accepts(address: str, port: int) -> bool:
+    """Connect, hang up at once, and return whether somebody took it."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with trio.socket.socket(family, socket.SOCK_STREAM) as attempt:
+            await attempt.connect((address, port))
+            # A connection to a port on which nobody listens may meet itself.
+            return bool(attempt.getsockname() != attempt.getpeername())
+    except OSError:
+        return False

@@ -1,0 +1,67 @@
+"""`process/waitFor`: waiting until something happens to a process, the first of several things."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from execsrv.protocol.messages import Id, Wire
+from execsrv.protocol.output import ReadGap, Stream
+
+Happening = Literal["output", "port", "idle", "exited", "treeEmpty", "noEcho", "closed", "timeout", "replaced"]
+
+Literals = Annotated[list[Annotated[bytes, Meta(min_length=1, max_length=4096)]], Meta(max_length=16)]
+
+
+class PortWish(Wire, frozen=True):
+    """A TCP port on the server's machine. `host` is an address; None is the loopback, 127.0.0.1 or ::1."""
+
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    host: Annotated[str, Meta(max_length=64)] | None = None
+
+
+class ProcessWaitFor(Wire, frozen=True):
+    """Wait for the first of these, or for the close, without a bound unless there is a `timeout_ms`.
+
+    Nothing is consumed: whoever reads the output still gets all of it.
+    """
+
+    process_id: Id
+    output: Literals = []
+    """Any of these byte strings in one of the streams. The one that is complete first is told."""
+    port: PortWish | None = None
+    """Somebody accepts connections there."""
+    idle_ms: Annotated[int, Meta(ge=1, le=2**53)] | None = None
+    """No output for that long, from now on."""
+    exited: bool = False
+    tree_empty: bool = False
+    """Nothing that descends from it lives any more."""
+    no_echo: bool = False
+    """Its terminal does not echo, as when a password is asked for."""
+    timeout_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    after_seq: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    """Only output behind this entry counts. None: all that is retained."""
+    after_offset: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    """Of the entry `after_seq`, what lies behind so many bytes counts too."""
+    wait_id: Id | None = None
+    """A name for this wait: it ends the one before of the same process and name."""
+
+
+class ProcessHappened(Wire, frozen=True):
+    """The thing that happened first. `seq` and `offset` are the place up to which output was looked at.
+
+    `offset` is None for the whole of entry `seq`. Behind that place, as `after_seq` and `after_offset`, comes what was
+    not looked at. For "output" it is the end of the match.
+    """
+
+    happened: Happening
+    seq: int
+    offset: int | None = None
+    stream: Stream | None = None
+    index: int | None = None
+    """The one of the byte strings that was found."""
+    gap: ReadGap | None = None
+    """Entries that were not retained any more when they were to be looked at."""
+    exit_code: int | None = None
+    """The leader's, once it has ended."""
