@@ -3,18 +3,34 @@
 from execsrv import processes
 from execsrv._in_process import connect_in_process
 from execsrv._log.log import Closed, Exited, Gap
+from execsrv._run import run
 from execsrv._version import __version__
 from execsrv.client import (
+    DEVNULL,
+    PIPE,
+    STDOUT,
     Client,
     Event,
+    FileChanged,
+    FileInfo,
+    Files,
+    Happened,
+    Http,
+    HttpAnswer,
+    HttpStream,
     Process,
+    RemoteFile,
+    RemotePath,
     Result,
+    ServerVariable,
+    Transferred,
     connect,
     connect_stdio,
     connect_unix,
     connect_websocket,
     launch,
 )
+from execsrv.client import replwrap as replwrap
 from execsrv.errors import (
     AlreadyAttachedError,
     BadAnswerError,
@@ -42,6 +58,7 @@ from execsrv.errors import (
     NotReadyError,
     OutputTruncatedError,
     OutsideRootsError,
+    ProcessEndedError,
     ProcessExistsError,
     ProtocolError,
     RequestError,
@@ -51,12 +68,16 @@ from execsrv.errors import (
     UnknownConnectionError,
     UnknownMethodError,
     UnknownProcessError,
+    WaitTimeoutError,
 )
 from execsrv.limits import ClientConfig, Limits, ServerConfig
-from execsrv.protocol import Chunk
+from execsrv.protocol import Chunk, OutputFile
 from execsrv.server import serve
 
 __all__ = [
+    "DEVNULL",
+    "PIPE",
+    "STDOUT",
     "AlreadyAttachedError",
     "BadAnswerError",
     "BusyError",
@@ -74,11 +95,18 @@ __all__ = [
     "Event",
     "ExecsrvError",
     "Exited",
+    "FileChanged",
     "FileError",
+    "FileInfo",
     "FileRefusedError",
+    "Files",
     "FilesDisabledError",
     "Gap",
+    "Happened",
+    "Http",
+    "HttpAnswer",
     "HttpFailedError",
+    "HttpStream",
     "HttpUnavailableError",
     "InternalError",
     "InvalidConfigError",
@@ -89,20 +117,27 @@ __all__ = [
     "NotAllowedError",
     "NotFoundError",
     "NotReadyError",
+    "OutputFile",
     "OutputTruncatedError",
     "OutsideRootsError",
     "Process",
+    "ProcessEndedError",
     "ProcessExistsError",
     "ProtocolError",
+    "RemoteFile",
+    "RemotePath",
     "RequestError",
     "Result",
     "SandboxUnavailableError",
     "ServerConfig",
+    "ServerVariable",
     "SpawnError",
     "StdinClosedError",
+    "Transferred",
     "UnknownConnectionError",
     "UnknownMethodError",
     "UnknownProcessError",
+    "WaitTimeoutError",
     "__version__",
     "connect",
     "connect_in_process",
@@ -111,5 +146,7 @@ __all__ = [
     "connect_websocket",
     "launch",
     "processes",
+    "replwrap",
+    "run",
     "serve",
 ]

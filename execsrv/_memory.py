@@ -2,12 +2,17 @@
 
 The allocator of glibc keeps what was freed below anything that is still in use. So a few bytes of one peer may hold the
 hundreds of megabytes that another one's output took. The allocator serves the whole process and is busy while it gives
-back, so only a process of our own does that (`give_back`). Elsewhere `freed` does nothing.
+back, so only a process of our own does that (`give_back`). Elsewhere `freed` and `let_go` do nothing.
+
+A thread does it, and yet whoever needs memory meanwhile waits, as the allocator has one lock: 1 ms of processor time
+for each 12 MB, and a multiple of it on a busy machine. So it is done in portions, with turns for the others between.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 
@@ -19,13 +24,48 @@ from execsrv.errors import BusyError
 _PAUSE_SECONDS = 1.0
 """So long it waits after the news: the last references go meanwhile, and all that ends then is given back at once."""
 
-_news: trio.lowlevel.RunVar[trio.Event | None] = trio.lowlevel.RunVar("freed memory", None)
+_PORTION_BYTES = 32 * 1024 * 1024
+"""It does not wait when so much is free, and lets go of no more at once."""
 
 
-def freed() -> None:
-    """Tell that something large may just have been let go of."""
-    if (news := _news.get()) is not None:
-        news.set()
+class _Free:
+    """Memory that is free, or is to be freed portion by portion."""
+
+    def __init__(self) -> None:
+        self.held: deque[tuple[object, int]] = deque()
+        self.taken()
+
+    def taken(self) -> None:
+        """Begin anew."""
+        self.news, self.is_much, self._bytes = trio.Event(), trio.Event(), 0
+
+    def add(self, size: int) -> None:
+        self._bytes += size
+        self.news.set()
+        if self._bytes >= _PORTION_BYTES:
+            self.is_much.set()
+
+    def release(self) -> None:
+        """Let go of a portion."""
+        size = 0
+        while self.held and size < _PORTION_BYTES:
+            size += self.held.popleft()[1]
+
+
+_free: trio.lowlevel.RunVar[_Free | None] = trio.lowlevel.RunVar("free memory", None)
+
+
+def freed(size: int = 0) -> None:
+    """Tell that something large may just have been let go of, of that size where it is known."""
+    if (free := _free.get()) is not None:
+        free.add(size)
+
+
+def let_go(things: Iterable[tuple[object, int]]) -> None:
+    """Take things, each with its size, of which the caller is about to let go, and do that portion by portion."""
+    if (free := _free.get()) is not None:
+        free.held.extend(things)
+        free.add(0)
 
 
 async def give_back() -> None:
@@ -34,10 +74,16 @@ async def give_back() -> None:
     if trim is None:
         return
     limiter = trio.CapacityLimiter(1)
+    free = _Free()
+    _free.set(free)
     while True:
-        news = trio.Event()
-        _news.set(news)
-        await news.wait()
-        await trio.sleep(_PAUSE_SECONDS)
-        with suppress(BusyError):  # no thread is to be had: the next time does it
-            await run_in_thread(partial(trim, 0), limiter)
+        await free.news.wait()
+        with trio.move_on_after(_PAUSE_SECONDS):
+            await free.is_much.wait()
+        free.taken()
+        is_first = True
+        while is_first or free.held:
+            is_first = False
+            free.release()
+            with suppress(BusyError):  # no thread is to be had: the next time does it
+                await run_in_thread(partial(trim, 0), limiter)

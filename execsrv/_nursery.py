@@ -128,9 +128,10 @@ async def contain(name: str, task: Callable[..., Awaitable[object]], *args: obje
     Nothing leaves it but a cancel from outside, and what ends the program: an interrupt, an exit.
     """
     try:
-        await owned(task, *args)
+        await task(*args)
     except BaseException as error:
-        cancelled, rest = _split(error)
+        cancelled, rest = _split_own(error)
+        rest = _alone(rest)
         try:
             if rest is not None and not isinstance(rest, Exception):
                 raise

@@ -26,7 +26,7 @@ from execsrv._wire.memory import open_memory_pair
 from execsrv._wire.websocket import open_websocket
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig, ServerConfig
 from tests.elsewhere import own_network
-from tests.peers import Peer, open_peer
+from tests.peers import PATIENCE, Peer, open_peer
 from tests.processes import resident
 
 # How long an example takes, to run or to make, says nothing on a busy machine.
@@ -173,6 +173,13 @@ class Server:
             yield client
 
 
+async def end(process: trio.Process) -> None:
+    """Ask it to end: it has more time for that on a busy machine than `trio.run_process` would give it."""
+    process.terminate()
+    await trio.sleep(PATIENCE)
+    process.kill()
+
+
 class Daemon(Server):
     """A server in a process of its own, which nothing else is measured with. Listens, with the default limits."""
 
@@ -180,7 +187,8 @@ class Daemon(Server):
 
     async def _listen(self, where: str) -> str:
         argv = [sys.executable, "-m", "execsrv", "serve", "--listen", where]
-        process = await self._nursery.start(partial(trio.run_process, argv, stdout=subprocess.PIPE, check=False))
+        run = partial(trio.run_process, argv, stdout=subprocess.PIPE, check=False, deliver_cancel=end)
+        process = await self._nursery.start(run)
         self._pid = process.pid
         said = b""
         while not said.endswith(b"\n"):

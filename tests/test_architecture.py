@@ -21,23 +21,25 @@ FLOORS = [
     {"_wire.unreadable"},
     {"_nursery", "_threads", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths"},
     {"_http.request"},
-    {"_wire.frames", "_wire.urls"},
+    {"_wire.frames", "_wire.urls", "client.reach", "client.far_side"},
     # the machine, each kind alone
     {"_wire", "_processes", "_files", "_http", "_memory"},
     # the service
-    {"_server.outbox", "_server.host"},
+    {"_server.outbox", "_server.host", "_server.start_options"},
     {"_server.ending"},
     {"_server.stdin"},
     {"_server.session"},
     {"_server.starting"},
     {"_server.sessions"},
     {"_server.methods"},
-    {"_server.connection"},
+    {"_server.connection", "_server.failures"},
+    {"_server.dispatch"},
     {"_server"},
     # its two wings
     {"server", "client"},
     # roof
     {"_in_process", "processes"},
+    {"_run"},
     {"_api"},
     {"__init__", "testing"},
     {"_cli"},
@@ -48,7 +50,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 WINGS = {"_server", "_processes", "_files", "_http", "server"}, {"client"}
 PURE = {"errors", "limits", "protocol", "_log", "_wire.codecs", "_wire.handshake", "_wire.paths", "_http.request"}
-PURE |= {"_wire.frames", "_wire.urls", "_wire.quoting", "_wire.unreadable"}
+PURE |= {"client.reach", "client.far_side", "_wire.frames", "_wire.urls", "_wire.quoting", "_wire.unreadable"}
 
 
 def room_of(name: str) -> str:

@@ -257,7 +257,8 @@ def lines(*messages: object) -> str:
 
 def test_stdio_ends_with_its_input_and_leaves_nothing() -> None:
     mark = new_mark()
-    with subprocess.Popen([*EXECSRV, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    argv = [*EXECSRV, "serve", "--flush-timeout", "60"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(lines(*HELLO, start("a", f"exec bash -c 'echo up; exec -a {mark} sleep 1000'")))
@@ -276,7 +277,8 @@ def test_stdio_from_plain_files(tmp_path: Path) -> None:
     """Files cannot be waited for as pipes can."""
     (tmp_path / "in").write_text(lines(*HELLO, {"id": 9, "method": "nope"}))
     with open(tmp_path / "in") as requests, open(tmp_path / "out", "w") as answers:
-        done = subprocess.run([*EXECSRV, "serve"], stdin=requests, stdout=answers, timeout=60)
+        argv = [*EXECSRV, "serve", "--flush-timeout", "60"]
+        done = subprocess.run(argv, stdin=requests, stdout=answers, timeout=60)
     assert done.returncode == 0
     assert [json.loads(line)["id"] for line in (tmp_path / "out").read_text().splitlines()] == [1, 9]
     assert execsrv("serve", stdin=subprocess.DEVNULL).returncode == 0

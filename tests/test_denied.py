@@ -129,12 +129,59 @@ def test_the_doctor_and_the_log_name_what_is_refused(denied: tuple[str, str]) ->
     assert ("child subreaper" in line) == layers["subreaper"]
 
 
+ALL = {"prlimit64": "302", "setrlimit": "160", "prctl(PR_SET_CHILD_SUBREAPER)": "157:36"}
+"""All by which processes are kept hold of. Without a mark there is no guardian, and no control group."""
+
+
+@pytest.mark.parametrize("error", ERRORS)
+async def test_without_any_means_starts_are_refused(error: str, tmp_path: Path) -> None:
+    before = [word for call in ALL.values() for word in (sys.executable, deny.__file__, f"{ERRORS[error]}", call)]
+    if subprocess.run([*before, "true"], check=False).returncode:  # noqa: ASYNC221
+        pytest.skip("system calls cannot be refused here")
+    execsrv = [*before, sys.executable, "-m", "execsrv"]
+    mark = new_mark()
+    argv = ["bash", "-c", NAP.replace("@", mark)]
+    async with (
+        open_daemon(([*execsrv, "serve"], dict(os.environ)), f"unix://{tmp_path}/s") as (daemon, url),
+        _connected(url) as peer,
+    ):
+        await peer.handshake()
+        for method, params in [
+            ("process/start", peer.start_params("a", argv)),
+            ("process/start", peer.start_params("b", argv, tty=True)),
+            ("command/exec", {"argv": argv, "cwd": "/", "env": {}, "tty": False}),
+        ]:
+            _, message, data = await peer.refused(method, params)
+            assert (data["kind"], data["stage"]) == ("spawnFailed", "resources")
+            assert "no means to keep hold of processes" in message
+        assert await peer.call("process/list") == {"processes": []}
+        assert daemon.poll() is None
+    run = subprocess.run([*execsrv, "run", "--", *argv], capture_output=True, text=True)  # noqa: ASYNC221
+    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (125, "", 1)
+    assert "no means to keep hold of processes" in run.stderr
+    assert not marked(mark)
+    leave = subprocess.run([*execsrv, "run", "--leave", "--", "echo", "hi"], capture_output=True)  # noqa: ASYNC221
+    assert (leave.returncode, leave.stdout) == (0, b"hi\n"), leave.stderr
+    said = subprocess.run([*execsrv, "doctor"], capture_output=True, text=True, check=True)  # noqa: ASYNC221
+    assert "no command is started" in said.stdout
+    serve = subprocess.run([*execsrv, "serve"], stdin=subprocess.DEVNULL, capture_output=True, text=True)  # noqa: ASYNC221
+    assert "keeping sessions together by nothing, so starts are refused" in serve.stderr
+    code = "import execsrv, trio\nasync def main():\n  async with execsrv.connect_in_process(%s) as client:\n"
+    code += "    print(await client.run(['true']))\ntrio.run(main)"
+    own, guest = (
+        subprocess.run([*before, sys.executable, "-c", code % how], capture_output=True, text=True)  # noqa: ASYNC221
+        for how in ("own_process=True", "")
+    )
+    assert "no means to keep hold of processes" in own.stderr
+    assert guest.returncode == 0, guest.stderr
+
+
 GUEST = """
 import execsrv, os, sys, trio
 async def main():
     async with execsrv.connect_in_process() as client:
         for argv in ARGVS:
-            async with client.start(argv, inherit_env=True, stdin=True) as process:
+            async with client.start(argv, stdin=True) as process:
                 await process.write(b"go\\n")
                 print("started", flush=True)
                 await trio.to_thread.run_sync(sys.stdin.readline)

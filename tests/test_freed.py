@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
+import trio.testing
 
+from execsrv import _memory
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connection import Connection, Connections, open_connections
 from execsrv._server.conversation import Conversation
@@ -113,6 +116,40 @@ async def test_an_ended_connection_is_freed_with_all_that_it_held(ends: str) -> 
         finally:
             tracemalloc.stop()
     assert after - before < 512 * KIB  # of 6 MB that were printed
+
+
+async def test_what_a_connection_held_is_given_back_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others have turns between them."""
+    turns = 0
+    freed_at: list[int] = []
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    monkeypatch.setattr(_memory, "_PORTION_BYTES", MIB)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_memory.give_back)
+        await trio.testing.wait_all_tasks_blocked()
+        async with open_connections(Supervisor(), ServerConfig()) as connections:
+            async with talking(connections) as (channel, send, id):
+                for number in range(6):
+                    await send(start(f"p{number}", "head -c 700000 /dev/zero", windowBytes=4 * MIB))
+                for _ in range(6):
+                    await until_told(channel, "process/closed")
+                logs = [session.log for session in connections.find(id).sessions]
+                assert [log.kept_bytes for log in logs] == [700_000] * 6
+                kept = [weakref.ref(log, lambda _: freed_at.append(turns)) for log in logs]
+                del logs
+            nursery.start_soon(take_turns)
+            with trio.fail_after(PATIENCE):
+                while len(freed_at) < 6:  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+        assert len(set(freed_at)) == 3, freed_at  # two make a portion
+        assert not any(log() for log in kept)
+        nursery.cancel_scope.cancel()
 
 
 def test_a_connection_can_be_looked_at_before_it_runs_and_outside_of_trio() -> None:

@@ -19,6 +19,7 @@ import pytest
 import trio
 
 from execsrv._processes import guardian, proc, rlimit_mark
+from execsrv._processes.command import settle
 from execsrv._processes.supervisor import open_supervisor
 from execsrv._processes.survey import survey
 from execsrv._wire.lines import LineChannel
@@ -333,14 +334,45 @@ async def test_a_fault_ends_no_server_and_is_in_the_log(
             raise error
         return real(*args)
 
+    mark = new_mark()
     async with open_supervisor(own_process=True) as supervisor:
-        monkeypatch.setattr(place, faulty)
-        supervisor.expect_starts()
-        with subprocess.Popen(["sleep", "0"]):  # noqa: ASYNC220
-            await until(lambda: faults > 1)
-        await until(lambda: repr(supervisor._guard) == "<Guard ready>")
+        command = settle(["bash", "-c", NAP.replace("@", mark)], "/", dict(os.environ))
+        session = supervisor.spawn(command, size=None, pipe_stdin=False)
+        try:
+            await until_marked(mark, 1)
+            if where == "guardian_keeper._hears":
+                await until(lambda: repr(supervisor._guard) == "<Guard ready>")
+            monkeypatch.setattr(place, faulty)
+            supervisor.expect_starts()
+            with subprocess.Popen(["sleep", "0"]):  # noqa: ASYNC220
+                await until(lambda: faults > 1)
+            await until(lambda: repr(supervisor._guard) == "<Guard ready>")
+            assert marked(mark)  # nor any session
+        finally:
+            for descriptor in session.outputs.values():
+                os.close(descriptor)
+            await session.tree.end()
     expected = where != "subreaper.Strays._read" or not isinstance(error, OSError)
     assert any("trying on" in record.getMessage() for record in caplog.records) == expected
+
+
+# -- a machine that is busy --
+
+
+async def test_an_end_that_waits_for_its_turn_gives_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others that look for long have theirs first, longer than what was killed may take to be gone."""
+    mark = new_mark()
+    monkeypatch.setattr("execsrv._processes.tree.END_SECONDS", 0.05)
+    async with open_supervisor(own_process=True) as supervisor, trio.open_nursery() as nursery:
+        command = settle(["bash", "-c", f"setsid bash -c '{NAP}' & exit".replace("@", mark)], "/", dict(os.environ))
+        session = supervisor.spawn(command, size=None, pipe_stdin=False)
+        await until_marked(mark, 1)
+        async with supervisor._register.turn:
+            nursery.start_soon(session.tree.end)
+            await trio.sleep(0.5)
+        await until_gone(mark)
+        for descriptor in session.outputs.values():
+            os.close(descriptor)
 
 
 # -- marks --

@@ -90,7 +90,7 @@ async def test_a_server_whose_words_nobody_reads(
                     nonsense.sendall(json.dumps({"method": "x" * 900}).encode() + b"\n")
                     await trio.lowlevel.wait_readable(nonsense)
             async with connect_unix(path) as client:
-                started = client.start(["bash", "-c", f"exec -a {over} sleep 1000"], timeout=1)
+                started = client.start(["bash", "-c", f"exec -a {over} sleep 1000"], timeout=3)
                 assert (await client.run(["echo", "hi"])).stdout == b"hi\n"
                 async with started as process_over:
                     assert (await process_over.wait()).reason == "timeout"

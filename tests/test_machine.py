@@ -31,16 +31,20 @@ def answers(env: Mapping[str, str], code: str, calls: Sequence[tuple[str, Any]])
     asked = INITIALIZE + b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     main = f"import os, sys\n{code}\nfrom execsrv._cli.app import main\nsys.argv = ['execsrv', 'serve']\nmain()"
     path = os.environ.get("PYTHONPATH", "")
-    done = subprocess.run(
-        [sys.executable, "-c", main],
-        input=asked,
-        capture_output=True,
-        timeout=60,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": path, **env},
-    )
-    heard = [json.loads(line) for line in done.stdout.splitlines()]
-    assert sorted(answer.get("id") for answer in heard) == list(range(1, len(calls) + 2)), (heard, done.stderr)
-    assert b"Traceback" not in done.stderr
+    argv, env = [sys.executable, "-c", main], {"PATH": os.environ["PATH"], "PYTHONPATH": path, **env}
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(asked)
+        server.stdin.flush()
+        # Only then the hang-up, which gives answers that are on their way a moment, and no more.
+        heard = [json.loads(server.stdout.readline() or "null") for _ in range(len(calls) + 1)]
+        rest, said = server.communicate()
+    assert sorted(answer.get("id") for answer in heard) == list(range(1, len(calls) + 2)), (heard, said)
+    assert not rest
+    assert b"Traceback" not in said
     return sorted(heard, key=lambda answer: int(answer["id"]))
 
 

@@ -62,7 +62,7 @@ async def test_who_does_not_heed_a_deadline_is_killed(
 ) -> None:
     peer = await open_server("unix", HASTY).peer()
     mark = new_mark()
-    assert (await peer.run("a", deaf(mark), **{option: 100}))[0] == 137
+    assert (await peer.run("a", deaf(mark), **{option: 2000}))[0] == 137
     assert peer.told("a")[-2][1]["reason"] == reason
     assert not marked(mark)
 
@@ -71,9 +71,9 @@ async def test_a_start_may_ask_for_its_own_grace(open_server: OpenServer, tmp_pa
     lock = tmp_path / "lock"
     hasty = await open_server("unix", HASTY).peer()
     slow = polite(lock, "sleep 0.3; exit 3")
-    assert (await hasty.run("a", slow, timeoutMs=500, graceMs=59_000))[0] == 3
+    assert (await hasty.run("a", slow, timeoutMs=2000, graceMs=59_000))[0] == 3
     patient = await open_server("unix", PATIENT).peer()
-    assert (await patient.run("a", polite(lock), timeoutMs=500, graceMs=0))[:2] == (137, b"ready\n")
+    assert (await patient.run("a", polite(lock), timeoutMs=2000, graceMs=0))[:2] == (137, b"ready\n")
     assert lock.exists()
     code, message, data = await hasty.refused("process/start", hasty.start_params("b", ["true"], graceMs=60_001))
     assert (code, data) == (-32600, {"kind": "limit-exceeded", "limit": "max_grace", "value": 60.0})
@@ -151,7 +151,7 @@ async def test_a_graceful_end_without_descriptors_is_forced_in_time(tmp_path: Pa
             nursery.start_soon(serve_connection, theirs, Supervisor(), HASTY)
             await peer.handshake()
             for id in "ab":
-                await peer.start(id, deaf(mark), timeoutMs=600 if id == "a" else None)
+                await peer.start(id, deaf(mark), timeoutMs=3000 if id == "a" else None)
                 await peer.until_output(id, b"ready")
             await until_marked(mark, 2)
             resource.setrlimit(resource.RLIMIT_NOFILE, (1, limits[1]))  # with 0 not even poll(2) works

@@ -7,14 +7,19 @@ import re
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 import execsrv
+from execsrv import _memory
 from execsrv._log.log import ENTRY_BYTES, OutputLog
+from execsrv._server import outbox as outbox_module
+from execsrv._server.outbox import Feed, Outbox
 from execsrv.limits import KIB, MIB
 from execsrv.protocol import Notification, Request, Stream
 from tests.conftest import Daemon
@@ -131,7 +136,6 @@ async def test_who_stops_reading_costs_little_and_misses_nothing(daemon: Daemon,
         assert daemon.resident() - before < 24 * MIB
 
 
-@pytest.mark.slow  # a busy machine takes its time to give back what is measured
 @pytest.mark.parametrize("retention", [3, 1000])
 async def test_memory_that_is_free_is_given_back(tmp_path: Path, retention: int) -> None:
     """Each of these sessions keeps most of the MiB that it printed, until it is forgotten, or its connection ends."""
@@ -159,3 +163,40 @@ async def test_memory_that_is_free_is_given_back(tmp_path: Path, retention: int)
                     await until(is_given_back, lambda: f"{resident(daemon.pid)} of {before}, with its connection")
             await until(is_given_back, lambda: f"{resident(daemon.pid)} of {before}")
         daemon.check()
+
+
+async def test_what_is_freed_while_memory_is_given_back_is_given_back_next(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    given = 0
+
+    async def give(trim: Callable[[], object], limiter: trio.CapacityLimiter) -> None:
+        nonlocal given
+        given += 1
+        if given == 1:
+            _memory.freed()
+
+    monkeypatch.setattr(_memory, "run_in_thread", give)
+    with trio.move_on_after(100):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_memory.give_back)
+            await trio.testing.wait_all_tasks_blocked()
+            _memory.freed()
+    assert given == 2
+
+
+async def test_a_log_that_is_read_late_is_told_when_its_memory_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its session may have been forgotten long before: a peer reads as slowly as it likes."""
+    taken, told = 0, []
+    outbox, log = Outbox(), OutputLog(RETAINED, WINDOW, streams=STREAMS)
+    feed = Feed("a", log, lambda id, entry: Notification("x", {}), outbox)
+    monkeypatch.setattr(outbox_module, "freed", lambda: told.append(taken))
+    log.append("stdout", b"x")
+    log.append("stderr", b"y")
+    log.append_exited(0, None, "exited")
+    log.append_closed([])
+    feed.announce()
+    while taken < 4:
+        taken += 1
+        await outbox.take()
+    assert told == [4]

@@ -23,7 +23,7 @@ FAMILIES = {
     "initialize": ["connection"],
     "process": ["process", "waiting"],
     "command": ["command", "process"],  # what both dialects say alike
-    "fs": ["files"],
+    "fs": ["files", "file_extras"],
     "http": ["http"],
     "environment": ["host"],
     "environmentConfig": ["host"],

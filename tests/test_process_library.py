@@ -169,7 +169,7 @@ async def test_nothing_arrives_after_terminate(spawn: Spawn) -> None:
     mark = new_mark()
     ticks = f"trap '' HUP TERM; exec -a {mark} bash -c 'while :; do echo tick; sleep 0.01; done'"
     argv = ["-c", 'setsid bash -c "$0" & wait', ticks]
-    async with open_processes():
+    async with open_processes(own_process=True):
         with trio.fail_after(PATIENCE):
             spawned = await spawn("bash", argv, "/", ENV)
             both = combine_output_receivers(spawned.stdout_rx, spawned.stderr_rx)
@@ -241,7 +241,7 @@ async def test_resize_without_a_terminal_is_an_error() -> None:
 @pytest.mark.parametrize("in_thread", [False, True])
 async def test_dropping_a_handle_kills(in_thread: bool) -> None:
     mark = new_mark()
-    async with open_processes():
+    async with open_processes(own_process=True):
         script = f"exec -a {mark} sleep 1000 & exec -a {mark} sleep 1000"
         handles = [(await spawn_pipe_process("bash", ["-c", script], "/", ENV)).session]
         await until_marked(mark, 2)

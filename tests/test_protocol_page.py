@@ -23,6 +23,7 @@ import pytest
 import trio
 import trio_websocket
 
+from tests.conftest import end
 from tests.web import head, open_web
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -37,7 +38,8 @@ MARKS = {"-": "->", "=": "=>"}  # of the channel that an answer comes on
 
 FOLDER, WEB = "/tmp/work", "127.0.0.1:8080"  # on the pages; a test has its own
 TOKEN = {"TOKEN_OF_X": "secret"}
-OF_THE_MACHINE = {"userHomeDir", "codexHomeDir", "hostname", "size", "createdAtMs", "modifiedAtMs"}
+OF_THE_MACHINE = {"atMs", "userHomeDir", "codexHomeDir", "hostname", "size", "createdAtMs", "modifiedAtMs"}
+OF_THE_MACHINE |= {"modifiedAtNs", "accessedAtNs", "changedAtNs", "userId", "groupId", "inode", "device"}
 
 
 # -- reading the page --
@@ -153,6 +155,7 @@ async def daemon(*args: str) -> AsyncIterator[trio.Process]:
                 stderr=subprocess.DEVNULL,
                 env=os.environ | TOKEN,
                 check=False,
+                deliver_cancel=end,
             )
         )
         yield process

@@ -20,11 +20,13 @@ from execsrv._http.relay import Relay, open_relay
 from execsrv._http.request import prepare, proxy_url
 from execsrv._server.outbox import Outbox
 from execsrv._wire.channel import MessageChannel
+from execsrv._wire.lines import LineChannel
 from execsrv.errors import LimitExceededError
-from execsrv.limits import MIB, ServerConfig
+from execsrv.limits import MIB, Limits, ServerConfig
 from execsrv.protocol import HttpRequest, Notification, Request, Response
 from tests.conftest import OpenServer, Server
-from tests.peers import PATIENCE, Peer, b64, plain
+from tests.peers import PATIENCE, Peer, b64, open_peer, plain
+from tests.test_guard import connected
 from tests.web import Asked, Web, head, open_web
 
 
@@ -69,6 +71,58 @@ async def until_done(peer: Peer, id: str) -> dict[str, Any]:
     last = await peer.until(lambda: next((delta for delta in deltas(peer, id) if delta["done"]), None))
     assert isinstance(last, dict)
     return last
+
+
+# -- names --
+
+SILENT = "nameserver 127.0.0.1\noptions timeout:30 attempts:5\n"
+
+
+async def test_a_name_server_that_is_silent_holds_up_no_other_connection(elsewhere: str, tmp_path: Path) -> None:
+    """More names are asked for than trio has threads for all."""
+    (tmp_path / "resolv.conf").write_text(SILENT)
+    bind = f'mount --bind {tmp_path}/resolv.conf "$(realpath /etc/resolv.conf)" && exec "$@"'
+    before = ["unshare", "--mount", "sh", "-c", bind, "sh"]
+    if subprocess.run([*before, "true"], capture_output=True).returncode:  # noqa: ASYNC221
+        pytest.skip("not allowed to make a mount namespace")
+    with trio.socket.socket(type=trio.socket.SOCK_DGRAM) as silent:
+        await silent.bind(("127.0.0.1", 53))
+        async with connected(tmp_path, *before) as (peer, _), open_web() as web:
+            web.page("/x", body=b"hi")
+            for number in range(60):
+                await peer.post("http/request", request(f"http://silent-{number}.example/", f"{number}"))
+            for _ in range(8):
+                await silent.recv(512)
+            stream = await trio.open_unix_socket(f"{tmp_path}/s")
+            async with open_peer(LineChannel(stream, stream, Limits())) as other:
+                await other.handshake()
+                for host in ("127.0.0.1", "localhost"):
+                    url = f"http://{host}:{web.port}/x"
+                    assert (await other.call("http/request", request(url, host)))["bodyBase64"] == b64(b"hi")
+            # Nor anything else of the same one.
+            assert (await peer.call("http/request", request(f"{web.url}/x", "number")))["bodyBase64"] == b64(b"hi")
+            assert (await peer.call("fs/getMetadata", {"path": f"file://{tmp_path}"}))["isDirectory"]
+            assert await peer.run("a", ["echo", "hi"]) == (0, b"hi\n", b"")
+
+
+def request(url: str, id: str) -> dict[str, Any]:
+    return {"method": "GET", "url": url, "requestId": id}
+
+
+async def test_the_next_address_of_a_name_is_tried(one_peer: Peer, web: Web) -> None:
+    """The web listens on one of the addresses of `localhost` alone, and another one refuses."""
+    web.page("/x", body=b"hi")
+    result = await one_peer.call("http/request", request(f"http://localhost:{web.port}/x", "r"))
+    assert result["bodyBase64"] == b64(b"hi")
+
+
+async def test_a_name_that_has_no_address_is_an_error_of_that_request(
+    one_peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for proxy in ("", "http://nobody.invalid:80", "http://a..b:80"):
+        monkeypatch.setenv("http_proxy", proxy)
+        _, message, data = await one_peer.refused("http/request", request("http://nobody.invalid/", "r"))
+        assert data["kind"] == "http-failed", message
 
 
 # -- one request and its response --
@@ -182,9 +236,9 @@ async def test_timeouts(peer: Peer, web: Web) -> None:
 
 async def test_timeout_of_a_streamed_body(one_peer: Peer, web: Web) -> None:
     web.pages["/half"] = web.half
-    await one_peer.call("http/request", wanted(web, "/half", timeoutMs=2000, streamResponse=True))
+    await one_peer.call("http/request", wanted(web, "/half", timeoutMs=5000, streamResponse=True))
     last = await until_done(one_peer, "r")
-    assert last["error"] == "error decoding response body: not complete within 2000 ms"
+    assert last["error"] == "error decoding response body: not complete within 5000 ms"
     assert streamed(one_peer, "r") == b"abc"
     with trio.fail_after(PATIENCE):
         await web.hung_up.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.server
 import os
 import pty
@@ -10,6 +11,7 @@ import select
 import shlex
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import termios
@@ -116,6 +118,17 @@ def test_run_ends_when_nobody_reads_it(run_args: list[str]) -> None:
         assert process.wait(60) == -signal.SIGPIPE
 
 
+@pytest.mark.parametrize(("stream", "name"), [("1", "stdout"), ("2", "stderr")])
+def test_output_that_cannot_be_written_is_our_failure(run_args: list[str], stream: str, name: str) -> None:
+    mark = new_mark()
+    script = f"echo x >&{stream}; exec -a {mark} sleep 1000"
+    line = shlex.join([*EXECSRV, *run_args, "--idle-timeout", "1000", "bash", "-c", script])
+    done = shell(f"{line} {stream}>/dev/full")
+    assert done.returncode == 125
+    assert done.stderr == ("" if stream == "2" else f"execsrv: cannot write to {name}: No space left on device\n")
+    assert not marked(mark)
+
+
 # -- signals --
 
 LISTENER = """
@@ -129,9 +142,7 @@ while True: signal.pause()
 
 
 def test_every_signal_reaches_the_command(run_args: list[str]) -> None:
-    names = "HUP QUIT USR1 USR2 CONT ALRM INT TERM".split()
-    if len(run_args) == 1:
-        names.insert(0, "WINCH")
+    names = "WINCH HUP QUIT USR1 USR2 CONT ALRM INT TERM".split()
     with running(*run_args, sys.executable, "-c", LISTENER, *names) as process:
         assert process.stdout is not None
         for name in names:
@@ -164,12 +175,20 @@ def test_a_second_request_kills(run_args: list[str], number: int) -> None:
 @pytest.mark.parametrize("grace", ["0", "0.2"])
 def test_a_grace_that_is_over_kills(run_args: list[str], grace: str) -> None:
     mark = new_mark()
-    script = f"trap '' TERM; (exec -a {mark} sleep 1000) & echo ready; while :; do sleep .1; done"
+    script = f"trap '' TERM; (exec -a {mark} bash -c 'echo ready; sleep 1000; :') & while :; do sleep .1; done"
     with running(*run_args, "--grace", grace, "bash", "-c", script) as process:
         assert marked(mark)
         process.terminate()
         assert process.wait(60) in (128 + signal.SIGKILL, -signal.SIGTERM)
         assert not marked(mark)
+
+
+def test_the_grace_is_the_servers_too_when_we_are_killed(tmp_path: Path) -> None:
+    script = "trap 'sleep 2; echo > cleaned; exit' TERM; echo ready; while :; do sleep .1; done"
+    with daemon("unix://" + str(tmp_path / "socket")) as (_, url):
+        with running("run", "--url", url, "--grace", "30", "--cwd", str(tmp_path), "bash", "-c", script) as process:
+            process.kill()
+        until_grown(tmp_path / "cleaned", 0)
 
 
 def test_timeout_that_signals_twice_asks_once(tmp_path: Path) -> None:
@@ -189,6 +208,18 @@ def test_a_signal_to_its_whole_group_is_not_passed_back() -> None:
         assert process.stdout is not None
         assert process.stdout.read() == "heard\nwent on\n"
         assert process.wait(60) == 0
+
+
+def test_a_signal_that_nobody_heard_in_time_is_no_death_of_ours() -> None:
+    code = (
+        "import os, signal; from execsrv._cli.heard_signals import heard_signals\n"
+        "with heard_signals(stops=True):\n"
+        "    for name in ('USR1', 'TERM', 'RTMIN', 'TSTP'):\n"
+        "        os.kill(os.getpid(), signal.Signals['SIG' + name])\n"
+        "print('alive')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "alive\n", "")
 
 
 def test_an_ignored_hangup_stays_ignored(run_args: list[str]) -> None:
@@ -233,7 +264,7 @@ def test_a_timeout_asks_first(run_args: list[str], tmp_path: Path) -> None:
     assert not (tmp_path / "lock").exists()
 
 
-@pytest.mark.parametrize("options", [["--timeout", "0.5"], ["--idle-timeout", "0.5"]])
+@pytest.mark.parametrize("options", [["--timeout", "2"], ["--idle-timeout", "2"]])
 @pytest.mark.parametrize("grace", ["0", "0.1"])
 def test_a_timeout_kills_in_the_end(run_args: list[str], options: list[str], grace: str) -> None:
     mark = new_mark()
@@ -605,10 +636,11 @@ def until_grown(path: Path, size: int) -> int:
     return path.stat().st_size
 
 
-def test_a_stop_and_a_continue_by_keys(tmp_path: Path) -> None:
+def test_a_stop_and_a_continue_by_keys(run_args: list[str], tmp_path: Path) -> None:
     ticks = tmp_path / "ticks"
     with interactive_bash(tmp_path) as shell:
-        shell.sendline("$RUN -- sh -c 'while :; do echo t >> ticks; sleep .05; done'")
+        options = shlex.join([*run_args[1:], "--cwd", str(tmp_path)])
+        shell.sendline(f"$RUN {options} -- sh -c 'while :; do echo t >> ticks; sleep .05; done'")
         until_grown(ticks, 0)
         for _ in range(2):
             shell.sendcontrol("z")
@@ -625,6 +657,34 @@ def test_a_stop_and_a_continue_by_keys(tmp_path: Path) -> None:
         shell.expect("prompt> ")
         shell.sendline("echo status $?")
         shell.expect("status 130")
+
+
+def test_a_stop_and_its_continue_are_for_the_whole_job(run_args: list[str], tmp_path: Path) -> None:
+    script = f"{shlex.quote(sys.executable)} -c {shlex.quote(LISTENER)} CONT | cat; echo never"
+    with interactive_bash(tmp_path) as shell:
+        shell.sendline(f"$RUN {shlex.join(run_args[1:])} -- bash -c {shlex.quote(script)}")
+        shell.expect("ready")
+        for _ in range(2):
+            shell.sendcontrol("z")
+            shell.expect("prompt> ")
+            shell.sendline("fg")
+            shell.expect("SIGCONT")
+        shell.sendcontrol("c")
+        shell.expect("prompt> ")
+
+
+def test_a_stop_of_nobodys_job_stops_nothing(tmp_path: Path) -> None:
+    """A session that has no shell which would continue it."""
+    with daemon("ws://127.0.0.1:0") as (_, url):
+        script = "while echo tick; do sleep .05; done"
+        with running("run", "--url", url, "--", "sh", "-c", f"echo ready; {script}", start_new_session=True) as process:
+            assert process.stdout is not None
+            for _ in range(2):
+                process.send_signal(signal.SIGTSTP)
+                for _ in range(40):
+                    assert process.stdout.readline() == "tick\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == -signal.SIGTERM
 
 
 def test_a_command_that_stops_itself_stops_us(tmp_path: Path) -> None:
@@ -711,12 +771,27 @@ def test_the_terminal_in_the_foreground(tmp_path: Path) -> None:
         shell.expect("prompt> ")
 
 
-def test_our_modes_and_our_size(tmp_path: Path) -> None:
+PIXELS = "import fcntl, termios, struct; print(struct.unpack('4H', fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))))"
+
+
+def test_our_modes_and_our_size(run_args: list[str], tmp_path: Path) -> None:
+    run = "$RUN " + shlex.join([*run_args[1:], "--tty", "--"])
     with interactive_bash(tmp_path) as shell:
-        shell.setwinsize(33, 99)
-        shell.sendline("stty erase ^H intr ^K; $RUN --tty -- stty -a")
-        for text in ("rows 33; columns 99", r"intr = \^K", r"erase = \^H", " iutf8"):
+        fcntl.ioctl(shell.fileno(), termios.TIOCSWINSZ, struct.pack("4H", 33, 99, 990, 660))
+        shell.sendline(f"stty erase ^H intr ^K werase undef -ixon tostop; {run} stty -a")
+        for text in (
+            "rows 33; columns 99",
+            r"intr = \^K",
+            r"erase = \^H",
+            "werase = <undef>",
+            " -ixon",
+            " iutf8",
+            r"\stostop",
+        ):
             shell.expect(text)
+        shell.expect("prompt> ")
+        shell.sendline(f"{run} {shlex.quote(sys.executable)} -c {shlex.quote(PIXELS)}")
+        shell.expect_exact("(33, 99, 990, 660)")
         shell.expect("prompt> ")
 
 
@@ -797,7 +872,7 @@ def test_run_without_a_server() -> None:
     for url, complaint in [
         ("ws://127.0.0.1:1", "cannot connect to `ws://127.0.0.1:1`"),
         ("unix:///no/such/socket", "cannot connect to `/no/such/socket`: No such file or directory"),
-        ("http://x", "unsupported --url `http://x`; expected `ws://HOST:PORT` or `unix://PATH`"),
+        ("http://x", "unsupported --url `http://x`; expected `ws://HOST:PORT`, `unix://PATH`, `ssh://"),
     ]:
         done = execsrv("run", "--url", url, "true")
         assert (done.returncode, complaint in done.stderr) == (125, True), done.stderr

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +92,10 @@ async def test_a_file_system_that_hangs_delays_the_starts_there_alone(daemon: Da
     async with daemon.open_peer() as peer:
         await peer.handshake()
         hanging = hanging_starts(silent)
-        for number, (argv, params) in enumerate(hanging):
+        starts = [
             await peer.post("process/start", peer.start_params(f"hangs-{number}", argv, **params))
+            for number, (argv, params) in enumerate(hanging)
+        ]
         assert await peer.run("same", ["echo", "hi"]) == (0, b"hi\n", b"")
         assert await other.run("other", ["echo", "hi"]) == (0, b"hi\n", b"")
         ids = [await peer.post("process/terminate", {"processId": f"hangs-{number}"}) for number in range(len(hanging))]
@@ -104,8 +105,10 @@ async def test_a_file_system_that_hangs_delays_the_starts_there_alone(daemon: Da
             assert answer.result == {"running": False}
             _, _, data = await peer.refused("process/read", {"processId": f"hangs-{number}"})
             assert data["kind"] == "unknown-process"
-        failures = [message for message in peer.heard if isinstance(message, Failure) and message.id not in ids]
-        assert [failure.error.data["kind"] for failure in failures[:3]] == ["spawnFailed"] * 3
+        for start in starts:
+            failure = await peer.answer(start)
+            assert isinstance(failure, Failure)
+            assert failure.error.data["kind"] == "spawnFailed"
         await peer.post("process/start", peer.start_params("left", *hanging[0][:1], **hanging[0][1]))
     assert await other.run("after", ["echo", "hi"]) == (0, b"hi\n", b"")
 
@@ -158,6 +161,51 @@ async def test_what_is_asked_during_a_start_is_done_behind_it_in_order(daemon: D
     heard = [message.id for message in peer.heard if isinstance(message, Response) and message.id in ids]
     assert heard[:21] == ids[:21]
     assert answers[-1].result["exitCode"] == 0  # type: ignore[union-attr]
+
+
+WITHOUT_THREADS = """
+import threading, trio
+from execsrv import BusyError, connect_in_process
+async def main():
+    async with connect_in_process() as client:
+        threading.stack_size(1 << 46)  # for which there is no memory
+        try:
+            await client.run(["echo", "never"])
+        except BusyError as error:
+            print(error)
+        threading.stack_size(0)
+        print((await client.run(["echo", "hi"])).stdout)
+trio.run(main)
+"""
+
+
+def test_a_start_without_a_thread_is_answered_busy() -> None:
+    said = subprocess.run([sys.executable, "-c", WITHOUT_THREADS], capture_output=True, text=True)
+    assert said.stdout == "no thread is to be had on the server's machine: try again later\nb'hi\\n'\n", said.stderr
+
+
+async def test_a_start_that_is_under_way_is_listed(daemon: Daemon, tmp_path: Path) -> None:
+    program = script(tmp_path / "program", "exec cat")
+    peer = await daemon.peer()
+    await peer.start("old", ["cat"], pipeStdin=True)
+    shown = {"running": True, "exitCode": None, "closed": False}
+    with leased(program):
+        params = peer.start_params("new", [str(program)], tty=True)
+        starts = [await peer.post("process/start", params)]
+        exec_params = {"argv": [str(program)], "cwd": "/", "env": {}, "tty": False}
+        starts.append(await peer.post("command/exec", exec_params))
+        old, new, unnamed = (await peer.call("process/list"))["processes"]
+        assert old["pid"] > 0
+        expected = shown | {"pid": None, "program": "program"}
+        assert new == expected | {"processId": "new", "tty": True}
+        assert unnamed == expected | {"processId": "session-1", "tty": False}
+    for id in starts:
+        await peer.answer(id)
+    pids = [listed["pid"] for listed in (await peer.call("process/list"))["processes"]]
+    assert len(pids) == 3
+    assert all(pids)
+    await peer.refused("process/start", peer.start_params("bad", [f"{tmp_path}/missing"]))
+    assert len((await peer.call("process/list"))["processes"]) == 3
 
 
 async def test_a_start_that_hangs_ends_with_its_timeout_and_its_connection(daemon: Daemon, silent: Path) -> None:
@@ -300,6 +348,7 @@ print("steps", step)
 """
 
 
+@pytest.mark.timeout(10 * PATIENCE)
 @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("carries", [0, 1])
 def test_an_error_at_any_line_of_a_start_leaves_nothing_without_an_owner(carries: int, every: int) -> None:
@@ -372,21 +421,26 @@ async def test_a_start_that_hangs_leaves_the_server_its_own_limits(tmp_path: Pat
     def softs() -> list[int]:
         return [resource.getrlimit(slot)[0] for slot in (resource.RLIMIT_RTTIME, LOCKS, resource.RLIMIT_NOFILE)]
 
-    before = softs()
-    async with open_supervisor(own_process=True) as supervisor:
+    def children() -> set[int]:
+        return {pid for thread in os.listdir("/proc/self/task") for pid in proc.children_of_thread(int(thread))}
+
+    limits = softs()
+    async with open_supervisor(own_process=True, guarded=False) as supervisor:
         attempt = supervisor.new_attempt()
-        threads = trio.CapacityLimiter(1)
+        threads, others = trio.CapacityLimiter(1), children()
         with leased(program), trio.CancelScope() as waiting:
+
+            async def start() -> None:
+                await attempt.start(lambda: settle([str(program)], "/", {}), threads, size=None, pipe_stdin=False)
+                raise AssertionError("it did not hang")
+
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(
-                    partial(
-                        attempt.start, lambda: settle([str(program)], "/", {}), threads, size=None, pipe_stdin=False
-                    )
-                )
+                nursery.start_soon(start)
                 with trio.fail_after(PATIENCE):
-                    while softs() == before:
+                    while not children() - others:  # which has the limits of its server for that time
                         await trio.lowlevel.checkpoint()
-                    while softs() != before:  # noqa: ASYNC110
+                    while softs() != limits:  # noqa: ASYNC110
                         await trio.sleep(0.01)
+                assert "starting" in repr(attempt)
                 waiting.cancel()
         await attempt.end()

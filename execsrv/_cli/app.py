@@ -50,7 +50,8 @@ def serve(config: str | None, print_config: bool, codex: bool, **settings: Any) 
     "--url",
     metavar="URL",
     envvar=URL_VARIABLE,
-    help=f"The server: ws://HOST:PORT or unix://PATH. Default: {URL_VARIABLE}, else it runs here.",
+    help="The server: ws://HOST:PORT, unix://PATH, ssh://[USER@]HOST, docker://CONTAINER, kubectl://POD and so on."
+    f" Default: {URL_VARIABLE}, else it runs here.",
 )
 @click.option("--tty", "-t", is_flag=True, help="Run it on a terminal of its own. Enter ~ . ends it, as in ssh.")
 @click.option("--no-stdin", "-n", is_flag=True, help="Take nothing of stdin: the command's is empty.")

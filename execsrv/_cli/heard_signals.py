@@ -61,13 +61,17 @@ class Signals:
 
 
 @contextmanager
-def heard_signals() -> Iterator[Signals]:
+def heard_signals(*, stops: bool) -> Iterator[Signals]:
     """Keep the signals that are for the command as long as this lasts; those that we were told to ignore stay ignored.
+
+    With `stops`, SIGTSTP is one of them. `stop_self` stops this process then.
 
     They are blocked, for all threads that are made in the block, so that not one of them ends this process between the
     command's start and the moment that somebody listens. To be used in the main thread. Raises `OSError`.
     """
     wanted = signal.valid_signals() - _OWN - ignored_signals()
+    if stops and signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN:
+        wanted.add(signal.SIGTSTP)
     numbers = (ctypes.c_uint64 * 16)()
     _libc.sigemptyset(numbers)
     for number in wanted:
@@ -76,12 +80,25 @@ def heard_signals() -> Iterator[Signals]:
     if descriptor < 0:
         raise OSError(ctypes.get_errno(), "cannot hear signals: " + os.strerror(ctypes.get_errno()))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OWN)  # what our parent had blocked would keep us from hearing
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OWN - wanted)  # what our parent had blocked would keep us from hearing
     try:
         yield Signals(descriptor)
     finally:
+        while signal.sigtimedwait(wanted, 0) is not None:
+            pass  # what the command sent to all of our group in its last moment is no reason for us to die
         signal.pthread_sigmask(signal.SIG_SETMASK, before - wanted)
         os.close(descriptor)
+
+
+def stop_self() -> bool:
+    """Stop this process as Ctrl-Z does, until it is continued. Return False where nobody heard of being continued.
+
+    That is so where the kernel lets no SIGTSTP stop us, since no shell of our session would continue us.
+    """
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
+    signal.raise_signal(signal.SIGTSTP)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
+    return signal.SIGCONT in signal.sigpending()
 
 
 def die_of(number: int) -> None:

@@ -12,6 +12,7 @@ import trio
 from execsrv._cli.heard_signals import Heard
 from execsrv._cli.options import OWN_FAILURE
 from execsrv._cli.streams import say
+from execsrv._wire.stdio import write_all
 from execsrv.protocol import Member
 
 TIMED_OUT = 124
@@ -86,6 +87,18 @@ class Insistence:
             return "first"
         is_echo = heard.sender == os.getpgrp() == os.getppid() and now - asked < _ECHO_SECONDS
         return "echo" if is_echo else "second"
+
+
+async def pass_on(target: int, output: bytes) -> None:
+    """Write output of the command to our own stdout (1) or stderr (2). Raises `OSError`, which names it."""
+    limiter = trio.CapacityLimiter(1)
+    try:
+        await trio.to_thread.run_sync(write_all, target, output, limiter=limiter, abandon_on_cancel=True)
+    except BrokenPipeError:
+        raise  # nobody reads it: no failure of ours
+    except OSError as error:
+        name = "stdout" if target == 1 else "stderr"
+        raise OSError(error.errno, f"cannot write to {name}: {error.strerror}") from None
 
 
 def timed_out(options: RunOptions, *, idle: bool) -> Ended:

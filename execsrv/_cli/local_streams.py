@@ -12,11 +12,11 @@ from contextlib import contextmanager
 
 import trio
 
-from execsrv._cli.job import FLOOD_SECONDS, QUIET_SECONDS, RunOptions
+from execsrv._cli.job import FLOOD_SECONDS, QUIET_SECONDS, RunOptions, pass_on
 from execsrv._cli.streams import missing
 from execsrv._cli.terminal import Escape
 from execsrv._processes import terminal
-from execsrv._wire.stdio import read_shared, write_all
+from execsrv._wire.stdio import read_shared
 
 _READ_BYTES = 64 * 1024
 _NOBODY_SECONDS = 0.05
@@ -93,8 +93,7 @@ class LocalStreams:
             self._move()
             self._writing += 1
             try:
-                limiter = trio.CapacityLimiter(1)
-                await trio.to_thread.run_sync(write_all, target, chunk, limiter=limiter, abandon_on_cancel=True)
+                await pass_on(target, chunk)
             except BrokenPipeError:
                 self.broken()
                 break

@@ -10,8 +10,8 @@ from functools import partial
 import trio
 
 from execsrv._cli import terminal
-from execsrv._cli.heard_signals import Heard, Signals
-from execsrv._cli.job import AFTERMATH_SECONDS, FLOOD_SECONDS, Ended, Insistence, RunOptions, failed, say_ended
+from execsrv._cli.heard_signals import Heard, Signals, stop_self
+from execsrv._cli.job import AFTERMATH_SECONDS, FLOOD_SECONDS, Ended, Insistence, RunOptions, failed, pass_on, say_ended
 from execsrv._cli.job import timed_out as say_timed_out
 from execsrv._cli.remote_stdin import has_stdin, pass_stdin
 from execsrv._cli.signals import ENDING
@@ -19,9 +19,8 @@ from execsrv._cli.streams import say
 from execsrv._log.entries import Closed, Exited
 from execsrv._nursery import open_helpers
 from execsrv._processes.signals import signal_name
-from execsrv._wire.stdio import write_all
 from execsrv.client import Client, Event, Process, connect
-from execsrv.errors import ConnectionLostError, RequestError
+from execsrv.errors import ConnectionLostError, LimitExceededError, RequestError
 from execsrv.protocol import Chunk, SignalTarget
 
 _HELD_SECONDS = 0.5
@@ -32,6 +31,9 @@ _BACKSTOP_SECONDS = 5.0
 
 _KILL_SECONDS = 1.0
 """How long the server may take to answer a kill. Then we hang up, which ends the command too."""
+
+_STOP_SECONDS = 1.0
+"""How long the server may take to stop the command before we stop."""
 
 _ENDED_BY_SERVER = {
     "disconnected": "the server ended the command with the connection",
@@ -60,13 +62,24 @@ class _RemoteRun:
         self.killed_by: int | None = None
         self._options = options
         self._process: Process | None = None
+        self._started = trio.Event()
         self._insistence = Insistence()
         self._idle = trio.CancelScope()
         self._timed_out: str | None = None
         self._exited: Exited | None = None
+        self._is_stopping = False
 
     async def through(self, client: Client) -> Ended:
         """Run the command; return its end."""
+        try:
+            return await self._run(client, self._options.grace)
+        except LimitExceededError as error:
+            bound = error.facts.get("value")
+            if self._process is None and error.facts.get("limit") == "max_grace" and isinstance(bound, int | float):
+                return await self._run(client, bound)  # no more than the server gives when we are gone
+            raise
+
+    async def _run(self, client: Client, grace: float) -> Ended:
         options = self._options
         env = {"TERM": os.environ["TERM"]} if options.tty and "TERM" in os.environ else {}
         for setting in options.env:
@@ -76,15 +89,17 @@ class _RemoteRun:
         async with client.start(
             options.argv,
             cwd=options.cwd,
-            env=env,
-            inherit_env=True,
+            env_add=env,
             stdin=not options.no_stdin and (options.tty or has_stdin()),
             tty=options.tty,
             size=None if window is None else terminal.size_of(window),
+            modes=terminal.named_modes() if options.tty else None,
+            grace=grace,
             timeout=None if options.timeout is None else options.timeout + patience,
             idle_timeout=None if options.idle_timeout is None else options.idle_timeout + patience,
         ) as process:
             self._process = process
+            self._started.set()
             with terminal.raw_terminal(options.tty):
                 return await self._attend(process)
 
@@ -124,7 +139,6 @@ class _RemoteRun:
     async def _pass_rest(self, process: Process) -> None:
         """Pass on what is there behind the end of the command. What holds the streams open is asked to end."""
         end = trio.current_time() + FLOOD_SECONDS
-        grace = min(self._options.grace, AFTERMATH_SECONDS)
         asked = False
         while True:
             with trio.move_on_at(end if asked else min(end, trio.current_time() + _HELD_SECONDS)) as patience:
@@ -133,21 +147,24 @@ class _RemoteRun:
                     return
             if not patience.cancelled_caught:
                 await self._pass(event)
+                if isinstance(event, Closed) and event.remaining:
+                    say_ended(event.remaining)
+                    await process.terminate(self._aftermath)
             elif asked:
                 return  # it is killed when the block is left
             else:
-                asked, end = True, trio.current_time() + grace + _BACKSTOP_SECONDS
+                asked, end = True, trio.current_time() + self._aftermath + _BACKSTOP_SECONDS
                 say("execsrv: ended what held the output of the command, and outlived it")
-                await process.terminate(grace)
+                await process.terminate(self._aftermath)
+
+    @property
+    def _aftermath(self) -> float:
+        return min(self._options.grace, AFTERMATH_SECONDS)
 
     async def _pass(self, event: Event | None) -> None:
         self._touch()
         if isinstance(event, Chunk):
-            target = 2 if event.stream == "stderr" else 1
-            limiter = trio.CapacityLimiter(1)
-            await trio.to_thread.run_sync(write_all, target, event.chunk, limiter=limiter, abandon_on_cancel=True)
-        elif isinstance(event, Closed) and event.remaining:
-            say_ended(event.remaining)
+            await pass_on(2 if event.stream == "stderr" else 1, event.chunk)
 
     # -- its time --
 
@@ -166,7 +183,7 @@ class _RemoteRun:
     async def _pass_stdin(self, process: Process) -> None:
         escape = terminal.Escape() if self._options.tty and os.isatty(0) else None
         if await pass_stdin(process, escape, self._touch):
-            await process.terminate(min(self._options.grace, AFTERMATH_SECONDS))
+            await process.terminate(self._aftermath)
 
     async def hear_signals(self, signals: Signals) -> None:
         """Pass every signal on. One that asks for the end while there is no command, or a second, ends us."""
@@ -177,12 +194,21 @@ class _RemoteRun:
 
     def _hear(self, heard: Heard, nursery: trio.Nursery) -> None:
         number, process = heard.number, self._process
-        if process is None or self._exited is not None:
+        if number == signal.SIGTSTP:
+            nursery.start_soon(self._stop)
+            return
+        if process is None:
             if number in ENDING:
                 self._die(number)
+            else:
+                nursery.start_soon(self._hear_when_started, heard, nursery)
             return
-        if number == signal.SIGWINCH:
-            if self._options.tty and (window := terminal.window()) is not None:
+        if self._exited is not None:
+            if number in ENDING:
+                nursery.start_soon(self._kill, process, number)
+            return
+        if number == signal.SIGWINCH and self._options.tty:
+            if (window := terminal.window()) is not None:
                 # In a task: a server that does not answer must not keep us from the next signal.
                 nursery.start_soon(self._tell, partial(process.resize, *terminal.size_of(window)))
             return
@@ -190,11 +216,33 @@ class _RemoteRun:
         if weight == "second":
             nursery.start_soon(self._kill, process, number)
         elif weight == "first":
-            # Keys of a terminal concern all of its job.
-            target: SignalTarget = "group" if heard.by_kernel or number == signal.SIGINT else "leader"
+            # Keys of a terminal concern all of its job, and so do its stops.
+            is_for_all = heard.by_kernel or number in (signal.SIGINT, signal.SIGCONT)
+            target: SignalTarget = "group" if is_for_all else "leader"
             nursery.start_soon(self._tell, partial(process.send_signal, _name(number), target))
             if number == signal.SIGTERM or (number == signal.SIGHUP and heard.by_kernel):
                 nursery.start_soon(self._kill, process, number, self._options.grace)
+
+    async def _hear_when_started(self, heard: Heard, nursery: trio.Nursery) -> None:
+        await self._started.wait()
+        self._hear(heard, nursery)
+
+    async def _stop(self) -> None:
+        """Stop, and have the command stopped before. It is continued together with us."""
+        if self._is_stopping:
+            return
+        self._is_stopping = True
+        with trio.move_on_after(_STOP_SECONDS):
+            await self._started.wait()
+            await self._tell_all("SIGSTOP")  # not SIGTSTP, which stops nobody in a session without a terminal
+        will_hear_of_it = stop_self()
+        self._is_stopping = False
+        if not will_hear_of_it:
+            await self._tell_all("SIGCONT")
+
+    async def _tell_all(self, name: str) -> None:
+        if self._process is not None and self._exited is None:
+            await self._tell(partial(self._process.send_signal, name, "group"))
 
     async def _tell(self, call: Callable[[], Awaitable[object]]) -> None:
         try:

@@ -29,7 +29,7 @@ def run_once(options: RunOptions) -> int:
     logging.getLogger("execsrv").setLevel(logging.ERROR)  # stderr is the command's
     try:
         _check(options)
-        with heard_signals() as signals:
+        with heard_signals(stops=options.url is not None and not options.tty) as signals:
             ended = trio.run(_run, options, signals)
     except SpawnError as error:
         say(f"execsrv: {error}")

@@ -69,7 +69,8 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError):
         return  # we serve with what we have
-    carried_limits.commands_limits = ((resource.RLIMIT_NOFILE, soft),)
+    if soft != hard:
+        carried_limits.commands_limits = ((resource.RLIMIT_NOFILE, soft),)
 
 
 async def _serve(listen: str, config: ServerConfig, announcement: _Announcement) -> bool:

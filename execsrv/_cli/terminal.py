@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from execsrv._processes.terminal import named
+
 _TILDE = ord("~")
 _LINE_ENDS = frozenset(b"\r\n")
 
@@ -23,19 +25,26 @@ def modes() -> list[Any] | None:
         return None
 
 
+def named_modes() -> dict[str, bool | int]:
+    """Return the modes of our terminal by their names, none where stdin is none."""
+    attributes = modes()
+    return {} if attributes is None else named(attributes)
+
+
 def window() -> bytes | None:
     """Return the size of our terminal as a `struct winsize`, None where there is none that knows."""
     try:
         size = fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))
     except OSError:
         return None
-    return size if all(size_of(size)) else None
+    rows, cols, _, _ = size_of(size)
+    return size if rows and cols else None
 
 
-def size_of(window: bytes) -> tuple[int, int]:
-    """Return the rows and columns of a `struct winsize`."""
-    rows, cols, _, _ = struct.unpack("HHHH", window)
-    return rows, cols
+def size_of(window: bytes) -> tuple[int, int, int, int]:
+    """Return the rows, columns, width and height in pixels of a `struct winsize`."""
+    rows, cols, xpixel, ypixel = struct.unpack("HHHH", window)
+    return rows, cols, xpixel, ypixel
 
 
 @contextmanager

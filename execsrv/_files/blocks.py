@@ -1,4 +1,5 @@
-"""Open files of one channel, read and written in blocks: `fs/open`, `fs/readBlock`, `fs/writeBlock`, `fs/close`.
+"""Open files of one channel, read and written in blocks: `fs/open`, `fs/readBlock`, `fs/writeBlock`, `fs/checksum`,
+`fs/close`.
 
 Each method does at once what must keep the order of the requests: it claims an id and takes a turn. It returns the
 rest, which works in a thread.
@@ -15,7 +16,7 @@ from execsrv._files.handles import MAX_OFFSET, Handle, Handles, Turn
 from execsrv._files.threads import Call, Work
 from execsrv._threads import run_in_thread
 from execsrv.errors import BusyError, FileError, FileRefusedError, NotFoundError
-from execsrv.protocol import Block, BlockRead, BlockWrite, FileHandle, FileOpen, Nothing
+from execsrv.protocol import Block, BlockChecksum, BlockRead, BlockWrite, Checksum, FileHandle, FileOpen, Nothing
 
 _CLOSE_SECONDS = 0.5
 """Seconds that the end of a channel waits for its files to close, should the file system hang."""
@@ -48,7 +49,8 @@ class Blocks:
     async def _open(self, handle: Handle, turn: Turn, params: FileOpen) -> FileHandle:
         async with turn.taken():
             with self._forgotten_on_failure(handle):
-                await self._work.in_place(params, lambda place: handle.open(place, params.mode == "replace"))
+                mode = params.mode or "read"
+                await self._work.in_place(params, lambda place: handle.open(place, mode, params.permissions))
         return FileHandle(handle.id)
 
     def read_block(self, params: BlockRead) -> Call[Block]:
@@ -76,6 +78,15 @@ class Blocks:
     async def _write_block(self, handle: Handle, turn: Turn, params: BlockWrite) -> None:
         async with turn.taken():
             await self._work.in_thread(lambda: handle.write(params.offset, params.chunk))
+
+    def checksum(self, params: BlockChecksum) -> Call[Checksum]:
+        """Return the checksum of a piece of an open file. Raises `NotFoundError`."""
+        handle = self._find(params.handle_id)
+        return self._checksum(handle, handle.take_turn(), params)
+
+    async def _checksum(self, handle: Handle, turn: Turn, params: BlockChecksum) -> Checksum:
+        async with turn.taken():
+            return Checksum(*await self._work.in_thread(lambda: handle.checksum(params.offset, params.len)))
 
     def close(self, params: FileHandle) -> Call[Nothing]:
         """Close an open file when everything asked of it before is done. An id that names no open file is accepted."""

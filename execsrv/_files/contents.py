@@ -7,8 +7,11 @@ wants it is cancelled.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import secrets
 import stat
+from contextlib import suppress
 
 import trio
 
@@ -42,7 +45,7 @@ def _require_file(place: Place, mode: int, flags: int) -> None:
         return
     if stat.S_ISLNK(mode):
         raise failure(errno.ELOOP)
-    if stat.S_ISDIR(mode) and flags & os.O_WRONLY:
+    if stat.S_ISDIR(mode) and flags & os.O_ACCMODE:
         raise failure(errno.EISDIR)
     raise FileRefusedError(f"path `{shown(place.asked)}` is not a file")
 
@@ -70,6 +73,67 @@ def write_file(place: Place, data: bytes) -> None:
         write_at(descriptor, data, 0)
     finally:
         os.close(descriptor)
+
+
+def append_file(place: Place, data: bytes) -> None:
+    """Write behind the end of a file, or make it. A failure leaves a part of the data."""
+    descriptor = open_file(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        write_at(descriptor, data, 0)
+    finally:
+        os.close(descriptor)
+
+
+def put_file(place: Place, data: bytes, permissions: int | None, modified_at_ns: int | None) -> None:
+    """Put a new file with this content at a place, whole or not at all.
+
+    It is written beside and renamed. Without `permissions` it has those of the file that was there, or the usual ones;
+    its owner stays where the system lets us give files away.
+    """
+    try:
+        before = place.status()
+        _require_file(place, before.st_mode, os.O_WRONLY)
+    except FileNotFoundError:
+        before = None
+    beside = Place(place.directory, part_name(place.name), place.path, place.asked)
+    descriptor = beside.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if permissions is None else 0o600)
+    try:
+        try:
+            write_at(descriptor, data, 0)
+            if before is not None:
+                if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+                    with suppress(OSError):
+                        os.fchown(descriptor, before.st_uid, before.st_gid)
+                permissions = stat.S_IMODE(before.st_mode) if permissions is None else permissions
+            if permissions is not None:
+                os.fchmod(descriptor, permissions)
+            if modified_at_ns is not None:
+                os.utime(descriptor, ns=(modified_at_ns, modified_at_ns))
+        finally:
+            os.close(descriptor)
+        os.rename(beside.name, place.name, src_dir_fd=place.directory, dst_dir_fd=place.directory)
+    except BaseException as error:
+        with suppress(OSError):
+            os.unlink(beside.name, dir_fd=place.directory)
+        if isinstance(error, OverflowError):
+            raise failure(errno.EINVAL) from None
+        raise
+
+
+def part_name(name: str) -> str:
+    """Return a name beside `name` for what is not whole yet."""
+    return f".{os.fsdecode(os.fsencode(name)[:200])}.{secrets.token_hex(8)}.part"
+
+
+def checksum(descriptor: int, offset: int, size: int) -> tuple[str, int]:
+    """Return the SHA-256 of up to `size` bytes at an offset, in hexadecimal, and the number of bytes that it is of."""
+    sha256 = hashlib.sha256()
+    done = 0
+    while piece := os.pread(descriptor, min(PIECE_BYTES, size - done), offset + done):
+        trio.from_thread.check_cancelled()
+        sha256.update(piece)
+        done += len(piece)
+    return sha256.hexdigest(), done
 
 
 def replace_file(place: Place, mode: int = 0o666) -> int:

@@ -9,28 +9,38 @@ Every method raises `RequestError`: `NotFoundError` for ENOENT, `FileRefusedErro
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
-from execsrv._files import AnswersLeft, Tell, changes, contents, listings
+from execsrv._files import AnswersLeft, Tell, changes, contents, details, listings
 from execsrv._files.blocks import Blocks
 from execsrv._files.roots import Place
 from execsrv._files.threads import Call, Work, follows
+from execsrv._files.tree_watch import TreeWatches
 from execsrv._files.watch import Watches
 from execsrv._wire.paths import uri_from_path
-from execsrv.errors import FileError, FileRefusedError, NotFoundError
+from execsrv.errors import FileError, FileRefusedError, InvalidParamsError, NotFoundError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import (
     CanonicalPath,
     DirectoryCreate,
     DirectoryEntry,
     DirectoryListing,
+    FileAppend,
+    FileChange,
     FileCopy,
     FileData,
+    FileList,
     FileMetadata,
     FilePath,
     FileRemove,
+    FileRename,
+    FileStat,
+    FileStatus,
     FileWalk,
     FileWrite,
+    LinkCreate,
     Nothing,
     Walked,
 )
@@ -43,9 +53,11 @@ class Files:
         self._work = Work(config, answers_left)
         self.blocks = Blocks(self._work)
         self.watches = Watches(self._work, nursery, tell)
+        self.tree_watches = TreeWatches(self._work)
 
     async def aclose(self) -> None:
-        """Close the open files."""
+        """Close the open files, and end the watches."""
+        self.tree_watches.close()
         await self.blocks.aclose()
 
     # -- whole files --
@@ -73,10 +85,23 @@ class Files:
         """Make or replace a file. Raises `BusyError`."""
 
         def write(place: Place) -> None:
-            contents.write_file(place, params.data_base64)
+            if params.atomic:
+                contents.put_file(place, params.data_base64, params.permissions, params.modified_at_ns)
+            else:
+                contents.write_file(place, params.data_base64)
 
-        self._work.check_queue(len(params.data_base64))
-        return self._work.write(len(params.data_base64), lambda: self._work.in_place(params, write))
+        if not params.atomic and not (params.permissions is params.modified_at_ns is None):
+            raise InvalidParamsError("permissions, modifiedAtNs: only with atomic", field="permissions")
+        return self._written(params, len(params.data_base64), write)
+
+    def append(self, params: FileAppend) -> Call[Nothing]:
+        """Write behind the end of a file. Raises `BusyError`."""
+        data = params.data_base64
+        return self._written(params, len(data), lambda place: contents.append_file(place, data))
+
+    def _written(self, params: FilePath, size: int, write: Callable[[Place], None]) -> Call[Nothing]:
+        self._work.check_queue(size)
+        return self._work.write(size, lambda: self._work.in_place(params, write))
 
     # -- names --
 
@@ -109,6 +134,17 @@ class Files:
 
         async with self._work.large_answer():
             return DirectoryListing(await self._work.in_place(params, read))
+
+    async def stat(self, params: FileStat) -> FileStatus:
+        """Return the facts of what a path leads to, or of a link itself."""
+        last = False if params.of_link else None
+        return await self._work.in_place(params, details.status, follow_last=last)
+
+    async def list(self, params: FilePath) -> FileList:
+        """Return the entries of a directory, each with its facts."""
+        config = self._work.config
+        async with self._work.large_answer():
+            return FileList(await self._work.in_place(params, lambda place: details.list_directory(place, config)))
 
     async def check_directory(self, path: str) -> None:
         """Raise an error unless `path`, which is absolute, leads to a directory that can be read."""
@@ -151,4 +187,23 @@ class Files:
         await self._work.in_thread(
             lambda: changes.copy(roots, source, destination, recursive=params.recursive, config=config)
         )
+        return Nothing()
+
+    async def change(self, params: FileChange) -> Nothing:
+        """Set permissions, times or size of a file."""
+        last = False if params.of_link else None
+        await self._work.in_place(params, lambda place: details.change(place, params), follow_last=last)
+        return Nothing()
+
+    async def rename(self, params: FileRename) -> Nothing:
+        """Give a file, a link or a directory another path."""
+        source = self._work.checked(params.source_path, "sourcePath")
+        destination = self._work.checked(params.destination_path, "destinationPath")
+        await self._work.in_thread(lambda: details.rename(self._work.roots, source, destination))
+        return Nothing()
+
+    async def symlink(self, params: LinkCreate) -> Nothing:
+        """Make a symbolic link."""
+        target = params.target
+        await self._work.in_place(params, lambda place: details.make_link(place, target), follow_last=False)
         return Nothing()

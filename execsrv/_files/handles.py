@@ -15,12 +15,19 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from execsrv._files.contents import open_file, replace_file, write_at
+from execsrv._files.contents import checksum, open_file, replace_file, write_at
 from execsrv._files.roots import Place, failure
 from execsrv.errors import FileRefusedError, NotFoundError
 
 MAX_ID_BYTES = 32
 MAX_OFFSET = 2**63 - 1
+
+_FLAGS = {
+    "read": os.O_RDONLY,
+    "update": os.O_RDWR | os.O_CREAT,
+    "append": os.O_WRONLY | os.O_CREAT | os.O_APPEND,
+    "create": os.O_RDWR | os.O_CREAT | os.O_EXCL,
+}
 
 
 class Handle:
@@ -40,12 +47,16 @@ class Handle:
         before, self._last_turn = self._last_turn, trio.Event()
         return Turn(before, self._last_turn)
 
-    def open(self, place: Place, replace: bool) -> None:
-        """Open the file at a place: for reading, or emptied and for writing with `replace`."""
+    def open(self, place: Place, mode: str, permissions: int | None) -> None:
+        """Open the file at a place, in one of the modes of `fs/open`. `permissions` are for a file that is made."""
         with self._in_use:
             if self._over:  # the channel has gone meanwhile
                 raise unknown_handle(self.id)
-            self._descriptor = replace_file(place) if replace else open_file(place, os.O_RDONLY)
+            made_with = 0o666 if permissions is None else permissions
+            if mode == "replace":
+                self._descriptor = replace_file(place, made_with)
+            else:
+                self._descriptor = open_file(place, _FLAGS[mode], made_with)
 
     def read(self, offset: int, size: int) -> bytes:
         """Return `size` bytes, or fewer at the end of the file. A failure closes the handle."""
@@ -63,6 +74,14 @@ class Handle:
         """Write all the data at an offset, in bytes."""
         with self._in_use:
             write_at(self._opened(), data, offset)
+
+    def checksum(self, offset: int, size: int) -> tuple[str, int]:
+        """Return the SHA-256 of what is there, and the number of bytes that it is of."""
+        with self._in_use:
+            descriptor = self._opened()
+            if offset + size > MAX_OFFSET:
+                raise failure(errno.EINVAL)
+            return checksum(descriptor, offset, size)
 
     def close(self) -> None:
         """Close the file; closing it again does nothing. Raises `OSError` for a failed write that is told only now."""

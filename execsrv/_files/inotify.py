@@ -24,9 +24,12 @@ class Change(IntFlag):
     MOVED_TO = 0x80
     CREATE = 0x100
     DELETE = 0x200
+    DELETE_SELF = 0x400
+    MOVE_SELF = 0x800
     UNMOUNT = 0x2000
     OVERFLOW = 0x4000
     IGNORED = 0x8000
+    ISDIR = 0x40000000
 
 
 _MASK_ADD = 0x20000000
@@ -63,6 +66,10 @@ class Inotify:
         if watch < 0:
             raise _last_error()
         return watch
+
+    def remove(self, watch: int) -> None:
+        """Stop a watch; one that is gone already is no error."""
+        _libc.inotify_rm_watch(self.descriptor, watch)
 
     def read(self) -> list[Event]:
         """Return the events that are there. Raises `BlockingIOError` when there is none."""

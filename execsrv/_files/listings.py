@@ -67,10 +67,7 @@ def read_directory(roots: Roots, place: Place, config: ServerConfig) -> list[Dir
         for entry in entries:
             size += 3 * len(os.fsencode(entry.name))
             if len(found) >= config.directory_entries or size > config.listing_bytes:
-                bound = "listing_bytes" if size > config.listing_bytes else "directory_entries"
-                value = getattr(config, bound)
-                message = f"the directory is too large to list: {bound} ({value}) would be exceeded"
-                raise LimitExceededError(message, limit=bound, value=value)
+                raise too_large("listing_bytes" if size > config.listing_bytes else "directory_entries", config)
             if len(found) % _CHECK_EVERY == 0:
                 trio.from_thread.check_cancelled()
             path = posixpath.join(place.path, entry.name)
@@ -80,6 +77,13 @@ def read_directory(roots: Roots, place: Place, config: ServerConfig) -> list[Dir
             found.append(DirectoryEntry(name, kind == "directory", kind == "file", entry.is_symlink(), addressed))
     found.sort(key=lambda entry: entry.file_name)
     return found
+
+
+def too_large(bound: str, config: ServerConfig) -> LimitExceededError:
+    """Return the error for a directory that exceeds this bound."""
+    value = getattr(config, bound)
+    message = f"the directory is too large to list: {bound} ({value}) would be exceeded"
+    return LimitExceededError(message, limit=bound, value=value)
 
 
 def _kind(roots: Roots, entry: os.DirEntry[str], path: str) -> Literal["file", "directory"] | None:

@@ -2,7 +2,7 @@
 
 httpcore adds nothing to a request and takes nothing from a response, as a relay needs it. It is an extra, and is
 imported in a thread at the first request: a server that relays nothing pays nothing for it. The client owns the HTTP
-connections, some of which are kept for the next request to the same origin.
+connections, some of which are kept for the next request to the same origin, and the threads that look up names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import trio
 
 from execsrv._http.request import MAX_REDIRECTS, PreparedRequest, Target, proxy_url, redirected
-from execsrv._threads import needing_threads, run_in_thread
+from execsrv._threads import run_in_thread
 from execsrv.errors import HttpFailedError, HttpUnavailableError
 from execsrv.protocol import HttpField
 
@@ -45,6 +45,7 @@ class HttpClient:
         self._tls: ssl.SSLContext | None = None
         self._loading = trio.Lock()
         self._pools: dict[str, httpcore.AsyncConnectionPool] = {}  # by the proxy on the way, "" for none
+        self._network: httpcore.AsyncNetworkBackend | None = None
 
     async def aclose(self) -> None:
         """Close every connection, also when cancelled."""
@@ -81,8 +82,7 @@ class HttpClient:
             content=exchange.body,
         )
         try:
-            with needing_threads():  # to look a name up
-                return await self._pool(target).handle_async_request(request)
+            return await self._pool(target).handle_async_request(request)
         except _errors() as error:
             raise HttpFailedError(f"{sending(exchange)}: {_text_of(error)}", url=target.url) from error
 
@@ -104,6 +104,10 @@ class HttpClient:
         """Return the connections that lead to a target, through a proxy where the environment names one."""
         import httpcore
 
+        from execsrv._http.network import Network
+
+        if self._network is None:
+            self._network = Network()
         url = proxy_url(target, os.environ)
         if url not in self._pools:
             proxy = None
@@ -117,7 +121,7 @@ class HttpClient:
                 max_connections=None,
                 max_keepalive_connections=_KEPT_CONNECTIONS,
                 keepalive_expiry=_KEPT_SECONDS,
-                network_backend=httpcore.TrioBackend(),
+                network_backend=self._network,
             )
         return self._pools[url]
 

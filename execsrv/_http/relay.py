@@ -23,7 +23,15 @@ from execsrv._http.request import PreparedRequest, prepare
 from execsrv._nursery import open_helpers
 from execsrv.errors import BusyError, HttpFailedError, HttpUnavailableError, InvalidParamsError, LimitExceededError
 from execsrv.limits import ServerConfig
-from execsrv.protocol import HttpBodyDelta, HttpRequest, HttpResponse, Notification
+from execsrv.protocol import (
+    HttpBodyDelta,
+    HttpBodyPiece,
+    HttpRequest,
+    HttpRequestId,
+    HttpResponse,
+    Nothing,
+    Notification,
+)
 
 if TYPE_CHECKING:
     import httpcore
@@ -69,7 +77,7 @@ class Relay:
         self._answers_left = answers_left
         self._config = config
         self._under_way = 0
-        self._streams: set[str] = set()
+        self._streams: dict[str, _PulledBody | None] = {}
         fitting = max(0, config.max_message_bytes - _HEAD_BYTES) * 3 // 4  # in base64, into one message
         self._max_buffered = min(config.buffered_http_bytes, fitting)
         self._buffered = 0
@@ -93,21 +101,21 @@ class Relay:
         if not self._config.allow_http:
             raise HttpUnavailableError("http/request is switched off on this server: allow_http is false")
         exchange = prepare(params, os.environ)
-        if params.stream_response and params.request_id in self._streams:
+        if _is_streamed(params) and params.request_id in self._streams:
             message = f"http/request streamResponse requestId `{params.request_id}` is already active"
             raise InvalidParamsError(message, field="requestId")
         bound = self._config.http_exchanges
         if self._under_way >= bound:
             raise BusyError(f"http_exchanges ({bound}) are under way", limit="http_exchanges", value=bound)
         self._under_way += 1
-        if params.stream_response:
-            self._streams.add(params.request_id)
+        if _is_streamed(params):
+            self._streams[params.request_id] = _PulledBody() if params.pull_response else None
         return self._run(params, exchange)
 
     def _finished(self, params: HttpRequest) -> None:
         self._under_way -= 1
-        if params.stream_response:
-            self._streams.discard(params.request_id)
+        if _is_streamed(params):
+            del self._streams[params.request_id]
 
     async def _run(self, params: HttpRequest, exchange: PreparedRequest) -> HttpResponse:
         deadline = math.inf if params.timeout_ms is None else trio.current_time() + params.timeout_ms / 1000
@@ -118,7 +126,7 @@ class Relay:
             if patience.cancelled_caught:
                 raise HttpFailedError(f"{sending(exchange)}: {_too_slow(params)}", url=exchange.target.url)
             body = b""
-            if params.stream_response:
+            if _is_streamed(params):
                 self._nursery.start_soon(self._stream, params, response, deadline)
                 streaming = True
             else:
@@ -159,6 +167,12 @@ class Relay:
     async def _stream(self, params: HttpRequest, response: httpcore.Response, deadline: float) -> None:
         """Tell the body chunk by chunk, then its end, and free the id."""
         told, problem = 0, None
+        pulled = self._streams[params.request_id]
+        if pulled is not None:
+            with pulled.scope, pulled.give:
+                await self._give(pulled, params, response, deadline)
+            self._finished(params)
+            return
         try:
             with trio.move_on_at(deadline) as patience:
                 async with open_body(response) as chunks:
@@ -172,8 +186,56 @@ class Relay:
         await self._tell_delta(HttpBodyDelta(params.request_id, told + 1, b"", done=True, error=problem))
         self._finished(params)
 
+    async def _give(
+        self, pulled: _PulledBody, params: HttpRequest, response: httpcore.Response, deadline: float
+    ) -> None:
+        """Hand the body over chunk by chunk, each when it is asked for, then its end."""
+        problem = None
+        try:
+            with trio.move_on_at(deadline) as patience:
+                async with open_body(response) as chunks:
+                    async for chunk in chunks:
+                        await pulled.give.send(HttpBodyPiece(chunk))
+            if patience.cancelled_caught:
+                problem = f"error decoding response body: {_too_slow(params)}"
+        except HttpFailedError as error:
+            problem = error.message
+        await pulled.give.send(HttpBodyPiece(b"", done=True, error=problem))
+
+    def read(self, params: HttpRequestId) -> Coroutine[Any, Any, HttpBodyPiece]:
+        """Return a coroutine that waits for the next piece of a pulled body. Raises `HttpFailedError` for none."""
+        pulled = self._streams.get(params.request_id)
+        if pulled is None:
+            raise HttpFailedError(f"no body is to be pulled for requestId `{params.request_id}`")
+        return pulled.next()
+
+    def close(self, params: HttpRequestId) -> Nothing:
+        """Hang up on the HTTP server of a pulled body. An id that names none is accepted."""
+        pulled = self._streams.get(params.request_id)
+        if pulled is not None:
+            pulled.scope.cancel()
+        return Nothing()
+
     async def _tell_delta(self, delta: HttpBodyDelta) -> None:
         await self._tell(Notification("http/request/bodyDelta", delta))
+
+
+class _PulledBody:
+    """The body of one response on its way to who asks for it. Nothing of it waits in here."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.give, self._take = trio.open_memory_channel[HttpBodyPiece](0)
+
+    async def next(self) -> HttpBodyPiece:
+        try:
+            return await self._take.receive()
+        except trio.EndOfChannel:
+            raise HttpFailedError("the body was closed while it was read") from None
+
+
+def _is_streamed(params: HttpRequest) -> bool:
+    return params.stream_response or params.pull_response
 
 
 def _too_slow(params: HttpRequest) -> str:

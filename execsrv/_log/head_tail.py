@@ -19,7 +19,7 @@ class HeadTail:
         self._max_head = max_bytes // 2
         self._max_tail = max_bytes - self._max_head
         self._head = bytearray()
-        self._tail: deque[bytes | memoryview] = deque()
+        self._tail: deque[bytes | memoryview] | None = None  # most streams end within their beginning
         self._tail_bytes = 0
         self.total_bytes = 0
 
@@ -32,18 +32,20 @@ class HeadTail:
             data = data[room:]
         if data:
             # Small pieces are joined, or each would cost more than it holds.
+            if self._tail is None:
+                self._tail = deque()
             if self._tail and len(self._tail[-1]) + len(data) <= JOINED_BYTES:
                 self._tail[-1] = bytes(self._tail[-1]) + data
             else:
                 self._tail.append(data)
             self._tail_bytes += len(data)
-        while self._tail_bytes > self._max_tail:
-            oldest = self._tail.popleft()
-            self._tail_bytes -= len(oldest)
-            if self._tail_bytes < self._max_tail:
-                kept = self._cut(oldest, self._max_tail - self._tail_bytes)
-                self._tail.appendleft(kept)
-                self._tail_bytes += len(kept)
+            while self._tail_bytes > self._max_tail:
+                oldest = self._tail.popleft()
+                self._tail_bytes -= len(oldest)
+                if self._tail_bytes < self._max_tail:
+                    kept = self._cut(oldest, self._max_tail - self._tail_bytes)
+                    self._tail.appendleft(kept)
+                    self._tail_bytes += len(kept)
 
     @staticmethod
     def _cut(piece: bytes | memoryview, size: int) -> bytes | memoryview:
@@ -60,7 +62,7 @@ class HeadTail:
     @property
     def tail(self) -> bytes:
         """The end, as far as it is not the beginning too."""
-        return b"".join(self._tail)
+        return b"".join(self._tail or ())
 
     @property
     def omitted_bytes(self) -> int:
@@ -68,4 +70,4 @@ class HeadTail:
         return self.total_bytes - len(self._head) - self._tail_bytes
 
     def __bytes__(self) -> bytes:
-        return b"".join([self._head, *self._tail])
+        return b"".join([self._head, *(self._tail or ())])

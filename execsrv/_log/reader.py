@@ -33,9 +33,9 @@ class AttachedReader:
         self._drops = drops
         self.is_here = True
         self._is_gone = False
-        self._first: deque[Entry] = deque()  # gaps and what must not be left out, in front of what waits
+        self._first: list[Entry] = []  # gaps and what must not be left out, in front of what waits
         self._waiting: deque[Entry] = deque()
-        self._unacknowledged: deque[Entry] = deque()
+        self._unacknowledged: list[Entry] = []
         self._unacknowledged_bytes = 0
         self._end_seq = 0  # of the last end that was appended
         self.lag_bytes = 0
@@ -127,7 +127,7 @@ class AttachedReader:
         """Return the next entry. Raises `LookupError` when there is none."""
         if not self.has_news:
             raise LookupError("nothing new in the log")
-        entry = self._first.popleft() if self._first else self._waiting.popleft()
+        entry = self._first.pop(0) if self._first else self._waiting.popleft()
         if isinstance(entry, Gap):
             # What follows is not left out any more, or a reader could get one gap after the other and nothing else.
             if not self._first and self._waiting:
@@ -142,10 +142,15 @@ class AttachedReader:
 
     def acknowledge(self, seq: int) -> None:
         """Count all entries up to `seq` as had. An entry that was not taken yet is not among them."""
-        while self._unacknowledged and self._unacknowledged[0].seq <= seq:
-            size = entry_bytes(self._unacknowledged.popleft())
+        count = 0
+        for entry in self._unacknowledged:
+            if entry.seq > seq:
+                break
+            count += 1
+            size = entry_bytes(entry)
             self.lag_bytes -= size
             self._unacknowledged_bytes -= size
+        del self._unacknowledged[:count]
 
     # -- it goes, and comes back --
 

@@ -15,12 +15,13 @@ from typing import Protocol
 
 import trio
 
-from execsrv._processes import carried_limits, spawn, terminal
+from execsrv._processes import carried_limits, spawn, spawn_errors, terminal
 from execsrv._processes.command import Command
 from execsrv._processes.leader import Leader
 from execsrv._processes.membership import ByDescent, ByWalk, Register
 from execsrv._processes.spawn import Started
 from execsrv._processes.tree import ProcessTree
+from execsrv._threads import needing_threads
 from execsrv.protocol import Size, Stream
 
 MOST_THREADS = 40
@@ -60,10 +61,10 @@ class SharedThreads:
         self._own = trio.CapacityLimiter(CONNECTION_THREADS)
 
     async def acquire_on_behalf_of(self, borrower: object) -> None:
-        """Wait for a thread."""
-        await self._own.acquire_on_behalf_of(borrower)
+        """Wait for a thread. Where there is one, nobody else gets a turn first."""
+        await _acquire(self._own, borrower)
         try:
-            await self._of_server.acquire_on_behalf_of(borrower)
+            await _acquire(self._of_server, borrower)
         except BaseException:
             self._own.release_on_behalf_of(borrower)
             raise
@@ -72,6 +73,13 @@ class SharedThreads:
         """Give a thread back."""
         self._of_server.release_on_behalf_of(borrower)
         self._own.release_on_behalf_of(borrower)
+
+
+async def _acquire(limiter: trio.CapacityLimiter, borrower: object) -> None:
+    try:
+        limiter.acquire_on_behalf_of_nowait(borrower)
+    except trio.WouldBlock:
+        await limiter.acquire_on_behalf_of(borrower)
 
 
 class Attempt:
@@ -84,12 +92,14 @@ class Attempt:
         wait_guarded: Callable[[], Awaitable[None]],
         *,
         carries: bool,
+        refuses: bool,
     ) -> None:
-        """`wait_guarded` waits until a guardian looks after what was started."""
+        """`wait_guarded` waits until a guardian looks after what was started. With `refuses` nothing is started."""
         self._register = register
         self._finder = finder
         self._wait_guarded = wait_guarded
         self._carries = carries
+        self._refuses = refuses
         self._number = register.reserve_number()
         self._mark = register.mark.of(self._number) if register.mark else None
         self._started = Started()
@@ -113,7 +123,8 @@ class Attempt:
     ) -> Spawned:
         """Settle and start the command in a thread, and watch it. It is this attempt's until `end`.
 
-        Raises what `settle` does, and `SpawnError`. Cancelling waits for no file system.
+        Raises what `settle` does, `SpawnError`, and `BusyError` where the machine gives no thread. Cancelling waits for
+        no file system.
         """
 
         def run() -> None:
@@ -121,8 +132,9 @@ class Attempt:
 
         self._runs = True
         try:
-            # The limiter is one in all but name.
-            await trio.to_thread.run_sync(run, limiter=threads, abandon_on_cancel=True)  # type: ignore[arg-type]
+            with needing_threads():
+                # The limiter is one in all but name.
+                await trio.to_thread.run_sync(run, limiter=threads, abandon_on_cancel=True)  # type: ignore[arg-type]
         except trio.Cancelled:
             raise  # and it may run on
         except BaseException:
@@ -140,6 +152,8 @@ class Attempt:
     ) -> None:
         """Settle and start the command in this thread. Blocks as long as the file systems do."""
         try:
+            if self._refuses:
+                raise spawn_errors.of_no_means()
             command = settle()
             self._program = os.path.basename(command.program).decode(errors="replace")
             spawn.spawn(

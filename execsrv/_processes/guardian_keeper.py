@@ -70,6 +70,8 @@ class Guard:
 
     async def wait_ready(self) -> None:
         """Wait until there is a guardian, or one cannot be had, or for `READY_SECONDS`."""
+        if self._is_ready or self._has_failed:
+            return
         with trio.move_on_after(READY_SECONDS):
             while not self._is_ready and not self._has_failed:
                 await self._changed.wait()
@@ -133,6 +135,9 @@ class Guard:
                 nursery.start_soon(self._beat, leader, stdin, stdout)
                 await leader.wait_ended()
                 nursery.cancel_scope.cancel()
+        except Exception:  # of a beat: the sessions go on, and are the next guardian's
+            _send(leader, signal.SIGKILL)
+            raise
         finally:
             self._say(ready=False)
             os.close(stdin)

@@ -47,7 +47,7 @@ class Leader:
         self.is_closed = False
         """True when nobody holds it any more."""
         self._pidfd: int | None = pidfd
-        self._watching = trio.Lock()  # held by the one task that waits for the pidfd
+        self._others: trio.lowlevel.ParkingLot | None = None  # who wait for the one task that waits for the pidfd
         self._status: ExitStatus | None = None
 
     def __repr__(self) -> str:
@@ -74,15 +74,16 @@ class Leader:
         while self._pidfd is None and not self.has_ended:
             await trio.sleep(pause)
             pause = min(2 * pause, longest)
+        while self._others is not None:
+            await self._others.park()
+        if self._pidfd is None:
+            return
+        self._others = others = trio.lowlevel.ParkingLot()
         try:
-            self._watching.acquire_nowait()
-        except trio.WouldBlock:
-            await self._watching.acquire()  # only one task may wait for a pidfd
-        try:
-            if self._pidfd is not None:
-                await trio.lowlevel.wait_readable(self._pidfd)
+            await trio.lowlevel.wait_readable(self._pidfd)
         finally:
-            self._watching.release()
+            self._others = None
+            others.unpark_all()
 
     @property
     def has_ended(self) -> bool:

@@ -252,10 +252,8 @@ class ByDescent:
 
     def _look(self, tree: ProcessTree) -> Steps[list[int]]:
         leader = [] if tree.leader.has_ended else [tree.pid]
-        found = leader + (yield from self._strays.of(tree.number))
-        if not leader and self._register.is_alone(tree):
-            found += yield from self._strays.unattributed()
-        return found
+        others = self._strays.unattributed if not leader and self._register.is_alone(tree) else ()
+        return leader + (yield from self._strays.of(tree.number, *others))
 
     def belongs(self, tree: ProcessTree, pid: int) -> bool:
         return self._register.session_of(pid) == tree.number or pid in self._strays

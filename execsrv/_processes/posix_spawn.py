@@ -24,21 +24,24 @@ _SignalSet = ctypes.c_uint64 * 16
 _NEEDED = ("addfchdir_np", "adddup2", "addopen", "addclosefrom_np", "init", "destroy")
 
 _libc = ctypes.CDLL(None)
+_quick = ctypes.PyDLL(None)
+"""The same, for what only fills structures: not worth letting other threads have the interpreter meanwhile."""
+
 available = all(hasattr(_libc, f"posix_spawn_file_actions_{name}") for name in _NEEDED)
 
 
 def _prepare_attributes(*, own_session: bool = True, ignored: Iterable[int] = ()) -> ctypes.Array[ctypes.c_uint64]:
     """Return the attributes of a child: no signal is blocked, and all but the `ignored` are at their default."""
     attributes, default, none = _Attributes(), _SignalSet(), _SignalSet()
-    _check(_libc.posix_spawnattr_init(attributes))
-    _libc.sigfillset(default)
+    _check(_quick.posix_spawnattr_init(attributes))
+    _quick.sigfillset(default)
     for number in ignored:
-        _libc.sigdelset(default, number)
-    _libc.sigemptyset(none)
-    _check(_libc.posix_spawnattr_setsigdefault(attributes, default))
-    _check(_libc.posix_spawnattr_setsigmask(attributes, none))
+        _quick.sigdelset(default, number)
+    _quick.sigemptyset(none)
+    _check(_quick.posix_spawnattr_setsigdefault(attributes, default))
+    _check(_quick.posix_spawnattr_setsigmask(attributes, none))
     flags = ctypes.c_short(_SETSIGDEF | _SETSIGMASK | (_SETSID if own_session else 0))
-    _check(_libc.posix_spawnattr_setflags(attributes, flags))
+    _check(_quick.posix_spawnattr_setflags(attributes, flags))
     return attributes
 
 
@@ -66,31 +69,31 @@ def start(command: Command, directory: int | None, stdio: Sequence[int | None] |
         attributes = _prepare_attributes(own_session=isinstance(stdio, bytes), ignored=inherited.ignored)
         passed = sorted(inherited.pass_fds)
     actions = _Actions()
-    _check(_libc.posix_spawn_file_actions_init(actions))
+    _check(_quick.posix_spawn_file_actions_init(actions))
     try:
         if directory is not None:
-            _check(_libc.posix_spawn_file_actions_addfchdir_np(actions, directory))
+            _check(_quick.posix_spawn_file_actions_addfchdir_np(actions, directory))
         if isinstance(stdio, bytes):
             # The first terminal that a session leader opens becomes its controlling terminal: see tty_ioctl(4).
-            _check(_libc.posix_spawn_file_actions_addopen(actions, 0, stdio, os.O_RDWR, 0))
-            _check(_libc.posix_spawn_file_actions_adddup2(actions, 0, 1))
-            _check(_libc.posix_spawn_file_actions_adddup2(actions, 0, 2))
+            _check(_quick.posix_spawn_file_actions_addopen(actions, 0, stdio, os.O_RDWR, 0))
+            _check(_quick.posix_spawn_file_actions_adddup2(actions, 0, 1))
+            _check(_quick.posix_spawn_file_actions_adddup2(actions, 0, 2))
         else:
             for target, descriptor in enumerate(stdio):
                 if descriptor is None:
-                    _check(_libc.posix_spawn_file_actions_addclose(actions, target))
+                    _check(_quick.posix_spawn_file_actions_addclose(actions, target))
                 else:
-                    _check(_libc.posix_spawn_file_actions_adddup2(actions, descriptor, target))
+                    _check(_quick.posix_spawn_file_actions_adddup2(actions, descriptor, target))
         first = 3
         for descriptor in passed:
             for between in range(first, descriptor):
-                _check(_libc.posix_spawn_file_actions_addclose(actions, between))
+                _check(_quick.posix_spawn_file_actions_addclose(actions, between))
             first = max(first, descriptor + 1)
-        _check(_libc.posix_spawn_file_actions_addclosefrom_np(actions, first))
+        _check(_quick.posix_spawn_file_actions_addclosefrom_np(actions, first))
         argv = (ctypes.c_char_p * (len(command.argv) + 1))(*command.argv)
         env = (ctypes.c_char_p * (len(command.env) + 1))(*command.env)
         # Not before: above the limit, the C library takes no descriptor into its actions.
         carried_limits.carry_limits()
         _check(_libc.posix_spawn(ctypes.byref(child), command.program, actions, attributes, argv, env))
     finally:
-        _libc.posix_spawn_file_actions_destroy(actions)
+        _quick.posix_spawn_file_actions_destroy(actions)

@@ -10,6 +10,14 @@ from execsrv._processes.command import MOST_STRING_BYTES, Command, spawn_error
 from execsrv.errors import SpawnError
 
 
+def of_no_means() -> SpawnError:
+    """Return the error of a start whose processes nobody could keep hold of."""
+    message = (
+        "cannot start: this machine has no means to keep hold of processes, so nothing would end what takes flight"
+    )
+    return SpawnError(f"{message}; `execsrv doctor` says what it refuses", stage="resources", errno=errno.ENOSYS)
+
+
 def of_directory(command: Command, number: int) -> SpawnError:
     """Return the error of a directory that cannot be entered."""
     return spawn_error("cwd", number, f"start in `{os.fsdecode(command.cwd or b'.')}`")

@@ -145,8 +145,8 @@ class Strays:
     def close(self) -> None:
         os.close(self._children)
 
-    def of(self, number: int | None) -> Steps[list[int]]:
-        """Find the living strays that belong to a session, or to none that we know. Reaps the dead ones it meets.
+    def of(self, *numbers: int | None) -> Steps[list[int]]:
+        """Find the living strays that belong to sessions, or to none that we know. Reaps the dead ones it meets.
 
         What was reaped meanwhile, here or elsewhere, may have left a child that became ours after the look, so it looks
         again. Who has ended but cannot be reaped, because a debugger holds it, is looked past the second time.
@@ -154,14 +154,14 @@ class Strays:
         held: set[int] = set()
         while True:
             yield from self._look()
-            reaped = self._reaped[number]
-            found = [pid for pid, owner in self._owner.items() if owner == number]
+            reaped = sum(self._reaped[number] for number in numbers)
+            found = [pid for pid, owner in self._owner.items() if owner in numbers]
             dead: set[int] = set()
             for pid in found:
                 if pid in self._owner and not self._reap(pid) and not proc.living(pid):
                     dead.add(pid)
                 yield
-            if self._reaped[number] == reaped and dead <= held:
+            if sum(self._reaped[number] for number in numbers) == reaped and dead <= held:
                 return [pid for pid in found if pid not in dead]
             held |= dead
 
@@ -174,16 +174,14 @@ class Strays:
         """Tell whether this is a stray that was seen and not reaped, so that its pid cannot be another's."""
         return pid in self._owner
 
-    def unattributed(self) -> Steps[list[int]]:
-        """Find the living strays without a session: they have changed the limit that held their mark.
+    @property
+    def unattributed(self) -> tuple[int | None, ...]:
+        """What `of` calls the strays without a session: they have changed the limit that held their mark.
 
         Those without any mark are left out where other code has children, and as PID 1, where they may well be
         strangers.
         """
-        found = yield from self.of(UNKNOWN)
-        if self._sole and os.getpid() != 1:
-            found += yield from self.of(None)
-        return found
+        return (UNKNOWN, None) if self._sole and os.getpid() != 1 else (UNKNOWN,)
 
     def reap(self) -> Steps[None]:
         """Reap all strays that have ended."""

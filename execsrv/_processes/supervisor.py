@@ -54,6 +54,7 @@ class Supervisor:
         self._register = Register(rlimit_mark.new_server_mark(puts=not own_process))
         self._finder: ByWalk | ByDescent = ByWalk(self._register)
         self._guard: Guard | None = None
+        self._refuses = False
         self.threads = trio.CapacityLimiter(MOST_THREADS)
         """The threads in which commands are started."""
 
@@ -72,7 +73,9 @@ class Supervisor:
             "mark": "marks in a limit",
             "session": "their session ids alone: who leaves them escapes",
         }[self.layer]
-        if self.layer == "subreaper":
+        if self._refuses:
+            words = "nothing, so starts are refused"
+        elif self.layer == "subreaper":
             words += ", and marks in a limit" if self._register.mark else "; no limit has room for marks"
         words += ", with a guardian" if self._guard else "; without a guardian"
         refused = [f"{call} ({name})" for call, name in refusals().items()]
@@ -89,7 +92,9 @@ class Supervisor:
 
     def new_attempt(self) -> Attempt:
         """Return an attempt to start a command, which its caller must `end`."""
-        return Attempt(self._register, self._finder, self.wait_guarded, carries=self._own_process)
+        return Attempt(
+            self._register, self._finder, self.wait_guarded, carries=self._own_process, refuses=self._refuses
+        )
 
     def spawn(self, command: Command, *, size: Size | None, pipe_stdin: bool) -> Spawned:
         """Start a command on a terminal of `size`, or on pipes where that is None, and watch it.
@@ -120,7 +125,7 @@ async def open_supervisor(
     run in the main thread. `sole` says that no other code of this process starts any: then all children are ours, and
     it is moved into a control group of its own, if there is one to be had, unless `cgroups` is off. There is no
     guardian unless it is `guarded`. It ends the sessions too when the loop stands still for `guardian_patience`
-    seconds, unless that is 0.
+    seconds, unless that is 0. Where it is `guarded` and nothing else than session ids can be had, starts are refused.
     """
     if not own_process:
         yield Supervisor()
@@ -133,6 +138,7 @@ async def open_supervisor(
         if subreaper.available():
             strays = stack.enter_context(subreaper.open_strays(register, sole=sole))
             supervisor._finder = ByDescent(register, strays)
+        supervisor._refuses = guarded and supervisor.layer == "session"
         async with open_helpers() as nursery:
             nursery.start_soon(_end_turns, register)
             if strays is not None:

@@ -73,7 +73,7 @@ def _words(
         guarantees.append("when no session runs any more, nothing that descends from one does")
         escapes.append("a process that leaves its process group and its parent outlives its session until then")
     else:
-        escapes.append("a process that leaves its process group outlives its session and the server")
+        return [], ["nothing: without a mark and a subreaper no command is started, but by `execsrv run --leave`"]
     if descent and mark:
         guarantees.append("a forced end is proved: no child of the server is left that could belong to the session")
     if guardian:

@@ -60,6 +60,13 @@ def checked_modes(modes: Mapping[str, bool | int]) -> Mapping[str, bool | int]:
     return modes
 
 
+def named(attributes: list[Any]) -> dict[str, bool | int]:
+    """Return the modes that `tcgetattr` gives by their names in stty(1). The input of a new terminal is UTF-8."""
+    switches = {name: bool(attributes[part] & flag) for name, (part, flag) in MODES.items()}
+    keys = {name: attributes[6][key][0] for name, key in KEYS.items()}
+    return {**switches, **keys, **DEFAULT_MODES}
+
+
 def open_terminal(
     rows: int, cols: int, xpixel: int = 0, ypixel: int = 0, modes: Mapping[str, bool | int] = DEFAULT_MODES
 ) -> tuple[int, int, bytes]:

@@ -22,7 +22,7 @@ from functools import partial
 
 import trio
 
-from execsrv._memory import freed
+from execsrv._memory import let_go
 from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.outbox import Outbox
@@ -133,7 +133,7 @@ class Connections:
         finally:
             del self._by_id[connection.id]
             self._ended.unpark_all()
-            freed()
+            let_go((session.log, session.log.kept_bytes) for session in connection.sessions)
 
     def find(self, id: str) -> Connection:
         """Return the connection with this id. Raises `UnknownConnectionError`."""

@@ -2,7 +2,7 @@
 
     Conversation.run
     ├─ reader (_read)               takes requests in order, waits for no handler
-    ├─ _finish, one for each request that has to wait
+    ├─ Dispatch._finish, one for each request that has to wait
     ├─ Relay._stream, one for each HTTP body that is streamed
     ├─ writer (_write)              the only one that sends; pulls from the outbox
     ├─ _watch                       for a peer that is gone without a word
@@ -19,38 +19,30 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
-from msgspec import Struct
 
 from execsrv._files.channel import open_files
 from execsrv._http.relay import Relay, open_relay
 from execsrv._nursery import is_cancelled, open_helpers, owned
 from execsrv._server.connection import Connection, Connections
+from execsrv._server.dispatch import Dispatch
 from execsrv._server.failures import cut, failure_of
-from execsrv._server.methods import HANDLERS, tell_of_environment
-from execsrv._server.methods.table import Answer, Later
+from execsrv._server.methods import tell_of_environment
 from execsrv._server.outbox import Outbox
 from execsrv._server.sessions import Sessions
-from execsrv._server.starting import Deferred
 from execsrv._wire.channel import MessageChannel
-from execsrv._wire.codecs import decode_params
 from execsrv._wire.handshake import Handshake
-from execsrv._wire.quoting import quoted
 from execsrv._wire.unreadable import UnreadableError
-from execsrv.errors import BusyError, ProtocolError, UnknownMethodError
+from execsrv.errors import ProtocolError
 from execsrv.protocol import (
-    METHODS,
     PROTOCOL_VERSION,
     ErrorObject,
     Failure,
     Initialize,
     Initialized,
-    MessageId,
     Request,
-    Response,
     Unit,
 )
 
@@ -87,10 +79,8 @@ class Conversation:
         self._connection: Connection | None = None
         self._outbox = Outbox()
         self._handshake = Handshake()
-        self._in_flight = 0  # requests that wait
         self._reading = trio.CancelScope()
         self._goodbye = ProtocolError("the server is shutting down", _GOING_AWAY)
-        self._is_over = False
         self._is_lost = False  # the channel: by a hang-up, an accident, or a mistake of the peer
 
     def __repr__(self) -> str:
@@ -117,12 +107,14 @@ class Conversation:
     async def _converse(self) -> None:
         """Hear and answer until one side ends it. Then the connection ends too, or waits for another channel."""
         lasting = False
+        dispatch = Dispatch(self, self._handshake, self._greet, self._outbox)
         try:
             async with open_helpers() as tree:
                 for task in (self._write, self._watch, self._prove, self._stop):
                     tree.start_soon(owned, task)
+                dispatch.open(tree)
                 with self._reading:
-                    await self._read(tree)
+                    await self._read(dispatch)
                 if trio.current_time() >= self._reading.deadline:
                     self._refuse(ProtocolError(f"no `initialize` within {self.config.handshake_timeout} s"))
                 lasting = self._is_lost and self.config.resume_grace > 0
@@ -136,7 +128,6 @@ class Conversation:
                 lasting = self.config.resume_grace > 0
             raise
         finally:
-            self._is_over = True
             if self._connection is not None and lasting:
                 self._connection.detach()
             elif self._connection is not None:
@@ -144,17 +135,17 @@ class Conversation:
 
     # -- in --
 
-    async def _read(self, tree: trio.Nursery) -> None:
+    async def _read(self, dispatch: Dispatch) -> None:
         """Take message after message, in order, until the peer's end or its first mistake."""
         self._reading.deadline = trio.current_time() + self.config.handshake_timeout
         try:
-            while await self._read_one(tree):
+            while await self._read_one(dispatch):
                 await self._outbox.wait_room()
             self._hung_up()
         except ProtocolError as error:
             self._refuse(error)
 
-    async def _read_one(self, tree: trio.Nursery) -> bool:
+    async def _read_one(self, dispatch: Dispatch) -> bool:
         """Take one message, and return False where there is none any more. Raises `ProtocolError`."""
         try:
             message = await self._channel.receive()
@@ -162,59 +153,10 @@ class Conversation:
             self._outbox.put(failure_of(unreadable.id, unreadable.error))
             return True
         if isinstance(message, Request):
-            await self._answer(message, tree)
+            await dispatch.answer(message)
         elif message is not None:
             self._handshake.check_other(message)
         return message is not None
-
-    async def _answer(self, request: Request, tree: trio.Nursery) -> None:
-        """Answer a request, or have it answered by a task where it has to wait for something."""
-        try:
-            answer = await owned(self._handle, request)
-        except Exception as error:
-            self._outbox.put(failure_of(request.id, error, request.method))
-            return
-        self._give(request, answer, tree)
-
-    def _give(self, request: Request, answer: Answer, tree: trio.Nursery) -> None:
-        """Send an answer, now or when it is there."""
-        if isinstance(answer, Struct):
-            self._outbox.put(Response(request.id, answer))
-        elif isinstance(answer, Deferred):
-            answer.starting.then(partial(self._go_on, request, answer, tree))
-        elif self._is_over:
-            answer.close()
-        else:
-            self._in_flight += 1
-            # Not the request: it holds the whole message.
-            tree.start_soon(owned, self._finish, request.id, request.method, answer)
-
-    def _go_on(self, request: Request, deferred: Deferred[Struct], tree: trio.Nursery) -> None:
-        """Do what waited for a start, now that its outcome is known, and answer it where there is somebody to."""
-        try:
-            answer: Answer = deferred.run()
-        except Exception as error:
-            self._outbox.put(failure_of(request.id, error, request.method))
-        else:
-            self._give(request, answer, tree)
-
-    async def _handle(self, request: Request) -> Answer:
-        """Do everything of a request that happens at once. Raises whatever is to be answered."""
-        method = METHODS.get(request.method)
-        if method is None:
-            raise UnknownMethodError(f"unknown method {quoted(request.method)}", method=request.method)
-        params = decode_params(request.params, method.params)
-        self._handshake.check_request(method)
-        if isinstance(params, Initialize):
-            return await self._greet(params)
-        handler = HANDLERS[request.method]
-        starting = self.sessions.starting_named_in(params)
-        if starting is not None and await starting.lets_wait(params):
-            return Deferred(starting, partial(handler.run, self, params))
-        bound = self.config.requests_in_flight
-        if handler.waits and self._in_flight >= bound:
-            raise BusyError(f"requests_in_flight ({bound}) are waiting", limit="requests_in_flight", value=bound)
-        return handler.run(self, params)
 
     async def _greet(self, params: Initialize) -> Initialized:
         """Attach to a new connection, or to the one to be resumed: nothing else can be handled before."""
@@ -228,15 +170,6 @@ class Conversation:
         self._reading.deadline = math.inf
         self._handshake.greeted()
         return Initialized(connection.id, tell_of_environment(self, Unit()), PROTOCOL_VERSION)
-
-    async def _finish(self, id: MessageId, method: str, answer: Later[Struct]) -> None:
-        """Answer a request when the rest of its handler is done."""
-        try:
-            self._outbox.put(Response(id, await owned(lambda: answer)))
-        except Exception as error:
-            self._outbox.put(failure_of(id, error, method))
-        finally:
-            self._in_flight -= 1
 
     # -- out --
 

@@ -24,6 +24,7 @@ import trio
 
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.tree import ProcessTree
+from execsrv._processes.wait_gone import wait_gone
 from execsrv._server.outbox import Feed
 from execsrv.protocol import Member, Reason
 
@@ -87,7 +88,7 @@ class Ending:
         self._clocks: list[tuple[trio.CancelScope, Reason, float]] = []
         self._grace: trio.CancelScope | None = None
         self._draining: trio.CancelScope | None = None
-        self._outlived = trio.CancelScope()  # the wait for processes that live on after their leader
+        self._outlived: trio.CancelScope | None = None  # the wait for processes that live on after their leader
         if timeout < math.inf:
             self._clocks.append((trio.CancelScope(deadline=trio.current_time() + timeout), "timeout", grace))
         if self.idle is not None:
@@ -146,8 +147,15 @@ class Ending:
 
     async def wait_alone(self) -> None:
         """Wait until nothing of the session lives on after its leader, or until that is to be killed."""
-        with self._outlived:
-            await self._tree.wait_alone()
+        if not self.killed:
+            with trio.CancelScope() as self._outlived:
+                await self._tree.wait_alone()
+
+    async def wait_empty(self) -> None:
+        """Wait until nothing of the session lives, its leader neither, and leave all as it is."""
+        while not self.is_over and (living := await self._tree.remaining()):
+            for member in living:
+                await wait_gone(member.pid)
 
     # -- for those who want its end --
 
@@ -194,7 +202,8 @@ class Ending:
         if self.killed:
             return
         self.killed = True
-        self._outlived.cancel()
+        if self._outlived is not None:
+            self._outlived.cancel()
         self._feed.wake()
         if self._nursery is not None:
             self._nursery.start_soon(self._tree.kill)

@@ -14,6 +14,7 @@ import trio
 
 from execsrv._log.entries import Entry
 from execsrv._log.log import OutputLog
+from execsrv._memory import freed
 from execsrv.protocol import Message, Notification
 
 _UNREAD_ANSWERS = 256
@@ -42,8 +43,8 @@ class Feed:
         self._dialect = dialect
         self._outbox = outbox
         self._is_read_again = is_read_again
-        self._appended = trio.lowlevel.ParkingLot()
-        self._taken = trio.lowlevel.ParkingLot()
+        self._appended: trio.lowlevel.ParkingLot | None = None  # made for the first who wait
+        self._taken: trio.lowlevel.ParkingLot | None = None
         if outbox is None:  # the channel went while the session was started
             self.detach()
 
@@ -53,31 +54,42 @@ class Feed:
     def take(self) -> Notification | None:
         """Return the next entry as a notification. Raises `LookupError` when there is none."""
         entry = self._log.take()
-        self._taken.unpark_all()
+        self.wake()
         return self._dialect(self._id, entry)
+
+    @property
+    def is_at_its_end(self) -> bool:
+        """True where everything was taken, and nothing comes any more."""
+        return self._log.closed is not None and not self.reader.has_news
 
     def announce(self) -> None:
         """Tell of what is new in the log: those who wait for it, and the outbox as far as it may take it."""
-        self._appended.unpark_all()
+        if self._appended is not None:
+            self._appended.unpark_all()
         if self._outbox is not None and self.reader.has_news:
             self._outbox.feed(self)
 
     async def wait_appended(self) -> None:
         """Wait for the next entry of the log."""
+        if self._appended is None:
+            self._appended = trio.lowlevel.ParkingLot()
         await self._appended.park()
 
     async def wait_taken(self) -> None:
         """Wait until something was taken or acknowledged, or until `wake`: there may be room in the log."""
+        if self._taken is None:
+            self._taken = trio.lowlevel.ParkingLot()
         await self._taken.park()
 
     def wake(self) -> None:
         """End every `wait_taken`."""
-        self._taken.unpark_all()
+        if self._taken is not None:
+            self._taken.unpark_all()
 
     def acknowledge(self, seq: int) -> None:
         """Count all entries up to `seq` as had by the peer. What was withheld till then may be told."""
         self._log.acknowledge(seq)
-        self._taken.unpark_all()
+        self.wake()
         self.announce()
 
     def attach(self, outbox: Outbox) -> None:
@@ -91,20 +103,20 @@ class Feed:
         """Let a peer that has come back hear the log from this entry on. For any other, nothing changes."""
         if not self.reader.is_here and self._outbox is not None:
             self._log.go_on(seq)
-            self._taken.unpark_all()
+            self.wake()
             self.announce()
 
     def detach(self) -> None:
         """Tell nothing until somebody is attached again."""
         self._outbox = None
         self._log.detach()
-        self._taken.unpark_all()
+        self.wake()
 
     def leave(self) -> None:
         """Tell nothing any more: nobody comes back. What is printed from here on waits for nobody."""
         self._outbox = None
         self._log.go_without_reader()
-        self._taken.unpark_all()
+        self.wake()
 
 
 class Outbox:
@@ -178,6 +190,8 @@ class Outbox:
                 notification = feed.take() if feed.reader.has_news else None
                 if feed.reader.has_news:
                     self._feeds[feed] = None
+                elif feed.is_at_its_end:
+                    freed()  # where the session was forgotten already, nothing else holds its log
                 if notification is not None:
                     self._leaving = True
                     return notification

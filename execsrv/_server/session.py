@@ -4,47 +4,31 @@
             -> drained (every stream at its end) -> closed
 
 It owns the tree of its processes, the server's ends of the streams, and the log. It runs as one task of its connection,
-with a pump per stream below it. Cancelling that task asks the tree to end; its life goes on behind a shield, for the
-grace, and what is left then is killed: that is the only way to lose a session. Its input is in `stdin.py`, how it is
-made to end in `ending.py`. It knows nothing of messages.
+with a pump per stream below it, and all of them behind a shield. Cancelling that task asks the tree to end; its life
+goes on for the grace, and what is left then is killed: that is the only way to lose a session. Its input is in
+`stdin.py`, how it is made to end in `ending.py`. It knows nothing of messages.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
-from typing import NamedTuple
 
 import trio
+from msgspec import UNSET
 
 from execsrv._log.log import OutputLog
-from execsrv._nursery import open_helpers, owned
+from execsrv._nursery import is_cancelled, owned
 from execsrv._processes import streams, terminal
 from execsrv._processes.attempt import Spawned
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.spawn import widen
-from execsrv._processes.wait_gone import wait_gone
 from execsrv._server.ending import Ending
 from execsrv._server.outbox import Dialect, Feed, Outbox
+from execsrv._server.start_options import StartOptions, new_clock
 from execsrv._server.stdin import PIPE_BYTES, Stdin
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Reason, SignalTarget, Stream
-
-
-class StartOptions(NamedTuple):
-    """The terms of a session beside the command itself. Times are in seconds."""
-
-    timeout: float = math.inf
-    idle_timeout: float = math.inf
-    window_bytes: int | None = None
-    drops: bool = False
-    grace: float | None = None
-    """The time that it has after SIGTERM at every end that nobody gives a time for. None: the server's settings."""
-    ends_with_leader: bool = False
-    """What lives on after the leader is ended, as soon as it prints no more."""
-    is_read_again: bool = True
-    """Its peer reads what it missed when it comes back, and is told nothing before. Else it is told of it unasked."""
 
 
 class Session:
@@ -75,6 +59,7 @@ class Session:
             streams=spawned.outputs,
             acknowledged=options.window_bytes is not None,
             drops=options.drops,
+            clock=new_clock() if options.times else lambda: UNSET,
         )
         self.feed = Feed(id, self.log, dialect, outbox, options.is_read_again)
         self.closed_at: float | None = None
@@ -89,7 +74,7 @@ class Session:
         self._ends_with_leader = options.ends_with_leader
         grace = self.grace(config.end_grace)
         self._ending = Ending(self._tree, self.feed, options.timeout, options.idle_timeout, grace)
-        self._life = trio.CancelScope(shield=True)
+        self._life: trio.CancelScope | None = None
         self._idle = self._ending.idle
         queued = config.queued_stdin_bytes
         self.stdin = Stdin(id, spawned.stdin, self._idle, is_terminal=self.is_terminal, max_queued_bytes=queued)
@@ -103,26 +88,26 @@ class Session:
     async def run(self) -> None:
         """Watch it to its end. When this returns, the leader is reaped.
 
-        Cancelling asks the tree to end, reads and throws away what it prints, and kills it when the grace is over.
+        Cancelling asks the tree to end, reads and throws away what it prints, and kills it when the grace is over. Who
+        cancels it also calls `heed_cancel`: no task waits in front of the shield only to hear of it.
         """
         try:
-            async with open_helpers() as helpers:
+            async with trio.open_nursery() as helpers:
+                self._life = helpers.cancel_scope
+                if is_cancelled():
+                    self.heed_cancel()
+                self._life.shield = True
                 self._ending.open(helpers)
-                helpers.start_soon(self._heed_cancel)
                 if self.stdin.was_open:
                     helpers.start_soon(owned, self.stdin.feed)
-                with self._life:
-                    try:
-                        await self._live()
-                    except Exception:
-                        self._ending.is_over = True  # a fault of ours: it is killed at once, and its peer is told
-                        raise
+                await owned(self._live)
                 helpers.cancel_scope.cancel()
                 self._ending.is_over = True  # before the nursery closes, so that nobody starts a helper any more
         finally:
             self._ending.is_over = True
             self._close_streams()
             await self._tree.end()
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     def abandon(self) -> None:
         """Log what is known of its end, where `run` failed to, so that nobody waits for it. It was killed."""
@@ -134,18 +119,19 @@ class Session:
         self.closed_at = trio.current_time()
         self.feed.announce()
 
-    async def _heed_cancel(self) -> None:
-        """Once cancelled, bound the rest of its life by the grace."""
-        try:
-            await trio.sleep_forever()
-        finally:
-            if not self._ending.is_over:
-                self.feed.leave()
-                self._life.deadline = self._ending.hang_up(self.grace(self._hangup_grace))
+    def heed_cancel(self) -> None:
+        """Bound the rest of its life by the grace, now that `run` is cancelled; or soon, where it has not begun."""
+        if self._life is not None and not self._ending.is_over:
+            self.feed.leave()
+            self._life.deadline = self._ending.hang_up(self.grace(self._hangup_grace))
 
     async def _live(self) -> None:
         """Go from running to its close, and on until nothing of it lives."""
-        await self._exit_and_drain()
+        try:
+            await self._exit_and_drain()
+        except Exception:
+            self._ending.is_over = True  # a fault of ours: it is killed at once, and its peer is told
+            raise
         self._close_streams()
         proof = None
         if self._ends_with_leader:
@@ -224,17 +210,13 @@ class Session:
             terminal.set_size(self._outputs["pty"], rows, cols, xpixel, ypixel)
 
     @property
-    def echoes(self) -> bool:
-        """True unless its terminal does not show what is typed."""
-        return "pty" not in self._outputs or terminal.echoes(self._outputs["pty"])
+    def master(self) -> int | None:
+        """The server's end of its terminal, None where it has none any more."""
+        return self._outputs.get("pty")
 
     async def wait_empty(self) -> None:
-        """Wait until the leader has ended, and nothing that descends from it lives. Cancelling stops waiting."""
-        while self.log.exited is None:
-            await self.feed.wait_appended()
-        while not self._ending.is_over and (living := await self._tree.remaining()):
-            for member in living:
-                await wait_gone(member.pid)
+        """Wait until neither the leader nor anything that descends from it lives. Cancelling stops waiting."""
+        await self._ending.wait_empty()
 
     # -- output --
 

@@ -1,14 +1,16 @@
 """The sessions of one connection: their ids, their start, and how long they stay readable after their end.
 
 nursery of the connection
-├─ forget_ended          lets go of ended sessions when their time is over
+├─ forget_ended          lets go of ended sessions when their time is over; the others hear of a cancel from it
 └─ _run, one for each    starts the command and runs the session; then it counts as ended
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+import os
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 
 import trio
 from msgspec import Struct
@@ -20,7 +22,8 @@ from execsrv._processes.command import Command
 from execsrv._processes.supervisor import Supervisor
 from execsrv._processes.terminal import DEFAULT_MODES
 from execsrv._server.outbox import Dialect, Outbox
-from execsrv._server.session import Session, StartOptions
+from execsrv._server.session import Session
+from execsrv._server.start_options import StartOptions
 from execsrv._server.starting import Starting, given_up
 from execsrv._wire.quoting import quoted
 from execsrv.errors import LimitExceededError, NotReadyError, ProcessExistsError
@@ -74,14 +77,15 @@ class Sessions:
         dialect: Dialect,
         options: StartOptions,
         *,
+        argv: Sequence[str] = (),
         pipe_stdin: bool = False,
         size: Size | None = None,
         modes: Mapping[str, bool | int] = DEFAULT_MODES,
     ) -> Starting:
         """Start a command under that id, or under the next `session-N`. It ends with the connection.
 
-        `settle` decides in a thread what is to run. `dialect` says to the peer what happens to the session. A `timeout`
-        holds for the start too.
+        `settle` decides in a thread what is to run; until then `argv` names it. `dialect` says to the peer what happens
+        to the session. A `timeout` holds for the start too.
 
         Raises `ProcessExistsError`, `LimitExceededError` when as many run as may, and `NotReadyError` at the end of the
         connection. What else can go wrong is the outcome.
@@ -89,7 +93,9 @@ class Sessions:
         nursery = self._nursery
         if nursery is None:
             raise NotReadyError("the connection is ending")
-        starting = Starting(self._claim(id), options.timeout, self._config.queued_stdin_bytes)
+        program = os.path.basename(argv[0]) if argv else ""
+        most_bytes = self._config.queued_stdin_bytes
+        starting = Starting(self._claim(id), program, options.timeout, most_bytes, is_terminal=size is not None)
 
         async def spawn(attempt: Attempt) -> Spawned:
             return await attempt.start(settle, self._threads, size=size, pipe_stdin=pipe_stdin, modes=modes)
@@ -118,7 +124,21 @@ class Sessions:
         An interrupt of the program waits for another moment: from its first instant on, the command has an owner.
         """
         attempt = self.supervisor.new_attempt()
-        session: Session | None = None
+        try:
+            session = await self._begin(attempt, starting, spawn, dialect, options)
+            del starting, spawn, dialect, options  # they hold the request
+            if session is not None:
+                # Those who hear of the start come first: what there is to hear of the command takes longer.
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                await self._keep(session)
+        finally:
+            self._over.unpark_all()
+            await owned(attempt.end)
+
+    async def _begin(
+        self, attempt: Attempt, starting: Starting, spawn: Spawn, dialect: Dialect, options: StartOptions
+    ) -> Session | None:
+        """Start a command, and let those who wait know what became of it. Return its session, None for an error."""
         try:
             spawned: Spawned | None = None
             with starting.scope:
@@ -132,22 +152,29 @@ class Sessions:
             del self._starting[session.id]
             self._by_id[session.id] = session
             starting.finish(session)
-            if not await contain("session", session.run) or session.log.closed is None:
-                logger.error("session %s has failed, and was killed; the others go on", quoted(session.id))
-                session.abandon()
-            self._ended[session.id] = session
-            if len(self._ended) > self._config.retained_sessions:
-                self._forget_oldest()
+            return session
         except Exception as error:
-            if session is not None:
+            if starting.id in self._by_id:
                 raise
             self._starting.pop(starting.id, None)
             starting.finish(error)
+            return None
         finally:
             self._starting.pop(starting.id, None)
             starting.finish(NotReadyError("the connection is ending"))
-            self._over.unpark_all()
-            await owned(attempt.end)
+
+    async def _keep(self, session: Session) -> None:
+        """Run a session, and keep it for a while when it is over."""
+        if not await contain("session", session.run) or session.log.closed is None:
+            logger.error("session %s has failed, and was killed; the others go on", quoted(session.id))
+            session.abandon()
+        self._ended[session.id] = session
+        if len(self._ended) > self._config.retained_sessions:
+            self._forget_oldest()
+
+    def being_started(self) -> list[Starting]:
+        """Return the starts that are under way, oldest first."""
+        return list(self._starting.values())
 
     def starting_named_in(self, params: Struct) -> Starting | None:
         """Return the start that is under way of the session that a request names."""
@@ -200,18 +227,27 @@ class Sessions:
         while self._starting or len(self._ended) < len(self._by_id):
             await self._over.park()
 
+    @trio.lowlevel.enable_ki_protection
     async def forget_ended(self) -> None:
-        """Let go of every session when it has been closed for `exited_retention`."""
-        while True:
-            while not self._ended:
-                await self._over.park()
-            closed_at = next(iter(self._ended.values())).closed_at
-            assert closed_at is not None
-            await trio.sleep_until(closed_at + self._config.exited_retention)
-            if self._ended and next(iter(self._ended.values())).closed_at == closed_at:
-                self._forget_oldest()
+        """Let go of every session when it has been closed for `exited_retention`.
+
+        Once cancelled, have those that run heed it: they are cancelled too, and wait behind shields.
+        """
+        try:
+            while True:
+                while not self._ended:
+                    await self._over.park()
+                closed_at = next(iter(self._ended.values())).closed_at
+                assert closed_at is not None
+                await trio.sleep_until(closed_at + self._config.exited_retention)
+                if self._ended and next(iter(self._ended.values())).closed_at == closed_at:
+                    self._forget_oldest()
+        finally:
+            with ExitStack() as all_of_them:
+                for session in self:
+                    all_of_them.callback(session.heed_cancel)
 
     def _forget_oldest(self) -> None:
         id = next(iter(self._ended))
+        freed(self._ended[id].log.kept_bytes)
         del self._ended[id], self._by_id[id]
-        freed()

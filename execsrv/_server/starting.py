@@ -32,9 +32,11 @@ _MOST_WAITING = 256
 class Starting:
     """A session that is being started. `outcome` is the session or the error, None before."""
 
-    def __init__(self, id: str, patience: float, most_bytes: int) -> None:
+    def __init__(self, id: str, program: str, patience: float, most_bytes: int, *, is_terminal: bool) -> None:
         """It is given up after `patience` seconds. Input of at most so many bytes may wait for it."""
         self.id = id
+        self.program = program
+        self.is_terminal = is_terminal
         self.scope = trio.CancelScope(deadline=trio.current_time() + patience)
         self.outcome: Session | Exception | None = None
         self.over = trio.Event()

@@ -58,9 +58,9 @@ class Stdin:
         self._idle = idle
         self._is_terminal = is_terminal
         self._max_queued = max_queued_bytes
-        self._queue: deque[Write | None] = deque()  # None: close it
+        self._queue: deque[Write | None] | tuple[()] = ()  # a deque once something waits; None: close it
         self._queued_bytes = 0
-        self._queued = trio.lowlevel.ParkingLot()
+        self._queued: trio.lowlevel.ParkingLot | None = None
         self._last_typed = b""
         self._remembered: dict[str, Write] = {}
 
@@ -91,9 +91,15 @@ class Stdin:
         if not self._queue and self._write_now(write, self._descriptor):
             return write
         self._queued_bytes += len(write.data)
-        self._queue.append(write)
-        self._queued.unpark()
+        self._put(write)
         return write
+
+    def _put(self, write: Write | None) -> None:
+        if not isinstance(self._queue, deque):
+            self._queue = deque()
+        self._queue.append(write)
+        if self._queued is not None:
+            self._queued.unpark()
 
     def close(self) -> None:
         """End the input, behind all that was written. A terminal gets its end-of-file character and stays open.
@@ -107,11 +113,11 @@ class Stdin:
         if self._is_terminal:
             self.write(terminal.end_of_input(self._descriptor, self._last_typed))
         elif None not in self._queue:
-            self._queue.append(None)
-            self._queued.unpark()
+            self._put(None)
 
     async def feed(self) -> None:
         """Hand over what could not be written at once, in order, as the command reads. Returns when it is closed."""
+        self._queued = trio.lowlevel.ParkingLot()
         while self._descriptor is not None:
             while not self._queue:
                 await self._queued.park()
@@ -125,7 +131,7 @@ class Stdin:
             if len(write.data) < size:
                 self._stir()
             if settled:
-                self._queue.popleft()
+                del self._queue[0]
             else:
                 if not self._is_terminal:
                     widen(self._descriptor, PIPE_BYTES)
@@ -145,7 +151,7 @@ class Stdin:
             if write is not None:
                 write.error = self._closed()
                 write.settled.set()
-        self._queue.clear()
+        self._queue = ()
         self._queued_bytes = 0
 
     def _write_now(self, write: Write, descriptor: int) -> bool:

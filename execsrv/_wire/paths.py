@@ -42,7 +42,12 @@ def path_from_wire(text: str, field: str) -> str:
 
 def uri_from_path(path: str) -> str:
     """Return the `file:` URI of an absolute path. Bytes that are not UTF-8 are percent-escaped as they are."""
-    return "file://" + quote_from_bytes(os.fsencode(path), safe="/:@!$&'()*+,;=~-._")
+    return "file://" + escaped(path)
+
+
+def escaped(text: str) -> str:
+    """Return a path, which need not be absolute, percent-escaped as in a URI."""
+    return quote_from_bytes(os.fsencode(text), safe="/:@!$&'()*+,;=~-._")
 
 
 def _split(text: str, field: str) -> SplitResult:

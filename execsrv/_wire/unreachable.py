@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from http import HTTPStatus
@@ -39,6 +40,8 @@ def why_unreachable(error: BaseException) -> str:
                 return f"TLS failed ({(cause.reason or 'unknown').lower().replace('_', ' ')}): does it speak `wss://`?"
             case socket.gaierror():
                 return f"its name cannot be resolved: {cause.strerror}"
+            case OSError() if cause.errno:
+                return os.strerror(cause.errno)  # trio's text has the address as Python writes it
             case OSError() if cause.strerror:
                 return cause.strerror
             case ConnectionRejected():

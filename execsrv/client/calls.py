@@ -2,7 +2,7 @@
 
 Two tasks while there is a channel: a reader, which hands each answer to the call that waits for it, and a writer, the
 only one that sends, so that a call that is cancelled never leaves half a message behind. Where the channel is replaced,
-what was not answered is asked again; everything but a signal has the same effect twice as once.
+what was not answered is asked again; nearly everything has the same effect twice as once.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from execsrv.protocol import Failure, MessageId, Notification, Request, Response
 
 R = TypeVar("R", bound=Struct)
 
-_NOT_AGAIN = "process/signal"
-"""A method that must not be repeated without knowing whether it arrived: a second interrupt may mean another thing."""
+_NOT_AGAIN = {"process/signal", "fs/append", "http/request"}
+"""Methods that must not be repeated without knowing whether they arrived: a second interrupt may mean another thing."""
 
 
 class PendingCall:
@@ -87,7 +87,7 @@ class Calls:
     def interrupted(self) -> None:
         """Let what must not be asked again fail: the channel is gone, and there may be another."""
         for id, asked in list(self._pending.items()):
-            if asked.sent and asked.request.method == _NOT_AGAIN:
+            if asked.sent and asked.request.method in _NOT_AGAIN:
                 del self._pending[id]
                 asked.answered.set()
 

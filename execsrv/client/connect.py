@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
 import trio
 
-from execsrv._nursery import check_trio
+from execsrv._wire.channel import MessageChannel
 from execsrv._wire.unix import open_unix
 from execsrv._wire.urls import is_unix_url, is_websocket_url, parse_unix
 from execsrv.client.client import Client, open_client
+from execsrv.client.launching import launched
 from execsrv.client.parameters import words
-from execsrv.client.stdio import explain_exit, open_stdio, shortened
-from execsrv.errors import ConnectionFailedError, InvalidListenURLError, InvalidParamsError
+from execsrv.client.reach import FORMS, Place, is_reached, parse_exec, parse_place
+from execsrv.client.stdio import explain_exit, open_stdio
+from execsrv.errors import InvalidListenURLError, InvalidParamsError
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
-
-_LAUNCHED_GRACE_SECONDS = 5.0
 
 
 @asynccontextmanager
 async def connect(
-    url: str, *, token: str | None = None, reconnect: float = 0, config: ClientConfig = CLIENT_DEFAULTS
+    url: str,
+    *,
+    token: str | None = None,
+    reconnect: float = 0,
+    bring: bool = True,
+    config: ClientConfig = CLIENT_DEFAULTS,
 ) -> AsyncIterator[Client]:
-    """Connect to `ws://HOST:PORT`, `wss://HOST:PORT` or `unix://PATH`, as `connect_websocket` and `connect_unix` do.
+    """Connect to a server by its URL.
+
+    `ws://HOST:PORT`, `wss://HOST:PORT` and `unix://PATH` are those of `connect_websocket` and `connect_unix`.
+    `exec:COMMAND` is a command that speaks the protocol on its stdin and stdout, as for `launch`.
+
+    `ssh://[USER@]HOST[:PORT][/DIRECTORY]`, `docker://CONTAINER`, `podman://CONTAINER` and
+    `kubectl://[NAMESPACE/]POD[/CONTAINER]` start a server there, by the program of that name, and end it with the
+    block. Where there is no execsrv, it is brought along for that time if there is a Python of the same version and
+    kind as ours; not so with `bring=False`. Such a server ends with the program, so that `reconnect` is refused.
 
     Raises `ConnectionFailedError`, and `InvalidListenURLError` for another URL.
     """
@@ -34,9 +46,27 @@ async def connect(
         connection = connect_unix(parse_unix(url, "--url"), reconnect=reconnect, config=config)
     elif is_websocket_url(url):
         connection = connect_websocket(url, token=token, reconnect=reconnect, config=config)
+    elif reconnect and is_reached(url):
+        raise InvalidParamsError(
+            "cannot reconnect: the server ends with the program that leads to it", field="reconnect"
+        )
+    elif (argv := parse_exec(url)) is not None:
+        connection = open_client(lambda: _open_launched(argv, None, config), config)
+    elif is_reached(url):
+        connection = _connect_reached(parse_place(url), bring, config)
     else:
-        raise InvalidListenURLError(f"unsupported --url `{url}`; expected `ws://HOST:PORT` or `unix://PATH`")
+        forms = ", ".join(f"`{form}`" for form in FORMS[:-1])
+        expected = f"`ws://HOST:PORT`, `unix://PATH`, {forms} or `{FORMS[-1]}`"
+        raise InvalidListenURLError(f"unsupported --url `{url}`; expected {expected}")
     async with connection as client:
+        yield client
+
+
+@asynccontextmanager
+async def _connect_reached(place: Place, bring: bool, config: ClientConfig) -> AsyncIterator[Client]:
+    from execsrv.client.reaching import open_reached
+
+    async with open_client(lambda: open_reached(place, ["serve"], config, bring=bring), config) as client:
         yield client
 
 
@@ -94,34 +124,19 @@ async def launch(
     Leaving the block closes the server's stdin, which ends it; should it not end within 5 s, it is killed. Raises
     `ConnectionFailedError`, which tells what the server said or how it ended.
     """
-    check_trio()
     argv = words(command)
     if not argv:
         raise InvalidParamsError("command must not be empty", field="command")
-    try:
-        server = await trio.lowlevel.open_process(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, start_new_session=True
-        )
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise ConnectionFailedError(f"cannot start {shortened(argv)}: {why}") from error
-    stdin, stdout = server.stdin, server.stdout
-    assert stdin is not None
-    assert stdout is not None
-    try:
-        explain = partial(explain_exit, server, argv)
-        async with open_client(lambda: open_stdio(stdin, stdout, config, explain), config) as client:
-            yield client
-    finally:
-        await _end(server)
+    async with open_client(lambda: _open_launched(argv, env, config), config) as client:
+        yield client
 
 
-@trio.lowlevel.enable_ki_protection
-async def _end(server: trio.Process) -> None:
-    """Wait for a server whose stdin is closed, and kill it when that takes too long. An interrupt comes after that."""
-    with trio.CancelScope(shield=True):
-        with trio.move_on_after(_LAUNCHED_GRACE_SECONDS):
-            await server.wait()
-        if server.returncode is None:
-            server.kill()
-            await server.wait()
+@asynccontextmanager
+async def _open_launched(
+    argv: list[str], env: Mapping[str, str] | None, config: ClientConfig
+) -> AsyncIterator[MessageChannel]:
+    async with launched(argv, env=env) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        async with open_stdio(server.stdin, server.stdout, config, partial(explain_exit, server, argv)) as channel:
+            yield channel

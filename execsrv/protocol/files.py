@@ -29,10 +29,24 @@ class FileData(Wire, frozen=True):
     data_base64: bytes
 
 
+Permissions = Annotated[int, Meta(ge=0, le=0o7777)]
+"""The mode of a file as chmod(2) takes it."""
+
+Nanoseconds = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""A time since the epoch."""
+
+
 class FileWrite(FilePath, frozen=True, kw_only=True):
-    """Make a file, or replace what is in it. Its directory must exist."""
+    """Make a file, or replace what is in it. Its directory must exist.
+
+    With `atomic`, another file with that content takes its place, or nothing changes at all. `permissions` are then
+    exact; without them the file keeps its own.
+    """
 
     data_base64: bytes
+    atomic: bool = False
+    permissions: Permissions | None = None
+    modified_at_ns: Nanoseconds | None = None
 
 
 class DirectoryCreate(FilePath, frozen=True, kw_only=True):
@@ -132,10 +146,15 @@ class FileCopy(FileCall, frozen=True, kw_only=True):
 
 
 class FileOpen(FilePath, frozen=True, kw_only=True):
-    """Open a file for blocks under an id of the client's choice. `replace` makes or empties it at once."""
+    """Open a file for blocks under an id of the client's choice.
+
+    `replace` makes or empties it at once, `update` takes it as it is, for reading too, `append` writes behind its end,
+    and `create` makes one that did not exist. `update` and `append` make one that is missing, with `permissions`.
+    """
 
     handle_id: Id
-    mode: Literal["read", "replace"] | None = None
+    mode: Literal["read", "replace", "update", "append", "create"] | None = None
+    permissions: Permissions | None = None
 
 
 class FileHandle(Wire, frozen=True):

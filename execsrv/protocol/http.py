@@ -28,7 +28,7 @@ class HttpRequest(Wire, frozen=True):
     """Make an HTTP request from the server's machine. `timeout_ms` counts to the end of the body; None: for ever.
 
     With `stream_response` the answer comes with the response's header, and its body in `http/request/bodyDelta`,
-    which `request_id` pairs with this request.
+    which `request_id` pairs with this request; with `pull_response` the client asks for its pieces with `http/read`.
     """
 
     method: str
@@ -39,6 +39,21 @@ class HttpRequest(Wire, frozen=True):
     timeout_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
     redirect_policy: Literal["follow", "stop"] = "follow"
     stream_response: bool = False
+    pull_response: bool = False
+
+
+class HttpRequestId(Wire, frozen=True):
+    """Names a request whose body is pulled."""
+
+    request_id: Id
+
+
+class HttpBodyPiece(Wire, frozen=True):
+    """A piece of a pulled body. The last is empty and `done`; `error`: it was cut."""
+
+    chunk: bytes
+    done: bool = False
+    error: str | None = None
 
 
 class HttpResponse(Wire, frozen=True):

@@ -8,6 +8,20 @@ from msgspec import Struct
 
 from execsrv.protocol.command import Accepted, CommandExec, CommandExited, CommandId, CommandOutputDelta, CommandWrite
 from execsrv.protocol.connection import Initialize, Initialized
+from execsrv.protocol.file_extras import (
+    BlockChecksum,
+    Checksum,
+    FileAppend,
+    FileChange,
+    FileList,
+    FileRename,
+    FileStat,
+    FileStatus,
+    LinkCreate,
+    TreeChanges,
+    TreeWatch,
+    WatchId,
+)
 from execsrv.protocol.files import (
     Block,
     BlockRead,
@@ -40,7 +54,7 @@ from execsrv.protocol.host import (
     EnvironmentStatus,
     Unit,
 )
-from execsrv.protocol.http import HttpBodyDelta, HttpRequest, HttpResponse
+from execsrv.protocol.http import HttpBodyDelta, HttpBodyPiece, HttpRequest, HttpRequestId, HttpResponse
 from execsrv.protocol.messages import Nothing
 from execsrv.protocol.output import (
     ProcessClosed,
@@ -96,6 +110,8 @@ METHODS: dict[str, Method] = {
     "command/exec/write": Method(CommandWrite, Accepted),
     "command/exec/terminate": Method(CommandId, Running),
     "http/request": Method(HttpRequest, HttpResponse, "http"),
+    "http/read": Method(HttpRequestId, HttpBodyPiece, "http"),
+    "http/close": Method(HttpRequestId, Nothing, "http"),
     "environment/info": Method(Unit, EnvironmentInfo, "environment info"),
     "environment/status": Method(Unit, EnvironmentStatus, "environment status"),
     "environmentConfig/read": Method(EnvironmentConfigRead, EnvironmentConfig, "environment config"),
@@ -115,6 +131,16 @@ METHODS: dict[str, Method] = {
     "fs/writeBlock": Method(BlockWrite, Nothing, "filesystem"),
     "fs/close": Method(FileHandle, Nothing, "filesystem"),
     "fs/watchMissing": Method(WatchMissing, Watching, "filesystem"),
+    "fs/append": Method(FileAppend, Nothing, "filesystem"),
+    "fs/stat": Method(FileStat, FileStatus, "filesystem"),
+    "fs/list": Method(FilePath, FileList, "filesystem"),
+    "fs/change": Method(FileChange, Nothing, "filesystem"),
+    "fs/rename": Method(FileRename, Nothing, "filesystem"),
+    "fs/symlink": Method(LinkCreate, Nothing, "filesystem"),
+    "fs/checksum": Method(BlockChecksum, Checksum, "filesystem"),
+    "fs/watch": Method(TreeWatch, Nothing, "filesystem"),
+    "fs/readChanges": Method(WatchId, TreeChanges, "filesystem"),
+    "fs/unwatch": Method(WatchId, Nothing, "filesystem"),
 }
 
 

@@ -17,6 +17,7 @@ import json
 import math
 import os
 import platform
+import runpy
 import select
 import shlex
 import shutil
@@ -827,6 +828,12 @@ def paused_reader(server: Server, client: Client) -> list[Figure]:
     return figures
 
 
+def client_files(server: Server, client: Client) -> list[Figure]:
+    """The client of execsrv and its own server: 1 GiB and many small files, there and back."""
+    rows = runpy.run_path(str(Path(__file__).with_name("client_files.py")))["rows"]  # which needs execsrv
+    return [Figure(name, value, unit, "less" if unit == "MiB" else "more") for name, unit, value in rows()]
+
+
 CASES: dict[str, Case] = {
     "start-up": start_up,
     "spawn": spawn,
@@ -843,9 +850,10 @@ CASES: dict[str, Case] = {
     "50-way": fifty_ways,
     "slow-reader": slow_reader,
     "paused-reader": paused_reader,
+    "client-files": client_files,
 }
-ONLY_WHEN_ASKED = {"paused-reader"}
-"""Takes minutes."""
+ONLY_WHEN_ASKED = {"paused-reader", "client-files"}
+"""Takes minutes, or is about the client."""
 NEEDS_CONNECTIONS = {"connections"}
 
 

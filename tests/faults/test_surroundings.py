@@ -36,7 +36,7 @@ from tests.faults.daemon import (
     until_guarded,
 )
 from tests.faults.surroundings import apart, jumping_clock, limited, somebody
-from tests.peers import Peer, b64
+from tests.peers import PATIENCE, Peer, b64
 
 NOT_YET = {
     "test_who_has_no_name_takes_no_memory_from_others": "F1 b, F6: messages before `initialize` may have 64 MiB each,"
@@ -208,12 +208,18 @@ async def pour_in(daemon: Daemon, transport: str) -> None:
 
 
 async def test_without_memory(transport: str, tmp_path: Path) -> None:
-    """The server lives, and serves who comes later."""
+    """The server lives, and serves who comes later; at first it may still have no room for a thread."""
     with running_daemon(tmp_path, transport, prefix=limited("-v 400000")) as daemon:
         await pour_in(daemon, transport)
         assert daemon.process.poll() is None, daemon.log[-2000:]
         async with connected(daemon.url) as peer:
-            assert await peer.run("new", ["echo", "fine"]) == (0, b"fine\n", b"")
+            start = peer.start_params("new", ["echo", "fine"])
+            with trio.fail_after(PATIENCE):
+                while isinstance(answer := await peer.answer(await peer.post("process/start", start)), Failure):
+                    assert answer.error.data["kind"] in ("busy", "spawnFailed"), answer.error
+                    await trio.sleep(0.1)
+            await peer.until_told("new", "closed")
+            assert peer.output("new") == b"fine\n"
 
 
 async def test_who_has_no_name_takes_no_memory_from_others(transport: str, tmp_path: Path) -> None:

@@ -7,23 +7,35 @@ from typing import TYPE_CHECKING
 from execsrv._server.methods.table import Caller, Later, check_unconfined, handles_later
 from execsrv.protocol import (
     Block,
+    BlockChecksum,
     BlockRead,
     BlockWrite,
     CanonicalPath,
+    Checksum,
     DirectoryCreate,
     DirectoryListing,
+    FileAppend,
     FileCall,
+    FileChange,
     FileCopy,
     FileData,
     FileHandle,
+    FileList,
     FileMetadata,
     FileOpen,
     FilePath,
     FileRemove,
+    FileRename,
+    FileStat,
+    FileStatus,
     FileWalk,
     FileWrite,
+    LinkCreate,
     Nothing,
+    TreeChanges,
+    TreeWatch,
     Walked,
+    WatchId,
     Watching,
     WatchMissing,
 )
@@ -106,3 +118,53 @@ def close_file(caller: Caller, params: FileHandle) -> Later[Nothing]:
 @handles_later("fs/watchMissing")
 def watch_missing(caller: Caller, params: WatchMissing) -> Later[Watching]:
     return _files(caller, params).watches.watch_missing(params)
+
+
+@handles_later("fs/append")
+def append(caller: Caller, params: FileAppend) -> Later[Nothing]:
+    return _files(caller, params).append(params)
+
+
+@handles_later("fs/stat")
+def stat(caller: Caller, params: FileStat) -> Later[FileStatus]:
+    return _files(caller, params).stat(params)
+
+
+@handles_later("fs/list")
+def list_directory(caller: Caller, params: FilePath) -> Later[FileList]:
+    return _files(caller, params).list(params)
+
+
+@handles_later("fs/change")
+def change(caller: Caller, params: FileChange) -> Later[Nothing]:
+    return _files(caller, params).change(params)
+
+
+@handles_later("fs/rename")
+def rename(caller: Caller, params: FileRename) -> Later[Nothing]:
+    return _files(caller, params).rename(params)
+
+
+@handles_later("fs/symlink")
+def symlink(caller: Caller, params: LinkCreate) -> Later[Nothing]:
+    return _files(caller, params).symlink(params)
+
+
+@handles_later("fs/checksum")
+def checksum(caller: Caller, params: BlockChecksum) -> Later[Checksum]:
+    return caller.files().blocks.checksum(params)
+
+
+@handles_later("fs/watch")
+def watch(caller: Caller, params: TreeWatch) -> Later[Nothing]:
+    return _files(caller, params).tree_watches.watch(params)
+
+
+@handles_later("fs/readChanges")
+def read_changes(caller: Caller, params: WatchId) -> Later[TreeChanges]:
+    return caller.files().tree_watches.read(params)
+
+
+@handles_later("fs/unwatch")
+def unwatch(caller: Caller, params: WatchId) -> Later[Nothing]:
+    return caller.files().tree_watches.unwatch(params)

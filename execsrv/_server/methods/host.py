@@ -15,8 +15,11 @@ from execsrv.protocol import (
     EnvironmentConfigRead,
     EnvironmentInfo,
     EnvironmentStatus,
+    HttpBodyPiece,
     HttpRequest,
+    HttpRequestId,
     HttpResponse,
+    Nothing,
     Unit,
 )
 
@@ -24,6 +27,16 @@ from execsrv.protocol import (
 @handles_later("http/request")
 def http_request(caller: Caller, params: HttpRequest) -> Later[HttpResponse]:
     return caller.relay.request(params)
+
+
+@handles_later("http/read")
+def http_read(caller: Caller, params: HttpRequestId) -> Later[HttpBodyPiece]:
+    return caller.relay.read(params)
+
+
+@handles("http/close")
+def http_close(caller: Caller, params: HttpRequestId) -> Nothing:
+    return caller.relay.close(params)
 
 
 @handles("environment/info")

@@ -1,0 +1,246 @@
+"""Watches of directories, and of all below them, read change by change.
+
+The kernel's own queue holds what nobody has read yet: it is bounded, and says when it ran over. A watch belongs to its
+channel. Links are not followed. A directory that appears is watched from then on, and what is found in it is told too,
+since it may have been made before the watch was there.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import threading
+from collections import deque
+from contextlib import suppress
+from typing import Literal
+
+import trio
+
+from execsrv._files.inotify import Change, Event, Inotify
+from execsrv._files.listings import open_directory
+from execsrv._files.roots import Roots
+from execsrv._files.threads import Work, file_error
+from execsrv._wire.paths import uri_from_path
+from execsrv.errors import FileRefusedError, LimitExceededError, NotFoundError
+from execsrv.protocol import Nothing, TreeChange, TreeChanges, TreeWatch, WatchId
+
+_WATCHES = 32
+"""Watches that one channel may have."""
+
+_DIRECTORIES = 10_000
+"""Directories of one watch, as many as one `fs/walk` reads."""
+
+_CREATED = Change.CREATE | Change.MOVED_TO
+_REMOVED = Change.DELETE | Change.MOVED_FROM
+_CHANGED = Change.MODIFY | Change.ATTRIB
+_OWN_END = Change.DELETE_SELF | Change.MOVE_SELF
+
+
+class _Watch:
+    """One watched tree. `start` and `take` run in threads, one at a time; one may outlast the owner, who closes it."""
+
+    def __init__(self, roots: Roots, path: str, recursive: bool) -> None:
+        """Raises `OSError` when there are too many already."""
+        self.inotify = Inotify()
+        self._roots = roots
+        self._top = path
+        self._recursive = recursive
+        self._paths: dict[int, str] = {}
+        self._lock = threading.Lock()  # for the two flags; never held for long
+        self._at_work = False
+        self.over = False
+        self.being_read = False
+
+    def close(self) -> None:
+        """Let go of the descriptor, at once or when the thread that uses it is done."""
+        with self._lock:
+            if self.over:
+                return
+            self.over = True
+            trio.lowlevel.notify_closing(self.inotify.descriptor)
+            if not self._at_work:
+                self.inotify.close()
+
+    def start(self) -> None:
+        """Watch the tree. Raises `OSError`, and `LimitExceededError` for too many directories."""
+        if self._enter():
+            try:
+                self._add(self._top, [])
+            finally:
+                self._leave()
+
+    def take(self) -> TreeChanges:
+        """Return the changes that are there, and watch the directories that are new."""
+        changes: list[TreeChange] = []
+        lost = False
+        if self._enter():
+            try:
+                with suppress(BlockingIOError):
+                    for event in self.inotify.read():
+                        lost |= bool(event.change & Change.OVERFLOW) or not self._tell(event, changes)
+            finally:
+                self._leave()
+        return TreeChanges(changes, lost)
+
+    @property
+    def is_alive(self) -> bool:
+        """False once the directory at the top is gone."""
+        return bool(self._paths)
+
+    def _enter(self) -> bool:
+        with self._lock:
+            self._at_work = not self.over
+            return self._at_work
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._at_work = False
+            if self.over:
+                self.inotify.close()
+
+    def _tell(self, event: Event, changes: list[TreeChange]) -> bool:
+        """Add the change that an event stands for. Return False when others have got lost."""
+        directory = self._paths.get(event.watch)
+        if directory is None:
+            return True
+        if event.change & (Change.IGNORED | _OWN_END | Change.UNMOUNT):
+            if directory == self._top:
+                _add(changes, "removed", directory)
+                self._paths.clear()
+            elif event.change & Change.IGNORED:
+                del self._paths[event.watch]
+            return True
+        path = posixpath.join(directory, os.fsdecode(event.name)) if event.name else directory
+        is_directory = bool(event.change & Change.ISDIR)
+        if event.change & _CREATED:
+            _add(changes, "created", path)
+            return not (is_directory and self._recursive) or self._add_new(path, changes)
+        if event.change & _REMOVED:
+            _add(changes, "removed", path)
+            if is_directory and event.change & Change.MOVED_FROM:
+                self._forget(path)
+        elif event.change & _CHANGED:
+            _add(changes, "changed", path)
+        return True
+
+    def _add_new(self, path: str, changes: list[TreeChange]) -> bool:
+        found: list[str] = []
+        try:
+            self._add(path, found)
+        except FileNotFoundError:
+            pass  # gone again
+        except (OSError, LimitExceededError):
+            return False
+        for entry in found:
+            _add(changes, "created", entry)
+        return True
+
+    def _add(self, top: str, found: list[str]) -> None:
+        """Watch a directory, and all below it where that was asked for. Adds to `found` what is in it."""
+        waiting = deque([top])
+        while waiting:
+            trio.from_thread.check_cancelled()
+            path = waiting.popleft()
+            try:
+                with self._roots.at(path, follow=path == self._top) as place, open_directory(place) as directory:
+                    watch = self.inotify.add(directory, _CREATED | _REMOVED | _CHANGED | _OWN_END)
+                    self._paths[watch] = path
+                    if len(self._paths) > _DIRECTORIES:
+                        message = f"a watch has at most {_DIRECTORIES} directories, and more are below this one"
+                        raise LimitExceededError(message, limit="watched directories", value=_DIRECTORIES)
+                    if not self._recursive:
+                        return
+                    with os.scandir(directory) as entries:
+                        for entry in entries:
+                            child = posixpath.join(path, entry.name)
+                            if len(found) < _DIRECTORIES:
+                                found.append(child)
+                            if entry.is_dir(follow_symlinks=False):
+                                waiting.append(child)
+            except (FileNotFoundError, NotADirectoryError, PermissionError):
+                if path == top:
+                    raise  # others: gone meanwhile, or closed to us
+
+    def _forget(self, path: str) -> None:
+        """Stop to watch a directory that was moved; where it is still in the tree, it is found again there."""
+        for watch, directory in list(self._paths.items()):
+            if directory == path or directory.startswith(f"{path}/"):
+                del self._paths[watch]
+                self.inotify.remove(watch)
+
+
+def _add(changes: list[TreeChange], kind: Literal["created", "changed", "removed"], path: str) -> None:
+    change = TreeChange(kind, uri_from_path(path))
+    if not changes or changes[-1] != change:
+        changes.append(change)
+
+
+class TreeWatches:
+    """The watches of one channel. `close` must follow."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._by_id: dict[str, _Watch] = {}
+
+    def close(self) -> None:
+        """End every watch."""
+        while self._by_id:
+            self._by_id.popitem()[1].close()
+
+    async def watch(self, params: TreeWatch) -> Nothing:
+        """Begin to watch. Raises `FileRefusedError` for an id in use and for too many, and as a listing does."""
+        path = posixpath.normpath(self._work.checked(params.path, "path"))
+        if params.watch_id in self._by_id:
+            raise FileRefusedError(f"watch `{params.watch_id}` already exists", field="watchId")
+        if len(self._by_id) >= _WATCHES:
+            raise FileRefusedError(f"at most {_WATCHES} watches may be open per connection")
+
+        try:
+            watch = _Watch(self._work.roots, path, params.recursive)
+        except OSError as error:
+            raise file_error(error) from error
+        self._by_id[params.watch_id] = watch
+        try:
+            await self._work.in_thread(watch.start)
+        except BaseException:
+            self._end(params.watch_id)
+            raise
+        return Nothing()
+
+    async def read(self, params: WatchId) -> TreeChanges:
+        """Wait for changes, and return those that are there. Raises `NotFoundError` once the directory is gone."""
+        self._work.check_allowed()
+        watch = self._by_id.get(params.watch_id)
+        if watch is None or not watch.is_alive:
+            self._end(params.watch_id)
+            raise _unknown(params.watch_id)
+        if watch.being_read:
+            raise FileRefusedError(f"watch `{params.watch_id}` is being read already", field="watchId")
+        watch.being_read = True
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(watch.inotify.descriptor)
+                told = await self._work.in_thread(watch.take)
+                if told.changes or told.lost:
+                    return told
+                if watch.over or not watch.is_alive:
+                    raise _unknown(params.watch_id)
+        except trio.ClosedResourceError:
+            raise _unknown(params.watch_id) from None
+        finally:
+            watch.being_read = False
+
+    async def unwatch(self, params: WatchId) -> Nothing:
+        """End a watch. An id that names none is accepted."""
+        self._work.check_allowed()
+        self._end(params.watch_id)
+        return Nothing()
+
+    def _end(self, id: str) -> None:
+        watch = self._by_id.pop(id, None)
+        if watch is not None:
+            watch.close()
+
+
+def _unknown(id: str) -> NotFoundError:
+    return NotFoundError(f"unknown watch `{id}`")

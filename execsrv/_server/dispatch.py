@@ -1,0 +1,105 @@
+"""The way of a request to its handler, and of what becomes of it to the outbox.
+
+A handler is run at once, in the order of the requests. Its answer is there at once too, or is made by a task where it
+has to wait, or comes when a start that is under way has its outcome. Whatever is raised is an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+from msgspec import Struct
+
+from execsrv._nursery import owned
+from execsrv._server.failures import failure_of
+from execsrv._server.methods import HANDLERS
+from execsrv._server.methods.table import Answer, Caller, Later
+from execsrv._server.outbox import Outbox
+from execsrv._server.starting import Deferred
+from execsrv._wire.codecs import decode_params
+from execsrv._wire.handshake import Handshake
+from execsrv._wire.quoting import quoted
+from execsrv.errors import BusyError, UnknownMethodError
+from execsrv.protocol import METHODS, Initialize, Initialized, MessageId, Request, Response
+
+Greet = Callable[[Initialize], Awaitable[Initialized]]
+
+
+class Dispatch:
+    """The requests of one channel. The tasks of those that have to wait are its owner's."""
+
+    def __init__(self, caller: Caller, handshake: Handshake, greet: Greet, outbox: Outbox) -> None:
+        """`greet` does what `initialize` asks for: before it, there are no sessions to be asked for anything."""
+        self._caller = caller
+        self._handshake = handshake
+        self._greet = greet
+        self._outbox = outbox
+        self._nursery: trio.Nursery | None = None
+        self._in_flight = 0  # requests that wait
+
+    def __repr__(self) -> str:
+        return f"<Dispatch in_flight={self._in_flight}>"
+
+    def open(self, nursery: trio.Nursery) -> None:
+        """Have requests wait in this nursery from now on, until it is cancelled."""
+        self._nursery = nursery
+
+    async def answer(self, request: Request) -> None:
+        """Answer a request, or have it answered by a task where it has to wait for something."""
+        try:
+            answer = await owned(self._handle, request)
+        except Exception as error:
+            self._outbox.put(failure_of(request.id, error, request.method))
+            return
+        self._give(request, answer)
+
+    async def _handle(self, request: Request) -> Answer:
+        """Do everything of a request that happens at once. Raises whatever is to be answered."""
+        method = METHODS.get(request.method)
+        if method is None:
+            raise UnknownMethodError(f"unknown method {quoted(request.method)}", method=request.method)
+        params = decode_params(request.params, method.params)
+        self._handshake.check_request(method)
+        if isinstance(params, Initialize):
+            return await self._greet(params)
+        handler = HANDLERS[request.method]
+        starting = self._caller.sessions.starting_named_in(params)
+        if starting is not None and await starting.lets_wait(params):
+            return Deferred(starting, partial(handler.run, self._caller, params))
+        bound = self._caller.config.requests_in_flight
+        if handler.waits and self._in_flight >= bound:
+            raise BusyError(f"requests_in_flight ({bound}) are waiting", limit="requests_in_flight", value=bound)
+        return handler.run(self._caller, params)
+
+    def _give(self, request: Request, answer: Answer) -> None:
+        """Send an answer, now or when it is there."""
+        if isinstance(answer, Struct):
+            self._outbox.put(Response(request.id, answer))
+        elif isinstance(answer, Deferred):
+            answer.starting.then(partial(self._go_on, request, answer))
+        elif self._nursery is None or self._nursery.cancel_scope.cancel_called:  # it may take no more tasks already
+            answer.close()
+        else:
+            self._in_flight += 1
+            # Not the request: it holds the whole message.
+            self._nursery.start_soon(owned, self._finish, request.id, request.method, answer)
+
+    def _go_on(self, request: Request, deferred: Deferred[Struct]) -> None:
+        """Do what waited for a start, now that its outcome is known, and answer it where there is somebody to."""
+        try:
+            answer: Answer = deferred.run()
+        except Exception as error:
+            self._outbox.put(failure_of(request.id, error, request.method))
+        else:
+            self._give(request, answer)
+
+    async def _finish(self, id: MessageId, method: str, answer: Later[Struct]) -> None:
+        """Answer a request when the rest of its handler is done."""
+        try:
+            self._outbox.put(Response(id, await owned(lambda: answer)))
+        except Exception as error:
+            self._outbox.put(failure_of(id, error, method))
+        finally:
+            self._in_flight -= 1

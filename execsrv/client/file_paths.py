@@ -1,0 +1,65 @@
+"""Paths on the server's machine: as users write them, as the wire carries them, and as errors show them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from execsrv._wire.paths import path_from_wire, uri_from_path
+from execsrv.errors import BadAnswerError, InvalidParamsError, RequestError
+
+ServerPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+"""A path that users give: absolute, on the server's machine. Bytes that are not UTF-8 may be in it."""
+
+
+def path_text(name: str, path: ServerPath) -> str:
+    """Return an absolute path as a string, odd bytes as surrogates (`os.fsdecode`).
+
+    Raises `TypeError` for what is no path, and `InvalidParamsError`, both naming the argument.
+    """
+    try:
+        text = os.fsdecode(path)
+    except TypeError:
+        raise TypeError(f"{name} must be a path, got {type(path).__name__}") from None
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise InvalidParamsError(f"{name}: {text!r} is no path that a file can have", field=name) from None
+    if "\0" in text:
+        raise InvalidParamsError(f"{name}: a path cannot contain a NUL character: {text!r}", field=name)
+    if not text.startswith("/"):
+        raise InvalidParamsError(f"{name} must be an absolute path on the server's machine, got {text!r}", field=name)
+    return text
+
+
+def sent(path: str) -> str:
+    """Return an absolute path as the wire carries it: as it is, or as a URI where it is not UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return uri_from_path(path)
+    return path
+
+
+def heard(method: str, uri: str) -> str:
+    """Return the absolute path of a URI that a server has answered. Raises `BadAnswerError`."""
+    try:
+        return path_from_wire(uri, "path")
+    except InvalidParamsError as error:
+        raise BadAnswerError(method, str(error)) from None
+
+
+@contextmanager
+def doing(what: str, *paths: str) -> Iterator[None]:
+    """Let the errors of the server say what could not be done, and with which paths; `facts["path"]` is the first.
+
+    Of several around each other the outermost has its way.
+    """
+    try:
+        yield
+    except RequestError as error:
+        said = error.__dict__.setdefault("said", error.message)
+        error.args = (f"cannot {what} {' to '.join(map(repr, paths))}: {said}",)
+        error.facts["path"] = paths[0]
+        raise

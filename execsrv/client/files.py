@@ -1,0 +1,285 @@
+"""Files of the server's machine: `Client.files`.
+
+Paths are absolute. What is written appears whole or not at all. Nothing here depends on the server being on another
+machine, and nothing is read or written on this one but by `put` and `get`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import overload
+
+from execsrv.client.file_handles import MODES, OpenFile, RemoteFile
+from execsrv.client.file_info import FileInfo
+from execsrv.client.file_paths import ServerPath, doing, path_text
+from execsrv.client.parameters import Data, flag, pieces
+from execsrv.client.remote_changes import RemoteChanges, is_missing
+from execsrv.client.remote_path import RemotePath
+from execsrv.client.transfer import Progress, Transfer, Transferred
+from execsrv.client.tree_changes import Changes, open_changes
+from execsrv.errors import FileError, InvalidParamsError, NotFoundError
+
+_MESSAGE_BYTES = 4 * 1024 * 1024
+"""The most that is written in one message."""
+
+
+class Files:
+    """Files of the server's machine, with the rights of its account.
+
+    Every method raises `FileError` for what the system refuses, of which `NotFoundError`, `FileRefusedError` and
+    `OutsideRootsError` are kinds; `TypeError` and `InvalidParamsError` for an argument that is none; and
+    `ConnectionLostError`. Cancelling stops waiting; whether a change under way is still made is then unknown.
+    """
+
+    def __init__(self, remote: RemoteChanges) -> None:
+        self._remote = remote
+
+    def path(self, path: ServerPath, *more: str) -> RemotePath:
+        """Return a path object: `client.files.path("/srv") / "a.txt"`."""
+        return RemotePath(self, os.path.join(path_text("path", path), *more))
+
+    # -- contents --
+
+    @overload
+    async def read(self, path: ServerPath) -> bytes: ...
+    @overload
+    async def read(self, path: ServerPath, *, encoding: str, errors: str = "strict") -> str: ...
+    async def read(self, path: ServerPath, *, encoding: str | None = None, errors: str = "strict") -> bytes | str:
+        """Return the content of a file, as text with an `encoding`. Raises `UnicodeDecodeError`."""
+        name = path_text("path", path)
+        with doing("read", name):
+            data = await self._remote.read_whole(name)
+        if encoding is None:
+            return data
+        try:
+            return data.decode(encoding, errors)
+        except UnicodeDecodeError as error:
+            error.reason += f" in {name!r}"
+            raise
+
+    async def write(
+        self,
+        path: ServerPath,
+        data: Data | str,
+        *,
+        encoding: str = "utf-8",
+        mode: int | None = None,
+        atomic: bool = True,
+    ) -> None:
+        """Write a file whole: others see the old content or the new, and a failure changes nothing.
+
+        A file that is there keeps its mode, unless one is given. Without `atomic` it is written in place, which keeps
+        its other names, and leaves a part of the content after a failure.
+        """
+        name = path_text("path", path)
+        content = _content(data, encoding)
+        flag("atomic", atomic)
+        with doing("write", name):
+            if len(content) <= _MESSAGE_BYTES:
+                await self._remote.write_whole(name, content, mode if atomic else None, None, atomic=atomic)
+            elif atomic:
+                await self._remote.write_blocks(name, _reader(self._remote, content), mode, None, lambda done: None)
+        if not atomic and len(content) > _MESSAGE_BYTES:
+            async with self.open(name, "wb") as file:
+                await file.write(content)
+        if not atomic and mode is not None:
+            await self._remote.change(name, permissions=mode)
+
+    async def append(self, path: ServerPath, data: Data | str, *, encoding: str = "utf-8") -> None:
+        """Write behind the end of a file, wherever that is at the moment; make it if it is missing.
+
+        Raises `ConnectionLostError`, with no saying whether the data has arrived, when the connection is interrupted.
+        """
+        name = path_text("path", path)
+        with doing("append to", name):
+            for piece in pieces(_content(data, encoding), _MESSAGE_BYTES):
+                await self._remote.append(name, piece)
+
+    @asynccontextmanager
+    async def open(self, path: ServerPath, mode: str = "rb") -> AsyncIterator[RemoteFile]:
+        """Open a file for reading and writing anywhere in it; it is closed when the block is left.
+
+        `mode` is "rb", "wb", "ab", "xb", "r+b" or "w+b", as for `open`. There is no text mode, and no buffer.
+        """
+        name = path_text("path", path)
+        if mode not in (*MODES, "w+b"):
+            raise InvalidParamsError(f"mode must be one of {', '.join([*MODES, 'w+b'])}, got {mode!r}", field="mode")
+        file = OpenFile(self._remote.calls, name, MODES.get(mode, "update"))
+        place = 0
+        try:
+            with doing("open", name):
+                if mode == "w+b":
+                    await self._remote.write_whole(name, b"", None, None, atomic=False)
+                if mode == "r+b":
+                    await self._remote.stat(name)
+                await file.open()
+                if mode == "ab":
+                    place = (await self._remote.stat(name)).size
+            remote = RemoteFile(file, self._remote.calls, mode, place)
+            yield remote
+            await remote.aclose()
+        except BaseException:
+            await file.abandon(self._remote.patience)
+            raise
+
+    # -- facts --
+
+    async def stat(self, path: ServerPath, *, follow: bool = True) -> FileInfo:
+        """Return the facts of a file, of a link itself without `follow`."""
+        return await self._remote.stat(path_text("path", path), follow=follow)
+
+    async def exists(self, path: ServerPath) -> bool:
+        """Return whether anything is at a path. A link that leads nowhere is nothing."""
+        try:
+            await self.stat(path)
+        except FileError as error:
+            if not is_missing(error):
+                raise
+            return False
+        return True
+
+    async def list(self, path: ServerPath) -> list[FileInfo]:
+        """Return the entries of a directory, sorted by name. Of links they are the facts of the link."""
+        return await self._remote.list(path_text("path", path))
+
+    async def walk(self, path: ServerPath) -> AsyncIterator[FileInfo]:
+        """Yield all that is below a directory, each directory before what is in it. No link is followed.
+
+        What disappears meanwhile is left out; a directory that cannot be read is an error.
+        """
+        top = path_text("path", path)
+        waiting = (await self._remote.list(top))[::-1]
+        while waiting:
+            found = waiting.pop()
+            yield found
+            if found.is_directory:
+                try:
+                    waiting += (await self._remote.list(found.path))[::-1]
+                except NotFoundError:
+                    pass
+
+    async def resolve(self, path: ServerPath) -> str:
+        """Return the path of something that exists, without links in it."""
+        return await self._remote.resolve(path_text("path", path))
+
+    # -- changes --
+
+    async def copy(self, source: ServerPath, destination: ServerPath) -> None:
+        """Copy a file, a link, or a tree into what is there, on the server. Modes are kept."""
+        await self._remote.copy(path_text("source", source), path_text("destination", destination))
+
+    async def move(self, source: ServerPath, destination: ServerPath) -> None:
+        """Give a file, a link or a directory another path, in place of the file or empty directory that is there.
+
+        To another file system it is copied, and then removed.
+        """
+        await self._remote.move(path_text("source", source), path_text("destination", destination))
+
+    async def remove(self, path: ServerPath, *, recursive: bool = False, missing_ok: bool = False) -> None:
+        """Remove a file, a link or an empty directory; with `recursive`, a directory with all that is in it."""
+        name = path_text("path", path)
+        recursive, accept = flag("recursive", recursive), flag("missing_ok", missing_ok)
+        await self._remote.remove(name, recursive=recursive, accept=accept)
+
+    async def make(self, path: ServerPath, *, parents: bool = True, exist_ok: bool = True) -> None:
+        """Make a directory, and with `parents` those above it that are missing."""
+        name = path_text("path", path)
+        if flag("parents", parents) and flag("exist_ok", exist_ok):
+            await self._remote.make_parents(name)
+            return
+        if parents:
+            await self._remote.make_parents(os.path.dirname(name.rstrip("/")) or "/")
+        await self._remote.make(name, accept=exist_ok)
+
+    async def link(self, path: ServerPath, target: str | os.PathLike[str]) -> None:
+        """Make a symbolic link at a path. `target` is written into it as it is."""
+        await self._remote.link(path_text("path", path), os.fspath(target))
+
+    async def change(
+        self,
+        path: ServerPath,
+        *,
+        mode: int | None = None,
+        modified: float | None = None,
+        accessed: float | None = None,
+        size: int | None = None,
+    ) -> None:
+        """Set mode, times (seconds since the epoch) or size of a file; what is not given stays."""
+        await self._remote.change(
+            path_text("path", path),
+            permissions=mode,
+            modified_at_ns=None if modified is None else round(modified * 1e9),
+            accessed_at_ns=None if accessed is None else round(accessed * 1e9),
+            size=size,
+        )
+
+    def watch(self, path: ServerPath, *, recursive: bool = False) -> AbstractAsyncContextManager[Changes]:
+        """Watch a directory, and with `recursive` all below it: `async with ... as changes`, then `async for`.
+
+        No change is missed from when the block is entered. Where some are lost after all (the connection was
+        interrupted, there were too many), one of kind `lost` says so.
+        """
+        name = path_text("path", path)
+        return open_changes(self._remote.calls, name, flag("recursive", recursive), self._remote.patience)
+
+    # -- to and from this machine --
+
+    async def put(
+        self,
+        source: str | os.PathLike[str],
+        destination: ServerPath,
+        *,
+        progress: Progress | None = None,
+        limit: int = 8,
+    ) -> Transferred:
+        """Copy a file or a tree of this machine to `destination`, which is the copy itself, not the directory for it.
+
+        Modes, times and links are kept; a tree is merged into one that is there. Each file appears whole, and larger
+        ones are compared by SHA-256. An interrupted connection is waited for, as long as `reconnect` allows. `limit`
+        files are under way at a time; `progress(source, destination, done, total)` is called for each as it goes on.
+
+        Raises `OSError` for this machine's side. The first error ends it, and leaves the files that are done.
+        """
+        transfer = Transfer(self._remote, progress, _count("limit", limit))
+        return await transfer.put(os.fspath(source), path_text("destination", destination))
+
+    async def get(
+        self,
+        source: ServerPath,
+        destination: str | os.PathLike[str],
+        *,
+        progress: Progress | None = None,
+        limit: int = 8,
+    ) -> Transferred:
+        """Copy a file or a tree of the server to `destination` on this machine, in the same way as `put`.
+
+        Raises `FileError` for a file that changes while it is read.
+        """
+        transfer = Transfer(self._remote, progress, _count("limit", limit))
+        return await transfer.get(path_text("source", source), os.fspath(destination))
+
+
+def _content(data: Data | str, encoding: str) -> bytes:
+    if isinstance(data, str):
+        return data.encode(encoding)
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(f"data must be bytes or a string, got {type(data).__name__}")
+    return bytes(data)
+
+
+def _reader(remote: RemoteChanges, content: bytes) -> Callable[[int, int, hashlib._Hash], Awaitable[bytes]]:
+    async def read(offset: int, size: int, sha256: hashlib._Hash) -> bytes:
+        piece = content[offset : offset + size]
+        await remote.threads.run(lambda: sha256.update(piece))
+        return piece
+
+    return read
+
+
+def _count(name: str, value: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InvalidParamsError(f"{name} must be a number above 0, got {value!r}", field=name)
+    return value

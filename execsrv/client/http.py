@@ -1,0 +1,196 @@
+"""HTTP requests from the server's machine: `Client.http`."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any, Literal
+
+import trio
+from msgspec import Struct
+
+from execsrv.client.calls import Calls
+from execsrv.client.parameters import Data, flag, milliseconds, string
+from execsrv.errors import HttpFailedError
+from execsrv.protocol import HttpBodyPiece, HttpHeader, HttpRequest, HttpRequestId, HttpResponse, Nothing
+
+_ids = count(1)
+
+
+class ServerVariable(Struct, frozen=True):
+    """The value of a header that the server has in its environment, behind `prefix`: the client never sees it."""
+
+    name: str
+    prefix: str = ""
+
+
+Headers = Mapping[str, str | ServerVariable] | Sequence[tuple[str, str | ServerVariable]]
+
+
+class HttpAnswer:
+    """The response to a request, of any status. Header names are in lower case, repeats in their order."""
+
+    def __init__(self, url: str, response: HttpResponse) -> None:
+        self.url = url
+        """The URL that was asked for."""
+        self.status = response.status
+        """Status code."""
+        self.headers = [(field.name, field.value) for field in response.headers]
+        """Header fields."""
+        self.body = response.body_base64
+        """Body as it came, compressed if the server of the web has compressed it. Empty for a stream."""
+
+    def __repr__(self) -> str:
+        return f"<HttpAnswer {self.status} {self.url!r}>"
+
+    @property
+    def ok(self) -> bool:
+        """True for a status below 400."""
+        return self.status < 400
+
+    def header(self, name: str) -> str | None:
+        """Return the first header field of this name, None where there is none."""
+        return next((value for key, value in self.headers if key == name.lower()), None)
+
+    @property
+    def text(self) -> str:
+        """Body as text, in the charset that its header names, or UTF-8. Raises `UnicodeDecodeError`."""
+        _, _, charset = (self.header("content-type") or "").lower().partition("charset=")
+        charset = charset.partition(";")[0].strip(" \"'")
+        try:
+            codecs.lookup(charset)
+        except LookupError:
+            charset = "utf-8"
+        return self.body.decode(charset)
+
+    def json(self) -> Any:
+        """Return what the body says in JSON. Raises `ValueError` for anything else."""
+        return json.loads(self.body)
+
+
+class HttpStream(HttpAnswer):
+    """A response whose body is read while it comes: `async for chunk in response`. For one task."""
+
+    def __init__(self, url: str, response: HttpResponse, calls: Calls, id: str) -> None:
+        super().__init__(url, response)
+        self._calls = calls
+        self._id = id
+        self._over = False
+        self._busy = False
+
+    def __aiter__(self) -> HttpStream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next piece. Raises `HttpFailedError` for a body that was cut, after what there is of it."""
+        if self._over:
+            raise StopAsyncIteration
+        if self._busy:
+            raise trio.BusyResourceError(f"another task is reading the body of {self.url!r}")
+        self._busy = True
+        try:
+            piece = await self._calls.call("http/read", HttpRequestId(self._id), HttpBodyPiece)
+        finally:
+            self._busy = False
+        if piece.done:
+            self._over = True
+            if piece.error is not None:
+                raise HttpFailedError(f"the body of {self.url!r} is not whole: {piece.error}", url=self.url)
+            raise StopAsyncIteration
+        return piece.chunk
+
+
+class Http:
+    """HTTP requests that the server makes, from where it is, with what only it has."""
+
+    def __init__(self, calls: Calls, patience: float) -> None:
+        self._calls = calls
+        self._patience = patience
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Headers = (),
+        body: Data | str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # the server's to keep
+        follow_redirects: bool = True,
+    ) -> HttpAnswer:
+        """Make a request, and return the response with its body, whatever the status.
+
+        `timeout` counts, in seconds, to the end of the body. Raises `HttpFailedError` for no whole response,
+        `HttpUnavailableError` where the server makes no requests, `LimitExceededError` for a large body, which
+        `stream` takes, and `ConnectionLostError`: a request is never made again after an interruption.
+        """
+        params = _params(method, url, headers, body, timeout, follow_redirects, pull=False)
+        return HttpAnswer(url, await self._calls.call("http/request", params, HttpResponse))
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Headers = (),
+        body: Data | str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # the server's to keep
+        follow_redirects: bool = True,
+    ) -> AsyncIterator[HttpStream]:
+        """Make a request, and give the response when its header is there; the block reads the body piece by piece.
+
+        A body that is read slowly makes its sender wait. Leaving the block hangs up. Raises as `request` does.
+        """
+        params = _params(method, url, headers, body, timeout, follow_redirects, pull=True)
+        try:
+            response = await self._calls.call("http/request", params, HttpResponse)
+            yield HttpStream(url, response, self._calls, params.request_id)
+        finally:
+            with trio.move_on_after(self._patience, shield=True):
+                try:
+                    await self._calls.call("http/close", HttpRequestId(params.request_id), Nothing)
+                except Exception:
+                    pass  # the connection is gone, and the stream with it
+
+
+def _params(
+    method: str,
+    url: str,
+    headers: Headers,
+    body: Data | str | None,
+    timeout: float | None,
+    follow_redirects: bool,
+    *,
+    pull: bool,
+) -> HttpRequest:
+    if isinstance(body, str):
+        body = body.encode()
+    elif not isinstance(body, bytes | bytearray | memoryview | None):
+        raise TypeError(f"body must be bytes or a string, got {type(body).__name__}")
+    policy: Literal["follow", "stop"] = "follow" if flag("follow_redirects", follow_redirects) else "stop"
+    return HttpRequest(
+        method=string("method", method),
+        url=string("url", url),
+        request_id=f"h{next(_ids)}",
+        headers=[_header(name, value) for name, value in _pairs(headers)],
+        body_base64=None if body is None else bytes(body),
+        timeout_ms=milliseconds("timeout", timeout),
+        redirect_policy=policy,
+        pull_response=pull,
+    )
+
+
+def _pairs(headers: Headers) -> list[tuple[str, str | ServerVariable]]:
+    try:
+        return [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
+    except (TypeError, ValueError):
+        raise TypeError(f"headers must be a mapping, or pairs of name and value, got {headers!r}") from None
+
+
+def _header(name: str, value: str | ServerVariable) -> HttpHeader:
+    if isinstance(value, ServerVariable):
+        return HttpHeader(string("headers", name), string("headers", value.prefix), string("headers", value.name))
+    return HttpHeader(string("headers", name), string(f"headers[{name!r}]", value))

@@ -1,0 +1,52 @@
+"""A server's process, or the program that leads to it: started for one block, and ended with it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import trio
+
+from execsrv.client.stdio import shortened
+from execsrv.errors import ConnectionFailedError
+
+_GRACE_SECONDS = 5.0
+
+
+@asynccontextmanager
+async def launched(
+    argv: list[str], *, env: Mapping[str, str] | None = None, stderr: int | None = None
+) -> AsyncIterator[trio.Process]:
+    """Start a program with pipes as its stdin and stdout, in a session of its own.
+
+    Leaving the block waits until it has ended, since its stdin is closed by then. What takes longer than 5 s is killed.
+    Raises `ConnectionFailedError`.
+    """
+    try:
+        process = await trio.lowlevel.open_process(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=env, start_new_session=True
+        )
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ConnectionFailedError(f"cannot start {shortened(argv)}: {why}") from error
+    try:
+        yield process
+    finally:
+        await _end(process)
+
+
+@trio.lowlevel.enable_ki_protection
+async def _end(process: trio.Process) -> None:
+    """Wait for a program whose stdin is closed, and kill it when that takes too long. An interrupt comes after that."""
+    with trio.CancelScope(shield=True):
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                await trio.aclose_forcefully(stream)
+        with trio.move_on_after(_GRACE_SECONDS):
+            await process.wait()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        if process.stderr is not None:  # not before: it may have last words
+            await trio.aclose_forcefully(process.stderr)

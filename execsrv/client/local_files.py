@@ -1,0 +1,175 @@
+"""Files of this machine, the near end of `put` and `get`. All of it blocks: for threads.
+
+Below the top of a tree no link is followed, whatever a server says that is there.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import trio
+from msgspec import Struct
+
+T = TypeVar("T")
+
+
+class LocalEntry(Struct, frozen=True):
+    """Something on this machine that may be sent. `target` is where a link leads."""
+
+    path: str
+    name: str
+    mode: int
+    size: int
+    modified_ns: int
+    target: str | None = None
+
+    @property
+    def is_directory(self) -> bool:
+        """True for a directory."""
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_file(self) -> bool:
+        """True for a regular file."""
+        return stat.S_ISREG(self.mode)
+
+
+class Threads:
+    """Threads for the local files of one client: its own limiter."""
+
+    def __init__(self, most: int = 8) -> None:
+        self._limiter = trio.CapacityLimiter(most)
+
+    async def run(self, work: Callable[[], T], path: str | None = None) -> T:
+        """Return what `work` returns in a thread. An `OSError` without a path gets this one.
+
+        Cancelling waits for the thread: what it writes to must not be closed under it.
+        """
+        try:
+            return await trio.to_thread.run_sync(work, limiter=self._limiter)
+        except OSError as error:
+            if error.filename is None and path is not None:
+                error.filename = path
+            raise
+
+
+def look(path: str, *, follow: bool) -> LocalEntry:
+    """Return the facts of a file. Raises `OSError`."""
+    found = os.stat(path, follow_symlinks=follow)
+    target = os.readlink(path) if stat.S_ISLNK(found.st_mode) else None
+    name = os.path.basename(path.rstrip("/"))
+    return LocalEntry(path, name, found.st_mode, found.st_size, found.st_mtime_ns, target)
+
+
+def entries(directory: str) -> list[LocalEntry]:
+    """Return the entries of a directory, sorted by name. Raises `OSError`."""
+    found = []
+    for name in sorted(os.listdir(directory)):
+        with suppress(FileNotFoundError):
+            found.append(look(os.path.join(directory, name), follow=False))
+    return found
+
+
+def open_source(path: str) -> int:
+    """Open a regular file for reading, and return its descriptor. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return descriptor
+
+
+def read_at(descriptor: int, offset: int, size: int, sha256: hashlib._Hash) -> bytes:
+    """Return a block, as long as the file has it, added to the hash."""
+    data = os.pread(descriptor, size, offset)
+    sha256.update(data)
+    return data
+
+
+def read_whole(path: str) -> bytes:
+    """Return the content of a small file."""
+    descriptor = open_source(path)
+    with open(descriptor, "rb") as file:
+        return file.read()
+
+
+def write_at(descriptor: int, offset: int, data: bytes, sha256: hashlib._Hash) -> None:
+    """Write a block, and add it to the hash."""
+    sha256.update(data)
+    with memoryview(data) as left:
+        written = 0
+        while written < len(left):
+            written += os.pwrite(descriptor, left[written:], offset + written)
+
+
+class Part:
+    """A file that is being written beside its place. `finish` puts it there, `drop` leaves nothing of it."""
+
+    def __init__(self, path: str) -> None:
+        """Raises `OSError`, for a directory at `path` too."""
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        folder, name = os.path.split(path)
+        self._path = path
+        short = os.fsdecode(os.fsencode(name)[:200])
+        self._part = os.path.join(folder, f".{short}.{secrets.token_hex(8)}.part")
+        self.descriptor = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def finish(self, mode: int, modified_ns: int) -> None:
+        """Give the file its mode, time and name. Raises `OSError`."""
+        os.fchmod(self.descriptor, mode)
+        os.utime(self.descriptor, ns=(modified_ns, modified_ns))
+        os.rename(self._part, self._path)
+        os.close(self.descriptor)
+        self.descriptor = -1
+
+    def drop(self) -> None:
+        """Remove it, unless it is finished."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+            with suppress(OSError):
+                os.unlink(self._part)
+
+
+def write_whole(path: str, data: bytes, mode: int, modified_ns: int) -> None:
+    """Put a small file at a path, whole or not at all. Raises `OSError`."""
+    part = Part(path)
+    try:
+        write_at(part.descriptor, 0, data, hashlib.sha256())
+        part.finish(mode, modified_ns)
+    finally:
+        part.drop()
+
+
+def make_directory(path: str, *, follow: bool) -> None:
+    """Make a directory, or take one that is there, through a link only with `follow`. Raises `OSError`."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.stat(path, follow_symlinks=follow).st_mode):
+            raise
+
+
+def finish_directory(path: str, mode: int, modified_ns: int) -> None:
+    """Give a directory its mode and time. Raises `OSError`."""
+    os.chmod(path, mode)
+    os.utime(path, ns=(modified_ns, modified_ns))
+
+
+def make_link(path: str, target: str) -> None:
+    """Put a symbolic link at a path, in place of a file or link. Raises `OSError`."""
+    part = f"{os.path.dirname(path)}/.{secrets.token_hex(8)}.part"
+    os.symlink(target, part)
+    try:
+        os.rename(part, path)
+    except BaseException:
+        os.unlink(part)
+        raise

@@ -1,0 +1,259 @@
+"""What can be done with files of the server, on plain paths: one request each, or a few that belong together.
+
+A request that was asked again, since the connection was interrupted before its answer, may find its own work done
+already: that is no error.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import posixpath
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+from msgspec import Struct
+
+from execsrv._wire.paths import escaped
+from execsrv.client.blocks import Progressed, receive, send
+from execsrv.client.calls import Calls
+from execsrv.client.file_handles import OpenFile
+from execsrv.client.file_info import FileInfo, info
+from execsrv.client.file_paths import doing, heard, sent
+from execsrv.client.local_files import Threads
+from execsrv.errors import BadAnswerError, FileError, NotFoundError, RequestError
+from execsrv.protocol import (
+    CanonicalPath,
+    DirectoryCreate,
+    FileAppend,
+    FileChange,
+    FileCopy,
+    FileData,
+    FileList,
+    FilePath,
+    FileRemove,
+    FileRename,
+    FileStat,
+    FileStatus,
+    FileWrite,
+    LinkCreate,
+    Nothing,
+)
+
+
+class RemoteChanges:
+    """Files of one server. `patience` is the time that cleaning up may take, in seconds."""
+
+    def __init__(self, calls: Calls, patience: float) -> None:
+        self.calls = calls
+        self.patience = patience
+        self.threads = Threads()
+
+    # -- facts --
+
+    async def stat(self, path: str, *, follow: bool = True) -> FileInfo:
+        """Return the facts of what a path leads to, or of the link itself."""
+        with doing("stat", path):
+            return info(path, await self.calls.call("fs/stat", FileStat(sent(path), of_link=not follow), FileStatus))
+
+    async def list(self, path: str) -> list[FileInfo]:
+        """Return the entries of a directory, sorted by name, of links their own facts."""
+        with doing("list", path):
+            listing = await self.calls.call("fs/list", FilePath(sent(path)), FileList)
+        found = []
+        for entry in listing.entries:
+            name = entry.file_name if entry.path is None else posixpath.basename(heard("fs/list", entry.path))
+            if name in ("", ".", "..") or "/" in name or "\0" in name:
+                raise BadAnswerError("fs/list", f"{name!r} is no name of a file")
+            found.append(info(posixpath.join(path, name), entry.status))
+        return found
+
+    async def resolve(self, path: str) -> str:
+        """Return the path of something that exists, without links in it."""
+        with doing("resolve", path):
+            answer = await self.calls.call("fs/canonicalize", FilePath(sent(path)), CanonicalPath)
+        return heard("fs/canonicalize", answer.path)
+
+    # -- contents --
+
+    async def read_whole(self, path: str) -> bytes:
+        """Return the content of a file."""
+        try:
+            return (await self.calls.call("fs/readFile", FilePath(sent(path)), FileData)).data_base64
+        except FileError as error:
+            if error.facts.get("limit") != "max_file_bytes":
+                raise
+        blocks: list[bytes] = []
+
+        async def take(offset: int, data: bytes, sha256: hashlib._Hash) -> None:
+            await self.threads.run(lambda: sha256.update(data))
+            blocks.append(data)
+
+        await self.read_blocks(path, (await self.stat(path)).size, take, lambda done: None)
+        return b"".join(blocks)
+
+    async def read_blocks(
+        self,
+        path: str,
+        size: int,
+        write: Callable[[int, bytes, hashlib._Hash], Awaitable[None]],
+        progressed: Progressed,
+    ) -> int:
+        """Give a file of about this size to `write`, block by block, and return how many bytes it has."""
+        file = OpenFile(self.calls, path, "read")
+        try:
+            await file.open()
+            return await receive(file, size, write, progressed)
+        finally:
+            await file.abandon(self.patience)
+
+    async def write_whole(
+        self, path: str, data: bytes, permissions: int | None, modified_ns: int | None, *, atomic: bool = True
+    ) -> None:
+        """Put a file that fits into one message at a path; without `atomic`, write it in place."""
+        params = FileWrite(
+            sent(path), data_base64=data, atomic=atomic, permissions=permissions, modified_at_ns=modified_ns
+        )
+        await self.calls.call("fs/writeFile", params, Nothing)
+
+    async def append(self, path: str, data: bytes) -> None:
+        """Write behind the end of a file, or make it."""
+        await self.calls.call("fs/append", FileAppend(sent(path), data_base64=data), Nothing)
+
+    async def write_blocks(
+        self,
+        path: str,
+        read: Callable[[int, int, hashlib._Hash], Awaitable[bytes]],
+        permissions: int | None,
+        modified_ns: int | None,
+        progressed: Progressed,
+    ) -> int:
+        """Put a file of any size at a path, once it is whole, and return how many bytes it has.
+
+        A failure removes the part that was written beside it, where the connection still allows that.
+        """
+        path, permissions = await self._place_for(path, permissions)
+        folder, name = posixpath.split(path)
+        part = posixpath.join(folder, _part_name(name))
+        file = OpenFile(self.calls, part, "update", None if permissions is None else 0o600)
+        try:
+            await file.open()
+            size = await send(file, read, progressed)
+            await file.close()
+            if permissions is not None or modified_ns is not None:
+                await self.change(part, permissions=permissions, modified_at_ns=modified_ns)
+            await self.rename(part, path)
+        except BaseException:
+            await file.abandon(self.patience)
+            await self._drop(part)
+            raise
+        return size
+
+    async def _place_for(self, path: str, permissions: int | None) -> tuple[str, int | None]:
+        """Return the path of a new file behind the links at `path`, and its permissions: those of the old one."""
+        try:
+            found = await self.calls.call("fs/stat", FileStat(sent(path), of_link=True), FileStatus)
+            if found.kind == "symlink":
+                path = await self.resolve(path)
+                found = await self.calls.call("fs/stat", FileStat(sent(path)), FileStatus)
+        except NotFoundError:
+            return path, permissions
+        if found.kind != "file":
+            number = errno.EISDIR if found.kind == "directory" else errno.EINVAL
+            raise FileError(f"there is a {found.kind}", errno=number)
+        return path, found.permissions if permissions is None else permissions
+
+    async def _drop(self, part: str) -> None:
+        with trio.move_on_after(self.patience, shield=True):
+            try:
+                await self.remove(part)
+            except Exception:
+                pass  # the error under way is the one to know
+
+    # -- names --
+
+    async def make(self, path: str, *, accept: bool, follow: bool = True) -> None:
+        """Make a directory; with `accept` one may be there, through a link only with `follow`."""
+        with doing("make", path):
+            try:
+                await self._once("fs/createDirectory", DirectoryCreate(sent(path), recursive=False), errno.EEXIST)
+            except FileError as error:
+                if error.errno != errno.EEXIST or not accept:
+                    raise
+                if not (await self.stat(path, follow=follow)).is_directory:
+                    raise
+
+    async def make_parents(self, path: str) -> None:
+        """Make a directory and those above it, as far as they are missing."""
+        with doing("make", path):
+            await self.calls.call("fs/createDirectory", DirectoryCreate(sent(path)), Nothing)
+
+    async def change(self, path: str, **facts: Any) -> None:
+        """Set permissions, times or size of a file."""
+        with doing("change", path):
+            await self.calls.call("fs/change", FileChange(sent(path), **facts), Nothing)
+
+    async def rename(self, source: str, destination: str) -> None:
+        """Give something another path, in place of the file that may be there."""
+        await self._once(
+            "fs/rename", FileRename(source_path=sent(source), destination_path=sent(destination)), errno.ENOENT
+        )
+
+    async def move(self, source: str, destination: str) -> None:
+        """Rename, or copy to another file system and remove."""
+        with doing("move", source, destination):
+            try:
+                await self.rename(source, destination)
+            except FileError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                await self.copy(source, destination)
+                await self.remove(source, recursive=True)
+
+    async def copy(self, source: str, destination: str) -> None:
+        """Copy a file, a link or a tree, on the server."""
+        params = FileCopy(source_path=sent(source), destination_path=sent(destination), recursive=True)
+        with doing("copy", source, destination):
+            await self.calls.call("fs/copy", params, Nothing)
+
+    async def remove(self, path: str, *, recursive: bool = False, accept: bool = False) -> None:
+        """Remove a file, a link, or a directory; with `accept`, nothing may be there."""
+        with doing("remove", path):
+            await self._once("fs/remove", FileRemove(sent(path), recursive=recursive, force=accept), errno.ENOENT)
+
+    async def link(self, path: str, target: str, *, replace: bool = False) -> None:
+        """Make a symbolic link; with `replace`, in place of the file or link that may be there."""
+        with doing("link", path):
+            if not replace:
+                await self._once("fs/symlink", LinkCreate(sent(path), target=escaped(target)), errno.EEXIST)
+                return
+            folder, name = posixpath.split(path)
+            part = posixpath.join(folder, _part_name(name))
+            try:
+                await self._once("fs/symlink", LinkCreate(sent(part), target=escaped(target)), errno.EEXIST)
+                await self.rename(part, path)
+            except BaseException:
+                await self._drop(part)
+                raise
+
+    async def _once(self, method: str, params: Struct, done: int) -> None:
+        """Ask for a change. `done` is the error that says, when it was asked again, that it has been made."""
+        asked = await self.calls.post(method, params)
+        try:
+            await self.calls.answer_to(asked, Nothing)
+        except FileError as error:
+            if not asked.repeated or error.errno != done:
+                raise
+
+
+def _part_name(name: str) -> str:
+    """Return a name beside `name` for what is not whole yet."""
+    short = name.encode(errors="surrogateescape")[:200].decode(errors="surrogateescape")
+    return f".{short}.{secrets.token_hex(8)}.part"
+
+
+def is_missing(error: RequestError) -> bool:
+    """Return whether an error says that nothing is at a path."""
+    return isinstance(error, FileError) and error.errno in (errno.ENOENT, errno.ENOTDIR)

@@ -1,0 +1,196 @@
+"""`put` and `get`: files and trees from one machine to the other, with modes, times and links.
+
+    put, get
+    ├─ one walk through the tree, which makes the directories
+    └─ a task for each file, up to `limit` at a time
+
+Each file is written beside its place and renamed, so nobody sees half of one. A small file is one message; a larger one
+a flow of blocks. Only directories are remembered to the end, when they get their modes and times.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import stat
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+from msgspec import Struct
+
+from execsrv._nursery import open_helpers
+from execsrv.client import local_files as local
+from execsrv.client.file_info import FileInfo
+from execsrv.client.file_paths import doing
+from execsrv.client.local_files import LocalEntry
+from execsrv.client.remote_changes import RemoteChanges
+from execsrv.errors import FileError
+
+Progress = Callable[[str, str, int, int], None]
+"""Function that is told of each file, as it goes on: source, destination, bytes done, bytes in all."""
+
+SMALL_BYTES = 256 * 1024
+"""The largest file that is sent as one message."""
+
+
+class Transferred(Struct, kw_only=True):
+    """The result of `put` and `get`. `skipped` are paths of what is no file, directory or link (fifos, sockets)."""
+
+    files: int = 0
+    bytes: int = 0
+    skipped: list[str] = []
+
+
+class Transfer:
+    """One `put` or `get`."""
+
+    def __init__(self, remote: RemoteChanges, progress: Progress | None, limit: int) -> None:
+        self._remote = remote
+        self._threads = remote.threads
+        self._progress = progress
+        self._limit = limit
+        self._places = trio.Semaphore(limit)
+        self._directories: list[Callable[[], Awaitable[None]]] = []
+        self._done = Transferred()
+
+    async def put(self, source: str, destination: str) -> Transferred:
+        """Copy a file or a tree of this machine to the server."""
+        top = await self._threads.run(lambda: local.look(source, follow=True))
+        waiting = [(top, destination)]
+        async with open_helpers() as nursery:
+            while waiting:
+                entry, to = waiting.pop()
+                if entry.is_directory:
+                    children = await self._put_directory(entry, to, top)
+                    waiting += [(child, posixpath.join(to, child.name)) for child in reversed(children)]
+                elif entry.target is not None:
+                    await self._remote.link(to, entry.target, replace=True)
+                elif entry.is_file:
+                    await self._start(nursery, partial(self._put_file, entry, to))
+                else:
+                    self._skip("put", entry.path, is_top=entry is top)
+            await self._wait_files()
+        return await self._finished()
+
+    async def _put_directory(self, entry: LocalEntry, to: str, top: LocalEntry) -> list[LocalEntry]:
+        """Make a directory on the server, and return what else is to be put into it."""
+        await self._remote.make(to, accept=True, follow=entry is top)
+        mode, modified = stat.S_IMODE(entry.mode), entry.modified_ns
+        self._directories.append(
+            lambda: self._remote.change(to, permissions=mode, modified_at_ns=modified, of_link=entry is not top)
+        )
+        return await self._threads.run(lambda: local.entries(entry.path))
+
+    async def _put_file(self, entry: LocalEntry, to: str) -> None:
+        mode, path = stat.S_IMODE(entry.mode), entry.path
+        tell = partial(self._tell, path, to, entry.size)
+        with doing("put", path, to):
+            if entry.size <= SMALL_BYTES:
+                data = await self._threads.run(lambda: local.read_whole(path), path)
+                await self._remote.write_whole(to, data, mode, entry.modified_ns)
+                size = len(data)
+                tell(size)
+            else:
+                descriptor = await self._threads.run(lambda: local.open_source(path), path)
+                try:
+
+                    async def read(offset: int, size: int, sha256: hashlib._Hash) -> bytes:
+                        return await self._threads.run(lambda: local.read_at(descriptor, offset, size, sha256), path)
+
+                    size = await self._remote.write_blocks(to, read, mode, entry.modified_ns, tell)
+                finally:
+                    os.close(descriptor)
+        self._count(size)
+
+    async def get(self, source: str, destination: str) -> Transferred:
+        """Copy a file or a tree of the server to this machine."""
+        with doing("get", source):
+            top = await self._remote.stat(source)
+        waiting = [(top, destination)]
+        async with open_helpers() as nursery:
+            while waiting:
+                info, to = waiting.pop()
+                if info.is_directory:
+                    children = await self._get_directory(info, to, top)
+                    waiting += [(child, os.path.join(to, child.name)) for child in reversed(children)]
+                elif info.target is not None:
+                    link = partial(local.make_link, to, info.target)
+                    await self._threads.run(link, to)
+                elif info.is_file:
+                    await self._start(nursery, partial(self._get_file, info, to))
+                else:
+                    self._skip("get", info.path, is_top=info is top)
+            await self._wait_files()
+        return await self._finished()
+
+    async def _get_directory(self, info: FileInfo, to: str, top: FileInfo) -> list[FileInfo]:
+        """Make a directory on this machine, and return what else is to be put into it."""
+        await self._threads.run(lambda: local.make_directory(to, follow=info is top), to)
+        finish = partial(local.finish_directory, to, info.mode, info.modified_ns)
+        self._directories.append(lambda: self._threads.run(finish, to))
+        return await self._remote.list(info.path)
+
+    async def _get_file(self, info: FileInfo, to: str) -> None:
+        tell = partial(self._tell, info.path, to, info.size)
+        with doing("get", info.path, to):
+            if 0 < info.size <= SMALL_BYTES:
+                data = await self._remote.read_whole(info.path)
+                await self._threads.run(lambda: local.write_whole(to, data, info.mode, info.modified_ns), to)
+                size = len(data)
+                tell(size)
+            else:
+                size = await self._get_blocks(info, to, tell)
+        self._count(size)
+
+    async def _get_blocks(self, info: FileInfo, to: str, tell: Callable[[int], None]) -> int:
+        part = await self._threads.run(lambda: local.Part(to), to)
+        try:
+
+            async def write(offset: int, data: bytes, sha256: hashlib._Hash) -> None:
+                await self._threads.run(lambda: local.write_at(part.descriptor, offset, data, sha256), to)
+
+            size = await self._remote.read_blocks(info.path, info.size, write, tell)
+            await self._threads.run(lambda: part.finish(info.mode, info.modified_ns), to)
+        finally:
+            part.drop()
+        if not size:
+            tell(0)
+        return size
+
+    # -- both ways --
+
+    async def _start(self, nursery: trio.Nursery, copy: Callable[[], Awaitable[None]]) -> None:
+        await self._places.acquire()
+
+        async def run() -> None:
+            try:
+                await copy()
+            finally:
+                self._places.release()
+
+        nursery.start_soon(run)
+
+    async def _wait_files(self) -> None:
+        """Wait for the files that are under way: until all places are free."""
+        for _ in range(self._limit):
+            await self._places.acquire()
+
+    async def _finished(self) -> Transferred:
+        for finish in reversed(self._directories):
+            await finish()
+        return self._done
+
+    def _skip(self, what: str, path: str, *, is_top: bool) -> None:
+        if is_top:
+            raise FileError(f"cannot {what} {path!r}: it is no file, directory or link", path=path)
+        self._done.skipped.append(path)
+
+    def _count(self, size: int) -> None:
+        self._done.files += 1
+        self._done.bytes += size
+
+    def _tell(self, source: str, destination: str, total: int, done: int) -> None:
+        if self._progress is not None:
+            self._progress(source, destination, done, max(done, total))

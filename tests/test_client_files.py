@@ -1,0 +1,492 @@
+"""`client.files` on every transport, with real files: contents, facts, changes, path objects, watches."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import random
+import stat
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from execsrv import (
+    Client,
+    ConnectionLostError,
+    FileChanged,
+    FileError,
+    FileRefusedError,
+    InvalidParamsError,
+    NotFoundError,
+    OutsideRootsError,
+    ServerConfig,
+    connect,
+)
+from tests.conftest import OpenServer, Server
+from tests.peers import PATIENCE
+from tests.relay import open_line
+
+ODD = os.fsdecode(b"odd \xff\x80 %41#?")
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A folder of its own, without links in its path."""
+    folder = Path(os.path.realpath(tmp_path)) / "files"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+async def client(server: Server) -> Client:
+    return await server.client()
+
+
+@pytest.fixture
+async def memory_client(open_server: OpenServer) -> Client:
+    """A client for what has nothing to do with the transport."""
+    return await open_server("memory", ServerConfig()).client()
+
+
+@pytest.fixture
+def small_disk(here: Path) -> Iterator[Path]:
+    """A file system of 3 MiB."""
+    folder = here / "small"
+    folder.mkdir()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"none", os.fsencode(folder), b"tmpfs", 0, b"size=3m"):
+        pytest.skip("not allowed to mount a file system")
+    try:
+        yield folder
+    finally:
+        libc.umount2(os.fsencode(folder), 2)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+# -- contents --
+
+
+async def test_contents_are_read_written_and_appended_to(client: Client, here: Path) -> None:
+    files = client.files
+    for name in ("a b", ODD):
+        path = here / name
+        await files.write(path, b"one\n")
+        assert path.read_bytes() == b"one\n"
+        path.chmod(0o640)
+        await files.write(path, "zwei ü\n")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        await files.append(path, b"three\n")
+        assert await files.read(path) == "zwei ü\nthree\n".encode()
+        assert await files.read(os.fsencode(path), encoding="utf-8") == "zwei ü\nthree\n"
+        await files.write(path, bytearray(b""), mode=0o7, encoding="latin-1")
+        assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"", 0o7)
+    large = random.randbytes(6_500_001)
+    await files.write(here / "large", large)
+    assert (here / "large").read_bytes() == large == await files.read(here / "large")
+    await files.write(here / "large", large[::-1], atomic=False)
+    assert (here / "large").read_bytes() == large[::-1]
+    assert names(here) == sorted(["a b", ODD, "large"])
+
+
+async def test_a_write_replaces_the_file_behind_a_link(memory_client: Client, here: Path) -> None:
+    files = memory_client.files
+    (here / "d").mkdir()
+    (here / "d/target").write_bytes(b"old")
+    os.link(here / "d/target", here / "other")
+    os.symlink("d/target", here / "link")
+    for size in (3, 5_000_000):
+        await files.write(here / "link", b"n" * size)
+        assert os.readlink(here / "link") == "d/target"
+        assert (here / "d/target").stat().st_size == size
+        assert (here / "other").read_bytes() == b"old"
+    assert names(here / "d") == ["target"]
+    await files.write(here / "other", b"in place", atomic=False, mode=0o600)
+    assert stat.S_IMODE((here / "other").stat().st_mode) == 0o600
+
+
+async def test_a_file_of_more_than_one_message_is_read_whole(open_server: OpenServer, here: Path) -> None:
+    client = await open_server("unix", ServerConfig(max_file_bytes=1_000_000)).client()
+    data = random.randbytes(3_000_000)
+    (here / "f").write_bytes(data)
+    assert await client.files.read(here / "f") == data
+
+
+async def test_text_that_does_not_decode_names_the_file(memory_client: Client, here: Path) -> None:
+    (here / "f").write_bytes(b"caf\xe9")
+    with pytest.raises(UnicodeDecodeError, match=rf"{here}/f"):
+        await memory_client.files.read(here / "f", encoding="utf-8")
+    assert await memory_client.files.read(here / "f", encoding="latin-1") == "café"
+
+
+# -- open files --
+
+
+async def test_an_open_file_is_read_and_written_anywhere(client: Client, here: Path) -> None:
+    path, files = here / "f", client.files
+    async with files.open(path, "xb") as file:
+        assert await file.write(b"0123456789") == 10
+        assert file.tell() == 10
+    async with files.open(path, "r+b") as file:
+        assert await file.seek(-3, os.SEEK_END) == 7
+        assert await file.read(2) == b"78"
+        assert await file.seek(1, os.SEEK_CUR) == 10
+        assert await file.read() == b""
+        await file.seek(2)
+        await file.write(memoryview(b"ab"))
+        assert await file.read(0) == b""
+        assert await file.read(3) == b"456"
+        assert await file.truncate(8) == 8
+        await file.seek(0)
+        assert await file.read() == b"01ab4567"
+        assert repr(file) == f"<RemoteFile '{path}' r+b>"
+    assert file.closed
+    with pytest.raises(ValueError, match="closed"):
+        await file.read()
+    async with files.open(path, "ab") as file:
+        assert file.tell() == 8
+        await file.write(b"!")
+    async with files.open(path) as file:
+        assert await file.read() == b"01ab4567!"
+    async with files.open(path, "w+b") as file:
+        await file.write(b"new")
+        await file.seek(0)
+        assert await file.read() == b"new"
+    async with files.open(path, "wb"):
+        assert path.read_bytes() == b""
+
+
+async def test_an_open_file_says_what_is_wrong(memory_client: Client, here: Path) -> None:
+    files = memory_client.files
+    for mode in ("r+b", "rb"):
+        with pytest.raises(NotFoundError, match=f"cannot open '{here}/none': No such file"):
+            async with files.open(here / "none", mode):
+                pass
+    assert not names(here)
+    (here / "f").touch()
+    with pytest.raises(FileError, match="File exists"):
+        async with files.open(here / "f", "xb"):
+            pass
+    with pytest.raises(InvalidParamsError, match=r"mode must be one of rb, .*, got 'r'"):
+        async with files.open(here / "f", "r"):
+            pass
+    async with files.open(here / "f") as file:
+        with pytest.raises(FileError, match=f"cannot write '{here}/f'"):
+            await file.write(b"x")
+        with pytest.raises(TypeError, match="data must be bytes, got str"):
+            await file.write("x")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="before the beginning"):
+            await file.seek(-1)
+        assert await file.read() == b""
+    with pytest.raises(RuntimeError, match="mine"):
+        async with files.open(here / "f"):
+            raise RuntimeError("mine")
+
+
+# -- facts and changes --
+
+
+async def test_facts_lists_and_walks(client: Client, here: Path) -> None:
+    (here / "d/e").mkdir(parents=True)
+    (here / "d" / ODD).write_bytes(b"12")
+    os.utime(here / "d" / ODD, ns=(1, 1_234_567_890_123_456_789))
+    os.symlink(ODD, here / "d/link")
+    os.symlink("nowhere", here / "z")
+    os.mkfifo(here / "d/e/fifo")
+    files = client.files
+    found = await files.stat(here / "d/link")
+    assert (found.kind, found.size, found.modified_ns, found.target) == ("file", 2, 1_234_567_890_123_456_789, None)
+    assert found.mode == stat.S_IMODE((here / "d" / ODD).stat().st_mode)
+    link = await files.stat(here / "d/link", follow=False)
+    assert (link.kind, link.is_symlink, link.target, link.name) == ("symlink", True, ODD, "link")
+    assert [(entry.path, entry.kind) for entry in await files.list(here / "d")] == [
+        (f"{here}/d/e", "directory"),
+        (f"{here}/d/link", "symlink"),
+        (f"{here}/d/{ODD}", "file"),
+    ]
+    walked = [entry.path.removeprefix(f"{here}/") async for entry in files.walk(here)]
+    assert walked == ["d", "d/e", "d/e/fifo", "d/link", f"d/{ODD}", "z"]
+    assert await files.exists(here / "d/link")
+    assert not await files.exists(here / "z")
+    assert not await files.exists(here / "d" / ODD / "below")
+    assert await files.resolve(here / "d/e/../link") == f"{here}/d/{ODD}"
+
+
+async def test_names_are_changed(client: Client, here: Path) -> None:
+    files = client.files
+    await files.make(here / "a/b")
+    await files.make(here / "a/b")
+    with pytest.raises(FileError, match=f"cannot make '{here}/a/b': File exists"):
+        await files.make(here / "a/b", exist_ok=False)
+    with pytest.raises(NotFoundError):
+        await files.make(here / "c/d", parents=False)
+    await files.write(here / "a/f", b"1")
+    await files.change(here / "a/f", mode=0o600, modified=12.5, size=3)
+    found = await files.stat(here / "a/f")
+    assert (found.mode, found.modified, found.size) == (0o600, 12.5, 3)
+    await files.link(here / "a/l", f"f/{ODD}")
+    assert os.readlink(here / "a/l") == f"f/{ODD}"
+    await files.copy(here / "a", here / "copy")
+    assert names(here / "copy") == ["b", "f", "l"]
+    await files.move(here / "copy", here / "moved")
+    await files.write(here / "g", b"2")
+    await files.move(here / "g", here / "moved/f")
+    assert (here / "moved/f").read_bytes() == b"2"
+    with pytest.raises(FileError, match=f"cannot remove '{here}/moved': Directory not empty"):
+        await files.remove(here / "moved")
+    await files.remove(here / "moved", recursive=True)
+    with pytest.raises(NotFoundError, match=f"cannot remove '{here}/moved': No such file"):
+        await files.remove(here / "moved")
+    await files.remove(here / "moved", missing_ok=True)
+    assert names(here) == ["a"]
+
+
+async def test_a_move_to_another_file_system_copies(memory_client: Client, here: Path, small_disk: Path) -> None:
+    (here / "t").mkdir()
+    (here / "t/f").write_bytes(b"x")
+    await memory_client.files.move(here / "t", small_disk / "t")
+    assert (small_disk / "t/f").read_bytes() == b"x"
+    assert names(here) == ["small"]
+
+
+# -- path objects --
+
+
+async def test_path_objects_are_like_pathlib(client: Client, here: Path) -> None:
+    top = client.files.path(here)
+    path = top / "a" / "b.tar.gz"
+    assert (str(path), path.name, path.stem, path.suffix) == (f"{here}/a/b.tar.gz", "b.tar.gz", "b.tar", ".gz")
+    assert (path.parent.parent, path.parents[1], path.with_suffix(".x").name) == (top, top, "b.tar.x")
+    assert (str(path.relative_to(top)), os.fspath(path)) == ("a/b.tar.gz", str(path))
+    assert path.with_name("c") == top.joinpath("a", "c")
+    assert len({path, top / "a/b.tar.gz"}) == 1
+    assert not await path.exists()
+    with pytest.raises(NotFoundError):
+        await path.write_bytes(b"")
+    await path.parent.mkdir(mode=0o750)
+    with pytest.raises(FileError):
+        await path.parent.mkdir()
+    await path.write_text("text ü")
+    assert await path.read_text() == "text ü"
+    assert await path.read_bytes() == "text ü".encode()
+    assert (await path.is_file(), await path.is_dir(), await path.parent.is_dir()) == (True, False, True)
+    await path.chmod(0o600)
+    assert (await path.stat()).mode == 0o600
+    await (top / "link").symlink_to("a/b.tar.gz")
+    assert await (top / "link").readlink() == "a/b.tar.gz"
+    assert await (top / "link").is_symlink()
+    assert await (top / "link").resolve() == path
+    await (top / "a/x.py").touch()
+    await (top / "a/x.py").touch()
+    with pytest.raises(FileError, match="File exists"):
+        await (top / "a/x.py").touch(exist_ok=False)
+    await (top / "a/d/e").mkdir(parents=True)
+    await (top / "a/d/e/z.py").write_bytes(b"")
+    assert [str(child) async for child in top.iterdir()] == [f"{here}/a", f"{here}/link"]
+    for pattern in ("*", "a/*.py", "**/*.py", "**", "*/d/*", "**/e/**", "a/**/*.py", "l?nk", "[al]*"):
+        wanted = {str(found) for found in here.glob(pattern)}  # noqa: ASYNC240
+        assert {str(found) async for found in top.glob(pattern)} == wanted
+    assert [found.name async for found in top.rglob("*.py")] == ["x.py", "z.py"]
+    async with path.open("r+b") as file:
+        await file.write(b"T")
+    assert await path.read_text() == "Text ü"
+    moved = await path.rename(top / "moved")
+    await moved.unlink()
+    await moved.unlink(missing_ok=True)
+    for wrong in (top.unlink, (top / "link").rmdir, (top / "a").rmdir):
+        with pytest.raises(FileError, match="cannot remove"):
+            await wrong()
+    assert (await client.run(["cat", path.parent / "d/e/z.py"])).exit_code == 0
+
+
+# -- watching --
+
+
+async def test_changes_below_a_directory_are_told(client: Client, here: Path) -> None:
+    (here / "d").mkdir()
+    with trio.fail_after(PATIENCE):
+        async with client.files.watch(here, recursive=True) as changes:
+            (here / "d/new").mkdir()
+            assert await anext(changes) == FileChanged("created", f"{here}/d/new")
+            (here / "d/new" / ODD).write_bytes(b"x")
+            assert await anext(changes) == FileChanged("created", f"{here}/d/new/{ODD}")
+            (here / "d/new").rename(here / "moved")
+            kinds = {}
+            async for change in changes:
+                kinds[change.path] = change.kind
+                if change.path == f"{here}/moved/{ODD}":
+                    break
+            assert kinds[f"{here}/d/new"] == "removed"
+            assert kinds[f"{here}/moved"] == "created"
+            (here / "moved" / ODD).write_bytes(b"y")
+            async for change in changes:
+                if change == FileChanged("changed", f"{here}/moved/{ODD}"):
+                    break
+            with trio.move_on_after(0.01):
+                async for _ in changes:
+                    pass
+            (here / "after").touch()  # what the wait that was given up would have got
+            async for change in changes:
+                if change == FileChanged("created", f"{here}/after"):
+                    break
+        async with client.files.watch(here / "d") as changes:
+            (here / "d").rmdir()
+            assert await anext(changes) == FileChanged("removed", f"{here}/d")
+            with pytest.raises(NotFoundError, match=f"cannot watch '{here}/d'"):
+                await anext(changes)
+        with pytest.raises(NotFoundError, match=f"cannot watch '{here}/none': No such file"):
+            async with client.files.watch(here / "none"):
+                pass
+
+
+async def test_many_changes_at_once_are_all_told_or_said_to_be_lost(memory_client: Client, here: Path) -> None:
+    wanted = {f"{here}/{a}/{b}/f" for a in range(20) for b in range(20)}
+    with trio.fail_after(PATIENCE):
+        async with memory_client.files.watch(here, recursive=True) as changes:
+            for path in wanted:
+                await trio.Path(path).parent.mkdir(parents=True)
+                await trio.Path(path).touch()
+            async for change in changes:
+                wanted.discard(change.path)
+                if not wanted or change.kind == "lost":
+                    break
+    assert not wanted  # the queue of the kernel holds more than these
+
+
+# -- what is refused --
+
+
+async def test_what_is_no_path_or_no_data_is_said_before_anything_is_sent(memory_client: Client, here: Path) -> None:
+    files: Any = memory_client.files
+    mistakes: list[tuple[Callable[[], Awaitable[Any]], str]] = [
+        (lambda: files.read(5), "path must be a path, got int"),
+        (lambda: files.read("relative"), "path must be an absolute path on the server's machine, got 'relative'"),
+        (lambda: files.read("/a\0b"), "path: a path cannot contain a NUL character"),
+        (lambda: files.read("/\ud800"), "path: .* is no path that a file can have"),
+        (lambda: files.copy("/a", None), "destination must be a path, got NoneType"),
+        (lambda: files.write(here / "f", 5), "data must be bytes or a string, got int"),
+        (lambda: files.remove(here, recursive="yes"), "recursive must be True or False, got 'yes'"),
+        (lambda: files.put(here, here / "x", limit=0), "limit must be a number above 0, got 0"),
+        (lambda: files.change(here, mode=-1), "cannot change .*permissions"),
+        (lambda: files.change(here, mode="0600"), "cannot change .*permissions"),
+    ]
+    for call, complaint in mistakes:
+        with pytest.raises((TypeError, InvalidParamsError), match=complaint):
+            await call()
+    assert not names(here)
+
+
+async def test_refusals_name_the_path_and_cost_nothing_else(client: Client, here: Path) -> None:
+    (here / "d").mkdir()
+    os.mkfifo(here / "fifo")
+    files = client.files
+    refusals: list[tuple[Callable[[], Awaitable[Any]], str, int]] = [
+        (lambda: files.read(here / "none"), f"cannot read '{here}/none': No such file", errno.ENOENT),
+        (lambda: files.read(here / "d"), f"cannot read '{here}/d': path .* is not a file", 0),
+        (lambda: files.read(here / "fifo"), f"cannot read '{here}/fifo': path .* is not a file", 0),
+        (lambda: files.write(here / "d", b""), f"cannot write '{here}/d': Is a directory", errno.EISDIR),
+        (lambda: files.write(here / "d", bytes(5_000_000)), f"cannot write '{here}/d': .*directory", errno.EISDIR),
+        (lambda: files.write(here / "n/f", b""), f"cannot write '{here}/n/f': No such file", errno.ENOENT),
+        (lambda: files.append(here / "d", b""), f"cannot append to '{here}/d': Is a directory", errno.EISDIR),
+        (lambda: files.list(here / "fifo"), f"cannot list '{here}/fifo': Not a directory", errno.ENOTDIR),
+        (lambda: files.move(here / "n", here / "m"), f"cannot move '{here}/n' to '{here}/m': No such", errno.ENOENT),
+        (lambda: files.link(here / "d", "x"), f"cannot link '{here}/d': File exists", errno.EEXIST),
+        (lambda: files.write("/proc/1/comm/x", b""), "cannot write '/proc/1/comm/x': Not a directory", errno.ENOTDIR),
+        (lambda: files.stat("/" + "n" * 300), "File name too long", errno.ENAMETOOLONG),
+        (lambda: files.stat("/" + "n/" * 3000), "File name too long", errno.ENAMETOOLONG),
+    ]
+    for call, complaint, number in refusals:
+        with pytest.raises(FileError, match=complaint) as refused:
+            await call()
+        assert refused.value.errno == number
+        assert str(refused.value.facts["path"]).startswith("/")
+    assert names(here) == ["d", "fifo"]
+    assert (await client.run(["true"])).exit_code == 0
+
+
+async def test_a_full_disk_leaves_the_old_file(client: Client, here: Path, small_disk: Path) -> None:
+    target, files = small_disk / "f", client.files
+    target.write_bytes(b"old")
+    (here / "big").write_bytes(bytes(9_000_000))
+    writes: list[Callable[[], Awaitable[Any]]] = [
+        lambda: files.write(target, bytes(4_000_000)),
+        lambda: files.write(target, bytes(9_000_000)),
+        lambda: files.put(here / "big", target),
+    ]
+    for call in writes:
+        with pytest.raises(FileError, match=f"cannot .*'{target}': No space left on device") as full:
+            await call()
+        assert full.value.errno == errno.ENOSPC
+        assert target.read_bytes() == b"old"
+        assert names(small_disk) == ["f"]
+    with pytest.raises(OSError, match=rf"No space left on device: '{target}'"):
+        await files.get(here / "big", target)
+    assert (names(small_disk), target.read_bytes()) == (["f"], b"old")
+    assert await files.read(target) == b"old"
+
+
+async def test_roots_hold_for_every_way(open_server: OpenServer, here: Path) -> None:
+    (here / "in").mkdir()
+    (here / "out").mkdir()
+    (here / "out/f").touch()
+    os.symlink("../out", here / "in/link")
+    client = await open_server("stdio", ServerConfig(file_roots=(f"{here}/in",))).client()
+    files, inside, outside = client.files, here / "in", here / "in/link"
+    for call in (
+        lambda: files.stat(outside / "f"),
+        lambda: files.list(outside),
+        lambda: files.write(outside / "f", b"x"),
+        lambda: files.append(outside / "f", b"x"),
+        lambda: files.change(outside / "f", mode=0),
+        lambda: files.link(outside / "l", "x"),
+        lambda: files.move(outside / "f", inside / "f"),
+        lambda: files.move(inside / "link", outside / "g"),
+        lambda: files.watch(outside).__aenter__(),
+        lambda: files.put(here / "out/f", outside / "p"),
+    ):
+        with pytest.raises(OutsideRootsError, match=r"cannot .* leads out of the directories"):
+            await call()
+    for call in (lambda: files.move(inside, inside / "x"), lambda: files.move(inside / "link", inside)):
+        with pytest.raises(FileRefusedError, match="it cannot be renamed"):
+            await call()
+    await files.move(inside / "link", inside / "renamed")
+    assert (names(inside), names(here / "out")) == (["renamed"], ["f"])
+    assert (here / "out/f").read_bytes() == b""
+
+
+# -- an interrupted connection --
+
+
+@pytest.mark.parametrize("transport", ["unix", "websocket"])
+async def test_an_open_file_and_a_watch_outlive_the_channel(
+    open_server: OpenServer, transport: str, here: Path, tmp_path: Path
+) -> None:
+    url = await open_server(transport, ServerConfig(resume_grace=300)).url()
+    (here / "f").write_bytes(b"0123456789")
+    with trio.fail_after(PATIENCE):
+        async with open_line(url, f"{tmp_path}/line") as line, connect(line.url, reconnect=60) as client:
+            async with (
+                client.files.open(here / "f", "r+b") as file,
+                client.files.watch(here) as changes,
+                client.files.open(here / "log", "ab") as log,
+            ):
+                assert await file.read(3) == b"012"
+                await log.write(b"1")
+                line.cut()
+                await file.write(b"abc")
+                assert await file.read() == b"6789"
+                kinds = [(await anext(changes)).kind]
+                while kinds[-1] != "lost":
+                    kinds.append((await anext(changes)).kind)
+                (here / "new").touch()
+                assert await anext(changes) == FileChanged("created", f"{here}/new")
+                with pytest.raises(ConnectionLostError, match="was open for appending"):
+                    await log.write(b"2")
+            assert (here / "f").read_bytes() == b"012abc6789"
+            assert (here / "log").read_bytes() == b"1"

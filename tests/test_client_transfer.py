@@ -1,0 +1,317 @@
+"""`put` and `get` of files and trees, over every transport, cut lines and bad surroundings."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from execsrv import (
+    BadAnswerError,
+    Client,
+    ClientConfig,
+    ConnectionLostError,
+    FileError,
+    NotFoundError,
+    ServerConfig,
+    connect,
+)
+from execsrv._nursery import open_helpers
+from execsrv._wire.memory import MemoryChannel, open_memory_pair
+from execsrv.client.client import open_client
+from execsrv.protocol import FileList, FileStatus, ListedFile, Request, Response
+from tests.conftest import OpenServer, Server
+from tests.peers import PATIENCE
+from tests.processes import resident
+from tests.relay import open_line
+
+ODD = os.fsdecode(b"odd \xff\x80 %41#?")
+MIB = 1 << 20
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A folder of its own, without links in its path."""
+    folder = Path(os.path.realpath(tmp_path)) / "files"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+async def client(server: Server) -> Client:
+    return await server.client()
+
+
+def make_tree(top: Path) -> None:
+    """Make a tree with all that there is: sizes, modes, times, links, odd names, empty and closed directories."""
+    (top / "a/b").mkdir(parents=True)
+    (top / "a/empty").mkdir()
+    (top / "small").write_bytes(b"small")
+    (top / "none").touch()
+    (top / "a/large").write_bytes(random.randbytes(3 * MIB + 5))
+    (top / "a/b/exact").write_bytes(random.randbytes(2 * MIB))
+    (top / ODD).write_bytes(b"odd")
+    for number in range(40):
+        (top / "a/b" / f"n{number}").write_bytes(b"%d" % number)
+    (top / "small").chmod(0o4751)
+    (top / "none").chmod(0o400)
+    os.symlink("a/large", top / "link")
+    os.symlink(f"../{ODD}", top / "a/nowhere")
+    for path in [*top.rglob("*"), top]:
+        os.utime(path, ns=(1, 10**18 + len(str(path))), follow_symlinks=False)
+    (top / "a/empty").chmod(0o500)
+
+
+def described(top: Path) -> dict[str, Any]:
+    """Return what a tree holds, but for the times of links."""
+    found: dict[str, Any] = {}
+    for path in [top, *top.rglob("*")]:
+        facts = path.lstat()
+        if stat.S_ISLNK(facts.st_mode):
+            found[str(path.relative_to(top))] = os.readlink(path)
+        else:
+            content = path.read_bytes() if path.is_file() else None
+            found[str(path.relative_to(top))] = (facts.st_mode, facts.st_mtime_ns, content)
+    return found
+
+
+def folders(path: Path) -> list[str]:
+    return sorted(os.listdir(path))
+
+
+async def test_a_tree_goes_there_and_back(client: Client, here: Path) -> None:
+    make_tree(here / "tree")
+    size = sum(path.stat().st_size for path in (here / "tree").rglob("*") if path.is_file() and not path.is_symlink())
+    there = await client.files.put(here / "tree", here / "there")
+    assert described(here / "there") == described(here / "tree")
+    back = await client.files.get(here / "there", here / "back", limit=2)
+    assert described(here / "back") == described(here / "tree")
+    assert (there.files, there.bytes, there.skipped) == (back.files, back.bytes, back.skipped) == (45, size, [])
+    (here / "there/extra").touch()
+    os.remove(here / "there/link")
+    os.symlink("old", here / "there/link")
+    await client.files.put(here / "tree", here / "there")
+    assert described(here / "there") == described(here / "tree") | {
+        "extra": ((here / "there/extra").stat().st_mode, (here / "there/extra").stat().st_mtime_ns, b"")
+    }
+
+
+@pytest.mark.parametrize("size", [0, 1, 256 * 1024, 256 * 1024 + 1, 8 * MIB, 20 * MIB + 1])
+async def test_a_file_of_any_size_is_copied_with_progress(open_server: OpenServer, here: Path, size: int) -> None:
+    client = await open_server("unix", ServerConfig()).client()
+    source, there, back = here / "source", here / "there", here / "back"
+    source.write_bytes(data := random.randbytes(size))
+    source.chmod(0o604)
+    for copy, a, b in ((client.files.put, source, there), (client.files.get, there, back)):
+        told: list[tuple[str, str, int, int]] = []
+        await copy(a, b, progress=lambda *facts, told=told: told.append(facts))
+        assert b.read_bytes() == data
+        assert (b.stat().st_mode, b.stat().st_mtime_ns) == (source.stat().st_mode, source.stat().st_mtime_ns)
+        assert {facts[:2] + facts[3:] for facts in told} == {(str(a), str(b), size)}
+        counts = [facts[2] for facts in told]
+        assert counts == sorted(counts)
+        assert counts[-1] == size
+    assert folders(here) == ["back", "source", "there"]
+
+
+async def test_a_file_of_proc_is_read_to_its_end(client: Client, here: Path) -> None:
+    await client.files.get("/proc/filesystems", here / "f")
+    assert (here / "f").read_bytes() == await trio.Path("/proc/filesystems").read_bytes() != b""
+
+
+async def test_what_is_no_file_is_left_out(client: Client, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "tree").mkdir()
+    os.mkfifo(here / "tree/fifo")
+    (here / "tree/f").touch()
+    with socket.socket(socket.AF_UNIX) as listener:
+        monkeypatch.chdir(here)  # the path of a socket has to be short
+        listener.bind("tree/s")
+        assert sorted((await client.files.put(here / "tree", here / "a")).skipped) == [
+            f"{here}/tree/fifo",
+            f"{here}/tree/s",
+        ]
+        assert (await client.files.get(here / "tree", here / "b")).files == 1
+    assert folders(here / "a") == folders(here / "b") == ["f"]
+    for copy, what in ((client.files.put, "put"), (client.files.get, "get")):
+        with pytest.raises(FileError, match=f"cannot {what} '{here}/tree/fifo': it is no file"):
+            await copy(here / "tree/fifo", here / "x")
+
+
+async def test_what_is_in_the_way_is_an_error_that_names_it(client: Client, here: Path) -> None:
+    (here / "d").mkdir()
+    (here / "f").write_bytes(b"old")
+    (here / "big").write_bytes(bytes(MIB))
+    (here / "tree/f").mkdir(parents=True)
+    (here / "to").mkdir()
+    (here / "to/f").write_bytes(b"old")
+    files = client.files
+    for source in ("f", "big"):
+        with pytest.raises(FileError, match=f"cannot put '{here}/{source}' to '{here}/d': .*directory"):
+            await files.put(here / source, here / "d")
+        with pytest.raises(IsADirectoryError, match=f"{here}/d"):
+            await files.get(here / source, here / "d")
+        with pytest.raises(NotFoundError, match=f"cannot put '{here}/{source}' to '{here}/n/f': No such file"):
+            await files.put(here / source, here / "n/f")
+        with pytest.raises(FileNotFoundError, match=f"{here}/n"):
+            await files.get(here / source, here / "n/f")
+    for path in ("to", "f"):
+        with pytest.raises(FileError, match=f"cannot make '{here}/{path}.*': File exists"):
+            await files.put(here / "tree", here / path)
+        with pytest.raises(FileExistsError, match=f"{here}/{path}"):
+            await files.get(here / "tree", here / path)
+    with pytest.raises(FileNotFoundError, match=f"{here}/none"):
+        await files.put(here / "none", here / "x")
+    with pytest.raises(NotFoundError, match=f"cannot get '{here}/none'"):
+        await files.get(here / "none", here / "x")
+    assert folders(here) == ["big", "d", "f", "to", "tree"]
+    assert (here / "to/f").read_bytes() == (here / "f").read_bytes() == b"old"
+
+
+async def test_a_put_that_is_given_up_leaves_nothing(client: Client, here: Path) -> None:
+    (here / "big").write_bytes(bytes(30 * MIB))
+    (here / "to").mkdir()
+    for copy in (client.files.put, client.files.get):
+        with trio.CancelScope() as scope:
+            await copy(here / "big", here / "to/f", progress=lambda *facts: scope.cancel())
+        assert scope.cancelled_caught
+
+        def broken(*facts: object) -> None:
+            raise RuntimeError("mine")
+
+        with pytest.raises(RuntimeError, match="mine"):
+            await copy(here / "big", here / "to/f", progress=broken)
+        assert folders(here / "to") == []
+    assert (await client.run(["true"])).exit_code == 0
+
+
+async def test_a_file_that_changes_while_it_is_read_is_an_error(client: Client, here: Path) -> None:
+    source = here / "f"
+    source.write_bytes(bytes(40 * MIB))
+
+    def progress(source_path: str, to: str, done: int, total: int) -> None:
+        if done == MIB:
+            with open(source, "r+b") as file:
+                file.write(b"changed")
+
+    with pytest.raises(FileError, match=f"cannot get '{source}' to .*: the file has changed while it was read"):
+        await client.files.get(source, here / "to", progress=progress)
+    assert folders(here) == ["f"]
+
+
+@pytest.mark.parametrize("limits", [{"requests_in_flight": 3}, {"queued_file_bytes": 300_000}])
+async def test_a_busy_server_is_asked_again(open_server: OpenServer, here: Path, limits: dict[str, int]) -> None:
+    client = await open_server("unix", ServerConfig(**limits)).client()  # type: ignore[arg-type]
+    (here / "f").write_bytes(random.randbytes(6 * MIB))
+    await client.files.put(here / "f", here / "there", limit=1)
+    await client.files.get(here / "there", here / "back", limit=1)
+    assert (here / "back").read_bytes() == (here / "f").read_bytes()
+
+
+# -- an interrupted connection --
+
+
+@pytest.mark.parametrize("transport", ["unix", "websocket"])
+@pytest.mark.parametrize("what", ["file", "tree"])
+async def test_a_copy_goes_on_when_the_connection_is_back(
+    open_server: OpenServer, transport: str, what: str, here: Path, tmp_path: Path
+) -> None:
+    url = await open_server(transport, ServerConfig(resume_grace=300)).url()
+    if what == "tree":
+        make_tree(here / "source")
+    else:
+        (here / "source").write_bytes(random.randbytes(30 * MIB))
+    with trio.fail_after(PATIENCE):
+        async with open_line(url, f"{tmp_path}/line") as line, connect(line.url, reconnect=60) as client:
+            for copy, source, to in ((client.files.put, "source", "there"), (client.files.get, "there", "back")):
+                calls = 0
+
+                def progress(*facts: object) -> None:
+                    nonlocal calls
+                    calls += 1
+                    if calls in (2, 9, 20):
+                        line.cut()
+
+                await copy(here / source, here / to, progress=progress)
+                assert calls >= 20
+    if what == "tree":
+        assert described(here / "source") == described(here / "there") == described(here / "back")
+    else:
+        assert (here / "source").read_bytes() == (here / "there").read_bytes() == (here / "back").read_bytes()
+    assert folders(here) == ["back", "source", "there"]
+
+
+async def test_a_connection_that_is_lost_for_good_leaves_no_file_under_the_name(
+    open_server: OpenServer, here: Path, tmp_path: Path
+) -> None:
+    url = await open_server("unix", ServerConfig()).url()
+    (here / "big").write_bytes(bytes(30 * MIB))
+    (here / "to").mkdir()
+    for way in ("put", "get"):
+        async with open_line(url, f"{tmp_path}/{way}") as line, connect(line.url) as client:
+            with trio.fail_after(PATIENCE), pytest.raises(ConnectionLostError):
+                await getattr(client.files, way)(here / "big", here / "to/f", progress=lambda *facts: line.cut())
+        assert not (here / "to/f").exists()
+    assert all(name.startswith(".f.") and name.endswith(".part") for name in folders(here / "to"))
+
+
+# -- memory, and a server that is not to be trusted --
+
+
+@pytest.mark.parametrize("way", ["put", "get"])
+async def test_a_large_file_takes_little_memory(daemon: Any, here: Path, way: str) -> None:
+    client = await daemon.client()
+    for name, size in (("warm", 30 * MIB), ("big", 100 * MIB)):
+        (here / name).touch()
+        os.truncate(here / name, size)
+    await getattr(client.files, way)(here / "warm", here / "to")
+    before = resident(os.getpid()), daemon.resident()
+    await getattr(client.files, way)(here / "big", here / "to")
+    grown = resident(os.getpid()) - before[0], daemon.resident() - before[1]
+    assert max(grown) < 40 * MIB
+
+
+@asynccontextmanager
+async def lying(answers: dict[str, Any]) -> AsyncIterator[Client]:
+    """A client of a server that gives these answers, and an empty object otherwise."""
+    ours, theirs = open_memory_pair()
+
+    async def answer(channel: MemoryChannel) -> None:
+        while (message := await channel.receive()) is not None:
+            if isinstance(message, Request):
+                await channel.send(Response(message.id, answers.get(message.method, {})))
+
+    async with open_helpers() as nursery:
+        nursery.start_soon(answer, theirs)
+        async with open_client(lambda: nullcontext(ours), ClientConfig(leave_timeout=0.1)) as client:
+            yield client
+
+
+@pytest.mark.parametrize("name", ["../evil", "..", ".", "", "a/b", "/evil", "a\0b"])
+async def test_no_server_chooses_where_a_get_writes(open_server: OpenServer, here: Path, name: str) -> None:
+    real = await open_server("memory", ServerConfig()).client()
+    facts: dict[str, Any] = {"size": 0, "permissions": 0o755, "user_id": 0, "group_id": 0, "inode": 1, "device": 1}
+    facts |= {"modified_at_ns": 0, "accessed_at_ns": 0, "changed_at_ns": 0, "links": 1}
+    directory = FileStatus(kind="directory", **facts)
+    answers = {
+        "initialize": {"environmentInfo": real.info, "sessionId": "x", "protocolVersion": "exec-server.v0"},
+        "fs/stat": directory,
+        "fs/list": FileList([ListedFile(name, FileStatus(kind="file", **facts))]),
+    }
+    (here / "in").mkdir()
+    async with lying(answers) as client:
+        with pytest.raises(BadAnswerError, match="is no name of a file"):
+            await client.files.get("/tree", here / "in/to")
+        answers["fs/list"] = FileList(
+            [ListedFile("a", FileStatus(kind="symlink", target="..", **facts)), ListedFile("a", directory)]
+        )
+        with pytest.raises(FileExistsError):
+            await client.files.get("/tree", here / "in/to2")
+    assert folders(here) == ["in"]

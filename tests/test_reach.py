@@ -1,0 +1,411 @@
+"""Reaching servers by ssh, docker, podman, kubectl and commands: command lines, what is brought along, and errors."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+
+import execsrv
+from execsrv import ClientConfig, ConnectionFailedError, ConnectionLostError, InvalidListenURLError, InvalidParamsError
+from execsrv._processes import proc
+from execsrv.client.far_side import SAID, Facts, own_facts, parse_answer, script, why_no_way, why_not_brought
+from execsrv.client.reach import is_reached, parse_exec, parse_place
+from tests.far_sides import CONTAINERS, FarSide, SshServer, needs_sshd
+from tests.peers import PATIENCE
+from tests.processes import new_mark, until_gone, until_marked
+
+SSH = ["ssh", "-T", "-oBatchMode=yes", "-oClearAllForwardings=yes", "-oRemoteCommand=none"]
+PATIENT = ClientConfig(handshake_timeout=PATIENCE)
+
+# -- command lines --
+
+
+@pytest.mark.parametrize(
+    ("url", "argv", "directory"),
+    [
+        ("ssh://host", ["--", "host"], None),
+        ("ssh://host/", ["--", "host"], None),
+        ("ssh://me@host", ["-l", "me", "--", "host"], None),
+        ("ssh://me%40corp@host.example.org:2222", ["-l", "me@corp", "-p", "2222", "--", "host.example.org"], None),
+        ("ssh://[::1]:22/src", ["-p", "22", "--", "::1"], "/src"),
+        ("ssh://[fe80::1%25eth0]", ["--", "fe80::1%eth0"], None),
+        ("ssh://host/a%20b/%22c%22/d'e", ["--", "host"], '/a b/"c"/d\'e'),
+        ("ssh://host/~/src/x", ["--", "host"], "~/src/x"),
+        ("ssh://host/%7E/%24x%3F%23", ["--", "host"], "~/$x?#"),
+        ("ssh://10.0.0.1/-x", ["--", "10.0.0.1"], "/-x"),
+    ],
+)
+def test_ssh(url: str, argv: list[str], directory: str | None) -> None:
+    place = parse_place(url)
+    assert place.directory == directory
+    command = place.command("echo 'it'; x")
+    assert command[:-1] == SSH + argv
+    assert shlex.split(command[-1]) == ["exec", "sh", "-c", "echo 'it'; x"]
+
+
+@pytest.mark.parametrize(
+    ("url", "argv"),
+    [
+        ("docker://box", ["docker", "exec", "-i", "box"]),
+        ("podman://a_b.c-9", ["podman", "exec", "-i", "a_b.c-9"]),
+        ("kubectl://pod", ["kubectl", "exec", "-i", "pod", "--"]),
+        ("kubectl://space/pod.0", ["kubectl", "exec", "-i", "--namespace=space", "pod.0", "--"]),
+        ("kubectl:///pod/part", ["kubectl", "exec", "-i", "--container=part", "pod", "--"]),
+        ("kubectl://s/pod/part", ["kubectl", "exec", "-i", "--namespace=s", "--container=part", "pod", "--"]),
+    ],
+)
+def test_containers(url: str, argv: list[str]) -> None:
+    assert parse_place(url).command("x 'y'") == [*argv, "sh", "-c", "x 'y'"]
+    assert is_reached(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("ssh:host", "there is no `//`"),
+        ("ssh://", "there is no host"),
+        ("ssh:///src", "there is no host"),
+        ("ssh://-oProxyCommand=x", "no name of a host"),
+        ("ssh://%2DoProxyCommand=x", "no name of a host"),
+        ("ssh://a b", "no name of a host"),
+        ("ssh://a;b", "no name of a host"),
+        ("ssh://-l@host", "no name of a user"),
+        ("ssh://@host", "no name of a user"),
+        ("ssh://a%20b@host", "no name of a user"),
+        ("ssh://me:secret@host", "a password in it is not used"),
+        ("ssh://host:", "a port is a number from 1 to 65535"),
+        ("ssh://host:0", "a port is a number"),
+        ("ssh://host:65536", "a port is a number"),
+        ("ssh://host:\uff12", "a port is a number"),
+        ("ssh://host:22x", "a port is a number"),
+        ("ssh://::1", "needs brackets"),
+        ("ssh://[::g]", "no IPv6 address"),
+        ("ssh://[host]", "no IPv6 address"),
+        ("ssh://[fe80::1%25;x]", "no IPv6 address"),
+        ("ssh://host/a?b", "are written `%3F` and `%23`"),
+        ("ssh://host/a%0Ab", "a control character"),
+        ("ssh://host/a%00b", "a control character"),
+        ("docker://", "no name of a container"),
+        ("docker://-it", "no name of a container"),
+        ("docker://box/src", "no name of a container"),
+        ("docker://box?x", "are written"),
+        ("podman://box y", "no name of a container"),
+        ("kubectl://", "no name of a pod"),
+        ("kubectl://-it", "no name of a pod"),
+        ("kubectl:///pod", "there is no namespace"),
+        ("kubectl://Space/pod", "no name of a namespace"),
+        ("kubectl://s/pod/-c", "no name of a container"),
+        ("kubectl://s/pod/", "there is no container"),
+        ("kubectl://s/p/c/d", "no name of a pod"),
+    ],
+)
+async def test_a_name_that_is_none_is_refused_before_anything_starts(url: str, why: str) -> None:
+    with pytest.raises(
+        InvalidListenURLError, match=r"invalid (ssh|docker|podman|kubectl) --url `.*expected `"
+    ) as caught:
+        async with execsrv.connect(url):
+            pass
+    assert why in str(caught.value)
+
+
+def test_commands() -> None:
+    assert parse_exec("exec:ssh 'a b' execsrv serve") == ["ssh", "a b", "execsrv", "serve"]
+    assert parse_exec("ssh://host") is None
+    for url, why in {"exec:": "there is no command", "exec:a 'b": "no closing quotation"}.items():
+        with pytest.raises(InvalidListenURLError, match=why):
+            parse_exec(url)
+    assert not is_reached("ws://host")
+
+
+@pytest.mark.parametrize("url", ["ssh://host", "docker://box", "exec:cat"])
+async def test_what_cannot_be_resumed_is_not_promised(url: str) -> None:
+    with pytest.raises(InvalidParamsError, match="cannot reconnect"):
+        async with execsrv.connect(url, reconnect=1):
+            pass
+
+
+# -- the script --
+
+
+@pytest.mark.parametrize("name", ["plain", "a b", "it's", '"quoted"', "$HOME", "back\\slash", "-n", "é", "*", "!x"])
+def test_a_directory_of_any_name(tmp_path: Path, name: str) -> None:
+    far = FarSide(tmp_path)
+    far.has("execsrv", 'pwd; echo "$# $1"; exit 3')
+    (tmp_path / name).mkdir()
+    for directory in (f"{tmp_path}/{name}", f"~/{name}"):
+        line = parse_place("ssh://host").command(script(["serve", "a b"], directory, bring=True))[-1]
+        assert "\n" not in line
+        ran = subprocess.run(["sh", "-c", line], env=far.environment, capture_output=True, text=True)
+        assert ran.returncode == 3, ran
+        assert ran.stdout.splitlines() == ["", f"{SAID.decode()}there", f"{tmp_path}/{name}", "2 serve"]
+
+
+def test_what_the_far_side_says() -> None:
+    assert parse_answer(b"Welcome") is None
+    assert parse_answer(SAID + b"there") == (True, None)
+    assert parse_answer(SAID + b"nothing") == (False, None)
+    assert parse_answer(SAID + b"python 3.9 .so 00") == (False, Facts("3.9", ".so", "00"))
+    here = own_facts()
+    assert why_not_brought(here, here) is None
+    for there, why in [
+        (Facts("3.9", ".cpython-39-x86_64-linux-gnu.so", "00"), "3.9, and execsrv needs 3.11 or later"),
+        (Facts("x", "", ""), "it has Python x"),
+        (Facts("3.99", ".cpython-399-aarch64-linux-gnu.so", "00"), r"3\.99 \(cpython-399-aarch64-linux-gnu\.so\)"),
+        (here._replace(extensions=".cpython-311-x86_64-linux-musl.so"), "linux-musl"),
+        (here._replace(magic="00"), "what could be brought along is for the one here"),
+    ]:
+        found = why_not_brought(there, here)
+        assert found is not None
+        assert re.search(why, found)
+
+
+def test_why_there_is_no_way() -> None:
+    assert why_no_way("ssh", 255, "x@y: Permission denied (publickey).").startswith("it takes none of our keys")
+    assert why_no_way("ssh", 255, "") == "`ssh` ended with exit code 255 (it could not connect)"
+    assert why_no_way("docker", 1, "") == "`docker` ended with exit code 1"
+    assert why_no_way("docker", -9, "") == "`docker` died of signal 9"
+    assert why_no_way("docker", None, "") == "`docker` did not get there in time"
+    assert why_no_way("docker", 127, '"sh": executable file not found in $PATH').startswith("there is no shell")
+
+
+# -- far sides --
+
+
+@pytest.fixture
+def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FarSide:
+    far = FarSide(tmp_path)
+    monkeypatch.setenv("PATH", f"{far.near}:{os.environ['PATH']}")
+    return far
+
+
+@pytest.fixture
+async def ssh_server(far: FarSide) -> AsyncIterator[SshServer]:
+    server = SshServer(far)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve)
+        yield server
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture(params=[pytest.param("ssh", marks=needs_sshd), *CONTAINERS])
+async def url(request: pytest.FixtureRequest, far: FarSide) -> AsyncIterator[str]:
+    """Every kind of place in turn: OpenSSH, and stand-ins for the others."""
+    if request.param != "ssh":
+        yield far.stand_in(request.param)
+        return
+    server = SshServer(far)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve)
+        yield server.url
+        nursery.cancel_scope.cancel()
+
+
+async def environment_there(client: execsrv.Client) -> dict[str, str]:
+    result = await client.run(["cat", "/proc/self/environ"], check=True)
+    return dict(line.split("=", 1) for line in result.stdout.decode().rstrip("\0").split("\0"))
+
+
+async def test_a_server_that_is_there(far: FarSide, url: str) -> None:
+    far.has_execsrv()
+    async with execsrv.connect(url, bring=False, config=PATIENT) as client:
+        assert (await environment_there(client))["TMPDIR"] == str(far.temporary)
+        result = await client.run(["cat"], input=bytes(range(256)) * 4096)
+        assert result.stdout == bytes(range(256)) * 4096
+
+
+async def test_one_that_pip_has_put_where_nobody_looks(far: FarSide) -> None:
+    far.has_execsrv(far.folder / ".local" / "bin")
+    async with execsrv.connect(far.stand_in("docker"), bring=False, config=PATIENT) as client:
+        assert (await client.run(["sh", "-c", "exit 3"])).exit_code == 3
+
+
+async def test_execsrv_is_brought_along_and_nothing_of_it_is_left(far: FarSide, url: str) -> None:
+    far.has_python()
+    async with execsrv.connect(url, config=PATIENT) as client:
+        [folder] = far.temporary.iterdir()
+        assert folder.stat().st_mode & 0o777 == 0o700
+        result = await client.run(["sh", "-c", "echo out; echo err >&2; exit 3"])
+        assert (result.exit_code, result.stdout, result.stderr) == (3, b"out\n", b"err\n")
+        async with client.start(["sh"], tty=True) as process:
+            await process.write(b"exit 4\n")
+            assert (await process.wait()).exit_code == 4
+    assert not list(far.temporary.iterdir())
+
+
+async def test_it_is_not_brought_where_that_is_not_wanted(far: FarSide, url: str) -> None:
+    far.has_python()
+    with pytest.raises(ConnectionFailedError, match=r"there is no execsrv in its PATH$"):
+        async with execsrv.connect(url, bring=False, config=PATIENT):
+            pass
+    assert not list(far.temporary.iterdir())
+
+
+async def test_there_is_neither(url: str) -> None:
+    with pytest.raises(
+        ConnectionFailedError, match=f"cannot reach `{url}`: there is no execsrv in its PATH, and no Python"
+    ):
+        async with execsrv.connect(url, config=PATIENT):
+            pass
+
+
+async def test_another_python(far: FarSide) -> None:
+    far.has("python3", f'echo "{SAID.decode()}python 3.9 .cpython-39-x86_64-linux-gnu.so 610d0d0a"; cat >/dev/null')
+    with pytest.raises(
+        ConnectionFailedError, match=r"cannot be brought along: it has Python 3\.9.*install execsrv there"
+    ):
+        async with execsrv.connect(far.stand_in("podman"), config=PATIENT):
+            pass
+
+
+async def test_greetings_are_passed_over(far: FarSide) -> None:
+    far.has_execsrv()
+    far.stand_in("docker")
+    stand_in = far.near / "docker"
+    stand_in.write_text(stand_in.read_text().replace("exec env", "echo Welcome; printf 'no line end {'; exec env"))
+    async with execsrv.connect("docker://box", config=PATIENT) as client:
+        assert (await client.run(["sh", "-c", "exit 3"])).exit_code == 3
+
+
+async def test_a_greeting_without_an_end(far: FarSide) -> None:
+    far.has("docker", "while :; do echo Welcome; done", far.near)
+    with pytest.raises(ConnectionFailedError, match="cannot reach `docker://box`"):
+        async with execsrv.connect("docker://box", config=PATIENT):
+            pass
+
+
+async def test_a_place_that_says_nothing(far: FarSide) -> None:
+    far.has("docker", "exec sleep 1000", far.near)
+    with pytest.raises(ConnectionFailedError, match="`docker` did not get there in time"):
+        async with execsrv.connect("docker://box", config=ClientConfig(handshake_timeout=0.2)):
+            pass
+
+
+async def test_a_server_that_fails_tells_why(far: FarSide) -> None:
+    far.has("execsrv", "echo 'ImportError: something' >&2; exit 1")
+    with pytest.raises(ConnectionFailedError, match='exit code 1; it said "ImportError: something"'):
+        async with execsrv.connect(far.stand_in("docker"), config=PATIENT):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("docker://other", 'there is no such container; it said "Error response from daemon: No such container: other'),
+        ("kubectl://space/other/part", 'it is not there; it said "Error from server \\(NotFound\\)'),
+    ],
+)
+async def test_a_container_that_is_not_there(far: FarSide, url: str, why: str) -> None:
+    far.stand_in(url.partition(":")[0])
+    with pytest.raises(ConnectionFailedError, match=f"cannot reach `{url}`: {why}"):
+        async with execsrv.connect(url, config=PATIENT):
+            pass
+
+
+async def test_a_program_that_is_not_there(far: FarSide, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(far.near))
+    with pytest.raises(ConnectionFailedError, match=r"cannot start `podman exec -i box .*No such file or directory"):
+        async with execsrv.connect("podman://box"):
+            pass
+
+
+async def test_any_command() -> None:
+    command = shlex.join([sys.executable, "-m", "execsrv", "serve"])
+    async with execsrv.connect(f"exec:{command}", config=PATIENT) as client:
+        assert (await client.run(["sh", "-c", "exit 3"])).exit_code == 3
+
+
+async def test_the_command_line_reaches_them_too(far: FarSide) -> None:
+    far.has_python()
+    argv = [sys.executable, "-m", "execsrv", "run", "--url", far.stand_in("docker"), "--", "sh", "-c", "cat; exit 3"]
+    ran = await trio.run_process(argv, stdin=b"input", capture_stdout=True, capture_stderr=True, check=False)
+    assert (ran.returncode, ran.stdout) == (3, b"input"), ran.stderr
+
+
+# -- ssh --
+
+
+@needs_sshd
+async def test_a_directory_by_ssh(far: FarSide, ssh_server: SshServer) -> None:
+    far.has_execsrv()
+    place = far.folder / "it's a place"
+    place.mkdir()
+    async with execsrv.connect(f"{ssh_server.url}{str(place).replace(' ', '%20')}", config=PATIENT) as client:
+        result = await client.run(["sh", "-c", "pwd"])
+        assert result.stdout.decode() == f"{place}\n"
+    with pytest.raises(ConnectionFailedError, match=r"can't cd to /no/such|cd: /no/such: No such file"):
+        async with execsrv.connect(f"{ssh_server.url}/no/such", config=PATIENT):
+            pass
+
+
+@needs_sshd
+@pytest.mark.parametrize(
+    ("known", "used", "why"),
+    [
+        (
+            None,
+            "user",
+            'its host key is not known here: connect once with `ssh` yourself; it said ".*verification failed',
+        ),
+        ("stranger", "user", "its host key"),
+        (
+            "host",
+            "stranger",
+            'it takes none of our keys, and nothing here can ask for a password; it said ".*Permission denied',
+        ),
+    ],
+)
+async def test_keys_that_do_not_fit(ssh_server: SshServer, known: str | None, used: str, why: str) -> None:
+    ssh_server.knows(known)
+    ssh_server.uses(used)
+    with pytest.raises(ConnectionFailedError, match=f"cannot reach `{ssh_server.url}`: {why}"):
+        async with execsrv.connect(ssh_server.url, config=PATIENT):
+            pass
+
+
+@needs_sshd
+async def test_hosts_that_are_not_there(ssh_server: SshServer) -> None:
+    with trio.socket.socket() as taken:  # a port on which nobody listens
+        await taken.bind(("127.0.0.1", 0))
+        refused = f"ssh://127.0.0.1:{taken.getsockname()[1]}"
+        for url, why in {refused: "it refuses the connection", "ssh://no.such.invalid": "cannot be resolved"}.items():
+            with pytest.raises(ConnectionFailedError, match=why):
+                async with execsrv.connect(url, config=PATIENT):
+                    pass
+
+
+def ssh_below() -> list[int]:
+    """The ssh processes that this one has started."""
+    return [pid for pid in proc.children(os.getpid()) if proc.name(pid) == "ssh"]
+
+
+@needs_sshd
+@pytest.mark.parametrize("brought", [False, True])
+async def test_when_ssh_dies_nothing_is_left_there(far: FarSide, ssh_server: SshServer, brought: bool) -> None:
+    mark = new_mark()
+    if brought:
+        far.has_python()
+    else:
+        far.has_execsrv()
+    line = f"setsid bash -c 'exec -a {mark} sleep 1000' & exec -a {mark} sleep 1000"
+    with pytest.raises(ConnectionLostError):
+        async with (
+            execsrv.connect(ssh_server.url, config=PATIENT) as client,
+            client.start(["bash", "-c", line]) as process,
+        ):
+            await until_marked(mark, 2)
+            for pid in ssh_below():
+                os.kill(pid, signal.SIGKILL)
+            await process.wait()
+    await until_gone(mark)
+    with trio.fail_after(PATIENCE):
+        while list(far.temporary.iterdir()):  # noqa: ASYNC110  # nothing tells
+            await trio.sleep(0.01)
