@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pexpect import EOF as EOF
     from pexpect import TIMEOUT as TIMEOUT
 
+    from execsrv import processes as processes
+    from execsrv import record as record
     from execsrv._api import *  # noqa: F403
     from execsrv._api import __all__ as __all__
 else:
@@ -34,6 +36,8 @@ else:
         if not name.startswith("_") or name == "__all__":
             from importlib import import_module
 
+            if name in ("processes", "record"):
+                return import_module(f"execsrv.{name}")
             if name in ("EOF", "TIMEOUT"):  # which a program without a dialogue does not load
                 return getattr(import_module("pexpect"), name)
             api = import_module("execsrv._api")  # `from execsrv import _api` would ask for it here

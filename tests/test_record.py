@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,8 +18,10 @@ import trio
 from trio_websocket import open_websocket_url
 
 import execsrv
+from execsrv import Chunk, Client
 from execsrv.record import Recording, to_html
 from execsrv.record.asciicast import Asciicast
+from tests.conftest import Server
 
 Event = tuple[float, str, str]
 
@@ -80,6 +83,188 @@ def test_a_clock_that_goes_back_makes_no_negative_interval() -> None:
     assert json.loads(cast.output(3.0, "pty", b"x"))[0] == 0
 
 
+# -- a process --
+
+
+@pytest.fixture
+async def client(server: Server) -> Client:
+    return await server.client()
+
+
+SHELL = "printf 'gr\\303'; printf '\\274n\\n'; read x; echo \"got $x\"; exit 3"
+
+
+async def test_a_terminal_is_recorded_with_sizes_and_its_end(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "demo.cast"
+    async with client.start(["sh", "-c", SHELL], tty=True, size=(30, 100), record=path) as process:
+        while b"n\r\n" not in (await process.next_event()).chunk:  # type: ignore[union-attr]
+            pass
+        await process.resize(40, 120)
+        await process.write(b"it\n")
+        result = await process.communicate()
+    header, events = read(path)
+    assert header["version"] == 3
+    assert header["term"] == {"cols": 100, "rows": 30}
+    assert header["command"] == shlex.join(["sh", "-c", SHELL])
+    assert "grün\r\n" in printed(events)
+    assert printed(events).endswith(result.stdout.decode())
+    assert [(code, data) for _, code, data in events if code in "rx"] == [("r", "120x40"), ("x", "3")]
+    assert events[-1][1] == "x"
+    assert not [event for event in events if event[1] == "i"]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_pipes_are_recorded_as_a_terminal_would_show_them(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "demo.cast"
+    recording = Recording(path, input=True, title="Two streams", idle_time_limit=2)
+    argv = ["sh", "-c", "echo out; read x; echo err >&2"]
+    async with client.start(argv, stdin=True, record=recording) as process:
+        await process.next_event()
+        await process.write("pässword\n".encode())
+        await process.communicate()
+    header, events = read(path)
+    assert header["title"] == "Two streams"
+    assert header["idle_time_limit"] == 2
+    assert [(code, data) for _, code, data in events] == [
+        ("o", "out\r\n"),
+        ("i", "pässword\n"),
+        ("o", "err\r\n"),
+        ("x", "0"),
+    ]
+
+
+async def test_a_running_process_is_recorded_from_here_on(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "demo.cast"
+    async with client.start(["sh", "-c", "echo before; read x; echo after; read y"], tty=True, size=(9, 33)) as process:
+        await process.resize(11, 44)
+        assert isinstance(await process.next_event(), Chunk)
+        async with client.record(process, path, title="later"):
+            await process.write(b"\n")
+            heard = b""
+            while b"after" not in heard:
+                heard += (await process.next_event()).chunk  # type: ignore[union-attr]
+        await process.write(b"\n")
+        await process.communicate()
+    header, events = read(path)
+    assert header["term"] == {"cols": 44, "rows": 11}
+    assert "before" not in printed(events)
+    assert "after" in printed(events)
+    assert not [event for event in events if event[1] == "x"]  # it had not ended yet
+
+
+async def test_a_run_is_recorded(client: Client, tmp_path: Path) -> None:
+    result = await client.run(["sh", "-c", "seq 3; kill -9 $$"], record=tmp_path / "demo.cast")
+    assert result.signal == "SIGKILL"
+    _, events = read(tmp_path / "demo.cast")
+    assert printed(events) == "1\r\n2\r\n3\r\n"
+    assert events[-1][1:] == ("x", "137")
+
+
+async def test_all_output_is_there_when_the_block_is_left_early(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "demo.cast"
+    async with client.start(
+        ["sh", "-c", "exec 2>/dev/null; trap 'echo bye; exit 5' TERM; echo hi; while :; do sleep 0.05; done"],
+        grace=20,
+        record=path,
+    ) as process:
+        await process.next_event()
+    _, events = read(path)
+    assert printed(events) == "hi\r\nbye\r\n"
+    assert events[-1][1:] == ("x", "5")
+
+
+async def test_what_was_recorded_before_a_cancel_is_there(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "demo.cast"
+    with trio.CancelScope() as scope:
+        async with client.start(["sh", "-c", "echo hi; exec sleep 1000"], record=path) as process:
+            await process.next_event()
+            scope.cancel()
+            await trio.sleep_forever()
+    assert printed(read(path)[1]) == "hi\r\n"
+
+
+async def test_two_recordings_at_once(client: Client, tmp_path: Path) -> None:
+    async with (
+        client.start(["cat"], stdin=True, record=tmp_path / "a.cast") as process,
+        client.record(process, tmp_path / "b.cast", input=True),
+    ):
+        await process.communicate(b"hello")
+    assert printed(read(tmp_path / "a.cast")[1]) == printed(read(tmp_path / "b.cast")[1]) == "hello"
+
+
+@pytest.mark.parametrize("where", ["nowhere/demo.cast", "."])
+async def test_a_file_that_cannot_be_opened_starts_nothing(client: Client, tmp_path: Path, where: str) -> None:
+    with pytest.raises(OSError, match="cannot write the recording") as caught:
+        async with client.start(["sleep", "1000"], record=tmp_path / where):
+            raise AssertionError("it runs")
+    assert caught.value.filename == str(tmp_path / where)
+    assert await client.processes() == []
+
+
+async def test_a_full_disk_ends_the_recording_and_not_the_process(client: Client) -> None:
+    result = None
+    with pytest.raises(OSError, match="cannot write the recording: No space left on device"):
+        async with client.start(["sh", "-c", "seq 2000; exit 3"], record="/dev/full") as process:
+            result = await process.communicate()
+    assert result is not None
+    assert result.exit_code == 3
+    assert result.stdout == b"".join(b"%d\n" % n for n in range(1, 2001))
+
+
+async def test_an_error_of_the_block_is_not_replaced_by_that_of_the_file(client: Client) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with client.start(["true"], record="/dev/full") as process:
+            await process.communicate()
+            raise ZeroDivisionError
+
+
+async def test_a_file_that_takes_nothing_holds_up_no_process_and_says_so(client: Client, tmp_path: Path) -> None:
+    """Nobody reads the fifo, so it is full after 64 KiB, until the process has ended."""
+    size = 40 * 1024 * 1024
+    os.mkfifo(tmp_path / "fifo")
+    fifo = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+
+    def read_all() -> bytes:
+        os.set_blocking(fifo, True)
+        parts = []
+        while part := os.read(fifo, 1 << 20):
+            parts.append(part)
+        return b"".join(parts)
+
+    argv = ["head", "-c", str(size), "/dev/zero"]
+    recorded: list[bytes] = []
+    async with trio.open_nursery() as nursery, client.start(argv, record=tmp_path / "fifo") as process:
+        printed = 0
+        async for data in process.output:
+            printed += len(data)
+        assert printed == size
+        nursery.start_soon(store, read_all, recorded)
+    os.close(fifo)
+    _, *events = [json.loads(line) for line in recorded[0].splitlines()]
+    told = [int(data.split()[0]) for _, code, data in events if code == "m"]
+    assert sum(len(data) for _, code, data in events if code == "o") + sum(told) == size
+    assert told
+
+
+async def store(work: Callable[[], bytes], kept: list[bytes]) -> None:
+    kept.append(await trio.to_thread.run_sync(work))
+
+
+WRONG: list[tuple[Any, str]] = [
+    (5, "record"),
+    (Recording("x", input="yes"), "input"),  # type: ignore[arg-type]
+    (Recording("x", idle_time_limit=-1), "idle_time_limit"),
+    (Recording("x", title=7), "title"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("record", "named"), WRONG)
+async def test_a_wrong_recording_is_named(client: Client, record: Any, named: str) -> None:
+    with pytest.raises((execsrv.InvalidParamsError, TypeError), match=named):
+        async with client.start(["true"], record=record):
+            raise AssertionError("it runs")
+
+
 # -- the page --
 
 
@@ -138,18 +323,27 @@ async def shown(page: Path, profile: Path) -> AsyncIterator[Callable[[str], Awai
                 break
         assert url is not None
         async with open_websocket_url(url) as socket:
-            numbers = count(1)
+            numbers, heard = count(1), set[str]()
+
+            async def receive() -> dict[str, Any]:
+                message = cast(dict[str, Any], json.loads(await socket.get_message()))
+                heard.add(message.get("method", ""))
+                return message
 
             async def ask(method: str, session: str | None = None, **params: object) -> dict[str, Any]:
                 request = {"id": next(numbers), "method": method, "params": params}
                 await socket.send_message(json.dumps(request | ({"sessionId": session} if session else {})))
-                while (answer := json.loads(await socket.get_message())).get("id") != request["id"]:
+                while (answer := await receive()).get("id") != request["id"]:
                     pass
                 assert "result" in answer, answer
                 return cast(dict[str, Any], answer["result"])
 
-            target = (await ask("Target.createTarget", url=page.as_uri()))["targetId"]
+            target = (await ask("Target.createTarget", url="about:blank"))["targetId"]
             session = (await ask("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
+            await ask("Page.enable", session)
+            await ask("Page.navigate", session, url=page.as_uri())
+            while "Page.loadEventFired" not in heard:
+                await receive()
 
             async def evaluate(script: str) -> object:
                 answer = await ask(
@@ -162,13 +356,13 @@ async def shown(page: Path, profile: Path) -> AsyncIterator[Callable[[str], Awai
 
 
 PLAYED = """(async () => {
-    while (document.readyState != "complete") await new Promise(done => addEventListener("load", done));
     const ended = new Promise(done => player.addEventListener("ended", done));
     await player.play();
     await ended;
-    const text = () => document.querySelector(".ap-term-text").innerText;
+    const text = () => [...document.querySelectorAll(".ap-line")].map(line => line.textContent).join("|");
     while (!text().includes("the end")) await new Promise(requestAnimationFrame);
-    return [text(), document.querySelector(".ap-term").style.getPropertyValue("--term-cols"), await player.getDuration()];
+    const cols = document.querySelector(".ap-term").style.getPropertyValue("--term-cols");
+    return [text(), cols, await player.getDuration()];
 })()"""
 
 
@@ -179,6 +373,6 @@ async def test_a_browser_plays_a_page(tmp_path: Path) -> None:
     with trio.fail_after(100):
         async with shown(page, tmp_path / "profile") as evaluate:
             text, cols, duration = cast(tuple[str, str, float], await evaluate(PLAYED))
-    assert [line.rstrip() for line in text.splitlines()][:2] == ["gr\u00fc\u00dfe red", "the end </script>"]
+    assert [line.rstrip() for line in text.split("|")][:2] == ["gr\u00fc\u00dfe red", "the end </script>"]
     assert cols == "60"
     assert duration == pytest.approx(0.6)

@@ -7,6 +7,7 @@ recording, not the process, and is raised where the block is left.
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import threading
@@ -21,8 +22,9 @@ from execsrv._log.log import Closed, Entry, Exited, Gap
 from execsrv._nursery import open_helpers
 from execsrv._threads import run_in_thread
 from execsrv.client.mirror import Mirror
+from execsrv.client.parameters import flag, seconds, string
 from execsrv.errors import BusyError, InvalidParamsError
-from execsrv.protocol import Chunk
+from execsrv.protocol import Chunk, Size
 from execsrv.record.asciicast import Asciicast, Recording
 
 _MOST_WAITING_BYTES = 16 * 1024 * 1024
@@ -32,19 +34,20 @@ _FLUSH_SECONDS = 5.0
 """Time that the file has in the end to take what waits."""
 
 
-def checked(record: object) -> Recording | None:
+def recording(record: object) -> Recording:
     """Return a recording for the path or the `Recording` that a user gave. Raises `InvalidParamsError`."""
-    if record is None or isinstance(record, Recording):
-        return record
-    if isinstance(record, str | os.PathLike):
-        return Recording(record)
-    raise InvalidParamsError(f"record must be a path or a Recording, got {record!r}", field="record")
+    recording = record if isinstance(record, Recording) else Recording(record)  # type: ignore[arg-type]
+    if not isinstance(recording.path, str | os.PathLike):
+        raise InvalidParamsError(f"record must be a path or a Recording, got {recording.path!r}", field="record")
+    flag("input", recording.input)
+    if recording.title is not None:
+        string("title", recording.title)
+    seconds("idle_time_limit", recording.idle_time_limit)
+    return recording
 
 
 @asynccontextmanager
-async def recorded(
-    mirror: Mirror, recording: Recording, argv: Sequence[str], size: tuple[int, int] | None
-) -> AsyncIterator[None]:
+async def recorded(mirror: Mirror, recording: Recording, argv: Sequence[str], size: Size | None) -> AsyncIterator[None]:
     """Record, in this block, all that arrives of a process. `size` is that of its terminal, None on pipes.
 
     What has arrived by its end is written, also when it is cancelled, for `_FLUSH_SECONDS` at most.
@@ -63,8 +66,6 @@ async def recorded(
             finally:
                 mirror.taps.remove(tap)
                 tap.end()
-                with trio.move_on_after(_FLUSH_SECONDS, shield=True):
-                    await tap.written.wait()
         if tap.error is not None:
             raise tap.error
     finally:
@@ -74,19 +75,18 @@ async def recorded(
 class _Tap:
     """Sees what happens to a process, and keeps it as lines until somebody takes them."""
 
-    def __init__(self, mirror: Mirror, recording: Recording, argv: Sequence[str], size: tuple[int, int] | None) -> None:
+    def __init__(self, mirror: Mirror, recording: Recording, argv: Sequence[str], size: Size | None) -> None:
         self.news = trio.Event()
         self.is_over = False
-        self.written = trio.Event()
+        self.writing = trio.CancelScope(shield=True)
         self.error: OSError | BusyError | None = None
         self._mirror = mirror
         self._with_input = recording.input
         self._cast = Asciicast(time.monotonic(), is_terminal=size is not None)
-        rows, cols = size or (24, 80)
+        self._began = math.inf
         self._lines = [
             self._cast.header(
-                rows,
-                cols,
+                *((size.rows, size.cols) if size else (24, 80)),
                 timestamp=time.time(),
                 command=shlex.join(argv),
                 title=recording.title,
@@ -99,7 +99,7 @@ class _Tap:
     def arrived(self, entry: Entry) -> None:
         match entry:
             case Chunk() if self._has_room(len(entry.chunk)):
-                self._add(self._cast.output(time.monotonic(), entry.stream, entry.chunk))
+                self._add(self._cast.output(self._time_of(entry), entry.stream, entry.chunk))
             case Gap():
                 self._left_out += sum(entry.omitted.values())
                 self._has_room(0)
@@ -114,9 +114,11 @@ class _Tap:
         self._add(self._cast.resized(time.monotonic(), rows, cols))
 
     def end(self) -> None:
+        self._tell_left_out()
         exited = self._mirror.exited
         self._add(self._cast.end(time.monotonic(), exited.exit_code if exited else None))
         self.is_over = True
+        self.writing.deadline = trio.current_time() + _FLUSH_SECONDS
         self.news.set()
 
     def take(self) -> bytes:
@@ -125,15 +127,26 @@ class _Tap:
         self.news = trio.Event()
         return b"".join(lines)
 
+    def _time_of(self, chunk: Chunk) -> float:
+        """Return when it was printed, by our clock: the server's tells how long after the start."""
+        now = time.monotonic()
+        if chunk.at is None:
+            return now
+        self._began = min(self._began, now - chunk.at)  # the later ones took longer to arrive
+        return self._began + chunk.at
+
     def _has_room(self, size: int) -> bool:
         """Tell whether so many bytes may still wait. Say first what has been left out, once there is room again."""
         if self._waiting_bytes + size > _MOST_WAITING_BYTES:
             self._left_out += size
             return False
+        self._tell_left_out()
+        return True
+
+    def _tell_left_out(self) -> None:
         if self._left_out:
             left_out, self._left_out = self._left_out, 0
             self._add(self._cast.marker(time.monotonic(), f"{left_out} bytes are missing here"))
-        return True
 
     def _add(self, line: bytes) -> None:
         if line and self.error is None:
@@ -143,17 +156,17 @@ class _Tap:
 
 
 async def _write_all(tap: _Tap, file: _File) -> None:
-    """Write lines as they come, until the end or an error."""
-    while tap.error is None:
-        is_over = tap.is_over
-        try:
-            await run_in_thread(partial(file.write, tap.take()), file.limiter)
-        except (OSError, BusyError) as error:
-            tap.error = error
-        if is_over:
-            break
-        await tap.news.wait()
-    tap.written.set()
+    """Write lines as they come, until the end or an error. A cancel does not stop it: the end of the block does."""
+    with tap.writing:
+        is_over = False
+        while not is_over and tap.error is None:
+            is_over = tap.is_over
+            try:
+                await run_in_thread(partial(file.write, tap.take()), file.limiter)
+            except (OSError, BusyError) as error:
+                tap.error = error
+            if not is_over:
+                await tap.news.wait()
 
 
 class _File:
