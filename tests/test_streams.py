@@ -163,8 +163,14 @@ async def test_a_slow_reader_loses_nothing_to_who_waits(server: Server) -> None:
 async def test_a_reader_that_stops_holds_up_nobody_who_waits(server: Server) -> None:
     client = await server.client(ClientConfig(window_bytes=64 * KIB))
     async with client.start(["yes"]) as process, trio.open_nursery() as nursery:
-        nursery.start_soon(anext, process.lines())
-        await wait_all_tasks_blocked()
+        read = trio.Event()
+
+        async def read_one() -> None:
+            assert await anext(process.lines()) == "y"
+            read.set()
+
+        nursery.start_soon(read_one)
+        await read.wait()
         nursery.start_soon(process.send_signal, "INT")
         with trio.fail_after(PATIENCE):
             assert (await process.wait()).signal == "SIGINT"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic
 import trio
 from msgspec import Struct
 
-from execsrv._log.head_tail import HeadTail
+from execsrv._log.head_tail import JOINED_BYTES, HeadTail
 from execsrv._log.log import Exited, Gap
 from execsrv._nursery import open_helpers
 from execsrv.client.inbox import Part, part_of
@@ -95,6 +95,40 @@ class Result(Struct, Generic[Said], frozen=True, kw_only=True):
         )
 
 
+class _Kept:
+    """One stream within a bound: all of it in the pieces that came, or the beginning and the end of more."""
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._pieces: list[bytes] = []
+        self._bytes = 0
+        self._ends: HeadTail | None = None
+
+    def append(self, data: bytes) -> None:
+        """Add what comes next. Small pieces are joined, or each would cost more than it holds."""
+        if self._ends is None and self._bytes + len(data) <= self._bound:
+            if self._pieces and len(self._pieces[-1]) + len(data) <= JOINED_BYTES:
+                self._pieces[-1] += data
+            else:
+                self._pieces.append(data)
+            self._bytes += len(data)
+            return
+        if self._ends is None:
+            self._ends = HeadTail(self._bound)
+            for piece in self._pieces:
+                self._ends.append(piece)
+            self._pieces.clear()
+        self._ends.append(data)
+
+    @property
+    def omitted_bytes(self) -> int:
+        """The bytes that are missing in the middle."""
+        return self._ends.omitted_bytes if self._ends else 0
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self._pieces) if self._ends is None else bytes(self._ends)
+
+
 class Collected:
     """The output of a command so far, each stream within a bound, `MAX_COLLECTED_BYTES` where there is none.
 
@@ -106,7 +140,7 @@ class Collected:
         self._mode = mode
         self._may_cut = flag("truncate", truncate)
         self._bound = check_bound(max_bytes)
-        self._streams: dict[Part, HeadTail] = {"stdout": HeadTail(self._bound), "stderr": HeadTail(self._bound)}
+        self._streams: dict[Part, _Kept] = {"stdout": _Kept(self._bound), "stderr": _Kept(self._bound)}
         self._left_out = 0
 
     async def communicate(self, input: Data | None) -> Result[Any]:

@@ -1043,7 +1043,9 @@ def command_line() -> argparse.ArgumentParser:
         "The name `execsrv` replaces the server that is measured first",
     )
     parser.add_argument("--stdio", action="store_true", help="talk over the servers' stdin and stdout, not a websocket")
-    parser.add_argument("--only", type=cases_argument, metavar="CASE,...", help="measure only these cases")
+    parser.add_argument(
+        "--only", type=cases_argument, metavar="CASE,...", help="measure only these cases, or `client` alone"
+    )
     parser.add_argument("--rounds", type=range_argument(1, 100), default=3, metavar="N", help="default: 3")
     parser.add_argument(
         "--cat-mib",
@@ -1070,8 +1072,14 @@ def server_argument(text: str) -> tuple[str, str]:
     return name, command
 
 
+CLIENT = "client"
+"""The name of what client.py measures, which has no other server beside it."""
+
+
 def cases_argument(text: str) -> list[str]:
     names = text.split(",")
+    if names == [CLIENT]:
+        return names
     if unknown := [name for name in names if name not in CASES]:
         raise argparse.ArgumentTypeError(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")
     return names
@@ -1108,6 +1116,8 @@ def main() -> int:
         parser.error("this needs Linux: memory and processor time are read from /proc")
     if len(dict(options.servers)) < len(options.servers):
         parser.error("every server needs a name of its own")
+    if options.only == [CLIENT]:
+        return subprocess.run([sys.executable, Path(__file__).with_name("client.py")], check=False).returncode
     execsrv = shlex.join([sys.executable, "-m", "execsrv", "serve", "--listen", "{listen}"])
     servers = {"execsrv": execsrv, **dict(options.servers)}
     signal.signal(signal.SIGTERM, end_politely)

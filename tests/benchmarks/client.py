@@ -1,7 +1,7 @@
-"""Measure the Python client beside what its users would write otherwise: trio's and the standard library's subprocesses.
+"""Measure the client beside what its users would write otherwise: subprocesses of trio and the standard library.
 
-Both sides of a row take turns in one run, so that a noisy minute hits both; printed are medians and their ratio. Nothing
-passes or fails by a time: a row only fails when a command answers wrongly. `bench.py --only client` runs this.
+Both sides of a row take turns in one run, so that a noisy minute hits both; printed are medians and their ratio.
+Nothing passes or fails by a time: a row only fails when a command answers wrongly. `bench.py --only client` runs this.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ async def rows(folder: Path) -> None:
     async with AsyncExitStack() as stack:
         inside = await stack.enter_async_context(execsrv.connect_in_process(config=config))
         command = [sys.executable, "-m", "execsrv", "serve", "--listen", f"unix://{folder}/socket"]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE)
+        server = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: ASYNC220
         stack.callback(server.wait)
         stack.callback(server.terminate)
         assert server.stdout is not None
