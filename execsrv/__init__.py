@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pexpect import TIMEOUT as TIMEOUT
 
     from execsrv import asyncio as asyncio
+    from execsrv import processes as processes
+    from execsrv import record as record
     from execsrv import sync as sync
     from execsrv._api import *  # noqa: F403
     from execsrv._api import __all__ as __all__
@@ -37,7 +39,7 @@ else:
         if not name.startswith("_") or name == "__all__":
             from importlib import import_module
 
-            if name in ("sync", "asyncio"):  # not in `__all__`: a star would hide the library's asyncio
+            if name in ("asyncio", "processes", "record", "sync"):
                 return import_module(f"execsrv.{name}")
             if name in ("EOF", "TIMEOUT"):  # which a program without a dialogue does not load
                 return getattr(import_module("pexpect"), name)

@@ -21,6 +21,7 @@ from execsrv.client.parameters import (
     flag,
     seconds,
 )
+from execsrv.client.process import Process
 from execsrv.client.remote_changes import RemoteChanges
 from execsrv.client.result import END_GRACE_SECONDS, Collected, Result, check_bound
 from execsrv.client.starting import Starting
@@ -128,8 +129,8 @@ class Client(Starting):
 
         With `text`, or an `encoding` (UTF-8) or `errors` ("strict"), input and output are strings, and lines end with
         "\\n". Other keywords are those of `start`: `cwd`, `env`, `env_add`, `env_remove`, `stdout`, `stderr`,
-        `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `idle_timeout`, `grace`, `overflow` and
-        `prepared`.
+        `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `idle_timeout`, `grace`, `overflow`,
+        `prepared` and `record`.
 
         It ends with the process that was started. What that has started, and left behind, is collected from while it
         prints, then asked to end, and killed after `grace` (2 s): `Result.ended`. All that descends from the command is
@@ -201,6 +202,33 @@ class Client(Starting):
         flag("return_errors", return_errors)
         nursery = self._connection.nursery
         return Results(self._connection.calls, nursery, partial(self.run, **options), commands, limit, return_errors)
+
+    @asynccontextmanager
+    async def record(
+        self,
+        process: Process,
+        path: Path,
+        *,
+        input: bool = False,
+        title: str | None = None,
+        idle_time_limit: float | None = None,
+    ) -> AsyncIterator[None]:
+        """Record, in this block, what a process prints from here on, as an asciicast v3 in a file on this machine.
+
+        The new sizes of its terminal and its exit code are recorded too, and with `input` what is written to it:
+        passwords are input. Players show `title`, and shorten a silence to `idle_time_limit` seconds.
+
+        Readers of the process get the same as without, and a slow disk never slows it down: the recording leaves output
+        out instead, with a marker there. Raises `OSError` where the file cannot be opened, and at the end of the block
+        where it could not be written; it holds what had been written then.
+        """
+        from execsrv.client import recorder
+        from execsrv.record import Recording
+
+        recording = recorder.recording(Recording(path, input, title, idle_time_limit))
+        size = (await process.snapshot()).size
+        async with recorder.recorded(process._mirror, recording, process.argv, size):
+            yield
 
     async def processes(self) -> list[ListedProcess]:
         """Return every process of this connection that the server still knows, oldest first."""

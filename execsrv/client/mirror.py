@@ -42,7 +42,7 @@ class Tap(Protocol):
         """See an entry of the log, in order, before any reader has it."""
 
     def wrote(self, data: bytes) -> None:
-        """See input that the operating system has taken."""
+        """See input on its way, before what it brings about."""
 
     def resized(self, rows: int, cols: int) -> None:
         """See a new size of the terminal."""

@@ -11,7 +11,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -20,6 +20,9 @@ from execsrv.errors import InvalidParamsError, LimitExceededError
 from execsrv.protocol import METHODS, EnvPolicy, OutputFile, Size
 
 P = TypeVar("P", bound=Struct)
+
+if TYPE_CHECKING:
+    from execsrv.record import Recording
 
 Path = str | os.PathLike[str]
 Data = bytes | bytearray | memoryview
@@ -57,6 +60,7 @@ class StartKeywords(TypedDict, total=False):
     grace: float | None
     overflow: Literal["block", "drop"]
     prepared: bool
+    record: Path | Recording | None
 
 
 class RunKeywords(StartKeywords, total=False):

@@ -115,6 +115,8 @@ class Process(Dialogue, Reading):
         calls = self._mirror.calls
         if self._writing is not None:
             await self._writing.answered.wait()  # whoever wrote it was cancelled
+        for tap in self._mirror.taps:
+            tap.wrote(piece)
         self._writes += 1
         params = ProcessWrite(self.id, piece, str(self._writes))
         self._writing = await calls.post("process/write", params)
@@ -122,8 +124,6 @@ class Process(Dialogue, Reading):
         self._writing = None
         if written.status != "accepted":
             raise StdinClosedError(f"stdin is closed for process {self.id}")
-        for tap in self._mirror.taps:
-            tap.wrote(piece)
 
     async def close_stdin(self) -> None:
         """End its input, behind all that was written. A terminal gets its end-of-file character."""

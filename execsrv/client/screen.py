@@ -6,7 +6,7 @@ is kept here but the picture. The emulator works in small steps, and others have
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -135,12 +135,16 @@ class WatchedScreen:
         """The screen as far as it is drawn."""
         return self._drawing.screen()
 
-    async def wait_for(self, text: str) -> Screen:
-        """Wait until that text is in one of its lines, and return the screen. Raises `EOFError` at the end of all."""
-        while text not in (screen := self.now).text:
+    async def wait_for(self, wanted: str | Callable[[Screen], bool]) -> Screen:
+        """Wait until that text is on it, or until a function of the screen is true of it, and return the screen.
+
+        Raises `EOFError` at the end of all.
+        """
+        while not (wanted(self.now) if callable(wanted) else wanted in self.now.text):
             if self._is_over:
-                raise EOFError(f"the terminal is at its end, and {text!r} is not on its screen:\n{screen.text}")
+                raise EOFError(f"the terminal is at its end, and {wanted!r} is not on its screen:\n{self.now.text}")
             await self._news.park()
+        screen = self.now
         await trio.lowlevel.checkpoint()
         return screen
 

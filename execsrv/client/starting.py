@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Literal
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING, Literal
 
 import trio
 
@@ -39,7 +39,11 @@ from execsrv.protocol import (
     ProcessStarted,
     ProcessWait,
     ProcessWaited,
+    Size,
 )
+
+if TYPE_CHECKING:
+    from execsrv.record import Recording
 
 LEAVE_GRACE_SECONDS = 0.5
 """Time that a command has after SIGTERM when its block is left, unless its user says otherwise: as when a client hangs
@@ -79,6 +83,7 @@ class Starting:
         end_with_leader: bool = False,
         overflow: Literal["block", "drop"] = "block",
         prepared: bool = False,
+        record: Path | Recording | None = None,
     ) -> AsyncIterator[Process]:
         """Start a command; leaving the block ends everything that descends from it.
 
@@ -103,8 +108,11 @@ class Starting:
         a slow reader, who gets a `Gap`. A `prepared` command is run exactly as given: its program is an absolute path,
         and nothing is inherited.
 
+        `record` is the path of a file on this machine, or a `Recording`: what the process prints is recorded there to
+        the end of the block, as an asciicast.
+
         Raises `RequestError`, of which `SpawnError` and `InvalidParamsError` are kinds, and `ConnectionLostError`.
-        Raises `TypeError` for an `argv` that is one string.
+        Raises `TypeError` for an `argv` that is one string, and `OSError` for a file that cannot be recorded to.
         """
         connection = self._connection
         flag("prepared", prepared)
@@ -140,11 +148,26 @@ class Starting:
                 kind="prepared" if prepared else "direct",
             )
             _check_known(connection, params)
-            try:
-                mirror.start = await connection.calls.post("process/start", params)
-                yield Process._made(mirror, params.argv, await _pid_of(connection, mirror), overflow == "drop", mode)
-            finally:
-                await _end(connection, mirror, leaving)
+            async with _recorded(mirror, record, params):
+                try:
+                    mirror.start = await connection.calls.post("process/start", params)
+                    yield Process._made(
+                        mirror, params.argv, await _pid_of(connection, mirror), overflow == "drop", mode
+                    )
+                finally:
+                    await _end(connection, mirror, leaving)
+
+
+def _recorded(
+    mirror: Mirror, record: Path | Recording | None, params: ProcessStart
+) -> AbstractAsyncContextManager[None]:
+    """Record a process in a block, where that is wanted. Without that, none of it is loaded."""
+    if record is None:
+        return nullcontext()
+    from execsrv.client import recorder
+
+    size = params.size or Size() if params.tty else None
+    return recorder.recorded(mirror, recorder.recording(record), params.argv, size)
 
 
 def _place(connection: Connection, cwd: Path | None, prepared: bool) -> str | None:

@@ -112,11 +112,13 @@ class _Wait:
         self._idle = (params.idle_ms or math.inf) / 1000
         self._silent_at = math.inf
         self._scope = trio.CancelScope()
+        self._is_replaced = False
         self._answer: ProcessHappened | None = None
 
     def replace(self) -> None:
         """End it: there is another one of its name."""
-        self._happened("replaced")
+        self._is_replaced = True
+        self._scope.cancel()
 
     async def run(self) -> ProcessHappened:
         """Wait, and return what happened first."""
@@ -137,7 +139,7 @@ class _Wait:
             name = self._params.wait_id
             if name is not None and self._session.waits.get(name) == self.replace:
                 del self._session.waits[name]
-        self._happened("timeout")
+        self._happened("replaced" if self._is_replaced else "timeout")
         assert self._answer is not None
         return self._answer
 
