@@ -274,6 +274,9 @@ class Module:
             return self.annotation(function.returns, member.module)
         assert isinstance(function.returns, ast.Subscript)
         inside = self.annotation(function.returns.slice, member.module)
+        if member.kind == "enter" and not any(cls in FACADES for cls in given(member)):
+            self.add(f"execsrv._portal.{WORLDS[self.world]}", "Opened")
+            inside = f"Opened[{inside}]"
         match member.kind:
             case "enter" if self.is_sync:
                 return inside

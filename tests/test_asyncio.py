@@ -161,6 +161,20 @@ def test_streams_have_the_words_of_asyncio() -> None:
     with_client(test)
 
 
+def test_a_block_that_gives_nothing_can_be_closed_too(tmp_path: Path) -> None:
+    async def test(client: Client) -> None:
+        async with client.start(["cat"], stdin=True) as process:
+            async with client.record(process, tmp_path / "a.cast"):
+                lasting = await client.record(process, tmp_path / "b.cast")
+                await process.write(b"said\n")
+                assert await anext(process.lines()) == "said"
+            await lasting.close()
+        for file in ("a.cast", "b.cast"):
+            assert "said" in (tmp_path / file).read_text()
+
+    with_client(test)
+
+
 def test_files_and_many_commands(tmp_path: Path) -> None:
     async def test(client: Client) -> None:
         home = client.files.path(tmp_path)
@@ -295,4 +309,7 @@ def test_sync_works_beside_a_running_loop_and_trio_beside_both() -> None:
         assert (await client.run(["true"])).exit_code == 0
 
     with_client(test)
-    assert not [thread for thread in threading.enumerate() if thread.name == "execsrv portal" and thread.is_alive()]
+    for thread in threading.enumerate():
+        if thread.name == "execsrv portal":
+            thread.join(PATIENCE)
+            assert not thread.is_alive()

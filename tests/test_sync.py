@@ -155,6 +155,17 @@ def test_lines_that_are_left_early_go_on(client: execsrv.sync.Client) -> None:
         assert process.wait().exit_code == 0
 
 
+def test_a_block_that_gives_nothing_can_be_closed_too(client: execsrv.sync.Client, tmp_path: Path) -> None:
+    with client.start(["cat"], stdin=True) as process:
+        with client.record(process, tmp_path / "a.cast"):
+            lasting = client.record(process, tmp_path / "b.cast")
+            process.write(b"said\n")
+            assert next(process.lines()) == "said"
+        lasting.close()
+    for file in ("a.cast", "b.cast"):
+        assert "said" in (tmp_path / file).read_text()
+
+
 def test_files_and_many_commands(client: execsrv.sync.Client, tmp_path: Path) -> None:
     home = client.files.path(tmp_path)
     (home / "a").write_text("1")
@@ -247,7 +258,7 @@ def test_twenty_threads_with_a_client_each() -> None:
 # -- interrupts --
 
 INTERRUPTED = """
-import execsrv.sync, os, signal, sys
+import contextlib, execsrv.sync, os, signal, sys
 client = execsrv.sync.launch()
 process = client.start(["sh", "-c", "echo 1; read x; echo 2; read x"], stdin=True)
 def interrupt(*_):
@@ -272,7 +283,7 @@ print(len([each for each in client.processes() if each.running]), flush=True)
         "process.wait()",
         "next(lines)",
         "process.stdout.read()",
-        'list(client.map([["sleep", "1000"]] * 30, limit=3))',
+        'with contextlib.closing(client.map([["sleep", "1000"]] * 30, limit=3)) as results: list(results)',
         "sum(1 for _ in client.files.watch('/').__enter__())",
     ],
 )

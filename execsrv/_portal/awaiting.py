@@ -171,7 +171,7 @@ class Opening(Generic[T]):
 
     async def _entered(self) -> T:
         value, hold = await _enter(self._open, self._parent, warns=True)
-        return self._kinds[type(value)]._of(value, hold)  # type: ignore[no-any-return]
+        return self._kinds.get(type(value), Opened)._of(value, hold)  # type: ignore[no-any-return]
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._entered().__await__()
@@ -208,6 +208,15 @@ class Held(Facade):
             error.__traceback__ = traceback
         finally:
             del error, traceback
+
+
+class Opened(Held, Generic[T]):
+    """A block that gives a value, or nothing, that needs no facade."""
+
+    @property
+    def value(self) -> T:
+        """Value that the block gives."""
+        return self._inner  # type: ignore[no-any-return]
 
 
 class Items(AsyncIterator[T], Generic[T]):

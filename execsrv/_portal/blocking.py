@@ -142,7 +142,7 @@ def entered(
 ) -> Any:
     """Enter a block in the portal's thread, and return what stands for what it gives."""
     value, hold = _enter(open, parent, warns=True)
-    return kinds[type(value)]._of(value, hold)
+    return kinds.get(type(value), Opened)._of(value, hold)
 
 
 class Held(Facade):
@@ -166,6 +166,15 @@ class Held(Facade):
             error.__traceback__ = traceback
         finally:
             del error, traceback
+
+
+class Opened(Held, Generic[T]):
+    """A block that gives a value, or nothing, that needs no facade."""
+
+    @property
+    def value(self) -> T:
+        """Value that the block gives."""
+        return self._inner  # type: ignore[no-any-return]
 
 
 class Items(Iterator[T], Generic[T]):

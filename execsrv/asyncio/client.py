@@ -7,12 +7,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-from execsrv._portal.awaiting import Held, Opening
+from execsrv._portal.awaiting import Held, Opened, Opening
 from execsrv.client.client import Client as TrioClient
 from execsrv.client.parameters import PIPE, Data, Path, RunKeywords, StartKeywords
 from execsrv.client.result import Result
 from execsrv.errors import CommandError
 from execsrv.protocol import EnvironmentInfo, ListedProcess, OutputFile
+from execsrv.record import Recording
 
 if TYPE_CHECKING:
     from execsrv.asyncio.files import Files
@@ -101,8 +102,8 @@ class Client(Held, of=TrioClient):
 
         With `text`, or an `encoding` (UTF-8) or `errors` ("strict"), input and output are strings, and lines end with
         "\n". Other keywords are those of `start`: `cwd`, `env`, `env_add`, `env_remove`, `stdout`, `stderr`,
-        `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `idle_timeout`, `grace`, `overflow` and
-        `prepared`.
+        `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `idle_timeout`, `grace`, `overflow`,
+        `prepared` and `record`.
 
         It ends with the process that was started. What that has started, and left behind, is collected from while it
         prints, then asked to end, and killed after `grace` (2 s): `Result.ended`. All that descends from the command is
@@ -169,6 +170,26 @@ class Client(Held, of=TrioClient):
         """
         return self._plain("map", commands, limit=limit, return_errors=return_errors, **options)
 
+    def record(
+        self,
+        process: Process,
+        path: Path,
+        *,
+        input: bool = False,
+        title: str | None = None,
+        idle_time_limit: float | None = None,
+    ) -> Opening[Opened[None]]:
+        """Record, in this block, what a process prints from here on, as an asciicast v3 in a file on this machine.
+
+        The new sizes of its terminal and its exit code are recorded too, and with `input` what is written to it:
+        passwords are input. Players show `title`, and shorten a silence to `idle_time_limit` seconds.
+
+        Readers of the process get the same as without, and a slow disk never slows it down: the recording leaves output
+        out instead, with a marker there. Raises `OSError` where the file cannot be opened, and at the end of the block
+        where it could not be written; it holds what had been written then.
+        """
+        return self._enter("record", process, path, input=input, title=title, idle_time_limit=idle_time_limit)
+
     async def processes(self) -> list[ListedProcess]:
         """Return every process of this connection that the server still knows, oldest first."""
         return await self._wait("processes")
@@ -200,6 +221,7 @@ class Client(Held, of=TrioClient):
         end_with_leader: bool = False,
         overflow: Literal["block", "drop"] = "block",
         prepared: bool = False,
+        record: Path | Recording | None = None,
     ) -> Opening[Process]:
         """Start a command; leaving the block ends everything that descends from it.
 
@@ -224,8 +246,11 @@ class Client(Held, of=TrioClient):
         a slow reader, who gets a `Gap`. A `prepared` command is run exactly as given: its program is an absolute path,
         and nothing is inherited.
 
+        `record` is the path of a file on this machine, or a `Recording`: what the process prints is recorded there to
+        the end of the block, as an asciicast.
+
         Raises `RequestError`, of which `SpawnError` and `InvalidParamsError` are kinds, and `ConnectionLostError`.
-        Raises `TypeError` for an `argv` that is one string.
+        Raises `TypeError` for an `argv` that is one string, and `OSError` for a file that cannot be recorded to.
         """
         return self._enter(
             "start",
@@ -253,4 +278,5 @@ class Client(Held, of=TrioClient):
             end_with_leader=end_with_leader,
             overflow=overflow,
             prepared=prepared,
+            record=record,
         )

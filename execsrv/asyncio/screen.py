@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from execsrv._portal.awaiting import Held
 from execsrv.client.screen import Screen
 from execsrv.client.screen import WatchedScreen as TrioWatchedScreen
@@ -17,9 +19,12 @@ class WatchedScreen(Held, of=TrioWatchedScreen):
         """The screen as far as it is drawn."""
         return self._get("now")
 
-    async def wait_for(self, text: str) -> Screen:
-        """Wait until that text is in one of its lines, and return the screen. Raises `EOFError` at the end of all."""
-        return await self._wait("wait_for", text)
+    async def wait_for(self, wanted: str | Callable[[Screen], bool]) -> Screen:
+        """Wait until that text is on it, or until a function of the screen is true of it, and return the screen.
+
+        Raises `EOFError` at the end of all.
+        """
+        return await self._wait("wait_for", wanted)
 
     async def keep(self, answers: bool) -> None:
         """Draw what comes, until the end."""
