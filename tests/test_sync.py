@@ -166,6 +166,30 @@ def test_a_block_that_gives_nothing_can_be_closed_too(client: execsrv.sync.Clien
         assert "said" in (tmp_path / file).read_text()
 
 
+def test_a_wait_lets_nothing_go_that_another_thread_reads(client: execsrv.sync.Client) -> None:
+    size = 4 * execsrv.ClientConfig().window_bytes
+    with client.start(["head", "-c", str(size), "/dev/zero"]) as process, ThreadPoolExecutor(2) as pool:
+        begun = threading.Event()
+
+        def read() -> int:
+            total = len(next(process.output))
+            begun.set()
+            time.sleep(1)  # as long as that, and longer, the window is full
+            return total + sum(map(len, process.output))
+
+        reading = pool.submit(read)
+        assert begun.wait(PATIENCE)
+        assert pool.submit(process.wait).result(PATIENCE).exit_code == 0
+        assert reading.result(PATIENCE) == size
+
+
+def test_a_wait_of_who_has_read_lets_go(client: execsrv.sync.Client) -> None:
+    size = 4 * execsrv.ClientConfig().window_bytes
+    with client.start(["head", "-c", str(size), "/dev/zero"]) as process:
+        assert next(process.output)
+        assert process.wait().exit_code == 0
+
+
 def test_files_and_many_commands(client: execsrv.sync.Client, tmp_path: Path) -> None:
     home = client.files.path(tmp_path)
     (home / "a").write_text("1")

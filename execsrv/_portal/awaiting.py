@@ -18,6 +18,7 @@ from execsrv._portal.calls import NOTHING, Block, Call
 from execsrv._portal.facade import Facade as AnyFacade
 from execsrv._portal.facade import Hold, check_no_trio, needs_task, pumped, unwrapped
 from execsrv._portal.thread import Portal, lease
+from execsrv.client.reader import Caller
 
 T = TypeVar("T")
 
@@ -61,7 +62,7 @@ async def _perform(
     """
     check_no_trio("asyncio")
     bell = _Bell()
-    call = Call(function, block, nursery, bell.ring)
+    call = Call(function, block, nursery, bell.ring, _caller())
     call.let_go = let_go
     try:
         if not portal.post(call.begin):
@@ -73,6 +74,11 @@ async def _perform(
             keep(call.value)
         raise
     return call.outcome()
+
+
+def _caller() -> Caller | None:
+    task = asyncio.current_task()
+    return None if task is None else Caller(task, lambda: not task.done())
 
 
 async def _cancel(portal: Portal, call: Call, bell: _Bell, *, can_wait: bool) -> None:

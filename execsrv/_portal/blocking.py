@@ -19,6 +19,7 @@ from execsrv._portal.calls import NOTHING, Block, Call
 from execsrv._portal.facade import Facade as AnyFacade
 from execsrv._portal.facade import Hold, check_no_trio, needs_task, pumped, unwrapped
 from execsrv._portal.thread import Portal, lease
+from execsrv.client.reader import Caller
 
 T = TypeVar("T")
 
@@ -39,7 +40,8 @@ def _perform(
     check_no_trio("sync")
     bell = threading.Lock()
     bell.acquire()
-    call = Call(function, block, nursery, bell.release)
+    thread = threading.current_thread()
+    call = Call(function, block, nursery, bell.release, Caller(thread, thread.is_alive))
     call.let_go = let_go
     try:
         if not portal.post(call.begin):
