@@ -148,10 +148,12 @@ def test_lines_that_are_left_early_go_on(client: execsrv.sync.Client) -> None:
         for line in process.lines():
             assert line == "2"
             break
+        read = b""
         for event in process.events():
             assert isinstance(event, execsrv.Chunk)
-            assert event.chunk == b"3\n4\n5\n6\n"
-            break
+            read += event.chunk
+            if read == b"3\n4\n5\n6\n":
+                break
         assert process.wait().exit_code == 0
 
 
@@ -188,6 +190,27 @@ def test_a_wait_of_who_has_read_lets_go(client: execsrv.sync.Client) -> None:
     with client.start(["head", "-c", str(size), "/dev/zero"]) as process:
         assert next(process.output)
         assert process.wait().exit_code == 0
+
+
+def test_lines_that_were_taken_ahead_are_there_for_every_reader(client: execsrv.sync.Client) -> None:
+    with client.start(["sh", "-c", "seq 1 3000; echo end >&2; printf '\\377\\nlast'"]) as process:
+        numbers = process.lines("stdout")
+        assert [next(numbers) for _ in range(100)] == [str(n) for n in range(1, 101)]
+        assert process.expect(rb"(\d+)\n") == 0
+        assert process.match[1] == b"101"
+        assert next(numbers) == "102"
+        assert next(process.lines("stdout", max_bytes=100)) == "103"
+        assert [next(numbers) for _ in range(1000)] == [str(n) for n in range(104, 1104)]
+        assert process.stdout.readline() == b"1104\n"
+        rest = process.stdout.peek()
+        assert rest.startswith(b"1105\n")
+    with client.start(["sh", "-c", "seq 1 10; printf '\\377\\nlast'"], text=True) as process:
+        read: list[str] = []
+        with pytest.raises(UnicodeDecodeError):
+            for line in process.lines():
+                read.append(line)
+        assert read == [str(n) for n in range(1, 11)]
+        assert list(process.lines(errors="replace")) == ["\ufffd", "last"]
 
 
 def test_files_and_many_commands(client: execsrv.sync.Client, tmp_path: Path) -> None:

@@ -187,8 +187,6 @@ class Reader:
         """Return whether a task reads, or has read and may go on."""
         others = [who for who in self._last_readers.values() if who not in self._waiting]
         return bool(self._reading) or any(
-            who.is_running()
-            if isinstance(who, Caller)
-            else inspect.getcoroutinestate(who.coro) != inspect.CORO_CLOSED
+            who.is_running() if isinstance(who, Caller) else inspect.getcoroutinestate(who.coro) != inspect.CORO_CLOSED
             for who in others
         )
