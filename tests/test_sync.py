@@ -142,6 +142,23 @@ def test_streams_are_files(client: execsrv.sync.Client) -> None:
             process.stdin.write(b"")
 
 
+def test_what_an_interrupt_has_cut_is_read_by_the_next(client: execsrv.sync.Client) -> None:
+    def give_up(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    try:
+        with client.start(["sh", "-c", "echo 1; sleep 0.5; echo 2; cat; echo 3"], stdin=True) as process:
+            signal.setitimer(signal.ITIMER_REAL, 1.0)
+            with pytest.raises(TimeoutError):
+                process.stdout.read()
+            process.close_stdin()
+            assert process.stdout.read() == b"1\n2\n3\n"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_lines_that_are_left_early_go_on(client: execsrv.sync.Client) -> None:
     with client.start(["sh", "-c", "seq 1 6"]) as process:
         assert next(process.lines()) == "1"
@@ -441,6 +458,18 @@ def test_a_client_that_is_dropped_is_closed_with_a_warning() -> None:
         for each in thread:
             each.join(PATIENCE)
         assert not portals()
+
+
+def test_a_process_that_is_dropped_is_ended_at_once(client: execsrv.sync.Client) -> None:
+    process = client.start(["sh", "-c", "echo; sleep 1000"])
+    assert process.stdout is process.stdout
+    process.stdout.readline()
+    next(iter(client.processes()))
+    with pytest.warns(ResourceWarning, match="Process p1 was not closed"):
+        del process
+    deadline = time.monotonic() + PATIENCE
+    while any(each.running for each in client.processes()):
+        assert time.monotonic() < deadline
 
 
 def test_a_child_of_a_fork_has_no_part_in_it(client: execsrv.sync.Client) -> None:

@@ -66,7 +66,6 @@ class Hold:
 
     def __init__(self, block: Block, parent: Hold | None, *, warns: bool) -> None:
         self.block = block
-        self.streams: dict[int, Any] = {}
         self.batches: dict[str, Batch] = {}
         self._parent = parent
         self._warns = warns
@@ -92,6 +91,8 @@ class Facade:
 
     _inner: Any
     _hold: Hold
+    _parts: dict[str, tuple[Any, Any]]
+    """Its own facades: for each attribute what stands for what."""
     _kept: dict[str, list[Any]]
     """Values that had been taken when a call was cancelled: for the next call of its kind."""
 
@@ -110,7 +111,7 @@ class Facade:
     @classmethod
     def _made(cls, inner: Any, hold: Hold) -> Self:
         facade = cls.__new__(cls)
-        facade._inner, facade._hold, facade._kept = inner, hold, {}
+        facade._inner, facade._hold, facade._parts, facade._kept = inner, hold, {}, {}
         return facade
 
     def __repr__(self) -> str:
@@ -134,8 +135,15 @@ class Facade:
         return getattr(self._inner, method)  # type: ignore[no-any-return]
 
     def _get(self, name: str) -> Any:
-        """Return an attribute, as it is here."""
-        return self._wrap(getattr(self._inner, name))
+        """Return an attribute, as it is here: the same facade each time."""
+        value = getattr(self._inner, name)
+        if type(value) not in self._kinds:
+            return self._wrap(value)
+        part, facade = self._parts.get(name, (None, None))
+        if part is not value:
+            facade = self._wrap(value)
+            self._parts[name] = value, facade
+        return facade
 
     def _plain(self, method: str, *args: Any, **options: Any) -> Any:
         """Call what waits for nothing."""

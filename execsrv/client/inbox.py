@@ -202,6 +202,8 @@ class Inbox:
     def give_back(self, chunk: Chunk) -> None:
         """Let a chunk be the next of its stream again, or the end of one."""
         queue = self.queues[part_of(chunk.stream)]
+        if not queue.is_wanted:
+            return
         if queue.offset:  # what follows is the rest of a chunk
             rest = queue.entries.popleft()
             assert isinstance(rest, Chunk)
