@@ -35,6 +35,7 @@ class Reader:
         self._window = window_bytes
         self._acknowledges = acknowledges
         self._is_over = False
+        self._untold = 0  # the entry up to which the server is still to be told, 0 for none
         self._reading: set[Part] = set()
         self._last_readers: dict[Part, trio.lowlevel.Task] = {}
         self._waiting: list[trio.lowlevel.Task] = []
@@ -136,12 +137,20 @@ class Reader:
         await self._arrived.park()
 
     async def _acknowledge(self) -> None:
-        """Tell the server how much was read, once in a while."""
-        least = 0 if self.is_full else self._window // 4
-        if not self._acknowledges or self.inbox.read_bytes <= least or self.lost is not None:
+        """Tell the server how much was read, once in a while. After a cancel, the next who reads or waits does it."""
+        if not self._acknowledges or self.lost is not None:
             return
-        if (seq := self.inbox.acknowledged()) is not None:
+        seq = self._untold
+        if self.inbox.read_bytes > (0 if self.is_full else self._window // 4):
+            seq = self.inbox.acknowledged() or seq
+        if not seq:
+            return
+        self._untold = 0
+        try:
             await self._calls.post("process/ack", ProcessAck(self.id, seq))
+        except BaseException:
+            self._untold = max(seq, self._untold)
+            raise
 
     # -- waiting --
 
