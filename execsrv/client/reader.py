@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import trio
 
-from execsrv._log.entries import Closed, Entry, Exited
+from execsrv._log.entries import Closed, Entry, Exited, Gap
 from execsrv.client.calls import Calls
 from execsrv.client.inbox import PARTS, Inbox, Part
 from execsrv.errors import ConnectionLostError
@@ -105,9 +105,9 @@ class Reader:
         """True when the server waits for something to be read."""
         return self.inbox.unread_bytes + self.inbox.read_bytes >= self._window
 
-    def give_back(self, chunk: Chunk) -> None:
-        """Let a chunk that was taken, or the end of one, be the next of its stream."""
-        self.inbox.give_back(chunk)
+    def give_back(self, entry: Chunk | Gap) -> None:
+        """Let a chunk that was taken, the end of one, or a gap, be the next of its stream."""
+        self.inbox.give_back(entry)
 
     def discard(self, part: Part) -> None:
         """Let go of all of a stream, now and later."""
