@@ -166,10 +166,10 @@ async def test_an_example_runs(code: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(("code", "said"), PROGRAMS)
-def test_a_program_without_trio_prints_what_is_said(code: str, said: str) -> None:
+def test_a_program_without_trio_prints_what_is_said(code: str, said: str, tmp_path: Path) -> None:
     with assert_no_strays():
         program = [sys.executable, "-W", "error", *(["-c", CELLS] if "# cell" in code else ["-"])]
-        done = subprocess.run(program, input=code, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(program, input=code, capture_output=True, text=True, timeout=60, cwd=tmp_path)
         assert (done.stdout, done.stderr, done.returncode) == (said, "", 0)
 
 
