@@ -8,7 +8,8 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from execsrv import ClientConfig, ConnectionFailedError, ConnectionLostError, In
 from execsrv._processes import proc
 from execsrv.client.far_side import SAID, Facts, own_facts, parse_answer, script, why_no_way, why_not_brought
 from execsrv.client.reach import is_reached, parse_exec, parse_place
+from execsrv.protocol import Chunk
 from tests.far_sides import CONTAINERS, FarSide, SshServer, needs_sshd
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_marked
@@ -126,10 +128,9 @@ def test_commands() -> None:
     assert not is_reached("ws://host")
 
 
-@pytest.mark.parametrize("url", ["ssh://host", "docker://box", "exec:cat"])
-async def test_what_cannot_be_resumed_is_not_promised(url: str) -> None:
+async def test_what_cannot_be_resumed_is_not_promised() -> None:
     with pytest.raises(InvalidParamsError, match="cannot reconnect"):
-        async with execsrv.connect(url, reconnect=1):
+        async with execsrv.connect("exec:cat", reconnect=1):
             pass
 
 
@@ -181,10 +182,12 @@ def test_why_there_is_no_way() -> None:
 
 
 @pytest.fixture
-def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FarSide:
+def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FarSide]:
     far = FarSide(tmp_path)
     monkeypatch.setenv("PATH", f"{far.near}:{os.environ['PATH']}")
-    return far
+    with tempfile.TemporaryDirectory() as runtime:  # short, since the path of a unix socket must fit into 108 bytes
+        far.environment["XDG_RUNTIME_DIR"] = runtime
+        yield far
 
 
 @pytest.fixture
@@ -409,3 +412,59 @@ async def test_when_ssh_dies_nothing_is_left_there(far: FarSide, ssh_server: Ssh
     with trio.fail_after(PATIENCE):
         while list(far.temporary.iterdir()):  # noqa: ASYNC110  # nothing tells
             await trio.sleep(0.01)
+
+
+COUNT = "i=0; while [ $i -lt 3000 ]; do echo $i; i=$((i+1)); done; read line; echo $line"
+
+
+async def lines_until(process: execsrv.Process, last: str) -> str:
+    """Read the output until that has come."""
+    seen = ""
+    while last not in seen:
+        event = await process.next_event()
+        assert isinstance(event, Chunk), event
+        seen += event.chunk.decode()
+    return seen
+
+
+@needs_sshd
+@pytest.mark.parametrize("brought", [False, True])
+async def test_a_cut_of_ssh_loses_nothing(far: FarSide, ssh_server: SshServer, brought: bool) -> None:
+    mark = new_mark()
+    if brought:
+        far.has_python()
+    else:
+        far.has_execsrv()
+    async with execsrv.connect(ssh_server.url, reconnect=PATIENCE, config=PATIENT) as client:
+        argv = ["bash", "-c", f"exec -a {mark} bash -c '{COUNT}'"]
+        async with client.start(argv, stdin=True) as process:
+            seen = ""
+            for cut in range(2):
+                seen += await lines_until(process, f"{1500 * (cut + 1) - 1}\n") if cut else ""
+                for pid in ssh_below():
+                    os.kill(pid, signal.SIGKILL)
+            await process.write(b"end\n")
+            seen += await lines_until(process, "end\n")
+            assert seen.split() == [*map(str, range(3000)), "end"]
+            assert (await process.wait()).exit_code == 0
+    await until_gone(mark)
+    with trio.fail_after(PATIENCE):
+        while list(far.temporary.iterdir()) or list(Path(far.environment["XDG_RUNTIME_DIR"]).glob("*/*")):  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
+@needs_sshd
+async def test_a_server_that_was_not_come_back_to_ends(far: FarSide, ssh_server: SshServer) -> None:
+    mark = new_mark()
+    far.has_execsrv()
+    with pytest.raises(ConnectionLostError):
+        async with (
+            execsrv.connect(ssh_server.url, reconnect=0.5, config=PATIENT) as client,
+            client.start(["bash", "-c", f"exec -a {mark} sleep 1000"]) as process,
+        ):
+            await until_marked(mark, 1)
+            ssh_server.knows(None)  # so that there is no way back
+            for pid in ssh_below():
+                os.kill(pid, signal.SIGKILL)
+            await process.wait()
+    await until_gone(mark)

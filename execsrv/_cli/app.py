@@ -11,6 +11,7 @@ from execsrv._cli.options import SOME_TIME, RunCommand, ServeCommand
 from execsrv._cli.settings import URL_VARIABLE
 from execsrv._cli.streams import open_missing
 from execsrv._version import __version__
+from execsrv.errors import ExecsrvError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -99,6 +100,22 @@ def run(command: tuple[str, ...], **options: Any) -> None:
     from execsrv._cli.run import run_once
 
     raise SystemExit(run_once(RunOptions(command, **options)))
+
+
+@app.command(hidden=True)
+@click.argument("name")
+@click.argument("grace")
+def bridge(name: str, grace: str) -> None:
+    """Join stdin and stdout to a server of its own, which keeps a lost connection for GRACE seconds.
+
+    It is what `connect` runs at the far end with `reconnect`.
+    """
+    from execsrv._cli.bridge import run_bridge
+
+    try:
+        raise SystemExit(run_bridge(name, grace))
+    except ExecsrvError as error:
+        raise click.ClickException(str(error)) from None
 
 
 @app.command()

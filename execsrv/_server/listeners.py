@@ -40,9 +40,12 @@ async def serve_url(
     config: ServerConfig = DEFAULTS,
     *,
     shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
+    once: bool = False,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve connections on a URL until the trigger returns, or on stdio until the peer hangs up.
+
+    With `once` it ends with its last connection too, and where none comes.
 
     Raises `InvalidListenURLError` and `CannotListenError`. Cancelling kills everything at once.
     """
@@ -64,8 +67,15 @@ async def serve_url(
                     accepting.start_soon(owned, _accept, listener, peers, partial(_serve_peer, serve_peer, room))
                     _tell_means(supervisor)
                     task_status.started(url)
+                    if once:
+                        accepting.start_soon(owned, _until, connections.wait_unused, accepting.cancel_scope)
                     await shutdown_trigger()
                 await connections.stop()
+
+
+async def _until(wait: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
+    await wait()
+    scope.cancel()
 
 
 def _tell_means(supervisor: Supervisor) -> None:

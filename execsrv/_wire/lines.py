@@ -10,6 +10,9 @@ from execsrv.errors import CutOffError, ProtocolError
 from execsrv.limits import Limits
 from execsrv.protocol import Message
 
+LEAVING = b'{"method":"$/leaving"}\n'
+"""The last line of a client that leaves, for who passes its lines on. A server passes it over."""
+
 _RECEIVE_BYTES = 256 * 1024
 
 

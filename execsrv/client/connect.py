@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,7 +15,7 @@ from execsrv._wire.unix import open_unix
 from execsrv._wire.urls import is_unix_url, is_websocket_url, parse_unix
 from execsrv.client.client import Client, open_client
 from execsrv.client.launching import launched
-from execsrv.client.parameters import words
+from execsrv.client.parameters import seconds, words
 from execsrv.client.reach import FORMS, Place, is_reached, parse_exec, parse_place
 from execsrv.client.stdio import explain_exit, open_stdio
 from execsrv.errors import InvalidListenURLError, InvalidParamsError
@@ -38,7 +39,8 @@ async def connect(
     `ssh://[USER@]HOST[:PORT][/DIRECTORY]`, `docker://CONTAINER`, `podman://CONTAINER` and
     `kubectl://[NAMESPACE/]POD[/CONTAINER]` start a server there, by the program of that name, and end it with the
     block. Where there is no execsrv, it is brought along for that time if there is a Python of the same version and
-    kind as ours; not so with `bring=False`. Such a server ends with the program, so that `reconnect` is refused.
+    kind as ours; not so with `bring=False`. With `reconnect` the server waits so long
+    for a lost connection to come back; else it ends with that program.
 
     Raises `ConnectionFailedError`, and `InvalidListenURLError` for another URL.
     """
@@ -46,14 +48,13 @@ async def connect(
         connection = connect_unix(parse_unix(url, "--url"), reconnect=reconnect, config=config)
     elif is_websocket_url(url):
         connection = connect_websocket(url, token=token, reconnect=reconnect, config=config)
-    elif reconnect and is_reached(url):
-        raise InvalidParamsError(
-            "cannot reconnect: the server ends with the program that leads to it", field="reconnect"
-        )
     elif (argv := parse_exec(url)) is not None:
+        if reconnect:
+            message = "cannot reconnect: the server of `exec:` ends with its command"
+            raise InvalidParamsError(message, field="reconnect")
         connection = open_client(lambda: _open_launched(argv, None, config), config)
     elif is_reached(url):
-        connection = _connect_reached(parse_place(url), bring, config)
+        connection = _connect_reached(parse_place(url), reconnect, bring, config)
     else:
         forms = ", ".join(f"`{form}`" for form in FORMS[:-1])
         expected = f"`ws://HOST:PORT`, `unix://PATH`, {forms} or `{FORMS[-1]}`"
@@ -63,10 +64,12 @@ async def connect(
 
 
 @asynccontextmanager
-async def _connect_reached(place: Place, bring: bool, config: ClientConfig) -> AsyncIterator[Client]:
+async def _connect_reached(place: Place, reconnect: float, bring: bool, config: ClientConfig) -> AsyncIterator[Client]:
     from execsrv.client.reaching import open_reached
 
-    async with open_client(lambda: open_reached(place, ["serve"], config, bring=bring), config) as client:
+    seconds("reconnect", reconnect, zero=True)
+    serve = ["bridge", secrets.token_hex(8), f"{reconnect:.12g}"] if reconnect else ["serve"]
+    async with open_client(lambda: open_reached(place, serve, config, bring=bring), config, reconnect) as client:
         yield client
 
 

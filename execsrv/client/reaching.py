@@ -10,12 +10,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import trio
 
-from execsrv._nursery import open_helpers, owned
-from execsrv._wire.lines import LineChannel
+from execsrv._nursery import is_cancelled, open_helpers, owned
+from execsrv._wire.lines import LEAVING, LineChannel
 from execsrv._wire.stdio import write_all
 from execsrv.client.bringing import archive
 from execsrv.client.far_side import Answer, own_facts, parse_answer, script, why_no_way, why_not_brought
@@ -96,6 +96,22 @@ class _Behind(trio.abc.ReceiveStream):
         await self._stream.aclose()
 
 
+class _Kept(trio.abc.SendStream):
+    """A stream that its channel does not close: there may be a last word."""
+
+    def __init__(self, stream: trio.abc.SendStream) -> None:
+        self._stream = stream
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
 @asynccontextmanager
 async def open_reached(
     place: Place, serve: Sequence[str], config: ClientConfig, *, bring: bool
@@ -131,8 +147,17 @@ async def open_reached(
         if not answer.is_there:
             await _bring(place, answer, stdin, bring=bring, explain=explain)
         await said.pass_on()
-        async with open_stdio(stdin, _Behind(rest, stdout), config, explain) as channel:
-            yield channel
+        async with open_stdio(_Kept(stdin), _Behind(rest, stdout), config, explain) as channel:
+            try:
+                yield channel
+            finally:
+                if is_cancelled():  # the client leaves; a connection that is lost ends without that
+                    await _say_leaving(stdin)
+
+
+async def _say_leaving(stdin: trio.abc.SendStream) -> None:
+    with trio.move_on_after(_EXIT_SECONDS, shield=True), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        await stdin.send_all(LEAVING)
 
 
 async def _hear_answer(stdout: trio.abc.ReceiveStream) -> tuple[Answer | None, bytes]:
