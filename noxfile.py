@@ -99,6 +99,15 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """The pages of recordings, played in a real Chromium, which has to be on the PATH."""
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))):
+        session.error("no Chromium on the PATH")
+    session.install(".[test]")
+    session.run("pytest", "tests/test_record.py", "-k", "browser", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The figures that we claim: `nox -s bench -- --help`."""
     session.install(".")

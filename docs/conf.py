@@ -22,10 +22,15 @@ default_role = "code"  # single backquotes in docstrings
 
 nitpicky = True
 # Names of other packages and of the standard library, which have their pages elsewhere.
-nitpick_ignore_regex = [(r"py:.*", r"(trio|collections|os)\..*")]
+nitpick_ignore_regex = [(r"py:.*", r"(trio|collections|os|re)\..*")]
 # Keywords and parts that are explained where they are used.
 nitpick_ignore = [
+    ("py:class", "AbstractAsyncContextManager"),
+    ("py:class", "execsrv.client.parameters.RunKeywords"),
     ("py:class", "execsrv.client.parameters.StartKeywords"),
+    ("py:class", "execsrv.client.result.Said"),
+    ("py:class", "execsrv.client.streams.Input"),
+    ("py:class", "execsrv.client.streams.Output"),
     ("py:class", "execsrv.protocol.host.EnvironmentInfo"),
     ("py:class", "execsrv.protocol.host.Shell"),
 ]

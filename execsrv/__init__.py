@@ -22,6 +22,11 @@ from execsrv._version import __version__ as __version__
 
 TYPE_CHECKING = False  # as type checkers know it; `typing` would take as long as all else here
 if TYPE_CHECKING:
+    from pexpect import EOF as EOF
+    from pexpect import TIMEOUT as TIMEOUT
+
+    from execsrv import processes as processes
+    from execsrv import record as record
     from execsrv._api import *  # noqa: F403
     from execsrv._api import __all__ as __all__
 else:
@@ -31,6 +36,10 @@ else:
         if not name.startswith("_") or name == "__all__":
             from importlib import import_module
 
+            if name in ("processes", "record"):
+                return import_module(f"execsrv.{name}")
+            if name in ("EOF", "TIMEOUT"):  # which a program without a dialogue does not load
+                return getattr(import_module("pexpect"), name)
             api = import_module("execsrv._api")  # `from execsrv import _api` would ask for it here
             globals().update({public: getattr(api, public) for public in [*api.__all__, "__all__"]})
             if name in globals():

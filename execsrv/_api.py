@@ -3,13 +3,18 @@
 from execsrv import processes
 from execsrv._in_process import connect_in_process
 from execsrv._log.log import Closed, Exited, Gap
+from execsrv._run import run
 from execsrv._version import __version__
 from execsrv.client import (
+    DEVNULL,
+    PIPE,
+    STDOUT,
     Client,
     Event,
     FileChanged,
     FileInfo,
     Files,
+    Happened,
     Http,
     HttpAnswer,
     HttpStream,
@@ -25,6 +30,7 @@ from execsrv.client import (
     connect_websocket,
     launch,
 )
+from execsrv.client import replwrap as replwrap
 from execsrv.errors import (
     AlreadyAttachedError,
     BadAnswerError,
@@ -52,6 +58,7 @@ from execsrv.errors import (
     NotReadyError,
     OutputTruncatedError,
     OutsideRootsError,
+    ProcessEndedError,
     ProcessExistsError,
     ProtocolError,
     RequestError,
@@ -61,12 +68,16 @@ from execsrv.errors import (
     UnknownConnectionError,
     UnknownMethodError,
     UnknownProcessError,
+    WaitTimeoutError,
 )
 from execsrv.limits import ClientConfig, Limits, ServerConfig
-from execsrv.protocol import Chunk
+from execsrv.protocol import Chunk, OutputFile
 from execsrv.server import serve
 
 __all__ = [
+    "DEVNULL",
+    "PIPE",
+    "STDOUT",
     "AlreadyAttachedError",
     "BadAnswerError",
     "BusyError",
@@ -91,6 +102,7 @@ __all__ = [
     "Files",
     "FilesDisabledError",
     "Gap",
+    "Happened",
     "Http",
     "HttpAnswer",
     "HttpFailedError",
@@ -105,9 +117,11 @@ __all__ = [
     "NotAllowedError",
     "NotFoundError",
     "NotReadyError",
+    "OutputFile",
     "OutputTruncatedError",
     "OutsideRootsError",
     "Process",
+    "ProcessEndedError",
     "ProcessExistsError",
     "ProtocolError",
     "RemoteFile",
@@ -123,6 +137,7 @@ __all__ = [
     "UnknownConnectionError",
     "UnknownMethodError",
     "UnknownProcessError",
+    "WaitTimeoutError",
     "__version__",
     "connect",
     "connect_in_process",
@@ -131,5 +146,7 @@ __all__ = [
     "connect_websocket",
     "launch",
     "processes",
+    "replwrap",
+    "run",
     "serve",
 ]

@@ -21,11 +21,11 @@ FLOORS = [
     {"_wire.unreadable"},
     {"_nursery", "_threads", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths"},
     {"_http.request"},
-    {"_wire.frames", "_wire.urls", "client.reach", "client.far_side"},
+    {"_wire.frames", "_wire.urls", "client.reach", "client.far_side", "record"},
     # the machine, each kind alone
     {"_wire", "_processes", "_files", "_http", "_memory"},
     # the service
-    {"_server.outbox", "_server.host"},
+    {"_server.outbox", "_server.host", "_server.start_options"},
     {"_server.ending"},
     {"_server.stdin"},
     {"_server.session"},
@@ -39,6 +39,7 @@ FLOORS = [
     {"server", "client"},
     # roof
     {"_in_process", "processes"},
+    {"_run"},
     {"_api"},
     {"__init__", "testing"},
     {"_cli"},

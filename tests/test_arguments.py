@@ -50,8 +50,21 @@ WRONG: dict[str, tuple[Call, str]] = {
     "grace text": (lambda c, p: p.terminate("5"), "grace must be a number of seconds, got '5'"),  # type: ignore[arg-type]
     "overflow x": (start(overflow="x"), "Invalid enum value 'x' - at `$.overflow`"),
     "tty yes": (start(tty="yes"), "Expected `bool`, got `str` - at `$.tty`"),
-    "stdin yes": (start(stdin="yes"), "stdin must be True or False, got 'yes'"),
-    "inherit_env yes": (start(inherit_env="yes"), "inherit_env must be True or False, got 'yes'"),
+    "stdin yes": (start(stdin="yes"), "stdin must be PIPE or DEVNULL, got 'yes'"),
+    "stdout 5": (start(stdout=5), "stdout must be PIPE, DEVNULL, a path or an OutputFile, got 5"),
+    "stdout STDOUT": (start(stdout=execsrv.STDOUT), "stdout must be PIPE, DEVNULL, a path or an OutputFile, got -2"),
+    "stderr None": (start(stderr=None), "stderr must be PIPE, DEVNULL, STDOUT, a path or an OutputFile, got None"),
+    "stdout relative": (
+        start(stdout="out.log"),
+        "stdout.path: invalid URI: relative URL without a base: `out.log`; expected an absolute path or a file: URI",
+    ),
+    "stderr and tty": (start(tty=True, stderr=execsrv.STDOUT), "stderr: a terminal has all of the output"),
+    "encoding x": (start(encoding="x"), "unknown encoding 'x'"),
+    "encoding hex": (start(encoding="hex"), "unknown encoding 'hex'"),
+    "errors x": (start(errors="x"), "errors: unknown way 'x' to decode errors"),
+    "errors and no text": (start(text=False, errors="replace"), "errors is for text, and text is False"),
+    "text yes": (start(text="yes"), "text must be True or False, got 'yes'"),
+    "truncate 1": (lambda c, p: c.run(["true"], truncate=1), "truncate must be True or False, got 1"),  # type: ignore[call-overload]
     "prepared 1": (start(prepared=1), "prepared must be True or False, got 1"),
     "size (0, 5)": (start(tty=True, size=(0, 5)), "Expected `int` >= 1 - at `$.size.rows`"),
     "size 5": (start(tty=True, size=5), "size must be (rows, columns), got 5"),
@@ -90,14 +103,14 @@ WRONG_TYPES: dict[str, tuple[Call, str]] = {
     "arg0": (start(arg0=5), "arg0 must be a string or a path of one, got int"),
     "env": (start(env={"A": 1}), "env['A'] must be a string or a path of one, got int"),
     "cwd": (start(cwd=b"/"), "cwd must be a string or a path of one, got bytes"),
-    "input of run": (lambda c, p: c.run(["true"], input="text"), "input must be bytes, got str"),  # type: ignore[arg-type]
-    "input of communicate": (lambda c, p: p.communicate("text"), "input must be bytes, got str"),  # type: ignore[arg-type]
+    "input of run": (lambda c, p: c.run(["true"], input="text"), "input must be bytes, got str (or text=True)"),  # type: ignore[call-overload]
+    "input of communicate": (lambda c, p: p.communicate("text"), "input must be bytes, got str (or text=True)"),
     "write nothing": (lambda c, p: p.write(None), "input must be bytes, got None"),  # type: ignore[arg-type]
     "launch": (
         lambda c, p: execsrv.launch("execsrv serve").__aenter__(),
         """argv must be a list of words, got the string 'execsrv serve': write ["execsrv", "serve"]""",
     ),
-    "write": (lambda c, p: p.write("text"), "input must be bytes, got str"),  # type: ignore[arg-type]
+    "write": (lambda c, p: p.write("text"), "input must be bytes, got str (or text=True)"),
 }
 
 
@@ -129,7 +142,7 @@ async def test_an_infinite_time_is_none(server: Server) -> None:
 def test_run_takes_what_start_takes() -> None:
     started = inspect.signature(execsrv.Client.start).parameters
     hints = typing.get_type_hints(execsrv.Client.start)
-    own = {"self", "argv", "stdin", "timeout", "end_with_leader"}
+    own = {"self", "argv", "stdin", "timeout", "end_with_leader", "text", "encoding", "errors"}
     assert set(StartKeywords.__annotations__) == set(started) - own
     assert typing.get_type_hints(StartKeywords) == {name: hints[name] for name in set(started) - own}
 
@@ -137,7 +150,7 @@ def test_run_takes_what_start_takes() -> None:
 async def test_a_keyword_that_does_not_exist_is_refused(server: Server) -> None:
     client = await server.client()
     with pytest.raises(TypeError, match="cdw"):
-        await client.run(["true"], cdw="/")  # type: ignore[call-arg]
+        await client.run(["true"], cdw="/")  # type: ignore[call-overload]
 
 
 def test_checking_keeps_what_was_said() -> None:
@@ -159,9 +172,13 @@ def test_constructors_are_not_for_users() -> None:
 def test_a_process_shows_nothing_of_its_inside() -> None:
     shown = {name for name in dir(execsrv.Process) if not name.startswith("_")}
     facts = {"id", "argv", "pid", "exit_code", "returncode", "signal", "reason", "closed"}
-    reading = {"wait", "next_event", "events", "output", "communicate", "snapshot"}
+    reading = {"wait", "next_event", "events", "output", "lines", "text", "communicate", "snapshot"}
+    streams = {"stdin", "stdout", "stderr"}
     acting = {"write", "close_stdin", "send_signal", "interrupt", "terminate", "kill", "resize"}
-    assert shown == facts | reading | acting
+    dialogue = {"expect", "expect_exact", "before", "after", "match", "match_index", "searchwindowsize", "interact"}
+    dialogue |= {"send", "sendline", "sendcontrol", "sendeof", "sendintr", "waitnoecho"}
+    looking = {"wait_for", "screen", "watch_screen"}
+    assert shown == facts | reading | streams | acting | dialogue | looking
 
 
 def test_modules_of_the_client_are_of_one_idea_each() -> None:

@@ -223,13 +223,13 @@ async def test_a_second_reader_is_refused(client: execsrv.Client) -> None:
 
 async def test_more_output_than_anybody_allowed_is_an_error(client: execsrv.Client) -> None:
     argv = ["head", "-c", "70000000", "/dev/zero"]
-    with pytest.raises(OutputTruncatedError, match="printed more than 67108864 bytes, and no max_bytes") as caught:
+    with pytest.raises(OutputTruncatedError, match="more than 67108864 bytes, and truncate=True was not") as caught:
         await client.run(argv)
     assert 60 * MIB < len(caught.value.stdout) <= 64 * MIB
     async with client.start(["yes"]) as process:
         with trio.fail_after(PATIENCE), pytest.raises(OutputTruncatedError):
             await process.communicate()
-    result = await client.run(argv, max_bytes=1000)
+    result = await client.run(argv, max_bytes=1000, truncate=True)
     assert (len(result.stdout), result.omitted_bytes) == (1000, 70_000_000 - 1000)
     result = await client.run(argv, max_bytes=80_000_000)
     assert (len(result.stdout), result.omitted_bytes) == (70_000_000, 0)
@@ -296,8 +296,14 @@ async def test_leaving_a_block_asks_first_and_waits_no_longer_than_it_was_told(
 async def test_a_command_has_what_its_caller_gives_it(client: execsrv.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XS_GONE", "1")
     script = "umask; nice; cat /proc/self/oom_score_adj; echo ${XS_GONE-gone} $XS_HERE"
-    env = {"XS_GONE": None, "XS_HERE": "here"}
-    result = await client.run(["sh", "-c", script], env=env, inherit_env=True, umask=0o27, nice=7, oom_score_adj=800)
+    result = await client.run(
+        ["sh", "-c", script],
+        env_add={"XS_HERE": "here"},
+        env_remove=["XS_GONE"],
+        umask=0o27,
+        nice=7,
+        oom_score_adj=800,
+    )
     assert result.stdout == b"0027\n7\n800\ngone here\n"
     script = "import fcntl, struct, termios; print(*struct.unpack('4H', fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))))"
     argv = ["sh", "-c", f'stty -a; exec {sys.executable} -I -S -c "{script}"']

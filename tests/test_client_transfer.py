@@ -206,6 +206,15 @@ async def test_a_file_that_changes_while_it_is_read_is_an_error(client: Client, 
     assert folders(here) == ["f"]
 
 
+@pytest.mark.parametrize("limits", [{"requests_in_flight": 3}, {"queued_file_bytes": 300_000}])
+async def test_a_busy_server_is_asked_again(open_server: OpenServer, here: Path, limits: dict[str, int]) -> None:
+    client = await open_server("unix", ServerConfig(**limits)).client()  # type: ignore[arg-type]
+    (here / "f").write_bytes(random.randbytes(6 * MIB))
+    await client.files.put(here / "f", here / "there", limit=1)
+    await client.files.get(here / "there", here / "back", limit=1)
+    assert (here / "back").read_bytes() == (here / "f").read_bytes()
+
+
 # -- an interrupted connection --
 
 

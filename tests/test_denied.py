@@ -181,7 +181,7 @@ import execsrv, os, sys, trio
 async def main():
     async with execsrv.connect_in_process() as client:
         for argv in ARGVS:
-            async with client.start(argv, inherit_env=True, stdin=True) as process:
+            async with client.start(argv, stdin=True) as process:
                 await process.write(b"go\\n")
                 print("started", flush=True)
                 await trio.to_thread.run_sync(sys.stdin.readline)

@@ -127,6 +127,8 @@ def test_the_protocol_page_has_every_kind_of_error() -> None:
 
 @pytest.mark.parametrize("code", EXAMPLES)
 async def test_an_example_runs(code: str) -> None:
+    if "watch_screen" in code:
+        pytest.importorskip("pyte", reason="needs execsrv[screen]")
     names: dict[str, Any] = {}
     exec(code.replace("trio.run(main)", ""), names)
     if "main" in names:

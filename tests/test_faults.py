@@ -11,7 +11,7 @@ from execsrv._processes.command import settle
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connection import Connection, open_connections
 from execsrv._server.conversation import Conversation
-from execsrv._server.session import StartOptions
+from execsrv._server.start_options import StartOptions
 from execsrv._wire.memory import open_memory_pair
 from execsrv.limits import ServerConfig
 from tests.peers import ENV, PATIENCE, open_peer

@@ -10,6 +10,7 @@ import random
 import socket
 import stat
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -379,12 +380,18 @@ async def test_names_that_are_not_utf8(memory_peer: Peer, here: Path) -> None:
     assert message == f"path `{here}/bad\ufffd\ufffd` is not a file"
 
 
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder for everybody. Those of pytest become private again whenever somebody starts it."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
 @pytest.mark.skipif(not may_become_nobody(), reason="not allowed to become another user")
-async def test_what_is_forbidden(here: Path) -> None:
+async def test_what_is_forbidden(public: Path) -> None:
     """Another user sees EACCES and EPERM, and a walk says where it could not read."""
-    os.chmod(here, 0o755)
-    for parent in here.parents[:-2]:
-        os.chmod(parent, 0o755)
+    here = public
     (here / "closed").mkdir(mode=0o700)
     (here / "open").mkdir()
     (here / "secret").touch(0o600)

@@ -356,6 +356,25 @@ async def test_a_fault_ends_no_server_and_is_in_the_log(
     assert any("trying on" in record.getMessage() for record in caplog.records) == expected
 
 
+# -- a machine that is busy --
+
+
+async def test_an_end_that_waits_for_its_turn_gives_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others that look for long have theirs first, longer than what was killed may take to be gone."""
+    mark = new_mark()
+    monkeypatch.setattr("execsrv._processes.tree.END_SECONDS", 0.05)
+    async with open_supervisor(own_process=True) as supervisor, trio.open_nursery() as nursery:
+        command = settle(["bash", "-c", f"setsid bash -c '{NAP}' & exit".replace("@", mark)], "/", dict(os.environ))
+        session = supervisor.spawn(command, size=None, pipe_stdin=False)
+        await until_marked(mark, 1)
+        async with supervisor._register.turn:
+            nursery.start_soon(session.tree.end)
+            await trio.sleep(0.5)
+        await until_gone(mark)
+        for descriptor in session.outputs.values():
+            os.close(descriptor)
+
+
 # -- marks --
 
 

@@ -14,8 +14,8 @@ STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 MOST = 40  # bytes in a generated chunk
 
 
-def new_log(retained: int = 16_000, window: int = 10_000, **how: bool) -> OutputLog:
-    return OutputLog(retained, window, streams=STREAMS, **how)
+def new_log(retained: int = 16_000, window: int = 10_000, acknowledged: bool = False, drops: bool = False) -> OutputLog:
+    return OutputLog(retained, window, streams=STREAMS, acknowledged=acknowledged, drops=drops)
 
 
 def test_everything_is_numbered_in_one_order() -> None:

@@ -88,7 +88,7 @@ async def test_run_takes_the_options_of_start(server: Server) -> None:
     assert (await client.run(["/usr/bin/env"], prepared=True, env={"A": "1"})).stdout == b"A=1\n"
     os.environ["XS_INHERITED"] = "yes"
     try:
-        result = await client.run(["sh", "-c", "echo $XS_INHERITED$A"], env={"A": "1"}, inherit_env=True)
+        result = await client.run(["sh", "-c", "echo $XS_INHERITED$A"], env_add={"A": "1"})
     finally:
         del os.environ["XS_INHERITED"]
     assert result.stdout == b"yes1\n"

@@ -236,9 +236,9 @@ async def test_timeouts(peer: Peer, web: Web) -> None:
 
 async def test_timeout_of_a_streamed_body(one_peer: Peer, web: Web) -> None:
     web.pages["/half"] = web.half
-    await one_peer.call("http/request", wanted(web, "/half", timeoutMs=2000, streamResponse=True))
+    await one_peer.call("http/request", wanted(web, "/half", timeoutMs=5000, streamResponse=True))
     last = await until_done(one_peer, "r")
-    assert last["error"] == "error decoding response body: not complete within 2000 ms"
+    assert last["error"] == "error decoding response body: not complete within 5000 ms"
     assert streamed(one_peer, "r") == b"abc"
     with trio.fail_after(PATIENCE):
         await web.hung_up.wait()

@@ -348,6 +348,7 @@ print("steps", step)
 """
 
 
+@pytest.mark.timeout(10 * PATIENCE)
 @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("carries", [0, 1])
 def test_an_error_at_any_line_of_a_start_leaves_nothing_without_an_owner(carries: int, every: int) -> None:

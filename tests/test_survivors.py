@@ -578,7 +578,7 @@ async def main():
             await nursery.start(hold, client, argv)
         print("ready", flush=True)
 async def hold(client, argv, *, task_status):
-    async with client.start(argv, inherit_env=True):
+    async with client.start(argv):
         task_status.started()
         await trio.sleep_forever()
 trio.run(main)

@@ -165,11 +165,12 @@ async def test_a_terminal_that_does_not_echo(peer: Peer) -> None:
 
 
 async def test_a_wait_of_the_same_name_ends_the_one_before(peer: Peer) -> None:
-    await peer.start("p", ["sleep", "1000"])
+    await peer.start("p", ["sh", "-c", "echo printed; exec sleep 1000"])
+    await peer.until_output("p", b"printed")
     first = await peer.post("process/waitFor", {"processId": "p", "waitId": "w"})
     assert (await happened(peer, "p", waitId="w", timeoutMs=0))["happened"] == "timeout"
     answer: Any = await peer.answer(first)
-    assert answer.result["happened"] == "replaced"
+    assert (answer.result["happened"], answer.result["seq"]) == ("replaced", 1)
     assert (await happened(peer, "p", waitId="w", timeoutMs=0))["happened"] == "timeout"
 
 

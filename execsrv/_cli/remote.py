@@ -89,8 +89,7 @@ class _RemoteRun:
         async with client.start(
             options.argv,
             cwd=options.cwd,
-            env=env,
-            inherit_env=True,
+            env_add=env,
             stdin=not options.no_stdin and (options.tty or has_stdin()),
             tty=options.tty,
             size=None if window is None else terminal.size_of(window),

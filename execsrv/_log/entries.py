@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
-from execsrv.protocol import Chunk, Layer, Member, Reason, Stream
+from execsrv.protocol import AtMs, Chunk, Layer, Member, Reason, Stream, seconds_since_start
 
 ENTRY_BYTES = 256
 """The cost of an entry beside its content, so that many small ones are bounded as well as a few large ones."""
@@ -30,6 +30,12 @@ class Exited(Struct, frozen=True):
     exit_code: int
     signal: str | None
     reason: Reason
+    at_ms: AtMs = UNSET
+
+    @property
+    def at(self) -> float | None:
+        """Seconds from the start of the command to this end, None where the server does not tell."""
+        return seconds_since_start(self.at_ms)
 
 
 class Closed(Struct, frozen=True):
@@ -44,6 +50,12 @@ class Closed(Struct, frozen=True):
     remaining: list[Member] = []
     tree_empty: Layer | None = None
     ended: list[Member] = []
+    at_ms: AtMs = UNSET
+
+    @property
+    def at(self) -> float | None:
+        """Seconds from the start of the command to this end, None where the server does not tell."""
+        return seconds_since_start(self.at_ms)
 
 
 Entry = Chunk | Gap | Exited | Closed

@@ -9,14 +9,16 @@ before it appends, and waits when there is none.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
+
+from msgspec import UNSET
 
 from execsrv._log.entries import ENTRY_BYTES, Closed, Entry, Exited, Gap, entry_bytes, first_seq
 from execsrv._log.head_tail import HeadTail
 from execsrv._log.reader import AttachedReader
 from execsrv.limits import KIB, MIB
-from execsrv.protocol import Chunk, Layer, Member, ReadGap, Reason, Stream
+from execsrv.protocol import AtMs, Chunk, Layer, Member, ReadGap, Reason, Stream
 
 __all__ = ["ENTRY_BYTES", "Closed", "Entry", "Exited", "Gap", "OutputLog", "entry_bytes", "first_seq"]
 
@@ -43,17 +45,19 @@ class OutputLog:
         streams: Iterable[Stream] = (),
         acknowledged: bool = False,
         drops: bool = False,
+        clock: Callable[[], AtMs] = lambda: UNSET,
     ) -> None:
         """Retain `retained_bytes` of content; let the attached reader lag by `window_bytes`.
 
         `streams` are those whose beginning and end are kept besides: a quarter of that in all, and half as much again
         in memory (`HeadTail`). `acknowledged`: the reader says itself how far it is.
-        `drops`: beyond the window, the oldest output is left out for it.
+        `drops`: beyond the window, the oldest output is left out for it. `clock` tells the time of an entry.
         """
         self._forgotten: dict[Stream, int] = dict.fromkeys(streams, 0)
         self.streams: dict[Stream, HeadTail] = {}
         for stream in self._forgotten:
             self.streams[stream] = HeadTail(retained_bytes // 4 // len(self._forgotten))
+        self._clock = clock
         self._max_retained = retained_bytes
         self._max_entries = retained_bytes // _BYTES_AN_ENTRY
         self._entries: deque[Entry] = deque()
@@ -90,7 +94,7 @@ class OutputLog:
         self.streams[stream].append(chunk)
         if self._unseen_from is not None and self._join(stream, chunk):
             return
-        self._append(Chunk(self.next_seq, stream, chunk), ENTRY_BYTES + len(chunk))
+        self._append(Chunk(self.next_seq, stream, chunk, self._clock()), ENTRY_BYTES + len(chunk))
 
     def _join(self, stream: Stream, chunk: bytes) -> bool:
         """Make a piece a part of the last entry, if it can be. Return whether it is."""
@@ -99,7 +103,7 @@ class OutputLog:
             return False
         if last.seq < self._unseen_from or len(last.chunk) + len(chunk) > _JOINED_BYTES:
             return False
-        self._entries[-1] = both = Chunk(last.seq, stream, last.chunk + chunk)
+        self._entries[-1] = both = Chunk(last.seq, stream, last.chunk + chunk, last.at_ms)
         self._kept_bytes += len(chunk)
         self.reader.grow_last(both, len(chunk))
         self._trim()
@@ -107,13 +111,13 @@ class OutputLog:
 
     def append_exited(self, exit_code: int, signal: str | None, reason: Reason) -> None:
         """Number the end of the leader."""
-        self.add(Exited(self.next_seq, exit_code, signal, reason))
+        self.add(Exited(self.next_seq, exit_code, signal, reason, self._clock()))
 
     def append_closed(
         self, remaining: list[Member], tree_empty: Layer | None = None, ended: list[Member] | None = None
     ) -> None:
         """Number the end of everything."""
-        self.add(Closed(self.next_seq, self.totals, remaining, tree_empty, ended or []))
+        self.add(Closed(self.next_seq, self.totals, remaining, tree_empty, ended or [], self._clock()))
 
     def add(self, entry: Entry) -> None:
         """Append an entry that is numbered already. Raises `ValueError` unless it is the next."""

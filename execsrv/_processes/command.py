@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from execsrv._processes.inherited import Inherited
 from execsrv.errors import InvalidParamsError, SpawnError
@@ -29,6 +29,17 @@ _PATH_CHARACTERS, _PATH_FOLDERS = 32 * 1024, 1024
 """A longer PATH is not searched."""
 
 
+class File(NamedTuple):
+    """A file to write to: emptied, or with `append` kept."""
+
+    path: bytes
+    append: bool = False
+
+
+Output = Literal["pipe", "null", "stdout"] | File
+"""The place where a command's output goes. "stdout", for its stderr, is wherever its stdout goes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """A command with nothing left to decide, as the bytes that the operating system takes.
@@ -45,6 +56,8 @@ class Command:
     nice: int | None = None
     oom_score_adj: int | None = None
     inherited: Inherited | None = None
+    stdout: Output = "pipe"
+    stderr: Output = "pipe"
 
     @property
     def has_wishes(self) -> bool:

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from execsrv._processes import carried_limits, pidfd, portable_spawn, posix_spawn, proc, spawn_errors, terminal
+from execsrv._processes import carried_limits, ends, pidfd, portable_spawn, posix_spawn, proc, spawn_errors, terminal
 from execsrv._processes.command import Command, spawn_error
 from execsrv._processes.rlimit_mark import Mark
 from execsrv.errors import SpawnError
@@ -74,17 +74,6 @@ class Started:
             self.close()
 
 
-class _Descriptors(list[int]):
-    """Descriptors that are closed when the block is left; those taken out of it are not."""
-
-    def __enter__(self) -> _Descriptors:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for descriptor in self:
-            os.close(descriptor)
-
-
 def spawn(
     command: Command,
     size: Size | None,
@@ -109,9 +98,9 @@ def spawn(
         raise SpawnError(message, stage="resources", errno=errno.ECHILD)
     started = started or Started()
     try:
-        with _Descriptors() as its:
-            stdio = _open_ends(command, size, modes, pipe_stdin, started, its)
-            directory = _open_directory(command, its)
+        with ends.Descriptors() as its:
+            stdio = ends.open_stdio(command, size, modes, pipe_stdin, started, its)
+            directory = ends.open_directory(command, its)
             started.thread = threading.get_native_id()
             turn: AbstractContextManager[None] = nullcontext()
             if carries or mark is None:
@@ -162,81 +151,6 @@ def _kill_at_once(leader: int, mark: Mark | None) -> None:
             proc.send(pid, signal.SIGKILL, lambda pid: True)
         family = members()
     os.waitpid(leader, 0)
-
-
-def _open_ends(
-    command: Command,
-    size: Size | None,
-    modes: Mapping[str, bool | int],
-    pipe_stdin: bool,
-    started: Started,
-    its: _Descriptors,
-) -> Sequence[int | None] | bytes:
-    """Open our ends of the outputs and of the input, and return what the command gets as its stdio."""
-    if size is not None:
-        master, slave, name = terminal.open_terminal(size.rows, size.cols, size.xpixel, size.ypixel, modes)
-        its.append(slave)
-        started.outputs["pty"] = started.stdin = _lifted(master)
-        its.remove(slave)
-        started.held = _lifted(slave)
-        if command.inherited is not None:
-            terminal.imitate(started.stdin, command.inherited.modes, command.inherited.window)
-        return name
-    if command.inherited is not None:
-        return command.inherited.stdio
-    if pipe_stdin:
-        source, started.stdin = _open_pipe(its)
-        os.set_blocking(started.stdin, False)
-    else:
-        source = _keep(its, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-    ends = [source]
-    streams: tuple[Stream, Stream] = ("stdout", "stderr")
-    for stream in streams:
-        read, write = os.pipe()
-        its.append(write)
-        started.outputs[stream] = read = _lifted(read)
-        its.remove(write)
-        ends.append(_keep(its, write))
-        os.set_blocking(read, False)
-    return tuple(ends)
-
-
-def _open_directory(command: Command, its: _Descriptors) -> int | None:
-    """Return a descriptor of the command's directory, None for the one that it inherits."""
-    if command.cwd is None:
-        return None
-    try:
-        return _keep(its, os.open(command.cwd, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-    except OSError as error:
-        raise spawn_errors.of_directory(command, error.errno or 0) from None
-
-
-def _open_pipe(its: _Descriptors) -> tuple[int, int]:
-    """Return the reading end of a new pipe, which the command's block closes, and the writing one, which is ours."""
-    read, write = os.pipe()
-    try:
-        read = _keep(its, read)
-    except BaseException:
-        os.close(write)
-        raise
-    return read, _lifted(write)
-
-
-def _keep(block: _Descriptors, descriptor: int) -> int:
-    """Have a block close a descriptor, and return it, moved out of 0 to 2 where this process has those closed."""
-    descriptor = _lifted(descriptor)
-    block.append(descriptor)
-    return descriptor
-
-
-def _lifted(descriptor: int) -> int:
-    """Return a descriptor, moved out of 0 to 2 where this process has those closed."""
-    if descriptor > 2:
-        return descriptor
-    try:
-        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
-    finally:
-        os.close(descriptor)
 
 
 def _start(command: Command, directory: int | None, stdio: Sequence[int | None] | bytes, child: ctypes.c_int) -> None:

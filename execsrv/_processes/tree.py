@@ -7,6 +7,7 @@ signal goes to a process only after asking, with a pidfd open, whether it is sti
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import time
@@ -227,8 +228,8 @@ class ProcessTree:
         """Kill all that is left, wait until it is gone, and reap the leader. Cannot be cancelled.
 
         Return the layer that proved that nothing is left. Return None when it could not be proved: who cannot be killed
-        (the kernel is busy with it, or it runs as another user) is waited for no longer than `END_SECONDS`, and then
-        left, with a word in the log.
+        (the kernel is busy with it, or it runs as another user) is waited for no longer than `END_SECONDS` from the
+        first look on, whose turn may come late, and then left, with a word in the log.
 
         All are stopped first, parents before their children: a shell whose child was killed would go on with its next
         command.
@@ -238,25 +239,26 @@ class ProcessTree:
             self.leader.reap()
             return self._finder.layer
         left: list[int] | None = None
-        with trio.move_on_after(END_SECONDS, shield=True) as patience:
+        given_up_at = math.inf
+        with trio.CancelScope(shield=True):
             while True:
                 try:
                     left = await self._in_turns(self._killing())
                 except OSError:  # no descriptor left to look with
                     left = self._kill_short()
-                if left is None:
-                    await trio.sleep(_ROUND_SECONDS)
-                    continue
-                if not left:
+                given_up_at = min(given_up_at, (now := trio.current_time()) + END_SECONDS)
+                if left == [] or now >= given_up_at:
                     break
                 with trio.move_on_after(_ROUND_SECONDS):  # then see who has come up meanwhile
-                    for pid in left:
+                    for pid in left or []:
                         await wait_gone(pid)
-            self.leader.reap()
-        if patience.cancelled_caught:
+                    if left is None:
+                        await trio.sleep(_ROUND_SECONDS)
+        if left != []:
             names = ", ".join(f"{pid} ({proc.name(pid)})" for pid in left or [self.pid])
             logger.error("cannot kill what is left of session %d: %s", self.pid, names)
             return None
+        self.leader.reap()
         return self._finder.layer
 
     def _killing(self) -> Steps[list[int]]:

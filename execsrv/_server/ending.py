@@ -24,6 +24,7 @@ import trio
 
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.tree import ProcessTree
+from execsrv._processes.wait_gone import wait_gone
 from execsrv._server.outbox import Feed
 from execsrv.protocol import Member, Reason
 
@@ -149,6 +150,12 @@ class Ending:
         if not self.killed:
             with trio.CancelScope() as self._outlived:
                 await self._tree.wait_alone()
+
+    async def wait_empty(self) -> None:
+        """Wait until nothing of the session lives, its leader neither, and leave all as it is."""
+        while not self.is_over and (living := await self._tree.remaining()):
+            for member in living:
+                await wait_gone(member.pid)
 
     # -- for those who want its end --
 

@@ -11,12 +11,11 @@ goes on for the grace, and what is left then is killed: that is the only way to 
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
-from typing import NamedTuple
 
 import trio
+from msgspec import UNSET
 
 from execsrv._log.log import OutputLog
 from execsrv._nursery import is_cancelled, owned
@@ -24,27 +23,12 @@ from execsrv._processes import streams, terminal
 from execsrv._processes.attempt import Spawned
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.spawn import widen
-from execsrv._processes.wait_gone import wait_gone
 from execsrv._server.ending import Ending
 from execsrv._server.outbox import Dialect, Feed, Outbox
+from execsrv._server.start_options import StartOptions, new_clock
 from execsrv._server.stdin import PIPE_BYTES, Stdin
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Reason, SignalTarget, Stream
-
-
-class StartOptions(NamedTuple):
-    """The terms of a session beside the command itself. Times are in seconds."""
-
-    timeout: float = math.inf
-    idle_timeout: float = math.inf
-    window_bytes: int | None = None
-    drops: bool = False
-    grace: float | None = None
-    """The time that it has after SIGTERM at every end that nobody gives a time for. None: the server's settings."""
-    ends_with_leader: bool = False
-    """What lives on after the leader is ended, as soon as it prints no more."""
-    is_read_again: bool = True
-    """Its peer reads what it missed when it comes back, and is told nothing before. Else it is told of it unasked."""
 
 
 class Session:
@@ -75,6 +59,7 @@ class Session:
             streams=spawned.outputs,
             acknowledged=options.window_bytes is not None,
             drops=options.drops,
+            clock=new_clock() if options.times else lambda: UNSET,
         )
         self.feed = Feed(id, self.log, dialect, outbox, options.is_read_again)
         self.closed_at: float | None = None
@@ -225,17 +210,13 @@ class Session:
             terminal.set_size(self._outputs["pty"], rows, cols, xpixel, ypixel)
 
     @property
-    def echoes(self) -> bool:
-        """True unless its terminal does not show what is typed."""
-        return "pty" not in self._outputs or terminal.echoes(self._outputs["pty"])
+    def master(self) -> int | None:
+        """The server's end of its terminal, None where it has none any more."""
+        return self._outputs.get("pty")
 
     async def wait_empty(self) -> None:
-        """Wait until the leader has ended, and nothing that descends from it lives. Cancelling stops waiting."""
-        while self.log.exited is None:
-            await self.feed.wait_appended()
-        while not self._ending.is_over and (living := await self._tree.remaining()):
-            for member in living:
-                await wait_gone(member.pid)
+        """Wait until neither the leader nor anything that descends from it lives. Cancelling stops waiting."""
+        await self._ending.wait_empty()
 
     # -- output --
 

@@ -22,7 +22,8 @@ from execsrv._processes.command import Command
 from execsrv._processes.supervisor import Supervisor
 from execsrv._processes.terminal import DEFAULT_MODES
 from execsrv._server.outbox import Dialect, Outbox
-from execsrv._server.session import Session, StartOptions
+from execsrv._server.session import Session
+from execsrv._server.start_options import StartOptions
 from execsrv._server.starting import Starting, given_up
 from execsrv._wire.quoting import quoted
 from execsrv.errors import LimitExceededError, NotReadyError, ProcessExistsError

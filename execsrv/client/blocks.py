@@ -10,20 +10,20 @@ import hashlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-import trio
 from msgspec import Struct
 
-from execsrv.client.file_handles import BLOCK_BYTES, Asked, OpenFile
-from execsrv.errors import BusyError, FileError
+from execsrv.client.file_handles import Asked, OpenFile
+from execsrv.errors import FileError
 from execsrv.protocol import Block, BlockChecksum, BlockRead, BlockWrite, Checksum, Nothing
 
-AHEAD = 6
+BLOCK_BYTES = 256 * 1024
+"""Bytes that one message carries: any server takes so much, and more in one was no faster."""
+
+AHEAD = 16
 """Blocks under way for one file."""
 
-_PIECE_BLOCKS = 8
+_PIECE_BLOCKS = 32
 """Blocks that one checksum is of."""
-
-_BUSY_SECONDS = 0.05
 
 Progressed = Callable[[int], None]
 """Function that is told the number of bytes done so far."""
@@ -73,21 +73,10 @@ async def send(
             if isinstance(what, _Piece):
                 await _compare(file, asked, what, "the server has not what was sent")
             else:
-                await _written(file, asked)
+                await file.answer(asked, Nothing)
                 progressed(what)
         if not chunk:
             return offset
-
-
-async def _written(file: OpenFile, asked: Asked) -> None:
-    while True:
-        try:
-            await file.answer(asked, Nothing)
-        except BusyError:
-            await trio.sleep(_BUSY_SECONDS)
-            asked = await file.post(asked.method, asked.make)
-        else:
-            return
 
 
 async def receive(

@@ -2,59 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from functools import cached_property
-from typing import Literal, Unpack
-
-import trio
+from functools import cached_property, partial
+from typing import Any, Literal, Unpack, overload
 
 from execsrv._nursery import check_trio, open_helpers
 from execsrv.client.connection import Connection, OpenChannel
 from execsrv.client.files import Files
 from execsrv.client.http import Http
-from execsrv.client.mirror import Mirror
+from execsrv.client.many import Results
 from execsrv.client.parameters import (
     Data,
     Path,
+    RunKeywords,
     StartKeywords,
-    check_input,
-    everything,
+    as_bytes,
     flag,
-    grace_milliseconds,
-    milliseconds,
     seconds,
-    terminal_size,
-    text,
-    variables,
-    words,
 )
 from execsrv.client.process import Process
 from execsrv.client.remote_changes import RemoteChanges
 from execsrv.client.result import END_GRACE_SECONDS, Collected, Result, check_bound
-from execsrv.errors import BadAnswerError, ProcessExistsError
+from execsrv.client.starting import Starting
+from execsrv.client.text import text_mode
+from execsrv.errors import CommandError
 from execsrv.limits import ClientConfig
 from execsrv.protocol import (
     EnvironmentInfo,
-    Failure,
     ListedProcess,
     Nothing,
     ProcessList,
-    ProcessStart,
-    ProcessStarted,
-    ProcessWait,
-    ProcessWaited,
 )
 
-LEAVE_GRACE_SECONDS = 0.5
-"""Time that a command has after SIGTERM when its block is left, unless its user says otherwise: as when a client hangs
-up."""
 
-
-class Client:
+class Client(Starting):
     """Runs commands on a server. Made by `connect_*` and `launch`; leaving their block ends all its commands."""
-
-    _connection: Connection
 
     def __init__(self) -> None:
         raise TypeError("a Client is made by `async with` and `connect`, `connect_in_process` or `launch`")
@@ -89,170 +72,163 @@ class Client:
         """HTTP requests from the server's machine."""
         return Http(self._connection.calls, self._connection.config.leave_timeout)
 
+    @overload
+    async def run(
+        self,
+        argv: Sequence[Path],
+        *,
+        input: Data | str | None = None,
+        text: Literal[True],
+        encoding: str | None = None,
+        errors: str | None = None,
+        **options: Unpack[RunKeywords],
+    ) -> Result[str]: ...
+
+    @overload
     async def run(
         self,
         argv: Sequence[Path],
         *,
         input: Data | None = None,
+        text: Literal[False] | None = None,
+        **options: Unpack[RunKeywords],
+    ) -> Result[bytes]: ...
+
+    @overload
+    async def run(
+        self,
+        argv: Sequence[Path],
+        *,
+        input: Data | str | None = None,
+        text: Literal[True] | None = None,
+        encoding: str,
+        errors: str | None = None,
+        **options: Unpack[RunKeywords],
+    ) -> Result[str]: ...
+
+    @overload
+    async def run(
+        self, argv: Sequence[Path], *, input: Data | str | None = None, text: bool, **options: Unpack[RunKeywords]
+    ) -> Result[Any]: ...
+
+    async def run(
+        self,
+        argv: Sequence[Path],
+        *,
+        input: Data | str | None = None,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # the word of subprocess.run; it ends the command too
         check: bool = False,
         max_bytes: int | None = None,
+        truncate: bool = False,
         **options: Unpack[StartKeywords],
-    ) -> Result:
+    ) -> Result[Any]:
         """Run a command to its end and return its result. Its stdin is `input`, or empty.
 
-        Other keywords are those of `start`: `cwd`, `env`, `inherit_env`, `tty`, `size`, `modes`, `arg0`, `umask`,
-        `nice`, `oom_score_adj`, `idle_timeout`, `grace`, `overflow` and `prepared`.
+        With `text`, or an `encoding` (UTF-8) or `errors` ("strict"), input and output are strings, and lines end with
+        "\\n". Other keywords are those of `start`: `cwd`, `env`, `env_add`, `env_remove`, `stdout`, `stderr`,
+        `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `idle_timeout`, `grace`, `overflow`,
+        `prepared` and `record`.
 
         It ends with the process that was started. What that has started, and left behind, is collected from while it
         prints, then asked to end, and killed after `grace` (2 s): `Result.ended`. All that descends from the command is
         gone when this returns, or when it is cancelled.
 
-        Each stream is kept up to `max_bytes`, beginning and end. Without it, more than 64 MiB is an error.
+        Each stream is kept up to `max_bytes` (64 MiB). More is an error, unless it may `truncate`: then the beginning
+        and the end are kept.
 
         Raises `SpawnError`; `CommandTimeoutError` after `timeout` seconds, when the command was asked to end and then
         killed, and, with `check`, `CommandFailedError`; `OutputTruncatedError`; `InvalidParamsError`;
         `ConnectionLostError`. All but the first know what had arrived.
         """
-        check_input(input)
+        mode = text_mode(text, encoding, errors)
+        data = as_bytes(input, mode and mode.encoding)
         patience = seconds("timeout", timeout)
         check_bound(max_bytes)
-        if input is None and options.get("tty"):
-            input = b""  # a terminal gets its end-of-file character then
+        flag("check", check)
+        flag("truncate", truncate)
+        if data is None and options.get("tty"):
+            data = b""  # a terminal gets its end-of-file character then
         grace = options.get("grace")
-        async with self.start(argv, stdin=input is not None, end_with_leader=True, **options) as process:
-            collected = Collected(process, max_bytes)
-            result = await collected.run(
-                input,
+        async with self.start(argv, stdin=data is not None, end_with_leader=True, **options) as process:
+            result = await Collected(process, mode, max_bytes, truncate).run(
+                data,
                 patience,
                 END_GRACE_SECONDS if grace is None else grace,
                 self._connection.config.leave_timeout,
             )
         return result.check() if check else result
 
-    @asynccontextmanager
-    async def start(
+    @overload
+    def map(
         self,
-        argv: Sequence[Path],
+        commands: Iterable[Sequence[Path]],
         *,
-        cwd: Path | None = None,
-        env: Mapping[str, str | None] | None = None,
-        inherit_env: bool | None = None,
-        stdin: bool = False,
-        tty: bool = False,
-        size: tuple[int, int] | tuple[int, int, int, int] | None = None,
-        modes: Mapping[str, bool | int] | None = None,
-        arg0: str | None = None,
-        umask: int | None = None,
-        nice: int | None = None,
-        oom_score_adj: int | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109  # the server's to keep
-        idle_timeout: float | None = None,
-        grace: float | None = None,
-        end_with_leader: bool = False,
-        overflow: Literal["block", "drop"] = "block",
-        prepared: bool = False,
-    ) -> AsyncIterator[Process]:
-        """Start a command; leaving the block ends everything that descends from it.
+        limit: int = 20,
+        return_errors: Literal[False] = False,
+        text: Literal[True],
+        **options: Unpack[RunKeywords],
+    ) -> Results[Result[str]]: ...
 
-        What still runs then is asked to end, and killed after `grace` seconds (0.5 s). Leaving waits until that is
-        done, for a moment longer at most: an interrupted connection, or a process that the kernel is busy with, does
-        not hold it up, and the kill follows.
+    @overload
+    def map(
+        self,
+        commands: Iterable[Sequence[Path]],
+        *,
+        limit: int = 20,
+        return_errors: Literal[False] = False,
+        **options: Unpack[RunKeywords],
+    ) -> Results[Result[bytes]]: ...
 
-        `cwd` is a path on the server's machine, by default where the server runs. Without `env` the command has the
-        server's environment; with it exactly that, or that on top of the server's with `inherit_env`, without the
-        variables whose value is None. `stdin` gives it a pipe to write to; `tty` a terminal instead of pipes, of `size`
-        rows and columns (24, 80), and width and height in pixels where they are known, and with `modes` by their names
-        in stty(1). `arg0` is what the program sees as its name. `umask`, `nice` and `oom_score_adj` are the server's
-        unless they are given.
+    @overload
+    def map(
+        self, commands: Iterable[Sequence[Path]], *, limit: int = 20, return_errors: bool, **options: Any
+    ) -> Results[Result[Any] | CommandError]: ...
 
-        The server ends it `timeout` seconds after its start, and when it has neither printed nor been given anything
-        for `idle_timeout` seconds; and, with `end_with_leader`, what lives on after the process that was started. It
-        gives `grace` each time, by default as it is configured. With an `overflow` of "drop" a command never waits for
-        a slow reader, who gets a `Gap`. A `prepared` command is run exactly as given: its program is an absolute path,
-        and nothing is inherited.
+    def map(
+        self, commands: Iterable[Sequence[Path]], *, limit: int = 20, return_errors: bool = False, **options: Any
+    ) -> Results[Any]:
+        """Run many commands, at most `limit` at a time, and iterate over their results in the order in which they end.
 
-        Raises `RequestError`, of which `SpawnError` and `InvalidParamsError` are kinds, and `ConnectionLostError`.
-        Raises `TypeError` for an `argv` that is one string.
+        `Result.argv` tells whose it is. Other keywords are those of `run`, without `input`. `commands` may be endless:
+        the next is taken when there is room for it, and results that nobody takes hold up further starts.
+
+        Leaving the loop early, by an error too, ends what still runs. An error of a command is a `CommandError` with
+        its `argv`, whose cause is a `SpawnError` or another `RequestError` where it could not be run. It ends all
+        others, unless `return_errors` has it among the results. Raises `ConnectionLostError`.
         """
-        connection = self._connection
-        flag("stdin", stdin)
-        flag("prepared", prepared)
-        if inherit_env is not None:
-            flag("inherit_env", inherit_env)
-        flag("end_with_leader", end_with_leader)
-        leaving = LEAVE_GRACE_SECONDS if grace is None else seconds("grace", grace, zero=True)
-        given, removed = variables(env)
-        with connection.new_mirror() as mirror:
-            params = ProcessStart(
-                argv=words(argv),
-                cwd=self._place(cwd, prepared),
-                env=given,
-                env_remove=removed,
-                env_policy=everything(env is None and not prepared if inherit_env is None else inherit_env),
-                tty=tty,
-                process_id=mirror.id,
-                pipe_stdin=stdin and not tty,
-                arg0=None if arg0 is None else text("arg0", arg0),
-                size=terminal_size(size),
-                modes=dict(modes or {}),
-                umask=umask,
-                nice=nice,
-                oom_score_adj=oom_score_adj,
-                window_bytes=connection.config.window_bytes if connection.is_execsrv else None,
-                timeout_ms=milliseconds("timeout", timeout),
-                idle_timeout_ms=milliseconds("idle_timeout", idle_timeout),
-                grace_ms=None if grace is None else grace_milliseconds(leaving),
-                end_with_leader=end_with_leader,
-                overflow=overflow,
-                kind="prepared" if prepared else "direct",
-            )
-            try:
-                mirror.start = await connection.calls.post("process/start", params)
-                yield Process._made(mirror, params.argv, await self._pid_of(mirror), overflow == "drop")
-            finally:
-                await self._end(mirror, leaving)
+        flag("return_errors", return_errors)
+        nursery = self._connection.nursery
+        return Results(self._connection.calls, nursery, partial(self.run, **options), commands, limit, return_errors)
 
-    def _place(self, cwd: Path | None, prepared: bool) -> str | None:
-        """Return a directory as it is sent. The server's own needs no name, but for who has everything prepared."""
-        if cwd is not None:
-            return text("cwd", cwd)
-        return None if self._connection.is_execsrv and not prepared else self.info.cwd
+    @asynccontextmanager
+    async def record(
+        self,
+        process: Process,
+        path: Path,
+        *,
+        input: bool = False,
+        title: str | None = None,
+        idle_time_limit: float | None = None,
+    ) -> AsyncIterator[None]:
+        """Record, in this block, what a process prints from here on, as an asciicast v3 in a file on this machine.
 
-    async def _pid_of(self, mirror: Mirror) -> int | None:
-        """Wait for the answer to a start. Raises the server's error."""
-        assert mirror.start is not None
-        try:
-            answer = await self._connection.calls.answer_to(mirror.start, ProcessStarted)
-        except ProcessExistsError:
-            if not mirror.start.repeated:
-                raise
-            # It had started before the connection was interrupted.
-            mirror.started = True
-            return await self._pid_listed(mirror.id)
-        except BadAnswerError:
-            mirror.is_unsure = True
-            raise
-        mirror.started = True
-        return answer.pid
+        The new sizes of its terminal and its exit code are recorded too, and with `input` what is written to it:
+        passwords are input. Players show `title`, and shorten a silence to `idle_time_limit` seconds.
 
-    async def _pid_listed(self, id: str) -> int | None:
-        """Return the pid of a process that the server knows, once it has been started."""
-        while True:
-            listed = next((listed for listed in await self.processes() if listed.process_id == id), None)
-            if listed is None or listed.pid is not None:
-                return None if listed is None else listed.pid
-            # It is answered when the start is over, and refused when that failed.
-            await self._connection.calls.call("process/wait", ProcessWait(id, timeout_ms=0), ProcessWaited)
+        Readers of the process get the same as without, and a slow disk never slows it down: the recording leaves output
+        out instead, with a marker there. Raises `OSError` where the file cannot be opened, and at the end of the block
+        where it could not be written; it holds what had been written then.
+        """
+        from execsrv.client import recorder
+        from execsrv.record import Recording
 
-    async def _end(self, mirror: Mirror, grace: float) -> None:
-        """End what may run of a process. Cancelled before the answer, it may have started all the same."""
-        if mirror.start is None or (isinstance(mirror.start.answer, Failure) and not mirror.started):
-            return
-        with trio.move_on_after(grace + self._connection.config.leave_timeout, shield=True) as patience:
-            await mirror.end(grace)
-        if patience.cancelled_caught:
-            mirror.end_when_back()
+        recording = recorder.recording(Recording(path, input, title, idle_time_limit))
+        size = (await process.snapshot()).size
+        async with recorder.recorded(process._mirror, recording, process.argv, size):
+            yield
 
     async def processes(self) -> list[ListedProcess]:
         """Return every process of this connection that the server still knows, oldest first."""
@@ -266,7 +242,7 @@ async def open_client(
     """Open a client on channels of this kind, with the handshake done. Raises `ConnectionFailedError`."""
     check_trio()
     seconds("reconnect", reconnect, zero=True)
-    connection = Connection(config)
     async with open_helpers() as nursery:
+        connection = Connection(config, nursery)
         await nursery.start(connection.stay, open_channel, name, reconnect)
         yield Client._made(connection)

@@ -54,8 +54,9 @@ class Connection:
 
     greeting: Initialized
 
-    def __init__(self, config: ClientConfig) -> None:
+    def __init__(self, config: ClientConfig, nursery: trio.Nursery) -> None:
         self.config = config
+        self.nursery = nursery
         self.calls = Calls(self._heard, config.max_message_bytes)
         self.mirrors: dict[str, Mirror] = {}
         self._ids = count(1)
@@ -69,7 +70,9 @@ class Connection:
     @contextmanager
     def new_mirror(self) -> Iterator[Mirror]:
         """Listen for what the server tells of a new process, in this block."""
-        mirror = Mirror(f"p{next(self._ids)}", self.calls, self.config.window_bytes, self.is_execsrv)
+        mirror = Mirror(
+            f"p{next(self._ids)}", self.calls, self.config.window_bytes, self.is_execsrv, self.nursery.start_soon
+        )
         self.mirrors[mirror.id] = mirror
         try:
             yield mirror
@@ -172,7 +175,7 @@ class Connection:
         match told.method:
             case "process/output":
                 output = decode_params(told.params, ProcessOutput)
-                id, entry = output.process_id, Chunk(output.seq, output.stream, output.chunk)
+                id, entry = output.process_id, Chunk(output.seq, output.stream, output.chunk, output.at_ms)
             case "process/gap":
                 gap = decode_params(told.params, ProcessGap)
                 id, entry = gap.process_id, Gap(gap.from_seq, gap.seq, gap.omitted)

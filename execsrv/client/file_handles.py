@@ -18,7 +18,7 @@ from msgspec import Struct
 from execsrv.client.calls import Calls, PendingCall
 from execsrv.client.file_paths import doing, sent
 from execsrv.client.parameters import Data, pieces
-from execsrv.errors import ConnectionLostError, NotFoundError
+from execsrv.errors import BusyError, ConnectionLostError, NotFoundError
 from execsrv.protocol import (
     Block,
     BlockRead,
@@ -31,8 +31,10 @@ from execsrv.protocol import (
     Nothing,
 )
 
-BLOCK_BYTES = 1024 * 1024
-"""What one request reads or writes: the most that a server takes by default."""
+_REQUEST_BYTES = 1024 * 1024
+"""What one request of a file object reads or writes: the most that a server takes by default."""
+
+_BUSY_SECONDS = 0.05
 
 _ids = count(1)
 
@@ -88,15 +90,17 @@ class OpenFile:
         return Asked(make, method, self._handle, await self._calls.post(method, make(self._handle)))
 
     async def answer(self, asked: Asked, result: type[R]) -> R:
-        """Wait for an answer; ask again where the file was closed with its channel."""
+        """Wait for an answer; ask again where the file was closed with its channel, or the server was busy."""
         while True:
             try:
                 return await self._calls.answer_to(asked.call, result)
+            except BusyError:
+                await trio.sleep(_BUSY_SECONDS)
             except NotFoundError as error:
                 if error.errno:
                     raise
                 await self._open_again(asked.handle)
-                asked = await self.post(asked.method, asked.make)
+            asked = await self.post(asked.method, asked.make)
 
     async def _open_again(self, closed: str) -> None:
         async with self._opening:
@@ -154,7 +158,7 @@ class RemoteFile:
         with self._in_use("read"):
             left = size
             while left:
-                ask = BLOCK_BYTES if left < 0 else min(left, BLOCK_BYTES)
+                ask = _REQUEST_BYTES if left < 0 else min(left, _REQUEST_BYTES)
                 block = await self._read_at(self._place, ask)
                 self._place += len(block.chunk)
                 found.append(block.chunk)
@@ -172,7 +176,7 @@ class RemoteFile:
             raise TypeError(f"data must be bytes, got {type(data).__name__}")
         written = 0
         with self._in_use("write"):
-            for piece in pieces(data, BLOCK_BYTES):
+            for piece in pieces(data, _REQUEST_BYTES):
                 if piece:
                     offset = 0 if self._mode == "ab" else self._place
 

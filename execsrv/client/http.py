@@ -13,7 +13,7 @@ import trio
 from msgspec import Struct
 
 from execsrv.client.calls import Calls
-from execsrv.client.parameters import Data, flag, milliseconds, text
+from execsrv.client.parameters import Data, flag, milliseconds, string
 from execsrv.errors import HttpFailedError
 from execsrv.protocol import HttpBodyPiece, HttpHeader, HttpRequest, HttpRequestId, HttpResponse, Nothing
 
@@ -172,8 +172,8 @@ def _params(
         raise TypeError(f"body must be bytes or a string, got {type(body).__name__}")
     policy: Literal["follow", "stop"] = "follow" if flag("follow_redirects", follow_redirects) else "stop"
     return HttpRequest(
-        method=text("method", method),
-        url=text("url", url),
+        method=string("method", method),
+        url=string("url", url),
         request_id=f"h{next(_ids)}",
         headers=[_header(name, value) for name, value in _pairs(headers)],
         body_base64=None if body is None else bytes(body),
@@ -192,5 +192,5 @@ def _pairs(headers: Headers) -> list[tuple[str, str | ServerVariable]]:
 
 def _header(name: str, value: str | ServerVariable) -> HttpHeader:
     if isinstance(value, ServerVariable):
-        return HttpHeader(text("headers", name), text("headers", value.prefix), text("headers", value.name))
-    return HttpHeader(text("headers", name), text(f"headers[{name!r}]", value))
+        return HttpHeader(string("headers", name), string("headers", value.prefix), string("headers", value.name))
+    return HttpHeader(string("headers", name), string(f"headers[{name!r}]", value))

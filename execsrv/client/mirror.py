@@ -1,25 +1,27 @@
-"""The client's copy of one process's log: what has arrived, and where its one reader stands.
+"""The client's copy of one process's log: how it arrives over the connection, and how the process is ended.
 
-Entries arrive from the connection and are taken by the reader. While there is no connection nothing arrives; the first
-answer after it (`resumed`) brings what was printed meanwhile, with a gap for what the server does not retain any more.
+Entries arrive from the connection and wait in the inbox. While there is no connection nothing arrives; the first answer
+after it (`resumed`) brings what was printed meanwhile, with a gap for what the server does not retain any more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import trio
 
-from execsrv._log.log import Closed, Entry, Exited, Gap, OutputLog, entry_bytes
+from execsrv._log.entries import Closed, Entry, Exited, Gap
 from execsrv.client.calls import Calls, PendingCall
+from execsrv.client.inbox import Inbox, Part
 from execsrv.client.parameters import grace_milliseconds
+from execsrv.client.reader import Reader
 from execsrv.errors import BadAnswerError, ConnectionLostError, ProtocolError, RequestError
 from execsrv.protocol import (
     Chunk,
     Failure,
     Grace,
     Graceful,
-    ProcessAck,
     ProcessClosed,
     ProcessExited,
     ProcessOutputRead,
@@ -40,7 +42,7 @@ class Tap(Protocol):
         """See an entry of the log, in order, before any reader has it."""
 
     def wrote(self, data: bytes) -> None:
-        """See input that the operating system has taken."""
+        """See input on its way, before what it brings about."""
 
     def resized(self, rows: int, cols: int) -> None:
         """See a new size of the terminal."""
@@ -49,7 +51,15 @@ class Tap(Protocol):
 class Mirror:
     """A client's knowledge of one process. With `acknowledges`, the server keeps to the window and is told of reads."""
 
-    def __init__(self, id: str, calls: Calls, window_bytes: int, acknowledges: bool) -> None:
+    def __init__(
+        self,
+        id: str,
+        calls: Calls,
+        window_bytes: int,
+        acknowledges: bool,
+        spawn: Callable[[Callable[[], Awaitable[None]]], object],
+    ) -> None:
+        """`spawn` has something done as long as the client is there."""
         self.id = id
         self.calls = calls
         self.start: PendingCall | None = None
@@ -59,73 +69,25 @@ class Mirror:
         self.is_unsure = False
         """True when the answer to its start told nothing: it may run or not, and may never tell of an end."""
         self.taps: list[Tap] = []
-        self._window = window_bytes
         self._acknowledges = acknowledges
-        self._log = OutputLog(0, window_bytes)
-        self._lost: ConnectionLostError | None = None
+        self._inbox = Inbox(acknowledges)
+        self.reader = Reader(id, self._inbox, calls, window_bytes, acknowledges)
         self._resuming = False
         self._early: list[Entry] = []  # told while it resumes
         self._abandoned = False
-        self._is_read = False
+        self._is_drained = False
+        self._spawn = spawn
         self._had: dict[Stream, int] = {}  # what arrived or was said to be missing
-        self._arrived = trio.lowlevel.ParkingLot()
-        self._taken = trio.lowlevel.ParkingLot()
-        self._unacknowledged = 0
-
-    # -- for the reader --
 
     @property
     def exited(self) -> Exited | None:
         """End of the leader, None before."""
-        return self._log.exited
+        return self._inbox.exited
 
     @property
     def closed(self) -> Closed | None:
         """End of everything, None before."""
-        return self._log.closed
-
-    async def wait_exited(self) -> Exited:
-        """Wait for the end of the leader. Raises `ConnectionLostError`."""
-        while self._log.exited is None:
-            await self._park()
-        return self._log.exited
-
-    async def next(self) -> Entry | None:
-        """Take the next entry, None when all is over.
-
-        Raises `ConnectionLostError` behind the last that arrived, and `trio.BusyResourceError` while another task is
-        here.
-        """
-        if self._is_read:
-            raise trio.BusyResourceError(f"another task is reading the output of process {self.id}")
-        self._is_read = True
-        try:
-            return await self._next()
-        finally:
-            self._is_read = False
-
-    async def _next(self) -> Entry | None:
-        await trio.lowlevel.checkpoint()
-        await self._acknowledge()
-        while not self._log.has_news:
-            if self._log.closed:
-                return None
-            await self._park()
-        entry = self._log.take()
-        self._taken.unpark_all()
-        self._unacknowledged += entry_bytes(entry)
-        return entry
-
-    async def _park(self) -> None:
-        if self._lost is not None:
-            raise ConnectionLostError(*self._lost.args)
-        await self._arrived.park()
-
-    async def _acknowledge(self) -> None:
-        """Tell the server how far the reader is, once in a while."""
-        if self._acknowledges and self._unacknowledged > self._window // 4 and self._lost is None:
-            await self.calls.post("process/ack", ProcessAck(self.id, self._log.last_taken))
-            self._unacknowledged = 0
+        return self._inbox.closed
 
     # -- for the block that started it --
 
@@ -136,8 +98,8 @@ class Mirror:
         waited for. After a cancel, call `end_when_back`.
         """
         self._abandoned = True
-        self._taken.unpark_all()
-        if self._resuming and self._lost is None:
+        self.reader.wake()
+        if self._resuming and self.reader.lost is None:
             self.end_when_back()
             return
         if self._acknowledges and self.closed and not self.closed.remaining:
@@ -146,8 +108,7 @@ class Mirror:
             await self.calls.call("process/terminate", termination(self.id, grace), Running)
             if self.is_unsure or (self.start and isinstance(self.start.answer, Failure) and not self.started):
                 return  # it never started, so nothing will come
-            while await self._next() is not None:
-                pass
+            await self.reader.drain()
             await self.wait_alone()
         except (ConnectionLostError, BadAnswerError):
             return  # the server ends it with the connection
@@ -166,6 +127,19 @@ class Mirror:
             if living:
                 await trio.sleep(_ASK_AGAIN_SECONDS)
 
+    def close_part(self, part: Part) -> None:
+        """Let go of all of a stream, whether or not anybody reads the other one."""
+        self.reader.discard(part)
+        if not self._is_drained:
+            self._is_drained = True
+            self._spawn(self._keep_draining)
+
+    async def _keep_draining(self) -> None:
+        try:
+            await self.reader.wait_closed()
+        except ConnectionLostError:
+            return
+
     def end_when_back(self) -> None:
         """Have everything of the process killed as soon as the server can be asked to."""
         self.calls.ask_when_back("process/terminate", ProcessTerminate(self.id))
@@ -175,19 +149,19 @@ class Mirror:
     @property
     def last_seq(self) -> int:
         """Number of the last entry that arrived, 0 before the first."""
-        return self._log.next_seq - 1
+        return self._inbox.next_seq - 1
 
     async def arrived(self, entry: Entry) -> None:
         """Take in the next entry. Waits where the server has no window for the process, and nobody reads."""
         if self._resuming:
             self._early.append(entry)  # for `resumed`, where it does not bring it
             return
-        if entry.seq < self._log.next_seq:
+        if entry.seq < self._inbox.next_seq:
             return  # `resumed` has brought it
         self._add(entry)
-        self._arrived.unpark_all()
-        while not (self._acknowledges or self._abandoned or self._lost or self._log.has_room):
-            await self._taken.park()
+        self.reader.has_arrived()
+        while not (self._acknowledges or self._abandoned or self.reader.lost or self.reader.has_room):
+            await self.reader.wait_taken()
 
     def interrupted(self) -> None:
         """Note that the connection is gone and may come back. An entry from before `resumed` is not the next one."""
@@ -209,11 +183,11 @@ class Mirror:
             self._add(entry)
         self._skip_to(read.next_seq, missing)
         for entry in self._early:
-            if entry.seq >= self._log.next_seq:
+            if entry.seq >= self._inbox.next_seq:
                 self._add(entry)
         self._early.clear()
         self._resuming = False
-        self._arrived.unpark_all()
+        self.reader.has_arrived()
 
     def not_there(self, why: str) -> None:
         """Note that the server does not know the process.
@@ -226,20 +200,20 @@ class Mirror:
 
     def lose(self, why: ConnectionLostError) -> None:
         """Note that nothing more will come."""
-        self._lost = why
-        self._arrived.unpark_all()
-        self._taken.unpark_all()
+        self.reader.lost = why
+        self.reader.has_arrived()
+        self.reader.wake()
 
     def _skip_to(self, seq: int, missing: dict[Stream, int]) -> dict[Stream, int]:
         """Add the gap in front of the entry of that number, if there is one. Return what is still missing then."""
-        if seq <= self._log.next_seq:
+        if seq <= self._inbox.next_seq:
             return missing
-        self._add(Gap(self._log.next_seq, seq - 1, missing))
+        self._add(Gap(self._inbox.next_seq, seq - 1, missing))
         return {}
 
     def _add(self, entry: Entry) -> None:
         try:
-            self._log.add(entry)
+            self._inbox.add(entry)
         except ValueError as error:
             raise ProtocolError(f"process {self.id}: {error}") from None
         for tap in self.taps:
@@ -266,9 +240,9 @@ def _anybody(id: str) -> ProcessSignal:
 
 def exited_entry(told: ProcessExited) -> Exited:
     """Return the end of the leader as an entry of the log."""
-    return Exited(told.seq, told.exit_code, told.signal, told.reason)
+    return Exited(told.seq, told.exit_code, told.signal, told.reason, told.at_ms)
 
 
 def closed_entry(told: ProcessClosed) -> Closed:
     """Return the end of everything as an entry of the log."""
-    return Closed(told.seq, told.totals, told.remaining, told.tree_empty, told.ended)
+    return Closed(told.seq, told.totals, told.remaining, told.tree_empty, told.ended, told.at_ms)

@@ -9,19 +9,26 @@ import json
 import math
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, TypedDict, TypeVar
+import subprocess
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from execsrv.errors import InvalidParamsError, LimitExceededError
-from execsrv.protocol import METHODS, EnvPolicy, Size
+from execsrv.protocol import METHODS, EnvPolicy, OutputFile, Size
 
 P = TypeVar("P", bound=Struct)
 
+if TYPE_CHECKING:
+    from execsrv.record import Recording
+
 Path = str | os.PathLike[str]
 Data = bytes | bytearray | memoryview
+
+PIPE, DEVNULL, STDOUT = subprocess.PIPE, subprocess.DEVNULL, subprocess.STDOUT
+"""The constants of `subprocess` themselves."""
 
 _EVERYTHING = EnvPolicy(inherit="all", ignore_default_excludes=True, exclude=[], set={}, include_only=[])
 _MAX_MILLISECONDS = 2**53
@@ -37,8 +44,11 @@ class StartKeywords(TypedDict, total=False):
     """Keywords that `Client.run` passes on to `Client.start`, where they are explained."""
 
     cwd: Path | None
-    env: Mapping[str, str | None] | None
-    inherit_env: bool | None
+    env: Mapping[str, str] | None
+    env_add: Mapping[str, str] | None
+    env_remove: Collection[str]
+    stdout: int | Path | OutputFile
+    stderr: int | Path | OutputFile
     tty: bool
     size: tuple[int, int] | tuple[int, int, int, int] | None
     modes: Mapping[str, bool | int] | None
@@ -50,6 +60,16 @@ class StartKeywords(TypedDict, total=False):
     grace: float | None
     overflow: Literal["block", "drop"]
     prepared: bool
+    record: Path | Recording | None
+
+
+class RunKeywords(StartKeywords, total=False):
+    """Keywords of `Client.run` beside `input` and those of text, where they are explained."""
+
+    timeout: float | None
+    check: bool
+    max_bytes: int | None
+    truncate: bool
 
 
 def checked(method: str, params: Struct) -> Struct:
@@ -104,17 +124,58 @@ def words(argv: Sequence[Path]) -> list[str]:
         raise TypeError(f"argv must be a list of words, got the string {argv!r}: write {example}")
     if isinstance(argv, bytes):
         raise TypeError(f"argv must be a list of words, got the bytes {argv!r}")
-    return [text(f"argv[{index}]", word) for index, word in enumerate(argv)]
+    return [string(f"argv[{index}]", word) for index, word in enumerate(argv)]
 
 
-def variables(env: Mapping[str, str | None] | None) -> tuple[dict[str, str], list[str]]:
-    """Return variables of an environment as they are sent, and the names of those that are to be gone.
+def variables(env: Mapping[str, str] | None, added: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the variables of an environment as they are sent, with what is laid on top. Raises as `text` does."""
+    return {**_variables("env", env), **_variables("env_add", added)}
 
-    Raises as `text` does.
-    """
-    names = {text("env", name): value for name, value in (env or {}).items()}
-    given = {name: text(f"env[{name!r}]", value) for name, value in names.items() if value is not None}
-    return given, [name for name, value in names.items() if value is None]
+
+def _variables(name: str, env: Mapping[str, str] | None) -> dict[str, str]:
+    if not isinstance(env, Mapping | None):
+        raise TypeError(f"{name} must be a mapping of strings, got {type(env).__name__}")
+    return {string(name, key): string(f"{name}[{key!r}]", value) for key, value in (env or {}).items()}
+
+
+def names(name: str, values: Collection[str]) -> list[str]:
+    """Return names as they are sent. Raises `TypeError` for one string."""
+    if isinstance(values, str | bytes):
+        raise TypeError(f"{name} must be a list of names, got {values!r}: write [{values!r}]")
+    return [string(f"{name}[{index}]", value) for index, value in enumerate(values)]
+
+
+def stdin_pipe(stdin: bool | int) -> bool:
+    """Return whether a command gets a pipe to read from: True or `PIPE`, not False or `DEVNULL`."""
+    if stdin is True or stdin is False:
+        return stdin
+    if stdin in (PIPE, DEVNULL):
+        return stdin == PIPE
+    raise InvalidParamsError(f"stdin must be PIPE or DEVNULL, got {stdin!r}", field="stdin")
+
+
+def stdout_place(stdout: int | Path | OutputFile) -> Literal["pipe", "null"] | OutputFile:
+    """Return the place of a command's stdout as it is sent. Raises `InvalidParamsError` for what is none."""
+    if stdout in (PIPE, DEVNULL):
+        return "pipe" if stdout == PIPE else "null"
+    return _file("stdout", stdout, "PIPE, DEVNULL, a path or an OutputFile")
+
+
+def stderr_place(stderr: int | Path | OutputFile) -> Literal["pipe", "null", "stdout"] | OutputFile:
+    """Return the place of a command's stderr as it is sent. Raises `InvalidParamsError` for what is none."""
+    if stderr == STDOUT:
+        return "stdout"
+    if stderr in (PIPE, DEVNULL):
+        return "pipe" if stderr == PIPE else "null"
+    return _file("stderr", stderr, "PIPE, DEVNULL, STDOUT, a path or an OutputFile")
+
+
+def _file(name: str, place: object, wanted: str) -> OutputFile:
+    if isinstance(place, str | os.PathLike):
+        return OutputFile(string(name, place))
+    if isinstance(place, OutputFile):
+        return OutputFile(string(f"{name}.path", place.path), place.append)
+    raise InvalidParamsError(f"{name} must be {wanted}, got {place!r}", field=name)
 
 
 def everything(inherit: bool) -> EnvPolicy | None:
@@ -122,10 +183,17 @@ def everything(inherit: bool) -> EnvPolicy | None:
     return _EVERYTHING if inherit else None
 
 
-def check_input(data: Data | None) -> None:
-    """Raise `TypeError` for input that is not bytes."""
+def as_bytes(data: Data | str | None, encoding: str | None) -> Data | None:
+    """Return input as bytes. Raises `TypeError` for what is none, and for text where no encoding was asked for."""
+    if isinstance(data, str) and encoding is not None:
+        try:
+            return data.encode(encoding)
+        except UnicodeEncodeError as error:
+            raise InvalidParamsError(f"input cannot be written as {encoding}: {error}", field="input") from None
     if not isinstance(data, bytes | bytearray | memoryview | None):
-        raise TypeError(f"input must be bytes, got {type(data).__name__}")
+        hint = " (or text=True)" if isinstance(data, str) else ""
+        raise TypeError(f"input must be bytes, got {type(data).__name__}{hint}")
+    return data
 
 
 def flag(name: str, value: bool) -> bool:
@@ -148,7 +216,7 @@ def terminal_size(size: tuple[int, int] | tuple[int, int, int, int] | None) -> S
     return Size(rows, columns, *pixels)
 
 
-def text(name: str, value: Any) -> str:
+def string(name: str, value: Any) -> str:
     """Return a string that can be sent. Raises `TypeError` for another type, `InvalidParamsError` without UTF-8."""
     try:
         string = os.fspath(value)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Any
 
 import trio
 
-from execsrv._log.log import Closed, Entry, Exited
 from execsrv.client.calls import PendingCall
+from execsrv.client.dialogue import Dialogue
+from execsrv.client.inbox import PARTS
 from execsrv.client.mirror import Mirror, termination
-from execsrv.client.parameters import WRITE_BYTES, Data, check_input, pieces, seconds, text
+from execsrv.client.parameters import WRITE_BYTES, Data, as_bytes, pieces, seconds, string
+from execsrv.client.reading import Reading
 from execsrv.client.result import Collected, Result
+from execsrv.client.streams import Input, Output
+from execsrv.client.text import TextMode, text_mode
 from execsrv.errors import InvalidParamsError, StdinClosedError
 from execsrv.protocol import (
-    Chunk,
     Nothing,
     ProcessId,
     ProcessResize,
@@ -24,157 +27,87 @@ from execsrv.protocol import (
     ProcessTerminate,
     ProcessWrite,
     ProcessWritten,
-    Reason,
     Running,
     SignalTarget,
 )
-
-T = TypeVar("T")
-
-Event = Entry
-"""One thing that happens to a process: output, a gap in it where that was asked for, the end of the leader, or the end
-of everything."""
 
 DEFAULT_GRACE_SECONDS = 5.0
 """Time for a command that was asked to end, unless its user says otherwise: enough to save a file or to tell its own
 children, and not so long that anybody gives up waiting."""
 
 
-class Process:
+class Process(Dialogue, Reading):
     """A started command. Made by `Client.start`; ended, with everything below it, when that block is left.
 
-    Its output is for one reader at a time. While nobody reads, the command blocks once the window is full, as with any
-    pipe; other commands go on.
+    Each stream of its output is read once, in order: by one task at a time, which goes on where the last one stopped.
+    While nobody reads, the command blocks once the window is full, as with any pipe; other commands go on.
 
     Every call raises `ConnectionLostError` when there is no way back to the server. Cancelling one stops waiting;
     whether the server still does what was asked is then unknown, unless the call says more.
     """
 
-    _mirror: Mirror
-    _argv: list[str]
-    _pid: int | None
     _writes: int
     _writing: PendingCall | None
     _input_turn: trio.Lock
-    _drops: bool
+    _stdin: Input
 
     def __init__(self) -> None:
         raise TypeError("a Process is made by `async with client.start(argv) as process`")
 
     @classmethod
-    def _made(cls, mirror: Mirror, argv: list[str], pid: int | None, drops: bool) -> Process:
+    def _made(
+        cls, mirror: Mirror, argv: list[str], pid: int | None, drops: bool, text: TextMode | None = None
+    ) -> Process:
         process = cls.__new__(cls)
-        process._drops = drops
+        process._drops, process._text = drops, text
+        process._stdin = Input(mirror.id, process.write, process.close_stdin)
+        process._outputs = {
+            part: Output(mirror.reader, part, process._missed, partial(mirror.close_part, part)) for part in PARTS
+        }
         process._mirror, process._argv, process._pid = mirror, argv, pid
         process._writes, process._writing, process._input_turn = 0, None, trio.Lock()
         return process
 
-    def __repr__(self) -> str:
-        state = "closed" if self.closed else "exited" if self._mirror.exited else "running"
-        return f"<Process {self.id} {state} pid={self.pid}>"
-
-    # -- facts --
-
     @property
-    def id(self) -> str:
-        """Name of the process in `process/*`."""
-        return self._mirror.id
-
-    @property
-    def argv(self) -> list[str]:
-        """Command as it was started."""
-        return list(self._argv)
-
-    @property
-    def pid(self) -> int | None:
-        """Pid of the leader, on the server's machine. None where the server does not tell it."""
-        return self._pid
-
-    @property
-    def exit_code(self) -> int | None:
-        """Exit code of the leader, 128+N after its death by signal N. None while it runs."""
-        return self._mirror.exited.exit_code if self._mirror.exited else None
-
-    @property
-    def returncode(self) -> int | None:
-        """Exit code of the leader as `subprocess` has it: -N after its death by signal N. None while it runs."""
-        exited = self._mirror.exited
-        return None if exited is None else 128 - exited.exit_code if exited.signal else exited.exit_code
-
-    @property
-    def signal(self) -> str | None:
-        """Name of the signal that the leader died of, such as "SIGKILL". None while it runs, and otherwise."""
-        return self._mirror.exited.signal if self._mirror.exited else None
-
-    @property
-    def reason(self) -> Reason | None:
-        """Cause of the leader's end: "exited", "signaled", or why the server ended it. None while it runs."""
-        return self._mirror.exited.reason if self._mirror.exited else None
-
-    @property
-    def closed(self) -> Closed | None:
-        """End of everything: how much each stream carried and what lives on. None before."""
-        return self._mirror.closed
-
-    # -- what happens to it --
-
-    async def wait(self) -> Exited:
-        """Wait for the end of the leader. Cancelling stops waiting, not the process.
-
-        Somebody must read the output of a command that prints more than the window, or it blocks and never ends.
-        """
-        return await self._mirror.wait_exited()
-
-    async def next_event(self) -> Event | None:
-        """Return the next event: output, exit and close, in order; None when all is over. Cancelling loses nothing.
-
-        Raises `ConnectionLostError` behind the last that arrived, and `trio.BusyResourceError` while another task is
-        reading.
-        """
-        return await self._mirror.next()
-
-    def events(self) -> AsyncIterator[Event]:
-        """Iterate over all events, from here to the end. Cancelling loses nothing.
-
-        A reader that stops may be followed by another, which goes on where it stopped. While one reads, another is
-        `trio.BusyResourceError`.
-        """
-        return _Iterator(self.next_event)
-
-    @property
-    def output(self) -> AsyncIterator[bytes]:
-        """Iterator over all output as it comes, stdout and stderr alike, until both are at their end."""
-        return _Iterator(self._next_output)
-
-    async def _next_output(self) -> bytes | None:
-        while (event := await self.next_event()) is not None:
-            if isinstance(event, Chunk):
-                return event.chunk
-        return None
-
-    async def communicate(self, input: Data | None = None, max_bytes: int | None = None) -> Result:
-        """Write `input` and end the command's stdin, collect its output to the end, and return the result.
-
-        Each stream is kept up to `max_bytes`, beginning and end. Raises `OutputTruncatedError` for more than 64 MiB of
-        a stream without such a bound, and `ConnectionLostError`; both have what had arrived.
-
-        Cancelling stops waiting, not the process; what was collected is lost.
-        """
-        return await Collected(self, max_bytes).communicate(input)
+    def stdin(self) -> Input:
+        """Its input, a `trio.abc.SendStream`."""
+        return self._stdin
 
     # -- what one can do to it --
 
-    async def write(self, data: Data) -> None:
+    async def communicate(
+        self,
+        input: Data | str | None = None,
+        *,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+        max_bytes: int | None = None,
+        truncate: bool = False,
+    ) -> Result[Any]:
+        """Write `input` and end the command's stdin, collect its output to the end, and return the result.
+
+        Each stream is kept up to `max_bytes` (64 MiB). More is an `OutputTruncatedError`, unless it may `truncate`:
+        then the beginning and the end are kept. That error, and `ConnectionLostError`, have what had arrived.
+
+        `text`, `encoding` and `errors` are those of the start, where they are not given. Cancelling stops waiting, not
+        the process; what was collected is lost.
+        """
+        mode = self._text if (text, encoding, errors) == (None, None, None) else text_mode(text, encoding, errors)
+        data = as_bytes(input, mode and mode.encoding)
+        return await Collected(self, mode, max_bytes, truncate).communicate(data)
+
+    async def write(self, data: Data | str) -> None:
         """Write to its stdin, and wait until the operating system took it. Raises `StdinClosedError`.
 
-        As much as there is: it goes piece by piece, as the command reads. Another `write` waits until this one is done.
+        Text is for a process that was started for it. As much as there is: it goes piece by piece, as the command
+        reads. Another `write` waits until this one is done.
         Cancelling stops waiting; a part of the input may still arrive.
         """
-        if data is None:
+        if (given := as_bytes(data, self._text and self._text.encoding)) is None:
             raise TypeError("input must be bytes, got None")
-        check_input(data)
         async with self._input_turn:
-            for piece in pieces(data, WRITE_BYTES):
+            for piece in pieces(given, WRITE_BYTES):
                 await self._write(piece)
 
     async def _write(self, piece: bytes) -> None:
@@ -182,6 +115,8 @@ class Process:
         calls = self._mirror.calls
         if self._writing is not None:
             await self._writing.answered.wait()  # whoever wrote it was cancelled
+        for tap in self._mirror.taps:
+            tap.wrote(piece)
         self._writes += 1
         params = ProcessWrite(self.id, piece, str(self._writes))
         self._writing = await calls.post("process/write", params)
@@ -189,8 +124,6 @@ class Process:
         self._writing = None
         if written.status != "accepted":
             raise StdinClosedError(f"stdin is closed for process {self.id}")
-        for tap in self._mirror.taps:
-            tap.wrote(piece)
 
     async def close_stdin(self) -> None:
         """End its input, behind all that was written. A terminal gets its end-of-file character."""
@@ -207,7 +140,7 @@ class Process:
         arrived.
         """
         if isinstance(signal, str):
-            text("signal", signal)
+            string("signal", signal)
         elif isinstance(signal, int) and not -(2**31) < signal < 2**31:
             raise InvalidParamsError(f"unknown signal {signal}", field="signal")
         params = ProcessSignal(self.id, signal, target)
@@ -243,21 +176,3 @@ class Process:
     async def snapshot(self) -> ProcessSnapshot:
         """Return what the server retains: how the process stands, and the beginning and the end of each stream."""
         return await self._mirror.calls.call("process/snapshot", ProcessId(self.id), ProcessSnapshot)
-
-
-class _Iterator(Generic[T]):
-    """Iteration by a function that returns None at the end.
-
-    No generator: leaving the loop early leaves nothing behind that wants to be closed.
-    """
-
-    def __init__(self, take: Callable[[], Awaitable[T | None]]) -> None:
-        self._take = take
-
-    def __aiter__(self) -> _Iterator[T]:
-        return self
-
-    async def __anext__(self) -> T:
-        if (value := await self._take()) is None:
-            raise StopAsyncIteration
-        return value

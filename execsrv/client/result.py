@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic
 
 import trio
 from msgspec import Struct
 
-from execsrv._log.head_tail import HeadTail
+from execsrv._log.head_tail import JOINED_BYTES, HeadTail
 from execsrv._log.log import Exited, Gap
 from execsrv._nursery import open_helpers
-from execsrv.client.parameters import Data, check_input
+from execsrv.client.inbox import Part, part_of
+from execsrv.client.parameters import Data, flag
+from execsrv.client.text import TextMode, decoded, split_lines
 from execsrv.errors import (
     CommandFailedError,
     CommandTimeoutError,
@@ -24,7 +26,16 @@ from execsrv.limits import MIB
 from execsrv.protocol import Chunk, Member, Reason, Stream
 
 if TYPE_CHECKING:
-    from execsrv.client.process import Event, Process
+    from typing_extensions import TypeVar
+
+    from execsrv.client.process import Process
+    from execsrv.client.reading import Event
+
+    Said = TypeVar("Said", bound=bytes | str, default=bytes, covariant=True)
+else:
+    from typing import TypeVar
+
+    Said = TypeVar("Said", bound=bytes | str, covariant=True)
 
 MAX_COLLECTED_BYTES = 64 * MIB
 """The most of a stream that is kept, unless its user says otherwise."""
@@ -40,8 +51,8 @@ _LATEST_SECONDS = 5.0
 """Time from the end of the leader to the end of all, for those who are never silent."""
 
 
-class Result(Struct, frozen=True, kw_only=True):
-    """End and output of the command `argv`. A terminal's output is `stdout`.
+class Result(Struct, Generic[Said], frozen=True, kw_only=True):
+    """End and output of the command `argv`: bytes, or strings where text was asked for. A terminal's is `stdout`.
 
     `exit_code` is 128+N after a death by signal N, whose name is in `signal`. `omitted_bytes` is how much of the middle
     of `stdout` and `stderr` was left out to stay within the bound. `totals` is what each stream carried, by the
@@ -53,14 +64,24 @@ class Result(Struct, frozen=True, kw_only=True):
     exit_code: int
     signal: str | None
     reason: Reason
-    stdout: bytes
-    stderr: bytes
+    stdout: Said
+    stderr: Said
     omitted_bytes: int = 0
     totals: dict[Stream, int] = {}
     remaining: list[Member] = []
     ended: list[Member] = []
 
-    def check(self) -> Result:
+    @property
+    def text(self) -> str:
+        """`stdout` as text, whichever it is. Raises `UnicodeDecodeError` for bytes that are not UTF-8."""
+        return self.stdout if isinstance(self.stdout, str) else decoded(bytes(self.stdout), TextMode(), "stdout")
+
+    @property
+    def lines(self) -> list[str]:
+        """Lines of `stdout`, as text and without their ends."""
+        return split_lines(self.text)
+
+    def check(self) -> Result[Said]:
         """Return this result if the command succeeded. Raises `CommandFailedError` otherwise."""
         if self.exit_code == 0:
             return self
@@ -74,22 +95,56 @@ class Result(Struct, frozen=True, kw_only=True):
         )
 
 
-class Collected:
-    """The output of a command so far, each stream within a bound.
+class _Kept:
+    """One stream within a bound: all of it in the pieces that came, or the beginning and the end of more."""
 
-    Without a bound of the user's, more than `MAX_COLLECTED_BYTES` is an error, and so is a gap that nobody asked for.
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._pieces: list[bytes] = []
+        self._bytes = 0
+        self._ends: HeadTail | None = None
+
+    def append(self, data: bytes) -> None:
+        """Add what comes next. Small pieces are joined, or each would cost more than it holds."""
+        if self._ends is None and self._bytes + len(data) <= self._bound:
+            if self._pieces and len(self._pieces[-1]) + len(data) <= JOINED_BYTES:
+                self._pieces[-1] += data
+            else:
+                self._pieces.append(data)
+            self._bytes += len(data)
+            return
+        if self._ends is None:
+            self._ends = HeadTail(self._bound)
+            for piece in self._pieces:
+                self._ends.append(piece)
+            self._pieces.clear()
+        self._ends.append(data)
+
+    @property
+    def omitted_bytes(self) -> int:
+        """The bytes that are missing in the middle."""
+        return self._ends.omitted_bytes if self._ends else 0
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self._pieces) if self._ends is None else bytes(self._ends)
+
+
+class Collected:
+    """The output of a command so far, each stream within a bound, `MAX_COLLECTED_BYTES` where there is none.
+
+    More is an error unless it may `truncate`, and so is a gap that nobody asked for.
     """
 
-    def __init__(self, process: Process, max_bytes: int | None) -> None:
+    def __init__(self, process: Process, mode: TextMode | None, max_bytes: int | None, truncate: bool) -> None:
         self._process = process
-        self._may_cut = max_bytes is not None
-        bound = check_bound(max_bytes)
-        self._streams = {"stdout": HeadTail(bound), "stderr": HeadTail(bound)}
+        self._mode = mode
+        self._may_cut = flag("truncate", truncate)
+        self._bound = check_bound(max_bytes)
+        self._streams: dict[Part, _Kept] = {"stdout": _Kept(self._bound), "stderr": _Kept(self._bound)}
         self._left_out = 0
 
-    async def communicate(self, input: Data | None) -> Result:
+    async def communicate(self, input: Data | None) -> Result[Any]:
         """Write the input, collect the output to its end and return the result. Cancelling leaves here what came."""
-        check_input(input)
         async with open_helpers() as nursery:
             if input is not None:
                 nursery.start_soon(_feed, self._process, input)
@@ -97,7 +152,7 @@ class Collected:
                 self._take(event)
         return self._result()
 
-    async def run(self, input: Data | None, patience: float, grace: float, leave_timeout: float) -> Result:
+    async def run(self, input: Data | None, patience: float, grace: float, leave_timeout: float) -> Result[Any]:
         """Write the input, collect the output to the end of the leader, end what is left, and return the result.
 
         What others print is collected until they are silent. Raises `CommandTimeoutError` with the last words of a
@@ -137,31 +192,31 @@ class Collected:
         try:
             return await self._process.next_event()
         except ConnectionLostError as lost:
-            lost.stdout, lost.stderr = self.stdout, self.stderr
+            lost.stdout, lost.stderr = self._so_far("stdout"), self._so_far("stderr")
             raise
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Chunk):
-            stream = self._streams["stderr" if event.stream == "stderr" else "stdout"]
+            stream = self._streams[part_of(event.stream)]
             stream.append(event.chunk)
             if stream.omitted_bytes and not self._may_cut:
-                raise self._truncated(f"printed more than {MAX_COLLECTED_BYTES} bytes, and no max_bytes was given")
+                raise self._truncated(f"printed more than {self._bound} bytes, and truncate=True was not given")
         elif isinstance(event, Gap):
             self._left_out += sum(event.omitted.values())
 
-    def _result(self, also_ended: list[Member] | None = None) -> Result:
+    def _result(self, also_ended: list[Member] | None = None) -> Result[Any]:
         process, closed = self._process, self._process.closed
         assert process.exit_code is not None
         assert process.reason is not None
         if self._left_out and not process._drops and not self._may_cut:
-            raise self._truncated(f"lost {self._left_out} bytes of output while the connection was interrupted")
+            raise self._truncated(f"lost {self._left_out} bytes of output, which were not read in time")
         return Result(
             argv=process.argv,
             exit_code=process.exit_code,
             signal=process.signal,
             reason=process.reason,
-            stdout=self.stdout,
-            stderr=self.stderr,
+            stdout=self._whole("stdout"),
+            stderr=self._whole("stderr"),
             omitted_bytes=sum(stream.omitted_bytes for stream in self._streams.values()) + self._left_out,
             totals=closed.totals if closed else {},
             remaining=closed.remaining if closed and not also_ended else [],
@@ -176,8 +231,8 @@ class Collected:
             exit_code=process.exit_code,
             signal=process.signal,
             reason=process.reason,
-            stdout=self.stdout,
-            stderr=self.stderr,
+            stdout=self._so_far("stdout"),
+            stderr=self._so_far("stderr"),
         )
 
     def _truncated(self, how: str) -> OutputTruncatedError:
@@ -188,19 +243,22 @@ class Collected:
             exit_code=process.exit_code,
             signal=process.signal,
             reason=process.reason,
-            stdout=self.stdout,
-            stderr=self.stderr,
+            stdout=self._so_far("stdout"),
+            stderr=self._so_far("stderr"),
         )
 
-    @property
-    def stdout(self) -> bytes:
-        """Standard output so far, or a terminal's."""
-        return bytes(self._streams["stdout"])
+    def _whole(self, part: Part) -> bytes | str:
+        """Return a stream in the form that was asked for. What is cut may be cut within a character."""
+        stream = self._streams[part]
+        if self._mode is None:
+            return bytes(stream)
+        mode = self._mode if not stream.omitted_bytes else self._mode.forgiving()
+        return decoded(bytes(stream), mode, f"{part} of {self._process.argv}")
 
-    @property
-    def stderr(self) -> bytes:
-        """Standard error so far."""
-        return bytes(self._streams["stderr"])
+    def _so_far(self, part: Part) -> bytes | str:
+        """Return what came of a stream, for an error, which must not become another."""
+        data = bytes(self._streams[part])
+        return data if self._mode is None else decoded(data, self._mode.forgiving(), part)
 
 
 def check_bound(max_bytes: int | None) -> int:

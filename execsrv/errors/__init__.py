@@ -16,6 +16,8 @@ from execsrv.errors.command import (
     CommandFailedError,
     CommandTimeoutError,
     OutputTruncatedError,
+    ProcessEndedError,
+    WaitTimeoutError,
 )
 from execsrv.errors.request import (
     AlreadyAttachedError,
@@ -69,6 +71,7 @@ __all__ = [
     "NotReadyError",
     "OutputTruncatedError",
     "OutsideRootsError",
+    "ProcessEndedError",
     "ProcessExistsError",
     "ProtocolError",
     "RequestError",
@@ -78,6 +81,7 @@ __all__ = [
     "UnknownConnectionError",
     "UnknownMethodError",
     "UnknownProcessError",
+    "WaitTimeoutError",
 ]
 
 for _name in __all__:

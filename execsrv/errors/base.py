@@ -47,8 +47,8 @@ class ConnectionLostError(ExecsrvError):
     `stdout` and `stderr` hold what had arrived of a command's output, where the call was collecting it.
     """
 
-    stdout: bytes = b""
-    stderr: bytes = b""
+    stdout: Any = b""
+    stderr: Any = b""
 
 
 class BadAnswerError(ExecsrvError):

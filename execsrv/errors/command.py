@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from execsrv.errors.base import ExecsrvError
 
@@ -18,8 +19,12 @@ class CommandError(ExecsrvError):
     """A command did not do what was asked of it.
 
     `argv` is the command. `exit_code`, `signal` and `reason` tell how it ended, each None while that is not known;
-    `stdout` and `stderr` are the output so far. The text has the command, how it ended and the last line of stderr.
+    `stdout` and `stderr` are the output so far, as text where that was asked for. The text of the error has the
+    command, how it ended and the last line of stderr.
     """
+
+    _quotes_stdout = False
+    """Quote the last line of stdout where stderr has none."""
 
     def __init__(
         self,
@@ -29,10 +34,10 @@ class CommandError(ExecsrvError):
         exit_code: int | None = None,
         signal: str | None = None,
         reason: str | None = None,
-        stdout: bytes = b"",
-        stderr: bytes = b"",
+        stdout: Any = b"",
+        stderr: Any = b"",
     ) -> None:
-        last_words = _last_line(stderr)
+        last_words = _last_line(stderr or (stdout if self._quotes_stdout else b""))
         super().__init__(f"command `{_quoted(argv)}` {how}" + (f": {last_words}" if last_words else ""))
         self.argv = list(argv)
         self.exit_code = exit_code
@@ -52,8 +57,8 @@ class CommandFailedError(CommandError):
         exit_code: int,
         signal: str | None = None,
         reason: str = "exited",
-        stdout: bytes = b"",
-        stderr: bytes = b"",
+        stdout: Any = b"",
+        stderr: Any = b"",
     ) -> None:
         how = f"died of {signal}" if signal else f"ended with exit code {exit_code}"
         if reason not in ("exited", "signaled"):
@@ -75,12 +80,24 @@ class CommandTimeoutError(CommandError, TimeoutError):
         exit_code: int | None = None,
         signal: str | None = None,
         reason: str | None = None,
-        stdout: bytes = b"",
-        stderr: bytes = b"",
+        stdout: Any = b"",
+        stderr: Any = b"",
     ) -> None:
         how = f"did not end within {timeout:g} s and was ended"
         super().__init__(argv, how, exit_code=exit_code, signal=signal, reason=reason, stdout=stdout, stderr=stderr)
         self.timeout = timeout
+
+
+class ProcessEndedError(CommandError):
+    """A process is over, and what was waited for did not happen. `stdout` and `stderr` are the last of its output."""
+
+    _quotes_stdout = True
+
+
+class WaitTimeoutError(CommandError, TimeoutError):
+    """Nothing of what was waited for happened in time. The process goes on; its last output is in here."""
+
+    _quotes_stdout = True
 
 
 class OutputTruncatedError(CommandError):
@@ -99,10 +116,11 @@ def _quoted(argv: Sequence[str]) -> str:
     return shown(" ".join(words), _COMMAND_CHARACTERS)
 
 
-def _last_line(output: bytes) -> str:
+def _last_line(output: bytes | str) -> str:
     """Return the last line that is not blank, within a bound."""
-    lines = output[-4 * _LINE_CHARACTERS - 1024 :].rstrip().splitlines()
-    return shown(lines[-1].decode(errors="replace").strip(), _LINE_CHARACTERS) if lines else ""
+    end = output[-4 * _LINE_CHARACTERS - 1024 :].rstrip()
+    lines = (end if isinstance(end, str) else end.decode(errors="replace")).splitlines()
+    return shown(lines[-1].strip(), _LINE_CHARACTERS) if lines else ""
 
 
 def shown(text: str, bound: int) -> str:

@@ -89,6 +89,7 @@ from execsrv.protocol.messages import (
 )
 from execsrv.protocol.methods import METHODS, NOTIFICATIONS, Method
 from execsrv.protocol.output import (
+    AtMs,
     Chunk,
     Layer,
     Member,
@@ -99,12 +100,14 @@ from execsrv.protocol.output import (
     ReadGap,
     Reason,
     Stream,
+    seconds_since_start,
 )
 from execsrv.protocol.process import (
     EnvPolicy,
     Grace,
     Graceful,
     ListedProcess,
+    OutputFile,
     ProcessAck,
     ProcessId,
     ProcessList,
@@ -133,6 +136,7 @@ __all__ = [
     "NOTIFICATIONS",
     "PROTOCOL_VERSION",
     "Accepted",
+    "AtMs",
     "Block",
     "BlockChecksum",
     "BlockRead",
@@ -203,6 +207,7 @@ __all__ = [
     "MissingChanged",
     "Nothing",
     "Notification",
+    "OutputFile",
     "PortWish",
     "ProcessAck",
     "ProcessClosed",
@@ -248,4 +253,5 @@ __all__ = [
     "WatchMissing",
     "Watching",
     "Wire",
+    "seconds_since_start",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from execsrv.protocol.messages import Wire
 
@@ -16,12 +16,27 @@ Layer = Literal["subreaper", "mark", "session", "group"]
 Reason = Literal["exited", "signaled", "timeout", "idle", "terminated", "disconnected", "shutdown"]
 
 
-class Chunk(Struct, frozen=True, gc=False):
+AtMs = int | UnsetType
+"""Milliseconds since the start of a command, by the server's clock. Told where the start asked for `times`."""
+
+
+def seconds_since_start(at_ms: AtMs) -> float | None:
+    """Return a told time in seconds, None for one that was not told."""
+    return None if isinstance(at_ms, UnsetType) else at_ms / 1000
+
+
+class Chunk(Struct, frozen=True, gc=False, rename="camel"):
     """A numbered piece of output."""
 
     seq: int
     stream: Stream
     chunk: bytes
+    at_ms: AtMs = UNSET
+
+    @property
+    def at(self) -> float | None:
+        """Seconds from the start of the command until this was read of it, None where the server does not tell."""
+        return seconds_since_start(self.at_ms)
 
 
 class ReadGap(Wire, frozen=True):
@@ -40,6 +55,7 @@ class ProcessOutput(Struct, frozen=True, rename="camel", gc=False):
     seq: int
     stream: Stream
     chunk: bytes
+    at_ms: AtMs = UNSET
 
 
 class ProcessGap(Wire, frozen=True):
@@ -60,6 +76,7 @@ class ProcessExited(Wire, frozen=True):
     sandbox_denied: bool = False
     signal: str | None = None
     reason: Reason = "exited"
+    at_ms: AtMs = UNSET
 
 
 class Member(Wire, frozen=True):
@@ -83,3 +100,4 @@ class ProcessClosed(Wire, frozen=True):
     remaining: list[Member] = []
     tree_empty: Layer | None = None
     ended: list[Member] = []
+    at_ms: AtMs = UNSET

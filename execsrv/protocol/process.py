@@ -33,6 +33,16 @@ class EnvPolicy(Wire, frozen=True):
     include_only: list[str]
 
 
+class OutputFile(Wire, frozen=True):
+    """A file that a command writes to: made where it is not there, and otherwise emptied, or with `append` kept.
+
+    `path` is absolute, or a `file:` URI.
+    """
+
+    path: str
+    append: bool = False
+
+
 class ProcessStart(Wire, frozen=True):
     """Start a command. `env` is exact unless `env_policy` is given."""
 
@@ -73,6 +83,11 @@ class ProcessStart(Wire, frozen=True):
     nice: Annotated[int, Meta(ge=-20, le=19)] | None = None
     oom_score_adj: Annotated[int, Meta(ge=-1000, le=1000)] | None = None
     """These three are the server's own where they are not given."""
+    stdout: Literal["pipe", "null"] | OutputFile = "pipe"
+    stderr: Literal["pipe", "null", "stdout"] | OutputFile = "pipe"
+    """Where its output goes. Only a pipe is told of; "stdout" is the same place, in the order of writing."""
+    times: bool = False
+    """Tell with output and ends when they came: `at_ms`."""
     modes: dict[str, bool | int] = {}
     """Modes of its terminal that are on or off, and keys as numbers of characters, by their names in stty(1)."""
 
@@ -230,6 +245,8 @@ class ProcessSnapshot(Wire, frozen=True):
     stdout: StreamSnapshot | None = None
     stderr: StreamSnapshot | None = None
     terminal: StreamSnapshot | None = None
+    size: Size | None = None
+    """The size of its terminal in characters, as long as that lasts."""
 
 
 class ListedProcess(Wire, frozen=True):

@@ -17,6 +17,7 @@ import json
 import math
 import os
 import platform
+import runpy
 import select
 import shlex
 import shutil
@@ -827,6 +828,12 @@ def paused_reader(server: Server, client: Client) -> list[Figure]:
     return figures
 
 
+def client_files(server: Server, client: Client) -> list[Figure]:
+    """The client of execsrv and its own server: 1 GiB and many small files, there and back."""
+    rows = runpy.run_path(str(Path(__file__).with_name("client_files.py")))["rows"]  # which needs execsrv
+    return [Figure(name, value, unit, "less" if unit == "MiB" else "more") for name, unit, value in rows()]
+
+
 CASES: dict[str, Case] = {
     "start-up": start_up,
     "spawn": spawn,
@@ -843,9 +850,10 @@ CASES: dict[str, Case] = {
     "50-way": fifty_ways,
     "slow-reader": slow_reader,
     "paused-reader": paused_reader,
+    "client-files": client_files,
 }
-ONLY_WHEN_ASKED = {"paused-reader"}
-"""Takes minutes."""
+ONLY_WHEN_ASKED = {"paused-reader", "client-files"}
+"""Takes minutes, or is about the client."""
 NEEDS_CONNECTIONS = {"connections"}
 
 
@@ -1035,7 +1043,9 @@ def command_line() -> argparse.ArgumentParser:
         "The name `execsrv` replaces the server that is measured first",
     )
     parser.add_argument("--stdio", action="store_true", help="talk over the servers' stdin and stdout, not a websocket")
-    parser.add_argument("--only", type=cases_argument, metavar="CASE,...", help="measure only these cases")
+    parser.add_argument(
+        "--only", type=cases_argument, metavar="CASE,...", help="measure only these cases, or `client` alone"
+    )
     parser.add_argument("--rounds", type=range_argument(1, 100), default=3, metavar="N", help="default: 3")
     parser.add_argument(
         "--cat-mib",
@@ -1062,8 +1072,14 @@ def server_argument(text: str) -> tuple[str, str]:
     return name, command
 
 
+CLIENT = "client"
+"""The name of what client.py measures, which has no other server beside it."""
+
+
 def cases_argument(text: str) -> list[str]:
     names = text.split(",")
+    if names == [CLIENT]:
+        return names
     if unknown := [name for name in names if name not in CASES]:
         raise argparse.ArgumentTypeError(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")
     return names
@@ -1100,6 +1116,8 @@ def main() -> int:
         parser.error("this needs Linux: memory and processor time are read from /proc")
     if len(dict(options.servers)) < len(options.servers):
         parser.error("every server needs a name of its own")
+    if options.only == [CLIENT]:
+        return subprocess.run([sys.executable, Path(__file__).with_name("client.py")], check=False).returncode
     execsrv = shlex.join([sys.executable, "-m", "execsrv", "serve", "--listen", "{listen}"])
     servers = {"execsrv": execsrv, **dict(options.servers)}
     signal.signal(signal.SIGTERM, end_politely)

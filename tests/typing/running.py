@@ -8,6 +8,8 @@ import signal
 from pathlib import Path
 from typing import Literal, assert_type
 
+import trio
+
 import execsrv
 
 
@@ -19,7 +21,11 @@ async def running(client: execsrv.Client) -> None:
         check=True,
         cwd=Path("/"),
         env={"A": "1"},
-        inherit_env=True,
+        env_add={"B": "2"},
+        env_remove=["C"],
+        stdout=execsrv.PIPE,
+        stderr=execsrv.STDOUT,
+        truncate=True,
         tty=True,
         size=(24, 80),
         arg0="list",
@@ -37,6 +43,14 @@ async def running(client: execsrv.Client) -> None:
     assert_type(result.check(), execsrv.Result)
     assert_type(client.connection_id, str)
     assert_type(client.info.cwd, str | None)
+    assert_type(result.text, str)
+    assert_type(result.lines, list[str])
+    text = await client.run(["sort"], input="b\na\n", text=True)
+    assert_type(text, execsrv.Result[str])
+    assert_type(text.stdout, str)
+    assert_type(text.check(), execsrv.Result[str])
+    assert_type(await client.run(["sort"], encoding="latin-1"), execsrv.Result[str])
+    assert_type(await client.run(["sort"], text=False, stdout="/tmp/out"), execsrv.Result[bytes])
     for listed in await client.processes():
         assert_type(listed.pid, int | None)
 
@@ -55,7 +69,7 @@ async def starting(client: execsrv.Client) -> None:
         assert_type(await process.kill(), bool)
         assert_type(await process.send_signal("HUP"), int)
         assert_type(await process.send_signal(signal.SIGHUP, "tree"), int)
-        assert_type(await process.communicate(b"", max_bytes=5), execsrv.Result)
+        assert_type((await process.communicate(b"", max_bytes=5)).exit_code, int)
         exited = await process.wait()
         assert_type(exited, execsrv.Exited)
         assert_type(exited.exit_code, int)
@@ -64,6 +78,14 @@ async def starting(client: execsrv.Client) -> None:
         await process.write(memoryview(b""))
         async for data in process.output:
             assert_type(data, bytes)
+        async for line in process.lines("stderr", errors="replace"):
+            assert_type(line, str)
+        async for piece in process.text():
+            assert_type(piece, str)
+        sending: trio.abc.SendStream = process.stdin
+        receiving: trio.abc.ReceiveStream = process.stdout
+        assert_type(await process.stderr.receive_some(5), bytes)
+        print(sending, receiving)
         async for event in process.events():
             assert_type(event, execsrv.Chunk | execsrv.Gap | execsrv.Exited | execsrv.Closed)
             match event:
@@ -81,13 +103,13 @@ async def starting(client: execsrv.Client) -> None:
 
 
 async def wrong(client: execsrv.Client) -> None:
-    await client.run(["true"], cdw="/")  # type: ignore[call-arg]
-    await client.run(["true"], tty="yes")  # type: ignore[arg-type]
-    await client.run(["true"], input="text")  # type: ignore[arg-type]
+    await client.run(["true"], cdw="/")  # type: ignore[call-overload]
+    await client.run(["true"], tty="yes")  # type: ignore[call-overload]
+    await client.run(["true"], input="text")  # type: ignore[call-overload]
     await client.run(["echo", 5])  # type: ignore[list-item]
     await client.run(["true"], env={"A": 1})  # type: ignore[dict-item]
     async with client.start(["true"], overflow="lose") as process:  # type: ignore[arg-type]
-        await process.write("text")  # type: ignore[arg-type]
+        await process.write(5)  # type: ignore[arg-type]
         await process.send_signal("HUP", "all")  # type: ignore[arg-type]
         await process.send_signal(1.5)  # type: ignore[arg-type]
         process.pid = 5  # type: ignore[misc]

@@ -6,7 +6,8 @@ from execsrv._log.entries import Closed, Entry, Exited, Gap
 from execsrv._processes.command import Command, settle
 from execsrv._processes.environment import command_environment
 from execsrv._server.methods.table import Caller, Later, check_kind, handles, handles_later
-from execsrv._server.session import Session, StartOptions
+from execsrv._server.session import Session
+from execsrv._server.start_options import StartOptions
 from execsrv._server.starting import Deferred
 from execsrv._server.stdin import Write
 from execsrv._wire.paths import path_from_wire

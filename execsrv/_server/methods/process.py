@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import math
-
 import trio
 
-from execsrv._processes.command import Command, Wishes, settle
-from execsrv._processes.environment import command_environment, inherited_environment
 from execsrv._processes.signals import signal_number
-from execsrv._processes.terminal import checked_modes
-from execsrv._server.methods.process_dialect import closed_notice, exited_notice, process_dialect
+from execsrv._processes.terminal import get_size
+from execsrv._server.methods.process_dialect import closed_notice, exited_notice
 from execsrv._server.methods.table import (
     Caller,
     Later,
-    check_kind,
-    check_own_network,
-    check_unconfined,
     handles,
     handles_later,
 )
-from execsrv._server.session import Session, StartOptions
-from execsrv._server.starting import Deferred, Starting
+from execsrv._server.session import Session
+from execsrv._server.starting import Starting
 from execsrv._server.stdin import Write
-from execsrv._wire.paths import path_from_wire
-from execsrv.errors import InvalidParamsError, LimitExceededError, StdinClosedError, UnknownProcessError
-from execsrv.limits import ServerConfig
+from execsrv.errors import InvalidParamsError, StdinClosedError, UnknownProcessError
 from execsrv.protocol import (
     Graceful,
     ListedProcess,
@@ -39,83 +30,13 @@ from execsrv.protocol import (
     ProcessSignal,
     ProcessSignaled,
     ProcessSnapshot,
-    ProcessStart,
-    ProcessStarted,
     ProcessTerminate,
-    ProcessWait,
-    ProcessWaited,
     ProcessWrite,
     ProcessWritten,
     Running,
     Size,
     StreamSnapshot,
 )
-
-
-@handles("process/start")
-def process_start(caller: Caller, params: ProcessStart) -> Deferred[ProcessStarted]:
-    check_unconfined(params.sandbox)
-    check_own_network(params.network_proxy, "networkProxy")
-    check_own_network(params.managed_network, "managedNetwork")
-    check_kind(caller.config, params.kind)
-    if params.kind == "prepared":
-        _check_prepared(params)
-    options = _start_options(caller.config, params)
-    cwd = None if params.cwd is None else path_from_wire(params.cwd, "cwd")
-    modes = checked_modes(params.modes)
-    wishes = Wishes(params.umask, params.nice, params.oom_score_adj)
-
-    def settled() -> Command:
-        inherited = inherited_environment() if params.env_policy is not None else {}
-        env = command_environment(
-            params.env_policy, inherited, params.env, cwd=cwd, tty=params.tty, remove=params.env_remove
-        )
-        return settle(params.argv, cwd, env, params.arg0, wishes)
-
-    starting = caller.sessions.start(
-        params.process_id,
-        settled,
-        process_dialect,
-        options,
-        argv=params.argv,
-        pipe_stdin=params.pipe_stdin,
-        size=(params.size or Size()) if params.tty else None,
-        modes=modes,
-    )
-    return Deferred(starting, lambda: _process_started(starting.session()))
-
-
-def _process_started(session: Session) -> ProcessStarted:
-    return ProcessStarted(session.id, pid=session.pid)
-
-
-def _check_prepared(params: ProcessStart) -> None:
-    """A prepared command leaves nothing to be looked up or inherited."""
-    if params.argv and not params.argv[0].startswith("/"):
-        raise InvalidParamsError("argv[0]: a prepared command names its program by an absolute path", field="argv")
-    if params.cwd is None:
-        raise InvalidParamsError("cwd: a prepared command names its directory", field="cwd")
-    if params.env_policy is not None:
-        raise InvalidParamsError("envPolicy: a prepared command inherits nothing", field="envPolicy")
-
-
-def _start_options(config: ServerConfig, params: ProcessStart) -> StartOptions:
-    """Return the terms of a start. Raises `LimitExceededError` for a window or a grace that is too large."""
-    window, bound = params.window_bytes, config.max_window_bytes
-    if window is not None and window > bound:
-        message = f"windowBytes is {window}: max_window_bytes ({bound}) would be exceeded"
-        raise LimitExceededError(message, limit="max_window_bytes", value=bound)
-    if params.grace_ms is not None and params.grace_ms / 1000 > config.max_grace:
-        message = f"graceMs is {params.grace_ms}: max_grace ({config.max_grace:g} s) would be exceeded"
-        raise LimitExceededError(message, limit="max_grace", value=config.max_grace)
-    return StartOptions(
-        timeout=(params.timeout_ms or math.inf) / 1000,
-        idle_timeout=(params.idle_timeout_ms or math.inf) / 1000,
-        window_bytes=window,
-        drops=params.overflow == "drop",
-        grace=None if params.grace_ms is None else params.grace_ms / 1000,
-        ends_with_leader=params.end_with_leader,
-    )
 
 
 @handles_later("process/write")
@@ -178,22 +99,6 @@ async def _process_read(session: Session, params: ProcessRead) -> ProcessOutputR
     )
 
 
-@handles_later("process/wait")
-def process_wait(caller: Caller, params: ProcessWait) -> Later[ProcessWaited]:
-    return _process_wait(known(caller, params.process_id), params)
-
-
-async def _process_wait(session: Session, params: ProcessWait) -> ProcessWaited:
-    """Wait for the end of the leader; then, or when the time is over, say how it stands."""
-    log = session.log
-    with trio.move_on_after(math.inf if params.timeout_ms is None else params.timeout_ms / 1000):
-        while log.exited is None:
-            await session.feed.wait_appended()
-    if log.exited is None:
-        return ProcessWaited(running=True)
-    return ProcessWaited(False, log.exited.exit_code, log.exited.signal, log.exited.reason)
-
-
 @handles("process/snapshot")
 def process_snapshot(caller: Caller, params: ProcessId) -> ProcessSnapshot:
     session = known(caller, params.process_id)
@@ -206,6 +111,7 @@ def process_snapshot(caller: Caller, params: ProcessId) -> ProcessSnapshot:
         closed=log.closed is not None,
         next_seq=log.next_seq,
         totals=log.totals,
+        size=None if session.master is None else Size(*get_size(session.master)),
         **{
             "terminal" if stream == "pty" else stream: StreamSnapshot(
                 ends.head, ends.tail, ends.omitted_bytes, ends.total_bytes

@@ -16,12 +16,12 @@ def process_dialect(id: str, entry: Entry) -> Notification:
         case Gap():
             return Notification("process/gap", ProcessGap(id, entry.from_seq, entry.seq, entry.omitted))
         case _:
-            return Notification("process/output", ProcessOutput(id, entry.seq, entry.stream, entry.chunk))
+            return Notification("process/output", ProcessOutput(id, entry.seq, entry.stream, entry.chunk, entry.at_ms))
 
 
 def exited_notice(id: str, entry: Exited) -> ProcessExited:
-    return ProcessExited(id, entry.seq, entry.exit_code, signal=entry.signal, reason=entry.reason)
+    return ProcessExited(id, entry.seq, entry.exit_code, signal=entry.signal, reason=entry.reason, at_ms=entry.at_ms)
 
 
 def closed_notice(id: str, entry: Closed) -> ProcessClosed:
-    return ProcessClosed(id, entry.seq, entry.totals, entry.remaining, entry.tree_empty, entry.ended)
+    return ProcessClosed(id, entry.seq, entry.totals, entry.remaining, entry.tree_empty, entry.ended, entry.at_ms)

@@ -1,4 +1,4 @@
-"""`process/waitFor`: waiting, beside all readers, until something happens to a process.
+"""`process/wait`, and `process/waitFor`: waiting, beside all readers, until something happens to a process.
 
     _Wait.run
     ├─ _follow        looks at entry after entry of the log: output, silence, the exit, the close
@@ -21,12 +21,22 @@ import trio
 from execsrv._log.entries import ENTRY_BYTES, Closed, Exited
 from execsrv._log.search import Search
 from execsrv._nursery import owned
+from execsrv._processes.terminal import echoes
 from execsrv._server.methods.process import known
 from execsrv._server.methods.table import Caller, Later, handles_later
 from execsrv._server.session import Session
 from execsrv._wire.quoting import quoted
 from execsrv.errors import InvalidParamsError
-from execsrv.protocol import Chunk, Happening, PortWish, ProcessHappened, ProcessWaitFor, ReadGap
+from execsrv.protocol import (
+    Chunk,
+    Happening,
+    PortWish,
+    ProcessHappened,
+    ProcessWait,
+    ProcessWaited,
+    ProcessWaitFor,
+    ReadGap,
+)
 
 _LOOKED_BYTES = 64 * 1024
 """Bytes of the log that are looked at before others have their turn."""
@@ -41,6 +51,22 @@ _ECHO_SECONDS = 0.02
 """The pause between two looks at the modes of a terminal, which tells nobody when they change."""
 
 _LOOPBACK = ("127.0.0.1", "::1")
+
+
+@handles_later("process/wait")
+def process_wait(caller: Caller, params: ProcessWait) -> Later[ProcessWaited]:
+    return _process_wait(known(caller, params.process_id), params)
+
+
+async def _process_wait(session: Session, params: ProcessWait) -> ProcessWaited:
+    """Wait for the end of the leader; then, or when the time is over, say how it stands."""
+    log = session.log
+    with trio.move_on_after(math.inf if params.timeout_ms is None else params.timeout_ms / 1000):
+        while log.exited is None:
+            await session.feed.wait_appended()
+    if log.exited is None:
+        return ProcessWaited(running=True)
+    return ProcessWaited(False, log.exited.exit_code, log.exited.signal, log.exited.reason)
 
 
 @handles_later("process/waitFor")
@@ -86,11 +112,13 @@ class _Wait:
         self._idle = (params.idle_ms or math.inf) / 1000
         self._silent_at = math.inf
         self._scope = trio.CancelScope()
+        self._is_replaced = False
         self._answer: ProcessHappened | None = None
 
     def replace(self) -> None:
         """End it: there is another one of its name."""
-        self._happened("replaced")
+        self._is_replaced = True
+        self._scope.cancel()
 
     async def run(self) -> ProcessHappened:
         """Wait, and return what happened first."""
@@ -111,7 +139,7 @@ class _Wait:
             name = self._params.wait_id
             if name is not None and self._session.waits.get(name) == self.replace:
                 del self._session.waits[name]
-        self._happened("timeout")
+        self._happened("replaced" if self._is_replaced else "timeout")
         assert self._answer is not None
         return self._answer
 
@@ -184,12 +212,14 @@ class _Wait:
 
     async def _await_empty(self) -> None:
         await self._session.wait_empty()
-        while self._log.exited is not None and self._next <= self._log.exited.seq:
+        while self._log.exited is None:
+            await self._session.feed.wait_appended()
+        while self._next <= self._log.exited.seq:
             await trio.lowlevel.checkpoint()  # what it printed is looked at first
         self._happened("treeEmpty")
 
     async def _watch_echo(self) -> None:
-        while self._session.echoes:  # noqa: ASYNC110  # there is nothing that tells
+        while (master := self._session.master) is None or echoes(master):  # noqa: ASYNC110  # there is nothing that tells
             await trio.sleep(_ECHO_SECONDS)
         self._happened("noEcho")
 

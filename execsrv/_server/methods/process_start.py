@@ -1,0 +1,114 @@
+"""`process/start`: a command with all of its terms, under an id that its client chooses."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import replace
+from typing import Literal
+
+from execsrv._processes.command import Command, File, Output, Wishes, settle
+from execsrv._processes.environment import command_environment, inherited_environment
+from execsrv._processes.terminal import checked_modes
+from execsrv._server.methods.process_dialect import process_dialect
+from execsrv._server.methods.table import (
+    Caller,
+    check_kind,
+    check_own_network,
+    check_unconfined,
+    handles,
+)
+from execsrv._server.session import Session
+from execsrv._server.start_options import StartOptions
+from execsrv._server.starting import Deferred
+from execsrv._wire.paths import path_from_wire
+from execsrv.errors import InvalidParamsError, LimitExceededError
+from execsrv.limits import ServerConfig
+from execsrv.protocol import (
+    OutputFile,
+    ProcessStart,
+    ProcessStarted,
+    Size,
+)
+
+
+@handles("process/start")
+def process_start(caller: Caller, params: ProcessStart) -> Deferred[ProcessStarted]:
+    check_unconfined(params.sandbox)
+    check_own_network(params.network_proxy, "networkProxy")
+    check_own_network(params.managed_network, "managedNetwork")
+    check_kind(caller.config, params.kind)
+    if params.kind == "prepared":
+        _check_prepared(params)
+    options = _start_options(caller.config, params)
+    cwd = None if params.cwd is None else path_from_wire(params.cwd, "cwd")
+    modes = checked_modes(params.modes)
+    wishes = Wishes(params.umask, params.nice, params.oom_score_adj)
+    stdout, stderr = _output(params, "stdout"), _output(params, "stderr")
+
+    def settled() -> Command:
+        inherited = inherited_environment() if params.env_policy is not None else {}
+        env = command_environment(
+            params.env_policy, inherited, params.env, cwd=cwd, tty=params.tty, remove=params.env_remove
+        )
+        return replace(settle(params.argv, cwd, env, params.arg0, wishes), stdout=stdout, stderr=stderr)
+
+    starting = caller.sessions.start(
+        params.process_id,
+        settled,
+        process_dialect,
+        options,
+        argv=params.argv,
+        pipe_stdin=params.pipe_stdin,
+        size=(params.size or Size()) if params.tty else None,
+        modes=modes,
+    )
+    return Deferred(starting, lambda: _process_started(starting.session()))
+
+
+def _process_started(session: Session) -> ProcessStarted:
+    return ProcessStarted(session.id, pid=session.pid)
+
+
+def _output(params: ProcessStart, name: Literal["stdout", "stderr"]) -> Output:
+    """Return the place where a stream goes. Raises `InvalidParamsError` for another than its pipe with a terminal."""
+    wanted = params.stdout if name == "stdout" else params.stderr
+    if wanted != "pipe" and params.tty:
+        raise InvalidParamsError(f"{name}: a terminal has all of the output", field=name)
+    if not isinstance(wanted, OutputFile):
+        return wanted
+    path = path_from_wire(wanted.path, f"{name}.path")
+    try:
+        return File(os.fsencode(path), wanted.append)
+    except UnicodeEncodeError:
+        raise InvalidParamsError(f"{name}.path: {path!r} holds a lone surrogate", field=f"{name}.path") from None
+
+
+def _check_prepared(params: ProcessStart) -> None:
+    """A prepared command leaves nothing to be looked up or inherited."""
+    if params.argv and not params.argv[0].startswith("/"):
+        raise InvalidParamsError("argv[0]: a prepared command names its program by an absolute path", field="argv")
+    if params.cwd is None:
+        raise InvalidParamsError("cwd: a prepared command names its directory", field="cwd")
+    if params.env_policy is not None:
+        raise InvalidParamsError("envPolicy: a prepared command inherits nothing", field="envPolicy")
+
+
+def _start_options(config: ServerConfig, params: ProcessStart) -> StartOptions:
+    """Return the terms of a start. Raises `LimitExceededError` for a window or a grace that is too large."""
+    window, bound = params.window_bytes, config.max_window_bytes
+    if window is not None and window > bound:
+        message = f"windowBytes is {window}: max_window_bytes ({bound}) would be exceeded"
+        raise LimitExceededError(message, limit="max_window_bytes", value=bound)
+    if params.grace_ms is not None and params.grace_ms / 1000 > config.max_grace:
+        message = f"graceMs is {params.grace_ms}: max_grace ({config.max_grace:g} s) would be exceeded"
+        raise LimitExceededError(message, limit="max_grace", value=config.max_grace)
+    return StartOptions(
+        timeout=(params.timeout_ms or math.inf) / 1000,
+        idle_timeout=(params.idle_timeout_ms or math.inf) / 1000,
+        window_bytes=window,
+        drops=params.overflow == "drop",
+        grace=None if params.grace_ms is None else params.grace_ms / 1000,
+        ends_with_leader=params.end_with_leader,
+        times=params.times,
+    )

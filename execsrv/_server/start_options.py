@@ -1,0 +1,34 @@
+"""The terms of a session beside its command, and the clock that its peer may ask for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import trio
+
+from execsrv.protocol import AtMs
+
+
+class StartOptions(NamedTuple):
+    """The terms of a session beside the command itself. Times are in seconds."""
+
+    timeout: float = math.inf
+    idle_timeout: float = math.inf
+    window_bytes: int | None = None
+    drops: bool = False
+    grace: float | None = None
+    """The time that it has after SIGTERM at every end that nobody gives a time for. None: the server's settings."""
+    ends_with_leader: bool = False
+    """What lives on after the leader is ended, as soon as it prints no more."""
+    is_read_again: bool = True
+    """Its peer reads what it missed when it comes back, and is told nothing before. Else it is told of it unasked."""
+    times: bool = False
+    """Its peer is told when things happen."""
+
+
+def new_clock() -> Callable[[], AtMs]:
+    """Return a clock in milliseconds from now on."""
+    start = trio.current_time()
+    return lambda: int((trio.current_time() - start) * 1000)

@@ -1,0 +1,125 @@
+"""A terminal emulator: pyte, with what it lacks for full-screen programs. Pure: no I/O. Needs the extra `screen`.
+
+Added are the alternate screen, sub-parameters of colours, and patience with sequences that pyte takes for text or for
+others. Whatever a program prints, feeding never raises, and keeps no more of an unfinished sequence than `_OPEN_BYTES`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import copy
+import re
+from typing import Any
+
+import pyte
+
+_ALTERNATE = {47, 1047, 1049}
+"""Private modes of xterm for a second screen, which full-screen programs use."""
+
+_OPEN_BYTES = 4096
+
+_SEQUENCE = re.compile(
+    r"\x1b\](?P<osc>[^\x07\x1b]*)(?:\x07|\x1b\\)"
+    r"|\x1b[PX^_][^\x1b]*\x1b\\"
+    r"|\x1b\[(?P<intro>[<=>])[0-9;:]*[ -/]*(?P<final>[@-~])"
+    r"|\x1b\[(?P<colour>[0-9;]*:[0-9;:]*)m"
+    r"|\x1b\[[?0-9;:]*[ -/]+[@-~]"
+    r"|\x1b\[\?[0-9;:]*[@-IL-bd-gi-km-~]"
+)
+"""What pyte does not know, or not all of it."""
+
+_OPEN = re.compile(r"\x1b(?:\[[<=>?0-9;: -/]*|\][^\x07\x1b]*\x1b?|[PX^_][^\x1b]*\x1b?|[()#% ]?)?\Z")
+"""The beginning of a sequence that goes on."""
+
+_RUN = re.compile(r"\x1b?[^\x1b]*")
+"""A sequence with the text behind it."""
+
+
+class Emulator(pyte.Screen):  # type: ignore[misc,unused-ignore]  # it has no types
+    """What a person would see of a terminal. `answers` are the terminal's, for the program to read."""
+
+    buffer: Any
+    cursor: Any
+
+    def __init__(self, rows: int, cols: int) -> None:
+        self.is_alternate = False
+        self.answers: list[str] = []
+        self._behind: tuple[Any, Any] | None = None
+        self._open = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        super().__init__(cols, rows)
+        self._stream = pyte.Stream(self)
+
+    def feed(self, data: bytes) -> None:
+        """Take in output."""
+        text = self._open + self._decoder.decode(data)
+        self._open = ""
+        if (unfinished := _OPEN.search(text)) is not None and len(text) - unfinished.start() <= _OPEN_BYTES:
+            self._open = text[unfinished.start() :]
+            text = text[: unfinished.start()]
+        at = 0
+        for sequence in _SEQUENCE.finditer(text):
+            self._feed(text[at : sequence.start()])
+            self._take(sequence)
+            at = sequence.end()
+        self._feed(text[at:])
+
+    def _feed(self, text: str) -> None:
+        for run in _RUN.findall(text):
+            try:
+                self._stream.feed(run)
+            except Exception:  # pyte trusts that sequences are well made
+                self._stream = pyte.Stream(self)
+
+    def _take(self, sequence: re.Match[str]) -> None:
+        """Do what a sequence says that pyte has no word for."""
+        if (osc := sequence["osc"]) is not None:
+            code, _, value = osc.partition(";")
+            if code in ("0", "2"):
+                self.set_title(value)
+        elif sequence["colour"] is not None:
+            self._feed(f"\x1b[{';'.join(map(_flat, sequence['colour'].split(';')))}m")
+        elif sequence["intro"] == ">" and sequence["final"] == "c":
+            self.answers.append("\x1b[>0;0;0c")
+
+    def write_process_input(self, data: str) -> None:
+        """Keep an answer to the program."""
+        self.answers.append(data)
+
+    def set_mode(self, *modes: int, **kwargs: Any) -> None:
+        """Switch modes on."""
+        if kwargs.get("private") and _ALTERNATE & set(modes) and not self.is_alternate:
+            self._behind = self.buffer, copy.copy(self.cursor)
+            self.is_alternate = True
+            self.buffer = copy.copy(self.buffer)  # of the same kind
+            self.buffer.clear()
+            self.dirty.update(range(self.lines))
+        super().set_mode(*modes, **kwargs)
+
+    def reset_mode(self, *modes: int, **kwargs: Any) -> None:
+        """Switch modes off."""
+        super().reset_mode(*modes, **kwargs)
+        if kwargs.get("private") and _ALTERNATE & set(modes) and self._behind is not None:
+            self.buffer, self.cursor = self._behind
+            self._behind, self.is_alternate = None, False
+            self.ensure_hbounds()
+            self.ensure_vbounds()
+            self.dirty.update(range(self.lines))
+
+    def reset(self) -> None:
+        """Begin anew, as ESC c has it."""
+        self._behind, self.is_alternate = None, False
+        super().reset()
+
+
+def _flat(parameter: str) -> str:
+    """Return a parameter with its sub-parameters as older terminals have them."""
+    first, *rest = parameter.split(":")
+    if not rest:
+        return parameter
+    if first == "4":  # the kind of an underline
+        return "24" if rest[0] == "0" else "4"
+    if first in ("38", "48"):
+        kept = [part for part in rest if part]
+        return ";".join([first, kept[0], *(kept[-3:] if kept[:1] == ["2"] else kept[1:2])]) if kept else ""
+    return first if first not in ("58",) else ""

@@ -1,0 +1,199 @@
+"""Dialogue with a process: reading its output until one of some patterns is in it.
+
+Output is taken from the process's readers, and what lies behind a match is given back to them: whoever reads next, in
+whatever way, goes on there. While a pattern is looked for, only what is new is searched, and a little before it; so the
+time is in proportion to the output.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+from bisect import bisect_left
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import trio
+from pexpect import EOF, TIMEOUT
+
+from execsrv._log.entries import Gap
+from execsrv.client.inbox import part_of
+from execsrv.client.patterns import Search
+from execsrv.client.text import Decoder, TextMode
+from execsrv.errors import CommandError, ConnectionLostError, LimitExceededError
+from execsrv.limits import MIB
+from execsrv.protocol import Chunk, Stream
+
+if TYPE_CHECKING:
+    from execsrv.client.process import Process
+
+MAX_UNMATCHED_BYTES = 512 * MIB
+"""The most output that is kept while no pattern matches."""
+
+_QUIET_SECONDS = 0.05
+"""The silence after which a match is looked for in all that is kept."""
+
+_TAKEN_BYTES = 1 * MIB
+_SHOWN = 400
+"""Bytes or characters of the last output that an error shows."""
+
+
+class _Piece(NamedTuple):
+    """Output that was taken: whole characters, where it is text."""
+
+    chunk: Chunk
+    text: Any
+
+
+class _Taken:
+    """The output that was taken for one `expect`, so that the rest of it can be given back."""
+
+    def __init__(self, mode: TextMode | None, id: str) -> None:
+        self._mode = mode
+        self._id = id
+        self._decoders: dict[Stream, Decoder] = {}
+        self._pending: dict[Stream, Chunk] = {}  # the first bytes of a character
+        self._pieces: list[_Piece] = []
+
+    def add(self, chunk: Chunk, final: bool = False) -> Any:
+        """Return a chunk as bytes or text, as far as it is whole characters. Raises `UnicodeDecodeError`."""
+        if self._mode is None:
+            self._pieces.append(_Piece(chunk, chunk.chunk))
+            return chunk.chunk
+        stream = chunk.stream
+        decoder = self._decoders.get(stream)
+        if decoder is None:
+            decoder = self._decoders[stream] = Decoder(self._mode, f"{part_of(stream)} of process {self._id}")
+        if (pending := self._pending.pop(stream, None)) is not None:
+            chunk = Chunk(chunk.seq, stream, pending.chunk + chunk.chunk)
+        self._pending[stream] = chunk  # if it does not decode
+        text, rest = decoder.decode(chunk.chunk, final)
+        del self._pending[stream]
+        if rest:
+            self._pending[stream] = Chunk(chunk.seq, stream, rest)
+        self._pieces.append(_Piece(Chunk(chunk.seq, stream, chunk.chunk[: len(chunk.chunk) - len(rest)]), text))
+        return text
+
+    def end(self) -> Any:
+        """Return what is left at the end of the output. Raises `UnicodeDecodeError`."""
+        return "".join(self.add(Chunk(last.seq, stream, b""), True) for stream, last in [*self._pending.items()])
+
+    def behind(self, end: int) -> list[Chunk]:
+        """Return what lies behind the first `end` bytes or characters, as chunks in order."""
+        rest: list[Chunk] = []
+        for chunk, text in self._pieces:
+            if len(text) > end:
+                cut = self._bytes_of(chunk.chunk, end) if end else 0
+                rest.append(Chunk(chunk.seq, chunk.stream, chunk.chunk[cut:]))
+            end = max(0, end - len(text))
+        rest += self._pending.values()
+        return rest
+
+    def _bytes_of(self, data: bytes, characters: int) -> int:
+        """Return how many bytes the first characters of a piece have."""
+        if self._mode is None:
+            return characters
+        make = codecs.getincrementaldecoder(self._mode.encoding)
+        errors = self._mode.errors
+        return bisect_left(range(len(data)), characters, key=lambda size: len(make(errors).decode(data[:size])))
+
+
+class Expecting:
+    """One `expect`: it takes output until a pattern matches, and gives back the rest."""
+
+    def __init__(self, process: Process, searcher: Any, window: int | None) -> None:
+        self._process = process
+        self._reader = process._mirror.reader
+        self._searcher = searcher
+        self._taken = _Taken(process._text, process.id)
+        self._search: Search[Any] = Search(b"" if process._text is None else "", searcher, window)
+        self._entries: deque[Chunk | Gap] = deque()
+        self._found: tuple[int, int, int] | None = None
+        self._is_over = False
+
+    async def run(self, patience: float) -> int:
+        """Return the index of the pattern that matched. Raises `EOF` and `TIMEOUT`, unless they are patterns."""
+        process, behind = self._process, 0
+        process.after = process.match = process.match_index = None
+        try:
+            self._take_in(await self._reader.read(None, self._take_what_is_there))
+            with trio.move_on_after(patience):
+                while self._found is None and not self._is_over:
+                    await self._wait()
+            self._found = self._found or self._search.search_all()
+            text = self._search.text
+            if self._found is not None:
+                index, start, behind = self._found
+                process.before, process.after, process.match = text[:start], text[start:behind], self._searcher.match
+                process.match_index = index
+                return index
+            if self._is_over:
+                behind = len(text)
+                return self._without(EOF, "printed nothing that matches before its end")
+            return self._without(TIMEOUT, f"printed nothing that matches within {patience:g} s")
+        except ConnectionLostError as lost:
+            lost.stdout = b"".join(chunk.chunk for chunk in self._taken.behind(0))
+            raise
+        finally:
+            for entry in reversed([*self._taken.behind(behind), *self._entries]):
+                if isinstance(entry, Chunk):
+                    self._reader.give_back(entry)
+
+    async def _wait(self) -> None:
+        """Wait for output. When it is silent for a moment, look for what began long before."""
+        with trio.move_on_after(_QUIET_SECONDS if self._search.may_be_late else math.inf) as silence:
+            self._take_in(await self._reader.read(None, self._take))
+        if silence.cancelled_caught:
+            self._found = self._search.search_all()
+
+    def _take_what_is_there(self) -> list[Chunk | Gap] | None:
+        return self._take() or (None if self._reader.inbox.closed else [])
+
+    def _take(self) -> list[Chunk | Gap] | None:
+        entries: list[Chunk | Gap] = []
+        size = 0
+        while size < _TAKEN_BYTES and (entry := self._reader.inbox.take()) is not None:
+            if isinstance(entry, Chunk | Gap):
+                entries.append(entry)
+                size += len(entry.chunk) if isinstance(entry, Chunk) else 0
+            if isinstance(entry, Gap):
+                break
+        return entries or None
+
+    def _take_in(self, entries: list[Chunk | Gap] | None) -> None:
+        """Search output that was taken, None for the end of it."""
+        self._is_over = entries is None
+        self._entries.extend(entries or ())
+        while self._entries and self._found is None:
+            entry = self._entries.popleft()
+            if isinstance(entry, Gap):
+                self._process._missed(entry)
+            else:
+                self._found = self._search.add(self._taken.add(entry))
+        if self._is_over and self._process._text is not None:
+            self._found = self._search.add(self._taken.end())
+        if self._search.size > MAX_UNMATCHED_BYTES and self._found is None:
+            message = f"process {self._process.id} printed more than {MAX_UNMATCHED_BYTES} bytes without a match"
+            raise LimitExceededError(message, limit="max_unmatched_bytes", value=MAX_UNMATCHED_BYTES)
+
+    def _without(self, marker: Any, how: str) -> int:
+        """Return the index of `EOF` or `TIMEOUT`, which came instead of a match, or raise it."""
+        process, searcher = self._process, self._searcher
+        process.before, process.after = self._search.text, marker
+        index: int = searcher.eof_index if marker is EOF else searcher.timeout_index
+        if index < 0:
+            raise _failure(marker, process, how, searcher)
+        process.match, process.match_index = marker, index
+        return index
+
+
+def _failure(marker: Any, process: Process, how: str, searcher: Any) -> Exception:
+    """Return `EOF` or `TIMEOUT` with all that is known: the command, its end, the patterns and the last output."""
+    words = CommandError(process.argv, how, exit_code=process.exit_code, signal=process.signal, reason=process.reason)
+    ended = "it runs" if process.exit_code is None else f"it ended with exit code {process.exit_code}"
+    last = process.before[-_SHOWN:]
+    error: Exception = marker(f"{words}; {ended}; the last output is {last!r}\n{searcher}")
+    for name in ("argv", "exit_code", "signal", "reason"):
+        setattr(error, name, getattr(words, name))
+    error.before = process.before  # type: ignore[attr-defined]  # as all that pexpect's users look for
+    return error

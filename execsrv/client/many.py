@@ -1,0 +1,133 @@
+"""Many commands, some of them at a time, and their results as they end.
+
+The commands run in a task of the client, which holds nothing of the iterator: when that is left early, by a break, an
+error or a cancel, it is gone, and with it what still runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any, Generic, TypeVar
+
+import trio
+
+from execsrv.client.calls import Calls
+from execsrv.client.parameters import Path
+from execsrv.errors import CommandError, ConnectionLostError, InvalidParamsError, RequestError
+
+R_co = TypeVar("R_co", covariant=True)
+
+Run = Callable[[Sequence[Path]], Awaitable[Any]]
+"""Runs one command."""
+
+
+class Results(AsyncIterator[R_co], Generic[R_co]):
+    """The results of many commands, as they end. Made by `Client.map`.
+
+    No command runs before the first is asked for. When this is not used any more, what still runs is made to end.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        nursery: trio.Nursery,
+        run: Run,
+        commands: Iterable[Sequence[Path]],
+        limit: int,
+        return_errors: bool,
+    ) -> None:
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+            raise InvalidParamsError(f"limit must be a number above 0, got {limit!r}", field="limit")
+        if isinstance(commands, str | bytes):
+            raise TypeError(f"commands must be lists of words, got {commands!r}")
+        self._calls = calls
+        self._nursery = nursery
+        self._token = trio.lowlevel.current_trio_token()
+        self._batch = _Batch(run, iter(commands), limit)
+        self._return_errors = return_errors
+        self._is_started = False
+
+    def __aiter__(self) -> Results[R_co]:
+        return self
+
+    async def __anext__(self) -> R_co:
+        """Return the next result. Raises the error of a command, a `CommandError`, and then ends all others.
+
+        `ConnectionLostError` is raised too. Cancelling loses nothing.
+        """
+        if not self._is_started:
+            if self._calls.lost is not None:
+                raise ConnectionLostError(*self._calls.lost.args)
+            self._nursery.start_soon(self._batch.go)
+            self._is_started = True
+        try:
+            ended = await self._batch.ended.receive()
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            if self._batch.is_whole:
+                raise StopAsyncIteration from None
+            raise ConnectionLostError("the client has ended before its commands") from None
+        if isinstance(ended, Exception) and not (self._return_errors and isinstance(ended, CommandError)):
+            await self.aclose()
+            raise ended
+        return ended  # type: ignore[no-any-return]
+
+    async def aclose(self) -> None:
+        """End what still runs, and wait for that. There are no further results."""
+        self._batch.is_whole = True
+        self._batch.scope.cancel()
+        self._batch.ended.close()
+        if self._is_started:
+            with trio.CancelScope(shield=True):
+                await self._batch.over.wait()
+        await trio.lowlevel.checkpoint()
+
+    def __del__(self) -> None:
+        batch: _Batch | None = getattr(self, "_batch", None)
+        if batch is not None and not batch.over.is_set():
+            try:
+                self._token.run_sync_soon(batch.scope.cancel)
+            except trio.RunFinishedError:
+                return
+
+
+class _Batch:
+    """The commands under way."""
+
+    def __init__(self, run: Run, commands: Any, limit: int) -> None:
+        self._run = run
+        self._commands = commands
+        self._room = trio.Semaphore(limit)
+        self._tell, self.ended = trio.open_memory_channel[Any](0)
+        self.scope = trio.CancelScope()
+        self.over = trio.Event()
+        self.is_whole = False
+        """True when no result is missing."""
+
+    async def go(self) -> None:
+        """Run all commands."""
+        try:
+            with self.scope:
+                async with trio.open_nursery() as nursery:
+                    try:
+                        for argv in self._commands:
+                            await self._room.acquire()
+                            nursery.start_soon(self._one, argv)
+                    except Exception as error:  # of the user's own iterator
+                        await self._tell.send(error)
+                self.is_whole = True
+        finally:
+            self._tell.close()
+            self.over.set()
+
+    async def _one(self, argv: Sequence[Path]) -> None:
+        """Run one command, and make room for another when its result was taken."""
+        ended: Any
+        try:
+            ended = await self._run(argv)
+        except RequestError as error:
+            ended = CommandError([str(word) for word in argv], f"could not be run: {error}")
+            ended.__cause__ = error
+        except Exception as error:
+            ended = error
+        await self._tell.send(ended)
+        self._room.release()

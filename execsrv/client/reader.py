@@ -1,0 +1,177 @@
+"""Reading the output of one process: each stream by one task at a time, and the server told how far that is.
+
+While nobody reads, `wait_exited` keeps a command going whose output would fill the window: the oldest of it is let go.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+import trio
+
+from execsrv._log.entries import Closed, Entry, Exited
+from execsrv.client.calls import Calls
+from execsrv.client.inbox import PARTS, Inbox, Part
+from execsrv.errors import ConnectionLostError
+from execsrv.protocol import Chunk, ProcessAck
+
+T = TypeVar("T")
+
+_LOOK_AGAIN_SECONDS = 0.2
+"""A full window is looked at again after this, by who waits for the end: its reader may have ended."""
+
+
+class Reader:
+    """What is read of an inbox. `id` is the process."""
+
+    def __init__(self, id: str, inbox: Inbox, calls: Calls, window_bytes: int, acknowledges: bool) -> None:
+        self.id = id
+        self.inbox = inbox
+        self.lost: ConnectionLostError | None = None
+        self._calls = calls
+        self._window = window_bytes
+        self._acknowledges = acknowledges
+        self._is_over = False
+        self._reading: set[Part] = set()
+        self._last_readers: dict[Part, trio.lowlevel.Task] = {}
+        self._waiting: list[trio.lowlevel.Task] = []
+        self._arrived = trio.lowlevel.ParkingLot()
+        self._taken = trio.lowlevel.ParkingLot()
+
+    @property
+    def has_room(self) -> bool:
+        """True while more may arrive unread."""
+        return self.inbox.unread_bytes < self._window
+
+    def has_arrived(self) -> None:
+        """Look at what has arrived."""
+        self._arrived.unpark_all()
+
+    async def wait_taken(self) -> None:
+        """Wait until something is read."""
+        await self._taken.park()
+
+    def wake(self) -> None:
+        """End every wait for something to be read."""
+        self._taken.unpark_all()
+
+    # -- reading --
+
+    async def next(self, part: Part | None = None) -> Entry | None:
+        """Take the next entry, of one stream or of everything; None when that is at its end.
+
+        Raises `ConnectionLostError` behind the last that arrived, and `trio.BusyResourceError` while another task
+        reads the same. `trio.ClosedResourceError` is for who reads after the process's block.
+        """
+        return await self.read(part, lambda: self.inbox.take(part))
+
+    async def read(self, part: Part | None, take: Callable[[], T | None]) -> T | None:
+        """Return what `take` does, as soon as that is not None; None at the end. Raises as `next` does.
+
+        Cancelling takes nothing.
+        """
+        parts = PARTS if part is None else (part,)
+        for each in parts:
+            if each in self._reading:
+                raise trio.BusyResourceError(f"another task is reading {each} of process {self.id}")
+        task = trio.lowlevel.current_task()
+        for each in parts:
+            self._reading.add(each)
+            self._last_readers[each] = task
+        try:
+            await trio.lowlevel.checkpoint()
+            await self._acknowledge()
+            while True:
+                seen = self.inbox.next_seq
+                if self._is_over:
+                    raise trio.ClosedResourceError(f"the block of process {self.id} was left")
+                if (taken := take()) is not None:
+                    self._taken.unpark_all()
+                    return taken
+                if self.inbox.closed:
+                    return None
+                await self._acknowledge()
+                if self.inbox.next_seq == seen:
+                    await self._park()
+        finally:
+            self._reading.difference_update(parts)
+
+    @property
+    def is_full(self) -> bool:
+        """True when the server waits for something to be read."""
+        return self.inbox.unread_bytes + self.inbox.read_bytes >= self._window
+
+    def give_back(self, chunk: Chunk) -> None:
+        """Let a chunk that was taken, or the end of one, be the next of its stream."""
+        self.inbox.give_back(chunk)
+
+    def discard(self, part: Part) -> None:
+        """Let go of all of a stream, now and later."""
+        self.inbox.discard(part)
+        self._taken.unpark_all()
+        self._arrived.unpark_all()
+
+    async def drain(self) -> Closed | None:
+        """Let go of everything until all is over, also where others read. Raises `ConnectionLostError`."""
+        self._is_over = True
+        for part in PARTS:
+            self.discard(part)
+        return await self.wait_closed()
+
+    async def wait_closed(self) -> Closed | None:
+        """Wait for the end of everything, and acknowledge what is let go. Raises `ConnectionLostError`."""
+        while self.inbox.closed is None:
+            seen = self.inbox.next_seq
+            await self._acknowledge()
+            if self.inbox.next_seq == seen:
+                await self._park()
+        return self.inbox.closed
+
+    async def _park(self) -> None:
+        if self.lost is not None:
+            raise ConnectionLostError(*self.lost.args)
+        await self._arrived.park()
+
+    async def _acknowledge(self) -> None:
+        """Tell the server how much was read, once in a while."""
+        least = 0 if self.is_full else self._window // 4
+        if not self._acknowledges or self.inbox.read_bytes <= least or self.lost is not None:
+            return
+        if (seq := self.inbox.acknowledged()) is not None:
+            await self._calls.post("process/ack", ProcessAck(self.id, seq))
+
+    # -- waiting --
+
+    async def wait_exited(self) -> Exited:
+        """Wait for the end of the leader. Raises `ConnectionLostError`.
+
+        Output beyond the window is let go while no other task reads: the oldest, with a gap for who reads later. A
+        task that has read before, and still runs, is left to.
+        """
+        task = trio.lowlevel.current_task()
+        self._waiting.append(task)
+        try:
+            for _ in range(2):  # who was started before us may begin to read
+                await trio.lowlevel.checkpoint()
+            while self.inbox.exited is None:
+                seen = self.inbox.next_seq
+                if self.is_full and not self._is_read():
+                    self.inbox.let_go(self._window // 2)
+                    self._taken.unpark_all()
+                await self._acknowledge()
+                if self.inbox.next_seq == seen and self.inbox.exited is None:
+                    with trio.move_on_after(_LOOK_AGAIN_SECONDS if self.is_full else math.inf):
+                        await self._park()
+            return self.inbox.exited
+        finally:
+            self._waiting.remove(task)
+
+    def _is_read(self) -> bool:
+        """Return whether a task reads, or has read and may go on."""
+        others = [task for task in self._last_readers.values() if task not in self._waiting]
+        return bool(self._reading) or any(
+            inspect.getcoroutinestate(task.coro) != inspect.CORO_CLOSED for task in others
+        )

@@ -1,0 +1,131 @@
+"""Shells and interpreters, one command after the other: what `pexpect.replwrap` has, over a client.
+
+async with replwrap.bash(client) as shell:
+    print(await shell.run_command("ls -l"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from execsrv.errors import InvalidParamsError
+
+if TYPE_CHECKING:
+    from execsrv.client.client import Client
+    from execsrv.client.process import Process
+
+PROMPT = "[EXECSRV_PROMPT>"
+CONTINUATION_PROMPT = "[EXECSRV_PROMPT+"
+
+_INTERRUPT_SECONDS = 5.0
+"""How long an interpreter may take to come back to its prompt after an interrupt."""
+
+_PLAIN = {"TERM": "dumb", "PYTHON_BASIC_REPL": "1", "PAGER": "cat", "NO_COLOR": "1"}
+"""What keeps interpreters from drawing."""
+
+
+class REPLWrapper:
+    """An interpreter that waits at its prompt. The process must be started for text, and show nothing of what is typed.
+
+    Made by `wrap`, `bash` and `python`. `process` is there for all else.
+    """
+
+    def __init__(self, process: Process, prompt: str, continuation_prompt: str | None) -> None:
+        self.process = process
+        self.prompt = prompt
+        self.continuation_prompt = continuation_prompt
+
+    def __repr__(self) -> str:
+        return f"<REPLWrapper {self.prompt!r} {self.process!r}>"
+
+    async def run_command(self, command: str, timeout: float | None = -1) -> str:  # noqa: ASYNC109  # pexpect's word
+        """Give it a command of one or more lines, and return what it printed.
+
+        Raises `ValueError` for a command that is not complete, which is then interrupted; `TIMEOUT` when a line takes
+        longer than `timeout` seconds (30), None for no bound; and `EOF` when it ends. After a timeout or a cancel it is
+        still busy with the command.
+        """
+        if not isinstance(command, str):
+            raise TypeError(f"command must be a string, got {type(command).__name__}")
+        lines = command.splitlines() + [""] * command.endswith("\n")
+        if not lines:
+            raise ValueError("command must not be empty")
+        printed: list[str] = []
+        is_open = False
+        for line in lines:
+            await self.process.sendline(line)
+            is_open = await self.wait_prompt(timeout) == 1
+            printed.append(self.process.before)
+        if is_open:
+            await self.process.sendintr()
+            await self.wait_prompt(_INTERRUPT_SECONDS)
+            raise ValueError(f"command is not complete: {command!r}")
+        return "".join(printed).replace("\r\n", "\n")
+
+    async def wait_prompt(self, timeout: float | None = -1) -> int:  # noqa: ASYNC109  # pexpect's word
+        """Wait for the prompt, and return 0 for that and 1 for the one within a command."""
+        prompts = [self.prompt] if self.continuation_prompt is None else [self.prompt, self.continuation_prompt]
+        return await self.process.expect_exact(prompts, timeout)
+
+
+async def wrap(
+    process: Process,
+    prompt: Any,
+    change: str | None = None,
+    *,
+    new_prompt: str = PROMPT,
+    continuation_prompt: str | None = CONTINUATION_PROMPT,
+    timeout: float | None = -1,  # noqa: ASYNC109  # pexpect's word
+) -> REPLWrapper:
+    """Return an interpreter, once it waits at its prompt.
+
+    `prompt` is the one that it has: a string, or a pattern where there is a command to `change` it. That is given
+    before anything else; a `{}` in it is the `new_prompt`, and a second one the `continuation_prompt`. Raises `EOF` and
+    `TIMEOUT`.
+    """
+    if process._text is None:
+        raise InvalidParamsError("process must be started for text, as with text=True", field="process")
+    if change is None:
+        if not isinstance(prompt, str):
+            raise TypeError("prompt must be a string where nothing changes it")
+        wrapper = REPLWrapper(process, prompt, continuation_prompt)
+    else:
+        await process.expect(prompt, timeout)
+        await process.sendline(change.format(new_prompt, continuation_prompt))
+        wrapper = REPLWrapper(process, new_prompt, continuation_prompt)
+    await wrapper.wait_prompt(timeout)
+    return wrapper
+
+
+@asynccontextmanager
+async def bash(client: Client, command: str = "bash", **options: Any) -> AsyncIterator[REPLWrapper]:
+    """Run a bash without its start-up files in a block. Other keywords are those of `Client.start`."""
+    # What is written in between is not shown, so a command that prints its environment prints no prompt.
+    first, rest = PROMPT[:5] + r"\[\]", PROMPT[5:]
+    prompts = {"PS1": first + rest, "PS2": first + CONTINUATION_PROMPT[5:]}
+    argv = [command, "--norc", "--noprofile", "--noediting", "-i"]
+    async with _started(client, argv, options, prompts) as process:
+        yield await wrap(process, PROMPT)
+
+
+@asynccontextmanager
+async def python(client: Client, command: str = "python3", **options: Any) -> AsyncIterator[REPLWrapper]:
+    """Run a Python in a block. Other keywords are those of `Client.start`."""
+    prompts = f"import sys; sys.ps1 = {PROMPT!r}; sys.ps2 = {CONTINUATION_PROMPT!r}; del sys"
+    async with _started(client, [command, "-q", "-i", "-c", prompts], options, {}) as process:
+        yield await wrap(process, PROMPT)
+
+
+@asynccontextmanager
+async def _started(
+    client: Client, argv: Sequence[str], options: dict[str, Any], env: dict[str, str]
+) -> AsyncIterator[Process]:
+    """Start an interpreter on a terminal that shows nothing of what is typed."""
+    added = _PLAIN | env | dict(options.pop("env_add", None) or {})
+    if options.get("env") is not None:
+        options["env"], added = added | dict(options["env"]), {}
+    words: dict[str, Any] = {"tty": True, "text": True, "modes": {"echo": False, "onlcr": False}} | options
+    async with client.start(argv, **words, env_add=added or None) as process:
+        yield process

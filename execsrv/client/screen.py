@@ -1,0 +1,172 @@
+"""The screen of a process's terminal, as a person would see it: `Process.screen` and `Process.watch_screen`.
+
+It is drawn from what the server retains, read from a place of its own, so nothing is taken from any reader, and nothing
+is kept here but the picture. The emulator works in small steps, and others have their turns in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import trio
+from msgspec import Struct
+
+from execsrv._nursery import open_helpers
+from execsrv.errors import ConnectionLostError, InvalidParamsError, LimitExceededError, StdinClosedError
+from execsrv.protocol import ProcessOutputRead, ProcessRead, Size
+
+if TYPE_CHECKING:
+    from execsrv.client.emulator import Emulator
+    from execsrv.client.process import Process
+
+MAX_CELLS = 250_000
+"""The largest terminal that is drawn, in characters."""
+
+_STEP_BYTES = 256
+_READ_SECONDS = 2.0
+"""How long one request waits for output while a screen is watched."""
+
+
+class Screen(Struct, frozen=True, kw_only=True):
+    """A terminal as it was seen.
+
+    `rows` are its lines, each as wide as the terminal, and `text` all of them without the blanks at their ends.
+    `cursor` is its row and column from 0. `is_alternate` is True while a full-screen program has a screen of its own.
+    `missed` is True when output was not retained any more when it was to be drawn: the picture may be wrong then, until
+    the program draws all of it anew.
+    """
+
+    rows: list[str]
+    cursor: tuple[int, int]
+    cursor_visible: bool
+    title: str
+    size: tuple[int, int]
+    is_alternate: bool
+    missed: bool
+
+    @property
+    def text(self) -> str:
+        """Lines without the blanks at their ends, and without the empty ones at the end of all."""
+        return "\n".join(row.rstrip() for row in self.rows).rstrip("\n")
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Drawing:
+    """The picture of one process's terminal, and how much of the output is in it."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._emulator: Emulator | None = None
+        self._after = 0
+        self._missed = False
+        self._turn = trio.Lock()
+        self._answered = 0
+
+    async def update(self, wait: float = 0) -> bool:
+        """Draw what was printed since, after waiting up to `wait` seconds for some. Return False at its end."""
+        async with self._turn:
+            emulator = await self._sized()
+            while True:
+                ask = ProcessRead(self._process.id, self._after, None, round(wait * 1000))
+                read = await self._process._mirror.calls.call("process/read", ask, ProcessOutputRead)
+                self._missed = self._missed or read.gap is not None
+                for chunk in read.chunks:
+                    for at in range(0, len(chunk.chunk), _STEP_BYTES):
+                        emulator.feed(chunk.chunk[at : at + _STEP_BYTES])
+                        await trio.lowlevel.checkpoint()
+                    self._after = chunk.seq
+                self._after = read.next_seq - 1
+                if wait or not read.chunks:
+                    return not read.closed
+
+    async def _sized(self) -> Emulator:
+        """Return the emulator in the size of the terminal. Raises `InvalidParamsError` where there is none."""
+        from execsrv.client.emulator import Emulator
+
+        snapshot = await self._process.snapshot()
+        if snapshot.terminal is None:
+            raise InvalidParamsError(f"process {self._process.id} has no terminal, and so no screen", field="tty")
+        size = snapshot.size
+        if size is not None and size.rows * size.cols > MAX_CELLS:
+            message = f"a screen of {size.rows} x {size.cols} is too large: MAX_CELLS ({MAX_CELLS}) would be exceeded"
+            raise LimitExceededError(message, limit="MAX_CELLS", value=MAX_CELLS)
+        if self._emulator is None:
+            size = size or Size()
+            self._emulator = Emulator(size.rows, size.cols)
+        elif size is not None:
+            self._emulator.resize(size.rows, size.cols)
+        return self._emulator
+
+    async def answer(self) -> None:
+        """Send the terminal's answers to what the program has asked it."""
+        assert self._emulator is not None
+        answers, self._emulator.answers = self._emulator.answers, []
+        if answers:
+            await self._process.write("".join(answers).encode())
+
+    def screen(self) -> Screen:
+        """Return the picture as it is."""
+        emulator: Any = self._emulator
+        return Screen(
+            rows=emulator.display,
+            cursor=(emulator.cursor.y, min(emulator.cursor.x, emulator.columns - 1)),
+            cursor_visible=not emulator.cursor.hidden,
+            title=emulator.title,
+            size=(emulator.lines, emulator.columns),
+            is_alternate=emulator.is_alternate,
+            missed=self._missed,
+        )
+
+
+class WatchedScreen:
+    """A screen that is kept up to date. Made by `Process.watch_screen`."""
+
+    def __init__(self, drawing: Drawing) -> None:
+        self._drawing = drawing
+        self._news = trio.lowlevel.ParkingLot()
+        self._is_over = False
+
+    @property
+    def now(self) -> Screen:
+        """The screen as far as it is drawn."""
+        return self._drawing.screen()
+
+    async def wait_for(self, wanted: str | Callable[[Screen], bool]) -> Screen:
+        """Wait until that text is on it, or until a function of the screen is true of it, and return the screen.
+
+        Raises `EOFError` at the end of all.
+        """
+        while not (wanted(self.now) if callable(wanted) else wanted in self.now.text):
+            if self._is_over:
+                raise EOFError(f"the terminal is at its end, and {wanted!r} is not on its screen:\n{self.now.text}")
+            await self._news.park()
+        screen = self.now
+        await trio.lowlevel.checkpoint()
+        return screen
+
+    async def keep(self, answers: bool) -> None:
+        """Draw what comes, until the end."""
+        going = True
+        while going:
+            going = await self._drawing.update(_READ_SECONDS)
+            if answers:
+                try:
+                    await self._drawing.answer()
+                except (StdinClosedError, ConnectionLostError):
+                    pass  # nobody reads it any more
+            self._is_over = not going
+            self._news.unpark_all()
+
+
+@asynccontextmanager
+async def watch(process: Process, drawing: Drawing, answers: bool) -> AsyncIterator[WatchedScreen]:
+    """Keep a screen up to date in the block."""
+    await drawing.update()
+    screen = WatchedScreen(drawing)
+    async with open_helpers() as helpers:
+        helpers.start_soon(screen.keep, answers)
+        yield screen

@@ -1,0 +1,223 @@
+"""Starting a process: the request, what becomes of it, and the end when its block is left."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING, Literal
+
+import trio
+
+from execsrv.client.connection import Connection
+from execsrv.client.mirror import Mirror
+from execsrv.client.parameters import (
+    PIPE,
+    Path,
+    everything,
+    flag,
+    grace_milliseconds,
+    milliseconds,
+    names,
+    seconds,
+    stderr_place,
+    stdin_pipe,
+    stdout_place,
+    string,
+    terminal_size,
+    variables,
+    words,
+)
+from execsrv.client.process import Process
+from execsrv.client.text import text_mode
+from execsrv.errors import BadAnswerError, InvalidParamsError, ProcessExistsError
+from execsrv.protocol import (
+    Failure,
+    Nothing,
+    OutputFile,
+    ProcessList,
+    ProcessStart,
+    ProcessStarted,
+    ProcessWait,
+    ProcessWaited,
+    Size,
+)
+
+if TYPE_CHECKING:
+    from execsrv.record import Recording
+
+LEAVE_GRACE_SECONDS = 0.5
+"""Time that a command has after SIGTERM when its block is left, unless its user says otherwise: as when a client hangs
+up."""
+
+
+class Starting:
+    """A client as it starts processes."""
+
+    _connection: Connection
+
+    @asynccontextmanager
+    async def start(
+        self,
+        argv: Sequence[Path],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        env_add: Mapping[str, str] | None = None,
+        env_remove: Collection[str] = (),
+        stdin: bool | int = False,
+        stdout: int | Path | OutputFile = PIPE,
+        stderr: int | Path | OutputFile = PIPE,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+        tty: bool = False,
+        size: tuple[int, int] | tuple[int, int, int, int] | None = None,
+        modes: Mapping[str, bool | int] | None = None,
+        arg0: str | None = None,
+        umask: int | None = None,
+        nice: int | None = None,
+        oom_score_adj: int | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # the server's to keep
+        idle_timeout: float | None = None,
+        grace: float | None = None,
+        end_with_leader: bool = False,
+        overflow: Literal["block", "drop"] = "block",
+        prepared: bool = False,
+        record: Path | Recording | None = None,
+    ) -> AsyncIterator[Process]:
+        """Start a command; leaving the block ends everything that descends from it.
+
+        What still runs then is asked to end, and killed after `grace` seconds (0.5 s). Leaving waits until that is
+        done, for a moment longer at most: an interrupted connection, or a process that the kernel is busy with, does
+        not hold it up, and the kill follows.
+
+        `cwd` is a path on the server's machine, by default where the server runs. Without `env` the command has the
+        server's environment, with it exactly that; `env_add` is laid on top, and the variables in `env_remove` are
+        taken out. A `stdin` of `PIPE` gives it a pipe to write to. `stdout` and `stderr` are `PIPE`, `DEVNULL`, or a
+        file on the server, by its absolute path or as an `OutputFile`; a `stderr` of `STDOUT` is one stream with
+        stdout, in the order of writing. `tty` gives it a terminal instead of all of them, of `size`
+        rows and columns (24, 80), and width and height in pixels where they are known, and with `modes` by their names
+        in stty(1). `arg0` is what the program sees as its name. `umask`, `nice` and `oom_score_adj` are the server's
+        unless they are given.
+
+        `text`, `encoding` and `errors` are how its output is read as text (UTF-8, "strict"), and input may be a string.
+
+        The server ends it `timeout` seconds after its start, and when it has neither printed nor been given anything
+        for `idle_timeout` seconds; and, with `end_with_leader`, what lives on after the process that was started. It
+        gives `grace` each time, by default as it is configured. With an `overflow` of "drop" a command never waits for
+        a slow reader, who gets a `Gap`. A `prepared` command is run exactly as given: its program is an absolute path,
+        and nothing is inherited.
+
+        `record` is the path of a file on this machine, or a `Recording`: what the process prints is recorded there to
+        the end of the block, as an asciicast.
+
+        Raises `RequestError`, of which `SpawnError` and `InvalidParamsError` are kinds, and `ConnectionLostError`.
+        Raises `TypeError` for an `argv` that is one string, and `OSError` for a file that cannot be recorded to.
+        """
+        connection = self._connection
+        flag("prepared", prepared)
+        flag("end_with_leader", end_with_leader)
+        leaving = LEAVE_GRACE_SECONDS if grace is None else seconds("grace", grace, zero=True)
+        mode = text_mode(text, encoding, errors)
+        pipe_stdin = stdin_pipe(stdin)
+        with connection.new_mirror() as mirror:
+            params = ProcessStart(
+                argv=words(argv),
+                cwd=_place(connection, cwd, prepared),
+                env=variables(env, env_add),
+                env_remove=names("env_remove", env_remove),
+                env_policy=everything(env is None and not prepared),
+                tty=tty,
+                process_id=mirror.id,
+                pipe_stdin=pipe_stdin and not tty,
+                stdout=stdout_place(stdout),
+                stderr=stderr_place(stderr),
+                times=connection.is_execsrv,
+                arg0=None if arg0 is None else string("arg0", arg0),
+                size=terminal_size(size),
+                modes=dict(modes or {}),
+                umask=umask,
+                nice=nice,
+                oom_score_adj=oom_score_adj,
+                window_bytes=connection.config.window_bytes if connection.is_execsrv else None,
+                timeout_ms=milliseconds("timeout", timeout),
+                idle_timeout_ms=milliseconds("idle_timeout", idle_timeout),
+                grace_ms=None if grace is None else grace_milliseconds(leaving),
+                end_with_leader=end_with_leader,
+                overflow=overflow,
+                kind="prepared" if prepared else "direct",
+            )
+            _check_known(connection, params)
+            async with _recorded(mirror, record, params):
+                try:
+                    mirror.start = await connection.calls.post("process/start", params)
+                    yield Process._made(
+                        mirror, params.argv, await _pid_of(connection, mirror), overflow == "drop", mode
+                    )
+                finally:
+                    await _end(connection, mirror, leaving)
+
+
+def _recorded(
+    mirror: Mirror, record: Path | Recording | None, params: ProcessStart
+) -> AbstractAsyncContextManager[None]:
+    """Record a process in a block, where that is wanted. Without that, none of it is loaded."""
+    if record is None:
+        return nullcontext()
+    from execsrv.client import recorder
+
+    size = params.size or Size() if params.tty else None
+    return recorder.recorded(mirror, recorder.recording(record), params.argv, size)
+
+
+def _place(connection: Connection, cwd: Path | None, prepared: bool) -> str | None:
+    """Return a directory as it is sent. The server's own needs no name, but for who has everything prepared."""
+    if cwd is not None:
+        return string("cwd", cwd)
+    return None if connection.is_execsrv and not prepared else connection.greeting.environment_info.cwd
+
+
+def _check_known(connection: Connection, params: ProcessStart) -> None:
+    """Raise `InvalidParamsError` for what a server that is not execsrv would pass over, and do something else."""
+    for field, value in (("stdout", params.stdout), ("stderr", params.stderr)):
+        if value != "pipe" and not connection.is_execsrv:
+            raise InvalidParamsError(f"{field}: this server knows nothing but pipes", field=field)
+
+
+async def _pid_of(connection: Connection, mirror: Mirror) -> int | None:
+    """Wait for the answer to a start. Raises the server's error."""
+    assert mirror.start is not None
+    try:
+        answer = await connection.calls.answer_to(mirror.start, ProcessStarted)
+    except ProcessExistsError:
+        if not mirror.start.repeated:
+            raise
+        # It had started before the connection was interrupted.
+        mirror.started = True
+        return await _pid_listed(connection, mirror.id)
+    except BadAnswerError:
+        mirror.is_unsure = True
+        raise
+    mirror.started = True
+    return answer.pid
+
+
+async def _pid_listed(connection: Connection, id: str) -> int | None:
+    """Return the pid of a process that the server knows, once it has been started."""
+    while True:
+        listing = await connection.calls.call("process/list", Nothing(), ProcessList)
+        listed = next((listed for listed in listing.processes if listed.process_id == id), None)
+        if listed is None or listed.pid is not None:
+            return None if listed is None else listed.pid
+        # It is answered when the start is over, and refused when that failed.
+        await connection.calls.call("process/wait", ProcessWait(id, timeout_ms=0), ProcessWaited)
+
+
+async def _end(connection: Connection, mirror: Mirror, grace: float) -> None:
+    """End what may run of a process. Cancelled before the answer, it may have started all the same."""
+    if mirror.start is None or (isinstance(mirror.start.answer, Failure) and not mirror.started):
+        return
+    with trio.move_on_after(grace + connection.config.leave_timeout, shield=True) as patience:
+        await mirror.end(grace)
+    if patience.cancelled_caught:
+        mirror.end_when_back()

@@ -1,0 +1,119 @@
+"""A process's stdin, stdout and stderr as streams of trio, with trio's own errors."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import trio
+
+from execsrv._log.entries import Gap
+from execsrv.client.inbox import Part
+from execsrv.client.parameters import Data
+from execsrv.client.reader import Reader
+from execsrv.errors import ConnectionLostError, InvalidParamsError, StdinClosedError, UnknownProcessError
+
+_MOST_BYTES = 2**31
+
+
+class Input(trio.abc.SendStream):
+    """The stdin of a process. For one task at a time.
+
+    Its errors are trio's: `trio.BrokenResourceError` when the process does not read any more, or has no stdin, or the
+    connection is lost (its cause tells which), and `trio.ClosedResourceError` after `aclose`.
+    """
+
+    def __init__(self, id: str, write: Callable[[Data], Awaitable[None]], close: Callable[[], Awaitable[None]]) -> None:
+        self._id = id
+        self._write = write
+        self._close = close
+        self._is_closed = False
+        self._is_busy = False
+
+    def __repr__(self) -> str:
+        return f"<stdin of process {self._id}{' closed' if self._is_closed else ''}>"
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if self._is_closed:
+            raise trio.ClosedResourceError(f"stdin of process {self._id} was closed here")
+        if self._is_busy:
+            raise trio.BusyResourceError(f"another task is writing to stdin of process {self._id}")
+        self._is_busy = True
+        try:
+            yield
+        except (StdinClosedError, UnknownProcessError, ConnectionLostError) as error:
+            raise trio.BrokenResourceError(str(error)) from error
+        finally:
+            self._is_busy = False
+
+    async def send_all(self, data: Data) -> None:
+        """Write all of it, and wait until the operating system took it. After a cancel, a part may have arrived."""
+        with self._turn():
+            await trio.lowlevel.checkpoint()
+            if len(data):
+                await self._write(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Return at once: how much a process would take now is not known here."""
+        with self._turn():
+            await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        """End the process's input, behind all that was written. A terminal gets its end-of-file character."""
+        if self._is_closed:
+            await trio.lowlevel.checkpoint()
+            return
+        self._is_closed = True
+        try:
+            await self._close()
+        except (StdinClosedError, UnknownProcessError, ConnectionLostError):
+            await trio.lowlevel.checkpoint()
+
+
+class Output(trio.abc.ReceiveStream):
+    """One stream of a process's output, as bytes. For one task at a time, and one after the other.
+
+    Its errors are trio's: `trio.BusyResourceError`, `trio.ClosedResourceError` after `aclose`, and
+    `trio.BrokenResourceError` when the connection is lost.
+    """
+
+    def __init__(self, reader: Reader, part: Part, missed: Callable[[Gap], None], close: Callable[[], None]) -> None:
+        """`missed` is told of output that is missing, and may raise; `close` has what still comes let go."""
+        self._reader = reader
+        self._part = part
+        self._missed = missed
+        self._close = close
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<{self._part} of process {self._reader.id}{' closed' if self._is_closed else ''}>"
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return what comes next, up to `max_bytes`; nothing at the end of the process. Cancelling loses nothing.
+
+        Raises `OutputTruncatedError`, once, where output is missing that nobody had given up.
+        """
+        if max_bytes is not None and (not isinstance(max_bytes, int) or max_bytes < 1):
+            raise InvalidParamsError(f"max_bytes must be a number above 0, got {max_bytes!r}", field="max_bytes")
+        most = _MOST_BYTES if max_bytes is None else max_bytes
+
+        def take() -> bytes | Gap | None:
+            if self._is_closed:
+                raise trio.ClosedResourceError(f"{self._part} of process {self._reader.id} was closed here")
+            return self._reader.inbox.take_bytes(self._part, most)
+
+        try:
+            while True:
+                taken: bytes | Gap | None = await self._reader.read(self._part, take)
+                if not isinstance(taken, Gap):
+                    return taken or b""
+                self._missed(taken)
+        except ConnectionLostError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+
+    async def aclose(self) -> None:
+        """Let go of all that is unread and all that comes. The command is not told, and never waits for a reader."""
+        self._is_closed = True
+        self._close()
+        await trio.lowlevel.checkpoint()

@@ -1,0 +1,213 @@
+"""One wait for something to happen to a process: the server's part, and that of regular expressions.
+
+The server does all but those. They are applied here, to what `process/read` gives from a place of its own: a badly made
+one takes the time of who made it, and of nobody else.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any, Literal
+
+import trio
+from msgspec import Struct
+
+from execsrv._nursery import open_helpers
+from execsrv.errors import ExecsrvError, InvalidParamsError
+from execsrv.limits import KIB
+from execsrv.protocol import Chunk, ProcessHappened, ProcessOutputRead, ProcessRead, ProcessWaitFor, Stream
+
+if TYPE_CHECKING:
+    from execsrv.client.process import Process
+
+Pattern = str | bytes | re.Pattern[str] | re.Pattern[bytes]
+Kind = Literal["output", "port", "idle", "exit", "tree_empty", "no_echo"]
+
+_PLAIN = re.compile(rb"(?:[^\\.^$*+?{}\[\]|()]|\\[^0-9A-Za-z])*", re.DOTALL)
+_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
+
+_LOOKBACK = 16 * KIB
+"""How far before what is new a match may begin."""
+
+_READ_SECONDS = 2.0
+"""How long one request waits for output. It is asked again; after a cancel it ends by itself."""
+
+_LONGER_SECONDS = 0.05
+"""How long a match that reaches to the end of what has come may grow."""
+
+_GIVE_UP_SECONDS = 1.0
+
+
+class Happened(Struct, frozen=True, kw_only=True):
+    """The thing that was waited for.
+
+    `kind` is "output", "port", "idle", "exit", "tree_empty" or "no_echo". `match` is the match of the pattern number
+    `index`, in the stream `stream`. `missed` is True when output was not retained any more when it was to be looked at.
+    `seq` and `offset` are the place behind the match, for another wait.
+    """
+
+    kind: Kind
+    match: Any = None
+    index: int | None = None
+    stream: Stream | None = None
+    missed: bool = False
+    seq: int = 0
+    offset: int | None = None
+
+
+class Wait:
+    """One wait: what the server sees, and what only a regular expression does."""
+
+    def __init__(self, process: Process, params: ProcessWaitFor, patterns: list[re.Pattern[Any]]) -> None:
+        self._process = process
+        self._params = params
+        self._patterns = patterns
+        self._calls = process._mirror.calls
+        self._happened: Happened | ProcessHappened | None = None
+        self._scope = trio.CancelScope()
+        self._looked = trio.lowlevel.ParkingLot()
+        self._place = 0 if patterns else math.inf
+        self._recent: dict[Stream, bytes] = {}
+        self._growing: Happened | None = None
+        self._missed = False
+
+    async def run(self) -> Happened | ProcessHappened:
+        """Return what happened first."""
+        with self._scope:
+            async with open_helpers() as helpers:
+                helpers.start_soon(self._ask)
+                if self._patterns:
+                    helpers.start_soon(self._search)
+                # In this task, which may have read before, and does not now: so the output may be let go.
+                await self._process._mirror.reader.wait_exited()
+                await trio.sleep_forever()
+        assert self._happened is not None
+        return self._happened
+
+    def _decide(self, happened: Happened | ProcessHappened) -> None:
+        if self._happened is None:
+            self._happened = happened
+            self._scope.cancel()
+
+    async def _ask(self) -> None:
+        """Ask the server, and look at all that came before its answer. After a cancel, let it stop waiting."""
+        asked = await self._calls.post("process/waitFor", self._params)
+        try:
+            happened = await self._calls.answer_to(asked, ProcessHappened)
+        except trio.Cancelled:
+            with trio.move_on_after(_GIVE_UP_SECONDS, shield=True):
+                await self._give_up()
+            raise
+        while self._place < happened.seq:
+            await self._looked.park()
+        self._decide(self._growing or happened)
+
+    async def _give_up(self) -> None:
+        params = ProcessWaitFor(self._process.id, timeout_ms=0, wait_id=self._params.wait_id)
+        try:
+            await self._calls.post("process/waitFor", params)
+        except ExecsrvError:
+            return  # the server stops waiting with the connection
+
+    async def _search(self) -> None:
+        """Apply the patterns to what is retained and what comes."""
+        params = self._params
+        skip = params.after_offset or 0
+        after = (params.after_seq or 0) - (params.after_offset is not None)
+        is_told = params.after_seq is not None
+        longest = math.inf
+        while True:
+            wait = _READ_SECONDS if self._growing is None else _LONGER_SECONDS
+            ask = ProcessRead(params.process_id, max(0, after), None, round(wait * 1000))
+            read = await self._calls.call("process/read", ask, ProcessOutputRead)
+            if read.gap is not None:
+                self._missed = self._missed or is_told
+                self._recent.clear()
+                skip = 0
+            for chunk in read.chunks:
+                self._look(chunk, skip)
+                skip = 0
+            is_told = True
+            if self._growing is None:
+                longest = math.inf
+            elif read.closed or not read.chunks or trio.current_time() >= longest:
+                self._decide(self._growing)
+            else:
+                longest = min(longest, trio.current_time() + _LONGER_SECONDS)
+            after = read.next_seq - 1
+            self._place = after
+            self._looked.unpark_all()
+            if read.closed:
+                self._place = math.inf
+                return
+
+    def _look(self, chunk: Chunk, skip: int) -> None:
+        before = self._recent.get(chunk.stream, b"")
+        data = before + chunk.chunk[skip:]
+        self._recent[chunk.stream] = data[-_LOOKBACK:]
+        if self._happened is not None:
+            return
+        encoding = encoding_of(self._process)
+        text: str | None = None
+        first: tuple[int, int, int, Any] | None = None
+        match: Any
+        for index, pattern in enumerate(self._patterns):
+            if isinstance(pattern.pattern, bytes):
+                if (match := pattern.search(data)) is None:
+                    continue
+                start, end = match.span()
+            else:
+                text = data.decode(encoding, "surrogateescape") if text is None else text
+                if (match := pattern.search(text)) is None:
+                    continue
+                start, end = (len(text[:at].encode(encoding, "surrogateescape")) for at in match.span())
+            if first is None or start < first[0]:
+                first = start, end, index, match
+        if first is not None:
+            _, end, index, match = first
+            happened = Happened(
+                kind="output",
+                match=match,
+                index=index,
+                stream=chunk.stream,
+                missed=self._missed,
+                seq=chunk.seq,
+                offset=end - len(before) + skip,
+            )
+            if end < len(data):
+                self._decide(happened)
+            else:
+                self._growing = happened
+
+
+def encoding_of(process: Process) -> str:
+    return process._text.encoding if process._text is not None else "utf-8"
+
+
+def compiled(output: Any) -> list[re.Pattern[Any]]:
+    """Return patterns compiled. Raises `InvalidParamsError` and `TypeError`."""
+    given = [] if output is None else list(output) if isinstance(output, list | tuple) else [output]
+    found: list[re.Pattern[Any]] = []
+    for pattern in given:
+        if not isinstance(pattern, str | bytes | re.Pattern):
+            raise TypeError(f"output must be a pattern of bytes or text, got {type(pattern).__name__}")
+        try:
+            found.append(re.compile(pattern))
+        except re.error as error:
+            raise InvalidParamsError(f"output: {error} in {pattern!r}", field="output") from None
+    return found
+
+
+def literals(process: Process, patterns: list[re.Pattern[Any]]) -> list[bytes] | None:
+    """Return the byte strings that patterns stand for, None where not all of them do."""
+    found: list[bytes] = []
+    for pattern in patterns:
+        source: str | bytes = pattern.pattern
+        if pattern.flags & ~re.UNICODE:
+            return None
+        plain = source.encode(encoding_of(process)) if isinstance(source, str) else source
+        if not 1 <= len(plain) <= 4096 or not _PLAIN.fullmatch(plain):
+            return None
+        found.append(_ESCAPED.sub(rb"\1", plain))
+    return found if len(found) <= 16 else None

@@ -1,0 +1,93 @@
+"""Making one page of a recording: the player, its style and the recording itself in a file that loads nothing else."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import secrets
+from contextlib import suppress
+from importlib import resources
+from pathlib import Path
+
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval'; style-src 'unsafe-inline'; "
+    "img-src data:; font-src data:"
+)
+"""What the page may do, whatever a recording contains: run its own script, and reach nobody."""
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{title}</title>
+<style>{style}</style>
+<style>body {{ margin: 2em auto; max-width: 70em; padding: 0 1em; font-family: sans-serif; }}</style>
+</head>
+<body>
+<h1>{title}</h1>
+<div id="player"></div>
+<script>{script}</script>
+<script>
+const player = AsciinemaPlayer.create({{data: {cast}}}, document.getElementById("player"), {options});
+</script>
+</body>
+</html>
+"""
+
+
+def to_html(
+    cast: str | os.PathLike[str],
+    page: str | os.PathLike[str] | None = None,
+    *,
+    title: str | None = None,
+    autoplay: bool = False,
+) -> Path:
+    """Make one page that plays a recording, and return its path: beside it, with `.html`, unless `page` says another.
+
+    The page needs no other file and no network. It begins to play by itself with `autoplay`. `title` is its heading: by
+    default the recording's own, or its command.
+
+    Raises `ValueError` for a file that is no recording, and `OSError`. The page appears whole or not at all.
+    """
+    cast = Path(cast)
+    page = cast.with_suffix(".html") if page is None else Path(page)
+    text = cast.read_text(encoding="utf-8", errors="replace")
+    header = _header(cast, text)
+    player = resources.files("execsrv.record") / "player"
+    content = _PAGE.format(
+        policy=_POLICY,
+        title=html.escape(title or header.get("title") or header.get("command") or cast.stem),
+        style=(player / "asciinema-player.css").read_text(encoding="utf-8"),
+        script=(player / "asciinema-player.min.js").read_text(encoding="utf-8"),
+        cast=_in_script(text),
+        options=_in_script({"autoPlay": autoplay, "fit": "width", "terminalFontSize": "15px"}),
+    )
+    _write_whole(page, content.encode())
+    return page
+
+
+def _header(cast: Path, text: str) -> dict[str, str]:
+    with suppress(ValueError):
+        header = json.loads(text.partition("\n")[0])
+        if isinstance(header, dict) and header.get("version") in (2, 3):
+            return {name: value for name, value in header.items() if isinstance(value, str)}
+    raise ValueError(f"{cast} is no asciicast: its first line is not the header of one")
+
+
+def _in_script(value: object) -> str:
+    """Return a value for the text of a script, which no content can end."""
+    return json.dumps(value).replace("<", "\\u003c")
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with open(unfinished, "xb") as file:
+            file.write(content)
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise

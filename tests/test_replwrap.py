@@ -1,0 +1,67 @@
+"""Shells and interpreters, command by command."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import trio
+
+import execsrv
+from execsrv import InvalidParamsError
+from execsrv.client import replwrap
+from tests.conftest import Server
+from tests.peers import PATIENCE
+
+
+async def test_a_bash(server: Server) -> None:
+    client = await server.client()
+    async with replwrap.bash(client) as shell:
+        with trio.fail_after(PATIENCE):
+            assert await shell.run_command("echo $((6 * 7))") == "42\n"
+            assert await shell.run_command("for n in 1 2; do\necho $n\ndone") == "1\n2\n"
+            assert await shell.run_command("cd /tmp; X=kept") == ""
+            assert await shell.run_command('echo "$PWD $X"; echo error >&2') == "/tmp kept\nerror\n"
+            assert replwrap.PROMPT not in await shell.run_command("env")
+            with pytest.raises(ValueError, match="not complete: 'echo \"begun'"):
+                await shell.run_command('echo "begun')
+            assert await shell.run_command("echo on") == "on\n"
+            with pytest.raises(execsrv.TIMEOUT):
+                await shell.run_command("sleep 1000", timeout=0.1)
+            await shell.process.sendintr()
+            await shell.wait_prompt()
+            with pytest.raises(execsrv.EOF):
+                await shell.run_command("exit 3")
+            assert (await shell.process.wait()).exit_code == 3
+
+
+async def test_a_python(server: Server) -> None:
+    client = await server.client()
+    async with replwrap.python(client, sys.executable) as python:
+        with trio.fail_after(PATIENCE):
+            assert await python.run_command("6 * 7") == "42\n"
+            assert await python.run_command("for n in range(2):\n    print(n, 'ü')\n") == "0 ü\n1 ü\n"
+            with pytest.raises(ValueError, match="not complete"):
+                await python.run_command("(1,")
+            assert await python.run_command("'on'") == "'on'\n"
+
+
+async def test_any_other_over_pipes(server: Server) -> None:
+    client = await server.client()
+    script = 'prompt=\'old> \'; while printf %s "$prompt" && read -r line; do eval "$line"; done'
+    async with client.start(["sh", "-c", script], stdin=True, text=True) as process:
+        with trio.fail_after(PATIENCE):
+            shell = await replwrap.wrap(process, r"o.d> ", "prompt='{}'")
+            assert await shell.run_command("echo one") == "one\n"
+            assert repr(shell).startswith("<REPLWrapper '[EXECSRV_PROMPT>' <Process")
+
+
+async def test_what_cannot_be_wrapped() -> None:
+    async with execsrv.connect_in_process() as client, client.start(["cat"], stdin=True) as process:
+        with pytest.raises(InvalidParamsError, match="process must be started for text"):
+            await replwrap.wrap(process, "> ")
+    async with execsrv.connect_in_process() as client, replwrap.bash(client) as shell:
+        with pytest.raises(ValueError, match="command must not be empty"):
+            await shell.run_command("")
+        with pytest.raises(TypeError, match="command must be a string, got int"):
+            await shell.run_command(5)  # type: ignore[arg-type]
