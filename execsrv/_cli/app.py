@@ -87,8 +87,9 @@ def serve(config: str | None, print_config: bool, codex: bool, **settings: Any) 
     metavar="SECONDS",
     type=click.FloatRange(min=0),
     default=0,
-    help="Try for that time to take a lost connection up again; for a server with a --resume-grace.",
+    help="Try for that time to take a lost connection up again. A server of ws:// or unix:// needs a --resume-grace.",
 )
+@click.option("--no-bring", is_flag=True, help="Bring no execsrv along to a place that has none.")
 @click.argument("command", nargs=-1, required=True, metavar="COMMAND...")
 def run(command: tuple[str, ...], **options: Any) -> None:
     """Run one command, here or through a server, and end all that it leaves behind.
@@ -102,13 +103,14 @@ def run(command: tuple[str, ...], **options: Any) -> None:
     raise SystemExit(run_once(RunOptions(command, **options)))
 
 
-@app.command(hidden=True)
+@app.command()
 @click.argument("name")
 @click.argument("grace")
 def bridge(name: str, grace: str) -> None:
-    """Join stdin and stdout to a server of its own, which keeps a lost connection for GRACE seconds.
+    """Join stdin and stdout to the server called NAME, which keeps a lost connection for GRACE seconds.
 
-    It is what `connect` runs at the far end with `reconnect`.
+    The first bridge starts the server. It is for one client, and ends with it. `run --reconnect` has a bridge at the
+    far end of ssh:// and the like; with exec:COMMAND the command may be one.
     """
     from execsrv._cli.bridge import run_bridge
 

@@ -1,16 +1,20 @@
 """`execsrv bridge`: the far end of a connection that may be cut, as `connect` runs it by ssh or in a container.
 
-    execsrv bridge             ends with its stdin; copies bytes, and knows only one word
+    execsrv bridge           copies bytes between its stdin and stdout and the server; ends with either
        || unix socket
-    execsrv bridge, forked     a server that keeps a lost connection for the grace, and ends with its last one
+    execsrv bridge, forked   a server that keeps a lost connection for the grace, and ends with its last one
 
-A second bridge of the same name finds the server of the first. A client that leaves says so (`LEAVING`), and the server
-ends at once.
+They meet in a folder below TMPDIR that only this user may enter. A later bridge of the same name finds the server
+there, and takes the place of the one before. A client that leaves says so (`LEAVING`): then the bridge ends the server,
+and waits for its end. The server removes the folder, which it holds a lock on from first to last.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
+import shutil
 import signal
 import socket
 import stat
@@ -18,16 +22,17 @@ import struct
 import tempfile
 import threading
 from contextlib import suppress
-from typing import NoReturn
 
 from execsrv._cli.config import load
 from execsrv._cli.serve import run_daemon
+from execsrv._cli.streams import say
 from execsrv._wire.lines import LEAVING
 from execsrv._wire.stdio import write_all
 from execsrv.errors import ExecsrvError
 from execsrv.limits import ServerConfig
 
 _READ_BYTES = 256 * 1024
+_NAME = re.compile(r"[\w-]{1,64}", re.A)
 
 
 def run_bridge(name: str, grace: str) -> int:
@@ -35,76 +40,106 @@ def run_bridge(name: str, grace: str) -> int:
 
     Return the exit status of the server, in the process that has become it. Raises `ExecsrvError`.
     """
+    if not _NAME.fullmatch(name):
+        raise ExecsrvError(f"invalid name `{name}`; expected up to 64 letters, digits, `-` and `_`")
     config = load({"resume_grace": grace}, os.environ).config
-    path = os.path.join(_private_folder(), name)
-    server = _connected(path)
+    path = os.path.join(tempfile.gettempdir(), f"execsrv-{name}")
+    try:
+        folder = _open_folder(path)
+    except OSError as error:
+        raise ExecsrvError(f"cannot use {path}: {error.strerror}") from error
+    server = _connected(folder)
     if server is None:
         told, tells = os.pipe()
         if os.fork() == 0:
-            os.close(told)
-            return _become_server(path, tells, config)
+            return _become_server(path, folder, tells, config)
         os.close(tells)
-        os.read(told, 1)  # its URL, once it listens; nothing if it cannot
-        server = _connected(path)
-    if server is None:
-        os.write(2, f"execsrv: cannot start a server at {path}\n".encode())
-        os._exit(1)
-    _copy(server)
+    try:  # from here on the folder is the server's: however this process ends, it removes nothing
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        if server is None:
+            os.read(told, 1)  # its URL, once it listens; nothing if it cannot
+            server = _connected(folder)
+        if server is None:
+            say(f"execsrv: cannot start a server in {path}")
+            os._exit(1)
+        _copy(folder, server)
+    finally:
+        os._exit(0)
 
 
-def _private_folder() -> str:
-    """Return a folder that nobody else can write to. Raises `ExecsrvError`."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    folder = os.path.join(runtime if os.path.isdir(runtime) else tempfile.gettempdir(), f"execsrv-{os.getuid()}")
+def _open_folder(path: str) -> int:
+    """Open a folder that nobody else can enter, and make it where it is not there. Raises `OSError`."""
     with suppress(FileExistsError):
-        os.mkdir(folder, 0o700)
-    facts = os.lstat(folder)
-    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
-        raise ExecsrvError(f"cannot use {folder}: it is not a folder of this user alone")
+        os.mkdir(path, 0o700)
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    facts = os.fstat(folder)
+    if facts.st_uid != os.geteuid() or stat.S_IMODE(facts.st_mode) & 0o077:
+        raise PermissionError(0, "others may enter it")
     return folder
 
 
-def _connected(path: str) -> socket.socket | None:
+def _socket_path(folder: int) -> str:
+    """Return a path to the socket that is short, as it has to be, and in the very folder that was looked at."""
+    return f"/proc/self/fd/{folder}/socket"
+
+
+def _connected(folder: int) -> socket.socket | None:
     server = socket.socket(socket.AF_UNIX)
     try:
-        server.connect(path)
+        server.connect(_socket_path(folder))
     except (FileNotFoundError, ConnectionRefusedError):
         server.close()
         return None
     return server
 
 
-def _become_server(path: str, tells: int, config: ServerConfig) -> int:
+def _become_server(path: str, folder: int, tells: int, config: ServerConfig) -> int:
     """Serve in a session of our own, with no stream of whoever has started us. Return the exit status."""
-    os.setsid()
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for descriptor, target in ((nothing, 0), (tells, 1), (nothing, 2)):
-        os.dup2(descriptor, target)
-    os.close(nothing)
-    os.close(tells)
-    return run_daemon(f"unix://{path}", config, once=True)
+    try:
+        os.setsid()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor, target in ((nothing, 0), (tells, 1), (nothing, 2)):
+            os.dup2(descriptor, target)
+        os.closerange(3, folder)
+        os.closerange(folder + 1, os.sysconf("SC_OPEN_MAX"))
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        return run_daemon(f"unix://{_socket_path(folder)}", config, single=True)
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def _copy(server: socket.socket) -> NoReturn:
-    """Copy both ways until one side ends. The process ends here: nothing of it is to be cleaned up twice."""
-    for number in (signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    threading.Thread(target=_copy_in, args=[server], daemon=True).start()
+def _copy(folder: int, server: socket.socket) -> None:
+    """Copy both ways until one side ends. After a last word, wait for the end of the server."""
+    leaving = threading.Event()
+    copying = threading.Thread(target=_copy_in, args=[folder, server, leaving], daemon=True)
+    copying.start()
+    is_heard = True
     with suppress(OSError):
         while data := server.recv(_READ_BYTES):
-            write_all(1, data)
-    os._exit(0)
+            if is_heard:
+                try:
+                    write_all(1, data)
+                except OSError:
+                    is_heard = False  # there may be a last word, so the server is not to be held up
+    if leaving.is_set():
+        copying.join()
 
 
-def _copy_in(server: socket.socket) -> None:
-    """Copy stdin to the server. At its end, end the server too if that was said last."""
+def _copy_in(folder: int, server: socket.socket, leaving: threading.Event) -> None:
+    """Copy stdin to the server until its end. End the server too if that was said last, and wait for its end."""
     last = b""
     with suppress(OSError):
         while data := os.read(0, _READ_BYTES):
-            server.sendall(data)
             last = (last + data)[-len(LEAVING) :]
-    with suppress(OSError):
-        if last == LEAVING:
-            pid, _, _ = struct.unpack("3i", server.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            server.sendall(data)
+    if last == LEAVING:
+        leaving.set()
+        pid, _, _ = struct.unpack("3i", server.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        with suppress(ChildProcessError):  # an earlier bridge has started it
+            os.waitpid(pid, 0)
+    with suppress(OSError):
         server.shutdown(socket.SHUT_WR)

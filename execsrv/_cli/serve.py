@@ -39,16 +39,16 @@ def run_serve(flags: Mapping[str, Any], *, codex: bool, print_config: bool) -> i
     return run_daemon(loaded.listen, loaded.config, codex=codex)
 
 
-def run_daemon(listen: str, config: ServerConfig, *, codex: bool = False, once: bool = False) -> int:
+def run_daemon(listen: str, config: ServerConfig, *, codex: bool = False, single: bool = False) -> int:
     """Serve until the peer hangs up or a signal comes; return the exit status.
 
-    With `codex`, the line that tells the Codex CLI where to find it is printed. `once` ends it with its last connection.
+    With `codex`, the line that tells the Codex CLI where to find it is printed. `single` is that of `serve_url`.
     """
     reset_signals()
     _raise_descriptor_limit()
     with open_log() as log, open_outlet(1, _cannot_announce) as out:
         try:
-            was_asked = trio.run(_serve, listen, config, once, _Announcement(log, out, codex))
+            was_asked = trio.run(_serve, listen, config, single, _Announcement(log, out, codex))
         except (ExecsrvError, OSError) as error:
             log.say(f"execsrv: {error}")
             return 1
@@ -73,8 +73,8 @@ def _raise_descriptor_limit() -> None:
         carried_limits.commands_limits = ((resource.RLIMIT_NOFILE, soft),)
 
 
-async def _serve(listen: str, config: ServerConfig, once: bool, announcement: _Announcement) -> bool:
-    """Serve, and return whether the end was asked for: by a signal or, on stdio or `once`, by the peer."""
+async def _serve(listen: str, config: ServerConfig, single: bool, announcement: _Announcement) -> bool:
+    """Serve, and return whether the end was asked for: by a signal or, on stdio or with `single`, by the peer."""
     signalled = trio.Event()
     ended = False
     async with open_helpers() as nursery:
@@ -84,9 +84,9 @@ async def _serve(listen: str, config: ServerConfig, once: bool, announcement: _A
             own_process=True, sole=True, cgroups=config.cgroup, guardian_patience=config.guardian_patience
         ) as supervisor:
             await serve_url(
-                supervisor, listen, config, shutdown_trigger=signalled.wait, once=once, task_status=announcement
+                supervisor, listen, config, shutdown_trigger=signalled.wait, single=single, task_status=announcement
             )
-            ended = once or listen == "stdio://"
+            ended = single or listen == "stdio://"
     return ended or signalled.is_set()
 
 

@@ -11,6 +11,7 @@ from functools import partial
 import trio
 
 from execsrv._wire.channel import MessageChannel
+from execsrv._wire.lines import LEAVING
 from execsrv._wire.unix import open_unix
 from execsrv._wire.urls import is_unix_url, is_websocket_url, parse_unix
 from execsrv.client.client import Client, open_client
@@ -20,6 +21,9 @@ from execsrv.client.reach import FORMS, Place, is_reached, parse_exec, parse_pla
 from execsrv.client.stdio import explain_exit, open_stdio
 from execsrv.errors import InvalidListenURLError, InvalidParamsError
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
+
+_LONGEST_GRACE_SECONDS = 365 * 86400
+"""So long a server can be told to wait."""
 
 
 @asynccontextmanager
@@ -39,8 +43,11 @@ async def connect(
     `ssh://[USER@]HOST[:PORT][/DIRECTORY]`, `docker://CONTAINER`, `podman://CONTAINER` and
     `kubectl://[NAMESPACE/]POD[/CONTAINER]` start a server there, by the program of that name, and end it with the
     block. Where there is no execsrv, it is brought along for that time if there is a Python of the same version and
-    kind as ours; not so with `bring=False`. With `reconnect` the server waits so long
-    for a lost connection to come back; else it ends with that program.
+    kind as ours; not so with `bring=False`.
+
+    With `reconnect` a lost connection is taken up again within so many seconds, and nothing is lost. A server that is
+    started for the connection waits as long for it, and ends with the block all the same; without, it ends with the
+    program. The command of `exec:` is run again, and has to lead to the same server, as `execsrv bridge` does.
 
     Raises `ConnectionFailedError`, and `InvalidListenURLError` for another URL.
     """
@@ -49,10 +56,8 @@ async def connect(
     elif is_websocket_url(url):
         connection = connect_websocket(url, token=token, reconnect=reconnect, config=config)
     elif (argv := parse_exec(url)) is not None:
-        if reconnect:
-            message = "cannot reconnect: the server of `exec:` ends with its command"
-            raise InvalidParamsError(message, field="reconnect")
-        connection = open_client(lambda: _open_launched(argv, None, config), config)
+        last_word = LEAVING if reconnect else b""
+        connection = open_client(lambda: _open_launched(argv, None, config, last_word), config, reconnect)
     elif is_reached(url):
         connection = _connect_reached(parse_place(url), reconnect, bring, config)
     else:
@@ -68,8 +73,10 @@ async def _connect_reached(place: Place, reconnect: float, bring: bool, config: 
     from execsrv.client.reaching import open_reached
 
     seconds("reconnect", reconnect, zero=True)
-    serve = ["bridge", secrets.token_hex(8), f"{reconnect:.12g}"] if reconnect else ["serve"]
-    async with open_client(lambda: open_reached(place, serve, config, bring=bring), config, reconnect) as client:
+    name = secrets.token_hex(8) if reconnect else ""
+    serve = ["bridge", name, f"{min(reconnect, _LONGEST_GRACE_SECONDS):.12g}"] if reconnect else ["serve"]
+    open_channel = partial(open_reached, place, serve, config, bring=bring, name=name)
+    async with open_client(open_channel, config, reconnect) as client:
         yield client
 
 
@@ -136,10 +143,12 @@ async def launch(
 
 @asynccontextmanager
 async def _open_launched(
-    argv: list[str], env: Mapping[str, str] | None, config: ClientConfig
+    argv: list[str], env: Mapping[str, str] | None, config: ClientConfig, last_word: bytes = b""
 ) -> AsyncIterator[MessageChannel]:
     async with launched(argv, env=env) as server:
-        assert server.stdin is not None
-        assert server.stdout is not None
-        async with open_stdio(server.stdin, server.stdout, config, partial(explain_exit, server, argv)) as channel:
+        stdin, stdout = server.stdin, server.stdout
+        assert stdin is not None
+        assert stdout is not None
+        explain = partial(explain_exit, server, argv)
+        async with open_stdio(stdin, stdout, config, explain, last_word=last_word) as channel:
             yield channel

@@ -10,11 +10,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import trio
 
-from execsrv._nursery import is_cancelled, open_helpers, owned
+from execsrv._nursery import open_helpers, owned
 from execsrv._wire.lines import LEAVING, LineChannel
 from execsrv._wire.stdio import write_all
 from execsrv.client.bringing import archive
@@ -96,32 +96,17 @@ class _Behind(trio.abc.ReceiveStream):
         await self._stream.aclose()
 
 
-class _Kept(trio.abc.SendStream):
-    """A stream that its channel does not close: there may be a last word."""
-
-    def __init__(self, stream: trio.abc.SendStream) -> None:
-        self._stream = stream
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-
 @asynccontextmanager
 async def open_reached(
-    place: Place, serve: Sequence[str], config: ClientConfig, *, bring: bool
+    place: Place, serve: Sequence[str], config: ClientConfig, *, bring: bool, name: str = ""
 ) -> AsyncIterator[LineChannel]:
     """Open a channel to the server that `execsrv` with the words `serve` is at a place.
 
-    Where execsrv is not there, and a Python like ours is, it is brought along if it may be. Raises
-    `ConnectionFailedError`, which tells why there is no way.
+    Where execsrv is not there, and a Python like ours is, it is brought along if it may be. A server with a `name`
+    outlives the channel, unless that is closed in order. Raises `ConnectionFailedError`, which tells why there is no
+    way.
     """
-    argv = place.command(script(serve, place.directory, bring=bring))
+    argv = place.command(script(serve, place.directory, bring=bring, name=name))
     async with open_helpers() as nursery, launched(argv, stderr=subprocess.PIPE) as program:
         stdin, stdout, stderr = program.stdin, program.stdout, program.stderr
         assert stdin is not None
@@ -147,17 +132,9 @@ async def open_reached(
         if not answer.is_there:
             await _bring(place, answer, stdin, bring=bring, explain=explain)
         await said.pass_on()
-        async with open_stdio(_Kept(stdin), _Behind(rest, stdout), config, explain) as channel:
-            try:
-                yield channel
-            finally:
-                if is_cancelled():  # the client leaves; a connection that is lost ends without that
-                    await _say_leaving(stdin)
-
-
-async def _say_leaving(stdin: trio.abc.SendStream) -> None:
-    with trio.move_on_after(_EXIT_SECONDS, shield=True), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-        await stdin.send_all(LEAVING)
+        last_word = LEAVING if name else b""
+        async with open_stdio(stdin, _Behind(rest, stdout), config, explain, last_word=last_word) as channel:
+            yield channel
 
 
 async def _hear_answer(stdout: trio.abc.ReceiveStream) -> tuple[Answer | None, bytes]:
