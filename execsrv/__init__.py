@@ -10,7 +10,8 @@
     trio.run(main)
 
 `connect_websocket`, `connect_unix`, `connect_stdio` and `launch` give the same client for a server elsewhere; `serve`
-is the daemon. Every setting is in `execsrv.limits`, the wire in `execsrv.protocol`.
+is the daemon. `execsrv.sync` and `execsrv.asyncio` are the same for those who have no trio. Every setting is in
+`execsrv.limits`, the wire in `execsrv.protocol`.
 """
 
 import sys
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from pexpect import EOF as EOF
     from pexpect import TIMEOUT as TIMEOUT
 
+    from execsrv import asyncio as asyncio
     from execsrv import processes as processes
     from execsrv import record as record
+    from execsrv import sync as sync
     from execsrv._api import *  # noqa: F403
     from execsrv._api import __all__ as __all__
 else:
@@ -36,7 +39,7 @@ else:
         if not name.startswith("_") or name == "__all__":
             from importlib import import_module
 
-            if name in ("processes", "record"):
+            if name in ("asyncio", "processes", "record", "sync"):
                 return import_module(f"execsrv.{name}")
             if name in ("EOF", "TIMEOUT"):  # which a program without a dialogue does not load
                 return getattr(import_module("pexpect"), name)

@@ -40,6 +40,8 @@ FLOORS = [
     # roof
     {"_in_process", "processes"},
     {"_run"},
+    {"_portal"},
+    {"sync", "asyncio"},
     {"_api"},
     {"__init__", "testing"},
     {"_cli"},
@@ -139,6 +141,7 @@ def test_no_module_is_above_300_lines(package: str) -> None:
         str(path.relative_to(ROOT)): len(path.read_text().splitlines())
         for path in SOURCES
         if module_of(path).partition(".")[0] == package
+        if not path.read_text().startswith("# Written by ")  # which nobody has to read
     }
     assert not {name: length for name, length in lengths.items() if length > 300}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 import runpy
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from execsrv import connect_in_process
 from execsrv.errors import ProtocolError, RequestError, SpawnError
 from execsrv.errors.request import _SPAWN_KINDS
 from execsrv.protocol import METHODS, NOTIFICATIONS
+from execsrv.testing import assert_no_strays
 from tests import test_protocol_page
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +28,30 @@ EXAMPLES = [
     for page in (*sorted(DOCS.glob("*.md")), ROOT / "README.md")
     for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M), 1)
     if "8765" not in code  # which wants a daemon
+    if page.name != "without-trio.md"
 ]
+PROGRAMS = [
+    pytest.param(code, said, id=f"without-trio.md-{number}")
+    for number, (code, said) in enumerate(
+        re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", (DOCS / "without-trio.md").read_text(), re.S | re.M),
+        1,
+    )
+]
+"""Programs of their own, each with what it prints."""
+
+CELLS = """
+import ast, asyncio, sys
+
+async def kernel(cells):
+    for cell in cells:
+        code = compile(cell, "cell", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        if (waiting := eval(code, names)) is not None:
+            await waiting
+
+names = {}
+asyncio.run(kernel(sys.stdin.read().split("# cell\\n")))
+"""
+"""Runs cells as the kernel of a notebook does."""
 
 
 def test_every_test_that_proves_a_guarantee_exists() -> None:
@@ -136,3 +162,15 @@ async def test_an_example_runs(code: str) -> None:
     elif "example" in names:
         async with connect_in_process() as client:
             await names["example"](client)
+
+
+@pytest.mark.parametrize(("code", "said"), PROGRAMS)
+def test_a_program_without_trio_prints_what_is_said(code: str, said: str) -> None:
+    with assert_no_strays():
+        program = [sys.executable, "-W", "error", *(["-c", CELLS] if "# cell" in code else ["-"])]
+        done = subprocess.run(program, input=code, capture_output=True, text=True, timeout=60)
+        assert (done.stdout, done.stderr, done.returncode) == (said, "", 0)
+
+
+def test_every_program_without_trio_is_run() -> None:
+    assert len(PROGRAMS) == (DOCS / "without-trio.md").read_text().count("```python")

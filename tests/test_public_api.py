@@ -97,7 +97,7 @@ async def test_run_takes_the_options_of_start(server: Server) -> None:
 async def test_a_timeout_tells_how_the_command_ended(server: Server) -> None:
     client = await server.client()
     with pytest.raises(TimeoutError) as timeout:
-        await client.run(["sh", "-c", "echo out; echo why >&2; exec sleep 1000"], timeout=3)
+        await client.run(["sh", "-c", "echo out; echo why >&2; exec sleep 1000"], timeout=3, grace=60)
     error = timeout.value
     assert isinstance(error, execsrv.CommandTimeoutError)
     assert (error.exit_code, error.signal, error.reason) == (143, "SIGTERM", "terminated")

@@ -313,9 +313,14 @@ async def test_stdin_is_a_stream_of_trio(client: execsrv.Client) -> None:
 
 
 async def test_events_tell_when(client: execsrv.Client) -> None:
-    async with client.start(["sh", "-c", "echo now; sleep 0.3; echo later"]) as process:
-        times = [event.at async for event in process.events() if not isinstance(event, Gap)]
+    async with client.start(["sh", "-c", "echo now; read x; echo later"], stdin=True) as process:
+        first = await process.next_event()
+        assert isinstance(first, Chunk)
+        await trio.sleep(0.3)
+        await process.write(b"\n")
+        times = [first.at, *[event.at async for event in process.events() if not isinstance(event, Gap)]]
     assert None not in times
     assert times == sorted(time for time in times if time is not None)
+    assert times[0] is not None
     assert times[1] is not None
-    assert times[1] >= 0.25  # the server's own clock, however late it was heard
+    assert times[1] >= times[0] + 0.3  # the server's own clock, however late it was heard

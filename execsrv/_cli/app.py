@@ -29,7 +29,8 @@ def app() -> None:
     " the line that tells the CLI where to find it is printed on stdout.",
 )
 @click.option("--print-config", is_flag=True, help="Print all settings and where they came from, and end.")
-def serve(config: str | None, print_config: bool, codex: bool, **settings: Any) -> None:
+@click.option("--quiet", is_flag=True, help="Log warnings and errors alone.")
+def serve(config: str | None, print_config: bool, codex: bool, quiet: bool, **settings: Any) -> None:
     """Serve on stdio, a websocket or a unix socket.
 
     Ends when the peer hangs up (stdio) or a signal comes.
@@ -43,7 +44,7 @@ def serve(config: str | None, print_config: bool, codex: bool, **settings: Any) 
     """
     from execsrv._cli.serve import run_serve
 
-    raise SystemExit(run_serve({"config": config, **settings}, codex=codex, print_config=print_config))
+    raise SystemExit(run_serve({"config": config, **settings}, codex=codex, print_config=print_config, quiet=quiet))
 
 
 @app.command(cls=RunCommand, context_settings={"allow_interspersed_args": False})

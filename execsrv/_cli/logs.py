@@ -23,11 +23,11 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 @contextmanager
-def open_log() -> Iterator[Outlet]:
-    """Have all that this process logs, and prints on `sys.stderr`, leave through an outlet on stderr, and give that."""
+def open_log(level: int = logging.INFO) -> Iterator[Outlet]:
+    """Have what this process logs, from a level on, or prints on `sys.stderr` leave by an outlet, and give that."""
     with open_outlet(2) as outlet:
         handler = OutletHandler(outlet)
-        logging.basicConfig(level=logging.INFO, handlers=[handler])
+        logging.basicConfig(level=level, handlers=[handler])
         logging.getLogger("trio-websocket").setLevel(logging.WARNING)
         plain, sys.stderr = sys.stderr, Printed(outlet)
         try:

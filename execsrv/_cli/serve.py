@@ -27,7 +27,7 @@ from execsrv.limits import ServerConfig
 logger = logging.getLogger(__name__)
 
 
-def run_serve(flags: Mapping[str, Any], *, codex: bool, print_config: bool) -> int:
+def run_serve(flags: Mapping[str, Any], *, codex: bool, print_config: bool, quiet: bool) -> int:
     """Serve with these options, or print all settings; return the exit status. Raises `click.UsageError`."""
     try:
         loaded = load(flags, os.environ, codex=codex)
@@ -36,17 +36,20 @@ def run_serve(flags: Mapping[str, Any], *, codex: bool, print_config: bool) -> i
             return 0
     except InvalidConfigError as error:
         raise click.UsageError(str(error)) from None
-    return run_daemon(loaded.listen, loaded.config, codex=codex)
+    return run_daemon(loaded.listen, loaded.config, codex=codex, quiet=quiet)
 
 
-def run_daemon(listen: str, config: ServerConfig, *, codex: bool = False, single: bool = False) -> int:
+def run_daemon(
+    listen: str, config: ServerConfig, *, codex: bool = False, quiet: bool = False, single: bool = False
+) -> int:
     """Serve until the peer hangs up or a signal comes; return the exit status.
 
-    With `codex`, the line that tells the Codex CLI where to find it is printed. `single` is that of `serve_url`.
+    With `codex`, the line that tells the Codex CLI where to find it is printed. With `quiet`, warnings and errors alone
+    are logged. `single` is that of `serve_url`.
     """
     reset_signals()
     _raise_descriptor_limit()
-    with open_log() as log, open_outlet(1, _cannot_announce) as out:
+    with open_log(logging.WARNING if quiet else logging.INFO) as log, open_outlet(1, _cannot_announce) as out:
         try:
             was_asked = trio.run(_serve, listen, config, single, _Announcement(log, out, codex))
         except (ExecsrvError, OSError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -24,6 +25,9 @@ from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
 
 _LONGEST_GRACE_SECONDS = 365 * 86400
 """So long a server can be told to wait."""
+
+OWN_SERVER = (sys.executable, "-m", "execsrv", "serve", "--quiet", "--listen", "stdio://")
+"""A server for one client, on this machine, whatever the environment says of other servers."""
 
 
 @asynccontextmanager
@@ -123,18 +127,22 @@ async def connect_stdio(
 
 @asynccontextmanager
 async def launch(
-    command: Sequence[str], *, env: Mapping[str, str] | None = None, config: ClientConfig = CLIENT_DEFAULTS
+    command: Sequence[str] | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    config: ClientConfig = CLIENT_DEFAULTS,
 ) -> AsyncIterator[Client]:
     """Start a server and speak with it: any command that speaks the protocol on its stdin and stdout.
 
-    An example is `["ssh", "host", "execsrv", "serve"]`. The server's stderr is this program's. It has a session of its
+    Without a command it is `execsrv serve`, of this Python and on this machine. An example for another one is
+    `["ssh", "host", "execsrv", "serve"]`. The server's stderr is this program's. It has a session of its
     own, so that a Ctrl-C in this program's terminal does not reach it. Lines that it prints before it speaks, such as
     a greeting, are passed over.
 
     Leaving the block closes the server's stdin, which ends it; should it not end within 5 s, it is killed. Raises
     `ConnectionFailedError`, which tells what the server said or how it ended.
     """
-    argv = words(command)
+    argv = list(OWN_SERVER) if command is None else words(command)
     if not argv:
         raise InvalidParamsError("command must not be empty", field="command")
     async with open_client(lambda: _open_launched(argv, env, config), config) as client:

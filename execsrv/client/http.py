@@ -34,13 +34,13 @@ class HttpAnswer:
     """The response to a request, of any status. Header names are in lower case, repeats in their order."""
 
     def __init__(self, url: str, response: HttpResponse) -> None:
-        self.url = url
+        self.url: str = url
         """The URL that was asked for."""
-        self.status = response.status
+        self.status: int = response.status
         """Status code."""
-        self.headers = [(field.name, field.value) for field in response.headers]
+        self.headers: list[tuple[str, str]] = [(field.name, field.value) for field in response.headers]
         """Header fields."""
-        self.body = response.body_base64
+        self.body: bytes = response.body_base64
         """Body as it came, compressed if the server of the web has compressed it. Empty for a stream."""
 
     def __repr__(self) -> str:

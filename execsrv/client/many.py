@@ -42,7 +42,7 @@ class Results(AsyncIterator[R_co], Generic[R_co]):
             raise TypeError(f"commands must be lists of words, got {commands!r}")
         self._calls = calls
         self._nursery = nursery
-        self._token = trio.lowlevel.current_trio_token()
+        self._token: trio.lowlevel.TrioToken | None = None
         self._batch = _Batch(run, iter(commands), limit)
         self._return_errors = return_errors
         self._is_started = False
@@ -58,6 +58,7 @@ class Results(AsyncIterator[R_co], Generic[R_co]):
         if not self._is_started:
             if self._calls.lost is not None:
                 raise ConnectionLostError(*self._calls.lost.args)
+            self._token = trio.lowlevel.current_trio_token()
             self._nursery.start_soon(self._batch.go)
             self._is_started = True
         try:
@@ -83,7 +84,7 @@ class Results(AsyncIterator[R_co], Generic[R_co]):
 
     def __del__(self) -> None:
         batch: _Batch | None = getattr(self, "_batch", None)
-        if batch is not None and not batch.over.is_set():
+        if batch is not None and self._token is not None and not batch.over.is_set():
             try:
                 self._token.run_sync_soon(batch.scope.cancel)
             except trio.RunFinishedError:

@@ -192,46 +192,41 @@ class RemotePath:
 
         A leading dot is nothing special, as in `pathlib`.
         """
-        parts = PurePosixPath(pattern).parts
+        parts: Sequence[str] = PurePosixPath(pattern).parts
         if not parts or parts[0] == "/":
             raise InvalidParamsError(f"pattern must be relative and not empty, got {pattern!r}", field="pattern")
+        # No generator within a generator: one that is left early would not close the others.
         seen: set[str] = set()
-        async for path in self._matching(parts):
-            if str(path) not in seen:
+        pending: list[tuple[RemotePath, Sequence[str]]] = [(self, parts)]
+        while pending:
+            path, parts = pending.pop()
+            if parts:
+                pending += reversed(await path._next_of(parts))
+            elif str(path) not in seen:
                 seen.add(str(path))
                 yield path
 
-    async def rglob(self, pattern: str) -> AsyncIterator[RemotePath]:
+    def rglob(self, pattern: str) -> AsyncIterator[RemotePath]:
         """Yield what matches a pattern in this directory or in any below it."""
-        async for path in self.glob(f"**/{pattern}"):
-            yield path
+        return self.glob(f"**/{pattern}")
 
-    async def _matching(self, parts: Sequence[str]) -> AsyncIterator[RemotePath]:
+    async def _next_of(self, parts: Sequence[str]) -> list[tuple[RemotePath, Sequence[str]]]:
+        """Return what to look at next for a pattern, each with the rest of the pattern, which is empty for a match."""
         first, rest = parts[0], parts[1:]
         try:
             listed = await self._files.list(self)
         except (NotFoundError, FileError) as error:
             if error.errno not in (2, 13, 20):
                 raise
-            return
+            return []
         if first == "**":
-            if rest:
-                async for path in self._matching(rest):
-                    yield path
-            else:
-                yield self
-        for found in listed:
-            child = self._made(found.path)
-            if first == "**":
-                if found.is_directory:
-                    async for path in child._matching(parts):
-                        yield path
-            elif fnmatchcase(found.name, first):
-                if not rest:
-                    yield child
-                elif found.is_directory or found.is_symlink:
-                    async for path in child._matching(rest):
-                        yield path
+            below = [(self._made(found.path), parts) for found in listed if found.is_directory]
+            return [(self, rest), *below]
+        return [
+            (self._made(found.path), rest)
+            for found in listed
+            if fnmatchcase(found.name, first) and (not rest or found.is_directory or found.is_symlink)
+        ]
 
     # -- changes --
 

@@ -1,0 +1,255 @@
+"""Tasks of asyncio wait here for what the portal's thread does: of any event loop, many at once.
+
+A task that is cancelled cancels the call over there, and goes on once that has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from types import TracebackType
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import trio
+
+from execsrv._portal.calls import NOTHING, Block, Call
+from execsrv._portal.facade import Facade as AnyFacade
+from execsrv._portal.facade import Hold, check_no_trio, needs_task, pumped, unwrapped
+from execsrv._portal.thread import Portal, lease
+
+T = TypeVar("T")
+
+
+class _Bell:
+    """Wakes the one task that waits, from another thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[None] = self._loop.create_future()
+
+    def ring(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._rung)
+        except RuntimeError:
+            pass  # the loop is closed, and nobody waits
+
+    def _rung(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+    async def wait(self, call: Call) -> None:
+        if self._future.done():
+            self._future = self._loop.create_future()
+        if not call.is_done:
+            await self._future
+
+
+async def _perform(
+    portal: Portal,
+    function: Callable[[], Awaitable[Any]],
+    block: Block | None,
+    nursery: Callable[[], trio.Nursery | None],
+    *,
+    let_go: Callable[[], None] | None = None,
+    keep: Callable[[Any], None] | None = None,
+) -> Any:
+    """Call an async function in the portal's thread, and wait for its outcome.
+
+    `keep` takes the value of a call that was cancelled too late.
+    """
+    check_no_trio("asyncio")
+    bell = _Bell()
+    call = Call(function, block, nursery, bell.ring)
+    call.let_go = let_go
+    try:
+        if not portal.post(call.begin):
+            raise call.closed()
+        await bell.wait(call)
+    except BaseException as error:
+        await _cancel(portal, call, bell, can_wait=not isinstance(error, GeneratorExit))
+        if keep is not None and call.value is not NOTHING:
+            keep(call.value)
+        raise
+    return call.outcome()
+
+
+async def _cancel(portal: Portal, call: Call, bell: _Bell, *, can_wait: bool) -> None:
+    """Cancel a call, and wait until it is done, however often the task is cancelled meanwhile."""
+    if portal.is_forked or not portal.post(call.cancel):
+        return  # it never began
+    while can_wait and not call.is_done:
+        try:
+            await bell.wait(call)
+        except asyncio.CancelledError:
+            pass  # one is on its way already
+
+
+async def _enter(
+    open: Callable[[], AbstractAsyncContextManager[Any]], parent: Hold | None, *, warns: bool
+) -> tuple[Any, Hold]:
+    """Enter a block in the portal's thread, and return what it gives, and what keeps it open."""
+    check_no_trio("asyncio")
+    outer = None if parent is None else parent.block
+    portal = lease() if outer is None else outer.portal
+    block = Block(portal, outer, open)
+    try:
+        value = await _perform(
+            portal, block.open, outer, block.outside, let_go=portal.let_go if outer is None else None
+        )
+        return value, Hold(block, parent, warns=warns)
+    except GeneratorExit:
+        block.abandon()
+        raise
+    except BaseException:
+        await _leave(block)
+        raise
+
+
+async def _leave(block: Block, reason: BaseException | None = None) -> None:
+    """Leave a block. One that is left already is left alone."""
+    portal = block.portal
+    if not block.is_entered or portal.is_forked:
+        return
+    try:
+        await _perform(portal, partial(block.close, reason), None, lambda: portal.nursery)
+    except trio.ClosedResourceError:
+        if not block.is_left:
+            raise
+
+
+class Facade(AnyFacade):
+    """Stands for an object of trio under asyncio."""
+
+    _kinds: ClassVar[dict[type, type[AnyFacade]]] = {}
+
+    async def _wait(self, method: str | Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Call a coroutine function, and wait for it."""
+        args, options = unwrapped(args, options)
+        function = partial(self._function(method), *args, **options)
+        block = self._hold.block
+        return self._wrap(await _perform(block.portal, function, block, block.within))
+
+    async def _take(self, method: str, *args: Any, **options: Any) -> Any:
+        """Call a coroutine function that takes something, which a cancel must not lose."""
+        kept = self._kept.setdefault(method, [])
+        if kept:
+            return kept.pop(0)
+        function = partial(self._function(method), *args, **options)
+        block = self._hold.block
+        return self._wrap(await _perform(block.portal, function, block, block.within, keep=kept.append))
+
+    def _enter(self, method: str | Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Return a block that is entered by `async with` or by `await`."""
+        args, options = unwrapped(args, options)
+        return Opening(self._kinds, partial(self._function(method), *args, **options), self._hold)
+
+    def _iterate(self, method: str, *args: Any, **options: Any) -> Any:
+        """Call what returns an iterator, and return one of this world."""
+        args, options = unwrapped(args, options)
+        return self._items(getattr(self._inner, method)(*args, **options), f"{method} {args} {options}")
+
+    def _items(self, items: AsyncIterator[Any], key: str) -> Any:
+        return Items(self, items, key)
+
+
+class Opening(Generic[T]):
+    """A block that is entered by `async with`, or by `await`: then it is open until `close`."""
+
+    _opened: T
+
+    def __init__(
+        self,
+        kinds: dict[type, type[AnyFacade]],
+        open: Callable[[], AbstractAsyncContextManager[Any]],
+        parent: Hold | None = None,
+    ) -> None:
+        self._kinds = kinds
+        self._open = open
+        self._parent = parent
+
+    async def _entered(self) -> T:
+        value, hold = await _enter(self._open, self._parent, warns=True)
+        return self._kinds.get(type(value), Opened)._of(value, hold)  # type: ignore[no-any-return]
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._entered().__await__()
+
+    async def __aenter__(self) -> T:
+        self._opened = await self._entered()
+        return self._opened
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert isinstance(self._opened, Held)
+        await self._opened.__aexit__(kind, error, traceback)
+
+
+class Held(Facade):
+    """What a block gives: to be used as a context manager, or until it is closed."""
+
+    async def close(self) -> None:
+        """Leave its block: what belongs to it ends. The second time it does nothing."""
+        await _leave(self._hold.block)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await _leave(self._hold.block, error)
+        except BaseException as raised:
+            if raised is not error:
+                raise
+            error.__traceback__ = traceback
+        finally:
+            del error, traceback
+
+
+class Opened(Held, Generic[T]):
+    """A block that gives a value, or nothing, that needs no facade."""
+
+    @property
+    def value(self) -> T:
+        """Value that the block gives."""
+        return self._inner  # type: ignore[no-any-return]
+
+
+class Items(AsyncIterator[T], Generic[T]):
+    """Iterates over what comes from the portal's thread. One that is left early leaves nothing behind."""
+
+    def __init__(self, facade: Facade, items: AsyncIterator[T], key: str) -> None:
+        self._facade = facade
+        self._items = items
+        self._is_over = False
+        self._hold: Hold | None = None
+        self._next: Callable[[], Awaitable[T]] | None = None if needs_task(items) else items.__anext__
+        self._kept: list[T] = [] if needs_task(items) else facade._kept.setdefault(key, [])
+
+    def __aiter__(self) -> Items[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        if self._kept:
+            return self._kept.pop(0)
+        if self._is_over:
+            raise StopAsyncIteration
+        if self._next is None:
+            self._next, self._hold = await _enter(partial(pumped, self._items), self._facade._hold, warns=False)
+        block = self._facade._hold.block if self._hold is None else self._hold.block
+        try:
+            item = await _perform(block.portal, self._next, block, block.within, keep=self._kept.append)
+        except StopAsyncIteration:
+            await self.aclose()
+            raise
+        return self._facade._wrap(item)  # type: ignore[no-any-return]
+
+    async def aclose(self) -> None:
+        """End the iteration, from this side."""
+        self._is_over = True
+        if self._hold is not None:
+            await _leave(self._hold.block)

@@ -1,0 +1,146 @@
+"""The objects that stand for those of trio, in either world: `blocking` and `awaiting` say how to wait for a call."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from inspect import isasyncgen
+from typing import Any, ClassVar, Self
+
+import trio
+
+from execsrv._nursery import open_helpers
+from execsrv._portal.calls import Block, Call
+
+
+class Hold:
+    """Keeps a block open, for all objects that came out of it. One that is lost is left soon, with a warning."""
+
+    def __init__(self, block: Block, parent: Hold | None, *, warns: bool) -> None:
+        self.block = block
+        self.streams: dict[int, Any] = {}
+        self._parent = parent
+        self._warns = warns
+
+    def __del__(self) -> None:
+        if not self.block.is_left and not self.block.portal.is_forked:
+            self.block.abandon()
+            if self._warns:
+                warnings.warn(f"{self.block} was not closed", ResourceWarning, source=self, stacklevel=2)
+
+
+class Facade:
+    """Stands for an object that lives in the portal's thread."""
+
+    _kinds: ClassVar[dict[type, type[Facade]]]
+    """The facade for each class, in this world."""
+
+    _inner: Any
+    _hold: Hold
+    _kept: dict[str, list[Any]]
+    """Values that had been taken when a call was cancelled: for the next call of its kind."""
+
+    def __init_subclass__(cls, of: type | None = None, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if of is not None:
+            cls._kinds[of] = cls
+
+    def __init__(self) -> None:
+        raise TypeError(f"a {type(self).__name__} is not made, but comes out of `launch`, `connect` or a client")
+
+    @classmethod
+    def _of(cls, inner: Any, hold: Hold) -> Any:
+        return cls._made(inner, hold)
+
+    @classmethod
+    def _made(cls, inner: Any, hold: Hold) -> Self:
+        facade = cls.__new__(cls)
+        facade._inner, facade._hold, facade._kept = inner, hold, {}
+        return facade
+
+    def __repr__(self) -> str:
+        return repr(self._inner)
+
+    def _wrap(self, value: Any) -> Any:
+        """Return a value of the portal's thread with its objects as they are here."""
+        if (kind := self._kinds.get(type(value))) is not None:
+            return kind._of(value, self._hold)
+        if type(value) is list or type(value) is tuple:
+            return type(value)(self._wrap(each) for each in value)
+        return value
+
+    def _function(self, method: str | Callable[..., Any]) -> Callable[..., Any]:
+        """Return a method of what it stands for, by its name, or a function that is given that."""
+        return getattr(self._inner, method) if isinstance(method, str) else method
+
+    def _get(self, name: str) -> Any:
+        """Return an attribute, as it is here."""
+        return self._wrap(getattr(self._inner, name))
+
+    def _plain(self, method: str, *args: Any, **options: Any) -> Any:
+        """Call what waits for nothing."""
+        args, options = unwrapped(args, options)
+        return self._wrap(getattr(self._inner, method)(*args, **options))
+
+
+def unwrapped(args: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return arguments with the objects of the portal's thread for those that stand for them."""
+    return tuple(map(_unwrapped, args)), {name: _unwrapped(value) for name, value in options.items()}
+
+
+def _unwrapped(value: Any) -> Any:
+    return value._inner if isinstance(value, Facade) else value
+
+
+def check_no_trio(name: str) -> None:
+    """Raise `RuntimeError` where a wait would hold up trio: in a program of trio, and in a callback."""
+    if trio.lowlevel.in_trio_run():
+        raise RuntimeError(
+            f"execsrv.{name} cannot wait where trio runs: a trio program has execsrv itself, and a callback must return"
+        )
+
+
+def close_soon(block: Block, close: Callable[[], Awaitable[Any]]) -> None:
+    """Close a thing within a block, without waiting for it."""
+    if not block.is_left and not block.portal.is_forked:
+        block.portal.post(Call(close, block, block.within, lambda: None).begin)
+
+
+# -- iteration: what is a generator has a task of its own, since its scopes must not wander from task to task --
+
+
+def needs_task(items: AsyncIterator[Any]) -> bool:
+    """Return True where iteration has to stay in one task."""
+    return isasyncgen(items)
+
+
+@asynccontextmanager
+async def pumped(items: Any) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
+    """Iterate over a generator in one task, and give the function that returns the next item, from any task."""
+    send, receive = trio.open_memory_channel[tuple[Any, BaseException | None]](0)
+
+    async def pump() -> None:
+        with send:
+            try:
+                async with aclosing(items):
+                    async for item in items:
+                        await send.send((item, None))
+            except Exception as error:
+                await send.send((None, error))
+
+    async def take() -> Any:
+        try:
+            item, error = await receive.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+        if error is None:
+            return item
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame
+
+    async with open_helpers() as nursery:
+        nursery.start_soon(pump)
+        yield take

@@ -1,0 +1,128 @@
+"""The thread that runs trio for those who do not.
+
+It is started when the first block is opened, and ends when the last one is left. What is still open when the
+interpreter exits is left then, before the thread would be torn off: so it ends what it has started. A process that was
+forked has no such thread, and may open blocks of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Callable
+
+import trio
+
+_lock = threading.Lock()
+_current: Portal | None = None
+
+
+class Portal:
+    """A thread with trio in it, as long as somebody uses it."""
+
+    _token: trio.lowlevel.TrioToken
+    nursery: trio.Nursery
+    """Parent of the blocks that have no other parent."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._users = 0
+        self._unused: trio.Event
+        self._is_ready = threading.Event()
+        self._error: BaseException | None = None
+        # A daemon only by name: no thread of the user's is cut short by the interpreter's exit, and this one neither.
+        self._thread = threading.Thread(target=self._run, name="execsrv portal", daemon=True)
+        self._thread.start()
+        self._is_ready.wait()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            trio.run(self._main, strict_exception_groups=True)
+        except BaseException as error:
+            if self._is_ready.is_set():
+                raise
+            self._error = error
+            self._is_ready.set()
+
+    async def _main(self) -> None:
+        self._unused = trio.Event()
+        async with trio.open_nursery() as self.nursery:
+            self._token = trio.lowlevel.current_trio_token()
+            self._is_ready.set()
+            await self._unused.wait()
+
+    @property
+    def is_forked(self) -> bool:
+        """True in a child of the process that the thread runs in."""
+        return os.getpid() != self._pid
+
+    def post(self, function: Callable[[], object]) -> bool:
+        """Call a function in the thread, soon, from anywhere, and return True; False when the thread has ended.
+
+        Raises `RuntimeError` in a child of the process.
+        """
+        if self.is_forked:
+            raise RuntimeError("cannot use what execsrv opened before os.fork(): open a client of its own in the child")
+        try:
+            self._token.run_sync_soon(function)
+        except trio.RunFinishedError:
+            return False
+        return True
+
+    # -- its users: calls on their way, and open blocks --
+
+    def use(self) -> None:
+        """Count one more user, in the thread."""
+        with _lock:
+            self._users += 1
+
+    def let_go(self) -> None:
+        """Count one user less, in the thread. Behind the last one the thread ends, and the next is another."""
+        global _current
+        with _lock:
+            self._users -= 1
+            if self._users == 0:
+                if _current is self:
+                    _current = None
+                self._unused.set()
+
+    def join(self) -> None:
+        """Wait until the thread has ended, if nobody uses it any more."""
+        if self._unused.is_set():
+            self._thread.join()
+
+    def close(self) -> None:
+        """Cancel everything, and wait until it has ended."""
+        self.post(self.nursery.cancel_scope.cancel)
+        self._thread.join()
+
+
+def lease() -> Portal:
+    """Return the portal, started if need be, with one user more."""
+    global _current
+    with _lock:
+        if _current is None:
+            _current = Portal()
+        _current._users += 1
+        return _current
+
+
+@atexit.register
+def _close_at_exit() -> None:
+    global _current
+    with _lock:
+        portal, _current = _current, None
+    if portal is not None:
+        portal.close()
+
+
+def _forget() -> None:
+    """Begin anew in a child, which has the lock as it was, and no thread."""
+    global _current, _lock
+    _current, _lock = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,32 @@
+# Written by tests/facades.py from execsrv.client.many: change that, and run `python -m tests.facades`.
+# mypy: disable-error-code="no-any-return"
+"""The client in plain code. The words are explained where they are defined, in the client for trio."""
+
+from __future__ import annotations
+
+from typing import Generic, Self
+
+from execsrv._portal.blocking import Facade
+from execsrv.client.many import R_co
+from execsrv.client.many import Results as TrioResults
+
+
+class Results(Facade, Generic[R_co], of=TrioResults):
+    """The results of many commands, as they end. Made by `Client.map`.
+
+    No command runs before the first is asked for. When this is not used any more, what still runs is made to end.
+    """
+
+    def close(self) -> None:
+        """End what still runs, and wait for that. There are no further results."""
+        return self._wait("aclose")
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> R_co:
+        """Return the next result. Raises the error of a command, a `CommandError`, and then ends all others.
+
+        `ConnectionLostError` is raised too. An interrupt loses nothing.
+        """
+        return self._next()

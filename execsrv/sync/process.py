@@ -1,0 +1,381 @@
+# Written by tests/facades.py from execsrv.client.process: change that, and run `python -m tests.facades`.
+# mypy: disable-error-code="no-any-return"
+"""The client in plain code. The words are explained where they are defined, in the client for trio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BufferedReader
+from typing import TYPE_CHECKING, Any
+
+from execsrv._log.entries import Closed, Exited
+from execsrv._portal.blocking import Held, Items
+from execsrv._portal.blocking_streams import Input
+from execsrv.client.inbox import Part
+from execsrv.client.parameters import Data
+from execsrv.client.process import DEFAULT_GRACE_SECONDS
+from execsrv.client.process import Process as TrioProcess
+from execsrv.client.reading import Event
+from execsrv.client.result import Result
+from execsrv.client.screen import Screen
+from execsrv.client.text import MAX_LINE_BYTES
+from execsrv.client.waiting import Happened, Pattern
+from execsrv.protocol import ProcessSnapshot, Reason, SignalTarget
+
+if TYPE_CHECKING:
+    from execsrv.sync.screen import WatchedScreen
+
+
+class Process(Held, of=TrioProcess):
+    """A started command. Made by `Client.start`; ended, with everything below it, when that block is left.
+
+    Each stream of its output is read once, in order: by one thread at a time, which goes on where the last one stopped.
+    While nobody reads, the command blocks once the window is full, as with any pipe; other commands go on.
+
+    Every call raises `ConnectionLostError` when there is no way back to the server. An interrupt of one stops waiting;
+    whether the server still does what was asked is then unknown, unless the call says more.
+    """
+
+    @property
+    def stdin(self) -> Input:
+        """Its input, a file to write to."""
+        return self._get("stdin")
+
+    def communicate(
+        self,
+        input: Data | str | None = None,
+        *,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+        max_bytes: int | None = None,
+        truncate: bool = False,
+    ) -> Result[Any]:
+        """Write `input` and end the command's stdin, collect its output to the end, and return the result.
+
+        Each stream is kept up to `max_bytes` (64 MiB). More is an `OutputTruncatedError`, unless it may `truncate`:
+        then the beginning and the end are kept. That error, and `ConnectionLostError`, have what had arrived.
+
+        `text`, `encoding` and `errors` are those of the start, where they are not given. An interrupt stops waiting, not
+        the process; what was collected is lost.
+        """
+        return self._wait(
+            "communicate", input, text=text, encoding=encoding, errors=errors, max_bytes=max_bytes, truncate=truncate
+        )
+
+    def write(self, data: Data | str) -> None:
+        """Write to its stdin, and wait until the operating system took it. Raises `StdinClosedError`.
+
+        Text is for a process that was started for it. As much as there is: it goes piece by piece, as the command
+        reads. Another `write` waits until this one is done.
+        An interrupt stops waiting; a part of the input may still arrive.
+        """
+        return self._wait("write", data)
+
+    def close_stdin(self) -> None:
+        """End its input, behind all that was written. A terminal gets its end-of-file character."""
+        return self._wait("close_stdin")
+
+    def send_signal(self, signal: str | int, target: SignalTarget = "group") -> int:
+        """Send a signal, by name or number, and return how many processes were sent it.
+
+        `target` is the started process ("leader"), its process group, the job in front of its terminal ("foreground"),
+        or everything that descends from it ("tree").
+
+        Raises `InvalidParamsError` for an unknown signal, and `ConnectionLostError` when it is not known whether it
+        arrived.
+        """
+        return self._wait("send_signal", signal, target)
+
+    def interrupt(self) -> None:
+        """Send SIGINT to its process group, as Ctrl-C does without job control."""
+        return self._wait("interrupt")
+
+    def terminate(self, grace: float = DEFAULT_GRACE_SECONDS) -> bool:
+        """Send SIGTERM to it and all that descends from it, and kill what is left after `grace` seconds.
+
+        Return whether the leader was still running, without waiting for its end. A grace of 0 is `kill`.
+        """
+        return self._wait("terminate", grace)
+
+    def kill(self) -> bool:
+        """End it and everything that descends from it by force.
+
+        Return whether the leader was still running, without waiting for its end.
+        """
+        return self._wait("kill")
+
+    def resize(self, rows: int, cols: int, xpixel: int = 0, ypixel: int = 0) -> None:
+        """Change the size of its terminal, in characters and, where that is known, in pixels."""
+        return self._wait("resize", rows, cols, xpixel, ypixel)
+
+    def snapshot(self) -> ProcessSnapshot:
+        """Return what the server retains: how the process stands, and the beginning and the end of each stream."""
+        return self._wait("snapshot")
+
+    @property
+    def before(self) -> Any:
+        """Output in front of the last match of `expect`, or all of it without a match."""
+        return self._get("before")
+
+    @before.setter
+    def before(self, value: Any) -> None:
+        self._inner.before = value
+
+    @property
+    def after(self) -> Any:
+        """Output that matched, or `EOF` or `TIMEOUT`."""
+        return self._get("after")
+
+    @after.setter
+    def after(self, value: Any) -> None:
+        self._inner.after = value
+
+    @property
+    def match(self) -> Any:
+        """Match of the regular expression, or the string, or `EOF` or `TIMEOUT`."""
+        return self._get("match")
+
+    @match.setter
+    def match(self, value: Any) -> None:
+        self._inner.match = value
+
+    @property
+    def match_index(self) -> int | None:
+        """Number of the pattern that matched."""
+        return self._get("match_index")
+
+    @match_index.setter
+    def match_index(self, value: int | None) -> None:
+        self._inner.match_index = value
+
+    @property
+    def searchwindowsize(self) -> int | None:
+        """How far before the newest output a match is looked for, unless `expect` says otherwise. None: everywhere."""
+        return self._get("searchwindowsize")
+
+    @searchwindowsize.setter
+    def searchwindowsize(self, value: int | None) -> None:
+        self._inner.searchwindowsize = value
+
+    def expect(self, patterns: Any, timeout: float | None = -1, searchwindowsize: int | None = -1) -> int:
+        """Read until one of the patterns matches, and return its number. An interrupt loses nothing.
+
+        Patterns are regular expressions, in which a dot is any character, compiled or not, and `EOF` and `TIMEOUT`. Of
+        several that match, the one that begins first counts, and then the first named. `timeout` is in seconds, 30 by
+        default and None for no bound. `before`, `after` and `match` tell more; what comes behind the match is for the
+        next reader.
+
+        Raises `EOF` at the end of the output and `TIMEOUT`, unless they are patterns; `InvalidParamsError` and
+        `TypeError` for what is no pattern; and as `lines` does.
+        """
+        return self._take("expect", patterns, timeout, searchwindowsize)
+
+    def expect_exact(self, patterns: Any, timeout: float | None = -1, searchwindowsize: int | None = -1) -> int:
+        """Do what `expect` does, for strings that are to be there as they are."""
+        return self._wait("expect_exact", patterns, timeout, searchwindowsize)
+
+    def send(self, text: Data | str) -> int:
+        """Write to its stdin, text in its encoding, and return how many bytes that were. Raises as `write` does."""
+        return self._wait("send", text)
+
+    def sendline(self, text: Data | str = "") -> int:
+        """Write a line to its stdin, with its end, and return how many bytes that were."""
+        return self._wait("sendline", text)
+
+    def sendcontrol(self, key: str) -> int:
+        r"""Type a key together with Ctrl: a letter, or one of `@[\]^_?`."""
+        return self._wait("sendcontrol", key)
+
+    def sendeof(self) -> None:
+        """End its input. A terminal gets its end-of-file character."""
+        return self._wait("sendeof")
+
+    def sendintr(self) -> None:
+        """Interrupt it: by Ctrl-C on a terminal, by SIGINT to its process group without one."""
+        return self._wait("sendintr")
+
+    def waitnoecho(self, timeout: float | None = -1) -> bool:
+        """Wait until its terminal does not show what is typed, and return False when `timeout` is over first."""
+        return self._wait("waitnoecho", timeout)
+
+    def wait_for(
+        self,
+        *,
+        output: Pattern | list[Pattern] | None = None,
+        port: int | None = None,
+        host: str | None = None,
+        idle: float | None = None,
+        exit: bool = False,
+        tree_empty: bool = False,
+        no_echo: bool = False,
+        timeout: float | None = None,
+        after: Happened | None = None,
+    ) -> Happened:
+        """Wait for the first of these, beside all readers, and return which it was. An interrupt loses nothing.
+
+        `output` is a regular expression, or several, for bytes or text. What the server retains counts too, or what
+        lies behind an `after` that was returned before. `port` accepts connections on the server's machine, on its
+        loopback or on the address `host`. `idle` is a silence of so many seconds from now on. `exit` is the end of the
+        leader, `tree_empty` of everything, `no_echo` a terminal that does not show what is typed.
+
+        A command whose output nobody reads goes on meanwhile, as with `wait`.
+
+        Raises `WaitTimeoutError` after `timeout` seconds, `ProcessEndedError` when it ended before, both with its last
+        output; `InvalidParamsError`, `ConnectionLostError`.
+        """
+        return self._take(
+            "wait_for",
+            output=output,
+            port=port,
+            host=host,
+            idle=idle,
+            exit=exit,
+            tree_empty=tree_empty,
+            no_echo=no_echo,
+            timeout=timeout,
+            after=after,
+        )
+
+    def screen(self) -> Screen:
+        """Return what a person would see on its terminal now, beside all readers. Needs `execsrv[screen]`.
+
+        It is drawn from what the server retains, and goes on at the next call. An interrupt loses nothing. Raises
+        `InvalidParamsError` for a process without a terminal.
+        """
+        return self._take("screen")
+
+    def watch_screen(self, *, answers: bool = False) -> WatchedScreen:
+        """Keep its screen up to date while a block lasts, in which it is seen without asking.
+
+        With `answers`, the program also gets what it asks its terminal for, such as the place of the cursor.
+        """
+        return self._enter("watch_screen", answers=answers)
+
+    def interact(
+        self,
+        escape_character: str | None = "\x1d",
+        *,
+        input_filter: Callable[[bytes], bytes] | None = None,
+        output_filter: Callable[[bytes], bytes] | None = None,
+        stdin: int = 0,
+        stdout: int = 1,
+    ) -> None:
+        """Connect this program's terminal with it, until its end or the escape character, Ctrl-] by default.
+
+        Keys go to it as they are typed, and the size of this terminal is passed on. The filters may change what passes.
+        What comes behind the escape is for the next reader.
+        """
+        return self._wait(
+            "interact",
+            escape_character,
+            input_filter=input_filter,
+            output_filter=output_filter,
+            stdin=stdin,
+            stdout=stdout,
+        )
+
+    @property
+    def stdout(self) -> BufferedReader:
+        """Its output, or all that its terminal shows, as a file of bytes, which reads ahead."""
+        return self._get("stdout")
+
+    @property
+    def stderr(self) -> BufferedReader:
+        """Its errors, as a file of bytes. Nothing comes where they have no pipe of their own."""
+        return self._get("stderr")
+
+    def wait(self) -> Exited:
+        """Wait for the end of the leader. An interrupt stops waiting, not the process.
+
+        While no other thread reads its output, the oldest of what exceeds the window is let go, so that it can end. Who
+        reads later is told: by a `Gap` among the events, otherwise by an `OutputTruncatedError`. A thread that has read
+        before, and still runs, is waited for.
+        """
+        return self._wait("wait")
+
+    def next_event(self) -> Event | None:
+        """Return the next event: output, exit and close, in order; None when all is over. An interrupt loses nothing.
+
+        Raises `ConnectionLostError` behind the last that arrived, `trio.BusyResourceError` while another thread is
+        reading, and `trio.ClosedResourceError` behind the block of `start`.
+        """
+        return self._take("next_event")
+
+    def events(self) -> Items[Event]:
+        """Iterate over all events, from here to the end. An interrupt loses nothing.
+
+        A reader that stops may be followed by another, which goes on where it stopped. While one reads, another is
+        `trio.BusyResourceError`.
+        """
+        return self._iterate("events")
+
+    @property
+    def output(self) -> Items[bytes]:
+        """Iterator over all output as it comes, stdout and stderr alike, until both are at their end."""
+        return self._items(self._inner.output, "output")
+
+    def lines(
+        self,
+        stream: Part | None = None,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        max_bytes: int = MAX_LINE_BYTES,
+    ) -> Items[str]:
+        r"""Iterate over the lines of a stream, "stdout" or "stderr", or of both as they come, each in one piece.
+
+        A line comes without its end, which is "\n", "\r\n" or "\r"; the last one needs none. `encoding` and `errors`
+        are those of the start, by default UTF-8 and "strict". An interrupt loses nothing.
+
+        Raises `UnicodeDecodeError`, and `LimitExceededError` for a line of more than `max_bytes`: the line can still be
+        read in another way. Raises `OutputTruncatedError` where output is missing that nobody had given up.
+        """
+        return self._iterate("lines", stream, encoding=encoding, errors=errors, max_bytes=max_bytes)
+
+    def text(self, stream: Part | None = None, *, encoding: str | None = None, errors: str | None = None) -> Items[str]:
+        """Iterate over the characters of a stream, or of both, in pieces as they come. Line ends stay as they are.
+
+        It raises as `lines` does. An interrupt loses nothing.
+        """
+        return self._iterate("text", stream, encoding=encoding, errors=errors)
+
+    @property
+    def id(self) -> str:
+        """Name of the process in `process/*`."""
+        return self._get("id")
+
+    @property
+    def argv(self) -> list[str]:
+        """Command as it was started."""
+        return self._get("argv")
+
+    @property
+    def pid(self) -> int | None:
+        """Pid of the leader, on the server's machine. None where the server does not tell it."""
+        return self._get("pid")
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code of the leader, 128+N after its death by signal N. None while it runs."""
+        return self._get("exit_code")
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit code of the leader as `subprocess` has it: -N after its death by signal N. None while it runs."""
+        return self._get("returncode")
+
+    @property
+    def signal(self) -> str | None:
+        """Name of the signal that the leader died of, such as "SIGKILL". None while it runs, and otherwise."""
+        return self._get("signal")
+
+    @property
+    def reason(self) -> Reason | None:
+        """Cause of the leader's end: "exited", "signaled", or why the server ended it. None while it runs."""
+        return self._get("reason")
+
+    @property
+    def closed(self) -> Closed | None:
+        """End of everything: how much each stream carried and what lives on. None before."""
+        return self._get("closed")

@@ -1,0 +1,426 @@
+"""`execsrv.sync`: plain code, many threads, interrupts, and what is left behind: nothing."""
+
+from __future__ import annotations
+
+import contextvars
+import gc
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+import execsrv
+import execsrv.sync
+from execsrv import CommandFailedError, ConnectionLostError, SpawnError
+from execsrv.testing import assert_no_strays
+from tests.peers import PATIENCE
+
+
+@pytest.fixture
+def client() -> Iterator[execsrv.sync.Client]:
+    with execsrv.sync.launch() as client:
+        yield client
+
+
+def portals() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "execsrv portal"]
+
+
+# -- words --
+
+
+def test_a_block_leaves_nothing_behind() -> None:
+    with assert_no_strays():
+        with execsrv.sync.launch() as client:
+            assert portals()
+            result = client.run(["sh", "-c", "cat; setsid sleep 1000 & exit 3"], input="a\n", text=True)
+            assert (result.stdout, result.exit_code) == ("a\n", 3)
+            process = client.start(["sleep", "1000"])
+        assert process.closed
+        assert not portals()
+
+
+def test_run_has_a_server_of_its_own() -> None:
+    with assert_no_strays():
+        assert execsrv.sync.run(["echo", "a"], text=True).stdout == "a\n"
+        with pytest.raises(CommandFailedError):
+            execsrv.sync.run(["false"], check=True)
+        assert not portals()
+
+
+def test_a_client_lasts_until_it_is_closed() -> None:
+    with assert_no_strays():
+        client = execsrv.sync.launch()
+        process = client.start(["cat"], stdin=True)
+        process.write(b"a\n")
+        assert next(process.lines()) == "a"
+        process.close()
+        process.close()
+        assert process.closed
+        other = client.start(["sleep", "1000"])
+        client.close()
+        client.close()
+        assert other.closed
+        assert not portals()
+
+
+@pytest.mark.parametrize("way", ["client", "process"])
+def test_what_was_closed_says_so(way: str) -> None:
+    with execsrv.sync.launch() as outer, execsrv.sync.launch() as client:
+        process = client.start(["sleep", "1000"])
+        (client if way == "client" else process).close()
+        with pytest.raises(trio.ClosedResourceError, match=r"Process p\d+ was closed"):
+            process.wait()
+        if way == "client":
+            with pytest.raises(trio.ClosedResourceError, match="Client was closed"):
+                client.start(["true"])
+        outer.run(["true"])
+    with pytest.raises(trio.ClosedResourceError, match="Client was closed"):
+        outer.run(["true"])
+    with outer:
+        pass
+
+
+def test_to_close_ends_what_waits_in_other_threads(client: execsrv.sync.Client) -> None:
+    process = client.start(["cat"], stdin=True)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(next, process.lines())
+        process.write(b"begun")
+        closing = pool.submit(process.close)
+        with pytest.raises(trio.ClosedResourceError, match="was closed"):
+            waiting.result(PATIENCE)
+        closing.result(PATIENCE)
+
+
+def test_an_error_of_the_block_is_left_as_it_is(client: execsrv.sync.Client) -> None:
+    error = ValueError("mine")
+
+    def block() -> None:
+        with client.start(["sleep", "1000"]):
+            raise error
+
+    with pytest.raises(ValueError, match="mine") as caught:
+        block()
+    assert caught.value is error
+    assert error.__context__ is error.__cause__ is None
+    frames = traceback.extract_tb(error.__traceback__)
+    assert [frame.name for frame in frames][-1] == "block"
+    assert not [frame for frame in frames if "_portal" in frame.filename]
+
+
+def test_an_error_of_the_server_has_the_lines_of_both_sides(client: execsrv.sync.Client) -> None:
+    with pytest.raises(SpawnError, match="nonexistent") as caught:
+        client.start(["nonexistent"])
+    names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert names[0] == "test_an_error_of_the_server_has_the_lines_of_both_sides"
+    assert "_keep" in names
+    assert names[-1] != "_perform"
+
+
+def test_streams_are_files(client: execsrv.sync.Client) -> None:
+    with client.start(["sh", "-c", "cat; echo end >&2"], stdin=True) as process:
+        with process.stdin as stdin:
+            assert stdin.write(b"1\n2\n") == 4
+            assert process.stdout.readline() == b"1\n"
+            stdin.writelines([b"3\n", bytearray(b"4\n")])
+            stdin.flush()
+        assert list(process.stdout) == [b"2\n", b"3\n", b"4\n"]
+        assert process.stdout.read() == b""
+        assert io.TextIOWrapper(process.stderr).read() == "end\n"
+        with pytest.raises(trio.ClosedResourceError):
+            process.stdin.write(b"")
+
+
+def test_lines_that_are_left_early_go_on(client: execsrv.sync.Client) -> None:
+    with client.start(["sh", "-c", "seq 1 6"]) as process:
+        assert next(process.lines()) == "1"
+        for line in process.lines():
+            assert line == "2"
+            break
+        for event in process.events():
+            assert isinstance(event, execsrv.Chunk)
+            assert event.chunk == b"3\n4\n5\n6\n"
+            break
+        assert process.wait().exit_code == 0
+
+
+def test_a_block_that_gives_nothing_can_be_closed_too(client: execsrv.sync.Client, tmp_path: Path) -> None:
+    with client.start(["cat"], stdin=True) as process:
+        with client.record(process, tmp_path / "a.cast"):
+            lasting = client.record(process, tmp_path / "b.cast")
+            process.write(b"said\n")
+            assert next(process.lines()) == "said"
+        lasting.close()
+    for file in ("a.cast", "b.cast"):
+        assert "said" in (tmp_path / file).read_text()
+
+
+def test_files_and_many_commands(client: execsrv.sync.Client, tmp_path: Path) -> None:
+    home = client.files.path(tmp_path)
+    (home / "a").write_text("1")
+    (home / "b").mkdir()
+    (home / "b" / "file").touch()
+    assert sorted(str(path) for path in home.iterdir()) == [f"{tmp_path}/a", f"{tmp_path}/b"]
+    for path in home.rglob("*"):
+        assert isinstance(path, execsrv.sync.RemotePath)
+        break  # what is left early is closed
+    assert (home / "a").parent == home
+    assert all(isinstance(parent, execsrv.sync.RemotePath) for parent in home.parents)
+    client.files.copy(home / "a", home / "c")
+    with (home / "c").open("r+b") as file:
+        file.seek(0, os.SEEK_END)
+        file.write(b"2")
+    assert (tmp_path / "c").read_text() == "12"
+    with pytest.raises(ValueError, match="closed"), (home / "c").open() as file:
+        file.close()
+        raise ValueError("closed")
+    told: list[str] = []
+    client.files.get(home / "b", tmp_path / "copy", progress=lambda source, *_: told.append(source))
+    assert told
+    with client.files.watch(home) as changes:
+        (tmp_path / "d").touch()
+        assert next(changes).path == f"{tmp_path}/d"
+    results = client.map((["echo", str(n)] for n in range(30)), limit=4, text=True)
+    assert sorted(int(result.stdout) for result in results) == list(range(30))
+    for _ in client.map([["echo"], ["sleep", "1000"]]):
+        break
+    gc.collect()
+
+
+def test_a_callback_cannot_wait(client: execsrv.sync.Client, tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    errors: list[Exception] = []
+
+    def progress(*_: object) -> None:
+        try:
+            client.run(["true"])
+        except Exception as error:
+            errors.append(error)
+
+    client.files.get(tmp_path / "a", tmp_path / "b", progress=progress)
+    assert "cannot wait where trio runs" in str(errors[0])
+
+
+async def test_a_trio_program_has_execsrv_itself() -> None:
+    with pytest.raises(RuntimeError, match="a trio program has execsrv itself"):
+        execsrv.sync.launch()
+    assert not portals()
+
+
+VARIABLE = contextvars.ContextVar("VARIABLE", default="none")
+
+
+def test_context_variables_come_along(client: execsrv.sync.Client, tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    VARIABLE.set("mine")
+    seen: set[str] = set()
+    client.files.get(tmp_path / "a", tmp_path / "b", progress=lambda *_: seen.add(VARIABLE.get()))
+    assert seen == {"mine"}
+
+
+# -- threads --
+
+
+def test_twenty_threads_at_once(client: execsrv.sync.Client) -> None:
+    together = threading.Barrier(20)
+
+    def work(number: int) -> list[str]:
+        together.wait(PATIENCE)
+        with client.start(["cat"], stdin=True) as process:
+            process.write(f"{number}\n".encode())
+            process.close_stdin()
+            lines = list(process.lines())
+        return [*lines, client.run(["echo", str(number)], text=True).stdout]
+
+    with ThreadPoolExecutor(20) as pool:
+        for number, said in enumerate(pool.map(work, range(20))):
+            assert said == [str(number), f"{number}\n"]
+
+
+def test_twenty_threads_with_a_client_each() -> None:
+    with assert_no_strays(), ThreadPoolExecutor(20) as pool:
+        paths = pool.map(lambda number: execsrv.sync.run(["echo", str(number)], text=True).stdout, range(20))
+        assert list(paths) == [f"{number}\n" for number in range(20)]
+    assert not portals()
+
+
+# -- interrupts --
+
+INTERRUPTED = """
+import contextlib, execsrv.sync, os, signal, sys
+client = execsrv.sync.launch()
+process = client.start(["sh", "-c", "echo 1; read x; echo 2; read x"], stdin=True)
+def interrupt(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGINT, interrupt)
+lines = process.lines()
+print(next(lines), flush=True)
+try:
+    {waits}
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+process.write(b"\\n")
+print(next(lines), flush=True)
+print(len([each for each in client.processes() if each.running]), flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        'client.run(["sh", "-c", "setsid sleep 1000 & sleep 1000"])',
+        "process.wait()",
+        "next(lines)",
+        "process.stdout.read()",
+        'with contextlib.closing(client.map([["sleep", "1000"]] * 30, limit=3)) as results: list(results)',
+        "sum(1 for _ in client.files.watch('/').__enter__())",
+    ],
+)
+def test_an_interrupt_ends_what_was_waited_for_and_nothing_else(waits: str) -> None:
+    with assert_no_strays():
+        command = [sys.executable, "-W", "error", "-c", INTERRUPTED.format(waits=waits)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "1\n"
+            until_it_sleeps_in_a_wait(program.pid)
+            program.send_signal(signal.SIGINT)
+            assert program.stdout.readline() == "interrupted\n"
+            assert program.stdout.readline() == "2\n"
+            assert program.stdout.readline() == "1\n"
+        assert program.returncode == 0
+
+
+def until_it_sleeps_in_a_wait(pid: int) -> None:
+    """Wait until the main thread of a program waits for a lock: in a call, since it has said its last word before."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if "futex" in Path(f"/proc/{pid}/wchan").read_text():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{pid} waits for nothing")
+
+
+def test_an_interrupt_that_nobody_catches_ends_the_program_and_all_of_it() -> None:
+    code = (
+        "import execsrv.sync, sys; client = execsrv.sync.launch();"
+        "client.start(['sh', '-c', 'setsid sleep 1000 & sleep 1000']);"
+        "print('ready', flush=True); client.run(['sleep', '1000'])"
+    )
+    with assert_no_strays():
+        with subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as program:
+            assert program.stdout is not None
+            assert program.stderr is not None
+            assert program.stdout.readline() == "ready\n"
+            program.send_signal(signal.SIGINT)
+            assert program.stderr.read().endswith("KeyboardInterrupt\n")
+        assert program.returncode == -signal.SIGINT
+
+
+# -- ends --
+
+ENDS = {
+    "returns": "",
+    "raises": "raise SystemExit(5)",
+    "from a thread": "import threading\nthreading.Thread(target=lambda: print(client.run(['true']).exit_code)).start()",
+    "after a fork": "pid = os.fork()\nif pid: os.waitpid(pid, 0)",
+    "at exit": "import atexit; atexit.register(client.close)",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_an_interpreter_that_exits_leaves_nothing_behind(end: str) -> None:
+    code = f"""
+import execsrv.sync, os, sys
+client = execsrv.sync.launch()
+process = client.start(["sh", "-c", "setsid sleep 1000 & sleep 1000"])
+lines = process.lines()
+client.run(["true"])
+{ENDS[end]}
+"""
+    with assert_no_strays():
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert (done.stderr, done.returncode) == ("", 5 if end == "raises" else 0)
+        assert done.stdout == ("0\n" if end == "from a thread" else "")
+
+
+def test_a_program_that_is_killed_leaves_nothing_behind() -> None:
+    code = (
+        "import execsrv.sync, os, signal; client = execsrv.sync.launch();"
+        "client.start(['sh', '-c', 'setsid sleep 1000 & sleep 1000']);"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    with assert_no_strays(within=PATIENCE):
+        done = subprocess.run([sys.executable, "-c", code])
+        assert done.returncode == -signal.SIGKILL
+
+
+def test_a_server_that_is_killed_is_a_lost_connection() -> None:
+    with assert_no_strays(within=PATIENCE):
+        with execsrv.sync.launch() as client:
+            with client.start(["sh", "-c", "echo $PPID; sleep 1000"]) as process:
+                lines = process.lines()
+                server = int(client.run(["sh", "-c", "echo $PPID"], text=True).stdout)
+                next(lines)
+                os.kill(server, signal.SIGKILL)
+                with pytest.raises(ConnectionLostError):
+                    next(lines)
+            with pytest.raises(ConnectionLostError):
+                client.run(["true"])
+        assert not portals()
+
+
+def test_a_client_that_is_dropped_is_closed_with_a_warning() -> None:
+    with assert_no_strays():
+        files = execsrv.sync.launch().files
+        assert files.exists("/")
+        with pytest.warns(ResourceWarning, match="Client was not closed"):
+            del files
+        thread = portals()
+        for each in thread:
+            each.join(PATIENCE)
+        assert not portals()
+
+
+def test_a_child_of_a_fork_has_no_part_in_it(client: execsrv.sync.Client) -> None:
+    with client.start(["sleep", "1000"]) as process:
+        read, write = os.pipe()
+        if (pid := os.fork()) == 0:
+            said: Any
+            try:
+                try:
+                    client.run(["true"])
+                except RuntimeError as error:
+                    said = str(error)
+                process.close()
+                client.close()
+                said += execsrv.sync.run(["echo", " and its own"], text=True).stdout
+                os.write(write, said.encode())
+            finally:
+                os._exit(0)
+        os.close(write)
+        with open(read) as answer:
+            assert answer.read().startswith("cannot use what execsrv opened before os.fork()")
+        os.waitpid(pid, 0)
+        assert client.run(["true"]).exit_code == 0
+        assert process.exit_code is None
+
+
+def test_a_launch_that_fails_leaves_no_thread() -> None:
+    with pytest.raises(execsrv.ConnectionFailedError):
+        execsrv.sync.launch(["false"])
+    assert not portals()
