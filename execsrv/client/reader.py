@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import trio
 
-from execsrv._log.entries import Closed, Entry, Exited
+from execsrv._log.entries import Closed, Entry, Exited, Gap
 from execsrv.client.calls import Calls
 from execsrv.client.inbox import PARTS, Inbox, Part
 from execsrv.errors import ConnectionLostError
@@ -35,6 +35,7 @@ class Reader:
         self._window = window_bytes
         self._acknowledges = acknowledges
         self._is_over = False
+        self._untold = 0  # the entry up to which the server is still to be told, 0 for none
         self._reading: set[Part] = set()
         self._last_readers: dict[Part, trio.lowlevel.Task] = {}
         self._waiting: list[trio.lowlevel.Task] = []
@@ -104,9 +105,9 @@ class Reader:
         """True when the server waits for something to be read."""
         return self.inbox.unread_bytes + self.inbox.read_bytes >= self._window
 
-    def give_back(self, chunk: Chunk) -> None:
-        """Let a chunk that was taken, or the end of one, be the next of its stream."""
-        self.inbox.give_back(chunk)
+    def give_back(self, entry: Chunk | Gap) -> None:
+        """Let a chunk that was taken, the end of one, or a gap, be the next of its stream."""
+        self.inbox.give_back(entry)
 
     def discard(self, part: Part) -> None:
         """Let go of all of a stream, now and later."""
@@ -136,12 +137,20 @@ class Reader:
         await self._arrived.park()
 
     async def _acknowledge(self) -> None:
-        """Tell the server how much was read, once in a while."""
-        least = 0 if self.is_full else self._window // 4
-        if not self._acknowledges or self.inbox.read_bytes <= least or self.lost is not None:
+        """Tell the server how much was read, once in a while. After a cancel, the next who reads or waits does it."""
+        if not self._acknowledges or self.lost is not None:
             return
-        if (seq := self.inbox.acknowledged()) is not None:
+        seq = self._untold
+        if self.inbox.read_bytes > (0 if self.is_full else self._window // 4):
+            seq = self.inbox.acknowledged() or seq
+        if not seq:
+            return
+        self._untold = 0
+        try:
             await self._calls.post("process/ack", ProcessAck(self.id, seq))
+        except BaseException:
+            self._untold = max(seq, self._untold)
+            raise
 
     # -- waiting --
 

@@ -125,7 +125,7 @@ class LineTaker:
                 if pending:  # the last line, or one before a gap
                     text += self._decoders[part].decode(pending, final=True)[0]
             except UnicodeDecodeError:
-                self._inbox.give_back(Chunk(first.seq, first.stream, data))
+                self._inbox.give_back(Chunk(first.seq, first.stream, data, first.at_ms))
                 raise
             return text[:-2] if text.endswith("\r\n") else text[:-1] if text.endswith(("\n", "\r")) else text
         return None
