@@ -359,6 +359,22 @@ async def test_many_changes_at_once_are_all_told_or_said_to_be_lost(memory_clien
     assert not wanted  # the queue of the kernel holds more than these
 
 
+async def test_what_is_found_in_a_new_directory_is_told_or_said_to_be_lost(memory_client: Client, here: Path) -> None:
+    (here / "seen").mkdir()
+    (here / "full").mkdir()
+    for number in range(6000):
+        (here / "full" / f"{number:0250}").touch()
+    with trio.fail_after(PATIENCE):
+        async with memory_client.files.watch(here / "seen", recursive=True) as changes:
+            await memory_client.files.move(here / "full", here / "seen/full")
+            told = 0
+            async for change in changes:
+                if change.kind == "lost":
+                    break
+                told += 1
+            assert 1000 < told < 6000
+
+
 # -- what is refused --
 
 
