@@ -26,6 +26,7 @@ from execsrv import (
     ServerConfig,
     connect,
 )
+from tests.cancelling import cancelled_after
 from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE
 from tests.relay import open_line
@@ -373,6 +374,21 @@ async def test_what_is_found_in_a_new_directory_is_told_or_said_to_be_lost(memor
                     break
                 told += 1
             assert 1000 < told < 6000
+
+
+async def test_a_read_that_is_cancelled_leaves_the_place(memory_client: Client, here: Path) -> None:
+    data = os.urandom(3_000_000)
+    (here / "f").write_bytes(data)
+    read = b""
+    with trio.fail_after(PATIENCE):
+        for steps in range(5, 1000, 5):
+            async with memory_client.files.open(here / "f") as file:
+                with cancelled_after(steps):
+                    read = await file.read()
+                assert file.tell() == len(read)
+            if read:
+                break
+    assert read == data
 
 
 # -- what is refused --
