@@ -123,6 +123,16 @@ async def run(
 ) -> Result[str]: ...
 @overload
 async def run(
+    argv: Sequence[Path],
+    *,
+    input: Data | str | None = None,
+    text: Literal[True] | None = None,
+    encoding: None = None,
+    errors: str,
+    **options: Unpack[RunKeywords],
+) -> Result[str]: ...
+@overload
+async def run(
     argv: Sequence[Path], *, input: Data | str | None = None, text: bool, **options: Unpack[RunKeywords]
 ) -> Result[Any]: ...
 async def run(
