@@ -26,7 +26,7 @@ from execsrv.protocol import Layer, Member
 logger = logging.getLogger(__name__)
 
 END_SECONDS = 5.0
-"""How long killed processes may take to be gone. Freeing a large memory takes its time."""
+"""Time that killed processes have to be gone. Freeing a large memory takes its time."""
 
 _ROUND_SECONDS = 0.1
 

@@ -55,7 +55,7 @@ _GOING_AWAY = 1001
 """RFC 6455 section 7.4.1: the server is going down."""
 
 _INTERNAL_ERROR = 1011
-"""The same section: the server has met with what it did not expect."""
+"""RFC 6455 section 7.4.1: the server has met with what it did not expect."""
 
 _PROOF_SECONDS = 5.0
 """The time that a peer has to answer a ping when somebody else wants its connection."""

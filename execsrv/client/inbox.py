@@ -49,7 +49,7 @@ class Queue:
 
 
 class Inbox:
-    """What arrived and is unread. With `acknowledges`, the server is told of what was read."""
+    """Output that arrived and is unread. With `acknowledges`, the server is told of what was read."""
 
     def __init__(self, acknowledges: bool) -> None:
         self.queues: dict[Part, Queue] = {part: Queue() for part in PARTS}

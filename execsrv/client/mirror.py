@@ -39,13 +39,13 @@ class Tap(Protocol):
     """Somebody who sees what passes between a client and a process, whoever reads it. No method may raise, or wait."""
 
     def arrived(self, entry: Entry) -> None:
-        """See an entry of the log, in order, before any reader has it."""
+        """Take note of an entry of the log, in order, before any reader has it."""
 
     def wrote(self, data: bytes) -> None:
-        """See input on its way, before what it brings about."""
+        """Take note of input on its way, before what it brings about."""
 
     def resized(self, rows: int, cols: int) -> None:
-        """See a new size of the terminal."""
+        """Take note of a new size of the terminal."""
 
 
 class Mirror:

@@ -28,18 +28,18 @@ _LOOK_AGAIN_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Caller:
-    """Who reads, or waits, through tasks that are short-lived: a thread, a task of asyncio."""
+    """Somebody who reads, or waits, through tasks that are short-lived: a thread, a task of asyncio."""
 
     who: object
     is_running: Callable[[], bool] = field(compare=False)
 
 
 caller: ContextVar[Caller | None] = ContextVar("execsrv_caller", default=None)
-"""Who reads in this context, None for its own task."""
+"""The caller that reads in this context, None for its own task."""
 
 
 class Reader:
-    """What is read of an inbox. `id` is the process."""
+    """Reading of an inbox, and the waits for it. `id` is the process."""
 
     def __init__(self, id: str, inbox: Inbox, calls: Calls, window_bytes: int, acknowledges: bool) -> None:
         self.id = id
