@@ -187,11 +187,12 @@ class ProcessTree:
     async def remaining(self) -> list[Member]:
         """Find who lives of the session. The leader counts as long as it runs."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        while True:
+        while not self._is_empty:
             try:
                 return [Member(pid, proc.name(pid)) for pid in await self._in_turns(self._find())]
             except OSError:
                 await trio.sleep(_ROUND_SECONDS)  # for a descriptor to look with
+        return []
 
     def reap_if_alone(self) -> bool:
         """Reap the leader, which has ended, unless its group needs it. Return whether nothing else lives.

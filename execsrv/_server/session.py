@@ -162,7 +162,8 @@ class Session:
             await self._catch_up(stream, descriptor)
         self.log.append_exited(status.code, status.signal, self._ending.reason(status))
         self.feed.announce()
-        if self._ends_with_leader:
+        # As a rule nobody else holds a stream: then the end has come, and there is no silence to wait for.
+        if self._ends_with_leader and not all(map(streams.is_at_its_end, self._outputs.values())):
             self._ending.end_when_quiet()
 
     def _let_go_of_terminal(self) -> None:
