@@ -87,7 +87,7 @@ class MemoryChannel:
         self._in.close()
 
 
-def open_memory_pair(messages: int = 4) -> tuple[MemoryChannel, MemoryChannel]:
+def open_memory_pair(messages: int = 32) -> tuple[MemoryChannel, MemoryChannel]:
     """Return two connected ends, which hold up to `messages` in each direction."""
     there, back = _Direction(messages), _Direction(messages)
     return MemoryChannel(there, back), MemoryChannel(back, there)
