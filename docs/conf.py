@@ -25,6 +25,8 @@ nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(trio|collections|os|re)\..*")]
 # Keywords and parts that are explained where they are used.
 nitpick_ignore = [
+    ("py:class", "Path"),
+    ("py:class", "Recording"),
     ("py:class", "AbstractAsyncContextManager"),
     ("py:class", "execsrv.client.parameters.RunKeywords"),
     ("py:class", "execsrv.client.parameters.StartKeywords"),

@@ -152,6 +152,28 @@ async def test_a_timeout_and_a_cancel_lose_nothing(server: Server) -> None:
             assert process.before == b"one two "
 
 
+async def test_what_is_missing_behind_a_match_is_told_to_the_next(server: Server) -> None:
+    script = "echo found; read x; head -c 3000000 /dev/zero >&2"
+    async with (await server.client()).start(["sh", "-c", script], stdin=True) as process:
+        with trio.fail_after(PATIENCE):
+            await process.wait_for(output="found")
+            await process.sendline()
+            await process.wait()
+            assert await process.expect_exact("found") == 0
+            with pytest.raises(OutputTruncatedError, match="bytes of stderr"):
+                await process.expect(execsrv.EOF)
+            await process.expect(execsrv.EOF)
+
+
+async def test_what_is_given_back_keeps_its_time(server: Server) -> None:
+    async with (await server.client()).start(["printf", "one two"]) as process:
+        await process.expect_exact("one")
+        event = await process.next_event()
+        assert isinstance(event, execsrv.Chunk)
+        assert event.chunk == b" two"
+        assert event.at is not None
+
+
 async def test_errors_tell_the_patterns_the_end_and_the_last_output(server: Server) -> None:
     client = await server.client()
     async with client.start(["sh", "-c", "echo no such host; exit 3"]) as process:

@@ -22,7 +22,7 @@ from execsrv._server.connection import open_connections
 from execsrv._server.outbox import Outbox
 from execsrv._wire.lines import LineChannel
 from execsrv.errors import ConnectionLostError, UnknownConnectionError
-from execsrv.limits import MIB
+from execsrv.limits import KIB, MIB
 from execsrv.protocol import Notification
 from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE, Peer, b64, open_peer
@@ -501,6 +501,30 @@ async def test_leaving_while_the_connection_is_interrupted_is_quick_and_still_ki
                 await until_gone(mark)
             line.target = None
             line.cut()
+
+
+async def test_a_read_that_is_broken_off_holds_up_nothing(server: Server, tmp_path: Path) -> None:
+    """What it would have told the server about what was read, the next one tells."""
+    size = 1_000_000
+    config = execsrv.ClientConfig(window_bytes=64 * KIB)
+    async with (
+        opened_line(server, tmp_path) as line,
+        connect(line.url, reconnect=600, config=config) as client,
+        client.start(["head", "-c", str(size), "/dev/zero"]) as process,
+    ):
+        event = await process.next_event()
+        assert isinstance(event, execsrv.Chunk)
+        target, line.target = line.target, None
+        line.cut()
+        with pytest.raises(ConnectionLostError):
+            await process.interrupt()  # which tells that the client has noticed
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(process.next_event)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        line.target = target
+        with trio.fail_after(PATIENCE):
+            assert len(event.chunk) + sum([len(data) async for data in process.output]) == size
 
 
 async def test_nobody_there_in_time_is_a_lost_connection(server: Server, tmp_path: Path) -> None:

@@ -89,14 +89,18 @@ class Dialogue(Facts):
 
     async def send(self, text: Data | str) -> int:
         """Write to its stdin, text in its encoding, and return how many bytes that were. Raises as `write` does."""
-        mode = self._own._text
-        data = text.encode(mode.encoding if mode else "utf-8") if isinstance(text, str) else text
+        data = self._encoded(text)
         await self._own.write(data)
         return len(data)
 
     async def sendline(self, text: Data | str = "") -> int:
         """Write a line to its stdin, with its end, and return how many bytes that were."""
-        return await self.send(text) + await self.send(os.linesep)
+        # In one piece, so that neither a cancel nor another writer comes in between.
+        return await self.send(bytes(self._encoded(text)) + bytes(self._encoded(os.linesep)))
+
+    def _encoded(self, text: Data | str) -> Data:
+        mode = self._own._text
+        return text.encode(mode.encoding if mode else "utf-8") if isinstance(text, str) else text
 
     async def sendcontrol(self, key: str) -> int:
         """Type a key together with Ctrl: a letter, or one of `@[\\]^_?`."""

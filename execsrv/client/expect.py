@@ -65,18 +65,21 @@ class _Taken:
         if decoder is None:
             decoder = self._decoders[stream] = Decoder(self._mode, f"{part_of(stream)} of process {self._id}")
         if (pending := self._pending.pop(stream, None)) is not None:
-            chunk = Chunk(chunk.seq, stream, pending.chunk + chunk.chunk)
+            chunk = Chunk(chunk.seq, stream, pending.chunk + chunk.chunk, chunk.at_ms)
         self._pending[stream] = chunk  # if it does not decode
         text, rest = decoder.decode(chunk.chunk, final)
         del self._pending[stream]
         if rest:
-            self._pending[stream] = Chunk(chunk.seq, stream, rest)
-        self._pieces.append(_Piece(Chunk(chunk.seq, stream, chunk.chunk[: len(chunk.chunk) - len(rest)]), text))
+            self._pending[stream] = Chunk(chunk.seq, stream, rest, chunk.at_ms)
+        whole = chunk.chunk[: len(chunk.chunk) - len(rest)]
+        self._pieces.append(_Piece(Chunk(chunk.seq, stream, whole, chunk.at_ms), text))
         return text
 
     def end(self) -> Any:
         """Return what is left at the end of the output. Raises `UnicodeDecodeError`."""
-        return "".join(self.add(Chunk(last.seq, stream, b""), True) for stream, last in [*self._pending.items()])
+        return "".join(
+            self.add(Chunk(last.seq, stream, b"", last.at_ms), True) for stream, last in [*self._pending.items()]
+        )
 
     def behind(self, end: int) -> list[Chunk]:
         """Return what lies behind the first `end` bytes or characters, as chunks in order."""
@@ -84,7 +87,7 @@ class _Taken:
         for chunk, text in self._pieces:
             if len(text) > end:
                 cut = self._bytes_of(chunk.chunk, end) if end else 0
-                rest.append(Chunk(chunk.seq, chunk.stream, chunk.chunk[cut:]))
+                rest.append(Chunk(chunk.seq, chunk.stream, chunk.chunk[cut:], chunk.at_ms))
             end = max(0, end - len(text))
         rest += self._pending.values()
         return rest
@@ -136,8 +139,7 @@ class Expecting:
             raise
         finally:
             for entry in reversed([*self._taken.behind(behind), *self._entries]):
-                if isinstance(entry, Chunk):
-                    self._reader.give_back(entry)
+                self._reader.give_back(entry)
 
     async def _wait(self) -> None:
         """Wait for output. When it is silent for a moment, look for what began long before."""

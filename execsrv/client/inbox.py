@@ -8,6 +8,7 @@ is what counts against the window, whichever stream it is of.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Literal
 
 from execsrv._log.entries import Closed, Entry, Exited, Gap, entry_bytes, first_seq
@@ -72,10 +73,8 @@ class Inbox:
             case Chunk():
                 self._add_chunk(entry)
             case Gap():
-                for part in PARTS:
-                    omitted = {stream: count for stream, count in entry.omitted.items() if part_of(stream) == part}
-                    if omitted and self.queues[part].is_wanted:
-                        self._add_gap(self.queues[part].entries, Gap(entry.from_seq, entry.seq, omitted))
+                for queue, gap in self._by_queue(entry):
+                    self._add_gap(queue.entries, gap)
                 if not entry.omitted:
                     self._ends.append(entry)
             case Exited():
@@ -95,6 +94,13 @@ class Inbox:
             queue.unread_bytes += size
         else:
             self._was_read(size)
+
+    def _by_queue(self, gap: Gap) -> Iterator[tuple[Queue, Gap]]:
+        """Yield each queue that a gap is in, with its own share of it."""
+        for part, queue in self.queues.items():
+            omitted = {stream: count for stream, count in gap.omitted.items() if part_of(stream) == part}
+            if omitted and queue.is_wanted:
+                yield queue, Gap(gap.from_seq, gap.seq, omitted)
 
     @staticmethod
     def _add_gap(entries: deque[Chunk | Gap], gap: Gap) -> None:
@@ -204,9 +210,24 @@ class Inbox:
             size -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def give_back(self, chunk: Chunk) -> None:
-        """Let a chunk be the next of its stream again, or the end of one."""
+    def give_back(self, entry: Chunk | Gap) -> None:
+        """Let a chunk, or the end of one, be the next of its stream again, and a gap that of all streams it is in."""
+        if isinstance(entry, Chunk):
+            self._give_back_chunk(entry)
+        elif not entry.omitted:
+            self._ends.appendleft(entry)
+        else:
+            for queue, gap in self._by_queue(entry):
+                if queue.entries and isinstance(after := queue.entries[0], Gap):
+                    queue.entries[0] = gap.and_then(after.seq, after.omitted)
+                else:
+                    queue.entries.appendleft(gap)
+                queue.searched = queue.searched_bytes = 0
+
+    def _give_back_chunk(self, chunk: Chunk) -> None:
         queue = self.queues[part_of(chunk.stream)]
+        if not queue.is_wanted:
+            return
         if queue.offset:  # what follows is the rest of a chunk
             rest = queue.entries.popleft()
             assert isinstance(rest, Chunk)

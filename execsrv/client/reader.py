@@ -8,11 +8,13 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import trio
 
-from execsrv._log.entries import Closed, Entry, Exited
+from execsrv._log.entries import Closed, Entry, Exited, Gap
 from execsrv.client.calls import Calls
 from execsrv.client.inbox import PARTS, Inbox, Part
 from execsrv.errors import ConnectionLostError
@@ -22,6 +24,18 @@ T = TypeVar("T")
 
 _LOOK_AGAIN_SECONDS = 0.2
 """A full window is looked at again after this, by who waits for the end: its reader may have ended."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who reads, or waits, through tasks that are short-lived: a thread, a task of asyncio."""
+
+    who: object
+    is_running: Callable[[], bool] = field(compare=False)
+
+
+caller: ContextVar[Caller | None] = ContextVar("execsrv_caller", default=None)
+"""Who reads in this context, None for its own task."""
 
 
 class Reader:
@@ -35,9 +49,10 @@ class Reader:
         self._window = window_bytes
         self._acknowledges = acknowledges
         self._is_over = False
+        self._untold = 0  # the entry up to which the server is still to be told, 0 for none
         self._reading: set[Part] = set()
-        self._last_readers: dict[Part, trio.lowlevel.Task] = {}
-        self._waiting: list[trio.lowlevel.Task] = []
+        self._last_readers: dict[Part, trio.lowlevel.Task | Caller] = {}
+        self._waiting: list[trio.lowlevel.Task | Caller] = []
         self._arrived = trio.lowlevel.ParkingLot()
         self._taken = trio.lowlevel.ParkingLot()
 
@@ -79,10 +94,10 @@ class Reader:
         for each in parts:
             if each in self._reading:
                 raise trio.BusyResourceError(f"another task is reading {each} of process {self.id}")
-        task = trio.lowlevel.current_task()
+        who = caller.get() or trio.lowlevel.current_task()
         for each in parts:
             self._reading.add(each)
-            self._last_readers[each] = task
+            self._last_readers[each] = who
         try:
             if self.inbox.is_empty:
                 await trio.lowlevel.checkpoint_if_cancelled()  # it will wait for what comes
@@ -109,9 +124,9 @@ class Reader:
         """True when the server waits for something to be read."""
         return self.inbox.unread_bytes + self.inbox.read_bytes >= self._window
 
-    def give_back(self, chunk: Chunk) -> None:
-        """Let a chunk that was taken, or the end of one, be the next of its stream."""
-        self.inbox.give_back(chunk)
+    def give_back(self, entry: Chunk | Gap) -> None:
+        """Let a chunk that was taken, the end of one, or a gap, be the next of its stream."""
+        self.inbox.give_back(entry)
 
     def discard(self, part: Part) -> None:
         """Let go of all of a stream, now and later."""
@@ -141,12 +156,20 @@ class Reader:
         await self._arrived.park()
 
     async def _acknowledge(self) -> None:
-        """Tell the server how much was read, once in a while."""
-        least = 0 if self.is_full else self._window // 4
-        if not self._acknowledges or self.inbox.read_bytes <= least or self.lost is not None:
+        """Tell the server how much was read, once in a while. After a cancel, the next who reads or waits does it."""
+        if not self._acknowledges or self.lost is not None:
             return
-        if (seq := self.inbox.acknowledged()) is not None:
+        seq = self._untold
+        if self.inbox.read_bytes > (0 if self.is_full else self._window // 4):
+            seq = self.inbox.acknowledged() or seq
+        if not seq:
+            return
+        self._untold = 0
+        try:
             await self._calls.post("process/ack", ProcessAck(self.id, seq))
+        except BaseException:
+            self._untold = max(seq, self._untold)
+            raise
 
     # -- waiting --
 
@@ -156,8 +179,8 @@ class Reader:
         Output beyond the window is let go while no other task reads: the oldest, with a gap for who reads later. A
         task that has read before, and still runs, is left to.
         """
-        task = trio.lowlevel.current_task()
-        self._waiting.append(task)
+        who = caller.get() or trio.lowlevel.current_task()
+        self._waiting.append(who)
         try:
             for _ in range(2):  # who was started before us may begin to read
                 await trio.lowlevel.checkpoint()
@@ -172,11 +195,12 @@ class Reader:
                         await self._park()
             return self.inbox.exited
         finally:
-            self._waiting.remove(task)
+            self._waiting.remove(who)
 
     def _is_read(self) -> bool:
         """Return whether a task reads, or has read and may go on."""
-        others = [task for task in self._last_readers.values() if task not in self._waiting]
+        others = [who for who in self._last_readers.values() if who not in self._waiting]
         return bool(self._reading) or any(
-            inspect.getcoroutinestate(task.coro) != inspect.CORO_CLOSED for task in others
+            who.is_running() if isinstance(who, Caller) else inspect.getcoroutinestate(who.coro) != inspect.CORO_CLOSED
+            for who in others
         )
