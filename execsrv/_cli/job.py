@@ -56,6 +56,7 @@ class RunOptions(NamedTuple):
     grace: float = DEFAULT_GRACE_SECONDS
     leave: bool = False
     reconnect: float = 0
+    no_bring: bool = False
 
 
 class Ended(NamedTuple):

@@ -48,7 +48,7 @@ async def run_there(options: RunOptions, url: str, signals: Signals) -> Ended:
         # Outside of what they end, so that a second signal cannot interrupt the clean-up after the first.
         nursery.start_soon(run.hear_signals, signals)
         with run.scope:
-            async with connect(url, reconnect=options.reconnect) as client:
+            async with connect(url, reconnect=options.reconnect, bring=not options.no_bring) as client:
                 return await run.through(client)
     assert run.killed_by is not None
     return Ended(128 + run.killed_by, signal_name(run.killed_by))

@@ -193,18 +193,11 @@ class ProcessTree:
                 await trio.sleep(_ROUND_SECONDS)  # for a descriptor to look with
         return []
 
-    def reap_if_alone(self) -> bool:
-        """Reap the leader, which has ended, unless its group needs it. Return whether nothing else lives.
+    async def wait_alone(self) -> None:
+        """Wait until nothing of the session lives, and reap the leader, which has ended. Cancelling stops waiting.
 
         Where the kernel cannot signal a group by pidfd, the leader stays a zombie as long as others live.
         """
-        alone = not self._find_now()
-        if alone or signals_groups_by_pidfd():
-            self.leader.reap()
-        return alone
-
-    async def wait_alone(self) -> None:
-        """Wait until nothing of the session lives; its leader has ended. Cancelling stops waiting."""
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             try:

@@ -9,6 +9,12 @@ from typing import Protocol
 
 from execsrv.protocol import Message
 
+CLOSED_IN_ORDER = 1000
+"""RFC 6455 section 7.4.1: all is done."""
+
+GONE_AWAY = 1001
+"""The same section: one side is going away."""
+
 
 class MessageChannel(Protocol):
     """Two directions of messages to one peer. One task sends and one receives at a time."""
