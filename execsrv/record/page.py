@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import html
 import json
 import os
@@ -83,6 +84,8 @@ def _in_script(value: object) -> str:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
+    if path.exists() and not path.is_file():  # a device would be gone
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with open(unfinished, "xb") as file:
