@@ -77,7 +77,7 @@ class Conversation:
         self._channel = channel
         self._connections = connections
         self._connection: Connection | None = None
-        self._outbox = Outbox()
+        self._outbox = Outbox(channel=channel)
         self._handshake = Handshake()
         self._reading = trio.CancelScope()
         self._goodbye = ProtocolError("the server is shutting down", _GOING_AWAY)

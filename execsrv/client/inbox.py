@@ -117,6 +117,11 @@ class Inbox:
         """The bytes that count against the window."""
         return self.queues["stdout"].unread_bytes + self.queues["stderr"].unread_bytes
 
+    @property
+    def is_empty(self) -> bool:
+        """True where nothing is unread, and more is to come."""
+        return not (self._ends or self.closed or self.queues["stdout"].entries or self.queues["stderr"].entries)
+
     def has_news(self, part: Part) -> bool:
         """Return whether something of a stream is unread."""
         return bool(self.queues[part].entries)
