@@ -15,7 +15,7 @@ _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval'; style-src 'unsafe-inline'; "
     "img-src data:; font-src data:"
 )
-"""What the page may do, whatever a recording contains: run its own script, and reach nobody."""
+"""All that the page may do, whatever a recording contains: run its own script, and reach nobody."""
 
 _PAGE = """<!doctype html>
 <html lang="en">
