@@ -25,6 +25,16 @@ class MessageChannel(Protocol):
         Cancelling may leave a part of a message sent, so that the channel can only be closed.
         """
 
+    @property
+    def has_room(self) -> bool:
+        """True where `send_now` may be called, as long as nobody else has sent since."""
+
+    def send_now(self, message: Message) -> None:
+        """Send a message at once: that spares a turn of the loop, and a task to wait in.
+
+        Transports that cannot promise it never have room. Raises as `send` does.
+        """
+
     async def receive(self) -> Message | None:
         """Return the next message, None at the end. Raises `ProtocolError`. Cancelling loses nothing."""
 

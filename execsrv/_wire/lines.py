@@ -39,6 +39,15 @@ class LineChannel:
         self._buffer += b"\n"
         await self._out.send_all(self._buffer)
 
+    @property
+    def has_room(self) -> bool:
+        """Return False: the other end may be slow."""
+        return False
+
+    def send_now(self, message: Message) -> None:
+        """Raises `NotImplementedError`: there is never room."""
+        raise NotImplementedError
+
     async def receive(self) -> Message | None:
         """Return the message on the next line. A last line without its end counts."""
         if self._lines.has_more:

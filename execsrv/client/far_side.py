@@ -65,7 +65,7 @@ try:
 finally:
     shutil.rmtree(folder, ignore_errors=True)
 """
-"""What a Python there runs. No `!` and no line end may reach the shell: a csh would take them for its own."""
+"""Program that a Python there runs. No `!` and no line end may reach the shell: a csh would take them for its own."""
 
 
 class Facts(NamedTuple):
@@ -85,7 +85,7 @@ def own_facts() -> Facts:
 
 
 class Answer(NamedTuple):
-    """What a far side says of itself."""
+    """Word of a far side about itself."""
 
     is_there: bool
     python: Facts | None

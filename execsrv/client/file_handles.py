@@ -32,7 +32,7 @@ from execsrv.protocol import (
 )
 
 _REQUEST_BYTES = 1024 * 1024
-"""What one request of a file object reads or writes: the most that a server takes by default."""
+"""Bytes that one request of a file object reads or writes: the most that a server takes by default."""
 
 _BUSY_SECONDS = 0.05
 
