@@ -356,7 +356,7 @@ async def test_a_watch_that_is_cancelled_while_it_begins_leaves_nothing(memory_c
     with trio.fail_after(PATIENCE):
         for steps in range(1, 40):
             await cancelled(steps)
-        while any("inotify" in _link_of(descriptor) for descriptor in os.listdir("/proc/self/fd")):
+        while any("inotify" in _link_of(descriptor) for descriptor in os.listdir("/proc/self/fd")):  # noqa: ASYNC110
             await trio.sleep(0.01)  # the thread that begins the last of them closes it
 
 
