@@ -175,6 +175,27 @@ def test_a_block_that_gives_nothing_can_be_closed_too(tmp_path: Path) -> None:
     with_client(test)
 
 
+def test_a_wait_lets_nothing_go_that_another_task_reads() -> None:
+    size = 4 * execsrv.ClientConfig().window_bytes
+
+    async def test(client: Client) -> None:
+        async with client.start(["head", "-c", str(size), "/dev/zero"]) as process:
+            begun = asyncio.Event()
+
+            async def read() -> int:
+                total = len(await anext(process.output))
+                begun.set()
+                await asyncio.sleep(1)  # as long as that, and longer, the window is full
+                return total + sum([len(data) async for data in process.output])
+
+            reading = asyncio.create_task(read())
+            await begun.wait()
+            assert (await process.wait()).exit_code == 0
+            assert await reading == size
+
+    with_client(test)
+
+
 def test_files_and_many_commands(tmp_path: Path) -> None:
     async def test(client: Client) -> None:
         home = client.files.path(tmp_path)

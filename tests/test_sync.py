@@ -142,16 +142,35 @@ def test_streams_are_files(client: execsrv.sync.Client) -> None:
             process.stdin.write(b"")
 
 
+def test_what_an_interrupt_has_cut_is_read_by_the_next(client: execsrv.sync.Client) -> None:
+    def give_up(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    try:
+        with client.start(["sh", "-c", "echo 1; sleep 0.5; echo 2; cat; echo 3"], stdin=True) as process:
+            signal.setitimer(signal.ITIMER_REAL, 1.0)
+            with pytest.raises(TimeoutError):
+                process.stdout.read()
+            process.close_stdin()
+            assert process.stdout.read() == b"1\n2\n3\n"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_lines_that_are_left_early_go_on(client: execsrv.sync.Client) -> None:
     with client.start(["sh", "-c", "seq 1 6"]) as process:
         assert next(process.lines()) == "1"
         for line in process.lines():
             assert line == "2"
             break
+        read = b""
         for event in process.events():
             assert isinstance(event, execsrv.Chunk)
-            assert event.chunk == b"3\n4\n5\n6\n"
-            break
+            read += event.chunk
+            if read == b"3\n4\n5\n6\n":
+                break
         assert process.wait().exit_code == 0
 
 
@@ -164,6 +183,51 @@ def test_a_block_that_gives_nothing_can_be_closed_too(client: execsrv.sync.Clien
         lasting.close()
     for file in ("a.cast", "b.cast"):
         assert "said" in (tmp_path / file).read_text()
+
+
+def test_a_wait_lets_nothing_go_that_another_thread_reads(client: execsrv.sync.Client) -> None:
+    size = 4 * execsrv.ClientConfig().window_bytes
+    with client.start(["head", "-c", str(size), "/dev/zero"]) as process, ThreadPoolExecutor(2) as pool:
+        begun = threading.Event()
+
+        def read() -> int:
+            total = len(next(process.output))
+            begun.set()
+            time.sleep(1)  # as long as that, and longer, the window is full
+            return total + sum(map(len, process.output))
+
+        reading = pool.submit(read)
+        assert begun.wait(PATIENCE)
+        assert pool.submit(process.wait).result(PATIENCE).exit_code == 0
+        assert reading.result(PATIENCE) == size
+
+
+def test_a_wait_of_who_has_read_lets_go(client: execsrv.sync.Client) -> None:
+    size = 4 * execsrv.ClientConfig().window_bytes
+    with client.start(["head", "-c", str(size), "/dev/zero"]) as process:
+        assert next(process.output)
+        assert process.wait().exit_code == 0
+
+
+def test_lines_that_were_taken_ahead_are_there_for_every_reader(client: execsrv.sync.Client) -> None:
+    with client.start(["sh", "-c", "seq 1 3000; echo end >&2; printf '\\377\\nlast'"]) as process:
+        numbers = process.lines("stdout")
+        assert [next(numbers) for _ in range(100)] == [str(n) for n in range(1, 101)]
+        assert process.expect(rb"(\d+)\n") == 0
+        assert process.match[1] == b"101"
+        assert next(numbers) == "102"
+        assert next(process.lines("stdout", max_bytes=100)) == "103"
+        assert [next(numbers) for _ in range(1000)] == [str(n) for n in range(104, 1104)]
+        assert process.stdout.readline() == b"1104\n"
+        rest = process.stdout.peek()
+        assert rest.startswith(b"1105\n")
+    with client.start(["sh", "-c", "seq 1 10; printf '\\377\\nlast'"], text=True) as process:
+        read: list[str] = []
+        with pytest.raises(UnicodeDecodeError):
+            for line in process.lines():
+                read.append(line)
+        assert read == [str(n) for n in range(1, 11)]
+        assert list(process.lines(errors="replace")) == ["\ufffd", "last"]
 
 
 def test_files_and_many_commands(client: execsrv.sync.Client, tmp_path: Path) -> None:
@@ -394,6 +458,18 @@ def test_a_client_that_is_dropped_is_closed_with_a_warning() -> None:
         for each in thread:
             each.join(PATIENCE)
         assert not portals()
+
+
+def test_a_process_that_is_dropped_is_ended_at_once(client: execsrv.sync.Client) -> None:
+    process = client.start(["sh", "-c", "echo; sleep 1000"])
+    assert process.stdout is process.stdout
+    process.stdout.readline()
+    next(iter(client.processes()))
+    with pytest.warns(ResourceWarning, match="Process p1 was not closed"):
+        del process
+    deadline = time.monotonic() + PATIENCE
+    while any(each.running for each in client.processes()):
+        assert time.monotonic() < deadline
 
 
 def test_a_child_of_a_fork_has_no_part_in_it(client: execsrv.sync.Client) -> None:

@@ -15,9 +15,11 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import trio
 
 from execsrv._portal.calls import NOTHING, Block, Call
+from execsrv._portal.facade import Batch, Hold, check_no_trio, needs_task, pumped, unwrapped
 from execsrv._portal.facade import Facade as AnyFacade
-from execsrv._portal.facade import Hold, check_no_trio, needs_task, pumped, unwrapped
 from execsrv._portal.thread import Portal, lease
+from execsrv.client.line_batches import Lines
+from execsrv.client.reader import Caller
 
 T = TypeVar("T")
 
@@ -61,7 +63,7 @@ async def _perform(
     """
     check_no_trio("asyncio")
     bell = _Bell()
-    call = Call(function, block, nursery, bell.ring)
+    call = Call(function, block, nursery, bell.ring, _caller())
     call.let_go = let_go
     try:
         if not portal.post(call.begin):
@@ -73,6 +75,11 @@ async def _perform(
             keep(call.value)
         raise
     return call.outcome()
+
+
+def _caller() -> Caller | None:
+    task = asyncio.current_task()
+    return None if task is None else Caller(task, lambda: not task.done())
 
 
 async def _cancel(portal: Portal, call: Call, bell: _Bell, *, can_wait: bool) -> None:
@@ -229,11 +236,16 @@ class Items(AsyncIterator[T], Generic[T]):
         self._hold: Hold | None = None
         self._next: Callable[[], Awaitable[T]] | None = None if needs_task(items) else items.__anext__
         self._kept: list[T] = [] if needs_task(items) else facade._kept.setdefault(key, [])
+        self._batch: Batch | None = None
+        if isinstance(items, Lines):
+            self._batch = facade._hold.batches.setdefault(key, Batch(facade._hold.block.portal))
 
     def __aiter__(self) -> Items[T]:
         return self
 
     async def __anext__(self) -> T:
+        if self._batch is not None:
+            return await self._next_line(self._batch)  # type: ignore[return-value]
         if self._kept:
             return self._kept.pop(0)
         if self._is_over:
@@ -241,12 +253,27 @@ class Items(AsyncIterator[T], Generic[T]):
         if self._next is None:
             self._next, self._hold = await _enter(partial(pumped, self._items), self._facade._hold, warns=False)
         block = self._facade._hold.block if self._hold is None else self._hold.block
+        self._facade._hold.settle()
         try:
             item = await _perform(block.portal, self._next, block, block.within, keep=self._kept.append)
         except StopAsyncIteration:
             await self.aclose()
             raise
         return self._facade._wrap(item)  # type: ignore[no-any-return]
+
+    async def _next_line(self, batch: Batch) -> str:
+        hold, items = self._facade._hold, self._items
+        assert isinstance(items, Lines)
+        while not self._is_over:
+            if not hold.block.is_left and (line := batch.pop()) is not None:
+                return line
+            hold.settle(batch)
+            take, keep = partial(items.take_batch, batch.size), partial(batch.fill, items)
+            lines = await _perform(hold.block.portal, take, hold.block, hold.block.within, keep=keep)
+            if not lines:
+                break
+            batch.fill(items, lines)
+        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """End the iteration, from this side."""

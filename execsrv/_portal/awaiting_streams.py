@@ -46,10 +46,9 @@ class Output(Facade, of=TrioOutput):
 
     @classmethod
     def _of(cls, inner: TrioOutput, hold: Hold) -> Output:
-        if id(inner) not in hold.streams:
-            output = hold.streams[id(inner)] = cls._made(inner, hold)
-            output._buffer, output._is_at_end = bytearray(), False
-        return hold.streams[id(inner)]  # type: ignore[no-any-return]
+        output = cls._made(inner, hold)
+        output._buffer, output._is_at_end = bytearray(), False
+        return output
 
     async def _fill(self) -> bool:
         """Read what comes next. Return False at the end."""

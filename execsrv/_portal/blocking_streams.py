@@ -54,9 +54,7 @@ class Output(Facade, of=TrioOutput):
 
     @classmethod
     def _of(cls, inner: TrioOutput, hold: Hold) -> io.BufferedReader:
-        if id(inner) not in hold.streams:
-            hold.streams[id(inner)] = io.BufferedReader(_Raw(cls._made(inner, hold)), _READ_BYTES)
-        return hold.streams[id(inner)]  # type: ignore[no-any-return]
+        return io.BufferedReader(_Raw(cls._made(inner, hold)), _READ_BYTES)
 
 
 class _Raw(io.RawIOBase):
@@ -76,6 +74,16 @@ class _Raw(io.RawIOBase):
             data = data[: len(buffer)]
         buffer[: len(data)] = data
         return len(data)
+
+    def readall(self) -> bytes:
+        pieces: list[bytes] = []
+        try:
+            while data := self._output._take("receive_some"):
+                pieces.append(data)
+        except BaseException:
+            self._output._kept["receive_some"][:0] = pieces
+            raise
+        return b"".join(pieces)
 
     def close(self) -> None:
         if not self.closed:

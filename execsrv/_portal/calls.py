@@ -7,7 +7,6 @@ for the blocks below it. So to leave a block is to cancel those, wait for them, 
 from __future__ import annotations
 
 import contextvars
-import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -15,8 +14,7 @@ from typing import Any
 import trio
 
 from execsrv._portal.thread import Portal
-
-logger = logging.getLogger(__name__)
+from execsrv.client.reader import Caller, caller
 
 NOTHING = object()
 """The value of a call that has none."""
@@ -31,6 +29,7 @@ class Call:
         block: Block | None,
         nursery: Callable[[], trio.Nursery | None],
         ring: Callable[[], object],
+        who: Caller | None = None,
     ) -> None:
         """`nursery` gives the nursery to run it in, None when `block` is closed. `ring` is called when it is done."""
         self.is_done = False
@@ -42,6 +41,7 @@ class Call:
         self._ring = ring
         self._scope = trio.CancelScope()
         self._context = contextvars.copy_context()
+        self._context.run(caller.set, who)
         self._error: BaseException | None = None
         self._is_begun = False
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from inspect import isasyncgen
 from typing import Any, ClassVar, Self
 
@@ -12,6 +15,50 @@ import trio
 
 from execsrv._nursery import open_helpers
 from execsrv._portal.calls import Block, Call
+from execsrv._portal.thread import Portal
+from execsrv.client.line_batches import Lines
+from execsrv.protocol import Chunk
+
+READING = frozenset(
+    ["aclose", "communicate", "expect", "expect_exact", "interact", "next_event", "receive_some", "run_command"]
+)
+"""Methods that read a process's output."""
+
+MOST_LINES = 4096
+
+
+class Batch:
+    """Lines that were taken together, and not given out yet. Who reads in another way has them given back first.
+
+    A batch begins small, and grows as long as all of it is wanted.
+    """
+
+    def __init__(self, portal: Portal) -> None:
+        self.size = 1
+        self._portal = portal
+        self._lock = threading.Lock()
+        self._lines: deque[tuple[str, Chunk]] = deque()
+        self._source: Lines | None = None
+
+    def pop(self) -> str | None:
+        """Return the next line, None where there is none."""
+        with self._lock:
+            return self._lines.popleft()[0] if self._lines else None
+
+    def fill(self, source: Lines, lines: list[tuple[str, Chunk]]) -> None:
+        """Take in what was taken."""
+        with self._lock:
+            self._lines.extend(lines)
+            self._source = source
+            self.size = min(2 * self.size, MOST_LINES)
+
+    def give_back(self) -> None:
+        """Let the lines be the next for whoever reads: before anything that is posted to the portal after this."""
+        with self._lock:
+            if self._lines and self._source is not None:
+                self._portal.post(partial(self._source.give_back, [chunk for _, chunk in self._lines]))
+                self._lines.clear()
+                self.size = 1
 
 
 class Hold:
@@ -19,9 +66,15 @@ class Hold:
 
     def __init__(self, block: Block, parent: Hold | None, *, warns: bool) -> None:
         self.block = block
-        self.streams: dict[int, Any] = {}
+        self.batches: dict[str, Batch] = {}
         self._parent = parent
         self._warns = warns
+
+    def settle(self, own: Batch | None = None) -> None:
+        """Have lines given back that were taken and not given out, before something else reads."""
+        for batch in [*self.batches.values()] if self.batches else ():
+            if batch is not own:
+                batch.give_back()
 
     def __del__(self) -> None:
         if not self.block.is_left and not self.block.portal.is_forked:
@@ -38,6 +91,8 @@ class Facade:
 
     _inner: Any
     _hold: Hold
+    _parts: dict[str, tuple[Any, Any]]
+    """Its own facades: for each attribute what stands for what."""
     _kept: dict[str, list[Any]]
     """Values that had been taken when a call was cancelled: for the next call of its kind."""
 
@@ -56,7 +111,7 @@ class Facade:
     @classmethod
     def _made(cls, inner: Any, hold: Hold) -> Self:
         facade = cls.__new__(cls)
-        facade._inner, facade._hold, facade._kept = inner, hold, {}
+        facade._inner, facade._hold, facade._parts, facade._kept = inner, hold, {}, {}
         return facade
 
     def __repr__(self) -> str:
@@ -72,11 +127,23 @@ class Facade:
 
     def _function(self, method: str | Callable[..., Any]) -> Callable[..., Any]:
         """Return a method of what it stands for, by its name, or a function that is given that."""
-        return getattr(self._inner, method) if isinstance(method, str) else method
+        if not isinstance(method, str):
+            self._hold.settle()
+            return method
+        if method in READING:
+            self._hold.settle()
+        return getattr(self._inner, method)  # type: ignore[no-any-return]
 
     def _get(self, name: str) -> Any:
-        """Return an attribute, as it is here."""
-        return self._wrap(getattr(self._inner, name))
+        """Return an attribute, as it is here: the same facade each time."""
+        value = getattr(self._inner, name)
+        if type(value) not in self._kinds:
+            return self._wrap(value)
+        part, facade = self._parts.get(name, (None, None))
+        if part is not value:
+            facade = self._wrap(value)
+            self._parts[name] = value, facade
+        return facade
 
     def _plain(self, method: str, *args: Any, **options: Any) -> Any:
         """Call what waits for nothing."""

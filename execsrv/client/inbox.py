@@ -221,6 +221,8 @@ class Inbox:
 
     def _give_back_chunk(self, chunk: Chunk) -> None:
         queue = self.queues[part_of(chunk.stream)]
+        if not queue.is_wanted:
+            return
         if queue.offset:  # what follows is the rest of a chunk
             rest = queue.entries.popleft()
             assert isinstance(rest, Chunk)

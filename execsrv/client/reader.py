@@ -8,6 +8,8 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import trio
@@ -24,6 +26,18 @@ _LOOK_AGAIN_SECONDS = 0.2
 """A full window is looked at again after this, by who waits for the end: its reader may have ended."""
 
 
+@dataclass(frozen=True)
+class Caller:
+    """Who reads, or waits, through tasks that are short-lived: a thread, a task of asyncio."""
+
+    who: object
+    is_running: Callable[[], bool] = field(compare=False)
+
+
+caller: ContextVar[Caller | None] = ContextVar("execsrv_caller", default=None)
+"""Who reads in this context, None for its own task."""
+
+
 class Reader:
     """What is read of an inbox. `id` is the process."""
 
@@ -37,8 +51,8 @@ class Reader:
         self._is_over = False
         self._untold = 0  # the entry up to which the server is still to be told, 0 for none
         self._reading: set[Part] = set()
-        self._last_readers: dict[Part, trio.lowlevel.Task] = {}
-        self._waiting: list[trio.lowlevel.Task] = []
+        self._last_readers: dict[Part, trio.lowlevel.Task | Caller] = {}
+        self._waiting: list[trio.lowlevel.Task | Caller] = []
         self._arrived = trio.lowlevel.ParkingLot()
         self._taken = trio.lowlevel.ParkingLot()
 
@@ -78,10 +92,10 @@ class Reader:
         for each in parts:
             if each in self._reading:
                 raise trio.BusyResourceError(f"another task is reading {each} of process {self.id}")
-        task = trio.lowlevel.current_task()
+        who = caller.get() or trio.lowlevel.current_task()
         for each in parts:
             self._reading.add(each)
-            self._last_readers[each] = task
+            self._last_readers[each] = who
         try:
             await trio.lowlevel.checkpoint()
             await self._acknowledge()
@@ -160,8 +174,8 @@ class Reader:
         Output beyond the window is let go while no other task reads: the oldest, with a gap for who reads later. A
         task that has read before, and still runs, is left to.
         """
-        task = trio.lowlevel.current_task()
-        self._waiting.append(task)
+        who = caller.get() or trio.lowlevel.current_task()
+        self._waiting.append(who)
         try:
             for _ in range(2):  # who was started before us may begin to read
                 await trio.lowlevel.checkpoint()
@@ -176,11 +190,12 @@ class Reader:
                         await self._park()
             return self.inbox.exited
         finally:
-            self._waiting.remove(task)
+            self._waiting.remove(who)
 
     def _is_read(self) -> bool:
         """Return whether a task reads, or has read and may go on."""
-        others = [task for task in self._last_readers.values() if task not in self._waiting]
+        others = [who for who in self._last_readers.values() if who not in self._waiting]
         return bool(self._reading) or any(
-            inspect.getcoroutinestate(task.coro) != inspect.CORO_CLOSED for task in others
+            who.is_running() if isinstance(who, Caller) else inspect.getcoroutinestate(who.coro) != inspect.CORO_CLOSED
+            for who in others
         )

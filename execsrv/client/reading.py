@@ -9,6 +9,7 @@ from execsrv._log.entries import Entry, Exited, Gap
 from execsrv.client.facts import Facts
 from execsrv.client.inbox import Part
 from execsrv.client.iteration import Iteration
+from execsrv.client.line_batches import Lines
 from execsrv.client.reader import Reader
 from execsrv.client.streams import Output
 from execsrv.client.text import MAX_LINE_BYTES, LineTaker, TextMode, TextTaker, text_mode
@@ -98,7 +99,7 @@ class Reading(Facts):
                 taker.make_room()
             return taken
 
-        return Iteration(partial(self._next_text, _part(stream), take))
+        return Lines(partial(self._next_text, _part(stream), take), taker, self._reader)
 
     def text(
         self, stream: Part | None = None, *, encoding: str | None = None, errors: str | None = None

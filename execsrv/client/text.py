@@ -99,6 +99,22 @@ class LineTaker:
         self._most = most
         self._decoders = {each: Decoder(mode, f"{each} of process {id}") for each in self._parts}
         self._id = id
+        self._last: tuple[Chunk, bytes] | None = None
+
+    @property
+    def last(self) -> Chunk:
+        """The bytes of the line that was taken last, to be given back."""
+        assert self._last is not None
+        first, data = self._last
+        return Chunk(first.seq, first.stream, data, first.at_ms)
+
+    @property
+    def is_before_gap(self) -> bool:
+        """True where output is missing next."""
+        return any(
+            entries and isinstance(entries[0], Gap)
+            for entries in (self._inbox.queues[part].entries for part in self._parts)
+        )
 
     def take(self) -> str | Gap | None:
         """Return the next line without its end, or a gap in front of it; None while there is none.
@@ -127,6 +143,7 @@ class LineTaker:
             except UnicodeDecodeError:
                 self._inbox.give_back(Chunk(first.seq, first.stream, data, first.at_ms))
                 raise
+            self._last = first, data
             return text[:-2] if text.endswith("\r\n") else text[:-1] if text.endswith(("\n", "\r")) else text
         return None
 

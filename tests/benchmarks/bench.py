@@ -1117,7 +1117,8 @@ def main() -> int:
     if len(dict(options.servers)) < len(options.servers):
         parser.error("every server needs a name of its own")
     if options.only == [CLIENT]:
-        return subprocess.run([sys.executable, Path(__file__).with_name("client.py")], check=False).returncode
+        programs = [Path(__file__).with_name(name) for name in ("client.py", "without_trio.py")]
+        return max(subprocess.run([sys.executable, program], check=False).returncode for program in programs)
     execsrv = shlex.join([sys.executable, "-m", "execsrv", "serve", "--listen", "{listen}"])
     servers = {"execsrv": execsrv, **dict(options.servers)}
     signal.signal(signal.SIGTERM, end_politely)
