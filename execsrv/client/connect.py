@@ -70,7 +70,7 @@ async def connect(
 async def _connect_reached(place: Place, bring: bool, config: ClientConfig) -> AsyncIterator[Client]:
     from execsrv.client.reaching import open_reached
 
-    async with open_client(lambda: open_reached(place, ["serve"], config, bring=bring), config) as client:
+    async with open_client(lambda: open_reached(place, ["serve", "--quiet"], config, bring=bring), config) as client:
         yield client
 
 
