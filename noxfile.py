@@ -108,6 +108,15 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def reach(session: nox.Session) -> None:
+    """Servers by ssh and in containers. OpenSSH's server has to be there; the containers are stand-ins."""
+    if shutil.which("sshd", path=f"/usr/sbin:/usr/local/sbin:/sbin:{os.environ['PATH']}") is None:
+        session.error("no OpenSSH server (`apt-get install openssh-server`)")
+    session.install(".[test]")
+    session.run("pytest", "tests/test_reach.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The figures that we claim: `nox -s bench -- --help`."""
     session.install(".")

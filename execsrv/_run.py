@@ -91,6 +91,19 @@ async def run(
     *,
     own_process: bool = True,
     input: Data | str | None = None,
+    text: Literal[True] | None = None,
+    encoding: None = None,
+    errors: str,
+    **options: Unpack[RunKeywords],
+) -> Result[str]: ...
+
+
+@overload
+async def run(
+    argv: Sequence[Path],
+    *,
+    own_process: bool = True,
+    input: Data | str | None = None,
     text: bool,
     **options: Unpack[RunKeywords],
 ) -> Result[Any]: ...

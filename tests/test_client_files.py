@@ -26,6 +26,7 @@ from execsrv import (
     ServerConfig,
     connect,
 )
+from tests.cancelling import cancelled_after
 from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE
 from tests.relay import open_line
@@ -357,6 +358,37 @@ async def test_many_changes_at_once_are_all_told_or_said_to_be_lost(memory_clien
                 if not wanted or change.kind == "lost":
                     break
     assert not wanted  # the queue of the kernel holds more than these
+
+
+async def test_what_is_found_in_a_new_directory_is_told_or_said_to_be_lost(memory_client: Client, here: Path) -> None:
+    (here / "seen").mkdir()
+    (here / "full").mkdir()
+    for number in range(6000):
+        (here / "full" / f"{number:0250}").touch()
+    with trio.fail_after(PATIENCE):
+        async with memory_client.files.watch(here / "seen", recursive=True) as changes:
+            await memory_client.files.move(here / "full", here / "seen/full")
+            told = 0
+            async for change in changes:
+                if change.kind == "lost":
+                    break
+                told += 1
+            assert 1000 < told < 6000
+
+
+async def test_a_read_that_is_cancelled_leaves_the_place(memory_client: Client, here: Path) -> None:
+    data = os.urandom(3_000_000)
+    (here / "f").write_bytes(data)
+    read = b""
+    with trio.fail_after(PATIENCE):
+        for steps in range(5, 1000, 5):
+            async with memory_client.files.open(here / "f") as file:
+                with cancelled_after(steps):
+                    read = await file.read()
+                assert file.tell() == len(read)
+            if read:
+                break
+    assert read == data
 
 
 # -- what is refused --

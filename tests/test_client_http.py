@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from execsrv import (
     Client,
@@ -80,6 +81,26 @@ async def test_a_body_is_read_while_it_comes(client: Client, web: Web) -> None:
             more.set()
             assert b"".join([piece async for piece in answer]) == data
             assert [piece async for piece in answer] == []
+
+
+async def test_a_cancel_loses_no_piece_of_a_body(client: Client, web: Web) -> None:
+    more = trio.Event()
+
+    async def page(asked: Any) -> None:
+        await asked.send(head("Content-Length: 10") + b"first")
+        await more.wait()
+        await asked.send(b"later")
+
+    web.pages["/slow"] = page
+    with trio.fail_after(PATIENCE):
+        async with client.http.stream("GET", f"{web.url}/slow") as answer:
+            assert await anext(answer) == b"first"
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(answer.__anext__)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+            more.set()
+            assert b"".join([piece async for piece in answer]) == b"later"
 
 
 async def test_leaving_a_stream_hangs_up(client: Client, web: Web) -> None:

@@ -175,6 +175,28 @@ async def test_what_is_in_the_way_is_an_error_that_names_it(client: Client, here
     assert (here / "to/f").read_bytes() == (here / "f").read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("size", [0, 3, MIB])
+async def test_no_copy_takes_the_place_of_a_device_or_a_pipe(client: Client, here: Path, size: int) -> None:
+    """Root would lose `/dev/null` by a copy that is put there as a new file."""
+    (here / "f").write_bytes(bytes(size))
+    (here / "tree").mkdir()
+    (here / "tree/pipe").symlink_to("nowhere")
+    (here / "to").mkdir()
+    os.mkfifo(here / "pipe")
+    os.mkfifo(here / "to/pipe")
+    (here / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(OSError, match="not a regular file"):
+            await client.files.get(here / "f", here / name)
+        with pytest.raises(FileError, match=r"there is a|is not a file"):
+            await client.files.put(here / "f", here / name)
+    with pytest.raises(OSError, match="not a regular file"):
+        await client.files.get(here / "tree", here / "to")
+    assert (here / "pipe").is_fifo()
+    assert (here / "to/pipe").is_fifo()
+    assert (here / "link").is_symlink()
+
+
 async def test_a_put_that_is_given_up_leaves_nothing(client: Client, here: Path) -> None:
     (here / "big").write_bytes(bytes(30 * MIB))
     (here / "to").mkdir()

@@ -52,7 +52,7 @@ def test_every_error_is_exported_and_in_the_tree() -> None:
 
 @pytest.mark.parametrize("names", [execsrv.__all__, errors.__all__])
 def test_public_names_are_sorted(names: list[str]) -> None:
-    assert names == sorted(names, key=lambda name: (not name[0].isupper(), name))
+    assert names == sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
 
 
 def test_an_error_is_what_its_name_says() -> None:

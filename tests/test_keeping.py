@@ -146,7 +146,6 @@ async def test_what_remains_is_told_by_name(supervisor: Supervisor) -> None:
     await until_marked(mark, 1)
     await spawned.tree.leader.wait_exited()
     assert [(member.pid, member.name) for member in await spawned.tree.remaining()] == [(marked(mark)[0], "sleep")]
-    assert not spawned.tree.reap_if_alone()
     with trio.move_on_after(0.05) as waiting:
         await spawned.tree.wait_alone()
     assert waiting.cancelled_caught

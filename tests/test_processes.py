@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import trio
+import trio.testing
 
 from execsrv._processes import portable_spawn, posix_spawn, spawn, terminal, tree
 from execsrv._processes.command import settle
@@ -184,6 +185,7 @@ def test_descriptors_of_stdio_are_not_taken_for_pipes() -> None:
 import os, sys
 sys.path[:0] = {sys.path!r}
 import trio
+import trio.testing
 from execsrv._processes.command import settle
 from execsrv._processes.supervisor import Supervisor
 report = os.dup(2)
@@ -211,11 +213,11 @@ async def test_reaping_and_what_is_left_of_a_group() -> None:
     spawned = start(["bash", "-c", "sleep 1000 </dev/null >/dev/null 2>&1 &"])
     await spawned.tree.leader.wait_exited()
     assert "zombie" in repr(spawned.tree)
-    assert not spawned.tree.reap_if_alone()
+    assert await spawned.tree.remaining()
     assert spawned.tree.signal(signal.SIGTERM, "group")
     with trio.fail_after(60):
-        while not spawned.tree.reap_if_alone():
-            await trio.lowlevel.checkpoint()
+        await spawned.tree.wait_alone()
+    assert not await spawned.tree.remaining()
     await finish(spawned)
     assert not spawned.tree.signal(0, "group")
 
@@ -224,13 +226,13 @@ async def test_a_kernel_without_group_signals_keeps_the_zombie(monkeypatch: pyte
     monkeypatch.setattr(tree, "signals_groups_by_pidfd", lambda: False)
     spawned = start(["bash", "-c", "sleep 1000 </dev/null >/dev/null 2>&1 &"])
     await spawned.tree.leader.wait_exited()
-    assert not spawned.tree.reap_if_alone()
-    assert "zombie" in repr(spawned.tree)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(spawned.tree.wait_alone)
+        await trio.testing.wait_all_tasks_blocked()
+        assert "zombie" in repr(spawned.tree)
+        assert spawned.tree.signal(signal.SIGTERM, "group")
+    assert "zombie" not in repr(spawned.tree)
     await finish(spawned)
-    alone = start(["true"])
-    await alone.tree.leader.wait_exited()
-    assert alone.tree.reap_if_alone()
-    await finish(alone)
 
 
 def test_terminals_have_a_size_and_an_end() -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
 import execsrv
-from execsrv import ClientConfig, ConnectionFailedError, ConnectionLostError, InvalidListenURLError, InvalidParamsError
+from execsrv import ClientConfig, ConnectionFailedError, ConnectionLostError, InvalidListenURLError
+from execsrv._nursery import open_helpers
 from execsrv._processes import proc
 from execsrv.client.far_side import SAID, Facts, own_facts, parse_answer, script, why_no_way, why_not_brought
 from execsrv.client.reach import is_reached, parse_exec, parse_place
@@ -124,13 +128,6 @@ def test_commands() -> None:
         with pytest.raises(InvalidListenURLError, match=why):
             parse_exec(url)
     assert not is_reached("ws://host")
-
-
-@pytest.mark.parametrize("url", ["ssh://host", "docker://box", "exec:cat"])
-async def test_what_cannot_be_resumed_is_not_promised(url: str) -> None:
-    with pytest.raises(InvalidParamsError, match="cannot reconnect"):
-        async with execsrv.connect(url, reconnect=1):
-            pass
 
 
 # -- the script --
@@ -349,8 +346,8 @@ async def test_a_directory_by_ssh(far: FarSide, ssh_server: SshServer) -> None:
     async with execsrv.connect(f"{ssh_server.url}{str(place).replace(' ', '%20')}", config=PATIENT) as client:
         result = await client.run(["sh", "-c", "pwd"])
         assert result.stdout.decode() == f"{place}\n"
-    with pytest.raises(ConnectionFailedError, match=r"can't cd to /no/such|cd: /no/such: No such file"):
-        async with execsrv.connect(f"{ssh_server.url}/no/such", config=PATIENT):
+    with pytest.raises(ConnectionFailedError, match=r"can't cd to .*/nowhere|cd: .*/nowhere: No such file"):
+        async with execsrv.connect(f"{ssh_server.url}{far.folder}/nowhere", config=PATIENT):
             pass
 
 
@@ -417,3 +414,239 @@ async def test_when_ssh_dies_nothing_is_left_there(far: FarSide, ssh_server: Ssh
     with trio.fail_after(PATIENCE):
         while list(far.temporary.iterdir()):  # noqa: ASYNC110  # nothing tells
             await trio.sleep(0.01)
+
+
+# -- cuts --
+
+LINES = 3000  # of 1000 bytes: more than all windows, so that the command is held up until they are read
+PRINT = f"for ((i = 0; i < {LINES}; i++)); do printf '%0999d\\n' $i; done; read line; echo $line"
+
+
+def leading(parent: int | None = None) -> list[int]:
+    """The programs that lead to a far side, by their stdin: below this process or another one."""
+    found = []
+    for pid in proc.children(parent or os.getpid()):
+        with suppress(FileNotFoundError):
+            if os.readlink(f"/proc/{pid}/fd/0").startswith("pipe:"):
+                found.append(pid)
+    return found
+
+
+def cut(parent: int | None = None) -> None:
+    """Kill the program that leads to the far side."""
+    [pid] = leading(parent)
+    os.kill(pid, signal.SIGKILL)
+
+
+def left(folder: Path) -> list[object]:
+    """All that is left of a far side: its processes, and its files."""
+    return [*living(folder), *folder.iterdir()]
+
+
+def open_files(pid: int) -> set[str]:
+    """The files that a process has open, by what they are."""
+    return {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+def living(folder: Path) -> list[int]:
+    """Every process that has this as its folder for temporary files."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and f"TMPDIR={folder}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+async def until_nothing_is_left(folder: Path) -> None:
+    """Wait until no process and no file is left of a far side."""
+    with trio.fail_after(PATIENCE):
+        while left(folder):  # noqa: ASYNC110  # nothing tells
+            await trio.sleep(0.01)
+
+
+async def check_cuts(client: execsrv.Client, cut: Callable[[], object]) -> None:
+    """Read exactly what a command prints, with cuts in the middle, and write to it behind another one."""
+    cuts = [100, 1200, 2200]
+    async with client.start(["bash", "-c", PRINT], stdin=True) as process:
+        seen = bytearray()
+        while len(seen) < 1000 * LINES:
+            if cuts and len(seen) > 1000 * cuts[0]:
+                del cuts[0]
+                cut()
+            seen += await process.stdout.receive_some()
+        cut()
+        await process.write(b"end\n")
+        while data := await process.stdout.receive_some():
+            seen += data
+        assert seen.decode().split() == [*(f"{i:0999d}" for i in range(LINES)), "end"]
+        assert (await process.wait()).exit_code == 0
+
+
+@pytest.mark.parametrize("brought", [False, True])
+async def test_cuts_lose_nothing_and_leave_nothing(far: FarSide, url: str, brought: bool) -> None:
+    if brought:
+        far.has_python()
+    else:
+        far.has_execsrv()
+    async with execsrv.connect(url, reconnect=1000, bring=brought, config=PATIENT) as client:
+        [folder] = far.temporary.iterdir()
+        await check_cuts(client, cut)
+        assert list(far.temporary.iterdir()) == [folder]
+    assert not left(far.temporary)  # at once, long before the grace is over
+
+
+async def test_leaving_in_the_middle_of_output_ends_the_server_at_once(far: FarSide, url: str) -> None:
+    far.has_execsrv()
+    argv = ["bash", "-c", "while :; do printf '%0999d\\n' 1; done"]
+    with trio.CancelScope() as scope:
+        async with execsrv.connect(url, reconnect=math.inf, config=PATIENT) as client, client.start(argv) as process:
+            await process.stdout.receive_some()
+            cut()
+            seen = 0
+            while seen < 1000 * LINES:  # more than had arrived: we are back
+                seen += len(await process.stdout.receive_some())
+            scope.cancel()
+    assert not left(far.temporary)
+
+
+@pytest.mark.slow  # half a minute
+async def test_a_server_that_no_client_has_come_to_ends(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "execsrv", "bridge", "name", "1000"]
+    await trio.run_process(argv, stdin=b"", env=os.environ | {"TMPDIR": str(tmp_path)})
+    assert left(tmp_path)
+    await until_nothing_is_left(tmp_path)
+
+
+@pytest.mark.parametrize("brought", [False, True])
+async def test_when_nobody_comes_back_nothing_is_left(far: FarSide, url: str, brought: bool) -> None:
+    mark = new_mark()
+    if brought:
+        far.has_python()
+    else:
+        far.has_execsrv()
+    line = f"setsid bash -c 'exec -a {mark} sleep 1000' & exec -a {mark} sleep 1000"
+    with pytest.raises(ConnectionLostError, match=r"no way back within 0\.5 s"):
+        async with (
+            execsrv.connect(url, reconnect=0.5, config=PATIENT) as client,
+            client.start(["bash", "-c", line]) as process,
+        ):
+            await until_marked(mark, 2)
+            far.has(url.partition(":")[0], "exit 255", far.near)
+            cut()
+            await process.wait()
+    await until_gone(mark)
+    await until_nothing_is_left(far.temporary)
+
+
+async def test_two_clients_have_a_server_each_that_nobody_else_finds(far: FarSide) -> None:
+    far.has_execsrv()
+    url = far.stand_in("docker")
+    async with execsrv.connect(url, reconnect=1000, config=PATIENT):
+        async with execsrv.connect(url, reconnect=1000, config=PATIENT) as other:
+            folders = list(far.temporary.iterdir())
+            assert len(folders) == 2
+            for folder in folders:
+                assert folder.stat().st_mode & 0o777 == 0o700
+                assert (folder / "socket").stat().st_mode & 0o777 == 0o600
+            bridges = leading()
+            taken = {os.readlink(f"/proc/{pid}/fd/{number}") for pid in bridges for number in range(3)}
+            for server in set(living(far.temporary)) - set(bridges):
+                assert not taken & open_files(server)
+            assert (await other.run(["sh", "-c", "exit 3"])).exit_code == 3
+        assert len(list(far.temporary.iterdir())) == 1
+    assert not living(far.temporary)
+
+
+@pytest.mark.parametrize("taken", ["open", "link", "file"])
+async def test_a_folder_of_somebody_else_is_not_used(tmp_path: Path, taken: str) -> None:
+    folder = tmp_path / "execsrv-name"
+    if taken == "open":
+        folder.mkdir(mode=0o755)
+    elif taken == "link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        folder.symlink_to(tmp_path / "elsewhere")
+    else:
+        folder.touch()
+    argv = [sys.executable, "-m", "execsrv", "bridge", "name", "1000"]
+    env = os.environ | {"TMPDIR": str(tmp_path)}
+    ran = await trio.run_process(argv, capture_stdout=True, capture_stderr=True, check=False, env=env)
+    assert (ran.returncode, ran.stdout) == (1, b"")
+    assert f"cannot use {folder}: ".encode() in ran.stderr
+    assert not living(tmp_path)
+
+
+async def test_a_command_that_leads_to_the_same_server_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    command = shlex.join([sys.executable, "-m", "execsrv", "bridge", "name", "1000"])
+    async with execsrv.connect(f"exec:{command}", reconnect=PATIENCE, config=PATIENT) as client:
+        await check_cuts(client, cut)
+    assert not left(tmp_path)
+
+
+async def test_a_command_that_leads_to_another_server_is_a_lost_connection() -> None:
+    command = shlex.join([sys.executable, "-m", "execsrv", "serve"])
+    with pytest.raises(ConnectionLostError, match="unknown session"):
+        async with (
+            execsrv.connect(f"exec:{command}", reconnect=PATIENCE, config=PATIENT) as client,
+            client.start(["sleep", "1000"]) as process,
+        ):
+            [pid] = [pid for pid in proc.children(os.getpid()) if proc.name(pid).startswith("python")]
+            os.kill(pid, signal.SIGKILL)
+            await process.wait()
+
+
+async def test_the_command_line_survives_a_cut(far: FarSide) -> None:
+    far.has_python()
+    argv = [sys.executable, "-m", "execsrv", "run", "--url", far.stand_in("docker"), "--reconnect", "1000", "--"]
+    async with open_helpers() as nursery:
+        ran = await nursery.start(
+            partial(trio.run_process, [*argv, "bash", "-c", PRINT], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        )
+        seen = bytearray()
+        seen += await ran.stdout.receive_some()
+        cut(ran.pid)
+        while len(seen) < 1000 * LINES:
+            seen += await ran.stdout.receive_some()
+        await ran.stdin.send_all(b"end\n")
+        while data := await ran.stdout.receive_some():
+            seen += data
+        assert seen.decode().split() == [*(f"{i:0999d}" for i in range(LINES)), "end"]
+        assert await ran.wait() == 0
+    assert not left(far.temporary)
+
+
+async def test_the_command_line_brings_nothing_where_that_is_not_wanted(far: FarSide) -> None:
+    far.has_python()
+    argv = [sys.executable, "-m", "execsrv", "run", "--no-bring", "--url", far.stand_in("docker"), "--", "true"]
+    ran = await trio.run_process(argv, stdin=b"", capture_stdout=True, capture_stderr=True, check=False)
+    assert (ran.returncode, ran.stdout) == (125, b"")
+    assert b"there is no execsrv in its PATH" in ran.stderr
+
+
+@needs_sshd
+async def test_a_cut_of_which_the_far_side_does_not_hear(far: FarSide, ssh_server: SshServer) -> None:
+    far.has_execsrv()
+    silent: list[int] = []
+
+    def silence() -> None:
+        """Stop what serves ssh, as a network does that has gone, and end the program here."""
+        for pid in below(os.getpid()):
+            if proc.name(pid).startswith("sshd") and pid not in silent:
+                os.kill(pid, signal.SIGSTOP)
+                silent.append(pid)
+        cut()
+
+    try:
+        async with execsrv.connect(ssh_server.url, reconnect=PATIENCE, config=PATIENT) as client:
+            await check_cuts(client, silence)
+    finally:
+        for pid in silent:
+            os.kill(pid, signal.SIGCONT)
+    await until_nothing_is_left(far.temporary)
+
+
+def below(pid: int) -> list[int]:
+    """All that descends from a process."""
+    children = list(proc.children(pid))
+    return [*children, *(further for child in children for further in below(child))]

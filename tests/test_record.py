@@ -305,6 +305,13 @@ def test_a_page_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path)
         to_html(cast, tmp_path / "nowhere" / "page.html")
 
 
+def test_a_page_takes_no_pipes_place(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        to_html(cast_file(tmp_path), tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 BROWSER = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome", "chrome"])), None)
 OPTIONS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 OPTIONS += " --disable-component-update --disable-sync --remote-debugging-port=0"

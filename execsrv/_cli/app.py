@@ -11,6 +11,7 @@ from execsrv._cli.options import SOME_TIME, RunCommand, ServeCommand
 from execsrv._cli.settings import URL_VARIABLE
 from execsrv._cli.streams import open_missing
 from execsrv._version import __version__
+from execsrv.errors import ExecsrvError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,8 +88,9 @@ def serve(config: str | None, print_config: bool, codex: bool, quiet: bool, **se
     metavar="SECONDS",
     type=click.FloatRange(min=0),
     default=0,
-    help="Try for that time to take a lost connection up again; for a server with a --resume-grace.",
+    help="Try for that time to take a lost connection up again. A server of ws:// or unix:// needs a --resume-grace.",
 )
+@click.option("--no-bring", is_flag=True, help="Bring no execsrv along to a place that has none.")
 @click.argument("command", nargs=-1, required=True, metavar="COMMAND...")
 def run(command: tuple[str, ...], **options: Any) -> None:
     """Run one command, here or through a server, and end all that it leaves behind.
@@ -100,6 +102,23 @@ def run(command: tuple[str, ...], **options: Any) -> None:
     from execsrv._cli.run import run_once
 
     raise SystemExit(run_once(RunOptions(command, **options)))
+
+
+@app.command()
+@click.argument("name")
+@click.argument("grace")
+def bridge(name: str, grace: str) -> None:
+    """Join stdin and stdout to the server called NAME, which keeps a lost connection for GRACE seconds.
+
+    The first bridge starts the server. It is for one client, and ends with it. `run --reconnect` has a bridge at the
+    far end of ssh:// and the like; with exec:COMMAND the command may be one.
+    """
+    from execsrv._cli.bridge import run_bridge
+
+    try:
+        raise SystemExit(run_bridge(name, grace))
+    except ExecsrvError as error:
+        raise click.ClickException(str(error)) from None
 
 
 @app.command()

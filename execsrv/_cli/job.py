@@ -19,16 +19,16 @@ TIMED_OUT = 124
 """The exit status as in timeout(1). As in env(1), 126 is not executable and 127 not found."""
 
 DEFAULT_GRACE_SECONDS = 5.0
-"""How long a command that was asked to end may take: time to save a file, and not so long that anybody gives up."""
+"""Time for a command that was asked to end: enough to save a file, and not so long that anybody gives up."""
 
 AFTERMATH_SECONDS = 2.0
 """The most of that grace for what outlives the command: its caller waits for nothing else."""
 
 QUIET_SECONDS = 0.2
-"""How long streams must be quiet to be at their end, and how long what is about to end by itself is given for it."""
+"""Silence after which streams count as at their end, and time for what is about to end by itself."""
 
 FLOOD_SECONDS = 2.0
-"""How long streams are read at most that are not quiet after the end of the command."""
+"""The most time for which streams are read that are not quiet after the end of the command."""
 
 _AGAIN_SECONDS = 5.0
 """For so long a second SIGINT means more than the first. Later it is just another one."""
@@ -56,6 +56,7 @@ class RunOptions(NamedTuple):
     grace: float = DEFAULT_GRACE_SECONDS
     leave: bool = False
     reconnect: float = 0
+    no_bring: bool = False
 
 
 class Ended(NamedTuple):

@@ -24,16 +24,16 @@ from execsrv.errors import ConnectionLostError, LimitExceededError, RequestError
 from execsrv.protocol import Chunk, SignalTarget
 
 _HELD_SECONDS = 0.5
-"""How long the output may be quiet, and not at its end, after the end of the command: the network has its delays."""
+"""Time that the output may be quiet, and not at its end, after the end of the command: the network has its delays."""
 
 _BACKSTOP_SECONDS = 5.0
-"""How much later than we the server ends a command whose time is over, should we not be able to."""
+"""Time by which the server ends a command later than we do, should we not be able to."""
 
 _KILL_SECONDS = 1.0
-"""How long the server may take to answer a kill. Then we hang up, which ends the command too."""
+"""Time that the server has to answer a kill. Then we hang up, which ends the command too."""
 
 _STOP_SECONDS = 1.0
-"""How long the server may take to stop the command before we stop."""
+"""Time that the server has to stop the command before we stop."""
 
 _ENDED_BY_SERVER = {
     "disconnected": "the server ended the command with the connection",
@@ -48,7 +48,7 @@ async def run_there(options: RunOptions, url: str, signals: Signals) -> Ended:
         # Outside of what they end, so that a second signal cannot interrupt the clean-up after the first.
         nursery.start_soon(run.hear_signals, signals)
         with run.scope:
-            async with connect(url, reconnect=options.reconnect) as client:
+            async with connect(url, reconnect=options.reconnect, bring=not options.no_bring) as client:
                 return await run.through(client)
     assert run.killed_by is not None
     return Ended(128 + run.killed_by, signal_name(run.killed_by))

@@ -16,7 +16,7 @@ from execsrv.client import Process
 from execsrv.errors import ConnectionLostError, StdinClosedError, UnknownProcessError
 
 _BACKGROUND_SECONDS = 0.2
-"""How often a job in the background of its terminal looks whether it is in front."""
+"""The pause between two looks of a job in the background whether it is in front."""
 
 _NULL_DEVICE = os.makedev(1, 3)
 

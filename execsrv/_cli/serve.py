@@ -39,17 +39,19 @@ def run_serve(flags: Mapping[str, Any], *, codex: bool, print_config: bool, quie
     return run_daemon(loaded.listen, loaded.config, codex=codex, quiet=quiet)
 
 
-def run_daemon(listen: str, config: ServerConfig, *, codex: bool = False, quiet: bool = False) -> int:
+def run_daemon(
+    listen: str, config: ServerConfig, *, codex: bool = False, quiet: bool = False, single: bool = False
+) -> int:
     """Serve until the peer hangs up or a signal comes; return the exit status.
 
     With `codex`, the line that tells the Codex CLI where to find it is printed. With `quiet`, warnings and errors alone
-    are logged.
+    are logged. `single` is that of `serve_url`.
     """
     reset_signals()
     _raise_descriptor_limit()
     with open_log(logging.WARNING if quiet else logging.INFO) as log, open_outlet(1, _cannot_announce) as out:
         try:
-            was_asked = trio.run(_serve, listen, config, _Announcement(log, out, codex))
+            was_asked = trio.run(_serve, listen, config, single, _Announcement(log, out, codex))
         except (ExecsrvError, OSError) as error:
             log.say(f"execsrv: {error}")
             return 1
@@ -74,8 +76,8 @@ def _raise_descriptor_limit() -> None:
         carried_limits.commands_limits = ((resource.RLIMIT_NOFILE, soft),)
 
 
-async def _serve(listen: str, config: ServerConfig, announcement: _Announcement) -> bool:
-    """Serve, and return whether the end was asked for: by a signal or, on stdio, by the peer."""
+async def _serve(listen: str, config: ServerConfig, single: bool, announcement: _Announcement) -> bool:
+    """Serve, and return whether the end was asked for: by a signal or, on stdio or with `single`, by the peer."""
     signalled = trio.Event()
     ended = False
     async with open_helpers() as nursery:
@@ -84,8 +86,10 @@ async def _serve(listen: str, config: ServerConfig, announcement: _Announcement)
         async with open_supervisor(
             own_process=True, sole=True, cgroups=config.cgroup, guardian_patience=config.guardian_patience
         ) as supervisor:
-            await serve_url(supervisor, listen, config, shutdown_trigger=signalled.wait, task_status=announcement)
-            ended = listen == "stdio://"
+            await serve_url(
+                supervisor, listen, config, shutdown_trigger=signalled.wait, single=single, task_status=announcement
+            )
+            ended = single or listen == "stdio://"
     return ended or signalled.is_set()
 
 

@@ -24,7 +24,7 @@ from execsrv.protocol import FileChange, FileStatus, ListedFile
 
 _CHECK_EVERY = 256
 _ENTRY_BYTES = 300
-"""What the facts of a file take in an answer, beside its name."""
+"""Bytes that the facts of a file take in an answer, beside its name."""
 
 Kind = Literal["file", "directory", "symlink", "fifo", "socket", "character-device", "block-device"]
 

@@ -22,6 +22,7 @@ from execsrv._files.roots import Roots
 from execsrv._files.threads import Work, file_error
 from execsrv._wire.paths import uri_from_path
 from execsrv.errors import FileRefusedError, LimitExceededError, NotFoundError
+from execsrv.limits import MIB
 from execsrv.protocol import Nothing, TreeChange, TreeChanges, TreeWatch, WatchId
 
 _WATCHES = 32
@@ -29,6 +30,9 @@ _WATCHES = 32
 
 _DIRECTORIES = 10_000
 """Directories of one watch, as many as one `fs/walk` reads."""
+
+_FOUND_BYTES = 4 * MIB
+"""Paths that one answer tells of what was found in new directories, as they are sent at the most."""
 
 _CREATED = Change.CREATE | Change.MOVED_TO
 _REMOVED = Change.DELETE | Change.MOVED_FROM
@@ -46,6 +50,7 @@ class _Watch:
         self._top = path
         self._recursive = recursive
         self._paths: dict[int, str] = {}
+        self._room = 0  # in the answer that is being made, for what is found
         self._lock = threading.Lock()  # for the two flags; never held for long
         self._at_work = False
         self.over = False
@@ -73,6 +78,7 @@ class _Watch:
         """Return the changes that are there, and watch the directories that are new."""
         changes: list[TreeChange] = []
         lost = False
+        self._room = _FOUND_BYTES
         if self._enter():
             try:
                 with suppress(BlockingIOError):
@@ -133,10 +139,10 @@ class _Watch:
             return False
         for entry in found:
             _add(changes, "created", entry)
-        return True
+        return self._room >= 0
 
     def _add(self, top: str, found: list[str]) -> None:
-        """Watch a directory, and all below it where that was asked for. Adds to `found` what is in it."""
+        """Watch a directory, and all below it where that was asked for. Adds to `found` what is in it and has room."""
         waiting = deque([top])
         while waiting:
             trio.from_thread.check_cancelled()
@@ -153,7 +159,8 @@ class _Watch:
                     with os.scandir(directory) as entries:
                         for entry in entries:
                             child = posixpath.join(path, entry.name)
-                            if len(found) < _DIRECTORIES:
+                            self._room -= 3 * len(os.fsencode(child))
+                            if self._room >= 0:
                                 found.append(child)
                             if entry.is_dir(follow_symlinks=False):
                                 waiting.append(child)

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
     import httpcore
 
-MAX_CHUNK_BYTES = 164 * 1024
-"""Bytes in the largest piece of a body: one read of httpcore's, and what its buffer may have held before."""
-
 _KEPT_CONNECTIONS = 8
 _KEPT_SECONDS = 15.0
 

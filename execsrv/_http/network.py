@@ -87,6 +87,7 @@ async def _first(ways: Sequence[Callable[[], Awaitable[AsyncNetworkStream]]]) ->
                     await failed.wait()
         chosen = streams.pop(0) if streams else None
     finally:
-        for stream in streams:  # a second one in the same instant, or all when cancelled
-            await stream.aclose()
+        with trio.CancelScope(shield=True):  # or the first would be closed alone; closing waits for nobody
+            for stream in streams:  # a second one in the same instant, or all when cancelled
+                await stream.aclose()
     return chosen

@@ -195,7 +195,7 @@ class Opening(Generic[T]):
 
 
 class Held(Facade):
-    """What a block gives: to be used as a context manager, or until it is closed."""
+    """Handle of what a block gives: to be used as a context manager, or until it is closed."""
 
     async def close(self) -> None:
         """Leave its block: what belongs to it ends. The second time it does nothing."""

@@ -149,7 +149,7 @@ def entered(
 
 
 class Held(Facade):
-    """What a block gives: to be used as a context manager, or until it is closed."""
+    """Handle of what a block gives: to be used as a context manager, or until it is closed."""
 
     def close(self) -> None:
         """Leave its block: what belongs to it ends. The second time it does nothing."""

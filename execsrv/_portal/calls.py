@@ -1,4 +1,4 @@
-"""What is done in the portal's thread: a call, and a block that is kept open until somebody leaves it.
+"""Work in the portal's thread: a call, and a block that is kept open until somebody leaves it.
 
 A block has a task of its own, which enters and leaves it, and a nursery within it for the calls on what it gives and
 for the blocks below it. So to leave a block is to cancel those, wait for them, and only then to leave.

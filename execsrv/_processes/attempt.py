@@ -175,7 +175,9 @@ class Attempt:
     def enter(self) -> Spawned:
         """Watch the command, which was started, and have it found by its server."""
         started = self._started
-        self._tree = tree = ProcessTree(Leader(started.pid, started.pidfd), self._number, self._finder)
+        self._tree = tree = ProcessTree(
+            Leader(started.pid, started.pidfd), self._number, self._finder, started.born_after
+        )
         self._register.enter(tree)
         started.pidfd = None  # the leader's
         return Spawned(self._program, tree, started.outputs, started.stdin, started.held)

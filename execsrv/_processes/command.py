@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -24,6 +25,8 @@ MOST_STRING_BYTES = 131071
 
 MOST_BYTES = 6 * 1024 * 1024
 """The kernel takes no more of all strings and their pointers together, however large the stack: execve(2)."""
+
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 _PATH_CHARACTERS, _PATH_FOLDERS = 32 * 1024, 1024
 """A longer PATH is not searched."""
@@ -91,7 +94,9 @@ def settle(
         raise InvalidParamsError("argv must not be empty", field="argv")
     _check_amount(argv, env)
     arguments = tuple(_encoded(f"argv[{i}]", value) for i, value in enumerate(argv))
-    variables = tuple(_encoded(f"env[{name!r}]", f"{name}={value}") for name, value in env.items())
+    variables = _all_encoded([f"{name}={value}" for name, value in env.items()])
+    if variables is None:
+        variables = tuple(_encoded(f"env[{name!r}]", f"{name}={value}") for name, value in env.items())
     if arg0 is not None:
         arguments = (_encoded("arg0", arg0), *arguments[1:])
     directory = None if cwd is None else _encoded("cwd", cwd)
@@ -113,6 +118,15 @@ def spawn_error(stage: str, number: int, doing: str) -> SpawnError:
     # A path may hold bytes that are no text; the message is text.
     message = os.fsencode(f"cannot {doing}: {text}").decode(errors="replace")
     return SpawnError(message, stage=stage, errno=number)
+
+
+def _all_encoded(values: list[str]) -> tuple[bytes, ...] | None:
+    """Return all of them encoded, None where one of them cannot be. There are many, and each is as good as sure."""
+    try:
+        encoded = tuple([value.encode(_ENCODING, _ERRORS) for value in values])
+    except UnicodeEncodeError:
+        return None
+    return None if any(b"\0" in value for value in encoded) else encoded
 
 
 def _encoded(field: str, value: str) -> bytes:
@@ -139,7 +153,7 @@ def _find(program: str, cwd: str, path: str | None) -> bytes:
         message += f" program only up to {_PATH_CHARACTERS} and {_PATH_FOLDERS}"
         raise InvalidParamsError(message, field="env")
     for folder in path.split(":"):
-        candidate = os.path.join(cwd, folder, program)
+        candidate = f"{folder}/{program}" if folder.startswith("/") else os.path.join(cwd, folder, program)
         try:
             mode = os.stat(candidate).st_mode
         except (OSError, ValueError):

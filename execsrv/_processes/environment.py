@@ -33,9 +33,33 @@ def _made_by_python() -> frozenset[str]:
 _MADE_BY_PYTHON = _made_by_python()
 
 
-def inherited_environment() -> dict[str, str]:
-    """Return the environment that commands of this process inherit."""
-    return {name: value for name, value in os.environ.items() if name not in _MADE_BY_PYTHON}
+class _Inherited:
+    """The environment that commands inherit, and what this process's own looked like when it was made."""
+
+    def __init__(self) -> None:
+        self.raw = _raw_environment()
+        self.variables = {name: value for name, value in os.environ.items() if name not in _MADE_BY_PYTHON}
+
+
+def _raw_environment() -> dict[bytes, bytes] | None:
+    """Return a copy of what `os.environ` holds, None for an interpreter that holds it in another way."""
+    held = getattr(os.environ, "_data", None)
+    return dict(held) if isinstance(held, dict) else None
+
+
+_last: _Inherited | None = None
+
+
+def inherited_environment() -> Mapping[str, str]:
+    """Return the environment that commands of this process inherit.
+
+    It is decoded again only when it has changed: to compare it takes a hundredth of the time.
+    """
+    global _last
+    last = _last
+    if last is None or last.raw is None or last.raw != _raw_environment():
+        _last = last = _Inherited()
+    return last.variables
 
 
 def command_environment(
@@ -87,12 +111,12 @@ def _kept(policy: EnvPolicy, inherited: Mapping[str, str]) -> dict[str, str]:
     if (count := len(policy.exclude) + len(policy.include_only)) > _MOST_PATTERNS:
         raise InvalidParamsError(f"envPolicy has {count} patterns: at most {_MOST_PATTERNS}", field="envPolicy")
     excludes = [*([] if policy.ignore_default_excludes else DEFAULT_EXCLUDES), *policy.exclude]
-    kept = {
-        name: value
-        for name, value in inherited.items()
-        if (policy.inherit == "all" or (policy.inherit == "core" and name in CORE_VARIABLES))
-        and not _matches(name, excludes)
-    }
+    if policy.inherit == "all":
+        kept = dict(inherited)
+    else:
+        kept = {name: value for name, value in inherited.items() if policy.inherit == "core" and name in CORE_VARIABLES}
+    if excludes:
+        kept = {name: value for name, value in kept.items() if not _matches(name, excludes)}
     kept.update(policy.set)
     if policy.include_only:
         kept = {name: value for name, value in kept.items() if _matches(name, policy.include_only)}

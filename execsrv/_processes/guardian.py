@@ -21,13 +21,13 @@ import time
 from types import ModuleType
 
 PATIENCE_SECONDS = 60.0
-"""How long it goes on where a process cannot be killed: the kernel is busy with it, or it is another user's."""
+"""Time for which it goes on where a process cannot be killed: the kernel is busy with it, or it is another user's."""
 
 SILENCE = b"!"
-"""What it says when it has ended the sessions of a server that was silent."""
+"""Word that it says when it has ended the sessions of a server that was silent."""
 
 _SILENT_ROUND_SECONDS = 1.0
-"""How long it kills at once in that case: what is left then has its turn when the server stays silent."""
+"""Time for which it kills at once in that case: what is left then has its turn when the server stays silent."""
 
 _TICK_SECONDS = 0.25
 """It listens no longer at a time, and counts no more than that of it: if it took longer, we were stopped ourselves."""

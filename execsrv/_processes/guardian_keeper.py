@@ -26,19 +26,19 @@ from execsrv.errors import SpawnError
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.5, 30.0
-"""How long after its start a guardian that did not live is replaced: at first, and after doubling, at last."""
+"""Time from its start after which a guardian that did not live is replaced: at first, and after doubling, at last."""
 
 LEAVE_SECONDS = 2.0
-"""How long a guardian may take to make sure that nothing is left, at an orderly end. Then it goes on alone."""
+"""Time that a guardian has to make sure that nothing is left, at an orderly end. Then it goes on alone."""
 
 READY_SECONDS = 2.0
-"""How long a start waits for a guardian that is coming up."""
+"""The most time that a start waits for a guardian that is coming up."""
 
 BEAT_SECONDS = 1.0
-"""How long after an answer the guardian is asked again whether it is there."""
+"""Time from an answer until the guardian is asked again whether it is there."""
 
 SILENT_SECONDS = 2.0
-"""How long it may take to answer, before somebody looks whether it is stopped."""
+"""Time that it has to answer, before somebody looks whether it is stopped."""
 
 _DEAF = 10
 """After so many of these times it is replaced, though it is not stopped."""

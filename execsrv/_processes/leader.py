@@ -23,10 +23,10 @@ _PROCESS_GROUP = 1 << 2
 """PIDFD_SIGNAL_PROCESS_GROUP of <linux/pidfd.h>: the whole group that the pidfd's process leads. Linux 6.9."""
 
 _HELD_SECONDS = 0.05, 1.0
-"""How often, at first and in the end, the status is asked for that a debugger holds back."""
+"""Pauses, at first and in the end, between two questions for a status that a debugger holds back."""
 
 _ASKED_SECONDS = 0.001, 0.2
-"""How often, at first and in the end, a leader is asked for that has no pidfd."""
+"""Pauses, at first and in the end, between two looks at a leader that has no pidfd."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,16 +19,14 @@ from contextlib import AbstractContextManager
 import trio
 
 from execsrv._processes import proc, rlimit_mark
+from execsrv._processes.census import Census
 from execsrv._processes.leader import Leader
-from execsrv._processes.proc import Steps, walk_in_steps
+from execsrv._processes.proc import Steps
 from execsrv._processes.rlimit_mark import ServerMark
 from execsrv._processes.spare_descriptors import Reserve
 from execsrv._processes.subreaper import UNKNOWN, Strays
 from execsrv._processes.tree import ProcessTree
 from execsrv.protocol import Layer
-
-_YOUNG_SECONDS = 0.02
-"""In so short a time the kernel cannot give out all pids once around, so a session's have the next numbers."""
 
 _FRESH_SECONDS = 0.01
 """So long one walk may serve all for whom it found somebody: who asks will ask again until there is nobody."""
@@ -135,33 +133,6 @@ class Register:
         return number
 
 
-class _Census:
-    """One walk through the whole process table for all sessions there are; whoever asks meanwhile shares it."""
-
-    def __init__(self, register: Register) -> None:
-        self.members: dict[int, list[int]] = {number: [] for number in (*register.trees, UNKNOWN)}
-        self.taken_at: float | None = None
-        """The time at which it was complete."""
-        self.is_over = False
-        self._walk = walk_in_steps(register.session_of)
-
-    def step(self) -> bool:
-        """Look at one more process. Return false when it is over: it is complete, or has failed for somebody else."""
-        try:
-            found = next(self._walk)
-        except StopIteration:
-            if not self.is_over:
-                self.taken_at = time.monotonic()
-            self.is_over = True
-            return False
-        except BaseException:
-            self.is_over = True
-            raise
-        if found is not None and found[1] in self.members:
-            self.members[found[1]].append(found[0])
-        return True
-
-
 class ByWalk:
     """Finds members by a walk through the process table. A session that was found empty once stays so."""
 
@@ -171,7 +142,7 @@ class ByWalk:
         self.layer = "mark" if register.mark else "session"
         self.turn = register.turn
         self._register = register
-        self._census = _Census(register)
+        self._census = Census({}, register.session_of)
         self._census.is_over = True
 
     def spare(self) -> AbstractContextManager[None]:
@@ -187,8 +158,6 @@ class ByWalk:
         return found
 
     def _find(self, tree: ProcessTree) -> Steps[dict[int, int]]:
-        if time.monotonic() - tree.started_at < _YOUNG_SECONDS:
-            return (yield from _family_of(lambda: self._look_behind(tree)))
         census = self._census
         if census.taken_at is not None:
             known = census.members.get(tree.number)
@@ -200,26 +169,18 @@ class ByWalk:
                     return found
         return (yield from _family_of(lambda: self._look(tree)))
 
-    def _look_behind(self, tree: ProcessTree) -> Steps[list[int]]:
-        """Find a young session among the pids that came after its leader's."""
-        found = [] if tree.leader.has_ended else [tree.pid]
-        for step in walk_in_steps(self._register.session_of, since=tree.pid):
-            if step is not None and step[1] == tree.number:
-                found.append(step[0])
-            yield
-        return found
-
     def _look(self, tree: ProcessTree) -> Steps[list[int]]:
         while True:
-            if self._census.is_over or tree.number not in self._census.members:
-                self._census = _Census(self._register)
+            if self._census.is_over or not self._census.covers(tree):
+                self._census = Census(self._register.trees, self._register.session_of, self._census, tree)
             census = self._census
+            census.forget_dead(tree)
             while census.step():
                 yield
             if census.taken_at is not None:
                 return census.members[tree.number] + self._unattributed(tree, census)
 
-    def _unattributed(self, tree: ProcessTree, census: _Census) -> list[int]:
+    def _unattributed(self, tree: ProcessTree, census: Census) -> list[int]:
         return census.members[UNKNOWN] if self._register.is_alone(tree) else []
 
     def belongs(self, tree: ProcessTree, pid: int) -> bool:

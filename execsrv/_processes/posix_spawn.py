@@ -25,7 +25,7 @@ _NEEDED = ("addfchdir_np", "adddup2", "addopen", "addclosefrom_np", "init", "des
 
 _libc = ctypes.CDLL(None)
 _quick = ctypes.PyDLL(None)
-"""The same, for what only fills structures: not worth letting other threads have the interpreter meanwhile."""
+"""The C library again, for what only fills structures: no other thread need have the interpreter meanwhile."""
 
 available = all(hasattr(_libc, f"posix_spawn_file_actions_{name}") for name in _NEEDED)
 

@@ -182,11 +182,22 @@ def family_in_steps(roots: Iterable[int]) -> Steps[dict[int, int]]:
 def table(pid: int, entry: str) -> bytes:
     """Read an entry of a process in the process table, proc(5); empty when it is gone, or may not be read."""
     try:
-        with open(f"/proc/{pid}/{entry}", "rb") as file:
-            return file.read()
+        return content(f"/proc/{pid}/{entry}")
     except OSError as error:
         _check_gone(error)
         return b""
+
+
+def content(path: str) -> bytes:
+    """Read a file of the process table, without what a file object looks for at its opening."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        pieces = []
+        while piece := os.read(descriptor, 65536):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(descriptor)
 
 
 def parent(pid: int) -> int:
@@ -234,8 +245,8 @@ def walk(session_of: Callable[[int], int | None], since: int | None = None) -> I
 
 def walk_in_steps(
     session_of: Callable[[int], int | None], since: int | None = None
-) -> Iterator[tuple[int, int] | None]:
-    """Walk as `walk` does, and yield None for every process that belongs to none."""
+) -> Generator[tuple[int, int] | None, None, int]:
+    """Walk as `walk` does, and yield None for every process that belongs to none. Return the last pid of all."""
     last = last_pid() if since is None else since
     pids: Iterable[int] = listed() if since is None else ()
     while True:
@@ -244,7 +255,7 @@ def walk_in_steps(
             yield (pid, number) if number is not None and living(pid) else None
         before, last = last, last_pid()
         if before == last:
-            return
+            return last
         pids = range(before + 1, last + 1) if before < last < before + _FEW else listed()
 
 
@@ -255,5 +266,4 @@ def listed() -> list[int]:
 
 def last_pid() -> int:
     """Return the id that the kernel gave out last in our pid namespace, to a process or a thread (proc(5), loadavg)."""
-    with open("/proc/loadavg", "rb") as file:
-        return int(file.read().rsplit(None, 1)[1])
+    return int(content("/proc/loadavg").rsplit(None, 1)[1])

@@ -12,9 +12,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -38,6 +40,8 @@ class Started:
     def __init__(self) -> None:
         self.child = ctypes.c_int()  # written by whatever starts it: no instruction of ours comes in between
         self.pidfd: int | None = None
+        self.born_after = -math.inf
+        """A time before which it was not born."""
         self.is_watched = False
         """True when it has its mark, and its pidfd, unless this machine refuses one."""
         self.outputs: dict[Stream, int] = {}
@@ -110,6 +114,7 @@ def spawn(
             with turn:
                 if started.given_up:
                     raise spawn_error("resources", errno.ECANCELED, "start")
+                started.born_after = time.monotonic()
                 _start(command, directory, stdio, started.child)
         # The command's ends are closed here, which leaves room for its pidfd.
         _hold(started, None if carries else mark)
@@ -169,7 +174,7 @@ def _hold(started: Started, mark: Mark | None) -> None:
     """Open a pidfd of a new leader, after putting a mark on it. Who cannot be watched must not run."""
     if mark is not None:
         mark.put(started.pid)
-        for child in proc.family([started.pid]):  # what it has started meanwhile, on a busy machine
+        for child in proc.family(proc.children(started.pid)):  # what it has started meanwhile, on a busy machine
             mark.put(child)
     started.pidfd = pidfd.open_pidfd(started.pid)
     started.is_watched = True

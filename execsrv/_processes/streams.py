@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import struct
 import termios
 
@@ -58,3 +59,10 @@ def bytes_left(descriptor: int, is_terminal: bool) -> int:
     if is_terminal:
         return _TERMINAL_BYTES
     return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))[0])
+
+
+def is_at_its_end(descriptor: int) -> bool:
+    """Tell whether a pipe or terminal has nothing more to be read, and nobody to write to it."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return [what for _, what in poll.poll(0)] == [select.POLLHUP]

@@ -176,7 +176,7 @@ class Strays:
 
     @property
     def unattributed(self) -> tuple[int | None, ...]:
-        """What `of` calls the strays without a session: they have changed the limit that held their mark.
+        """Name that `of` has for the strays without a session: they have changed the limit that held their mark.
 
         Those without any mark are left out where other code has children, and as PID 1, where they may well be
         strangers.

@@ -32,7 +32,7 @@ _REAP_SECONDS = 0.05
 """Strays that end one after the other are reaped together, this often at most."""
 
 _AGAIN_SECONDS = 0.2
-"""How soon it is tried again what has failed."""
+"""The pause before what has failed is tried again."""
 
 _TURN_SECONDS = 0.05
 """A start that takes longer waits for a file system, with its child born."""
@@ -150,7 +150,7 @@ async def open_supervisor(
 
 
 async def _end_turns(register: Register) -> None:
-    """As long as a start is under way, see to it that this process carries nothing for it that it needs no more."""
+    """Have this process carry nothing for a start that it needs no more, as long as one is under way."""
     while True:
         while not register.starting:
             await register.reserved.park()

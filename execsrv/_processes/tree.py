@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import signal
-import time
 from contextlib import AbstractContextManager
 from typing import Literal, Protocol, TypeVar
 
@@ -26,7 +25,7 @@ from execsrv.protocol import Layer, Member
 logger = logging.getLogger(__name__)
 
 END_SECONDS = 5.0
-"""How long killed processes may take to be gone. Freeing a large memory takes its time."""
+"""Time that killed processes have to be gone. Freeing a large memory takes its time."""
 
 _ROUND_SECONDS = 0.1
 
@@ -65,11 +64,11 @@ class Finder(Protocol):
 class ProcessTree:
     """A leader and all that descends from it. Whoever holds it calls `end` in the end."""
 
-    def __init__(self, leader: Leader, number: int, finder: Finder) -> None:
-        """Take ownership of a leader that was just started, session `number` of its supervisor."""
+    def __init__(self, leader: Leader, number: int, finder: Finder, born_after: float) -> None:
+        """Take ownership of a leader that was started, after that time, as session `number` of its supervisor."""
         self.leader = leader
         self.number = number
-        self.started_at = time.monotonic()
+        self.born_after = born_after
         self._finder = finder
         self._is_empty = False
 
@@ -187,24 +186,18 @@ class ProcessTree:
     async def remaining(self) -> list[Member]:
         """Find who lives of the session. The leader counts as long as it runs."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        while True:
+        while not self._is_empty:
             try:
                 return [Member(pid, proc.name(pid)) for pid in await self._in_turns(self._find())]
             except OSError:
                 await trio.sleep(_ROUND_SECONDS)  # for a descriptor to look with
+        return []
 
-    def reap_if_alone(self) -> bool:
-        """Reap the leader, which has ended, unless its group needs it. Return whether nothing else lives.
+    async def wait_alone(self) -> None:
+        """Wait until nothing of the session lives, and reap the leader, which has ended. Cancelling stops waiting.
 
         Where the kernel cannot signal a group by pidfd, the leader stays a zombie as long as others live.
         """
-        alone = not self._find_now()
-        if alone or signals_groups_by_pidfd():
-            self.leader.reap()
-        return alone
-
-    async def wait_alone(self) -> None:
-        """Wait until nothing of the session lives; its leader has ended. Cancelling stops waiting."""
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             try:

@@ -9,7 +9,7 @@ import trio
 from execsrv._processes import pidfd, proc
 
 _ASKED_SECONDS = 0.001
-"""How soon a process that has no pidfd is asked for again, at first."""
+"""The pause, at first, between two looks at a process that has no pidfd."""
 
 _ROUND_SECONDS = 0.1
 

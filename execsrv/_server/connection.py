@@ -30,6 +30,8 @@ from execsrv._server.sessions import Sessions
 from execsrv.errors import AlreadyAttachedError, LimitExceededError, UnknownConnectionError
 from execsrv.limits import DEFAULTS, ServerConfig
 
+_UNUSED_SECONDS = 30.0
+
 
 class Connection:
     """The sessions of one peer, whatever channel it has at the moment. Owns every one of them, through its nursery.
@@ -114,6 +116,7 @@ class Connections:
         """Set when the server is to end in order: no further connections, and goodbye to the ones there are."""
         self._nursery = nursery
         self._by_id: dict[str, Connection] = {}
+        self._opened = trio.lowlevel.ParkingLot()
         self._ended = trio.lowlevel.ParkingLot()
 
     async def open(self) -> Connection:
@@ -124,6 +127,7 @@ class Connections:
             raise LimitExceededError(message, limit="max_connections", value=bound)
         connection = Connection(self._supervisor, self.config, self.stopping)
         self._by_id[connection.id] = connection
+        self._opened.unpark_all()
         await self._nursery.start(self._run, connection)
         return connection
 
@@ -134,6 +138,14 @@ class Connections:
             del self._by_id[connection.id]
             self._ended.unpark_all()
             let_go((session.log, session.log.kept_bytes) for session in connection.sessions)
+
+    async def wait_unused(self) -> None:
+        """Wait for the end of the last connection, or until none has come for a while."""
+        with trio.move_on_after(_UNUSED_SECONDS):
+            while not self._by_id:
+                await self._opened.park()
+        while self._by_id:
+            await self._ended.park()
 
     def find(self, id: str) -> Connection:
         """Return the connection with this id. Raises `UnknownConnectionError`."""

@@ -55,7 +55,7 @@ _GOING_AWAY = 1001
 """RFC 6455 section 7.4.1: the server is going down."""
 
 _INTERNAL_ERROR = 1011
-"""The same section: the server has met with what it did not expect."""
+"""RFC 6455 section 7.4.1: the server has met with what it did not expect."""
 
 _PROOF_SECONDS = 5.0
 """The time that a peer has to answer a ping when somebody else wants its connection."""
@@ -77,7 +77,7 @@ class Conversation:
         self._channel = channel
         self._connections = connections
         self._connection: Connection | None = None
-        self._outbox = Outbox()
+        self._outbox = Outbox(channel=channel)
         self._handshake = Handshake()
         self._reading = trio.CancelScope()
         self._goodbye = ProtocolError("the server is shutting down", _GOING_AWAY)

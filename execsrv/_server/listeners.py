@@ -9,7 +9,7 @@ import errno
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 
 import trio
@@ -40,9 +40,13 @@ async def serve_url(
     config: ServerConfig = DEFAULTS,
     *,
     shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
+    single: bool = False,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve connections on a URL until the trigger returns, or on stdio until the peer hangs up.
+
+    With `single` it is for one client: it ends with the last connection, and where none comes. A later peer takes the
+    place of the one before, whose channel may be cut without anybody here having heard of it.
 
     Raises `InvalidListenURLError` and `CannotListenError`. Cancelling kills everything at once.
     """
@@ -61,11 +65,20 @@ async def serve_url(
             room = trio.CapacityLimiter(2 * config.max_connections)  # some of them have not said who they are
             async with open_helpers() as peers:
                 async with listener, open_helpers() as accepting:
-                    accepting.start_soon(owned, _accept, listener, peers, partial(_serve_peer, serve_peer, room))
+                    accepting.start_soon(
+                        owned, _accept, listener, peers, partial(_serve_peer, serve_peer, room), single
+                    )
                     _tell_means(supervisor)
                     task_status.started(url)
+                    if single:
+                        accepting.start_soon(owned, _until, connections.wait_unused, accepting.cancel_scope)
                     await shutdown_trigger()
                 await connections.stop()
+
+
+async def _until(wait: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
+    await wait()
+    scope.cancel()
 
 
 def _tell_means(supervisor: Supervisor) -> None:
@@ -102,11 +115,18 @@ async def _open_listener(
     return listener, url, partial(_serve_websocket, connections)
 
 
-async def _accept(listener: trio.SocketListener, peers: trio.Nursery, serve_one: ServePeer) -> None:
-    """Accept peers for ever. Where the machine has no room for another one, they wait."""
+async def _accept(listener: trio.SocketListener, peers: trio.Nursery, serve_one: ServePeer, single: bool) -> None:
+    """Accept peers for ever, with `single` instead of each other. Where the machine has no room for one, they wait."""
+    former: trio.SocketStream | None = None
     while True:
         try:
-            peers.start_soon(contain, "connection", serve_one, await listener.accept())
+            peer = await listener.accept()
+            if single:
+                if former is not None:
+                    with suppress(OSError):
+                        former.socket.shutdown(trio.socket.SHUT_RDWR)
+                former = peer
+            peers.start_soon(contain, "connection", serve_one, peer)
         except (OSError, MemoryError) as error:
             if isinstance(error, OSError) and error.errno not in _NO_ROOM:
                 raise

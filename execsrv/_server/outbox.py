@@ -15,6 +15,7 @@ import trio
 from execsrv._log.entries import Entry
 from execsrv._log.log import OutputLog
 from execsrv._memory import freed
+from execsrv._wire.channel import MessageChannel
 from execsrv.protocol import Message, Notification
 
 _UNREAD_ANSWERS = 256
@@ -125,7 +126,14 @@ class Outbox:
     Whoever makes answers asks `wait_room` first: no more than `max_answers` should wait here.
     """
 
-    def __init__(self, max_answers: int = _UNREAD_ANSWERS, max_told: int = _QUEUED_NOTIFICATIONS) -> None:
+    def __init__(
+        self,
+        max_answers: int = _UNREAD_ANSWERS,
+        max_told: int = _QUEUED_NOTIFICATIONS,
+        channel: MessageChannel | None = None,
+    ) -> None:
+        """Where nothing waits and `channel`, the writer's, has room, what comes is sent at once."""
+        self._channel = channel
         self._max_answers = max_answers
         self._max_told = max_told
         self._answers: deque[Message] = deque()
@@ -147,13 +155,38 @@ class Outbox:
 
     def put(self, answer: Message) -> None:
         """Add an answer."""
+        if self._may_send_now:
+            self._answered += 1
+            self._send_now(answer)
+            return
         self._answers.append(answer)
         self._wanted.unpark()
 
     def feed(self, feed: Feed) -> None:
         """Take from this feed, which has news, when its turn has come."""
-        self._feeds[feed] = None
-        self._wanted.unpark()
+        while feed.reader.has_news:
+            if not self._may_send_now:
+                self._feeds[feed] = None
+                self._wanted.unpark()
+                return
+            if (notification := self._take_from(feed)) is not None:
+                self._send_now(notification)
+
+    @property
+    def _may_send_now(self) -> bool:
+        """True where the writer waits, so that nothing can be overtaken, and the channel has room."""
+        return self._channel is not None and bool(self._wanted) and self._channel.has_room
+
+    def _send_now(self, message: Message) -> None:
+        assert self._channel is not None
+        self._channel.send_now(message)
+
+    @staticmethod
+    def _take_from(feed: Feed) -> Notification | None:
+        notification = feed.take()
+        if feed.is_at_its_end:
+            freed()  # where the session was forgotten already, nothing else holds its log
+        return notification
 
     async def tell(self, notification: Notification) -> None:
         """Add a notification that no log holds, behind every answer and all that was told before.
@@ -187,11 +220,9 @@ class Outbox:
             for feed in self._feeds:
                 del self._feeds[feed]
                 # A feed that was left meanwhile has nothing to tell any more.
-                notification = feed.take() if feed.reader.has_news else None
+                notification = self._take_from(feed) if feed.reader.has_news else None
                 if feed.reader.has_news:
                     self._feeds[feed] = None
-                elif feed.is_at_its_end:
-                    freed()  # where the session was forgotten already, nothing else holds its log
                 if notification is not None:
                     self._leaving = True
                     return notification

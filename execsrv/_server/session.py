@@ -158,11 +158,13 @@ class Session:
         """Wait for the leader's end and log it, behind all that the leader wrote."""
         status = await self._tree.leader.wait_exited()
         self._let_go_of_terminal()
-        for stream, descriptor in self._outputs.items():
+        # As a rule nobody else holds a stream: then there is nothing to catch up with, and no silence to wait for.
+        held = {stream: each for stream, each in self._outputs.items() if not streams.is_at_its_end(each)}
+        for stream, descriptor in held.items():
             await self._catch_up(stream, descriptor)
         self.log.append_exited(status.code, status.signal, self._ending.reason(status))
         self.feed.announce()
-        if self._ends_with_leader:
+        if self._ends_with_leader and not all(map(streams.is_at_its_end, held.values())):
             self._ending.end_when_quiet()
 
     def _let_go_of_terminal(self) -> None:

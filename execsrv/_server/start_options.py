@@ -21,7 +21,7 @@ class StartOptions(NamedTuple):
     grace: float | None = None
     """The time that it has after SIGTERM at every end that nobody gives a time for. None: the server's settings."""
     ends_with_leader: bool = False
-    """What lives on after the leader is ended, as soon as it prints no more."""
+    """True where those who live on after the leader are ended, as soon as they print no more."""
     is_read_again: bool = True
     """Its peer reads what it missed when it comes back, and is told nothing before. Else it is told of it unasked."""
     times: bool = False

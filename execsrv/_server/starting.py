@@ -33,7 +33,7 @@ class Starting:
     """A session that is being started. `outcome` is the session or the error, None before."""
 
     def __init__(self, id: str, program: str, patience: float, most_bytes: int, *, is_terminal: bool) -> None:
-        """It is given up after `patience` seconds. Input of at most so many bytes may wait for it."""
+        """Give it up after `patience` seconds. Input of at most so many bytes may wait for it."""
         self.id = id
         self.program = program
         self.is_terminal = is_terminal

@@ -9,6 +9,12 @@ from typing import Protocol
 
 from execsrv.protocol import Message
 
+CLOSED_IN_ORDER = 1000
+"""RFC 6455 section 7.4.1: all is done."""
+
+GONE_AWAY = 1001
+"""The same section: one side is going away."""
+
 
 class MessageChannel(Protocol):
     """Two directions of messages to one peer. One task sends and one receives at a time."""
@@ -17,6 +23,16 @@ class MessageChannel(Protocol):
         """Send a message. Raises `trio.BrokenResourceError` when the peer is gone.
 
         Cancelling may leave a part of a message sent, so that the channel can only be closed.
+        """
+
+    @property
+    def has_room(self) -> bool:
+        """True where `send_now` may be called, as long as nobody else has sent since."""
+
+    def send_now(self, message: Message) -> None:
+        """Send a message at once: that spares a turn of the loop, and a task to wait in.
+
+        Transports that cannot promise it never have room. Raises as `send` does.
         """
 
     async def receive(self) -> Message | None:

@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import trio
 
+from execsrv._wire.channel import CLOSED_IN_ORDER
 from execsrv._wire.codecs import Codec, LineBuffer
 from execsrv._wire.unreadable import UnreadableError
 from execsrv.errors import CutOffError, ProtocolError
 from execsrv.limits import Limits
 from execsrv.protocol import Message
 
+LEAVING = b'{"method":"$/leaving"}\n'
+"""The last line of a client that leaves, for who passes its lines on. A server passes it over."""
+
 _RECEIVE_BYTES = 256 * 1024
 
 
 class LineChannel:
-    """A pair of byte streams (`MessageChannel`). Owns both."""
+    """A pair of byte streams (`MessageChannel`). Owns both. `last_word` is sent when it is closed in order."""
 
-    def __init__(self, out: trio.abc.SendStream, into: trio.abc.ReceiveStream, limits: Limits) -> None:
+    def __init__(
+        self, out: trio.abc.SendStream, into: trio.abc.ReceiveStream, limits: Limits, last_word: bytes = b""
+    ) -> None:
         self._out = out
         self._in = into
         self._codec = Codec()
         self._lines = LineBuffer(limits.max_message_bytes)
         self._at_end = False
         self._buffer = bytearray()
+        self._last_word = last_word
 
     async def send(self, message: Message) -> None:
         """Send a message as a line."""
         self._codec.encode_into(message, self._buffer)
         self._buffer += b"\n"
         await self._out.send_all(self._buffer)
+
+    @property
+    def has_room(self) -> bool:
+        """Return False: the other end may be slow."""
+        return False
+
+    def send_now(self, message: Message) -> None:
+        """Raises `NotImplementedError`: there is never room."""
+        raise NotImplementedError
 
     async def receive(self) -> Message | None:
         """Return the message on the next line. A last line without its end counts."""
@@ -61,6 +79,14 @@ class LineChannel:
         await trio.sleep_forever()
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
-        """Close both streams. Lines have no way to say a reason."""
+        """Close both streams, with the last word where all is done (1000). Lines have no way to say anything else."""
+        try:
+            if self._last_word and code == CLOSED_IN_ORDER:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await self._out.send_all(self._last_word)
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
         await trio.aclose_forcefully(self._out)
         await trio.aclose_forcefully(self._in)

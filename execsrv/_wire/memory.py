@@ -2,28 +2,75 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import trio
 
 from execsrv.protocol import Message
 
 
+class _Direction:
+    """Messages on their way from one end to the other. Closed by either end, what is in it can still be received."""
+
+    def __init__(self, most: int) -> None:
+        self.messages: deque[Message] = deque()
+        self.most = most
+        self.is_closed = False
+        self.readers = trio.lowlevel.ParkingLot()
+        self.writers = trio.lowlevel.ParkingLot()
+
+    def close(self) -> None:
+        self.is_closed = True
+        self.readers.unpark_all()
+        self.writers.unpark_all()
+
+
 class MemoryChannel:
     """One end of a pair (`MessageChannel`)."""
 
-    def __init__(self, out: trio.MemorySendChannel[Message], into: trio.MemoryReceiveChannel[Message]) -> None:
+    def __init__(self, out: _Direction, into: _Direction) -> None:
         self._out = out
         self._in = into
+        self._is_closed = False
 
     async def send(self, message: Message) -> None:
         """Hand the message over."""
-        await self._out.send(message)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not (self.has_room or self._out.is_closed):
+            await self._out.writers.park()
+        self.send_now(message)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    @property
+    def has_room(self) -> bool:
+        """True while the other end has not fallen behind."""
+        return len(self._out.messages) < self._out.most and not self._out.is_closed
+
+    def send_now(self, message: Message) -> None:
+        """Hand the message over at once."""
+        if self._is_closed:
+            raise trio.ClosedResourceError
+        if self._out.is_closed:
+            raise trio.BrokenResourceError
+        self._out.messages.append(message)
+        if self._out.readers:
+            self._out.readers.unpark()
 
     async def receive(self) -> Message | None:
-        """Return the next message, None at the end."""
-        try:
-            return await self._in.receive()
-        except (trio.EndOfChannel, trio.ClosedResourceError):
+        """Return the next message, None at the end.
+
+        What is there is returned without a turn for others: it is a few messages, and then they have theirs.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._in.messages:
+            if self._in.is_closed:
+                return None
+            await self._in.readers.park()
+        if self._is_closed:
             return None
+        if self._in.writers:
+            self._in.writers.unpark()
+        return self._in.messages.popleft()
 
     async def is_alive(self, patience: float) -> bool:
         """Return True: `receive` tells of every end."""
@@ -35,12 +82,12 @@ class MemoryChannel:
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
         """Close both directions. There is nobody to say a reason to."""
+        self._is_closed = True
         self._out.close()
         self._in.close()
 
 
-def open_memory_pair(messages: int = 4) -> tuple[MemoryChannel, MemoryChannel]:
+def open_memory_pair(messages: int = 32) -> tuple[MemoryChannel, MemoryChannel]:
     """Return two connected ends, which hold up to `messages` in each direction."""
-    to_b, from_a = trio.open_memory_channel[Message](messages)
-    to_a, from_b = trio.open_memory_channel[Message](messages)
-    return MemoryChannel(to_b, from_b), MemoryChannel(to_a, from_a)
+    there, back = _Direction(messages), _Direction(messages)
+    return MemoryChannel(there, back), MemoryChannel(back, there)

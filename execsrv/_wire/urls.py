@@ -44,7 +44,7 @@ def parse_listen(url: str) -> tuple[str, int]:
 
 
 class WebSocketAddress(NamedTuple):
-    """Where a websocket is, and what to ask for there."""
+    """Place of a websocket, and what to ask for there."""
 
     host: str
     port: int

@@ -59,6 +59,15 @@ class WebSocketChannel:
                 start = put_header(view, len(view) - MAX_HEADER)
                 await self._wire.send_all(view[start:])
 
+    @property
+    def has_room(self) -> bool:
+        """Return False: the other end may be slow."""
+        return False
+
+    def send_now(self, message: Message) -> None:
+        """Raises `NotImplementedError`: there is never room."""
+        raise NotImplementedError
+
     async def receive(self) -> Message | None:
         """Return the message in the next frame, text or binary."""
         try:

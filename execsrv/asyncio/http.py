@@ -58,7 +58,10 @@ class HttpStream(Held, of=TrioHttpStream):
         return self
 
     async def __anext__(self) -> bytes:
-        """Return the next piece. Raises `HttpFailedError` for a body that was cut, after what there is of it."""
+        """Return the next piece. Cancelling loses nothing.
+
+        Raises `HttpFailedError` for a body that was cut, after what there is of it.
+        """
         return await self._take("__anext__")
 
 

@@ -125,9 +125,14 @@ class Calls:
 
     async def post(self, method: str, params: Struct) -> PendingCall:
         """Ask without waiting for the answer. Raises `RequestError` before anything is sent, `ConnectionLostError`."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         asked = self._register(method, params)
         try:
-            await self._outbound.send(asked)
+            # Where the writer waits for something to send, nothing can be overtaken.
+            if self._channel and self._channel.has_room and self._outbound.statistics().tasks_waiting_receive:
+                self._channel.send_now(asked.request)
+            else:
+                await self._outbound.send(asked)
         except BaseException as error:
             self._pending.pop(asked.request.id, None)
             if isinstance(error, trio.BrokenResourceError):

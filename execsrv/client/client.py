@@ -108,6 +108,18 @@ class Client(Starting):
 
     @overload
     async def run(
+        self,
+        argv: Sequence[Path],
+        *,
+        input: Data | str | None = None,
+        text: Literal[True] | None = None,
+        encoding: None = None,
+        errors: str,
+        **options: Unpack[RunKeywords],
+    ) -> Result[str]: ...
+
+    @overload
+    async def run(
         self, argv: Sequence[Path], *, input: Data | str | None = None, text: bool, **options: Unpack[RunKeywords]
     ) -> Result[Any]: ...
 
@@ -169,6 +181,8 @@ class Client(Starting):
         limit: int = 20,
         return_errors: Literal[False] = False,
         text: Literal[True],
+        encoding: str | None = None,
+        errors: str | None = None,
         **options: Unpack[RunKeywords],
     ) -> Results[Result[str]]: ...
 
@@ -179,6 +193,20 @@ class Client(Starting):
         *,
         limit: int = 20,
         return_errors: Literal[False] = False,
+        text: Literal[True] | None = None,
+        encoding: str,
+        errors: str | None = None,
+        **options: Unpack[RunKeywords],
+    ) -> Results[Result[str]]: ...
+
+    @overload
+    def map(
+        self,
+        commands: Iterable[Sequence[Path]],
+        *,
+        limit: int = 20,
+        return_errors: Literal[False] = False,
+        text: Literal[False] | None = None,
         **options: Unpack[RunKeywords],
     ) -> Results[Result[bytes]]: ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -11,15 +12,19 @@ from functools import partial
 import trio
 
 from execsrv._wire.channel import MessageChannel
+from execsrv._wire.lines import LEAVING
 from execsrv._wire.unix import open_unix
 from execsrv._wire.urls import is_unix_url, is_websocket_url, parse_unix
 from execsrv.client.client import Client, open_client
 from execsrv.client.launching import launched
-from execsrv.client.parameters import words
+from execsrv.client.parameters import seconds, words
 from execsrv.client.reach import FORMS, Place, is_reached, parse_exec, parse_place
 from execsrv.client.stdio import explain_exit, open_stdio
 from execsrv.errors import InvalidListenURLError, InvalidParamsError
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
+
+_LONGEST_GRACE_SECONDS = 365 * 86400
+"""So long a server can be told to wait."""
 
 OWN_SERVER = (sys.executable, "-m", "execsrv", "serve", "--quiet", "--listen", "stdio://")
 """A server for one client, on this machine, whatever the environment says of other servers."""
@@ -42,7 +47,11 @@ async def connect(
     `ssh://[USER@]HOST[:PORT][/DIRECTORY]`, `docker://CONTAINER`, `podman://CONTAINER` and
     `kubectl://[NAMESPACE/]POD[/CONTAINER]` start a server there, by the program of that name, and end it with the
     block. Where there is no execsrv, it is brought along for that time if there is a Python of the same version and
-    kind as ours; not so with `bring=False`. Such a server ends with the program, so that `reconnect` is refused.
+    kind as ours; not so with `bring=False`.
+
+    With `reconnect` a lost connection is taken up again within so many seconds, and nothing is lost. A server that is
+    started for the connection waits as long for it, and ends with the block all the same; without, it ends with the
+    program. The command of `exec:` is run again, and has to lead to the same server, as `execsrv bridge` does.
 
     Raises `ConnectionFailedError`, and `InvalidListenURLError` for another URL.
     """
@@ -50,14 +59,11 @@ async def connect(
         connection = connect_unix(parse_unix(url, "--url"), reconnect=reconnect, config=config)
     elif is_websocket_url(url):
         connection = connect_websocket(url, token=token, reconnect=reconnect, config=config)
-    elif reconnect and is_reached(url):
-        raise InvalidParamsError(
-            "cannot reconnect: the server ends with the program that leads to it", field="reconnect"
-        )
     elif (argv := parse_exec(url)) is not None:
-        connection = open_client(lambda: _open_launched(argv, None, config), config)
+        last_word = LEAVING if reconnect else b""
+        connection = open_client(lambda: _open_launched(argv, None, config, last_word), config, reconnect)
     elif is_reached(url):
-        connection = _connect_reached(parse_place(url), bring, config)
+        connection = _connect_reached(parse_place(url), reconnect, bring, config)
     else:
         forms = ", ".join(f"`{form}`" for form in FORMS[:-1])
         expected = f"`ws://HOST:PORT`, `unix://PATH`, {forms} or `{FORMS[-1]}`"
@@ -67,10 +73,14 @@ async def connect(
 
 
 @asynccontextmanager
-async def _connect_reached(place: Place, bring: bool, config: ClientConfig) -> AsyncIterator[Client]:
+async def _connect_reached(place: Place, reconnect: float, bring: bool, config: ClientConfig) -> AsyncIterator[Client]:
     from execsrv.client.reaching import open_reached
 
-    async with open_client(lambda: open_reached(place, ["serve", "--quiet"], config, bring=bring), config) as client:
+    seconds("reconnect", reconnect, zero=True)
+    name = secrets.token_hex(8) if reconnect else ""
+    serve = ["bridge", name, f"{min(reconnect, _LONGEST_GRACE_SECONDS):.12g}"] if reconnect else ["serve", "--quiet"]
+    open_channel = partial(open_reached, place, serve, config, bring=bring, name=name)
+    async with open_client(open_channel, config, reconnect) as client:
         yield client
 
 
@@ -141,10 +151,12 @@ async def launch(
 
 @asynccontextmanager
 async def _open_launched(
-    argv: list[str], env: Mapping[str, str] | None, config: ClientConfig
+    argv: list[str], env: Mapping[str, str] | None, config: ClientConfig, last_word: bytes = b""
 ) -> AsyncIterator[MessageChannel]:
     async with launched(argv, env=env) as server:
-        assert server.stdin is not None
-        assert server.stdout is not None
-        async with open_stdio(server.stdin, server.stdout, config, partial(explain_exit, server, argv)) as channel:
+        stdin, stdout = server.stdin, server.stdout
+        assert stdin is not None
+        assert stdout is not None
+        explain = partial(explain_exit, server, argv)
+        async with open_stdio(stdin, stdout, config, explain, last_word=last_word) as channel:
             yield channel

@@ -15,7 +15,7 @@ from itertools import count
 import trio
 
 from execsrv._log.log import Entry, Gap
-from execsrv._wire.channel import MessageChannel
+from execsrv._wire.channel import CLOSED_IN_ORDER, GONE_AWAY, MessageChannel
 from execsrv._wire.codecs import decode_params
 from execsrv.client.calls import Calls
 from execsrv.client.mirror import Mirror, closed_entry, exited_entry
@@ -126,11 +126,17 @@ class Connection:
         Raises `ConnectionFailedError`, and what `greet` raises.
         """
         async with open_channel() as channel:
+            code = CLOSED_IN_ORDER
             try:
-                return await self.calls.run(channel, greet, self.config.ping_interval, self.config.ping_timeout)
+                why = await self.calls.run(channel, greet, self.config.ping_interval, self.config.ping_timeout)
+                code = GONE_AWAY  # we may come back
+                return why
+            except (ConnectionFailedError, AlreadyAttachedError):
+                code = GONE_AWAY if self._greeted else CLOSED_IN_ORDER
+                raise
             finally:
                 with trio.move_on_after(self.config.flush_timeout, shield=True):
-                    await channel.aclose()
+                    await channel.aclose(code)
 
     async def _greet(self, name: str, task_status: trio.TaskStatus[None]) -> None:
         try:

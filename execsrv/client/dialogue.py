@@ -39,7 +39,7 @@ class Dialogue(Facts):
     """Number of the pattern that matched."""
     _drawing: Drawing | None = None
     searchwindowsize: int | None = None
-    """How far before the newest output a match is looked for, unless `expect` says otherwise. None: everywhere."""
+    """Distance before the newest output in which a match is looked for where `expect` names none. None: everywhere."""
 
     @property
     def _own(self) -> Process:

@@ -26,7 +26,7 @@ _SEQUENCE = re.compile(
     r"|\x1b\[[?0-9;:]*[ -/]+[@-~]"
     r"|\x1b\[\?[0-9;:]*[@-IL-bd-gi-km-~]"
 )
-"""What pyte does not know, or not all of it."""
+"""Sequences that pyte does not know, or not all of."""
 
 _OPEN = re.compile(r"\x1b(?:\[[<=>?0-9;: -/]*|\][^\x07\x1b]*\x1b?|[PX^_][^\x1b]*\x1b?|[()#% ]?)?\Z")
 """The beginning of a sequence that goes on."""
@@ -36,7 +36,7 @@ _RUN = re.compile(r"\x1b?[^\x1b]*")
 
 
 class Emulator(pyte.Screen):  # type: ignore[misc,unused-ignore]  # it has no types
-    """What a person would see of a terminal. `answers` are the terminal's, for the program to read."""
+    """Picture of a terminal as a person would see it. `answers` are the terminal's, for the program to read."""
 
     buffer: Any
     cursor: Any

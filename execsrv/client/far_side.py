@@ -2,7 +2,8 @@
 
 The script says on a line of its own whether execsrv is there, a Python that could run it, or neither. Whoever greets
 before that is passed over. A Python without execsrv reads an archive of it from its stdin, unpacks it into a folder
-that only its user may read, serves from there, and removes it in the end.
+that only its user may read, serves from there, and removes it in the end. Where the server outlives its connection, the
+next one finds that folder by its name, and brings nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,22 @@ SAID = b"execsrv-far-side: "
 LOWEST_PYTHON = (3, 11)
 
 _BOOTSTRAP = """\
-import os, sys, importlib.machinery as m, importlib.util as u
+import os, sys, stat, tempfile, importlib.machinery as m, importlib.util as u
+name = sys.argv[2]
+folder = os.path.join(tempfile.gettempdir(), "execsrv-" + name)
+def run():
+    sys.path.insert(0, folder)
+    sys.argv[:3] = ["execsrv"]
+    from execsrv.__main__ import main
+    main()
+def is_mine():
+    if len(name) == 0 or os.path.exists(folder) == 0:
+        return False
+    it = os.lstat(folder)
+    return stat.S_ISDIR(it.st_mode) and it.st_uid == os.getuid() and it.st_mode & 0o77 == 0
+if is_mine():
+    print(sys.argv[1] + "there", flush=True)
+    sys.exit(run())
 facts = "%d.%d" % sys.version_info[:2], m.EXTENSION_SUFFIXES[0], u.MAGIC_NUMBER.hex()
 print(sys.argv[1] + "python", *facts, flush=True)
 def take(n):
@@ -32,25 +48,24 @@ def take(n):
         data += part
     return data
 size = int.from_bytes(take(4), "big")
-import io, shutil, signal, tempfile, zipfile
+import io, shutil, signal, zipfile
 def end(number, frame):
     sys.exit(128 + number)
 for number in (signal.SIGHUP, signal.SIGTERM):
     signal.signal(number, end)
 archive = take(size)
-folder = tempfile.mkdtemp(prefix="execsrv-")
+if name:
+    os.mkdir(folder, 0o700)
+else:
+    folder = tempfile.mkdtemp(prefix="execsrv-")
 try:
     zipfile.ZipFile(io.BytesIO(archive)).extractall(folder)
     del archive
-    sys.path.insert(0, folder)
-    sys.argv[:2] = []
-    sys.argv.insert(0, "execsrv")
-    from execsrv.__main__ import main
-    main()
+    run()
 finally:
     shutil.rmtree(folder, ignore_errors=True)
 """
-"""What a Python there runs. No `!` and no line end may reach the shell: a csh would take them for its own."""
+"""Program that a Python there runs. No `!` and no line end may reach the shell: a csh would take them for its own."""
 
 
 class Facts(NamedTuple):
@@ -70,17 +85,18 @@ def own_facts() -> Facts:
 
 
 class Answer(NamedTuple):
-    """What a far side says of itself."""
+    """Word of a far side about itself."""
 
     is_there: bool
     python: Facts | None
 
 
-def script(serve: Sequence[str], directory: str | None, *, bring: bool) -> str:
+def script(serve: Sequence[str], directory: str | None, *, bring: bool, name: str = "") -> str:
     """Return the script, in one line of sh(1), that runs `execsrv` with the words `serve` in a directory.
 
     It looks for execsrv in the PATH, and where pip puts it for one user: a shell that nobody logs in to seldom has that
-    in its PATH. With `bring` it looks for a Python next, for one of our version first.
+    in its PATH. With `bring` it looks for a Python next, for one of our version first. A server with a `name` has its
+    folder by that, and what was brought there is found again.
     """
     said = SAID.decode()
     words = shlex.join(serve)
@@ -97,7 +113,7 @@ def script(serve: Sequence[str], directory: str | None, *, bring: bool) -> str:
         parts.append(
             f"for p in python{own_facts().version} python3; do"
             ' if command -v "$p" >/dev/null 2>&1; then'
-            f' echo; exec "$p" -I -c {shlex.quote(code)} {shlex.quote(said)} {words}; fi; done'
+            f' echo; exec "$p" -I -c {shlex.quote(code)} {shlex.quote(said)} {shlex.quote(name)} {words}; fi; done'
         )
     parts.append(f'echo; echo "{said}nothing"; exit 127')
     return "; ".join(parts)

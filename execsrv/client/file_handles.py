@@ -32,7 +32,7 @@ from execsrv.protocol import (
 )
 
 _REQUEST_BYTES = 1024 * 1024
-"""What one request of a file object reads or writes: the most that a server takes by default."""
+"""Bytes that one request of a file object reads or writes: the most that a server takes by default."""
 
 _BUSY_SECONDS = 0.05
 
@@ -151,20 +151,24 @@ class RemoteFile:
         return self._file.path
 
     async def read(self, size: int = -1) -> bytes:
-        """Return up to `size` bytes from the place on, all up to the end for -1, nothing at the end."""
+        """Return up to `size` bytes from the place on, all up to the end for -1, nothing at the end.
+
+        Cancelling loses nothing: the place stays.
+        """
         if not isinstance(size, int):
             raise TypeError(f"size must be a number of bytes, got {type(size).__name__}")
         found: list[bytes] = []
         with self._in_use("read"):
-            left = size
+            left, place = size, self._place
             while left:
                 ask = _REQUEST_BYTES if left < 0 else min(left, _REQUEST_BYTES)
-                block = await self._read_at(self._place, ask)
-                self._place += len(block.chunk)
+                block = await self._read_at(place, ask)
+                place += len(block.chunk)
                 found.append(block.chunk)
                 left -= len(block.chunk) if left > 0 else 0
                 if block.eof:
                     break
+            self._place = place
         return b"".join(found)
 
     async def _read_at(self, offset: int, size: int) -> Block:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import trio
 from msgspec import Struct
 
-from execsrv.client.calls import Calls
+from execsrv.client.calls import Calls, PendingCall
 from execsrv.client.parameters import Data, flag, milliseconds, string
 from execsrv.errors import HttpFailedError
 from execsrv.protocol import HttpBodyPiece, HttpHeader, HttpRequest, HttpRequestId, HttpResponse, Nothing
@@ -78,6 +78,7 @@ class HttpStream(HttpAnswer):
         super().__init__(url, response)
         self._calls = calls
         self._id = id
+        self._asked: PendingCall | None = None
         self._over = False
         self._busy = False
 
@@ -85,14 +86,20 @@ class HttpStream(HttpAnswer):
         return self
 
     async def __anext__(self) -> bytes:
-        """Return the next piece. Raises `HttpFailedError` for a body that was cut, after what there is of it."""
+        """Return the next piece. Cancelling loses nothing.
+
+        Raises `HttpFailedError` for a body that was cut, after what there is of it.
+        """
         if self._over:
             raise StopAsyncIteration
         if self._busy:
             raise trio.BusyResourceError(f"another task is reading the body of {self.url!r}")
         self._busy = True
         try:
-            piece = await self._calls.call("http/read", HttpRequestId(self._id), HttpBodyPiece)
+            if self._asked is None:  # else the one before was cancelled, and the piece is on its way
+                self._asked = await self._calls.post("http/read", HttpRequestId(self._id))
+            piece = await self._calls.answer_to(self._asked, HttpBodyPiece)
+            self._asked = None
         finally:
             self._busy = False
         if piece.done:

@@ -49,7 +49,7 @@ class Queue:
 
 
 class Inbox:
-    """What arrived and is unread. With `acknowledges`, the server is told of what was read."""
+    """Output that arrived and is unread. With `acknowledges`, the server is told of what was read."""
 
     def __init__(self, acknowledges: bool) -> None:
         self.queues: dict[Part, Queue] = {part: Queue() for part in PARTS}
@@ -116,6 +116,11 @@ class Inbox:
     def unread_bytes(self) -> int:
         """The bytes that count against the window."""
         return self.queues["stdout"].unread_bytes + self.queues["stderr"].unread_bytes
+
+    @property
+    def is_empty(self) -> bool:
+        """True where nothing is unread, and more is to come."""
+        return not (self._ends or self.closed or self.queues["stdout"].entries or self.queues["stderr"].entries)
 
     def has_news(self, part: Part) -> bool:
         """Return whether something of a stream is unread."""

@@ -109,13 +109,22 @@ def write_at(descriptor: int, offset: int, data: bytes, sha256: hashlib._Hash) -
             written += os.pwrite(descriptor, left[written:], offset + written)
 
 
+def check_place(path: str) -> None:
+    """Raise `OSError` for a path at which no file may be put: a directory, or a device or pipe, which would be gone."""
+    with suppress(FileNotFoundError):
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+
+
 class Part:
     """A file that is being written beside its place. `finish` puts it there, `drop` leaves nothing of it."""
 
     def __init__(self, path: str) -> None:
-        """Raises `OSError`, for a directory at `path` too."""
-        if os.path.isdir(path):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        """Raises `OSError`, also where `path` is there and no file may take its place."""
+        check_place(path)
         folder, name = os.path.split(path)
         self._path = path
         short = os.fsdecode(os.fsencode(name)[:200])
@@ -166,6 +175,8 @@ def finish_directory(path: str, mode: int, modified_ns: int) -> None:
 
 def make_link(path: str, target: str) -> None:
     """Put a symbolic link at a path, in place of a file or link. Raises `OSError`."""
+    if not os.path.islink(path):
+        check_place(path)
     part = f"{os.path.dirname(path)}/.{secrets.token_hex(8)}.part"
     os.symlink(target, part)
     try:

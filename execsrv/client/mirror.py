@@ -39,13 +39,13 @@ class Tap(Protocol):
     """Somebody who sees what passes between a client and a process, whoever reads it. No method may raise, or wait."""
 
     def arrived(self, entry: Entry) -> None:
-        """See an entry of the log, in order, before any reader has it."""
+        """Take note of an entry of the log, in order, before any reader has it."""
 
     def wrote(self, data: bytes) -> None:
-        """See input on its way, before what it brings about."""
+        """Take note of input on its way, before what it brings about."""
 
     def resized(self, rows: int, cols: int) -> None:
-        """See a new size of the terminal."""
+        """Take note of a new size of the terminal."""
 
 
 class Mirror:
@@ -89,6 +89,11 @@ class Mirror:
         """End of everything, None before."""
         return self._inbox.closed
 
+    @property
+    def is_over(self) -> bool:
+        """True where the server has told that nothing is left of it."""
+        return self._acknowledges and self.closed is not None and not self.closed.remaining
+
     # -- for the block that started it --
 
     async def end(self, grace: float) -> None:
@@ -102,8 +107,8 @@ class Mirror:
         if self._resuming and self.reader.lost is None:
             self.end_when_back()
             return
-        if self._acknowledges and self.closed and not self.closed.remaining:
-            return  # nothing is left
+        if self.is_over:
+            return
         try:
             await self.calls.call("process/terminate", termination(self.id, grace), Running)
             if self.is_unsure or (self.start and isinstance(self.start.answer, Failure) and not self.started):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", str, bytes)
 
 _LOOKBACK = 8 * KIB
-"""How far before what is new a match of a regular expression is looked for at once."""
+"""Distance before what is new in which a match of a regular expression is looked for at once."""
 
 _LATE_BYTES = 1 * MIB
 """Text up to this is searched again as a whole when the process is silent."""

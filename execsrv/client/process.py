@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property
 from typing import Any
 
 import trio
 
 from execsrv.client.calls import PendingCall
 from execsrv.client.dialogue import Dialogue
-from execsrv.client.inbox import PARTS
 from execsrv.client.mirror import Mirror, termination
 from execsrv.client.parameters import WRITE_BYTES, Data, as_bytes, pieces, seconds, string
 from execsrv.client.reading import Reading
 from execsrv.client.result import Collected, Result
-from execsrv.client.streams import Input, Output
+from execsrv.client.streams import Input
 from execsrv.client.text import TextMode, text_mode
 from execsrv.errors import InvalidParamsError, StdinClosedError
 from execsrv.protocol import (
@@ -49,7 +48,6 @@ class Process(Dialogue, Reading):
     _writes: int
     _writing: PendingCall | None
     _input_turn: trio.Lock
-    _stdin: Input
 
     def __init__(self) -> None:
         raise TypeError("a Process is made by `async with client.start(argv) as process`")
@@ -60,18 +58,14 @@ class Process(Dialogue, Reading):
     ) -> Process:
         process = cls.__new__(cls)
         process._drops, process._text = drops, text
-        process._stdin = Input(mirror.id, process.write, process.close_stdin)
-        process._outputs = {
-            part: Output(mirror.reader, part, process._missed, partial(mirror.close_part, part)) for part in PARTS
-        }
         process._mirror, process._argv, process._pid = mirror, argv, pid
         process._writes, process._writing, process._input_turn = 0, None, trio.Lock()
         return process
 
-    @property
+    @cached_property
     def stdin(self) -> Input:
         """Its input, a `trio.abc.SendStream`."""
-        return self._stdin
+        return Input(self.id, self.write, self.close_stdin)
 
     # -- what one can do to it --
 

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from execsrv._nursery import open_helpers, owned
-from execsrv._wire.lines import LineChannel
+from execsrv._wire.lines import LEAVING, LineChannel
 from execsrv._wire.stdio import write_all
 from execsrv.client.bringing import archive
 from execsrv.client.far_side import Answer, own_facts, parse_answer, script, why_no_way, why_not_brought
@@ -98,14 +98,15 @@ class _Behind(trio.abc.ReceiveStream):
 
 @asynccontextmanager
 async def open_reached(
-    place: Place, serve: Sequence[str], config: ClientConfig, *, bring: bool
+    place: Place, serve: Sequence[str], config: ClientConfig, *, bring: bool, name: str = ""
 ) -> AsyncIterator[LineChannel]:
     """Open a channel to the server that `execsrv` with the words `serve` is at a place.
 
-    Where execsrv is not there, and a Python like ours is, it is brought along if it may be. Raises
-    `ConnectionFailedError`, which tells why there is no way.
+    Where execsrv is not there, and a Python like ours is, it is brought along if it may be. A server with a `name`
+    outlives the channel, unless that is closed in order. Raises `ConnectionFailedError`, which tells why there is no
+    way.
     """
-    argv = place.command(script(serve, place.directory, bring=bring))
+    argv = place.command(script(serve, place.directory, bring=bring, name=name))
     async with open_helpers() as nursery, launched(argv, stderr=subprocess.PIPE) as program:
         stdin, stdout, stderr = program.stdin, program.stdout, program.stderr
         assert stdin is not None
@@ -131,7 +132,8 @@ async def open_reached(
         if not answer.is_there:
             await _bring(place, answer, stdin, bring=bring, explain=explain)
         await said.pass_on()
-        async with open_stdio(stdin, _Behind(rest, stdout), config, explain) as channel:
+        last_word = LEAVING if name else b""
+        async with open_stdio(stdin, _Behind(rest, stdout), config, explain, last_word=last_word) as channel:
             yield channel
 
 

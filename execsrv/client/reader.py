@@ -28,18 +28,18 @@ _LOOK_AGAIN_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Caller:
-    """Who reads, or waits, through tasks that are short-lived: a thread, a task of asyncio."""
+    """Somebody who reads, or waits, through tasks that are short-lived: a thread, a task of asyncio."""
 
     who: object
     is_running: Callable[[], bool] = field(compare=False)
 
 
 caller: ContextVar[Caller | None] = ContextVar("execsrv_caller", default=None)
-"""Who reads in this context, None for its own task."""
+"""The caller that reads in this context, None for its own task."""
 
 
 class Reader:
-    """What is read of an inbox. `id` is the process."""
+    """Reading of an inbox, and the waits for it. `id` is the process."""
 
     def __init__(self, id: str, inbox: Inbox, calls: Calls, window_bytes: int, acknowledges: bool) -> None:
         self.id = id
@@ -63,7 +63,8 @@ class Reader:
 
     def has_arrived(self) -> None:
         """Look at what has arrived."""
-        self._arrived.unpark_all()
+        if self._arrived:
+            self._arrived.unpark_all()
 
     async def wait_taken(self) -> None:
         """Wait until something is read."""
@@ -71,7 +72,8 @@ class Reader:
 
     def wake(self) -> None:
         """End every wait for something to be read."""
-        self._taken.unpark_all()
+        if self._taken:
+            self._taken.unpark_all()
 
     # -- reading --
 
@@ -97,14 +99,17 @@ class Reader:
             self._reading.add(each)
             self._last_readers[each] = who
         try:
-            await trio.lowlevel.checkpoint()
+            if self.inbox.is_empty:
+                await trio.lowlevel.checkpoint_if_cancelled()  # it will wait for what comes
+            else:
+                await trio.lowlevel.checkpoint()
             await self._acknowledge()
             while True:
                 seen = self.inbox.next_seq
                 if self._is_over:
                     raise trio.ClosedResourceError(f"the block of process {self.id} was left")
                 if (taken := take()) is not None:
-                    self._taken.unpark_all()
+                    self.wake()
                     return taken
                 if self.inbox.closed:
                     return None

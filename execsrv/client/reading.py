@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from functools import partial
+from functools import cached_property, partial
 
 from execsrv._log.entries import Entry, Exited, Gap
 from execsrv.client.facts import Facts
-from execsrv.client.inbox import Part
+from execsrv.client.inbox import PARTS, Part
 from execsrv.client.iteration import Iteration
 from execsrv.client.line_batches import Lines
 from execsrv.client.reader import Reader
@@ -24,9 +24,13 @@ of everything."""
 class Reading(Facts):
     """A process as it is read."""
 
-    _outputs: dict[Part, Output]
     _drops: bool
     _text: TextMode | None
+
+    @cached_property
+    def _outputs(self) -> dict[Part, Output]:  # made at first use: most commands are run for all of their output
+        reader, close = self._reader, self._mirror.close_part
+        return {part: Output(reader, part, self._missed, partial(close, part)) for part in PARTS}
 
     @property
     def stdout(self) -> Output:

@@ -1,4 +1,4 @@
-"""What can be done with files of the server, on plain paths: one request each, or a few that belong together.
+"""All that can be done with files of the server, on plain paths: one request each, or a few that belong together.
 
 A request that was asked again, since the connection was interrupted before its answer, may find its own work done
 already: that is no error.

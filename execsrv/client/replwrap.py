@@ -20,10 +20,10 @@ PROMPT = "[EXECSRV_PROMPT>"
 CONTINUATION_PROMPT = "[EXECSRV_PROMPT+"
 
 _INTERRUPT_SECONDS = 5.0
-"""How long an interpreter may take to come back to its prompt after an interrupt."""
+"""Time that an interpreter has to come back to its prompt after an interrupt."""
 
 _PLAIN = {"TERM": "dumb", "PYTHON_BASIC_REPL": "1", "PAGER": "cat", "NO_COLOR": "1"}
-"""What keeps interpreters from drawing."""
+"""Variables that keep interpreters from drawing."""
 
 
 class REPLWrapper:

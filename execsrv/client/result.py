@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Generic
 
 import trio
 from msgspec import Struct
 
 from execsrv._log.head_tail import JOINED_BYTES, HeadTail
-from execsrv._log.log import Exited, Gap
+from execsrv._log.log import Closed, Exited, Gap
 from execsrv._nursery import open_helpers
 from execsrv.client.inbox import Part, part_of
 from execsrv.client.parameters import Data, flag
@@ -158,15 +160,16 @@ class Collected:
         What others print is collected until they are silent. Raises `CommandTimeoutError` with the last words of a
         command that was ended because its time was over.
         """
-        with trio.move_on_after(patience):
-            async with open_helpers() as nursery:
-                if input is not None:
+        # Scopes and nurseries are opened where they are needed: they are a large part of what a short command costs.
+        with trio.move_on_after(patience) if patience < math.inf else nullcontext():
+            if input is None:
+                await self._collect_until_exit()
+            else:
+                async with open_helpers() as nursery:
                     nursery.start_soon(_feed, self._process, input)
-                while (event := await self._next()) is not None and not isinstance(event, Exited):
-                    self._take(event)
+                    await self._collect_until_exit()
         if in_time := self._process.exit_code is not None:
-            with trio.move_on_after(_LATEST_SECONDS):
-                await self._collect_until_quiet()
+            await self._collect_until_quiet()
         closed = self._process.closed
         if closed is None or closed.remaining:
             self._may_cut = self._may_cut or not in_time  # that it took too long is the greater news
@@ -179,14 +182,16 @@ class Collected:
             raise self._late(patience)
         return self._result(closed.remaining if closed else [])
 
+    async def _collect_until_exit(self) -> None:
+        while (event := await self._next()) is not None and not isinstance(event, Exited):
+            self._take(event)
+
     async def _collect_until_quiet(self) -> None:
-        while True:
-            with trio.move_on_after(_QUIET_SECONDS) as silence:
-                if (event := await self._next()) is None:
-                    return
+        latest = trio.current_time() + _LATEST_SECONDS
+        with trio.move_on_after(_QUIET_SECONDS) as silence:
+            while (event := await self._next()) is not None and not isinstance(event, Closed):
                 self._take(event)
-            if silence.cancelled_caught:
-                return
+                silence.deadline = min(latest, trio.current_time() + _QUIET_SECONDS)
 
     async def _next(self) -> Event | None:
         try:

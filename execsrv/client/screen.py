@@ -26,7 +26,7 @@ MAX_CELLS = 250_000
 
 _STEP_BYTES = 256
 _READ_SECONDS = 2.0
-"""How long one request waits for output while a screen is watched."""
+"""Time that one request waits for output while a screen is watched."""
 
 
 class Screen(Struct, frozen=True, kw_only=True):

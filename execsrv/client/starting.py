@@ -215,7 +215,7 @@ async def _pid_listed(connection: Connection, id: str) -> int | None:
 
 async def _end(connection: Connection, mirror: Mirror, grace: float) -> None:
     """End what may run of a process. Cancelled before the answer, it may have started all the same."""
-    if mirror.start is None or (isinstance(mirror.start.answer, Failure) and not mirror.started):
+    if mirror.is_over or mirror.start is None or (isinstance(mirror.start.answer, Failure) and not mirror.started):
         return
     with trio.move_on_after(grace + connection.config.leave_timeout, shield=True) as patience:
         await mirror.end(grace)

@@ -105,14 +105,18 @@ async def open_stdio(
     stdout: trio.abc.ReceiveStream,
     config: ClientConfig,
     explain: Callable[[], Awaitable[str]] | None = None,
+    *,
+    last_word: bytes = b"",
 ) -> AsyncIterator[LineChannel]:
     """Open a channel over the stdin and stdout of a server. Takes ownership of both.
+
+    `last_word` is sent when it is closed in order.
 
     Raises `ConnectionFailedError` behind the block where the server has said no message in it, with what it said
     instead, and with what `explain` returns.
     """
     past = PastBanner(stdout)
-    channel = LineChannel(stdin, past, config)
+    channel = LineChannel(stdin, past, config, last_word)
     failed: ConnectionFailedError | None = None
     try:
         yield channel

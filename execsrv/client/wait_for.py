@@ -26,7 +26,7 @@ _KINDS: dict[str, Kind] = {
 }
 
 _LAST_WORDS_SECONDS = 1.0
-"""How long an error waits for the last output."""
+"""Time that an error waits for the last output."""
 
 _names = count(1)
 

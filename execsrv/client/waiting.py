@@ -28,13 +28,13 @@ _PLAIN = re.compile(rb"(?:[^\\.^$*+?{}\[\]|()]|\\[^0-9A-Za-z])*", re.DOTALL)
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 
 _LOOKBACK = 16 * KIB
-"""How far before what is new a match may begin."""
+"""Distance before what is new in which a match may begin."""
 
 _READ_SECONDS = 2.0
-"""How long one request waits for output. It is asked again; after a cancel it ends by itself."""
+"""Time that one request waits for output. It is asked again; after a cancel it ends by itself."""
 
 _LONGER_SECONDS = 0.05
-"""How long a match that reaches to the end of what has come may grow."""
+"""Time in which a match that reaches to the end of what has come may grow."""
 
 _GIVE_UP_SECONDS = 1.0
 
@@ -182,6 +182,7 @@ class Wait:
 
 
 def encoding_of(process: Process) -> str:
+    """Return the encoding in which text patterns are looked for in the output of a process."""
     return process._text.encoding if process._text is not None else "utf-8"
 
 

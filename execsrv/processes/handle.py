@@ -187,7 +187,7 @@ class SpawnedProcess(NamedTuple):
 
     session: ProcessHandle
     stdout_rx: OutputReceiver
-    """What it prints; with a terminal, all that appears there."""
+    """Output that it prints; with a terminal, all that appears there."""
     stderr_rx: OutputReceiver
     """With a terminal, at its end from the beginning."""
     exit_rx: trio.MemoryReceiveChannel[int]

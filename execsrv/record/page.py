@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import html
 import json
 import os
@@ -14,7 +15,7 @@ _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval'; style-src 'unsafe-inline'; "
     "img-src data:; font-src data:"
 )
-"""What the page may do, whatever a recording contains: run its own script, and reach nobody."""
+"""All that the page may do, whatever a recording contains: run its own script, and reach nobody."""
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -83,6 +84,8 @@ def _in_script(value: object) -> str:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
+    if path.exists() and not path.is_file():  # a device would be gone
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with open(unfinished, "xb") as file:

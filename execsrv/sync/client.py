@@ -81,6 +81,18 @@ class Client(Held, of=TrioClient):
 
     @overload
     def run(
+        self,
+        argv: Sequence[Path],
+        *,
+        input: Data | str | None = None,
+        text: Literal[True] | None = None,
+        encoding: None = None,
+        errors: str,
+        **options: Unpack[RunKeywords],
+    ) -> Result[str]: ...
+
+    @overload
+    def run(
         self, argv: Sequence[Path], *, input: Data | str | None = None, text: bool, **options: Unpack[RunKeywords]
     ) -> Result[Any]: ...
 
@@ -138,6 +150,8 @@ class Client(Held, of=TrioClient):
         limit: int = 20,
         return_errors: Literal[False] = False,
         text: Literal[True],
+        encoding: str | None = None,
+        errors: str | None = None,
         **options: Unpack[RunKeywords],
     ) -> Results[Result[str]]: ...
 
@@ -148,6 +162,20 @@ class Client(Held, of=TrioClient):
         *,
         limit: int = 20,
         return_errors: Literal[False] = False,
+        text: Literal[True] | None = None,
+        encoding: str,
+        errors: str | None = None,
+        **options: Unpack[RunKeywords],
+    ) -> Results[Result[str]]: ...
+
+    @overload
+    def map(
+        self,
+        commands: Iterable[Sequence[Path]],
+        *,
+        limit: int = 20,
+        return_errors: Literal[False] = False,
+        text: Literal[False] | None = None,
         **options: Unpack[RunKeywords],
     ) -> Results[Result[bytes]]: ...
 

@@ -38,7 +38,11 @@ def connect(
     `ssh://[USER@]HOST[:PORT][/DIRECTORY]`, `docker://CONTAINER`, `podman://CONTAINER` and
     `kubectl://[NAMESPACE/]POD[/CONTAINER]` start a server there, by the program of that name, and end it with the
     block. Where there is no execsrv, it is brought along for that time if there is a Python of the same version and
-    kind as ours; not so with `bring=False`. Such a server ends with the program, so that `reconnect` is refused.
+    kind as ours; not so with `bring=False`.
+
+    With `reconnect` a lost connection is taken up again within so many seconds, and nothing is lost. A server that is
+    started for the connection waits as long for it, and ends with the block all the same; without, it ends with the
+    program. The command of `exec:` is run again, and has to lead to the same server, as `execsrv bridge` does.
 
     Raises `ConnectionFailedError`, and `InvalidListenURLError` for another URL.
     """
@@ -115,6 +119,16 @@ def run(
     text: Literal[True] | None = None,
     encoding: str,
     errors: str | None = None,
+    **options: Unpack[RunKeywords],
+) -> Result[str]: ...
+@overload
+def run(
+    argv: Sequence[Path],
+    *,
+    input: Data | str | None = None,
+    text: Literal[True] | None = None,
+    encoding: None = None,
+    errors: str,
     **options: Unpack[RunKeywords],
 ) -> Result[str]: ...
 @overload

@@ -24,8 +24,11 @@ class RemoteFile(Held, of=TrioRemoteFile):
         return self._get("name")
 
     def read(self, size: int = -1) -> bytes:
-        """Return up to `size` bytes from the place on, all up to the end for -1, nothing at the end."""
-        return self._wait("read", size)
+        """Return up to `size` bytes from the place on, all up to the end for -1, nothing at the end.
+
+        An interrupt loses nothing: the place stays.
+        """
+        return self._take("read", size)
 
     def write(self, data: Data) -> int:
         """Write all the data at the place, and return how many bytes they are. An interrupt may leave a part written."""

@@ -58,7 +58,10 @@ class HttpStream(Held, of=TrioHttpStream):
         return self
 
     def __next__(self) -> bytes:
-        """Return the next piece. Raises `HttpFailedError` for a body that was cut, after what there is of it."""
+        """Return the next piece. An interrupt loses nothing.
+
+        Raises `HttpFailedError` for a body that was cut, after what there is of it.
+        """
         return self._next()
 
 

@@ -151,7 +151,7 @@ class Process(Held, of=TrioProcess):
 
     @property
     def searchwindowsize(self) -> int | None:
-        """How far before the newest output a match is looked for, unless `expect` says otherwise. None: everywhere."""
+        """Distance before the newest output in which a match is looked for where `expect` names none. None: everywhere."""
         return self._get("searchwindowsize")
 
     @searchwindowsize.setter

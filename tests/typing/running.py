@@ -50,6 +50,10 @@ async def running(client: execsrv.Client) -> None:
     assert_type(text.stdout, str)
     assert_type(text.check(), execsrv.Result[str])
     assert_type(await client.run(["sort"], encoding="latin-1"), execsrv.Result[str])
+    assert_type(await client.run(["sort"], errors="replace"), execsrv.Result[str])
+    assert_type(await execsrv.run(["sort"], errors="replace"), execsrv.Result[str])
+    assert_type(await anext(client.map([["sort"]], encoding="latin-1")), execsrv.Result[str])
+    assert_type(await anext(client.map([["sort"]], text=False)), execsrv.Result[bytes])
     assert_type(await client.run(["sort"], text=False, stdout="/tmp/out"), execsrv.Result[bytes])
     for listed in await client.processes():
         assert_type(listed.pid, int | None)

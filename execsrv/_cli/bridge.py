@@ -1,0 +1,145 @@
+"""`execsrv bridge`: the far end of a connection that may be cut, as `connect` runs it by ssh or in a container.
+
+    execsrv bridge           copies bytes between its stdin and stdout and the server; ends with either
+       || unix socket
+    execsrv bridge, forked   a server that keeps a lost connection for the grace, and ends with its last one
+
+They meet in a folder below TMPDIR that only this user may enter. A later bridge of the same name finds the server
+there, and takes the place of the one before. A client that leaves says so (`LEAVING`): then the bridge ends the server,
+and waits for its end. The server removes the folder, which it holds a lock on from first to last.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import struct
+import tempfile
+import threading
+from contextlib import suppress
+
+from execsrv._cli.config import load
+from execsrv._cli.serve import run_daemon
+from execsrv._cli.streams import say
+from execsrv._wire.lines import LEAVING
+from execsrv._wire.stdio import write_all
+from execsrv.errors import ExecsrvError
+from execsrv.limits import ServerConfig
+
+_READ_BYTES = 256 * 1024
+_NAME = re.compile(r"[\w-]{1,64}", re.A)
+
+
+def run_bridge(name: str, grace: str) -> int:
+    """Join stdin and stdout to the server of that name. Where there is none, start one with this `resume_grace`.
+
+    Return the exit status of the server, in the process that has become it. Raises `ExecsrvError`.
+    """
+    if not _NAME.fullmatch(name):
+        raise ExecsrvError(f"invalid name `{name}`; expected up to 64 letters, digits, `-` and `_`")
+    config = load({"resume_grace": grace}, os.environ).config
+    path = os.path.join(tempfile.gettempdir(), f"execsrv-{name}")
+    try:
+        folder = _open_folder(path)
+    except OSError as error:
+        raise ExecsrvError(f"cannot use {path}: {error.strerror}") from error
+    server = _connected(folder)
+    if server is None:
+        told, tells = os.pipe()
+        if os.fork() == 0:
+            return _become_server(path, folder, tells, config)
+        os.close(tells)
+    try:  # from here on the folder is the server's: however this process ends, it removes nothing
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        if server is None:
+            os.read(told, 1)  # its URL, once it listens; nothing if it cannot
+            server = _connected(folder)
+        if server is None:
+            say(f"execsrv: cannot start a server in {path}")
+            os._exit(1)
+        _copy(folder, server)
+    finally:
+        os._exit(0)
+
+
+def _open_folder(path: str) -> int:
+    """Open a folder that nobody else can enter, and make it where it is not there. Raises `OSError`."""
+    with suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    facts = os.fstat(folder)
+    if facts.st_uid != os.geteuid() or stat.S_IMODE(facts.st_mode) & 0o077:
+        raise PermissionError(0, "others may enter it")
+    return folder
+
+
+def _socket_path(folder: int) -> str:
+    """Return a path to the socket that is short, as it has to be, and in the very folder that was looked at."""
+    return f"/proc/self/fd/{folder}/socket"
+
+
+def _connected(folder: int) -> socket.socket | None:
+    server = socket.socket(socket.AF_UNIX)
+    try:
+        server.connect(_socket_path(folder))
+    except (FileNotFoundError, ConnectionRefusedError):
+        server.close()
+        return None
+    return server
+
+
+def _become_server(path: str, folder: int, tells: int, config: ServerConfig) -> int:
+    """Serve in a session of our own, with no stream of whoever has started us. Return the exit status."""
+    try:
+        os.setsid()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor, target in ((nothing, 0), (tells, 1), (nothing, 2)):
+            os.dup2(descriptor, target)
+        os.closerange(3, folder)
+        os.closerange(folder + 1, os.sysconf("SC_OPEN_MAX"))
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        return run_daemon(f"unix://{_socket_path(folder)}", config, single=True)
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _copy(folder: int, server: socket.socket) -> None:
+    """Copy both ways until one side ends. After a last word, wait for the end of the server."""
+    leaving = threading.Event()
+    copying = threading.Thread(target=_copy_in, args=[folder, server, leaving], daemon=True)
+    copying.start()
+    is_heard = True
+    with suppress(OSError):
+        while data := server.recv(_READ_BYTES):
+            if is_heard:
+                try:
+                    write_all(1, data)
+                except OSError:
+                    is_heard = False  # there may be a last word, so the server is not to be held up
+    if leaving.is_set():
+        copying.join()
+
+
+def _copy_in(folder: int, server: socket.socket, leaving: threading.Event) -> None:
+    """Copy stdin to the server until its end. End the server too if that was said last, and wait for its end."""
+    last = b""
+    with suppress(OSError):
+        while data := os.read(0, _READ_BYTES):
+            last = (last + data)[-len(LEAVING) :]
+            server.sendall(data)
+    if last == LEAVING:
+        leaving.set()
+        pid, _, _ = struct.unpack("3i", server.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        with suppress(ChildProcessError):  # an earlier bridge has started it
+            os.waitpid(pid, 0)
+    with suppress(OSError):
+        server.shutdown(socket.SHUT_WR)
