@@ -72,7 +72,7 @@ async def test_a_server_that_ends_asks_first_and_tells(open_server: OpenServer, 
 
 async def test_who_does_not_end_has_the_grace_and_no_more(open_server: OpenServer, transport: str) -> None:
     mark = new_mark()
-    server = open_server(transport, ServerConfig(shutdown_grace_period=0.5))
+    server = open_server(transport, ServerConfig(shutdown_grace_period=0.5, flush_timeout=30))
     peer = await server.peer()
     await peer.start("deaf", deaf(mark))
     await peer.start("unread", ["yes"], windowBytes=1)
