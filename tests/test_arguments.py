@@ -69,7 +69,25 @@ WRONG: dict[str, tuple[Call, str]] = {
     "prepared 1": (start(prepared=1), "prepared must be True or False, got 1"),
     "size (0, 5)": (start(tty=True, size=(0, 5)), "Expected `int` >= 1 - at `$.size.rows`"),
     "size 5": (start(tty=True, size=5), "size must be (rows, columns), got 5"),
-    "size of one": (start(tty=True, size=(object(), 5)), "Encoding objects of type object is unsupported"),
+    "size of one": (start(tty=True, size=(object(), 5)), "size: Encoding objects of type object is unsupported"),
+    "umask odd": (start(umask=object()), "umask: Encoding objects of type object is unsupported"),
+    **{
+        f"{name} surrogate": (
+            start(**{name: "\ud800"}),
+            f"{field}: 'utf-8' codec can't encode character '\\ud800' in position 0: surrogates not allowed",
+        )
+        for name, field in [("tty", "tty"), ("oom_score_adj", "oomScoreAdj"), ("overflow", "overflow")]
+    },
+    "send surrogate": (
+        lambda c, p: p.send("\ud800"),
+        "text cannot be written as utf-8: "
+        "'utf-8' codec can't encode character '\\ud800' in position 0: surrogates not allowed",
+    ),
+    "lines max_bytes": (
+        lambda c, p: anext(p.lines(max_bytes=math.nan)),  # type: ignore[arg-type]
+        "max_bytes must be a number above 0, got nan",
+    ),
+    "lines encoding": (lambda c, p: anext(p.lines(encoding="")), "unknown encoding ''"),
     "arg0 surrogate": (start(arg0="\ud800"), r"arg0: '\ud800' cannot be sent as UTF-8"),
     **{
         f"{name} {value}": (start(**{name: value}), text.format(name))
@@ -100,18 +118,34 @@ WRONG_TYPES: dict[str, tuple[Call, str]] = {
         """argv must be a list of words, got the string "it's": write ["it's"]""",
     ),
     "argv bytes": (start(argv=b"make"), "argv must be a list of words, got the bytes b'make'"),
+    "argv None": (start(argv=None), "argv must be a list of words, got NoneType"),
+    "argv mapping": (start(argv={"true": 1}), "argv must be a list of words, got dict"),
+    "argv long": (
+        start(argv="x" * 100_000),
+        f"argv must be a list of words, got the string '{'x' * 500}': write [\"{'x' * 500}\"]",
+    ),
+    "env_remove": (start(env_remove=5), "env_remove must be a list of names, got int"),
+    "modes": (start(tty=True, modes="echo"), "modes must be a mapping of names, got str"),
+    "map": (lambda c, p: anext(c.map(None)), "commands must be lists of words, got NoneType"),  # type: ignore[call-overload]
+    "send_all": (lambda c, p: p.stdin.send_all([]), "data must be bytes, got list"),  # type: ignore[arg-type]
+    "send nothing": (lambda c, p: p.send(None), "text must be bytes or a string, got None"),  # type: ignore[arg-type]
+    "sendline 5": (lambda c, p: p.sendline(5), "text must be bytes or a string, got int"),  # type: ignore[arg-type]
+    "after": (lambda c, p: p.wait_for(exit=True, after=5), "after must be what `wait_for` returned, got int"),  # type: ignore[arg-type]
+    "escape": (lambda c, p: p.interact(b"x"), "escape_character must be a string or None, got bytes"),  # type: ignore[arg-type]
+    "record": (lambda c, p: c.record(None, "/x").__aenter__(), "process must be a Process, got NoneType"),  # type: ignore[arg-type]
+    "body": (lambda c, p: c.http.request("GET", "http://h/", body=5), "body must be bytes or a string, got int"),  # type: ignore[arg-type]
     "argv[1]": (start(argv=["make", 5]), "argv[1] must be a string or a path of one, got int"),
     "arg0": (start(arg0=5), "arg0 must be a string or a path of one, got int"),
     "env": (start(env={"A": 1}), "env['A'] must be a string or a path of one, got int"),
     "cwd": (start(cwd=b"/"), "cwd must be a string or a path of one, got bytes"),
     "input of run": (lambda c, p: c.run(["true"], input="text"), "input must be bytes, got str (or text=True)"),  # type: ignore[call-overload]
     "input of communicate": (lambda c, p: p.communicate("text"), "input must be bytes, got str (or text=True)"),
-    "write nothing": (lambda c, p: p.write(None), "input must be bytes, got None"),  # type: ignore[arg-type]
+    "write nothing": (lambda c, p: p.write(None), "data must be bytes, got None"),  # type: ignore[arg-type]
     "launch": (
         lambda c, p: execsrv.launch("execsrv serve").__aenter__(),
         """argv must be a list of words, got the string 'execsrv serve': write ["execsrv", "serve"]""",
     ),
-    "write": (lambda c, p: p.write("text"), "input must be bytes, got str (or text=True)"),
+    "write": (lambda c, p: p.write("text"), "data must be bytes, got str (or text=True)"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -181,7 +182,7 @@ async def test_wrong_arguments_fail_their_call_and_no_other(client: execsrv.Clie
         async with client.start(["true"], tty=True, size=(0, 5)):
             pass
     async with client.start(["cat"], stdin=True) as process:
-        with pytest.raises(TypeError, match="input must be bytes, got str"):
+        with pytest.raises(TypeError, match="data must be bytes, got str"):
             await process.write("text")
         await process.write(bytearray(b"bytes\n"))
         assert await anext(process.output) == b"bytes\n"
@@ -235,6 +236,22 @@ async def test_cancelled_calls_do_not_disturb_the_others(client: execsrv.Client)
 # -- a server of one's own --
 
 SERVE = [sys.executable, "-m", "execsrv", "serve"]
+
+
+CUT = """
+import os
+left = 100_000
+while left and (data := os.read(0, left)):
+    os.write(1, data)
+    left -= len(data)
+"""
+
+
+async def test_a_server_that_ends_in_the_middle_of_a_message_has_ended() -> None:
+    line = f"{shlex.join([*SERVE, '--listen', 'stdio://'])} | {shlex.join([sys.executable, '-c', CUT])}"
+    async with execsrv.launch(["sh", "-c", line]) as client:
+        with pytest.raises(ConnectionLostError, match="in the middle of a message"):
+            await client.run(["head", "-c", "1000000", "/dev/zero"])
 
 
 async def test_launch_starts_a_server_and_ends_it() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import math
 import os
 import random
 import stat
@@ -346,6 +347,31 @@ async def test_changes_below_a_directory_are_told(client: Client, here: Path) ->
                 pass
 
 
+async def test_a_watch_that_is_cancelled_while_it_begins_leaves_nothing(memory_client: Client, here: Path) -> None:
+    async def cancelled(steps: int) -> None:
+        with cancelled_after(steps):
+            async with memory_client.files.watch(here):
+                pass
+
+    with trio.fail_after(PATIENCE):
+        for steps in range(1, 40):
+            await cancelled(steps)
+    assert not [link for link in map(_link_of, os.listdir("/proc/self/fd")) if "inotify" in link]
+
+
+def _link_of(descriptor: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return ""
+
+
+async def test_as_many_files_as_may_be_are_put_at_once(memory_client: Client, here: Path) -> None:
+    (here / "f").write_bytes(b"x")
+    with trio.fail_after(PATIENCE):
+        assert (await memory_client.files.put(here / "f", here / "g", limit=10**12)).files == 1
+
+
 async def test_many_changes_at_once_are_all_told_or_said_to_be_lost(memory_client: Client, here: Path) -> None:
     wanted = {f"{here}/{a}/{b}/f" for a in range(20) for b in range(20)}
     with trio.fail_after(PATIENCE):
@@ -403,10 +429,25 @@ async def test_what_is_no_path_or_no_data_is_said_before_anything_is_sent(memory
         (lambda: files.read("/\ud800"), "path: .* is no path that a file can have"),
         (lambda: files.copy("/a", None), "destination must be a path, got NoneType"),
         (lambda: files.write(here / "f", 5), "data must be bytes or a string, got int"),
+        (lambda: files.write(here / "f", None), "data must be bytes or a string, got None"),
+        (lambda: files.write(here / "f", "\ud800"), "data cannot be written as utf-8"),
+        (lambda: files.append(here / "f", "a", encoding="x"), "unknown encoding 'x'"),
+        (lambda: files.read(here, encoding=""), "unknown encoding ''"),
+        (lambda: files.read(here, encoding="utf-8", errors="x"), "errors: unknown way 'x'"),
+        (lambda: files.write(here / "f", b"", mode="0600"), "mode must be a number, such as 0o644, got str"),
+        (lambda: files.stat(here, follow=1), "follow must be True or False, got 1"),
+        (lambda: files.make(here, parents=False, exist_ok=1), "exist_ok must be True or False, got 1"),
+        (lambda: files.link(here / "f", None), "target must be a path, got NoneType"),
+        (lambda: files.put(None, here / "x"), "source must be a path, got NoneType"),
+        (lambda: files.put("/a\0b", here / "x"), "source: a path cannot contain a NUL character"),
+        (lambda: files.put(here, here / "x", progress=5), "progress must be a function, got int"),
+        (lambda: files.get(here, "/\ud800"), "destination: .* is no path that a file can have"),
+        (lambda: files.change(here, modified=math.nan), "modified must be a number of seconds since 1970, got nan"),
+        (lambda: files.change(here, accessed="now"), "accessed must be a number of seconds since 1970, got 'now'"),
         (lambda: files.remove(here, recursive="yes"), "recursive must be True or False, got 'yes'"),
         (lambda: files.put(here, here / "x", limit=0), "limit must be a number above 0, got 0"),
         (lambda: files.change(here, mode=-1), "cannot change .*permissions"),
-        (lambda: files.change(here, mode="0600"), "cannot change .*permissions"),
+        (lambda: files.change(here, mode="0600"), "mode must be a number, such as 0o644, got str"),
     ]
     for call, complaint in mistakes:
         with pytest.raises((TypeError, InvalidParamsError), match=complaint):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,26 @@ async def test_leaving_a_stream_hangs_up(client: Client, web: Web) -> None:
             web.hung_up = trio.Event()
             async with client.http.stream("GET", f"{web.url}/half") as answer:
                 assert await anext(answer) == b"abc"
+            await web.hung_up.wait()
+
+
+async def test_cancelling_before_there_is_a_response_hangs_up(client: Client, web: Web) -> None:
+    web.pages["/never"] = web.never
+
+    async def stream(url: str) -> None:
+        async with client.http.stream("GET", url):
+            raise AssertionError("there was a response")
+
+    with trio.fail_after(PATIENCE):
+        for number in range(70):  # more than may be under way at once
+            web.hung_up = trio.Event()
+            web.asked.clear()
+            async with trio.open_nursery() as nursery:
+                ask = stream if number % 2 else partial(client.http.request, "GET")
+                nursery.start_soon(ask, f"{web.url}/never")
+                while not web.asked:
+                    await trio.testing.wait_all_tasks_blocked(0.001)
+                nursery.cancel_scope.cancel()
             await web.hung_up.wait()
 
 

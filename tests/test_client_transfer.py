@@ -284,6 +284,28 @@ async def test_a_connection_that_is_lost_for_good_leaves_no_file_under_the_name(
     assert all(name.startswith(".f.") and name.endswith(".part") for name in folders(here / "to"))
 
 
+async def test_many_files_that_fail_together_are_one_error(open_server: OpenServer, here: Path, tmp_path: Path) -> None:
+    url = await open_server("unix", ServerConfig()).url()
+    (here / "many").mkdir()
+    for number in range(8):
+        (here / f"many/{number}").write_bytes(bytes(5 * MIB))
+    await _cut_when_all_have_begun("put", url, here, tmp_path)
+    await _cut_when_all_have_begun("get", url, here, tmp_path)
+
+
+async def _cut_when_all_have_begun(way: str, url: str, here: Path, tmp_path: Path) -> None:
+    begun: set[str] = set()
+
+    def progress(source: str, *facts: object) -> None:
+        begun.add(source)
+        if len(begun) == 8:
+            line.cut()
+
+    async with open_line(url, f"{tmp_path}/{way}") as line, connect(line.url) as client:
+        with trio.fail_after(PATIENCE), pytest.raises(ConnectionLostError):
+            await getattr(client.files, way)(here / "many", here / way, progress=progress)
+
+
 # -- memory, and a server that is not to be trusted --
 
 

@@ -78,6 +78,7 @@ class Relay:
         self._config = config
         self._under_way = 0
         self._streams: dict[str, _PulledBody | None] = {}
+        self._unanswered: dict[str, trio.CancelScope] = {}
         fitting = max(0, config.max_message_bytes - _HEAD_BYTES) * 3 // 4  # in base64, into one message
         self._max_buffered = min(config.buffered_http_bytes, fitting)
         self._buffered = 0
@@ -120,19 +121,24 @@ class Relay:
     async def _run(self, params: HttpRequest, exchange: PreparedRequest) -> HttpResponse:
         deadline = math.inf if params.timeout_ms is None else trio.current_time() + params.timeout_ms / 1000
         streaming = False
+        closing = self._unanswered[params.request_id] = trio.CancelScope()
         try:
-            with trio.move_on_at(deadline) as patience:
-                response = await self._client.send(exchange, params.redirect_policy == "follow")
-            if patience.cancelled_caught:
-                raise HttpFailedError(f"{sending(exchange)}: {_too_slow(params)}", url=exchange.target.url)
-            body = b""
-            if _is_streamed(params):
-                self._nursery.start_soon(self._stream, params, response, deadline)
-                streaming = True
-            else:
-                body = await self._read(params, response, deadline)
-            return HttpResponse(response.status, fields_of(response), body)
+            with closing:
+                with trio.move_on_at(deadline) as patience:
+                    response = await self._client.send(exchange, params.redirect_policy == "follow")
+                if patience.cancelled_caught:
+                    raise HttpFailedError(f"{sending(exchange)}: {_too_slow(params)}", url=exchange.target.url)
+                body = b""
+                if _is_streamed(params):
+                    self._nursery.start_soon(self._stream, params, response, deadline)
+                    streaming = True
+                else:
+                    body = await self._read(params, response, deadline)
+                return HttpResponse(response.status, fields_of(response), body)
+            raise HttpFailedError(f"{sending(exchange)}: it was closed by its peer", url=exchange.target.url)
         finally:
+            if self._unanswered.get(params.request_id) is closing:
+                del self._unanswered[params.request_id]
             if not streaming:
                 self._finished(params)
 
@@ -210,7 +216,9 @@ class Relay:
         return pulled.next()
 
     def close(self, params: HttpRequestId) -> Nothing:
-        """Hang up on the HTTP server of a pulled body. An id that names none is accepted."""
+        """Hang up on the HTTP server of a pulled body, or one that has not answered. An id of neither is accepted."""
+        if (closing := self._unanswered.get(params.request_id)) is not None:
+            closing.cancel()
         pulled = self._streams.get(params.request_id)
         if pulled is not None:
             pulled.scope.cancel()

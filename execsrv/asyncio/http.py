@@ -82,7 +82,8 @@ class Http(Facade, of=TrioHttp):
 
         `timeout` counts, in seconds, to the end of the body. Raises `HttpFailedError` for no whole response,
         `HttpUnavailableError` where the server makes no requests, `LimitExceededError` for a large body, which
-        `stream` takes, and `ConnectionLostError`: a request is never made again after an interruption.
+        `stream` takes, and `ConnectionLostError`: a request is never made again after an interruption. Cancelling
+        hangs up.
         """
         return await self._wait(
             "request", method, url, headers=headers, body=body, timeout=timeout, follow_redirects=follow_redirects

@@ -18,7 +18,14 @@ from execsrv._nursery import open_helpers
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import decode_params
 from execsrv.client.parameters import check_size, checked
-from execsrv.errors import BadAnswerError, ConnectionLostError, ExecsrvError, InvalidParamsError, RequestError
+from execsrv.errors import (
+    BadAnswerError,
+    ConnectionLostError,
+    CutOffError,
+    ExecsrvError,
+    InvalidParamsError,
+    RequestError,
+)
 from execsrv.protocol import Failure, MessageId, Notification, Request, Response
 
 R = TypeVar("R", bound=Struct)
@@ -199,6 +206,8 @@ class Calls:
                         await self._heard(message)
                     case Request(id, method):
                         return f"the server sent a request `{method}` ({id!r}), which clients do not answer"
+        except CutOffError:
+            return "the server ended the connection in the middle of a message"
         except ExecsrvError as error:
             return f"the server broke the protocol: {error}"
         return said

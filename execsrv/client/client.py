@@ -253,6 +253,8 @@ class Client(Starting):
         from execsrv.client import recorder
         from execsrv.record import Recording
 
+        if not isinstance(process, Process):
+            raise TypeError(f"process must be a Process, got {type(process).__name__}")
         recording = recorder.recording(Recording(path, input, title, idle_time_limit))
         size = (await process.snapshot()).size
         async with recorder.recorded(process._mirror, recording, process.argv, size):

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, cast
 
 from execsrv.client.facts import Facts
-from execsrv.client.parameters import Data, flag, seconds
+from execsrv.client.parameters import Data, as_bytes, flag, seconds
 from execsrv.client.wait_for import wait_for
 from execsrv.client.waiting import Happened, Pattern
 from execsrv.errors import InvalidParamsError, WaitTimeoutError
@@ -100,7 +100,9 @@ class Dialogue(Facts):
 
     def _encoded(self, text: Data | str) -> Data:
         mode = self._own._text
-        return text.encode(mode.encoding if mode else "utf-8") if isinstance(text, str) else text
+        if (data := as_bytes(text, mode.encoding if mode else "utf-8", "text")) is None:
+            raise TypeError("text must be bytes or a string, got None")
+        return data
 
     async def sendcontrol(self, key: str) -> int:
         """Type a key together with Ctrl: a letter, or one of `@[\\]^_?`."""
@@ -209,7 +211,9 @@ class Dialogue(Facts):
         """
         from execsrv.client.interact import interact
 
-        escape = b"" if escape_character is None else escape_character.encode()
+        if not isinstance(escape_character, str | None):
+            raise TypeError(f"escape_character must be a string or None, got {type(escape_character).__name__}")
+        escape = (escape_character or "").encode(errors="surrogateescape")
         await interact(self._own, escape, input_filter, output_filter, stdin, stdout)
 
 

@@ -195,6 +195,8 @@ class RemoteFile:
     async def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Set the place, from the beginning, from where it is, or from the end; return it."""
         with self._in_use("seek in"):
+            if not isinstance(offset, int):
+                raise TypeError(f"offset must be a number of bytes, got {type(offset).__name__}")
             if whence not in (io.SEEK_SET, io.SEEK_CUR, io.SEEK_END):
                 raise ValueError(f"whence must be 0, 1 or 2, got {whence!r}")
             base = 0 if whence == io.SEEK_SET else self._place

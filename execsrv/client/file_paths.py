@@ -14,7 +14,15 @@ ServerPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 def path_text(name: str, path: ServerPath) -> str:
-    """Return an absolute path as a string, odd bytes as surrogates (`os.fsdecode`).
+    """Return an absolute path as a string. Raises as `plain_path` does, for one that is not absolute too."""
+    text = plain_path(name, path)
+    if not text.startswith("/"):
+        raise InvalidParamsError(f"{name} must be an absolute path on the server's machine, got {text!r}", field=name)
+    return text
+
+
+def plain_path(name: str, path: ServerPath) -> str:
+    """Return any path as a string, odd bytes as surrogates (`os.fsdecode`).
 
     Raises `TypeError` for what is no path, and `InvalidParamsError`, both naming the argument.
     """
@@ -28,8 +36,6 @@ def path_text(name: str, path: ServerPath) -> str:
         raise InvalidParamsError(f"{name}: {text!r} is no path that a file can have", field=name) from None
     if "\0" in text:
         raise InvalidParamsError(f"{name}: a path cannot contain a NUL character: {text!r}", field=name)
-    if not text.startswith("/"):
-        raise InvalidParamsError(f"{name} must be an absolute path on the server's machine, got {text!r}", field=name)
     return text
 
 

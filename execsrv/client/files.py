@@ -12,12 +12,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import overload
 
+from execsrv.client.file_arguments import checked_mode, checked_progress, content_of, nanoseconds
 from execsrv.client.file_handles import MODES, OpenFile, RemoteFile
 from execsrv.client.file_info import FileInfo
-from execsrv.client.file_paths import ServerPath, doing, path_text
-from execsrv.client.parameters import Data, flag, pieces
+from execsrv.client.file_paths import ServerPath, doing, path_text, plain_path
+from execsrv.client.parameters import Data, count, flag, pieces
 from execsrv.client.remote_changes import RemoteChanges, is_missing
 from execsrv.client.remote_path import RemotePath
+from execsrv.client.text import text_mode
 from execsrv.client.transfer import Progress, Transfer, Transferred
 from execsrv.client.tree_changes import Changes, open_changes
 from execsrv.errors import FileError, InvalidParamsError, NotFoundError
@@ -50,12 +52,13 @@ class Files:
     async def read(self, path: ServerPath, *, encoding: str | None = None, errors: str = "strict") -> bytes | str:
         """Return the content of a file, as text with an `encoding`. Raises `UnicodeDecodeError`."""
         name = path_text("path", path)
+        way = None if encoding is None else text_mode(True, encoding, errors)
         with doing("read", name):
             data = await self._remote.read_whole(name)
-        if encoding is None:
+        if way is None:
             return data
         try:
-            return data.decode(encoding, errors)
+            return data.decode(*way)
         except UnicodeDecodeError as error:
             error.reason += f" in {name!r}"
             raise
@@ -75,8 +78,9 @@ class Files:
         its other names, and leaves a part of the content after a failure.
         """
         name = path_text("path", path)
-        content = _content(data, encoding)
+        content = content_of(data, encoding)
         flag("atomic", atomic)
+        checked_mode(mode)
         with doing("write", name):
             if len(content) <= _MESSAGE_BYTES:
                 await self._remote.write_whole(name, content, mode if atomic else None, None, atomic=atomic)
@@ -94,8 +98,9 @@ class Files:
         Raises `ConnectionLostError`, with no saying whether the data has arrived, when the connection is interrupted.
         """
         name = path_text("path", path)
+        content = content_of(data, encoding)
         with doing("append to", name):
-            for piece in pieces(_content(data, encoding), _MESSAGE_BYTES):
+            for piece in pieces(content, _MESSAGE_BYTES):
                 await self._remote.append(name, piece)
 
     @asynccontextmanager
@@ -129,7 +134,7 @@ class Files:
 
     async def stat(self, path: ServerPath, *, follow: bool = True) -> FileInfo:
         """Return the facts of a file, of a link itself without `follow`."""
-        return await self._remote.stat(path_text("path", path), follow=follow)
+        return await self._remote.stat(path_text("path", path), follow=flag("follow", follow))
 
     async def exists(self, path: ServerPath) -> bool:
         """Return whether anything is at a path. A link that leads nowhere is nothing."""
@@ -187,7 +192,8 @@ class Files:
     async def make(self, path: ServerPath, *, parents: bool = True, exist_ok: bool = True) -> None:
         """Make a directory, and with `parents` those above it that are missing."""
         name = path_text("path", path)
-        if flag("parents", parents) and flag("exist_ok", exist_ok):
+        flag("parents", parents)
+        if flag("exist_ok", exist_ok) and parents:
             await self._remote.make_parents(name)
             return
         if parents:
@@ -196,7 +202,7 @@ class Files:
 
     async def link(self, path: ServerPath, target: str | os.PathLike[str]) -> None:
         """Make a symbolic link at a path. `target` is written into it as it is."""
-        await self._remote.link(path_text("path", path), os.fspath(target))
+        await self._remote.link(path_text("path", path), plain_path("target", target))
 
     async def change(
         self,
@@ -210,9 +216,9 @@ class Files:
         """Set mode, times (seconds since the epoch) or size of a file; what is not given stays."""
         await self._remote.change(
             path_text("path", path),
-            permissions=mode,
-            modified_at_ns=None if modified is None else round(modified * 1e9),
-            accessed_at_ns=None if accessed is None else round(accessed * 1e9),
+            permissions=checked_mode(mode),
+            modified_at_ns=nanoseconds("modified", modified),
+            accessed_at_ns=nanoseconds("accessed", accessed),
             size=size,
         )
 
@@ -243,8 +249,8 @@ class Files:
 
         Raises `OSError` for this machine's side. The first error ends it, and leaves the files that are done.
         """
-        transfer = Transfer(self._remote, progress, _count("limit", limit))
-        return await transfer.put(os.fspath(source), path_text("destination", destination))
+        transfer = Transfer(self._remote, checked_progress(progress), count("limit", limit))
+        return await transfer.put(plain_path("source", source), path_text("destination", destination))
 
     async def get(
         self,
@@ -258,16 +264,8 @@ class Files:
 
         Raises `FileError` for a file that changes while it is read.
         """
-        transfer = Transfer(self._remote, progress, _count("limit", limit))
-        return await transfer.get(path_text("source", source), os.fspath(destination))
-
-
-def _content(data: Data | str, encoding: str) -> bytes:
-    if isinstance(data, str):
-        return data.encode(encoding)
-    if not isinstance(data, bytes | bytearray | memoryview):
-        raise TypeError(f"data must be bytes or a string, got {type(data).__name__}")
-    return bytes(data)
+        transfer = Transfer(self._remote, checked_progress(progress), count("limit", limit))
+        return await transfer.get(path_text("source", source), plain_path("destination", destination))
 
 
 def _reader(remote: RemoteChanges, content: bytes) -> Callable[[int, int, hashlib._Hash], Awaitable[bytes]]:
@@ -277,9 +275,3 @@ def _reader(remote: RemoteChanges, content: bytes) -> Callable[[int, int, hashli
         return piece
 
     return read
-
-
-def _count(name: str, value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidParamsError(f"{name} must be a number above 0, got {value!r}", field=name)
-    return value

@@ -13,7 +13,7 @@ import trio
 from msgspec import Struct
 
 from execsrv.client.calls import Calls, PendingCall
-from execsrv.client.parameters import Data, flag, milliseconds, string
+from execsrv.client.parameters import Data, as_bytes, flag, milliseconds, string
 from execsrv.errors import HttpFailedError
 from execsrv.protocol import HttpBodyPiece, HttpHeader, HttpRequest, HttpRequestId, HttpResponse, Nothing
 
@@ -131,10 +131,15 @@ class Http:
 
         `timeout` counts, in seconds, to the end of the body. Raises `HttpFailedError` for no whole response,
         `HttpUnavailableError` where the server makes no requests, `LimitExceededError` for a large body, which
-        `stream` takes, and `ConnectionLostError`: a request is never made again after an interruption.
+        `stream` takes, and `ConnectionLostError`: a request is never made again after an interruption. Cancelling
+        hangs up.
         """
         params = _params(method, url, headers, body, timeout, follow_redirects, pull=False)
-        return HttpAnswer(url, await self._calls.call("http/request", params, HttpResponse))
+        try:
+            return HttpAnswer(url, await self._calls.call("http/request", params, HttpResponse))
+        except trio.Cancelled:
+            await self._close(params.request_id)
+            raise
 
     @asynccontextmanager
     async def stream(
@@ -156,11 +161,15 @@ class Http:
             response = await self._calls.call("http/request", params, HttpResponse)
             yield HttpStream(url, response, self._calls, params.request_id)
         finally:
-            with trio.move_on_after(self._patience, shield=True):
-                try:
-                    await self._calls.call("http/close", HttpRequestId(params.request_id), Nothing)
-                except Exception:
-                    pass  # the connection is gone, and the stream with it
+            await self._close(params.request_id)
+
+    async def _close(self, id: str) -> None:
+        """Have the server hang up, whatever has become of the request."""
+        with trio.move_on_after(self._patience, shield=True):
+            try:
+                await self._calls.call("http/close", HttpRequestId(id), Nothing)
+            except Exception:
+                pass  # the connection is gone, and the request with it
 
 
 def _params(
@@ -173,10 +182,7 @@ def _params(
     *,
     pull: bool,
 ) -> HttpRequest:
-    if isinstance(body, str):
-        body = body.encode()
-    elif not isinstance(body, bytes | bytearray | memoryview | None):
-        raise TypeError(f"body must be bytes or a string, got {type(body).__name__}")
+    body = as_bytes(body, "utf-8", "body")
     policy: Literal["follow", "stop"] = "follow" if flag("follow_redirects", follow_redirects) else "stop"
     return HttpRequest(
         method=string("method", method),

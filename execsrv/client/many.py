@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 import trio
 
 from execsrv.client.calls import Calls
-from execsrv.client.parameters import Path
-from execsrv.errors import CommandError, ConnectionLostError, InvalidParamsError, RequestError
+from execsrv.client.parameters import Path, count
+from execsrv.errors import CommandError, ConnectionLostError, RequestError
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -36,10 +36,9 @@ class Results(AsyncIterator[R_co], Generic[R_co]):
         limit: int,
         return_errors: bool,
     ) -> None:
-        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-            raise InvalidParamsError(f"limit must be a number above 0, got {limit!r}", field="limit")
-        if isinstance(commands, str | bytes):
-            raise TypeError(f"commands must be lists of words, got {commands!r}")
+        count("limit", limit)
+        if isinstance(commands, str | bytes) or not isinstance(commands, Iterable):
+            raise TypeError(f"commands must be lists of words, got {type(commands).__name__}")
         self._calls = calls
         self._nursery = nursery
         self._token: trio.lowlevel.TrioToken | None = None

@@ -10,7 +10,7 @@ import math
 import os
 import shlex
 import subprocess
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import msgspec
@@ -35,6 +35,9 @@ _MAX_MILLISECONDS = 2**53
 
 WRITE_BYTES = 256 * 1024
 """Input that goes into one message. Any server takes so much, and more of it in one would be no faster."""
+
+_QUOTED_CHARACTERS = 500
+"""The most of a wrong argument that its error shows."""
 
 _ENVELOPE_BYTES = 64 * 1024
 """Room in a message for what is around its parameters. What fits into it is always sent."""
@@ -76,8 +79,21 @@ def checked(method: str, params: Struct) -> Struct:
     """Return the parameters as a server would read them. Raises `InvalidParamsError`, with the field that is wrong."""
     try:
         return msgspec.convert(msgspec.to_builtins(params, builtin_types=(bytes,)), METHODS[method].params)
-    except (msgspec.ValidationError, TypeError) as error:
+    except msgspec.ValidationError as error:
         raise InvalidParamsError(str(error)) from None
+    except (TypeError, ValueError, OverflowError) as error:
+        field = _unsendable(params)
+        raise InvalidParamsError(f"{field}: {error}" if field else str(error), field=field) from None
+
+
+def _unsendable(params: Struct) -> str | None:
+    """Return the name of the parameter that is of no type of JSON, or no UTF-8."""
+    for name, field in zip(params.__struct_encode_fields__, params.__struct_fields__, strict=True):
+        try:
+            msgspec.json.encode(getattr(params, field))
+        except (TypeError, ValueError, OverflowError):
+            return name
+    return None
 
 
 def check_size(method: str, params: Struct, max_bytes: int) -> None:
@@ -120,10 +136,13 @@ def pieces(data: Data, size: int) -> Iterator[bytes]:
 def words(argv: Sequence[Path]) -> list[str]:
     """Return a command as strings. Raises `TypeError` for one string, and for what is neither string nor path."""
     if isinstance(argv, str):
-        example = json.dumps(shlex.split(argv) if argv.count("'") % 2 == argv.count('"') % 2 == 0 else argv.split())
-        raise TypeError(f"argv must be a list of words, got the string {argv!r}: write {example}")
+        line = argv[:_QUOTED_CHARACTERS]
+        example = json.dumps(shlex.split(line) if line.count("'") % 2 == line.count('"') % 2 == 0 else line.split())
+        raise TypeError(f"argv must be a list of words, got the string {line!r}: write {example}")
     if isinstance(argv, bytes):
-        raise TypeError(f"argv must be a list of words, got the bytes {argv!r}")
+        raise TypeError(f"argv must be a list of words, got the bytes {argv[:_QUOTED_CHARACTERS]!r}")
+    if not isinstance(argv, Iterable) or isinstance(argv, Mapping | Set):
+        raise TypeError(f"argv must be a list of words, got {type(argv).__name__}")
     return [string(f"argv[{index}]", word) for index, word in enumerate(argv)]
 
 
@@ -138,10 +157,20 @@ def _variables(name: str, env: Mapping[str, str] | None) -> dict[str, str]:
     return {string(name, key): string(f"{name}[{key!r}]", value) for key, value in (env or {}).items()}
 
 
+def terminal_modes(modes: Mapping[str, bool | int] | None) -> dict[str, bool | int]:
+    """Return the modes of a terminal as they are sent. Raises `TypeError` for what is no mapping."""
+    if not isinstance(modes, Mapping | None):
+        raise TypeError(f"modes must be a mapping of names, got {type(modes).__name__}")
+    return dict(modes or {})
+
+
 def names(name: str, values: Collection[str]) -> list[str]:
     """Return names as they are sent. Raises `TypeError` for one string."""
     if isinstance(values, str | bytes):
-        raise TypeError(f"{name} must be a list of names, got {values!r}: write [{values!r}]")
+        given = values[:_QUOTED_CHARACTERS]
+        raise TypeError(f"{name} must be a list of names, got {given!r}: write [{given!r}]")
+    if not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a list of names, got {type(values).__name__}")
     return [string(f"{name}[{index}]", value) for index, value in enumerate(values)]
 
 
@@ -183,16 +212,17 @@ def everything(inherit: bool) -> EnvPolicy | None:
     return _EVERYTHING if inherit else None
 
 
-def as_bytes(data: Data | str | None, encoding: str | None) -> Data | None:
+def as_bytes(data: Data | str | None, encoding: str | None, name: str = "input") -> Data | None:
     """Return input as bytes. Raises `TypeError` for what is none, and for text where no encoding was asked for."""
     if isinstance(data, str) and encoding is not None:
         try:
             return data.encode(encoding)
         except UnicodeEncodeError as error:
-            raise InvalidParamsError(f"input cannot be written as {encoding}: {error}", field="input") from None
+            raise InvalidParamsError(f"{name} cannot be written as {encoding}: {error}", field=name) from None
     if not isinstance(data, bytes | bytearray | memoryview | None):
+        wanted = "bytes" if encoding is None else "bytes or a string"
         hint = " (or text=True)" if isinstance(data, str) else ""
-        raise TypeError(f"input must be bytes, got {type(data).__name__}{hint}")
+        raise TypeError(f"{name} must be {wanted}, got {type(data).__name__}{hint}")
     return data
 
 
@@ -242,6 +272,13 @@ def seconds(name: str, value: float | None, *, zero: bool = False) -> float:
         raise InvalidParamsError(f"{name} must be {'at least' if zero else 'above'} 0 s, got {got}", field=name)
     if math.inf != value > _MAX_MILLISECONDS / 1000:
         raise InvalidParamsError(f"{name} must be at most {_MAX_MILLISECONDS // 1000} s or math.inf", field=name)
+    return value
+
+
+def count(name: str, value: int) -> int:
+    """Return a number above 0. Raises `InvalidParamsError` for anything else."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InvalidParamsError(f"{name} must be a number above 0, got {value!r}", field=name)
     return value
 
 

@@ -98,8 +98,8 @@ class Process(Dialogue, Reading):
         reads. Another `write` waits until this one is done.
         Cancelling stops waiting; a part of the input may still arrive.
         """
-        if (given := as_bytes(data, self._text and self._text.encoding)) is None:
-            raise TypeError("input must be bytes, got None")
+        if (given := as_bytes(data, self._text and self._text.encoding, "data")) is None:
+            raise TypeError("data must be bytes, got None")
         async with self._input_turn:
             for piece in pieces(given, WRITE_BYTES):
                 await self._write(piece)

@@ -10,6 +10,7 @@ from execsrv.client.facts import Facts
 from execsrv.client.inbox import PARTS, Part
 from execsrv.client.iteration import Iteration
 from execsrv.client.line_batches import Lines
+from execsrv.client.parameters import count
 from execsrv.client.reader import Reader
 from execsrv.client.streams import Output
 from execsrv.client.text import MAX_LINE_BYTES, LineTaker, TextMode, TextTaker, text_mode
@@ -96,6 +97,7 @@ class Reading(Facts):
         Raises `UnicodeDecodeError`, and `LimitExceededError` for a line of more than `max_bytes`: the line can still be
         read in another way. Raises `OutputTruncatedError` where output is missing that nobody had given up.
         """
+        count("max_bytes", max_bytes)
         taker = LineTaker(self._reader.inbox, _part(stream), self._mode(encoding, errors), max_bytes, self.id)
 
         def take() -> str | Gap | None:
@@ -125,7 +127,8 @@ class Reading(Facts):
     def _mode(self, encoding: str | None, errors: str | None) -> TextMode:
         """Return the way to text that a call asks for, or else that of the start."""
         default = self._text or TextMode()
-        return text_mode(True, encoding or default.encoding, errors or default.errors) or default
+        encoding = default.encoding if encoding is None else encoding
+        return text_mode(True, encoding, default.errors if errors is None else errors) or default
 
     def _missed(self, gap: Gap) -> None:
         """Raise `OutputTruncatedError` for output that is missing, unless the process was started to drop some."""

@@ -21,6 +21,7 @@ import trio
 from execsrv._log.log import Closed, Entry, Exited, Gap
 from execsrv._nursery import open_helpers
 from execsrv._threads import run_in_thread
+from execsrv.client.file_paths import plain_path
 from execsrv.client.mirror import Mirror
 from execsrv.client.parameters import flag, seconds, string
 from execsrv.errors import BusyError, InvalidParamsError
@@ -39,6 +40,7 @@ def recording(record: object) -> Recording:
     recording = record if isinstance(record, Recording) else Recording(record)  # type: ignore[arg-type]
     if not isinstance(recording.path, str | os.PathLike):
         raise InvalidParamsError(f"record must be a path or a Recording, got {recording.path!r}", field="record")
+    plain_path("record", recording.path)
     flag("input", recording.input)
     if recording.title is not None:
         string("title", recording.title)

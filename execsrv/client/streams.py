@@ -51,7 +51,7 @@ class Input(trio.abc.SendStream):
         """Write all of it, and wait until the operating system took it. After a cancel, a part may have arrived."""
         with self._turn():
             await trio.lowlevel.checkpoint()
-            if len(data):
+            if not isinstance(data, bytes) or data:
                 await self._write(data)
 
     async def wait_send_all_might_not_block(self) -> None:

@@ -34,6 +34,9 @@ Progress = Callable[[str, str, int, int], None]
 SMALL_BYTES = 256 * 1024
 """The largest file that is sent as one message."""
 
+_MOST_FILES = 1000
+"""The most files that are under way at a time, whatever limit was given."""
+
 
 class Transferred(Struct, kw_only=True):
     """The result of `put` and `get`. `skipped` are paths of what is no file, directory or link (fifos, sockets)."""
@@ -50,10 +53,11 @@ class Transfer:
         self._remote = remote
         self._threads = remote.threads
         self._progress = progress
-        self._limit = limit
-        self._places = trio.Semaphore(limit)
+        self._limit = min(limit, _MOST_FILES)
+        self._places = trio.Semaphore(self._limit)
         self._directories: list[Callable[[], Awaitable[None]]] = []
         self._done = Transferred()
+        self._has_failed = False
 
     async def put(self, source: str, destination: str) -> Transferred:
         """Copy a file or a tree of this machine to the server."""
@@ -167,6 +171,11 @@ class Transfer:
         async def run() -> None:
             try:
                 await copy()
+            except Exception:
+                if self._has_failed:
+                    return  # the first error says it for all that end with it
+                self._has_failed = True
+                raise
             finally:
                 self._places.release()
 

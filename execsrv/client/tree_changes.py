@@ -84,8 +84,8 @@ class Changes:
 async def open_changes(calls: Calls, path: str, recursive: bool, patience: float) -> AsyncIterator[Changes]:
     """Watch a directory as long as the block lasts."""
     changes = Changes(calls, path, recursive)
-    await changes._start()
     try:
+        await changes._start()  # cancelled, it may have begun all the same
         yield changes
     finally:
         with trio.move_on_after(patience, shield=True):

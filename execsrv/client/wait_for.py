@@ -53,6 +53,8 @@ async def wait_for(
         raise InvalidParamsError("nothing to wait for: name output, port, idle, exit, tree_empty or no_echo")
     if host is not None and port is None:
         raise InvalidParamsError("host is the address of port, which is missing", field="port")
+    if not isinstance(after, Happened | None):
+        raise TypeError(f"after must be what `wait_for` returned, got {type(after).__name__}")
     words = literals(process, patterns)
     params = ProcessWaitFor(
         process.id,
