@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,9 @@ ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(\{code-block\} )?(\w+)\n(?::caption: (\S+)\n\n)?(.*?)^```", re.S | re.M)
 NEEDED = ("gdb", "sqlite3")
 """Programs that a machine may lack."""
+
+PORT = re.compile(r"\b812\d\b")
+"""Ports of the pages. Others are used for them here, where several may follow a page at once."""
 
 
 class Section(NamedTuple):
@@ -64,6 +68,12 @@ def type_in(folder: Path, command: str, path: str) -> str:
     return done.stdout
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
 def compare(said: str, shown: str) -> None:
     """Compare what was printed with a page, where "..." stands for anything, and a pid for another."""
     pattern = re.escape(shown).replace(re.escape("..."), ".*")
@@ -76,7 +86,9 @@ def test_a_page_is_followed_from_an_empty_folder(section: Section, tmp_path: Pat
     for program in NEEDED:
         if any(f'["{program}"' in content for _, _, content in section.blocks) and not shutil.which(program):
             pytest.skip(f"needs {program}")
-    followed = [*section.blocks, ("", "", "")]
+    port = str(free_port())
+    blocks = [(language, file, PORT.sub(port, content)) for language, file, content in section.blocks]
+    followed = [*blocks, ("", "", "")]
     with assert_no_strays():
         for (language, file, content), (after, _, shown) in itertools.pairwise(followed):
             if file:
@@ -87,3 +99,42 @@ def test_a_page_is_followed_from_an_empty_folder(section: Section, tmp_path: Pat
             elif language == "console":
                 for line, printed in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", content, re.M):
                     compare(type_in(tmp_path, line, tools), printed)
+
+
+# -- the comparison --
+
+COMPARISON = (ROOT / "docs" / "comparison.md").read_text()
+LIBRARIES = ["subprocess", "pexpect", "asyncssh"]
+RIVALS = [(file, content) for _, _, file, content in BLOCK.findall(COMPARISON)]
+FRAME = re.compile(r"\s*$|\s*#|(import|from) |async def main\(|(trio|asyncio)\.run\(main")
+"""Lines that the comparison does not count."""
+
+
+def lines(program: str) -> str:
+    return str(sum(not FRAME.match(line) for line in program.splitlines()))
+
+
+def test_the_comparison_counts_right() -> None:
+    tasks = {section.name.removeprefix("tasks.md "): section.blocks for section in sections("tasks.md", "##")}
+    compared = 0
+    for title, *told in re.findall(r"^\| \[(.*?)\]\S+ \| \d+ \|" + r" (\d*) +\|" * 5, COMPARISON, re.M):
+        programs = [content for language, _, content in tasks[title] if language == "python"]
+        plain = next((lines(program) for program in programs if "import execsrv.sync" in program), "")
+        part = COMPARISON.partition(f"### {title}\n")[2].partition("\n### ")[0]
+        rivals = {file.partition("-")[2]: lines(content) for _, _, file, content in BLOCK.findall(part)}
+        counted = [lines(programs[0]), plain, *(rivals.get(f"{library}.py", "") for library in LIBRARIES)]
+        assert told == counted, title
+        compared += len(rivals)
+    assert compared == len(RIVALS) > 10
+
+
+@pytest.mark.parametrize(
+    "code", [pytest.param(code, id=file) for file, code in RIVALS if not file.endswith("asyncssh.py")]
+)
+def test_a_program_of_the_comparison_runs(code: str, tmp_path: Path, tools: str) -> None:
+    if '"gdb' in code and not shutil.which("gdb"):
+        pytest.skip("needs gdb")
+    (tmp_path / "program.py").write_text(PORT.sub(str(free_port()), code))
+    # The run ends what such a program leaves behind.
+    said = type_in(tmp_path, "execsrv run -- python program.py 2>&1 && echo fine", tools)
+    assert said.endswith("fine\n"), said

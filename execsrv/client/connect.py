@@ -78,7 +78,7 @@ async def _connect_reached(place: Place, reconnect: float, bring: bool, config: 
 
     seconds("reconnect", reconnect, zero=True)
     name = secrets.token_hex(8) if reconnect else ""
-    serve = ["bridge", name, f"{min(reconnect, _LONGEST_GRACE_SECONDS):.12g}"] if reconnect else ["serve"]
+    serve = ["bridge", name, f"{min(reconnect, _LONGEST_GRACE_SECONDS):.12g}"] if reconnect else ["serve", "--quiet"]
     open_channel = partial(open_reached, place, serve, config, bring=bring, name=name)
     async with open_client(open_channel, config, reconnect) as client:
         yield client

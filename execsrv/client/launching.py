@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -28,6 +30,9 @@ async def launched(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=env, start_new_session=True
         )
     except (OSError, ValueError) as error:
+        path = (os.environ if env is None else env).get("PATH")
+        if isinstance(error, FileNotFoundError) and "/" not in argv[0] and not shutil.which(argv[0], path=path):
+            raise ConnectionFailedError(f"cannot find `{argv[0]}` in PATH") from error
         why = getattr(error, "strerror", None) or str(error)
         raise ConnectionFailedError(f"cannot start {shortened(argv)}: {why}") from error
     try:
