@@ -33,6 +33,7 @@ class Changes:
         self._path = path
         self._recursive = recursive
         self._id = ""
+        self._begun: PendingCall | None = None
         self._asked: PendingCall | None = None
         self._told: list[FileChanged] = []
         self._busy = False
@@ -43,11 +44,13 @@ class Changes:
     async def _start(self) -> None:
         id = self._id = f"w{next(_ids)}"
         with doing("watch", self._path):
-            await self._calls.call(
-                "fs/watch", TreeWatch(watch_id=id, path=sent(self._path), recursive=self._recursive), Nothing
-            )
+            wanted = TreeWatch(watch_id=id, path=sent(self._path), recursive=self._recursive)
+            self._begun = await self._calls.post("fs/watch", wanted)
+            await self._calls.answer_to(self._begun, Nothing)
 
     async def _end(self) -> None:
+        if self._begun is not None:
+            await self._begun.answered.wait()  # what has not begun yet cannot be ended
         await self._calls.call("fs/unwatch", WatchId(self._id), Nothing)
 
     def __aiter__(self) -> Changes:
