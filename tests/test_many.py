@@ -111,7 +111,7 @@ async def test_an_error_names_its_command_and_ends_the_others(client: execsrv.Cl
 async def test_wrong_commands_are_refused(client: execsrv.Client) -> None:
     with pytest.raises(execsrv.InvalidParamsError, match="limit must be a number above 0, got 0"):
         client.map([], limit=0)
-    with pytest.raises(TypeError, match="commands must be lists of words, got 'ls -l'"):
+    with pytest.raises(TypeError, match="commands must be lists of words, got str"):
         client.map("ls -l")
     with pytest.raises(TypeError, match="argv must be a list of words, got the string 'ls -l'"):
         async for _ in client.map(["ls -l"]):

@@ -151,6 +151,13 @@ async def list_processes(stage: Stage) -> object:
     return listed["processId"], listed["program"], listed["running"]
 
 
+@conversation("process/waitFor")
+async def wait_for(stage: Stage) -> object:
+    await stage.start("sh", "-c", "printf 'some output'; exec sleep 1000")
+    happened = await stage.of_a("process/waitFor", output=[b64(b"put")])
+    return happened["happened"], happened["stream"], happened["index"]
+
+
 # -- command/* --
 
 
@@ -194,6 +201,21 @@ async def fetch(stage: Stage) -> object:
     return answer["status"], [delta["deltaBase64"] for delta in deltas() if delta["deltaBase64"]]
 
 
+@conversation("http/read")
+async def read_body(stage: Stage) -> object:
+    answer = await stage.call("http/request", method="GET", url=stage.page, requestId="r", pullResponse=True)
+    body = []
+    while not (piece := await stage.call("http/read", requestId="r"))["done"]:
+        body.append(piece["chunk"])
+    return answer["status"], body
+
+
+@conversation("http/close")
+async def close_request(stage: Stage) -> object:
+    await stage.call("http/request", method="GET", url=stage.page, requestId="r", pullResponse=True)
+    return await stage.call("http/close", requestId="r")
+
+
 @conversation("environment/info")
 async def info(stage: Stage) -> object:
     return await stage.call("environment/info")
@@ -232,6 +254,47 @@ async def write_file(stage: Stage) -> object:
     name = stage.new_name()
     await stage.call("fs/writeFile", path=stage.file(name), dataBase64=b64(b"content"))
     return (stage.folder / name).read_text()
+
+
+@conversation("fs/append")
+async def append(stage: Stage) -> object:
+    name = stage.new_name()
+    await stage.call("fs/append", path=stage.file(name, "before "), dataBase64=b64(b"and behind"))
+    return (stage.folder / name).read_text()
+
+
+@conversation("fs/stat")
+async def stat(stage: Stage) -> object:
+    found = await stage.call("fs/stat", path=stage.file("status", "content"))
+    return found["kind"], found["size"]
+
+
+@conversation("fs/list")
+async def list_files(stage: Stage) -> object:
+    (stage.folder / "listed" / "entry").mkdir(parents=True, exist_ok=True)
+    listed = await stage.call("fs/list", path=stage.file("listed"))
+    return [(entry["fileName"], entry["status"]["kind"]) for entry in listed["entries"]]
+
+
+@conversation("fs/change")
+async def change(stage: Stage) -> object:
+    name = stage.new_name()
+    await stage.call("fs/change", path=stage.file(name, "content"), permissions=0o640, size=3)
+    return (stage.folder / name).stat().st_mode & 0o777, (stage.folder / name).read_text()
+
+
+@conversation("fs/rename")
+async def rename(stage: Stage) -> object:
+    old, new = stage.new_name(), stage.new_name()
+    await stage.call("fs/rename", sourcePath=stage.file(old, "content"), destinationPath=stage.file(new))
+    return (stage.folder / old).exists(), (stage.folder / new).read_text()
+
+
+@conversation("fs/symlink")
+async def link(stage: Stage) -> object:
+    name = stage.new_name()
+    await stage.call("fs/symlink", path=stage.file(name), target="some/where")
+    return os.readlink(stage.folder / name)
 
 
 @conversation("fs/createDirectory")
@@ -301,6 +364,13 @@ async def write_block(stage: Stage) -> object:
     return (stage.folder / name).read_bytes()
 
 
+@conversation("fs/checksum")
+async def checksum(stage: Stage) -> object:
+    stage.file("summed", "content")
+    await open_file(stage, "summed", "read")
+    return await stage.call("fs/checksum", handleId="h", offset=2, len=100)
+
+
 @conversation("fs/close")
 async def close_file(stage: Stage) -> object:
     stage.file("closed", "content")
@@ -321,3 +391,29 @@ async def watch(stage: Stage) -> object:
     if watching["watching"]:
         await stage.peer.until(changes)
     return watching, changes()
+
+
+async def watch_new(stage: Stage) -> Path:
+    """Watch a directory of its own, and return it."""
+    (folder := stage.folder / stage.new_name()).mkdir()
+    await stage.call("fs/watch", watchId="w", path=folder.as_uri())
+    return folder
+
+
+@conversation("fs/watch")
+async def watch_tree(stage: Stage) -> object:
+    return (await watch_new(stage)).exists()
+
+
+@conversation("fs/readChanges")
+async def read_changes(stage: Stage) -> object:
+    folder = await watch_new(stage)
+    (folder / "new").mkdir()
+    told = await stage.call("fs/readChanges", watchId="w")
+    return [(change["kind"], change["path"].rpartition("/")[2]) for change in told["changes"]]
+
+
+@conversation("fs/unwatch")
+async def unwatch(stage: Stage) -> object:
+    await watch_new(stage)
+    return await stage.call("fs/unwatch", watchId="w")

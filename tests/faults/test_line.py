@@ -195,6 +195,7 @@ async def test_a_short_conversation_is_resumed_from_every_byte(
         for at in places(line.passed[side], some, every=False):
             faults = [Fault(kind, side, at)]
             await conversation()
+            line.expect()  # times have more digits or fewer: the place of the fault may not have been reached
         await until_gone(mark)
     patient_daemon.check()
 
