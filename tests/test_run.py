@@ -66,7 +66,7 @@ def running(*args: str, **options: object) -> Iterator[subprocess.Popen[str]]:
 
 def children(pid: int) -> list[int]:
     """The children of a process."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
 
 
 # -- its end is ours --
@@ -349,9 +349,11 @@ def test_children_that_it_was_given_are_not_its_own() -> None:
 def test_nothing_is_left_when_it_is_killed() -> None:
     mark = new_mark()
     with running("run", "--", "bash", "-c", f"(exec -a {mark} sleep 1000) & echo ready; sleep 1000") as process:
-        assert len(children(process.pid)) == 2  # with the guardian
-        process.kill()
         deadline = time.monotonic() + PATIENCE
+        while len(children(process.pid)) < 2:  # with the guardian
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.kill()
         while marked(mark) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not marked(mark)

@@ -129,12 +129,16 @@ async def test_a_screen_beside_the_readers(server: Server) -> None:
 
 async def test_a_picture_that_may_be_wrong_is_marked(open_server: OpenServer) -> None:
     client = await open_server("unix", ServerConfig(retained_output_bytes_per_session=4096)).client(SMALL)
-    async with client.start(["sh", "-c", "seq 1 20000; sleep 1000"], tty=True) as process:
+    # In two pieces at least: one alone is retained, however large it is.
+    script = "seq 1 20000; read x; seq 20001 40000; sleep 1000"
+    async with client.start(["sh", "-c", script], tty=True) as process:
         with trio.fail_after(PATIENCE):
             await process.expect_exact("20000\r\n")
+            await process.sendline()
+            await process.expect_exact("40000\r\n")
             screen = await process.screen()
         assert screen.missed
-        assert screen.text.endswith("19999\n20000")
+        assert screen.text.endswith("39999\n40000")
 
 
 async def test_a_program_gets_its_answers(server: Server) -> None:
