@@ -6,7 +6,6 @@ string or an integer is wanted. Everything here runs for refused messages only, 
 
 from __future__ import annotations
 
-import json
 import re
 from itertools import islice
 from typing import NoReturn
@@ -142,6 +141,8 @@ def _id_in(raw: bytes | msgspec.Raw) -> MessageId | None:
     written = bytes(raw)
     if len(written) > _MOST_ID_BYTES or written[:1] not in b'-0123456789"' or _REPLACEMENT.encode() in written:
         return None
+    import json  # which a server does without until it hears such a message
+
     value = json.loads(written)
     if isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_WHOLE:
         value = int(value)

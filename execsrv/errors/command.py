@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -106,10 +105,12 @@ class OutputTruncatedError(CommandError):
 
 def _quoted(argv: Sequence[str]) -> str:
     """Return a command as a shell would take it, in one line of bounded length."""
+    from shlex import quote  # which a server does without
+
     words: list[str] = []
     room = _COMMAND_CHARACTERS
     for word in argv:
-        words.append(shlex.quote(word[: room + 1]))
+        words.append(quote(word[: room + 1]))
         room -= len(words[-1]) + 1
         if room < 0:
             break
