@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -324,3 +325,14 @@ async def test_events_tell_when(client: execsrv.Client) -> None:
     assert times[0] is not None
     assert times[1] is not None
     assert times[1] >= times[0] + 0.3  # the server's own clock, however late it was heard
+
+
+async def test_input_and_output_have_the_same_errors(client: execsrv.Client) -> None:
+    text: Any = {"text": True, "errors": "surrogateescape"}
+    assert (await client.run(["cat"], input="\udcff\n", **text)).stdout == "\udcff\n"
+    async with client.start(["cat"], stdin=True, **text) as process:
+        await process.write("\udcfe")
+        result = await process.communicate("\udcff")
+    assert result.stdout == "\udcfe\udcff"
+    with pytest.raises(execsrv.InvalidParamsError, match="input cannot be written as utf-8"):
+        await client.run(["cat"], input="\udcff", text=True)

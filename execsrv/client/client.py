@@ -156,7 +156,7 @@ class Client(Starting):
         `ConnectionLostError`. All but the first know what had arrived.
         """
         mode = text_mode(text, encoding, errors)
-        data = as_bytes(input, mode and mode.encoding)
+        data = as_bytes(input, mode and mode.encoding, errors=mode.errors if mode else "strict")
         patience = seconds("timeout", timeout)
         check_bound(max_bytes)
         flag("check", check)

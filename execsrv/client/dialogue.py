@@ -100,7 +100,9 @@ class Dialogue(Facts):
 
     def _encoded(self, text: Data | str) -> Data:
         mode = self._own._text
-        if (data := as_bytes(text, mode.encoding if mode else "utf-8", "text")) is None:
+        if (
+            data := as_bytes(text, mode.encoding if mode else "utf-8", "text", mode.errors if mode else "strict")
+        ) is None:
             raise TypeError("text must be bytes or a string, got None")
         return data
 

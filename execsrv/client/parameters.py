@@ -212,11 +212,11 @@ def everything(inherit: bool) -> EnvPolicy | None:
     return _EVERYTHING if inherit else None
 
 
-def as_bytes(data: Data | str | None, encoding: str | None, name: str = "input") -> Data | None:
+def as_bytes(data: Data | str | None, encoding: str | None, name: str = "input", errors: str = "strict") -> Data | None:
     """Return input as bytes. Raises `TypeError` for what is none, and for text where no encoding was asked for."""
     if isinstance(data, str) and encoding is not None:
         try:
-            return data.encode(encoding)
+            return data.encode(encoding, errors)
         except UnicodeEncodeError as error:
             raise InvalidParamsError(f"{name} cannot be written as {encoding}: {error}", field=name) from None
     if not isinstance(data, bytes | bytearray | memoryview | None):

@@ -88,7 +88,7 @@ class Process(Dialogue, Reading):
         the process; what was collected is lost.
         """
         mode = self._text if (text, encoding, errors) == (None, None, None) else text_mode(text, encoding, errors)
-        data = as_bytes(input, mode and mode.encoding)
+        data = as_bytes(input, mode and mode.encoding, errors=mode.errors if mode else "strict")
         return await Collected(self, mode, max_bytes, truncate).communicate(data)
 
     async def write(self, data: Data | str) -> None:
@@ -98,7 +98,8 @@ class Process(Dialogue, Reading):
         reads. Another `write` waits until this one is done.
         Cancelling stops waiting; a part of the input may still arrive.
         """
-        if (given := as_bytes(data, self._text and self._text.encoding, "data")) is None:
+        mode = self._text
+        if (given := as_bytes(data, mode and mode.encoding, "data", mode.errors if mode else "strict")) is None:
             raise TypeError("data must be bytes, got None")
         async with self._input_turn:
             for piece in pieces(given, WRITE_BYTES):
