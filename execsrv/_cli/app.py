@@ -47,7 +47,11 @@ def serve(config: str | None, print_config: bool, codex: bool, quiet: bool, **se
     raise SystemExit(run_serve({"config": config, **settings}, codex=codex, print_config=print_config, quiet=quiet))
 
 
-@app.command(cls=RunCommand, context_settings={"allow_interspersed_args": False})
+@app.command(
+    cls=RunCommand,
+    short_help="Run one command, here or on a server.",
+    context_settings={"allow_interspersed_args": False},
+)
 @click.option(
     "--url",
     metavar="URL",
@@ -104,7 +108,7 @@ def run(command: tuple[str, ...], **options: Any) -> None:
     raise SystemExit(run_once(RunOptions(command, **options)))
 
 
-@app.command()
+@app.command(short_help="Be the far end of a connection that may be cut.")
 @click.argument("name")
 @click.argument("grace")
 def bridge(name: str, grace: str) -> None:
