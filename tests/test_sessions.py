@@ -243,7 +243,8 @@ async def test_idle_means_neither_printing_nor_being_given(peer: Peer) -> None:
         if longest_pause < milliseconds / 2000:
             break
     assert longest_pause < milliseconds / 2000, "the machine is too busy for this test"
-    assert trio.current_time() - began > 3 * milliseconds / 1000
+    # What was given last had arrived before its answer was heard.
+    assert trio.current_time() - began > 3 * milliseconds / 1000 - longest_pause
     assert peer.output(id) == b"x" * count
 
 
