@@ -17,7 +17,6 @@ from execsrv.client.parameters import (
     Path,
     RunKeywords,
     StartKeywords,
-    as_bytes,
     flag,
     seconds,
 )
@@ -25,7 +24,7 @@ from execsrv.client.process import Process
 from execsrv.client.remote_changes import RemoteChanges
 from execsrv.client.result import END_GRACE_SECONDS, Collected, Result, check_bound
 from execsrv.client.starting import Starting
-from execsrv.client.text import text_mode
+from execsrv.client.text import as_bytes, text_mode
 from execsrv.errors import CommandError
 from execsrv.limits import ClientConfig
 from execsrv.protocol import (
@@ -156,7 +155,7 @@ class Client(Starting):
         `ConnectionLostError`. All but the first know what had arrived.
         """
         mode = text_mode(text, encoding, errors)
-        data = as_bytes(input, mode and mode.encoding, errors=mode.errors if mode else "strict")
+        data = as_bytes(input, mode)
         patience = seconds("timeout", timeout)
         check_bound(max_bytes)
         flag("check", check)

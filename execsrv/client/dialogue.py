@@ -11,7 +11,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, cast
 
 from execsrv.client.facts import Facts
-from execsrv.client.parameters import Data, as_bytes, flag, seconds
+from execsrv.client.parameters import Data, flag, seconds
+from execsrv.client.text import TextMode, as_bytes
 from execsrv.client.wait_for import wait_for
 from execsrv.client.waiting import Happened, Pattern
 from execsrv.errors import InvalidParamsError, WaitTimeoutError
@@ -99,10 +100,7 @@ class Dialogue(Facts):
         return await self.send(bytes(self._encoded(text)) + bytes(self._encoded(os.linesep)))
 
     def _encoded(self, text: Data | str) -> Data:
-        mode = self._own._text
-        if (
-            data := as_bytes(text, mode.encoding if mode else "utf-8", "text", mode.errors if mode else "strict")
-        ) is None:
+        if (data := as_bytes(text, self._own._text or TextMode(), "text")) is None:
             raise TypeError("text must be bytes or a string, got None")
         return data
 

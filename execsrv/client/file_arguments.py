@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from execsrv.client.parameters import Data, as_bytes
-from execsrv.client.text import text_mode
+from execsrv.client.parameters import Data
+from execsrv.client.text import as_bytes, text_mode
 from execsrv.client.transfer import Progress
 from execsrv.errors import InvalidParamsError
 
@@ -13,8 +13,7 @@ _MOST_SECONDS = 2**33
 
 def content_of(data: Data | str, encoding: str) -> bytes:
     """Return the content of a file as bytes."""
-    text_mode(None, encoding, None)
-    if (content := as_bytes(data, encoding, "data")) is None:
+    if (content := as_bytes(data, text_mode(None, encoding, None), "data")) is None:
         raise TypeError("data must be bytes or a string, got None")
     return bytes(content)
 

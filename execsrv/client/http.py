@@ -13,7 +13,8 @@ import trio
 from msgspec import Struct
 
 from execsrv.client.calls import Calls, PendingCall
-from execsrv.client.parameters import Data, as_bytes, flag, milliseconds, string
+from execsrv.client.parameters import Data, flag, milliseconds, string
+from execsrv.client.text import TextMode, as_bytes
 from execsrv.errors import HttpFailedError
 from execsrv.protocol import HttpBodyPiece, HttpHeader, HttpRequest, HttpRequestId, HttpResponse, Nothing
 
@@ -182,7 +183,7 @@ def _params(
     *,
     pull: bool,
 ) -> HttpRequest:
-    body = as_bytes(body, "utf-8", "body")
+    body = as_bytes(body, TextMode(), "body")
     policy: Literal["follow", "stop"] = "follow" if flag("follow_redirects", follow_redirects) else "stop"
     return HttpRequest(
         method=string("method", method),

@@ -212,20 +212,6 @@ def everything(inherit: bool) -> EnvPolicy | None:
     return _EVERYTHING if inherit else None
 
 
-def as_bytes(data: Data | str | None, encoding: str | None, name: str = "input", errors: str = "strict") -> Data | None:
-    """Return input as bytes. Raises `TypeError` for what is none, and for text where no encoding was asked for."""
-    if isinstance(data, str) and encoding is not None:
-        try:
-            return data.encode(encoding, errors)
-        except UnicodeEncodeError as error:
-            raise InvalidParamsError(f"{name} cannot be written as {encoding}: {error}", field=name) from None
-    if not isinstance(data, bytes | bytearray | memoryview | None):
-        wanted = "bytes" if encoding is None else "bytes or a string"
-        hint = " (or text=True)" if isinstance(data, str) else ""
-        raise TypeError(f"{name} must be {wanted}, got {type(data).__name__}{hint}")
-    return data
-
-
 def flag(name: str, value: bool) -> bool:
     """Return a bool that is one. Raises `InvalidParamsError` otherwise."""
     if not isinstance(value, bool):

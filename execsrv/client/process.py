@@ -10,11 +10,11 @@ import trio
 from execsrv.client.calls import PendingCall
 from execsrv.client.dialogue import Dialogue
 from execsrv.client.mirror import Mirror, termination
-from execsrv.client.parameters import WRITE_BYTES, Data, as_bytes, pieces, seconds, string
+from execsrv.client.parameters import WRITE_BYTES, Data, pieces, seconds, string
 from execsrv.client.reading import Reading
 from execsrv.client.result import Collected, Result
 from execsrv.client.streams import Input
-from execsrv.client.text import TextMode, text_mode
+from execsrv.client.text import TextMode, as_bytes, text_mode
 from execsrv.errors import InvalidParamsError, StdinClosedError
 from execsrv.protocol import (
     Nothing,
@@ -88,7 +88,7 @@ class Process(Dialogue, Reading):
         the process; what was collected is lost.
         """
         mode = self._text if (text, encoding, errors) == (None, None, None) else text_mode(text, encoding, errors)
-        data = as_bytes(input, mode and mode.encoding, errors=mode.errors if mode else "strict")
+        data = as_bytes(input, mode)
         return await Collected(self, mode, max_bytes, truncate).communicate(data)
 
     async def write(self, data: Data | str) -> None:
@@ -98,8 +98,7 @@ class Process(Dialogue, Reading):
         reads. Another `write` waits until this one is done.
         Cancelling stops waiting; a part of the input may still arrive.
         """
-        mode = self._text
-        if (given := as_bytes(data, mode and mode.encoding, "data", mode.errors if mode else "strict")) is None:
+        if (given := as_bytes(data, self._text, "data")) is None:
             raise TypeError("data must be bytes, got None")
         async with self._input_turn:
             for piece in pieces(given, WRITE_BYTES):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from execsrv._log.entries import Gap
 from execsrv.client.inbox import PARTS, Inbox, Part
+from execsrv.client.parameters import Data
 from execsrv.errors import InvalidParamsError, LimitExceededError
 from execsrv.limits import MIB
 from execsrv.protocol import Chunk
@@ -47,6 +48,20 @@ def text_mode(text: bool | None, encoding: str | None, errors: str | None) -> Te
     except (LookupError, TypeError, ValueError):
         raise InvalidParamsError(f"errors: unknown way {mode.errors!r} to decode errors", field="errors") from None
     return mode
+
+
+def as_bytes(data: Data | str | None, mode: TextMode | None, name: str = "input") -> Data | None:
+    """Return input as bytes. Raises `TypeError` for what is none, and for text where that was not asked for."""
+    if isinstance(data, str) and mode is not None:
+        try:
+            return data.encode(mode.encoding, mode.errors)
+        except UnicodeEncodeError as error:
+            raise InvalidParamsError(f"{name} cannot be written as {mode.encoding}: {error}", field=name) from None
+    if not isinstance(data, bytes | bytearray | memoryview | None):
+        wanted = "bytes" if mode is None else "bytes or a string"
+        hint = " (or text=True)" if isinstance(data, str) else ""
+        raise TypeError(f"{name} must be {wanted}, got {type(data).__name__}{hint}")
+    return data
 
 
 def decoded(data: bytes, mode: TextMode, where: str) -> str:
