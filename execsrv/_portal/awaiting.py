@@ -15,8 +15,9 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import trio
 
 from execsrv._portal.calls import NOTHING, Block, Call
-from execsrv._portal.facade import Batch, Hold, check_no_trio, needs_task, pumped, unwrapped
+from execsrv._portal.facade import Batch, Hold, check_no_trio, pumped, unwrapped
 from execsrv._portal.facade import Facade as AnyFacade
+from execsrv._portal.facade import Items as AnyItems
 from execsrv._portal.thread import Portal, lease
 from execsrv.client.line_batches import Lines
 from execsrv.client.reader import Caller
@@ -226,19 +227,8 @@ class Opened(Held, Generic[T]):
         return self._inner  # type: ignore[no-any-return]
 
 
-class Items(AsyncIterator[T], Generic[T]):
+class Items(AnyItems[T], AsyncIterator[T]):
     """Iterates over what comes from the portal's thread. One that is left early leaves nothing behind."""
-
-    def __init__(self, facade: Facade, items: AsyncIterator[T], key: str) -> None:
-        self._facade = facade
-        self._items = items
-        self._is_over = False
-        self._hold: Hold | None = None
-        self._next: Callable[[], Awaitable[T]] | None = None if needs_task(items) else items.__anext__
-        self._kept: list[T] = [] if needs_task(items) else facade._kept.setdefault(key, [])
-        self._batch: Batch | None = None
-        if isinstance(items, Lines):
-            self._batch = facade._hold.batches.setdefault(key, Batch(facade._hold.block.portal))
 
     def __aiter__(self) -> Items[T]:
         return self

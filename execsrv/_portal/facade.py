@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from inspect import isasyncgen
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import trio
 
@@ -18,6 +18,8 @@ from execsrv._portal.calls import Block, Call
 from execsrv._portal.thread import Portal
 from execsrv.client.line_batches import Lines
 from execsrv.protocol import Chunk
+
+T = TypeVar("T")
 
 READING = frozenset(
     ["aclose", "communicate", "expect", "expect_exact", "interact", "next_event", "receive_some", "run_command"]
@@ -180,6 +182,21 @@ def close_soon(block: Block, close: Callable[[], Awaitable[Any]]) -> None:
 def needs_task(items: AsyncIterator[Any]) -> bool:
     """Return True where iteration has to stay in one task."""
     return isasyncgen(items)
+
+
+class Items(Generic[T]):
+    """Iterates over what comes from the portal's thread. `key` names the call, for what a cancelled one had taken."""
+
+    def __init__(self, facade: Facade, items: AsyncIterator[T], key: str) -> None:
+        self._facade = facade
+        self._items = items
+        self._is_over = False
+        self._hold: Hold | None = None
+        self._next: Callable[[], Awaitable[T]] | None = None if needs_task(items) else items.__anext__
+        self._kept: list[T] = [] if needs_task(items) else facade._kept.setdefault(key, [])
+        self._batch: Batch | None = None
+        if isinstance(items, Lines):
+            self._batch = facade._hold.batches.setdefault(key, Batch(facade._hold.block.portal))
 
 
 @asynccontextmanager
