@@ -171,42 +171,44 @@ class Relay:
         return LimitExceededError(message, limit="buffered_http_bytes", value=bound)
 
     async def _stream(self, params: HttpRequest, response: httpcore.Response, deadline: float) -> None:
-        """Tell the body chunk by chunk, then its end, and free the id."""
-        told, problem = 0, None
+        """Hand the body over chunk by chunk, told or each when it is asked for, then its end, and free the id."""
         pulled = self._streams[params.request_id]
         if pulled is not None:
+
+            async def give(chunk: bytes) -> None:
+                await pulled.give.send(HttpBodyPiece(chunk))
+
             with pulled.scope, pulled.give:
-                await self._give(pulled, params, response, deadline)
-            self._finished(params)
-            return
-        try:
-            with trio.move_on_at(deadline) as patience:
-                async with open_body(response) as chunks:
-                    async for chunk in chunks:
-                        await self._tell_delta(HttpBodyDelta(params.request_id, told + 1, chunk))
-                        told += 1
-            if patience.cancelled_caught:
-                problem = f"error decoding response body: {_too_slow(params)}"
-        except HttpFailedError as error:
-            problem = error.message
-        await self._tell_delta(HttpBodyDelta(params.request_id, told + 1, b"", done=True, error=problem))
+                problem = await self._hand_over(params, response, deadline, give)
+                await pulled.give.send(HttpBodyPiece(b"", done=True, error=problem))
+        else:
+            told = 0
+
+            async def tell(chunk: bytes) -> None:
+                nonlocal told
+                await self._tell_delta(HttpBodyDelta(params.request_id, told + 1, chunk))
+                told += 1
+
+            problem = await self._hand_over(params, response, deadline, tell)
+            await self._tell_delta(HttpBodyDelta(params.request_id, told + 1, b"", done=True, error=problem))
         self._finished(params)
 
-    async def _give(
-        self, pulled: _PulledBody, params: HttpRequest, response: httpcore.Response, deadline: float
-    ) -> None:
-        """Hand the body over chunk by chunk, each when it is asked for, then its end."""
-        problem = None
+    async def _hand_over(
+        self,
+        params: HttpRequest,
+        response: httpcore.Response,
+        deadline: float,
+        take: Callable[[bytes], Awaitable[None]],
+    ) -> str | None:
+        """Await `take` with each chunk of the body. Return why that is not whole, None where it is."""
         try:
             with trio.move_on_at(deadline) as patience:
                 async with open_body(response) as chunks:
                     async for chunk in chunks:
-                        await pulled.give.send(HttpBodyPiece(chunk))
-            if patience.cancelled_caught:
-                problem = f"error decoding response body: {_too_slow(params)}"
+                        await take(chunk)
         except HttpFailedError as error:
-            problem = error.message
-        await pulled.give.send(HttpBodyPiece(b"", done=True, error=problem))
+            return error.message
+        return f"error decoding response body: {_too_slow(params)}" if patience.cancelled_caught else None
 
     def read(self, params: HttpRequestId) -> Coroutine[Any, Any, HttpBodyPiece]:
         """Return a coroutine that waits for the next piece of a pulled body. Raises `HttpFailedError` for none."""
