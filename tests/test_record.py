@@ -18,10 +18,10 @@ import trio
 from trio_websocket import open_websocket_url
 
 import execsrv
-from execsrv import Chunk, Client
+from execsrv import Chunk, Client, ServerConfig
 from execsrv.record import Recording, to_html
 from execsrv.record.asciicast import Asciicast
-from tests.conftest import Server
+from tests.conftest import OpenServer, Server
 
 Event = tuple[float, str, str]
 
@@ -244,6 +244,22 @@ async def test_a_file_that_takes_nothing_holds_up_no_process_and_says_so(client:
     told = [int(data.split()[0]) for _, code, data in events if code == "m"]
     assert sum(len(data) for _, code, data in events if code == "o") + sum(told) == size
     assert told
+
+
+async def test_a_file_that_takes_nothing_to_the_end_is_an_error(
+    open_server: OpenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("execsrv.client.recorder._FLUSH_SECONDS", 0.5)
+    client = await open_server("memory", ServerConfig()).client()
+    os.mkfifo(tmp_path / "fifo")
+    fifo = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    result = None
+    with pytest.raises(OSError, match="cannot write the recording: Connection timed out"):
+        async with client.start(["head", "-c", "1M", "/dev/zero"], record=tmp_path / "fifo") as process:
+            result = await process.communicate()
+    assert result is not None
+    assert len(result.stdout) == 1024 * 1024
+    os.close(fifo)  # which ends the thread that was left behind
 
 
 async def store(work: Callable[[], bytes], kept: list[bytes]) -> None:

@@ -7,6 +7,7 @@ recording, not the process, and is raised where the block is left.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import shlex
@@ -160,15 +161,17 @@ class _Tap:
 async def _write_all(tap: _Tap, file: _File) -> None:
     """Write lines as they come, until the end or an error. A cancel does not stop it: the end of the block does."""
     with tap.writing:
-        is_over = False
-        while not is_over and tap.error is None:
-            is_over = tap.is_over
-            try:
+        try:
+            while True:
+                is_over = tap.is_over
                 await run_in_thread(partial(file.write, tap.take()), file.limiter)
-            except (OSError, BusyError) as error:
-                tap.error = error
-            if not is_over:
+                if is_over:
+                    break
                 await tap.news.wait()
+        except (OSError, BusyError) as error:
+            tap.error = error
+    if tap.writing.cancelled_caught:
+        tap.error = file.failure(errno.ETIMEDOUT)
 
 
 class _File:
@@ -196,6 +199,10 @@ class _File:
                 assert self._descriptor is not None
                 rest = rest[os.write(self._descriptor, rest) :]
 
+    def failure(self, number: int) -> OSError:
+        """Return the error of a recording that is not whole, for the error of the system."""
+        return OSError(number, f"cannot write the recording: {os.strerror(number)}", os.fsdecode(self._path))
+
     def close(self) -> None:
         """Close it, now or when a thread is done with it."""
         with self._lock:
@@ -209,8 +216,7 @@ class _File:
         try:
             yield
         except OSError as error:
-            why = error.strerror or str(error)
-            raise OSError(error.errno, f"cannot write the recording: {why}", os.fsdecode(self._path)) from error
+            raise self.failure(error.errno or 0) from error
         finally:
             with self._lock:
                 self._is_used = False
