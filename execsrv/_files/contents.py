@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import secrets
 import stat
 from contextlib import suppress
 
 import trio
 
 from execsrv._files.roots import Place, failure
+from execsrv._wire.paths import part_name
 from execsrv.errors import FileRefusedError
 
 PIECE_BYTES = 1024 * 1024
@@ -118,11 +118,6 @@ def put_file(place: Place, data: bytes, permissions: int | None, modified_at_ns:
         if isinstance(error, OverflowError):
             raise failure(errno.EINVAL) from None
         raise
-
-
-def part_name(name: str) -> str:
-    """Return a name beside `name` for what is not whole yet."""
-    return f".{os.fsdecode(os.fsencode(name)[:200])}.{secrets.token_hex(8)}.part"
 
 
 def checksum(descriptor: int, offset: int, size: int) -> tuple[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import secrets
 from urllib.parse import SplitResult, quote_from_bytes, unquote_to_bytes, urlsplit
 
 from execsrv.errors import InvalidParamsError
@@ -55,3 +56,9 @@ def _split(text: str, field: str) -> SplitResult:
         return urlsplit(text)
     except ValueError as error:
         raise InvalidParamsError(f"{field}: invalid URI `{text}`: {error}", field=field) from None
+
+
+def part_name(name: str) -> str:
+    """Return a name beside `name` for what is not whole yet, no longer than a directory takes."""
+    short = name.encode(errors="surrogateescape")[:200].decode(errors="surrogateescape")
+    return f".{short}.{secrets.token_hex(8)}.part"

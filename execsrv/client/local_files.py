@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import secrets
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +15,8 @@ from typing import TypeVar
 
 import trio
 from msgspec import Struct
+
+from execsrv._wire.paths import part_name
 
 T = TypeVar("T")
 
@@ -127,8 +128,7 @@ class Part:
         check_place(path)
         folder, name = os.path.split(path)
         self._path = path
-        short = os.fsdecode(os.fsencode(name)[:200])
-        self._part = os.path.join(folder, f".{short}.{secrets.token_hex(8)}.part")
+        self._part = os.path.join(folder, part_name(name))
         self.descriptor = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def finish(self, mode: int, modified_ns: int) -> None:
@@ -177,7 +177,8 @@ def make_link(path: str, target: str) -> None:
     """Put a symbolic link at a path, in place of a file or link. Raises `OSError`."""
     if not os.path.islink(path):
         check_place(path)
-    part = f"{os.path.dirname(path)}/.{secrets.token_hex(8)}.part"
+    folder, name = os.path.split(path)
+    part = os.path.join(folder, part_name(name))
     os.symlink(target, part)
     try:
         os.rename(part, path)

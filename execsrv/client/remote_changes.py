@@ -9,14 +9,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import posixpath
-import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
 from msgspec import Struct
 
-from execsrv._wire.paths import escaped
+from execsrv._wire.paths import escaped, part_name
 from execsrv.client.blocks import Progressed, receive, send
 from execsrv.client.calls import Calls
 from execsrv.client.file_handles import OpenFile
@@ -136,7 +135,7 @@ class RemoteChanges:
         """
         path, permissions = await self._place_for(path, permissions)
         folder, name = posixpath.split(path)
-        part = posixpath.join(folder, _part_name(name))
+        part = posixpath.join(folder, part_name(name))
         file = OpenFile(self.calls, part, "update", None if permissions is None else 0o600)
         try:
             await file.open()
@@ -230,7 +229,7 @@ class RemoteChanges:
                 await self._once("fs/symlink", LinkCreate(sent(path), target=escaped(target)), errno.EEXIST)
                 return
             folder, name = posixpath.split(path)
-            part = posixpath.join(folder, _part_name(name))
+            part = posixpath.join(folder, part_name(name))
             try:
                 await self._once("fs/symlink", LinkCreate(sent(part), target=escaped(target)), errno.EEXIST)
                 await self.rename(part, path)
@@ -246,12 +245,6 @@ class RemoteChanges:
         except FileError as error:
             if not asked.repeated or error.errno != done:
                 raise
-
-
-def _part_name(name: str) -> str:
-    """Return a name beside `name` for what is not whole yet."""
-    short = name.encode(errors="surrogateescape")[:200].decode(errors="surrogateescape")
-    return f".{short}.{secrets.token_hex(8)}.part"
 
 
 def is_missing(error: RequestError) -> bool:

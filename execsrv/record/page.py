@@ -6,10 +6,11 @@ import errno
 import html
 import json
 import os
-import secrets
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
+
+from execsrv._wire.paths import part_name
 
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval'; style-src 'unsafe-inline'; "
@@ -86,7 +87,7 @@ def _in_script(value: object) -> str:
 def _write_whole(path: Path, content: bytes) -> None:
     if path.exists() and not path.is_file():  # a device would be gone
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    unfinished = path.with_name(part_name(path.name))
     try:
         with open(unfinished, "xb") as file:
             file.write(content)
