@@ -17,11 +17,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
 import trio_websocket
+import wsproto.utilities
 
 from tests.conftest import end
 from tests.web import head, open_web
@@ -190,13 +191,36 @@ async def open_stdio(process: trio.Process) -> AsyncIterator[Channel]:
         nursery.cancel_scope.cancel()
 
 
+class Reader:
+    """The nursery of the library's reader, which fails where the server's ping comes behind its own close frame."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.closing = trio.CancelScope()
+        self._nursery = nursery
+
+    def start_soon(self, read: Callable[[], Awaitable[None]]) -> None:
+        self._nursery.start_soon(self._run, read)
+
+    async def _run(self, read: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await read()
+        except wsproto.utilities.LocalProtocolError:
+            self.closing.cancel()  # nobody else would end the wait for the server's close frame
+
+
 @asynccontextmanager
 async def open_websocket(url: str) -> AsyncIterator[Channel]:
     address = url.removeprefix("ws://")
     host, _, port = address.partition(":")
     async with await trio.open_tcp_stream(host, int(port)) as stream, trio.open_nursery() as nursery:
-        websocket = await trio_websocket.wrap_client_stream(nursery, stream, address, "/")
-        channel = Channel(websocket.send_message, websocket.aclose)
+        reader = Reader(nursery)
+        websocket = await trio_websocket.wrap_client_stream(cast(trio.Nursery, reader), stream, address, "/")
+
+        async def close() -> None:
+            with reader.closing:
+                await websocket.aclose()
+
+        channel = Channel(websocket.send_message, close)
         nursery.start_soon(channel.listen, frames_of(websocket))
         yield channel
         nursery.cancel_scope.cancel()
