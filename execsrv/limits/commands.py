@@ -1,0 +1,47 @@
+"""The settings of a server for commands: which run, how many, and how long they can be asked for."""
+
+# No `from __future__ import annotations`: `dataclasses.fields` is to give the types themselves, not their text.
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+
+from execsrv._setting_units import COMMANDS, Count, Seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandSettings:
+    """A part of `ServerConfig`."""
+
+    __slots__ = ()
+
+    max_sessions_per_connection: Annotated[
+        Count, COMMANDS, Meta(ge=1, description="Running sessions of one connection. One more is refused.")
+    ] = 1024
+
+    retained_sessions: Annotated[
+        Count,
+        COMMANDS,
+        Meta(ge=0, description="Ended sessions that one connection keeps readable. The oldest goes first."),
+    ] = 256
+
+    exited_retention: Annotated[
+        Seconds, COMMANDS, Meta(ge=0, description="How long an ended session stays readable.")
+    ] = 80.0
+
+    allow_direct_exec: Annotated[
+        bool,
+        COMMANDS,
+        Meta(description='Whether requests of kind "direct" run: the server may look up the program in `PATH`.'),
+    ] = True
+
+    allow_prepared_exec: Annotated[
+        bool, COMMANDS, Meta(description='Whether requests of kind "prepared" run: exactly what was sent.')
+    ] = True
+
+    cgroup: Annotated[
+        bool,
+        COMMANDS,
+        Meta(description="Whether the server and its commands move into a control group of their own, if any."),
+    ] = True

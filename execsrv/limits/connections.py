@@ -1,0 +1,51 @@
+"""The settings of a server for connections: how many there may be, and when one of them is lost."""
+
+# No `from __future__ import annotations`: `dataclasses.fields` is to give the types themselves, not their text.
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+
+from execsrv._setting_units import CONNECTIONS, Count, Seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionSettings:
+    """A part of `ServerConfig`."""
+
+    __slots__ = ()
+
+    max_connections: Annotated[
+        Count, CONNECTIONS, Meta(ge=1, description="Connections that the server keeps at once. One more is refused.")
+    ] = 256
+
+    requests_in_flight: Annotated[
+        Count,
+        CONNECTIONS,
+        Meta(
+            ge=1,
+            description="Requests of one connection that may wait at once (for output, for a program that reads). One"
+            " more that might have to is answered `busy`.",
+        ),
+    ] = 256
+
+    ping_interval: Annotated[
+        Seconds, CONNECTIONS, Meta(gt=0, description="How often a websocket's client is asked for a sign of life.")
+    ] = 20.0
+
+    ping_timeout: Annotated[
+        Seconds,
+        CONNECTIONS,
+        Meta(gt=0, description="How long the client may leave that unanswered. Then its channel ends."),
+    ] = 20.0
+
+    resume_grace: Annotated[
+        Seconds,
+        CONNECTIONS,
+        Meta(
+            ge=0,
+            description="How long a connection waits for a new channel when it has lost its own, with all its sessions"
+            " running. At 0, hanging up is cancelling.",
+        ),
+    ] = 0.0
