@@ -14,6 +14,9 @@ Bytes = Annotated[int, IN_BYTES, Meta(le=1024 * GIB)]
 Seconds = Annotated[float, Meta(le=365 * 86400, extra={"unit": "seconds"})]
 Count = Annotated[int, Meta(le=1_000_000)]
 
+NEEDS_RESTART = Meta(extra={"needs_restart": True})
+"""Of a setting that a running server cannot change: SIGHUP leaves it as it is, and says so."""
+
 # What belongs together where settings are listed.
 CONNECTIONS = Meta(extra={"group": "Connections"})
 MESSAGES = Meta(extra={"group": "Messages"})

@@ -334,7 +334,6 @@ FINAL = {
     "end of stdin": end_stdin,
     "SIGTERM": by_signal(signal.SIGTERM),
     "SIGINT": by_signal(signal.SIGINT),
-    "SIGHUP": by_signal(signal.SIGHUP),
     "SIGKILL": by_signal(signal.SIGKILL),
     "crash": by_signal(signal.SIGSEGV),
     "abort": by_signal(signal.SIGABRT),

@@ -21,15 +21,15 @@ import stat
 import struct
 import tempfile
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 
 from execsrv._cli.config import load
-from execsrv._cli.serve import run_daemon
+from execsrv._cli.serve import DaemonOptions, run_daemon
 from execsrv._cli.streams import say
 from execsrv._wire.lines import LEAVING
 from execsrv._wire.stdio import write_all
 from execsrv.errors import ExecsrvError
-from execsrv.limits import ServerConfig
 
 _READ_BYTES = 256 * 1024
 _NAME = re.compile(r"[\w-]{1,64}", re.A)
@@ -42,7 +42,8 @@ def run_bridge(name: str, grace: str) -> int:
     """
     if not _NAME.fullmatch(name):
         raise ExecsrvError(f"invalid name `{name}`; expected up to 64 letters, digits, `-` and `_`")
-    config = load({"resume_grace": grace}, os.environ).config
+    flags = {"resume_grace": grace}
+    load(flags, os.environ)
     path = os.path.join(tempfile.gettempdir(), f"execsrv-{name}")
     try:
         folder = _open_folder(path)
@@ -52,7 +53,7 @@ def run_bridge(name: str, grace: str) -> int:
     if server is None:
         told, tells = os.pipe()
         if os.fork() == 0:
-            return _become_server(path, folder, tells, config)
+            return _become_server(path, folder, tells, flags)
         os.close(tells)
     try:  # from here on the folder is the server's: however this process ends, it removes nothing
         for number in (signal.SIGHUP, signal.SIGTERM):
@@ -94,7 +95,7 @@ def _connected(folder: int) -> socket.socket | None:
     return server
 
 
-def _become_server(path: str, folder: int, tells: int, config: ServerConfig) -> int:
+def _become_server(path: str, folder: int, tells: int, flags: Mapping[str, str]) -> int:
     """Serve in a session of our own, with no stream of whoever has started us. Return the exit status."""
     try:
         os.setsid()
@@ -104,7 +105,8 @@ def _become_server(path: str, folder: int, tells: int, config: ServerConfig) -> 
         os.closerange(3, folder)
         os.closerange(folder + 1, os.sysconf("SC_OPEN_MAX"))
         fcntl.flock(folder, fcntl.LOCK_EX)
-        return run_daemon(f"unix://{_socket_path(folder)}", config, single=True)
+        listen = f"unix://{_socket_path(folder)}"
+        return run_daemon(load({**flags, "listen": listen}, os.environ), DaemonOptions(single=True))
     finally:
         shutil.rmtree(path, ignore_errors=True)
 

@@ -64,6 +64,11 @@ class Setting(msgspec.Struct, frozen=True):
         return str(self.facts["description"])
 
     @property
+    def needs_restart(self) -> bool:
+        """Return True for a setting that a running server cannot change."""
+        return bool(self.facts.get("needs_restart", False))
+
+    @property
     def is_switch(self) -> bool:
         """Return True for a setting that is true or false."""
         return isinstance(self.default, bool)
@@ -134,7 +139,7 @@ _LISTEN = Annotated[
     msgspec.Meta(
         description="Where to listen: stdio:// (one message a line), ws://IP:PORT (port 0: any free one) or"
         " unix://PATH.",
-        extra={"group": "Connections"},
+        extra={"group": "Connections", "needs_restart": True},
     ),
 ]
 SETTINGS = _by_group([_setting("listen", _LISTEN, "stdio://"), *_settings_of(ServerConfig)])

@@ -14,6 +14,7 @@ from functools import partial
 
 import trio
 
+from execsrv._doors.reloads import Reloads
 from execsrv._memory import freed
 from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
@@ -41,12 +42,15 @@ async def serve_url(
     *,
     shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
     single: bool = False,
+    reloads: Reloads | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve connections on a URL until the trigger returns, or on stdio until the peer hangs up.
 
     With `single` it is for one client: it ends with the last connection, and where none comes. A later peer takes the
     place of the one before, whose channel may be cut without anybody here having heard of it.
+
+    `reloads` gets all that can be read again while it serves.
 
     Raises `InvalidListenURLError` and `CannotListenError`. Cancelling kills everything at once.
     """
@@ -58,6 +62,8 @@ async def serve_url(
         return
     with ExitStack() as stack:
         async with open_connections(supervisor, config) as connections:
+            if reloads is not None:
+                reloads.configure = connections.configure
             try:
                 listener, url, serve_peer = await _open_listener(listen, connections, stack)
             except OSError as error:
