@@ -528,7 +528,7 @@ def prepared(code: str, *argv: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_signals_that_a_parent_has_blocked(number: int) -> None:
     code = "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())"
     argv = prepared(code, *EXECSRV, "serve", "--listen", "ws://127.0.0.1:0")
