@@ -1,1 +1,1 @@
-"""The doors of the server: who may come in and how many, and what its operator sees of it."""
+"""The doors: who somebody is who opens a channel, what that one may do, and what the operator sees of it all."""
