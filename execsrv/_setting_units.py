@@ -13,9 +13,12 @@ IN_BYTES = Meta(extra={"unit": "bytes"})
 Bytes = Annotated[int, IN_BYTES, Meta(le=1024 * GIB)]
 Seconds = Annotated[float, Meta(le=365 * 86400, extra={"unit": "seconds"})]
 Count = Annotated[int, Meta(le=1_000_000)]
+Uid = Annotated[int, Meta(ge=0, lt=2**32)]
+FilePath = Annotated[str, Meta(pattern=r"\A[^\0]*\Z", extra={"unit": "file"})]
 
 # What belongs together where settings are listed.
 CONNECTIONS = Meta(extra={"group": "Connections"})
+DOORS = Meta(extra={"group": "Who may come in"})
 MESSAGES = Meta(extra={"group": "Messages"})
 STREAMS = Meta(extra={"group": "Output and input of one session"})
 COMMANDS = Meta(extra={"group": "Commands"})
