@@ -136,7 +136,7 @@ ALL_PLACES = {**PLACES, "PID 1": as_pid_1}
 def open_path() -> Iterator[Path]:
     """A directory that every user can reach and write. To those of pytest each new run shuts the others' way."""
     with tempfile.TemporaryDirectory(prefix="execsrv-") as name:
-        Path(name).chmod(0o777)
+        Path(name).chmod(0o1777)  # as /tmp: no server listens where others may remove its socket
         yield Path(name)
 
 

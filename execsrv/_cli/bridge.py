@@ -17,7 +17,6 @@ import re
 import shutil
 import signal
 import socket
-import stat
 import struct
 import tempfile
 import threading
@@ -28,6 +27,7 @@ from execsrv._cli.config import load
 from execsrv._cli.serve import DaemonOptions, run_daemon
 from execsrv._cli.streams import say
 from execsrv._wire.lines import LEAVING
+from execsrv._wire.owners import open_private_directory
 from execsrv._wire.stdio import write_all
 from execsrv.errors import ExecsrvError
 
@@ -46,7 +46,7 @@ def run_bridge(name: str, grace: str) -> int:
     load(flags, os.environ)
     path = os.path.join(tempfile.gettempdir(), f"execsrv-{name}")
     try:
-        folder = _open_folder(path)
+        folder = open_private_directory(path)
     except OSError as error:
         raise ExecsrvError(f"cannot use {path}: {error.strerror}") from error
     server = _connected(folder)
@@ -67,17 +67,6 @@ def run_bridge(name: str, grace: str) -> int:
         _copy(folder, server)
     finally:
         os._exit(0)
-
-
-def _open_folder(path: str) -> int:
-    """Open a folder that nobody else can enter, and make it where it is not there. Raises `OSError`."""
-    with suppress(FileExistsError):
-        os.mkdir(path, 0o700)
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    facts = os.fstat(folder)
-    if facts.st_uid != os.geteuid() or stat.S_IMODE(facts.st_mode) & 0o077:
-        raise PermissionError(0, "others may enter it")
-    return folder
 
 
 def _socket_path(folder: int) -> str:

@@ -50,7 +50,7 @@ class Setting(msgspec.Struct, frozen=True):
 
     @property
     def unit(self) -> str:
-        """ "bytes", "seconds" or nothing."""
+        """ "bytes", "seconds", "file" or nothing."""
         return str(self.facts.get("unit", ""))
 
     @property
@@ -86,7 +86,7 @@ class Setting(msgspec.Struct, frozen=True):
         if self.is_list:
             return f"absolute paths, with `{os.pathsep}` between them in a text"
         if not self.bounds:
-            return "a text"
+            return "a path" if self.unit == "file" else "a text"
         number = "a whole number" if isinstance(self.default, int) else "a number"
         unit = {"bytes": " of bytes (or of KiB, MiB, GiB)", "seconds": " of seconds", "": ""}[self.unit]
         return f"{number}{unit}, {self.bounds}"
@@ -106,7 +106,7 @@ class Setting(msgspec.Struct, frozen=True):
         if self.is_switch:
             return "true" if value else "false"
         if self.is_list:
-            return os.pathsep.join(value)
+            return os.pathsep.join(map(str, value))
         if self.unit == "bytes" and value:
             for name, size in UNITS.items():
                 if value % size == 0:

@@ -110,8 +110,8 @@ async def _open_listener(
 ) -> tuple[trio.SocketListener, str, ServePeer]:
     """Open the listener for a URL. Return it, the URL with its real port, and what serves one peer."""
     if urls.is_unix_url(listen):
-        listener = stack.enter_context(unix.listening(urls.parse_unix(listen)))
-        return listener, listen, partial(_serve_lines, connections)
+        listener, path = stack.enter_context(unix.listening(urls.parse_unix(listen)))
+        return listener, f"unix://{path}", partial(_serve_lines, connections)
     if not urls.is_websocket_url(listen):
         expected = "expected `stdio://`, `ws://IP:PORT` or `unix://PATH`"
         raise InvalidListenURLError(f"unsupported --listen URL `{listen}`; {expected}")
