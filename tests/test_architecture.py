@@ -17,13 +17,14 @@ FLOORS = [
     {"_setting_units"},
     {"errors", "limits", "protocol", "_version"},
     # rules, and the log: still no I/O
-    {"_wire.quoting"},
+    {"_wire.quoting", "_wire.bounds"},
     {"_wire.unreadable"},
     {"_nursery", "_threads", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths"},
     {"_http.request"},
     {"_wire.frames", "_wire.urls", "client.reach", "client.far_side", "record"},
     # the machine, each kind alone
     {"_wire", "_processes", "_files", "_http", "_memory"},
+    {"_doors"},
     # the service
     {"_server.outbox", "_server.host", "_server.start_options"},
     {"_server.ending"},
@@ -50,9 +51,17 @@ FLOORS = [
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 """A room is a module or a package, and holds what no longer name in here does."""
 
-WINGS = {"_server", "_processes", "_files", "_http", "server"}, {"client"}
+WINGS = {"_server", "_processes", "_files", "_http", "_doors", "server"}, {"client"}
 PURE = {"errors", "limits", "protocol", "_log", "_wire.codecs", "_wire.handshake", "_wire.paths", "_http.request"}
-PURE |= {"client.reach", "client.far_side", "_wire.frames", "_wire.urls", "_wire.quoting", "_wire.unreadable"}
+PURE |= {
+    "client.reach",
+    "client.far_side",
+    "_wire.frames",
+    "_wire.urls",
+    "_wire.quoting",
+    "_wire.bounds",
+    "_wire.unreadable",
+}
 
 
 def room_of(name: str) -> str:

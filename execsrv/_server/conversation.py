@@ -72,10 +72,14 @@ class Conversation:
     files: Callable[[], Files]
     relay: Relay
 
-    def __init__(self, channel: MessageChannel, connections: Connections) -> None:
+    def __init__(
+        self, channel: MessageChannel, connections: Connections, greeted: Callable[[], None] = lambda: None
+    ) -> None:
+        """`greeted` is called when the peer has said who it is, and was let in."""
         self.config = connections.config
         self._channel = channel
         self._connections = connections
+        self._greeted = greeted
         self._connection: Connection | None = None
         self._outbox = Outbox(channel=channel)
         self._handshake = Handshake()
@@ -169,6 +173,8 @@ class Conversation:
         self._connection, self.sessions = connection, connection.sessions
         self._reading.deadline = math.inf
         self._handshake.greeted()
+        self._channel.trust()
+        self._greeted()
         return Initialized(connection.id, tell_of_environment(self, Unit()), PROTOCOL_VERSION)
 
     # -- out --
