@@ -132,7 +132,7 @@ async def test_who_was_refused_is_still_a_stranger(open_server: OpenServer, list
 async def test_a_large_message_may_come_right_behind_initialize(open_server: OpenServer, listening: str) -> None:
     """Whatever is read at once: what was in front of it counts as said before."""
     server = open_server(listening, ServerConfig())
-    messages = [INITIALIZE, b'{"method":"initialized"}', largest("nope", 1000 * KIB), largest("last", 1000)]
+    messages = [INITIALIZE, largest("nope", 1000 * KIB), largest("last", 1000)]
     if listening == "unix":
         said = b"".join(message + b"\n" for message in messages)
     else:
@@ -153,6 +153,26 @@ async def test_before_initialize_a_message_has_few_parts(open_server: OpenServer
     async with await connect(server) as stream:
         await stream.send_all(UPGRADE + frame(b"{", first=0x01) + frame(part, first=0x00) * 300)
         assert b"message has more than 256 parts" in await everything(stream)
+
+
+# -- how many there may be --
+
+
+async def test_one_user_has_a_share_of_the_connections(open_server: OpenServer, listening: str) -> None:
+    server = open_server(listening, ServerConfig(max_connections_per_principal=2))
+    async with server.open_peer() as first:
+        await first.handshake()
+        await server.peer()
+        third = await server.peer(ready=False)
+        code, message, data = await third.refused("initialize", {"clientName": "x"})
+        assert (code, data) == (
+            -32600,
+            {"kind": "limit-exceeded", "limit": "max_connections_per_principal", "value": 2},
+        )
+        assert message == "max_connections_per_principal (2) are open"
+    with trio.fail_after(PATIENCE):
+        while isinstance(await third.answer(await third.post("initialize", {"clientName": "x"})), Failure):  # noqa: ASYNC110
+            await trio.sleep(0.01)
 
 
 # -- connections that have nothing to come back for --
@@ -177,7 +197,7 @@ async def until_waiting(server: Server, ids: list[str]) -> None:
     """Wait until the server has noticed that the channels are gone, by a probe that it refuses."""
     for id in ids:
         async with server.open_peer() as probe:
-            while await resumed(probe, id) == "already-attached":
+            while await resumed(probe, id) == "already-attached":  # noqa: ASYNC110
                 await trio.sleep(0.01)
 
 

@@ -21,7 +21,7 @@ FLOORS = [
     {"_wire.unreadable"},
     {"_nursery", "_threads", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths"},
     {"_http.request"},
-    {"_wire.frames", "_wire.urls", "client.reach", "client.far_side", "record"},
+    {"_wire.frames", "_wire.urls", "_doors.principal", "client.reach", "client.far_side", "record"},
     # the machine, each kind alone
     {"_wire", "_processes", "_files", "_http", "_memory"},
     {"_doors"},
@@ -60,6 +60,7 @@ PURE |= {
     "_wire.urls",
     "_wire.quoting",
     "_wire.bounds",
+    "_doors.principal",
     "_wire.unreadable",
 }
 

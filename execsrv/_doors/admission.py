@@ -62,7 +62,8 @@ class Door:
                 del self._by_origin[place.origin]
 
     def _make_room(self) -> None:
-        place = next(iter(max(self._by_origin.values(), key=len)))
+        crowd = max(self._by_origin.values(), key=lambda places: len(places))
+        place = next(iter(crowd))
         logger.warning("hanging up on a peer from %s: max_handshakes (%d) are at the door", place.origin, self._most)
         self.leave(place)
         place.hang_up()

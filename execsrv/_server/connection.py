@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 
 import trio
 
+from execsrv._doors.principal import Principal
 from execsrv._memory import let_go
 from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
@@ -37,11 +38,14 @@ _UNUSED_SECONDS = 30.0
 class Connection:
     """The sessions of one peer, whatever channel it has at the moment. Owns every one of them, through its nursery.
 
-    `id` is a secret between the server and the peer: it is all that it takes to resume.
+    `id` is a secret between the server and the peer, and nobody but its `principal` may resume it.
     """
 
-    def __init__(self, supervisor: Supervisor, config: ServerConfig, stopping: trio.Event) -> None:
+    def __init__(
+        self, supervisor: Supervisor, config: ServerConfig, stopping: trio.Event, principal: Principal
+    ) -> None:
         """`stopping` is set when the server is to end in order."""
+        self.principal = principal
         self.id = str(uuid.uuid4())
         self.sessions = Sessions(supervisor, config)
         self._config = config
@@ -130,13 +134,12 @@ class Connections:
         self._opened = trio.lowlevel.ParkingLot()
         self._ended = trio.lowlevel.ParkingLot()
 
-    async def open(self) -> Connection:
-        """Return a new connection, without a channel so far. Raises `LimitExceededError`."""
-        bound = self.config.max_connections
-        if len(self._by_id) >= bound and not self._make_room():
-            message = f"max_connections ({bound}) are open"
-            raise LimitExceededError(message, limit="max_connections", value=bound)
-        connection = Connection(self._supervisor, self.config, self.stopping)
+    async def open(self, principal: Principal) -> Connection:
+        """Return a new connection of somebody, without a channel so far. Raises `LimitExceededError`."""
+        of_one = [each for each in self._by_id.values() if each.principal.name == principal.name]
+        self._check_room(of_one, "max_connections_per_principal", self.config.max_connections_per_principal)
+        self._check_room(self._by_id.values(), "max_connections", self.config.max_connections)
+        connection = Connection(self._supervisor, self.config, self.stopping, principal)
         self._by_id[connection.id] = connection
         self._opened.unpark_all()
         await self._nursery.start(self._run, connection)
@@ -150,18 +153,19 @@ class Connections:
             self._ended.unpark_all()
             let_go((session.log, session.log.kept_bytes) for session in connection.sessions)
 
-    def _make_room(self) -> bool:
-        """End the connection that has waited longest to be resumed, of those that have nothing to come back for.
+    def _check_room(self, connections: Collection[Connection], limit: str, bound: int) -> None:
+        """Raise `LimitExceededError` where there are as many as there may be.
 
-        Return whether there was one.
+        Before, the one gives its place that has waited longest to be resumed, of those with nothing to come back for.
         """
-        waiting = [connection for connection in self._by_id.values() if connection.is_waiting_for_nothing]
+        if len(connections) < bound:
+            return
+        waiting = [connection for connection in connections if connection.is_waiting_for_nothing]
         if not waiting:
-            return False
+            raise LimitExceededError(f"{limit} ({bound}) are open", limit=limit, value=bound)
         longest = min(waiting, key=lambda connection: connection.deadline)
         del self._by_id[longest.id]
         longest.end()
-        return True
 
     async def wait_unused(self) -> None:
         """Wait for the end of the last connection, or until none has come for a while."""
@@ -171,11 +175,12 @@ class Connections:
         while self._by_id:
             await self._ended.park()
 
-    def find(self, id: str) -> Connection:
-        """Return the connection with this id. Raises `UnknownConnectionError`."""
-        if id not in self._by_id:
+    def find(self, id: str, principal: Principal) -> Connection:
+        """Return the connection of somebody with this id. Raises `UnknownConnectionError`, for another's too."""
+        connection = self._by_id.get(id)
+        if connection is None or connection.principal.name != principal.name:
             raise UnknownConnectionError(f"unknown session id {id}")
-        return self._by_id[id]
+        return connection
 
     async def stop(self) -> None:
         """End every connection in order: its commands are asked to end, then killed, and its peer is told.

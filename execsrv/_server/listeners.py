@@ -15,6 +15,7 @@ from functools import partial
 import trio
 
 from execsrv._doors.admission import Door, origin_of, shut
+from execsrv._doors.principal import owner
 from execsrv._memory import freed
 from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
@@ -151,7 +152,7 @@ async def _serve_peer(serve_peer: ServePeer, door: Door, stream: trio.SocketStre
 
 async def _serve_lines(connections: Connections, stream: trio.SocketStream, greeted: Callable[[], None]) -> None:
     channel = LineChannel(stream, stream, connections.config, is_known=False)
-    await Conversation(channel, connections, greeted).run()
+    await Conversation(channel, connections, owner, greeted).run()
 
 
 async def _serve_websocket(connections: Connections, stream: trio.SocketStream, greeted: Callable[[], None]) -> None:
@@ -160,4 +161,6 @@ async def _serve_websocket(connections: Connections, stream: trio.SocketStream, 
 
     # Without this, a small message after another would wait for the peer's delayed acknowledgement: 40 ms.
     stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
-    await serve_websocket(stream, connections.config, lambda channel: Conversation(channel, connections, greeted).run())
+    await serve_websocket(
+        stream, connections.config, lambda channel: Conversation(channel, connections, owner, greeted).run()
+    )

@@ -20,7 +20,7 @@ class ConnectionSettings:
         Count, CONNECTIONS, Meta(ge=1, description="Connections that the server keeps at once. One more is refused.")
     ] = 256
 
-    max_connections_of_one: Annotated[
+    max_connections_per_principal: Annotated[
         Count,
         CONNECTIONS,
         Meta(ge=1, description="As many of them may be of one user, token or certificate. One more is refused."),

@@ -47,7 +47,6 @@ from tests.peers import ENV, PATIENCE, Peer
 from tests.test_files import hanging as hanging
 from tests.web import open_web
 
-
 DEAF = "trap '' TERM HUP INT; while :; do sleep .1; done"
 UPGRADE = (
     "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

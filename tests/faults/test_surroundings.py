@@ -38,7 +38,6 @@ from tests.faults.daemon import (
 from tests.faults.surroundings import apart, jumping_clock, limited, somebody
 from tests.peers import PATIENCE, Peer, b64
 
-
 DEAF = "trap '' TERM HUP INT; (setsid sleep 1000 &); while :; do sleep .1; done"
 
 
