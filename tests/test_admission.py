@@ -63,7 +63,7 @@ def enter(door: Door, origin: str, left: list[str], name: str) -> Place:
 
 
 def test_who_has_waited_longest_of_the_largest_crowd_leaves() -> None:
-    door, left = Door(4), list[str]()
+    door, left = Door(lambda: 4), list[str]()
     for number in range(3):
         enter(door, "10.0.0.1", left, f"crowd {number}")
     alone = enter(door, "uid 7", left, "alone")

@@ -35,18 +35,19 @@ class Place:
 class Door:
     """All places at the door of one server."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: Callable[[], int]) -> None:
+        """`most` tells how many there may be: that can change while it serves."""
         self._most = most
         self._by_origin: dict[str, dict[Place, None]] = {}  # ordered sets, longest there first
         self._count = 0
 
     def __repr__(self) -> str:
-        return f"<Door {self._count} of {self._most} from {len(self._by_origin)}>"
+        return f"<Door {self._count} of {self._most()} from {len(self._by_origin)}>"
 
     def enter(self, origin: str, hang_up: Callable[[], None]) -> Place:
         """Give a peer a place. Where there is none left, `hang_up` of another one is called, which has to leave."""
-        if self._count >= self._most:
-            self._make_room()
+        if self._count >= (most := self._most()):
+            self._make_room(most)
         place = Place(origin, hang_up)
         self._by_origin.setdefault(origin, {})[place] = None
         self._count += 1
@@ -61,10 +62,10 @@ class Door:
             if not places:
                 del self._by_origin[place.origin]
 
-    def _make_room(self) -> None:
+    def _make_room(self, most: int) -> None:
         crowd = max(self._by_origin.values(), key=lambda places: len(places))
         place = next(iter(crowd))
-        logger.warning("hanging up on a peer from %s: max_handshakes (%d) are at the door", place.origin, self._most)
+        logger.warning("hanging up on a peer from %s: max_handshakes (%d) are at the door", place.origin, most)
         self.leave(place)
         place.hang_up()
 

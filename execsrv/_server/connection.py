@@ -134,6 +134,10 @@ class Connections:
         self._opened = trio.lowlevel.ParkingLot()
         self._ended = trio.lowlevel.ParkingLot()
 
+    def configure(self, config: ServerConfig) -> None:
+        """Serve connections that come from now on by other settings. Those that are there keep theirs."""
+        self.config = config
+
     async def open(self, principal: Principal) -> Connection:
         """Return a new connection of somebody, without a channel so far. Raises `LimitExceededError`."""
         of_one = [each for each in self._by_id.values() if each.principal.name == principal.name]
