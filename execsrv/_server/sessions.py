@@ -15,6 +15,7 @@ from contextlib import ExitStack
 import trio
 from msgspec import Struct
 
+from execsrv._doors.journal import End, Page, Usage
 from execsrv._memory import freed
 from execsrv._nursery import contain, owned
 from execsrv._processes.attempt import Attempt, SharedThreads, Spawned
@@ -50,6 +51,8 @@ class Sessions:
         self._over = trio.lowlevel.ParkingLot()
         self._last_number = 0
         self._draining = False
+        self.page: Page | None = None
+        """Where starts and ends are noted."""
 
     def __repr__(self) -> str:
         return f"<Sessions running={len(self._by_id) - len(self._ended)} ended={len(self._ended)}>"
@@ -103,6 +106,10 @@ class Sessions:
         async def spawn(attempt: Attempt) -> Spawned:
             return await attempt.start(settle, self._threads, size=size, pipe_stdin=pipe_stdin, modes=modes)
 
+        if self.page is not None:
+            starting.note = self.page.begin(
+                starting.id, program, argv, trio.current_time(), is_terminal=size is not None
+            )
         self._starting[starting.id] = starting
         nursery.start_soon(self._run, starting, spawn, dialect, options)
         return starting
@@ -129,11 +136,16 @@ class Sessions:
         attempt = self.supervisor.new_attempt()
         try:
             session = await self._begin(attempt, starting, spawn, dialect, options)
+            note = starting.note
             del starting, spawn, dialect, options  # they hold the request
             if session is not None:
                 # Those who hear of the start come first: what there is to hear of the command takes longer.
                 await trio.lowlevel.cancel_shielded_checkpoint()
-                await self._keep(session)
+                try:
+                    await self._keep(session)
+                finally:
+                    if note is not None:
+                        note.page.ended(note, _end_of(session, note.began))
         finally:
             self._over.unpark_all()
             await owned(attempt.end)
@@ -154,11 +166,15 @@ class Sessions:
                 self._last_number += 1
             del self._starting[session.id]
             self._by_id[session.id] = session
+            if starting.note is not None:
+                starting.note.page.started(starting.note, session.pid)
             starting.finish(session)
             return session
         except Exception as error:
             if starting.id in self._by_id:
                 raise
+            if starting.note is not None:
+                starting.note.page.failed(starting.note, error)
             self._starting.pop(starting.id, None)
             starting.finish(error)
             return None
@@ -258,3 +274,13 @@ class Sessions:
         id = next(iter(self._ended))
         freed(self._ended[id].log.kept_bytes)
         del self._ended[id], self._by_id[id]
+
+
+def _end_of(session: Session, began: float) -> End:
+    """Return what there is to say of a session that is over."""
+    exited, used, log = session.log.exited, session.usage, session.log
+    usage = None if used is None else Usage(used.ru_utime, used.ru_stime)
+    seconds = trio.current_time() - began
+    if exited is None:  # it was cut off from its end
+        return End("disconnected", 255, None, seconds, log.totals, log.reader.omitted_bytes, usage)
+    return End(exited.reason, exited.exit_code, exited.signal, seconds, log.totals, log.reader.omitted_bytes, usage)
