@@ -18,14 +18,14 @@ FLOORS = [
     {"errors", "limits", "protocol", "_version"},
     # rules, and the log: still no I/O
     {"_wire.quoting"},
-    {"_wire.unreadable"},
+    {"_wire.unreadable", "_budget"},
     {"_nursery", "_threads", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths"},
     {"_http.request"},
     {"_wire.frames", "_wire.urls", "client.reach", "client.far_side", "record"},
     # the machine, each kind alone
     {"_wire", "_processes", "_files", "_http", "_memory"},
     # the service
-    {"_server.outbox", "_server.host", "_server.start_options"},
+    {"_server.outbox", "_server.feed", "_server.host", "_server.start_options"},
     {"_server.ending"},
     {"_server.stdin"},
     {"_server.session"},
@@ -52,7 +52,15 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 WINGS = {"_server", "_processes", "_files", "_http", "server"}, {"client"}
 PURE = {"errors", "limits", "protocol", "_log", "_wire.codecs", "_wire.handshake", "_wire.paths", "_http.request"}
-PURE |= {"client.reach", "client.far_side", "_wire.frames", "_wire.urls", "_wire.quoting", "_wire.unreadable"}
+PURE |= {
+    "_budget",
+    "client.reach",
+    "client.far_side",
+    "_wire.frames",
+    "_wire.urls",
+    "_wire.quoting",
+    "_wire.unreadable",
+}
 
 
 def room_of(name: str) -> str:

@@ -18,6 +18,7 @@ from execsrv._setting_units import CONNECTIONS, ENDINGS, MESSAGES, STREAMS, Byte
 from execsrv._setting_units import GIB as GIB
 from execsrv._setting_units import KIB as KIB
 from execsrv._setting_units import MIB as MIB
+from execsrv.limits.budgets import BudgetSettings
 from execsrv.limits.commands import CommandSettings
 from execsrv.limits.connections import ConnectionSettings
 from execsrv.limits.endings import EndingSettings
@@ -82,7 +83,14 @@ class ClientConfig(Limits):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig(
-    EndingSettings, HttpSettings, FileSettings, CommandSettings, StreamSettings, ConnectionSettings, Limits
+    BudgetSettings,
+    EndingSettings,
+    HttpSettings,
+    FileSettings,
+    CommandSettings,
+    StreamSettings,
+    ConnectionSettings,
+    Limits,
 ):
     """All that can be set of a server, beside `Limits`. Frozen: make another one with `dataclasses.replace`.
 
