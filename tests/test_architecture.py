@@ -21,9 +21,10 @@ FLOORS = [
     {"_wire.unreadable", "_budget"},
     {"_nursery", "_threads", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths"},
     {"_http.request"},
-    {"_wire.frames", "_wire.urls", "client.reach", "client.far_side", "record"},
+    {"_wire.frames", "_wire.owners", "_wire.urls", "_doors.principal", "client.reach", "client.far_side", "record"},
     # the machine, each kind alone
-    {"_wire", "_processes", "_files", "_http", "_memory"},
+    {"_wire", "_processes", "_files", "_http", "_memory", "_doors.reloads"},
+    {"_doors"},
     # the service
     {"_server.outbox", "_server.feed", "_server.host", "_server.start_options"},
     {"_server.ending"},
@@ -50,7 +51,7 @@ FLOORS = [
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 """A room is a module or a package, and holds what no longer name in here does."""
 
-WINGS = {"_server", "_processes", "_files", "_http", "server"}, {"client"}
+WINGS = {"_server", "_processes", "_files", "_http", "_doors", "server"}, {"client"}
 PURE = {"errors", "limits", "protocol", "_log", "_wire.codecs", "_wire.handshake", "_wire.paths", "_http.request"}
 PURE |= {
     "_budget",
@@ -58,6 +59,7 @@ PURE |= {
     "client.far_side",
     "_wire.frames",
     "_wire.urls",
+    "_doors.principal",
     "_wire.quoting",
     "_wire.unreadable",
 }

@@ -7,6 +7,7 @@ import os
 import pytest
 import trio
 
+from execsrv._doors.principal import OWNER, owner
 from execsrv._processes.command import settle
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connection import Connection, open_connections
@@ -40,12 +41,12 @@ async def test_a_session_that_fails_ends_alone(resume_grace: float, caplog: pyte
         trio.open_nursery() as nursery,
     ):
         ours, theirs = open_memory_pair()
-        nursery.start_soon(Conversation(theirs, connections).run)
+        nursery.start_soon(Conversation(theirs, connections, owner).run)
         async with open_peer(ours) as peer:
             id = (await peer.handshake())["sessionId"]
             await peer.start("a", ["bash", "-c", f"exec -a {healthy} sleep 1000"])
             await until_marked(healthy, 1)
-            start_doomed(connections.find(id), mark)
+            start_doomed(connections.find(id, OWNER), mark)
             with trio.fail_after(PATIENCE):
                 while "session `doomed` has failed" not in caplog.text:  # noqa: ASYNC110
                     await trio.sleep(0.01)

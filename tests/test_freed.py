@@ -15,6 +15,7 @@ import trio.lowlevel
 import trio.testing
 
 from execsrv import _memory
+from execsrv._doors.principal import OWNER, owner
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connection import Connection, Connections, open_connections
 from execsrv._server.conversation import Conversation
@@ -41,7 +42,7 @@ async def talking(connections: Connections) -> AsyncIterator[tuple[MemoryChannel
     """A channel to a conversation, how to send a message and hear what comes, and the connection's id."""
     ours, theirs = open_memory_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Conversation(theirs, connections).run)
+        nursery.start_soon(Conversation(theirs, connections, owner).run)
         await ours.send(Request(1, "initialize", {"clientName": "x"}))
         greeting = await ours.receive()
         assert isinstance(greeting, Response)
@@ -64,7 +65,7 @@ async def until_gone(*references: weakref.ref[Any]) -> None:
 
 
 def references_to(connections: Connections, id: str) -> tuple[weakref.ref[Connection], list[weakref.ref[Session]]]:
-    connection = connections.find(id)
+    connection = connections.find(id, OWNER)
     return weakref.ref(connection), [weakref.ref(session) for session in connection.sessions]
 
 
@@ -139,7 +140,7 @@ async def test_what_a_connection_held_is_given_back_in_portions(monkeypatch: pyt
                     await send(start(f"p{number}", "head -c 700000 /dev/zero", windowBytes=4 * MIB))
                 for _ in range(6):
                     await until_told(channel, "process/closed")
-                logs = [session.log for session in connections.find(id).sessions]
+                logs = [session.log for session in connections.find(id, OWNER).sessions]
                 assert [log.kept_bytes for log in logs] == [700_000] * 6
                 kept = [weakref.ref(log, lambda _: freed_at.append(turns)) for log in logs]
                 del logs
@@ -153,7 +154,7 @@ async def test_what_a_connection_held_is_given_back_in_portions(monkeypatch: pyt
 
 
 def test_a_connection_can_be_looked_at_before_it_runs_and_outside_of_trio() -> None:
-    connection = Connection(Supervisor(), ServerConfig(), trio.Event())
+    connection = Connection(Supervisor(), ServerConfig(), trio.Event(), OWNER)
     assert repr(connection) == "<Connection new sessions=0>"
 
 
@@ -164,7 +165,7 @@ async def test_looking_at_a_connection_changes_nothing() -> None:
     ):
         await send(start("a", "true"))
         await until_told(channel, "process/closed")
-        connection = connections.find(id)
+        connection = connections.find(id, OWNER)
         assert repr(connection) == repr(connection) == "<Connection attached sessions=1>"
         assert len(connection.sessions) == 1
     assert repr(connection) == "<Connection ended sessions=1>"

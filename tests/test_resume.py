@@ -17,6 +17,7 @@ import trio.testing
 
 import execsrv
 from execsrv import ServerConfig, connect
+from execsrv._doors.principal import OWNER
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connection import open_connections
 from execsrv._server.outbox import Outbox
@@ -212,10 +213,10 @@ async def test_hanging_up_while_the_server_ends_delays_it_by_nothing(tmp_path: P
 async def test_who_comes_back_while_its_commands_are_killed_is_too_late() -> None:
     """Only to be told that all is well with a connection that has ended would be worse."""
     async with open_connections(Supervisor(), ServerConfig(resume_grace=0)) as connections:
-        connection = await connections.open()
+        connection = await connections.open(OWNER)
         connection.attach(Outbox())
         connection.detach()
-        assert connections.find(connection.id) is connection
+        assert connections.find(connection.id, OWNER) is connection
         with pytest.raises(UnknownConnectionError, match="unknown session id"):
             connection.attach(Outbox())
 

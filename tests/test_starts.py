@@ -283,6 +283,7 @@ def test_a_turn_is_passed_on_when_the_child_is_born(tmp_path: Path) -> None:
 INJECTED = """
 import itertools, linecache, sys
 import trio
+from execsrv._doors.principal import owner
 from execsrv._processes import supervisor as module
 from execsrv._server.connection import open_connections
 from execsrv._server.conversation import Conversation
@@ -317,7 +318,7 @@ async def attempt(mark):
     async with open_connections(module.Supervisor(own_process=bool(carries)), ServerConfig()) as connections:
         async with trio.open_nursery() as nursery:
             ours, theirs = open_memory_pair()
-            nursery.start_soon(Conversation(theirs, connections).run)
+            nursery.start_soon(Conversation(theirs, connections, owner).run)
             async with open_peer(ours) as peer:
                 await peer.handshake()
                 # An error in it has switched it off, in that thread.

@@ -22,6 +22,7 @@ from functools import partial
 
 import trio
 
+from execsrv._doors.principal import Principal
 from execsrv._memory import let_go
 from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
@@ -36,11 +37,14 @@ _UNUSED_SECONDS = 30.0
 class Connection:
     """The sessions of one peer, whatever channel it has at the moment. Owns every one of them, through its nursery.
 
-    `id` is a secret between the server and the peer: it is all that it takes to resume.
+    `id` is a secret between the server and the peer, and nobody but its `principal` may resume it.
     """
 
-    def __init__(self, supervisor: Supervisor, config: ServerConfig, stopping: trio.Event) -> None:
+    def __init__(
+        self, supervisor: Supervisor, config: ServerConfig, stopping: trio.Event, principal: Principal
+    ) -> None:
         """`stopping` is set when the server is to end in order."""
+        self.principal = principal
         self.id = str(uuid.uuid4())
         self.sessions = Sessions(supervisor, config)
         self._config = config
@@ -119,13 +123,17 @@ class Connections:
         self._opened = trio.lowlevel.ParkingLot()
         self._ended = trio.lowlevel.ParkingLot()
 
-    async def open(self) -> Connection:
-        """Return a new connection, without a channel so far. Raises `LimitExceededError`."""
+    def configure(self, config: ServerConfig) -> None:
+        """Serve connections that come from now on by other settings. Those that are there keep theirs."""
+        self.config = config
+
+    async def open(self, principal: Principal) -> Connection:
+        """Return a new connection of somebody, without a channel so far. Raises `LimitExceededError`."""
         bound = self.config.max_connections
         if len(self._by_id) >= bound:
             message = f"max_connections ({bound}) are open"
             raise LimitExceededError(message, limit="max_connections", value=bound)
-        connection = Connection(self._supervisor, self.config, self.stopping)
+        connection = Connection(self._supervisor, self.config, self.stopping, principal)
         self._by_id[connection.id] = connection
         self._opened.unpark_all()
         await self._nursery.start(self._run, connection)
@@ -147,11 +155,12 @@ class Connections:
         while self._by_id:
             await self._ended.park()
 
-    def find(self, id: str) -> Connection:
-        """Return the connection with this id. Raises `UnknownConnectionError`."""
-        if id not in self._by_id:
+    def find(self, id: str, principal: Principal) -> Connection:
+        """Return the connection of somebody with this id. Raises `UnknownConnectionError`, for another's too."""
+        connection = self._by_id.get(id)
+        if connection is None or connection.principal.name != principal.name:
             raise UnknownConnectionError(f"unknown session id {id}")
-        return self._by_id[id]
+        return connection
 
     async def stop(self) -> None:
         """End every connection in order: its commands are asked to end, then killed, and its peer is told.

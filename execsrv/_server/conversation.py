@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from execsrv._doors.principal import Identify, Principal
 from execsrv._files.channel import open_files
 from execsrv._http.relay import Relay, open_relay
 from execsrv._nursery import is_cancelled, open_helpers, owned
@@ -68,14 +69,16 @@ class Conversation:
     channel.
     """
 
+    principal: Principal
     sessions: Sessions
     files: Callable[[], Files]
     relay: Relay
 
-    def __init__(self, channel: MessageChannel, connections: Connections) -> None:
+    def __init__(self, channel: MessageChannel, connections: Connections, identify: Identify) -> None:
         self.config = connections.config
         self._channel = channel
         self._connections = connections
+        self._identify = identify
         self._connection: Connection | None = None
         self._outbox = Outbox(channel=channel)
         self._handshake = Handshake()
@@ -160,13 +163,14 @@ class Conversation:
 
     async def _greet(self, params: Initialize) -> Initialized:
         """Attach to a new connection, or to the one to be resumed: nothing else can be handled before."""
+        principal = self._identify(params.token)
         if params.resume_session_id is None:
-            connection = await self._connections.open()
+            connection = await self._connections.open(principal)
         else:
-            connection = self._connections.find(params.resume_session_id)
+            connection = self._connections.find(params.resume_session_id, principal)
         connection.attach(self._outbox)
         connection.sessions.supervisor.expect_starts()
-        self._connection, self.sessions = connection, connection.sessions
+        self.principal, self._connection, self.sessions = principal, connection, connection.sessions
         self._reading.deadline = math.inf
         self._handshake.greeted()
         return Initialized(connection.id, tell_of_environment(self, Unit()), PROTOCOL_VERSION)

@@ -19,10 +19,11 @@ from execsrv._server.methods.table import Answer, Caller, Later
 from execsrv._server.outbox import Outbox
 from execsrv._server.starting import Deferred
 from execsrv._wire.codecs import decode_params
-from execsrv._wire.handshake import Handshake
+from execsrv._wire.handshake import Handshake, State
 from execsrv._wire.quoting import quoted
-from execsrv.errors import BusyError, UnknownMethodError
+from execsrv.errors import BusyError, ForbiddenError, UnknownMethodError
 from execsrv.protocol import METHODS, Initialize, Initialized, MessageId, Request, Response
+from execsrv.protocol.roles import Role
 
 Greet = Callable[[Initialize], Awaitable[Initialized]]
 
@@ -60,6 +61,8 @@ class Dispatch:
         method = METHODS.get(request.method)
         if method is None:
             raise UnknownMethodError(f"unknown method {quoted(request.method)}", method=request.method)
+        if self._handshake.state is State.READY and self._caller.principal.role < method.role:
+            raise _forbidden(request.method, self._caller.principal.role, method.role)
         params = decode_params(request.params, method.params)
         self._handshake.check_request(method)
         if isinstance(params, Initialize):
@@ -103,3 +106,8 @@ class Dispatch:
             self._outbox.put(failure_of(id, error, method))
         finally:
             self._in_flight -= 1
+
+
+def _forbidden(method: str, role: Role, needed: Role) -> ForbiddenError:
+    text = f"`{method}` needs the role {needed.word}, and this is a {role.word}"
+    return ForbiddenError(text, role=role.word, needed=needed.word)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import trio
 
+from execsrv._doors.principal import Identify, owner
 from execsrv._nursery import open_helpers
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connection import open_connections
@@ -21,6 +22,7 @@ async def serve_connection(
     supervisor: Supervisor,
     config: ServerConfig = DEFAULTS,
     *,
+    identify: Identify = owner,
     shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
 ) -> None:
     """Serve one peer until it hangs up, or until the trigger returns. Takes ownership of the channel.
@@ -35,4 +37,4 @@ async def serve_connection(
 
     async with open_connections(supervisor, config) as connections, open_helpers() as nursery:
         nursery.start_soon(stop)
-        await Conversation(channel, connections).run()
+        await Conversation(channel, connections, identify).run()

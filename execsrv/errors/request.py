@@ -93,6 +93,20 @@ class NotAllowedError(RequestError):
     kind = "not-allowed"
 
 
+class UnauthorizedError(RequestError):
+    """Nobody knows who speaks over this channel: it takes a token, or another one than this."""
+
+    code = -32600
+    kind = "unauthorized"
+
+
+class ForbiddenError(RequestError):
+    """Whoever speaks over this channel may not do this; `role` is what that one has, `needed` what it takes."""
+
+    code = -32600
+    kind = "forbidden"
+
+
 class UnknownProcessError(RequestError):
     """The id names no session of this connection."""
 
@@ -227,6 +241,7 @@ _BY_KIND |= {
         FileError,
         FileRefusedError,
         FilesDisabledError,
+        ForbiddenError,
         HttpFailedError,
         HttpUnavailableError,
         InternalError,
@@ -240,6 +255,7 @@ _BY_KIND |= {
         SandboxUnavailableError,
         SpawnError,
         StdinClosedError,
+        UnauthorizedError,
         UnknownConnectionError,
         UnknownMethodError,
         UnknownProcessError,

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from execsrv.protocol.host import EnvironmentInfo
 from execsrv.protocol.messages import Id, Wire
 
+MAX_TOKEN_CHARACTERS = 8192
+
 
 class Initialize(Wire, frozen=True):
-    """The first request of every connection."""
+    """The first request of every connection. `token` says who asks, where no HTTP header could say it before."""
 
     client_name: str
     resume_session_id: Id | None = None
+    token: Annotated[str, Meta(max_length=MAX_TOKEN_CHARACTERS)] | None = None
+
+    def __repr__(self) -> str:
+        """Show everything but the token."""
+        return f"Initialize({self.client_name!r}, {'with' if self.token is not None else 'without'} a token)"
 
 
 class Initialized(Wire, frozen=True):

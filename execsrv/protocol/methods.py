@@ -81,66 +81,73 @@ from execsrv.protocol.process import (
     ProcessWritten,
     Running,
 )
+from execsrv.protocol.roles import Role
 from execsrv.protocol.waiting import ProcessHappened, ProcessWaitFor
 
 
 class Method(NamedTuple):
-    """One method: what it takes and gives, and the family that handshake errors name (None: the handshake itself)."""
+    """One method: what it takes and gives, the least role that may call it, and the family that handshake errors name.
+
+    The family None is that of the handshake itself.
+    """
 
     params: type[Struct]
     result: type[Struct]
+    role: Role
     family: str | None = "exec"
 
 
+HEALTH, VIEWER, WRITER, OWNER = Role
+
 METHODS: dict[str, Method] = {
-    "initialize": Method(Initialize, Initialized, family=None),
-    "process/start": Method(ProcessStart, ProcessStarted),
-    "process/write": Method(ProcessWrite, ProcessWritten),
-    "process/closeStdin": Method(ProcessId, Nothing),
-    "process/read": Method(ProcessRead, ProcessOutputRead),
-    "process/ack": Method(ProcessAck, Nothing),
-    "process/resize": Method(ProcessResize, Nothing),
-    "process/signal": Method(ProcessSignal, ProcessSignaled),
-    "process/terminate": Method(ProcessTerminate, Running),
-    "process/wait": Method(ProcessWait, ProcessWaited),
-    "process/waitFor": Method(ProcessWaitFor, ProcessHappened),
-    "process/snapshot": Method(ProcessId, ProcessSnapshot),
-    "process/list": Method(Nothing, ProcessList),
-    "command/exec": Method(CommandExec, CommandId),
-    "command/exec/write": Method(CommandWrite, Accepted),
-    "command/exec/terminate": Method(CommandId, Running),
-    "http/request": Method(HttpRequest, HttpResponse, "http"),
-    "http/read": Method(HttpRequestId, HttpBodyPiece, "http"),
-    "http/close": Method(HttpRequestId, Nothing, "http"),
-    "environment/info": Method(Unit, EnvironmentInfo, "environment info"),
-    "environment/status": Method(Unit, EnvironmentStatus, "environment status"),
-    "environmentConfig/read": Method(EnvironmentConfigRead, EnvironmentConfig, "environment config"),
-    "capabilityRoots/discoverV1": Method(CapabilityRootsDiscover, CapabilityRootsFound, "capability discovery"),
-    "capabilities/discoverV2": Method(CapabilitiesDiscover, CapabilitiesFound, "capability discovery"),
-    "fs/readFile": Method(FilePath, FileData, "filesystem"),
-    "fs/writeFile": Method(FileWrite, Nothing, "filesystem"),
-    "fs/createDirectory": Method(DirectoryCreate, Nothing, "filesystem"),
-    "fs/getMetadata": Method(FilePath, FileMetadata, "filesystem"),
-    "fs/canonicalize": Method(FilePath, CanonicalPath, "filesystem"),
-    "fs/readDirectory": Method(FilePath, DirectoryListing, "filesystem"),
-    "fs/walk": Method(FileWalk, Walked, "filesystem"),
-    "fs/remove": Method(FileRemove, Nothing, "filesystem"),
-    "fs/copy": Method(FileCopy, Nothing, "filesystem"),
-    "fs/open": Method(FileOpen, FileHandle, "filesystem"),
-    "fs/readBlock": Method(BlockRead, Block, "filesystem"),
-    "fs/writeBlock": Method(BlockWrite, Nothing, "filesystem"),
-    "fs/close": Method(FileHandle, Nothing, "filesystem"),
-    "fs/watchMissing": Method(WatchMissing, Watching, "filesystem"),
-    "fs/append": Method(FileAppend, Nothing, "filesystem"),
-    "fs/stat": Method(FileStat, FileStatus, "filesystem"),
-    "fs/list": Method(FilePath, FileList, "filesystem"),
-    "fs/change": Method(FileChange, Nothing, "filesystem"),
-    "fs/rename": Method(FileRename, Nothing, "filesystem"),
-    "fs/symlink": Method(LinkCreate, Nothing, "filesystem"),
-    "fs/checksum": Method(BlockChecksum, Checksum, "filesystem"),
-    "fs/watch": Method(TreeWatch, Nothing, "filesystem"),
-    "fs/readChanges": Method(WatchId, TreeChanges, "filesystem"),
-    "fs/unwatch": Method(WatchId, Nothing, "filesystem"),
+    "initialize": Method(Initialize, Initialized, HEALTH, family=None),
+    "process/start": Method(ProcessStart, ProcessStarted, OWNER),
+    "process/write": Method(ProcessWrite, ProcessWritten, WRITER),
+    "process/closeStdin": Method(ProcessId, Nothing, WRITER),
+    "process/read": Method(ProcessRead, ProcessOutputRead, VIEWER),
+    "process/ack": Method(ProcessAck, Nothing, VIEWER),
+    "process/resize": Method(ProcessResize, Nothing, WRITER),
+    "process/signal": Method(ProcessSignal, ProcessSignaled, WRITER),
+    "process/terminate": Method(ProcessTerminate, Running, WRITER),
+    "process/wait": Method(ProcessWait, ProcessWaited, VIEWER),
+    "process/waitFor": Method(ProcessWaitFor, ProcessHappened, VIEWER),
+    "process/snapshot": Method(ProcessId, ProcessSnapshot, VIEWER),
+    "process/list": Method(Nothing, ProcessList, VIEWER),
+    "command/exec": Method(CommandExec, CommandId, OWNER),
+    "command/exec/write": Method(CommandWrite, Accepted, WRITER),
+    "command/exec/terminate": Method(CommandId, Running, WRITER),
+    "http/request": Method(HttpRequest, HttpResponse, OWNER, "http"),
+    "http/read": Method(HttpRequestId, HttpBodyPiece, OWNER, "http"),
+    "http/close": Method(HttpRequestId, Nothing, OWNER, "http"),
+    "environment/info": Method(Unit, EnvironmentInfo, VIEWER, "environment info"),
+    "environment/status": Method(Unit, EnvironmentStatus, HEALTH, "environment status"),
+    "environmentConfig/read": Method(EnvironmentConfigRead, EnvironmentConfig, OWNER, "environment config"),
+    "capabilityRoots/discoverV1": Method(CapabilityRootsDiscover, CapabilityRootsFound, OWNER, "capability discovery"),
+    "capabilities/discoverV2": Method(CapabilitiesDiscover, CapabilitiesFound, OWNER, "capability discovery"),
+    "fs/readFile": Method(FilePath, FileData, OWNER, "filesystem"),
+    "fs/writeFile": Method(FileWrite, Nothing, OWNER, "filesystem"),
+    "fs/createDirectory": Method(DirectoryCreate, Nothing, OWNER, "filesystem"),
+    "fs/getMetadata": Method(FilePath, FileMetadata, OWNER, "filesystem"),
+    "fs/canonicalize": Method(FilePath, CanonicalPath, OWNER, "filesystem"),
+    "fs/readDirectory": Method(FilePath, DirectoryListing, OWNER, "filesystem"),
+    "fs/walk": Method(FileWalk, Walked, OWNER, "filesystem"),
+    "fs/remove": Method(FileRemove, Nothing, OWNER, "filesystem"),
+    "fs/copy": Method(FileCopy, Nothing, OWNER, "filesystem"),
+    "fs/open": Method(FileOpen, FileHandle, OWNER, "filesystem"),
+    "fs/readBlock": Method(BlockRead, Block, OWNER, "filesystem"),
+    "fs/writeBlock": Method(BlockWrite, Nothing, OWNER, "filesystem"),
+    "fs/close": Method(FileHandle, Nothing, OWNER, "filesystem"),
+    "fs/watchMissing": Method(WatchMissing, Watching, OWNER, "filesystem"),
+    "fs/append": Method(FileAppend, Nothing, OWNER, "filesystem"),
+    "fs/stat": Method(FileStat, FileStatus, OWNER, "filesystem"),
+    "fs/list": Method(FilePath, FileList, OWNER, "filesystem"),
+    "fs/change": Method(FileChange, Nothing, OWNER, "filesystem"),
+    "fs/rename": Method(FileRename, Nothing, OWNER, "filesystem"),
+    "fs/symlink": Method(LinkCreate, Nothing, OWNER, "filesystem"),
+    "fs/checksum": Method(BlockChecksum, Checksum, OWNER, "filesystem"),
+    "fs/watch": Method(TreeWatch, Nothing, OWNER, "filesystem"),
+    "fs/readChanges": Method(WatchId, TreeChanges, OWNER, "filesystem"),
+    "fs/unwatch": Method(WatchId, Nothing, OWNER, "filesystem"),
 }
 
 

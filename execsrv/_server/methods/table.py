@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from msgspec import Struct
 
+from execsrv._doors.principal import Principal
 from execsrv._http.relay import Relay
 from execsrv._server.sessions import Sessions
 from execsrv._server.starting import Deferred
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 
 
 class Caller(Protocol):
-    """The reach of a handler: the sessions of the connection that asks, what belongs to its channel, and what the
-    server allows."""
+    """The reach of a handler: who asks, that one's sessions, what belongs to the channel, what the server allows."""
 
+    principal: Principal
     sessions: Sessions
     relay: Relay
     config: ServerConfig

@@ -1,0 +1,36 @@
+"""Who speaks over a channel: all that the service knows of a peer. Pure: finding it is `identity.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from execsrv.errors import UnauthorizedError
+from execsrv.protocol.roles import Role
+
+
+class Principal(NamedTuple):
+    """Somebody who was let in. Two channels are of the same one if the names are equal."""
+
+    name: str
+    role: Role
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.role.word})"
+
+
+Identify = Callable[[str | None], Principal]
+"""Tells of a channel who speaks over it, given the token in `initialize`. Raises `UnauthorizedError`."""
+
+OWNER = Principal("owner", Role.OWNER)
+"""Whoever has started the server, or runs it inside a program: no other can reach such a channel."""
+
+
+def owner(token: str | None) -> Principal:
+    """Return the owner: nobody else holds the other end. Raises `UnauthorizedError` for a token: none is known here.
+
+    Somebody who presents one believes in it, and is told rather than let in whatever it is.
+    """
+    if token is not None:
+        raise UnauthorizedError("this token is not one of this server, which has none")
+    return OWNER
