@@ -22,8 +22,8 @@ from functools import partial
 
 import trio
 
+from execsrv._budget.allowance import CONNECTION_BYTES, Allowance, Allowances
 from execsrv._doors.principal import Principal
-from execsrv._memory import let_go
 from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.outbox import Outbox
@@ -41,12 +41,18 @@ class Connection:
     """
 
     def __init__(
-        self, supervisor: Supervisor, config: ServerConfig, stopping: trio.Event, principal: Principal
+        self,
+        supervisor: Supervisor,
+        config: ServerConfig,
+        stopping: trio.Event,
+        principal: Principal,
+        allowance: Allowance,
     ) -> None:
-        """`stopping` is set when the server is to end in order."""
+        """`stopping` is set when the server is to end in order. The `allowance` is its principal's."""
         self.principal = principal
+        self.allowance = allowance
         self.id = str(uuid.uuid4())
-        self.sessions = Sessions(supervisor, config)
+        self.sessions = Sessions(supervisor, config, allowance)
         self._config = config
         self._stopping = stopping
         self._outbox: Outbox | None = None
@@ -116,6 +122,7 @@ class Connections:
     def __init__(self, nursery: trio.Nursery, supervisor: Supervisor, config: ServerConfig) -> None:
         self.config = config
         self._supervisor = supervisor
+        self.allowances = Allowances(config)
         self.stopping = trio.Event()
         """Set when the server is to end in order: no further connections, and goodbye to the ones there are."""
         self._nursery = nursery
@@ -133,7 +140,9 @@ class Connections:
         if len(self._by_id) >= bound:
             message = f"max_connections ({bound}) are open"
             raise LimitExceededError(message, limit="max_connections", value=bound)
-        connection = Connection(self._supervisor, self.config, self.stopping, principal)
+        allowance = self.allowances.of(principal.name)
+        allowance.held.take(CONNECTION_BYTES)
+        connection = Connection(self._supervisor, self.config, self.stopping, principal, allowance)
         self._by_id[connection.id] = connection
         self._opened.unpark_all()
         await self._nursery.start(self._run, connection)
@@ -145,7 +154,8 @@ class Connections:
         finally:
             del self._by_id[connection.id]
             self._ended.unpark_all()
-            let_go((session.log, session.log.kept_bytes) for session in connection.sessions)
+            connection.sessions.forget_all()
+            connection.allowance.held.give(CONNECTION_BYTES)
 
     async def wait_unused(self) -> None:
         """Wait for the end of the last connection, or until none has come for a while."""

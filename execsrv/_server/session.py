@@ -17,10 +17,8 @@ from collections.abc import Callable
 import trio
 from msgspec import UNSET
 
-from execsrv._budget.allowance import SESSION_BYTES
 from execsrv._budget.budget import Budget
 from execsrv._log.log import OutputLog
-from execsrv._log.retained import first_bytes
 from execsrv._nursery import is_cancelled, owned
 from execsrv._processes import streams, terminal
 from execsrv._processes.attempt import Spawned
@@ -29,19 +27,10 @@ from execsrv._processes.spawn import widen
 from execsrv._server.ending import Ending
 from execsrv._server.feed import Dialect, Feed
 from execsrv._server.outbox import Outbox
-from execsrv._server.start_options import StartOptions, new_clock
+from execsrv._server.start_options import StartOptions, cost, largest_piece, new_clock
 from execsrv._server.stdin import PIPE_BYTES, Stdin
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Reason, SignalTarget, Stream
-
-
-def cost(*, is_terminal: bool) -> int:
-    """Return the bytes of a budget that a session has from its start, so that it can always go on."""
-    return SESSION_BYTES + first_bytes(_largest_piece(is_terminal=is_terminal))
-
-
-def _largest_piece(*, is_terminal: bool) -> int:
-    return streams.TERMINAL_CHUNK_BYTES if is_terminal else streams.PIPE_CHUNK_BYTES
 
 
 class Session:
@@ -75,7 +64,7 @@ class Session:
             drops=options.drops,
             clock=new_clock() if options.times else lambda: UNSET,
             budget=budget,
-            largest_piece=_largest_piece(is_terminal=self.is_terminal),
+            largest_piece=largest_piece(is_terminal=self.is_terminal),
         )
         self._budget = budget
         self.feed = Feed(id, self.log, dialect, outbox, options.is_read_again)

@@ -24,8 +24,8 @@ from execsrv._processes.supervisor import Supervisor
 from execsrv._processes.terminal import DEFAULT_MODES
 from execsrv._server.feed import Dialect
 from execsrv._server.outbox import Outbox
-from execsrv._server.session import Session, cost
-from execsrv._server.start_options import StartOptions
+from execsrv._server.session import Session
+from execsrv._server.start_options import StartOptions, cost
 from execsrv._server.starting import Starting, given_up
 from execsrv._wire.quoting import quoted
 from execsrv.errors import LimitExceededError, NotReadyError, ProcessExistsError
@@ -276,5 +276,3 @@ class Sessions:
         for session in self:
             session.forget()
         let_go((session.log, session.log.kept_bytes) for session in self)
-        self._by_id.clear()
-        self._ended.clear()
