@@ -29,11 +29,11 @@ class Allowance:
     """Bytes, things and deeds. One object for the server, and one below it for each principal."""
 
     def __init__(self, config: ServerConfig, above: Allowance | None = None) -> None:
-        share, whose = (1.0, "") if above is None else (config.principal_share, " for one principal")
+        percent, whose = (100, "") if above is None else (config.principal_percent, " for one principal")
 
         def most(limit: str) -> int:
             whole: int = getattr(config, limit)
-            return math.ceil(whole * share)
+            return math.ceil(whole * percent / 100)
 
         def budget(limit: str, higher: Callable[[Allowance], Budget]) -> Budget:
             return Budget(limit, most(limit), None if above is None else higher(above), whose)

@@ -27,11 +27,11 @@ class BudgetSettings:
         ),
     ] = 1 * GIB
 
-    principal_share: Annotated[
-        float,
+    principal_percent: Annotated[
+        int,
         BUDGETS,
-        Meta(ge=0.01, le=1, description="The part of each setting in this group that one principal may have."),
-    ] = 0.5
+        Meta(ge=1, le=100, description="The part of each other setting in this group that one principal may have."),
+    ] = 50
 
     max_sessions: Annotated[Count, BUDGETS, Meta(ge=1, description="Running sessions. One more is refused.")] = 4096
 
