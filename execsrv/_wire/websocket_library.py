@@ -15,6 +15,7 @@ import wsproto.utilities
 from execsrv._nursery import owned
 from execsrv._wire.frames import FrameCounter
 from execsrv._wire.tcp import is_local, unacknowledged_seconds
+from execsrv._wire.unreachable import why_unreachable
 from execsrv.errors import ConnectionFailedError, ProtocolError
 from execsrv.limits import Limits
 
@@ -130,8 +131,10 @@ class Wire(trio.abc.Stream):
     async def _receive(self, max_bytes: int | None) -> bytes | bytearray:
         try:
             data = await self._stream.receive_some(max_bytes)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._hung_up.set()
+            if not self.opened.is_set():
+                raise ConnectionFailedError(why_unreachable(error)) from error  # else the library would wait for ever
             raise
         if not data:
             self._hung_up.set()
