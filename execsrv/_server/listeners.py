@@ -14,6 +14,7 @@ from functools import partial
 
 import trio
 
+from execsrv._doors.admission import Door, origin_of, shut
 from execsrv._doors.certificates import Certificates
 from execsrv._doors.exposure import check_exposure
 from execsrv._doors.principal import Identify, owner
@@ -36,7 +37,8 @@ logger = logging.getLogger(__name__)
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _NO_ROOM_SECONDS = 0.1
 
-ServePeer = Callable[[trio.SocketStream], Awaitable[None]]
+ServePeer = Callable[[trio.SocketStream, Callable[[], None]], Awaitable[None]]
+"""Serves one peer from its first byte, and calls the function when it has said who it is."""
 
 
 async def serve_url(
@@ -45,11 +47,14 @@ async def serve_url(
     config: ServerConfig = DEFAULTS,
     *,
     shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
+    hurry_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
     single: bool = False,
     reloads: Reloads | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve connections on a URL until the trigger returns, or on stdio until the peer hangs up.
+
+    When `hurry_trigger` returns as well, what runs is not waited for.
 
     With `single` it is for one client: it ends with the last connection, and where none comes. A later peer takes the
     place of the one before, whose channel may be cut without anybody here having heard of it.
@@ -62,7 +67,14 @@ async def serve_url(
         with taken_stdio() as (protocol_in, protocol_out):
             _tell_means(supervisor)
             task_status.started(listen)
-            await serve_descriptors(supervisor, protocol_in, protocol_out, config, shutdown_trigger=shutdown_trigger)
+            await serve_descriptors(
+                supervisor,
+                protocol_in,
+                protocol_out,
+                config,
+                shutdown_trigger=shutdown_trigger,
+                hurry_trigger=hurry_trigger,
+            )
         return
     with ExitStack() as stack:
         async with open_connections(supervisor, config) as connections:
@@ -72,17 +84,18 @@ async def serve_url(
                 listener, url, serve_peer = await _open_listener(listen, connections, reloads, stack)
             except OSError as error:
                 raise CannotListenError(f"cannot listen on {listen}: {error.strerror or error}") from error
-            room = trio.CapacityLimiter(2 * config.max_connections)  # some of them have not said who they are
+            door = Door(lambda: connections.config.max_handshakes)
             async with open_helpers() as peers:
                 async with listener, open_helpers() as accepting:
                     accepting.start_soon(
-                        owned, _accept, listener, peers, partial(_serve_peer, serve_peer, room), single
+                        owned, _accept, listener, peers, partial(_serve_peer, serve_peer, door), single
                     )
                     _tell_means(supervisor)
                     task_status.started(url)
                     if single:
                         accepting.start_soon(owned, _until, connections.wait_unused, accepting.cancel_scope)
                     await shutdown_trigger()
+                    await connections.drain(hurry_trigger)
                 await connections.stop()
 
 
@@ -102,10 +115,11 @@ async def serve_descriptors(
     config: ServerConfig = DEFAULTS,
     *,
     shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
+    hurry_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
 ) -> None:
     """Serve one connection over two descriptors, which stay the caller's, until the peer hangs up."""
-    channel = LineChannel(send_stream(protocol_out), receive_stream(protocol_in), config)
-    await serve_connection(channel, supervisor, config, shutdown_trigger=shutdown_trigger)
+    channel = LineChannel(send_stream(protocol_out), receive_stream(protocol_in), config, is_known=False)
+    await serve_connection(channel, supervisor, config, shutdown_trigger=shutdown_trigger, hurry_trigger=hurry_trigger)
 
 
 async def _open_listener(
@@ -166,28 +180,29 @@ async def _accept(listener: trio.SocketListener, peers: trio.Nursery, serve_one:
             await trio.sleep(_NO_ROOM_SECONDS)
 
 
-async def _serve_peer(serve_peer: ServePeer, room: trio.CapacityLimiter, stream: trio.SocketStream) -> None:
+async def _serve_peer(serve_peer: ServePeer, door: Door, stream: trio.SocketStream) -> None:
     """Serve one peer from first to last. That may fail; the daemon does not."""
     try:
-        if room.available_tokens < 1:
-            logger.warning("refusing a peer: %d are here already", room.borrowed_tokens)
-            return
-        room.acquire_on_behalf_of_nowait(stream)
+        place = door.enter(origin_of(stream), partial(shut, stream))
         try:
-            await serve_peer(stream)
+            await serve_peer(stream, partial(door.leave, place))
         finally:
-            room.release_on_behalf_of(stream)
+            door.leave(place)
     finally:
         stream.socket.close()  # at once, whatever else has failed
         freed()
 
 
-async def _serve_lines(connections: Connections, stream: trio.SocketStream) -> None:
-    await Conversation(LineChannel(stream, stream, connections.config), connections, owner).run()
+async def _serve_lines(connections: Connections, stream: trio.SocketStream, greeted: Callable[[], None]) -> None:
+    channel = LineChannel(stream, stream, connections.config, is_known=False)
+    await Conversation(channel, connections, owner, greeted).run()
 
 
 async def _serve_websocket(
-    connections: Connections, certificates: Certificates | None, stream: trio.SocketStream
+    connections: Connections,
+    certificates: Certificates | None,
+    stream: trio.SocketStream,
+    greeted: Callable[[], None],
 ) -> None:
     # Imported where it is needed: on stdio, a third of the time to start would go into it.
     from execsrv._wire.websocket import serve_websocket
@@ -203,6 +218,6 @@ async def _serve_websocket(
         secured, identify = received
 
     async def serve(channel: MessageChannel) -> None:
-        await Conversation(channel, connections, identify).run()
+        await Conversation(channel, connections, identify, greeted).run()
 
     await serve_websocket(secured, connections.config, serve)
