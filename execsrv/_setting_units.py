@@ -14,6 +14,11 @@ Bytes = Annotated[int, IN_BYTES, Meta(le=1024 * GIB)]
 Seconds = Annotated[float, Meta(le=365 * 86400, extra={"unit": "seconds"})]
 Count = Annotated[int, Meta(le=1_000_000)]
 
+Patterns = Annotated[
+    tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...],
+    Meta(extra={"items": "patterns of names", "metavar": "PATTERN"}),
+]
+
 # What belongs together where settings are listed.
 CONNECTIONS = Meta(extra={"group": "Connections"})
 MESSAGES = Meta(extra={"group": "Messages"})

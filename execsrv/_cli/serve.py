@@ -19,7 +19,9 @@ from execsrv._cli.writer_thread import Outlet, open_outlet
 from execsrv._memory import give_back
 from execsrv._nursery import open_helpers
 from execsrv._processes import carried_limits
+from execsrv._processes.own_memory import close_memory
 from execsrv._processes.supervisor import open_supervisor
+from execsrv._processes.withheld import Withheld
 from execsrv._server.listeners import serve_url
 from execsrv.errors import ExecsrvError, InvalidConfigError
 from execsrv.limits import ServerConfig
@@ -49,6 +51,8 @@ def run_daemon(
     """
     reset_signals()
     _raise_descriptor_limit()
+    withheld = Withheld(config.withheld_variables, config.withhold_secrets)
+    close_memory(withheld, allow_debugging=config.allow_debugging)
     with open_log(logging.WARNING if quiet else logging.INFO) as log, open_outlet(1, _cannot_announce) as out:
         try:
             was_asked = trio.run(_serve, listen, config, single, _Announcement(log, out, codex))
