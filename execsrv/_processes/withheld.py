@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from execsrv.limits import ServerConfig
+
 SECRET_NAMES = (
     "*KEY*",
     "*SECRET*",
@@ -42,6 +44,11 @@ class Withheld(NamedTuple):
 
 
 NOTHING = Withheld()
+
+
+def withheld_by(config: ServerConfig) -> Withheld:
+    """Return the word of a server with these settings."""
+    return Withheld(config.withheld_variables, config.withhold_secrets)
 
 
 def is_secret(name: str, value: str) -> bool:
