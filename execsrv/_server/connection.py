@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -28,7 +28,7 @@ from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.outbox import Outbox
 from execsrv._server.sessions import Sessions
-from execsrv.errors import AlreadyAttachedError, LimitExceededError, UnknownConnectionError
+from execsrv.errors import AlreadyAttachedError, LimitExceededError, NotReadyError, UnknownConnectionError
 from execsrv.limits import DEFAULTS, ServerConfig
 
 _UNUSED_SECONDS = 30.0
@@ -116,8 +116,12 @@ class Connections:
     def __init__(self, nursery: trio.Nursery, supervisor: Supervisor, config: ServerConfig) -> None:
         self.config = config
         self._supervisor = supervisor
+        self.draining = trio.Event()
+        """Set when the server is to end in order: nothing new from now on."""
         self.stopping = trio.Event()
-        """Set when the server is to end in order: no further connections, and goodbye to the ones there are."""
+        """Set when it does end: goodbye to the connections that there are."""
+        self.ends_at = math.inf
+        """The time at which the server is gone at the latest, once it is draining."""
         self._nursery = nursery
         self._by_id: dict[str, Connection] = {}
         self._opened = trio.lowlevel.ParkingLot()
@@ -129,6 +133,8 @@ class Connections:
 
     async def open(self, principal: Principal) -> Connection:
         """Return a new connection of somebody, without a channel so far. Raises `LimitExceededError`."""
+        if self.draining.is_set():
+            raise NotReadyError("the server is shutting down")
         bound = self.config.max_connections
         if len(self._by_id) >= bound:
             message = f"max_connections ({bound}) are open"
@@ -161,6 +167,24 @@ class Connections:
         if connection is None or connection.principal.name != principal.name:
             raise UnknownConnectionError(f"unknown session id {id}")
         return connection
+
+    async def drain(self, hurry_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever) -> None:
+        """Take nothing new, tell every peer, and wait for what runs: for `drain_period`, or until that returns."""
+        period = self.config.drain_period
+        self.ends_at = trio.current_time() + period + self.config.shutdown_grace_period
+        for connection in self._by_id.values():
+            connection.sessions.drain()
+        self.draining.set()
+        async with open_helpers() as nursery:
+            with trio.move_on_after(period) as draining:
+                nursery.start_soon(owned, self._hurry, hurry_trigger, draining)
+                for connection in list(self._by_id.values()):
+                    await connection.sessions.wait_over()
+
+    @staticmethod
+    async def _hurry(trigger: Callable[[], Awaitable[object]], draining: trio.CancelScope) -> None:
+        await trigger()
+        draining.cancel()
 
     async def stop(self) -> None:
         """End every connection in order: its commands are asked to end, then killed, and its peer is told.

@@ -42,11 +42,14 @@ async def serve_url(
     config: ServerConfig = DEFAULTS,
     *,
     shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
+    hurry_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
     single: bool = False,
     reloads: Reloads | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve connections on a URL until the trigger returns, or on stdio until the peer hangs up.
+
+    When `hurry_trigger` returns as well, what runs is not waited for.
 
     With `single` it is for one client: it ends with the last connection, and where none comes. A later peer takes the
     place of the one before, whose channel may be cut without anybody here having heard of it.
@@ -59,7 +62,14 @@ async def serve_url(
         with taken_stdio() as (protocol_in, protocol_out):
             _tell_means(supervisor)
             task_status.started(listen)
-            await serve_descriptors(supervisor, protocol_in, protocol_out, config, shutdown_trigger=shutdown_trigger)
+            await serve_descriptors(
+                supervisor,
+                protocol_in,
+                protocol_out,
+                config,
+                shutdown_trigger=shutdown_trigger,
+                hurry_trigger=hurry_trigger,
+            )
         return
     with ExitStack() as stack:
         async with open_connections(supervisor, config) as connections:
@@ -80,6 +90,7 @@ async def serve_url(
                     if single:
                         accepting.start_soon(owned, _until, connections.wait_unused, accepting.cancel_scope)
                     await shutdown_trigger()
+                    await connections.drain(hurry_trigger)
                 await connections.stop()
 
 
@@ -99,10 +110,11 @@ async def serve_descriptors(
     config: ServerConfig = DEFAULTS,
     *,
     shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
+    hurry_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
 ) -> None:
     """Serve one connection over two descriptors, which stay the caller's, until the peer hangs up."""
     channel = LineChannel(send_stream(protocol_out), receive_stream(protocol_in), config)
-    await serve_connection(channel, supervisor, config, shutdown_trigger=shutdown_trigger)
+    await serve_connection(channel, supervisor, config, shutdown_trigger=shutdown_trigger, hurry_trigger=hurry_trigger)
 
 
 async def _open_listener(
