@@ -17,7 +17,7 @@ FLOORS = [
     {"_setting_units"},
     {"errors", "limits", "protocol", "_version"},
     # rules, and the log: still no I/O
-    {"_wire.quoting"},
+    {"_wire.quoting", "_wire.bounds"},
     {"_wire.unreadable"},
     {"_nursery", "_threads", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths"},
     {"_http.request"},
@@ -58,8 +58,9 @@ PURE |= {
     "client.far_side",
     "_wire.frames",
     "_wire.urls",
-    "_doors.principal",
     "_wire.quoting",
+    "_wire.bounds",
+    "_doors.principal",
     "_wire.unreadable",
 }
 

@@ -7,7 +7,8 @@
        └─ session, session, ...   `Session.run`: a nursery each
 
 The conversation (`conversation.py`) belongs to a channel, and a channel can be replaced. A connection that has lost its
-own goes on for the grace, and whoever names its id takes it over. With a grace of 0, hanging up is cancelling. However
+own goes on for the grace, and whoever names its id takes it over; where it has nothing to come back for, it gives its
+place to whoever needs one before. With a grace of 0, hanging up is cancelling. However
 a connection ends, its nursery is cancelled, and a session that is cancelled ends its processes: it asks them, and kills
 what is left after its grace. There is no other clean-up.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -55,9 +56,19 @@ class Connection:
         self._ended = False
 
     def __repr__(self) -> str:
-        waits = self._life.deadline < math.inf
+        waits = self.deadline < math.inf
         state = "ended" if self._ended else "attached" if self._outbox else "waiting" if waits else "new"
         return f"<Connection {state} sessions={len(self.sessions)}>"
+
+    @property
+    def deadline(self) -> float:
+        """The time at which it ends unless it is resumed, infinite while it has a channel."""
+        return self._life.deadline
+
+    @property
+    def is_waiting_for_nothing(self) -> bool:
+        """True where it waits to be resumed and has no session, neither running nor readable."""
+        return self.deadline < math.inf and not len(self.sessions) and not self.sessions.being_started()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the sessions until it is ended, or was without a channel for the grace. Then all of them end."""
@@ -135,10 +146,9 @@ class Connections:
         """Return a new connection of somebody, without a channel so far. Raises `LimitExceededError`."""
         if self.draining.is_set():
             raise NotReadyError("the server is shutting down")
-        bound = self.config.max_connections
-        if len(self._by_id) >= bound:
-            message = f"max_connections ({bound}) are open"
-            raise LimitExceededError(message, limit="max_connections", value=bound)
+        of_one = [each for each in self._by_id.values() if each.principal.name == principal.name]
+        self._check_room(of_one, "max_connections_per_principal", self.config.max_connections_per_principal)
+        self._check_room(self._by_id.values(), "max_connections", self.config.max_connections)
         connection = Connection(self._supervisor, self.config, self.stopping, principal)
         self._by_id[connection.id] = connection
         self._opened.unpark_all()
@@ -149,9 +159,23 @@ class Connections:
         try:
             await contain("connection", partial(connection.run, task_status=task_status))
         finally:
-            del self._by_id[connection.id]
+            self._by_id.pop(connection.id, None)
             self._ended.unpark_all()
             let_go((session.log, session.log.kept_bytes) for session in connection.sessions)
+
+    def _check_room(self, connections: Collection[Connection], limit: str, bound: int) -> None:
+        """Raise `LimitExceededError` where there are as many as there may be.
+
+        Before, the one gives its place that has waited longest to be resumed, of those with nothing to come back for.
+        """
+        if len(connections) < bound:
+            return
+        waiting = [connection for connection in connections if connection.is_waiting_for_nothing]
+        if not waiting:
+            raise LimitExceededError(f"{limit} ({bound}) are open", limit=limit, value=bound)
+        longest = min(waiting, key=lambda connection: connection.deadline)
+        del self._by_id[longest.id]
+        longest.end()
 
     async def wait_unused(self) -> None:
         """Wait for the end of the last connection, or until none has come for a while."""

@@ -76,11 +76,19 @@ class Conversation:
     files: Callable[[], Files]
     relay: Relay
 
-    def __init__(self, channel: MessageChannel, connections: Connections, identify: Identify) -> None:
+    def __init__(
+        self,
+        channel: MessageChannel,
+        connections: Connections,
+        identify: Identify,
+        greeted: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`greeted` is called when the peer has said who it is, and was let in."""
         self.config = connections.config
         self._channel = channel
         self._connections = connections
         self._identify = identify
+        self._greeted = greeted
         self._connection: Connection | None = None
         self._outbox = Outbox(channel=channel)
         self._handshake = Handshake()
@@ -178,6 +186,8 @@ class Conversation:
         self.principal, self._connection, self.sessions = principal, connection, connection.sessions
         self._reading.deadline = math.inf
         self._handshake.greeted()
+        self._channel.trust()
+        self._greeted()
         return Initialized(connection.id, tell_of_environment(self, Unit()), PROTOCOL_VERSION)
 
     # -- out --

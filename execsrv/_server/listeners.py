@@ -14,6 +14,7 @@ from functools import partial
 
 import trio
 
+from execsrv._doors.admission import Door, origin_of, shut
 from execsrv._doors.principal import owner
 from execsrv._doors.reloads import Reloads
 from execsrv._memory import freed
@@ -33,7 +34,8 @@ logger = logging.getLogger(__name__)
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _NO_ROOM_SECONDS = 0.1
 
-ServePeer = Callable[[trio.SocketStream], Awaitable[None]]
+ServePeer = Callable[[trio.SocketStream, Callable[[], None]], Awaitable[None]]
+"""Serves one peer from its first byte, and calls the function when it has said who it is."""
 
 
 async def serve_url(
@@ -79,11 +81,11 @@ async def serve_url(
                 listener, url, serve_peer = await _open_listener(listen, connections, stack)
             except OSError as error:
                 raise CannotListenError(f"cannot listen on {listen}: {error.strerror or error}") from error
-            room = trio.CapacityLimiter(2 * config.max_connections)  # some of them have not said who they are
+            door = Door(lambda: connections.config.max_handshakes)
             async with open_helpers() as peers:
                 async with listener, open_helpers() as accepting:
                     accepting.start_soon(
-                        owned, _accept, listener, peers, partial(_serve_peer, serve_peer, room), single
+                        owned, _accept, listener, peers, partial(_serve_peer, serve_peer, door), single
                     )
                     _tell_means(supervisor)
                     task_status.started(url)
@@ -113,7 +115,7 @@ async def serve_descriptors(
     hurry_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
 ) -> None:
     """Serve one connection over two descriptors, which stay the caller's, until the peer hangs up."""
-    channel = LineChannel(send_stream(protocol_out), receive_stream(protocol_in), config)
+    channel = LineChannel(send_stream(protocol_out), receive_stream(protocol_in), config, is_known=False)
     await serve_connection(channel, supervisor, config, shutdown_trigger=shutdown_trigger, hurry_trigger=hurry_trigger)
 
 
@@ -153,30 +155,30 @@ async def _accept(listener: trio.SocketListener, peers: trio.Nursery, serve_one:
             await trio.sleep(_NO_ROOM_SECONDS)
 
 
-async def _serve_peer(serve_peer: ServePeer, room: trio.CapacityLimiter, stream: trio.SocketStream) -> None:
+async def _serve_peer(serve_peer: ServePeer, door: Door, stream: trio.SocketStream) -> None:
     """Serve one peer from first to last. That may fail; the daemon does not."""
     try:
-        if room.available_tokens < 1:
-            logger.warning("refusing a peer: %d are here already", room.borrowed_tokens)
-            return
-        room.acquire_on_behalf_of_nowait(stream)
+        place = door.enter(origin_of(stream), partial(shut, stream))
         try:
-            await serve_peer(stream)
+            await serve_peer(stream, partial(door.leave, place))
         finally:
-            room.release_on_behalf_of(stream)
+            door.leave(place)
     finally:
         stream.socket.close()  # at once, whatever else has failed
         freed()
 
 
-async def _serve_lines(connections: Connections, stream: trio.SocketStream) -> None:
-    await Conversation(LineChannel(stream, stream, connections.config), connections, owner).run()
+async def _serve_lines(connections: Connections, stream: trio.SocketStream, greeted: Callable[[], None]) -> None:
+    channel = LineChannel(stream, stream, connections.config, is_known=False)
+    await Conversation(channel, connections, owner, greeted).run()
 
 
-async def _serve_websocket(connections: Connections, stream: trio.SocketStream) -> None:
+async def _serve_websocket(connections: Connections, stream: trio.SocketStream, greeted: Callable[[], None]) -> None:
     # Imported where it is needed: on stdio, a third of the time to start would go into it.
     from execsrv._wire.websocket import serve_websocket
 
     # Without this, a small message after another would wait for the peer's delayed acknowledgement: 40 ms.
     stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
-    await serve_websocket(stream, connections.config, lambda channel: Conversation(channel, connections, owner).run())
+    await serve_websocket(
+        stream, connections.config, lambda channel: Conversation(channel, connections, owner, greeted).run()
+    )

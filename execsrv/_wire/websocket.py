@@ -18,6 +18,7 @@ import trio_websocket
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from execsrv._nursery import open_helpers
+from execsrv._wire.bounds import MessageBound
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import Codec
 from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
@@ -41,6 +42,7 @@ class WebSocketChannel:
         self._wire = wire
         self._broken = False  # the library has stopped at a frame that is none, and leaves the goodbye to us
         self._codec = Codec()
+        self._has_received = False
         self._buffer = bytearray(MAX_HEADER)
 
     async def send(self, message: Message) -> None:
@@ -70,8 +72,11 @@ class WebSocketChannel:
 
     async def receive(self) -> Message | None:
         """Return the message in the next frame, text or binary."""
+        if self._has_received:
+            self._wire.go_on()
         try:
             data = await self._connection.get_message()
+            self._has_received = True
         except ConnectionClosed as closed:
             if self._wire.refusal is not None:
                 self._broken = True
@@ -87,6 +92,10 @@ class WebSocketChannel:
             except UnicodeDecodeError as error:
                 raise ProtocolError(f"malformed message: invalid UTF-8: {error.reason}", close_code=1007) from None
         return self._codec.decode(data)
+
+    def trust(self) -> None:
+        """Take in large messages too."""
+        self._wire.bound.lift()
 
     async def is_alive(self, patience: float) -> bool:
         """Ping the peer, and return False when it has been silent for `patience` seconds.
@@ -125,6 +134,7 @@ class WebSocketChannel:
         """
         if self._wire.is_cut:
             return
+        self._wire.go_on(to_end=True)  # the peer's close frame is behind all that it has said
         reason = fitting(reason)
         if self._broken:
             try:
@@ -150,7 +160,8 @@ async def serve_websocket(
         if head is None or not isinstance(upgrade, Upgrade):
             return
         rest = head[head.find(HEAD_END) + len(HEAD_END) :]
-        wire, connection = Wire(stream, limits, upgrade.head, rest), None
+        bound = MessageBound(limits.max_message_bytes, is_known=False)
+        wire, connection = Wire(stream, bound, upgrade.head, rest), None
         async with _open_shielded() as reader:
             with trio.move_on_after(limits.handshake_timeout), suppress(ConnectionClosed):
                 request = await trio_websocket.wrap_server_stream(
@@ -205,7 +216,7 @@ async def open_websocket(url: str, limits: Limits, token: str | None = None) -> 
                 if address.secure:
                     stream = trio.SSLStream(plain, ssl.create_default_context(), server_hostname=address.host)
                     await stream.do_handshake()  # of whose errors the library would not tell
-                wire = Wire(stream, limits)
+                wire = Wire(stream, MessageBound(limits.max_message_bytes))
                 connection = await trio_websocket.wrap_client_stream(
                     cast(trio.Nursery, Reader(reader, wire)),
                     wire,  # type: ignore[arg-type]
