@@ -25,8 +25,8 @@ def app() -> None:
 @click.option(
     "--codex",
     is_flag=True,
-    help="Be the exec-server of a Codex CLI: --listen ws://127.0.0.1:0 and --resume-grace 80 become the defaults, and"
-    " the line that tells the CLI where to find it is printed on stdout.",
+    help="Be the exec-server of a Codex CLI: --listen ws://127.0.0.1:0, --resume-grace 80 and --http-variables '*'"
+    " become the defaults, and the line that tells the CLI where to find it is printed on stdout.",
 )
 @click.option("--print-config", is_flag=True, help="Print all settings and where they came from, and end.")
 @click.option("--quiet", is_flag=True, help="Log warnings and errors alone.")
