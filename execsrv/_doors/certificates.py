@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import ssl
 from contextlib import suppress
-from functools import partial
 
 import trio
 
-from execsrv._doors.principal import Identify, Principal, owner
+from execsrv._doors.principal import Principal, owner
 from execsrv._wire.tls import SecureStream, name_of_peer, server_context
 from execsrv.errors import InvalidConfigError, UnauthorizedError
 from execsrv.limits import ServerConfig
@@ -45,8 +44,8 @@ class Certificates:
                 raise InvalidConfigError("a tls_clients_file needs a tls_client_ca_file")
         self._context, self._roles, self._asks = context, roles, bool(config.tls_client_ca_file)
 
-    async def receive(self, plain: trio.SocketStream, patience: float) -> tuple[SecureStream, Identify] | None:
-        """Return the stream that is secret on its way, and what tells who is at its other end. None if that failed."""
+    async def receive(self, plain: trio.SocketStream, patience: float) -> SecureStream | None:
+        """Return the stream that is secret on its way. None if that failed, or took longer than it may."""
         secure = trio.SSLStream(plain, self._context, server_side=True)
         with trio.move_on_after(patience):
             try:
@@ -58,22 +57,29 @@ class Certificates:
                 await _say_last(plain, _NO_TLS if reason == "HTTP_REQUEST" else alert)
                 logger.info("refused a peer in the TLS handshake: %s", (reason or "cut").lower().replace("_", " "))
                 return None
-            return secure, partial(self._identify, name_of_peer(secure))
+            return secure
         return None
 
-    def _identify(self, name: str | None, token: str | None) -> Principal:
-        """Return who has the certificate of that name. Raises `UnauthorizedError`.
+    def shown(self, stream: SecureStream) -> Principal | None:
+        """Return who is at the other end by its certificate, None if it has shown none. Raises `UnauthorizedError`.
 
         Without a `tls_clients_file`, all whom the authorities name are owners.
         """
-        if name is None and self._asks:
-            raise UnauthorizedError("this server asks for the certificate of a client")
-        if name is None or token is not None:
-            return owner(token)
+        name = name_of_peer(stream)
+        if name is None:
+            return None
         role = Role.OWNER if self._roles is None else self._roles.get(name)
         if role is None or not name:
             raise UnauthorizedError("the name in this certificate is none of those that may come in")
         return Principal(f"certificate {name}", role)
+
+    def identify(self, stream: SecureStream, token: str | None) -> Principal:
+        """Return who is at the other end. Raises `UnauthorizedError`."""
+        if token is None and (shown := self.shown(stream)) is not None:
+            return shown
+        if self._asks:
+            raise UnauthorizedError("this server asks for the certificate of a client")
+        return owner(token)
 
 
 async def _say_last(stream: trio.SocketStream, data: bytes) -> None:

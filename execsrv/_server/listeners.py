@@ -212,10 +212,10 @@ async def _serve_websocket(
     secured: trio.abc.Stream = stream
     identify: Identify = owner
     if certificates is not None:
-        received = await certificates.receive(stream, connections.config.handshake_timeout)
-        if received is None:
+        secure = await certificates.receive(stream, connections.config.handshake_timeout)
+        if secure is None:
             return
-        secured, identify = received
+        secured, identify = secure, partial(certificates.identify, secure)
 
     async def serve(channel: MessageChannel) -> None:
         await Conversation(channel, connections, identify, greeted).run()
