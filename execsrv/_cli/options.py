@@ -52,7 +52,7 @@ def _option(setting: Setting) -> click.Option:
         return click.Option([f"{setting.flag}/{setting.no_flag}"], default=None, help=text)
     # Text: it is checked in one place, wherever it came from.
     if setting.is_list:
-        return click.Option([setting.flag], metavar="DIR", multiple=True, help=f"{text} Repeatable.")
+        return click.Option([setting.flag], metavar=setting.facts["metavar"], multiple=True, help=f"{text} Repeatable.")
     if setting.choices:
         return click.Option([setting.flag], metavar="|".join(setting.choices), help=text)
     metavar = setting.unit.upper() or ("N" if isinstance(setting.default, int) else "URL")
