@@ -10,11 +10,13 @@ are noted only where that was asked for.
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from execsrv._doors.principal import Principal
+from execsrv._log.log import OutputLog
 from execsrv.protocol import Stream
 
 
@@ -38,6 +40,15 @@ class End(NamedTuple):
     totals: Mapping[Stream, int]
     omitted: int
     usage: Usage | None
+
+
+def end_of(log: OutputLog, used: resource.struct_rusage | None, seconds: float) -> End:
+    """Return what there is to say of a session that is over, by its log."""
+    usage = None if used is None else Usage(used.ru_utime, used.ru_stime)
+    rest = seconds, log.totals, log.reader.omitted_bytes, usage
+    if log.exited is None:  # it was cut off from its end
+        return End("disconnected", 255, None, *rest)
+    return End(log.exited.reason, log.exited.exit_code, log.exited.signal, *rest)
 
 
 @dataclass(slots=True, eq=False)

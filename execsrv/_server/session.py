@@ -12,7 +12,6 @@ goes on for the grace, and what is left then is killed: that is the only way to 
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Callable
 
 import trio
@@ -199,11 +198,6 @@ class Session:
             os.close(self._outputs.popitem()[1])
 
     # -- what may be asked of it --
-
-    @property
-    def usage(self) -> resource.struct_rusage | None:
-        """What the leader and those whose end it has waited for have used, once it is reaped."""
-        return self._tree.leader.usage
 
     @property
     def pid(self) -> int:

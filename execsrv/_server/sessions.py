@@ -16,7 +16,7 @@ import trio
 from msgspec import Struct
 
 from execsrv._budget.allowance import Allowance
-from execsrv._doors.journal import End, Page, Usage
+from execsrv._doors.journal import Page, end_of
 from execsrv._memory import freed, let_go
 from execsrv._nursery import contain, owned
 from execsrv._processes.attempt import Attempt, SharedThreads, Spawned
@@ -160,7 +160,8 @@ class Sessions:
                     await self._keep(session)
                 finally:
                     if note is not None:
-                        note.page.ended(note, _end_of(session, note.began))
+                        end = end_of(session.log, attempt.usage, trio.current_time() - note.began)
+                        note.page.ended(note, end)
         finally:
             if session is None:  # nothing came of it
                 self._allowance.held.give(first)
@@ -299,13 +300,3 @@ class Sessions:
         for session in self:
             session.forget()
         let_go((session.log, session.log.kept_bytes) for session in self)
-
-
-def _end_of(session: Session, began: float) -> End:
-    """Return what there is to say of a session that is over."""
-    exited, used, log = session.log.exited, session.usage, session.log
-    usage = None if used is None else Usage(used.ru_utime, used.ru_stime)
-    seconds = trio.current_time() - began
-    if exited is None:  # it was cut off from its end
-        return End("disconnected", 255, None, seconds, log.totals, log.reader.omitted_bytes, usage)
-    return End(exited.reason, exited.exit_code, exited.signal, seconds, log.totals, log.reader.omitted_bytes, usage)
