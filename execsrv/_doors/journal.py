@@ -42,7 +42,7 @@ class End(NamedTuple):
     usage: Usage | None
 
 
-def end_of(log: OutputLog, used: resource.struct_rusage | None, seconds: float) -> End:
+def _end_of(log: OutputLog, used: resource.struct_rusage | None, seconds: float) -> End:
     """Return what there is to say of a session that is over, by its log."""
     usage = None if used is None else Usage(used.ru_utime, used.ru_stime)
     rest = seconds, log.totals, log.reader.omitted_bytes, usage
@@ -124,7 +124,8 @@ class Page:
         for reader in self._readers:
             reader.failed(start, error)
 
-    def ended(self, start: Start, end: End) -> None:
-        """Note its end."""
+    def ended(self, start: Start, log: OutputLog, used: resource.struct_rusage | None, now: float) -> None:
+        """Note its end, as the log has it."""
+        end = _end_of(log, used, now - start.began)
         for reader in self._readers:
             reader.ended(start, end)

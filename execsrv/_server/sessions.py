@@ -16,7 +16,7 @@ import trio
 from msgspec import Struct
 
 from execsrv._budget.allowance import Allowance
-from execsrv._doors.journal import Page, end_of
+from execsrv._doors.journal import Page
 from execsrv._memory import freed, let_go
 from execsrv._nursery import contain, owned
 from execsrv._processes.attempt import Attempt, SharedThreads, Spawned
@@ -54,8 +54,7 @@ class Sessions:
         self._over = trio.lowlevel.ParkingLot()
         self._last_number = 0
         self._draining = False
-        self.page: Page | None = None
-        """Where starts and ends are noted."""
+        self.page: Page | None = None  # where starts and ends are noted
 
     def __repr__(self) -> str:
         return f"<Sessions running={len(self._by_id) - len(self._ended)} ended={len(self._ended)}>"
@@ -111,9 +110,8 @@ class Sessions:
             return await attempt.start(settle, self._threads, size=size, pipe_stdin=pipe_stdin, modes=modes)
 
         if self.page is not None:
-            starting.note = self.page.begin(
-                starting.id, program, argv, trio.current_time(), is_terminal=size is not None
-            )
+            now, is_terminal = trio.current_time(), size is not None
+            starting.note = self.page.begin(starting.id, program, argv, now, is_terminal=is_terminal)
         self._starting[starting.id] = starting
         nursery.start_soon(self._run, starting, spawn, dialect, options)
         return starting
@@ -160,8 +158,7 @@ class Sessions:
                     await self._keep(session)
                 finally:
                     if note is not None:
-                        end = end_of(session.log, attempt.usage, trio.current_time() - note.began)
-                        note.page.ended(note, end)
+                        note.page.ended(note, session.log, attempt.usage, trio.current_time())
         finally:
             if session is None:  # nothing came of it
                 self._allowance.held.give(first)
