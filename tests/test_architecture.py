@@ -26,7 +26,7 @@ FLOORS = [
     {"_wire", "_processes", "_files", "_http", "_memory", "_doors.reloads"},
     {"_doors"},
     # the service
-    {"_server.outbox", "_server.host", "_server.start_options"},
+    {"_server.outbox", "_server.host", "_server.start_options", "_server.secrets"},
     {"_server.ending"},
     {"_server.stdin"},
     {"_server.session"},
