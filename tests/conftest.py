@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from execsrv import Client, connect_in_process, connect_stdio, connect_unix, connect_websocket, serve
+from execsrv._budget.allowance import Allowance
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.listeners import serve_descriptors
 from execsrv._server.single_connection import serve_connection
@@ -236,6 +237,22 @@ def default_signals() -> Iterator[None]:
     yield
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
+
+
+@pytest.fixture(autouse=True)
+def budgets_are_given_back() -> Iterator[None]:
+    """Whatever a server in this process took for its peers is given back once they have gone, however they did."""
+    made: list[Allowance] = []
+
+    class Noted(Allowance):
+        def __init__(self, config: ServerConfig, above: Allowance | None = None) -> None:
+            super().__init__(config, above)
+            made.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("execsrv._budget.allowance.Allowance", Noted)
+        yield
+    assert [budget for allowance in made for budget in allowance.budgets if budget.taken] == []
 
 
 @pytest.fixture(params=TRANSPORTS)

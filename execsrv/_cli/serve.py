@@ -185,7 +185,7 @@ class _Announcement(trio.TaskStatus[str]):
         if url == "stdio://":
             return
         lines = os.fsencode(url)
-        if self._codex and url.startswith("ws://"):
+        if self._codex and url.startswith(("ws://", "wss://")):
             lines += b"\nexport CODEX_EXEC_SERVER_URL=" + lines  # no other transport has a URL there
         self._out.put(lines)
         self._log.say(f"execsrv listening on {url}")

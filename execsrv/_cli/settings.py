@@ -22,6 +22,11 @@ CONFIG_VARIABLE = PREFIX + "CONFIG"
 URL_VARIABLE = PREFIX + "URL"
 """Names the server of `execsrv run`, where no flag does."""
 
+CLIENT_VARIABLES = {
+    name: f"{PREFIX}{name.upper()}" for name in ("ca_file", "client_certificate_file", "client_key_file")
+}
+"""Name the files that `execsrv run` uses for TLS, where no flag does."""
+
 UNITS = {"GiB": GIB, "MiB": MIB, "KiB": KIB}
 
 
@@ -137,8 +142,8 @@ def _by_group(settings: Iterable[Setting]) -> dict[str, Setting]:
 _LISTEN = Annotated[
     str,
     msgspec.Meta(
-        description="Where to listen: stdio:// (one message a line), ws://IP:PORT (port 0: any free one) or"
-        " unix://PATH.",
+        description="Where to listen: stdio:// (one message a line), ws://IP:PORT (port 0: any free one),"
+        " wss://IP:PORT or unix://PATH.",
         extra={"group": "Connections", "needs_restart": True},
     ),
 ]
