@@ -23,8 +23,8 @@ from functools import partial
 
 import trio
 
+from execsrv._budget.allowance import CONNECTION_BYTES, Allowance, Allowances
 from execsrv._doors.principal import Principal
-from execsrv._memory import let_go
 from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.outbox import Outbox
@@ -42,12 +42,18 @@ class Connection:
     """
 
     def __init__(
-        self, supervisor: Supervisor, config: ServerConfig, stopping: trio.Event, principal: Principal
+        self,
+        supervisor: Supervisor,
+        config: ServerConfig,
+        stopping: trio.Event,
+        principal: Principal,
+        allowance: Allowance,
     ) -> None:
-        """`stopping` is set when the server is to end in order."""
+        """`stopping` is set when the server is to end in order. The `allowance` is its principal's."""
         self.principal = principal
+        self.allowance = allowance
         self.id = str(uuid.uuid4())
-        self.sessions = Sessions(supervisor, config)
+        self.sessions = Sessions(supervisor, config, allowance)
         self._config = config
         self._stopping = stopping
         self._outbox: Outbox | None = None
@@ -127,6 +133,7 @@ class Connections:
     def __init__(self, nursery: trio.Nursery, supervisor: Supervisor, config: ServerConfig) -> None:
         self.config = config
         self._supervisor = supervisor
+        self.allowances = Allowances(config)
         self.draining = trio.Event()
         """Set when the server is to end in order: nothing new from now on."""
         self.stopping = trio.Event()
@@ -149,7 +156,9 @@ class Connections:
         of_one = [each for each in self._by_id.values() if each.principal.name == principal.name]
         self._check_room(of_one, "max_connections_per_principal", self.config.max_connections_per_principal)
         self._check_room(self._by_id.values(), "max_connections", self.config.max_connections)
-        connection = Connection(self._supervisor, self.config, self.stopping, principal)
+        allowance = self.allowances.of(principal.name)
+        allowance.held.take(CONNECTION_BYTES)
+        connection = Connection(self._supervisor, self.config, self.stopping, principal, allowance)
         self._by_id[connection.id] = connection
         self._opened.unpark_all()
         await self._nursery.start(self._run, connection)
@@ -161,7 +170,8 @@ class Connections:
         finally:
             self._by_id.pop(connection.id, None)
             self._ended.unpark_all()
-            let_go((session.log, session.log.kept_bytes) for session in connection.sessions)
+            connection.sessions.forget_all()
+            connection.allowance.held.give(CONNECTION_BYTES)
 
     def _check_room(self, connections: Collection[Connection], limit: str, bound: int) -> None:
         """Raise `LimitExceededError` where there are as many as there may be.

@@ -30,9 +30,10 @@ async def serve_connection(
 
     When `hurry_trigger` returns as well, what runs is not waited for.
 
-    Nothing can be resumed, since there is no other channel. Cancelling ends all its sessions and closes the channel.
+    Nothing can be resumed, since there is no other channel; the peer may have all that there is. Cancelling ends all of
+    its sessions and closes the channel.
     """
-    config = replace(config, resume_grace=0, handshake_timeout=math.inf)
+    config = replace(config, resume_grace=0, handshake_timeout=math.inf, principal_percent=100)
 
     async def stop() -> None:
         await shutdown_trigger()

@@ -18,6 +18,7 @@ from execsrv._setting_units import CONNECTIONS, DOORS, ENDINGS, MESSAGES, STREAM
 from execsrv._setting_units import GIB as GIB
 from execsrv._setting_units import KIB as KIB
 from execsrv._setting_units import MIB as MIB
+from execsrv.limits.budgets import BudgetSettings
 from execsrv.limits.commands import CommandSettings
 from execsrv.limits.connections import ConnectionSettings
 from execsrv.limits.doors import DoorSettings
@@ -107,6 +108,7 @@ class ClientConfig(Limits):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig(
+    BudgetSettings,
     EndingSettings,
     HttpSettings,
     FileSettings,

@@ -33,7 +33,7 @@ from execsrv.protocol import (
 )
 
 
-@handles("process/start")
+@handles("process/start", holds=True)
 def process_start(caller: Caller, params: ProcessStart) -> Deferred[ProcessStarted]:
     check_unconfined(params.sandbox)
     check_own_network(params.network_proxy, "networkProxy")
