@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import TypeVar
@@ -97,7 +98,10 @@ class Server:
         return self._url
 
     async def _listen(self, where: str) -> str:
-        url: str = await self._nursery.start(partial(serve, where, self.config, shutdown_trigger=self.shutdown.wait))
+        config = self.config
+        if self.host != "127.0.0.1":
+            config = replace(config, allow_plain_network=True, allow_anybody=True)
+        url: str = await self._nursery.start(partial(serve, where, config, shutdown_trigger=self.shutdown.wait))
         return url
 
     async def streams(self) -> tuple[trio.abc.SendStream, trio.abc.ReceiveStream]:

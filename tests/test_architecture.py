@@ -23,10 +23,11 @@ FLOORS = [
     {"_http.request"},
     {"_wire.frames", "_wire.owners", "_wire.urls", "_doors.principal", "client.reach", "client.far_side", "record"},
     # the machine, each kind alone
-    {"_wire", "_processes", "_files", "_http", "_memory", "_doors.reloads", "_doors.exposure"},
+    {"_wire", "_processes", "_files", "_http", "_memory", "_outlet", "_doors.reloads", "_doors.exposure"},
+    {"_doors.journal"},
     {"_doors"},
     # the service
-    {"_server.outbox", "_server.feed", "_server.host", "_server.start_options"},
+    {"_server.outbox", "_server.feed", "_server.host", "_server.start_options", "_server.secrets"},
     {"_server.ending"},
     {"_server.stdin"},
     {"_server.session"},

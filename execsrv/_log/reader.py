@@ -34,6 +34,8 @@ class AttachedReader:
         self._away_window = window_bytes if acknowledges else max(window_bytes, away_bytes)
         self._acknowledges = acknowledges
         self._drops = drops
+        self.omitted_bytes = 0
+        """The bytes of output that it was passed over with."""
         self.is_here = True
         self.is_held_back = False
         self._is_gone = False
@@ -104,7 +106,9 @@ class AttachedReader:
             last = self._first[-1] if self._first else None
             if not isinstance(entry, Chunk):
                 self._first.append(entry)
-            elif isinstance(last, Gap):
+                continue
+            self.omitted_bytes += len(entry.chunk)
+            if isinstance(last, Gap):
                 self._first[-1] = last.and_then(entry.seq, {entry.stream: len(entry.chunk)})
             else:
                 self._first.append(Gap(entry.seq, entry.seq, {entry.stream: len(entry.chunk)}))

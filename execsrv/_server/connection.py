@@ -18,17 +18,20 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 
 import trio
 
 from execsrv._budget.allowance import CONNECTION_BYTES, Allowance, Allowances
+from execsrv._doors.journal import Journal
 from execsrv._doors.principal import Principal
+from execsrv._doors.reloads import Reloads
 from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.outbox import Outbox
 from execsrv._server.sessions import Sessions
+from execsrv._threads import run_in_thread
 from execsrv.errors import AlreadyAttachedError, LimitExceededError, NotReadyError, UnknownConnectionError
 from execsrv.limits import DEFAULTS, ServerConfig
 
@@ -132,6 +135,7 @@ class Connections:
 
     def __init__(self, nursery: trio.Nursery, supervisor: Supervisor, config: ServerConfig) -> None:
         self.config = config
+        self.journal = Journal()
         self._supervisor = supervisor
         self.allowances = Allowances(config)
         self.draining = trio.Event()
@@ -149,8 +153,11 @@ class Connections:
         """Serve connections that come from now on by other settings. Those that are there keep theirs."""
         self.config = config
 
-    async def open(self, principal: Principal) -> Connection:
-        """Return a new connection of somebody, without a channel so far. Raises `LimitExceededError`."""
+    async def open(self, principal: Principal, origin: str = "") -> Connection:
+        """Return a new connection of somebody, without a channel so far. Raises `LimitExceededError`.
+
+        `origin` is where it comes from, for the journal.
+        """
         if self.draining.is_set():
             raise NotReadyError("the server is shutting down")
         of_one = [each for each in self._by_id.values() if each.principal.name == principal.name]
@@ -159,6 +166,8 @@ class Connections:
         allowance = self.allowances.of(principal.name)
         allowance.held.take(CONNECTION_BYTES)
         connection = Connection(self._supervisor, self.config, self.stopping, principal, allowance)
+        if self.journal.readers:
+            connection.sessions.page = self.journal.new_page(principal, origin, with_argv=self.config.audit_argv)
         self._by_id[connection.id] = connection
         self._opened.unpark_all()
         await self._nursery.start(self._run, connection)
@@ -234,7 +243,28 @@ class Connections:
 
 
 @asynccontextmanager
-async def open_connections(supervisor: Supervisor, config: ServerConfig = DEFAULTS) -> AsyncIterator[Connections]:
-    """Keep connections. Leaving the block, by cancellation too, ends them and kills all that they started."""
-    async with open_helpers() as nursery:
-        yield Connections(nursery, supervisor, config)
+async def open_connections(
+    supervisor: Supervisor, config: ServerConfig = DEFAULTS, reloads: Reloads | None = None
+) -> AsyncIterator[Connections]:
+    """Keep connections. Leaving the block, by cancellation too, ends them and kills all that they started.
+
+    Raises `InvalidConfigError` where a file that the settings name cannot be opened.
+    """
+    with ExitStack() as stack:
+        async with open_helpers() as nursery:
+            connections = Connections(nursery, supervisor, config)
+            if reloads is not None:
+                reloads.configure = connections.configure
+            if config.audit_log:
+                _audit(connections, stack, reloads)
+            yield connections
+
+
+def _audit(connections: Connections, stack: ExitStack, reloads: Reloads | None) -> None:
+    """Have every start and end written to the file that the settings name. Raises `InvalidConfigError`."""
+    from execsrv._doors.audit import open_audit  # for those who want one
+
+    audit = stack.enter_context(open_audit(connections.config.audit_log))
+    connections.journal.readers.append(audit)
+    if reloads is not None:
+        reloads.add("the audit log", lambda: run_in_thread(audit.reopen, trio.CapacityLimiter(1)))

@@ -84,13 +84,15 @@ class Conversation:
         connections: Connections,
         identify: Identify,
         greeted: Callable[[], None] = lambda: None,
+        origin: str = "",
     ) -> None:
-        """`greeted` is called when the peer has said who it is, and was let in."""
+        """`greeted` is called when the peer has said who it is, and was let in. `origin` is where it comes from."""
         self.config = connections.config
         self._channel = channel
         self._connections = connections
         self._identify = identify
         self._greeted = greeted
+        self._origin = origin
         self._connection: Connection | None = None
         self.allowance = connections.allowances.server  # until it is known whose
         self._outbox = Outbox(self.config.unread_answer_bytes, channel=channel)
@@ -182,7 +184,7 @@ class Conversation:
         """Attach to a new connection, or to the one to be resumed: nothing else can be handled before."""
         principal = self._identify(params.token)
         if params.resume_session_id is None:
-            connection = await self._connections.open(principal)
+            connection = await self._connections.open(principal, self._origin)
         else:
             connection = self._connections.find(params.resume_session_id, principal)
         connection.attach(self._outbox)

@@ -16,6 +16,7 @@ import trio
 from msgspec import Struct
 
 from execsrv._budget.allowance import Allowance
+from execsrv._doors.journal import Page
 from execsrv._memory import freed, let_go
 from execsrv._nursery import contain, owned
 from execsrv._processes.attempt import Attempt, SharedThreads, Spawned
@@ -53,6 +54,7 @@ class Sessions:
         self._over = trio.lowlevel.ParkingLot()
         self._last_number = 0
         self._draining = False
+        self.page: Page | None = None  # where starts and ends are noted
 
     def __repr__(self) -> str:
         return f"<Sessions running={len(self._by_id) - len(self._ended)} ended={len(self._ended)}>"
@@ -107,6 +109,9 @@ class Sessions:
         async def spawn(attempt: Attempt) -> Spawned:
             return await attempt.start(settle, self._threads, size=size, pipe_stdin=pipe_stdin, modes=modes)
 
+        if self.page is not None:
+            now, is_terminal = trio.current_time(), size is not None
+            starting.note = self.page.begin(starting.id, program, argv, now, is_terminal=is_terminal)
         self._starting[starting.id] = starting
         nursery.start_soon(self._run, starting, spawn, dialect, options)
         return starting
@@ -144,11 +149,16 @@ class Sessions:
         first, session = cost(is_terminal=starting.is_terminal), None
         try:
             session = await self._begin(attempt, starting, spawn, dialect, options)
+            note = starting.note
             del starting, spawn, dialect, options  # they hold the request
             if session is not None:
                 # Those who hear of the start come first: what there is to hear of the command takes longer.
                 await trio.lowlevel.cancel_shielded_checkpoint()
-                await self._keep(session)
+                try:
+                    await self._keep(session)
+                finally:
+                    if note is not None:
+                        note.page.ended(note, session.log, attempt.usage, trio.current_time())
         finally:
             if session is None:  # nothing came of it
                 self._allowance.held.give(first)
@@ -172,11 +182,15 @@ class Sessions:
                 self._last_number += 1
             del self._starting[session.id]
             self._by_id[session.id] = session
+            if starting.note is not None:
+                starting.note.page.started(starting.note, session.pid)
             starting.finish(session)
             return session
         except Exception as error:
             if starting.id in self._by_id:
                 raise
+            if starting.note is not None:
+                starting.note.page.failed(starting.note, error)
             self._starting.pop(starting.id, None)
             starting.finish(error)
             return None

@@ -25,6 +25,7 @@ from execsrv.limits.doors import DoorSettings
 from execsrv.limits.endings import EndingSettings
 from execsrv.limits.files import FileSettings
 from execsrv.limits.http import HttpSettings
+from execsrv.limits.operations import OperationSettings
 from execsrv.limits.streams import StreamSettings
 
 
@@ -108,6 +109,7 @@ class ClientConfig(Limits):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig(
+    OperationSettings,
     BudgetSettings,
     EndingSettings,
     HttpSettings,
