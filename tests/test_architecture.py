@@ -27,7 +27,7 @@ FLOORS = [
     {"_doors.journal"},
     {"_doors"},
     # the service
-    {"_server.outbox", "_server.feed", "_server.host", "_server.start_options"},
+    {"_server.outbox", "_server.feed", "_server.host", "_server.start_options", "_server.secrets"},
     {"_server.ending"},
     {"_server.stdin"},
     {"_server.session"},
