@@ -20,6 +20,7 @@ import pytest
 import trio
 import trio.testing
 
+from execsrv._budget.allowance import Allowance
 from execsrv._files.channel import open_files
 from execsrv._files.files import Files
 from execsrv._files.roots import Roots
@@ -602,9 +603,10 @@ async def test_large_files_wait_until_the_answers_before_them_have_left(here: Pa
         assert await files.read_file(FilePath(str(here / "large"))) == FileData(bytes(11))
         done.set()
 
+    allowance = Allowance(ServerConfig())
     with trio.fail_after(PATIENCE):
         async with (
-            open_files(ServerConfig(file_block_bytes=10), tell, answers_left) as get_files,
+            open_files(ServerConfig(file_block_bytes=10), tell, answers_left, lambda: allowance) as get_files,
             trio.open_nursery() as nursery,
         ):
             files = get_files()

@@ -114,9 +114,13 @@ class Conversation:
         try:
             # Files and relay around the rest: requests are at their end before what they use is closed.
             tell, answers_left = self._outbox.tell, self._outbox.wait_answered
+
+            def allowance() -> Allowance:
+                return self.allowance
+
             async with (
-                open_files(self.config, tell, answers_left) as self.files,
-                open_relay(self.config, tell, answers_left) as self.relay,
+                open_files(self.config, tell, answers_left, allowance) as self.files,
+                open_relay(self.config, tell, answers_left, allowance) as self.relay,
             ):
                 await self._converse()
         finally:
