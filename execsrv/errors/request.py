@@ -48,7 +48,7 @@ class RequestError(ExecsrvError):
 
 
 class InternalError(RequestError):
-    """A fault of the server itself. Its log has the traceback."""
+    """A fault of the server itself. Its log has the traceback, with the `requestId` of `facts`."""
 
 
 class InvalidParamsError(RequestError):
