@@ -603,13 +603,12 @@ async def test_large_files_wait_until_the_answers_before_them_have_left(here: Pa
         assert await files.read_file(FilePath(str(here / "large"))) == FileData(bytes(11))
         done.set()
 
-    allowance = Allowance(ServerConfig())
     with trio.fail_after(PATIENCE):
         async with (
-            open_files(ServerConfig(file_block_bytes=10), tell, answers_left, lambda: allowance) as get_files,
+            open_files(ServerConfig(file_block_bytes=10), tell, answers_left) as get_files,
             trio.open_nursery() as nursery,
         ):
-            files = get_files()
+            files = get_files(Allowance(ServerConfig()))
             assert await files.read_file(FilePath(str(here / "small"))) == FileData(bytes(10))
             assert not asked.is_set()
             nursery.start_soon(read_large, files)

@@ -613,7 +613,7 @@ async def test_whole_bodies_count_until_the_answers_before_them_have_left(web: W
     with trio.fail_after(PATIENCE):
         allowance = Allowance(config)
         async with (
-            open_relay(config, tell, answers_left, lambda: allowance) as relay,
+            open_relay(config, tell, answers_left, allowance) as relay,
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(read_first, relay)

@@ -51,13 +51,13 @@ async def open_relay(
     config: ServerConfig,
     tell: Tell,
     answers_left: Callable[[], Awaitable[None]],
-    allowance: Callable[[], Allowance],
+    allowance: Allowance,
 ) -> AsyncIterator[Relay]:
     """Open the HTTP side of one channel.
 
     `tell` sends a notification, and waits for room. `answers_left` waits until the answers so far have been sent; until
-    then a whole body counts as held here. `allowance` returns that of the peer, who may be known later. Leaving ends
-    the streams without another word, and closes every HTTP connection.
+    then a whole body counts as held here. The allowance is for as long as the peer is not known. Leaving ends the
+    streams without another word, and closes every HTTP connection.
     """
     client = HttpClient()
     relay: Relay | None = None
@@ -81,9 +81,10 @@ class Relay:
         client: HttpClient,
         tell: Tell,
         answers_left: Callable[[], Awaitable[None]],
-        allowance: Callable[[], Allowance],
+        allowance: Allowance,
     ) -> None:
-        self._allowance = allowance
+        self.allowance = allowance
+        """Set anew once it is known whose it is, before anything is asked for."""
         self._nursery = nursery
         self._client = client
         self._tell = tell
@@ -134,24 +135,23 @@ class Relay:
 
     def _take(self) -> None:
         """Take what an exchange has from its beginning. Raises `LimitExceededError`."""
-        allowance = self._allowance()
-        allowance.exchanges.take()
+        self.allowance.exchanges.take()
         try:
-            allowance.held.take(_EXCHANGE_BYTES)
+            self.allowance.held.take(_EXCHANGE_BYTES)
         except LimitExceededError:
-            allowance.exchanges.give()
+            self.allowance.exchanges.give()
             raise
 
     def give_back(self) -> None:
         """Give back what the exchanges have that nobody has begun or ended: there will be no more."""
-        self._allowance().exchanges.give(self._under_way)
-        self._allowance().held.give(self._under_way * _EXCHANGE_BYTES)
+        self.allowance.exchanges.give(self._under_way)
+        self.allowance.held.give(self._under_way * _EXCHANGE_BYTES)
         self._under_way = 0
 
     def _finished(self, params: HttpRequest) -> None:
         self._under_way -= 1
-        self._allowance().exchanges.give()
-        self._allowance().held.give(_EXCHANGE_BYTES)
+        self.allowance.exchanges.give()
+        self.allowance.held.give(_EXCHANGE_BYTES)
         if _is_streamed(params):
             del self._streams[params.request_id]
 
@@ -185,7 +185,7 @@ class Relay:
         Raises `HttpFailedError` for a body that is cut, `LimitExceededError` for one that is too large.
         """
         pieces: list[bytes] = []
-        held = self._allowance().held
+        held = self.allowance.held
         try:
             with trio.move_on_at(deadline) as patience:
                 async with open_body(response) as chunks:
