@@ -1,4 +1,8 @@
-"""The largest message that a channel takes in: a small one, as long as it is not known whose it is. Pure: no I/O."""
+"""The largest message that a channel takes in: a small one, as long as it is not known whose it is. Pure: no I/O.
+
+And the size from which on a message is work enough to hold up others: it is looked at before it is decoded, and decoded
+in turns (`turns.py`).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,10 @@ _STRANGERS_BYTES = 64 * 1024
 
 _STRANGERS_PARTS, _PARTS = 256, 65536
 """More frames than anybody cuts a message into. Each costs the websocket library some 90 bytes, an empty one too."""
+
+
+LARGE_BYTES = 1024 * 1024
+"""Messages of more bytes are few: nearly all of them carry one payload."""
 
 
 class MessageBound:

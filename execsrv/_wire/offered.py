@@ -64,13 +64,10 @@ class OfferedChannel:
             data = await self._socket.receive()
         except self._ends:
             return None
+        if isinstance(data, str):
+            data = data.encode(errors="surrogatepass")
         if len(data) > self._max_bytes:
             raise ProtocolError(f"message is larger than max_message_bytes ({self._max_bytes})", close_code=1009)
-        if not isinstance(data, str):
-            try:
-                data = str(data, "utf-8")
-            except UnicodeDecodeError as error:
-                raise ProtocolError(f"malformed message: invalid UTF-8: {error.reason}", close_code=1007) from None
         return self._codec.decode(data)
 
     def trust(self) -> None:

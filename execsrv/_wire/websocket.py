@@ -86,11 +86,7 @@ class WebSocketChannel:
                 text = f"malformed message: {closed.reason.reason or closed.reason.name}"
                 raise ProtocolError(text, closed.reason.code) from None
             return None
-        if isinstance(data, bytes):
-            try:
-                data = data.decode()
-            except UnicodeDecodeError as error:
-                raise ProtocolError(f"malformed message: invalid UTF-8: {error.reason}", close_code=1007) from None
+        assert isinstance(data, bytes)
         return self._codec.decode(data)
 
     def trust(self) -> None:
