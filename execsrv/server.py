@@ -38,7 +38,7 @@ async def serve(
     reload_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve connections on `listen`: `stdio://`, `ws://IP:PORT` or `unix://PATH`.
+    """Serve connections on `listen`: `stdio://`, `ws://IP:PORT`, `wss://IP:PORT` or `unix://PATH`.
 
     Runs until `shutdown_trigger` returns, or on stdio until the peer hangs up. Then commands are asked to end and,
     after `shutdown_grace_period`, killed, and every peer is told. `task_status.started` gets the URL, with the real

@@ -23,7 +23,7 @@ FLOORS = [
     {"_http.request"},
     {"_wire.frames", "_wire.owners", "_wire.urls", "_doors.principal", "client.reach", "client.far_side", "record"},
     # the machine, each kind alone
-    {"_wire", "_processes", "_files", "_http", "_memory", "_doors.reloads"},
+    {"_wire", "_processes", "_files", "_http", "_memory", "_doors.reloads", "_doors.exposure"},
     {"_doors"},
     # the service
     {"_server.outbox", "_server.host", "_server.start_options"},

@@ -22,7 +22,9 @@ from execsrv._doors.reloads import Reloads
 from execsrv._memory import give_back
 from execsrv._nursery import open_helpers
 from execsrv._processes import carried_limits
+from execsrv._processes.own_memory import close_memory
 from execsrv._processes.supervisor import open_supervisor
+from execsrv._processes.withheld import withheld_by
 from execsrv._server.listeners import serve_url
 from execsrv.errors import ExecsrvError, InvalidConfigError
 
@@ -67,6 +69,7 @@ def run_daemon(loaded: Loaded, options: DaemonOptions, read_again: Callable[[], 
     """
     reset_signals()
     _raise_descriptor_limit()
+    close_memory(withheld_by(loaded.config), allow_debugging=loaded.config.allow_debugging)
     reloads = None
     if read_again is not None and loaded.listen != "stdio://" and not has_terminal():
         reloads = Reloads()
@@ -182,7 +185,7 @@ class _Announcement(trio.TaskStatus[str]):
         if url == "stdio://":
             return
         lines = os.fsencode(url)
-        if self._codex and url.startswith("ws://"):
+        if self._codex and url.startswith(("ws://", "wss://")):
             lines += b"\nexport CODEX_EXEC_SERVER_URL=" + lines  # no other transport has a URL there
         self._out.put(lines)
         self._log.say(f"execsrv listening on {url}")

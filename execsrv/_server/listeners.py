@@ -15,7 +15,9 @@ from functools import partial
 import trio
 
 from execsrv._doors.admission import Door, origin_of, shut
-from execsrv._doors.principal import owner
+from execsrv._doors.certificates import Certificates
+from execsrv._doors.exposure import check_exposure
+from execsrv._doors.principal import Identify, owner
 from execsrv._doors.reloads import Reloads
 from execsrv._memory import freed
 from execsrv._nursery import contain, open_helpers, owned
@@ -24,9 +26,10 @@ from execsrv._server.connection import Connections, open_connections
 from execsrv._server.conversation import Conversation
 from execsrv._server.single_connection import serve_connection
 from execsrv._wire import unix, urls
+from execsrv._wire.channel import MessageChannel
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.stdio import receive_stream, send_stream, taken_stdio
-from execsrv.errors import CannotListenError, InvalidListenURLError
+from execsrv.errors import CannotListenError, InvalidConfigError, InvalidListenURLError
 from execsrv.limits import DEFAULTS, ServerConfig
 
 logger = logging.getLogger(__name__)
@@ -78,7 +81,7 @@ async def serve_url(
             if reloads is not None:
                 reloads.configure = connections.configure
             try:
-                listener, url, serve_peer = await _open_listener(listen, connections, stack)
+                listener, url, serve_peer = await _open_listener(listen, connections, reloads, stack)
             except OSError as error:
                 raise CannotListenError(f"cannot listen on {listen}: {error.strerror or error}") from error
             door = Door(lambda: connections.config.max_handshakes)
@@ -120,7 +123,7 @@ async def serve_descriptors(
 
 
 async def _open_listener(
-    listen: str, connections: Connections, stack: ExitStack
+    listen: str, connections: Connections, reloads: Reloads | None, stack: ExitStack
 ) -> tuple[trio.SocketListener, str, ServePeer]:
     """Open the listener for a URL. Return it, the URL with its real port, and what serves one peer."""
     if urls.is_unix_url(listen):
@@ -129,11 +132,33 @@ async def _open_listener(
     if not urls.is_websocket_url(listen):
         expected = "expected `stdio://`, `ws://IP:PORT` or `unix://PATH`"
         raise InvalidListenURLError(f"unsupported --listen URL `{listen}`; {expected}")
-    host, port = urls.parse_listen(listen)
-    (listener,) = await trio.open_tcp_listeners(port, host=host)
-    address, port = listener.socket.getsockname()[:2]
-    url = f"ws://[{address}]:{port}" if ":" in address else f"ws://{address}:{port}"
-    return listener, url, partial(_serve_websocket, connections)
+    address = urls.parse_listen(listen)
+    check_exposure(address, connections.config)
+    certificates = await _open_certificates(address, connections, reloads)
+    (listener,) = await trio.open_tcp_listeners(address.port, host=address.ip)
+    ip, port = listener.socket.getsockname()[:2]
+    return listener, str(address._replace(ip=ip, port=port)), partial(_serve_websocket, connections, certificates)
+
+
+async def _open_certificates(
+    address: urls.ListenAddress, connections: Connections, reloads: Reloads | None
+) -> Certificates | None:
+    """Read the certificates for an address, which can be read again. None where there is no TLS."""
+    if not address.is_secure:
+        return None
+    certificates = Certificates()
+
+    async def read() -> None:
+        limiter = trio.CapacityLimiter(1)
+        await trio.to_thread.run_sync(certificates.read, connections.config, limiter=limiter, abandon_on_cancel=True)
+
+    try:
+        await read()
+    except InvalidConfigError as error:
+        raise CannotListenError(f"cannot listen on {address}: {error}") from error
+    if reloads is not None:
+        reloads.add("the certificates", read)
+    return certificates
 
 
 async def _accept(listener: trio.SocketListener, peers: trio.Nursery, serve_one: ServePeer, single: bool) -> None:
@@ -173,12 +198,26 @@ async def _serve_lines(connections: Connections, stream: trio.SocketStream, gree
     await Conversation(channel, connections, owner, greeted).run()
 
 
-async def _serve_websocket(connections: Connections, stream: trio.SocketStream, greeted: Callable[[], None]) -> None:
+async def _serve_websocket(
+    connections: Connections,
+    certificates: Certificates | None,
+    stream: trio.SocketStream,
+    greeted: Callable[[], None],
+) -> None:
     # Imported where it is needed: on stdio, a third of the time to start would go into it.
     from execsrv._wire.websocket import serve_websocket
 
     # Without this, a small message after another would wait for the peer's delayed acknowledgement: 40 ms.
     stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
-    await serve_websocket(
-        stream, connections.config, lambda channel: Conversation(channel, connections, owner, greeted).run()
-    )
+    secured: trio.abc.Stream = stream
+    identify: Identify = owner
+    if certificates is not None:
+        secure = await certificates.receive(stream, connections.config.handshake_timeout)
+        if secure is None:
+            return
+        secured, identify = secure, partial(certificates.identify, secure)
+
+    async def serve(channel: MessageChannel) -> None:
+        await Conversation(channel, connections, identify, greeted).run()
+
+    await serve_websocket(secured, connections.config, serve)

@@ -14,6 +14,8 @@ import h11
 import trio
 
 _END = b"\r\n\r\n"
+_TLS = b"\x16\x03"
+"""The beginning of a TLS handshake, to which nobody here would answer."""
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 _NO_BROWSERS = (
     "requests with an Origin header are refused, so that no web page can reach this server; "
@@ -33,7 +35,7 @@ class Upgrade(NamedTuple):
 async def receive_head(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes | None:
     """Return the bytes up to the end of a request head, and perhaps beyond. None if the end never came."""
     head = bytearray()
-    while _END not in head and len(head) <= max_bytes:
+    while _END not in head and not head.startswith(_TLS) and len(head) <= max_bytes:
         data = await stream.receive_some(max_bytes)
         if not data:
             return None
@@ -47,6 +49,8 @@ def answer_to(head: bytes, max_bytes: int) -> bytes | Upgrade:
     Whatever the websocket library would refuse is refused here: it would leave the connection open.
     """
     end = head.find(_END)
+    if head.startswith(_TLS):
+        return _response(HTTPStatus.BAD_REQUEST, "this server speaks no TLS: use `ws://`")
     if end < 0 or end > max_bytes:
         return _response(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"request head is larger than {max_bytes} bytes")
     parser = h11.Connection(h11.SERVER, max_incomplete_event_size=max_bytes + len(_END))

@@ -23,6 +23,7 @@ from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import Codec
 from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
 from execsrv._wire.http_head import Upgrade, answer_to, receive_head
+from execsrv._wire.tcp import is_local
 from execsrv._wire.unreachable import CONNECT_ERRORS, why_unreachable
 from execsrv._wire.urls import parse_websocket
 from execsrv._wire.websocket_library import HEAD_END, MAX_HEAD_BYTES, RECEIVE_BYTES, Reader, Wire
@@ -196,9 +197,21 @@ async def _open_shielded() -> AsyncIterator[trio.Nursery]:
             hosted.cancel_scope.cancel()
 
 
+async def _in_thread(make_context: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    return await trio.to_thread.run_sync(make_context, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
+
+
 @asynccontextmanager
-async def open_websocket(url: str, limits: Limits, token: str | None = None) -> AsyncIterator[WebSocketChannel]:
-    """Open a channel to the server at `url`; leaving closes it. Raises `ConnectionFailedError`."""
+async def open_websocket(
+    url: str,
+    limits: Limits,
+    token: str | None = None,
+    make_context: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+) -> AsyncIterator[WebSocketChannel]:
+    """Open a channel to the server at `url`; leaving closes it. Raises `ConnectionFailedError`.
+
+    Without TLS, a token goes to nobody but this machine.
+    """
     headers = [(b"Authorization", b"Bearer " + token.encode())] if token is not None else []
     address = parse_websocket(url)
     stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] | None = None
@@ -209,8 +222,11 @@ async def open_websocket(url: str, limits: Limits, token: str | None = None) -> 
                 stream = plain = await trio.open_tcp_stream(address.host, address.port)
                 # Without this, a small message after another would wait for a delayed acknowledgement: 40 ms.
                 plain.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
+                if not address.secure and token is not None and not is_local(plain):
+                    raise ConnectionFailedError("a token is not sent to another machine without TLS; use `wss://`")
                 if address.secure:
-                    stream = trio.SSLStream(plain, ssl.create_default_context(), server_hostname=address.host)
+                    context = await _in_thread(make_context)  # it reads files
+                    stream = trio.SSLStream(plain, context, server_hostname=address.host)
                     await stream.do_handshake()  # of whose errors the library would not tell
                 wire = Wire(stream, MessageBound(limits.max_message_bytes))
                 connection = await trio_websocket.wrap_client_stream(

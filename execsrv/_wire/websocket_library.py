@@ -16,6 +16,7 @@ from execsrv._nursery import owned
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.frames import FrameCounter
 from execsrv._wire.tcp import is_local, unacknowledged_seconds
+from execsrv._wire.unreachable import why_unreachable
 from execsrv.errors import ConnectionFailedError, ProtocolError
 
 logger = logging.getLogger(__name__)
@@ -146,8 +147,10 @@ class Wire(trio.abc.Stream):
         try:
             # No more at once than one message may have: what a stranger has sent is no more than that in here.
             data = await self._stream.receive_some(min(max_bytes or RECEIVE_BYTES, self.bound.max_bytes))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._hung_up.set()
+            if not self.opened.is_set():
+                raise ConnectionFailedError(why_unreachable(error)) from error  # else the library would wait for ever
             raise
         if not data:
             self._hung_up.set()
