@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections.abc import Generator
+from typing import TypeVar
 
 import msgspec
 import pytest
@@ -27,6 +29,8 @@ from execsrv.protocol import (
     Response,
 )
 
+T = TypeVar("T")
+
 
 def encoded(codec: Codec, message: Request | Notification | Response | Failure) -> object:
     buffer = bytearray(b"what was here before, and is longer than the message")
@@ -46,6 +50,16 @@ def test_encodes_each_kind_of_message() -> None:
     assert encoded(codec, Response("a", {})) == {"id": "a", "result": {}}
     error = Failure(None, ErrorObject(-32600, "no", {"kind": "k"}))
     assert encoded(codec, error) == {"id": None, "error": {"code": -32600, "message": "no", "data": {"kind": "k"}}}
+
+
+def at_once(steps: Generator[None, None, T]) -> T:
+    """Do all steps, and return what they give."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 def decode(text: str) -> Message:
@@ -194,9 +208,9 @@ def test_a_large_line_is_let_go_of_when_it_was_taken() -> None:
 
 def test_a_large_message_has_a_bounded_number_of_values() -> None:
     few = '{"id":"a","method":"m","params":[' + "[]," * (MIB // 2) + "0]}"
-    assert isinstance(decode(few), Request)
+    assert isinstance(at_once(Codec().decode_large(few.encode())), Request)
     with pytest.raises(UnreadableError, match="a message may have 1048576 commas") as caught:
-        decode(few.replace("[],", "[],[],[],"))
+        at_once(Codec().decode_large(few.replace("[],", "[],[],[],").encode()))
     assert caught.value.id == "a"
 
 
@@ -214,3 +228,15 @@ def test_an_id_is_bounded_in_bytes() -> None:
     grin = "\N{GRINNING FACE}"
     with pytest.raises(UnreadableError, match="a string of up to 256 bytes"):
         decode(f'{{"id":"{grin * 65}","method":"m"}}')
+
+
+@pytest.mark.parametrize("head", ['{"id":1,"method":"%"}', '{"method":"m","id":"%"}', '{"method":"%"}'])
+def test_a_large_id_or_method_costs_no_letters(head: str) -> None:
+    data = head.replace("%", "\N{GRINNING FACE}" * MIB).encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError, match="its id or its method has 4194306 bytes"):
+            at_once(Codec().decode_large(data))
+        assert tracemalloc.get_traced_memory()[1] < 12 * MIB  # two pieces that are checked
+    finally:
+        tracemalloc.stop()

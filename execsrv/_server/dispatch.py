@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from execsrv._nursery import owned
 from execsrv._server.failures import failure_of
@@ -18,9 +18,11 @@ from execsrv._server.methods import HANDLERS
 from execsrv._server.methods.table import Answer, Caller, Later
 from execsrv._server.outbox import Outbox
 from execsrv._server.starting import Deferred
-from execsrv._wire.codecs import decode_params
+from execsrv._wire.bounds import LARGE_BYTES
+from execsrv._wire.calls import decode_call, decode_in_steps
 from execsrv._wire.handshake import Handshake, State
 from execsrv._wire.quoting import quoted
+from execsrv._wire.turns import in_turns
 from execsrv.errors import BusyError, ForbiddenError, UnknownMethodError
 from execsrv.protocol import METHODS, Initialize, Initialized, MessageId, Request, Response
 from execsrv.protocol.roles import Role
@@ -54,7 +56,7 @@ class Dispatch:
         except Exception as error:
             self._outbox.put(failure_of(request.id, error, request.method))
             return
-        self._give(request, answer)
+        self._give(request.id, request.method, answer)
 
     async def _handle(self, request: Request) -> Answer:
         """Do everything of a request that happens at once. Raises whatever is to be answered."""
@@ -63,7 +65,10 @@ class Dispatch:
             raise UnknownMethodError(f"unknown method {quoted(request.method)}", method=request.method)
         if self._handshake.state is State.READY and self._caller.principal.role < method.role:
             raise _forbidden(request.method, self._caller.principal.role, method.role)
-        params = decode_params(request.params, method.params)
+        if isinstance(request.params, Raw) and len(request.params) > LARGE_BYTES:
+            params = await in_turns(decode_in_steps(request.params, method.params))
+        else:
+            params = decode_call(request.params, method.params)
         self._handshake.check_request(method)
         if isinstance(params, Initialize):
             return await self._greet(params)
@@ -76,27 +81,26 @@ class Dispatch:
             raise BusyError(f"requests_in_flight ({bound}) are waiting", limit="requests_in_flight", value=bound)
         return handler.run(self._caller, params)
 
-    def _give(self, request: Request, answer: Answer) -> None:
-        """Send an answer, now or when it is there."""
+    def _give(self, id: MessageId, method: str, answer: Answer) -> None:
+        """Send an answer, now or when it is there. The request, which is the whole message, waits for nothing."""
         if isinstance(answer, Struct):
-            self._outbox.put(Response(request.id, answer))
+            self._outbox.put(Response(id, answer))
         elif isinstance(answer, Deferred):
-            answer.starting.then(partial(self._go_on, request, answer))
+            answer.starting.then(partial(self._go_on, id, method, answer))
         elif self._nursery is None or self._nursery.cancel_scope.cancel_called:  # it may take no more tasks already
             answer.close()
         else:
             self._in_flight += 1
-            # Not the request: it holds the whole message.
-            self._nursery.start_soon(owned, self._finish, request.id, request.method, answer)
+            self._nursery.start_soon(owned, self._finish, id, method, answer)
 
-    def _go_on(self, request: Request, deferred: Deferred[Struct]) -> None:
+    def _go_on(self, id: MessageId, method: str, deferred: Deferred[Struct]) -> None:
         """Do what waited for a start, now that its outcome is known, and answer it where there is somebody to."""
         try:
             answer: Answer = deferred.run()
         except Exception as error:
-            self._outbox.put(failure_of(request.id, error, request.method))
+            self._outbox.put(failure_of(id, error, method))
         else:
-            self._give(request, answer)
+            self._give(id, method, answer)
 
     async def _finish(self, id: MessageId, method: str, answer: Later[Struct]) -> None:
         """Answer a request when the rest of its handler is done."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from codecs import getincrementaldecoder
+from collections.abc import Generator, Iterator
 from functools import cache
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from msgspec import UNSET, UnsetType
 
 from execsrv._wire.bounds import LARGE_BYTES, MessageBound
 from execsrv._wire.quoting import quoted
-from execsrv._wire.unreadable import read_again, refuse_id, refuse_many_values, with_whole_numbers
+from execsrv._wire.unreadable import check_head, read_again, refuse_id, refuse_many_values, with_whole_numbers
 from execsrv.errors import InvalidParamsError, ProtocolError
 from execsrv.protocol import (
     Envelope,
@@ -39,7 +40,7 @@ _GOT_FLOAT = "got `float`"
 _Facts = dict[str, str | int | float | bool | list[str] | None]
 _MOST_FACT_BYTES = 64 * 1024
 _MIRRORED = b'{"jsonrpc":"2.0"'
-_CHECKED_BYTES = 1024 * 1024
+_CHECKED_BYTES = 2 * 1024 * 1024
 _MOST_COMMAS = 1024 * 1024
 _MOST_ID_BYTES = 256
 
@@ -50,16 +51,16 @@ class Codec:
     def __init__(self) -> None:
         self._mirror = False
 
-    def decode(self, data: bytes) -> Message:
-        """Return the message in these bytes of UTF-8.
+    def decode(self, data: bytes, *, is_checked: bool = False) -> Message:
+        """Return the message in these bytes of UTF-8. Large ones are for `decode_large`.
 
         Raises `ProtocolError` when there is none, and `UnreadableError`, which is one, for a call that can only be
         answered with an error.
         """
         data = data.removeprefix(_BYTE_ORDER_MARK)
-        _check_text(data)
-        if len(data) > LARGE_BYTES and data.count(b",") > _MOST_COMMAS:
-            refuse_many_values(data, _MOST_COMMAS)
+        if not is_checked and not data.isascii():
+            for _ in _check_large(data):
+                pass
         try:
             envelope = _envelopes.decode(data)
         except (msgspec.DecodeError, RecursionError) as error:
@@ -86,6 +87,14 @@ class Codec:
         what = "neither a `method`, nor an `id` with a `result` or an `error`"
         raise ProtocolError(f"malformed message: {what}; it begins with {quoted(beginning)}")
 
+    def decode_large(self, data: bytes) -> Generator[None, None, Message]:
+        """Decode as `decode` does, in steps of which none takes long. Gives the message at the end."""
+        yield from _check_large(data)
+        yield
+        check_head(data)
+        yield
+        return self.decode(data, is_checked=True)
+
     def encode_into(self, message: Message, buffer: bytearray, offset: int = 0) -> None:
         """Write the JSON of `message` into `buffer` from `offset` on, and cut off the rest of the buffer."""
         if self._mirror:
@@ -96,16 +105,22 @@ class Codec:
             buffer[offset] = ord(",")
 
 
-def _check_text(data: bytes) -> None:
-    """Raise `ProtocolError` for what is not UTF-8. Nothing is kept: most of it is skipped later, and not looked at."""
-    if data.isascii():
-        return
-    check = getincrementaldecoder("utf-8")().decode
-    try:
-        for start in range(0, len(data), _CHECKED_BYTES):
-            check(data[start : start + _CHECKED_BYTES], final=start + _CHECKED_BYTES >= len(data))
-    except UnicodeDecodeError as error:
-        raise ProtocolError(f"malformed message: invalid UTF-8: {error.reason}", close_code=1007) from None
+def _check_large(data: bytes) -> Iterator[None]:
+    """Look, step by step, whether a message is UTF-8, and whether it has too many values to be decoded at once.
+
+    Raises as `decode` does. No letters are kept: most of them are skipped later.
+    """
+    commas, check = 0, getincrementaldecoder("utf-8")().decode
+    for start in range(0, len(data), _CHECKED_BYTES):
+        yield
+        piece = data[start : start + _CHECKED_BYTES]
+        commas += piece.count(b",")
+        if commas > _MOST_COMMAS:
+            refuse_many_values(data, _MOST_COMMAS)
+        try:
+            check(piece, final=start + _CHECKED_BYTES >= len(data))
+        except UnicodeDecodeError as error:
+            raise ProtocolError(f"malformed message: invalid UTF-8: {error.reason}", close_code=1007) from None
 
 
 @cache

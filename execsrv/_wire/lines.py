@@ -6,9 +6,10 @@ from contextlib import suppress
 
 import trio
 
-from execsrv._wire.bounds import MessageBound
+from execsrv._wire.bounds import LARGE_BYTES, MessageBound
 from execsrv._wire.channel import CLOSED_IN_ORDER
 from execsrv._wire.codecs import Codec, LineBuffer
+from execsrv._wire.turns import in_turns
 from execsrv._wire.unreadable import UnreadableError
 from execsrv.errors import CutOffError, ProtocolError
 from execsrv.limits import Limits
@@ -71,6 +72,8 @@ class LineChannel:
             self._at_end = not data
             self._lines.feed(data)
         try:
+            if len(line) > LARGE_BYTES:
+                return await in_turns(self._codec.decode_large(line))
             return self._codec.decode(line)
         except UnreadableError:
             raise

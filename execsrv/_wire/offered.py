@@ -9,7 +9,9 @@ from typing import Protocol
 
 import trio
 
+from execsrv._wire.bounds import LARGE_BYTES
 from execsrv._wire.codecs import Codec
+from execsrv._wire.turns import in_turns
 from execsrv.errors import ProtocolError
 from execsrv.limits import Limits
 from execsrv.protocol import Message
@@ -68,6 +70,8 @@ class OfferedChannel:
             data = data.encode(errors="surrogatepass")
         if len(data) > self._max_bytes:
             raise ProtocolError(f"message is larger than max_message_bytes ({self._max_bytes})", close_code=1009)
+        if len(data) > LARGE_BYTES:
+            return await in_turns(self._codec.decode_large(data))
         return self._codec.decode(data)
 
     def trust(self) -> None:

@@ -153,6 +153,17 @@ def _refuse_large(data: bytes, why: str) -> NoReturn:
     raise ProtocolError(f"malformed message: {why}; it begins with {quoted(text)}")
 
 
+def check_head(data: bytes) -> None:
+    """Raise as `read_again` does for a large message whose id or method is large, before letters are made of it."""
+    try:
+        members = _members.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return  # to be told by who decodes all of it
+    for member in (members.id, members.method):
+        if not isinstance(member, UnsetType) and len(member) > _MOST_ID_BYTES:
+            _refuse_large(data, f"its id or its method has {len(member)} bytes")
+
+
 def refuse_many_values(data: bytes, most: int) -> NoReturn:
     """Refuse a large message with more values than that."""
     _refuse_large(data, f"a message may have {most} commas, and this one has more")

@@ -18,12 +18,13 @@ import trio_websocket
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from execsrv._nursery import open_helpers
-from execsrv._wire.bounds import MessageBound
+from execsrv._wire.bounds import LARGE_BYTES, MessageBound
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import Codec
 from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
 from execsrv._wire.http_head import Upgrade, answer_to, receive_head
 from execsrv._wire.tcp import is_local
+from execsrv._wire.turns import in_turns
 from execsrv._wire.unreachable import CONNECT_ERRORS, why_unreachable
 from execsrv._wire.urls import parse_websocket
 from execsrv._wire.websocket_library import HEAD_END, MAX_HEAD_BYTES, RECEIVE_BYTES, Reader, Wire
@@ -88,6 +89,8 @@ class WebSocketChannel:
                 raise ProtocolError(text, closed.reason.code) from None
             return None
         assert isinstance(data, bytes)
+        if len(data) > LARGE_BYTES:
+            return await in_turns(self._codec.decode_large(data))
         return self._codec.decode(data)
 
     def trust(self) -> None:
