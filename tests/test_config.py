@@ -48,6 +48,8 @@ def other(setting: Setting) -> Any:
         return not setting.default
     if setting.is_list:
         return ("/a", "/b c")
+    if setting.choices:
+        return setting.choices[-1]
     return setting.facts["le"] if setting.bounds else "ws://127.0.0.1:0"
 
 

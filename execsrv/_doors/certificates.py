@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import ssl
+import stat
 from contextlib import suppress
 
 import trio
@@ -42,6 +44,9 @@ class Certificates:
             roles = _read_roles(config.tls_clients_file)
             if not config.tls_client_ca_file:
                 raise InvalidConfigError("a tls_clients_file needs a tls_client_ca_file")
+        key = config.tls_key_file or config.tls_certificate_file
+        if os.stat(key).st_mode & stat.S_IROTH:
+            logger.warning("every user of this machine may read the key in `%s`", key)
         self._context, self._roles, self._asks = context, roles, bool(config.tls_client_ca_file)
 
     async def receive(self, plain: trio.SocketStream, patience: float) -> SecureStream | None:

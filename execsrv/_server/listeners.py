@@ -77,9 +77,7 @@ async def serve_url(
             )
         return
     with ExitStack() as stack:
-        async with open_connections(supervisor, config) as connections:
-            if reloads is not None:
-                reloads.configure = connections.configure
+        async with open_connections(supervisor, config, reloads) as connections:
             try:
                 listener, url, serve_peer = await _open_listener(listen, connections, reloads, stack)
             except OSError as error:
@@ -119,7 +117,14 @@ async def serve_descriptors(
 ) -> None:
     """Serve one connection over two descriptors, which stay the caller's, until the peer hangs up."""
     channel = LineChannel(send_stream(protocol_out), receive_stream(protocol_in), config, is_known=False)
-    await serve_connection(channel, supervisor, config, shutdown_trigger=shutdown_trigger, hurry_trigger=hurry_trigger)
+    await serve_connection(
+        channel,
+        supervisor,
+        config,
+        origin="stdio",
+        shutdown_trigger=shutdown_trigger,
+        hurry_trigger=hurry_trigger,
+    )
 
 
 async def _open_listener(
@@ -195,7 +200,7 @@ async def _serve_peer(serve_peer: ServePeer, door: Door, stream: trio.SocketStre
 
 async def _serve_lines(connections: Connections, stream: trio.SocketStream, greeted: Callable[[], None]) -> None:
     channel = LineChannel(stream, stream, connections.config, is_known=False)
-    await Conversation(channel, connections, owner, greeted).run()
+    await Conversation(channel, connections, owner, greeted, origin_of(stream)).run()
 
 
 async def _serve_websocket(
@@ -207,6 +212,7 @@ async def _serve_websocket(
     # Imported where it is needed: on stdio, a third of the time to start would go into it.
     from execsrv._wire.websocket import serve_websocket
 
+    origin = origin_of(stream)
     # Without this, a small message after another would wait for the peer's delayed acknowledgement: 40 ms.
     stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
     secured: trio.abc.Stream = stream
@@ -218,6 +224,6 @@ async def _serve_websocket(
         secured, identify = secure, partial(certificates.identify, secure)
 
     async def serve(channel: MessageChannel) -> None:
-        await Conversation(channel, connections, identify, greeted).run()
+        await Conversation(channel, connections, identify, greeted, origin).run()
 
     await serve_websocket(secured, connections.config, serve)

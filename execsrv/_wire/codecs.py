@@ -187,6 +187,10 @@ class LineBuffer:
         self._searched -= self._start
         self._start = 0
 
+    def __len__(self) -> int:
+        """Return the bytes that are in here."""
+        return len(self._buffer)
+
     @property
     def has_more(self) -> bool:
         """Return True while something was fed that no line has taken."""
@@ -217,7 +221,7 @@ class LineBuffer:
                 line = bytes(view[self._start : end])
             self.last_was_whole = end < len(self._buffer)
             self._start = self._searched = min(end + 1, len(self._buffer))
-            if self._start > LARGE_BYTES:
+            if self._start > LARGE_BYTES or self._start == len(self._buffer):
                 self._cut()  # not only when more comes: that may be never
             if line and not line.isspace():
                 return line

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import trio
 
+from execsrv._budget.budget import Budget
 from execsrv._wire.bounds import LARGE_BYTES
 from execsrv._wire.codecs import Codec
 from execsrv._wire.turns import in_turns
@@ -74,7 +75,7 @@ class OfferedChannel:
             return await in_turns(self._codec.decode_large(data))
         return self._codec.decode(data)
 
-    def trust(self) -> None:
+    def trust(self, budget: Budget) -> None:
         """Do nothing: the program that has offered it knows the peer, and its library bounds the messages."""
 
     async def is_alive(self, patience: float) -> bool:
