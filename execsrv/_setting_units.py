@@ -13,9 +13,15 @@ IN_BYTES = Meta(extra={"unit": "bytes"})
 Bytes = Annotated[int, IN_BYTES, Meta(le=1024 * GIB)]
 Seconds = Annotated[float, Meta(le=365 * 86400, extra={"unit": "seconds"})]
 Count = Annotated[int, Meta(le=1_000_000)]
+Uid = Annotated[int, Meta(ge=0, lt=2**32)]
+FilePath = Annotated[str, Meta(pattern=r"\A[^\0]*\Z", extra={"unit": "file"})]
+
+NEEDS_RESTART = Meta(extra={"needs_restart": True})
+"""Of a setting that a running server cannot change: SIGHUP leaves it as it is, and says so."""
 
 # What belongs together where settings are listed.
 CONNECTIONS = Meta(extra={"group": "Connections"})
+DOORS = Meta(extra={"group": "Who may come in"})
 MESSAGES = Meta(extra={"group": "Messages"})
 STREAMS = Meta(extra={"group": "Output and input of one session"})
 COMMANDS = Meta(extra={"group": "Commands"})

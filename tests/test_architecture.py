@@ -21,9 +21,9 @@ FLOORS = [
     {"_wire.unreadable"},
     {"_nursery", "_threads", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths"},
     {"_http.request"},
-    {"_wire.frames", "_wire.urls", "_doors.principal", "client.reach", "client.far_side", "record"},
+    {"_wire.frames", "_wire.owners", "_wire.urls", "_doors.principal", "client.reach", "client.far_side", "record"},
     # the machine, each kind alone
-    {"_wire", "_processes", "_files", "_http", "_memory"},
+    {"_wire", "_processes", "_files", "_http", "_memory", "_doors.reloads"},
     {"_doors"},
     # the service
     {"_server.outbox", "_server.host", "_server.start_options"},

@@ -61,7 +61,7 @@ def make_tree(top: Path) -> None:
     (top / ODD).write_bytes(b"odd")
     for number in range(40):
         (top / "a/b" / f"n{number}").write_bytes(b"%d" % number)
-    (top / "small").chmod(0o4751)
+    (top / "small").chmod(0o751)
     (top / "none").chmod(0o400)
     os.symlink("a/large", top / "link")
     os.symlink(f"../{ODD}", top / "a/nowhere")
@@ -85,6 +85,20 @@ def described(top: Path) -> dict[str, Any]:
 
 def folders(path: Path) -> list[str]:
     return sorted(os.listdir(path))
+
+
+async def test_nothing_runs_with_the_rights_of_who_has_copied_it(client: Client, here: Path) -> None:
+    (here / "tree").mkdir()
+    (here / "tree/small").write_bytes(b"small")
+    (here / "tree/large").write_bytes(bytes(MIB))
+    for name in ("small", "large"):
+        (here / "tree" / name).chmod(0o6751)
+    await client.files.put(here / "tree", here / "there")
+    await client.files.get(here / "tree", here / "back")
+    await client.files.write(here / "tree/small", b"new")
+    await client.files.write(here / "tree/large", bytes(5 * MIB))
+    for path in (here / "there", here / "back", here / "tree"):
+        assert [stat.S_IMODE((path / name).stat().st_mode) for name in ("small", "large")] == [0o751, 0o751], path
 
 
 async def test_a_tree_goes_there_and_back(client: Client, here: Path) -> None:

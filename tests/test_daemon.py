@@ -57,7 +57,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 # -- serve --
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 @pytest.mark.parametrize("transport", ["websocket", "unix"])
 def test_signals_end_it_with_all_it_started(number: int, transport: str, tmp_path: Path) -> None:
     mark = new_mark()
@@ -230,8 +230,6 @@ def test_unix_socket_is_private_replaced_when_stale_and_never_stolen(tmp_path: P
     assert (missing.returncode, "cannot listen on" in missing.stderr) == (1, True)
     too_long = execsrv("serve", "--listen", f"unix://{tmp_path}/{'x' * 120}")
     assert (too_long.returncode, "cannot listen on" in too_long.stderr) == (1, True)
-    empty = execsrv("serve", "--listen", "unix://")
-    assert empty.stderr == "execsrv: invalid unix --listen URL `unix://`; expected `unix://PATH`\n"
 
 
 HELLO = [
@@ -528,7 +526,7 @@ def prepared(code: str, *argv: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_signals_that_a_parent_has_blocked(number: int) -> None:
     code = "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())"
     argv = prepared(code, *EXECSRV, "serve", "--listen", "ws://127.0.0.1:0")

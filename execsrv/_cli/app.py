@@ -30,21 +30,38 @@ def app() -> None:
 )
 @click.option("--print-config", is_flag=True, help="Print all settings and where they came from, and end.")
 @click.option("--quiet", is_flag=True, help="Log warnings and errors alone.")
-def serve(config: str | None, print_config: bool, codex: bool, quiet: bool, **settings: Any) -> None:
+@click.option(
+    "--until-stdin-closes",
+    "lifeline",
+    flag_value=0,
+    type=int,
+    help="End with whoever holds the other end of stdin, by SIGKILL too. For a server that listens.",
+)
+@click.option(
+    "--lifeline",
+    metavar="FD",
+    type=click.IntRange(min=0),
+    help="End with whoever holds the other end of this descriptor: a pipe or a socket.",
+)
+def serve(
+    config: str | None, print_config: bool, codex: bool, quiet: bool, lifeline: int | None, **settings: Any
+) -> None:
     """Serve on stdio, a websocket or a unix socket.
 
     Ends when the peer hangs up (stdio) or a signal comes.
 
-    When it accepts connections, the URL is printed on stdout and a line for people on stderr. SIGTERM, SIGINT,
-    SIGHUP and SIGQUIT end it, and everything that descends from what it started; the exit status is 0.
+    When it accepts connections, the URL is printed on stdout and a line for people on stderr. SIGTERM, SIGINT and
+    SIGQUIT end it, and everything that descends from what it started; the exit status is 0. SIGHUP has it read its
+    settings again; on stdio, or when it was started on a terminal, SIGHUP ends it too.
 
     What an option sets can be set in the environment (EXECSRV_MAX_CONNECTIONS=10) and in a TOML file (max_connections
     = 10) too, which --config or EXECSRV_CONFIG names. An option goes before the environment, and that before the
     file. BYTES may have a unit: 64KiB, 16MiB, 1GiB.
     """
-    from execsrv._cli.serve import run_serve
+    from execsrv._cli.serve import DaemonOptions, run_serve
 
-    raise SystemExit(run_serve({"config": config, **settings}, codex=codex, print_config=print_config, quiet=quiet))
+    options = DaemonOptions(codex=codex, quiet=quiet, lifeline=lifeline)
+    raise SystemExit(run_serve({"config": config, **settings}, options, print_config=print_config))
 
 
 @app.command(

@@ -17,19 +17,19 @@ import re
 import shutil
 import signal
 import socket
-import stat
 import struct
 import tempfile
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 
 from execsrv._cli.config import load
-from execsrv._cli.serve import run_daemon
+from execsrv._cli.serve import DaemonOptions, run_daemon
 from execsrv._cli.streams import say
 from execsrv._wire.lines import LEAVING
+from execsrv._wire.owners import open_private_directory
 from execsrv._wire.stdio import write_all
 from execsrv.errors import ExecsrvError
-from execsrv.limits import ServerConfig
 
 _READ_BYTES = 256 * 1024
 _NAME = re.compile(r"[\w-]{1,64}", re.A)
@@ -42,17 +42,18 @@ def run_bridge(name: str, grace: str) -> int:
     """
     if not _NAME.fullmatch(name):
         raise ExecsrvError(f"invalid name `{name}`; expected up to 64 letters, digits, `-` and `_`")
-    config = load({"resume_grace": grace}, os.environ).config
+    flags = {"resume_grace": grace}
+    load(flags, os.environ)
     path = os.path.join(tempfile.gettempdir(), f"execsrv-{name}")
     try:
-        folder = _open_folder(path)
+        folder = open_private_directory(path)
     except OSError as error:
         raise ExecsrvError(f"cannot use {path}: {error.strerror}") from error
     server = _connected(folder)
     if server is None:
         told, tells = os.pipe()
         if os.fork() == 0:
-            return _become_server(path, folder, tells, config)
+            return _become_server(path, folder, tells, flags)
         os.close(tells)
     try:  # from here on the folder is the server's: however this process ends, it removes nothing
         for number in (signal.SIGHUP, signal.SIGTERM):
@@ -66,17 +67,6 @@ def run_bridge(name: str, grace: str) -> int:
         _copy(folder, server)
     finally:
         os._exit(0)
-
-
-def _open_folder(path: str) -> int:
-    """Open a folder that nobody else can enter, and make it where it is not there. Raises `OSError`."""
-    with suppress(FileExistsError):
-        os.mkdir(path, 0o700)
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    facts = os.fstat(folder)
-    if facts.st_uid != os.geteuid() or stat.S_IMODE(facts.st_mode) & 0o077:
-        raise PermissionError(0, "others may enter it")
-    return folder
 
 
 def _socket_path(folder: int) -> str:
@@ -94,7 +84,7 @@ def _connected(folder: int) -> socket.socket | None:
     return server
 
 
-def _become_server(path: str, folder: int, tells: int, config: ServerConfig) -> int:
+def _become_server(path: str, folder: int, tells: int, flags: Mapping[str, str]) -> int:
     """Serve in a session of our own, with no stream of whoever has started us. Return the exit status."""
     try:
         os.setsid()
@@ -104,7 +94,8 @@ def _become_server(path: str, folder: int, tells: int, config: ServerConfig) -> 
         os.closerange(3, folder)
         os.closerange(folder + 1, os.sysconf("SC_OPEN_MAX"))
         fcntl.flock(folder, fcntl.LOCK_EX)
-        return run_daemon(f"unix://{_socket_path(folder)}", config, single=True)
+        listen = f"unix://{_socket_path(folder)}"
+        return run_daemon(load({**flags, "listen": listen}, os.environ), DaemonOptions(single=True))
     finally:
         shutil.rmtree(path, ignore_errors=True)
 

@@ -6,52 +6,76 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import click
 import trio
 
-from execsrv._cli.config import as_toml, load
+from execsrv._cli.config import Loaded, as_toml, load
+from execsrv._cli.lifeline import open_lifeline
 from execsrv._cli.logs import open_log
+from execsrv._cli.reloading import has_terminal, reload_of_settings
 from execsrv._cli.signals import received, reset_signals
 from execsrv._cli.writer_thread import Outlet, open_outlet
+from execsrv._doors.reloads import Reloads
 from execsrv._memory import give_back
 from execsrv._nursery import open_helpers
 from execsrv._processes import carried_limits
 from execsrv._processes.supervisor import open_supervisor
 from execsrv._server.listeners import serve_url
 from execsrv.errors import ExecsrvError, InvalidConfigError
-from execsrv.limits import ServerConfig
 
 logger = logging.getLogger(__name__)
 
 
-def run_serve(flags: Mapping[str, Any], *, codex: bool, print_config: bool, quiet: bool) -> int:
+class DaemonOptions(NamedTuple):
+    """Words on the command line that are no settings: they hold for one process only."""
+
+    codex: bool = False
+    """Print the line that tells the Codex CLI where to find it."""
+    quiet: bool = False
+    """Log warnings and errors alone."""
+    lifeline: int | None = None
+    """A descriptor. When its other end is closed, the server ends."""
+    single: bool = False
+    """That of `serve_url`."""
+
+
+def run_serve(flags: Mapping[str, Any], options: DaemonOptions, *, print_config: bool) -> int:
     """Serve with these options, or print all settings; return the exit status. Raises `click.UsageError`."""
+
+    def read() -> Loaded:
+        return load(flags, os.environ, codex=options.codex)
+
     try:
-        loaded = load(flags, os.environ, codex=codex)
+        loaded = read()
         if print_config:
             click.echo(as_toml(loaded).encode(), nl=False)
             return 0
     except InvalidConfigError as error:
         raise click.UsageError(str(error)) from None
-    return run_daemon(loaded.listen, loaded.config, codex=codex, quiet=quiet)
+    if options.lifeline is not None and loaded.listen == "stdio://":
+        raise click.UsageError("on stdio:// the server ends with its stdin: a lifeline is for those that listen")
+    return run_daemon(loaded, options, read)
 
 
-def run_daemon(
-    listen: str, config: ServerConfig, *, codex: bool = False, quiet: bool = False, single: bool = False
-) -> int:
+def run_daemon(loaded: Loaded, options: DaemonOptions, read_again: Callable[[], Loaded] | None = None) -> int:
     """Serve until the peer hangs up or a signal comes; return the exit status.
 
-    With `codex`, the line that tells the Codex CLI where to find it is printed. With `quiet`, warnings and errors alone
-    are logged. `single` is that of `serve_url`.
+    `read_again` reads the settings again. Without it, SIGHUP ends the server.
     """
     reset_signals()
     _raise_descriptor_limit()
-    with open_log(logging.WARNING if quiet else logging.INFO) as log, open_outlet(1, _cannot_announce) as out:
+    reloads = None
+    if read_again is not None and loaded.listen != "stdio://" and not has_terminal():
+        reloads = Reloads()
+        reloads.add("the settings", reload_of_settings(loaded, read_again, reloads))
+    level = logging.WARNING if options.quiet else logging.INFO
+    with open_log(level) as log, open_outlet(1, _cannot_announce) as out:
         try:
-            was_asked = trio.run(_serve, listen, config, single, _Announcement(log, out, codex))
+            announcement = _Announcement(log, out, options.codex)
+            was_asked = trio.run(_serve, loaded, options, reloads, announcement)
         except (ExecsrvError, OSError) as error:
             log.say(f"execsrv: {error}")
             return 1
@@ -76,32 +100,58 @@ def _raise_descriptor_limit() -> None:
         carried_limits.commands_limits = ((resource.RLIMIT_NOFILE, soft),)
 
 
-async def _serve(listen: str, config: ServerConfig, single: bool, announcement: _Announcement) -> bool:
-    """Serve, and return whether the end was asked for: by a signal or, on stdio or with `single`, by the peer."""
-    signalled = trio.Event()
+async def _serve(loaded: Loaded, options: DaemonOptions, reloads: Reloads | None, announcement: _Announcement) -> bool:
+    """Serve, and return whether the end was asked for: by a signal, a lifeline or, on stdio or `single`, the peer."""
+    asked = trio.Event()
     ended = False
     async with open_helpers() as nursery:
-        await nursery.start(_hear_signals, signalled)
+        await nursery.start(_hear_signals, asked, reloads)
+        if options.lifeline is not None:
+            await nursery.start(_keep_lifeline, options.lifeline, asked)
         nursery.start_soon(give_back)
+        config = loaded.config
         async with open_supervisor(
             own_process=True, sole=True, cgroups=config.cgroup, guardian_patience=config.guardian_patience
         ) as supervisor:
             await serve_url(
-                supervisor, listen, config, shutdown_trigger=signalled.wait, single=single, task_status=announcement
+                supervisor,
+                loaded.listen,
+                config,
+                shutdown_trigger=asked.wait,
+                single=options.single,
+                reloads=reloads,
+                task_status=announcement,
             )
-            ended = single or listen == "stdio://"
-    return ended or signalled.is_set()
+            ended = options.single or loaded.listen == "stdio://"
+    return ended or asked.is_set()
 
 
 async def _hear_signals(
-    signalled: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    asked: trio.Event, reloads: Reloads | None, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """End the server at the first signal. Further ones change nothing: the end is bounded, and not interrupted."""
+    """End the server at the first signal. Further ones change nothing: the end is bounded, and not interrupted.
+
+    Where there is something to be read again, SIGHUP does that.
+    """
     with received() as signals:
         task_status.started()
         async for number in signals:
-            logger.info("ending on %s", signal.Signals(number).name)
-            signalled.set()
+            if number == signal.SIGHUP and reloads is not None:
+                await reloads.run()
+            else:
+                logger.info("ending on %s", signal.Signals(number).name)
+                asked.set()
+
+
+async def _keep_lifeline(
+    descriptor: int, asked: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """End the server with whoever holds the other end of a descriptor. Raises `ExecsrvError`."""
+    with open_lifeline(descriptor) as wait_closed:
+        task_status.started()
+        await wait_closed()
+    logger.info("ending with whoever held the other end of descriptor %d", descriptor)
+    asked.set()
 
 
 def _cannot_announce(error: OSError) -> None:

@@ -50,7 +50,7 @@ class Setting(msgspec.Struct, frozen=True):
 
     @property
     def unit(self) -> str:
-        """ "bytes", "seconds" or nothing."""
+        """ "bytes", "seconds", "file" or nothing."""
         return str(self.facts.get("unit", ""))
 
     @property
@@ -62,6 +62,11 @@ class Setting(msgspec.Struct, frozen=True):
     def description(self) -> str:
         """The meaning, for people."""
         return str(self.facts["description"])
+
+    @property
+    def needs_restart(self) -> bool:
+        """Return True for a setting that a running server cannot change."""
+        return bool(self.facts.get("needs_restart", False))
 
     @property
     def is_switch(self) -> bool:
@@ -81,7 +86,7 @@ class Setting(msgspec.Struct, frozen=True):
         if self.is_list:
             return f"absolute paths, with `{os.pathsep}` between them in a text"
         if not self.bounds:
-            return "a text"
+            return "a path" if self.unit == "file" else "a text"
         number = "a whole number" if isinstance(self.default, int) else "a number"
         unit = {"bytes": " of bytes (or of KiB, MiB, GiB)", "seconds": " of seconds", "": ""}[self.unit]
         return f"{number}{unit}, {self.bounds}"
@@ -101,7 +106,7 @@ class Setting(msgspec.Struct, frozen=True):
         if self.is_switch:
             return "true" if value else "false"
         if self.is_list:
-            return os.pathsep.join(value)
+            return os.pathsep.join(map(str, value))
         if self.unit == "bytes" and value:
             for name, size in UNITS.items():
                 if value % size == 0:
@@ -134,7 +139,7 @@ _LISTEN = Annotated[
     msgspec.Meta(
         description="Where to listen: stdio:// (one message a line), ws://IP:PORT (port 0: any free one) or"
         " unix://PATH.",
-        extra={"group": "Connections"},
+        extra={"group": "Connections", "needs_restart": True},
     ),
 ]
 SETTINGS = _by_group([_setting("listen", _LISTEN, "stdio://"), *_settings_of(ServerConfig)])

@@ -14,11 +14,15 @@ from contextlib import suppress
 
 import trio
 
+from execsrv._files.procfs import check_step
 from execsrv._files.roots import Place, failure
 from execsrv._wire.paths import part_name
 from execsrv.errors import FileRefusedError
 
 PIECE_BYTES = 1024 * 1024
+
+_PERMISSIONS = 0o777
+"""The bits of a mode that pass on to another file by themselves: none that gives the rights of its owner."""
 
 
 def open_file(place: Place, flags: int, mode: int = 0o666) -> int:
@@ -27,6 +31,7 @@ def open_file(place: Place, flags: int, mode: int = 0o666) -> int:
     The file is looked at before, so that no fifo or device notices, and after, since it may have been replaced.
     Raises `FileRefusedError` for any other kind of file, and `OSError`: EISDIR for writing to a directory.
     """
+    check_step(place.directory, place.name, None)
     try:
         _require_file(place, place.status().st_mode, flags)
     except FileNotFoundError:
@@ -87,8 +92,8 @@ def append_file(place: Place, data: bytes) -> None:
 def put_file(place: Place, data: bytes, permissions: int | None, modified_at_ns: int | None) -> None:
     """Put a new file with this content at a place, whole or not at all.
 
-    It is written beside and renamed. Without `permissions` it has those of the file that was there, or the usual ones;
-    its owner stays where the system lets us give files away.
+    It is written beside and renamed. Without `permissions` it has those of the file that was there, but runs as nobody
+    else, or the usual ones; its owner stays where the system lets us give files away.
     """
     try:
         before = place.status()
@@ -104,7 +109,7 @@ def put_file(place: Place, data: bytes, permissions: int | None, modified_at_ns:
                 if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
                     with suppress(OSError):
                         os.fchown(descriptor, before.st_uid, before.st_gid)
-                permissions = stat.S_IMODE(before.st_mode) if permissions is None else permissions
+                permissions = before.st_mode & _PERMISSIONS if permissions is None else permissions
             if permissions is not None:
                 os.fchmod(descriptor, permissions)
             if modified_at_ns is not None:
@@ -151,21 +156,25 @@ def write_at(descriptor: int, data: bytes, offset: int) -> None:
 
 
 def copy_file(source: Place, destination: Place) -> None:
-    """Copy content and permissions of a file. A copy onto the file itself changes nothing."""
+    """Copy content and permissions of a file. A copy onto the file itself changes nothing.
+
+    The copy belongs to us, so it does not run with its owner's rights as the file may have done.
+    """
     reader = open_file(source, os.O_RDONLY)
     try:
         status = os.fstat(reader)
-        writer = open_file(destination, os.O_WRONLY | os.O_CREAT, stat.S_IMODE(status.st_mode))
+        permissions = status.st_mode & _PERMISSIONS
+        writer = open_file(destination, os.O_WRONLY | os.O_CREAT, permissions)
         try:
             if os.path.samestat(status, os.fstat(writer)):
                 return
+            os.fchmod(writer, permissions)  # before the content is there for others to read
             os.ftruncate(writer, 0)
             offset = 0
             while piece := os.read(reader, PIECE_BYTES):
                 trio.from_thread.check_cancelled()
                 write_at(writer, piece, offset)
                 offset += len(piece)
-            os.fchmod(writer, stat.S_IMODE(status.st_mode))
         finally:
             os.close(writer)
     finally:

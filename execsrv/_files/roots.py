@@ -3,7 +3,8 @@
 Every component is opened beneath the directory before it, and no link is left to the kernel: a link is read, and walked
 like the rest. So nothing leads out of a root, whatever is renamed or replaced meanwhile. However deep the path is, one
 descriptor is held. A place is a name in an open directory. Its users must refuse a link there (`O_NOFOLLOW`): a link
-that was there has been walked already, and a new one could lead anywhere.
+that was there has been walked already, and a new one could lead anywhere. Two ways are closed within the roots too: to
+the processes in a /proc, and through links that somebody else has put where everybody may put some.
 
 These functions block for as long as the file system does, so they run in threads.
 """
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from execsrv._files import procfs
 from execsrv.errors import OutsideRootsError
 
 MAX_LINKS = 40
@@ -122,6 +124,7 @@ class _Walk:
             if self._visit:
                 self._visit(self._directory, name)
             last = not self._todo
+            procfs.check_step(self._directory, name, None if last else self._todo[-1])
             if last:
                 link = self._link(name) if self._follow_last else None
                 if link is None:
@@ -153,6 +156,9 @@ class _Walk:
         root, names = found
         self._todo.extend(reversed(names))
         self._enter(os.open(root, DIRECTORY), root)
+        if root != "/":
+            assert self._directory is not None
+            procfs.check_root(self._directory)
 
     def _up(self) -> None:
         """Walk again, from the root, to the directory above. `..` could lead out: this one may have been moved."""
@@ -191,13 +197,19 @@ class _Walk:
         self._directory, self._path = directory, path
 
     def _link(self, name: str) -> str | None:
-        """Return the target of the link `name`, or None where there is no link."""
+        """Return the target of the link `name`, or None where there is no link.
+
+        Raises `PermissionError` where a kernel with `fs.protected_symlinks` would, here for links in the middle too.
+        """
+        assert self._directory is not None
         try:
-            return os.readlink(name, dir_fd=self._directory)
+            target = os.readlink(name, dir_fd=self._directory)
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.ENOENT):
                 return None
             raise
+        directory = os.fstat(self._directory)
+        return _trusted_link(self._directory, name, directory.st_uid) if _is_shared(directory) else target
 
     def _take(self, link: str) -> None:
         """Put the target of a link before the components that are left."""
@@ -208,6 +220,26 @@ class _Walk:
             self._start(link)
         else:
             self._todo.extend(reversed(components(link)))
+
+
+def _is_shared(directory: os.stat_result) -> bool:
+    """Return whether everybody may make entries in a directory that only their owners may remove, as in /tmp."""
+    shared = stat.S_ISVTX | stat.S_IWOTH
+    return directory.st_mode & shared == shared
+
+
+def _trusted_link(directory: int, name: str, owner: int) -> str | None:
+    """Return the target of a link that is ours or the directory's owner's. Raises `PermissionError` for another's."""
+    link = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        found = os.fstat(link)
+        if not stat.S_ISLNK(found.st_mode):
+            return None
+        if found.st_uid not in (os.geteuid(), owner):
+            raise failure(errno.EACCES)
+        return os.readlink("", dir_fd=link)
+    finally:
+        os.close(link)
 
 
 def components(path: str) -> list[str]:

@@ -123,6 +123,10 @@ class Connections:
         self._opened = trio.lowlevel.ParkingLot()
         self._ended = trio.lowlevel.ParkingLot()
 
+    def configure(self, config: ServerConfig) -> None:
+        """Serve connections that come from now on by other settings. Those that are there keep theirs."""
+        self.config = config
+
     async def open(self, principal: Principal) -> Connection:
         """Return a new connection of somebody, without a channel so far. Raises `LimitExceededError`."""
         bound = self.config.max_connections

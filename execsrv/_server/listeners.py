@@ -15,6 +15,7 @@ from functools import partial
 import trio
 
 from execsrv._doors.principal import owner
+from execsrv._doors.reloads import Reloads
 from execsrv._memory import freed
 from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
@@ -42,12 +43,15 @@ async def serve_url(
     *,
     shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
     single: bool = False,
+    reloads: Reloads | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve connections on a URL until the trigger returns, or on stdio until the peer hangs up.
 
     With `single` it is for one client: it ends with the last connection, and where none comes. A later peer takes the
     place of the one before, whose channel may be cut without anybody here having heard of it.
+
+    `reloads` gets all that can be read again while it serves.
 
     Raises `InvalidListenURLError` and `CannotListenError`. Cancelling kills everything at once.
     """
@@ -59,6 +63,8 @@ async def serve_url(
         return
     with ExitStack() as stack:
         async with open_connections(supervisor, config) as connections:
+            if reloads is not None:
+                reloads.configure = connections.configure
             try:
                 listener, url, serve_peer = await _open_listener(listen, connections, stack)
             except OSError as error:
@@ -104,8 +110,8 @@ async def _open_listener(
 ) -> tuple[trio.SocketListener, str, ServePeer]:
     """Open the listener for a URL. Return it, the URL with its real port, and what serves one peer."""
     if urls.is_unix_url(listen):
-        listener = stack.enter_context(unix.listening(urls.parse_unix(listen)))
-        return listener, listen, partial(_serve_lines, connections)
+        listener, path = stack.enter_context(unix.listening(urls.parse_unix(listen)))
+        return listener, f"unix://{path}", partial(_serve_lines, connections)
     if not urls.is_websocket_url(listen):
         expected = "expected `stdio://`, `ws://IP:PORT` or `unix://PATH`"
         raise InvalidListenURLError(f"unsupported --listen URL `{listen}`; {expected}")

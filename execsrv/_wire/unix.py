@@ -2,6 +2,7 @@
 
 Looking whether a socket is stale, removing it and binding a new one are three calls. So that two servers cannot do them
 at once, and remove each other's socket, a server holds a lock on the file `PATH.lock` for as long as it listens.
+Neither side goes to a place where another user could put a socket of its own, and a client looks who listens there.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import trio
 
 from execsrv._wire.lines import LineChannel
+from execsrv._wire.owners import check_directory, check_listener, default_socket, open_private_directory
 from execsrv.errors import ConnectionFailedError
 from execsrv.limits import Limits
 
@@ -28,23 +30,42 @@ _RETRY_SECONDS = 0.02
 
 
 @contextmanager
-def listening(path: str) -> Iterator[trio.SocketListener]:
-    """Listen at `path`, which only this user may open; leaving removes the path.
+def listening(path: str = "") -> Iterator[tuple[trio.SocketListener, str]]:
+    """Listen at `path`, which only this user may open, and give the path too; leaving removes it.
 
-    A socket that nobody listens on any more is replaced. Raises `OSError` when the path is taken by anything else.
+    Without one it is `default_socket`, for which a directory is made. A socket that nobody listens on any more is
+    replaced. Raises `OSError` when the path is taken by anything else, or in a directory where another user could
+    replace it.
     """
+    if not path:
+        path = default_socket()
+        os.close(open_private_directory(os.path.dirname(path)))
+    check_directory(path)
     with _locked(path), socket.socket(socket.AF_UNIX) as listener:
         _remove_stale(path)
+        os.fchmod(listener.fileno(), 0o600)  # the mode that it will be made with, but for a umask
         listener.bind(path)
-        mine = os.stat(path)
+        mine = os.lstat(path)
         try:
-            os.chmod(path, 0o600)  # nobody can connect before `listen`, so there is no moment in between
+            _make_ours(path, mine)  # nobody can connect before `listen`, so there is no moment in between
             listener.listen(_BACKLOG)
-            yield trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+            yield trio.SocketListener(trio.socket.from_stdlib_socket(listener)), path
         finally:
             with suppress(FileNotFoundError):
-                if os.path.samestat(os.stat(path), mine):  # nobody has put something else there
+                if os.path.samestat(os.lstat(path), mine):  # nobody has put something else there
                     os.unlink(path)
+
+
+def _make_ours(path: str, made: os.stat_result) -> None:
+    """Set the mode of a socket that a umask has taken something of. A path that leads elsewhere is not followed."""
+    if stat.S_IMODE(made.st_mode) == 0o600:
+        return
+    socket_file = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.path.samestat(os.fstat(socket_file), made):
+            os.chmod(f"/proc/self/fd/{socket_file}", 0o600)
+    finally:
+        os.close(socket_file)
 
 
 @contextmanager
@@ -61,6 +82,8 @@ def _locked(path: str) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise OSError(errno.EADDRINUSE, "another server listens there", path) from None
+            if os.fstat(lock).st_uid != os.geteuid():
+                raise PermissionError(errno.EPERM, f"the lock `{name}` belongs to another user", name)
             if not _is_at(lock, name):
                 continue  # its holder has just removed it: a lock on it keeps nobody out
             try:
@@ -82,7 +105,7 @@ def _is_at(descriptor: int, path: str) -> bool:
 def _remove_stale(path: str) -> None:
     """Remove a socket that nobody listens on. Raises `OSError` for anything else that is there."""
     try:
-        mode = os.stat(path).st_mode
+        mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
@@ -100,17 +123,22 @@ def _remove_stale(path: str) -> None:
 
 
 @asynccontextmanager
-async def open_unix(path: str, limits: Limits) -> AsyncIterator[LineChannel]:
-    """Open a channel to the server at `path`; leaving closes it. Raises `ConnectionFailedError`.
+async def open_unix(path: str, limits: Limits, server_uids: Collection[int] = ()) -> AsyncIterator[LineChannel]:
+    """Open a channel to the server at `path`, or at `default_socket` without one; leaving closes it.
 
-    A server whose backlog is full is tried again, for as long as a handshake may take.
+    Raises `ConnectionFailedError`. A server of another user is refused, unless it is root or one of `server_uids`. One
+    whose backlog is full is tried again, for as long as a handshake may take.
     """
+    path = path or default_socket()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.setblocking(False)
         try:
+            if not path.startswith("\0"):  # which is a name, and in no directory
+                check_directory(path, server_uids)
             with trio.fail_after(limits.handshake_timeout):
                 while not _connect(connection, path):  # noqa: ASYNC110  # nothing tells
                     await trio.sleep(_RETRY_SECONDS)
+            check_listener(connection, server_uids)
         except trio.TooSlowError as error:
             text = f"cannot connect to `{path}`: not accepted within {limits.handshake_timeout} s"
             raise ConnectionFailedError(text) from error

@@ -22,9 +22,12 @@ def is_websocket_url(url: str) -> bool:
 
 
 def parse_unix(url: str, option: str = "--listen") -> str:
-    """Return the path in `unix://PATH`. Raises `InvalidListenURLError`, which names the option of the URL."""
+    """Return the path in `unix://PATH`, empty for the default one. Raises `InvalidListenURLError`.
+
+    The error names the option of the URL.
+    """
     path = url.removeprefix(_UNIX)
-    if not path or "\0" in path:
+    if "\0" in path:
         raise InvalidListenURLError(f"invalid unix {option} URL `{url}`; expected `unix://PATH`")
     return path
 

@@ -107,9 +107,12 @@ async def connect_unix(
 ) -> AsyncIterator[Client]:
     """Connect to a server's unix socket. A lost connection is taken up again within `reconnect` seconds.
 
+    The server has to be this user's, root's or one of `config.server_uids`, and so has the directory of the socket.
+
     Raises `ConnectionFailedError`.
     """
-    async with open_client(lambda: open_unix(os.fspath(path), config), config, reconnect) as client:
+    open_channel = partial(open_unix, os.fspath(path), config, config.server_uids)
+    async with open_client(open_channel, config, reconnect) as client:
         yield client
 
 

@@ -151,7 +151,10 @@ class RemoteChanges:
         return size
 
     async def _place_for(self, path: str, permissions: int | None) -> tuple[str, int | None]:
-        """Return the path of a new file behind the links at `path`, and its permissions: those of the old one."""
+        """Return the path of a new file behind the links at `path`, and its permissions: those of the old one.
+
+        They let it run with nobody's rights but those of who runs it, as `fs/writeFile` does.
+        """
         try:
             found = await self.calls.call("fs/stat", FileStat(sent(path), of_link=True), FileStatus)
             if found.kind == "symlink":
@@ -162,7 +165,7 @@ class RemoteChanges:
         if found.kind != "file":
             number = errno.EISDIR if found.kind == "directory" else errno.EINVAL
             raise FileError(f"there is a {found.kind}", errno=number)
-        return path, found.permissions if permissions is None else permissions
+        return path, found.permissions & 0o777 if permissions is None else permissions
 
     async def _drop(self, part: str) -> None:
         with trio.move_on_after(self.patience, shield=True):

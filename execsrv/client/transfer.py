@@ -34,6 +34,9 @@ Progress = Callable[[str, str, int, int], None]
 SMALL_BYTES = 256 * 1024
 """The largest file that is sent as one message."""
 
+FILE_PERMISSIONS = 0o777
+"""The bits of a file's mode that go along: a copy has another owner, and is not to run with the rights of that one."""
+
 _MOST_FILES = 1000
 """The most files that are under way at a time, whatever limit was given."""
 
@@ -88,7 +91,7 @@ class Transfer:
         return await self._threads.run(lambda: local.entries(entry.path))
 
     async def _put_file(self, entry: LocalEntry, to: str) -> None:
-        mode, path = stat.S_IMODE(entry.mode), entry.path
+        mode, path = entry.mode & FILE_PERMISSIONS, entry.path
         tell = partial(self._tell, path, to, entry.size)
         with doing("put", path, to):
             if entry.size <= SMALL_BYTES:
@@ -141,7 +144,9 @@ class Transfer:
         with doing("get", info.path, to):
             if 0 < info.size <= SMALL_BYTES:
                 data = await self._remote.read_whole(info.path)
-                await self._threads.run(lambda: local.write_whole(to, data, info.mode, info.modified_ns), to)
+                await self._threads.run(
+                    lambda: local.write_whole(to, data, info.mode & FILE_PERMISSIONS, info.modified_ns), to
+                )
                 size = len(data)
                 tell(size)
             else:
@@ -156,7 +161,7 @@ class Transfer:
                 await self._threads.run(lambda: local.write_at(part.descriptor, offset, data, sha256), to)
 
             size = await self._remote.read_blocks(info.path, info.size, write, tell)
-            await self._threads.run(lambda: part.finish(info.mode, info.modified_ns), to)
+            await self._threads.run(lambda: part.finish(info.mode & FILE_PERMISSIONS, info.modified_ns), to)
         finally:
             part.drop()
         if not size:

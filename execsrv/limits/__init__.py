@@ -14,12 +14,13 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from execsrv._setting_units import CONNECTIONS, ENDINGS, MESSAGES, STREAMS, Bytes, Seconds
+from execsrv._setting_units import CONNECTIONS, DOORS, ENDINGS, MESSAGES, STREAMS, Bytes, FilePath, Seconds, Uid
 from execsrv._setting_units import GIB as GIB
 from execsrv._setting_units import KIB as KIB
 from execsrv._setting_units import MIB as MIB
 from execsrv.limits.commands import CommandSettings
 from execsrv.limits.connections import ConnectionSettings
+from execsrv.limits.doors import DoorSettings
 from execsrv.limits.endings import EndingSettings
 from execsrv.limits.files import FileSettings
 from execsrv.limits.http import HttpSettings
@@ -73,6 +74,30 @@ class ClientConfig(Limits):
         Meta(gt=0, description="How long the server may leave that unanswered. Then the connection is lost."),
     ] = 10.0
 
+    server_uids: Annotated[
+        tuple[Uid, ...],
+        DOORS,
+        Meta(description="The users whose servers are trusted on a unix socket, beside this one and root."),
+    ] = ()
+
+    tls_ca_file: Annotated[
+        FilePath,
+        DOORS,
+        Meta(description="The authorities whose servers are trusted by `wss://`, in PEM. Default: the machine's."),
+    ] = ""
+
+    tls_certificate_file: Annotated[
+        FilePath,
+        DOORS,
+        Meta(description="The certificate that is shown to a server of `wss://` that asks for one, in PEM."),
+    ] = ""
+
+    tls_key_file: Annotated[
+        FilePath,
+        DOORS,
+        Meta(description="Its private key, in PEM, without a passphrase. Default: it is in the certificate's file."),
+    ] = ""
+
     leave_timeout: Annotated[
         Seconds,
         ENDINGS,
@@ -82,7 +107,14 @@ class ClientConfig(Limits):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig(
-    EndingSettings, HttpSettings, FileSettings, CommandSettings, StreamSettings, ConnectionSettings, Limits
+    EndingSettings,
+    HttpSettings,
+    FileSettings,
+    CommandSettings,
+    StreamSettings,
+    DoorSettings,
+    ConnectionSettings,
+    Limits,
 ):
     """All that can be set of a server, beside `Limits`. Frozen: make another one with `dataclasses.replace`.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from execsrv._setting_units import COMMANDS, Count, Seconds
+from execsrv._setting_units import COMMANDS, NEEDS_RESTART, Count, Seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,5 +43,6 @@ class CommandSettings:
     cgroup: Annotated[
         bool,
         COMMANDS,
+        NEEDS_RESTART,
         Meta(description="Whether the server and its commands move into a control group of their own, if any."),
     ] = True

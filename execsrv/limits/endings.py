@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from execsrv._setting_units import ENDINGS, Seconds
+from execsrv._setting_units import ENDINGS, NEEDS_RESTART, Seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,7 @@ class EndingSettings:
     guardian_patience: Annotated[
         Seconds,
         ENDINGS,
+        NEEDS_RESTART,
         Meta(
             ge=0, description="How long the server may stand still. Then its commands are killed; at 0 they never are."
         ),

@@ -1,0 +1,74 @@
+"""Whose a directory or a unix socket is, and the one directory that only this user may enter.
+
+Modes alone tell little: who owns a directory, or may write to it, decides what is found at a path below it. And a
+socket's file says nothing of who listens: the kernel does.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import struct
+from collections.abc import Collection
+
+_CREDENTIALS = struct.Struct("3i")
+"""`struct ucred` of <sys/socket.h>: pid, uid, gid."""
+
+_ROOT = 0
+
+
+def check_directory(path: str, allowed: Collection[int] = ()) -> None:
+    """Look at the directory that `path` is in. Raises `PermissionError` where another user could swap what is there.
+
+    It has to belong to this user, to root or to one of `allowed`. Where everybody may write, nobody may remove what is
+    another's, as in `/tmp`. Raises `OSError` where there is none.
+    """
+    directory = os.path.dirname(path) or "."
+    facts = os.stat(directory)
+    if not _is_trusted(facts.st_uid, allowed):
+        raise PermissionError(0, f"its directory belongs to another user (uid {facts.st_uid})", path)
+    if facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX:
+        raise PermissionError(0, "every user may remove what is in its directory", path)
+
+
+def check_listener(connection: socket.socket, allowed: Collection[int] = ()) -> None:
+    """Look at who listens at the other end of a unix socket. Raises `PermissionError` for another user."""
+    size = _CREDENTIALS.size
+    _, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    if not _is_trusted(uid, allowed):
+        raise PermissionError(0, f"another user (uid {uid}) listens there")
+
+
+def _is_trusted(uid: int, allowed: Collection[int]) -> bool:
+    return uid in (os.geteuid(), _ROOT) or uid in allowed
+
+
+def open_private_directory(path: str) -> int:
+    """Open a directory that nobody else can enter, and make it where it is not there. Raises `OSError`."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    facts = os.fstat(directory)
+    if facts.st_uid == os.geteuid() and not stat.S_IMODE(facts.st_mode) & 0o077:
+        return directory
+    os.close(directory)
+    raise PermissionError(0, f"others may enter `{path}`", path)
+
+
+def default_socket() -> str:
+    """Return the path of `unix://`: in this user's runtime directory, and below `/tmp` where there is none."""
+    uid = os.geteuid()
+    for directory in (os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{uid}"):
+        if os.path.isabs(directory) and _is_mine(directory, uid):
+            return f"{directory}/execsrv/socket"
+    return f"/tmp/execsrv-{uid}/socket"
+
+
+def _is_mine(directory: str, uid: int) -> bool:
+    try:
+        return os.stat(directory).st_uid == uid
+    except OSError:
+        return False
