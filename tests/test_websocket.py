@@ -15,6 +15,7 @@ import wsproto
 from execsrv import connect_websocket
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.frames import put_header
+from execsrv._wire.http_head import Upgrade
 from execsrv._wire.websocket import serve_websocket
 from execsrv.errors import ConnectionFailedError
 from execsrv.limits import ClientConfig, ServerConfig
@@ -23,15 +24,15 @@ from tests.conftest import Server
 from tests.peers import PATIENCE, b64
 
 UPGRADE = (
-    "Host: x\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
+    "Host: localhost\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
 )
 
 
 BAD_KEY = "Sec-WebSocket-Key header must be 16 bytes in base64"
 NO_BROWSERS = (
-    "requests with an Origin header are refused, so that no web page can reach this server; "
-    "a client that is no browser has to leave the header out"
+    "the origin `http://evil` is refused, so that no web page can reach this server: list it in allowed_origins, or"
+    " leave the Origin header out in a client that is no browser"
 )
 
 
@@ -234,6 +235,10 @@ async def test_a_server_that_never_answers_is_given_up_on() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def let_in(upgrade: Upgrade) -> str:
+    return ""
+
+
 async def test_nothing_is_said_into_a_frame_that_was_cut() -> None:
     """A close frame in the middle of a message would be read as a part of that message."""
     ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair())
@@ -251,7 +256,7 @@ async def test_nothing_is_said_into_a_frame_that_was_cut() -> None:
 
     heard = bytearray()
     async with trio.open_nursery() as nursery, ours:
-        nursery.start_soon(serve_websocket, theirs, ServerConfig(), serve)
+        nursery.start_soon(serve_websocket, theirs, ServerConfig(), serve, let_in)
         await ours.send_all(f"GET / HTTP/1.1\r\n{UPGRADE}\r\n".encode())
         await cut.wait()
         while data := await ours.receive_some():

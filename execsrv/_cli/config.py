@@ -8,7 +8,6 @@ settings, even though they begin as ours.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -76,7 +75,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], *, codex: bool = 
     for name, setting in SETTINGS.items():
         value = flags.get(name)
         if isinstance(value, tuple):
-            value = os.pathsep.join(value) if value else None
+            value = setting.separator.join(value) if value else None
         if value is not None:
             take(name, value, f"flag {setting.no_flag if value is False else setting.flag}", is_text=True)
     listen = values.pop("listen")
@@ -118,7 +117,7 @@ def _read_toml(path: str) -> dict[str, Any]:
 
 def _checked(setting: Setting, value: Any, source: str, *, is_text: bool) -> Any:
     """Return the value that was meant. Text may hold a number, a truth value or paths; bytes may have a unit."""
-    meant = value.split(os.pathsep) if setting.is_list and is_text else value
+    meant = value.split(setting.separator) if setting.is_list and is_text else value
     if setting.unit == "bytes" and isinstance(value, str) and (match := re.fullmatch(_WITH_UNIT, value)):
         meant = int(match[1]) * UNITS[match[2]]
     try:

@@ -46,7 +46,7 @@ class Setting(msgspec.Struct, frozen=True):
     @property
     def variable(self) -> str:
         """The environment variable."""
-        return PREFIX + self.name.upper()
+        return str(self.facts.get("variable", PREFIX + self.name.upper()))
 
     @property
     def unit(self) -> str:
@@ -75,8 +75,18 @@ class Setting(msgspec.Struct, frozen=True):
 
     @property
     def is_list(self) -> bool:
-        """Return True for a list of paths. As text they are separated as in `PATH`."""
+        """Return True for a list: of paths, where nothing else is said."""
         return isinstance(self.default, tuple)
+
+    @property
+    def separator(self) -> str:
+        """The character between the items of a list in a text: that of `PATH` for paths."""
+        return "," if "items" in self.facts else os.pathsep
+
+    @property
+    def item(self) -> str:
+        """The word for one item of a list, where options are explained."""
+        return str(self.facts.get("item", "DIR"))
 
     @property
     def allowed(self) -> str:
@@ -84,7 +94,7 @@ class Setting(msgspec.Struct, frozen=True):
         if self.is_switch:
             return "true or false"
         if self.is_list:
-            return f"absolute paths, with `{os.pathsep}` between them in a text"
+            return f"{self.facts.get('items', 'absolute paths')}, with `{self.separator}` between them in a text"
         if not self.bounds:
             return "a path" if self.unit == "file" else "a text"
         number = "a whole number" if isinstance(self.default, int) else "a number"
@@ -106,7 +116,7 @@ class Setting(msgspec.Struct, frozen=True):
         if self.is_switch:
             return "true" if value else "false"
         if self.is_list:
-            return os.pathsep.join(map(str, value))
+            return self.separator.join(map(str, value))
         if self.unit == "bytes" and value:
             for name, size in UNITS.items():
                 if value % size == 0:

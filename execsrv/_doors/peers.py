@@ -1,6 +1,6 @@
-"""Who opened a channel, as the machine itself knows it: the uid of the other end of a unix socket, or of loopback TCP.
+"""Who opened a channel, as the machine knows it: the user at the other end of a unix socket, or of loopback TCP.
 
-Nothing that the peer says is asked for. It is looked up in a thread: `inet_diag` says why that may block.
+Nothing that the peer says counts here. `look` blocks for as long as the kernel takes, and so runs in a thread.
 """
 
 from __future__ import annotations
@@ -9,67 +9,78 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Callable
-from typing import NamedTuple
-
-import trio
+from typing import NamedTuple, Protocol
 
 from execsrv._doors import inet_diag
 
 _CREDENTIALS = struct.Struct("=iII")
 """`struct ucred` of unix(7): pid, uid, gid."""
 
-_UID_MAP_OF_ALL = ["0", "0", "4294967295"]
+_ALL_UIDS = ["0", "0", "4294967295"]
 
-HasProcess = Callable[[int], bool]
-"""Tells whether a process, by its pid, is of a session of this server."""
-HasSocket = Callable[[int], bool]
-"""Tells whether a process of a session of this server holds a socket, by its inode."""
+
+class Commands(Protocol):
+    """All processes of all commands of this server."""
+
+    def __bool__(self) -> bool:
+        """Return True where there may be any."""
+
+    def has_process(self, pid: int) -> bool:
+        """Return True where this process may be one of them."""
+
+    def has_socket(self, inode: int, uid: int) -> bool:
+        """Return True where one of them may hold this socket, which a user has made."""
 
 
 class Peer(NamedTuple):
-    """The other end of a channel. `uid` is None where it is unknown, and `why` says why.
-
-    `is_ours`: it is, or may be, a command of this server.
-    """
+    """The other end of a channel. `uid` is None where it is not known, and `why` says why it is not."""
 
     uid: int | None
-    is_ours: bool = False
     why: str = ""
+    is_ours: bool = False
+    """True where it is, or may be, a command of this server."""
 
 
-def look(peer: socket.socket, has_process: HasProcess, has_socket: HasSocket) -> Peer:
-    """Find out who is at the other end of a socket. Blocks for a moment."""
+def look(other: socket.socket, commands: Commands) -> Peer:
+    """Return who is at the other end of a socket. Blocks."""
+    has_commands = bool(commands)  # before anything else: a command that has ended since does not hold its socket
     try:
-        if peer.family == socket.AF_UNIX:
-            pid, uid, _ = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-            # A pid of 0 is in another pid namespace: whoever is below us is in ours.
-            return _known(uid, pid != 0 and has_process(pid))
-        ours, theirs = peer.getsockname()[:2], peer.getpeername()[:2]
+        if other.family == socket.AF_UNIX:
+            return _at_unix(other, commands)
+        ours, theirs = other.getsockname()[:2], other.getpeername()[:2]
     except OSError:
-        return Peer(None, why="it has hung up already")
-    if not is_loopback(theirs[0]) or not is_loopback(ours[0]):
-        return Peer(None, why="it is not on the loopback address")
+        return Peer(None, "it has hung up already")
+    if not (is_loopback(ours[0]) and is_loopback(theirs[0])):
+        return Peer(None, "it does not come from the loopback address")
     holder = inet_diag.holder(theirs, ours)
     if holder is None:
-        return Peer(None, why="the kernel does not say whose connection it is")
-    return _known(holder.uid, has_socket(holder.inode))
+        return Peer(None, "the kernel does not tell whose connection this is")
+    peer = _of(holder.uid)
+    if has_commands and peer.uid is not None and commands.has_socket(holder.inode, holder.uid):
+        return peer._replace(is_ours=True)
+    return peer
+
+
+def _at_unix(other: socket.socket, commands: Commands) -> Peer:
+    pid, uid, _ = _CREDENTIALS.unpack(other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    # A pid of 0 is one that our pid namespace does not have, and a command of ours is always in it.
+    return _of(uid)._replace(is_ours=pid != 0 and commands.has_process(pid))
 
 
 def is_loopback(host: str) -> bool:
-    """Return True for an address of this machine alone."""
+    """Return True for an address that leads nowhere but to this machine."""
     address = ipaddress.ip_address(host.partition("%")[0])
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def _known(uid: int, is_ours: bool) -> Peer:
-    if uid == _overflow_uid() and not _knows_all_uids():
-        return Peer(None, why="its user has no number in our user namespace")
-    return Peer(uid, is_ours)
+def _of(uid: int) -> Peer:
+    """Return the peer with a uid, unless that stands for all users that our user namespace has no number for."""
+    if uid == _overflow_uid() and not _has_all_uids():
+        return Peer(None, "its user has no number in the user namespace of this server")
+    return Peer(uid)
 
 
 def _overflow_uid() -> int:
-    """Return the uid that stands for all that have none in our user namespace (user_namespaces(7))."""
     try:
         with open("/proc/sys/kernel/overflowuid", "rb") as file:
             return int(file.read())
@@ -77,18 +88,10 @@ def _overflow_uid() -> int:
         return 65534
 
 
-def _knows_all_uids() -> bool:
+def _has_all_uids() -> bool:
+    """Return True where every user has a number here, by user_namespaces(7)."""
     try:
         with open("/proc/self/uid_map") as file:
-            return file.read().split() == _UID_MAP_OF_ALL
+            return file.read().split() == _ALL_UIDS
     except OSError:
-        return True  # a kernel without user namespaces
-
-
-async def look_in_thread(
-    stream: trio.SocketStream, has_process: HasProcess, has_socket: HasSocket, limiter: trio.CapacityLimiter
-) -> Peer:
-    """Find out who is at the other end of a stream. Cancelling leaves the thread behind."""
-    # Its own descriptor: ours may be closed, and given to another, while the thread still asks.
-    own = socket.socket(fileno=os.dup(stream.socket.fileno()))
-    ...
+        return os.path.exists("/proc/self") and not os.path.exists("/proc/self/ns/user")

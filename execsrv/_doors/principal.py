@@ -25,6 +25,9 @@ Identify = Callable[[str | None], Principal]
 OWNER = Principal("owner", Role.OWNER)
 """Whoever has started the server, or runs it inside a program: no other can reach such a channel."""
 
+NO_TOKENS = "invalid websocket bearer token: this server has no tokens"
+"""Where a token is presented to a server that takes none."""
+
 
 def owner(token: str | None) -> Principal:
     """Return the owner: nobody else holds the other end. Raises `UnauthorizedError` for a token: none is known here.
@@ -32,5 +35,5 @@ def owner(token: str | None) -> Principal:
     Somebody who presents one believes in it, and is told rather than let in whatever it is.
     """
     if token is not None:
-        raise UnauthorizedError("this token is not one of this server, which has none")
+        raise UnauthorizedError(NO_TOKENS)
     return OWNER

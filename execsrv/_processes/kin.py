@@ -58,9 +58,9 @@ class Kin:
         for pid in reversed(proc.listed()):  # who came last is asked first
             try:
                 # Who hides its descriptors is root's in this table.
-                if pid != own and pid not in members and os.stat(f"/proc/{pid}").st_uid in (uid, 0):
-                    if link in _open_files(pid):
-                        return self.has_process(pid)
+                is_asked = pid != own and pid not in members and os.stat(f"/proc/{pid}").st_uid in (uid, 0)
+                if is_asked and link in _open_files(pid):
+                    return self.has_process(pid)
             except PermissionError:
                 hides = True
             except (FileNotFoundError, ProcessLookupError):

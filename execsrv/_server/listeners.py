@@ -14,7 +14,10 @@ from functools import partial
 
 import trio
 
-from execsrv._doors.principal import owner
+from execsrv._doors.credentials import Credentials
+from execsrv._doors.identity import Doorkeeper
+from execsrv._doors.peers import Peer
+from execsrv._doors.principal import Identify
 from execsrv._doors.reloads import Reloads
 from execsrv._memory import freed
 from execsrv._nursery import contain, open_helpers, owned
@@ -22,10 +25,12 @@ from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connection import Connections, open_connections
 from execsrv._server.conversation import Conversation
 from execsrv._server.single_connection import serve_connection
+from execsrv._threads import run_in_thread
 from execsrv._wire import unix, urls
+from execsrv._wire.channel import MessageChannel
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.stdio import receive_stream, send_stream, taken_stdio
-from execsrv.errors import CannotListenError, InvalidListenURLError
+from execsrv.errors import CannotListenError, InvalidListenURLError, UnauthorizedError
 from execsrv.limits import DEFAULTS, ServerConfig
 
 logger = logging.getLogger(__name__)
@@ -53,7 +58,7 @@ async def serve_url(
 
     `reloads` gets all that can be read again while it serves.
 
-    Raises `InvalidListenURLError` and `CannotListenError`. Cancelling kills everything at once.
+    Raises `InvalidListenURLError`, `CannotListenError` and `InvalidConfigError`. Cancelling kills everything at once.
     """
     if listen == "stdio://":
         with taken_stdio() as (protocol_in, protocol_out):
@@ -63,10 +68,11 @@ async def serve_url(
         return
     with ExitStack() as stack:
         async with open_connections(supervisor, config) as connections:
+            keeper = await _open_doors(supervisor, connections, reloads)
             if reloads is not None:
                 reloads.configure = connections.configure
             try:
-                listener, url, serve_peer = await _open_listener(listen, connections, stack)
+                listener, url, serve_peer = await _open_listener(listen, connections, keeper, stack)
             except OSError as error:
                 raise CannotListenError(f"cannot listen on {listen}: {error.strerror or error}") from error
             room = trio.CapacityLimiter(2 * config.max_connections)  # some of them have not said who they are
@@ -106,12 +112,12 @@ async def serve_descriptors(
 
 
 async def _open_listener(
-    listen: str, connections: Connections, stack: ExitStack
+    listen: str, connections: Connections, keeper: Doorkeeper, stack: ExitStack
 ) -> tuple[trio.SocketListener, str, ServePeer]:
     """Open the listener for a URL. Return it, the URL with its real port, and what serves one peer."""
     if urls.is_unix_url(listen):
         listener, path = stack.enter_context(unix.listening(urls.parse_unix(listen)))
-        return listener, f"unix://{path}", partial(_serve_lines, connections)
+        return listener, f"unix://{path}", partial(_serve_lines, connections, keeper)
     if not urls.is_websocket_url(listen):
         expected = "expected `stdio://`, `ws://IP:PORT` or `unix://PATH`"
         raise InvalidListenURLError(f"unsupported --listen URL `{listen}`; {expected}")
@@ -119,7 +125,7 @@ async def _open_listener(
     (listener,) = await trio.open_tcp_listeners(port, host=host)
     address, port = listener.socket.getsockname()[:2]
     url = f"ws://[{address}]:{port}" if ":" in address else f"ws://{address}:{port}"
-    return listener, url, partial(_serve_websocket, connections)
+    return listener, url, partial(_serve_websocket, connections, keeper)
 
 
 async def _accept(listener: trio.SocketListener, peers: trio.Nursery, serve_one: ServePeer, single: bool) -> None:
@@ -157,14 +163,45 @@ async def _serve_peer(serve_peer: ServePeer, room: trio.CapacityLimiter, stream:
         freed()
 
 
-async def _serve_lines(connections: Connections, stream: trio.SocketStream) -> None:
-    await Conversation(LineChannel(stream, stream, connections.config), connections, owner).run()
+async def _open_doors(supervisor: Supervisor, connections: Connections, reloads: Reloads | None) -> Doorkeeper:
+    """Read the tokens that the settings name. Raises `InvalidConfigError`."""
+    credentials = Credentials()
+
+    async def load() -> None:
+        await run_in_thread(partial(credentials.load, connections.config), trio.CapacityLimiter(1))
+
+    await load()
+    if reloads is not None:
+        reloads.add("the tokens", load)
+    return Doorkeeper(supervisor.kin, credentials.find, lambda: connections.config)
 
 
-async def _serve_websocket(connections: Connections, stream: trio.SocketStream) -> None:
+async def _serve_lines(connections: Connections, keeper: Doorkeeper, stream: trio.SocketStream) -> None:
+    peer = await keeper.look(stream)
+    identify = keeper.identify_later(peer)
+    await Conversation(LineChannel(stream, stream, connections.config), connections, identify).run()
+
+
+async def _serve_websocket(connections: Connections, keeper: Doorkeeper, stream: trio.SocketStream) -> None:
     # Imported where it is needed: on stdio, a third of the time to start would go into it.
+    from execsrv._wire.http_head import Upgrade
     from execsrv._wire.websocket import serve_websocket
+
+    identify: Identify
+
+    async def refuse(upgrade: Upgrade) -> str:
+        nonlocal identify
+        peer = Peer(None, "it comes through a proxy") if upgrade.is_forwarded else await keeper.look(stream)
+        try:
+            identify = keeper.identify_first(peer, upgrade.token)
+        except UnauthorizedError as error:
+            logger.warning("refusing a peer: %s", error)
+            return str(error)
+        return ""
+
+    async def serve(channel: MessageChannel) -> None:
+        await Conversation(channel, connections, identify).run()
 
     # Without this, a small message after another would wait for the peer's delayed acknowledgement: 40 ms.
     stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
-    await serve_websocket(stream, connections.config, lambda channel: Conversation(channel, connections, owner).run())
+    await serve_websocket(stream, connections.config, serve, refuse)

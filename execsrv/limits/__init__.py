@@ -24,6 +24,7 @@ from execsrv.limits.doors import DoorSettings
 from execsrv.limits.endings import EndingSettings
 from execsrv.limits.files import FileSettings
 from execsrv.limits.http import HttpSettings
+from execsrv.limits.identity import IdentitySettings
 from execsrv.limits.streams import StreamSettings
 
 
@@ -113,6 +114,7 @@ class ServerConfig(
     CommandSettings,
     StreamSettings,
     DoorSettings,
+    IdentitySettings,
     ConnectionSettings,
     Limits,
 ):
