@@ -74,7 +74,7 @@ from execsrv.errors import (
 )
 from execsrv.limits import ClientConfig, Limits, ServerConfig
 from execsrv.protocol import Chunk, OutputFile
-from execsrv.server import serve
+from execsrv.server import Server, open_server, serve, serve_channel
 
 __all__ = [
     "DEVNULL",
@@ -132,6 +132,7 @@ __all__ = [
     "RequestError",
     "Result",
     "SandboxUnavailableError",
+    "Server",
     "ServerConfig",
     "ServerVariable",
     "SpawnError",
@@ -149,8 +150,10 @@ __all__ = [
     "connect_unix",
     "connect_websocket",
     "launch",
+    "open_server",
     "processes",
     "replwrap",
     "run",
     "serve",
+    "serve_channel",
 ]

@@ -19,6 +19,11 @@ FilePath = Annotated[str, Meta(pattern=r"\A[^\0]*\Z", extra={"unit": "file"})]
 NEEDS_RESTART = Meta(extra={"needs_restart": True})
 """Of a setting that a running server cannot change: SIGHUP leaves it as it is, and says so."""
 
+Patterns = Annotated[
+    tuple[Annotated[str, Meta(pattern=r"\A[^=\0]{1,256}\Z")], ...],
+    Meta(extra={"items": "patterns of names", "metavar": "PATTERN"}),
+]
+
 # What belongs together where settings are listed.
 CONNECTIONS = Meta(extra={"group": "Connections"})
 DOORS = Meta(extra={"group": "Who may come in"})

@@ -162,7 +162,7 @@ class Server:
         """The real client on a new connection; leaving hangs up."""
         match self.transport:
             case "memory":
-                connection = connect_in_process(client_config=config)
+                connection = connect_in_process(config=self.config, client_config=config)
             case "websocket":
                 connection = connect_websocket(await self.url(), config=config)
             case "unix":

@@ -33,6 +33,8 @@ NOT_HERE = {
     "connect_in_process": "a server in a thread cannot keep what is promised of commands that take to flight",
     "connect_stdio": "it takes streams of trio",
     "serve": "the server is a program of trio",
+    "open_server": "the server is a program of trio",
+    "serve_channel": "the server is a program of trio",
     "processes": "the founding library's surface is for trio",
 }
 """Public names of execsrv that do something and have no counterpart."""

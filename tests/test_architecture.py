@@ -17,13 +17,13 @@ FLOORS = [
     {"_setting_units"},
     {"errors", "limits", "protocol", "_version"},
     # rules, and the log: still no I/O
-    {"_wire.quoting"},
+    {"_wire.quoting", "_wire.bounds"},
     {"_wire.unreadable"},
     {"_nursery", "_threads", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths"},
     {"_http.request"},
     {"_wire.frames", "_wire.owners", "_wire.urls", "_doors.principal", "client.reach", "client.far_side", "record"},
     # the machine, each kind alone
-    {"_wire", "_processes", "_files", "_http", "_memory", "_doors.reloads"},
+    {"_wire", "_processes", "_files", "_http", "_memory", "_doors.reloads", "_doors.exposure"},
     {"_doors"},
     # the service
     {"_server.outbox", "_server.host", "_server.start_options"},
@@ -58,8 +58,9 @@ PURE |= {
     "client.far_side",
     "_wire.frames",
     "_wire.urls",
-    "_doors.principal",
     "_wire.quoting",
+    "_wire.bounds",
+    "_doors.principal",
     "_wire.unreadable",
 }
 

@@ -22,7 +22,7 @@ from execsrv import (
     ServerVariable,
     connect,
 )
-from tests.conftest import OpenServer, Server
+from tests.conftest import OpenServer
 from tests.peers import PATIENCE
 from tests.relay import open_line
 from tests.web import Web, head, open_web
@@ -42,8 +42,8 @@ async def web() -> AsyncIterator[Web]:
 
 
 @pytest.fixture
-async def client(server: Server) -> Client:
-    return await server.client()
+async def client(open_server: OpenServer, transport: str) -> Client:
+    return await open_server(transport, ServerConfig(http_variables=("XS_*",))).client()
 
 
 async def test_a_request_has_its_answer(client: Client, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:

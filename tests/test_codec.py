@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from execsrv._wire.bounds import MessageBound
 from execsrv._wire.codecs import Codec, LineBuffer, decode_params
 from execsrv.errors import InvalidParamsError, ProtocolError
 from execsrv.protocol import (
@@ -122,7 +123,7 @@ def lines_of(buffer: LineBuffer, at_end: bool = False) -> list[str]:
 @given(st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=20)), st.data())
 def test_lines_are_the_same_however_they_are_cut(texts: list[str], data: st.DataObject) -> None:
     stream = "".join(f"{text}\n" for text in texts).encode()
-    buffer, heard = LineBuffer(1000), []
+    buffer, heard = LineBuffer(MessageBound(1000)), []
     while stream:
         size = data.draw(st.integers(1, len(stream)))
         buffer.feed(stream[:size])
@@ -134,7 +135,7 @@ def test_lines_are_the_same_however_they_are_cut(texts: list[str], data: st.Data
 
 
 def test_last_line_needs_no_end() -> None:
-    buffer = LineBuffer(100)
+    buffer = LineBuffer(MessageBound(100))
     buffer.feed(b"\r\none\r\n\n  \ntwo")
     assert lines_of(buffer) == ["one\r"]
     assert lines_of(buffer, at_end=True) == ["two"]
@@ -142,7 +143,7 @@ def test_last_line_needs_no_end() -> None:
 
 @pytest.mark.parametrize("data", [b"12345678901", b"12345678901\n", b"1\n12345678901\n"])
 def test_line_too_long_is_refused_before_it_is_complete(data: bytes) -> None:
-    buffer = LineBuffer(10)
+    buffer = LineBuffer(MessageBound(10))
 
     def feed_bytewise() -> None:
         for byte in data:
@@ -155,13 +156,13 @@ def test_line_too_long_is_refused_before_it_is_complete(data: bytes) -> None:
 
 
 def test_longest_line_is_taken() -> None:
-    buffer = LineBuffer(10)
+    buffer = LineBuffer(MessageBound(10))
     buffer.feed(b"1234567890\n")
     assert lines_of(buffer) == ["1234567890"]
 
 
 def test_invalid_utf8_is_refused() -> None:
-    buffer = LineBuffer(10)
+    buffer = LineBuffer(MessageBound(10))
     buffer.feed(b"a\xff\n")
     with pytest.raises(ProtocolError, match="invalid UTF-8"):
         buffer.next_line()

@@ -48,7 +48,7 @@ def other(setting: Setting) -> Any:
         return not setting.default
     if setting.is_list:
         others = {"UID": (1, 2), "HOST": ("a", "b.example"), "ORIGIN": ("https://a.example", "http://b:80")}
-        return others.get(setting.item, ("/a", "/b c"))
+        return others.get(setting.facts["metavar"], ("/a", "/b c"))
     return setting.facts["le"] if setting.bounds else "ws://127.0.0.1:0"
 
 
@@ -157,8 +157,9 @@ def test_precedence(ways: list[str], tmp_path: Path) -> None:
 def test_codex_is_other_defaults(tmp_path: Path) -> None:
     loaded = load({}, {}, codex=True)
     assert (loaded.listen, loaded.config.resume_grace) == ("ws://127.0.0.1:0", 80)
+    assert loaded.config.http_variables == ("*",)
     changed = {name for name, source in loaded.sources.items() if source == "default with --codex"}
-    assert changed == {"listen", "resume_grace"}
+    assert changed == {"listen", "resume_grace", "http_variables"}
     for name in SETTINGS.keys() - changed:
         assert (value_of(loaded, name), loaded.sources[name]) == (SETTINGS[name].default, "default")
     (tmp_path / "file").write_text("resume_grace = 3")
@@ -243,7 +244,8 @@ def test_numbers_out_of_bounds(way: str, setting: Setting, tmp_path: Path) -> No
 @each_setting
 def test_what_is_no_value(setting: Setting, tmp_path: Path) -> None:
     if not isinstance(setting.default, str):
-        for value in ["", " 1"] if setting.item == "HOST" else ["", "x", "nan", "-inf", "1_0", " 1", "maybe"]:
+        wrong_of = {"PATTERN": ["", "a=b", "\0"], "HOST": ["", " 1"]}
+        for value in wrong_of.get(setting.facts.get("metavar", ""), ["", "x", "nan", "-inf", "1_0", " 1", "maybe"]):
             assert repr(value) in refused("environment", setting, value, tmp_path)
             refused("file", setting, value, tmp_path)
         refused("file", setting, "1", tmp_path)

@@ -39,7 +39,16 @@ MARKS = {"-": "->", "=": "=>"}  # of the channel that an answer comes on
 
 FOLDER, WEB = "/tmp/work", "127.0.0.1:8080"  # on the pages; a test has its own
 TOKEN = {"TOKEN_OF_X": "secret"}
-OF_THE_MACHINE = {"atMs", "userHomeDir", "codexHomeDir", "hostname", "size", "createdAtMs", "modifiedAtMs"}
+OF_THE_MACHINE = {
+    "atMs",
+    "timeLeftMs",
+    "userHomeDir",
+    "codexHomeDir",
+    "hostname",
+    "size",
+    "createdAtMs",
+    "modifiedAtMs",
+}
 OF_THE_MACHINE |= {"modifiedAtNs", "accessedAtNs", "changedAtNs", "userId", "groupId", "inode", "device"}
 
 

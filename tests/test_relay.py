@@ -29,6 +29,8 @@ from tests.peers import PATIENCE, Peer, b64, open_peer, plain
 from tests.test_guard import connected
 from tests.web import Asked, Web, head, open_web
 
+CONFIG = ServerConfig(http_variables=("RELAY_*", "OPENAI_API_KEY", "[cA]*"))
+
 
 @pytest.fixture(autouse=True)
 def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,9 +46,15 @@ async def web() -> AsyncIterator[Web]:
 
 
 @pytest.fixture
+def server(open_server: OpenServer, transport: str) -> Server:
+    """A server whose requests may send some variables, on every transport in turn."""
+    return open_server(transport, CONFIG)
+
+
+@pytest.fixture
 async def one_peer(open_server: OpenServer) -> Peer:
     """A peer on one transport, for what no transport can change."""
-    return await open_server("memory", ServerConfig()).peer()
+    return await open_server("memory", CONFIG).peer()
 
 
 def wanted(web: Web, path: str = "/", **params: Any) -> dict[str, Any]:
@@ -352,6 +360,10 @@ ENV = [
     ("OPENAI_API_KEY", "cannot use executor environment variable OPENAI_API_KEY"),
     ("codex_access_token", "cannot use executor environment variable codex_access_token"),
     ("AWS_SECRET_ACCESS_KEY", "cannot use executor environment variable AWS_SECRET_ACCESS_KEY"),
+    (
+        "PATH",
+        "cannot use executor environment variable PATH: http_variables of the server does not name it",
+    ),
 ]
 
 
@@ -382,6 +394,21 @@ async def test_header_from_the_environment(peer: Peer, web: Web, monkeypatch: py
     header = {"name": "Authorization", "value": "Bearer ", "valueEnvVar": "RELAY_TOKEN"}
     await peer.call("http/request", wanted(web, headers=[header]))
     assert web.asked[0].field("authorization") == "Bearer t0ken"
+
+
+async def test_no_header_from_the_environment_unless_the_server_names_it(
+    open_server: OpenServer, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RELAY_TOKEN", "t0ken")
+    peer = await open_server("memory", ServerConfig()).peer(ready=False)
+    greeting = await peer.handshake()
+    assert greeting["environmentInfo"]["capabilities"]["httpHeaderEnvVars"] is False
+    header = {"name": "Authorization", "value": "Bearer ", "valueEnvVar": "RELAY_TOKEN"}
+    _, message, _ = await peer.refused("http/request", wanted(web, headers=[header]))
+    assert message.endswith(
+        "cannot use executor environment variable RELAY_TOKEN: http_variables of the server does not name it"
+    )
+    assert not web.asked
 
 
 async def test_user_in_the_url(one_peer: Peer, web: Web) -> None:
@@ -641,7 +668,7 @@ async def test_proxies_of_the_environment(one_peer: Peer, web: Web, monkeypatch:
     ],
 )
 def test_which_proxy(url: str, environ: dict[str, str], proxy: str) -> None:
-    target = prepare(HttpRequest("GET", url, "r"), {}).target
+    target = prepare(HttpRequest("GET", url, "r"), {}, ()).target
     assert proxy_url(target, environ) == proxy
 
 
@@ -673,7 +700,7 @@ def test_which_proxy(url: str, environ: dict[str, str], proxy: str) -> None:
     ],
 )
 def test_no_proxy(url: str, no_proxy: str, exempt: bool) -> None:
-    target = prepare(HttpRequest("GET", url, "r"), {}).target
+    target = prepare(HttpRequest("GET", url, "r"), {}, ()).target
     for name in ("no_proxy", "NO_PROXY"):
         assert (proxy_url(target, {"all_proxy": "http://p:1", name: no_proxy}) == "") is exempt
 

@@ -361,6 +361,20 @@ def test_nothing_is_left_when_it_is_killed() -> None:
         assert not marked(mark)
 
 
+def test_nothing_is_left_when_it_is_killed_in_the_first_instant_of_its_command() -> None:
+    """By the command, which is as early as can be: before that, there is a guardian that would hear of it."""
+    mark = new_mark()
+    script = f"(exec -a {mark} sleep 1000) & kill -KILL $PPID; exec -a {mark} sleep 1000"
+    assert execsrv("run", "--", "bash", "-c", script).returncode == -signal.SIGKILL
+    deadline = time.monotonic() + PATIENCE
+    while marked(mark) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    left = marked(mark)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
+
+
 # -- nothing lies between --
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from execsrv import NotReadyError, connect_unix
 from execsrv.limits import ServerConfig
+from execsrv.protocol import Notification
 from tests.conftest import OpenServer
-from tests.peers import ENV, PATIENCE
+from tests.peers import ENV, PATIENCE, Peer, b64
 from tests.processes import marked, new_mark, until_gone, until_marked
+from tests.test_daemon import EXECSRV
 
 
 def polite(file: Path) -> list[str]:
@@ -120,3 +125,83 @@ async def test_connections_without_a_channel_have_the_grace_too(
     await last.until_ended()
     await until_gone(mark)
     assert {"0", "1", "2", "3"} <= set(os.listdir(tmp_path))
+
+
+# -- before the end --
+
+
+async def test_every_peer_is_told_that_the_server_ends(open_server: OpenServer, transport: str) -> None:
+    server = open_server(transport, ServerConfig(shutdown_grace_period=30))
+    peer, idle, unready = await server.peer(), await server.peer(), await server.peer(ready=False)
+    await unready.call("initialize", {"clientName": "x"})
+    await peer.start("a", ["sh", "-c", "trap 'sleep 0.1; exit' TERM; echo ready; while :; do sleep 0.02; done"])
+    await peer.until_output("a", b"ready")
+    server.shutdown.set()
+    for each in (peer, idle, unready):
+        await each.until_ended()
+    assert [0 < left <= 30_000 for left in notices(peer)] == [True]
+    assert len(notices(idle)) == 1
+    assert not notices(unready), "it has not said yet that it listens"
+
+
+def notices(peer: Peer) -> list[int]:
+    """What it was told of the time that is left."""
+    told = [message for message in peer.heard if isinstance(message, Notification)]
+    return [message.params["timeLeftMs"] for message in told if message.method == "server/shutdown"]
+
+
+async def test_what_runs_may_go_on_for_a_while(open_server: OpenServer, transport: str) -> None:
+    server = open_server(transport, ServerConfig(drain_period=600, resume_grace=600))
+    peer = await server.peer()
+    await peer.start("a", ["cat"], pipeStdin=True)
+    server.shutdown.set()
+    await peer.until(lambda: notices(peer))
+    assert [590_000 < left <= 602_000 for left in notices(peer)] == [True]
+    code, message, data = await peer.refused("process/start", peer.start_params("b", ["true"]))
+    assert (code, message) == (-32600, "the server is shutting down: it starts nothing any more")
+    assert data == {"kind": "not-ready"}
+    await peer.call("process/write", {"processId": "a", "chunk": b64(b"still here\n"), "writeId": "1"})
+    await peer.until_output("a", b"still here\n")
+    if transport in ("unix", "websocket"):
+        async with server.open_peer() as late:
+            _, message, _ = await late.refused("initialize", {"clientName": "x"})
+            assert message == "the server is shutting down"
+    assert not peer.ended
+    await peer.call("process/closeStdin", {"processId": "a"})
+    assert (await peer.until_told("a", "exited"))["reason"] == "exited"
+    await peer.until_ended()
+
+
+async def test_a_drain_has_an_end(open_server: OpenServer, transport: str) -> None:
+    server = open_server(transport, ServerConfig(drain_period=0.2))
+    peer = await server.peer()
+    await peer.start("a", ["sleep", "1000"])
+    server.shutdown.set()
+    assert (await peer.until_told("a", "exited"))["reason"] == "shutdown"
+    await peer.until_ended()
+
+
+async def test_a_second_signal_ends_the_drain(tmp_path: Path) -> None:
+    mark = new_mark()
+    argv = [*EXECSRV, "serve", "--listen", f"unix://{tmp_path}/s", "--drain-period", "600"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as server:  # noqa: ASYNC220
+        try:
+            assert server.stdout is not None
+            server.stdout.readline()
+            async with (
+                connect_unix(f"{tmp_path}/s") as client,
+                client.start(["bash", "-c", f"exec -a {mark} sleep 1000"]) as process,
+            ):
+                await until_marked(mark, 1)
+                server.send_signal(signal.SIGTERM)
+                with trio.fail_after(PATIENCE), pytest.raises(NotReadyError) as refused:
+                    while True:
+                        await client.run(["true"])
+                assert "the server is shutting down" in str(refused.value)
+                assert process.exit_code is None
+                server.send_signal(signal.SIGTERM)
+                await process.wait()
+                assert process.reason == "shutdown"
+            assert server.wait(PATIENCE) == 0
+        finally:
+            server.kill()

@@ -252,6 +252,14 @@ async def test_results_as_text(client: execsrv.Client) -> None:
         assert (await process.communicate("two\n")).stdout == "one\ntwo\n"
 
 
+async def test_communicate_without_an_input_ends_a_pipe(client: execsrv.Client) -> None:
+    """As in the standard library: whoever collects to the end writes no more."""
+    async with client.start(["cat"], stdin=execsrv.PIPE) as process:
+        await process.write(b"one")
+        with trio.fail_after(PATIENCE):
+            assert (await process.communicate()).stdout == b"one"
+
+
 # -- other places --
 
 

@@ -8,7 +8,7 @@ import click
 
 from execsrv._cli.job import DEFAULT_GRACE_SECONDS, RunOptions
 from execsrv._cli.options import SOME_TIME, RunCommand, ServeCommand
-from execsrv._cli.settings import URL_VARIABLE
+from execsrv._cli.settings import CLIENT_VARIABLES, URL_VARIABLE
 from execsrv._cli.streams import open_missing
 from execsrv._version import __version__
 from execsrv.errors import ExecsrvError
@@ -25,8 +25,8 @@ def app() -> None:
 @click.option(
     "--codex",
     is_flag=True,
-    help="Be the exec-server of a Codex CLI: --listen ws://127.0.0.1:0 and --resume-grace 80 become the defaults, and"
-    " the line that tells the CLI where to find it is printed on stdout.",
+    help="Be the exec-server of a Codex CLI: --listen ws://127.0.0.1:0, --resume-grace 80 and --http-variables '*'"
+    " become the defaults, and the line that tells the CLI where to find it is printed on stdout.",
 )
 @click.option("--print-config", is_flag=True, help="Print all settings and where they came from, and end.")
 @click.option("--quiet", is_flag=True, help="Log warnings and errors alone.")
@@ -110,6 +110,31 @@ def serve(
     type=click.FloatRange(min=0),
     default=0,
     help="Try for that time to take a lost connection up again. A server of ws:// or unix:// needs a --resume-grace.",
+)
+@click.option(
+    "--ca-file",
+    metavar="FILE",
+    envvar=CLIENT_VARIABLES["ca_file"],
+    help="The authorities whose servers are trusted by wss://, in PEM. Default: the machine's.",
+)
+@click.option(
+    "--certificate-file",
+    metavar="FILE",
+    envvar=CLIENT_VARIABLES["client_certificate_file"],
+    help="The certificate that is shown to a server of wss:// that asks for one, in PEM.",
+)
+@click.option(
+    "--key-file",
+    metavar="FILE",
+    envvar=CLIENT_VARIABLES["client_key_file"],
+    help="Its private key. Default: it is in the certificate's file.",
+)
+@click.option(
+    "--server-uid",
+    metavar="UID",
+    type=click.IntRange(min=0),
+    multiple=True,
+    help="Trust servers of this user too on a unix socket, beside yours and root's. Repeatable.",
 )
 @click.option("--no-bring", is_flag=True, help="Bring no execsrv along to a place that has none.")
 @click.argument("command", nargs=-1, required=True, metavar="COMMAND...")

@@ -14,7 +14,16 @@ from typing import Any
 
 import msgspec
 
-from execsrv._cli.settings import CODEX_DEFAULTS, CONFIG_VARIABLE, PREFIX, SETTINGS, UNITS, URL_VARIABLE, Setting
+from execsrv._cli.settings import (
+    CLIENT_VARIABLES,
+    CODEX_DEFAULTS,
+    CONFIG_VARIABLE,
+    PREFIX,
+    SETTINGS,
+    UNITS,
+    URL_VARIABLE,
+    Setting,
+)
 from execsrv.errors import InvalidConfigError
 from execsrv.limits import ServerConfig
 
@@ -68,7 +77,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], *, codex: bool = 
             take(by_variable[variable], value, f"environment {variable}", is_text=True)
         elif (
             variable.startswith(PREFIX)
-            and variable not in (CONFIG_VARIABLE, URL_VARIABLE)
+            and variable not in (CONFIG_VARIABLE, URL_VARIABLE, *CLIENT_VARIABLES.values())
             and not _OF_A_SERVICE.fullmatch(f"{variable}={value}")
         ):
             raise _unknown(f"environment variable `{variable}`", variable, [*by_variable, CONFIG_VARIABLE])

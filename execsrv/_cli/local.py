@@ -52,6 +52,7 @@ async def run_here(options: RunOptions, signals: Signals) -> Ended:
         async with open_supervisor(
             own_process=True, sole=has_no_children(), cgroups=False, guarded=not options.leave
         ) as supervisor:
+            await supervisor.begin_guard()
             size = Size() if options.tty else None
             spawned = supervisor.spawn(replace(command, inherited=inherited), size=size, pipe_stdin=False)
             streams.started(spawned.outputs.get("pty"), spawned.held)

@@ -52,6 +52,6 @@ def _option(setting: Setting) -> click.Option:
         return click.Option([f"{setting.flag}/{setting.no_flag}"], default=None, help=text)
     # Text: it is checked in one place, wherever it came from.
     if setting.is_list:
-        return click.Option([setting.flag], metavar=setting.item, multiple=True, help=f"{text} Repeatable.")
+        return click.Option([setting.flag], metavar=setting.facts["metavar"], multiple=True, help=f"{text} Repeatable.")
     metavar = setting.unit.upper() or ("N" if isinstance(setting.default, int) else "URL")
     return click.Option([setting.flag], metavar=metavar, help=text)

@@ -22,7 +22,9 @@ from execsrv._doors.reloads import Reloads
 from execsrv._memory import give_back
 from execsrv._nursery import open_helpers
 from execsrv._processes import carried_limits
+from execsrv._processes.own_memory import close_memory
 from execsrv._processes.supervisor import open_supervisor
+from execsrv._processes.withheld import withheld_by
 from execsrv._server.listeners import serve_url
 from execsrv.errors import ExecsrvError, InvalidConfigError
 
@@ -67,6 +69,7 @@ def run_daemon(loaded: Loaded, options: DaemonOptions, read_again: Callable[[], 
     """
     reset_signals()
     _raise_descriptor_limit()
+    close_memory(withheld_by(loaded.config), allow_debugging=loaded.config.allow_debugging)
     reloads = None
     if read_again is not None and loaded.listen != "stdio://" and not has_terminal():
         reloads = Reloads()
@@ -102,7 +105,7 @@ def _raise_descriptor_limit() -> None:
 
 async def _serve(loaded: Loaded, options: DaemonOptions, reloads: Reloads | None, announcement: _Announcement) -> bool:
     """Serve, and return whether the end was asked for: by a signal, a lifeline or, on stdio or `single`, the peer."""
-    asked = trio.Event()
+    asked = _Asked()
     ended = False
     async with open_helpers() as nursery:
         await nursery.start(_hear_signals, asked, reloads)
@@ -117,19 +120,28 @@ async def _serve(loaded: Loaded, options: DaemonOptions, reloads: Reloads | None
                 supervisor,
                 loaded.listen,
                 config,
-                shutdown_trigger=asked.wait,
+                shutdown_trigger=asked.to_end.wait,
+                hurry_trigger=asked.to_hurry.wait,
                 single=options.single,
                 reloads=reloads,
                 task_status=announcement,
             )
             ended = options.single or loaded.listen == "stdio://"
-    return ended or asked.is_set()
+    return ended or asked.to_end.is_set()
+
+
+class _Asked:
+    """The wishes of others for the end of this server."""
+
+    def __init__(self) -> None:
+        self.to_end = trio.Event()
+        self.to_hurry = trio.Event()
 
 
 async def _hear_signals(
-    asked: trio.Event, reloads: Reloads | None, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    asked: _Asked, reloads: Reloads | None, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """End the server at the first signal. Further ones change nothing: the end is bounded, and not interrupted.
+    """End the server at the first signal. A further one ends the wait for what runs, and nothing else.
 
     Where there is something to be read again, SIGHUP does that.
     """
@@ -140,18 +152,19 @@ async def _hear_signals(
                 await reloads.run()
             else:
                 logger.info("ending on %s", signal.Signals(number).name)
-                asked.set()
+                (asked.to_hurry if asked.to_end.is_set() else asked.to_end).set()
 
 
 async def _keep_lifeline(
-    descriptor: int, asked: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    descriptor: int, asked: _Asked, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """End the server with whoever holds the other end of a descriptor. Raises `ExecsrvError`."""
     with open_lifeline(descriptor) as wait_closed:
         task_status.started()
         await wait_closed()
     logger.info("ending with whoever held the other end of descriptor %d", descriptor)
-    asked.set()
+    asked.to_end.set()
+    asked.to_hurry.set()
 
 
 def _cannot_announce(error: OSError) -> None:
@@ -172,7 +185,7 @@ class _Announcement(trio.TaskStatus[str]):
         if url == "stdio://":
             return
         lines = os.fsencode(url)
-        if self._codex and url.startswith("ws://"):
+        if self._codex and url.startswith(("ws://", "wss://")):
             lines += b"\nexport CODEX_EXEC_SERVER_URL=" + lines  # no other transport has a URL there
         self._out.put(lines)
         self._log.say(f"execsrv listening on {url}")

@@ -22,6 +22,11 @@ CONFIG_VARIABLE = PREFIX + "CONFIG"
 URL_VARIABLE = PREFIX + "URL"
 """Names the server of `execsrv run`, where no flag does."""
 
+CLIENT_VARIABLES = {
+    name: f"{PREFIX}{name.upper()}" for name in ("ca_file", "client_certificate_file", "client_key_file")
+}
+"""Name the files that `execsrv run` uses for TLS, where no flag does."""
+
 UNITS = {"GiB": GIB, "MiB": MIB, "KiB": KIB}
 
 
@@ -75,18 +80,13 @@ class Setting(msgspec.Struct, frozen=True):
 
     @property
     def is_list(self) -> bool:
-        """Return True for a list: of paths, where nothing else is said."""
+        """Return True for a list."""
         return isinstance(self.default, tuple)
 
     @property
     def separator(self) -> str:
-        """The character between the items of a list in a text: that of `PATH` for paths."""
-        return "," if "items" in self.facts else os.pathsep
-
-    @property
-    def item(self) -> str:
-        """The word for one item of a list, where options are explained."""
-        return str(self.facts.get("item", "DIR"))
+        """The character between the items of a list in a text: that of `PATH`, where items cannot have it."""
+        return str(self.facts.get("separator", os.pathsep))
 
     @property
     def allowed(self) -> str:
@@ -94,7 +94,7 @@ class Setting(msgspec.Struct, frozen=True):
         if self.is_switch:
             return "true or false"
         if self.is_list:
-            return f"{self.facts.get('items', 'absolute paths')}, with `{self.separator}` between them in a text"
+            return f"{self.facts['items']}, with `{self.separator}` between them in a text"
         if not self.bounds:
             return "a path" if self.unit == "file" else "a text"
         number = "a whole number" if isinstance(self.default, int) else "a number"
@@ -147,8 +147,8 @@ def _by_group(settings: Iterable[Setting]) -> dict[str, Setting]:
 _LISTEN = Annotated[
     str,
     msgspec.Meta(
-        description="Where to listen: stdio:// (one message a line), ws://IP:PORT (port 0: any free one) or"
-        " unix://PATH.",
+        description="Where to listen: stdio:// (one message a line), ws://IP:PORT (port 0: any free one),"
+        " wss://IP:PORT or unix://PATH.",
         extra={"group": "Connections", "needs_restart": True},
     ),
 ]
@@ -158,5 +158,6 @@ SETTINGS = _by_group([_setting("listen", _LISTEN, "stdio://"), *_settings_of(Ser
 CLIENT_SETTINGS = {setting.name: setting for setting in _settings_of(ClientConfig)}
 """The settings of a client, by name. They are set in Python only."""
 
-CODEX_DEFAULTS: Mapping[str, Any] = {"listen": "ws://127.0.0.1:0", "resume_grace": 80.0}
-"""The defaults that the Codex CLI expects of its exec-server: it may come back after a lost connection."""
+CODEX_DEFAULTS: Mapping[str, Any] = {"listen": "ws://127.0.0.1:0", "resume_grace": 80.0, "http_variables": ("*",)}
+"""The defaults that the Codex CLI expects of its exec-server: it may come back after a lost connection, and its users
+name the variables with the tokens of their HTTP servers."""

@@ -1,1 +1,1 @@
-"""The doors: who somebody is who opens a channel, what that one may do, and what the operator sees of it all."""
+"""The doors: who somebody is who opens a channel, what that one may do, how many may come, and what operators see."""

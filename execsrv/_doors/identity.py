@@ -15,7 +15,7 @@ import trio
 
 from execsrv._doors import peers
 from execsrv._doors.peers import Commands, Peer
-from execsrv._doors.principal import Identify, Principal
+from execsrv._doors.principal import Identify, Principal, Shown, nothing_shown
 from execsrv._threads import run_in_thread
 from execsrv.errors import BusyError, UnauthorizedError
 from execsrv.limits import ServerConfig
@@ -64,15 +64,15 @@ class Doorkeeper:
             for left in taken:  # no thread has taken it
                 left.close()
 
-    def identify(self, peer: Peer, token: str | None, shown: Principal | None = None) -> Principal:
-        """Return who a peer is that presents a token, or none, and has shown a certificate, or none.
+    def identify(self, peer: Peer, token: str | None, shown: Shown = nothing_shown) -> Principal:
+        """Return who a peer is that presents a token, or none, and may have shown a certificate.
 
         Raises `UnauthorizedError`, which says why a peer without a token needs one.
         """
         if token is not None:
             return self._find_token(token)
-        if shown is not None:
-            return shown
+        if (principal := shown()) is not None:
+            return principal
         config = self._config()
         if peer.uid is not None and not peer.is_ours and _is_let_in(peer.uid, config):
             return Principal(f"uid {peer.uid}", Role.OWNER)
@@ -80,7 +80,7 @@ class Doorkeeper:
             return ANYBODY
         raise UnauthorizedError(f"missing websocket bearer token: {_why_refused(peer, config)}")
 
-    def identify_first(self, peer: Peer, token: str | None, shown: Principal | None = None) -> Identify:
+    def identify_first(self, peer: Peer, token: str | None, shown: Shown = nothing_shown) -> Identify:
         """Return what tells who a peer is that has said it already: another token may still say that it is another one.
 
         Raises `UnauthorizedError`.

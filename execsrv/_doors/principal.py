@@ -22,6 +22,14 @@ class Principal(NamedTuple):
 Identify = Callable[[str | None], Principal]
 """Tells of a channel who speaks over it, given the token in `initialize`. Raises `UnauthorizedError`."""
 
+Shown = Callable[[], Principal | None]
+"""Tells whose certificate was shown, None for nobody's. Raises `UnauthorizedError` for one that is not enough."""
+
+
+def nothing_shown() -> None:
+    """Return nobody: there is no certificate to be shown."""
+
+
 OWNER = Principal("owner", Role.OWNER)
 """Whoever has started the server, or runs it inside a program: no other can reach such a channel."""
 

@@ -91,6 +91,11 @@ class Relay:
         """True when requests can be made: they are allowed, and httpcore is installed."""
         return self._config.allow_http and installed()
 
+    @property
+    def has_variables(self) -> bool:
+        """True when requests can be made, and some may send variables of the server's environment."""
+        return self.available and bool(self._config.http_variables)
+
     def request(self, params: HttpRequest) -> Coroutine[Any, Any, HttpResponse]:
         """Check a request, and return a coroutine that makes it.
 
@@ -101,7 +106,7 @@ class Relay:
         """
         if not self._config.allow_http:
             raise HttpUnavailableError("http/request is switched off on this server: allow_http is false")
-        exchange = prepare(params, os.environ)
+        exchange = prepare(params, os.environ, self._config.http_variables)
         if _is_streamed(params) and params.request_id in self._streams:
             message = f"http/request streamResponse requestId `{params.request_id}` is already active"
             raise InvalidParamsError(message, field="requestId")

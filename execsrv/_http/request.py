@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from urllib.parse import SplitResult, quote, unquote_to_bytes, urljoin, urlsplit
 
 from msgspec import Struct
@@ -87,14 +88,17 @@ class PreparedRequest(Struct, frozen=True):
         return fields
 
 
-def prepare(params: HttpRequest, environ: Mapping[str, str]) -> PreparedRequest:
-    """Return the request as it is to be sent. Raises `InvalidParamsError`, naming what is wrong."""
+def prepare(params: HttpRequest, environ: Mapping[str, str], sendable: Sequence[str]) -> PreparedRequest:
+    """Return the request as it is to be sent. `sendable` are patterns of the variables that it may use.
+
+    Raises `InvalidParamsError`, naming what is wrong.
+    """
     method = params.method.encode(errors="replace")
     if not _TOKEN.fullmatch(method):
         raise InvalidParamsError("http/request method is invalid: invalid HTTP method", field="method")
     try:
         target, user = _target(params.url)
-        fields = [_field(header, environ) for header in params.headers]
+        fields = [_field(header, environ, sendable) for header in params.headers]
     except UnicodeEncodeError:
         raise InvalidParamsError("http/request holds a lone surrogate, which has no encoding") from None
     if user is not None and not any(name == b"authorization" for name, _ in fields):
@@ -166,7 +170,7 @@ def _is_exempt(target: Target, no_proxy: str) -> bool:
     return False
 
 
-def _field(header: HttpHeader, environ: Mapping[str, str]) -> tuple[bytes, bytes]:
+def _field(header: HttpHeader, environ: Mapping[str, str], sendable: Sequence[str]) -> tuple[bytes, bytes]:
     name = header.name.encode(errors="replace")
     if not _TOKEN.fullmatch(name):
         raise InvalidParamsError("http/request header name is invalid: invalid HTTP header name", field="headers")
@@ -174,6 +178,9 @@ def _field(header: HttpHeader, environ: Mapping[str, str]) -> tuple[bytes, bytes
     if variable is not None:
         if variable.upper() in PROTECTED_VARIABLES:
             raise _refused(f"header {header.name} cannot use executor environment variable {variable}")
+        if not any(fnmatchcase(variable, pattern) for pattern in sendable):
+            why = "http_variables of the server does not name it"
+            raise _refused(f"header {header.name} cannot use executor environment variable {variable}: {why}")
         if variable not in environ:
             raise _refused(f"header {header.name} requires executor environment variable {variable}")
         if not environ[variable]:

@@ -89,14 +89,17 @@ class Attempt:
         self,
         register: Register,
         finder: ByWalk | ByDescent,
+        begin_guard: Callable[[], Awaitable[None]],
         wait_guarded: Callable[[], Awaitable[None]],
         *,
         carries: bool,
         refuses: bool,
     ) -> None:
-        """`wait_guarded` waits until a guardian looks after what was started. With `refuses` nothing is started."""
+        """`begin_guard` waits until there is a guardian, `wait_guarded` until it is ready. With `refuses` nothing is
+        started."""
         self._register = register
         self._finder = finder
+        self._begin_guard = begin_guard
         self._wait_guarded = wait_guarded
         self._carries = carries
         self._refuses = refuses
@@ -130,6 +133,7 @@ class Attempt:
         def run() -> None:
             self.run(settle, size, pipe_stdin, modes)
 
+        await self._begin_guard()  # or a command that kills us in its first instant would outlive us
         self._runs = True
         try:
             with needing_threads():

@@ -6,14 +6,13 @@ The server's is the one that it was started with. It is fitted to the command: t
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Collection, Mapping
 
+from execsrv._processes.withheld import NOTHING, Withheld, is_secret, matches
 from execsrv.errors import InvalidParamsError
 from execsrv.protocol import EnvPolicy
 
 CORE_VARIABLES = frozenset("HOME LOGNAME PATH SHELL USER TMPDIR TEMP TMP LANG LC_ALL LC_CTYPE".split())
-DEFAULT_EXCLUDES = ("*KEY*", "*SECRET*", "*TOKEN*")
 
 _MOST_PATTERNS = 1000
 """So many patterns a policy may have: each is compared with each variable."""
@@ -39,6 +38,13 @@ class _Inherited:
     def __init__(self) -> None:
         self.raw = _raw_environment()
         self.variables = {name: value for name, value in os.environ.items() if name not in _MADE_BY_PYTHON}
+        self._kept: dict[Withheld, Mapping[str, str]] = {}
+
+    def kept(self, withheld: Withheld) -> Mapping[str, str]:
+        """Return the variables without those that are withheld; it is worked out once."""
+        if withheld not in self._kept:
+            self._kept = {withheld: withheld.kept(self.variables)}
+        return self._kept[withheld]
 
 
 def _raw_environment() -> dict[bytes, bytes] | None:
@@ -50,8 +56,8 @@ def _raw_environment() -> dict[bytes, bytes] | None:
 _last: _Inherited | None = None
 
 
-def inherited_environment() -> Mapping[str, str]:
-    """Return the environment that commands of this process inherit.
+def inherited_environment(withheld: Withheld = NOTHING) -> Mapping[str, str]:
+    """Return the environment that commands of this process inherit, where the server withholds some of it.
 
     It is decoded again only when it has changed: to compare it takes a hundredth of the time.
     """
@@ -59,7 +65,7 @@ def inherited_environment() -> Mapping[str, str]:
     last = _last
     if last is None or last.raw is None or last.raw != _raw_environment():
         _last = last = _Inherited()
-    return last.variables
+    return last.kept(withheld)
 
 
 def command_environment(
@@ -110,18 +116,15 @@ def _fitted(inherited: Mapping[str, str], cwd: str | None, tty: bool) -> dict[st
 def _kept(policy: EnvPolicy, inherited: Mapping[str, str]) -> dict[str, str]:
     if (count := len(policy.exclude) + len(policy.include_only)) > _MOST_PATTERNS:
         raise InvalidParamsError(f"envPolicy has {count} patterns: at most {_MOST_PATTERNS}", field="envPolicy")
-    excludes = [*([] if policy.ignore_default_excludes else DEFAULT_EXCLUDES), *policy.exclude]
     if policy.inherit == "all":
         kept = dict(inherited)
     else:
         kept = {name: value for name, value in inherited.items() if policy.inherit == "core" and name in CORE_VARIABLES}
-    if excludes:
-        kept = {name: value for name, value in kept.items() if not _matches(name, excludes)}
+    if not policy.ignore_default_excludes:
+        kept = {name: value for name, value in kept.items() if not is_secret(name, value)}
+    if policy.exclude:
+        kept = {name: value for name, value in kept.items() if not matches(name, policy.exclude)}
     kept.update(policy.set)
     if policy.include_only:
-        kept = {name: value for name, value in kept.items() if _matches(name, policy.include_only)}
+        kept = {name: value for name, value in kept.items() if matches(name, policy.include_only)}
     return kept
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name.upper(), pattern.upper()) for pattern in patterns)

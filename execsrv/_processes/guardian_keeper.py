@@ -64,6 +64,8 @@ class Guard:
         self._is_ready = False
         self._has_failed = False
         self._changed = trio.Event()
+        self.begun = trio.Event()
+        """Set when there is a guardian that would hear of our end, ready or not, or when one cannot be had."""
 
     def __repr__(self) -> str:
         return f"<Guard {'ready' if self._is_ready else 'without a guardian' if self._has_failed else 'not ready'}>"
@@ -79,6 +81,7 @@ class Guard:
         logger.warning("the guardian is not ready after %g s: starting a command without it", READY_SECONDS)
 
     def _say(self, *, ready: bool, failed: bool = False) -> None:
+        self.begun.set()
         self._is_ready, self._has_failed = ready, failed
         self._changed.set()
         self._changed = trio.Event()

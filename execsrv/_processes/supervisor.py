@@ -88,6 +88,12 @@ class Supervisor:
         """Have the guardian ready by the time of the first start, where there can be one."""
         self._register.used.set()
 
+    async def begin_guard(self) -> None:
+        """Wait until what is started from now on has a guardian that hears of our end, where there can be one."""
+        self.expect_starts()
+        if self._guard is not None and not self._guard.begun.is_set():
+            await self._guard.begun.wait()
+
     async def wait_guarded(self) -> None:
         """Wait until a guardian looks after what was started, where there can be one, but not for long."""
         if self._guard is not None:
@@ -96,7 +102,12 @@ class Supervisor:
     def new_attempt(self) -> Attempt:
         """Return an attempt to start a command, which its caller must `end`."""
         return Attempt(
-            self._register, self._finder, self.wait_guarded, carries=self._own_process, refuses=self._refuses
+            self._register,
+            self._finder,
+            self.begin_guard,
+            self.wait_guarded,
+            carries=self._own_process,
+            refuses=self._refuses,
         )
 
     def spawn(self, command: Command, *, size: Size | None, pipe_stdin: bool) -> Spawned:

@@ -7,7 +7,8 @@
        └─ session, session, ...   `Session.run`: a nursery each
 
 The conversation (`conversation.py`) belongs to a channel, and a channel can be replaced. A connection that has lost its
-own goes on for the grace, and whoever names its id takes it over. With a grace of 0, hanging up is cancelling. However
+own goes on for the grace, and whoever names its id takes it over; where it has nothing to come back for, it gives its
+place to whoever needs one before. With a grace of 0, hanging up is cancelling. However
 a connection ends, its nursery is cancelled, and a session that is cancelled ends its processes: it asks them, and kills
 what is left after its grace. There is no other clean-up.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -28,7 +29,7 @@ from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.outbox import Outbox
 from execsrv._server.sessions import Sessions
-from execsrv.errors import AlreadyAttachedError, LimitExceededError, UnknownConnectionError
+from execsrv.errors import AlreadyAttachedError, LimitExceededError, NotReadyError, UnknownConnectionError
 from execsrv.limits import DEFAULTS, ServerConfig
 
 _UNUSED_SECONDS = 30.0
@@ -55,9 +56,19 @@ class Connection:
         self._ended = False
 
     def __repr__(self) -> str:
-        waits = self._life.deadline < math.inf
+        waits = self.deadline < math.inf
         state = "ended" if self._ended else "attached" if self._outbox else "waiting" if waits else "new"
         return f"<Connection {state} sessions={len(self.sessions)}>"
+
+    @property
+    def deadline(self) -> float:
+        """The time at which it ends unless it is resumed, infinite while it has a channel."""
+        return self._life.deadline
+
+    @property
+    def is_waiting_for_nothing(self) -> bool:
+        """True where it waits to be resumed and has no session, neither running nor readable."""
+        return self.deadline < math.inf and not len(self.sessions) and not self.sessions.being_started()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the sessions until it is ended, or was without a channel for the grace. Then all of them end."""
@@ -116,8 +127,12 @@ class Connections:
     def __init__(self, nursery: trio.Nursery, supervisor: Supervisor, config: ServerConfig) -> None:
         self.config = config
         self._supervisor = supervisor
+        self.draining = trio.Event()
+        """Set when the server is to end in order: nothing new from now on."""
         self.stopping = trio.Event()
-        """Set when the server is to end in order: no further connections, and goodbye to the ones there are."""
+        """Set when it does end: goodbye to the connections that there are."""
+        self.ends_at = math.inf
+        """The time at which the server is gone at the latest, once it is draining."""
         self._nursery = nursery
         self._by_id: dict[str, Connection] = {}
         self._opened = trio.lowlevel.ParkingLot()
@@ -129,10 +144,11 @@ class Connections:
 
     async def open(self, principal: Principal) -> Connection:
         """Return a new connection of somebody, without a channel so far. Raises `LimitExceededError`."""
-        bound = self.config.max_connections
-        if len(self._by_id) >= bound:
-            message = f"max_connections ({bound}) are open"
-            raise LimitExceededError(message, limit="max_connections", value=bound)
+        if self.draining.is_set():
+            raise NotReadyError("the server is shutting down")
+        of_one = [each for each in self._by_id.values() if each.principal.name == principal.name]
+        self._check_room(of_one, "max_connections_per_principal", self.config.max_connections_per_principal)
+        self._check_room(self._by_id.values(), "max_connections", self.config.max_connections)
         connection = Connection(self._supervisor, self.config, self.stopping, principal)
         self._by_id[connection.id] = connection
         self._opened.unpark_all()
@@ -143,9 +159,23 @@ class Connections:
         try:
             await contain("connection", partial(connection.run, task_status=task_status))
         finally:
-            del self._by_id[connection.id]
+            self._by_id.pop(connection.id, None)
             self._ended.unpark_all()
             let_go((session.log, session.log.kept_bytes) for session in connection.sessions)
+
+    def _check_room(self, connections: Collection[Connection], limit: str, bound: int) -> None:
+        """Raise `LimitExceededError` where there are as many as there may be.
+
+        Before, the one gives its place that has waited longest to be resumed, of those with nothing to come back for.
+        """
+        if len(connections) < bound:
+            return
+        waiting = [connection for connection in connections if connection.is_waiting_for_nothing]
+        if not waiting:
+            raise LimitExceededError(f"{limit} ({bound}) are open", limit=limit, value=bound)
+        longest = min(waiting, key=lambda connection: connection.deadline)
+        del self._by_id[longest.id]
+        longest.end()
 
     async def wait_unused(self) -> None:
         """Wait for the end of the last connection, or until none has come for a while."""
@@ -161,6 +191,24 @@ class Connections:
         if connection is None or connection.principal.name != principal.name:
             raise UnknownConnectionError(f"unknown session id {id}")
         return connection
+
+    async def drain(self, hurry_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever) -> None:
+        """Take nothing new, tell every peer, and wait for what runs: for `drain_period`, or until that returns."""
+        period = self.config.drain_period
+        self.ends_at = trio.current_time() + period + self.config.shutdown_grace_period
+        for connection in self._by_id.values():
+            connection.sessions.drain()
+        self.draining.set()
+        async with open_helpers() as nursery:
+            with trio.move_on_after(period) as draining:
+                nursery.start_soon(owned, self._hurry, hurry_trigger, draining)
+                for connection in list(self._by_id.values()):
+                    await connection.sessions.wait_over()
+
+    @staticmethod
+    async def _hurry(trigger: Callable[[], Awaitable[object]], draining: trio.CancelScope) -> None:
+        await trigger()
+        draining.cancel()
 
     async def stop(self) -> None:
         """End every connection in order: its commands are asked to end, then killed, and its peer is told.

@@ -34,7 +34,7 @@ from execsrv._server.methods import tell_of_environment
 from execsrv._server.outbox import Outbox
 from execsrv._server.sessions import Sessions
 from execsrv._wire.channel import MessageChannel
-from execsrv._wire.handshake import Handshake
+from execsrv._wire.handshake import Handshake, State
 from execsrv._wire.unreadable import UnreadableError
 from execsrv.errors import ProtocolError
 from execsrv.protocol import (
@@ -43,7 +43,9 @@ from execsrv.protocol import (
     Failure,
     Initialize,
     Initialized,
+    Notification,
     Request,
+    ServerShutdown,
     Unit,
 )
 
@@ -74,14 +76,23 @@ class Conversation:
     files: Callable[[], Files]
     relay: Relay
 
-    def __init__(self, channel: MessageChannel, connections: Connections, identify: Identify) -> None:
+    def __init__(
+        self,
+        channel: MessageChannel,
+        connections: Connections,
+        identify: Identify,
+        greeted: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`greeted` is called when the peer has said who it is, and was let in."""
         self.config = connections.config
         self._channel = channel
         self._connections = connections
         self._identify = identify
+        self._greeted = greeted
         self._connection: Connection | None = None
         self._outbox = Outbox(channel=channel)
         self._handshake = Handshake()
+        self._is_warned = False  # that the server is to end
         self._reading = trio.CancelScope()
         self._goodbye = ProtocolError("the server is shutting down", _GOING_AWAY)
         self._is_lost = False  # the channel: by a hang-up, an accident, or a mistake of the peer
@@ -159,6 +170,8 @@ class Conversation:
             await dispatch.answer(message)
         elif message is not None:
             self._handshake.check_other(message)
+            if self._connections.draining.is_set():
+                self._warn()
         return message is not None
 
     async def _greet(self, params: Initialize) -> Initialized:
@@ -173,6 +186,8 @@ class Conversation:
         self.principal, self._connection, self.sessions = principal, connection, connection.sessions
         self._reading.deadline = math.inf
         self._handshake.greeted()
+        self._channel.trust()
+        self._greeted()
         return Initialized(connection.id, tell_of_environment(self, Unit()), PROTOCOL_VERSION)
 
     # -- out --
@@ -219,8 +234,17 @@ class Conversation:
                 logger.warning("a peer does not answer, and another one wants its connection")
                 self._gone()
 
+    def _warn(self) -> None:
+        """Tell a peer that listens, once, that the server is to end, and in which time."""
+        if self._handshake.state is State.READY and not self._is_warned:
+            self._is_warned = True
+            left = max(0.0, self._connections.ends_at - trio.current_time())
+            self._outbox.put(Notification("server/shutdown", ServerShutdown(round(left * 1000))))
+
     async def _stop(self) -> None:
-        """End the conversation when the server is to end."""
+        """End the conversation when the server is to end, after a word about it."""
+        await self._connections.draining.wait()
+        self._warn()
         await self._connections.stopping.wait()
         self._reading.cancel()
 

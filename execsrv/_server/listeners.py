@@ -14,10 +14,13 @@ from functools import partial
 
 import trio
 
+from execsrv._doors.admission import Door, origin_of, shut
+from execsrv._doors.certificates import Certificates
 from execsrv._doors.credentials import Credentials
+from execsrv._doors.exposure import check_exposure
 from execsrv._doors.identity import Doorkeeper
 from execsrv._doors.peers import Peer
-from execsrv._doors.principal import Identify
+from execsrv._doors.principal import Identify, Shown, nothing_shown
 from execsrv._doors.reloads import Reloads
 from execsrv._memory import freed
 from execsrv._nursery import contain, open_helpers, owned
@@ -30,7 +33,7 @@ from execsrv._wire import unix, urls
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.stdio import receive_stream, send_stream, taken_stdio
-from execsrv.errors import CannotListenError, InvalidListenURLError, UnauthorizedError
+from execsrv.errors import CannotListenError, InvalidConfigError, InvalidListenURLError, UnauthorizedError
 from execsrv.limits import DEFAULTS, ServerConfig
 
 logger = logging.getLogger(__name__)
@@ -38,7 +41,8 @@ logger = logging.getLogger(__name__)
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _NO_ROOM_SECONDS = 0.1
 
-ServePeer = Callable[[trio.SocketStream], Awaitable[None]]
+ServePeer = Callable[[trio.SocketStream, Callable[[], None]], Awaitable[None]]
+"""Serves one peer from its first byte, and calls the function when it has said who it is."""
 
 
 async def serve_url(
@@ -47,11 +51,14 @@ async def serve_url(
     config: ServerConfig = DEFAULTS,
     *,
     shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
+    hurry_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
     single: bool = False,
     reloads: Reloads | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve connections on a URL until the trigger returns, or on stdio until the peer hangs up.
+
+    When `hurry_trigger` returns as well, what runs is not waited for.
 
     With `single` it is for one client: it ends with the last connection, and where none comes. A later peer takes the
     place of the one before, whose channel may be cut without anybody here having heard of it.
@@ -64,7 +71,14 @@ async def serve_url(
         with taken_stdio() as (protocol_in, protocol_out):
             _tell_means(supervisor)
             task_status.started(listen)
-            await serve_descriptors(supervisor, protocol_in, protocol_out, config, shutdown_trigger=shutdown_trigger)
+            await serve_descriptors(
+                supervisor,
+                protocol_in,
+                protocol_out,
+                config,
+                shutdown_trigger=shutdown_trigger,
+                hurry_trigger=hurry_trigger,
+            )
         return
     with ExitStack() as stack:
         async with open_connections(supervisor, config) as connections:
@@ -72,20 +86,21 @@ async def serve_url(
             if reloads is not None:
                 reloads.configure = connections.configure
             try:
-                listener, url, serve_peer = await _open_listener(listen, connections, keeper, stack)
+                listener, url, serve_peer = await _open_listener(listen, connections, keeper, reloads, stack)
             except OSError as error:
                 raise CannotListenError(f"cannot listen on {listen}: {error.strerror or error}") from error
-            room = trio.CapacityLimiter(2 * config.max_connections)  # some of them have not said who they are
+            door = Door(lambda: connections.config.max_handshakes)
             async with open_helpers() as peers:
                 async with listener, open_helpers() as accepting:
                     accepting.start_soon(
-                        owned, _accept, listener, peers, partial(_serve_peer, serve_peer, room), single
+                        owned, _accept, listener, peers, partial(_serve_peer, serve_peer, door), single
                     )
                     _tell_means(supervisor)
                     task_status.started(url)
                     if single:
                         accepting.start_soon(owned, _until, connections.wait_unused, accepting.cancel_scope)
                     await shutdown_trigger()
+                    await connections.drain(hurry_trigger)
                 await connections.stop()
 
 
@@ -105,14 +120,15 @@ async def serve_descriptors(
     config: ServerConfig = DEFAULTS,
     *,
     shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
+    hurry_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
 ) -> None:
     """Serve one connection over two descriptors, which stay the caller's, until the peer hangs up."""
-    channel = LineChannel(send_stream(protocol_out), receive_stream(protocol_in), config)
-    await serve_connection(channel, supervisor, config, shutdown_trigger=shutdown_trigger)
+    channel = LineChannel(send_stream(protocol_out), receive_stream(protocol_in), config, is_known=False)
+    await serve_connection(channel, supervisor, config, shutdown_trigger=shutdown_trigger, hurry_trigger=hurry_trigger)
 
 
 async def _open_listener(
-    listen: str, connections: Connections, keeper: Doorkeeper, stack: ExitStack
+    listen: str, connections: Connections, keeper: Doorkeeper, reloads: Reloads | None, stack: ExitStack
 ) -> tuple[trio.SocketListener, str, ServePeer]:
     """Open the listener for a URL. Return it, the URL with its real port, and what serves one peer."""
     if urls.is_unix_url(listen):
@@ -121,11 +137,34 @@ async def _open_listener(
     if not urls.is_websocket_url(listen):
         expected = "expected `stdio://`, `ws://IP:PORT` or `unix://PATH`"
         raise InvalidListenURLError(f"unsupported --listen URL `{listen}`; {expected}")
-    host, port = urls.parse_listen(listen)
-    (listener,) = await trio.open_tcp_listeners(port, host=host)
-    address, port = listener.socket.getsockname()[:2]
-    url = f"ws://[{address}]:{port}" if ":" in address else f"ws://{address}:{port}"
-    return listener, url, partial(_serve_websocket, connections, keeper)
+    address = urls.parse_listen(listen)
+    check_exposure(address, connections.config)
+    certificates = await _open_certificates(address, connections, reloads)
+    (listener,) = await trio.open_tcp_listeners(address.port, host=address.ip)
+    ip, port = listener.socket.getsockname()[:2]
+    serve_peer = partial(_serve_websocket, connections, keeper, certificates)
+    return listener, str(address._replace(ip=ip, port=port)), serve_peer
+
+
+async def _open_certificates(
+    address: urls.ListenAddress, connections: Connections, reloads: Reloads | None
+) -> Certificates | None:
+    """Read the certificates for an address, which can be read again. None where there is no TLS."""
+    if not address.is_secure:
+        return None
+    certificates = Certificates()
+
+    async def read() -> None:
+        limiter = trio.CapacityLimiter(1)
+        await trio.to_thread.run_sync(certificates.read, connections.config, limiter=limiter, abandon_on_cancel=True)
+
+    try:
+        await read()
+    except InvalidConfigError as error:
+        raise CannotListenError(f"cannot listen on {address}: {error}") from error
+    if reloads is not None:
+        reloads.add("the certificates", read)
+    return certificates
 
 
 async def _accept(listener: trio.SocketListener, peers: trio.Nursery, serve_one: ServePeer, single: bool) -> None:
@@ -147,17 +186,14 @@ async def _accept(listener: trio.SocketListener, peers: trio.Nursery, serve_one:
             await trio.sleep(_NO_ROOM_SECONDS)
 
 
-async def _serve_peer(serve_peer: ServePeer, room: trio.CapacityLimiter, stream: trio.SocketStream) -> None:
+async def _serve_peer(serve_peer: ServePeer, door: Door, stream: trio.SocketStream) -> None:
     """Serve one peer from first to last. That may fail; the daemon does not."""
     try:
-        if room.available_tokens < 1:
-            logger.warning("refusing a peer: %d are here already", room.borrowed_tokens)
-            return
-        room.acquire_on_behalf_of_nowait(stream)
+        place = door.enter(origin_of(stream), partial(shut, stream))
         try:
-            await serve_peer(stream)
+            await serve_peer(stream, partial(door.leave, place))
         finally:
-            room.release_on_behalf_of(stream)
+            door.leave(place)
     finally:
         stream.socket.close()  # at once, whatever else has failed
         freed()
@@ -176,32 +212,48 @@ async def _open_doors(supervisor: Supervisor, connections: Connections, reloads:
     return Doorkeeper(supervisor.kin, credentials.find, lambda: connections.config)
 
 
-async def _serve_lines(connections: Connections, keeper: Doorkeeper, stream: trio.SocketStream) -> None:
-    peer = await keeper.look(stream)
-    identify = keeper.identify_later(peer)
-    await Conversation(LineChannel(stream, stream, connections.config), connections, identify).run()
+async def _serve_lines(
+    connections: Connections, keeper: Doorkeeper, stream: trio.SocketStream, greeted: Callable[[], None]
+) -> None:
+    identify = keeper.identify_later(await keeper.look(stream))
+    channel = LineChannel(stream, stream, connections.config, is_known=False)
+    await Conversation(channel, connections, identify, greeted).run()
 
 
-async def _serve_websocket(connections: Connections, keeper: Doorkeeper, stream: trio.SocketStream) -> None:
+async def _serve_websocket(
+    connections: Connections,
+    keeper: Doorkeeper,
+    certificates: Certificates | None,
+    stream: trio.SocketStream,
+    greeted: Callable[[], None],
+) -> None:
     # Imported where it is needed: on stdio, a third of the time to start would go into it.
     from execsrv._wire.http_head import Upgrade
     from execsrv._wire.websocket import serve_websocket
 
+    # Without this, a small message after another would wait for the peer's delayed acknowledgement: 40 ms.
+    stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
+    secured: trio.abc.Stream = stream
+    shown: Shown = nothing_shown
+    if certificates is not None:
+        received = await certificates.receive(stream, connections.config.handshake_timeout)
+        if received is None:
+            return
+        secured, shown = received
     identify: Identify
 
     async def refuse(upgrade: Upgrade) -> str:
         nonlocal identify
         peer = Peer(None, "it comes through a proxy") if upgrade.is_forwarded else await keeper.look(stream)
         try:
-            identify = keeper.identify_first(peer, upgrade.token)
+            identify = keeper.identify_first(peer, upgrade.token, shown)
         except UnauthorizedError as error:
             logger.warning("refusing a peer: %s", error)
             return str(error)
         return ""
 
     async def serve(channel: MessageChannel) -> None:
-        await Conversation(channel, connections, identify).run()
+        await Conversation(channel, connections, identify, greeted).run()
 
-    # Without this, a small message after another would wait for the peer's delayed acknowledgement: 40 ms.
-    stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
-    await serve_websocket(stream, connections.config, serve, refuse)
+    is_secure = certificates is not None
+    await serve_websocket(secured, connections.config, serve, refuse, is_secure=is_secure)

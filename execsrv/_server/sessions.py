@@ -49,6 +49,7 @@ class Sessions:
         self._ended: dict[str, Session] = {}  # those that are over, in that order
         self._over = trio.lowlevel.ParkingLot()
         self._last_number = 0
+        self._draining = False
 
     def __repr__(self) -> str:
         return f"<Sessions running={len(self._by_id) - len(self._ended)} ended={len(self._ended)}>"
@@ -93,6 +94,8 @@ class Sessions:
         nursery = self._nursery
         if nursery is None:
             raise NotReadyError("the connection is ending")
+        if self._draining:
+            raise NotReadyError("the server is shutting down: it starts nothing any more")
         program = os.path.basename(argv[0]) if argv else ""
         most_bytes = self._config.queued_stdin_bytes
         starting = Starting(self._claim(id), program, options.timeout, most_bytes, is_terminal=size is not None)
@@ -214,6 +217,10 @@ class Sessions:
         for session in self._by_id.values():
             session.terminate("disconnected", session.grace(grace))
         return max(graces, default=0)
+
+    def drain(self) -> None:
+        """Refuse starts from now on: the server is to end, and what runs may go on for a while."""
+        self._draining = True
 
     def shut_down(self, grace: float) -> None:
         """Have every session end with the server, each in that time or less."""

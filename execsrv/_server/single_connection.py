@@ -24,8 +24,11 @@ async def serve_connection(
     *,
     identify: Identify = owner,
     shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
+    hurry_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
 ) -> None:
     """Serve one peer until it hangs up, or until the trigger returns. Takes ownership of the channel.
+
+    When `hurry_trigger` returns as well, what runs is not waited for.
 
     Nothing can be resumed, since there is no other channel. Cancelling ends all its sessions and closes the channel.
     """
@@ -33,6 +36,7 @@ async def serve_connection(
 
     async def stop() -> None:
         await shutdown_trigger()
+        await connections.drain(hurry_trigger)
         await connections.stop()
 
     async with open_connections(supervisor, config) as connections, open_helpers() as nursery:

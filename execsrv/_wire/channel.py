@@ -38,6 +38,9 @@ class MessageChannel(Protocol):
     async def receive(self) -> Message | None:
         """Return the next message, None at the end. Raises `ProtocolError`. Cancelling loses nothing."""
 
+    def trust(self) -> None:
+        """Take in messages up to `max_message_bytes` from now on. Before, a server's end takes in small ones only."""
+
     async def is_alive(self, patience: float) -> bool:
         """Return False when the peer has not answered a ping for `patience` seconds.
 

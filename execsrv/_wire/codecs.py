@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from execsrv._wire.bounds import MessageBound
 from execsrv._wire.quoting import quoted
 from execsrv._wire.unreadable import read_again, refuse_id, with_whole_numbers
 from execsrv.errors import InvalidParamsError, ProtocolError
@@ -130,8 +131,8 @@ _BLANK = re.compile(rb"(?:[ \t\r\n]++|\xef\xbb\xbf)*+")
 class LineBuffer:
     """Lines of UTF-8 out of a stream of bytes, whatever the pieces it comes in. Blank lines are passed over."""
 
-    def __init__(self, max_line_bytes: int) -> None:
-        self._max = max_line_bytes
+    def __init__(self, bound: MessageBound) -> None:
+        self._bound = bound
         self._buffer = bytearray()
         self._start = 0
         self._searched = 0
@@ -166,11 +167,11 @@ class LineBuffer:
                 self._searched = len(self._buffer)
                 if at_end and self._start < len(self._buffer):
                     end = len(self._buffer)
-                elif len(self._buffer) - self._start > self._max:
+                elif len(self._buffer) - self._start > self._bound.max_bytes:
                     raise self._too_long()
                 else:
                     return None
-            if end - self._start > self._max:
+            if end - self._start > self._bound.max_bytes:
                 raise self._too_long()
             with memoryview(self._buffer) as view:
                 try:
@@ -183,4 +184,4 @@ class LineBuffer:
                 return line
 
     def _too_long(self) -> ProtocolError:
-        return ProtocolError(f"message is larger than max_message_bytes ({self._max})", close_code=1009)
+        return ProtocolError(self._bound.complaint(), close_code=1009)

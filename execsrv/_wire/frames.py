@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import struct
 
+from execsrv._wire.bounds import MessageBound
+
 _FINAL_TEXT = 0x81
 _FINAL_CLOSE = 0x88
 _MAX_REASON_BYTES = 123
 _CONTINUATION, _CONTROL = 0x0, 0x8
+_FINAL = 0x80
 _MASKED = 0x80
 _NO_MASK = bytes(4)
-_MAX_PARTS = 65536
-"""More than anybody cuts a message into. Each part costs the library some 90 bytes, an empty one too."""
 
 MAX_HEADER = 10
 """The room that `put_header` needs in front of a payload."""
@@ -54,23 +55,28 @@ class FrameCounter:
     The library counts a message by its letters, and an empty part as nothing, but keeps every one.
     """
 
-    def __init__(self, max_message_bytes: int, max_parts: int = _MAX_PARTS) -> None:
-        self._max_bytes = max_message_bytes
-        self._max_parts = max_parts
+    def __init__(self, bound: MessageBound) -> None:
+        self._bound = bound
         self._bytes = self._parts = 0  # of the message that is coming in
         self._header = bytearray()  # as much as is there of the next frame's
         self._payload_left = 0
+        self._is_last = False  # the frame that is coming in: it ends a message
         self.excess = ""
         """Tells which bound a message has gone beyond, and by how much it may not."""
 
     def walk(self, data: bytes | bytearray, start: int, most: int) -> int:
-        """Walk on over up to `most` frames in what came, from `start`. Return where it stopped."""
+        """Walk on over up to `most` frames in what came, from `start`. Return where it stopped.
+
+        That is at the end of a message at the latest, where the peer is not known.
+        """
         at, end = start, len(data)
         while at < end and most > 0 and not self.excess:
             if self._payload_left:
                 step = min(self._payload_left, end - at)
                 self._payload_left -= step
                 at += step
+                if self.is_between_messages and not self._bound.is_known:
+                    break
                 continue
             missing = self._header_size() - len(self._header)
             self._header += data[at : at + missing]
@@ -79,6 +85,11 @@ class FrameCounter:
                 self._begin_frame()
                 most -= 1
         return at
+
+    @property
+    def is_between_messages(self) -> bool:
+        """Return True where the last frame was the end of a message."""
+        return self._is_last and not self._payload_left and not self._header
 
     def _header_size(self) -> int:
         """Return the size of the header, as far as its beginning tells."""
@@ -95,15 +106,16 @@ class FrameCounter:
         elif size == 127:
             size = int.from_bytes(header[2:10], "big")
         opcode = header[0] & 0xF
-        header.clear()
+        self._is_last = bool(header[0] & _FINAL) and opcode < _CONTROL
         self._payload_left = size
+        header.clear()
         if opcode >= _CONTROL:
             return
         if opcode != _CONTINUATION:
             self._bytes = self._parts = 0
         self._bytes += size
         self._parts += 1
-        if self._bytes > self._max_bytes:
-            self.excess = f"message is larger than max_message_bytes ({self._max_bytes})"
-        elif self._parts > self._max_parts:
-            self.excess = f"message has more than {self._max_parts} parts"
+        if self._bytes > self._bound.max_bytes:
+            self.excess = self._bound.complaint()
+        elif self._parts > self._bound.max_parts:
+            self.excess = f"message has more than {self._bound.max_parts} parts"

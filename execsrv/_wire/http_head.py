@@ -20,6 +20,8 @@ import trio
 from execsrv._wire.quoting import quoted
 
 _END = b"\r\n\r\n"
+_TLS = b"\x16\x03"
+"""The beginning of a TLS handshake, to which nobody here would answer."""
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 _PROXIES = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
 """What a proxy adds to say that it speaks for somebody else."""
@@ -62,7 +64,7 @@ class Names(NamedTuple):
 async def receive_head(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes | None:
     """Return the bytes up to the end of a request head, and perhaps beyond. None if the end never came."""
     head = bytearray()
-    while _END not in head and len(head) <= max_bytes:
+    while _END not in head and not head.startswith(_TLS) and len(head) <= max_bytes:
         data = await stream.receive_some(max_bytes)
         if not data:
             return None
@@ -76,6 +78,8 @@ def answer_to(head: bytes, max_bytes: int, names: Names) -> bytes | Upgrade:
     Whatever the websocket library would refuse is refused here: it would leave the connection open.
     """
     end = head.find(_END)
+    if head.startswith(_TLS):
+        return _response(HTTPStatus.BAD_REQUEST, "this server speaks no TLS: use `ws://`")
     if end < 0 or end > max_bytes:
         return _response(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"request head is larger than {max_bytes} bytes")
     parser = h11.Connection(h11.SERVER, max_incomplete_event_size=max_bytes + len(_END))

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import trio
 
+from execsrv._wire.bounds import MessageBound
 from execsrv._wire.channel import CLOSED_IN_ORDER
 from execsrv._wire.codecs import Codec, LineBuffer
 from execsrv._wire.unreadable import UnreadableError
@@ -23,12 +24,20 @@ class LineChannel:
     """A pair of byte streams (`MessageChannel`). Owns both. `last_word` is sent when it is closed in order."""
 
     def __init__(
-        self, out: trio.abc.SendStream, into: trio.abc.ReceiveStream, limits: Limits, last_word: bytes = b""
+        self,
+        out: trio.abc.SendStream,
+        into: trio.abc.ReceiveStream,
+        limits: Limits,
+        last_word: bytes = b"",
+        *,
+        is_known: bool = True,
     ) -> None:
+        """Without `is_known` it takes in small messages only, until it may `trust` the peer."""
         self._out = out
         self._in = into
         self._codec = Codec()
-        self._lines = LineBuffer(limits.max_message_bytes)
+        self._bound = MessageBound(limits.max_message_bytes, is_known=is_known)
+        self._lines = LineBuffer(self._bound)
         self._at_end = False
         self._buffer = bytearray()
         self._last_word = last_word
@@ -56,7 +65,7 @@ class LineChannel:
             if self._at_end:
                 return None
             try:
-                data = await self._in.receive_some(_RECEIVE_BYTES)
+                data = await self._in.receive_some(min(_RECEIVE_BYTES, self._bound.max_bytes))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 data = b""
             self._at_end = not data
@@ -69,6 +78,10 @@ class LineChannel:
             if self._at_end and not self._lines.last_was_whole:
                 raise CutOffError(str(error), error.close_code) from None
             raise
+
+    def trust(self) -> None:
+        """Take in large messages too."""
+        self._bound.lift()
 
     async def is_alive(self, patience: float) -> bool:
         """Return True: `receive` tells of every end."""

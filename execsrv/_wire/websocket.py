@@ -18,10 +18,12 @@ import trio_websocket
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from execsrv._nursery import open_helpers
+from execsrv._wire.bounds import MessageBound
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import Codec
 from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
 from execsrv._wire.http_head import Names, Upgrade, answer_to, receive_head, unauthorized
+from execsrv._wire.tcp import is_local
 from execsrv._wire.unreachable import CONNECT_ERRORS, why_unreachable
 from execsrv._wire.urls import parse_websocket
 from execsrv._wire.websocket_library import HEAD_END, MAX_HEAD_BYTES, RECEIVE_BYTES, Reader, Wire
@@ -41,6 +43,7 @@ class WebSocketChannel:
         self._wire = wire
         self._broken = False  # the library has stopped at a frame that is none, and leaves the goodbye to us
         self._codec = Codec()
+        self._has_received = False
         self._buffer = bytearray(MAX_HEADER)
 
     async def send(self, message: Message) -> None:
@@ -70,8 +73,11 @@ class WebSocketChannel:
 
     async def receive(self) -> Message | None:
         """Return the message in the next frame, text or binary."""
+        if self._has_received:
+            self._wire.go_on()
         try:
             data = await self._connection.get_message()
+            self._has_received = True
         except ConnectionClosed as closed:
             if self._wire.refusal is not None:
                 self._broken = True
@@ -87,6 +93,10 @@ class WebSocketChannel:
             except UnicodeDecodeError as error:
                 raise ProtocolError(f"malformed message: invalid UTF-8: {error.reason}", close_code=1007) from None
         return self._codec.decode(data)
+
+    def trust(self) -> None:
+        """Take in large messages too."""
+        self._wire.bound.lift()
 
     async def is_alive(self, patience: float) -> bool:
         """Ping the peer, and return False when it has been silent for `patience` seconds.
@@ -125,6 +135,7 @@ class WebSocketChannel:
         """
         if self._wire.is_cut:
             return
+        self._wire.go_on(to_end=True)  # the peer's close frame is behind all that it has said
         reason = fitting(reason)
         if self._broken:
             try:
@@ -161,7 +172,8 @@ async def serve_websocket(
         if head is None or not isinstance(upgrade, Upgrade):
             return
         rest = head[head.find(HEAD_END) + len(HEAD_END) :]
-        wire, connection = Wire(stream, limits, upgrade.head, rest), None
+        bound = MessageBound(limits.max_message_bytes, is_known=False)
+        wire, connection = Wire(stream, bound, upgrade.head, rest), None
         async with _open_shielded() as reader:
             with trio.move_on_after(limits.handshake_timeout), suppress(ConnectionClosed):
                 request = await trio_websocket.wrap_server_stream(
@@ -200,9 +212,21 @@ async def _open_shielded() -> AsyncIterator[trio.Nursery]:
             hosted.cancel_scope.cancel()
 
 
+async def _in_thread(make_context: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    return await trio.to_thread.run_sync(make_context, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
+
+
 @asynccontextmanager
-async def open_websocket(url: str, limits: Limits, token: str | None = None) -> AsyncIterator[WebSocketChannel]:
-    """Open a channel to the server at `url`; leaving closes it. Raises `ConnectionFailedError`."""
+async def open_websocket(
+    url: str,
+    limits: Limits,
+    token: str | None = None,
+    make_context: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+) -> AsyncIterator[WebSocketChannel]:
+    """Open a channel to the server at `url`; leaving closes it. Raises `ConnectionFailedError`.
+
+    Without TLS, a token goes to nobody but this machine.
+    """
     headers = [(b"Authorization", b"Bearer " + token.encode())] if token is not None else []
     address = parse_websocket(url)
     stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] | None = None
@@ -213,10 +237,13 @@ async def open_websocket(url: str, limits: Limits, token: str | None = None) -> 
                 stream = plain = await trio.open_tcp_stream(address.host, address.port)
                 # Without this, a small message after another would wait for a delayed acknowledgement: 40 ms.
                 plain.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
+                if not address.secure and token is not None and not is_local(plain):
+                    raise ConnectionFailedError("a token is not sent to another machine without TLS; use `wss://`")
                 if address.secure:
-                    stream = trio.SSLStream(plain, ssl.create_default_context(), server_hostname=address.host)
+                    context = await _in_thread(make_context)  # it reads files
+                    stream = trio.SSLStream(plain, context, server_hostname=address.host)
                     await stream.do_handshake()  # of whose errors the library would not tell
-                wire = Wire(stream, limits)
+                wire = Wire(stream, MessageBound(limits.max_message_bytes))
                 connection = await trio_websocket.wrap_client_stream(
                     cast(trio.Nursery, Reader(reader, wire)),
                     wire,  # type: ignore[arg-type]

@@ -13,10 +13,11 @@ import trio
 import wsproto.utilities
 
 from execsrv._nursery import owned
+from execsrv._wire.bounds import MessageBound
 from execsrv._wire.frames import FrameCounter
 from execsrv._wire.tcp import is_local, unacknowledged_seconds
+from execsrv._wire.unreachable import why_unreachable
 from execsrv.errors import ConnectionFailedError, ProtocolError
-from execsrv.limits import Limits
 
 logger = logging.getLogger(__name__)
 
@@ -38,17 +39,21 @@ class Wire(trio.abc.Stream):
     A cancelled write leaves the frame `is_cut`. Nothing may follow it: the peer would read that as the rest of it.
 
     What came is given to the library in slices of a few frames, since it handles all of them at once. A message beyond
-    its bounds ends the reading, and `refusal` says why; so does a library that fails.
+    its bounds ends the reading, and `refusal` says why; so does a library that fails. As long as the peer is not known,
+    the next message waits until the one before was handled: that may raise the bounds.
     """
 
-    def __init__(self, stream: trio.abc.Stream, limits: Limits, head: bytes = b"", rest: bytes = b"") -> None:
+    def __init__(self, stream: trio.abc.Stream, bound: MessageBound, head: bytes = b"", rest: bytes = b"") -> None:
         self.opened = trio.Event()
         self._hung_up = trio.Event()
         self._stream = stream
         self._head = head
         self._data: bytes | bytearray = rest
         self._at = 0  # how much of the data the library has
-        self._frames = FrameCounter(limits.max_message_bytes)
+        self.bound = bound
+        self._pause: trio.Event | None = None
+        self._pauses = True
+        self._frames = FrameCounter(bound)
         self._answer = None if head else bytearray()  # the head of the server's answer, as long as that is coming in
         self.refusal: ProtocolError | None = None
         self.is_server = bool(head)
@@ -96,6 +101,8 @@ class Wire(trio.abc.Stream):
             return head
         if self.is_server:
             await self.opened.wait()
+        if self._pause is not None:
+            await self._pause.wait()
         if self.refusal is not None:
             raise trio.BrokenResourceError
         if self._at < len(self._data):
@@ -111,10 +118,19 @@ class Wire(trio.abc.Stream):
         self._at = self._frames.walk(self._data, self._at, _FRAMES_A_TURN)
         if self._frames.excess:
             self.refusal = ProtocolError(self._frames.excess, _TOO_LARGE)
+        if self._pauses and not self.bound.is_known and self._frames.is_between_messages:
+            self._pause = trio.Event()
         data, end = self._data, self._at
         if end == len(data):
             self._data, self._at = b"", 0
         return data if (start, end) == (0, len(data)) else data[start:end]
+
+    def go_on(self, *, to_end: bool = False) -> None:
+        """Give the library the next message: those that it gave us are done. With `to_end`, also all that follow."""
+        self._pauses = self._pauses and not to_end
+        if self._pause is not None:
+            self._pause.set()
+            self._pause = None
 
     def _skip_answer(self) -> int:
         """Return where the server's answer ends in what came, and the frames begin."""
@@ -129,9 +145,12 @@ class Wire(trio.abc.Stream):
 
     async def _receive(self, max_bytes: int | None) -> bytes | bytearray:
         try:
-            data = await self._stream.receive_some(max_bytes)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            # No more at once than one message may have: what a stranger has sent is no more than that in here.
+            data = await self._stream.receive_some(min(max_bytes or RECEIVE_BYTES, self.bound.max_bytes))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._hung_up.set()
+            if not self.opened.is_set():
+                raise ConnectionFailedError(why_unreachable(error)) from error  # else the library would wait for ever
             raise
         if not data:
             self._hung_up.set()

@@ -56,6 +56,8 @@ def connect_unix(
 ) -> Opening[Client]:
     """Connect to a server's unix socket. A lost connection is taken up again within `reconnect` seconds.
 
+    The server has to be this user's, root's or one of `config.server_uids`, and so has the directory of the socket.
+
     Raises `ConnectionFailedError`.
     """
     return Opening(Facade._kinds, partial(trio_connect_unix, path, reconnect=reconnect, config=config))

@@ -95,9 +95,11 @@ async def connect_websocket(
 
     Raises `ConnectionFailedError`, also when it takes longer than `config.handshake_timeout`.
     """
+    from execsrv._wire.tls import client_context
     from execsrv._wire.websocket import open_websocket
 
-    async with open_client(lambda: open_websocket(url, config, token), config, reconnect) as client:
+    open_channel = partial(open_websocket, url, config, token, partial(client_context, config))
+    async with open_client(open_channel, config, reconnect) as client:
         yield client
 
 

@@ -22,7 +22,10 @@ _ids = count(1)
 
 
 class ServerVariable(Struct, frozen=True):
-    """The value of a header that the server has in its environment, behind `prefix`: the client never sees it."""
+    """The value of a header that the server has in its environment, behind `prefix`: the client never sees it.
+
+    The server's `http_variables` must name it.
+    """
 
     name: str
     prefix: str = ""

@@ -23,6 +23,7 @@ from execsrv.protocol import (
     ProcessSignal,
     ProcessSignaled,
     ProcessSnapshot,
+    ProcessStart,
     ProcessTerminate,
     ProcessWrite,
     ProcessWritten,
@@ -45,6 +46,7 @@ class Process(Dialogue, Reading):
     whether the server still does what was asked is then unknown, unless the call says more.
     """
 
+    _has_pipe: bool
     _writes: int
     _writing: PendingCall | None
     _input_turn: trio.Lock
@@ -53,12 +55,11 @@ class Process(Dialogue, Reading):
         raise TypeError("a Process is made by `async with client.start(argv) as process`")
 
     @classmethod
-    def _made(
-        cls, mirror: Mirror, argv: list[str], pid: int | None, drops: bool, text: TextMode | None = None
-    ) -> Process:
+    def _made(cls, mirror: Mirror, params: ProcessStart, pid: int | None, text: TextMode | None = None) -> Process:
         process = cls.__new__(cls)
-        process._drops, process._text = drops, text
-        process._mirror, process._argv, process._pid = mirror, argv, pid
+        process._drops, process._text = params.overflow == "drop", text
+        process._mirror, process._argv, process._pid = mirror, params.argv, pid
+        process._has_pipe = params.pipe_stdin
         process._writes, process._writing, process._input_turn = 0, None, trio.Lock()
         return process
 
@@ -81,6 +82,8 @@ class Process(Dialogue, Reading):
     ) -> Result[Any]:
         """Write `input` and end the command's stdin, collect its output to the end, and return the result.
 
+        A pipe is ended without an input too; a terminal, where nothing ends by itself, only with one.
+
         Each stream is kept up to `max_bytes` (64 MiB). More is an `OutputTruncatedError`, unless it may `truncate`:
         then the beginning and the end are kept. That error, and `ConnectionLostError`, have what had arrived.
 
@@ -89,6 +92,8 @@ class Process(Dialogue, Reading):
         """
         mode = self._text if (text, encoding, errors) == (None, None, None) else text_mode(text, encoding, errors)
         data = as_bytes(input, mode)
+        if data is None and self._has_pipe:
+            data = b""
         return await Collected(self, mode, max_bytes, truncate).communicate(data)
 
     async def write(self, data: Data | str) -> None:

@@ -152,9 +152,7 @@ class Starting:
             async with _recorded(mirror, record, params):
                 try:
                     mirror.start = await connection.calls.post("process/start", params)
-                    yield Process._made(
-                        mirror, params.argv, await _pid_of(connection, mirror), overflow == "drop", mode
-                    )
+                    yield Process._made(mirror, params, await _pid_of(connection, mirror), mode)
                 finally:
                     await _end(connection, mirror, leaving)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from execsrv._setting_units import COMMANDS, NEEDS_RESTART, Count, Seconds
+from execsrv._setting_units import COMMANDS, NEEDS_RESTART, Count, Patterns, Seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,3 +46,32 @@ class CommandSettings:
         NEEDS_RESTART,
         Meta(description="Whether the server and its commands move into a control group of their own, if any."),
     ] = True
+
+    withheld_variables: Annotated[
+        Patterns,
+        COMMANDS,
+        NEEDS_RESTART,
+        Meta(
+            description="Variables of the server's environment that no command inherits, whatever its client asks for."
+        ),
+    ] = ()
+
+    withhold_secrets: Annotated[
+        bool,
+        COMMANDS,
+        NEEDS_RESTART,
+        Meta(
+            description="Whether no command inherits what looks like a secret: variables named like keys, tokens,"
+            " passwords, credentials or cookies, and URLs with a password."
+        ),
+    ] = False
+
+    allow_debugging: Annotated[
+        bool,
+        COMMANDS,
+        NEEDS_RESTART,
+        Meta(
+            description="Whether the user of `execsrv serve` may trace it and read its memory, and a crash leaves a"
+            " core file. So may its commands then. Otherwise only root may."
+        ),
+    ] = False

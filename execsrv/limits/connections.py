@@ -20,6 +20,22 @@ class ConnectionSettings:
         Count, CONNECTIONS, Meta(ge=1, description="Connections that the server keeps at once. One more is refused.")
     ] = 256
 
+    max_connections_per_principal: Annotated[
+        Count,
+        CONNECTIONS,
+        Meta(ge=1, description="As many of them may be of one user, token or certificate. One more is refused."),
+    ] = 192
+
+    max_handshakes: Annotated[
+        Count,
+        CONNECTIONS,
+        Meta(
+            ge=1,
+            description="Peers that have connected and not said who they are. One more takes the place of who has"
+            " waited longest, of the address or the user that has most of them.",
+        ),
+    ] = 128
+
     requests_in_flight: Annotated[
         Count,
         CONNECTIONS,

@@ -40,6 +40,15 @@ class DoorSettings:
         ),
     ] = ""
 
+    tls_clients_file: Annotated[
+        FilePath,
+        DOORS,
+        Meta(
+            description="Who of those may come in, and in which role: in each line a role (`owner`, `writer`, `viewer`,"
+            " `health`), a space, and the name in the certificate. Default: all, as owners."
+        ),
+    ] = ""
+
     allow_plain_network: Annotated[
         bool,
         DOORS,

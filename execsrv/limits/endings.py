@@ -34,10 +34,20 @@ class EndingSettings:
         Meta(ge=0, description="The longest time that a start may ask for in the place of these two (`graceMs`)."),
     ] = 60.0
 
+    drain_period: Annotated[
+        Seconds,
+        ENDINGS,
+        Meta(
+            ge=0,
+            description="At the server's end: how long those who are in may go on with what runs. Nothing is started"
+            " meanwhile and nobody new is let in. It is over as soon as nothing runs.",
+        ),
+    ] = 0.0
+
     shutdown_grace_period: Annotated[
         Seconds,
         ENDINGS,
-        Meta(ge=0, description="At the server's end: how long commands have at most after SIGTERM."),
+        Meta(ge=0, description="At the server's end, behind that: how long commands have at most after SIGTERM."),
     ] = 1.0
 
     guardian_patience: Annotated[

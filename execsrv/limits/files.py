@@ -21,7 +21,8 @@ class FileSettings:
     file_roots: Annotated[
         tuple[Annotated[str, Meta(pattern=r"\A/[^\0]*\Z")], ...],
         FILES,
-        Meta(min_length=1, description="The directories that file methods reach, with no way out through links."),
+        Meta(min_length=1, extra={"items": "absolute paths", "metavar": "DIR"}),
+        Meta(description="The directories that file methods reach, with no way out through links."),
     ] = ("/",)
 
     file_threads: Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from execsrv._setting_units import HTTP, MIB, Bytes, Count
+from execsrv._setting_units import HTTP, MIB, Bytes, Count, Patterns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,15 @@ class HttpSettings:
             " metadata services among it. Commands can do the same, unless something outside of execsrv confines them."
         ),
     ] = True
+
+    http_variables: Annotated[
+        Patterns,
+        HTTP,
+        Meta(
+            description="Variables of the server's environment whose values a request may send, without its client"
+            " seeing them (`valueEnvVar`). It may send them anywhere."
+        ),
+    ] = ()
 
     http_exchanges: Annotated[
         Count,

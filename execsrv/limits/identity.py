@@ -9,9 +9,9 @@ from msgspec import Meta
 
 from execsrv._setting_units import DOORS, FilePath, Seconds, Uid
 
-_USERS = Meta(extra={"items": "numbers of users", "item": "UID"})
-_NAMES = Meta(extra={"items": "names of hosts", "item": "HOST"})
-_ORIGINS = Meta(extra={"items": "origins, such as `https://tools.example`", "item": "ORIGIN"})
+_USERS = Meta(extra={"items": "numbers of users", "metavar": "UID"})
+_NAMES = Meta(extra={"items": "names of hosts", "metavar": "HOST", "separator": ","})
+_ORIGINS = Meta(extra={"items": "origins, such as `https://tools.example`", "metavar": "ORIGIN", "separator": ","})
 
 
 @dataclass(frozen=True, kw_only=True)

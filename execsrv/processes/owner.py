@@ -71,7 +71,9 @@ class Processes:
         for name, text in (("cwd", os.fspath(cwd)), *((f"args[{i - 1}]", word) for i, word in enumerate(argv) if i)):
             if not isinstance(text, str):
                 raise InvalidParamsError(f"{name} must be a string, not {text!r}", field=name.partition("[")[0])
-        place = os.path.join(os.getcwd(), cwd)
+        place = os.fspath(cwd)
+        if not os.path.isabs(place):
+            place = os.path.join(os.getcwd(), place)  # which fails where ours was removed
         own = partial(
             self._own,
             partial(settle, argv, place, dict(env), arg0),

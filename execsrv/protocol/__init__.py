@@ -6,7 +6,7 @@ trio nor I/O.
 """
 
 from execsrv.protocol.command import Accepted, CommandExec, CommandExited, CommandId, CommandOutputDelta, CommandWrite
-from execsrv.protocol.connection import Initialize, Initialized
+from execsrv.protocol.connection import Initialize, Initialized, ServerShutdown
 from execsrv.protocol.file_extras import (
     BlockChecksum,
     Checksum,
@@ -236,6 +236,7 @@ __all__ = [
     "Request",
     "Response",
     "Running",
+    "ServerShutdown",
     "Shell",
     "SignalTarget",
     "Size",

@@ -33,3 +33,9 @@ class Initialized(Wire, frozen=True):
     session_id: str
     environment_info: EnvironmentInfo
     protocol_version: str = ""
+
+
+class ServerShutdown(Wire, frozen=True):
+    """The server was told to end: it starts nothing any more, and in that time at the latest it is gone."""
+
+    time_left_ms: int

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from execsrv.protocol.command import Accepted, CommandExec, CommandExited, CommandId, CommandOutputDelta, CommandWrite
-from execsrv.protocol.connection import Initialize, Initialized
+from execsrv.protocol.connection import Initialize, Initialized, ServerShutdown
 from execsrv.protocol.file_extras import (
     BlockChecksum,
     Checksum,
@@ -160,5 +160,6 @@ NOTIFICATIONS: dict[str, type[Struct]] = {
     "command/exec/exited": CommandExited,
     "http/request/bodyDelta": HttpBodyDelta,
     "fs/missingChanged": MissingChanged,
+    "server/shutdown": ServerShutdown,
 }
 """The notifications of the server. The only one of a client is `initialized`."""

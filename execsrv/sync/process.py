@@ -53,6 +53,8 @@ class Process(Held, of=TrioProcess):
     ) -> Result[Any]:
         """Write `input` and end the command's stdin, collect its output to the end, and return the result.
 
+        A pipe is ended without an input too; a terminal, where nothing ends by itself, only with one.
+
         Each stream is kept up to `max_bytes` (64 MiB). More is an `OutputTruncatedError`, unless it may `truncate`:
         then the beginning and the end are kept. That error, and `ConnectionLostError`, have what had arrived.
 

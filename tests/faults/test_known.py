@@ -47,13 +47,6 @@ from tests.peers import ENV, PATIENCE, Peer
 from tests.test_files import hanging as hanging
 from tests.web import open_web
 
-_ROOM = "F10: who has not said its name, or has started nothing, takes the same room as others: nobody has a share"
-
-NOT_YET = {
-    "test_five_hundred_who_never_say_a_word": _ROOM,
-    "test_those_who_started_nothing_need_no_grace": _ROOM,
-}
-
 DEAF = "trap '' TERM HUP INT; while :; do sleep .1; done"
 UPGRADE = (
     "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -38,11 +38,6 @@ from tests.faults.daemon import (
 from tests.faults.surroundings import apart, jumping_clock, limited, somebody
 from tests.peers import PATIENCE, Peer, b64
 
-NOT_YET = {
-    "test_who_has_no_name_takes_no_memory_from_others": "F1 b, F6: messages before `initialize` may have 64 MiB each,"
-    " and when memory is out, whoever asks for some next loses its connection",
-}
-
 DEAF = "trap '' TERM HUP INT; (setsid sleep 1000 &); while :; do sleep .1; done"
 
 

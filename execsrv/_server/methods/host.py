@@ -41,7 +41,7 @@ def http_close(caller: Caller, params: HttpRequestId) -> Nothing:
 
 @handles("environment/info")
 def tell_of_environment(caller: Caller, params: Unit) -> EnvironmentInfo:
-    capabilities = {"environmentConfigRead": True, "httpHeaderEnvVars": caller.relay.available}
+    capabilities = {"environmentConfigRead": True, "httpHeaderEnvVars": caller.relay.has_variables}
     return environment_info(capabilities | file_capabilities(caller.config))
 
 

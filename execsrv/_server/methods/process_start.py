@@ -10,6 +10,7 @@ from typing import Literal
 from execsrv._processes.command import Command, File, Output, Wishes, settle
 from execsrv._processes.environment import command_environment, inherited_environment
 from execsrv._processes.terminal import checked_modes
+from execsrv._processes.withheld import withheld_by
 from execsrv._server.methods.process_dialect import process_dialect
 from execsrv._server.methods.table import (
     Caller,
@@ -45,9 +46,10 @@ def process_start(caller: Caller, params: ProcessStart) -> Deferred[ProcessStart
     modes = checked_modes(params.modes)
     wishes = Wishes(params.umask, params.nice, params.oom_score_adj)
     stdout, stderr = _output(params, "stdout"), _output(params, "stderr")
+    withheld = withheld_by(caller.config)
 
     def settled() -> Command:
-        inherited = inherited_environment() if params.env_policy is not None else {}
+        inherited = inherited_environment(withheld) if params.env_policy is not None else {}
         env = command_environment(
             params.env_policy, inherited, params.env, cwd=cwd, tty=params.tty, remove=params.env_remove
         )

@@ -1,0 +1,95 @@
+"""The peers at the door: those that have connected, and have not said who they are.
+
+There are few of them. Where one more comes than there is room for, it takes the place of who has waited longest, of the
+origin that most of them have: so a crowd of silent peers is in the way of itself, and never of who speaks at once.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+
+import trio
+
+logger = logging.getLogger(__name__)
+
+_CREDENTIALS = struct.Struct("=iII")
+"""`struct ucred` of unix(7): pid, uid, gid."""
+
+_NETWORK_BITS = 64
+"""Of an IPv6 address: whoever has one has all that begin so."""
+
+
+class Place:
+    """The place of one peer at the door."""
+
+    def __init__(self, origin: str, hang_up: Callable[[], None]) -> None:
+        self.origin = origin
+        self.hang_up = hang_up
+
+
+class Door:
+    """All places at the door of one server."""
+
+    def __init__(self, most: Callable[[], int]) -> None:
+        """`most` tells how many there may be: that can change while it serves."""
+        self._most = most
+        self._by_origin: dict[str, dict[Place, None]] = {}  # ordered sets, longest there first
+        self._count = 0
+
+    def __repr__(self) -> str:
+        return f"<Door {self._count} of {self._most()} from {len(self._by_origin)}>"
+
+    def enter(self, origin: str, hang_up: Callable[[], None]) -> Place:
+        """Give a peer a place. Where there is none left, `hang_up` of another one is called, which has to leave."""
+        if self._count >= (most := self._most()):
+            self._make_room(most)
+        place = Place(origin, hang_up)
+        self._by_origin.setdefault(origin, {})[place] = None
+        self._count += 1
+        return place
+
+    def leave(self, place: Place) -> None:
+        """Free a place: its peer has said who it is, or is gone. To leave again does nothing."""
+        places = self._by_origin.get(place.origin, {})
+        if place in places:
+            del places[place]
+            self._count -= 1
+            if not places:
+                del self._by_origin[place.origin]
+
+    def _make_room(self, most: int) -> None:
+        crowd = max(self._by_origin.values(), key=lambda places: len(places))
+        place = next(iter(crowd))
+        logger.warning("hanging up on a peer from %s: max_handshakes (%d) are at the door", place.origin, most)
+        self.leave(place)
+        place.hang_up()
+
+
+def origin_of(stream: trio.SocketStream) -> str:
+    """Return where a peer comes from: the user at the other end of a unix socket, else its address."""
+    plain = stream.socket
+    if plain.family == socket.AF_UNIX:
+        credentials = plain.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        _, uid, _ = _CREDENTIALS.unpack(credentials)
+        return f"uid {uid}"
+    try:
+        host = plain.getpeername()[0]
+    except OSError:  # it has gone already
+        return "nobody"
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((int(address), _NETWORK_BITS), strict=False))
+
+
+def shut(stream: trio.SocketStream) -> None:
+    """Hang up: whoever reads or writes here is at its end, and closes it."""
+    with suppress(OSError):  # the peer was faster
+        stream.socket.shutdown(socket.SHUT_RDWR)

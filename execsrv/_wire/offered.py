@@ -1,0 +1,92 @@
+"""Messages over a websocket that belongs to another program: one that a web application has accepted.
+
+The application's library speaks the protocol, pings, and bounds its frames. What is asked of it here is three calls.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import trio
+
+from execsrv._wire.codecs import Codec
+from execsrv.errors import ProtocolError
+from execsrv.limits import Limits
+from execsrv.protocol import Message
+
+
+class WebSocket(Protocol):
+    """An accepted websocket of any library for trio. Quart's `websocket` is one as it is."""
+
+    async def receive(self) -> str | bytes:
+        """Return the next whole message. Raises anything of trio that says that there is none any more."""
+
+    async def send(self, data: str) -> None:
+        """Send a message."""
+
+    async def close(self, code: int, reason: str) -> None:
+        """Say goodbye."""
+
+
+_ENDS: tuple[type[Exception], ...] = (trio.EndOfChannel, trio.ClosedResourceError, trio.BrokenResourceError)
+
+
+class OfferedChannel:
+    """A websocket of somebody else (`MessageChannel`). `ends` are the errors by which it says that the peer is gone."""
+
+    def __init__(self, socket: WebSocket, limits: Limits, ends: tuple[type[Exception], ...] = ()) -> None:
+        self._socket = socket
+        self._max_bytes = limits.max_message_bytes
+        self._ends = (*_ENDS, *ends)
+        self._codec = Codec()
+        self._buffer = bytearray()
+
+    async def send(self, message: Message) -> None:
+        """Send a message as text."""
+        self._codec.encode_into(message, self._buffer)
+        try:
+            await self._socket.send(self._buffer.decode())
+        except self._ends:
+            raise trio.BrokenResourceError from None
+
+    @property
+    def has_room(self) -> bool:
+        """Return False: the other end may be slow."""
+        return False
+
+    def send_now(self, message: Message) -> None:
+        """Raises `NotImplementedError`: there is never room."""
+        raise NotImplementedError
+
+    async def receive(self) -> Message | None:
+        """Return the next message, text or binary."""
+        try:
+            data = await self._socket.receive()
+        except self._ends:
+            return None
+        if len(data) > self._max_bytes:
+            raise ProtocolError(f"message is larger than max_message_bytes ({self._max_bytes})", close_code=1009)
+        if not isinstance(data, str):
+            try:
+                data = str(data, "utf-8")
+            except UnicodeDecodeError as error:
+                raise ProtocolError(f"malformed message: invalid UTF-8: {error.reason}", close_code=1007) from None
+        return self._codec.decode(data)
+
+    def trust(self) -> None:
+        """Do nothing: the program that has offered it knows the peer, and its library bounds the messages."""
+
+    async def is_alive(self, patience: float) -> bool:
+        """Return True: the library of the websocket tells of every end."""
+        return True
+
+    async def wait_gone(self, interval: float, patience: float) -> None:
+        """Wait for ever: to ping the peer is up to the library of the websocket."""
+        await trio.sleep_forever()
+
+    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+        """Close it with code and reason, as far as a close frame has room for that."""
+        try:
+            await self._socket.close(code, reason.encode()[:123].decode(errors="ignore"))
+        except self._ends:
+            pass  # it is closed already
