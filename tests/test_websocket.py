@@ -101,6 +101,79 @@ async def test_the_front_door(websocket_server: Server, request_text: str, statu
     assert await ask(websocket_server, request_text) == (status, body)
 
 
+def upgrade(host: str, origin: str | None = None) -> str:
+    head = UPGRADE.replace("Host: localhost", f"Host: {host}")
+    return f"GET / HTTP/1.1\r\n{head}{f'Origin: {origin}' + chr(13) + chr(10) if origin is not None else ''}\r\n"
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1", 101),
+        ("127.0.0.1:8765", 101),
+        ("[::1]:8765", 101),
+        ("[::1]", 101),
+        ("localhost:1", 101),  # as where a port is forwarded
+        ("LOCALHOST.", 101),
+        ("a.localhost", 101),
+        (socket.gethostname(), 101),
+        ("192.0.2.7:8765", 101),  # an address cannot be made to lead elsewhere
+        ("build.example", 101),
+        ("evil.example", 403),
+        ("evil.example:8765", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("localhost.evil.example", 403),
+        ("evil@localhost", 403),
+        ("localhost, evil.example", 403),
+        ("[::1]evil.example", 403),
+        ("-", 403),
+    ],
+)
+async def test_a_name_that_is_not_ours_is_refused(open_server: Any, host: str, status: int) -> None:
+    """A page can have its own name lead to this machine, and then its `Origin` is that of the `Host`."""
+    config = ServerConfig(handshake_timeout=PATIENCE, allowed_hosts=("build.example",))
+    server = open_server("websocket", config)
+    answered, body = await ask(server, upgrade(host))
+    assert answered == status
+    assert ("allowed_hosts" in body) == (status == 403)
+    if status == 403:
+        assert (await ask(server, upgrade(host, f"http://{host}")))[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://127.0.0.1:8765", 101),  # as some clients say that are no browsers
+        ("HTTP://127.0.0.1:8765", 101),
+        ("https://tools.example", 101),
+        ("https://127.0.0.1:8765", 403),
+        ("http://127.0.0.1", 403),
+        ("http://127.0.0.1:8766", 403),
+        ("http://localhost:8765", 403),
+        ("https://tools.example.evil.example", 403),
+        ("http://tools.example", 403),
+        ("https://tools.example:444", 403),
+        ("null", 403),
+        ("", 403),
+        ("http://127.0.0.1:8765, http://evil.example", 403),
+        ("file://", 403),
+    ],
+)
+async def test_an_origin_is_ours_or_listed(open_server: Any, origin: str, status: int) -> None:
+    config = ServerConfig(handshake_timeout=PATIENCE, allowed_origins=("https://tools.example",))
+    server = open_server("websocket", config)
+    answered, body = await ask(server, upgrade("127.0.0.1:8765", origin))
+    assert answered == status
+    assert ("allowed_origins" in body) == (status == 403)
+
+
+async def test_two_origins_or_hosts_are_none(websocket_server: Server) -> None:
+    own = f"GET / HTTP/1.1\r\n{UPGRADE}Origin: http://localhost\r\n"
+    assert (await ask(websocket_server, f"{own}\r\n"))[0] == 101
+    assert (await ask(websocket_server, f"{own}Origin: http://evil.example\r\n\r\n"))[0] == 403
+    assert (await ask(websocket_server, f"{own}Host: evil.example\r\n\r\n"))[0] in (400, 403)
+
+
 async def test_a_request_that_is_none(websocket_server: Server) -> None:
     assert (await ask(websocket_server, "nonsense\r\n\r\n"))[0] == 400
     status, body = await ask(websocket_server, f"GET / HTTP/1.1\r\nHost: x\r\nX: {'x' * 20_000}\r\n\r\n")

@@ -20,6 +20,8 @@ from execsrv._cli.settings import (
     CONFIG_VARIABLE,
     PREFIX,
     SETTINGS,
+    TOKEN_FILE_VARIABLE,
+    TOKEN_VARIABLE,
     UNITS,
     URL_VARIABLE,
     Setting,
@@ -34,6 +36,9 @@ _OF_A_SERVICE = re.compile(
     re.DOTALL,
 )
 """The variables that Kubernetes and container links make for a service whose name begins with `execsrv`."""
+
+_NO_SETTINGS = (CONFIG_VARIABLE, URL_VARIABLE, TOKEN_VARIABLE, TOKEN_FILE_VARIABLE, *CLIENT_VARIABLES.values())
+"""Variables that are no settings of a server."""
 
 _WITH_UNIT = rf"([0-9]{{1,15}}) ?({'|'.join(UNITS)})"
 
@@ -77,7 +82,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], *, codex: bool = 
             take(by_variable[variable], value, f"environment {variable}", is_text=True)
         elif (
             variable.startswith(PREFIX)
-            and variable not in (CONFIG_VARIABLE, URL_VARIABLE, *CLIENT_VARIABLES.values())
+            and variable not in _NO_SETTINGS
             and not _OF_A_SERVICE.fullmatch(f"{variable}={value}")
         ):
             raise _unknown(f"environment variable `{variable}`", variable, [*by_variable, CONFIG_VARIABLE])

@@ -22,6 +22,10 @@ CONFIG_VARIABLE = PREFIX + "CONFIG"
 URL_VARIABLE = PREFIX + "URL"
 """Names the server of `execsrv run`, where no flag does."""
 
+TOKEN_VARIABLE = PREFIX + "TOKEN"
+TOKEN_FILE_VARIABLE = PREFIX + "TOKEN_FILE"
+"""Give clients their token, or name the file that has it."""
+
 CLIENT_VARIABLES = {
     name: f"{PREFIX}{name.upper()}" for name in ("ca_file", "client_certificate_file", "client_key_file")
 }
