@@ -84,7 +84,8 @@ class Server:
         Cancelling is hanging up. Raises `ValueError` for another role.
         """
         identify = _known_as(Principal(identity, _role(role)))
-        await Conversation(_message_channel(channel, self._connections.config), self._connections, identify).run()
+        messages = _message_channel(channel, self._connections.config)
+        await Conversation(messages, self._connections, identify, origin="a channel of this program").run()
 
 
 @asynccontextmanager

@@ -49,6 +49,8 @@ def other(setting: Setting) -> Any:
     if setting.is_list:
         others = {"UID": (1, 2), "HOST": ("a", "b.example"), "ORIGIN": ("https://a.example", "http://b:80")}
         return others.get(setting.facts["metavar"], ("/a", "/b c"))
+    if setting.choices:
+        return setting.choices[-1]
     return setting.facts["le"] if setting.bounds else "ws://127.0.0.1:0"
 
 

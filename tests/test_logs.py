@@ -22,7 +22,7 @@ import trio
 
 from execsrv import connect_unix
 from execsrv._cli.logs import OutletHandler
-from execsrv._cli.writer_thread import one_line, open_outlet
+from execsrv._outlet import one_line, open_outlet
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_marked
 from tests.test_daemon import EXECSRV, daemon, execsrv, until_listening
@@ -372,7 +372,7 @@ def test_what_quotes_a_peer_is_cut(shape: str, size: int) -> None:
 
 WITHOUT_THREADS = """
 import os, resource
-from execsrv._cli.writer_thread import open_outlet
+from execsrv._outlet import open_outlet
 os.setuid(int.from_bytes(os.urandom(3), "big") + 100_000)
 resource.setrlimit(resource.RLIMIT_NPROC, (0, resource.getrlimit(resource.RLIMIT_NPROC)[1]))
 with open_outlet(1, lambda error: os.write(2, error.strerror.encode())) as lines:

@@ -532,7 +532,7 @@ async def test_requests_end_with_their_channel(server: Server, web: Web) -> None
 
 
 async def test_outbox_tells_in_turn_and_within_its_bound() -> None:
-    outbox = Outbox(max_answers=8, max_told=2)
+    outbox = Outbox(max_told=2)
     told: list[str] = []
 
     async def tell(name: str) -> None:
@@ -553,7 +553,7 @@ async def test_outbox_tells_in_turn_and_within_its_bound() -> None:
 
 
 async def test_answers_have_left_whatever_comes_behind_them() -> None:
-    outbox = Outbox(max_answers=8, max_told=8)
+    outbox = Outbox(max_told=8)
     left: list[str] = []
 
     async def wait(name: str) -> None:
@@ -580,7 +580,7 @@ async def test_answers_have_left_whatever_comes_behind_them() -> None:
 
 
 async def test_nobody_waits_at_a_closed_outbox() -> None:
-    outbox = Outbox(max_answers=1, max_told=1)
+    outbox = Outbox(max_bytes=1, max_told=1)
     outbox.put(Response(1, None))
     await outbox.tell(Notification("a"))
     async with trio.open_nursery() as nursery:

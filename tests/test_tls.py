@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -224,12 +225,13 @@ def test_files_that_cannot_be_used(authority: Authority, tmp_path: Path) -> None
     other = Authority(tmp_path, "other").server(file="other.pem")
     (tmp_path / "text").write_text("no PEM")
     assert listen() == "`wss://` needs a tls_certificate_file"
-    assert listen(tls_certificate_file=none) == f"cannot read the certificate `{none}`: No such file or directory"
-    assert "it is not in PEM" in listen(tls_certificate_file=f"{tmp_path}/text")
-    assert "the key is not that of the certificate" in listen(tls_certificate_file=server, tls_key_file=other)
-    assert f"authorities in `{tmp_path}/text`: there is no certificate in PEM in it" in listen(
-        tls_certificate_file=server, tls_client_ca_file=f"{tmp_path}/text"
-    )
+    assert listen(tls_certificate_file=none) == f"cannot read the certificate in `{none}`: No such file or directory"
+    assert listen(tls_certificate_file=f"{tmp_path}/text") == f"there is no certificate in PEM in `{tmp_path}/text`"
+    assert listen(tls_certificate_file=authority.file) == f"there is no key in PEM in `{authority.file}`"
+    assert "the key is another one's" in listen(tls_certificate_file=server, tls_key_file=other)
+    (tmp_path / "broken").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    told = listen(tls_certificate_file=server, tls_client_ca_file=f"{tmp_path}/broken")
+    assert told.startswith(f"cannot use the certificates in `{tmp_path}/broken`: ")
     (tmp_path / "clients").write_text("owner alice\n")
     told = listen(tls_certificate_file=server, tls_clients_file=f"{tmp_path}/clients")
     assert told == "a tls_clients_file needs a tls_client_ca_file"
@@ -249,7 +251,7 @@ def test_a_passphrase_is_asked_of_nobody(authority: Authority, tmp_path: Path) -
 
 async def test_a_clients_file_that_is_not_there(authority: Authority, serve: Serve) -> None:
     url = await serve(tls_certificate_file=authority.server())
-    assert "cannot read the authorities in `/none`: No such file" in await refusal(url, tls_ca_file="/none")
+    assert "cannot read the certificate in `/none`: No such file" in await refusal(url, tls_ca_file="/none")
 
 
 # -- reading again --
@@ -313,6 +315,24 @@ async def test_a_client_is_taken_from_the_list(authority: Authority, serve: Serv
         clients.write_text("owner bob\n")
         await reload()
         assert "none of those that may come in" in await refusal(url, **alice)
+
+
+def test_a_certificate_is_renewed_at_a_signal(authority: Authority, tmp_path: Path) -> None:
+    renewed = Authority(tmp_path, "renewed")
+    argv = [sys.executable, "-m", "execsrv", "serve", "--listen", "wss://127.0.0.1:0"]
+    argv += ["--tls-certificate-file", authority.server()]
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(argv, start_new_session=True, **pipes) as server:
+        assert server.stdout is not None
+        assert server.stderr is not None
+        url = server.stdout.readline().strip()
+        assert trio.run(partial(echo, url, tls_ca_file=authority.file)) == "hi\n"
+        renewed.server()
+        server.send_signal(signal.SIGHUP)
+        while "reloaded the certificates" not in (line := server.stderr.readline()):
+            assert line
+        assert trio.run(partial(echo, url, tls_ca_file=renewed.file)) == "hi\n"
+        server.terminate()
 
 
 # -- what is no TLS, or broken --

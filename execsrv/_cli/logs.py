@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from execsrv._cli.writer_thread import Outlet, Printed, one_line, open_outlet
+from execsrv._outlet import Outlet, Printed, one_line, open_outlet
 
 _RATE = 10
 _WINDOW_SECONDS = 1.0

@@ -17,10 +17,10 @@ from execsrv._cli.lifeline import open_lifeline
 from execsrv._cli.logs import open_log
 from execsrv._cli.reloading import has_terminal, reload_of_settings
 from execsrv._cli.signals import received, reset_signals
-from execsrv._cli.writer_thread import Outlet, open_outlet
 from execsrv._doors.reloads import Reloads
 from execsrv._memory import give_back
 from execsrv._nursery import open_helpers
+from execsrv._outlet import Outlet, open_outlet
 from execsrv._processes import carried_limits
 from execsrv._processes.own_memory import close_memory
 from execsrv._processes.supervisor import open_supervisor

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -93,12 +93,19 @@ class Setting(msgspec.Struct, frozen=True):
         return str(self.facts.get("separator", os.pathsep))
 
     @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that it may be, where there are a few."""
+        return get_args(get_args(self.type)[0]) if get_origin(get_args(self.type)[0]) is Literal else ()
+
+    @property
     def allowed(self) -> str:
         """The values that it may have, for people."""
         if self.is_switch:
             return "true or false"
         if self.is_list:
             return f"{self.facts['items']}, with `{self.separator}` between them in a text"
+        if self.choices:
+            return " or ".join(f"`{word}`" for word in self.choices)
         if not self.bounds:
             return "a path" if self.unit == "file" else "a text"
         number = "a whole number" if isinstance(self.default, int) else "a number"

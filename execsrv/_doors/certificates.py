@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import ssl
+import stat
 from contextlib import suppress
-from functools import partial
 
 import trio
 
-from execsrv._doors.principal import Principal, Shown
+from execsrv._doors.principal import Principal
 from execsrv._wire.tls import SecureStream, name_of_peer, server_context
 from execsrv.errors import InvalidConfigError, UnauthorizedError
 from execsrv.limits import ServerConfig
@@ -43,10 +44,13 @@ class Certificates:
             roles = _read_roles(config.tls_clients_file)
             if not config.tls_client_ca_file:
                 raise InvalidConfigError("a tls_clients_file needs a tls_client_ca_file")
+        key = config.tls_key_file or config.tls_certificate_file
+        if os.stat(key).st_mode & stat.S_IROTH:
+            logger.warning("every user of this machine may read the key in `%s`", key)
         self._context, self._roles, self._asks = context, roles, bool(config.tls_client_ca_file)
 
-    async def receive(self, plain: trio.SocketStream, patience: float) -> tuple[SecureStream, Shown] | None:
-        """Return the stream that is secret on its way, and what was shown on it. None if that failed."""
+    async def receive(self, plain: trio.SocketStream, patience: float) -> SecureStream | None:
+        """Return the stream that is secret on its way. None if that failed, or took longer than it may."""
         secure = trio.SSLStream(plain, self._context, server_side=True)
         with trio.move_on_after(patience):
             try:
@@ -58,14 +62,15 @@ class Certificates:
                 await _say_last(plain, _NO_TLS if reason == "HTTP_REQUEST" else alert)
                 logger.info("refused a peer in the TLS handshake: %s", (reason or "cut").lower().replace("_", " "))
                 return None
-            return secure, partial(self._identify, name_of_peer(secure))
+            return secure
         return None
 
-    def _identify(self, name: str | None) -> Principal | None:
-        """Return who has the certificate of that name, None for who has none. Raises `UnauthorizedError`.
+    def shown(self, stream: SecureStream) -> Principal | None:
+        """Return who is at the other end by its certificate, None if it has none and needs none.
 
-        Without a `tls_clients_file`, all whom the authorities name are owners.
+        Raises `UnauthorizedError`. Without a `tls_clients_file`, all whom the authorities name are owners.
         """
+        name = name_of_peer(stream)
         if name is None:
             if self._asks:
                 raise UnauthorizedError("this server asks for the certificate of a client")

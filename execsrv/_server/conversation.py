@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from execsrv._budget.allowance import Allowance
 from execsrv._doors.principal import Identify, Principal
 from execsrv._files.channel import open_files
 from execsrv._http.relay import Relay, open_relay
@@ -72,6 +73,7 @@ class Conversation:
     """
 
     principal: Principal
+    allowance: Allowance
     sessions: Sessions
     files: Callable[[], Files]
     relay: Relay
@@ -82,15 +84,18 @@ class Conversation:
         connections: Connections,
         identify: Identify,
         greeted: Callable[[], None] = lambda: None,
+        origin: str = "",
     ) -> None:
-        """`greeted` is called when the peer has said who it is, and was let in."""
+        """`greeted` is called when the peer has said who it is, and was let in. `origin` is where it comes from."""
         self.config = connections.config
         self._channel = channel
         self._connections = connections
         self._identify = identify
         self._greeted = greeted
+        self._origin = origin
         self._connection: Connection | None = None
-        self._outbox = Outbox(channel=channel)
+        self.allowance = connections.allowances.server  # until it is known whose
+        self._outbox = Outbox(self.config.unread_answer_bytes, channel=channel)
         self._handshake = Handshake()
         self._is_warned = False  # that the server is to end
         self._reading = trio.CancelScope()
@@ -115,6 +120,7 @@ class Conversation:
             ):
                 await self._converse()
         finally:
+            self._outbox.close()
             with trio.move_on_after(self.config.flush_timeout, shield=True):
                 await self._channel.aclose(self._goodbye.close_code, str(self._goodbye))
 
@@ -178,12 +184,14 @@ class Conversation:
         """Attach to a new connection, or to the one to be resumed: nothing else can be handled before."""
         principal = self._identify(params.token)
         if params.resume_session_id is None:
-            connection = await self._connections.open(principal)
+            connection = await self._connections.open(principal, self._origin)
         else:
             connection = self._connections.find(params.resume_session_id, principal)
         connection.attach(self._outbox)
         connection.sessions.supervisor.expect_starts()
         self.principal, self._connection, self.sessions = principal, connection, connection.sessions
+        self.allowance = connection.allowance
+        self._outbox.draw_on(self.allowance.held)
         self._reading.deadline = math.inf
         self._handshake.greeted()
         self._channel.trust()

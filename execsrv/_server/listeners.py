@@ -81,10 +81,8 @@ async def serve_url(
             )
         return
     with ExitStack() as stack:
-        async with open_connections(supervisor, config) as connections:
+        async with open_connections(supervisor, config, reloads) as connections:
             keeper = await _open_doors(supervisor, connections, reloads)
-            if reloads is not None:
-                reloads.configure = connections.configure
             try:
                 listener, url, serve_peer = await _open_listener(listen, connections, keeper, reloads, stack)
             except OSError as error:
@@ -124,7 +122,14 @@ async def serve_descriptors(
 ) -> None:
     """Serve one connection over two descriptors, which stay the caller's, until the peer hangs up."""
     channel = LineChannel(send_stream(protocol_out), receive_stream(protocol_in), config, is_known=False)
-    await serve_connection(channel, supervisor, config, shutdown_trigger=shutdown_trigger, hurry_trigger=hurry_trigger)
+    await serve_connection(
+        channel,
+        supervisor,
+        config,
+        origin="stdio",
+        shutdown_trigger=shutdown_trigger,
+        hurry_trigger=hurry_trigger,
+    )
 
 
 async def _open_listener(
@@ -217,7 +222,7 @@ async def _serve_lines(
 ) -> None:
     identify = keeper.identify_later(await keeper.look(stream))
     channel = LineChannel(stream, stream, connections.config, is_known=False)
-    await Conversation(channel, connections, identify, greeted).run()
+    await Conversation(channel, connections, identify, greeted, origin_of(stream)).run()
 
 
 async def _serve_websocket(
@@ -231,15 +236,16 @@ async def _serve_websocket(
     from execsrv._wire.http_head import Upgrade
     from execsrv._wire.websocket import serve_websocket
 
+    origin = origin_of(stream)
     # Without this, a small message after another would wait for the peer's delayed acknowledgement: 40 ms.
     stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
     secured: trio.abc.Stream = stream
     shown: Shown = nothing_shown
     if certificates is not None:
-        received = await certificates.receive(stream, connections.config.handshake_timeout)
-        if received is None:
+        secure = await certificates.receive(stream, connections.config.handshake_timeout)
+        if secure is None:
             return
-        secured, shown = received
+        secured, shown = secure, partial(certificates.shown, secure)
     identify: Identify
 
     async def refuse(upgrade: Upgrade) -> str:
@@ -253,7 +259,7 @@ async def _serve_websocket(
         return ""
 
     async def serve(channel: MessageChannel) -> None:
-        await Conversation(channel, connections, identify, greeted).run()
+        await Conversation(channel, connections, identify, greeted, origin).run()
 
     is_secure = certificates is not None
     await serve_websocket(secured, connections.config, serve, refuse, is_secure=is_secure)

@@ -8,13 +8,14 @@ terminal for a passphrase.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
 from typing import NoReturn
 
 import trio
 
 from execsrv.errors import InvalidConfigError
 from execsrv.limits import ClientConfig, ServerConfig
+
+_MAX_FILE_BYTES = 1024 * 1024
 
 SecureStream = trio.SSLStream[trio.SocketStream]
 
@@ -57,28 +58,31 @@ def _load_certificate(context: ssl.SSLContext, certificate: str, key: str) -> No
     def no_passphrase() -> NoReturn:
         raise InvalidConfigError(f"the key in `{key or certificate}` has a passphrase, which nobody could enter")
 
-    def load() -> None:
+    _expect("certificate", certificate, b"CERTIFICATE-----")
+    _expect("key", key or certificate, b"PRIVATE KEY-----")
+    try:
         context.load_cert_chain(certificate, key or None, no_passphrase)
-
-    _load(f"the certificate `{certificate}`" + (f" with the key `{key}`" if key else ""), load)
+    except OSError as error:
+        why = "the key is another one's" if isinstance(error, ssl.SSLError) and "MISMATCH" in error.reason else error
+        raise InvalidConfigError(f"cannot use the certificate in `{certificate}`: {why}") from error
 
 
 def _load_authorities(context: ssl.SSLContext, path: str) -> None:
-    _load(f"the authorities in `{path}`", lambda: context.load_verify_locations(path))
-
-
-def _load(what: str, load: Callable[[], None]) -> None:
+    _expect("certificate", path, b"CERTIFICATE-----")
     try:
-        load()
-    except ssl.SSLError as error:
-        reasons = {
-            "KEY_VALUES_MISMATCH": "the key is not that of the certificate",
-            "NO_CERTIFICATE_OR_CRL_FOUND": "there is no certificate in PEM in it",
-        }
-        why = reasons.get(error.reason or "", f"it is not in PEM ({(error.reason or 'unknown').lower()})")
-        raise InvalidConfigError(f"cannot use {what}: {why}") from error
+        context.load_verify_locations(path)
     except OSError as error:
-        raise InvalidConfigError(f"cannot read {what}: {error.strerror or error}") from error
+        raise InvalidConfigError(f"cannot use the certificates in `{path}`: {error}") from error
+
+
+def _expect(what: str, path: str, mark: bytes) -> None:
+    """Raises `InvalidConfigError` for a file that cannot be read or has nothing of that kind: OpenSSL says less."""
+    try:
+        with open(path, "rb") as file:
+            if mark not in file.read(_MAX_FILE_BYTES):
+                raise InvalidConfigError(f"there is no {what} in PEM in `{path}`")
+    except OSError as error:
+        raise InvalidConfigError(f"cannot read the {what} in `{path}`: {error.strerror or error}") from error
 
 
 def name_of_peer(stream: SecureStream) -> str | None:

@@ -18,6 +18,7 @@ from execsrv._setting_units import CONNECTIONS, DOORS, ENDINGS, MESSAGES, STREAM
 from execsrv._setting_units import GIB as GIB
 from execsrv._setting_units import KIB as KIB
 from execsrv._setting_units import MIB as MIB
+from execsrv.limits.budgets import BudgetSettings
 from execsrv.limits.commands import CommandSettings
 from execsrv.limits.connections import ConnectionSettings
 from execsrv.limits.doors import DoorSettings
@@ -25,6 +26,7 @@ from execsrv.limits.endings import EndingSettings
 from execsrv.limits.files import FileSettings
 from execsrv.limits.http import HttpSettings
 from execsrv.limits.identity import IdentitySettings
+from execsrv.limits.operations import OperationSettings
 from execsrv.limits.streams import StreamSettings
 
 
@@ -108,6 +110,8 @@ class ClientConfig(Limits):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig(
+    OperationSettings,
+    BudgetSettings,
     EndingSettings,
     HttpSettings,
     FileSettings,

@@ -79,6 +79,9 @@ class ProcessStart(Wire, frozen=True):
     """A prepared command is run exactly as given: its program and directory are absolute, and nothing is inherited."""
     env_remove: list[str] = []
     """Variables that it does not get, wherever they come from."""
+    secret_env: Annotated[dict[str, Annotated[str, Meta(max_length=4096)]], Meta(max_length=256)] = {}
+    """Variables whose values the server reads, on top of all others: each from a file, by its path or URI, or from one
+    of the server's secrets, by its name. A newline at the end is left out."""
     umask: Annotated[int, Meta(ge=0, le=0o777)] | None = None
     nice: Annotated[int, Meta(ge=-20, le=19)] | None = None
     oom_score_adj: Annotated[int, Meta(ge=-1000, le=1000)] | None = None

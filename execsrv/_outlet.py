@@ -24,6 +24,10 @@ _ENTRY_BYTES = 100
 """Counted for an entry of the queue beside its text, so that many short ones are bounded as well."""
 
 
+def _dropped(count: int) -> bytes:
+    return b"execsrv: %d messages were dropped, since nobody read them\n" % count
+
+
 class Outlet:
     """Lines on their way to one descriptor, which stays the caller's. `open_outlet` makes it.
 
@@ -31,9 +35,18 @@ class Outlet:
     one in the caller's.
     """
 
-    def __init__(self, descriptor: int, failed: Callable[[OSError], None] | None = None) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        failed: Callable[[OSError], None] | None = None,
+        max_queued_bytes: int = _QUEUED_BYTES,
+        dropped: Callable[[int], bytes] = _dropped,
+    ) -> None:
+        """`dropped` makes the line about so many that were dropped, with its end."""
         self._descriptor = descriptor
         self._failed = failed
+        self._max_queued_bytes = max_queued_bytes
+        self._dropped_line = dropped
         self._news = Condition()
         self._thread: Thread | None = None
         self._queue: deque[bytes] = deque()
@@ -52,7 +65,7 @@ class Outlet:
             if self._closed:
                 return
             # What was dropped is told behind what waits: so nothing may come in between.
-            if self._dropped or self._queued_bytes + size > _QUEUED_BYTES:
+            if self._dropped or self._queued_bytes + size > self._max_queued_bytes:
                 self._dropped += 1
             else:
                 self._queue.append(text + b"\n")
@@ -87,7 +100,7 @@ class Outlet:
         lost = 0
         while (text := self._take()) is not None:
             try:
-                write_all(self._descriptor, (_dropped(lost) if lost else b"") + text)
+                write_all(self._descriptor, (self._dropped_line(lost) if lost else b"") + text)
             except OSError as error:
                 lost += 1
                 if self._failed is not None:
@@ -105,7 +118,7 @@ class Outlet:
                 self._queued_bytes -= len(text) - 1 + _ENTRY_BYTES
                 return text
             count, self._dropped = self._dropped, 0
-            return _dropped(count) if count else None
+            return self._dropped_line(count) if count else None
 
 
 @contextmanager
@@ -146,7 +159,3 @@ def one_line(text: str) -> bytes:
     if is_cut or len(line) > _LINE_BYTES:
         line = line[: _LINE_BYTES - 3].decode(errors="ignore").encode() + b"..."
     return line
-
-
-def _dropped(count: int) -> bytes:
-    return b"execsrv: %d messages were dropped, since nobody read them\n" % count

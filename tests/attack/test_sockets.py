@@ -1,0 +1,133 @@
+"""Another user in the directory of a unix socket, who puts sockets and links in the place of ours while we start."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import trio
+
+import execsrv
+from execsrv import ClientConfig, ConnectionFailedError
+from execsrv._wire.owners import check_listener
+from execsrv._wire.unix import listening
+from tests.processes import may_become_nobody
+
+NOBODY = 65534
+ROUNDS = 4000
+
+pytestmark = pytest.mark.skipif(not may_become_nobody(), reason="only root can attack as another user")
+
+BECOME_NOBODY = """
+import itertools, os, socket, sys
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+"""
+
+PLANT = """
+path, victim = sys.argv[1:]
+print("planting", flush=True)
+for kind in itertools.cycle(["socket", "listener", "link", "stale link", "file", "lock"]):
+    try:
+        if kind in ("socket", "listener"):
+            with socket.socket(socket.AF_UNIX) as planted:
+                planted.bind(path)
+                if kind == "listener":
+                    planted.listen()
+                os.chmod(path, 0o777)
+        elif kind == "file":
+            open(path, "x").close()
+        elif kind == "lock":
+            os.close(os.open(path + ".lock", os.O_CREAT | os.O_EXCL, 0o666))
+        else:
+            os.symlink(victim if kind == "link" else path + ".aim", path)
+    except OSError:
+        pass
+    for name in (path, path + ".lock"):
+        try:
+            os.unlink(name)
+        except OSError:
+            pass
+"""
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory as `/tmp`: everybody may write, and nobody may remove what is another's."""
+    with TemporaryDirectory(prefix="execsrv-") as name:
+        os.chmod(name, 0o1777)
+        yield Path(name)
+
+
+@contextmanager
+def planting(path: Path, victim: Path) -> Iterator[None]:
+    """Another user who never stops putting things in the place of our socket and its lock."""
+    argv = [sys.executable, "-I", "-S", "-c", BECOME_NOBODY + PLANT, str(path), str(victim)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as planter:
+        assert planter.stdout is not None
+        assert planter.stdout.readline() == b"planting\n"
+        try:
+            yield
+        finally:
+            planter.kill()
+
+
+def test_what_another_user_plants_is_neither_followed_nor_taken_for_ours(place: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "precious"
+    victim.write_text("precious")
+    victim.chmod(0o640)
+    path, listened, refused = place / "s", 0, 0
+    with planting(path, victim):
+        for _ in range(ROUNDS):
+            try:
+                with listening(str(path)):
+                    listened += 1
+                    facts = path.lstat()
+                    assert (facts.st_uid, stat.S_IMODE(facts.st_mode)) == (0, 0o600)
+                    assert stat.S_ISSOCK(facts.st_mode)
+                    with socket.socket(socket.AF_UNIX) as client:
+                        client.connect(str(path))
+                        check_listener(client)
+            except OSError:
+                refused += 1
+            assert (victim.read_text(), stat.S_IMODE(victim.stat().st_mode)) == ("precious", 0o640)
+    assert listened, "the attacker was never late"
+    assert refused, "the attacker was always late"
+
+
+LISTEN = """
+os.umask(0)
+with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind(sys.argv[1])
+    listener.listen()
+    print("listening", flush=True)
+    heard = b""
+    for _ in range(2):
+        with listener.accept()[0] as peer:
+            heard += peer.recv(1000)
+    print(heard, flush=True)
+"""
+
+
+async def test_a_client_says_nothing_to_another_users_server(place: Path) -> None:
+    """It waits where ours has been, in a directory in which it may."""
+    argv = [sys.executable, "-I", "-S", "-c", BECOME_NOBODY + LISTEN, f"{place}/s"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as thief:  # noqa: ASYNC220  # it is not waited for
+        assert thief.stdout is not None
+        assert thief.stdout.readline() == b"listening\n"
+        for url in (f"unix://{place}/s", f"unix://{place}/link"):
+            if url.endswith("link"):
+                os.symlink("s", place / "link")
+            with pytest.raises(ConnectionFailedError, match=f"another user .uid {NOBODY}. listens there"):
+                async with execsrv.connect(url, config=ClientConfig(handshake_timeout=60)):
+                    pass
+        assert await trio.to_thread.run_sync(thief.stdout.readline) == b"b''\n"
