@@ -17,8 +17,8 @@ FLOORS = [
     {"_setting_units"},
     {"errors", "limits", "protocol", "_version"},
     # rules, and the log: still no I/O
-    {"_wire.quoting", "_wire.bounds"},
-    {"_wire.unreadable", "_budget"},
+    {"_wire.quoting", "_budget"},
+    {"_wire.unreadable", "_wire.bounds"},
     {"_nursery", "_threads", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths"},
     {"_http.request"},
     {"_wire.frames", "_wire.owners", "_wire.urls", "_doors.principal", "client.reach", "client.far_side", "record"},

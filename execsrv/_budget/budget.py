@@ -64,11 +64,18 @@ class Budget:
 
     def try_take(self, size: int) -> Budget | None:
         """Take so much, or return the budget that has too little left."""
-        while (short := self._short_of(size)) is not None:
+        while (short := self.short_of(size)) is not None:
             if not short._forget(size):
                 return short
         self.add(size)
         return None
+
+    def short_of(self, size: int) -> Budget | None:
+        """Return the budget that has too little left for so much, None where it can be taken."""
+        budget: Budget | None = self
+        while budget is not None and budget.taken + size <= budget.most:
+            budget = budget.above
+        return budget
 
     def add(self, size: int) -> None:
         """Count what is there already, whatever is left."""
@@ -84,7 +91,7 @@ class Budget:
     @property
     def is_over(self) -> bool:
         """True where nothing is left of it, or of the one above."""
-        return self._short_of(0) is not None
+        return self.short_of(0) is not None
 
     def exceeded(self) -> LimitExceededError:
         """Return the error of somebody who asks for more than is left."""
@@ -104,12 +111,6 @@ class Budget:
         while budget is not None:
             budget.keepers.pop(keeper, None)
             budget = budget.above
-
-    def _short_of(self, size: int) -> Budget | None:
-        budget: Budget | None = self
-        while budget is not None and budget.taken + size <= budget.most:
-            budget = budget.above
-        return budget
 
     def _forget(self, size: int) -> bool:
         """Have the oldest forgotten that nobody needs. Return whether there was anything."""

@@ -194,7 +194,7 @@ class Conversation:
         self._outbox.draw_on(self.allowance.held)
         self._reading.deadline = math.inf
         self._handshake.greeted()
-        self._channel.trust()
+        self._channel.trust(self.allowance.held)
         self._greeted()
         return Initialized(connection.id, tell_of_environment(self, Unit()), PROTOCOL_VERSION)
 

@@ -147,6 +147,10 @@ class LineBuffer:
             self._start = 0
         self._buffer += data
 
+    def __len__(self) -> int:
+        """Return the bytes that are in here."""
+        return len(self._buffer)
+
     @property
     def has_more(self) -> bool:
         """Return True while something was fed that no line has taken."""
@@ -180,6 +184,9 @@ class LineBuffer:
                     raise ProtocolError(f"malformed message: invalid UTF-8: {error.reason}", close_code=1007) from None
             self.last_was_whole = end < len(self._buffer)
             self._start = self._searched = min(end + 1, len(self._buffer))
+            if self._start == len(self._buffer):
+                self._buffer = bytearray()  # a long line is not to stay until the next one comes
+                self._start = self._searched = 0
             if line and not line.isspace():
                 return line
 

@@ -60,6 +60,7 @@ class FrameCounter:
         self._bytes = self._parts = 0  # of the message that is coming in
         self._header = bytearray()  # as much as is there of the next frame's
         self._payload_left = 0
+        self._is_data = False  # the frame that is coming in
         self._is_last = False  # the frame that is coming in: it ends a message
         self.excess = ""
         """Tells which bound a message has gone beyond, and by how much it may not."""
@@ -75,6 +76,8 @@ class FrameCounter:
                 step = min(self._payload_left, end - at)
                 self._payload_left -= step
                 at += step
+                if self._is_data:
+                    self._bound.come(step)
                 if self.is_between_messages and not self._bound.is_known:
                     break
                 continue
@@ -106,10 +109,11 @@ class FrameCounter:
         elif size == 127:
             size = int.from_bytes(header[2:10], "big")
         opcode = header[0] & 0xF
-        self._is_last = bool(header[0] & _FINAL) and opcode < _CONTROL
+        self._is_data = opcode < _CONTROL
+        self._is_last = bool(header[0] & _FINAL) and self._is_data
         self._payload_left = size
         header.clear()
-        if opcode >= _CONTROL:
+        if not self._is_data:
             return
         if opcode != _CONTINUATION:
             self._bytes = self._parts = 0

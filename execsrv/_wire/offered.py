@@ -9,6 +9,7 @@ from typing import Protocol
 
 import trio
 
+from execsrv._budget.budget import Budget
 from execsrv._wire.codecs import Codec
 from execsrv.errors import ProtocolError
 from execsrv.limits import Limits
@@ -73,7 +74,7 @@ class OfferedChannel:
                 raise ProtocolError(f"malformed message: invalid UTF-8: {error.reason}", close_code=1007) from None
         return self._codec.decode(data)
 
-    def trust(self) -> None:
+    def trust(self, budget: Budget) -> None:
         """Do nothing: the program that has offered it knows the peer, and its library bounds the messages."""
 
     async def is_alive(self, patience: float) -> bool:

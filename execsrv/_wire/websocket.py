@@ -17,8 +17,9 @@ import trio
 import trio_websocket
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
+from execsrv._budget.budget import Budget
 from execsrv._nursery import open_helpers
-from execsrv._wire.bounds import MessageBound
+from execsrv._wire.bounds import LARGE_BYTES, MessageBound
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import Codec
 from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
@@ -45,6 +46,7 @@ class WebSocketChannel:
         self._codec = Codec()
         self._has_received = False
         self._buffer = bytearray(MAX_HEADER)
+        self._received_bytes = 0  # of the message that is being handled
 
     async def send(self, message: Message) -> None:
         """Send a message in a frame."""
@@ -61,6 +63,8 @@ class WebSocketChannel:
             with memoryview(self._buffer) as view:
                 start = put_header(view, len(view) - MAX_HEADER)
                 await self._wire.send_all(view[start:])
+        if len(self._buffer) > LARGE_BYTES:
+            self._buffer = bytearray(MAX_HEADER)
 
     @property
     def has_room(self) -> bool:
@@ -75,9 +79,12 @@ class WebSocketChannel:
         """Return the message in the next frame, text or binary."""
         if self._has_received:
             self._wire.go_on()
+        self._wire.bound.handled(self._received_bytes)
+        self._received_bytes = 0
         try:
             data = await self._connection.get_message()
             self._has_received = True
+            self._received_bytes = _size_of(data)
         except ConnectionClosed as closed:
             if self._wire.refusal is not None:
                 self._broken = True
@@ -94,9 +101,9 @@ class WebSocketChannel:
                 raise ProtocolError(f"malformed message: invalid UTF-8: {error.reason}", close_code=1007) from None
         return self._codec.decode(data)
 
-    def trust(self) -> None:
+    def trust(self, budget: Budget) -> None:
         """Take in large messages too."""
-        self._wire.bound.lift()
+        self._wire.bound.lift(budget)
 
     async def is_alive(self, patience: float) -> bool:
         """Ping the peer, and return False when it has been silent for `patience` seconds.
@@ -133,6 +140,7 @@ class WebSocketChannel:
 
         After a frame that was cut, nothing can be said.
         """
+        self._wire.bound.close()
         if self._wire.is_cut:
             return
         self._wire.go_on(to_end=True)  # the peer's close frame is behind all that it has said
@@ -267,3 +275,8 @@ async def open_websocket(
     finally:
         if stream is not None:
             await trio.aclose_forcefully(stream)
+
+
+def _size_of(data: str | bytes) -> int:
+    """Return the bytes of a message as it came."""
+    return len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())

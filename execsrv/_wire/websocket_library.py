@@ -15,6 +15,7 @@ import wsproto.utilities
 from execsrv._nursery import owned
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.frames import FrameCounter
+from execsrv._wire.room import wait_for_room
 from execsrv._wire.tcp import is_local, unacknowledged_seconds
 from execsrv._wire.unreachable import why_unreachable
 from execsrv.errors import ConnectionFailedError, ProtocolError
@@ -105,6 +106,12 @@ class Wire(trio.abc.Stream):
             await self._pause.wait()
         if self.refusal is not None:
             raise trio.BrokenResourceError
+        if not self.bound.is_paid():
+            try:
+                await wait_for_room(self.bound)
+            except ProtocolError as error:
+                self.refusal = error
+                raise trio.BrokenResourceError from error
         if self._at < len(self._data):
             await trio.lowlevel.checkpoint()
         else:
