@@ -89,6 +89,7 @@ async def serve_url(
                         owned, _accept, listener, peers, partial(_serve_peer, serve_peer, door), single
                     )
                     _tell_means(supervisor)
+                    connections.accepts = True
                     task_status.started(url)
                     if single:
                         accepting.start_soon(owned, _until, connections.wait_unused, accepting.cancel_scope)
@@ -226,4 +227,4 @@ async def _serve_websocket(
     async def serve(channel: MessageChannel) -> None:
         await Conversation(channel, connections, identify, greeted, origin).run()
 
-    await serve_websocket(secured, connections.config, serve)
+    await serve_websocket(secured, connections.config, serve, lambda: connections.is_ready)

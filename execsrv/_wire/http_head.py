@@ -43,7 +43,7 @@ async def receive_head(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes 
     return bytes(head)
 
 
-def answer_to(head: bytes, max_bytes: int) -> bytes | Upgrade:
+def answer_to(head: bytes, max_bytes: int, *, is_ready: bool = True) -> bytes | Upgrade:
     """Return the whole response to a request, or the upgrade that it asks for.
 
     Whatever the websocket library would refuse is refused here: it would leave the connection open.
@@ -66,7 +66,9 @@ def answer_to(head: bytes, max_bytes: int) -> bytes | Upgrade:
     path = request.target.partition(b"?")[0]
     if b"origin" in headers:
         return _response(HTTPStatus.FORBIDDEN, _NO_BROWSERS)
-    if path in (b"/readyz", b"/healthz"):
+    if path == b"/readyz" and not is_ready:
+        return _response(HTTPStatus.SERVICE_UNAVAILABLE, "the server is shutting down")
+    if path in (b"/livez", b"/readyz", b"/healthz"):
         return _response(HTTPStatus.OK)
     if path != b"/":
         return _response(HTTPStatus.NOT_FOUND)

@@ -155,14 +155,17 @@ class WebSocketChannel:
 
 
 async def serve_websocket(
-    stream: trio.abc.Stream, limits: ServerConfig, serve: Callable[[MessageChannel], Awaitable[None]]
+    stream: trio.abc.Stream,
+    limits: ServerConfig,
+    serve: Callable[[MessageChannel], Awaitable[None]],
+    is_ready: Callable[[], bool] = lambda: True,
 ) -> None:
     """Answer the one HTTP request on `stream`; where it becomes a websocket, serve the channel. Closes the stream."""
     async with stream:
         head = upgrade = None
         with trio.move_on_after(limits.handshake_timeout), suppress(trio.BrokenResourceError):
             head = await receive_head(stream, MAX_HEAD_BYTES)
-            upgrade = answer_to(head, MAX_HEAD_BYTES) if head is not None else None
+            upgrade = answer_to(head, MAX_HEAD_BYTES, is_ready=is_ready()) if head is not None else None
             if isinstance(upgrade, bytes):
                 await stream.send_all(upgrade)
                 return
