@@ -160,6 +160,7 @@ async def serve_websocket(
     refuse: Callable[[Upgrade], Awaitable[str]],
     *,
     is_secure: bool = False,
+    is_ready: Callable[[], bool] = lambda: True,
 ) -> None:
     """Answer the one HTTP request on `stream`; where it becomes a websocket, serve the channel. Closes the stream.
 
@@ -170,7 +171,7 @@ async def serve_websocket(
         head = upgrade = None
         with trio.move_on_after(limits.handshake_timeout), suppress(trio.BrokenResourceError):
             head = await receive_head(stream, MAX_HEAD_BYTES)
-            upgrade = answer_to(head, MAX_HEAD_BYTES, names) if head is not None else None
+            upgrade = answer_to(head, MAX_HEAD_BYTES, names, is_ready=is_ready()) if head is not None else None
             if isinstance(upgrade, Upgrade) and (why := await refuse(upgrade)):
                 upgrade = unauthorized(why)
             if isinstance(upgrade, bytes):
