@@ -24,8 +24,9 @@ from tests.test_daemon import EXECSRV
 class Running:
     """A daemon whose log is read line by line."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
         self.process = process
+        self.url = url
         self._lines: Queue[str] = Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -52,8 +53,9 @@ def running(*argv: str, env: dict[str, str] | None = None) -> Iterator[Running]:
     ) as process:
         try:
             assert process.stdout is not None
-            assert process.stdout.readline()
-            yield Running(process)
+            url = process.stdout.readline().strip()
+            assert url
+            yield Running(process, url)
         finally:
             process.kill()
 

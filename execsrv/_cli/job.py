@@ -61,6 +61,7 @@ class RunOptions(NamedTuple):
     certificate_file: str | None = None
     key_file: str | None = None
     server_uid: Sequence[int] = ()
+    token_file: str | None = None
 
 
 class Ended(NamedTuple):

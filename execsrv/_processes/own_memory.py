@@ -9,7 +9,7 @@ import ctypes
 import os
 
 from execsrv._processes.environment import inherited_environment
-from execsrv._processes.withheld import Withheld
+from execsrv._processes.withheld import OWN_TOKEN, Withheld
 
 _PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 _ENVIRONMENT_BEGINS, _ENVIRONMENT_ENDS = 49, 50
@@ -25,6 +25,7 @@ def close_memory(withheld: Withheld, *, allow_debugging: bool) -> None:
     """
     inherited_environment()  # it looks into /proc/self/environ, which is closed to ourselves too afterwards
     secret = {os.fsencode(name) for name, value in os.environ.items() if withheld.covers(name, value)}
+    secret |= {OWN_TOKEN.encode()} & {os.fsencode(name) for name in os.environ}
     if secret:
         for name in secret:
             os.unsetenv(name)

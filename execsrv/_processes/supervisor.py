@@ -20,6 +20,7 @@ from execsrv._processes.attempt import MOST_THREADS, Attempt
 from execsrv._processes.attempt import Spawned as Spawned
 from execsrv._processes.command import Command
 from execsrv._processes.guardian_keeper import Guard
+from execsrv._processes.kin import Kin
 from execsrv._processes.membership import ByDescent, ByWalk, Register
 from execsrv._processes.refused_calls import refusals
 from execsrv._processes.subreaper import Strays
@@ -55,6 +56,8 @@ class Supervisor:
         self._finder: ByWalk | ByDescent = ByWalk(self._register)
         self._guard: Guard | None = None
         self._refuses = False
+        self.kin = Kin(self._register, sole=False)
+        """All processes of all sessions, for telling who they are not."""
         self.threads = trio.CapacityLimiter(MOST_THREADS)
         """The threads in which commands are started."""
 
@@ -143,6 +146,7 @@ async def open_supervisor(
         return
     supervisor = Supervisor(own_process=True)
     register = supervisor._register
+    supervisor.kin = Kin(register, sole=sole)
     with ExitStack() as stack:
         stack.enter_context(register.reserve)
         strays = None

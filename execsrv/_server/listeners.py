@@ -16,8 +16,11 @@ import trio
 
 from execsrv._doors.admission import Door, origin_of, shut
 from execsrv._doors.certificates import Certificates
+from execsrv._doors.credentials import Credentials
 from execsrv._doors.exposure import check_exposure
-from execsrv._doors.principal import Identify, owner
+from execsrv._doors.identity import Doorkeeper
+from execsrv._doors.peers import Peer
+from execsrv._doors.principal import Identify, Shown, nothing_shown
 from execsrv._doors.reloads import Reloads
 from execsrv._memory import freed
 from execsrv._nursery import contain, open_helpers, owned
@@ -25,11 +28,12 @@ from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connection import Connections, open_connections
 from execsrv._server.conversation import Conversation
 from execsrv._server.single_connection import serve_connection
+from execsrv._threads import run_in_thread
 from execsrv._wire import unix, urls
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.stdio import receive_stream, send_stream, taken_stdio
-from execsrv.errors import CannotListenError, InvalidConfigError, InvalidListenURLError
+from execsrv.errors import CannotListenError, InvalidConfigError, InvalidListenURLError, UnauthorizedError
 from execsrv.limits import DEFAULTS, ServerConfig
 
 logger = logging.getLogger(__name__)
@@ -61,7 +65,7 @@ async def serve_url(
 
     `reloads` gets all that can be read again while it serves.
 
-    Raises `InvalidListenURLError` and `CannotListenError`. Cancelling kills everything at once.
+    Raises `InvalidListenURLError`, `CannotListenError` and `InvalidConfigError`. Cancelling kills everything at once.
     """
     if listen == "stdio://":
         with taken_stdio() as (protocol_in, protocol_out):
@@ -78,8 +82,9 @@ async def serve_url(
         return
     with ExitStack() as stack:
         async with open_connections(supervisor, config, reloads) as connections:
+            keeper = await _open_doors(supervisor, connections, reloads)
             try:
-                listener, url, serve_peer = await _open_listener(listen, connections, reloads, stack)
+                listener, url, serve_peer = await _open_listener(listen, connections, keeper, reloads, stack)
             except OSError as error:
                 raise CannotListenError(f"cannot listen on {listen}: {error.strerror or error}") from error
             door = Door(lambda: connections.config.max_handshakes)
@@ -128,12 +133,12 @@ async def serve_descriptors(
 
 
 async def _open_listener(
-    listen: str, connections: Connections, reloads: Reloads | None, stack: ExitStack
+    listen: str, connections: Connections, keeper: Doorkeeper, reloads: Reloads | None, stack: ExitStack
 ) -> tuple[trio.SocketListener, str, ServePeer]:
     """Open the listener for a URL. Return it, the URL with its real port, and what serves one peer."""
     if urls.is_unix_url(listen):
         listener, path = stack.enter_context(unix.listening(urls.parse_unix(listen)))
-        return listener, f"unix://{path}", partial(_serve_lines, connections)
+        return listener, f"unix://{path}", partial(_serve_lines, connections, keeper)
     if not urls.is_websocket_url(listen):
         expected = "expected `stdio://`, `ws://IP:PORT` or `unix://PATH`"
         raise InvalidListenURLError(f"unsupported --listen URL `{listen}`; {expected}")
@@ -142,7 +147,8 @@ async def _open_listener(
     certificates = await _open_certificates(address, connections, reloads)
     (listener,) = await trio.open_tcp_listeners(address.port, host=address.ip)
     ip, port = listener.socket.getsockname()[:2]
-    return listener, str(address._replace(ip=ip, port=port)), partial(_serve_websocket, connections, certificates)
+    serve_peer = partial(_serve_websocket, connections, keeper, certificates)
+    return listener, str(address._replace(ip=ip, port=port)), serve_peer
 
 
 async def _open_certificates(
@@ -198,32 +204,62 @@ async def _serve_peer(serve_peer: ServePeer, door: Door, stream: trio.SocketStre
         freed()
 
 
-async def _serve_lines(connections: Connections, stream: trio.SocketStream, greeted: Callable[[], None]) -> None:
+async def _open_doors(supervisor: Supervisor, connections: Connections, reloads: Reloads | None) -> Doorkeeper:
+    """Read the tokens that the settings name. Raises `InvalidConfigError`."""
+    credentials = Credentials()
+
+    async def load() -> None:
+        await run_in_thread(partial(credentials.load, connections.config), trio.CapacityLimiter(1))
+
+    await load()
+    if reloads is not None:
+        reloads.add("the tokens", load)
+    return Doorkeeper(supervisor.kin, credentials.find, lambda: connections.config)
+
+
+async def _serve_lines(
+    connections: Connections, keeper: Doorkeeper, stream: trio.SocketStream, greeted: Callable[[], None]
+) -> None:
+    identify = keeper.identify_later(await keeper.look(stream))
     channel = LineChannel(stream, stream, connections.config, is_known=False)
-    await Conversation(channel, connections, owner, greeted, origin_of(stream)).run()
+    await Conversation(channel, connections, identify, greeted, origin_of(stream)).run()
 
 
 async def _serve_websocket(
     connections: Connections,
+    keeper: Doorkeeper,
     certificates: Certificates | None,
     stream: trio.SocketStream,
     greeted: Callable[[], None],
 ) -> None:
     # Imported where it is needed: on stdio, a third of the time to start would go into it.
+    from execsrv._wire.http_head import Upgrade
     from execsrv._wire.websocket import serve_websocket
 
     origin = origin_of(stream)
     # Without this, a small message after another would wait for the peer's delayed acknowledgement: 40 ms.
     stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
     secured: trio.abc.Stream = stream
-    identify: Identify = owner
+    shown: Shown = nothing_shown
     if certificates is not None:
         secure = await certificates.receive(stream, connections.config.handshake_timeout)
         if secure is None:
             return
-        secured, identify = secure, partial(certificates.identify, secure)
+        secured, shown = secure, partial(certificates.shown, secure)
+    identify: Identify
+
+    async def refuse(upgrade: Upgrade) -> str:
+        nonlocal identify
+        peer = Peer(None, "it comes through a proxy") if upgrade.is_forwarded else await keeper.look(stream)
+        try:
+            identify = keeper.identify_first(peer, upgrade.token, shown)
+        except UnauthorizedError as error:
+            logger.warning("refusing a peer: %s", error)
+            return str(error)
+        return ""
 
     async def serve(channel: MessageChannel) -> None:
         await Conversation(channel, connections, identify, greeted, origin).run()
 
-    await serve_websocket(secured, connections.config, serve)
+    is_secure = certificates is not None
+    await serve_websocket(secured, connections.config, serve, refuse, is_secure=is_secure)

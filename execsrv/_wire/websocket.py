@@ -23,7 +23,7 @@ from execsrv._wire.bounds import LARGE_BYTES, MessageBound
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import Codec
 from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
-from execsrv._wire.http_head import Upgrade, answer_to, receive_head
+from execsrv._wire.http_head import Names, Upgrade, answer_to, receive_head, unauthorized
 from execsrv._wire.tcp import is_local
 from execsrv._wire.unreachable import CONNECT_ERRORS, why_unreachable
 from execsrv._wire.urls import parse_websocket
@@ -155,14 +155,25 @@ class WebSocketChannel:
 
 
 async def serve_websocket(
-    stream: trio.abc.Stream, limits: ServerConfig, serve: Callable[[MessageChannel], Awaitable[None]]
+    stream: trio.abc.Stream,
+    limits: ServerConfig,
+    serve: Callable[[MessageChannel], Awaitable[None]],
+    refuse: Callable[[Upgrade], Awaitable[str]],
+    *,
+    is_secure: bool = False,
 ) -> None:
-    """Answer the one HTTP request on `stream`; where it becomes a websocket, serve the channel. Closes the stream."""
+    """Answer the one HTTP request on `stream`; where it becomes a websocket, serve the channel. Closes the stream.
+
+    `refuse` says why whoever asks may not come in, nothing where it may.
+    """
+    names = Names(limits.allowed_hosts, limits.allowed_origins, is_secure)
     async with stream:
         head = upgrade = None
         with trio.move_on_after(limits.handshake_timeout), suppress(trio.BrokenResourceError):
             head = await receive_head(stream, MAX_HEAD_BYTES)
-            upgrade = answer_to(head, MAX_HEAD_BYTES) if head is not None else None
+            upgrade = answer_to(head, MAX_HEAD_BYTES, names) if head is not None else None
+            if isinstance(upgrade, Upgrade) and (why := await refuse(upgrade)):
+                upgrade = unauthorized(why)
             if isinstance(upgrade, bytes):
                 await stream.send_all(upgrade)
                 return
@@ -180,7 +191,7 @@ async def serve_websocket(
                     max_message_size=limits.max_message_bytes,
                     receive_buffer_size=RECEIVE_BYTES,
                 )
-                connection = await request.accept()
+                connection = await request.accept(subprotocol=upgrade.subprotocol)
                 wire.opened.set()
             if connection is not None:
                 await serve(WebSocketChannel(connection, wire))

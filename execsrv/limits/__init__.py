@@ -25,6 +25,7 @@ from execsrv.limits.doors import DoorSettings
 from execsrv.limits.endings import EndingSettings
 from execsrv.limits.files import FileSettings
 from execsrv.limits.http import HttpSettings
+from execsrv.limits.identity import IdentitySettings
 from execsrv.limits.operations import OperationSettings
 from execsrv.limits.streams import StreamSettings
 
@@ -117,6 +118,7 @@ class ServerConfig(
     CommandSettings,
     StreamSettings,
     DoorSettings,
+    IdentitySettings,
     ConnectionSettings,
     Limits,
 ):
