@@ -17,7 +17,7 @@ from tests.peers import PATIENCE, Peer
 from tests.test_bad_input import open_raw
 
 UPGRADE = (
-    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 INITIALIZE = b'{"id":0,"method":"initialize","params":{"clientName":"x"}}'

@@ -14,7 +14,7 @@ import trio
 
 from execsrv._cli.config import Loaded, as_toml, load
 from execsrv._cli.lifeline import open_lifeline
-from execsrv._cli.logs import open_log
+from execsrv._cli.logs import Log, open_log
 from execsrv._cli.reloading import has_terminal, reload_of_settings
 from execsrv._cli.signals import received, reset_signals
 from execsrv._doors.reloads import Reloads
@@ -74,8 +74,9 @@ def run_daemon(loaded: Loaded, options: DaemonOptions, read_again: Callable[[], 
     if read_again is not None and loaded.listen != "stdio://" and not has_terminal():
         reloads = Reloads()
         reloads.add("the settings", reload_of_settings(loaded, read_again, reloads))
-    level = logging.WARNING if options.quiet else logging.INFO
-    with open_log(level) as log, open_outlet(1, _cannot_announce) as out:
+    config = loaded.config
+    level = "warning" if options.quiet and config.log_level != "error" else config.log_level
+    with open_log(level, config.log_format) as log, open_outlet(1, _cannot_announce) as out:
         try:
             announcement = _Announcement(log, out, options.codex)
             was_asked = trio.run(_serve, loaded, options, reloads, announcement)
@@ -174,7 +175,7 @@ def _cannot_announce(error: OSError) -> None:
 class _Announcement(trio.TaskStatus[str]):
     """Tells people and programs where we listen, once we do. Waits for neither."""
 
-    def __init__(self, log: Outlet, out: Outlet, codex: bool) -> None:
+    def __init__(self, log: Log, out: Outlet, codex: bool) -> None:
         self._log = log
         self._out = out
         self._codex = codex
