@@ -12,8 +12,8 @@ from functools import partial
 
 import trio
 
-from execsrv._doors import inet_diag
 from execsrv._threads import run_in_thread
+from execsrv._wire import inet_diag
 from execsrv.errors import BusyError, ConnectionFailedError
 
 _RETRY_SECONDS = 0.005

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,6 +21,7 @@ import execsrv
 from execsrv import ClientConfig, ConnectionFailedError
 from execsrv._wire.owners import check_listener
 from execsrv._wire.unix import listening
+from tests.peers import PATIENCE
 from tests.processes import may_become_nobody
 
 NOBODY = 65534
@@ -198,3 +200,19 @@ async def test_a_server_of_another_user_may_be_trusted_on_the_loopback() -> None
             async with execsrv.connect(f"ws://127.0.0.1:{port}", config=ClientConfig(server_uids=(NOBODY,))):
                 pass
         assert b"Upgrade: websocket" in await trio.to_thread.run_sync(other.stdout.readline)
+
+
+async def test_a_server_that_hangs_up_at_once_is_told_at_once() -> None:
+    """Nobody holds its end any more; that is not waited for."""
+
+    async def hang_up(stream: trio.SocketStream) -> None:
+        stream.socket.close()
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, hang_up, 0, host="127.0.0.1"))
+        port = listener.socket.getsockname()[1]
+        for _ in range(20):
+            with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailedError):
+                async with execsrv.connect(f"ws://127.0.0.1:{port}", config=ClientConfig(handshake_timeout=9999)):
+                    pass
+        nursery.cancel_scope.cancel()

@@ -27,7 +27,8 @@ _ANSWER = struct.Struct("=BBxx2s2s16s16sI8sIIIII")
 """`struct inet_diag_msg`: family, state, the socket's id, expires, two queues, uid, inode."""
 _NO_COOKIE = b"\xff" * 8
 
-_CONNECTED = {1, 4, 5, 8}
+_ESTABLISHED = 1
+_CONNECTED = {_ESTABLISHED, 4, 5, 8}
 """States of <net/tcp_states.h>: established, and where one side has said all it had to say."""
 
 _ANSWER_BYTES = 4096
@@ -95,7 +96,12 @@ def _asked(end: End, peer: End) -> Holder | None:
     size = 4 if family == socket.AF_INET else 16
     found = [End(_plain(side[:size]), _PORT.unpack(port)[0]) for side, port in zip((from_, to), ports, strict=True)]
     # Where nothing is connected, what listens there is found instead.
-    return Holder(uid, inode) if found == [end, peer] and state in _CONNECTED else None
+    return Holder(uid, inode) if found == [end, peer] and _counts(state, inode) else None
+
+
+def _counts(state: int, inode: int) -> bool:
+    """Return True for a connection that somebody holds, or will accept: then nobody holds it yet."""
+    return state in _CONNECTED and (inode != 0 or state == _ESTABLISHED)
 
 
 def _from_tables(end: End, peer: End) -> Holder | None:
@@ -118,7 +124,7 @@ def _in_table(lines: Iterable[bytes], end: End, peer: End) -> Holder | None:
         words = line.split(None, 10)
         if words[1].endswith(suffixes[0]) and words[2].endswith(suffixes[1]):
             state, uid, inode = int(words[3], 16), int(words[7]), int(words[9])
-            if [_end(words[1]), _end(words[2])] == [end, peer] and state in _CONNECTED:
+            if [_end(words[1]), _end(words[2])] == [end, peer] and _counts(state, inode):
                 return Holder(uid, inode)
     return None
 
