@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from execsrv import Client, InvalidParamsError, connect_in_process, launch
+from execsrv import Client, InvalidParamsError, SpawnError, connect_in_process, launch
 from execsrv.limits import ServerConfig
 from tests.conftest import OpenServer
 from tests.processes import may_become_nobody
@@ -124,6 +124,15 @@ id -u
             # The server itself goes on as before.
             assert (await client.run(["sh", "-c", "head -c 1 /proc/self/environ"])).stdout != b""
             assert (await client.run(["tty"], tty=True)).exit_code == 0
+            scores = ["sh", "-c", "cat /proc/self/oom_score_adj /proc/$PPID/oom_score_adj"]
+            before = (await client.run(scores, text=True)).stdout.split()[1]
+            for score in (700, 800):
+                said = (await client.run(scores, text=True, oom_score_adj=score)).stdout
+                assert said.split() == [str(score), before]
+            if user != "0":
+                with pytest.raises(SpawnError, match="with nice -5, oomScoreAdj 900: Operation not permitted"):
+                    await client.run(scores, oom_score_adj=900, nice=-5)
+            assert (await client.run(scores, text=True)).stdout.split() == [before, before]
             mine = f"{folder}.mine"
             await client.files.write(mine, b"x")
             await client.files.change(mine, mode=0o600, modified=1)
