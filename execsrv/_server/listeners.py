@@ -139,7 +139,7 @@ async def _open_listener(
 ) -> tuple[trio.SocketListener, str, ServePeer]:
     """Open the listener for a URL. Return it, the URL with its real port, and what serves one peer."""
     if urls.is_unix_url(listen):
-        listener, path = stack.enter_context(unix.listening(urls.parse_unix(listen)))
+        listener, path = stack.enter_context(unix.listening(urls.parse_unix(listen), connections.config.allow_uids))
         return listener, f"unix://{path}", partial(_serve_lines, connections, keeper)
     if activation.is_passed_url(listen):
         return await _open_passed(listen, connections, keeper, reloads)
