@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import resource
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -30,7 +31,7 @@ from execsrv._server.connection import Connections, open_connections
 from execsrv._server.conversation import Conversation
 from execsrv._server.single_connection import serve_connection
 from execsrv._threads import run_in_thread
-from execsrv._wire import unix, urls
+from execsrv._wire import activation, unix, urls
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.stdio import receive_stream, send_stream, taken_stdio
@@ -140,8 +141,10 @@ async def _open_listener(
 ) -> tuple[trio.SocketListener, str, ServePeer]:
     """Open the listener for a URL. Return it, the URL with its real port, and what serves one peer."""
     if urls.is_unix_url(listen):
-        listener, path = stack.enter_context(unix.listening(urls.parse_unix(listen)))
+        listener, path = stack.enter_context(unix.listening(urls.parse_unix(listen), connections.config.allow_uids))
         return listener, f"unix://{path}", partial(_serve_lines, connections, keeper)
+    if activation.is_passed_url(listen):
+        return await _open_passed(listen, connections, keeper, reloads)
     if not urls.is_websocket_url(listen):
         expected = "expected `stdio://`, `ws://IP:PORT` or `unix://PATH`"
         raise InvalidListenURLError(f"unsupported --listen URL `{listen}`; {expected}")
@@ -152,6 +155,21 @@ async def _open_listener(
     ip, port = listener.socket.getsockname()[:2]
     serve_peer = partial(_serve_websocket, connections, keeper, certificates)
     return listener, str(address._replace(ip=ip, port=port)), serve_peer
+
+
+async def _open_passed(
+    listen: str, connections: Connections, keeper: Doorkeeper, reloads: Reloads | None
+) -> tuple[trio.SocketListener, str, ServePeer]:
+    """Take the socket that the service manager has opened. What it may be reached by holds for it as for any."""
+    passed = activation.taken_socket(listen)
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(passed))
+    name = passed.getsockname()
+    if passed.family == socket.AF_UNIX:
+        return listener, f"unix://{os.fsdecode(name)}", partial(_serve_lines, connections, keeper)
+    address = urls.ListenAddress(name[0], name[1], bool(connections.config.tls_certificate_file))
+    check_exposure(address, connections.config)
+    certificates = await _open_certificates(address, connections, reloads)
+    return listener, str(address), partial(_serve_websocket, connections, keeper, certificates)
 
 
 async def _open_certificates(
