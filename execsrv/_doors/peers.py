@@ -11,7 +11,7 @@ import socket
 import struct
 from typing import NamedTuple, Protocol
 
-from execsrv._doors import inet_diag
+from execsrv._wire import inet_diag
 
 _CREDENTIALS = struct.Struct("=iII")
 """`struct ucred` of unix(7): pid, uid, gid."""

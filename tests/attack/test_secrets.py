@@ -195,6 +195,20 @@ async def test_a_secret_reaches_its_command_and_nothing_else(secrets: Path, capl
     assert "canary" not in caplog.text
 
 
+async def test_no_secret_is_in_the_audit(secrets: Path, tmp_path: Path) -> None:
+    audit = tmp_path / "audit"
+    options = ["--audit-log", str(audit), "--audit-argv", "--secrets-directory", str(secrets), "--withhold-secrets"]
+    async with daemon(*options) as client:
+        env = {"A": "canary-env", "PATH": os.environ["PATH"]}
+        result = await client.run(["sh", "-c", "cat; echo $B"], env=env, secret_env={"B": "token"}, input=b"canary-in")
+        assert result.stdout == b"canary-incanary-token\n"
+        with pytest.raises(InvalidParamsError):
+            await client.run(["true"], secret_env={"B": "nul"})
+    told = audit.read_text()
+    assert "echo $B" in told
+    assert "canary" not in told
+
+
 @pytest.mark.parametrize(
     ("reference", "why"),
     [
