@@ -211,9 +211,13 @@ async def _open_doors(supervisor: Supervisor, connections: Connections, reloads:
     async def load() -> None:
         await run_in_thread(partial(credentials.load, connections.config), trio.CapacityLimiter(1))
 
+    async def load_again() -> None:
+        await load()
+        connections.end_others(credentials.lets_in)
+
     await load()
     if reloads is not None:
-        reloads.add("the tokens", load)
+        reloads.add("the tokens", load_again)
     return Doorkeeper(supervisor.kin, credentials.find, lambda: connections.config)
 
 
