@@ -62,6 +62,7 @@ class Start:
     is_terminal: bool
     began: float
     pid: int = 0
+    log: OutputLog | None = None
     marks: dict[str, Any] = field(default_factory=dict)
 
 
@@ -113,9 +114,9 @@ class Page:
             return None
         return Start(self, id, program, argv if self._with_argv else (), is_terminal, now)
 
-    def started(self, start: Start, pid: int) -> None:
+    def started(self, start: Start, pid: int, log: OutputLog) -> None:
         """Note that it runs."""
-        start.pid = pid
+        start.pid, start.log = pid, log
         for reader in self._readers:
             reader.started(start)
 
@@ -127,5 +128,6 @@ class Page:
     def ended(self, start: Start, log: OutputLog, used: resource.struct_rusage | None, now: float) -> None:
         """Note its end, as the log has it."""
         end = _end_of(log, used, now - start.began)
+        start.log = None
         for reader in self._readers:
             reader.ended(start, end)

@@ -88,7 +88,7 @@ def command_environment(
     if policy is not None:
         check_names(policy.set, "envPolicy.set")
         overlay = {**_kept(policy, _fitted(inherited, cwd, tty)), **overlay}
-    if remove:
+    if remove := frozenset(remove):
         overlay = {name: value for name, value in overlay.items() if name not in remove}
     return overlay
 

@@ -54,6 +54,7 @@ class Supervisor:
         self._own_process = own_process
         self._register = Register(rlimit_mark.new_server_mark(puts=not own_process))
         self._finder: ByWalk | ByDescent = ByWalk(self._register)
+        self._strays: Strays | None = None
         self._guard: Guard | None = None
         self._refuses = False
         self.kin = Kin(self._register, sole=False)
@@ -63,6 +64,11 @@ class Supervisor:
 
     def __repr__(self) -> str:
         return f"<Supervisor {self.layer} sessions={len(self._register.trees)}>"
+
+    @property
+    def reaped(self) -> int:
+        """Strays that were reaped."""
+        return self._strays.reaped if self._strays is not None else 0
 
     @property
     def layer(self) -> Layer:
@@ -153,6 +159,7 @@ async def open_supervisor(
         if subreaper.available():
             strays = stack.enter_context(subreaper.open_strays(register, sole=sole))
             supervisor._finder = ByDescent(register, strays)
+            supervisor._strays = strays
         supervisor._refuses = guarded and supervisor.layer == "session"
         async with open_helpers() as nursery:
             nursery.start_soon(_end_turns, register)

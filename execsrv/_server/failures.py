@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from itertools import count
 
 from execsrv.errors import InternalError, RequestError
@@ -18,6 +19,10 @@ _requests = count(1)
 """Both together name a request that hit a fault, to its client and in the log."""
 
 
+refused: Counter[tuple[str, str]] = Counter()
+"""Requests of this process that were refused, by the kind of the error and by the limit that it names."""
+
+
 def cut(text: str) -> str:
     """Return the beginning of an error's text: it may quote a request, and waits for its reader too."""
     return text[:_TEXT_CHARACTERS]
@@ -29,6 +34,7 @@ def failure_of(id: MessageId | None, error: Exception, method: str = "") -> Fail
         request = f"{_SERVER}-{next(_requests)}"
         logger.error("internal error in %s", method, exc_info=error, extra={"request": request})
         error = InternalError(f"internal error in `{method}`: {type(error).__name__}", requestId=request)
+    refused[error.kind, str(error.facts.get("limit", ""))] += 1
     code, message, data = error.to_wire()
     data = {name: cut(value) if isinstance(value, str) else value for name, value in data.items()}
     return Failure(id, ErrorObject(code, cut(message), data))

@@ -94,6 +94,7 @@ async def serve_url(
                         owned, _accept, listener, peers, partial(_serve_peer, serve_peer, door), single
                     )
                     _tell_means(supervisor)
+                    connections.accepts = True
                     task_status.started(url)
                     if single:
                         accepting.start_soon(owned, _until, connections.wait_unused, accepting.cancel_scope)
@@ -266,4 +267,6 @@ async def _serve_websocket(
         await Conversation(channel, connections, identify, greeted, origin).run()
 
     is_secure = certificates is not None
-    await serve_websocket(secured, connections.config, serve, refuse, is_secure=is_secure)
+    await serve_websocket(
+        secured, connections.config, serve, refuse, is_secure=is_secure, is_ready=lambda: connections.is_ready
+    )

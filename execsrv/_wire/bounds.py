@@ -1,6 +1,9 @@
 """The largest message that a channel takes in: a small one, as long as it is not known whose it is. Pure: no I/O.
 
 From then on, what comes in is paid for from the budget of the one whose it is, until it was handled.
+
+And the size from which on a message is work enough to hold up others: it is looked at before it is decoded, and decoded
+in turns (`turns.py`).
 """
 
 from __future__ import annotations

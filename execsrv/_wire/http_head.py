@@ -72,7 +72,7 @@ async def receive_head(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes 
     return bytes(head)
 
 
-def answer_to(head: bytes, max_bytes: int, names: Names) -> bytes | Upgrade:
+def answer_to(head: bytes, max_bytes: int, names: Names, *, is_ready: bool = True) -> bytes | Upgrade:
     """Return the whole response to a request, or the upgrade that it asks for.
 
     Whatever the websocket library would refuse is refused here: it would leave the connection open.
@@ -96,7 +96,9 @@ def answer_to(head: bytes, max_bytes: int, names: Names) -> bytes | Upgrade:
     host = headers.get(b"host", b"").decode("latin-1").lower()
     if b"origin" in headers and (why := _why_no_origin(headers[b"origin"].decode("latin-1").lower(), host, names)):
         return _response(HTTPStatus.FORBIDDEN, why)
-    if path in (b"/readyz", b"/healthz"):
+    if path == b"/readyz" and not is_ready:
+        return _response(HTTPStatus.SERVICE_UNAVAILABLE, "the server is shutting down")
+    if path in (b"/livez", b"/readyz", b"/healthz"):
         return _response(HTTPStatus.OK)
     if path != b"/":
         return _response(HTTPStatus.NOT_FOUND)

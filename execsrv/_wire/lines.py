@@ -11,6 +11,7 @@ from execsrv._wire.bounds import LARGE_BYTES, MessageBound
 from execsrv._wire.channel import CLOSED_IN_ORDER
 from execsrv._wire.codecs import Codec, LineBuffer
 from execsrv._wire.room import wait_for_room
+from execsrv._wire.turns import in_turns
 from execsrv._wire.unreadable import UnreadableError
 from execsrv.errors import CutOffError, ProtocolError
 from execsrv.limits import Limits
@@ -79,6 +80,8 @@ class LineChannel:
             if not self._bound.is_paid():
                 await wait_for_room(self._bound)
         try:
+            if len(line) > LARGE_BYTES:
+                return await in_turns(self._codec.decode_large(line))
             return self._codec.decode(line)
         except UnreadableError:
             raise

@@ -25,6 +25,7 @@ from execsrv._wire.codecs import Codec
 from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
 from execsrv._wire.http_head import Names, Upgrade, answer_to, receive_head, unauthorized
 from execsrv._wire.tcp import is_local
+from execsrv._wire.turns import in_turns
 from execsrv._wire.unreachable import CONNECT_ERRORS, why_unreachable
 from execsrv._wire.urls import parse_websocket
 from execsrv._wire.websocket_library import HEAD_END, MAX_HEAD_BYTES, RECEIVE_BYTES, Reader, Wire
@@ -94,11 +95,9 @@ class WebSocketChannel:
                 text = f"malformed message: {closed.reason.reason or closed.reason.name}"
                 raise ProtocolError(text, closed.reason.code) from None
             return None
-        if isinstance(data, bytes):
-            try:
-                data = data.decode()
-            except UnicodeDecodeError as error:
-                raise ProtocolError(f"malformed message: invalid UTF-8: {error.reason}", close_code=1007) from None
+        assert isinstance(data, bytes)
+        if len(data) > LARGE_BYTES:
+            return await in_turns(self._codec.decode_large(data))
         return self._codec.decode(data)
 
     def trust(self, budget: Budget) -> None:
@@ -161,6 +160,7 @@ async def serve_websocket(
     refuse: Callable[[Upgrade], Awaitable[str]],
     *,
     is_secure: bool = False,
+    is_ready: Callable[[], bool] = lambda: True,
 ) -> None:
     """Answer the one HTTP request on `stream`; where it becomes a websocket, serve the channel. Closes the stream.
 
@@ -171,7 +171,7 @@ async def serve_websocket(
         head = upgrade = None
         with trio.move_on_after(limits.handshake_timeout), suppress(trio.BrokenResourceError):
             head = await receive_head(stream, MAX_HEAD_BYTES)
-            upgrade = answer_to(head, MAX_HEAD_BYTES, names) if head is not None else None
+            upgrade = answer_to(head, MAX_HEAD_BYTES, names, is_ready=is_ready()) if head is not None else None
             if isinstance(upgrade, Upgrade) and (why := await refuse(upgrade)):
                 upgrade = unauthorized(why)
             if isinstance(upgrade, bytes):

@@ -29,6 +29,16 @@ class OperationSettings:
         Meta(description="The form of that log. `auto` is text on a terminal, and elsewhere an object of JSON a line."),
     ] = "auto"
 
+    metrics_listen: Annotated[
+        str,
+        OPERATIONS,
+        NEEDS_RESTART,
+        Meta(
+            description="Where `/livez`, `/readyz` and `/metrics` are answered: `http://IP:PORT`. Whoever reaches that"
+            " needs no token, and learns numbers alone."
+        ),
+    ] = ""
+
     audit_log: Annotated[
         FilePath,
         OPERATIONS,
