@@ -7,6 +7,7 @@ import random
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -313,3 +314,33 @@ async def test_a_server_that_is_cancelled_in_the_middle_of_everything_gives_all_
     server = allowances[0]
     assert server.held.taken > 3 * MIB
     assert server.sessions.taken >= 2
+
+
+async def test_files_and_relays_are_bounded_for_all_peers_together(open_server: OpenServer, tmp_path: Path) -> None:
+    config = replace(
+        LITTLE, max_file_handles=1, max_watches=1, max_http_exchanges=0, written_file_bytes_per_hour=10 * MIB
+    )
+    peer = await open_server("memory", config).peer()
+    large = tmp_path / "large"
+    large.write_bytes(bytes(6 * MIB))
+    uri = large.as_uri()
+    await peer.call("fs/open", {"handleId": "a", "path": uri})
+    await peer.call("fs/watch", {"watchId": "a", "path": tmp_path.as_uri()})
+    request = {"method": "GET", "url": "http://127.0.0.1:1/", "requestId": "r"}
+    copy = {"sourcePath": uri, "destinationPath": f"{uri}2", "recursive": False}
+    await peer.call("fs/copy", copy)
+    for method, params, limit in (
+        ("fs/open", {"handleId": "b", "path": uri}, "max_file_handles"),
+        ("fs/watch", {"watchId": "b", "path": tmp_path.as_uri()}, "max_watches"),
+        ("fs/watchMissing", {"watchId": 1, "missing": [f"{uri}9"]}, "max_watches"),
+        ("http/request", request, "max_http_exchanges"),
+        ("fs/copy", copy, "written_file_bytes_per_hour"),
+        ("fs/writeFile", {"path": uri, "dataBase64": b64(bytes(5 * MIB))}, "written_file_bytes_per_hour"),
+        ("fs/readFile", {"path": uri}, "held_bytes"),
+    ):
+        _, _, data = await peer.refused(method, params)
+        assert data == {"kind": "limit-exceeded", "limit": limit, "value": getattr(config, limit)}
+    await peer.call("fs/close", {"handleId": "a"})
+    await peer.call("fs/unwatch", {"watchId": "a"})
+    await peer.call("fs/open", {"handleId": "b", "path": uri})
+    await peer.call("fs/watch", {"watchId": "b", "path": tmp_path.as_uri()})

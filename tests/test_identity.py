@@ -15,9 +15,10 @@ import pytest
 import trio
 
 from execsrv import connect, serve
-from execsrv._doors import inet_diag, peers
+from execsrv._doors import peers
 from execsrv._doors.peers import Peer
 from execsrv._processes.supervisor import Supervisor
+from execsrv._wire import inet_diag
 from execsrv.limits import ServerConfig
 from tests.peers import PATIENCE
 from tests.test_reloading import running

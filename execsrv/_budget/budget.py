@@ -9,6 +9,8 @@ Before that, those who keep something for convenience forget it (`Keeper`): reta
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import Protocol
 
@@ -87,6 +89,15 @@ class Budget:
     def give(self, size: int = 1) -> None:
         """Give back so much."""
         self.add(-size)
+
+    @contextmanager
+    def taken_for(self, size: int) -> Iterator[None]:
+        """Take so much for as long as the block lasts. Raises `LimitExceededError`."""
+        self.take(size)
+        try:
+            yield
+        finally:
+            self.give(size)
 
     @property
     def is_over(self) -> bool:

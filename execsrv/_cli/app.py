@@ -140,7 +140,7 @@ def serve(
     metavar="UID",
     type=click.IntRange(min=0),
     multiple=True,
-    help="Trust servers of this user too on a unix socket, beside yours and root's. Repeatable.",
+    help="Trust servers of this user too, on a unix socket and on the loopback, beside yours and root's. Repeatable.",
 )
 @click.option("--no-bring", is_flag=True, help="Bring no execsrv along to a place that has none.")
 @click.argument("command", nargs=-1, required=True, metavar="COMMAND...")

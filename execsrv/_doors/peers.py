@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from execsrv._doors import inet_diag
+from execsrv._wire import inet_diag
 
 _CREDENTIALS = struct.Struct("=iII")
 """`struct ucred` of unix(7): pid, uid, gid."""

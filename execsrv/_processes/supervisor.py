@@ -66,6 +66,11 @@ class Supervisor:
         return f"<Supervisor {self.layer} sessions={len(self._register.trees)}>"
 
     @property
+    def sessions(self) -> int:
+        """Sessions that run, of all connections."""
+        return len(self._register.trees)
+
+    @property
     def reaped(self) -> int:
         """Strays that were reaped."""
         return self._strays.reaped if self._strays is not None else 0

@@ -8,13 +8,15 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 
 import trio
 
-from execsrv._doors.admission import Door, origin_of, shut
+from execsrv._doors.admission import Door, Place, origin_of, shut
 from execsrv._doors.certificates import Certificates
 from execsrv._doors.credentials import Credentials
 from execsrv._doors.exposure import check_exposure
@@ -29,7 +31,7 @@ from execsrv._server.connection import Connections, open_connections
 from execsrv._server.conversation import Conversation
 from execsrv._server.single_connection import serve_connection
 from execsrv._threads import run_in_thread
-from execsrv._wire import unix, urls
+from execsrv._wire import activation, unix, urls
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.stdio import receive_stream, send_stream, taken_stdio
@@ -40,6 +42,9 @@ logger = logging.getLogger(__name__)
 
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _NO_ROOM_SECONDS = 0.1
+
+_SPARE_DESCRIPTORS = 16
+"""So many are not left to silent peers: it takes some to find out who a peer is, and to serve it."""
 
 ServePeer = Callable[[trio.SocketStream, Callable[[], None]], Awaitable[None]]
 """Serves one peer from its first byte, and calls the function when it has said who it is."""
@@ -90,9 +95,7 @@ async def serve_url(
             door = Door(lambda: connections.config.max_handshakes)
             async with open_helpers() as peers:
                 async with listener, open_helpers() as accepting:
-                    accepting.start_soon(
-                        owned, _accept, listener, peers, partial(_serve_peer, serve_peer, door), single
-                    )
+                    accepting.start_soon(owned, _accept, listener, peers, serve_peer, door, single)
                     _tell_means(supervisor)
                     connections.accepts = True
                     task_status.started(url)
@@ -138,8 +141,10 @@ async def _open_listener(
 ) -> tuple[trio.SocketListener, str, ServePeer]:
     """Open the listener for a URL. Return it, the URL with its real port, and what serves one peer."""
     if urls.is_unix_url(listen):
-        listener, path = stack.enter_context(unix.listening(urls.parse_unix(listen)))
+        listener, path = stack.enter_context(unix.listening(urls.parse_unix(listen), connections.config.allow_uids))
         return listener, f"unix://{path}", partial(_serve_lines, connections, keeper)
+    if activation.is_passed_url(listen):
+        return await _open_passed(listen, connections, keeper, reloads)
     if not urls.is_websocket_url(listen):
         expected = "expected `stdio://`, `ws://IP:PORT` or `unix://PATH`"
         raise InvalidListenURLError(f"unsupported --listen URL `{listen}`; {expected}")
@@ -150,6 +155,21 @@ async def _open_listener(
     ip, port = listener.socket.getsockname()[:2]
     serve_peer = partial(_serve_websocket, connections, keeper, certificates)
     return listener, str(address._replace(ip=ip, port=port)), serve_peer
+
+
+async def _open_passed(
+    listen: str, connections: Connections, keeper: Doorkeeper, reloads: Reloads | None
+) -> tuple[trio.SocketListener, str, ServePeer]:
+    """Take the socket that the service manager has opened. What it may be reached by holds for it as for any."""
+    passed = activation.taken_socket(listen)
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(passed))
+    name = passed.getsockname()
+    if passed.family == socket.AF_UNIX:
+        return listener, f"unix://{os.fsdecode(name)}", partial(_serve_lines, connections, keeper)
+    address = urls.ListenAddress(name[0], name[1], bool(connections.config.tls_certificate_file))
+    check_exposure(address, connections.config)
+    certificates = await _open_certificates(address, connections, reloads)
+    return listener, str(address), partial(_serve_websocket, connections, keeper, certificates)
 
 
 async def _open_certificates(
@@ -173,8 +193,13 @@ async def _open_certificates(
     return certificates
 
 
-async def _accept(listener: trio.SocketListener, peers: trio.Nursery, serve_one: ServePeer, single: bool) -> None:
-    """Accept peers for ever, with `single` instead of each other. Where the machine has no room for one, they wait."""
+async def _accept(
+    listener: trio.SocketListener, peers: trio.Nursery, serve_peer: ServePeer, door: Door, single: bool
+) -> None:
+    """Accept peers for ever, with `single` instead of each other.
+
+    Where the machine has no room for one, it takes the place of one at the door, and waits where nobody is.
+    """
     former: trio.SocketStream | None = None
     while True:
         try:
@@ -184,24 +209,30 @@ async def _accept(listener: trio.SocketListener, peers: trio.Nursery, serve_one:
                     with suppress(OSError):
                         former.socket.shutdown(trio.socket.SHUT_RDWR)
                 former = peer
-            peers.start_soon(contain, "connection", serve_one, peer)
+            missing = peer.socket.fileno() + 1 + _SPARE_DESCRIPTORS - resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            if missing > 0:
+                await door.make_descriptors(missing, "few descriptors are left", _NO_ROOM_SECONDS)
+            peers.start_soon(contain, "connection", _serve_peer, serve_peer, door, peer)
         except (OSError, MemoryError) as error:
             if isinstance(error, OSError) and error.errno not in _NO_ROOM:
                 raise
-            logger.warning("cannot accept a peer yet: %s", os.strerror(getattr(error, "errno", errno.ENOMEM)))
-            await trio.sleep(_NO_ROOM_SECONDS)
+            why = os.strerror(getattr(error, "errno", errno.ENOMEM))
+            logger.warning("cannot accept a peer yet: %s", why)
+            if not await door.make_descriptors(_SPARE_DESCRIPTORS, why, _NO_ROOM_SECONDS):
+                await trio.sleep(_NO_ROOM_SECONDS)
 
 
 async def _serve_peer(serve_peer: ServePeer, door: Door, stream: trio.SocketStream) -> None:
     """Serve one peer from first to last. That may fail; the daemon does not."""
+    place: Place | None = None
     try:
         place = door.enter(origin_of(stream), partial(shut, stream))
-        try:
-            await serve_peer(stream, partial(door.leave, place))
-        finally:
-            door.leave(place)
+        await serve_peer(stream, partial(door.leave, place))
     finally:
         stream.socket.close()  # at once, whatever else has failed
+        if place is not None:
+            door.leave(place)
+            place.is_closed.set()
         freed()
 
 

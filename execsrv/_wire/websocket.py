@@ -230,10 +230,11 @@ async def open_websocket(
     limits: Limits,
     token: str | None = None,
     make_context: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+    check_server: Callable[[trio.SocketStream], Awaitable[None]] | None = None,
 ) -> AsyncIterator[WebSocketChannel]:
     """Open a channel to the server at `url`; leaving closes it. Raises `ConnectionFailedError`.
 
-    Without TLS, a token goes to nobody but this machine.
+    Without TLS, a token goes to nobody but this machine, and `check_server` may look whose server is there.
     """
     headers = [(b"Authorization", b"Bearer " + token.encode())] if token is not None else []
     address = parse_websocket(url)
@@ -245,8 +246,11 @@ async def open_websocket(
                 stream = plain = await trio.open_tcp_stream(address.host, address.port)
                 # Without this, a small message after another would wait for a delayed acknowledgement: 40 ms.
                 plain.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
-                if not address.secure and token is not None and not is_local(plain):
-                    raise ConnectionFailedError("a token is not sent to another machine without TLS; use `wss://`")
+                if not address.secure and not is_local(plain):
+                    if token is not None:
+                        raise ConnectionFailedError("a token is not sent to another machine without TLS; use `wss://`")
+                elif not address.secure and check_server is not None:
+                    await check_server(plain)
                 if address.secure:
                     context = await _in_thread(make_context)  # it reads files
                     stream = trio.SSLStream(plain, context, server_hostname=address.host)

@@ -104,16 +104,22 @@ async def connect_websocket(
     When the connection is lost, try for `reconnect` seconds to take it up again. The server must keep it as long
     (`--resume-grace`); then nothing is lost, and calls and readers do not notice.
 
+    A server on this machine, without TLS, has to be this user's, root's or one of `config.server_uids`, where that can
+    be told. With TLS, `config` has the authorities that are trusted.
+
     Raises `ConnectionFailedError`, also when it takes longer than `config.handshake_timeout`.
     """
     from execsrv._wire.tls import client_context
     from execsrv._wire.websocket import open_websocket
+    from execsrv.client.whose import check_server
 
     read_token = token_reader(token, token_file)
+    make_context = partial(client_context, config)
+    check = partial(check_server, server_uids=config.server_uids)
 
     @asynccontextmanager
     async def open_channel() -> AsyncIterator[MessageChannel]:
-        async with open_websocket(url, config, await read_token(), partial(client_context, config)) as channel:
+        async with open_websocket(url, config, await read_token(), make_context, check) as channel:
             yield channel
 
     async with open_client(open_channel, config, reconnect) as client:

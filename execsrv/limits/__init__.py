@@ -80,7 +80,10 @@ class ClientConfig(Limits):
     server_uids: Annotated[
         tuple[Uid, ...],
         DOORS,
-        Meta(description="The users whose servers are trusted on a unix socket, beside this one and root."),
+        Meta(
+            description="The users whose servers are trusted on a unix socket, and on the loopback without TLS,"
+            " beside this one and root."
+        ),
     ] = ()
 
     tls_ca_file: Annotated[

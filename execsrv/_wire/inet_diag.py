@@ -27,7 +27,8 @@ _ANSWER = struct.Struct("=BBxx2s2s16s16sI8sIIIII")
 """`struct inet_diag_msg`: family, state, the socket's id, expires, two queues, uid, inode."""
 _NO_COOKIE = b"\xff" * 8
 
-_CONNECTED = {1, 4, 5, 8}
+_ESTABLISHED = 1
+_CONNECTED = {_ESTABLISHED, 4, 5, 8}
 """States of <net/tcp_states.h>: established, and where one side has said all it had to say."""
 
 _ANSWER_BYTES = 4096
@@ -52,22 +53,23 @@ class Holder(NamedTuple):
     inode: int
 
 
-def holder(address: tuple[str, int], peer: tuple[str, int]) -> Holder | None:
+def holder(address: tuple[str, int], peer: tuple[str, int], *, even_unheld: bool = False) -> Holder | None:
     """Return who holds the socket at `address` that is connected to `peer`, None where nobody does, or it is unknown.
 
+    With `even_unheld` a connection that waits to be accepted is told too: it has no inode, and its uid means nothing.
     Blocks for as long as the kernel needs: it may have to load a module, or to write a long table.
     """
     ends = End(_plain(address[0]), address[1]), End(_plain(peer[0]), peer[1])
     if ends[0].ip.version != ends[1].ip.version:
         return None
     try:
-        return _asked(*ends)
-    except OSError:
-        pass  # it knows of none, which the table may confirm, or may not be asked
-    try:
-        return _from_tables(*ends)
-    except OSError:
-        return None
+        found = _asked(*ends)
+    except OSError:  # it knows of none, which the table may confirm, or may not be asked
+        try:
+            found = _from_tables(*ends)
+        except OSError:
+            return None
+    return found if found is not None and (found.inode or even_unheld) else None
 
 
 def _plain(text: str | bytes) -> IP:
@@ -94,7 +96,12 @@ def _asked(end: End, peer: End) -> Holder | None:
     size = 4 if family == socket.AF_INET else 16
     found = [End(_plain(side[:size]), _PORT.unpack(port)[0]) for side, port in zip((from_, to), ports, strict=True)]
     # Where nothing is connected, what listens there is found instead.
-    return Holder(uid, inode) if found == [end, peer] and state in _CONNECTED and inode else None
+    return Holder(uid, inode) if found == [end, peer] and _counts(state, inode) else None
+
+
+def _counts(state: int, inode: int) -> bool:
+    """Return True for a connection that somebody holds, or will accept: then nobody holds it yet."""
+    return state in _CONNECTED and (inode != 0 or state == _ESTABLISHED)
 
 
 def _from_tables(end: End, peer: End) -> Holder | None:
@@ -117,7 +124,7 @@ def _in_table(lines: Iterable[bytes], end: End, peer: End) -> Holder | None:
         words = line.split(None, 10)
         if words[1].endswith(suffixes[0]) and words[2].endswith(suffixes[1]):
             state, uid, inode = int(words[3], 16), int(words[7]), int(words[9])
-            if [_end(words[1]), _end(words[2])] == [end, peer] and state in _CONNECTED and inode:
+            if [_end(words[1]), _end(words[2])] == [end, peer] and _counts(state, inode):
                 return Holder(uid, inode)
     return None
 
