@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import click
@@ -78,8 +79,12 @@ def run_daemon(loaded: Loaded, options: DaemonOptions, read_again: Callable[[], 
         reloads.add("the settings", reload_of_settings(loaded, read_again, reloads))
     config = loaded.config
     level = "warning" if options.quiet and config.log_level != "error" else config.log_level
-    with open_log(level, config.log_format) as log, open_outlet(1, _cannot_announce) as out:
+    with open_log(level, config.log_format) as log, open_outlet(1, _cannot_announce) as out, ExitStack() as stack:
         try:
+            if config.traces:
+                from execsrv._cli.tracing import open_tracing  # for those who want them
+
+                stack.enter_context(open_tracing())
             announcement = _Announcement(log, out, options.codex, manager)
             was_asked = trio.run(_serve, loaded, options, reloads, announcement, manager)
         except (ExecsrvError, OSError) as error:

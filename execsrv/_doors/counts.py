@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from execsrv._doors.journal import End, Start
+from execsrv._doors.journal import End, Silent, Start
 from execsrv.errors import RequestError
 
 
-class Counts:
+class Counts(Silent):
     """A reader of the journal that counts."""
 
     def __init__(self) -> None:

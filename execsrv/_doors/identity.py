@@ -40,12 +40,17 @@ class Doorkeeper:
         self._find_token = find_token
         self._config = config
         self._threads = trio.CapacityLimiter(_MOST_LOOKS)
+        self._turns = trio.Semaphore(_MOST_LOOKS)
 
     def __repr__(self) -> str:
         return f"<Doorkeeper looking at {self._threads.borrowed_tokens}>"
 
     async def look(self, stream: trio.SocketStream) -> Peer:
         """Return who is at the other end of a stream, as the machine knows it. Cancelling stops waiting for it."""
+        async with self._turns:  # before it takes a descriptor: there may be few of them, and many who wait
+            return await self._look(stream)
+
+    async def _look(self, stream: trio.SocketStream) -> Peer:
         try:
             # A descriptor of its own: this one may be closed, and its number another's, while the thread still asks.
             taken = [socket.socket(fileno=os.dup(stream.socket.fileno()))]
@@ -60,6 +65,8 @@ class Doorkeeper:
             return await run_in_thread(look, self._threads)
         except BusyError as error:
             return Peer(None, f"it cannot be looked up: {error}")
+        except OSError as error:  # the machine is out of something
+            return Peer(None, f"it cannot be looked up: {error.strerror}")
         finally:
             for left in taken:  # no thread has taken it
                 left.close()

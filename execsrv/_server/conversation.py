@@ -192,6 +192,8 @@ class Conversation:
         else:
             connection = self._connections.find(params.resume_session_id, principal)
         connection.attach(self._outbox)
+        if params.resume_session_id is not None and connection.sessions.page is not None:
+            connection.sessions.page.resumed(self._origin)
         connection.sessions.supervisor.expect_starts()
         self.principal, self._connection, self.sessions = principal, connection, connection.sessions
         self.allowance = self.relay.allowance = connection.allowance

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
@@ -15,7 +16,7 @@ from functools import partial
 
 import trio
 
-from execsrv._doors.admission import Door, origin_of, shut
+from execsrv._doors.admission import Door, Place, origin_of, shut
 from execsrv._doors.certificates import Certificates
 from execsrv._doors.credentials import Credentials
 from execsrv._doors.exposure import check_exposure
@@ -41,6 +42,9 @@ logger = logging.getLogger(__name__)
 
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _NO_ROOM_SECONDS = 0.1
+
+_SPARE_DESCRIPTORS = 16
+"""So many are not left to silent peers: it takes some to find out who a peer is, and to serve it."""
 
 ServePeer = Callable[[trio.SocketStream, Callable[[], None]], Awaitable[None]]
 """Serves one peer from its first byte, and calls the function when it has said who it is."""
@@ -91,9 +95,7 @@ async def serve_url(
             door = Door(lambda: connections.config.max_handshakes)
             async with open_helpers() as peers:
                 async with listener, open_helpers() as accepting:
-                    accepting.start_soon(
-                        owned, _accept, listener, peers, partial(_serve_peer, serve_peer, door), single
-                    )
+                    accepting.start_soon(owned, _accept, listener, peers, serve_peer, door, single)
                     _tell_means(supervisor)
                     connections.accepts = True
                     task_status.started(url)
@@ -191,8 +193,13 @@ async def _open_certificates(
     return certificates
 
 
-async def _accept(listener: trio.SocketListener, peers: trio.Nursery, serve_one: ServePeer, single: bool) -> None:
-    """Accept peers for ever, with `single` instead of each other. Where the machine has no room for one, they wait."""
+async def _accept(
+    listener: trio.SocketListener, peers: trio.Nursery, serve_peer: ServePeer, door: Door, single: bool
+) -> None:
+    """Accept peers for ever, with `single` instead of each other.
+
+    Where the machine has no room for one, it takes the place of one at the door, and waits where nobody is.
+    """
     former: trio.SocketStream | None = None
     while True:
         try:
@@ -202,24 +209,30 @@ async def _accept(listener: trio.SocketListener, peers: trio.Nursery, serve_one:
                     with suppress(OSError):
                         former.socket.shutdown(trio.socket.SHUT_RDWR)
                 former = peer
-            peers.start_soon(contain, "connection", serve_one, peer)
+            missing = peer.socket.fileno() + 1 + _SPARE_DESCRIPTORS - resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            if missing > 0:
+                await door.make_descriptors(missing, "few descriptors are left", _NO_ROOM_SECONDS)
+            peers.start_soon(contain, "connection", _serve_peer, serve_peer, door, peer)
         except (OSError, MemoryError) as error:
             if isinstance(error, OSError) and error.errno not in _NO_ROOM:
                 raise
-            logger.warning("cannot accept a peer yet: %s", os.strerror(getattr(error, "errno", errno.ENOMEM)))
-            await trio.sleep(_NO_ROOM_SECONDS)
+            why = os.strerror(getattr(error, "errno", errno.ENOMEM))
+            logger.warning("cannot accept a peer yet: %s", why)
+            if not await door.make_descriptors(_SPARE_DESCRIPTORS, why, _NO_ROOM_SECONDS):
+                await trio.sleep(_NO_ROOM_SECONDS)
 
 
 async def _serve_peer(serve_peer: ServePeer, door: Door, stream: trio.SocketStream) -> None:
     """Serve one peer from first to last. That may fail; the daemon does not."""
+    place: Place | None = None
     try:
         place = door.enter(origin_of(stream), partial(shut, stream))
-        try:
-            await serve_peer(stream, partial(door.leave, place))
-        finally:
-            door.leave(place)
+        await serve_peer(stream, partial(door.leave, place))
     finally:
         stream.socket.close()  # at once, whatever else has failed
+        if place is not None:
+            door.leave(place)
+            place.is_closed.set()
         freed()
 
 

@@ -16,6 +16,7 @@ from execsrv._nursery import owned
 from execsrv._server.failures import refused
 from execsrv._threads import run_in_thread
 from execsrv._version import __version__
+from execsrv.errors import InvalidConfigError
 
 if TYPE_CHECKING:
     from execsrv._doors.counts import Counts
@@ -42,6 +43,12 @@ async def open_operations(
         connections.journal.readers.append(audit)
         if reloads is not None:
             reloads.add("the audit log", lambda: run_in_thread(audit.reopen, trio.CapacityLimiter(1)))
+    if config.traces:
+        try:
+            from execsrv._doors.spans import Spans
+        except ImportError as error:
+            raise InvalidConfigError(f"cannot set traces: install execsrv[otel] first ({error})") from error
+        connections.journal.readers.append(Spans())
     if config.metrics_listen:
         from execsrv._doors.counts import Counts
         from execsrv._doors.health import serve_health

@@ -51,3 +51,13 @@ class OperationSettings:
         OPERATIONS,
         Meta(description="Whether those lines have the arguments of commands too, which may hold secrets."),
     ] = False
+
+    traces: Annotated[
+        bool,
+        OPERATIONS,
+        NEEDS_RESTART,
+        Meta(
+            description="Whether each session is a span of OpenTelemetry, which `OTEL_*` configures. The command gets a"
+            " `TRACEPARENT`. Needs `execsrv[otel]`."
+        ),
+    ] = False
