@@ -88,7 +88,7 @@ def serve(
     "--secret-env",
     metavar="K=NAME",
     multiple=True,
-    help="Set a variable to a secret of the server, or to the content of a file there, by its absolute path. With --url.",
+    help="Set a variable to a secret of the server, by its name, or to a file there, by its path. With --url.",
 )
 @click.option(
     "--pass-fd",
