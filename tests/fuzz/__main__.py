@@ -14,6 +14,7 @@ import argparse
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,18 +40,19 @@ AT_ONCE = 6
 BATCH = 40
 MOST_FOUND = 8
 SHRINK_SECONDS = 120.0
+FOUND = "found"
 _INSIDE = "--inside"
 
 
 class Run:
     """One run of the fuzzer: where it works, and what it has found."""
 
-    def __init__(self, folder: Path, found: Path, web: str | None, command: Sequence[str]) -> None:
+    def __init__(self, folder: Path, web: str | None, command: Sequence[str]) -> None:
         self.folder = folder
         self.web = web
         self.command = command
         self.said = 0
-        self._found = found
+        self._found = folder / FOUND
         self._complaints: list[str] = []
 
     @property
@@ -110,9 +112,7 @@ class Run:
         self._complaints.append(sign)
         if is_known:
             return
-        if not os.access(self._found.parent, os.W_OK) and not self._found.exists():
-            return  # said it is; a checkout of root is not ours to write in
-        self._found.mkdir(parents=True, exist_ok=True)
+        self._found.mkdir(exist_ok=True)
         for name, script in scripts.items():
             if not (alone := await self.is_bad(script)):
                 continue
@@ -120,7 +120,7 @@ class Run:
             path = self._found / f"{name}.jsonl"
             path.write_bytes(small.to_bytes())
             path.with_suffix(".txt").write_text(alone + "\n")
-            print(f"  it is {name}: {path}, {len(small.to_bytes())} bytes", flush=True)
+            print(f"  it is {name}, made small: {len(small.steps)} steps, {len(small.to_bytes())} bytes", flush=True)
             return
         name = f"batch-{next(iter(scripts))}"
         (self._found / f"{name}.txt").write_text(complaint + "\n")
@@ -128,7 +128,7 @@ class Run:
         folder.mkdir(exist_ok=True)
         for name, script in scripts.items():
             (folder / f"{name}.jsonl").write_bytes(script.to_bytes())
-        print(f"  none of {len(scripts)} does it alone: {folder}", flush=True)
+        print(f"  none of {len(scripts)} does it alone: {folder.name}", flush=True)
 
 
 def _sign_of(complaint: str) -> str:
@@ -208,7 +208,7 @@ async def main(options: argparse.Namespace, folder: Path) -> int:
     began = time.monotonic()
     async with open_web() as web:
         pages(web)
-        run = Run(folder, options.found, web.url if options.http else None, command)
+        run = Run(folder, web.url if options.http else None, command)
         if options.replay:
             await replay(run, {name: script for path in options.replay for name, script in load(path).items()})
         else:
@@ -225,6 +225,7 @@ def inside(arguments: list[str]) -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True)))
         argv = ["-m", "tests.fuzz", _INSIDE, str(folder), *arguments]
+        stack.callback(_keep, folder / FOUND, parse(arguments).found)
         if os.geteuid():
             return subprocess.run([sys.executable, *argv], check=False).returncode
         user = 200_000 + os.getpid()
@@ -239,6 +240,13 @@ def inside(arguments: list[str]) -> int:
             return subprocess.run([_interpreter(become), *argv], check=False, **become).returncode
         finally:
             _end_all_of(user)
+
+
+def _keep(source: Path, found: Path) -> None:
+    """Keep what was found, which is in a folder that goes away."""
+    if source.exists():
+        shutil.copytree(source, found, dirs_exist_ok=True)
+        print(f"written to {found}: {', '.join(sorted(os.listdir(source)))}")
 
 
 def _environment() -> dict[str, str]:

@@ -69,7 +69,7 @@ class Script(Struct, frozen=True, omit_defaults=True):
     """A peer's part. `is_whole`: after it, the server is at the beginning of a message, and can be asked something."""
 
     door: Door | None = None
-    """None: it is the same at all of them."""
+    """None: it is said at both where several peers come in."""
     head: str = GOOD_HEAD
     is_whole: bool = True
     last: Literal["half", "reset"] = "half"

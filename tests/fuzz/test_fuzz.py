@@ -24,16 +24,10 @@ def fuzz(*arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_the_corpus_does_no_harm() -> None:
-    status, said = fuzz("--replay", str(CORPUS))
+def test_the_corpus_and_some_hundred_mutations_do_no_harm(tmp_path: Path) -> None:
+    status, said = fuzz("--seed", f"{SEED}", "--count", "250", "--found", f"{tmp_path}/found")
     assert status == 0, said
-    assert said.endswith(" 0 found\n")
-
-
-def test_some_hundred_mutations_do_no_harm(tmp_path: Path) -> None:
-    status, said = fuzz("--seed", f"{SEED}", "--count", "300", "--found", f"{tmp_path}/found")
-    assert status == 0, said
-    assert said.startswith(f"300 conversations of seed {SEED} in ")
+    assert said.startswith(f"250 conversations of seed {SEED} in ")
 
 
 def test_every_method_is_recorded() -> None:
@@ -48,13 +42,13 @@ def test_nothing_of_a_machine_is_recorded() -> None:
 
 
 def test_a_seed_is_the_same_conversations_again() -> None:
-    one, other, third = ([Maker(seed).make(number) for number in range(150)] for seed in (1, 1, 2))
+    one, other, third = ([Maker(seed).make(number) for number in range(120)] for seed in (1, 1, 2))
     assert one == other != third
-    assert {script.door for script in one} == set(DOORS)
+    assert {script.door for script in one} == {None, *DOORS}
 
 
 def test_a_written_script_is_the_same_script() -> None:
-    for number in range(50):
+    for number in range(100):
         script = Maker(SEED).make(number)
         assert Script.from_bytes(script.to_bytes()) == script
 
@@ -80,8 +74,8 @@ def with_a_fault(fault: str, *arguments: str) -> tuple[int, str]:
     ("fault", "sign"),
     [
         ("traceback", "RuntimeError: a fault"),
-        ("end", "the server ended with 3"),
-        ("answer", "ValidationError: "),
+        pytest.param("end", "the server ended with 3", marks=pytest.mark.slow),
+        pytest.param("answer", "ValidationError: ", marks=pytest.mark.slow),
         pytest.param("descriptor", "left behind: 1 descriptors: ", marks=pytest.mark.slow),
         pytest.param("command", "sleep 1000", marks=pytest.mark.slow),
         pytest.param("hang", "hangs: ", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
@@ -97,8 +91,6 @@ def test_what_is_wrong_is_found(fault: str, sign: str) -> None:
 @pytest.mark.timeout(900)
 def test_what_is_found_is_made_small_and_can_be_replayed(tmp_path: Path) -> None:
     found = tmp_path / "found"
-    found.mkdir(mode=0o777)
-    found.chmod(0o777)
     status, said = with_a_fault("answer", "--seed", f"{SEED}", "--count", "200", "--found", str(found))
     assert status == 1, said
     [script, *_] = found.glob("*.jsonl")
