@@ -38,7 +38,7 @@ async def serve(
     reload_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve connections on `listen`: `stdio://`, `ws://IP:PORT` or `unix://PATH`.
+    """Serve connections on `listen`: `stdio://`, `ws://IP:PORT`, `wss://IP:PORT` or `unix://PATH`.
 
     Runs until `shutdown_trigger` returns, or on stdio until the peer hangs up. Then commands are asked to end and,
     after `shutdown_grace_period`, killed, and every peer is told. `task_status.started` gets the URL, with the real
@@ -84,7 +84,8 @@ class Server:
         Cancelling is hanging up. Raises `ValueError` for another role.
         """
         identify = _known_as(Principal(identity, _role(role)))
-        await Conversation(_message_channel(channel, self._connections.config), self._connections, identify).run()
+        messages = _message_channel(channel, self._connections.config)
+        await Conversation(messages, self._connections, identify, origin="a channel of this program").run()
 
 
 @asynccontextmanager
@@ -98,6 +99,7 @@ async def open_server(config: ServerConfig = DEFAULTS, *, own_process: bool = Fa
         open_supervisor(own_process=own_process, guardian_patience=config.guardian_patience) as supervisor,
         open_connections(supervisor, config) as connections,
     ):
+        connections.accepts = True
         yield Server(connections)
         await connections.drain()
         await connections.stop()

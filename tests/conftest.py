@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import TypeVar
@@ -17,6 +18,7 @@ import pytest
 import trio
 
 from execsrv import Client, connect_in_process, connect_stdio, connect_unix, connect_websocket, serve
+from execsrv._budget.allowance import Allowance
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.listeners import serve_descriptors
 from execsrv._server.single_connection import serve_connection
@@ -96,7 +98,10 @@ class Server:
         return self._url
 
     async def _listen(self, where: str) -> str:
-        url: str = await self._nursery.start(partial(serve, where, self.config, shutdown_trigger=self.shutdown.wait))
+        config = self.config
+        if self.host != "127.0.0.1":
+            config = replace(config, allow_plain_network=True, allow_anybody=True)
+        url: str = await self._nursery.start(partial(serve, where, config, shutdown_trigger=self.shutdown.wait))
         return url
 
     async def streams(self) -> tuple[trio.abc.SendStream, trio.abc.ReceiveStream]:
@@ -236,6 +241,22 @@ def default_signals() -> Iterator[None]:
     yield
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
+
+
+@pytest.fixture(autouse=True)
+def allowances() -> Iterator[list[Allowance]]:
+    """Gives those of servers in this process. All that was taken of them is given back once the peers have gone."""
+    made: list[Allowance] = []
+
+    class Noted(Allowance):
+        def __init__(self, config: ServerConfig, above: Allowance | None = None) -> None:
+            super().__init__(config, above)
+            made.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("execsrv._budget.allowance.Allowance", Noted)
+        yield made
+    assert [budget for allowance in made for budget in allowance.budgets if budget.taken] == []
 
 
 @pytest.fixture(params=TRANSPORTS)

@@ -17,23 +17,33 @@ FLOORS = [
     {"_setting_units"},
     {"errors", "limits", "protocol", "_version"},
     # rules, and the log: still no I/O
-    {"_wire.quoting", "_wire.bounds"},
-    {"_wire.unreadable"},
+    {"_wire.quoting", "_budget"},
+    {"_wire.unreadable", "_wire.bounds"},
     {"_nursery", "_threads", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths"},
     {"_http.request"},
-    {"_wire.frames", "_wire.owners", "_wire.urls", "_doors.principal", "client.reach", "client.far_side", "record"},
+    {
+        "_wire.frames",
+        "_wire.calls",
+        "_wire.owners",
+        "_wire.urls",
+        "_doors.principal",
+        "client.reach",
+        "client.far_side",
+        "record",
+    },
     # the machine, each kind alone
-    {"_wire", "_processes", "_files", "_http", "_memory", "_doors.reloads"},
+    {"_wire", "_processes", "_files", "_http", "_memory", "_outlet", "_doors.reloads", "_doors.exposure"},
+    {"_doors.journal"},
     {"_doors"},
     # the service
-    {"_server.outbox", "_server.host", "_server.start_options"},
+    {"_server.outbox", "_server.feed", "_server.host", "_server.start_options", "_server.secrets"},
     {"_server.ending"},
     {"_server.stdin"},
     {"_server.session"},
     {"_server.starting"},
     {"_server.sessions"},
     {"_server.methods"},
-    {"_server.connection", "_server.failures"},
+    {"_server.connection", "_server.operations", "_server.failures"},
     {"_server.dispatch"},
     {"_server"},
     # its two wings
@@ -54,9 +64,11 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 WINGS = {"_server", "_processes", "_files", "_http", "_doors", "server"}, {"client"}
 PURE = {"errors", "limits", "protocol", "_log", "_wire.codecs", "_wire.handshake", "_wire.paths", "_http.request"}
 PURE |= {
+    "_budget",
     "client.reach",
     "client.far_side",
     "_wire.frames",
+    "_wire.calls",
     "_wire.urls",
     "_wire.quoting",
     "_wire.bounds",

@@ -110,8 +110,10 @@ async def test_what_fits_into_no_message_is_the_error_of_its_call(server: Server
         calls: dict[str, Any] = {
             "argv[1]": lambda: client.run(["true", "x" * (MIB)]),
             "env['LONG']": lambda: client.run(["true"], env={"LONG": "x" * (MIB), "SHORT": "y"}),
-            "cwd": lambda: client.run(["true"], cwd="/" + "x" * (MIB)),
             "arg0": lambda: client.run(["true"], arg0="x" * (MIB)),
+        }
+        beyond: dict[str, Any] = {
+            "cwd": lambda: client.run(["true"], cwd="/" + "x" * (MIB)),
             "signal": lambda: other.send_signal("x" * (MIB)),
         }
         for field, call in calls.items():
@@ -119,6 +121,9 @@ async def test_what_fits_into_no_message_is_the_error_of_its_call(server: Server
                 await call()
             assert str(caught.value).startswith(f"{field} is too large with 1048"), field
             assert (caught.value.facts["limit"], caught.value.facts["field"]) == ("max_message_bytes", field)
+        for field, call in beyond.items():
+            with pytest.raises(InvalidParamsError, match=rf"Expected `str.* of length <= [0-9]+ - at `\$\.{field}`"):
+                await call()
         await other.write(b"still here")
         assert await anext(other.output) == b"still here"
 
@@ -322,6 +327,31 @@ async def test_without_a_place_it_is_the_servers_own_whatever_its_name(tmp_path:
     async with execsrv.launch(["sh", "-c", script]) as client:
         result = await client.run(["sh", "-c", "ls /proc/self/cwd/; readlink /proc/$$/cwd"])
         assert (result.exit_code, result.stdout) == (0, f"{tmp_path}/gone (deleted)\n".encode())
+
+
+async def test_what_could_not_be_ended_on_a_channel_that_stood_still_is_ended_when_it_goes_on(tmp_path: Path) -> None:
+    mark, path = new_mark(), tmp_path / "socket"
+    async with trio.open_nursery() as nursery:
+        argv = [*SERVE, "--listen", f"unix://{path}"]
+        daemon: trio.Process = await nursery.start(
+            partial(trio.run_process, argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+        )
+        assert daemon.stdout is not None
+        assert await daemon.stdout.receive_some()
+        with trio.fail_after(PATIENCE):
+            async with (
+                execsrv.connect_unix(path, config=ClientConfig(leave_timeout=0.05)) as client,
+                client.start(["sha256sum"], stdin=True) as busy,
+                trio.open_nursery() as writing,
+            ):
+                async with client.start(["sleep", "1000"], arg0=mark, grace=0):
+                    await until_marked(mark, 1)
+                    daemon.send_signal(signal.SIGSTOP)
+                    writing.start_soon(busy.write, bytes(4 * MIB))
+                    await wait_all_tasks_blocked(0.1)  # its first pieces have filled the socket
+                daemon.send_signal(signal.SIGCONT)
+                await until_gone(mark)
+        daemon.terminate()
 
 
 # -- answers that are none --

@@ -15,6 +15,7 @@ import trio.lowlevel
 import trio.testing
 
 from execsrv import _memory
+from execsrv._budget.allowance import Allowances
 from execsrv._doors.principal import OWNER, owner
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connection import Connection, Connections, open_connections
@@ -154,7 +155,7 @@ async def test_what_a_connection_held_is_given_back_in_portions(monkeypatch: pyt
 
 
 def test_a_connection_can_be_looked_at_before_it_runs_and_outside_of_trio() -> None:
-    connection = Connection(Supervisor(), ServerConfig(), trio.Event(), OWNER)
+    connection = Connection(Supervisor(), ServerConfig(), trio.Event(), OWNER, Allowances(ServerConfig()).of("owner"))
     assert repr(connection) == "<Connection new sessions=0>"
 
 

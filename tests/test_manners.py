@@ -13,6 +13,7 @@ import trio
 
 import execsrv
 from execsrv._processes.supervisor import Supervisor
+from execsrv._server import ending
 from execsrv._server.single_connection import serve_connection
 from execsrv._wire.memory import open_memory_pair
 from execsrv.limits import ServerConfig
@@ -174,6 +175,13 @@ async def closed_of(peer: Peer, id: str, script: str, **options: Any) -> tuple[l
     return out.split(), peer.told(id)[-1][1]
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a crowded machine, a program that goes on may be silent for longer than it takes to be thought quiet."""
+    monkeypatch.setattr(ending, "QUIET_SECONDS", 1.0)
+
+
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("tty", [False, True])
 async def test_what_holds_the_streams_ends_with_the_leader(peer: Peer, tty: bool) -> None:
     mark = new_mark()
@@ -195,6 +203,7 @@ async def test_what_holds_no_stream_ends_with_the_leader_and_is_asked(peer: Peer
     assert not lock.exists()
 
 
+@pytest.mark.usefixtures("patient")
 async def test_what_is_still_printed_behind_the_leader_is_read_until_it_is_quiet(peer: Peer) -> None:
     out, closed = await closed_of(peer, "a", "(for i in 1 2 3 4 5; do sleep .01; echo $i; done; sleep 1000) & exit 0")
     assert out == [b"1", b"2", b"3", b"4", b"5"]

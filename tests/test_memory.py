@@ -19,7 +19,8 @@ import execsrv
 from execsrv import _memory
 from execsrv._log.log import ENTRY_BYTES, OutputLog
 from execsrv._server import outbox as outbox_module
-from execsrv._server.outbox import Feed, Outbox
+from execsrv._server.feed import Feed
+from execsrv._server.outbox import Outbox
 from execsrv.limits import KIB, MIB
 from execsrv.protocol import Notification, Request, Stream
 from tests.conftest import Daemon

@@ -97,7 +97,7 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         "a heading on a page",
         "an exchange on a page",
     ]
-    monkeypatch.setitem(HANDLERS, "fs/new", Handler(HANDLERS["fs/copy"].run, waits=False))
+    monkeypatch.setitem(HANDLERS, "fs/new", Handler(HANDLERS["fs/copy"].run, waits=False, holds=True))
     assert [place.partition(" (")[0] for place in missing("fs/new")] == [
         "the same structs in METHODS and at its handler",
         "`@handles_later` where its handler may have to wait, and `@handles` where it never does",

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import trio
 
+from execsrv._budget.allowance import Allowance
 from execsrv._http.relay import Relay, open_relay
 from execsrv._http.request import prepare, proxy_url
 from execsrv._server.outbox import Outbox
@@ -532,7 +533,7 @@ async def test_requests_end_with_their_channel(server: Server, web: Web) -> None
 
 
 async def test_outbox_tells_in_turn_and_within_its_bound() -> None:
-    outbox = Outbox(max_answers=8, max_told=2)
+    outbox = Outbox(max_told=2)
     told: list[str] = []
 
     async def tell(name: str) -> None:
@@ -553,7 +554,7 @@ async def test_outbox_tells_in_turn_and_within_its_bound() -> None:
 
 
 async def test_answers_have_left_whatever_comes_behind_them() -> None:
-    outbox = Outbox(max_answers=8, max_told=8)
+    outbox = Outbox(max_told=8)
     left: list[str] = []
 
     async def wait(name: str) -> None:
@@ -580,7 +581,7 @@ async def test_answers_have_left_whatever_comes_behind_them() -> None:
 
 
 async def test_nobody_waits_at_a_closed_outbox() -> None:
-    outbox = Outbox(max_answers=1, max_told=1)
+    outbox = Outbox(max_bytes=1, max_told=1)
     outbox.put(Response(1, None))
     await outbox.tell(Notification("a"))
     async with trio.open_nursery() as nursery:
@@ -610,7 +611,11 @@ async def test_whole_bodies_count_until_the_answers_before_them_have_left(web: W
 
     config = ServerConfig(buffered_http_bytes=1000)
     with trio.fail_after(PATIENCE):
-        async with open_relay(config, tell, answers_left) as relay, trio.open_nursery() as nursery:
+        allowance = Allowance(config)
+        async with (
+            open_relay(config, tell, answers_left, allowance) as relay,
+            trio.open_nursery() as nursery,
+        ):
             nursery.start_soon(read_first, relay)
             await asked.wait()
             with pytest.raises(LimitExceededError):

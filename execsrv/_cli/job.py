@@ -57,6 +57,11 @@ class RunOptions(NamedTuple):
     leave: bool = False
     reconnect: float = 0
     no_bring: bool = False
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+    server_uid: Sequence[int] = ()
+    token_file: str | None = None
 
 
 class Ended(NamedTuple):

@@ -53,5 +53,7 @@ def _option(setting: Setting) -> click.Option:
     # Text: it is checked in one place, wherever it came from.
     if setting.is_list:
         return click.Option([setting.flag], metavar=setting.facts["metavar"], multiple=True, help=f"{text} Repeatable.")
+    if setting.choices:
+        return click.Option([setting.flag], metavar="|".join(setting.choices), help=text)
     metavar = setting.unit.upper() or ("N" if isinstance(setting.default, int) else "URL")
     return click.Option([setting.flag], metavar=metavar, help=text)

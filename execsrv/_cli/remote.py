@@ -21,6 +21,7 @@ from execsrv._nursery import open_helpers
 from execsrv._processes.signals import signal_name
 from execsrv.client import Client, Event, Process, connect
 from execsrv.errors import ConnectionLostError, LimitExceededError, RequestError
+from execsrv.limits import ClientConfig
 from execsrv.protocol import Chunk, SignalTarget
 
 _HELD_SECONDS = 0.5
@@ -48,7 +49,16 @@ async def run_there(options: RunOptions, url: str, signals: Signals) -> Ended:
         # Outside of what they end, so that a second signal cannot interrupt the clean-up after the first.
         nursery.start_soon(run.hear_signals, signals)
         with run.scope:
-            async with connect(url, reconnect=options.reconnect, bring=not options.no_bring) as client:
+            config = ClientConfig(
+                server_uids=tuple(options.server_uid),
+                tls_ca_file=options.ca_file or "",
+                tls_certificate_file=options.certificate_file or "",
+                tls_key_file=options.key_file or "",
+            )
+            bring = not options.no_bring
+            async with connect(
+                url, token_file=options.token_file, reconnect=options.reconnect, bring=bring, config=config
+            ) as client:
                 return await run.through(client)
     assert run.killed_by is not None
     return Ended(128 + run.killed_by, signal_name(run.killed_by))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -21,6 +21,15 @@ CONFIG_VARIABLE = PREFIX + "CONFIG"
 
 URL_VARIABLE = PREFIX + "URL"
 """Names the server of `execsrv run`, where no flag does."""
+
+TOKEN_VARIABLE = PREFIX + "TOKEN"
+TOKEN_FILE_VARIABLE = PREFIX + "TOKEN_FILE"
+"""Give clients their token, or name the file that has it."""
+
+CLIENT_VARIABLES = {
+    name: f"{PREFIX}{name.upper()}" for name in ("ca_file", "client_certificate_file", "client_key_file")
+}
+"""Name the files that `execsrv run` uses for TLS, where no flag does."""
 
 UNITS = {"GiB": GIB, "MiB": MIB, "KiB": KIB}
 
@@ -46,7 +55,7 @@ class Setting(msgspec.Struct, frozen=True):
     @property
     def variable(self) -> str:
         """The environment variable."""
-        return PREFIX + self.name.upper()
+        return str(self.facts.get("variable", PREFIX + self.name.upper()))
 
     @property
     def unit(self) -> str:
@@ -75,8 +84,18 @@ class Setting(msgspec.Struct, frozen=True):
 
     @property
     def is_list(self) -> bool:
-        """Return True for a list of paths or names. As text they are separated as in `PATH`."""
+        """Return True for a list."""
         return isinstance(self.default, tuple)
+
+    @property
+    def separator(self) -> str:
+        """The character between the items of a list in a text: that of `PATH`, where items cannot have it."""
+        return str(self.facts.get("separator", os.pathsep))
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that it may be, where there are a few."""
+        return get_args(get_args(self.type)[0]) if get_origin(get_args(self.type)[0]) is Literal else ()
 
     @property
     def allowed(self) -> str:
@@ -84,7 +103,9 @@ class Setting(msgspec.Struct, frozen=True):
         if self.is_switch:
             return "true or false"
         if self.is_list:
-            return f"{self.facts['items']}, with `{os.pathsep}` between them in a text"
+            return f"{self.facts['items']}, with `{self.separator}` between them in a text"
+        if self.choices:
+            return " or ".join(f"`{word}`" for word in self.choices)
         if not self.bounds:
             return "a path" if self.unit == "file" else "a text"
         number = "a whole number" if isinstance(self.default, int) else "a number"
@@ -106,7 +127,7 @@ class Setting(msgspec.Struct, frozen=True):
         if self.is_switch:
             return "true" if value else "false"
         if self.is_list:
-            return os.pathsep.join(map(str, value))
+            return self.separator.join(map(str, value))
         if self.unit == "bytes" and value:
             for name, size in UNITS.items():
                 if value % size == 0:
@@ -137,8 +158,8 @@ def _by_group(settings: Iterable[Setting]) -> dict[str, Setting]:
 _LISTEN = Annotated[
     str,
     msgspec.Meta(
-        description="Where to listen: stdio:// (one message a line), ws://IP:PORT (port 0: any free one) or"
-        " unix://PATH.",
+        description="Where to listen: stdio:// (one message a line), ws://IP:PORT (port 0: any free one),"
+        " wss://IP:PORT or unix://PATH.",
         extra={"group": "Connections", "needs_restart": True},
     ),
 ]

@@ -21,6 +21,7 @@ class HeadTail:
         self._head = bytearray()
         self._tail: deque[bytes | memoryview] | None = None  # most streams end within their beginning
         self._tail_bytes = 0
+        self.kept_bytes = 0
         self.total_bytes = 0
 
     def append(self, data: bytes) -> None:
@@ -30,6 +31,7 @@ class HeadTail:
         if room > 0:
             self._head += data[:room]
             data = data[room:]
+            self.kept_bytes = len(self._head)
         if data:
             # Small pieces are joined, or each would cost more than it holds.
             if self._tail is None:
@@ -46,6 +48,13 @@ class HeadTail:
                     kept = self._cut(oldest, self._max_tail - self._tail_bytes)
                     self._tail.appendleft(kept)
                     self._tail_bytes += len(kept)
+            self.kept_bytes = len(self._head) + self._tail_bytes
+
+    def forget(self) -> None:
+        """Let go of all of it. From here on only the end is kept."""
+        self._max_head = self._tail_bytes = self.kept_bytes = 0
+        self._head = bytearray()
+        self._tail = None
 
     @staticmethod
     def _cut(piece: bytes | memoryview, size: int) -> bytes | memoryview:

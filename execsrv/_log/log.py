@@ -4,21 +4,25 @@ One hand appends, so the order of the numbers is the order in which things happe
 after entry (`reader.py` knows where it stands); anybody may read what is still retained. The log never holds more than
 it may retain plus what the attached reader has not had, or may miss when it comes back: its owner asks `has_room`
 before it appends, and waits when there is none.
+
+When the budget for what it retains is used up, it forgets what the reader has had, and lets nothing more wait than the
+newest: so its owner can always go on, as fast as its reader reads.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
 
 from msgspec import UNSET
 
+from execsrv._budget.budget import STEP_BYTES, Budget, turns
 from execsrv._log.entries import ENTRY_BYTES, Closed, Entry, Exited, Gap, entry_bytes, first_seq
 from execsrv._log.head_tail import HeadTail
 from execsrv._log.reader import AttachedReader
-from execsrv.limits import KIB, MIB
-from execsrv.protocol import AtMs, Chunk, Layer, Member, ReadGap, Reason, Stream
+from execsrv._log.retained import Retained
+from execsrv.limits import KIB
+from execsrv.protocol import AtMs, Chunk, Layer, Member, Reason, Stream
 
 __all__ = ["ENTRY_BYTES", "Closed", "Entry", "Exited", "Gap", "OutputLog", "entry_bytes", "first_seq"]
 
@@ -30,11 +34,8 @@ beside its content."""
 _JOINED_BYTES = 64 * KIB
 """Pieces that nobody has seen are joined up to this."""
 
-PAGE_BYTES = 4 * MIB
-"""The most content of one `read`. In JSON, with as many entries as there can be, it stays below 9 MiB."""
 
-
-class OutputLog:
+class OutputLog(Retained):
     """The numbered entries that are retained, and the ends of each stream. Sizes are bytes, numbers start at 1."""
 
     def __init__(
@@ -46,27 +47,26 @@ class OutputLog:
         acknowledged: bool = False,
         drops: bool = False,
         clock: Callable[[], AtMs] = lambda: UNSET,
+        budget: Budget | None = None,
+        largest_piece: int = _JOINED_BYTES,
     ) -> None:
         """Retain `retained_bytes` of content; let the attached reader lag by `window_bytes`.
 
         `streams` are those whose beginning and end are kept besides: a quarter of that in all, and half as much again
         in memory (`HeadTail`). `acknowledged`: the reader says itself how far it is.
         `drops`: beyond the window, the oldest output is left out for it. `clock` tells the time of an entry.
+
+        Of the budget, `first_bytes(largest_piece)` were taken for it already.
         """
-        self._forgotten: dict[Stream, int] = dict.fromkeys(streams, 0)
-        self.streams: dict[Stream, HeadTail] = {}
-        for stream in self._forgotten:
-            self.streams[stream] = HeadTail(retained_bytes // 4 // len(self._forgotten))
+        streams = tuple(streams)
+        ends = {stream: HeadTail(retained_bytes // 4 // len(streams)) for stream in streams}
+        super().__init__(ends, budget or Budget(), largest_piece)
         self._clock = clock
         self._max_retained = retained_bytes
         self._max_entries = retained_bytes // _BYTES_AN_ENTRY
-        self._entries: deque[Entry] = deque()
-        self._kept_bytes = 0
         self._unseen_from: int | None = None  # the first entry that nobody can have seen, while the reader is away
         self.reader = AttachedReader(window_bytes, retained_bytes, acknowledges=acknowledged, drops=drops)
-        self.next_seq = 1
         self.exited: Exited | None = None
-        self.closed: Closed | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "exited" if self.exited else "open"
@@ -80,18 +80,16 @@ class OutputLog:
         return self.reader.has_room
 
     @property
-    def kept_bytes(self) -> int:
-        """Bytes of output that it keeps."""
-        return self._kept_bytes
-
-    @property
     def totals(self) -> dict[Stream, int]:
         """The bytes that each stream has carried."""
         return {stream: ends.total_bytes for stream, ends in self.streams.items()}
 
     def append(self, stream: Stream, chunk: bytes) -> None:
         """Number a piece of output. One that nobody can have seen becomes part of the last, where that is as unseen."""
-        self.streams[stream].append(chunk)
+        ends = self.streams[stream]
+        self._held_bytes -= ends.kept_bytes
+        ends.append(chunk)
+        self._held_bytes += ends.kept_bytes
         if self._unseen_from is not None and self._join(stream, chunk):
             return
         self._append(Chunk(self.next_seq, stream, chunk, self._clock()), ENTRY_BYTES + len(chunk))
@@ -103,10 +101,13 @@ class OutputLog:
             return False
         if last.seq < self._unseen_from or len(last.chunk) + len(chunk) > _JOINED_BYTES:
             return False
-        self._entries[-1] = both = Chunk(last.seq, stream, last.chunk + chunk, last.at_ms)
+        self._entries[-1] = Chunk(last.seq, stream, last.chunk + chunk, last.at_ms)
         self._kept_bytes += len(chunk)
-        self.reader.grow_last(both, len(chunk))
+        self._held_bytes += len(chunk)
+        self.reader.grow_last(len(chunk))
         self._trim()
+        if self._held_bytes > self._paid_to:
+            self._pay()
         return True
 
     def append_exited(self, exit_code: int, signal: str | None, reason: Reason) -> None:
@@ -141,8 +142,12 @@ class OutputLog:
         self._entries.append(entry)
         if isinstance(entry, Chunk):
             self._kept_bytes += len(entry.chunk)
+            self._held_bytes += size
         self.reader.add(entry, size)
+        self.turn = next(turns)
         self._trim()
+        if self._held_bytes > self._paid_to:
+            self._pay()
 
     @property
     def _is_full(self) -> bool:
@@ -154,11 +159,21 @@ class OutputLog:
             return
         needed = self.reader.first_needed
         while self._is_full and (needed is None or self.oldest < needed):
-            entry = self._entries.popleft()
-            if isinstance(entry, Chunk):
-                self._kept_bytes -= len(entry.chunk)
-                if entry.stream in self._forgotten:
-                    self._forgotten[entry.stream] += len(entry.chunk)
+            self._forget_one()
+        if self._paid_to - self._held_bytes > 2 * STEP_BYTES:
+            self._shrink()
+
+    def _pay(self) -> None:
+        """Have room for the next piece. Where there is none, keep nothing that can be forgotten."""
+        if self._share.grow(self._held_bytes + self._largest_piece):
+            self.reader.is_held_back = False
+            self._paid_to = self._share.room - self._largest_piece
+            return
+        self.reader.hold_back()
+        self._forget_ends()
+        self._forget_entries(self._held_bytes)
+        self._share.count(self._held_bytes)  # an end that waits for no reader may leave more than there is room for
+        self._shrink()
 
     # -- the attached reader --
 
@@ -206,40 +221,3 @@ class OutputLog:
         """Wait for nobody from here on, whatever was asked for."""
         self.reader.go()
         self._trim()
-
-    # -- everybody else --
-
-    @property
-    def oldest(self) -> int:
-        """The number of the oldest retained entry, or of the next one where none is."""
-        return first_seq(self._entries[0]) if self._entries else self.next_seq
-
-    def entry(self, seq: int) -> Entry:
-        """Return the entry of that number, in a log without gaps. Raises `LookupError` unless it is retained."""
-        if not 0 <= (place := seq - self.oldest) < len(self._entries):
-            raise LookupError(f"entry {seq} is not retained")
-        return self._entries[place]
-
-    def gap_behind(self, after_seq: int) -> ReadGap | None:
-        """Return what is not retained any more of the entries behind number `after_seq`, None where all are."""
-        if after_seq + 1 >= self.oldest:
-            return None
-        return ReadGap(after_seq + 1, self.oldest - 1, dict(self._forgotten))
-
-    def read(self, after_seq: int, max_bytes: int | None) -> tuple[ReadGap | None, list[Chunk], int]:
-        """Return a gap, the retained chunks numbered above `after_seq` behind it, and the number to go on from.
-
-        Whole chunks only, at least one if there is any, at most `max_bytes` and `PAGE_BYTES` of content otherwise.
-        """
-        oldest = self.oldest
-        gap = self.gap_behind(after_seq)
-        chunks: list[Chunk] = []
-        room = PAGE_BYTES if max_bytes is None else min(max_bytes, PAGE_BYTES)
-        for entry in islice(self._entries, max(0, after_seq + 1 - oldest), None):
-            if not isinstance(entry, Chunk):
-                continue
-            room -= len(entry.chunk)
-            if room < 0 and chunks:
-                return gap, chunks, chunks[-1].seq + 1
-            chunks.append(entry)
-        return gap, chunks, self.next_seq

@@ -6,6 +6,9 @@
 The reader lags by what waits and by what it has not acknowledged, in bytes. Without acknowledgements an entry that was
 taken was had. Nothing is retained here: entries are the log's, and `first_needed` tells it which of them to keep.
 
+Where the log gets no more memory, the reader is `held_back`: nothing is appended for it as long as anything waits, and
+one that drops is passed over at once.
+
 A reader that is away has a claim on everything: where it has got to is not known before it says so on its return. What
 is appended meanwhile counts as lag, so that its maker waits at last. One that drops has no such claim.
 """
@@ -31,11 +34,14 @@ class AttachedReader:
         self._away_window = window_bytes if acknowledges else max(window_bytes, away_bytes)
         self._acknowledges = acknowledges
         self._drops = drops
+        self.omitted_bytes = 0
+        """The bytes of output that it was passed over with."""
         self.is_here = True
+        self.is_held_back = False
         self._is_gone = False
         self._first: list[Entry] = []  # gaps and what must not be left out, in front of what waits
         self._waiting: deque[Entry] = deque()
-        self._unacknowledged: list[Entry] = []
+        self._unacknowledged: list[tuple[int, int]] = []  # numbers and sizes: the entries are the log's alone
         self._unacknowledged_bytes = 0
         self._end_seq = 0  # of the last end that was appended
         self.lag_bytes = 0
@@ -49,7 +55,15 @@ class AttachedReader:
     @property
     def has_room(self) -> bool:
         """True when more may be appended: it is near enough, or goes without."""
+        if self.is_held_back and (self._waiting or not self.is_here) and not (self._drops or self._is_gone):
+            return False
         return self.lag_bytes < (self._window if self.is_here else self._away_window) or self._drops or self._is_gone
+
+    def hold_back(self) -> None:
+        """Have nothing wait but the newest, where it drops, and nothing more, where it does not."""
+        self.is_held_back = True
+        if self._drops and self.is_here:
+            self._pass_over()
 
     def add(self, entry: Entry, size: int) -> None:
         """Let an entry of that many bytes wait, if there is a reader to wait for."""
@@ -57,14 +71,14 @@ class AttachedReader:
             if not (self._drops or self._is_gone):
                 self.lag_bytes += size
                 if self._acknowledges:
-                    self._unacknowledged.append(entry)
+                    self._unacknowledged.append((entry.seq, size))
                     self._unacknowledged_bytes += size
             return
         self._waiting.append(entry)
         self.lag_bytes += size
         if isinstance(entry, Exited | Closed):
             self._end_seq = entry.seq
-        elif self._drops and self.lag_bytes > self._window:
+        elif self._drops and (self.lag_bytes > self._window or self.is_held_back):
             self._pass_over()
 
     def waits_for(self, entry: Entry) -> bool:
@@ -75,23 +89,26 @@ class AttachedReader:
         """Let another entry of the same size wait in the place of the last."""
         self._waiting[-1] = entry
 
-    def grow_last(self, entry: Entry, added: int) -> None:
-        """Let an entry stand for the last one, which was appended while it is away, with that many bytes more."""
+    def grow_last(self, added: int) -> None:
+        """Count that many bytes more for the last entry, which was appended while it is away."""
         if not (self._drops or self._is_gone):
             self.lag_bytes += added
             if self._acknowledges:
-                self._unacknowledged[-1] = entry
+                seq, size = self._unacknowledged[-1]
+                self._unacknowledged[-1] = seq, size + added
                 self._unacknowledged_bytes += added
 
     def _pass_over(self) -> None:
         """Leave out the oldest output that waits, but not the newest, until the reader is within its window."""
-        while len(self._waiting) > 1 and self.lag_bytes > self._window:
+        while len(self._waiting) > 1 and (self.lag_bytes > self._window or self.is_held_back):
             entry = self._waiting.popleft()
             self.lag_bytes -= entry_bytes(entry)
             last = self._first[-1] if self._first else None
             if not isinstance(entry, Chunk):
                 self._first.append(entry)
-            elif isinstance(last, Gap):
+                continue
+            self.omitted_bytes += len(entry.chunk)
+            if isinstance(last, Gap):
                 self._first[-1] = last.and_then(entry.seq, {entry.stream: len(entry.chunk)})
             else:
                 self._first.append(Gap(entry.seq, entry.seq, {entry.stream: len(entry.chunk)}))
@@ -105,7 +122,14 @@ class AttachedReader:
         if not self.is_here:
             return None if self._drops or self._is_gone else 0
         if self._unacknowledged and not self._drops:
-            return first_seq(self._unacknowledged[0])
+            return self._unacknowledged[0][0]
+        return self.first_untold
+
+    @property
+    def first_untold(self) -> int | None:
+        """The number of the oldest entry that it cannot do without, as it is here: it has not had it at all."""
+        if not self.is_here:
+            return None if self._drops or self._is_gone else 0
         return first_seq(self._waiting[0]) if self._waiting else None
 
     # -- the reader takes --
@@ -133,8 +157,8 @@ class AttachedReader:
             if not self._first and self._waiting:
                 self._first.append(self._waiting.popleft())
         elif self._acknowledges:
-            self._unacknowledged.append(entry)
-            self._unacknowledged_bytes += entry_bytes(entry)
+            self._unacknowledged.append((entry.seq, size := entry_bytes(entry)))
+            self._unacknowledged_bytes += size
         else:
             self.lag_bytes -= entry_bytes(entry)
         self.last_taken = entry.seq
@@ -143,11 +167,10 @@ class AttachedReader:
     def acknowledge(self, seq: int) -> None:
         """Count all entries up to `seq` as had. An entry that was not taken yet is not among them."""
         count = 0
-        for entry in self._unacknowledged:
-            if entry.seq > seq:
+        for had, size in self._unacknowledged:
+            if had > seq:
                 break
             count += 1
-            size = entry_bytes(entry)
             self.lag_bytes -= size
             self._unacknowledged_bytes -= size
         del self._unacknowledged[:count]
@@ -160,7 +183,7 @@ class AttachedReader:
             return
         self.is_here = False
         if self._acknowledges and not self._drops:
-            self._unacknowledged.extend(self._waiting)
+            self._unacknowledged.extend((entry.seq, entry_bytes(entry)) for entry in self._waiting)
             self._unacknowledged_bytes = self.lag_bytes
         else:
             self._unacknowledged.clear()
@@ -173,8 +196,8 @@ class AttachedReader:
 
         Where it acknowledges, what lies before counts as taken and not acknowledged.
         """
-        while self._unacknowledged and self._unacknowledged[-1].seq >= seq:
-            self._unacknowledged_bytes -= entry_bytes(self._unacknowledged.pop())
+        while self._unacknowledged and self._unacknowledged[-1][0] >= seq:
+            self._unacknowledged_bytes -= self._unacknowledged.pop()[1]
         self.lag_bytes = self._unacknowledged_bytes
         self.last_taken = seq - 1
         self.is_here = True

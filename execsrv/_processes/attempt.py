@@ -8,6 +8,7 @@ still starts, it ends itself.
 from __future__ import annotations
 
 import os
+import resource
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -114,6 +115,11 @@ class Attempt:
     def __repr__(self) -> str:
         state = "given up" if self._started.given_up else "starting" if self._runs else f"pid={self._started.pid}"
         return f"<Attempt number={self._number} {state}>"
+
+    @property
+    def usage(self) -> resource.struct_rusage | None:
+        """The resources that the leader and those whose end it has waited for have used, once it is reaped."""
+        return None if self._tree is None else self._tree.leader.usage
 
     async def start(
         self,

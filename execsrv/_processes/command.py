@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from execsrv._processes.inherited import Inherited
@@ -53,7 +53,7 @@ class Command:
 
     program: bytes
     argv: tuple[bytes, ...]
-    env: tuple[bytes, ...]
+    env: tuple[bytes, ...] = field(repr=False)  # of which some may be secrets
     cwd: bytes | None
     umask: int | None = None
     nice: int | None = None

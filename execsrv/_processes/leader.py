@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 from dataclasses import dataclass
 from functools import cache
 
@@ -46,6 +47,8 @@ class Leader:
         self.is_reaped = False
         self.is_closed = False
         """True when nobody holds it any more."""
+        self.usage: resource.struct_rusage | None = None
+        """The resources that it and those whose end it has waited for have used, once it is reaped."""
         self._pidfd: int | None = pidfd
         self._others: trio.lowlevel.ParkingLot | None = None  # who wait for the one task that waits for the pidfd
         self._status: ExitStatus | None = None
@@ -120,7 +123,7 @@ class Leader:
         if self.exit_status() is not None and not self.is_reaped:
             self.is_reaped = True
             try:
-                os.waitid(os.P_PID, self.pid, os.WEXITED)
+                self.usage = os.wait4(self.pid, 0)[2]
             except ChildProcessError:
                 pass  # other code of this program was faster; its status is known
         return self.is_reaped

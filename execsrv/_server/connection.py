@@ -18,15 +18,18 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 
 import trio
 
+from execsrv._budget.allowance import CONNECTION_BYTES, Allowance, Allowances
+from execsrv._doors.journal import Journal
 from execsrv._doors.principal import Principal
-from execsrv._memory import let_go
+from execsrv._doors.reloads import Reloads
 from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
+from execsrv._server.operations import open_operations
 from execsrv._server.outbox import Outbox
 from execsrv._server.sessions import Sessions
 from execsrv.errors import AlreadyAttachedError, LimitExceededError, NotReadyError, UnknownConnectionError
@@ -42,12 +45,18 @@ class Connection:
     """
 
     def __init__(
-        self, supervisor: Supervisor, config: ServerConfig, stopping: trio.Event, principal: Principal
+        self,
+        supervisor: Supervisor,
+        config: ServerConfig,
+        stopping: trio.Event,
+        principal: Principal,
+        allowance: Allowance,
     ) -> None:
-        """`stopping` is set when the server is to end in order."""
+        """`stopping` is set when the server is to end in order. The `allowance` is its principal's."""
         self.principal = principal
+        self.allowance = allowance
         self.id = str(uuid.uuid4())
-        self.sessions = Sessions(supervisor, config)
+        self.sessions = Sessions(supervisor, config, allowance)
         self._config = config
         self._stopping = stopping
         self._outbox: Outbox | None = None
@@ -126,7 +135,11 @@ class Connections:
 
     def __init__(self, nursery: trio.Nursery, supervisor: Supervisor, config: ServerConfig) -> None:
         self.config = config
+        self.journal = Journal()
         self._supervisor = supervisor
+        self.allowances = Allowances(config)
+        self.accepts = False
+        """True once somebody can come in."""
         self.draining = trio.Event()
         """Set when the server is to end in order: nothing new from now on."""
         self.stopping = trio.Event()
@@ -138,18 +151,43 @@ class Connections:
         self._opened = trio.lowlevel.ParkingLot()
         self._ended = trio.lowlevel.ParkingLot()
 
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    @property
+    def is_ready(self) -> bool:
+        """True while new connections are taken."""
+        return self.accepts and not self.draining.is_set()
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of output that all sessions keep."""
+        return sum(session.log.kept_bytes for connection in self._by_id.values() for session in connection.sessions)
+
+    @property
+    def reaped(self) -> int:
+        """Processes that became ours when their parents had gone, and were reaped."""
+        return self._supervisor.reaped
+
     def configure(self, config: ServerConfig) -> None:
         """Serve connections that come from now on by other settings. Those that are there keep theirs."""
         self.config = config
 
-    async def open(self, principal: Principal) -> Connection:
-        """Return a new connection of somebody, without a channel so far. Raises `LimitExceededError`."""
+    async def open(self, principal: Principal, origin: str = "") -> Connection:
+        """Return a new connection of somebody, without a channel so far. Raises `LimitExceededError`.
+
+        `origin` is where it comes from, for the journal.
+        """
         if self.draining.is_set():
             raise NotReadyError("the server is shutting down")
         of_one = [each for each in self._by_id.values() if each.principal.name == principal.name]
         self._check_room(of_one, "max_connections_per_principal", self.config.max_connections_per_principal)
         self._check_room(self._by_id.values(), "max_connections", self.config.max_connections)
-        connection = Connection(self._supervisor, self.config, self.stopping, principal)
+        allowance = self.allowances.of(principal.name)
+        allowance.held.take(CONNECTION_BYTES)
+        connection = Connection(self._supervisor, self.config, self.stopping, principal, allowance)
+        if self.journal.readers:
+            connection.sessions.page = self.journal.new_page(principal, origin, with_argv=self.config.audit_argv)
         self._by_id[connection.id] = connection
         self._opened.unpark_all()
         await self._nursery.start(self._run, connection)
@@ -161,7 +199,8 @@ class Connections:
         finally:
             self._by_id.pop(connection.id, None)
             self._ended.unpark_all()
-            let_go((session.log, session.log.kept_bytes) for session in connection.sessions)
+            connection.sessions.forget_all()
+            connection.allowance.held.give(CONNECTION_BYTES)
 
     def _check_room(self, connections: Collection[Connection], limit: str, bound: int) -> None:
         """Raise `LimitExceededError` where there are as many as there may be.
@@ -224,7 +263,17 @@ class Connections:
 
 
 @asynccontextmanager
-async def open_connections(supervisor: Supervisor, config: ServerConfig = DEFAULTS) -> AsyncIterator[Connections]:
-    """Keep connections. Leaving the block, by cancellation too, ends them and kills all that they started."""
-    async with open_helpers() as nursery:
-        yield Connections(nursery, supervisor, config)
+async def open_connections(
+    supervisor: Supervisor, config: ServerConfig = DEFAULTS, reloads: Reloads | None = None
+) -> AsyncIterator[Connections]:
+    """Keep connections. Leaving the block, by cancellation too, ends them and kills all that they started.
+
+    Raises `InvalidConfigError` and `CannotListenError` for what the settings name and what is not to be had.
+    """
+    with ExitStack() as stack:
+        async with open_helpers() as nursery:
+            connections = Connections(nursery, supervisor, config)
+            if reloads is not None:
+                reloads.configure = connections.configure
+            await open_operations(connections, nursery, stack, reloads)
+            yield connections

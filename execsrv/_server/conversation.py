@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from execsrv._budget.allowance import Allowance
 from execsrv._doors.principal import Identify, Principal
 from execsrv._files.channel import open_files
 from execsrv._http.relay import Relay, open_relay
@@ -72,9 +73,10 @@ class Conversation:
     """
 
     principal: Principal
+    allowance: Allowance
     sessions: Sessions
-    files: Callable[[], Files]
     relay: Relay
+    _get_files: Callable[[Allowance], Files]
 
     def __init__(
         self,
@@ -82,15 +84,18 @@ class Conversation:
         connections: Connections,
         identify: Identify,
         greeted: Callable[[], None] = lambda: None,
+        origin: str = "",
     ) -> None:
-        """`greeted` is called when the peer has said who it is, and was let in."""
+        """`greeted` is called when the peer has said who it is, and was let in. `origin` is where it comes from."""
         self.config = connections.config
         self._channel = channel
         self._connections = connections
         self._identify = identify
         self._greeted = greeted
+        self._origin = origin
         self._connection: Connection | None = None
-        self._outbox = Outbox(channel=channel)
+        self.allowance = connections.allowances.server  # until it is known whose
+        self._outbox = Outbox(self.config.unread_answer_bytes, channel=channel)
         self._handshake = Handshake()
         self._is_warned = False  # that the server is to end
         self._reading = trio.CancelScope()
@@ -99,6 +104,10 @@ class Conversation:
 
     def __repr__(self) -> str:
         return f"<Conversation {self._handshake.state.name} {self._connection}>"
+
+    def files(self) -> Files:
+        """Return the file methods of the channel."""
+        return self._get_files(self.allowance)
 
     async def run(self) -> None:
         """Speak until one side ends it, and close the channel, which it takes ownership of.
@@ -110,11 +119,12 @@ class Conversation:
             # Files and relay around the rest: requests are at their end before what they use is closed.
             tell, answers_left = self._outbox.tell, self._outbox.wait_answered
             async with (
-                open_files(self.config, tell, answers_left) as self.files,
-                open_relay(self.config, tell, answers_left) as self.relay,
+                open_files(self.config, tell, answers_left) as self._get_files,
+                open_relay(self.config, tell, answers_left, self.allowance) as self.relay,
             ):
                 await self._converse()
         finally:
+            self._outbox.close()
             with trio.move_on_after(self.config.flush_timeout, shield=True):
                 await self._channel.aclose(self._goodbye.close_code, str(self._goodbye))
 
@@ -178,15 +188,19 @@ class Conversation:
         """Attach to a new connection, or to the one to be resumed: nothing else can be handled before."""
         principal = self._identify(params.token)
         if params.resume_session_id is None:
-            connection = await self._connections.open(principal)
+            connection = await self._connections.open(principal, self._origin)
         else:
             connection = self._connections.find(params.resume_session_id, principal)
         connection.attach(self._outbox)
+        if params.resume_session_id is not None and connection.sessions.page is not None:
+            connection.sessions.page.resumed(self._origin)
         connection.sessions.supervisor.expect_starts()
         self.principal, self._connection, self.sessions = principal, connection, connection.sessions
+        self.allowance = self.relay.allowance = connection.allowance
+        self._outbox.draw_on(self.allowance.held)
         self._reading.deadline = math.inf
         self._handshake.greeted()
-        self._channel.trust()
+        self._channel.trust(self.allowance.held)
         self._greeted()
         return Initialized(connection.id, tell_of_environment(self, Unit()), PROTOCOL_VERSION)
 

@@ -1,7 +1,8 @@
 """The way of a request to its handler, and of what becomes of it to the outbox.
 
 A handler is run at once, in the order of the requests. Its answer is there at once too, or is made by a task where it
-has to wait, or comes when a start that is under way has its outcome. Whatever is raised is an answer.
+has to wait, or comes when a start that is under way has its outcome. Whatever is raised is an answer. As long as a
+request waits, its parameters count against the budget of who asks.
 """
 
 from __future__ import annotations
@@ -10,22 +11,29 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
-from msgspec import Struct
+from msgspec import Raw, Struct
 
+from execsrv._budget.weight import weight_of
 from execsrv._nursery import owned
 from execsrv._server.failures import failure_of
 from execsrv._server.methods import HANDLERS
 from execsrv._server.methods.table import Answer, Caller, Later
 from execsrv._server.outbox import Outbox
 from execsrv._server.starting import Deferred
-from execsrv._wire.codecs import decode_params
+from execsrv._wire.bounds import LARGE_BYTES
+from execsrv._wire.calls import decode_call, decode_in_steps
 from execsrv._wire.handshake import Handshake, State
 from execsrv._wire.quoting import quoted
+from execsrv._wire.turns import in_turns
 from execsrv.errors import BusyError, ForbiddenError, UnknownMethodError
+from execsrv.limits import KIB
 from execsrv.protocol import METHODS, Initialize, Initialized, MessageId, Request, Response
 from execsrv.protocol.roles import Role
 
 Greet = Callable[[Initialize], Awaitable[Initialized]]
+
+_WAITING_BYTES = 4 * KIB
+"""The cost of a request that waits, beside its parameters: most of it is the task."""
 
 
 class Dispatch:
@@ -50,55 +58,78 @@ class Dispatch:
     async def answer(self, request: Request) -> None:
         """Answer a request, or have it answered by a task where it has to wait for something."""
         try:
-            answer = await owned(self._handle, request)
+            answer, held = await owned(self._handle, request)
         except Exception as error:
             self._outbox.put(failure_of(request.id, error, request.method))
             return
-        self._give(request, answer)
+        self._give(request.id, request.method, answer, held)
 
-    async def _handle(self, request: Request) -> Answer:
-        """Do everything of a request that happens at once. Raises whatever is to be answered."""
+    async def _handle(self, request: Request) -> tuple[Answer, int]:
+        """Do everything of a request that happens at once. Return with the answer what was taken for it meanwhile.
+
+        Raises whatever is to be answered.
+        """
         method = METHODS.get(request.method)
         if method is None:
             raise UnknownMethodError(f"unknown method {quoted(request.method)}", method=request.method)
-        if self._handshake.state is State.READY and self._caller.principal.role < method.role:
-            raise _forbidden(request.method, self._caller.principal.role, method.role)
-        params = decode_params(request.params, method.params)
+        if self._handshake.state is State.READY:
+            if self._caller.principal.role < method.role:
+                raise _forbidden(request.method, self._caller.principal.role, method.role)
+            self._caller.allowance.requests.take()
+        if isinstance(request.params, Raw) and len(request.params) > LARGE_BYTES:
+            params = await in_turns(decode_in_steps(request.params, method.params))
+        else:
+            params = decode_call(request.params, method.params)
         self._handshake.check_request(method)
         if isinstance(params, Initialize):
-            return await self._greet(params)
+            return await self._greet(params), 0
         handler = HANDLERS[request.method]
         starting = self._caller.sessions.starting_named_in(params)
         if starting is not None and await starting.lets_wait(params):
-            return Deferred(starting, partial(handler.run, self._caller, params))
+            return Deferred(starting, partial(handler.run, self._caller, params)), self._take(request)
         bound = self._caller.config.requests_in_flight
         if handler.waits and self._in_flight >= bound:
             raise BusyError(f"requests_in_flight ({bound}) are waiting", limit="requests_in_flight", value=bound)
-        return handler.run(self._caller, params)
+        held = self._take(request) if handler.holds else 0
+        try:
+            return handler.run(self._caller, params), held
+        except BaseException:
+            self._caller.allowance.held.give(held)
+            raise
 
-    def _give(self, request: Request, answer: Answer) -> None:
-        """Send an answer, now or when it is there."""
+    def _take(self, request: Request) -> int:
+        """Take what a request needs that waits, and return how much that is. Raises `LimitExceededError`."""
+        size = weight_of(request.params)
+        self._caller.allowance.held.take(size)
+        return size
+
+    def _give(self, id: MessageId, method: str, answer: Answer, held: int) -> None:
+        """Send an answer, now or when it is there, and give back then what was taken. Nothing holds the message."""
+        if isinstance(answer, Deferred):
+            answer.starting.then(partial(self._go_on, id, method, answer, held))
+            return
         if isinstance(answer, Struct):
-            self._outbox.put(Response(request.id, answer))
-        elif isinstance(answer, Deferred):
-            answer.starting.then(partial(self._go_on, request, answer))
+            self._caller.allowance.held.give(held)
+            self._outbox.put(Response(id, answer))
         elif self._nursery is None or self._nursery.cancel_scope.cancel_called:  # it may take no more tasks already
+            self._caller.allowance.held.give(held)
             answer.close()
         else:
             self._in_flight += 1
-            # Not the request: it holds the whole message.
-            self._nursery.start_soon(owned, self._finish, request.id, request.method, answer)
+            self._caller.allowance.held.add(_WAITING_BYTES)
+            self._nursery.start_soon(owned, self._finish, id, method, answer, held + _WAITING_BYTES)
 
-    def _go_on(self, request: Request, deferred: Deferred[Struct]) -> None:
+    def _go_on(self, id: MessageId, method: str, deferred: Deferred[Struct], held: int) -> None:
         """Do what waited for a start, now that its outcome is known, and answer it where there is somebody to."""
         try:
             answer: Answer = deferred.run()
         except Exception as error:
-            self._outbox.put(failure_of(request.id, error, request.method))
+            self._caller.allowance.held.give(held)
+            self._outbox.put(failure_of(id, error, method))
         else:
-            self._give(request, answer)
+            self._give(id, method, answer, held)
 
-    async def _finish(self, id: MessageId, method: str, answer: Later[Struct]) -> None:
+    async def _finish(self, id: MessageId, method: str, answer: Later[Struct], held: int) -> None:
         """Answer a request when the rest of its handler is done."""
         try:
             self._outbox.put(Response(id, await owned(lambda: answer)))
@@ -106,6 +137,7 @@ class Dispatch:
             self._outbox.put(failure_of(id, error, method))
         finally:
             self._in_flight -= 1
+            self._caller.allowance.held.give(held)
 
 
 def _forbidden(method: str, role: Role, needed: Role) -> ForbiddenError:

@@ -25,7 +25,7 @@ import trio
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.tree import ProcessTree
 from execsrv._processes.wait_gone import wait_gone
-from execsrv._server.outbox import Feed
+from execsrv._server.feed import Feed
 from execsrv.protocol import Member, Reason
 
 logger = logging.getLogger(__name__)

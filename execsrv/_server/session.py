@@ -17,6 +17,7 @@ from collections.abc import Callable
 import trio
 from msgspec import UNSET
 
+from execsrv._budget.budget import Budget
 from execsrv._log.log import OutputLog
 from execsrv._nursery import is_cancelled, owned
 from execsrv._processes import streams, terminal
@@ -24,8 +25,9 @@ from execsrv._processes.attempt import Spawned
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.spawn import widen
 from execsrv._server.ending import Ending
-from execsrv._server.outbox import Dialect, Feed, Outbox
-from execsrv._server.start_options import StartOptions, new_clock
+from execsrv._server.feed import Dialect, Feed
+from execsrv._server.outbox import Outbox
+from execsrv._server.start_options import StartOptions, cost, largest_piece, new_clock
 from execsrv._server.stdin import PIPE_BYTES, Stdin
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Reason, SignalTarget, Stream
@@ -44,9 +46,10 @@ class Session:
         options: StartOptions,
         config: ServerConfig,
         dialect: Dialect,
-        outbox: Outbox | None = None,
+        outbox: Outbox | None,
+        budget: Budget,
     ) -> None:
-        """Take ownership of what was spawned: `run` must follow.
+        """Take ownership of what was spawned, and of `cost` bytes of the budget: `run` must follow, then `forget`.
 
         With a window, the log's attached reader lags by at most that, by its own acknowledgements.
         """
@@ -60,7 +63,10 @@ class Session:
             acknowledged=options.window_bytes is not None,
             drops=options.drops,
             clock=new_clock() if options.times else lambda: UNSET,
+            budget=budget,
+            largest_piece=largest_piece(is_terminal=self.is_terminal),
         )
+        self._budget = budget
         self.feed = Feed(id, self.log, dialect, outbox, options.is_read_again)
         self.closed_at: float | None = None
         self.waits: dict[str, Callable[[], None]] = {}
@@ -76,8 +82,14 @@ class Session:
         self._ending = Ending(self._tree, self.feed, options.timeout, options.idle_timeout, grace)
         self._life: trio.CancelScope | None = None
         self._idle = self._ending.idle
-        queued = config.queued_stdin_bytes
-        self.stdin = Stdin(id, spawned.stdin, self._idle, is_terminal=self.is_terminal, max_queued_bytes=queued)
+        self.stdin = Stdin(
+            id,
+            spawned.stdin,
+            self._idle,
+            is_terminal=self.is_terminal,
+            max_queued_bytes=config.queued_stdin_bytes,
+            budget=budget,
+        )
 
     def __repr__(self) -> str:
         state = "closed" if self.log.closed else "exited" if self.log.exited else "running"
@@ -118,6 +130,12 @@ class Session:
             self.log.append_closed([])
         self.closed_at = trio.current_time()
         self.feed.announce()
+
+    def forget(self) -> None:
+        """Give back what it has of the budget: it is over, and nobody can ask for it any more."""
+        self.stdin.forget()
+        self.feed.forget()
+        self._budget.give(cost(is_terminal=self.is_terminal))
 
     def heed_cancel(self) -> None:
         """Bound the rest of its life by the grace, now that `run` is cancelled; or soon, where it has not begun."""

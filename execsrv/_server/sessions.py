@@ -15,15 +15,18 @@ from contextlib import ExitStack
 import trio
 from msgspec import Struct
 
-from execsrv._memory import freed
+from execsrv._budget.allowance import Allowance
+from execsrv._doors.journal import Page
+from execsrv._memory import freed, let_go
 from execsrv._nursery import contain, owned
 from execsrv._processes.attempt import Attempt, SharedThreads, Spawned
 from execsrv._processes.command import Command
 from execsrv._processes.supervisor import Supervisor
 from execsrv._processes.terminal import DEFAULT_MODES
-from execsrv._server.outbox import Dialect, Outbox
+from execsrv._server.feed import Dialect
+from execsrv._server.outbox import Outbox
 from execsrv._server.session import Session
-from execsrv._server.start_options import StartOptions
+from execsrv._server.start_options import StartOptions, cost
 from execsrv._server.starting import Starting, given_up
 from execsrv._wire.quoting import quoted
 from execsrv.errors import LimitExceededError, NotReadyError, ProcessExistsError
@@ -38,8 +41,9 @@ logger = logging.getLogger(__name__)
 class Sessions:
     """All that run and those that have ended and can still be asked for, oldest first. Their tasks are the owner's."""
 
-    def __init__(self, supervisor: Supervisor, config: ServerConfig) -> None:
+    def __init__(self, supervisor: Supervisor, config: ServerConfig, allowance: Allowance) -> None:
         self.supervisor = supervisor
+        self._allowance = allowance
         self._config = config
         self._nursery: trio.Nursery | None = None
         self._outbox: Outbox | None = None
@@ -50,6 +54,7 @@ class Sessions:
         self._over = trio.lowlevel.ParkingLot()
         self._last_number = 0
         self._draining = False
+        self.page: Page | None = None  # where starts and ends are noted
 
     def __repr__(self) -> str:
         return f"<Sessions running={len(self._by_id) - len(self._ended)} ended={len(self._ended)}>"
@@ -99,13 +104,27 @@ class Sessions:
         program = os.path.basename(argv[0]) if argv else ""
         most_bytes = self._config.queued_stdin_bytes
         starting = Starting(self._claim(id), program, options.timeout, most_bytes, is_terminal=size is not None)
+        self._take(starting)
 
         async def spawn(attempt: Attempt) -> Spawned:
             return await attempt.start(settle, self._threads, size=size, pipe_stdin=pipe_stdin, modes=modes)
 
+        if self.page is not None:
+            now, is_terminal = trio.current_time(), size is not None
+            starting.note = self.page.begin(starting.id, program, argv, now, is_terminal=is_terminal)
         self._starting[starting.id] = starting
         nursery.start_soon(self._run, starting, spawn, dialect, options)
         return starting
+
+    def _take(self, starting: Starting) -> None:
+        """Take what a session has from its start on. Raises `LimitExceededError`."""
+        self._allowance.starts.take()
+        self._allowance.sessions.take()
+        try:
+            self._allowance.held.take(cost(is_terminal=starting.is_terminal))
+        except LimitExceededError:
+            self._allowance.sessions.give()
+            raise
 
     def _claim(self, id: str | None) -> str:
         if id is not None and (id in self._by_id or id in self._starting):
@@ -127,14 +146,23 @@ class Sessions:
         An interrupt of the program waits for another moment: from its first instant on, the command has an owner.
         """
         attempt = self.supervisor.new_attempt()
+        first, session = cost(is_terminal=starting.is_terminal), None
         try:
             session = await self._begin(attempt, starting, spawn, dialect, options)
+            note = starting.note
             del starting, spawn, dialect, options  # they hold the request
             if session is not None:
                 # Those who hear of the start come first: what there is to hear of the command takes longer.
                 await trio.lowlevel.cancel_shielded_checkpoint()
-                await self._keep(session)
+                try:
+                    await self._keep(session)
+                finally:
+                    if note is not None:
+                        note.page.ended(note, session.log, attempt.usage, trio.current_time())
         finally:
+            if session is None:  # nothing came of it
+                self._allowance.held.give(first)
+            self._allowance.sessions.give()
             self._over.unpark_all()
             await owned(attempt.end)
 
@@ -148,17 +176,21 @@ class Sessions:
                 spawned = await owned(spawn, attempt)
             if spawned is None:
                 raise given_up()
-            session = Session(starting.id, spawned, options, self._config, dialect, self._outbox)
+            session = Session(starting.id, spawned, options, self._config, dialect, self._outbox, self._allowance.held)
             attempt.pass_streams()
             if session.id == f"session-{self._last_number + 1}":
                 self._last_number += 1
             del self._starting[session.id]
             self._by_id[session.id] = session
+            if starting.note is not None:
+                starting.note.page.started(starting.note, session.pid, session.log)
             starting.finish(session)
             return session
         except Exception as error:
             if starting.id in self._by_id:
                 raise
+            if starting.note is not None:
+                starting.note.page.failed(starting.note, error)
             self._starting.pop(starting.id, None)
             starting.finish(error)
             return None
@@ -257,4 +289,11 @@ class Sessions:
     def _forget_oldest(self) -> None:
         id = next(iter(self._ended))
         freed(self._ended[id].log.kept_bytes)
+        self._ended[id].forget()
         del self._ended[id], self._by_id[id]
+
+    def forget_all(self) -> None:
+        """Let go of every session: all of them are over."""
+        for session in self:
+            session.forget()
+        let_go((session.log, session.log.kept_bytes) for session in self)

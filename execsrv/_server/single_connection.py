@@ -23,6 +23,7 @@ async def serve_connection(
     config: ServerConfig = DEFAULTS,
     *,
     identify: Identify = owner,
+    origin: str = "this program",
     shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
     hurry_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
 ) -> None:
@@ -30,9 +31,10 @@ async def serve_connection(
 
     When `hurry_trigger` returns as well, what runs is not waited for.
 
-    Nothing can be resumed, since there is no other channel. Cancelling ends all its sessions and closes the channel.
+    `origin` is where the peer comes from, for the journal. Nothing can be resumed, since there is no other channel; the
+    peer may have all that there is. Cancelling ends all of its sessions and closes the channel.
     """
-    config = replace(config, resume_grace=0, handshake_timeout=math.inf)
+    config = replace(config, resume_grace=0, handshake_timeout=math.inf, principal_percent=100)
 
     async def stop() -> None:
         await shutdown_trigger()
@@ -40,5 +42,6 @@ async def serve_connection(
         await connections.stop()
 
     async with open_connections(supervisor, config) as connections, open_helpers() as nursery:
+        connections.accepts = True
         nursery.start_soon(stop)
-        await Conversation(channel, connections, identify).run()
+        await Conversation(channel, connections, identify, origin=origin).run()

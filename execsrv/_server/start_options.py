@@ -1,4 +1,4 @@
-"""The terms of a session beside its command, and the clock that its peer may ask for."""
+"""The terms of a session beside its command, its cost, and the clock that its peer may ask for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 import trio
 
+from execsrv._budget.allowance import SESSION_BYTES
+from execsrv._log.retained import first_bytes
+from execsrv._processes.streams import PIPE_CHUNK_BYTES, TERMINAL_CHUNK_BYTES
 from execsrv.protocol import AtMs
 
 
@@ -26,6 +29,16 @@ class StartOptions(NamedTuple):
     """Its peer reads what it missed when it comes back, and is told nothing before. Else it is told of it unasked."""
     times: bool = False
     """Its peer is told when things happen."""
+
+
+def cost(*, is_terminal: bool) -> int:
+    """Return the bytes of a budget that a session has from its start, so that it can always go on."""
+    return SESSION_BYTES + first_bytes(largest_piece(is_terminal=is_terminal))
+
+
+def largest_piece(*, is_terminal: bool) -> int:
+    """Return the most bytes of output that are read at once."""
+    return TERMINAL_CHUNK_BYTES if is_terminal else PIPE_CHUNK_BYTES
 
 
 def new_clock() -> Callable[[], AtMs]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import trio
 from msgspec import Struct
 
+from execsrv._doors.journal import Start
 from execsrv.errors import BusyError, SpawnError
 from execsrv.protocol import CommandWrite, ProcessTerminate, ProcessWrite, Reason
 
@@ -40,6 +41,8 @@ class Starting:
         self.scope = trio.CancelScope(deadline=trio.current_time() + patience)
         self.outcome: Session | Exception | None = None
         self.over = trio.Event()
+        self.note: Start | None = None
+        """What is said of it in the journal."""
         self._then: list[Callable[[], None]] = []
         self._most_bytes = most_bytes
         self._bytes = 0

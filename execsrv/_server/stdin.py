@@ -1,8 +1,8 @@
 """The input of one session: handed over at once as far as the command takes it, and queued behind that.
 
 The order of the writes is the order of the bytes. It owns the server's end of the command's stdin, what waits for the
-command to read, and the ids of the last writes, so that a write which is sent again is done once. A terminal is only
-lent to it: the streams of the output own that descriptor.
+command to read, and the ids of the last writes, so that a write which is sent again is done once; it pays for these
+from a budget. A terminal is only lent to it: the streams of the output own that descriptor.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import deque
 
 import trio
 
+from execsrv._budget.budget import Budget
 from execsrv._processes import terminal
 from execsrv._processes.spawn import widen
 from execsrv._server.ending import IdleClock
@@ -24,14 +25,19 @@ PIPE_BYTES = MIB
 _REMEMBERED_WRITES = 256
 """Ids of writes that a session remembers, so that a write which is sent again is done once."""
 
+_ID_BYTES = 512
+"""The cost of one of them, which has up to 256 letters."""
+
 
 class Write:
     """Input on its way to a command. It is `settled` once it was handed over, or cannot be any more."""
 
-    __slots__ = ("data", "error", "settled")
+    __slots__ = ("data", "error", "id", "settled", "size")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, id: str | None = None) -> None:
         self.data = memoryview(data)
+        self.size = len(data)
+        self.id = id
         self.settled = trio.Event()
         self.error: StdinClosedError | None = None
 
@@ -42,13 +48,25 @@ class Write:
             raise self.error
 
 
+_DONE = Write(b"")
+"""The memory of any write that was done."""
+_DONE.settled.set()
+
+
 class Stdin:
     """The writing end of a command's stdin, or none: then every write is refused."""
 
     def __init__(
-        self, id: str, descriptor: int | None, idle: IdleClock | None, *, is_terminal: bool, max_queued_bytes: int
+        self,
+        id: str,
+        descriptor: int | None,
+        idle: IdleClock | None,
+        *,
+        is_terminal: bool,
+        max_queued_bytes: int,
+        budget: Budget | None = None,
     ) -> None:
-        """Take ownership of the descriptor, unless it is a terminal's: `end` must follow.
+        """Take ownership of the descriptor, unless it is a terminal's: `end` must follow, and `forget`.
 
         `idle` begins anew with each write and whenever the command reads.
         """
@@ -56,6 +74,7 @@ class Stdin:
         self._id = id
         self._descriptor = descriptor
         self._idle = idle
+        self._budget = budget or Budget()
         self._is_terminal = is_terminal
         self._max_queued = max_queued_bytes
         self._queue: deque[Write | None] | tuple[()] = ()  # a deque once something waits; None: close it
@@ -82,17 +101,28 @@ class Stdin:
         if self._queued_bytes and self._queued_bytes + len(data) > self._max_queued:
             message = f"{self._id} does not read its input: queued_stdin_bytes ({self._max_queued}) would be exceeded"
             raise LimitExceededError(message, limit="queued_stdin_bytes", value=self._max_queued)
-        write = Write(data)
+        write = Write(data, write_id)
+        self._budget.take(write.size)
         self._last_typed = data[-1:] or self._last_typed
         if write_id is not None:
-            self._remembered[write_id] = write
-            if len(self._remembered) > _REMEMBERED_WRITES:
-                del self._remembered[next(iter(self._remembered))]
+            self._remember(write_id, write)
         if not self._queue and self._write_now(write, self._descriptor):
             return write
         self._queued_bytes += len(write.data)
         self._put(write)
         return write
+
+    def _remember(self, id: str, write: Write) -> None:
+        self._remembered[id] = write
+        if len(self._remembered) > _REMEMBERED_WRITES:
+            del self._remembered[next(iter(self._remembered))]
+        else:
+            self._budget.add(_ID_BYTES)
+
+    def forget(self) -> None:
+        """Forget the ids: nobody asks for this session any more."""
+        self._budget.give(_ID_BYTES * len(self._remembered))
+        self._remembered.clear()
 
     def _put(self, write: Write | None) -> None:
         if not isinstance(self._queue, deque):
@@ -150,7 +180,7 @@ class Stdin:
         for write in self._queue:
             if write is not None:
                 write.error = self._closed()
-                write.settled.set()
+                self._settle(write)
         self._queue = ()
         self._queued_bytes = 0
 
@@ -162,14 +192,20 @@ class Stdin:
             return False
         except OSError:  # EPIPE, EIO: nobody reads this any more
             write.error = self._closed()
-            write.data = memoryview(b"")
+            write.data = write.data[len(write.data) :]
         else:
             write.data = write.data[count:]
         if write.data:
             return False
-        write.data = memoryview(b"")  # an empty slice would keep all of it in memory
-        write.settled.set()
+        self._settle(write)
         return True
+
+    def _settle(self, write: Write) -> None:
+        write.data = memoryview(b"")  # an empty slice would keep all of it in memory
+        self._budget.give(write.size)
+        write.settled.set()
+        if write.error is None and write.id is not None and self._remembered.get(write.id) is write:
+            self._remembered[write.id] = _DONE
 
     def _stir(self) -> None:
         if self._idle is not None:

@@ -6,6 +6,7 @@ from collections import deque
 
 import trio
 
+from execsrv._budget.budget import Budget
 from execsrv.protocol import Message
 
 
@@ -72,7 +73,7 @@ class MemoryChannel:
             self._in.writers.unpark()
         return self._in.messages.popleft()
 
-    def trust(self) -> None:
+    def trust(self, budget: Budget) -> None:
         """Do nothing: what is in memory already is not bounded."""
 
     async def is_alive(self, patience: float) -> bool:

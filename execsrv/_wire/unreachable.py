@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 from http import HTTPStatus
@@ -12,7 +13,7 @@ import trio
 import wsproto.utilities
 from trio_websocket import ConnectionRejected, HandshakeError
 
-from execsrv.errors import ConnectionFailedError
+from execsrv.errors import ConnectionFailedError, InvalidConfigError
 
 CONNECT_ERRORS = (
     OSError,
@@ -20,11 +21,15 @@ CONNECT_ERRORS = (
     trio.TooSlowError,
     trio.BrokenResourceError,
     ConnectionFailedError,
+    InvalidConfigError,
     HandshakeError,
     wsproto.utilities.ProtocolError,
     h11.ProtocolError,
 )
 """All that opening a websocket raises for what it finds, or does not find, at the other end."""
+
+_REFUSED = re.compile(r"ALERT_(\w*CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)")
+"""What a server tells in TLS of a client's certificate."""
 
 _NO_SERVER = "this is no exec server"
 _BODY_CHARACTERS = 120
@@ -36,8 +41,10 @@ def why_unreachable(error: BaseException) -> str:
         match cause:
             case ssl.SSLCertVerificationError():
                 return f"its certificate is not trusted: {cause.verify_message}"
+            case ssl.SSLError() if _REFUSED.search(cause.reason or ""):
+                return f"it does not take our certificate ({_words(cause).partition('alert ')[2]})"
             case ssl.SSLError():
-                return f"TLS failed ({(cause.reason or 'unknown').lower().replace('_', ' ')}): does it speak `wss://`?"
+                return f"TLS failed ({_words(cause)}): does it speak `wss://`?"
             case socket.gaierror():
                 return f"its name cannot be resolved: {cause.strerror}"
             case OSError() if cause.errno:
@@ -46,13 +53,17 @@ def why_unreachable(error: BaseException) -> str:
                 return cause.strerror
             case ConnectionRejected():
                 return _rejected(cause)
-            case ConnectionFailedError():
+            case ConnectionFailedError() | InvalidConfigError():
                 return str(cause)
             case UnicodeError():
                 return "that is no name of a host"
             case h11.ProtocolError() | wsproto.utilities.ProtocolError() | HandshakeError():
                 return f"{_NO_SERVER}: it does not speak HTTP as a websocket does"
     return "the connection broke"
+
+
+def _words(error: ssl.SSLError) -> str:
+    return (error.reason or "unknown").lower().replace("_", " ")
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -75,7 +86,7 @@ def _rejected(error: ConnectionRejected) -> str:
     answered = f"it answered {status}"
     if status in {known.value for known in HTTPStatus}:
         answered += f" {HTTPStatus(status).phrase}"
-    if status not in (401, 403, 407, 408, 429) and status < 500:
+    if status not in (401, 403, 407, 408, 426, 429) and status < 500:
         return f"{_NO_SERVER}: {answered}"
     body = (error.body or b"")[: 4 * _BODY_CHARACTERS].decode(errors="replace").strip()
     if not body or body.startswith("<"):

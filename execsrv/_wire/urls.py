@@ -32,18 +32,37 @@ def parse_unix(url: str, option: str = "--listen") -> str:
     return path
 
 
-def parse_listen(url: str) -> tuple[str, int]:
-    """Return address and port of `ws://IP:PORT`. Raises `InvalidListenURLError`."""
-    invalid = InvalidListenURLError(f"invalid websocket --listen URL `{url}`; expected `ws://IP:PORT`")
+class ListenAddress(NamedTuple):
+    """An address of this machine to listen at, with TLS or without."""
+
+    ip: str
+    port: int
+    is_secure: bool
+
+    @property
+    def is_loopback(self) -> bool:
+        """Return True for an address that only this machine reaches."""
+        address = ipaddress.ip_address(self.ip.partition("%")[0])
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+    def __str__(self) -> str:
+        ip = f"[{self.ip}]" if ":" in self.ip else self.ip
+        return f"{'wss' if self.is_secure else 'ws'}://{ip}:{self.port}"
+
+
+def parse_listen(url: str) -> ListenAddress:
+    """Return the address in `ws://IP:PORT` or `wss://IP:PORT`. Raises `InvalidListenURLError`."""
+    expected = "wss://IP:PORT" if url.startswith("wss:") else "ws://IP:PORT"
+    invalid = InvalidListenURLError(f"invalid websocket --listen URL `{url}`; expected `{expected}`")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
         ipaddress.ip_address(host)
     except ValueError:
         raise invalid from None
-    if parts.scheme != "ws" or port is None or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+    if port is None or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
         raise invalid
-    return host, port
+    return ListenAddress(host, port, parts.scheme == "wss")
 
 
 class WebSocketAddress(NamedTuple):

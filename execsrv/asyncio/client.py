@@ -113,9 +113,9 @@ class Client(Held, of=TrioClient):
         r"""Run a command to its end and return its result. Its stdin is `input`, or empty.
 
         With `text`, or an `encoding` (UTF-8) or `errors` ("strict"), input and output are strings, and lines end with
-        "\n". Other keywords are those of `start`: `cwd`, `env`, `env_add`, `env_remove`, `stdout`, `stderr`,
-        `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `idle_timeout`, `grace`, `overflow`,
-        `prepared` and `record`.
+        "\n". Other keywords are those of `start`: `cwd`, `env`, `env_add`, `env_remove`, `secret_env`,
+        `stdout`, `stderr`, `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `idle_timeout`, `grace`,
+        `overflow`, `prepared` and `record`.
 
         It ends with the process that was started. What that has started, and left behind, is collected from while it
         prints, then asked to end, and killed after `grace` (2 s): `Result.ended`. All that descends from the command is
@@ -230,6 +230,7 @@ class Client(Held, of=TrioClient):
         env: Mapping[str, str] | None = None,
         env_add: Mapping[str, str] | None = None,
         env_remove: Collection[str] = (),
+        secret_env: Mapping[str, Path] | None = None,
         stdin: bool | int = False,
         stdout: int | Path | OutputFile = PIPE,
         stderr: int | Path | OutputFile = PIPE,
@@ -259,12 +260,13 @@ class Client(Held, of=TrioClient):
 
         `cwd` is a path on the server's machine, by default where the server runs. Without `env` the command has the
         server's environment, with it exactly that; `env_add` is laid on top, and the variables in `env_remove` are
-        taken out. A `stdin` of `PIPE` gives it a pipe to write to. `stdout` and `stderr` are `PIPE`, `DEVNULL`, or a
-        file on the server, by its absolute path or as an `OutputFile`; a `stderr` of `STDOUT` is one stream with
-        stdout, in the order of writing. `tty` gives it a terminal instead of all of them, of `size`
-        rows and columns (24, 80), and width and height in pixels where they are known, and with `modes` by their names
-        in stty(1). `arg0` is what the program sees as its name. `umask`, `nice` and `oom_score_adj` are the server's
-        unless they are given.
+        taken out. `secret_env` names variables whose values the server reads: from a file of its machine, by an
+        absolute path, or from its own secrets, by a name. A `stdin` of `PIPE` gives it a pipe to write to. `stdout` and
+        `stderr` are `PIPE`, `DEVNULL`, or a file on the server, by its absolute path or as an `OutputFile`; a `stderr`
+        of `STDOUT` is one stream with stdout, in the order of writing. `tty` gives it a terminal instead of all of
+        them, of `size` rows and columns (24, 80), and width and height in pixels where they are known, and with `modes`
+        by their names in stty(1). `arg0` is what the program sees as its name. `umask`, `nice` and `oom_score_adj` are
+        the server's unless they are given.
 
         `text`, `encoding` and `errors` are how its output is read as text (UTF-8, "strict"), and input may be a string.
 
@@ -287,6 +289,7 @@ class Client(Held, of=TrioClient):
             env=env,
             env_add=env_add,
             env_remove=env_remove,
+            secret_env=secret_env,
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,

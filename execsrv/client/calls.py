@@ -59,6 +59,7 @@ class Calls:
         self._ids = count(1)
         self._pending: dict[MessageId | None, PendingCall] = {}
         self._outbound, self._to_write = trio.open_memory_channel[PendingCall](0)
+        self._overdue: list[PendingCall] = []
         self._channel: MessageChannel | None = None
         self.lost: ConnectionLostError | None = None
 
@@ -148,9 +149,11 @@ class Calls:
         asked.sent = True
         return asked
 
-    def ask_when_back(self, method: str, params: Struct) -> None:
-        """Ask as soon as there is a channel again, and forget the answer."""
-        self._register(method, params).sent = True
+    def ask_overdue(self, method: str, params: Struct) -> None:
+        """Ask as soon as there is a channel that takes it, ahead of all that waits, and forget the answer."""
+        asked = self._register(method, params)
+        asked.sent = True
+        self._overdue.append(asked)
 
     async def tell(self, method: str) -> None:
         """Notify the server, ahead of all that waits to be sent: for `greet`."""
@@ -179,11 +182,12 @@ class Calls:
 
     async def _write(self, channel: MessageChannel) -> None:
         try:
+            self._overdue.clear()  # they are among these
             for asked in [asked for asked in self._pending.values() if asked.sent]:
                 asked.repeated = True
                 await channel.send(asked.request)
             while True:
-                asked = await self._to_write.receive()
+                asked = self._overdue.pop(0) if self._overdue else await self._to_write.receive()
                 asked.sent = True
                 await channel.send(asked.request)
         except (trio.BrokenResourceError, trio.ClosedResourceError):

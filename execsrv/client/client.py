@@ -25,6 +25,7 @@ from execsrv.client.remote_changes import RemoteChanges
 from execsrv.client.result import END_GRACE_SECONDS, Collected, Result, check_bound
 from execsrv.client.starting import Starting
 from execsrv.client.text import as_bytes, text_mode
+from execsrv.client.tokens import ReadToken, no_token
 from execsrv.errors import CommandError
 from execsrv.limits import ClientConfig
 from execsrv.protocol import (
@@ -139,9 +140,9 @@ class Client(Starting):
         """Run a command to its end and return its result. Its stdin is `input`, or empty.
 
         With `text`, or an `encoding` (UTF-8) or `errors` ("strict"), input and output are strings, and lines end with
-        "\\n". Other keywords are those of `start`: `cwd`, `env`, `env_add`, `env_remove`, `stdout`, `stderr`,
-        `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `idle_timeout`, `grace`, `overflow`,
-        `prepared` and `record`.
+        "\\n". Other keywords are those of `start`: `cwd`, `env`, `env_add`, `env_remove`, `secret_env`,
+        `stdout`, `stderr`, `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `idle_timeout`, `grace`,
+        `overflow`, `prepared` and `record`.
 
         It ends with the process that was started. What that has started, and left behind, is collected from while it
         prints, then asked to end, and killed after `grace` (2 s): `Result.ended`. All that descends from the command is
@@ -266,12 +267,16 @@ class Client(Starting):
 
 @asynccontextmanager
 async def open_client(
-    open_channel: OpenChannel, config: ClientConfig, reconnect: float = 0, name: str = "execsrv"
+    open_channel: OpenChannel,
+    config: ClientConfig,
+    reconnect: float = 0,
+    name: str = "execsrv",
+    read_token: ReadToken = no_token,
 ) -> AsyncIterator[Client]:
     """Open a client on channels of this kind, with the handshake done. Raises `ConnectionFailedError`."""
     check_trio()
     seconds("reconnect", reconnect, zero=True)
     async with open_helpers() as nursery:
-        connection = Connection(config, nursery)
+        connection = Connection(config, nursery, read_token)
         await nursery.start(connection.stay, open_channel, name, reconnect)
         yield Client._made(connection)

@@ -146,8 +146,8 @@ class Mirror:
             return
 
     def end_when_back(self) -> None:
-        """Have everything of the process killed as soon as the server can be asked to."""
-        self.calls.ask_when_back("process/terminate", ProcessTerminate(self.id))
+        """Have everything of the process killed as soon as the server can be asked to, on this channel or the next."""
+        self.calls.ask_overdue("process/terminate", ProcessTerminate(self.id))
 
     # -- for the connection --
 

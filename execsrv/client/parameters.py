@@ -50,6 +50,7 @@ class StartKeywords(TypedDict, total=False):
     env: Mapping[str, str] | None
     env_add: Mapping[str, str] | None
     env_remove: Collection[str]
+    secret_env: Mapping[str, Path] | None
     stdout: int | Path | OutputFile
     stderr: int | Path | OutputFile
     tty: bool
@@ -151,10 +152,15 @@ def variables(env: Mapping[str, str] | None, added: Mapping[str, str] | None) ->
     return {**_variables("env", env), **_variables("env_add", added)}
 
 
-def _variables(name: str, env: Mapping[str, str] | None) -> dict[str, str]:
+def _variables(name: str, env: Mapping[str, Path] | None) -> dict[str, str]:
     if not isinstance(env, Mapping | None):
         raise TypeError(f"{name} must be a mapping of strings, got {type(env).__name__}")
     return {string(name, key): string(f"{name}[{key!r}]", value) for key, value in (env or {}).items()}
+
+
+def references(secret_env: Mapping[str, Path] | None) -> dict[str, str]:
+    """Return the places of secret values as they are sent. Raises as `variables` does."""
+    return _variables("secret_env", secret_env)
 
 
 def terminal_modes(modes: Mapping[str, bool | int] | None) -> dict[str, bool | int]:

@@ -18,6 +18,7 @@ from execsrv.client.parameters import (
     grace_milliseconds,
     milliseconds,
     names,
+    references,
     seconds,
     stderr_place,
     stdin_pipe,
@@ -65,6 +66,7 @@ class Starting:
         env: Mapping[str, str] | None = None,
         env_add: Mapping[str, str] | None = None,
         env_remove: Collection[str] = (),
+        secret_env: Mapping[str, Path] | None = None,
         stdin: bool | int = False,
         stdout: int | Path | OutputFile = PIPE,
         stderr: int | Path | OutputFile = PIPE,
@@ -94,12 +96,13 @@ class Starting:
 
         `cwd` is a path on the server's machine, by default where the server runs. Without `env` the command has the
         server's environment, with it exactly that; `env_add` is laid on top, and the variables in `env_remove` are
-        taken out. A `stdin` of `PIPE` gives it a pipe to write to. `stdout` and `stderr` are `PIPE`, `DEVNULL`, or a
-        file on the server, by its absolute path or as an `OutputFile`; a `stderr` of `STDOUT` is one stream with
-        stdout, in the order of writing. `tty` gives it a terminal instead of all of them, of `size`
-        rows and columns (24, 80), and width and height in pixels where they are known, and with `modes` by their names
-        in stty(1). `arg0` is what the program sees as its name. `umask`, `nice` and `oom_score_adj` are the server's
-        unless they are given.
+        taken out. `secret_env` names variables whose values the server reads: from a file of its machine, by an
+        absolute path, or from its own secrets, by a name. A `stdin` of `PIPE` gives it a pipe to write to. `stdout` and
+        `stderr` are `PIPE`, `DEVNULL`, or a file on the server, by its absolute path or as an `OutputFile`; a `stderr`
+        of `STDOUT` is one stream with stdout, in the order of writing. `tty` gives it a terminal instead of all of
+        them, of `size` rows and columns (24, 80), and width and height in pixels where they are known, and with `modes`
+        by their names in stty(1). `arg0` is what the program sees as its name. `umask`, `nice` and `oom_score_adj` are
+        the server's unless they are given.
 
         `text`, `encoding` and `errors` are how its output is read as text (UTF-8, "strict"), and input may be a string.
 
@@ -127,6 +130,7 @@ class Starting:
                 cwd=_place(connection, cwd, prepared),
                 env=variables(env, env_add),
                 env_remove=names("env_remove", env_remove),
+                secret_env=references(secret_env),
                 env_policy=everything(env is None and not prepared),
                 tty=tty,
                 process_id=mirror.id,
@@ -178,6 +182,8 @@ def _place(connection: Connection, cwd: Path | None, prepared: bool) -> str | No
 
 def _check_known(connection: Connection, params: ProcessStart) -> None:
     """Raise `InvalidParamsError` for what a server that is not execsrv would pass over, and do something else."""
+    if params.secret_env and not connection.is_execsrv:
+        raise InvalidParamsError("secret_env: this server has no such thing", field="secret_env")
     for field, value in (("stdout", params.stdout), ("stderr", params.stderr)):
         if value != "pipe" and not connection.is_execsrv:
             raise InvalidParamsError(f"{field}: this server knows nothing but pipes", field=field)

@@ -18,12 +18,15 @@ from execsrv._setting_units import CONNECTIONS, DOORS, ENDINGS, MESSAGES, STREAM
 from execsrv._setting_units import GIB as GIB
 from execsrv._setting_units import KIB as KIB
 from execsrv._setting_units import MIB as MIB
+from execsrv.limits.budgets import BudgetSettings
 from execsrv.limits.commands import CommandSettings
 from execsrv.limits.connections import ConnectionSettings
 from execsrv.limits.doors import DoorSettings
 from execsrv.limits.endings import EndingSettings
 from execsrv.limits.files import FileSettings
 from execsrv.limits.http import HttpSettings
+from execsrv.limits.identity import IdentitySettings
+from execsrv.limits.operations import OperationSettings
 from execsrv.limits.streams import StreamSettings
 
 
@@ -77,7 +80,10 @@ class ClientConfig(Limits):
     server_uids: Annotated[
         tuple[Uid, ...],
         DOORS,
-        Meta(description="The users whose servers are trusted on a unix socket, beside this one and root."),
+        Meta(
+            description="The users whose servers are trusted on a unix socket, and on the loopback without TLS,"
+            " beside this one and root."
+        ),
     ] = ()
 
     tls_ca_file: Annotated[
@@ -107,12 +113,15 @@ class ClientConfig(Limits):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig(
+    OperationSettings,
+    BudgetSettings,
     EndingSettings,
     HttpSettings,
     FileSettings,
     CommandSettings,
     StreamSettings,
     DoorSettings,
+    IdentitySettings,
     ConnectionSettings,
     Limits,
 ):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from execsrv._setting_units import COMMANDS, NEEDS_RESTART, Count, Patterns, Seconds
+from execsrv._setting_units import COMMANDS, NEEDS_RESTART, Count, FilePath, Patterns, Seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,15 @@ class CommandSettings:
             " passwords, credentials or cookies, and URLs with a password."
         ),
     ] = False
+
+    secrets_directory: Annotated[
+        FilePath,
+        COMMANDS,
+        Meta(
+            description="A directory. Each file in it is a secret, by its name, that a start may have put into a"
+            " variable (`secretEnv`)."
+        ),
+    ] = ""
 
     allow_debugging: Annotated[
         bool,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from execsrv._setting_units import DOORS, FilePath
+from execsrv._setting_units import DOORS, NEEDS_RESTART, FilePath
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +40,19 @@ class DoorSettings:
         ),
     ] = ""
 
+    tls_clients_file: Annotated[
+        FilePath,
+        DOORS,
+        Meta(
+            description="Who of those may come in, and in which role: in each line a role (`owner`, `writer`, `viewer`,"
+            " `health`), a space, and the name in the certificate. Default: all, as owners."
+        ),
+    ] = ""
+
     allow_plain_network: Annotated[
         bool,
         DOORS,
+        NEEDS_RESTART,
         Meta(
             description="Whether `ws://` may listen elsewhere than on the loopback. There is no TLS: whoever is on the"
             " way reads and changes commands, output and tokens. For a proxy in front, or a network that is one's own."

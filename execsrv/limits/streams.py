@@ -38,6 +38,16 @@ class StreamSettings:
         Meta(ge=0, description="Output kept for `process/read` after it was sent. The oldest goes first."),
     ] = 1 * MIB
 
+    unread_answer_bytes: Annotated[
+        Bytes,
+        STREAMS,
+        Meta(
+            ge=1,
+            description="Answers of one connection that wait for its peer to read, with the text that they become."
+            " Beyond it no further request is read.",
+        ),
+    ] = 8 * MIB
+
     queued_stdin_bytes: Annotated[
         Bytes,
         STREAMS,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from execsrv import Client, launch
+from execsrv import Client, InvalidParamsError, SpawnError, connect_in_process, launch
 from execsrv.limits import ServerConfig
 from tests.conftest import OpenServer
 from tests.processes import may_become_nobody
@@ -124,6 +124,15 @@ id -u
             # The server itself goes on as before.
             assert (await client.run(["sh", "-c", "head -c 1 /proc/self/environ"])).stdout != b""
             assert (await client.run(["tty"], tty=True)).exit_code == 0
+            scores = ["sh", "-c", "cat /proc/self/oom_score_adj /proc/$PPID/oom_score_adj"]
+            before = (await client.run(scores, text=True)).stdout.split()[1]
+            for score in (700, 800):
+                said = (await client.run(scores, text=True, oom_score_adj=score)).stdout
+                assert said.split() == [str(score), before]
+            if user != "0":
+                with pytest.raises(SpawnError, match="with nice -5, oomScoreAdj 900: Operation not permitted"):
+                    await client.run(scores, oom_score_adj=900, nice=-5)
+            assert (await client.run(scores, text=True)).stdout.split() == [before, before]
             mine = f"{folder}.mine"
             await client.files.write(mine, b"x")
             await client.files.change(mine, mode=0o600, modified=1)
@@ -146,3 +155,93 @@ print(open("/proc/self/environ", "rb").read(), os.environ["A_TOKEN"], os.popen("
     said = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True).stdout
     assert said.count("canary") == 1, said
     assert said.count("B=plain") == 2, said
+
+
+# -- secrets by reference --
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    """A directory of secrets, and a file outside of it."""
+    directory = tmp_path / "secrets"
+    directory.mkdir()
+    (directory / "token").write_text("canary-token\n")
+    (directory / "..data").write_text("canary-hidden")
+    (directory / "large").write_bytes(b"x" * 131072)
+    (directory / "nul").write_bytes(b"a\0b")
+    os.mkfifo(directory / "fifo")
+    (directory / "outside").symlink_to(tmp_path / "key")
+    (tmp_path / "key").write_text("canary-key\n\n")
+    return directory
+
+
+async def test_a_secret_reaches_its_command_and_nothing_else(secrets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(0)
+    references = {"A": "token", "B": str(secrets.parent / "key"), "C": (secrets / "token").as_uri(), "PATH": "token"}
+    async with (
+        connect_in_process(config=ServerConfig(secrets_directory=str(secrets))) as client,
+        client.start(
+            ["/bin/sh", "-c", 'printf "%s|" "$A" "$B" "$C" "$PATH"; read line'],
+            env={"A": "mine"},
+            env_remove=["C"],
+            secret_env=references,
+            stdin=True,
+        ) as process,
+    ):
+        said = await process.stdout.receive_some()
+        assert said == b"canary-token|canary-key\n|canary-token|canary-token|"
+        told = [repr(process), repr(await client.processes()), repr(client)]
+        assert "canary" not in "".join(told)
+    assert "canary" not in caplog.text
+
+
+async def test_no_secret_is_in_the_audit(secrets: Path, tmp_path: Path) -> None:
+    audit = tmp_path / "audit"
+    options = ["--audit-log", str(audit), "--audit-argv", "--secrets-directory", str(secrets), "--withhold-secrets"]
+    async with daemon(*options) as client:
+        env = {"A": "canary-env", "PATH": os.environ["PATH"]}
+        result = await client.run(["sh", "-c", "cat; echo $B"], env=env, secret_env={"B": "token"}, input=b"canary-in")
+        assert result.stdout == b"canary-incanary-token\n"
+        with pytest.raises(InvalidParamsError):
+            await client.run(["true"], secret_env={"B": "nul"})
+    told = audit.read_text()
+    assert "echo $B" in told
+    assert "canary" not in told
+
+
+@pytest.mark.parametrize(
+    ("reference", "why"),
+    [
+        ("none", "cannot read `none`: No such file"),
+        ("", "'' is no name of a secret"),
+        ("..data", "'..data' is no name of a secret"),
+        ("../key", "'../key' is no name of a secret"),
+        ("a\0b", "is no name of a secret"),
+        ("outside", "cannot read `outside`: the path leads out of"),
+        ("fifo", "cannot read `fifo`: path .* is not a file"),
+        ("large", "`large` has more than 131071 bytes"),
+        ("nul", "`nul` holds a NUL"),
+        ("/proc/self/environ", "cannot read `/proc/self/environ`: Permission denied"),
+        ("/etc/hostname", "cannot read `/etc/hostname`: the path leads out of"),
+    ],
+)
+async def test_no_reference_leads_elsewhere(secrets: Path, reference: str, why: str) -> None:
+    roots = ("/proc",) if reference.startswith("/proc") else (str(secrets.parent),)
+    config = ServerConfig(secrets_directory=str(secrets), file_roots=roots)
+    async with connect_in_process(config=config) as client:
+        with pytest.raises(InvalidParamsError, match=why) as refused:
+            await client.run(["true"], secret_env={"A": reference})
+    assert refused.value.facts["field"] == "secretEnv"
+    assert "canary" not in str(refused.value)
+
+
+async def test_secrets_are_for_who_may_have_them(secrets: Path) -> None:
+    async with connect_in_process(config=ServerConfig(allow_files=False)) as client:
+        with pytest.raises(InvalidParamsError, match="secrets_directory is not set"):
+            await client.run(["true"], secret_env={"A": "token"})
+        with pytest.raises(InvalidParamsError, match="the file methods are switched off"):
+            await client.run(["true"], secret_env={"A": str(secrets / "token")})
+        with pytest.raises(InvalidParamsError, match="no name of a variable"):
+            await client.run(["true"], secret_env={"A=": "token"})
+        with pytest.raises(InvalidParamsError, match="a prepared command has nothing looked up"):
+            await client.run(["/bin/true"], cwd="/", prepared=True, env={}, secret_env={"A": "token"})

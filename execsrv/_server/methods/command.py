@@ -25,7 +25,7 @@ from execsrv.protocol import (
 )
 
 
-@handles("command/exec")
+@handles("command/exec", holds=True)
 def command_exec(caller: Caller, params: CommandExec) -> Deferred[CommandId]:
     check_kind(caller.config, "direct")
     cwd = path_from_wire(params.cwd, "cwd")
@@ -40,7 +40,7 @@ def command_exec(caller: Caller, params: CommandExec) -> Deferred[CommandId]:
     return Deferred(starting, lambda: CommandId(starting.session().id))
 
 
-@handles_later("command/exec/write")
+@handles_later("command/exec/write", holds=False)  # its input counts by itself
 def command_write(caller: Caller, params: CommandWrite) -> Later[Accepted]:
     write = _known_command(caller, params.session_id).stdin.write(params.chunk)
     return _command_written(write)

@@ -39,7 +39,7 @@ from execsrv.protocol import (
 )
 
 
-@handles_later("process/write")
+@handles_later("process/write", holds=False)  # its input counts by itself
 def process_write(caller: Caller, params: ProcessWrite) -> ProcessWritten | Later[ProcessWritten]:
     if not params.write_id:
         raise InvalidParamsError("writeId must not be empty", field="writeId")

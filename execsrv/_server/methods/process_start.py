@@ -19,6 +19,7 @@ from execsrv._server.methods.table import (
     check_unconfined,
     handles,
 )
+from execsrv._server.secrets import secret_environment
 from execsrv._server.session import Session
 from execsrv._server.start_options import StartOptions
 from execsrv._server.starting import Deferred
@@ -33,7 +34,7 @@ from execsrv.protocol import (
 )
 
 
-@handles("process/start")
+@handles("process/start", holds=True)
 def process_start(caller: Caller, params: ProcessStart) -> Deferred[ProcessStarted]:
     check_unconfined(params.sandbox)
     check_own_network(params.network_proxy, "networkProxy")
@@ -53,6 +54,10 @@ def process_start(caller: Caller, params: ProcessStart) -> Deferred[ProcessStart
         env = command_environment(
             params.env_policy, inherited, params.env, cwd=cwd, tty=params.tty, remove=params.env_remove
         )
+        if params.secret_env:
+            env = {**env, **secret_environment(params.secret_env, caller.config)}
+        if starting.note is not None and params.kind != "prepared":
+            env = {**env, **starting.note.variables(params.env)}
         return replace(settle(params.argv, cwd, env, params.arg0, wishes), stdout=stdout, stderr=stderr)
 
     starting = caller.sessions.start(
@@ -92,6 +97,8 @@ def _check_prepared(params: ProcessStart) -> None:
         raise InvalidParamsError("argv[0]: a prepared command names its program by an absolute path", field="argv")
     if params.cwd is None:
         raise InvalidParamsError("cwd: a prepared command names its directory", field="cwd")
+    if params.secret_env:
+        raise InvalidParamsError("secretEnv: a prepared command has nothing looked up", field="secretEnv")
     if params.env_policy is not None:
         raise InvalidParamsError("envPolicy: a prepared command inherits nothing", field="envPolicy")
 

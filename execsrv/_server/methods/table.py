@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from msgspec import Struct
 
+from execsrv._budget.allowance import Allowance
 from execsrv._doors.principal import Principal
 from execsrv._http.relay import Relay
 from execsrv._server.sessions import Sessions
@@ -29,6 +30,7 @@ class Caller(Protocol):
     """The reach of a handler: who asks, that one's sessions, what belongs to the channel, what the server allows."""
 
     principal: Principal
+    allowance: Allowance
     sessions: Sessions
     relay: Relay
     config: ServerConfig
@@ -48,30 +50,34 @@ A = TypeVar("A", bound=Answer)
 
 
 class Handler(NamedTuple):
-    """The function of one method. `waits`: its answer may have to wait for something."""
+    """The function of one method.
+
+    `waits`: its answer may have to wait for something. `holds`: meanwhile the parameters are needed.
+    """
 
     run: Callable[[Caller, Any], Answer]
     waits: bool
+    holds: bool
 
 
 HANDLERS: dict[str, Handler] = {}
 
 
-def handles(method: str) -> Callable[[Callable[[Caller, P], S]], Callable[[Caller, P], S]]:
+def handles(method: str, *, holds: bool = False) -> Callable[[Callable[[Caller, P], S]], Callable[[Caller, P], S]]:
     """Enter a function that answers a method at once, or as soon as a start that is under way has its outcome."""
 
     def enter(run: Callable[[Caller, P], S]) -> Callable[[Caller, P], S]:
-        HANDLERS[method] = Handler(run, waits=False)
+        HANDLERS[method] = Handler(run, waits=False, holds=holds)
         return run
 
     return enter
 
 
-def handles_later(method: str) -> Callable[[Callable[[Caller, P], A]], Callable[[Caller, P], A]]:
+def handles_later(method: str, *, holds: bool = True) -> Callable[[Callable[[Caller, P], A]], Callable[[Caller, P], A]]:
     """Enter a function that may have to wait before it can answer a method."""
 
     def enter(run: Callable[[Caller, P], A]) -> Callable[[Caller, P], A]:
-        HANDLERS[method] = Handler(run, waits=True)
+        HANDLERS[method] = Handler(run, waits=True, holds=holds)
         return run
 
     return enter

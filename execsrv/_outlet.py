@@ -19,9 +19,15 @@ from execsrv._wire.stdio import write_all
 
 _QUEUED_BYTES = 256 * 1024
 _LAST_WORDS_SECONDS = 0.5
-_LINE_BYTES = 1024
+LINE_BYTES = 1024
+"""The longest line that is said."""
+
 _ENTRY_BYTES = 100
 """Counted for an entry of the queue beside its text, so that many short ones are bounded as well."""
+
+
+def _dropped(count: int) -> bytes:
+    return b"execsrv: %d messages were dropped, since nobody read them\n" % count
 
 
 class Outlet:
@@ -31,9 +37,18 @@ class Outlet:
     one in the caller's.
     """
 
-    def __init__(self, descriptor: int, failed: Callable[[OSError], None] | None = None) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        failed: Callable[[OSError], None] | None = None,
+        max_queued_bytes: int = _QUEUED_BYTES,
+        dropped: Callable[[int], bytes] = _dropped,
+    ) -> None:
+        """`dropped` makes the line about so many that were dropped, with its end."""
         self._descriptor = descriptor
         self._failed = failed
+        self._max_queued_bytes = max_queued_bytes
+        self._dropped_line = dropped
         self._news = Condition()
         self._thread: Thread | None = None
         self._queue: deque[bytes] = deque()
@@ -52,7 +67,7 @@ class Outlet:
             if self._closed:
                 return
             # What was dropped is told behind what waits: so nothing may come in between.
-            if self._dropped or self._queued_bytes + size > _QUEUED_BYTES:
+            if self._dropped or self._queued_bytes + size > self._max_queued_bytes:
                 self._dropped += 1
             else:
                 self._queue.append(text + b"\n")
@@ -87,7 +102,7 @@ class Outlet:
         lost = 0
         while (text := self._take()) is not None:
             try:
-                write_all(self._descriptor, (_dropped(lost) if lost else b"") + text)
+                write_all(self._descriptor, (self._dropped_line(lost) if lost else b"") + text)
             except OSError as error:
                 lost += 1
                 if self._failed is not None:
@@ -105,13 +120,18 @@ class Outlet:
                 self._queued_bytes -= len(text) - 1 + _ENTRY_BYTES
                 return text
             count, self._dropped = self._dropped, 0
-            return _dropped(count) if count else None
+            return self._dropped_line(count) if count else None
 
 
 @contextmanager
-def open_outlet(descriptor: int, failed: Callable[[OSError], None] | None = None) -> Iterator[Outlet]:
+def open_outlet(
+    descriptor: int,
+    failed: Callable[[OSError], None] | None = None,
+    max_queued_bytes: int = _QUEUED_BYTES,
+    dropped: Callable[[int], bytes] = _dropped,
+) -> Iterator[Outlet]:
     """Open an outlet. Leaving gives it a short time for what waits."""
-    outlet = Outlet(descriptor, failed)
+    outlet = Outlet(descriptor, failed, max_queued_bytes, dropped)
     try:
         yield outlet
     finally:
@@ -119,10 +139,10 @@ def open_outlet(descriptor: int, failed: Callable[[OSError], None] | None = None
 
 
 class Printed(io.TextIOBase):
-    """A text file for `sys.stderr`: what is printed, by the interpreter too, leaves through an outlet."""
+    """A text file for `sys.stderr`: what is printed, by the interpreter too, is said line by line."""
 
-    def __init__(self, outlet: Outlet) -> None:
-        self._outlet = outlet
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
         self._rest = ""
 
     def writable(self) -> bool:
@@ -130,23 +150,19 @@ class Printed(io.TextIOBase):
 
     def write(self, text: str) -> int:
         *lines, rest = (self._rest + text).split("\n")
-        self._rest = rest[:_LINE_BYTES]
+        self._rest = rest[:LINE_BYTES]
         for line in lines:
-            self._outlet.say(line)
+            self._say(line)
         return len(text)
 
 
 def one_line(text: str) -> bytes:
     """Return text as one line without its end: control characters are escaped, and it is cut to 1 KiB."""
-    is_cut = len(text) > _LINE_BYTES
-    text = text[:_LINE_BYTES]
+    is_cut = len(text) > LINE_BYTES
+    text = text[:LINE_BYTES]
     if not text.isprintable():
         text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     line = text.encode()
-    if is_cut or len(line) > _LINE_BYTES:
-        line = line[: _LINE_BYTES - 3].decode(errors="ignore").encode() + b"..."
+    if is_cut or len(line) > LINE_BYTES:
+        line = line[: LINE_BYTES - 3].decode(errors="ignore").encode() + b"..."
     return line
-
-
-def _dropped(count: int) -> bytes:
-    return b"execsrv: %d messages were dropped, since nobody read them\n" % count

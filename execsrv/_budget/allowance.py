@@ -1,0 +1,81 @@
+"""The allowances of a server: everything that its peers may have at once, and that one principal may.
+
+A principal has the configured share of each. Its allowance lasts as long as something of it does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+from execsrv._budget.budget import Budget
+from execsrv._budget.rate import Rate
+from execsrv.limits import KIB, ServerConfig
+
+CONNECTION_BYTES = 256 * KIB
+"""The cost of a connection beside all that counts by itself: tasks, and the text of what is on its way in and out."""
+
+SESSION_BYTES = 32 * KIB
+"""The cost of a session beside its output and its input, until it is forgotten."""
+
+_SAVED_SECONDS = 10
+"""So long a rate is saved up: a burst is no flood."""
+
+_HOUR = 3600
+
+
+class Allowance:
+    """Bytes, things and deeds. One object for the server, and one below it for each principal."""
+
+    def __init__(self, config: ServerConfig, above: Allowance | None = None) -> None:
+        percent, whose = (100, "") if above is None else (config.principal_percent, " for one principal")
+
+        def most(limit: str) -> int:
+            whole: int = getattr(config, limit)
+            return math.ceil(whole * percent / 100)
+
+        def budget(limit: str, higher: Callable[[Allowance], Budget]) -> Budget:
+            return Budget(limit, most(limit), None if above is None else higher(above), whose)
+
+        def rate(limit: str, higher: Callable[[Allowance], Rate], seconds: int = _SAVED_SECONDS, per: int = 1) -> Rate:
+            over = None if above is None else higher(above)
+            return Rate(limit, most(limit), over, whose, seconds=seconds, per=per)
+
+        self.held: Budget = budget("held_bytes", lambda above: above.held)
+        """Bytes of memory."""
+        self.sessions: Budget = budget("max_sessions", lambda above: above.sessions)
+        """Sessions that run."""
+        self.handles: Budget = budget("max_file_handles", lambda above: above.handles)
+        """Open files of `fs/open`."""
+        self.watches: Budget = budget("max_watches", lambda above: above.watches)
+        """Watches of files, each with a descriptor."""
+        self.exchanges: Budget = budget("max_http_exchanges", lambda above: above.exchanges)
+        """HTTP requests under way."""
+        self.starts: Rate = rate("starts_per_second", lambda above: above.starts)
+        self.requests: Rate = rate("requests_per_second", lambda above: above.requests)
+        self.written: Rate = rate("written_file_bytes_per_hour", lambda above: above.written, _HOUR, _HOUR)
+        """Bytes that file methods write."""
+
+    def __repr__(self) -> str:
+        return f"<Allowance {self.held} {self.sessions}>"
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """Everything that is given back."""
+        return self.held, self.sessions, self.handles, self.watches, self.exchanges
+
+
+class Allowances:
+    """The allowance of a server, and those of its principals by name."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self.server = Allowance(config)
+        self._by_name: WeakValueDictionary[str, Allowance] = WeakValueDictionary()
+
+    def of(self, principal: str) -> Allowance:
+        """Return the allowance of a principal, the same for all that is there of it at a time."""
+        if (allowance := self._by_name.get(principal)) is None:
+            self._by_name[principal] = allowance = Allowance(self._config, self.server)
+        return allowance

@@ -1,0 +1,58 @@
+"""The weight of a message: about how many bytes of memory it takes, as long as it waits. Pure: no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import msgspec
+from msgspec import Struct, UnsetType
+from msgspec.structs import fields
+
+THING_BYTES = 256
+"""The cost of anything beside the bytes and letters that are in it."""
+
+_LOOKED_AT = 256
+"""So many things of a list are weighed. The others are taken to be like them."""
+
+_LIGHT = (int, float, bool, type(None), UnsetType)
+
+
+def weight_of(value: Any) -> int:
+    """Return the weight of a struct, of a plain value, or of raw JSON."""
+    if isinstance(value, Struct):
+        weight = THING_BYTES
+        for name in _heavy(type(value)):
+            weight += weight_of(getattr(value, name))
+        return weight
+    if isinstance(value, bytes | bytearray | str | msgspec.Raw):
+        return len(value)
+    if isinstance(value, list | tuple):
+        return _weight_of_all(value)
+    if isinstance(value, dict):
+        return _weight_of_all([*value, *value.values()])
+    return 8
+
+
+def _weight_of_all(things: Sequence[Any]) -> int:
+    if len(things) <= _LOOKED_AT:
+        return sum([16 + weight_of(thing) for thing in things])
+    every = len(things) / _LOOKED_AT
+    some = [things[int(number * every)] for number in range(_LOOKED_AT)]
+    return int(every * _weight_of_all(some))
+
+
+@cache
+def _heavy(type_: type[Struct]) -> tuple[str, ...]:
+    """Return the names of the fields that may hold more than a number or a word."""
+    return tuple(field.name for field in fields(type_) if not _is_light(field.type))
+
+
+def _is_light(type_: Any) -> bool:
+    if get_origin(type_) is Annotated:
+        return _is_light(get_args(type_)[0])
+    if get_origin(type_) in (Union, UnionType):
+        return all(map(_is_light, get_args(type_)))
+    return type_ in _LIGHT or get_origin(type_) is Literal

@@ -1,0 +1,102 @@
+"""TLS for websockets: what a server shows of itself and asks of clients, and which servers a client trusts.
+
+The rules are those of Python's default contexts, and names are checked. A server speaks TLS 1.3 alone: it has no old
+clients, and what was wrong before is gone there. A context is made of files, whole or not at all, and never asks a
+terminal for a passphrase.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import NoReturn
+
+import trio
+
+from execsrv.errors import InvalidConfigError
+from execsrv.limits import ClientConfig, ServerConfig
+
+_MAX_FILE_BYTES = 1024 * 1024
+
+SecureStream = trio.SSLStream[trio.SocketStream]
+
+
+def server_context(config: ServerConfig) -> ssl.SSLContext:
+    """Read the certificate of a server, and the authorities of its clients. Raises `InvalidConfigError`.
+
+    A client may leave its certificate out, and is known by something else then. Nothing is remembered from one
+    connection for the next: whoever comes again is looked at again.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["http/1.1"])
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    if not config.tls_certificate_file:
+        raise InvalidConfigError("`wss://` needs a tls_certificate_file")
+    _load_certificate(context, config.tls_certificate_file, config.tls_key_file)
+    if config.tls_client_ca_file:
+        _load_authorities(context, config.tls_client_ca_file)
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def client_context(config: ClientConfig) -> ssl.SSLContext:
+    """Read which servers are trusted, and the certificate that is shown to them. Raises `InvalidConfigError`."""
+    if config.tls_ca_file:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # in which no other authority is trusted
+        _load_authorities(context, config.tls_ca_file)
+    else:
+        context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    if config.tls_certificate_file:
+        _load_certificate(context, config.tls_certificate_file, config.tls_key_file)
+    elif config.tls_key_file:
+        raise InvalidConfigError("a tls_key_file needs a tls_certificate_file")
+    return context
+
+
+def _load_certificate(context: ssl.SSLContext, certificate: str, key: str) -> None:
+    def no_passphrase() -> NoReturn:
+        raise InvalidConfigError(f"the key in `{key or certificate}` has a passphrase, which nobody could enter")
+
+    _expect("certificate", certificate, b"CERTIFICATE-----")
+    _expect("key", key or certificate, b"PRIVATE KEY-----")
+    try:
+        context.load_cert_chain(certificate, key or None, no_passphrase)
+    except OSError as error:
+        why = "the key is another one's" if isinstance(error, ssl.SSLError) and "MISMATCH" in error.reason else error
+        raise InvalidConfigError(f"cannot use the certificate in `{certificate}`: {why}") from error
+
+
+def _load_authorities(context: ssl.SSLContext, path: str) -> None:
+    _expect("certificate", path, b"CERTIFICATE-----")
+    try:
+        context.load_verify_locations(path)
+    except OSError as error:
+        raise InvalidConfigError(f"cannot use the certificates in `{path}`: {error}") from error
+
+
+def _expect(what: str, path: str, mark: bytes) -> None:
+    """Raises `InvalidConfigError` for a file that cannot be read or has nothing of that kind: OpenSSL says less."""
+    try:
+        with open(path, "rb") as file:
+            if mark not in file.read(_MAX_FILE_BYTES):
+                raise InvalidConfigError(f"there is no {what} in PEM in `{path}`")
+    except OSError as error:
+        raise InvalidConfigError(f"cannot read the {what} in `{path}`: {error.strerror or error}") from error
+
+
+def name_of_peer(stream: SecureStream) -> str | None:
+    """Return who the other side is by its certificate, which was checked. None if it has shown none.
+
+    It is the common name of the subject or, where there is none, its first other name.
+    """
+    certificate = stream.getpeercert()
+    if not certificate:
+        return None
+    for part in certificate.get("subject", ()):
+        for kind, value in part:
+            if kind == "commonName" and value:
+                return str(value)
+    for _, value in certificate.get("subjectAltName", ()):
+        return str(value)
+    return ""
