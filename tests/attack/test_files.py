@@ -44,7 +44,9 @@ async def refused(peer: Peer, method: str, **params: Any) -> tuple[str, int]:
 CLOSED = ("file-refused", 13)
 
 
-@pytest.mark.parametrize("name", ["environ", "mem", "fd", "task", "root", "cwd", "maps", "auxv", ".", "net/../environ"])
+@pytest.mark.parametrize(
+    "name", ["environ", "mem", "fd", "task", "root", "cwd", "maps", "auxv", "stat", ".", "net/../environ"]
+)
 async def test_no_way_leads_to_a_process(memory_peer: Peer, here: Path, name: str) -> None:
     peer = memory_peer
     (here / "proc").symlink_to("/proc")
