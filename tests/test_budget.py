@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from execsrv._budget.allowance import Allowance
+from execsrv._budget.allowance import Allowance, Allowances
 from execsrv._budget.budget import STEP_BYTES, Budget, Share
 from execsrv._budget.rate import Rate
 from execsrv._budget.weight import weight_of
@@ -344,3 +344,19 @@ async def test_files_and_relays_are_bounded_for_all_peers_together(open_server: 
     await peer.call("fs/unwatch", {"watchId": "a"})
     await peer.call("fs/open", {"handleId": "b", "path": uri})
     await peer.call("fs/watch", {"watchId": "b", "path": tmp_path.as_uri()})
+
+
+async def test_ceilings_change_for_everybody_at_once() -> None:
+    allowances = Allowances(ServerConfig(max_sessions=10))
+    allowance = allowances.of("somebody")
+    allowance.sessions.take(5)
+    with pytest.raises(LimitExceededError):
+        allowance.sessions.take()
+    allowances.configure(ServerConfig(max_sessions=4, starts_per_second=2, principal_percent=100))
+    assert allowances.of("somebody") is allowance
+    with pytest.raises(LimitExceededError, match=r"^max_sessions \(4 for one principal\)"):
+        allowance.sessions.take()
+    allowance.sessions.give(5)
+    allowance.sessions.take(4)
+    allowance.sessions.give(4)
+    assert "of 20" in repr(allowance.starts)
