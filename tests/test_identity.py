@@ -17,6 +17,7 @@ import trio
 from execsrv import connect, serve
 from execsrv._doors import peers
 from execsrv._doors.peers import Peer
+from execsrv._processes.supervisor import Supervisor
 from execsrv._wire import inet_diag
 from execsrv.limits import ServerConfig
 from tests.peers import PATIENCE
@@ -167,11 +168,11 @@ class NoCommands:
 def test_a_user_without_a_number_here_is_not_taken_for_the_one_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert peers.look(ours, NoCommands()) == Peer(os.geteuid())
+        assert peers.look(ours, NoCommands(), bool) == Peer(os.geteuid())
         monkeypatch.setattr(peers, "_overflow_uid", os.geteuid)
-        assert peers.look(ours, NoCommands()) == Peer(os.geteuid())  # here every user has a number
+        assert peers.look(ours, NoCommands(), bool) == Peer(os.geteuid())  # here every user has a number
         monkeypatch.setattr(peers, "_has_all_uids", lambda: False)
-        assert peers.look(ours, NoCommands()).uid is None
+        assert peers.look(ours, NoCommands(), bool).uid is None
 
 
 # -- who is let in --
@@ -230,6 +231,23 @@ for message in (b'{{"id":1,"method":"initialize","params":{{"clientName":"x"}}}}
         async with connect(url) as client:
             await client.run(["true"])
     assert not mark.exists()
+
+
+def test_a_process_that_is_gone_may_have_been_a_command(tmp_path: Path) -> None:
+    """Its pid may be another's by now."""
+    path = f"{tmp_path}/socket"
+    script = "import os, socket, sys; peer = socket.socket(socket.AF_UNIX); peer.connect(sys.argv[1])"
+    script += "; os.fork() and os._exit(0); sys.stdin.read()"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        process = subprocess.Popen([sys.executable, "-c", script, path], stdin=subprocess.PIPE)
+        with process, listener.accept()[0] as peer:
+            process.wait(PATIENCE)  # and its child still holds the connection
+            assert peers.look(peer, NoCommands(), lambda uid: True) == Peer(os.geteuid(), is_ours=True)
+            kin = Supervisor().kin
+            assert kin.has_process(process.pid)
+            assert not kin.has_process(os.getpid())
 
 
 async def test_a_command_of_ours_needs_a_token(listen: str) -> None:

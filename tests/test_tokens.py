@@ -16,6 +16,7 @@ import trio
 
 from execsrv import (
     ConnectionFailedError,
+    ConnectionLostError,
     ForbiddenError,
     InvalidConfigError,
     InvalidParamsError,
@@ -282,11 +283,14 @@ async def test_a_command_of_ours_that_has_a_token_comes_in(listen: str, token_fi
 async def test_tokens_are_read_again_at_sighup(token_file: Path) -> None:
     made = write(token_file, ci="owner", old="owner")
     with running("--listen", "ws://127.0.0.1:0", "--token-file", str(token_file), "--no-allow-same-user") as daemon:
-        async with connect(daemon.url, token=made["ci"]) as client:
+        async with connect(daemon.url, token=made["ci"]) as client, connect(daemon.url, token=made["old"]) as other:
             token_command("revoke", "old", "--file", str(token_file))
             new = token_command("new", "new", "--file", str(token_file)).strip()
             daemon.process.send_signal(signal.SIGHUP)
+            await trio.to_thread.run_sync(daemon.until, "ending a connection of token old (owner)")
             await trio.to_thread.run_sync(daemon.until, "reloaded the tokens")
+            with pytest.raises(ConnectionLostError):
+                await other.run(["true"])
             with pytest.raises(ConnectionFailedError, match="401"):
                 async with connect(daemon.url, token=made["old"]):
                     pass

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from execsrv._doors.principal import NO_TOKENS, Principal
+from execsrv._doors.principal import NO_TOKENS, TOKEN, Principal
 from execsrv.errors import UnauthorizedError
 from execsrv.limits import ServerConfig
 
@@ -38,6 +38,10 @@ class Credentials:
 
             signer = read_signer(config)
         self._tokens, self._signer = tokens, signer
+
+    def lets_in(self, principal: Principal) -> bool:
+        """Return False for who came in by a token of the file that is not there any more, or not in that role."""
+        return not principal.name.startswith(TOKEN) or (self._tokens is not None and self._tokens.has(principal))
 
     def find(self, token: str) -> Principal:
         """Return whose token it is. Raises `UnauthorizedError`."""

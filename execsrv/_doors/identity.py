@@ -57,9 +57,11 @@ class Doorkeeper:
         except OSError as error:
             return Peer(None, f"it cannot be looked up: {error.strerror}")
 
+        config = self._config()
+
         def look() -> Peer:
             with taken.pop() as other:
-                return peers.look(other, self._commands)
+                return peers.look(other, self._commands, partial(_is_let_in, config=config))
 
         try:
             return await run_in_thread(look, self._threads)

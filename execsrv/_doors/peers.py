@@ -5,16 +5,21 @@ Nothing that the peer says counts here. `look` blocks for as long as the kernel 
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
+import select
 import socket
 import struct
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from execsrv._wire import inet_diag
 
 _CREDENTIALS = struct.Struct("=iII")
 """`struct ucred` of unix(7): pid, uid, gid."""
+
+_SO_PEERPIDFD = 77  # <asm-generic/socket.h>, since Linux 6.5
 
 _ALL_UIDS = ["0", "0", "4294967295"]
 
@@ -41,12 +46,15 @@ class Peer(NamedTuple):
     """True where it is, or may be, a command of this server."""
 
 
-def look(other: socket.socket, commands: Commands) -> Peer:
-    """Return who is at the other end of a socket. Blocks."""
+def look(other: socket.socket, commands: Commands, matters: Callable[[int], bool]) -> Peer:
+    """Return who is at the other end of a socket. Blocks.
+
+    Where a user does not matter, it is not looked whether it is a command: that takes longer.
+    """
     has_commands = bool(commands)  # before anything else: a command that has ended since does not hold its socket
     try:
         if other.family == socket.AF_UNIX:
-            return _at_unix(other, commands)
+            return _at_unix(other, commands, matters)
         ours, theirs = other.getsockname()[:2], other.getpeername()[:2]
     except OSError:
         return Peer(None, "it has hung up already")
@@ -56,15 +64,32 @@ def look(other: socket.socket, commands: Commands) -> Peer:
     if holder is None:
         return Peer(None, "the kernel does not tell whose connection this is")
     peer = _of(holder.uid)
-    if has_commands and peer.uid is not None and commands.has_socket(holder.inode, holder.uid):
+    if has_commands and peer.uid is not None and matters(peer.uid) and commands.has_socket(holder.inode, holder.uid):
         return peer._replace(is_ours=True)
     return peer
 
 
-def _at_unix(other: socket.socket, commands: Commands) -> Peer:
+def _at_unix(other: socket.socket, commands: Commands, matters: Callable[[int], bool]) -> Peer:
     pid, uid, _ = _CREDENTIALS.unpack(other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    peer = _of(uid)
     # A pid of 0 is one that our pid namespace does not have, and a command of ours is always in it.
-    return _of(uid)._replace(is_ours=pid != 0 and commands.has_process(pid))
+    if pid == 0 or peer.uid is None or not matters(peer.uid):
+        return peer
+    return peer._replace(is_ours=commands.has_process(pid) or _has_ended(other))
+
+
+def _has_ended(other: socket.socket) -> bool:
+    """Return True where whoever connected has ended, so that its pid may be another's. Older kernels do not tell."""
+    try:
+        handle = other.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+    except OSError as error:
+        return error.errno in (errno.ESRCH, errno.ENODATA, errno.EINVAL)  # it has been reaped already
+    try:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        return bool(poll.poll(0))
+    finally:
+        os.close(handle)
 
 
 def is_loopback(host: str) -> bool:

@@ -33,6 +33,9 @@ def nothing_shown() -> None:
 OWNER = Principal("owner", Role.OWNER)
 """Whoever has started the server, or runs it inside a program: no other can reach such a channel."""
 
+TOKEN = "token "
+"""Begins the name of whoever came in by a token of a file."""
+
 NO_TOKENS = "invalid websocket bearer token: this server has no tokens"
 """Where a token is presented to a server that takes none."""
 

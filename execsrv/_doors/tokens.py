@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from execsrv._doors.principal import Principal
+from execsrv._doors.principal import TOKEN, Principal
 from execsrv.errors import InvalidConfigError, UnauthorizedError
 from execsrv.protocol.roles import Role
 
@@ -46,6 +46,11 @@ class Entry(NamedTuple):
     def is_over(self) -> bool:
         """Return True when it is not taken any more."""
         return self.expires is not None and self.expires <= datetime.now(UTC)
+
+    @property
+    def principal(self) -> Principal:
+        """Whoever presents it."""
+        return Principal(f"{TOKEN}{self.name}", self.role)
 
     def line(self) -> str:
         """Return it as a file has it."""
@@ -73,7 +78,11 @@ class TokenFile:
             raise UnauthorizedError("invalid websocket bearer token: it is not one of this server")
         if found.is_over:
             raise UnauthorizedError(f"invalid websocket bearer token: `{found.name}` has expired")
-        return Principal(f"token {found.name}", found.role)
+        return found.principal
+
+    def has(self, principal: Principal) -> bool:
+        """Return True where somebody may still come in by a token of this file."""
+        return any(entry.principal == principal and not entry.is_over for entry in self.entries)
 
 
 def new_token() -> str:

@@ -51,7 +51,7 @@ class Kin:
         """
         link = f"socket:[{inode}]"
         own = os.getpid()
-        if link in _open_files(own):
+        if link in _open_files(f"/proc/{own}"):
             return False
         members = self._members()
         hides = False
@@ -59,20 +59,13 @@ class Kin:
             try:
                 # Who hides its descriptors is root's in this table.
                 is_asked = pid != own and pid not in members and os.stat(f"/proc/{pid}").st_uid in (uid, 0)
-                if is_asked and link in _open_files(pid):
+                if is_asked and link in _open_files(f"/proc/{pid}"):
                     return self.has_process(pid)
             except PermissionError:
                 hides = True
             except (FileNotFoundError, ProcessLookupError):
                 pass  # it is gone
-        return not hides or not self._all_show(members, link)
-
-    def _all_show(self, members: set[int], link: str) -> bool:
-        """Return True where every member shows all that it has open, and that is not among it."""
-        try:
-            return all(link not in _open_files(pid) and proc.living(pid) for pid in members)
-        except PermissionError:
-            return False
+        return not hides or not all(_shows_all(pid, link) for pid in members)
 
     def _children(self) -> set[int]:
         return set(proc.children(os.getpid())) - self._register.helpers
@@ -83,18 +76,23 @@ class Kin:
         return {pid for pid, _ in proc.walk(self._register.session_of)}
 
 
-def _open_files(pid: int) -> Iterator[str]:
-    """Yield what a process has open, in every thread: each may have descriptors of its own.
+def _shows_all(pid: int, link: str) -> bool:
+    """Return True where a process shows all that it has open, in every thread, and this is not among it."""
+    try:
+        # Each thread may have descriptors of its own.
+        tasks = [f"/proc/{pid}/task/{thread}" for thread in _listed(f"/proc/{pid}/task")]
+        return all(link not in _open_files(task) for task in tasks) and proc.living(pid)
+    except PermissionError:
+        return False
 
-    Raises `PermissionError` where it does not show them.
-    """
-    for thread in _listed(f"/proc/{pid}/task"):
-        folder = f"/proc/{pid}/task/{thread}/fd"
-        for descriptor in _listed(folder):
-            try:
-                yield os.readlink(f"{folder}/{descriptor}")
-            except (FileNotFoundError, ProcessLookupError):
-                pass  # closed meanwhile
+
+def _open_files(task: str) -> Iterator[str]:
+    """Yield what is open in a folder of the process table. Raises `PermissionError` where that is not shown."""
+    for descriptor in _listed(f"{task}/fd"):
+        try:
+            yield os.readlink(f"{task}/fd/{descriptor}")
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # closed meanwhile
 
 
 def _listed(folder: str) -> list[str]:

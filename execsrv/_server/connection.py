@@ -15,6 +15,7 @@ what is left after its grace. There is no other clean-up.
 
 from __future__ import annotations
 
+import logging
 import math
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -36,6 +37,8 @@ from execsrv.errors import AlreadyAttachedError, LimitExceededError, NotReadyErr
 from execsrv.limits import DEFAULTS, ServerConfig
 
 _UNUSED_SECONDS = 30.0
+
+logger = logging.getLogger(__name__)
 
 
 class Connection:
@@ -75,9 +78,14 @@ class Connection:
         return self._life.deadline
 
     @property
+    def is_empty(self) -> bool:
+        """True where it has no session: none that runs, is being started, or can still be read."""
+        return not len(self.sessions) and not self.sessions.being_started()
+
+    @property
     def is_waiting_for_nothing(self) -> bool:
-        """True where it waits to be resumed and has no session, neither running nor readable."""
-        return self.deadline < math.inf and not len(self.sessions) and not self.sessions.being_started()
+        """True where it waits to be resumed, and has nothing to come back for."""
+        return self.deadline < math.inf and self.is_empty
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the sessions until it is ended, or was without a channel for the grace. Then all of them end."""
@@ -230,6 +238,13 @@ class Connections:
         if connection is None or connection.principal.name != principal.name:
             raise UnknownConnectionError(f"unknown session id {id}")
         return connection
+
+    def end_others(self, lets_in: Callable[[Principal], bool]) -> None:
+        """End the connections of those who are not let in any more, with all that runs there."""
+        for connection in list(self._by_id.values()):
+            if not lets_in(connection.principal):
+                logger.warning("ending a connection of %s, who is not let in any more", connection.principal)
+                connection.end()
 
     async def drain(self, hurry_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever) -> None:
         """Take nothing new, tell every peer, and wait for what runs: for `drain_period`, or until that returns."""

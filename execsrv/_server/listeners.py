@@ -17,25 +17,19 @@ from functools import partial
 import trio
 
 from execsrv._doors.admission import Door, Place, origin_of, shut
-from execsrv._doors.certificates import Certificates
-from execsrv._doors.credentials import Credentials
 from execsrv._doors.exposure import check_exposure
 from execsrv._doors.identity import Doorkeeper
-from execsrv._doors.peers import Peer
-from execsrv._doors.principal import Identify, Shown, nothing_shown
 from execsrv._doors.reloads import Reloads
 from execsrv._memory import freed
 from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connection import Connections, open_connections
-from execsrv._server.conversation import Conversation
+from execsrv._server.entrance import open_certificates, open_doors, receive_lines, receive_websocket
 from execsrv._server.single_connection import serve_connection
-from execsrv._threads import run_in_thread
 from execsrv._wire import activation, unix, urls
-from execsrv._wire.channel import MessageChannel
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.stdio import receive_stream, send_stream, taken_stdio
-from execsrv.errors import CannotListenError, InvalidConfigError, InvalidListenURLError, UnauthorizedError
+from execsrv.errors import CannotListenError, InvalidListenURLError
 from execsrv.limits import DEFAULTS, ServerConfig
 
 logger = logging.getLogger(__name__)
@@ -87,7 +81,7 @@ async def serve_url(
         return
     with ExitStack() as stack:
         async with open_connections(supervisor, config, reloads) as connections:
-            keeper = await _open_doors(supervisor, connections, reloads)
+            keeper = await open_doors(supervisor, connections, reloads)
             try:
                 listener, url, serve_peer = await _open_listener(listen, connections, keeper, reloads, stack)
             except OSError as error:
@@ -142,7 +136,7 @@ async def _open_listener(
     """Open the listener for a URL. Return it, the URL with its real port, and what serves one peer."""
     if urls.is_unix_url(listen):
         listener, path = stack.enter_context(unix.listening(urls.parse_unix(listen), connections.config.allow_uids))
-        return listener, f"unix://{path}", partial(_serve_lines, connections, keeper)
+        return listener, f"unix://{path}", partial(receive_lines, connections, keeper)
     if activation.is_passed_url(listen):
         return await _open_passed(listen, connections, keeper, reloads)
     if not urls.is_websocket_url(listen):
@@ -150,10 +144,10 @@ async def _open_listener(
         raise InvalidListenURLError(f"unsupported --listen URL `{listen}`; {expected}")
     address = urls.parse_listen(listen)
     check_exposure(address, connections.config)
-    certificates = await _open_certificates(address, connections, reloads)
+    certificates = await open_certificates(address, connections, reloads)
     (listener,) = await trio.open_tcp_listeners(address.port, host=address.ip)
     ip, port = listener.socket.getsockname()[:2]
-    serve_peer = partial(_serve_websocket, connections, keeper, certificates)
+    serve_peer = partial(receive_websocket, connections, keeper, certificates)
     return listener, str(address._replace(ip=ip, port=port)), serve_peer
 
 
@@ -165,32 +159,11 @@ async def _open_passed(
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(passed))
     name = passed.getsockname()
     if passed.family == socket.AF_UNIX:
-        return listener, f"unix://{os.fsdecode(name)}", partial(_serve_lines, connections, keeper)
+        return listener, f"unix://{os.fsdecode(name)}", partial(receive_lines, connections, keeper)
     address = urls.ListenAddress(name[0], name[1], bool(connections.config.tls_certificate_file))
     check_exposure(address, connections.config)
-    certificates = await _open_certificates(address, connections, reloads)
-    return listener, str(address), partial(_serve_websocket, connections, keeper, certificates)
-
-
-async def _open_certificates(
-    address: urls.ListenAddress, connections: Connections, reloads: Reloads | None
-) -> Certificates | None:
-    """Read the certificates for an address, which can be read again. None where there is no TLS."""
-    if not address.is_secure:
-        return None
-    certificates = Certificates()
-
-    async def read() -> None:
-        limiter = trio.CapacityLimiter(1)
-        await trio.to_thread.run_sync(certificates.read, connections.config, limiter=limiter, abandon_on_cancel=True)
-
-    try:
-        await read()
-    except InvalidConfigError as error:
-        raise CannotListenError(f"cannot listen on {address}: {error}") from error
-    if reloads is not None:
-        reloads.add("the certificates", read)
-    return certificates
+    certificates = await open_certificates(address, connections, reloads)
+    return listener, str(address), partial(receive_websocket, connections, keeper, certificates)
 
 
 async def _accept(
@@ -234,66 +207,3 @@ async def _serve_peer(serve_peer: ServePeer, door: Door, stream: trio.SocketStre
             door.leave(place)
             place.is_closed.set()
         freed()
-
-
-async def _open_doors(supervisor: Supervisor, connections: Connections, reloads: Reloads | None) -> Doorkeeper:
-    """Read the tokens that the settings name. Raises `InvalidConfigError`."""
-    credentials = Credentials()
-
-    async def load() -> None:
-        await run_in_thread(partial(credentials.load, connections.config), trio.CapacityLimiter(1))
-
-    await load()
-    if reloads is not None:
-        reloads.add("the tokens", load)
-    return Doorkeeper(supervisor.kin, credentials.find, lambda: connections.config)
-
-
-async def _serve_lines(
-    connections: Connections, keeper: Doorkeeper, stream: trio.SocketStream, greeted: Callable[[], None]
-) -> None:
-    identify = keeper.identify_later(await keeper.look(stream))
-    channel = LineChannel(stream, stream, connections.config, is_known=False)
-    await Conversation(channel, connections, identify, greeted, origin_of(stream)).run()
-
-
-async def _serve_websocket(
-    connections: Connections,
-    keeper: Doorkeeper,
-    certificates: Certificates | None,
-    stream: trio.SocketStream,
-    greeted: Callable[[], None],
-) -> None:
-    # Imported where it is needed: on stdio, a third of the time to start would go into it.
-    from execsrv._wire.http_head import Upgrade
-    from execsrv._wire.websocket import serve_websocket
-
-    origin = origin_of(stream)
-    # Without this, a small message after another would wait for the peer's delayed acknowledgement: 40 ms.
-    stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
-    secured: trio.abc.Stream = stream
-    shown: Shown = nothing_shown
-    if certificates is not None:
-        secure = await certificates.receive(stream, connections.config.handshake_timeout)
-        if secure is None:
-            return
-        secured, shown = secure, partial(certificates.shown, secure)
-    identify: Identify
-
-    async def refuse(upgrade: Upgrade) -> str:
-        nonlocal identify
-        peer = Peer(None, "it comes through a proxy") if upgrade.is_forwarded else await keeper.look(stream)
-        try:
-            identify = keeper.identify_first(peer, upgrade.token, shown)
-        except UnauthorizedError as error:
-            logger.warning("refusing a peer: %s", error)
-            return str(error)
-        return ""
-
-    async def serve(channel: MessageChannel) -> None:
-        await Conversation(channel, connections, identify, greeted, origin).run()
-
-    is_secure = certificates is not None
-    await serve_websocket(
-        secured, connections.config, serve, refuse, is_secure=is_secure, is_ready=lambda: connections.is_ready
-    )
