@@ -85,6 +85,12 @@ def serve(
     "--env", "-e", metavar="K=V", multiple=True, help="Set a variable, on top of all of yours or the server's."
 )
 @click.option(
+    "--secret-env",
+    metavar="K=NAME",
+    multiple=True,
+    help="Set a variable to a secret of the server, by its name, or to a file there, by its path. With --url.",
+)
+@click.option(
     "--pass-fd",
     metavar="N",
     type=click.IntRange(min=0),

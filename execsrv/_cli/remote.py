@@ -100,6 +100,7 @@ class _RemoteRun:
             options.argv,
             cwd=options.cwd,
             env_add=env,
+            secret_env={name: secret for name, _, secret in (it.partition("=") for it in options.secret_env)},
             stdin=not options.no_stdin and (options.tty or has_stdin()),
             tty=options.tty,
             size=None if window is None else terminal.size_of(window),

@@ -55,7 +55,7 @@ class Certificates:
         with trio.move_on_after(patience):
             try:
                 await secure.do_handshake()
-            except trio.BrokenResourceError as error:
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:  # the second: its place was taken
                 reason = getattr(error.__cause__, "reason", None)
                 # trio leaves it unsent, and the peer would not know why it was refused.
                 alert = secure._outgoing.read()

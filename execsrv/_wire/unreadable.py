@@ -138,18 +138,20 @@ def _surrogate(text: str, halves: list[int]) -> InvalidParamsError:
 def _refuse_nested(text: str) -> NoReturn:
     if not text.lstrip().startswith("{"):
         raise ProtocolError(f"malformed message: nested too deeply; it begins with {quoted(text)}")
+    raise UnreadableError(_early_id(text), InvalidParamsError("nested too deeply"))
+
+
+def _early_id(text: str) -> MessageId | None:
     found = _EARLY_ID.match(text)
-    id = _id_in(found[1].encode()) if found else None
-    raise UnreadableError(id, InvalidParamsError("nested too deeply"))
+    return _id_in(found[1].encode()) if found else None
 
 
 def _refuse_large(data: bytes, why: str) -> NoReturn:
     """Refuse a message without looking at all of it: that would hold up others."""
     text = str(data[:_BEGINNING_BYTES], "utf-8", "replace")
-    if (found := _EARLY_ID.match(text)) is not None:
-        raise UnreadableError(_id_in(found[1].encode()), InvalidParamsError(why))
-    if _HALF.search(data) is not None:
-        raise UnreadableError(None, InvalidParamsError(why))
+    id = _early_id(text)
+    if id is not None or _HALF.search(data) is not None:
+        raise UnreadableError(id, InvalidParamsError(why))
     raise ProtocolError(f"malformed message: {why}; it begins with {quoted(text)}")
 
 
@@ -166,7 +168,8 @@ def check_head(data: bytes) -> None:
 
 def refuse_many_values(data: bytes, most: int) -> NoReturn:
     """Refuse a large message with more values than that."""
-    _refuse_large(data, f"a message may have {most} commas, and this one has more")
+    id = _early_id(str(data[:_BEGINNING_BYTES], "utf-8", "replace"))
+    raise UnreadableError(id, InvalidParamsError(f"a message may have {most} commas, and this one has more"))
 
 
 def _id_in(raw: bytes | msgspec.Raw) -> MessageId | None:

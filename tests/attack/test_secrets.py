@@ -195,6 +195,14 @@ async def test_a_secret_reaches_its_command_and_nothing_else(secrets: Path, capl
     assert "canary" not in caplog.text
 
 
+def test_the_command_line_names_secrets_of_its_server(secrets: Path) -> None:
+    server = f"exec:{sys.executable} -m execsrv serve --quiet --secrets-directory {secrets}"
+    words = [sys.executable, "-m", "execsrv", "run", "--url", server, "--secret-env", "A=token"]
+    words += [f"--secret-env=B={secrets.parent}/key", "--no-bring", "--", "sh", "-c", "echo $A $B"]
+    said = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": HERE})
+    assert (said.stdout, said.stderr) == ("canary-token canary-key\n", "")
+
+
 async def test_no_secret_is_in_the_audit(secrets: Path, tmp_path: Path) -> None:
     audit = tmp_path / "audit"
     options = ["--audit-log", str(audit), "--audit-argv", "--secrets-directory", str(secrets), "--withhold-secrets"]
