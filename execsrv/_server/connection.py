@@ -89,18 +89,21 @@ class Connection:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the sessions until it is ended, or was without a channel for the grace. Then all of them end."""
-        async with open_helpers() as nursery:
-            self.sessions.open(nursery)
-            nursery.start_soon(owned, self._stop)
-            task_status.started()
-            try:
-                with self._life:
-                    await trio.sleep_forever()
-            finally:
-                self._ended = True
-                self.sessions.close()
-                if self._outbox is not None:
-                    self._outbox.close()
+        try:
+            async with open_helpers() as nursery:
+                self.sessions.open(nursery)
+                nursery.start_soon(owned, self._stop)
+                task_status.started()
+                try:
+                    with self._life:
+                        await trio.sleep_forever()
+                finally:
+                    self._ended = True
+                    self.sessions.close()
+                    if self._outbox is not None:
+                        self._outbox.close()
+        finally:
+            await self.sessions.end_rest()
 
     def attach(self, outbox: Outbox) -> None:
         """Tell the peer there what happens from now on.

@@ -48,6 +48,7 @@ class Sessions:
         self._nursery: trio.Nursery | None = None
         self._outbox: Outbox | None = None
         self._threads = SharedThreads(supervisor.threads)
+        self._attempts: set[Attempt] = set()
         self._starting: dict[str, Starting] = {}
         self._by_id: dict[str, Session] = {}
         self._ended: dict[str, Session] = {}  # those that are over, in that order
@@ -146,6 +147,7 @@ class Sessions:
         An interrupt of the program waits for another moment: from its first instant on, the command has an owner.
         """
         attempt = self.supervisor.new_attempt()
+        self._attempts.add(attempt)
         first, session = cost(is_terminal=starting.is_terminal), None
         try:
             session = await self._begin(attempt, starting, spawn, dialect, options)
@@ -165,6 +167,12 @@ class Sessions:
             self._allowance.sessions.give()
             self._over.unpark_all()
             await owned(attempt.end)
+            self._attempts.discard(attempt)
+
+    async def end_rest(self) -> None:
+        """End what an error has kept its task from ending. Cannot be cancelled."""
+        while self._attempts:
+            await owned(self._attempts.pop().end)
 
     async def _begin(
         self, attempt: Attempt, starting: Starting, spawn: Spawn, dialect: Dialect, options: StartOptions
