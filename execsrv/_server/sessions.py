@@ -105,7 +105,7 @@ class Sessions:
         program = os.path.basename(argv[0]) if argv else ""
         most_bytes = self._config.queued_stdin_bytes
         starting = Starting(self._claim(id), program, options.timeout, most_bytes, is_terminal=size is not None)
-        self._take(starting)
+        self._allowance.take_session(cost(is_terminal=starting.is_terminal))
 
         async def spawn(attempt: Attempt) -> Spawned:
             return await attempt.start(settle, self._threads, size=size, pipe_stdin=pipe_stdin, modes=modes)
@@ -116,16 +116,6 @@ class Sessions:
         self._starting[starting.id] = starting
         nursery.start_soon(self._run, starting, spawn, dialect, options)
         return starting
-
-    def _take(self, starting: Starting) -> None:
-        """Take what a session has from its start on. Raises `LimitExceededError`."""
-        self._allowance.starts.take()
-        self._allowance.sessions.take()
-        try:
-            self._allowance.held.take(cost(is_terminal=starting.is_terminal))
-        except LimitExceededError:
-            self._allowance.sessions.give()
-            raise
 
     def _claim(self, id: str | None) -> str:
         if id is not None and (id in self._by_id or id in self._starting):
