@@ -259,7 +259,8 @@ def test_a_socket_on_its_way_between_processes_may_be_that_of_a_command() -> Non
     for step, is_seen in (("socket.send_fds(a, [b'x'], [c.fileno()])", False), ("pass", True)):
         argv = [sys.executable, "-c", script.format(step)]
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdin and process.stdout
+            assert process.stdin is not None
+            assert process.stdout is not None
             inode = int(process.stdout.readline())
             assert process.stdout.readline() == "\n"
             assert shows_all(process.pid, f"socket:[{inode}]") == is_seen

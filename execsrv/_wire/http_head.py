@@ -2,7 +2,8 @@
 
 It reads one request head and never a body. A web page must not reach a server on the loopback address, so an `Origin`
 is refused before anything else, unless it is listed, or our own and not from a browser. Our own is that of the `Host`,
-and any name may be made to lead here: so an upgrade has to name a host that is us. The rules are those of RFC 9110 and RFC 6455 section 4.2.
+and any name may be made to lead here: so an upgrade has to name a host that is us. The rules are those of RFC 9110 and
+RFC 6455 section 4.2.
 """
 
 from __future__ import annotations
