@@ -171,7 +171,7 @@ async def fuzz(run: Run, maker: Maker, start: int, count: float, deadline: float
 async def _end(house: House, seconds: float) -> tuple[str, dict[str, Script]] | None:
     """See at the end of a long run that threads have ended, and that memory has come to a plateau."""
     for door, room in house.rooms.items():
-        if len(room.memory) < 2 * room._settled:
+        if not room.can_be_judged:
             continue
         try:
             await room.check_threads()

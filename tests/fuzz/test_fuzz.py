@@ -11,6 +11,7 @@ import pytest
 
 from execsrv.protocol import METHODS
 from tests.fuzz import values
+from tests.fuzz.decoding import by_seed
 from tests.fuzz.making import Maker
 from tests.fuzz.scripts import CORPUS, DOORS, Say, Script, load
 
@@ -28,6 +29,10 @@ def test_the_corpus_and_some_hundred_mutations_do_no_harm(tmp_path: Path) -> Non
     status, said = fuzz("--seed", f"{SEED}", "--count", "250", "--found", f"{tmp_path}/found")
     assert status == 0, said
     assert said.startswith(f"250 conversations of seed {SEED} in ")
+
+
+def test_what_is_decoded_raises_nothing_that_a_peer_is_not_told() -> None:
+    assert by_seed(SEED, 500, 60) > 50
 
 
 def test_every_method_is_recorded() -> None:
