@@ -266,7 +266,8 @@ class Session:
     async def _catch_up(self, stream: Stream, descriptor: int) -> None:
         """Move what the leader has left in a stream; what others write meanwhile may stay for the pump.
 
-        Once terminated it waits for no reader: what is left is bounded, and the end must not hang on being read.
+        Once terminated it waits for no reader: what is left is bounded, and the end must not hang on being read. Where
+        the budget has no room for it, it is left out, and told.
         """
         left = streams.bytes_left(descriptor, self.is_terminal)
         while left > 0:
@@ -275,7 +276,10 @@ class Session:
             chunk = streams.read(descriptor, self.is_terminal)
             if not chunk:
                 return
-            self._append(stream, chunk)
+            if self._reader.is_held_back and not self._reader.has_room:
+                self.log.leave_out(stream, len(chunk))
+            else:
+                self._append(stream, chunk)
             left -= len(chunk)
 
     async def _wait_taken(self) -> None:
