@@ -181,8 +181,10 @@ class House:
                     else:
                         framed = door == "websocket"
                         await speak(script, self.rooms[door].open_stream, self._names, framed=framed)
-                except* AssertionError as group:
-                    raise first(group) from None
+                except BaseExceptionGroup as group:
+                    if isinstance(error := first(group), AssertionError):
+                        raise error from None
+                    raise
             if waiting.cancelled_caught:
                 raise WrongError(f"hangs: not done in {SCRIPT_SECONDS} s")
 
