@@ -5,6 +5,7 @@ The application's library speaks the protocol, pings, and bounds its frames. Wha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
@@ -72,6 +73,9 @@ class OfferedChannel:
             except UnicodeDecodeError as error:
                 raise ProtocolError(f"malformed message: invalid UTF-8: {error.reason}", close_code=1007) from None
         return self._codec.decode(data)
+
+    def hear(self, take: Callable[[Message], bool]) -> None:
+        """Do nothing: messages are there when `receive` has read them."""
 
     def trust(self) -> None:
         """Do nothing: the program that has offered it knows the peer, and its library bounds the messages."""

@@ -94,6 +94,9 @@ class WebSocketChannel:
                 raise ProtocolError(f"malformed message: invalid UTF-8: {error.reason}", close_code=1007) from None
         return self._codec.decode(data)
 
+    def hear(self, take: Callable[[Message], bool]) -> None:
+        """Do nothing: messages are there when `receive` has read them."""
+
     def trust(self) -> None:
         """Take in large messages too."""
         self._wire.bound.lift()
