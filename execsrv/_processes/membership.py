@@ -65,7 +65,8 @@ class Register:
             self._last_number = (self._last_number + 1) % (1 << rlimit_mark.SESSION_BITS)
             if self._last_number not in self.trees and self._last_number not in self.starting:
                 self.starting.add(self._last_number)
-                self.reserved.unpark_all()
+                if self.reserved:
+                    self.reserved.unpark_all()
                 self.used.set()
                 return self._last_number
 
