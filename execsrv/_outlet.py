@@ -19,7 +19,9 @@ from execsrv._wire.stdio import write_all
 
 _QUEUED_BYTES = 256 * 1024
 _LAST_WORDS_SECONDS = 0.5
-_LINE_BYTES = 1024
+LINE_BYTES = 1024
+"""The longest line that is said."""
+
 _ENTRY_BYTES = 100
 """Counted for an entry of the queue beside its text, so that many short ones are bounded as well."""
 
@@ -122,9 +124,14 @@ class Outlet:
 
 
 @contextmanager
-def open_outlet(descriptor: int, failed: Callable[[OSError], None] | None = None) -> Iterator[Outlet]:
+def open_outlet(
+    descriptor: int,
+    failed: Callable[[OSError], None] | None = None,
+    max_queued_bytes: int = _QUEUED_BYTES,
+    dropped: Callable[[int], bytes] = _dropped,
+) -> Iterator[Outlet]:
     """Open an outlet. Leaving gives it a short time for what waits."""
-    outlet = Outlet(descriptor, failed)
+    outlet = Outlet(descriptor, failed, max_queued_bytes, dropped)
     try:
         yield outlet
     finally:
@@ -132,10 +139,10 @@ def open_outlet(descriptor: int, failed: Callable[[OSError], None] | None = None
 
 
 class Printed(io.TextIOBase):
-    """A text file for `sys.stderr`: what is printed, by the interpreter too, leaves through an outlet."""
+    """A text file for `sys.stderr`: what is printed, by the interpreter too, is said line by line."""
 
-    def __init__(self, outlet: Outlet) -> None:
-        self._outlet = outlet
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
         self._rest = ""
 
     def writable(self) -> bool:
@@ -143,19 +150,19 @@ class Printed(io.TextIOBase):
 
     def write(self, text: str) -> int:
         *lines, rest = (self._rest + text).split("\n")
-        self._rest = rest[:_LINE_BYTES]
+        self._rest = rest[:LINE_BYTES]
         for line in lines:
-            self._outlet.say(line)
+            self._say(line)
         return len(text)
 
 
 def one_line(text: str) -> bytes:
     """Return text as one line without its end: control characters are escaped, and it is cut to 1 KiB."""
-    is_cut = len(text) > _LINE_BYTES
-    text = text[:_LINE_BYTES]
+    is_cut = len(text) > LINE_BYTES
+    text = text[:LINE_BYTES]
     if not text.isprintable():
         text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     line = text.encode()
-    if is_cut or len(line) > _LINE_BYTES:
-        line = line[: _LINE_BYTES - 3].decode(errors="ignore").encode() + b"..."
+    if is_cut or len(line) > LINE_BYTES:
+        line = line[: LINE_BYTES - 3].decode(errors="ignore").encode() + b"..."
     return line

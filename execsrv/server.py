@@ -99,6 +99,7 @@ async def open_server(config: ServerConfig = DEFAULTS, *, own_process: bool = Fa
         open_supervisor(own_process=own_process, guardian_patience=config.guardian_patience) as supervisor,
         open_connections(supervisor, config) as connections,
     ):
+        connections.accepts = True
         yield Server(connections)
         await connections.drain()
         await connections.stop()

@@ -244,8 +244,8 @@ def default_signals() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def budgets_are_given_back() -> Iterator[None]:
-    """Whatever a server in this process took for its peers is given back once they have gone, however they did."""
+def allowances() -> Iterator[list[Allowance]]:
+    """Gives those of servers in this process. All that was taken of them is given back once the peers have gone."""
     made: list[Allowance] = []
 
     class Noted(Allowance):
@@ -255,7 +255,7 @@ def budgets_are_given_back() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("execsrv._budget.allowance.Allowance", Noted)
-        yield
+        yield made
     assert [budget for allowance in made for budget in allowance.budgets if budget.taken] == []
 
 

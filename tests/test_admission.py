@@ -17,7 +17,7 @@ from tests.peers import PATIENCE, Peer
 from tests.test_bad_input import open_raw
 
 UPGRADE = (
-    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 INITIALIZE = b'{"id":0,"method":"initialize","params":{"clientName":"x"}}'
@@ -78,6 +78,9 @@ def test_who_has_waited_longest_of_the_largest_crowd_leaves() -> None:
     enter(door, "10.0.0.1", left, "crowd 5")
     assert left == ["crowd 0", "crowd 1", "crowd 2"]
     assert repr(door) == "<Door 4 of 4 from 2>"
+    for _ in range(9):
+        door.make_room("no room")
+    assert len(left) == 3 + 4
 
 
 async def test_a_silent_peer_leaves_for_one_more_and_those_who_spoke_stay(

@@ -49,6 +49,15 @@ WRONG: dict[str, tuple[Call, str]] = {
     "grace nan": (lambda c, p: p.terminate(math.nan), "grace must be at least 0 s, got nan"),
     "grace negative": (lambda c, p: p.terminate(-1), "grace must be at least 0 s, got -1"),
     "grace text": (lambda c, p: p.terminate("5"), "grace must be a number of seconds, got '5'"),  # type: ignore[arg-type]
+    "mode negative": (lambda c, p: c.files.change("/tmp", mode=-1), "mode must be from 0 to 0o7777, got -1"),
+    "output without UTF-8": (
+        lambda c, p: p.wait_for(output="\udcff"),
+        r"output: 'utf-8' codec can't encode character '\udcff' in position 0: surrogates not allowed in '\udcff'",
+    ),
+    "huge value": (
+        start(overflow="y" * 100_000),
+        f"Invalid enum value '{'y' * 780} ... {'y' * 181}' - at `$.overflow`",
+    ),
     "overflow x": (start(overflow="x"), "Invalid enum value 'x' - at `$.overflow`"),
     "tty yes": (start(tty="yes"), "Expected `bool`, got `str` - at `$.tty`"),
     "stdin yes": (start(stdin="yes"), "stdin must be PIPE or DEVNULL, got 'yes'"),

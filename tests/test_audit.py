@@ -17,6 +17,7 @@ from execsrv import SpawnError, connect_unix
 from execsrv._doors.audit import open_audit
 from execsrv._doors.journal import Journal
 from execsrv._doors.principal import OWNER
+from execsrv._log.log import OutputLog
 from execsrv.errors import InvalidConfigError
 from execsrv.limits import ServerConfig
 from tests.conftest import OpenServer
@@ -136,7 +137,7 @@ def test_what_is_no_text_is_still_a_line(tmp_path: Path) -> None:
         page = journal.new_page(OWNER, "\udcff\n", with_argv=True)
         start = page.begin("a\n{}", os.fsdecode(b"\xff"), [os.fsdecode(b"\xfe"), "\u2028"], 0, is_terminal=False)
         assert start is not None
-        page.started(start, 7)
+        page.started(start, 7, OutputLog(0, 0))
         page.failed(start, RuntimeError("canary"))
         page.failed(start, SpawnError("canary", stage="cwd", errno=2))
     text = path.read_text()

@@ -110,8 +110,10 @@ async def test_what_fits_into_no_message_is_the_error_of_its_call(server: Server
         calls: dict[str, Any] = {
             "argv[1]": lambda: client.run(["true", "x" * (MIB)]),
             "env['LONG']": lambda: client.run(["true"], env={"LONG": "x" * (MIB), "SHORT": "y"}),
-            "cwd": lambda: client.run(["true"], cwd="/" + "x" * (MIB)),
             "arg0": lambda: client.run(["true"], arg0="x" * (MIB)),
+        }
+        beyond: dict[str, Any] = {
+            "cwd": lambda: client.run(["true"], cwd="/" + "x" * (MIB)),
             "signal": lambda: other.send_signal("x" * (MIB)),
         }
         for field, call in calls.items():
@@ -119,6 +121,9 @@ async def test_what_fits_into_no_message_is_the_error_of_its_call(server: Server
                 await call()
             assert str(caught.value).startswith(f"{field} is too large with 1048"), field
             assert (caught.value.facts["limit"], caught.value.facts["field"]) == ("max_message_bytes", field)
+        for field, call in beyond.items():
+            with pytest.raises(InvalidParamsError, match=rf"Expected `str.* of length <= [0-9]+ - at `\$\.{field}`"):
+                await call()
         await other.write(b"still here")
         assert await anext(other.output) == b"still here"
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from execsrv import (
     BadAnswerError,
@@ -27,6 +28,7 @@ from execsrv import (
 from execsrv._nursery import open_helpers
 from execsrv._wire.memory import MemoryChannel, open_memory_pair
 from execsrv.client.client import open_client
+from execsrv.client.local_files import read_whole
 from execsrv.protocol import FileList, FileStatus, ListedFile, Request, Response
 from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE
@@ -99,6 +101,63 @@ async def test_nothing_runs_with_the_rights_of_who_has_copied_it(client: Client,
     await client.files.write(here / "tree/large", bytes(5 * MIB))
     for path in (here / "there", here / "back", here / "tree"):
         assert [stat.S_IMODE((path / name).stat().st_mode) for name in ("small", "large")] == [0o751, 0o751], path
+
+
+def test_a_small_file_that_has_grown_is_not_read_whole(here: Path) -> None:
+    (here / "f").write_bytes(b"1234")
+    assert read_whole(str(here / "f"), 4) == b"1234"
+    assert read_whole(str(here / "f"), 3) is None
+
+
+@pytest.mark.parametrize("way", ["put", "get"])
+async def test_a_tree_is_not_copied_into_itself(client: Client, here: Path, way: str) -> None:
+    """It would be, again and again, until no path is long enough any more. Links and mounts make other names of it."""
+    (here / "tree/a").mkdir(parents=True)
+    (here / "tree/a/f").write_bytes(b"f")
+    (here / "link").symlink_to("tree")
+    for source in (here / "tree", here / "link"):
+        with pytest.raises(FileError, match=f"cannot {way} '{source}' into itself: '{source}/a/copy' is the copy"):
+            await getattr(client.files, way)(source, here / "tree/a/copy")
+        assert folders(here / "tree/a/copy") == ["a"]
+        assert "copy" not in folders(here / "tree/a/copy/a")
+    await getattr(client.files, way)(here / "tree", here / "tree")  # onto itself
+    await getattr(client.files, way)(here / "tree/a/copy", here / "other")
+    assert folders(here / "other") == ["a"]
+
+
+async def test_directories_of_two_machines_may_have_the_same_numbers(open_server: OpenServer, here: Path) -> None:
+    """Only a file that both have proves that they are one."""
+    (here / "tree/a").mkdir(parents=True)
+    (here / "tree/f").write_bytes(b"f")
+    channel, theirs = open_memory_pair()
+    copy = here / "copy"
+    copy.mkdir()
+    numbers = copy.stat().st_dev, copy.stat().st_ino
+
+    async def serve_with_those_numbers(nursery: trio.Nursery) -> None:
+        async with open_server("memory", ServerConfig()).open_channel() as real:
+
+            async def answer() -> None:
+                while (message := await real.receive()) is not None:
+                    if isinstance(message, Response) and isinstance(message.result, FileList):
+                        entries = [
+                            replace(entry, status=replace(entry.status, device=numbers[0], inode=numbers[1]))
+                            for entry in message.result.entries
+                        ]
+                        message = Response(message.id, FileList(entries))
+                    await theirs.send(message)
+
+            nursery.start_soon(answer)
+            while (asked := await theirs.receive()) is not None:
+                await real.send(asked)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_with_those_numbers, nursery)
+        async with open_client(lambda: nullcontext(channel), ClientConfig()) as client:
+            await client.files.get(here / "tree", copy)
+        nursery.cancel_scope.cancel()
+    assert folders(copy) == ["a", "f"]
 
 
 async def test_a_tree_goes_there_and_back(client: Client, here: Path) -> None:

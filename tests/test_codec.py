@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from collections.abc import Generator
+from typing import TypeVar
 
 import msgspec
 import pytest
@@ -11,10 +14,13 @@ from hypothesis import strategies as st
 
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.codecs import Codec, LineBuffer, decode_params
+from execsrv._wire.unreadable import UnreadableError
 from execsrv.errors import InvalidParamsError, ProtocolError
+from execsrv.limits import MIB
 from execsrv.protocol import (
     ErrorObject,
     Failure,
+    Message,
     Notification,
     ProcessOutput,
     ProcessStart,
@@ -22,6 +28,8 @@ from execsrv.protocol import (
     Request,
     Response,
 )
+
+T = TypeVar("T")
 
 
 def encoded(codec: Codec, message: Request | Notification | Response | Failure) -> object:
@@ -44,8 +52,21 @@ def test_encodes_each_kind_of_message() -> None:
     assert encoded(codec, error) == {"id": None, "error": {"code": -32600, "message": "no", "data": {"kind": "k"}}}
 
 
+def at_once(steps: Generator[None, None, T]) -> T:
+    """Do all steps, and return what they give."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def decode(text: str) -> Message:
+    return Codec().decode(text.encode())
+
+
 def test_decodes_each_kind_of_message() -> None:
-    decode = Codec().decode
     assert decode('{"id":-7,"method":"m"}') == Request(-7, "m", None)
     assert decode('{"id":"x","method":"m","params":null,"trace":1,"extra":[]}') == Request(
         "x", "m", msgspec.Raw(b"null")
@@ -82,14 +103,14 @@ def test_decodes_each_kind_of_message() -> None:
 )
 def test_says_what_is_no_message(text: str) -> None:
     with pytest.raises(ProtocolError, match="malformed message"):
-        Codec().decode(text)
+        decode(text)
 
 
 def test_jsonrpc_is_mirrored_once_it_was_seen() -> None:
     codec = Codec()
-    codec.decode('{"id":1,"method":"m"}')
+    codec.decode(b'{"id":1,"method":"m"}')
     assert encoded(codec, Response(1, {})) == {"id": 1, "result": {}}
-    codec.decode('{"jsonrpc":"2.0","id":1,"method":"m"}')
+    codec.decode(b'{"jsonrpc":"2.0","id":1,"method":"m"}')
     assert encoded(codec, Response(1, {})) == {"jsonrpc": "2.0", "id": 1, "result": {}}
 
 
@@ -116,7 +137,7 @@ def test_params_come_raw_plain_or_as_they_are() -> None:
     assert decode_params(msgspec.Raw(msgspec.json.encode(start)), ProcessStart) == start
 
 
-def lines_of(buffer: LineBuffer, at_end: bool = False) -> list[str]:
+def lines_of(buffer: LineBuffer, at_end: bool = False) -> list[bytes]:
     return list(iter(lambda: buffer.next_line(at_end), None))
 
 
@@ -129,16 +150,16 @@ def test_lines_are_the_same_however_they_are_cut(texts: list[str], data: st.Data
         buffer.feed(stream[:size])
         stream = stream[size:]
         heard += lines_of(buffer)
-    texts = [text.lstrip(" \t\ufeff") for text in texts]  # which is nothing in front of a message
-    assert heard == [text for text in texts if text and not text.isspace()]
+    lines = [text.lstrip(" \t\ufeff").encode() for text in texts]  # which is nothing in front of a message
+    assert heard == [line for line in lines if line and not line.isspace()]
     assert lines_of(buffer, at_end=True) == []
 
 
 def test_last_line_needs_no_end() -> None:
     buffer = LineBuffer(MessageBound(100))
     buffer.feed(b"\r\none\r\n\n  \ntwo")
-    assert lines_of(buffer) == ["one\r"]
-    assert lines_of(buffer, at_end=True) == ["two"]
+    assert lines_of(buffer) == [b"one\r"]
+    assert lines_of(buffer, at_end=True) == [b"two"]
 
 
 @pytest.mark.parametrize("data", [b"12345678901", b"12345678901\n", b"1\n12345678901\n"])
@@ -158,11 +179,64 @@ def test_line_too_long_is_refused_before_it_is_complete(data: bytes) -> None:
 def test_longest_line_is_taken() -> None:
     buffer = LineBuffer(MessageBound(10))
     buffer.feed(b"1234567890\n")
-    assert lines_of(buffer) == ["1234567890"]
+    assert lines_of(buffer) == [b"1234567890"]
 
 
-def test_invalid_utf8_is_refused() -> None:
-    buffer = LineBuffer(MessageBound(10))
-    buffer.feed(b"a\xff\n")
-    with pytest.raises(ProtocolError, match="invalid UTF-8"):
-        buffer.next_line()
+@pytest.mark.parametrize("before", [0, 2**20 - 28, 2**21], ids=["at once", "at an edge", "late"])
+@pytest.mark.parametrize("bad", [b"\xff", b"\xf0\x9f\x98", b"\xed\xa0\x80"])
+def test_invalid_utf8_is_refused_wherever_it_is(bad: bytes, before: int) -> None:
+    start = b'{"method":"m","skipped":"' + b"x" * before
+    assert Codec().decode(start + "\N{GRINNING FACE}".encode() + b'"}') == Notification("m")
+    with pytest.raises(ProtocolError, match="invalid UTF-8") as caught:
+        Codec().decode(start + bad + b'"}')
+    assert caught.value.close_code == 1007
+
+
+def test_a_large_line_is_let_go_of_when_it_was_taken() -> None:
+    buffer = LineBuffer(MessageBound(4 * MIB))
+    tracemalloc.start()
+    try:
+        buffer.feed(b"x" * 3 * MIB + b"\ny")
+        line = buffer.next_line()
+        assert line is not None
+        del line
+        assert tracemalloc.get_traced_memory()[0] < MIB
+    finally:
+        tracemalloc.stop()
+    assert buffer.next_line(at_end=True) == b"y"
+
+
+def test_a_large_message_has_a_bounded_number_of_values() -> None:
+    few = '{"id":"a","method":"m","params":[' + "[]," * (MIB // 2) + "0]}"
+    assert isinstance(at_once(Codec().decode_large(few.encode())), Request)
+    with pytest.raises(UnreadableError, match="a message may have 1048576 commas") as caught:
+        at_once(Codec().decode_large(few.replace("[],", "[],[],[],").encode()))
+    assert caught.value.id == "a"
+
+
+@pytest.mark.parametrize(
+    ("begins", "id"), [('{"id":7,"method":"m","x":"', 7), ('{"method":"m","x":"\\ud83d\\ude00', None)]
+)
+def test_a_large_call_that_cannot_be_read_ends_nothing(begins: str, id: int | None) -> None:
+    with pytest.raises(UnreadableError) as caught:
+        decode(begins + "x" * MIB + '\\ud83d","id":7}')
+    assert caught.value.id == id
+
+
+def test_an_id_is_bounded_in_bytes() -> None:
+    assert decode(f'{{"id":"{"x" * 256}","method":"m"}}') == Request("x" * 256, "m")
+    grin = "\N{GRINNING FACE}"
+    with pytest.raises(UnreadableError, match="a string of up to 256 bytes"):
+        decode(f'{{"id":"{grin * 65}","method":"m"}}')
+
+
+@pytest.mark.parametrize("head", ['{"id":1,"method":"%"}', '{"method":"m","id":"%"}', '{"method":"%"}'])
+def test_a_large_id_or_method_costs_no_letters(head: str) -> None:
+    data = head.replace("%", "x" * 8 * MIB + "\N{GRINNING FACE}").encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError, match="its id or its method has 8388614 bytes"):
+            at_once(Codec().decode_large(data))
+        assert tracemalloc.get_traced_memory()[1] < 20 * MIB  # all letters would be 32
+    finally:
+        tracemalloc.stop()

@@ -47,15 +47,16 @@ def other(setting: Setting) -> Any:
     if setting.is_switch:
         return not setting.default
     if setting.is_list:
-        return ("/a", "/b c")
+        others = {"UID": (1, 2), "HOST": ("a", "b.example"), "ORIGIN": ("https://a.example", "http://b:80")}
+        return others.get(setting.facts["metavar"], ("/a", "/b c"))
     if setting.choices:
         return setting.choices[-1]
     return setting.facts["le"] if setting.bounds else "ws://127.0.0.1:0"
 
 
-def text(value: Any) -> str:
+def text(setting: Setting, value: Any) -> str:
     if isinstance(value, tuple):
-        return os.pathsep.join(value)
+        return setting.separator.join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -63,17 +64,17 @@ def arguments(setting: Setting, value: Any) -> list[str]:
     if setting.is_switch:
         return [setting.flag if value else setting.no_flag]
     if setting.is_list:
-        return [argument for path in value for argument in (setting.flag, path)]
-    return [setting.flag, text(value)]
+        return [argument for item in value for argument in (setting.flag, str(item))]
+    return [setting.flag, text(setting, value)]
 
 
 def given(way: str, setting: Setting, value: Any, folder: Path) -> Loaded:
     """What is loaded when one setting is given in one way."""
     match way:
         case "flag":
-            return load({setting.name: value if isinstance(value, bool) else text(value)}, {})
+            return load({setting.name: value if isinstance(value, bool) else text(setting, value)}, {})
         case "environment":
-            return load({}, {setting.variable: text(value)})
+            return load({}, {setting.variable: text(setting, value)})
         case _:
             file = folder / "execsrv.toml"
             file.write_text(f"{setting.name} = {json.dumps(value)}\n")
@@ -245,12 +246,12 @@ def test_numbers_out_of_bounds(way: str, setting: Setting, tmp_path: Path) -> No
 @each_setting
 def test_what_is_no_value(setting: Setting, tmp_path: Path) -> None:
     if not isinstance(setting.default, str):
-        patterns = setting.facts.get("items") == "patterns of names"
-        for value in ["", "a=b", "\0"] if patterns else ["", "x", "nan", "-inf", "1_0", " 1", "maybe"]:
+        wrong_of = {"PATTERN": ["", "a=b", "\0"], "HOST": ["", " 1"]}
+        for value in wrong_of.get(setting.facts.get("metavar", ""), ["", "x", "nan", "-inf", "1_0", " 1", "maybe"]):
             assert repr(value) in refused("environment", setting, value, tmp_path)
             refused("file", setting, value, tmp_path)
         refused("file", setting, "1", tmp_path)
-    for wrong in ([1], 2 if setting.is_switch else True):
+    for wrong in (["/", 1.5], 2 if setting.is_switch else True):
         refused("file", setting, wrong, tmp_path)
 
 
@@ -372,7 +373,7 @@ def test_print_config_is_a_config_file(way: str, tmp_path: Path) -> None:
         if way == "flag":
             args += arguments(setting, other(setting))
         elif way == "environment":
-            env[setting.variable] = text(other(setting))
+            env[setting.variable] = text(setting, other(setting))
         else:
             with file.open("a") as lines:
                 lines.write(f"{setting.name} = {json.dumps(other(setting))}\n")

@@ -57,7 +57,7 @@ asyncio.run(kernel(sys.stdin.read().split("# cell\\n")))
 def test_every_test_that_proves_a_guarantee_exists() -> None:
     page = (DOCS / "guarantees.md").read_text() + (DOCS / "survival.md").read_text().partition("## Proofs")[2]
     named = 0
-    for file, names in re.findall(r"`(test_\w+\.py)`: ((?:`test_\w+`(?:, )?)+)", page):
+    for file, names in re.findall(r"`((?:\w+/)?test_\w+\.py)`: ((?:`test_\w+`(?:, )?)+)", page):
         tests = {
             node.name
             for node in ast.parse((ROOT / "tests" / file).read_text()).body

@@ -20,6 +20,7 @@ import pytest
 import trio
 import trio.testing
 
+from execsrv._budget.allowance import Allowance
 from execsrv._files.channel import open_files
 from execsrv._files.files import Files
 from execsrv._files.roots import Roots
@@ -607,7 +608,7 @@ async def test_large_files_wait_until_the_answers_before_them_have_left(here: Pa
             open_files(ServerConfig(file_block_bytes=10), tell, answers_left) as get_files,
             trio.open_nursery() as nursery,
         ):
-            files = get_files()
+            files = get_files(Allowance(ServerConfig()))
             assert await files.read_file(FilePath(str(here / "small"))) == FileData(bytes(10))
             assert not asked.is_set()
             nursery.start_soon(read_large, files)

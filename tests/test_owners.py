@@ -231,3 +231,18 @@ def test_a_private_directory_is_not_somebody_elses(tmp_path: Path) -> None:
     os.chown(tmp_path / "a", NOBODY, NOBODY)
     with pytest.raises(PermissionError, match="others may enter"):
         open_private_directory(f"{tmp_path}/a")
+
+
+@as_root
+def test_a_socket_for_other_users_may_be_in_their_directory(tmp_path: Path) -> None:
+    """They act as this user: it is no secret from them. Everybody may open it, and is looked at then."""
+    os.chown(tmp_path, NOBODY, NOBODY)
+    with pytest.raises(PermissionError, match="belongs to another user"), listening(f"{tmp_path}/s", [NOBODY - 1]):
+        pass
+    for umask in (0o000, 0o077):
+        before = os.umask(umask)
+        try:
+            with listening(f"{tmp_path}/s", [NOBODY]) as (_, path):
+                assert stat.S_IMODE(os.lstat(path).st_mode) == 0o666
+        finally:
+            os.umask(before)

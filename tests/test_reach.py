@@ -177,6 +177,12 @@ def test_why_there_is_no_way() -> None:
 # -- far sides --
 
 
+@pytest.fixture(autouse=True)
+def open_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a user who is not root see what the servers on this machine have open."""
+    monkeypatch.setenv("EXECSRV_ALLOW_DEBUGGING", "true")
+
+
 @pytest.fixture
 def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FarSide:
     far = FarSide(tmp_path)

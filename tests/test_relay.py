@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import trio
 
+from execsrv._budget.allowance import Allowance
 from execsrv._http.relay import Relay, open_relay
 from execsrv._http.request import prepare, proxy_url
 from execsrv._server.outbox import Outbox
@@ -610,7 +611,11 @@ async def test_whole_bodies_count_until_the_answers_before_them_have_left(web: W
 
     config = ServerConfig(buffered_http_bytes=1000)
     with trio.fail_after(PATIENCE):
-        async with open_relay(config, tell, answers_left) as relay, trio.open_nursery() as nursery:
+        allowance = Allowance(config)
+        async with (
+            open_relay(config, tell, answers_left, allowance) as relay,
+            trio.open_nursery() as nursery,
+        ):
             nursery.start_soon(read_first, relay)
             await asked.wait()
             with pytest.raises(LimitExceededError):

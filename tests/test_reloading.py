@@ -12,7 +12,6 @@ from queue import Queue
 
 import pytest
 import trio
-import trio.testing
 
 from execsrv import connect_unix, serve
 from execsrv._doors.reloads import Reloads
@@ -24,8 +23,9 @@ from tests.test_daemon import EXECSRV
 class Running:
     """A daemon whose log is read line by line."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
         self.process = process
+        self.url = url
         self._lines: Queue[str] = Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -52,8 +52,9 @@ def running(*argv: str, env: dict[str, str] | None = None) -> Iterator[Running]:
     ) as process:
         try:
             assert process.stdout is not None
-            assert process.stdout.readline()
-            yield Running(process)
+            url = process.stdout.readline().strip()
+            assert url
+            yield Running(process, url)
         finally:
             process.kill()
 
@@ -98,15 +99,21 @@ async def test_a_program_reloads_its_server_when_it_likes(tmp_path: Path, caplog
             await trio.sleep_forever()
         await waiting.pop(0).wait()
 
+    caplog.set_level("INFO")
     async with trio.open_nursery() as nursery:
         url: str = await nursery.start(_serve, f"unix://{tmp_path}/s", trigger)
         for event in times:
             event.set()
-            await trio.testing.wait_all_tasks_blocked()
-        assert [record.message for record in caplog.records].count("there is nothing to reload") == 2
+            await _until_logged(caplog, "reloaded the tokens", times.index(event) + 1)
         async with connect_unix(url.removeprefix("unix://")) as client:
             assert (await client.run(["echo", "x"])).stdout == b"x\n"
         nursery.cancel_scope.cancel()
+
+
+async def _until_logged(caplog: pytest.LogCaptureFixture, words: str, count: int) -> None:
+    with trio.fail_after(PATIENCE):
+        while [record.getMessage() for record in caplog.records].count(words) < count:  # noqa: ASYNC110
+            await trio.sleep(0.01)
 
 
 async def _serve(listen: str, trigger: Callable[[], object], *, task_status: trio.TaskStatus[str]) -> None:

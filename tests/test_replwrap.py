@@ -65,3 +65,6 @@ async def test_what_cannot_be_wrapped() -> None:
             await shell.run_command("")
         with pytest.raises(TypeError, match="command must be a string, got int"):
             await shell.run_command(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="client must be a Client, got str"):
+        async with replwrap.bash("bash"):  # type: ignore[arg-type]
+            raise AssertionError("it was started")

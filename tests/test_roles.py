@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import trio
 
@@ -106,6 +109,14 @@ async def test_nobody_resumes_the_connection_of_somebody_else() -> None:
         with pytest.raises(UnknownConnectionError) as unknown:
             connections.find("none", Principal("another", Role.OWNER))
         assert str(refused.value).replace(connection.id, "none") == str(unknown.value)
+
+
+def test_the_security_page_has_the_methods_of_each_role() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "security.md").read_text()
+    for role in (Role.HEALTH, Role.VIEWER, Role.WRITER):
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{role.word}` |"))
+        named = set(re.findall(r"`([\w/]+)`", row)) - {role.word}
+        assert named == {name for name, method in METHODS.items() if method.role is role}
 
 
 def test_a_token_is_in_no_repr() -> None:

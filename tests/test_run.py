@@ -877,6 +877,8 @@ def test_tildes_that_are_no_escape() -> None:
         (["--url"], "--url"),
         (["--url", "ws://127.0.0.1:1", "--leave", "--", "true"], "--leave"),
         (["--url", "ws://127.0.0.1:1", "--pass-fd", "0", "--", "true"], "--pass-fd"),
+        (["--secret-env", "A=b", "--", "true"], "--secret-env without --url"),
+        (["--url", "ws://127.0.0.1:1", "--secret-env", "A=", "--", "true"], "expected `K=NAME`"),
         (["--tty", "--leave", "--", "true"], "--leave"),
     ],
 )

@@ -418,6 +418,25 @@ async def test_a_broken_handshake_is_one_line_and_costs_nobody(
     assert all(record.exc_info is None for record in caplog.records)
 
 
+async def test_a_place_at_the_door_that_is_taken_in_a_handshake(
+    authority: Authority, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A newer peer takes it in the very moment in which the older one goes on: which comes first is not said."""
+    url = await serve(tls_certificate_file=authority.server(), max_handshakes=1)
+    address = ("127.0.0.1", int(url.rpartition(":")[2]))
+    hello = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        own_client(authority).wrap_bio(ssl.MemoryBIO(), hello, server_hostname="127.0.0.1").do_handshake()
+    data = hello.read()
+    for _ in range(30):
+        with socket.create_connection(address) as older:
+            await trio.testing.wait_all_tasks_blocked()
+            older.sendall(data)
+            with socket.create_connection(address):  # in one turn of the loop
+                await trio.testing.wait_all_tasks_blocked()
+    assert all(record.exc_info is None for record in caplog.records)
+
+
 async def test_a_line_that_is_cut_behind_the_handshake(authority: Authority, serve: Serve) -> None:
     """Without a goodbye of TLS: nobody takes that for an end that somebody wished, and the server goes on."""
     url = await serve(tls_certificate_file=authority.server())

@@ -15,6 +15,7 @@ import wsproto
 from execsrv import connect_websocket
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.frames import put_header
+from execsrv._wire.http_head import Upgrade
 from execsrv._wire.websocket import serve_websocket
 from execsrv.errors import ConnectionFailedError
 from execsrv.limits import ClientConfig, ServerConfig
@@ -23,15 +24,15 @@ from tests.conftest import Server
 from tests.peers import PATIENCE, b64
 
 UPGRADE = (
-    "Host: x\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
+    "Host: localhost\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
 )
 
 
 BAD_KEY = "Sec-WebSocket-Key header must be 16 bytes in base64"
 NO_BROWSERS = (
-    "requests with an Origin header are refused, so that no web page can reach this server; "
-    "a client that is no browser has to leave the header out"
+    "the origin `http://evil` is refused, so that no web page can reach this server: list it in allowed_origins, or"
+    " leave the Origin header out in a client that is no browser"
 )
 
 
@@ -98,6 +99,79 @@ async def ask(server: Server, request: str) -> tuple[int, str]:
 )
 async def test_the_front_door(websocket_server: Server, request_text: str, status: int, body: str) -> None:
     assert await ask(websocket_server, request_text) == (status, body)
+
+
+def upgrade(host: str, origin: str | None = None) -> str:
+    head = UPGRADE.replace("Host: localhost", f"Host: {host}")
+    return f"GET / HTTP/1.1\r\n{head}{f'Origin: {origin}' + chr(13) + chr(10) if origin is not None else ''}\r\n"
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1", 101),
+        ("127.0.0.1:8765", 101),
+        ("[::1]:8765", 101),
+        ("[::1]", 101),
+        ("localhost:1", 101),  # as where a port is forwarded
+        ("LOCALHOST.", 101),
+        ("a.localhost", 101),
+        (socket.gethostname(), 101),
+        ("192.0.2.7:8765", 101),  # an address cannot be made to lead elsewhere
+        ("build.example", 101),
+        ("evil.example", 403),
+        ("evil.example:8765", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("localhost.evil.example", 403),
+        ("evil@localhost", 403),
+        ("localhost, evil.example", 403),
+        ("[::1]evil.example", 403),
+        ("-", 403),
+    ],
+)
+async def test_a_name_that_is_not_ours_is_refused(open_server: Any, host: str, status: int) -> None:
+    """A page can have its own name lead to this machine, and then its `Origin` is that of the `Host`."""
+    config = ServerConfig(handshake_timeout=PATIENCE, allowed_hosts=("build.example",))
+    server = open_server("websocket", config)
+    answered, body = await ask(server, upgrade(host))
+    assert answered == status
+    assert ("allowed_hosts" in body) == (status == 403)
+    if status == 403:
+        assert (await ask(server, upgrade(host, f"http://{host}")))[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://127.0.0.1:8765", 101),  # as some clients say that are no browsers
+        ("HTTP://127.0.0.1:8765", 101),
+        ("https://tools.example", 101),
+        ("https://127.0.0.1:8765", 403),
+        ("http://127.0.0.1", 403),
+        ("http://127.0.0.1:8766", 403),
+        ("http://localhost:8765", 403),
+        ("https://tools.example.evil.example", 403),
+        ("http://tools.example", 403),
+        ("https://tools.example:444", 403),
+        ("null", 403),
+        ("", 403),
+        ("http://127.0.0.1:8765, http://evil.example", 403),
+        ("file://", 403),
+    ],
+)
+async def test_an_origin_is_ours_or_listed(open_server: Any, origin: str, status: int) -> None:
+    config = ServerConfig(handshake_timeout=PATIENCE, allowed_origins=("https://tools.example",))
+    server = open_server("websocket", config)
+    answered, body = await ask(server, upgrade("127.0.0.1:8765", origin))
+    assert answered == status
+    assert ("allowed_origins" in body) == (status == 403)
+
+
+async def test_two_origins_or_hosts_are_none(websocket_server: Server) -> None:
+    own = f"GET / HTTP/1.1\r\n{UPGRADE}Origin: http://localhost\r\n"
+    assert (await ask(websocket_server, f"{own}\r\n"))[0] == 101
+    assert (await ask(websocket_server, f"{own}Origin: http://evil.example\r\n\r\n"))[0] == 403
+    assert (await ask(websocket_server, f"{own}Host: evil.example\r\n\r\n"))[0] in (400, 403)
 
 
 async def test_a_request_that_is_none(websocket_server: Server) -> None:
@@ -234,6 +308,10 @@ async def test_a_server_that_never_answers_is_given_up_on() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def let_in(upgrade: Upgrade) -> str:
+    return ""
+
+
 async def test_nothing_is_said_into_a_frame_that_was_cut() -> None:
     """A close frame in the middle of a message would be read as a part of that message."""
     ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair())
@@ -251,7 +329,7 @@ async def test_nothing_is_said_into_a_frame_that_was_cut() -> None:
 
     heard = bytearray()
     async with trio.open_nursery() as nursery, ours:
-        nursery.start_soon(serve_websocket, theirs, ServerConfig(), serve)
+        nursery.start_soon(serve_websocket, theirs, ServerConfig(), serve, let_in)
         await ours.send_all(f"GET / HTTP/1.1\r\n{UPGRADE}\r\n".encode())
         await cut.wait()
         while data := await ours.receive_some():

@@ -13,8 +13,8 @@ from execsrv._budget.budget import Budget
 from execsrv._budget.rate import Rate
 from execsrv.limits import KIB, ServerConfig
 
-CONNECTION_BYTES = 128 * KIB
-"""The cost of a connection beside all that is counted by itself: its tasks, and the text of what is being sent."""
+CONNECTION_BYTES = 256 * KIB
+"""The cost of a connection beside all that counts by itself: tasks, and the text of what is on its way in and out."""
 
 SESSION_BYTES = 32 * KIB
 """The cost of a session beside its output and its input, until it is forgotten."""

@@ -9,6 +9,8 @@ Before that, those who keep something for convenience forget it (`Keeper`): reta
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import Protocol
 
@@ -64,11 +66,18 @@ class Budget:
 
     def try_take(self, size: int) -> Budget | None:
         """Take so much, or return the budget that has too little left."""
-        while (short := self._short_of(size)) is not None:
+        while (short := self.short_of(size)) is not None:
             if not short._forget(size):
                 return short
         self.add(size)
         return None
+
+    def short_of(self, size: int) -> Budget | None:
+        """Return the budget that has too little left for so much, None where it can be taken."""
+        budget: Budget | None = self
+        while budget is not None and budget.taken + size <= budget.most:
+            budget = budget.above
+        return budget
 
     def add(self, size: int) -> None:
         """Count what is there already, whatever is left."""
@@ -81,10 +90,19 @@ class Budget:
         """Give back so much."""
         self.add(-size)
 
+    @contextmanager
+    def taken_for(self, size: int) -> Iterator[None]:
+        """Take so much for as long as the block lasts. Raises `LimitExceededError`."""
+        self.take(size)
+        try:
+            yield
+        finally:
+            self.give(size)
+
     @property
     def is_over(self) -> bool:
         """True where nothing is left of it, or of the one above."""
-        return self._short_of(0) is not None
+        return self.short_of(0) is not None
 
     def exceeded(self) -> LimitExceededError:
         """Return the error of somebody who asks for more than is left."""
@@ -104,12 +122,6 @@ class Budget:
         while budget is not None:
             budget.keepers.pop(keeper, None)
             budget = budget.above
-
-    def _short_of(self, size: int) -> Budget | None:
-        budget: Budget | None = self
-        while budget is not None and budget.taken + size <= budget.most:
-            budget = budget.above
-        return budget
 
     def _forget(self, size: int) -> bool:
         """Have the oldest forgotten that nobody needs. Return whether there was anything."""

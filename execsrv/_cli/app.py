@@ -8,7 +8,7 @@ import click
 
 from execsrv._cli.job import DEFAULT_GRACE_SECONDS, RunOptions
 from execsrv._cli.options import SOME_TIME, RunCommand, ServeCommand
-from execsrv._cli.settings import CLIENT_VARIABLES, URL_VARIABLE
+from execsrv._cli.settings import CLIENT_VARIABLES, SETTINGS, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE
 from execsrv._cli.streams import open_missing
 from execsrv._version import __version__
 from execsrv.errors import ExecsrvError
@@ -85,6 +85,12 @@ def serve(
     "--env", "-e", metavar="K=V", multiple=True, help="Set a variable, on top of all of yours or the server's."
 )
 @click.option(
+    "--secret-env",
+    metavar="K=NAME",
+    multiple=True,
+    help="Set a variable to a secret of the server, by its name, or to a file there, by its path. With --url.",
+)
+@click.option(
     "--pass-fd",
     metavar="N",
     type=click.IntRange(min=0),
@@ -130,11 +136,17 @@ def serve(
     help="Its private key. Default: it is in the certificate's file.",
 )
 @click.option(
+    "--token-file",
+    metavar="FILE",
+    help=f"The token that the server takes, in a file. Default: that in {TOKEN_VARIABLE}, or in the file that"
+    f" {TOKEN_FILE_VARIABLE} names.",
+)
+@click.option(
     "--server-uid",
     metavar="UID",
     type=click.IntRange(min=0),
     multiple=True,
-    help="Trust servers of this user too on a unix socket, beside yours and root's. Repeatable.",
+    help="Trust servers of this user too, on a unix socket and on the loopback, beside yours and root's. Repeatable.",
 )
 @click.option("--no-bring", is_flag=True, help="Bring no execsrv along to a place that has none.")
 @click.argument("command", nargs=-1, required=True, metavar="COMMAND...")
@@ -165,6 +177,65 @@ def bridge(name: str, grace: str) -> None:
         raise SystemExit(run_bridge(name, grace))
     except ExecsrvError as error:
         raise click.ClickException(str(error)) from None
+
+
+@app.group(name="token")
+def tokens() -> None:
+    """Make, list and revoke the tokens by which clients come in.
+
+    A server that is started with --token-file FILE takes those in it. There are only their hashes: a token is shown
+    once, when it is made. Tell a running server of changes by SIGHUP.
+    """
+
+
+_TOKEN_FILE = click.option(
+    "--file",
+    "-f",
+    "path",
+    metavar="FILE",
+    envvar=SETTINGS["token_file"].variable,
+    required=True,
+    help=f"The file of tokens. Default: {SETTINGS['token_file'].variable}.",
+)
+
+
+@tokens.command(name="new")
+@click.argument("name")
+@_TOKEN_FILE
+@click.option(
+    "--role",
+    type=click.Choice(["owner", "writer", "viewer", "health"]),
+    default="owner",
+    show_default=True,
+    help="All that it is good for.",
+)
+@click.option("--expires", metavar="TIME", help="Until when: 12h, 30d, or 2027-01-31T12:00. Default: for ever.")
+@click.option("--out", metavar="FILE", help="Write the token there, for its user alone, and not to stdout.")
+def new_token(name: str, path: str, role: str, expires: str | None, out: str | None) -> None:
+    """Make a token, and print it."""
+    from execsrv._cli.token import make
+
+    make(path, name, role, expires, out)
+
+
+@tokens.command(name="list")
+@_TOKEN_FILE
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def list_tokens(path: str, as_json: bool) -> None:
+    """List the tokens of a file: their names, roles and expiry."""
+    from execsrv._cli.token import listed
+
+    click.echo(listed(path, as_json), nl=False)
+
+
+@tokens.command(name="revoke")
+@click.argument("name")
+@_TOKEN_FILE
+def revoke_token(name: str, path: str) -> None:
+    """Take a token out of a file."""
+    from execsrv._cli.token import revoke
+
+    revoke(path, name)
 
 
 @app.command()

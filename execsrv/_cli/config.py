@@ -8,7 +8,6 @@ settings, even though they begin as ours.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,6 +20,8 @@ from execsrv._cli.settings import (
     CONFIG_VARIABLE,
     PREFIX,
     SETTINGS,
+    TOKEN_FILE_VARIABLE,
+    TOKEN_VARIABLE,
     UNITS,
     URL_VARIABLE,
     Setting,
@@ -35,6 +36,9 @@ _OF_A_SERVICE = re.compile(
     re.DOTALL,
 )
 """The variables that Kubernetes and container links make for a service whose name begins with `execsrv`."""
+
+_NO_SETTINGS = (CONFIG_VARIABLE, URL_VARIABLE, TOKEN_VARIABLE, TOKEN_FILE_VARIABLE, *CLIENT_VARIABLES.values())
+"""Variables that are no settings of a server."""
 
 _WITH_UNIT = rf"([0-9]{{1,15}}) ?({'|'.join(UNITS)})"
 
@@ -78,14 +82,14 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], *, codex: bool = 
             take(by_variable[variable], value, f"environment {variable}", is_text=True)
         elif (
             variable.startswith(PREFIX)
-            and variable not in (CONFIG_VARIABLE, URL_VARIABLE, *CLIENT_VARIABLES.values())
+            and variable not in _NO_SETTINGS
             and not _OF_A_SERVICE.fullmatch(f"{variable}={value}")
         ):
             raise _unknown(f"environment variable `{variable}`", variable, [*by_variable, CONFIG_VARIABLE])
     for name, setting in SETTINGS.items():
         value = flags.get(name)
         if isinstance(value, tuple):
-            value = os.pathsep.join(value) if value else None
+            value = setting.separator.join(value) if value else None
         if value is not None:
             take(name, value, f"flag {setting.no_flag if value is False else setting.flag}", is_text=True)
     listen = values.pop("listen")
@@ -127,7 +131,7 @@ def _read_toml(path: str) -> dict[str, Any]:
 
 def _checked(setting: Setting, value: Any, source: str, *, is_text: bool) -> Any:
     """Return the value that was meant. Text may hold a number, a truth value or paths; bytes may have a unit."""
-    meant = value.split(os.pathsep) if setting.is_list and is_text else value
+    meant = value.split(setting.separator) if setting.is_list and is_text else value
     if setting.unit == "bytes" and isinstance(value, str) and (match := re.fullmatch(_WITH_UNIT, value)):
         meant = int(match[1]) * UNITS[match[2]]
     try:

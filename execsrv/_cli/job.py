@@ -42,7 +42,10 @@ _NAMED = 5
 
 
 class RunOptions(NamedTuple):
-    """A command and its options. Without a `url` it runs here. `env` is `K=V`; times are in seconds."""
+    """A command and its options. Without a `url` it runs here. `env` is `K=V`, `secret_env` is `K=NAME`.
+
+    Times are in seconds.
+    """
 
     argv: Sequence[str]
     url: str | None = None
@@ -50,6 +53,7 @@ class RunOptions(NamedTuple):
     no_stdin: bool = False
     cwd: str | None = None
     env: Sequence[str] = ()
+    secret_env: Sequence[str] = ()
     pass_fd: Sequence[int] = ()
     timeout: float | None = None
     idle_timeout: float | None = None
@@ -61,6 +65,7 @@ class RunOptions(NamedTuple):
     certificate_file: str | None = None
     key_file: str | None = None
     server_uid: Sequence[int] = ()
+    token_file: str | None = None
 
 
 class Ended(NamedTuple):

@@ -6,6 +6,7 @@ import os
 
 from execsrv._cli.job import RunOptions
 from execsrv._processes.command import spawn_error
+from execsrv._processes.withheld import OWN_TOKEN
 from execsrv.errors import SpawnError
 
 
@@ -14,6 +15,7 @@ def inherited_environment(options: RunOptions) -> dict[str, str]:
     with open("/proc/self/environ", "rb") as file:
         entries = os.fsdecode(file.read()).split("\0")
     env = {name: value for name, equals, value in (entry.partition("=") for entry in entries) if equals}
+    env.pop(OWN_TOKEN, None)
     if options.tty:  # it has its own size
         env.pop("COLUMNS", None)
         env.pop("LINES", None)

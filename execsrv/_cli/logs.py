@@ -1,40 +1,61 @@
 """The log of a daemon: each event is one line, escaped, cut, and written by an outlet, which holds nobody up.
 
 Of one kind of event at most `_RATE` are written in a second, then one more with the number of all the others. Only a
-fault of ours has a traceback, whose lines are set off, so that no text in it can be taken for an event.
+fault of ours has a traceback. `log_forms.py` has what a line looks like.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
-from execsrv._outlet import Outlet, Printed, one_line, open_outlet
+from execsrv._cli.log_forms import Event, Form, Json, Text, event_of
+from execsrv._outlet import Outlet, Printed, open_outlet
 
 _RATE = 10
 _WINDOW_SECONDS = 1.0
 _KINDS = 100
-_TRACEBACK_LINES = 200
-_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class Log:
+    """The log of this process. `open_log` opens it."""
+
+    def __init__(self, outlet: Outlet, form: Form) -> None:
+        self._outlet = outlet
+        self._form = form
+
+    def say(self, text: str) -> None:
+        """Say one thing to whoever has started this process. Does not wait."""
+        self._outlet.put(self._form.said(text))
 
 
 @contextmanager
-def open_log(level: int = logging.INFO) -> Iterator[Outlet]:
+def open_log(level: str, format: Literal["auto", "text", "json"]) -> Iterator[Log]:
     """Have what this process logs, from a level on, or prints on `sys.stderr` leave by an outlet, and give that."""
-    with open_outlet(2) as outlet:
-        handler = OutletHandler(outlet)
-        logging.basicConfig(level=level, handlers=[handler])
+    is_text = format == "text" or (format == "auto" and os.isatty(2))
+    form: Form = Text() if is_text else Json(says_all=format == "json")
+    with open_outlet(2, dropped=lambda count: form.dropped(count) + b"\n") as outlet:
+        log, handler = Log(outlet, form), OutletHandler(outlet, form)
+        logging.basicConfig(handlers=[handler])
+        set_level(level)
         logging.getLogger("trio-websocket").setLevel(logging.WARNING)
-        plain, sys.stderr = sys.stderr, Printed(outlet)
+        plain, sys.stderr = sys.stderr, Printed(log.say)
         try:
-            yield outlet
+            yield log
         finally:
             sys.stderr = plain
             handler.flush()
+
+
+def set_level(level: str) -> None:
+    """Log what is at least that important, from now on."""
+    logging.getLogger().setLevel(level.upper())
 
 
 class _Kind:
@@ -43,16 +64,16 @@ class _Kind:
     def __init__(self, began: float) -> None:
         self.began = began
         self.count = 0
-        self.beyond = b""  # the line of the first that was above the rate
+        self.beyond: Event | None = None  # the first that was above the rate
 
 
 class OutletHandler(logging.Handler):
     """Writes records to an outlet, within the rate."""
 
-    def __init__(self, outlet: Outlet) -> None:
+    def __init__(self, outlet: Outlet, form: Form) -> None:
         super().__init__()
-        self.formatter: logging.Formatter = logging.Formatter(_FORMAT)
         self._outlet = outlet
+        self._form = form
         self._kinds: dict[tuple[str, int, str], _Kind] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -63,9 +84,9 @@ class OutletHandler(logging.Handler):
         kind.count += 1
         try:
             if kind.count <= _RATE:
-                self._outlet.put(b"\n".join([self._line(record), *self._traceback(record)]))
-            elif not kind.beyond:
-                kind.beyond = self._line(record)
+                self._outlet.put(self._form.event(event_of(record)))
+            elif kind.beyond is None:
+                kind.beyond = event_of(record)._replace(traceback=())
         except Exception:
             self.handleError(record)
 
@@ -81,19 +102,5 @@ class OutletHandler(logging.Handler):
         """Begin anew with the kinds whose window began before that time, and tell what was counted in it."""
         for key in [key for key, kind in self._kinds.items() if kind.began <= before]:
             kind = self._kinds.pop(key)
-            if kind.beyond:
-                self._outlet.put(kind.beyond + b" (and %d more like it)" % (kind.count - _RATE - 1))
-
-    def _line(self, record: logging.LogRecord) -> bytes:
-        record.message = record.getMessage()
-        record.asctime = self.formatter.formatTime(record)
-        return one_line(self.formatter.formatMessage(record))
-
-    def _traceback(self, record: logging.LogRecord) -> list[bytes]:
-        if not record.exc_info or record.exc_info[0] is None:
-            return []
-        lines = self.formatter.formatException(record.exc_info).splitlines()
-        if len(lines) > _TRACEBACK_LINES:
-            half = _TRACEBACK_LINES // 2
-            lines = [*lines[:half], f"... {len(lines) - 2 * half} lines are left out", *lines[-half:]]
-        return [b"  | " + one_line(line) for line in lines]
+            if kind.beyond is not None:
+                self._outlet.put(self._form.event(kind.beyond, kind.count - _RATE - 1))

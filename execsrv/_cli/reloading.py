@@ -11,6 +11,7 @@ from typing import Any
 import trio
 
 from execsrv._cli.config import Loaded
+from execsrv._cli.logs import set_level
 from execsrv._cli.settings import SETTINGS
 from execsrv._doors.reloads import Reload, Reloads
 
@@ -41,6 +42,8 @@ def reload_of_settings(running: Loaded, read: Callable[[], Loaded], reloads: Rel
                 kept[name] = old
             else:
                 logger.info("%s was %s, and is %s for connections that come from now on", name, *words)
+                if name == "log_level":
+                    set_level(new)
         kept.pop("listen", None)
         config = replace(read_now.config, **kept)
         reloads.configure(config)

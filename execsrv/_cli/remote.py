@@ -56,7 +56,9 @@ async def run_there(options: RunOptions, url: str, signals: Signals) -> Ended:
                 tls_key_file=options.key_file or "",
             )
             bring = not options.no_bring
-            async with connect(url, reconnect=options.reconnect, bring=bring, config=config) as client:
+            async with connect(
+                url, token_file=options.token_file, reconnect=options.reconnect, bring=bring, config=config
+            ) as client:
                 return await run.through(client)
     assert run.killed_by is not None
     return Ended(128 + run.killed_by, signal_name(run.killed_by))
@@ -98,6 +100,7 @@ class _RemoteRun:
             options.argv,
             cwd=options.cwd,
             env_add=env,
+            secret_env={name: secret for name, _, secret in (it.partition("=") for it in options.secret_env)},
             stdin=not options.no_stdin and (options.tty or has_stdin()),
             tty=options.tty,
             size=None if window is None else terminal.size_of(window),

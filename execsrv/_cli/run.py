@@ -60,6 +60,11 @@ def _check(options: RunOptions) -> None:
     for setting in options.env:
         if not all(setting.partition("=")[:2]):
             raise ExecsrvError(f"invalid --env `{setting}`; expected `K=V`")
+    for setting in options.secret_env:
+        if not all(setting.partition("=")):
+            raise ExecsrvError(f"invalid --secret-env `{setting}`; expected `K=NAME`")
+    if options.url is None and options.secret_env:
+        raise ExecsrvError("cannot use --secret-env without --url: it is the server that has secrets")
     if options.url is not None and options.leave:
         raise ExecsrvError("cannot use --leave with --url: a server ends what it has started")
     if options.tty and options.leave:

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import click
@@ -14,7 +15,8 @@ import trio
 
 from execsrv._cli.config import Loaded, as_toml, load
 from execsrv._cli.lifeline import open_lifeline
-from execsrv._cli.logs import open_log
+from execsrv._cli.logs import Log, open_log
+from execsrv._cli.notify import Manager
 from execsrv._cli.reloading import has_terminal, reload_of_settings
 from execsrv._cli.signals import received, reset_signals
 from execsrv._doors.reloads import Reloads
@@ -70,15 +72,21 @@ def run_daemon(loaded: Loaded, options: DaemonOptions, read_again: Callable[[], 
     reset_signals()
     _raise_descriptor_limit()
     close_memory(withheld_by(loaded.config), allow_debugging=loaded.config.allow_debugging)
+    manager = Manager()
     reloads = None
     if read_again is not None and loaded.listen != "stdio://" and not has_terminal():
         reloads = Reloads()
         reloads.add("the settings", reload_of_settings(loaded, read_again, reloads))
-    level = logging.WARNING if options.quiet else logging.INFO
-    with open_log(level) as log, open_outlet(1, _cannot_announce) as out:
+    config = loaded.config
+    level = "warning" if options.quiet and config.log_level != "error" else config.log_level
+    with open_log(level, config.log_format) as log, open_outlet(1, _cannot_announce) as out, ExitStack() as stack:
         try:
-            announcement = _Announcement(log, out, options.codex)
-            was_asked = trio.run(_serve, loaded, options, reloads, announcement)
+            if config.traces:
+                from execsrv._cli.tracing import open_tracing  # for those who want them
+
+                stack.enter_context(open_tracing())
+            announcement = _Announcement(log, out, options.codex, manager)
+            was_asked = trio.run(_serve, loaded, options, reloads, announcement, manager)
         except (ExecsrvError, OSError) as error:
             log.say(f"execsrv: {error}")
             return 1
@@ -103,9 +111,11 @@ def _raise_descriptor_limit() -> None:
         carried_limits.commands_limits = ((resource.RLIMIT_NOFILE, soft),)
 
 
-async def _serve(loaded: Loaded, options: DaemonOptions, reloads: Reloads | None, announcement: _Announcement) -> bool:
+async def _serve(
+    loaded: Loaded, options: DaemonOptions, reloads: Reloads | None, announcement: _Announcement, manager: Manager
+) -> bool:
     """Serve, and return whether the end was asked for: by a signal, a lifeline or, on stdio or `single`, the peer."""
-    asked = _Asked()
+    asked = _Asked(manager)
     ended = False
     async with open_helpers() as nursery:
         await nursery.start(_hear_signals, asked, reloads)
@@ -116,6 +126,7 @@ async def _serve(loaded: Loaded, options: DaemonOptions, reloads: Reloads | None
         async with open_supervisor(
             own_process=True, sole=True, cgroups=config.cgroup, guardian_patience=config.guardian_patience
         ) as supervisor:
+            nursery.start_soon(manager.keep_told, lambda: supervisor.sessions)
             await serve_url(
                 supervisor,
                 loaded.listen,
@@ -133,9 +144,17 @@ async def _serve(loaded: Loaded, options: DaemonOptions, reloads: Reloads | None
 class _Asked:
     """The wishes of others for the end of this server."""
 
-    def __init__(self) -> None:
+    def __init__(self, manager: Manager) -> None:
+        self.manager = manager
         self.to_end = trio.Event()
         self.to_hurry = trio.Event()
+
+    def end(self, *, at_once: bool = False) -> None:
+        """End the server. To ask again, or at once, is to have it wait for nothing that runs."""
+        if at_once or self.to_end.is_set():
+            self.to_hurry.set()
+        self.to_end.set()
+        self.manager.ending()
 
 
 async def _hear_signals(
@@ -146,13 +165,20 @@ async def _hear_signals(
     Where there is something to be read again, SIGHUP does that.
     """
     with received() as signals:
-        task_status.started()
-        async for number in signals:
-            if number == signal.SIGHUP and reloads is not None:
-                await reloads.run()
-            else:
-                logger.info("ending on %s", signal.Signals(number).name)
-                (asked.to_hurry if asked.to_end.is_set() else asked.to_end).set()
+        async with open_helpers() as nursery:  # a disk that does not answer must not keep us from hearing the next
+            task_status.started()
+            async for number in signals:
+                if number != signal.SIGHUP or reloads is None:
+                    logger.info("ending on %s", signal.Signals(number).name)
+                    asked.end()
+                elif not asked.to_end.is_set():
+                    nursery.start_soon(_reload, reloads, asked.manager)
+
+
+async def _reload(reloads: Reloads, manager: Manager) -> None:
+    before = manager.reloading()
+    await reloads.run()
+    manager.reloaded(before)
 
 
 async def _keep_lifeline(
@@ -163,8 +189,7 @@ async def _keep_lifeline(
         task_status.started()
         await wait_closed()
     logger.info("ending with whoever held the other end of descriptor %d", descriptor)
-    asked.to_end.set()
-    asked.to_hurry.set()
+    asked.end(at_once=True)
 
 
 def _cannot_announce(error: OSError) -> None:
@@ -174,14 +199,16 @@ def _cannot_announce(error: OSError) -> None:
 class _Announcement(trio.TaskStatus[str]):
     """Tells people and programs where we listen, once we do. Waits for neither."""
 
-    def __init__(self, log: Outlet, out: Outlet, codex: bool) -> None:
+    def __init__(self, log: Log, out: Outlet, codex: bool, manager: Manager) -> None:
         self._log = log
         self._out = out
         self._codex = codex
+        self._manager = manager
 
     def started(self, url: str | None = None) -> None:
         """Print the URL on stdout, and a line for people on stderr."""
         assert url is not None
+        self._manager.ready(f"listening on {url}")
         if url == "stdio://":
             return
         lines = os.fsencode(url)

@@ -22,6 +22,10 @@ CONFIG_VARIABLE = PREFIX + "CONFIG"
 URL_VARIABLE = PREFIX + "URL"
 """Names the server of `execsrv run`, where no flag does."""
 
+TOKEN_VARIABLE = PREFIX + "TOKEN"
+TOKEN_FILE_VARIABLE = PREFIX + "TOKEN_FILE"
+"""Give clients their token, or name the file that has it."""
+
 CLIENT_VARIABLES = {
     name: f"{PREFIX}{name.upper()}" for name in ("ca_file", "client_certificate_file", "client_key_file")
 }
@@ -51,7 +55,7 @@ class Setting(msgspec.Struct, frozen=True):
     @property
     def variable(self) -> str:
         """The environment variable."""
-        return PREFIX + self.name.upper()
+        return str(self.facts.get("variable", PREFIX + self.name.upper()))
 
     @property
     def unit(self) -> str:
@@ -80,8 +84,13 @@ class Setting(msgspec.Struct, frozen=True):
 
     @property
     def is_list(self) -> bool:
-        """Return True for a list of paths or names. As text they are separated as in `PATH`."""
+        """Return True for a list."""
         return isinstance(self.default, tuple)
+
+    @property
+    def separator(self) -> str:
+        """The character between the items of a list in a text: that of `PATH`, where items cannot have it."""
+        return str(self.facts.get("separator", os.pathsep))
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -94,7 +103,7 @@ class Setting(msgspec.Struct, frozen=True):
         if self.is_switch:
             return "true or false"
         if self.is_list:
-            return f"{self.facts['items']}, with `{os.pathsep}` between them in a text"
+            return f"{self.facts['items']}, with `{self.separator}` between them in a text"
         if self.choices:
             return " or ".join(f"`{word}`" for word in self.choices)
         if not self.bounds:
@@ -118,7 +127,7 @@ class Setting(msgspec.Struct, frozen=True):
         if self.is_switch:
             return "true" if value else "false"
         if self.is_list:
-            return os.pathsep.join(map(str, value))
+            return self.separator.join(map(str, value))
         if self.unit == "bytes" and value:
             for name, size in UNITS.items():
                 if value % size == 0:

@@ -30,6 +30,8 @@ class Place:
     def __init__(self, origin: str, hang_up: Callable[[], None]) -> None:
         self.origin = origin
         self.hang_up = hang_up
+        self.is_closed = trio.Event()
+        """Set by whoever served the peer, when its descriptor is free."""
 
 
 class Door:
@@ -47,7 +49,7 @@ class Door:
     def enter(self, origin: str, hang_up: Callable[[], None]) -> Place:
         """Give a peer a place. Where there is none left, `hang_up` of another one is called, which has to leave."""
         if self._count >= (most := self._most()):
-            self._make_room(most)
+            self.make_room(f"max_handshakes ({most}) are at the door")
         place = Place(origin, hang_up)
         self._by_origin.setdefault(origin, {})[place] = None
         self._count += 1
@@ -62,12 +64,24 @@ class Door:
             if not places:
                 del self._by_origin[place.origin]
 
-    def _make_room(self, most: int) -> None:
+    def make_room(self, why: str) -> Place | None:
+        """Hang up on who has waited longest, of the origin that most of them have, and return what was its place."""
+        if not self._count:
+            return None
         crowd = max(self._by_origin.values(), key=lambda places: len(places))
         place = next(iter(crowd))
-        logger.warning("hanging up on a peer from %s: max_handshakes (%d) are at the door", place.origin, most)
+        logger.warning("hanging up on a peer from %s: %s", place.origin, why)
         self.leave(place)
         place.hang_up()
+        return place
+
+    async def make_descriptors(self, count: int, why: str, patience: float) -> bool:
+        """Make room for so many, and wait for a while until their descriptors are free. Return whether any left."""
+        left = [place for _ in range(count) if (place := self.make_room(why)) is not None]
+        with trio.move_on_after(patience):
+            for place in left:
+                await place.is_closed.wait()
+        return bool(left)
 
 
 def origin_of(stream: trio.SocketStream) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from execsrv._doors.journal import End, Start
+from execsrv._doors.journal import End, Silent, Start
 from execsrv._outlet import Outlet
 from execsrv.errors import InvalidConfigError, RequestError
 from execsrv.limits import MIB
@@ -26,7 +26,7 @@ _ARGUMENTS_CHARACTERS = 16384
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
-class Audit:
+class Audit(Silent):
     """A reader of the journal that writes what it is told."""
 
     def __init__(self, path: str, descriptor: int, outlet: Outlet) -> None:

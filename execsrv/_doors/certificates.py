@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import trio
 
-from execsrv._doors.principal import Principal, owner
+from execsrv._doors.principal import Principal
 from execsrv._wire.tls import SecureStream, name_of_peer, server_context
 from execsrv.errors import InvalidConfigError, UnauthorizedError
 from execsrv.limits import ServerConfig
@@ -55,7 +55,7 @@ class Certificates:
         with trio.move_on_after(patience):
             try:
                 await secure.do_handshake()
-            except trio.BrokenResourceError as error:
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:  # the second: its place was taken
                 reason = getattr(error.__cause__, "reason", None)
                 # trio leaves it unsent, and the peer would not know why it was refused.
                 alert = secure._outgoing.read()
@@ -66,25 +66,19 @@ class Certificates:
         return None
 
     def shown(self, stream: SecureStream) -> Principal | None:
-        """Return who is at the other end by its certificate, None if it has shown none. Raises `UnauthorizedError`.
+        """Return who is at the other end by its certificate, None if it has none and needs none.
 
-        Without a `tls_clients_file`, all whom the authorities name are owners.
+        Raises `UnauthorizedError`. Without a `tls_clients_file`, all whom the authorities name are owners.
         """
         name = name_of_peer(stream)
         if name is None:
+            if self._asks:
+                raise UnauthorizedError("this server asks for the certificate of a client")
             return None
         role = Role.OWNER if self._roles is None else self._roles.get(name)
         if role is None or not name:
             raise UnauthorizedError("the name in this certificate is none of those that may come in")
         return Principal(f"certificate {name}", role)
-
-    def identify(self, stream: SecureStream, token: str | None) -> Principal:
-        """Return who is at the other end. Raises `UnauthorizedError`."""
-        if token is None and (shown := self.shown(stream)) is not None:
-            return shown
-        if self._asks:
-            raise UnauthorizedError("this server asks for the certificate of a client")
-        return owner(token)
 
 
 async def _say_last(stream: trio.SocketStream, data: bytes) -> None:

@@ -22,10 +22,10 @@ def check_exposure(address: ListenAddress, config: ServerConfig) -> None:
     if not asks_who_is_there(config) and not config.allow_anybody:
         raise CannotListenError(
             f"cannot listen on {address}: it is not the loopback, and whoever reaches it would run commands as this"
-            " user; set a tls_client_ca_file, or allow_anybody"
+            " user; set a token_file or a tls_client_ca_file, or allow_anybody"
         )
 
 
 def asks_who_is_there(config: ServerConfig) -> bool:
     """Return True where somebody from elsewhere has to prove who it is."""
-    return bool(config.tls_client_ca_file)
+    return bool(config.token_file or config.bearer_secret_file or config.tls_client_ca_file)

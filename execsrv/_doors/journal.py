@@ -62,11 +62,25 @@ class Start:
     is_terminal: bool
     began: float
     pid: int = 0
+    log: OutputLog | None = None
     marks: dict[str, Any] = field(default_factory=dict)
+
+    def variables(self, sent: Mapping[str, str]) -> dict[str, str]:
+        """Return what the command is to have in its environment beside what was sent."""
+        told: dict[str, str] = {}
+        for reader in self.page.readers:
+            told |= reader.variables(self, sent.get("TRACEPARENT", ""))
+        return told
 
 
 class Reader(Protocol):
     """Somebody who is told. Nothing that it does may wait, or fail."""
+
+    def variables(self, start: Start, parent: str) -> dict[str, str]:
+        """Return what the command is to have in its environment besides. `parent` is the TRACEPARENT that was sent.
+
+        It may be called in a thread.
+        """
 
     def started(self, start: Start) -> None:
         """Take note of a command that runs."""
@@ -76,6 +90,20 @@ class Reader(Protocol):
 
     def ended(self, start: Start, end: End) -> None:
         """Take note of the end of one."""
+
+    def resumed(self, page: Page, origin: str) -> None:
+        """Take note that a connection which had lost its channel goes on with another one, from there."""
+
+
+class Silent:
+    """A reader that needs to know of nothing: the base of those who need to know of a part."""
+
+    def variables(self, start: Start, parent: str) -> dict[str, str]:
+        """Return nothing."""
+        return {}
+
+    def resumed(self, page: Page, origin: str) -> None:
+        """Take no note."""
 
 
 class Journal:
@@ -101,7 +129,7 @@ class Page:
         self.number = number
         self.principal = principal
         self.origin = origin
-        self._readers = journal.readers
+        self.readers = journal.readers
         self._with_argv = with_argv
 
     def __repr__(self) -> str:
@@ -109,23 +137,29 @@ class Page:
 
     def begin(self, id: str, program: str, argv: Sequence[str], now: float, *, is_terminal: bool) -> Start | None:
         """Note that a start was asked for. None where nobody reads that."""
-        if not self._readers:
+        if not self.readers:
             return None
         return Start(self, id, program, argv if self._with_argv else (), is_terminal, now)
 
-    def started(self, start: Start, pid: int) -> None:
+    def started(self, start: Start, pid: int, log: OutputLog) -> None:
         """Note that it runs."""
-        start.pid = pid
-        for reader in self._readers:
+        start.pid, start.log = pid, log
+        for reader in self.readers:
             reader.started(start)
 
     def failed(self, start: Start, error: Exception) -> None:
         """Note that it could not be started."""
-        for reader in self._readers:
+        for reader in self.readers:
             reader.failed(start, error)
 
     def ended(self, start: Start, log: OutputLog, used: resource.struct_rusage | None, now: float) -> None:
         """Note its end, as the log has it."""
         end = _end_of(log, used, now - start.began)
-        for reader in self._readers:
+        start.log = None
+        for reader in self.readers:
             reader.ended(start, end)
+
+    def resumed(self, origin: str) -> None:
+        """Note that the connection goes on with another channel."""
+        for reader in self.readers:
+            reader.resumed(self, origin)

@@ -22,8 +22,22 @@ class Principal(NamedTuple):
 Identify = Callable[[str | None], Principal]
 """Tells of a channel who speaks over it, given the token in `initialize`. Raises `UnauthorizedError`."""
 
+Shown = Callable[[], Principal | None]
+"""Tells whose certificate was shown, None for nobody's. Raises `UnauthorizedError` for one that is not enough."""
+
+
+def nothing_shown() -> None:
+    """Return nobody: there is no certificate to be shown."""
+
+
 OWNER = Principal("owner", Role.OWNER)
 """Whoever has started the server, or runs it inside a program: no other can reach such a channel."""
+
+TOKEN = "token "
+"""Begins the name of whoever came in by a token of a file."""
+
+NO_TOKENS = "invalid websocket bearer token: this server has no tokens"
+"""Where a token is presented to a server that takes none."""
 
 
 def owner(token: str | None) -> Principal:
@@ -32,5 +46,5 @@ def owner(token: str | None) -> Principal:
     Somebody who presents one believes in it, and is told rather than let in whatever it is.
     """
     if token is not None:
-        raise UnauthorizedError("this token is not one of this server, which has none")
+        raise UnauthorizedError(NO_TOKENS)
     return OWNER

@@ -22,6 +22,7 @@ class Reloads:
 
     def __init__(self) -> None:
         self._by_name: dict[str, Reload] = {}
+        self._runs = self._again = False
         self.configure: Callable[[ServerConfig], None] = lambda config: None
         """Takes settings for the connections that come from now on. The server sets it, once it listens."""
 
@@ -33,7 +34,22 @@ class Reloads:
         self._by_name[name] = reload
 
     async def run(self) -> None:
-        """Read everything again, one thing after the other. Nothing that goes wrong is raised."""
+        """Read everything again, one thing after the other. Nothing that goes wrong is raised.
+
+        While that is done already, it is done once more behind it, and this returns.
+        """
+        self._again = True
+        if self._runs:
+            return
+        self._runs = True
+        try:
+            while self._again:
+                self._again = False
+                await self._run()
+        finally:
+            self._runs = False
+
+    async def _run(self) -> None:
         if not self._by_name:
             logger.warning("there is nothing to reload")
         for name, reload in list(self._by_name.items()):

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import trio
 
-from execsrv._files.handles import MAX_OFFSET, Handle, Handles, Turn
+from execsrv._files.handles import MAX_OFFSET, Handle, Handles, Turn, close_all
 from execsrv._files.threads import Call, Work
 from execsrv._threads import run_in_thread
 from execsrv.errors import BusyError, FileError, FileRefusedError, NotFoundError
@@ -27,18 +28,18 @@ class Blocks:
 
     def __init__(self, work: Work) -> None:
         self._work = work
-        self._handles = Handles(work.config.file_handles)
+        self._handles = Handles(work.config.file_handles, work.allowance.handles)
 
     async def aclose(self) -> None:
         """Close every open file. Where the file system hangs, that goes on in a thread that is left behind."""
-        if not self._handles:
+        if not (handles := self._handles.give_up()):
             return
         with trio.move_on_after(_CLOSE_SECONDS, shield=True):
             try:
                 # A limiter of its own: every other place may be taken by what hangs.
-                await run_in_thread(self._handles.close_all, trio.CapacityLimiter(1))
+                await run_in_thread(partial(close_all, handles), trio.CapacityLimiter(1))
             except BusyError:
-                self._handles.close_all()
+                close_all(handles)
 
     def open(self, params: FileOpen) -> Call[FileHandle]:
         """Open a file for blocks. Raises `FileRefusedError`."""
@@ -61,7 +62,7 @@ class Blocks:
 
     async def _read_block(self, handle: Handle, turn: Turn, params: BlockRead) -> Block:
         async with turn.taken():
-            with self._forgotten_on_failure(handle):
+            with self._forgotten_on_failure(handle), self._work.allowance.held.taken_for(params.len):
                 chunk = await self._work.in_thread(lambda: handle.read(params.offset, params.len))
         return Block(chunk, eof=len(chunk) < params.len)
 

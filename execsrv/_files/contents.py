@@ -14,6 +14,7 @@ from contextlib import suppress
 
 import trio
 
+from execsrv._files.holding import FREE_BYTES, hold, note_written
 from execsrv._files.procfs import check_step
 from execsrv._files.roots import Place, failure
 from execsrv._wire.paths import part_name
@@ -59,13 +60,18 @@ def read_file(place: Place, most: int) -> bytes | None:
     """Return the content of a file, or None for more than `most` bytes. A size of 0 may be untrue, as in /proc."""
     descriptor = open_file(place, os.O_RDONLY)
     try:
-        if os.fstat(descriptor).st_size > most:
+        if (size := os.fstat(descriptor).st_size) > most:
             return None
+        hold(2 * (size - FREE_BYTES))  # it is copied once
+        size = max(size, FREE_BYTES)
         data = bytearray()
         while piece := os.read(descriptor, min(PIECE_BYTES, most + 1 - len(data))):
             data += piece
             if len(data) > most:
                 return None
+            if len(data) > size:
+                hold(2 * PIECE_BYTES)
+                size = len(data) + PIECE_BYTES
         return bytes(data)
     finally:
         os.close(descriptor)
@@ -173,6 +179,7 @@ def copy_file(source: Place, destination: Place) -> None:
             offset = 0
             while piece := os.read(reader, PIECE_BYTES):
                 trio.from_thread.check_cancelled()
+                note_written(len(piece))
                 write_at(writer, piece, offset)
                 offset += len(piece)
         finally:

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 import trio
 
 from execsrv._files.contents import open_file, shown
-from execsrv._files.listings import open_directory, too_large
+from execsrv._files.listings import hold_entries, open_directory, too_large
 from execsrv._files.roots import Place, Roots, failure
 from execsrv._wire.paths import escaped, uri_from_path
 from execsrv.errors import FileRefusedError
@@ -78,6 +78,7 @@ def list_directory(place: Place, config: ServerConfig) -> list[ListedFile]:
             name = shown(entry.name)
             addressed = uri_from_path(path) if os.fsencode(name) != os.fsencode(entry.name) else None
             found.append((entry.name, ListedFile(name, facts, addressed)))
+            hold_entries(len(found))
     return [listed for _, listed in sorted(found, key=lambda named: named[0])]
 
 

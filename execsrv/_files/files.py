@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import trio
 
+from execsrv._budget.allowance import Allowance
 from execsrv._files import AnswersLeft, Tell, changes, contents, details, listings
 from execsrv._files.blocks import Blocks
 from execsrv._files.roots import Place
@@ -49,8 +50,15 @@ from execsrv.protocol import (
 class Files:
     """File methods of one channel. `open_files` makes them. The watch runs in `nursery`; `aclose` must follow."""
 
-    def __init__(self, config: ServerConfig, nursery: trio.Nursery, tell: Tell, answers_left: AnswersLeft) -> None:
-        self._work = Work(config, answers_left)
+    def __init__(
+        self,
+        config: ServerConfig,
+        nursery: trio.Nursery,
+        tell: Tell,
+        answers_left: AnswersLeft,
+        allowance: Allowance,
+    ) -> None:
+        self._work = Work(config, answers_left, allowance)
         self.blocks = Blocks(self._work)
         self.watches = Watches(self._work, nursery, tell)
         self.tree_watches = TreeWatches(self._work)

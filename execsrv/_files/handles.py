@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from execsrv._budget.budget import Budget
 from execsrv._files.contents import checksum, open_file, replace_file, write_at
 from execsrv._files.roots import Place, failure
 from execsrv.errors import FileRefusedError, NotFoundError
@@ -127,8 +128,10 @@ class Turn:
 class Handles:
     """Handles of one channel, by the ids that the client chose."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, budget: Budget) -> None:
+        """At most so many, of those that the budget has. `give_up` must follow."""
         self._most = most
+        self._budget = budget
         self._by_id: dict[str, Handle] = {}
         self._open: set[Handle] = set()  # those too whose id is free again while the close waits for its turn
 
@@ -136,12 +139,13 @@ class Handles:
         return len(self._open)
 
     def claim(self, id: str) -> Handle:
-        """Return a new handle, not open yet. Raises `FileRefusedError`."""
+        """Return a new handle, not open yet. Raises `FileRefusedError` and `LimitExceededError`."""
         self._check(id)
         if id in self._by_id:
             raise FileRefusedError(f"file handle `{id}` already exists")
         if len(self._open) >= self._most:
             raise FileRefusedError(f"at most {self._most} file handles may be open per connection")
+        self._budget.take()
         self._by_id[id] = handle = Handle(id)
         self._open.add(handle)
         return handle
@@ -161,19 +165,29 @@ class Handles:
     def forget(self, handle: Handle) -> None:
         """Count a handle as closed, and free its id."""
         self.free_id(handle)
-        self._open.discard(handle)
+        if handle in self._open:
+            self._open.discard(handle)
+            self._budget.give()
 
-    def close_all(self) -> None:
-        """Close every handle, each when the thread that is using it lets go. Blocks; for a thread."""
-        for handle in self._open:
-            try:
-                handle.close()
-            except OSError:
-                pass  # there is nobody left to tell
+    def give_up(self) -> list[Handle]:
+        """Give back the places of all that are open, and return these: there is nobody left who could use them."""
+        handles = list(self._open)
+        self._budget.give(len(handles))
+        self._open.clear()
+        return handles
 
     def _check(self, id: str) -> None:
         if len(id.encode(errors="replace")) > MAX_ID_BYTES:
             raise FileRefusedError(f"file handle ID must not exceed {MAX_ID_BYTES} bytes")
+
+
+def close_all(handles: list[Handle]) -> None:
+    """Close every one of them, each when the thread that is using it lets go. Blocks; for a thread."""
+    for handle in handles:
+        try:
+            handle.close()
+        except OSError:
+            pass  # there is nobody left to tell
 
 
 def unknown_handle(id: str) -> NotFoundError:

@@ -20,6 +20,7 @@ from typing import Literal
 import trio
 
 from execsrv._files.contents import shown
+from execsrv._files.holding import hold
 from execsrv._files.roots import Place, Roots
 from execsrv._files.statx import birth_time
 from execsrv._wire.paths import uri_from_path
@@ -29,6 +30,9 @@ from execsrv.protocol import DirectoryEntry, FileMetadata, Walked, WalkEntry, Wa
 
 _MILLISECOND = 1_000_000
 _CHECK_EVERY = 1024
+
+_ENTRIES_BYTES = _CHECK_EVERY * 512
+"""About so much memory is taken by so many entries."""
 
 _WALK_DEPTH, _WALK_DIRECTORIES = 64, 10_000
 """Largest depth and number of directories of one `fs/walk`, as in the Codex exec-server."""
@@ -70,6 +74,7 @@ def read_directory(roots: Roots, place: Place, config: ServerConfig) -> list[Dir
                 raise too_large("listing_bytes" if size > config.listing_bytes else "directory_entries", config)
             if len(found) % _CHECK_EVERY == 0:
                 trio.from_thread.check_cancelled()
+                hold_entries(len(found))
             path = posixpath.join(place.path, entry.name)
             kind = _kind(roots, entry, path)
             name = shown(entry.name)
@@ -77,6 +82,12 @@ def read_directory(roots: Roots, place: Place, config: ServerConfig) -> list[Dir
             found.append(DirectoryEntry(name, kind == "directory", kind == "file", entry.is_symlink(), addressed))
     found.sort(key=lambda entry: entry.file_name)
     return found
+
+
+def hold_entries(number: int) -> None:
+    """Take memory for what a listing has found, now that it has found so many. Raises `LimitExceededError`."""
+    if number and number % _CHECK_EVERY == 0:
+        hold(_ENTRIES_BYTES)
 
 
 def too_large(bound: str, config: ServerConfig) -> LimitExceededError:
@@ -173,6 +184,7 @@ class Walk:
         if kind is None or (entry.is_symlink() and not self._follows(kind)):
             return None
         self._entries.append(WalkEntry(uri, kind))
+        hold_entries(len(self._entries))
         pruned = bool(self._options.prune_hidden_directories) and entry.name.startswith(".")
         return path if kind == "directory" and not pruned else None
 

@@ -13,8 +13,10 @@ import os
 _PROC_SUPER_MAGIC = 0x9FA0
 _ROOT_INODE = 1
 
-_TOLD = frozenset({"cgroup", "limits", "mountinfo", "mounts", "net", "stat", "status"})
-"""Facts of a process that hold no secret, and can be read only. /proc/mounts and /proc/net are links to them."""
+_TOLD = frozenset({"cgroup", "limits", "mountinfo", "mounts", "net", "status"})
+"""Facts of a process that hold no secret and no address, and can be read only.
+
+/proc/mounts and /proc/net are links to them."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

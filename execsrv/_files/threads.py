@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 
 import trio
 
+from execsrv._budget.allowance import Allowance
 from execsrv._files import AnswersLeft
+from execsrv._files.holding import holding
 from execsrv._files.listings import error_text
 from execsrv._files.roots import Place, Roots
 from execsrv._threads import run_in_thread
@@ -29,10 +31,11 @@ _LARGE_ANSWERS = 4
 
 
 class Work:
-    """File work of one channel: the configuration, the roots, and how much is under way."""
+    """File work of one channel: the configuration, the roots, and how much is under way, of what is allowed."""
 
-    def __init__(self, config: ServerConfig, answers_left: AnswersLeft) -> None:
+    def __init__(self, config: ServerConfig, answers_left: AnswersLeft, allowance: Allowance) -> None:
         self.config = config
+        self.allowance = allowance
         self.roots = Roots(config.file_roots)
         self._answers_left = answers_left
         self._threads = trio.CapacityLimiter(config.file_threads)
@@ -57,11 +60,15 @@ class Work:
             raise FilesDisabledError("the file methods are switched off on this server")
 
     def check_queue(self, size: int) -> None:
-        """Raise `BusyError` when writes are under way and these bytes would exceed `queued_file_bytes`."""
+        """Raise `BusyError` when writes are under way and these bytes would exceed `queued_file_bytes`.
+
+        Raises `LimitExceededError` where too much was written in this hour.
+        """
         self.check_allowed()
         bound = self.config.queued_file_bytes
         if self._queued_bytes and self._queued_bytes + size > bound:
             raise BusyError(f"queued_file_bytes ({bound}) are being written", limit="queued_file_bytes", value=bound)
+        self.allowance.written.take(size)
 
     def write(self, size: int, write: Callable[[], Awaitable[None]]) -> Call[Nothing]:
         """Return a call that writes these bytes. They count as under way from now until it ends."""
@@ -99,7 +106,8 @@ class Work:
         Cancelling leaves the thread behind, since it cannot be made to stop waiting. It ends at its next step.
         """
         try:
-            return await run_in_thread(work, self._threads)
+            with holding(self.allowance):
+                return await run_in_thread(work, self._threads)
         except OSError as error:
             raise file_error(error) from error
 

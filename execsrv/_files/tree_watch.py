@@ -31,6 +31,9 @@ _WATCHES = 32
 _DIRECTORIES = 10_000
 """Directories of one watch, as many as one `fs/walk` reads."""
 
+_DIRECTORY_BYTES = 512
+"""The cost of one of them: its path, and the kernel's watch."""
+
 _FOUND_BYTES = 4 * MIB
 """Paths that one answer tells of what was found in new directories, as they are sent at the most."""
 
@@ -55,6 +58,8 @@ class _Watch:
         self._at_work = False
         self.over = False
         self.being_read = False
+        self.held_bytes = 0
+        """What was taken for it of a budget."""
 
     def close(self) -> None:
         """Let go of the descriptor, at once or when the thread that uses it is done."""
@@ -87,6 +92,11 @@ class _Watch:
             finally:
                 self._leave()
         return TreeChanges(changes, lost)
+
+    @property
+    def weight(self) -> int:
+        """The bytes that its directories take."""
+        return len(self._paths) * _DIRECTORY_BYTES
 
     @property
     def is_alive(self) -> bool:
@@ -191,8 +201,8 @@ class TreeWatches:
 
     def close(self) -> None:
         """End every watch."""
-        while self._by_id:
-            self._by_id.popitem()[1].close()
+        for id in list(self._by_id):
+            self._end(id)
 
     async def watch(self, params: TreeWatch) -> Nothing:
         """Begin to watch. Raises `FileRefusedError` for an id in use and for too many, and as a listing does."""
@@ -202,13 +212,16 @@ class TreeWatches:
         if len(self._by_id) >= _WATCHES:
             raise FileRefusedError(f"at most {_WATCHES} watches may be open per connection")
 
+        self._work.allowance.watches.take()
         try:
             watch = _Watch(self._work.roots, path, params.recursive)
         except OSError as error:
+            self._work.allowance.watches.give()
             raise file_error(error) from error
         self._by_id[params.watch_id] = watch
         try:
             await self._work.in_thread(watch.start)
+            self._weigh(watch)
         except BaseException:
             self._end(params.watch_id)
             raise
@@ -228,6 +241,7 @@ class TreeWatches:
             while True:
                 await trio.lowlevel.wait_readable(watch.inotify.descriptor)
                 told = await self._work.in_thread(watch.take)
+                self._weigh(watch)
                 if told.changes or told.lost:
                     return told
                 if watch.over or not watch.is_alive:
@@ -247,6 +261,17 @@ class TreeWatches:
         watch = self._by_id.pop(id, None)
         if watch is not None:
             watch.close()
+            self._work.allowance.held.give(watch.held_bytes)
+            self._work.allowance.watches.give()
+
+    def _weigh(self, watch: _Watch) -> None:
+        """Take what its directories cost, and give back what those cost that have gone. Raises `LimitExceededError`."""
+        if not watch.over and (more := watch.weight - watch.held_bytes):
+            if more > 0:
+                self._work.allowance.held.take(more)
+            else:
+                self._work.allowance.held.give(-more)
+            watch.held_bytes += more
 
 
 def _unknown(id: str) -> NotFoundError:

@@ -125,6 +125,9 @@ class Watches:
 
     async def _start(self, id: int, watching: trio.CancelScope, missing: list[str], present: str | None) -> Watching:
         with ExitStack() as owned:
+            watches = self._work.allowance.watches
+            watches.take()
+            owned.callback(watches.give)
             try:
                 watch = owned.enter_context(closing(Watch()))
             except OSError:
@@ -132,12 +135,11 @@ class Watches:
             if not await self._work.in_thread(lambda: watch.start(self._work.roots, missing, present)):
                 return Watching(False)
             # Not `nursery.start`: the answer must be there before the task can tell anything.
-            self._nursery.start_soon(self._watch, id, watching, watch)
-            owned.pop_all()
+            self._nursery.start_soon(self._watch, id, watching, watch, owned.pop_all())
         return Watching(True)
 
-    async def _watch(self, id: int, watching: trio.CancelScope, watch: Watch) -> None:
-        with closing(watch), watching:
+    async def _watch(self, id: int, watching: trio.CancelScope, watch: Watch, owned: ExitStack) -> None:
+        with owned, watching:
             await watch.wait_changed()
             await self._tell(Notification("fs/missingChanged", MissingChanged(id)))
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from execsrv._budget.allowance import Allowance
 from execsrv._http.client import HttpClient, fields_of, installed, open_body, sending
 from execsrv._http.request import PreparedRequest, prepare
 from execsrv._nursery import open_helpers
@@ -38,25 +39,35 @@ if TYPE_CHECKING:
 
 Tell = Callable[[Notification], Awaitable[None]]
 
+_EXCHANGE_BYTES = 256 * 1024
+"""The cost of an exchange: its connection, and the chunk of a body that waits to be told."""
+
 _HEAD_BYTES = 256 * 1024
 """Bytes kept free in an answer for the response's header, of which httpcore allows 100 KiB."""
 
 
 @asynccontextmanager
 async def open_relay(
-    config: ServerConfig, tell: Tell, answers_left: Callable[[], Awaitable[None]]
+    config: ServerConfig,
+    tell: Tell,
+    answers_left: Callable[[], Awaitable[None]],
+    allowance: Allowance,
 ) -> AsyncIterator[Relay]:
     """Open the HTTP side of one channel.
 
     `tell` sends a notification, and waits for room. `answers_left` waits until the answers so far have been sent; until
-    then a whole body counts as held here. Leaving ends the streams without another word, and closes every HTTP
-    connection.
+    then a whole body counts as held here. The allowance is for as long as the peer is not known. Leaving ends the
+    streams without another word, and closes every HTTP connection.
     """
     client = HttpClient()
+    relay: Relay | None = None
     try:
         async with open_helpers() as nursery:
-            yield Relay(config, nursery, client, tell, answers_left)
+            relay = Relay(config, nursery, client, tell, answers_left, allowance)
+            yield relay
     finally:
+        if relay is not None:
+            relay.give_back()
         await client.aclose()
 
 
@@ -70,7 +81,10 @@ class Relay:
         client: HttpClient,
         tell: Tell,
         answers_left: Callable[[], Awaitable[None]],
+        allowance: Allowance,
     ) -> None:
+        self.allowance = allowance
+        """Set anew once it is known whose it is, before anything is asked for."""
         self._nursery = nursery
         self._client = client
         self._tell = tell
@@ -113,13 +127,31 @@ class Relay:
         bound = self._config.http_exchanges
         if self._under_way >= bound:
             raise BusyError(f"http_exchanges ({bound}) are under way", limit="http_exchanges", value=bound)
+        self._take()
         self._under_way += 1
         if _is_streamed(params):
             self._streams[params.request_id] = _PulledBody() if params.pull_response else None
         return self._run(params, exchange)
 
+    def _take(self) -> None:
+        """Take what an exchange has from its beginning. Raises `LimitExceededError`."""
+        self.allowance.exchanges.take()
+        try:
+            self.allowance.held.take(_EXCHANGE_BYTES)
+        except LimitExceededError:
+            self.allowance.exchanges.give()
+            raise
+
+    def give_back(self) -> None:
+        """Give back what the exchanges have that nobody has begun or ended: there will be no more."""
+        self.allowance.exchanges.give(self._under_way)
+        self.allowance.held.give(self._under_way * _EXCHANGE_BYTES)
+        self._under_way = 0
+
     def _finished(self, params: HttpRequest) -> None:
         self._under_way -= 1
+        self.allowance.exchanges.give()
+        self.allowance.held.give(_EXCHANGE_BYTES)
         if _is_streamed(params):
             del self._streams[params.request_id]
 
@@ -153,10 +185,12 @@ class Relay:
         Raises `HttpFailedError` for a body that is cut, `LimitExceededError` for one that is too large.
         """
         pieces: list[bytes] = []
+        held = self.allowance.held
         try:
             with trio.move_on_at(deadline) as patience:
                 async with open_body(response) as chunks:
                     async for chunk in chunks:
+                        held.take(len(chunk))
                         pieces.append(chunk)
                         self._buffered += len(chunk)
                         if self._buffered > self._max_buffered:
@@ -167,7 +201,9 @@ class Relay:
         except HttpFailedError as error:
             raise HttpFailedError(f"failed to read http/request response body: {error}") from error
         finally:
-            self._buffered -= sum(map(len, pieces))
+            size = sum(map(len, pieces))
+            self._buffered -= size
+            held.give(size)
         return b"".join(pieces)
 
     def _too_large(self) -> LimitExceededError:

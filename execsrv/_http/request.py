@@ -37,6 +37,7 @@ _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _BAD_HOST = re.compile(r"[\x00-\x20\x7f<>^|%/?#@\\\[\]]")
 _PATH_SAFE = "!$%&'()*+,-./:;=@[\\]^_|~"
 _QUERY_SAFE = "!$%&()*+,-./:;=?@[\\]^_`{|}~"
+_MOST_HOST_LETTERS = 255
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _OF_BODY = frozenset((b"content-type", b"content-encoding", b"content-length", b"transfer-encoding"))
 _OF_ORIGIN = frozenset((b"authorization", b"cookie", b"cookie2", b"host", b"proxy-authorization", b"www-authenticate"))
@@ -232,6 +233,8 @@ def _host(parts: SplitResult) -> str:
     if not host:
         raise _bad_url("empty host")
     try:
+        if len(host) > _MOST_HOST_LETTERS:  # to encode them takes longer the more there are
+            raise UnicodeError
         host = host if ":" in host else host.encode("idna").decode()
     except UnicodeError:
         raise _bad_url("invalid international domain name") from None

@@ -185,11 +185,9 @@ class Attempt:
     def enter(self) -> Spawned:
         """Watch the command, which was started, and have it found by its server."""
         started = self._started
-        self._tree = tree = ProcessTree(
-            Leader(started.pid, started.pidfd), self._number, self._finder, started.born_after
-        )
+        tree = ProcessTree(Leader(started.pid, started.pidfd), self._number, self._finder, started.born_after)
         self._register.enter(tree)
-        started.pidfd = None  # the leader's
+        self._tree, started.pidfd = tree, None  # the leader's; not before, or `end` would look for it in vain
         return Spawned(self._program, tree, started.outputs, started.stdin, started.held)
 
     def pass_streams(self) -> None:

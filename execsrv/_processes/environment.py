@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 
-from execsrv._processes.withheld import NOTHING, Withheld, is_secret, matches
+from execsrv._processes.withheld import NOTHING, OWN_TOKEN, Withheld, is_secret, matches
 from execsrv.errors import InvalidParamsError
 from execsrv.protocol import EnvPolicy
 
@@ -29,7 +29,7 @@ def _made_by_python() -> frozenset[str]:
     return frozenset({"LC_CTYPE"} if coerced else ())
 
 
-_MADE_BY_PYTHON = _made_by_python()
+_NOT_INHERITED = _made_by_python() | {OWN_TOKEN}
 
 
 class _Inherited:
@@ -37,7 +37,7 @@ class _Inherited:
 
     def __init__(self) -> None:
         self.raw = _raw_environment()
-        self.variables = {name: value for name, value in os.environ.items() if name not in _MADE_BY_PYTHON}
+        self.variables = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
         self._kept: dict[Withheld, Mapping[str, str]] = {}
 
     def kept(self, withheld: Withheld) -> Mapping[str, str]:
@@ -88,7 +88,7 @@ def command_environment(
     if policy is not None:
         check_names(policy.set, "envPolicy.set")
         overlay = {**_kept(policy, _fitted(inherited, cwd, tty)), **overlay}
-    if remove:
+    if remove := frozenset(remove):
         overlay = {name: value for name, value in overlay.items() if name not in remove}
     return overlay
 

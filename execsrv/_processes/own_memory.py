@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import ctypes
 import os
+from contextlib import suppress
 
+from execsrv._processes import portable_spawn
 from execsrv._processes.environment import inherited_environment
-from execsrv._processes.withheld import Withheld
+from execsrv._processes.withheld import OWN_TOKEN, Withheld
 
 _PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 _ENVIRONMENT_BEGINS, _ENVIRONMENT_ENDS = 49, 50
 """Fields of /proc/PID/stat, counted from 0: `env_start` and `env_end` of proc(5)."""
+
+_SCORE = "/proc/self/oom_score_adj"
 
 _libc = ctypes.CDLL(None)
 
@@ -25,12 +29,18 @@ def close_memory(withheld: Withheld, *, allow_debugging: bool) -> None:
     """
     inherited_environment()  # it looks into /proc/self/environ, which is closed to ourselves too afterwards
     secret = {os.fsencode(name) for name, value in os.environ.items() if withheld.covers(name, value)}
+    secret |= {OWN_TOKEN.encode()} & {os.fsencode(name) for name in os.environ}
     if secret:
         for name in secret:
             os.unsetenv(name)
         _wipe(secret)
     if not allow_debugging:
+        with suppress(OSError):  # without /proc nobody has a score
+            portable_spawn.own_score = os.open(_SCORE, os.O_RDWR | os.O_CLOEXEC)
         _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+        if portable_spawn.own_score is not None and os.access(_SCORE, os.W_OK):  # we are root, and so are children
+            os.close(portable_spawn.own_score)
+            portable_spawn.own_score = None
 
 
 def _wipe(names: set[bytes]) -> None:

@@ -20,6 +20,10 @@ from collections.abc import Sequence
 from execsrv._processes import carried_limits
 from execsrv._processes.command import Command
 
+own_score: int | None = None
+"""An open descriptor of our own /proc/self/oom_score_adj, where our memory is closed. A child of ours cannot open its
+own then, so it gets its score by inheriting it."""
+
 
 def start(command: Command, directory: int | None, stdio: Sequence[int | None] | bytes, child: ctypes.c_int) -> None:
     """Start `command` and write its pid into `child`. It leads a new session, unless it has `inherited` ours.
@@ -34,6 +38,7 @@ def start(command: Command, directory: int | None, stdio: Sequence[int | None] |
     terminal = os.open(stdio, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC) if isinstance(stdio, bytes) else None
     descriptors = (terminal, terminal, terminal) if isinstance(stdio, bytes) else stdio
     inherited = command.inherited
+    lent_score: bytes | None = None
     ignored = inherited.ignored if inherited is not None else frozenset[int]()
 
     def prepare() -> None:
@@ -50,12 +55,15 @@ def start(command: Command, directory: int | None, stdio: Sequence[int | None] |
             resource.setrlimit(slot, (value, resource.getrlimit(slot)[1]))
         if command.nice is not None:
             os.setpriority(os.PRIO_PROCESS, 0, command.nice)
-        if command.oom_score_adj is not None:
+        if lent_score is not None and own_score is not None:
+            os.pwrite(own_score, lent_score, 0)  # the server's again, from the first moment on in which it can be
+        elif command.oom_score_adj is not None:
             with open("/proc/self/oom_score_adj", "w") as file:
                 file.write(str(command.oom_score_adj))
 
     env = dict(entry.split(b"=", 1) for entry in command.env)
     try:
+        lent_score = None if command.oom_score_adj is None else _lend_score(command.oom_score_adj)
         popen = subprocess.Popen(
             command.argv,
             executable=command.program,
@@ -74,7 +82,21 @@ def start(command: Command, directory: int | None, stdio: Sequence[int | None] |
     except subprocess.SubprocessError:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM)) from None
     finally:
+        if lent_score is not None and own_score is not None and not child.value:
+            os.pwrite(own_score, lent_score, 0)
         if terminal is not None:
             os.close(terminal)
     # The pid is all that we keep; the exit status is read by its owner, never by this object.
     popen.returncode = 0
+
+
+def _lend_score(score: int) -> bytes | None:
+    """Take the score that a child is to have for a moment, and return our own; None where it can set it itself."""
+    if own_score is None:
+        return None
+    ours = os.pread(own_score, 16, 0)
+    try:
+        os.pwrite(own_score, b"%d" % score, 0)
+    except PermissionError:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM)) from None
+    return ours

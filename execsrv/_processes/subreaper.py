@@ -232,6 +232,11 @@ class Strays:
             text += piece
         return text
 
+    @property
+    def reaped(self) -> int:
+        """Strays that were reaped so far."""
+        return self._reaped.total()
+
     def _reap(self, pid: int) -> bool:
         """Reap a stray if it has ended. Return whether it is gone."""
         try:

@@ -20,6 +20,7 @@ from execsrv._processes.attempt import MOST_THREADS, Attempt
 from execsrv._processes.attempt import Spawned as Spawned
 from execsrv._processes.command import Command
 from execsrv._processes.guardian_keeper import Guard
+from execsrv._processes.kin import Kin
 from execsrv._processes.membership import ByDescent, ByWalk, Register
 from execsrv._processes.refused_calls import refusals
 from execsrv._processes.subreaper import Strays
@@ -53,13 +54,26 @@ class Supervisor:
         self._own_process = own_process
         self._register = Register(rlimit_mark.new_server_mark(puts=not own_process))
         self._finder: ByWalk | ByDescent = ByWalk(self._register)
+        self._strays: Strays | None = None
         self._guard: Guard | None = None
         self._refuses = False
+        self.kin = Kin(self._register, sole=False)
+        """All processes of all sessions, for telling who they are not."""
         self.threads = trio.CapacityLimiter(MOST_THREADS)
         """The threads in which commands are started."""
 
     def __repr__(self) -> str:
         return f"<Supervisor {self.layer} sessions={len(self._register.trees)}>"
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that run, of all connections."""
+        return len(self._register.trees)
+
+    @property
+    def reaped(self) -> int:
+        """Strays that were reaped."""
+        return self._strays.reaped if self._strays is not None else 0
 
     @property
     def layer(self) -> Layer:
@@ -143,12 +157,14 @@ async def open_supervisor(
         return
     supervisor = Supervisor(own_process=True)
     register = supervisor._register
+    supervisor.kin = Kin(register, sole=sole)
     with ExitStack() as stack:
         stack.enter_context(register.reserve)
         strays = None
         if subreaper.available():
             strays = stack.enter_context(subreaper.open_strays(register, sole=sole))
             supervisor._finder = ByDescent(register, strays)
+            supervisor._strays = strays
         supervisor._refuses = guarded and supervisor.layer == "session"
         async with open_helpers() as nursery:
             nursery.start_soon(_end_turns, register)

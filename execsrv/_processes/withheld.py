@@ -26,6 +26,10 @@ _URL_NAMES = ("*_URL", "*_URI", "*_DSN")
 _PASSWORD_IN_URL = re.compile(r"://[^/?#]*:[^/?#]+@")
 
 
+OWN_TOKEN = "EXECSRV_TOKEN"
+"""The token by which a client of ours comes in somewhere. No command gets it."""
+
+
 class Withheld(NamedTuple):
     """The server's own word on what commands inherit: patterns of names, and with `secrets` all that looks like one."""
 

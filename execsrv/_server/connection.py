@@ -15,6 +15,7 @@ what is left after its grace. There is no other clean-up.
 
 from __future__ import annotations
 
+import logging
 import math
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -29,13 +30,15 @@ from execsrv._doors.principal import Principal
 from execsrv._doors.reloads import Reloads
 from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
+from execsrv._server.operations import open_operations
 from execsrv._server.outbox import Outbox
 from execsrv._server.sessions import Sessions
-from execsrv._threads import run_in_thread
 from execsrv.errors import AlreadyAttachedError, LimitExceededError, NotReadyError, UnknownConnectionError
 from execsrv.limits import DEFAULTS, ServerConfig
 
 _UNUSED_SECONDS = 30.0
+
+logger = logging.getLogger(__name__)
 
 
 class Connection:
@@ -138,6 +141,8 @@ class Connections:
         self.journal = Journal()
         self._supervisor = supervisor
         self.allowances = Allowances(config)
+        self.accepts = False
+        """True once somebody can come in."""
         self.draining = trio.Event()
         """Set when the server is to end in order: nothing new from now on."""
         self.stopping = trio.Event()
@@ -148,6 +153,24 @@ class Connections:
         self._by_id: dict[str, Connection] = {}
         self._opened = trio.lowlevel.ParkingLot()
         self._ended = trio.lowlevel.ParkingLot()
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    @property
+    def is_ready(self) -> bool:
+        """True while new connections are taken."""
+        return self.accepts and not self.draining.is_set()
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of output that all sessions keep."""
+        return sum(session.log.kept_bytes for connection in self._by_id.values() for session in connection.sessions)
+
+    @property
+    def reaped(self) -> int:
+        """Processes that became ours when their parents had gone, and were reaped."""
+        return self._supervisor.reaped
 
     def configure(self, config: ServerConfig) -> None:
         """Serve connections that come from now on by other settings. Those that are there keep theirs."""
@@ -211,6 +234,13 @@ class Connections:
             raise UnknownConnectionError(f"unknown session id {id}")
         return connection
 
+    def end_others(self, lets_in: Callable[[Principal], bool]) -> None:
+        """End the connections of those who are not let in any more, with all that runs there."""
+        for connection in list(self._by_id.values()):
+            if not lets_in(connection.principal):
+                logger.warning("ending a connection of %s, who is not let in any more", connection.principal)
+                connection.end()
+
     async def drain(self, hurry_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever) -> None:
         """Take nothing new, tell every peer, and wait for what runs: for `drain_period`, or until that returns."""
         period = self.config.drain_period
@@ -248,23 +278,12 @@ async def open_connections(
 ) -> AsyncIterator[Connections]:
     """Keep connections. Leaving the block, by cancellation too, ends them and kills all that they started.
 
-    Raises `InvalidConfigError` where a file that the settings name cannot be opened.
+    Raises `InvalidConfigError` and `CannotListenError` for what the settings name and what is not to be had.
     """
     with ExitStack() as stack:
         async with open_helpers() as nursery:
             connections = Connections(nursery, supervisor, config)
             if reloads is not None:
                 reloads.configure = connections.configure
-            if config.audit_log:
-                _audit(connections, stack, reloads)
+            await open_operations(connections, nursery, stack, reloads)
             yield connections
-
-
-def _audit(connections: Connections, stack: ExitStack, reloads: Reloads | None) -> None:
-    """Have every start and end written to the file that the settings name. Raises `InvalidConfigError`."""
-    from execsrv._doors.audit import open_audit  # for those who want one
-
-    audit = stack.enter_context(open_audit(connections.config.audit_log))
-    connections.journal.readers.append(audit)
-    if reloads is not None:
-        reloads.add("the audit log", lambda: run_in_thread(audit.reopen, trio.CapacityLimiter(1)))

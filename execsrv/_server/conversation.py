@@ -75,8 +75,8 @@ class Conversation:
     principal: Principal
     allowance: Allowance
     sessions: Sessions
-    files: Callable[[], Files]
     relay: Relay
+    _get_files: Callable[[Allowance], Files]
 
     def __init__(
         self,
@@ -105,6 +105,10 @@ class Conversation:
     def __repr__(self) -> str:
         return f"<Conversation {self._handshake.state.name} {self._connection}>"
 
+    def files(self) -> Files:
+        """Return the file methods of the channel."""
+        return self._get_files(self.allowance)
+
     async def run(self) -> None:
         """Speak until one side ends it, and close the channel, which it takes ownership of.
 
@@ -115,8 +119,8 @@ class Conversation:
             # Files and relay around the rest: requests are at their end before what they use is closed.
             tell, answers_left = self._outbox.tell, self._outbox.wait_answered
             async with (
-                open_files(self.config, tell, answers_left) as self.files,
-                open_relay(self.config, tell, answers_left) as self.relay,
+                open_files(self.config, tell, answers_left) as self._get_files,
+                open_relay(self.config, tell, answers_left, self.allowance) as self.relay,
             ):
                 await self._converse()
         finally:
@@ -188,13 +192,15 @@ class Conversation:
         else:
             connection = self._connections.find(params.resume_session_id, principal)
         connection.attach(self._outbox)
+        if params.resume_session_id is not None and connection.sessions.page is not None:
+            connection.sessions.page.resumed(self._origin)
         connection.sessions.supervisor.expect_starts()
         self.principal, self._connection, self.sessions = principal, connection, connection.sessions
-        self.allowance = connection.allowance
+        self.allowance = self.relay.allowance = connection.allowance
         self._outbox.draw_on(self.allowance.held)
         self._reading.deadline = math.inf
         self._handshake.greeted()
-        self._channel.trust()
+        self._channel.trust(self.allowance.held)
         self._greeted()
         return Initialized(connection.id, tell_of_environment(self, Unit()), PROTOCOL_VERSION)
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from execsrv._budget.weight import weight_of
 from execsrv._nursery import owned
@@ -20,9 +20,11 @@ from execsrv._server.methods import HANDLERS
 from execsrv._server.methods.table import Answer, Caller, Later
 from execsrv._server.outbox import Outbox
 from execsrv._server.starting import Deferred
-from execsrv._wire.codecs import decode_params
+from execsrv._wire.bounds import LARGE_BYTES
+from execsrv._wire.calls import decode_call, decode_in_steps
 from execsrv._wire.handshake import Handshake, State
 from execsrv._wire.quoting import quoted
+from execsrv._wire.turns import in_turns
 from execsrv.errors import BusyError, ForbiddenError, UnknownMethodError
 from execsrv.limits import KIB
 from execsrv.protocol import METHODS, Initialize, Initialized, MessageId, Request, Response
@@ -74,7 +76,10 @@ class Dispatch:
             if self._caller.principal.role < method.role:
                 raise _forbidden(request.method, self._caller.principal.role, method.role)
             self._caller.allowance.requests.take()
-        params = decode_params(request.params, method.params)
+        if isinstance(request.params, Raw) and len(request.params) > LARGE_BYTES:
+            params = await in_turns(decode_in_steps(request.params, method.params))
+        else:
+            params = decode_call(request.params, method.params)
         self._handshake.check_request(method)
         if isinstance(params, Initialize):
             return await self._greet(params), 0

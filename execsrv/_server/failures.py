@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections import Counter
+from itertools import count
 
 from execsrv.errors import InternalError, RequestError
 from execsrv.protocol import ErrorObject, Failure, MessageId
@@ -10,6 +13,14 @@ from execsrv.protocol import ErrorObject, Failure, MessageId
 logger = logging.getLogger(__name__)
 
 _TEXT_CHARACTERS = 1000
+
+_SERVER = os.urandom(4).hex()
+_requests = count(1)
+"""Both together name a request that hit a fault, to its client and in the log."""
+
+
+refused: Counter[tuple[str, str]] = Counter()
+"""Requests of this process that were refused, by the kind of the error and by the limit that it names."""
 
 
 def cut(text: str) -> str:
@@ -20,8 +31,10 @@ def cut(text: str) -> str:
 def failure_of(id: MessageId | None, error: Exception, method: str = "") -> Failure:
     """Return the answer to a request that ended with this error."""
     if not isinstance(error, RequestError):
-        logger.error("internal error in %s", method, exc_info=error)
-        error = InternalError(f"internal error in `{method}`: {type(error).__name__}")
+        request = f"{_SERVER}-{next(_requests)}"
+        logger.error("internal error in %s", method, exc_info=error, extra={"request": request})
+        error = InternalError(f"internal error in `{method}`: {type(error).__name__}", requestId=request)
+    refused[error.kind, str(error.facts.get("limit", ""))] += 1
     code, message, data = error.to_wire()
     data = {name: cut(value) if isinstance(value, str) else value for name, value in data.items()}
     return Failure(id, ErrorObject(code, cut(message), data))

@@ -8,34 +8,37 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 
 import trio
 
-from execsrv._doors.admission import Door, origin_of, shut
-from execsrv._doors.certificates import Certificates
+from execsrv._doors.admission import Door, Place, origin_of, shut
 from execsrv._doors.exposure import check_exposure
-from execsrv._doors.principal import Identify, owner
+from execsrv._doors.identity import Doorkeeper
 from execsrv._doors.reloads import Reloads
 from execsrv._memory import freed
 from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connection import Connections, open_connections
-from execsrv._server.conversation import Conversation
+from execsrv._server.entrance import open_certificates, open_doors, receive_lines, receive_websocket
 from execsrv._server.single_connection import serve_connection
-from execsrv._wire import unix, urls
-from execsrv._wire.channel import MessageChannel
+from execsrv._wire import activation, unix, urls
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.stdio import receive_stream, send_stream, taken_stdio
-from execsrv.errors import CannotListenError, InvalidConfigError, InvalidListenURLError
+from execsrv.errors import CannotListenError, InvalidListenURLError
 from execsrv.limits import DEFAULTS, ServerConfig
 
 logger = logging.getLogger(__name__)
 
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _NO_ROOM_SECONDS = 0.1
+
+_SPARE_DESCRIPTORS = 16
+"""So many are not left to silent peers: it takes some to find out who a peer is, and to serve it."""
 
 ServePeer = Callable[[trio.SocketStream, Callable[[], None]], Awaitable[None]]
 """Serves one peer from its first byte, and calls the function when it has said who it is."""
@@ -61,7 +64,7 @@ async def serve_url(
 
     `reloads` gets all that can be read again while it serves.
 
-    Raises `InvalidListenURLError` and `CannotListenError`. Cancelling kills everything at once.
+    Raises `InvalidListenURLError`, `CannotListenError` and `InvalidConfigError`. Cancelling kills everything at once.
     """
     if listen == "stdio://":
         with taken_stdio() as (protocol_in, protocol_out):
@@ -78,17 +81,17 @@ async def serve_url(
         return
     with ExitStack() as stack:
         async with open_connections(supervisor, config, reloads) as connections:
+            keeper = await open_doors(supervisor, connections, reloads)
             try:
-                listener, url, serve_peer = await _open_listener(listen, connections, reloads, stack)
+                listener, url, serve_peer = await _open_listener(listen, connections, keeper, reloads, stack)
             except OSError as error:
                 raise CannotListenError(f"cannot listen on {listen}: {error.strerror or error}") from error
             door = Door(lambda: connections.config.max_handshakes)
             async with open_helpers() as peers:
                 async with listener, open_helpers() as accepting:
-                    accepting.start_soon(
-                        owned, _accept, listener, peers, partial(_serve_peer, serve_peer, door), single
-                    )
+                    accepting.start_soon(owned, _accept, listener, peers, serve_peer, door, single)
                     _tell_means(supervisor)
+                    connections.accepts = True
                     task_status.started(url)
                     if single:
                         accepting.start_soon(owned, _until, connections.wait_unused, accepting.cancel_scope)
@@ -128,46 +131,48 @@ async def serve_descriptors(
 
 
 async def _open_listener(
-    listen: str, connections: Connections, reloads: Reloads | None, stack: ExitStack
+    listen: str, connections: Connections, keeper: Doorkeeper, reloads: Reloads | None, stack: ExitStack
 ) -> tuple[trio.SocketListener, str, ServePeer]:
     """Open the listener for a URL. Return it, the URL with its real port, and what serves one peer."""
     if urls.is_unix_url(listen):
-        listener, path = stack.enter_context(unix.listening(urls.parse_unix(listen)))
-        return listener, f"unix://{path}", partial(_serve_lines, connections)
+        listener, path = stack.enter_context(unix.listening(urls.parse_unix(listen), connections.config.allow_uids))
+        return listener, f"unix://{path}", partial(receive_lines, connections, keeper)
+    if activation.is_passed_url(listen):
+        return await _open_passed(listen, connections, keeper, reloads)
     if not urls.is_websocket_url(listen):
         expected = "expected `stdio://`, `ws://IP:PORT` or `unix://PATH`"
         raise InvalidListenURLError(f"unsupported --listen URL `{listen}`; {expected}")
     address = urls.parse_listen(listen)
     check_exposure(address, connections.config)
-    certificates = await _open_certificates(address, connections, reloads)
+    certificates = await open_certificates(address, connections, reloads)
     (listener,) = await trio.open_tcp_listeners(address.port, host=address.ip)
     ip, port = listener.socket.getsockname()[:2]
-    return listener, str(address._replace(ip=ip, port=port)), partial(_serve_websocket, connections, certificates)
+    serve_peer = partial(receive_websocket, connections, keeper, certificates)
+    return listener, str(address._replace(ip=ip, port=port)), serve_peer
 
 
-async def _open_certificates(
-    address: urls.ListenAddress, connections: Connections, reloads: Reloads | None
-) -> Certificates | None:
-    """Read the certificates for an address, which can be read again. None where there is no TLS."""
-    if not address.is_secure:
-        return None
-    certificates = Certificates()
-
-    async def read() -> None:
-        limiter = trio.CapacityLimiter(1)
-        await trio.to_thread.run_sync(certificates.read, connections.config, limiter=limiter, abandon_on_cancel=True)
-
-    try:
-        await read()
-    except InvalidConfigError as error:
-        raise CannotListenError(f"cannot listen on {address}: {error}") from error
-    if reloads is not None:
-        reloads.add("the certificates", read)
-    return certificates
+async def _open_passed(
+    listen: str, connections: Connections, keeper: Doorkeeper, reloads: Reloads | None
+) -> tuple[trio.SocketListener, str, ServePeer]:
+    """Take the socket that the service manager has opened. What it may be reached by holds for it as for any."""
+    passed = activation.taken_socket(listen)
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(passed))
+    name = passed.getsockname()
+    if passed.family == socket.AF_UNIX:
+        return listener, f"unix://{os.fsdecode(name)}", partial(receive_lines, connections, keeper)
+    address = urls.ListenAddress(name[0], name[1], bool(connections.config.tls_certificate_file))
+    check_exposure(address, connections.config)
+    certificates = await open_certificates(address, connections, reloads)
+    return listener, str(address), partial(receive_websocket, connections, keeper, certificates)
 
 
-async def _accept(listener: trio.SocketListener, peers: trio.Nursery, serve_one: ServePeer, single: bool) -> None:
-    """Accept peers for ever, with `single` instead of each other. Where the machine has no room for one, they wait."""
+async def _accept(
+    listener: trio.SocketListener, peers: trio.Nursery, serve_peer: ServePeer, door: Door, single: bool
+) -> None:
+    """Accept peers for ever, with `single` instead of each other.
+
+    Where the machine has no room for one, it takes the place of one at the door, and waits where nobody is.
+    """
     former: trio.SocketStream | None = None
     while True:
         try:
@@ -177,53 +182,28 @@ async def _accept(listener: trio.SocketListener, peers: trio.Nursery, serve_one:
                     with suppress(OSError):
                         former.socket.shutdown(trio.socket.SHUT_RDWR)
                 former = peer
-            peers.start_soon(contain, "connection", serve_one, peer)
+            missing = peer.socket.fileno() + 1 + _SPARE_DESCRIPTORS - resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            if missing > 0:
+                await door.make_descriptors(missing, "few descriptors are left", _NO_ROOM_SECONDS)
+            peers.start_soon(contain, "connection", _serve_peer, serve_peer, door, peer)
         except (OSError, MemoryError) as error:
             if isinstance(error, OSError) and error.errno not in _NO_ROOM:
                 raise
-            logger.warning("cannot accept a peer yet: %s", os.strerror(getattr(error, "errno", errno.ENOMEM)))
-            await trio.sleep(_NO_ROOM_SECONDS)
+            why = os.strerror(getattr(error, "errno", errno.ENOMEM))
+            logger.warning("cannot accept a peer yet: %s", why)
+            if not await door.make_descriptors(_SPARE_DESCRIPTORS, why, _NO_ROOM_SECONDS):
+                await trio.sleep(_NO_ROOM_SECONDS)
 
 
 async def _serve_peer(serve_peer: ServePeer, door: Door, stream: trio.SocketStream) -> None:
     """Serve one peer from first to last. That may fail; the daemon does not."""
+    place: Place | None = None
     try:
         place = door.enter(origin_of(stream), partial(shut, stream))
-        try:
-            await serve_peer(stream, partial(door.leave, place))
-        finally:
-            door.leave(place)
+        await serve_peer(stream, partial(door.leave, place))
     finally:
         stream.socket.close()  # at once, whatever else has failed
+        if place is not None:
+            door.leave(place)
+            place.is_closed.set()
         freed()
-
-
-async def _serve_lines(connections: Connections, stream: trio.SocketStream, greeted: Callable[[], None]) -> None:
-    channel = LineChannel(stream, stream, connections.config, is_known=False)
-    await Conversation(channel, connections, owner, greeted, origin_of(stream)).run()
-
-
-async def _serve_websocket(
-    connections: Connections,
-    certificates: Certificates | None,
-    stream: trio.SocketStream,
-    greeted: Callable[[], None],
-) -> None:
-    # Imported where it is needed: on stdio, a third of the time to start would go into it.
-    from execsrv._wire.websocket import serve_websocket
-
-    origin = origin_of(stream)
-    # Without this, a small message after another would wait for the peer's delayed acknowledgement: 40 ms.
-    stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
-    secured: trio.abc.Stream = stream
-    identify: Identify = owner
-    if certificates is not None:
-        secure = await certificates.receive(stream, connections.config.handshake_timeout)
-        if secure is None:
-            return
-        secured, identify = secure, partial(certificates.identify, secure)
-
-    async def serve(channel: MessageChannel) -> None:
-        await Conversation(channel, connections, identify, greeted, origin).run()
-
-    await serve_websocket(secured, connections.config, serve)

@@ -185,7 +185,7 @@ class Sessions:
             del self._starting[session.id]
             self._by_id[session.id] = session
             if starting.note is not None:
-                starting.note.page.started(starting.note, session.pid)
+                starting.note.page.started(starting.note, session.pid, session.log)
             starting.finish(session)
             return session
         except Exception as error:

@@ -42,5 +42,6 @@ async def serve_connection(
         await connections.stop()
 
     async with open_connections(supervisor, config) as connections, open_helpers() as nursery:
+        connections.accepts = True
         nursery.start_soon(stop)
         await Conversation(channel, connections, identify, origin=origin).run()

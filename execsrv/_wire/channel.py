@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from execsrv._budget.budget import Budget
 from execsrv.protocol import Message
 
 CLOSED_IN_ORDER = 1000
@@ -46,8 +47,11 @@ class MessageChannel(Protocol):
         that a task has to read do nothing.
         """
 
-    def trust(self) -> None:
-        """Take in messages up to `max_message_bytes` from now on. Before, a server's end takes in small ones only."""
+    def trust(self, budget: Budget) -> None:
+        """Take in messages up to `max_message_bytes` from now on, and pay for them from the budget until `aclose`.
+
+        Before, a server's end takes in small ones only.
+        """
 
     async def is_alive(self, patience: float) -> bool:
         """Return False when the peer has not answered a ping for `patience` seconds.

@@ -1,21 +1,24 @@
 """Messages to JSON and back, and lines out of a stream of bytes. Pure: no I/O, and one message at a time.
 
 Decoding takes two steps. Here the envelope is read and the parameters stay raw, so that a call with bad parameters
-still has an id to answer; `decode_params` is the second step, at the hand that knows the method.
+still has an id to answer; `decode_params` is the second step, at the hand that knows the method. The text of a message
+stays the bytes that came: with one letter beyond the first 65536, Python would need four bytes for each letter of it.
 """
 
 from __future__ import annotations
 
 import re
+from codecs import getincrementaldecoder
+from collections.abc import Generator, Iterator
 from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from execsrv._wire.bounds import MessageBound
+from execsrv._wire.bounds import LARGE_BYTES, MessageBound
 from execsrv._wire.quoting import quoted
-from execsrv._wire.unreadable import read_again, refuse_id, with_whole_numbers
+from execsrv._wire.unreadable import check_head, read_again, refuse_id, refuse_many_values, with_whole_numbers
 from execsrv.errors import InvalidParamsError, ProtocolError
 from execsrv.protocol import (
     Envelope,
@@ -32,11 +35,14 @@ T = TypeVar("T")
 _envelopes = msgspec.json.Decoder(Envelope)
 _encoder = msgspec.json.Encoder()
 _NULL = msgspec.Raw(b"null")
-_BYTE_ORDER_MARK = "\ufeff"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GOT_FLOAT = "got `float`"
 _Facts = dict[str, str | int | float | bool | list[str] | None]
 _MOST_FACT_BYTES = 64 * 1024
 _MIRRORED = b'{"jsonrpc":"2.0"'
+_CHECKED_BYTES = 2 * 1024 * 1024
+_MOST_COMMAS = 1024 * 1024
+_MOST_ID_BYTES = 256
 
 
 class Codec:
@@ -45,21 +51,22 @@ class Codec:
     def __init__(self) -> None:
         self._mirror = False
 
-    def decode(self, text: str) -> Message:
-        """Return the message in `text`.
+    def decode(self, data: bytes, *, is_checked: bool = False) -> Message:
+        """Return the message in these bytes of UTF-8. Large ones are for `decode_large`.
 
         Raises `ProtocolError` when there is none, and `UnreadableError`, which is one, for a call that can only be
         answered with an error.
         """
-        text = text.removeprefix(_BYTE_ORDER_MARK)
+        data = data.removeprefix(_BYTE_ORDER_MARK)
+        if not is_checked and not data.isascii():
+            for _ in _check_large(data):
+                pass
         try:
-            envelope = _envelopes.decode(text)
+            envelope = _envelopes.decode(data)
         except (msgspec.DecodeError, RecursionError) as error:
-            request, has_jsonrpc = read_again(text, error)
+            request, has_jsonrpc = read_again(data, error)
             self._mirror = self._mirror or has_jsonrpc
             return request
-        except UnicodeEncodeError as error:  # of a text that came over no wire
-            raise ProtocolError(f"malformed message: {error.reason}") from None
         if envelope.jsonrpc is not UNSET and envelope.jsonrpc != _NULL:
             self._mirror = True
         params = None if envelope.params is UNSET else envelope.params
@@ -68,14 +75,25 @@ class Codec:
                 return Notification(envelope.method, params)
             if envelope.id is None:
                 refuse_id("null")
+            if isinstance(envelope.id, str) and len(envelope.id.encode()) > _MOST_ID_BYTES:
+                refuse_id(envelope.id)
             return Request(envelope.id, envelope.method, params)
         if envelope.error is not UNSET and envelope.id is not UNSET:
             told = envelope.error
             return Failure(envelope.id, ErrorObject(told.code, told.message, _facts(told.data)))
         if envelope.result is not UNSET and envelope.id is not UNSET and envelope.id is not None:
             return Response(envelope.id, envelope.result)
+        beginning = str(data[:_MOST_ID_BYTES], "utf-8", "replace")
         what = "neither a `method`, nor an `id` with a `result` or an `error`"
-        raise ProtocolError(f"malformed message: {what}; it begins with {quoted(text)}")
+        raise ProtocolError(f"malformed message: {what}; it begins with {quoted(beginning)}")
+
+    def decode_large(self, data: bytes) -> Generator[None, None, Message]:
+        """Decode as `decode` does, in steps of which none takes long. Gives the message at the end."""
+        yield from _check_large(data)
+        yield
+        check_head(data)
+        yield
+        return self.decode(data, is_checked=True)
 
     def encode_into(self, message: Message, buffer: bytearray, offset: int = 0) -> None:
         """Write the JSON of `message` into `buffer` from `offset` on, and cut off the rest of the buffer."""
@@ -85,6 +103,24 @@ class Codec:
         _encoder.encode_into(message, buffer, offset)
         if self._mirror:
             buffer[offset] = ord(",")
+
+
+def _check_large(data: bytes) -> Iterator[None]:
+    """Look, step by step, whether a message is UTF-8, and whether it has too many values to be decoded at once.
+
+    Raises as `decode` does. No letters are kept: most of them are skipped later.
+    """
+    commas, check = 0, getincrementaldecoder("utf-8")().decode
+    for start in range(0, len(data), _CHECKED_BYTES):
+        yield
+        piece = data[start : start + _CHECKED_BYTES]
+        commas += piece.count(b",")
+        if commas > _MOST_COMMAS:
+            refuse_many_values(data, _MOST_COMMAS)
+        try:
+            check(piece, final=start + _CHECKED_BYTES >= len(data))
+        except UnicodeDecodeError as error:
+            raise ProtocolError(f"malformed message: invalid UTF-8: {error.reason}", close_code=1007) from None
 
 
 @cache
@@ -129,7 +165,7 @@ _BLANK = re.compile(rb"(?:[ \t\r\n]++|\xef\xbb\xbf)*+")
 
 
 class LineBuffer:
-    """Lines of UTF-8 out of a stream of bytes, whatever the pieces it comes in. Blank lines are passed over."""
+    """Lines out of a stream of bytes, whatever the pieces it comes in. Blank lines are passed over."""
 
     def __init__(self, bound: MessageBound) -> None:
         self._bound = bound
@@ -142,20 +178,28 @@ class LineBuffer:
     def feed(self, data: bytes | bytearray) -> None:
         """Add what was received."""
         if self._start:
-            del self._buffer[: self._start]
-            self._searched -= self._start
-            self._start = 0
+            self._cut()
         self._buffer += data
+
+    def _cut(self) -> None:
+        """Let go of what was taken."""
+        del self._buffer[: self._start]
+        self._searched -= self._start
+        self._start = 0
+
+    def __len__(self) -> int:
+        """Return the bytes that are in here."""
+        return len(self._buffer)
 
     @property
     def has_more(self) -> bool:
         """Return True while something was fed that no line has taken."""
         return self._start < len(self._buffer)
 
-    def next_line(self, at_end: bool = False) -> str | None:
+    def next_line(self, at_end: bool = False) -> bytes | None:
         """Return the next whole line without its end, or None. With `at_end` the rest counts as a line.
 
-        Raises `ProtocolError` for a line that is too long or not UTF-8.
+        Raises `ProtocolError` for a line that is too long.
         """
         while True:
             if self._start == self._searched:
@@ -174,12 +218,11 @@ class LineBuffer:
             if end - self._start > self._bound.max_bytes:
                 raise self._too_long()
             with memoryview(self._buffer) as view:
-                try:
-                    line = str(view[self._start : end], "utf-8")
-                except UnicodeDecodeError as error:
-                    raise ProtocolError(f"malformed message: invalid UTF-8: {error.reason}", close_code=1007) from None
+                line = bytes(view[self._start : end])
             self.last_was_whole = end < len(self._buffer)
             self._start = self._searched = min(end + 1, len(self._buffer))
+            if self._start > LARGE_BYTES or self._start == len(self._buffer):
+                self._cut()  # not only when more comes: that may be never
             if line and not line.isspace():
                 return line
 

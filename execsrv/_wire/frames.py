@@ -12,7 +12,8 @@ from execsrv._wire.bounds import MessageBound
 _FINAL_TEXT = 0x81
 _FINAL_CLOSE = 0x88
 _MAX_REASON_BYTES = 123
-_CONTINUATION, _CONTROL = 0x0, 0x8
+_OPCODE = 0xF
+_CONTINUATION, _TEXT, _BINARY, _CONTROL = 0x0, 0x1, 0x2, 0x8
 _FINAL = 0x80
 _MASKED = 0x80
 _NO_MASK = bytes(4)
@@ -52,7 +53,8 @@ def close_frame(code: int, reason: str, *, masked: bool) -> bytes:
 class FrameCounter:
     """Walks over the frames that come in, so that they can be taken a few at a time, and bounds their messages.
 
-    The library counts a message by its letters, and an empty part as nothing, but keeps every one.
+    Those of text become binary ones: the library would make letters of them, which may take four times the memory, and
+    bounds a message by their number. It counts an empty part as nothing, but keeps every one.
     """
 
     def __init__(self, bound: MessageBound) -> None:
@@ -60,11 +62,12 @@ class FrameCounter:
         self._bytes = self._parts = 0  # of the message that is coming in
         self._header = bytearray()  # as much as is there of the next frame's
         self._payload_left = 0
+        self._is_data = False  # the frame that is coming in
         self._is_last = False  # the frame that is coming in: it ends a message
         self.excess = ""
         """Tells which bound a message has gone beyond, and by how much it may not."""
 
-    def walk(self, data: bytes | bytearray, start: int, most: int) -> int:
+    def walk(self, data: bytearray, start: int, most: int) -> int:
         """Walk on over up to `most` frames in what came, from `start`. Return where it stopped.
 
         That is at the end of a message at the latest, where the peer is not known.
@@ -75,9 +78,13 @@ class FrameCounter:
                 step = min(self._payload_left, end - at)
                 self._payload_left -= step
                 at += step
+                if self._is_data:
+                    self._bound.come(step)
                 if self.is_between_messages and not self._bound.is_known:
                     break
                 continue
+            if not self._header and data[at] & _OPCODE == _TEXT:
+                data[at] ^= _TEXT ^ _BINARY
             missing = self._header_size() - len(self._header)
             self._header += data[at : at + missing]
             at = min(end, at + missing)
@@ -105,11 +112,12 @@ class FrameCounter:
             size = int.from_bytes(header[2:4], "big")
         elif size == 127:
             size = int.from_bytes(header[2:10], "big")
-        opcode = header[0] & 0xF
-        self._is_last = bool(header[0] & _FINAL) and opcode < _CONTROL
+        opcode = header[0] & _OPCODE
+        self._is_data = opcode < _CONTROL
+        self._is_last = bool(header[0] & _FINAL) and self._is_data
         self._payload_left = size
         header.clear()
-        if opcode >= _CONTROL:
+        if not self._is_data:
             return
         if opcode != _CONTINUATION:
             self._bytes = self._parts = 0

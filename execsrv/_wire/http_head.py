@@ -1,35 +1,64 @@
 """The HTTP request in front of a websocket: health checks are answered here, and what is no upgrade is refused.
 
-It reads one request head and never a body. Browsers are refused by their `Origin` header before anything else: a page
-must not reach a server on the loopback address. The rules are those of RFC 9110 and RFC 6455 section 4.2.
+It reads one request head and never a body. A web page must not reach a server on the loopback address, so an `Origin`
+is refused before anything else, unless it is our own or listed. Our own is that of the `Host`, and a page may have any
+name lead here: so an upgrade has to name a host that is us. The rules are those of RFC 9110 and RFC 6455 section 4.2.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
+import socket
+from collections.abc import Collection
 from http import HTTPStatus
 from typing import NamedTuple
 
 import h11
 import trio
 
+from execsrv._wire.quoting import quoted
+
 _END = b"\r\n\r\n"
 _TLS = b"\x16\x03"
 """The beginning of a TLS handshake, to which nobody here would answer."""
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
-_NO_BROWSERS = (
-    "requests with an Origin header are refused, so that no web page can reach this server; "
-    "a client that is no browser has to leave the header out"
-)
+_PROXIES = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
+"""What a proxy adds to say that it speaks for somebody else."""
+
+PROTOCOL = "execsrv"
+TOKEN_PROTOCOL = "execsrv.token."
+"""Begins the subprotocol that is a token, for clients that cannot set a header: a page in a browser."""
 
 
 class Upgrade(NamedTuple):
-    """A request that is to become a websocket, as far as the websocket library has to know of it.
+    """A request that is to become a websocket.
 
-    Header lines of one name are one list, which that library does not know, nor what is not ASCII.
+    The head is for the websocket library, with what it has to know of it: header lines of one name are one list, which
+    that library does not know, nor what is not ASCII.
     """
 
     head: bytes
+    token: str | None
+    """The token of whoever asks, from a header or a subprotocol."""
+    is_forwarded: bool
+    """True where it came through a proxy, so that the peer is not who asks."""
+    subprotocol: str | None
+
+    def __repr__(self) -> str:
+        """Show neither token nor head."""
+        return f"<Upgrade {'with' if self.token else 'without'} a token>"
+
+
+class Names(NamedTuple):
+    """The hosts under which we are reached, beside our addresses, and the origins that may come in, beside our own.
+
+    Over TLS (`is_secure`) the name of the host is not asked for: no certificate of ours has the name of somebody else.
+    """
+
+    hosts: Collection[str] = ()
+    origins: Collection[str] = ()
+    is_secure: bool = False
 
 
 async def receive_head(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes | None:
@@ -43,7 +72,7 @@ async def receive_head(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes 
     return bytes(head)
 
 
-def answer_to(head: bytes, max_bytes: int) -> bytes | Upgrade:
+def answer_to(head: bytes, max_bytes: int, names: Names, *, is_ready: bool = True) -> bytes | Upgrade:
     """Return the whole response to a request, or the upgrade that it asks for.
 
     Whatever the websocket library would refuse is refused here: it would leave the connection open.
@@ -64,9 +93,12 @@ def answer_to(head: bytes, max_bytes: int) -> bytes | Upgrade:
     for field, value in request.headers:
         headers[field] = headers[field] + b", " + value if field in headers else value
     path = request.target.partition(b"?")[0]
-    if b"origin" in headers:
-        return _response(HTTPStatus.FORBIDDEN, _NO_BROWSERS)
-    if path in (b"/readyz", b"/healthz"):
+    host = headers.get(b"host", b"").decode("latin-1").lower()
+    if b"origin" in headers and (why := _why_no_origin(headers[b"origin"].decode("latin-1").lower(), host, names)):
+        return _response(HTTPStatus.FORBIDDEN, why)
+    if path == b"/readyz" and not is_ready:
+        return _response(HTTPStatus.SERVICE_UNAVAILABLE, "the server is shutting down")
+    if path in (b"/livez", b"/readyz", b"/healthz"):
         return _response(HTTPStatus.OK)
     if path != b"/":
         return _response(HTTPStatus.NOT_FOUND)
@@ -85,8 +117,61 @@ def answer_to(head: bytes, max_bytes: int) -> bytes | Upgrade:
     key = headers[b"sec-websocket-key"]
     if not _KEY.fullmatch(key):
         return _response(HTTPStatus.BAD_REQUEST, "Sec-WebSocket-Key header must be 16 bytes in base64")
+    if not names.is_secure and (why := _why_no_host(host, names)):
+        return _response(HTTPStatus.FORBIDDEN, why)
+    protocols = [word.strip().decode("latin-1") for word in headers.get(b"sec-websocket-protocol", b"").split(b",")]
+    try:
+        token = _token(headers.get(b"authorization"), protocols)
+    except ValueError:
+        return unauthorized("invalid authorization header")
     fields = b"Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-    return Upgrade(b"GET / HTTP/1.1\r\n" + fields + b"Sec-WebSocket-Key: " + key + _END)
+    subprotocol = PROTOCOL if PROTOCOL in protocols else None
+    if subprotocol:
+        fields += f"Sec-WebSocket-Protocol: {subprotocol}\r\n".encode()
+    plain = b"GET / HTTP/1.1\r\n" + fields + b"Sec-WebSocket-Key: " + key + _END
+    return Upgrade(plain, token, any(name in headers for name in _PROXIES), subprotocol)
+
+
+def unauthorized(text: str) -> bytes:
+    """Return the response to somebody whom nobody knows."""
+    return _response(HTTPStatus.UNAUTHORIZED, text, "WWW-Authenticate: Bearer\r\n")
+
+
+def _why_no_origin(origin: str, host: str, names: Names) -> str:
+    """Return why an origin may not come in, nothing where it may."""
+    own = f"{'https' if names.is_secure else 'http'}://{host}"
+    if origin == own or origin in [listed.lower() for listed in names.origins]:
+        return ""
+    return (
+        f"the origin {quoted(origin)} is refused, so that no web page can reach this server: list it in"
+        " allowed_origins, or leave the Origin header out in a client that is no browser"
+    )
+
+
+def _why_no_host(host: str, names: Names) -> str:
+    """Return why a host is not us, nothing where it is. Who has the name of a host can have it lead anywhere."""
+    name = host.rpartition(":")[0] if re.search(r"[^:]:[0-9]*\Z", host) and not host.endswith("]") else host
+    name = name.removesuffix(".")
+    try:
+        ipaddress.ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name)
+        return ""
+    except ValueError:
+        pass
+    known = {"localhost", socket.gethostname().lower(), *(listed.lower() for listed in names.hosts)}
+    if name in known or name.endswith(".localhost"):
+        return ""
+    return f"the host {quoted(name)} is not known to be us: connect to an address, or list it in allowed_hosts"
+
+
+def _token(authorization: bytes | None, protocols: list[str]) -> str | None:
+    """Return the token of a request, None where it has none. Raises `ValueError`."""
+    if authorization is not None:
+        scheme, _, token = authorization.decode("ascii").strip().partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise ValueError
+        return token.strip()
+    tokens = [word.removeprefix(TOKEN_PROTOCOL) for word in protocols if word.startswith(TOKEN_PROTOCOL)]
+    return tokens[0] if tokens else None
 
 
 def _response(status: HTTPStatus, text: str = "", fields: str = "") -> bytes:

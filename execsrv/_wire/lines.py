@@ -7,9 +7,12 @@ from contextlib import suppress
 
 import trio
 
-from execsrv._wire.bounds import MessageBound
+from execsrv._budget.budget import Budget
+from execsrv._wire.bounds import LARGE_BYTES, MessageBound
 from execsrv._wire.channel import CLOSED_IN_ORDER
 from execsrv._wire.codecs import Codec, LineBuffer
+from execsrv._wire.room import wait_for_room
+from execsrv._wire.turns import in_turns
 from execsrv._wire.unreadable import UnreadableError
 from execsrv.errors import CutOffError, ProtocolError
 from execsrv.limits import Limits
@@ -48,6 +51,8 @@ class LineChannel:
         self._codec.encode_into(message, self._buffer)
         self._buffer += b"\n"
         await self._out.send_all(self._buffer)
+        if len(self._buffer) > LARGE_BYTES:
+            self._buffer = bytearray()
 
     @property
     def has_room(self) -> bool:
@@ -60,6 +65,7 @@ class LineChannel:
 
     async def receive(self) -> Message | None:
         """Return the message on the next line. A last line without its end counts."""
+        self._bound.hold(len(self._lines))
         if self._lines.has_more:
             await trio.lowlevel.checkpoint()  # what came in one piece must not keep everybody else waiting
         while (line := self._lines.next_line(self._at_end)) is None:
@@ -71,7 +77,12 @@ class LineChannel:
                 data = b""
             self._at_end = not data
             self._lines.feed(data)
+            self._bound.hold(len(self._lines))
+            if not self._bound.is_paid():
+                await wait_for_room(self._bound)
         try:
+            if len(line) > LARGE_BYTES:
+                return await in_turns(self._codec.decode_large(line))
             return self._codec.decode(line)
         except UnreadableError:
             raise
@@ -83,9 +94,9 @@ class LineChannel:
     def hear(self, take: Callable[[Message], bool]) -> None:
         """Do nothing: messages are there when `receive` has read them."""
 
-    def trust(self) -> None:
+    def trust(self, budget: Budget) -> None:
         """Take in large messages too."""
-        self._bound.lift()
+        self._bound.lift(budget)
 
     async def is_alive(self, patience: float) -> bool:
         """Return True: `receive` tells of every end."""
@@ -97,6 +108,7 @@ class LineChannel:
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
         """Close both streams, with the last word where all is done (1000). Lines have no way to say anything else."""
+        self._bound.close()
         try:
             if self._last_word and code == CLOSED_IN_ORDER:
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError):

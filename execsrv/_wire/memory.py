@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import trio
 
+from execsrv._budget.budget import Budget
 from execsrv.protocol import Message
 
 
@@ -80,7 +81,7 @@ class MemoryChannel:
         """Have a message that arrives while `receive` waits taken at once, by whoever sends it."""
         self._in.take = take
 
-    def trust(self) -> None:
+    def trust(self, budget: Budget) -> None:
         """Do nothing: what is in memory already is not bounded."""
 
     async def is_alive(self, patience: float) -> bool:

@@ -10,7 +10,10 @@ from typing import Protocol
 
 import trio
 
+from execsrv._budget.budget import Budget
+from execsrv._wire.bounds import LARGE_BYTES
 from execsrv._wire.codecs import Codec
+from execsrv._wire.turns import in_turns
 from execsrv.errors import ProtocolError
 from execsrv.limits import Limits
 from execsrv.protocol import Message
@@ -65,19 +68,18 @@ class OfferedChannel:
             data = await self._socket.receive()
         except self._ends:
             return None
+        if isinstance(data, str):
+            data = data.encode(errors="surrogatepass")
         if len(data) > self._max_bytes:
             raise ProtocolError(f"message is larger than max_message_bytes ({self._max_bytes})", close_code=1009)
-        if not isinstance(data, str):
-            try:
-                data = str(data, "utf-8")
-            except UnicodeDecodeError as error:
-                raise ProtocolError(f"malformed message: invalid UTF-8: {error.reason}", close_code=1007) from None
+        if len(data) > LARGE_BYTES:
+            return await in_turns(self._codec.decode_large(data))
         return self._codec.decode(data)
 
     def hear(self, take: Callable[[Message], bool]) -> None:
         """Do nothing: messages are there when `receive` has read them."""
 
-    def trust(self) -> None:
+    def trust(self, budget: Budget) -> None:
         """Do nothing: the program that has offered it knows the peer, and its library bounds the messages."""
 
     async def is_alive(self, patience: float) -> bool:

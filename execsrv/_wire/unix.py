@@ -30,24 +30,26 @@ _RETRY_SECONDS = 0.02
 
 
 @contextmanager
-def listening(path: str = "") -> Iterator[tuple[trio.SocketListener, str]]:
+def listening(path: str = "", allow_uids: Collection[int] = ()) -> Iterator[tuple[trio.SocketListener, str]]:
     """Listen at `path`, which only this user may open, and give the path too; leaving removes it.
 
-    Without one it is `default_socket`, for which a directory is made. A socket that nobody listens on any more is
+    With `allow_uids` everybody may open it, since a file can tell no list of users: who it is, is for the server to
+    look. Without one it is `default_socket`, for which a directory is made. A socket that nobody listens on any more is
     replaced. Raises `OSError` when the path is taken by anything else, or in a directory where another user could
     replace it.
     """
     if not path:
         path = default_socket()
         os.close(open_private_directory(os.path.dirname(path)))
-    check_directory(path)
+    check_directory(path, allow_uids)
+    mode = 0o666 if allow_uids else 0o600
     with _locked(path), socket.socket(socket.AF_UNIX) as listener:
         _remove_stale(path)
-        os.fchmod(listener.fileno(), 0o600)  # the mode that it will be made with, but for a umask
+        os.fchmod(listener.fileno(), mode)  # the mode that it will be made with, but for a umask
         listener.bind(path)
         mine = os.lstat(path)
         try:
-            _make_ours(path, mine)  # nobody can connect before `listen`, so there is no moment in between
+            _set_mode(path, mine, mode)  # nobody can connect before `listen`, so there is no moment in between
             listener.listen(_BACKLOG)
             yield trio.SocketListener(trio.socket.from_stdlib_socket(listener)), path
         finally:
@@ -56,14 +58,14 @@ def listening(path: str = "") -> Iterator[tuple[trio.SocketListener, str]]:
                     os.unlink(path)
 
 
-def _make_ours(path: str, made: os.stat_result) -> None:
+def _set_mode(path: str, made: os.stat_result, mode: int) -> None:
     """Set the mode of a socket that a umask has taken something of. A path that leads elsewhere is not followed."""
-    if stat.S_IMODE(made.st_mode) == 0o600:
+    if stat.S_IMODE(made.st_mode) == mode:
         return
     socket_file = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if os.path.samestat(os.fstat(socket_file), made):
-            os.chmod(f"/proc/self/fd/{socket_file}", 0o600)
+            os.chmod(f"/proc/self/fd/{socket_file}", mode)
     finally:
         os.close(socket_file)
 

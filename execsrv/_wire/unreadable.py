@@ -13,6 +13,7 @@ from typing import NoReturn
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from execsrv._wire.bounds import LARGE_BYTES
 from execsrv._wire.quoting import quoted
 from execsrv.errors import InvalidParamsError, ProtocolError, RequestError
 from execsrv.protocol import MessageId, Request
@@ -25,10 +26,13 @@ _REPLACEMENT = r"\ufffd"
 _MOST_SURROGATES = 1000
 _MOST_BACKSLASHES = 1000
 
+_HALF = re.compile(rb"\\u[dD][89abAB]")
+_BEGINNING_BYTES = 4096
+
 _EARLY_ID = re.compile(
     r'\s*+\{\s*+(?:"(?:jsonrpc|method)"\s*+:\s*+"[^"\\]{0,256}"\s*+,\s*+){0,2}"id"\s*+:\s*+(-?\d{1,19}|"[^"\\]{0,256}")\s*+,'
 )
-"""The id of a message that is nested too deeply to be read, where clients commonly put it."""
+"""The id of a message that is too large, or nested too deeply, to be read, where clients commonly put it."""
 
 _WHOLE_NUMBER = re.compile(rb'("(?:[^"\\]|\\.)*+")|(-?\d+)\.0+(?=[\s,\]}])')
 _MOST_REWRITTEN_BYTES = 1024 * 1024
@@ -69,11 +73,14 @@ class _Members(Struct):
 _members = msgspec.json.Decoder(_Members)
 
 
-def read_again(text: str, error: Exception) -> tuple[Request, bool]:
+def read_again(data: bytes, error: Exception) -> tuple[Request, bool]:
     """Return the call in a message that was refused with `error`, and whether it has a `jsonrpc` member.
 
     Raises `UnreadableError` for a call that can only be answered with an error, and `ProtocolError` when it is none.
     """
+    if len(data) > LARGE_BYTES:
+        _refuse_large(data, str(error))
+    text = str(data, "utf-8")
     if isinstance(error, RecursionError):
         _refuse_nested(text)
     halves = _lone_surrogates(text)
@@ -101,7 +108,7 @@ def read_again(text: str, error: Exception) -> tuple[Request, bool]:
 
 def refuse_id(written: str) -> NoReturn:
     """Raise `UnreadableError` for a call with this id, which cannot be repeated."""
-    text = f"a request id must be a 64-bit integer or a string of up to 256 characters, got {quoted(written)}"
+    text = f"a request id must be a 64-bit integer or a string of up to 256 bytes, got {quoted(written)}"
     raise UnreadableError(None, InvalidCallError(text))
 
 
@@ -131,9 +138,38 @@ def _surrogate(text: str, halves: list[int]) -> InvalidParamsError:
 def _refuse_nested(text: str) -> NoReturn:
     if not text.lstrip().startswith("{"):
         raise ProtocolError(f"malformed message: nested too deeply; it begins with {quoted(text)}")
+    raise UnreadableError(_early_id(text), InvalidParamsError("nested too deeply"))
+
+
+def _early_id(text: str) -> MessageId | None:
     found = _EARLY_ID.match(text)
-    id = _id_in(found[1].encode()) if found else None
-    raise UnreadableError(id, InvalidParamsError("nested too deeply"))
+    return _id_in(found[1].encode()) if found else None
+
+
+def _refuse_large(data: bytes, why: str) -> NoReturn:
+    """Refuse a message without looking at all of it: that would hold up others."""
+    text = str(data[:_BEGINNING_BYTES], "utf-8", "replace")
+    id = _early_id(text)
+    if id is not None or _HALF.search(data) is not None:
+        raise UnreadableError(id, InvalidParamsError(why))
+    raise ProtocolError(f"malformed message: {why}; it begins with {quoted(text)}")
+
+
+def check_head(data: bytes) -> None:
+    """Raise as `read_again` does for a large message whose id or method is large, before letters are made of it."""
+    try:
+        members = _members.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return  # to be told by who decodes all of it
+    for member in (members.id, members.method):
+        if not isinstance(member, UnsetType) and len(member) > _MOST_ID_BYTES:
+            _refuse_large(data, f"its id or its method has {len(member)} bytes")
+
+
+def refuse_many_values(data: bytes, most: int) -> NoReturn:
+    """Refuse a large message with more values than that."""
+    id = _early_id(str(data[:_BEGINNING_BYTES], "utf-8", "replace"))
+    raise UnreadableError(id, InvalidParamsError(f"a message may have {most} commas, and this one has more"))
 
 
 def _id_in(raw: bytes | msgspec.Raw) -> MessageId | None:

@@ -17,13 +17,15 @@ import trio
 import trio_websocket
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
+from execsrv._budget.budget import Budget
 from execsrv._nursery import open_helpers
-from execsrv._wire.bounds import MessageBound
+from execsrv._wire.bounds import LARGE_BYTES, MessageBound
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import Codec
 from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
-from execsrv._wire.http_head import Upgrade, answer_to, receive_head
+from execsrv._wire.http_head import Names, Upgrade, answer_to, receive_head, unauthorized
 from execsrv._wire.tcp import is_local
+from execsrv._wire.turns import in_turns
 from execsrv._wire.unreachable import CONNECT_ERRORS, why_unreachable
 from execsrv._wire.urls import parse_websocket
 from execsrv._wire.websocket_library import HEAD_END, MAX_HEAD_BYTES, RECEIVE_BYTES, Reader, Wire
@@ -45,6 +47,7 @@ class WebSocketChannel:
         self._codec = Codec()
         self._has_received = False
         self._buffer = bytearray(MAX_HEADER)
+        self._received_bytes = 0  # of the message that is being handled
 
     async def send(self, message: Message) -> None:
         """Send a message in a frame."""
@@ -61,6 +64,8 @@ class WebSocketChannel:
             with memoryview(self._buffer) as view:
                 start = put_header(view, len(view) - MAX_HEADER)
                 await self._wire.send_all(view[start:])
+        if len(self._buffer) > LARGE_BYTES:
+            self._buffer = bytearray(MAX_HEADER)
 
     @property
     def has_room(self) -> bool:
@@ -75,9 +80,12 @@ class WebSocketChannel:
         """Return the message in the next frame, text or binary."""
         if self._has_received:
             self._wire.go_on()
+        self._wire.bound.handled(self._received_bytes)
+        self._received_bytes = 0
         try:
             data = await self._connection.get_message()
             self._has_received = True
+            self._received_bytes = _size_of(data)
         except ConnectionClosed as closed:
             if self._wire.refusal is not None:
                 self._broken = True
@@ -87,19 +95,17 @@ class WebSocketChannel:
                 text = f"malformed message: {closed.reason.reason or closed.reason.name}"
                 raise ProtocolError(text, closed.reason.code) from None
             return None
-        if isinstance(data, bytes):
-            try:
-                data = data.decode()
-            except UnicodeDecodeError as error:
-                raise ProtocolError(f"malformed message: invalid UTF-8: {error.reason}", close_code=1007) from None
+        assert isinstance(data, bytes)
+        if len(data) > LARGE_BYTES:
+            return await in_turns(self._codec.decode_large(data))
         return self._codec.decode(data)
 
     def hear(self, take: Callable[[Message], bool]) -> None:
         """Do nothing: messages are there when `receive` has read them."""
 
-    def trust(self) -> None:
+    def trust(self, budget: Budget) -> None:
         """Take in large messages too."""
-        self._wire.bound.lift()
+        self._wire.bound.lift(budget)
 
     async def is_alive(self, patience: float) -> bool:
         """Ping the peer, and return False when it has been silent for `patience` seconds.
@@ -136,6 +142,7 @@ class WebSocketChannel:
 
         After a frame that was cut, nothing can be said.
         """
+        self._wire.bound.close()
         if self._wire.is_cut:
             return
         self._wire.go_on(to_end=True)  # the peer's close frame is behind all that it has said
@@ -150,14 +157,26 @@ class WebSocketChannel:
 
 
 async def serve_websocket(
-    stream: trio.abc.Stream, limits: ServerConfig, serve: Callable[[MessageChannel], Awaitable[None]]
+    stream: trio.abc.Stream,
+    limits: ServerConfig,
+    serve: Callable[[MessageChannel], Awaitable[None]],
+    refuse: Callable[[Upgrade], Awaitable[str]],
+    *,
+    is_secure: bool = False,
+    is_ready: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Answer the one HTTP request on `stream`; where it becomes a websocket, serve the channel. Closes the stream."""
+    """Answer the one HTTP request on `stream`; where it becomes a websocket, serve the channel. Closes the stream.
+
+    `refuse` says why whoever asks may not come in, nothing where it may.
+    """
+    names = Names(limits.allowed_hosts, limits.allowed_origins, is_secure)
     async with stream:
         head = upgrade = None
         with trio.move_on_after(limits.handshake_timeout), suppress(trio.BrokenResourceError):
             head = await receive_head(stream, MAX_HEAD_BYTES)
-            upgrade = answer_to(head, MAX_HEAD_BYTES) if head is not None else None
+            upgrade = answer_to(head, MAX_HEAD_BYTES, names, is_ready=is_ready()) if head is not None else None
+            if isinstance(upgrade, Upgrade) and (why := await refuse(upgrade)):
+                upgrade = unauthorized(why)
             if isinstance(upgrade, bytes):
                 await stream.send_all(upgrade)
                 return
@@ -175,7 +194,7 @@ async def serve_websocket(
                     max_message_size=limits.max_message_bytes,
                     receive_buffer_size=RECEIVE_BYTES,
                 )
-                connection = await request.accept()
+                connection = await request.accept(subprotocol=upgrade.subprotocol)
                 wire.opened.set()
             if connection is not None:
                 await serve(WebSocketChannel(connection, wire))
@@ -214,10 +233,11 @@ async def open_websocket(
     limits: Limits,
     token: str | None = None,
     make_context: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+    check_server: Callable[[trio.SocketStream], Awaitable[None]] | None = None,
 ) -> AsyncIterator[WebSocketChannel]:
     """Open a channel to the server at `url`; leaving closes it. Raises `ConnectionFailedError`.
 
-    Without TLS, a token goes to nobody but this machine.
+    Without TLS, a token goes to nobody but this machine, and `check_server` may look whose server is there.
     """
     headers = [(b"Authorization", b"Bearer " + token.encode())] if token is not None else []
     address = parse_websocket(url)
@@ -229,8 +249,11 @@ async def open_websocket(
                 stream = plain = await trio.open_tcp_stream(address.host, address.port)
                 # Without this, a small message after another would wait for a delayed acknowledgement: 40 ms.
                 plain.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
-                if not address.secure and token is not None and not is_local(plain):
-                    raise ConnectionFailedError("a token is not sent to another machine without TLS; use `wss://`")
+                if not address.secure and not is_local(plain):
+                    if token is not None:
+                        raise ConnectionFailedError("a token is not sent to another machine without TLS; use `wss://`")
+                elif not address.secure and check_server is not None:
+                    await check_server(plain)
                 if address.secure:
                     context = await _in_thread(make_context)  # it reads files
                     stream = trio.SSLStream(plain, context, server_hostname=address.host)
@@ -259,3 +282,8 @@ async def open_websocket(
     finally:
         if stream is not None:
             await trio.aclose_forcefully(stream)
+
+
+def _size_of(data: str | bytes) -> int:
+    """Return the bytes of a message as it came."""
+    return len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())

@@ -15,6 +15,7 @@ import wsproto.utilities
 from execsrv._nursery import owned
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.frames import FrameCounter
+from execsrv._wire.room import wait_for_room
 from execsrv._wire.tcp import is_local, unacknowledged_seconds
 from execsrv._wire.unreachable import why_unreachable
 from execsrv.errors import ConnectionFailedError, ProtocolError
@@ -48,7 +49,7 @@ class Wire(trio.abc.Stream):
         self._hung_up = trio.Event()
         self._stream = stream
         self._head = head
-        self._data: bytes | bytearray = rest
+        self._data = bytearray(rest)
         self._at = 0  # how much of the data the library has
         self.bound = bound
         self._pause: trio.Event | None = None
@@ -105,10 +106,16 @@ class Wire(trio.abc.Stream):
             await self._pause.wait()
         if self.refusal is not None:
             raise trio.BrokenResourceError
+        if not self.bound.is_paid():
+            try:
+                await wait_for_room(self.bound)
+            except ProtocolError as error:
+                self.refusal = error
+                raise trio.BrokenResourceError from error
         if self._at < len(self._data):
             await trio.lowlevel.checkpoint()
         else:
-            self._at, self._data = 0, await self._receive(max_bytes)
+            self._at, self._data = 0, bytearray(await self._receive(max_bytes))
             self.heard_at = trio.current_time()
             if not self._data and not self.opened.is_set():
                 raise ConnectionFailedError("the peer hung up in the handshake")
@@ -122,7 +129,7 @@ class Wire(trio.abc.Stream):
             self._pause = trio.Event()
         data, end = self._data, self._at
         if end == len(data):
-            self._data, self._at = b"", 0
+            self._data, self._at = bytearray(), 0
         return data if (start, end) == (0, len(data)) else data[start:end]
 
     def go_on(self, *, to_end: bool = False) -> None:

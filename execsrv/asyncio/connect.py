@@ -26,6 +26,7 @@ def connect(
     url: str,
     *,
     token: str | None = None,
+    token_file: str | os.PathLike[str] | None = None,
     reconnect: float = 0,
     bring: bool = True,
     config: ClientConfig = CLIENT_DEFAULTS,
@@ -47,33 +48,55 @@ def connect(
     Raises `ConnectionFailedError`, and `InvalidListenURLError` for another URL.
     """
     return Opening(
-        Facade._kinds, partial(trio_connect, url, token=token, reconnect=reconnect, bring=bring, config=config)
+        Facade._kinds,
+        partial(trio_connect, url, token=token, token_file=token_file, reconnect=reconnect, bring=bring, config=config),
     )
 
 
 def connect_unix(
-    path: str | os.PathLike[str], *, reconnect: float = 0, config: ClientConfig = CLIENT_DEFAULTS
+    path: str | os.PathLike[str],
+    *,
+    token: str | None = None,
+    token_file: str | os.PathLike[str] | None = None,
+    reconnect: float = 0,
+    config: ClientConfig = CLIENT_DEFAULTS,
 ) -> Opening[Client]:
     """Connect to a server's unix socket. A lost connection is taken up again within `reconnect` seconds.
+
+    A token is needed by who is another user than the server; it is found as by `connect_websocket`.
 
     The server has to be this user's, root's or one of `config.server_uids`, and so has the directory of the socket.
 
     Raises `ConnectionFailedError`.
     """
-    return Opening(Facade._kinds, partial(trio_connect_unix, path, reconnect=reconnect, config=config))
+    return Opening(
+        Facade._kinds,
+        partial(trio_connect_unix, path, token=token, token_file=token_file, reconnect=reconnect, config=config),
+    )
 
 
 def connect_websocket(
-    url: str, *, token: str | None = None, reconnect: float = 0, config: ClientConfig = CLIENT_DEFAULTS
+    url: str,
+    *,
+    token: str | None = None,
+    token_file: str | os.PathLike[str] | None = None,
+    reconnect: float = 0,
+    config: ClientConfig = CLIENT_DEFAULTS,
 ) -> Opening[Client]:
-    """Connect to a server's websocket. `token` goes into the `Authorization` header.
+    """Connect to a server's websocket. `token`, or that in `token_file`, goes into the `Authorization` header.
+
+    Where neither is given, `EXECSRV_TOKEN` or the file that `EXECSRV_TOKEN_FILE` names has it. The first of them is
+    taken out of the environment. A file is read again whenever the connection is taken up again.
 
     When the connection is lost, try for `reconnect` seconds to take it up again. The server must keep it as long
     (`--resume-grace`); then nothing is lost, and calls and readers do not notice.
 
     Raises `ConnectionFailedError`, also when it takes longer than `config.handshake_timeout`.
     """
-    return Opening(Facade._kinds, partial(trio_connect_websocket, url, token=token, reconnect=reconnect, config=config))
+    return Opening(
+        Facade._kinds,
+        partial(trio_connect_websocket, url, token=token, token_file=token_file, reconnect=reconnect, config=config),
+    )
 
 
 def launch(

@@ -25,6 +25,7 @@ from execsrv.client.remote_changes import RemoteChanges
 from execsrv.client.result import END_GRACE_SECONDS, Collected, Result, check_bound
 from execsrv.client.starting import Starting
 from execsrv.client.text import as_bytes, text_mode
+from execsrv.client.tokens import ReadToken, no_token
 from execsrv.errors import CommandError
 from execsrv.limits import ClientConfig
 from execsrv.protocol import (
@@ -266,12 +267,16 @@ class Client(Starting):
 
 @asynccontextmanager
 async def open_client(
-    open_channel: OpenChannel, config: ClientConfig, reconnect: float = 0, name: str = "execsrv"
+    open_channel: OpenChannel,
+    config: ClientConfig,
+    reconnect: float = 0,
+    name: str = "execsrv",
+    read_token: ReadToken = no_token,
 ) -> AsyncIterator[Client]:
     """Open a client on channels of this kind, with the handshake done. Raises `ConnectionFailedError`."""
     check_trio()
     seconds("reconnect", reconnect, zero=True)
     async with open_helpers() as nursery:
-        connection = Connection(config, nursery)
+        connection = Connection(config, nursery, read_token)
         await nursery.start(connection.stay, open_channel, name, reconnect)
         yield Client._made(connection)

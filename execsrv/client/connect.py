@@ -20,6 +20,7 @@ from execsrv.client.launching import launched
 from execsrv.client.parameters import seconds, words
 from execsrv.client.reach import FORMS, Place, is_reached, parse_exec, parse_place
 from execsrv.client.stdio import explain_exit, open_stdio
+from execsrv.client.tokens import token_reader
 from execsrv.errors import InvalidListenURLError, InvalidParamsError
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
 
@@ -35,6 +36,7 @@ async def connect(
     url: str,
     *,
     token: str | None = None,
+    token_file: str | os.PathLike[str] | None = None,
     reconnect: float = 0,
     bring: bool = True,
     config: ClientConfig = CLIENT_DEFAULTS,
@@ -56,9 +58,10 @@ async def connect(
     Raises `ConnectionFailedError`, and `InvalidListenURLError` for another URL.
     """
     if is_unix_url(url):
-        connection = connect_unix(parse_unix(url, "--url"), reconnect=reconnect, config=config)
+        path = parse_unix(url, "--url")
+        connection = connect_unix(path, token=token, token_file=token_file, reconnect=reconnect, config=config)
     elif is_websocket_url(url):
-        connection = connect_websocket(url, token=token, reconnect=reconnect, config=config)
+        connection = connect_websocket(url, token=token, token_file=token_file, reconnect=reconnect, config=config)
     elif (argv := parse_exec(url)) is not None:
         last_word = LEAVING if reconnect else b""
         connection = open_client(lambda: _open_launched(argv, None, config, last_word), config, reconnect)
@@ -86,35 +89,63 @@ async def _connect_reached(place: Place, reconnect: float, bring: bool, config: 
 
 @asynccontextmanager
 async def connect_websocket(
-    url: str, *, token: str | None = None, reconnect: float = 0, config: ClientConfig = CLIENT_DEFAULTS
+    url: str,
+    *,
+    token: str | None = None,
+    token_file: str | os.PathLike[str] | None = None,
+    reconnect: float = 0,
+    config: ClientConfig = CLIENT_DEFAULTS,
 ) -> AsyncIterator[Client]:
-    """Connect to a server's websocket. `token` goes into the `Authorization` header.
+    """Connect to a server's websocket. `token`, or that in `token_file`, goes into the `Authorization` header.
+
+    Where neither is given, `EXECSRV_TOKEN` or the file that `EXECSRV_TOKEN_FILE` names has it. The first of them is
+    taken out of the environment. A file is read again whenever the connection is taken up again.
 
     When the connection is lost, try for `reconnect` seconds to take it up again. The server must keep it as long
     (`--resume-grace`); then nothing is lost, and calls and readers do not notice.
+
+    A server on this machine, without TLS, has to be this user's, root's or one of `config.server_uids`, where that can
+    be told. With TLS, `config` has the authorities that are trusted.
 
     Raises `ConnectionFailedError`, also when it takes longer than `config.handshake_timeout`.
     """
     from execsrv._wire.tls import client_context
     from execsrv._wire.websocket import open_websocket
+    from execsrv.client.whose import check_server
 
-    open_channel = partial(open_websocket, url, config, token, partial(client_context, config))
+    read_token = token_reader(token, token_file)
+    make_context = partial(client_context, config)
+    check = partial(check_server, server_uids=config.server_uids)
+
+    @asynccontextmanager
+    async def open_channel() -> AsyncIterator[MessageChannel]:
+        async with open_websocket(url, config, await read_token(), make_context, check) as channel:
+            yield channel
+
     async with open_client(open_channel, config, reconnect) as client:
         yield client
 
 
 @asynccontextmanager
 async def connect_unix(
-    path: str | os.PathLike[str], *, reconnect: float = 0, config: ClientConfig = CLIENT_DEFAULTS
+    path: str | os.PathLike[str],
+    *,
+    token: str | None = None,
+    token_file: str | os.PathLike[str] | None = None,
+    reconnect: float = 0,
+    config: ClientConfig = CLIENT_DEFAULTS,
 ) -> AsyncIterator[Client]:
     """Connect to a server's unix socket. A lost connection is taken up again within `reconnect` seconds.
+
+    A token is needed by who is another user than the server; it is found as by `connect_websocket`.
 
     The server has to be this user's, root's or one of `config.server_uids`, and so has the directory of the socket.
 
     Raises `ConnectionFailedError`.
     """
     open_channel = partial(open_unix, os.fspath(path), config, config.server_uids)
-    async with open_client(open_channel, config, reconnect) as client:
+    read_token = token_reader(token, token_file)
+    async with open_client(open_channel, config, reconnect, read_token=read_token) as client:
         yield client
 
 

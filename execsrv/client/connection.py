@@ -19,6 +19,7 @@ from execsrv._wire.channel import CLOSED_IN_ORDER, GONE_AWAY, MessageChannel
 from execsrv._wire.codecs import decode_params
 from execsrv.client.calls import Calls
 from execsrv.client.mirror import Mirror, closed_entry, exited_entry
+from execsrv.client.tokens import ReadToken
 from execsrv.errors import (
     AlreadyAttachedError,
     BadAnswerError,
@@ -54,8 +55,10 @@ class Connection:
 
     greeting: Initialized
 
-    def __init__(self, config: ClientConfig, nursery: trio.Nursery) -> None:
+    def __init__(self, config: ClientConfig, nursery: trio.Nursery, read_token: ReadToken) -> None:
+        """`read_token` gives what is said in the greeting of each channel."""
         self.config = config
+        self._read_token = read_token
         self.nursery = nursery
         self.calls = Calls(self._heard, config.max_message_bytes)
         self.mirrors: dict[str, Mirror] = {}
@@ -142,7 +145,8 @@ class Connection:
         try:
             with trio.fail_after(self.config.handshake_timeout):
                 try:
-                    self.greeting = await self.calls.ask_first("initialize", Initialize(name), Initialized)
+                    hello = Initialize(name, token=await self._read_token())
+                    self.greeting = await self.calls.ask_first("initialize", hello, Initialized)
                     await self.calls.tell("initialized")
                 except trio.BrokenResourceError:
                     await trio.sleep_forever()  # the reader hears of the end, and of what was said before it
@@ -157,7 +161,8 @@ class Connection:
     async def _greet_again(self, name: str, greeted: trio.Event, scope: trio.CancelScope) -> None:
         """Take the connection over, and catch up with every process."""
         try:
-            await self.calls.ask_first("initialize", Initialize(name, self.greeting.session_id), Initialized)
+            hello = Initialize(name, self.greeting.session_id, await self._read_token())
+            await self.calls.ask_first("initialize", hello, Initialized)
             await self.calls.tell("initialized")
             for mirror in list(self.mirrors.values()):
                 try:

@@ -31,6 +31,8 @@ def checked_mode(mode: int | None) -> int | None:
     """Return a mode that is a number, or None."""
     if not isinstance(mode, int | None) or isinstance(mode, bool):
         raise TypeError(f"mode must be a number, such as 0o644, got {type(mode).__name__}")
+    if mode is not None and not 0 <= mode <= 0o7777:
+        raise InvalidParamsError(f"mode must be from 0 to 0o7777, got {mode}", field="mode")
     return mode
 
 

@@ -9,8 +9,9 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import TypeVar
 
 import trio
@@ -20,15 +21,19 @@ from execsrv._wire.paths import part_name
 
 T = TypeVar("T")
 
+MOST_ENTRIES = 1_000_000
+"""The largest directory that is sent. Each entry is memory."""
+
 
 class LocalEntry(Struct, frozen=True):
-    """Something on this machine that may be sent. `target` is where a link leads."""
+    """Something on this machine that may be sent. `target` is where a link leads, `identity` its device and inode."""
 
     path: str
     name: str
     mode: int
     size: int
     modified_ns: int
+    identity: tuple[int, int]
     target: str | None = None
 
     @property
@@ -66,13 +71,22 @@ def look(path: str, *, follow: bool) -> LocalEntry:
     found = os.stat(path, follow_symlinks=follow)
     target = os.readlink(path) if stat.S_ISLNK(found.st_mode) else None
     name = os.path.basename(path.rstrip("/"))
-    return LocalEntry(path, name, found.st_mode, found.st_size, found.st_mtime_ns, target)
+    return LocalEntry(path, name, found.st_mode, found.st_size, found.st_mtime_ns, identity_of(found), target)
+
+
+def identity_of(found: os.stat_result) -> tuple[int, int]:
+    """Return the device and the inode."""
+    return found.st_dev, found.st_ino
 
 
 def entries(directory: str) -> list[LocalEntry]:
-    """Return the entries of a directory, sorted by name. Raises `OSError`."""
+    """Return the entries of a directory, sorted by name. Raises `OSError`: EFBIG for more than `MOST_ENTRIES`."""
+    with os.scandir(directory) as scanned:
+        names = [entry.name for entry in islice(scanned, MOST_ENTRIES + 1)]
+    if len(names) > MOST_ENTRIES:
+        raise OSError(errno.EFBIG, f"a directory of more than {MOST_ENTRIES} entries", directory)
     found = []
-    for name in sorted(os.listdir(directory)):
+    for name in sorted(names):
         with suppress(FileNotFoundError):
             found.append(look(os.path.join(directory, name), follow=False))
     return found
@@ -94,11 +108,12 @@ def read_at(descriptor: int, offset: int, size: int, sha256: hashlib._Hash) -> b
     return data
 
 
-def read_whole(path: str) -> bytes:
-    """Return the content of a small file."""
+def read_whole(path: str, most: int) -> bytes | None:
+    """Return the content of a small file, None where it has become larger than that."""
     descriptor = open_source(path)
     with open(descriptor, "rb") as file:
-        return file.read()
+        data = file.read(most + 1)
+    return None if len(data) > most else data
 
 
 def write_at(descriptor: int, offset: int, data: bytes, sha256: hashlib._Hash) -> None:
@@ -165,6 +180,19 @@ def make_directory(path: str, *, follow: bool) -> None:
     except FileExistsError:
         if not stat.S_ISDIR(os.stat(path, follow_symlinks=follow).st_mode):
             raise
+
+
+@contextmanager
+def sign(directory: str) -> Iterator[str]:
+    """Give the name of a new file in a directory, which is gone when the block is left. Raises `OSError`."""
+    name = part_name("sign")
+    path = os.path.join(directory, name)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    try:
+        yield name
+    finally:
+        with suppress(OSError):
+            os.unlink(path)
 
 
 def finish_directory(path: str, mode: int, modified_ns: int) -> None:

@@ -79,11 +79,8 @@ class RemoteChanges:
 
     async def read_whole(self, path: str) -> bytes:
         """Return the content of a file."""
-        try:
-            return (await self.calls.call("fs/readFile", FilePath(sent(path)), FileData)).data_base64
-        except FileError as error:
-            if error.facts.get("limit") != "max_file_bytes":
-                raise
+        if (data := await self.read_small(path)) is not None:
+            return data
         blocks: list[bytes] = []
 
         async def take(offset: int, data: bytes, sha256: hashlib._Hash) -> None:
@@ -92,6 +89,15 @@ class RemoteChanges:
 
         await self.read_blocks(path, (await self.stat(path)).size, take, lambda done: None)
         return b"".join(blocks)
+
+    async def read_small(self, path: str) -> bytes | None:
+        """Return the content of a file that the server sends in one message, None for a larger one."""
+        try:
+            return (await self.calls.call("fs/readFile", FilePath(sent(path)), FileData)).data_base64
+        except FileError as error:
+            if error.facts.get("limit") != "max_file_bytes":
+                raise
+            return None
 
     async def read_blocks(
         self,

@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from execsrv.client.client import Client
 from execsrv.errors import InvalidParamsError
 
 if TYPE_CHECKING:
-    from execsrv.client.client import Client
     from execsrv.client.process import Process
 
 PROMPT = "[EXECSRV_PROMPT>"
@@ -123,6 +123,8 @@ async def _started(
     client: Client, argv: Sequence[str], options: dict[str, Any], env: dict[str, str]
 ) -> AsyncIterator[Process]:
     """Start an interpreter on a terminal that shows nothing of what is typed."""
+    if not isinstance(client, Client):
+        raise TypeError(f"client must be a Client, got {type(client).__name__}")
     added = _PLAIN | env | dict(options.pop("env_add", None) or {})
     if options.get("env") is not None:
         options["env"], added = added | dict(options["env"]), {}

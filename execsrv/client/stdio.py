@@ -94,8 +94,8 @@ class PastBanner(trio.abc.ReceiveStream):
 
 def _message(line: bytes | bytearray) -> Message | None:
     try:
-        return Codec().decode(line.lstrip(_BLANK).decode())
-    except (ProtocolError, UnicodeDecodeError):
+        return Codec().decode(bytes(line.lstrip(_BLANK)))
+    except ProtocolError:
         return None
 
 

@@ -15,6 +15,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from functools import partial
 
 import trio
@@ -26,7 +27,7 @@ from execsrv.client.file_info import FileInfo
 from execsrv.client.file_paths import doing
 from execsrv.client.local_files import LocalEntry
 from execsrv.client.remote_changes import RemoteChanges
-from execsrv.errors import FileError
+from execsrv.errors import FileError, NotFoundError
 
 Progress = Callable[[str, str, int, int], None]
 """Function that is told of each file, as it goes on: source, destination, bytes done, bytes in all."""
@@ -60,6 +61,7 @@ class Transfer:
         self._places = trio.Semaphore(self._limit)
         self._directories: list[Callable[[], Awaitable[None]]] = []
         self._done = Transferred()
+        self._made = "", (0, 0)  # the directory at the top of the copy, and its device and inode
         self._has_failed = False
 
     async def put(self, source: str, destination: str) -> Transferred:
@@ -83,7 +85,12 @@ class Transfer:
 
     async def _put_directory(self, entry: LocalEntry, to: str, top: LocalEntry) -> list[LocalEntry]:
         """Make a directory on the server, and return what else is to be put into it."""
+        if entry is not top and entry.identity == self._made[1] and await self._is_same(entry.path, self._made[0]):
+            raise FileError(f"cannot put {top.path!r} into itself: {entry.path!r} is the copy", path=top.path)
         await self._remote.make(to, accept=True, follow=entry is top)
+        if entry is top:
+            made = await self._remote.stat(to)
+            self._made = to, (made.device, made.inode)
         mode, modified = stat.S_IMODE(entry.mode), entry.modified_ns
         self._directories.append(
             lambda: self._remote.change(to, permissions=mode, modified_at_ns=modified, of_link=entry is not top)
@@ -94,8 +101,10 @@ class Transfer:
         mode, path = entry.mode & FILE_PERMISSIONS, entry.path
         tell = partial(self._tell, path, to, entry.size)
         with doing("put", path, to):
+            data = None
             if entry.size <= SMALL_BYTES:
-                data = await self._threads.run(lambda: local.read_whole(path), path)
+                data = await self._threads.run(lambda: local.read_whole(path, SMALL_BYTES), path)
+            if data is not None:
                 await self._remote.write_whole(to, data, mode, entry.modified_ns)
                 size = len(data)
                 tell(size)
@@ -134,7 +143,12 @@ class Transfer:
 
     async def _get_directory(self, info: FileInfo, to: str, top: FileInfo) -> list[FileInfo]:
         """Make a directory on this machine, and return what else is to be put into it."""
+        numbers = info.device, info.inode
+        if info is not top and numbers == self._made[1] and await self._is_same(self._made[0], info.path):
+            raise FileError(f"cannot get {top.path!r} into itself: {info.path!r} is the copy", path=top.path)
         await self._threads.run(lambda: local.make_directory(to, follow=info is top), to)
+        if info is top:
+            self._made = to, (await self._threads.run(lambda: local.look(to, follow=True))).identity
         finish = partial(local.finish_directory, to, info.mode, info.modified_ns)
         self._directories.append(lambda: self._threads.run(finish, to))
         return await self._remote.list(info.path)
@@ -142,10 +156,11 @@ class Transfer:
     async def _get_file(self, info: FileInfo, to: str) -> None:
         tell = partial(self._tell, info.path, to, info.size)
         with doing("get", info.path, to):
-            if 0 < info.size <= SMALL_BYTES:
-                data = await self._remote.read_whole(info.path)
+            data = await self._remote.read_small(info.path) if 0 < info.size <= SMALL_BYTES else None
+            if data is not None:
+                content = data
                 await self._threads.run(
-                    lambda: local.write_whole(to, data, info.mode & FILE_PERMISSIONS, info.modified_ns), to
+                    lambda: local.write_whole(to, content, info.mode & FILE_PERMISSIONS, info.modified_ns), to
                 )
                 size = len(data)
                 tell(size)
@@ -169,6 +184,19 @@ class Transfer:
         return size
 
     # -- both ways --
+
+    async def _is_same(self, here: str, there: str) -> bool:
+        """Return whether directories of both machines, with the same numbers, are one: by a file that both then have.
+
+        Where none can be made here, they are not.
+        """
+        with ExitStack() as stack:
+            try:
+                name = await self._threads.run(lambda: stack.enter_context(local.sign(here)))
+                await self._remote.stat(posixpath.join(there, name), follow=False)
+            except (OSError, NotFoundError):
+                return False
+        return True
 
     async def _start(self, nursery: trio.Nursery, copy: Callable[[], Awaitable[None]]) -> None:
         await self._places.acquire()

@@ -46,6 +46,10 @@ async def wait_for(
 ) -> Happened:
     """Wait for the first of these. `Process.wait_for` tells the rest."""
     patience = seconds("timeout", timeout, zero=True)
+    if host is not None and not isinstance(host, str):
+        raise TypeError(f"host must be a string, got {type(host).__name__}")
+    if not isinstance(after, Happened | None):
+        raise TypeError(f"after must be what `wait_for` returned, got {type(after).__name__}")
     patterns = compiled(output)
     for name, value in (("exit", exit), ("tree_empty", tree_empty), ("no_echo", no_echo)):
         flag(name, value)
@@ -53,8 +57,6 @@ async def wait_for(
         raise InvalidParamsError("nothing to wait for: name output, port, idle, exit, tree_empty or no_echo")
     if host is not None and port is None:
         raise InvalidParamsError("host is the address of port, which is missing", field="port")
-    if not isinstance(after, Happened | None):
-        raise TypeError(f"after must be what `wait_for` returned, got {type(after).__name__}")
     words = literals(process, patterns)
     params = ProcessWaitFor(
         process.id,

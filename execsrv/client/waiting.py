@@ -194,8 +194,10 @@ def compiled(output: Any) -> list[re.Pattern[Any]]:
         if not isinstance(pattern, str | bytes | re.Pattern):
             raise TypeError(f"output must be a pattern of bytes or text, got {type(pattern).__name__}")
         try:
+            if isinstance(pattern, str):
+                pattern.encode()  # no output decodes to what cannot be
             found.append(re.compile(pattern))
-        except re.error as error:
+        except (re.error, UnicodeEncodeError) as error:
             raise InvalidParamsError(f"output: {error} in {pattern!r}", field="output") from None
     return found
 

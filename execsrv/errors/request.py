@@ -48,14 +48,22 @@ class RequestError(ExecsrvError):
 
 
 class InternalError(RequestError):
-    """A fault of the server itself. Its log has the traceback."""
+    """A fault of the server itself. Its log has the traceback, with the `requestId` of `facts`."""
+
+
+_FIRST, _LAST = 800, 200
 
 
 class InvalidParamsError(RequestError):
-    """The parameters of a call are malformed; the text names the field."""
+    """The parameters of a call are malformed; the text names the field, and shows no more of a value than its ends."""
 
     code = -32602
     kind = "invalid-params"
+
+    def __init__(self, message: str, /, **facts: Any) -> None:
+        if len(message) > _FIRST + _LAST:
+            message = f"{message[:_FIRST]} ... {message[-_LAST:]}"
+        super().__init__(message, **facts)
 
 
 class UnknownMethodError(RequestError):

@@ -25,6 +25,7 @@ from execsrv.limits.doors import DoorSettings
 from execsrv.limits.endings import EndingSettings
 from execsrv.limits.files import FileSettings
 from execsrv.limits.http import HttpSettings
+from execsrv.limits.identity import IdentitySettings
 from execsrv.limits.operations import OperationSettings
 from execsrv.limits.streams import StreamSettings
 
@@ -79,7 +80,10 @@ class ClientConfig(Limits):
     server_uids: Annotated[
         tuple[Uid, ...],
         DOORS,
-        Meta(description="The users whose servers are trusted on a unix socket, beside this one and root."),
+        Meta(
+            description="The users whose servers are trusted on a unix socket, and on the loopback without TLS,"
+            " beside this one and root."
+        ),
     ] = ()
 
     tls_ca_file: Annotated[
@@ -117,6 +121,7 @@ class ServerConfig(
     CommandSettings,
     StreamSettings,
     DoorSettings,
+    IdentitySettings,
     ConnectionSettings,
     Limits,
 ):

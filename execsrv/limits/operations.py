@@ -29,6 +29,16 @@ class OperationSettings:
         Meta(description="The form of that log. `auto` is text on a terminal, and elsewhere an object of JSON a line."),
     ] = "auto"
 
+    metrics_listen: Annotated[
+        str,
+        OPERATIONS,
+        NEEDS_RESTART,
+        Meta(
+            description="Where `/livez`, `/readyz` and `/metrics` are answered: `http://IP:PORT`. Whoever reaches that"
+            " needs no token, and learns numbers alone."
+        ),
+    ] = ""
+
     audit_log: Annotated[
         FilePath,
         OPERATIONS,
@@ -40,4 +50,14 @@ class OperationSettings:
         bool,
         OPERATIONS,
         Meta(description="Whether those lines have the arguments of commands too, which may hold secrets."),
+    ] = False
+
+    traces: Annotated[
+        bool,
+        OPERATIONS,
+        NEEDS_RESTART,
+        Meta(
+            description="Whether each session is a span of OpenTelemetry, which `OTEL_*` configures. The command gets a"
+            " `TRACEPARENT`. Needs `execsrv[otel]`."
+        ),
     ] = False

@@ -6,17 +6,18 @@ from typing import Literal
 
 from msgspec import Struct
 
-from execsrv.protocol.messages import Id, Wire
+from execsrv.protocol.bounds import Id, PathText, Variables, Word, Words
+from execsrv.protocol.messages import Wire
 
 
 class CommandExec(Wire, frozen=True):
     """Start a command whose stdin is closed, or a terminal."""
 
-    argv: list[str]
-    cwd: str
-    env: dict[str, str]
+    argv: Words
+    cwd: PathText
+    env: Variables
     tty: bool
-    arg0: str | None = None
+    arg0: Word | None = None
 
 
 class CommandId(Wire, frozen=True):

@@ -6,8 +6,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from execsrv.protocol.bounds import Id, Name
 from execsrv.protocol.host import EnvironmentInfo
-from execsrv.protocol.messages import Id, Wire
+from execsrv.protocol.messages import Wire
 
 MAX_TOKEN_CHARACTERS = 8192
 
@@ -15,7 +16,7 @@ MAX_TOKEN_CHARACTERS = 8192
 class Initialize(Wire, frozen=True):
     """The first request of every connection. `token` says who asks, where no HTTP header could say it before."""
 
-    client_name: str
+    client_name: Name
     resume_session_id: Id | None = None
     token: Annotated[str, Meta(max_length=MAX_TOKEN_CHARACTERS)] | None = None
 

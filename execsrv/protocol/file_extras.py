@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from msgspec import Meta
-
+from execsrv.protocol.bounds import Id, Offset, PathText
 from execsrv.protocol.files import FileCall, FileHandle, FilePath, Nanoseconds, Permissions
-from execsrv.protocol.messages import Id, Wire
+from execsrv.protocol.messages import Wire
 
 
 class FileAppend(FilePath, frozen=True, kw_only=True):
@@ -62,28 +61,28 @@ class FileChange(FilePath, frozen=True, kw_only=True):
     permissions: Permissions | None = None
     modified_at_ns: Nanoseconds | None = None
     accessed_at_ns: Nanoseconds | None = None
-    size: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+    size: Offset | None = None
     of_link: bool = False
 
 
 class FileRename(FileCall, frozen=True, kw_only=True):
     """Give what is at a path another one, in one step, in place of the file or empty directory that may be there."""
 
-    source_path: str
-    destination_path: str
+    source_path: PathText
+    destination_path: PathText
 
 
 class LinkCreate(FilePath, frozen=True, kw_only=True):
     """Make a symbolic link at a path. `target`, percent-escaped as in a URI, may be anything."""
 
-    target: str
+    target: PathText
 
 
 class BlockChecksum(FileHandle, frozen=True):
     """Ask for the SHA-256 of `len` bytes at `offset`, or of those that are there."""
 
-    offset: Annotated[int, Meta(ge=0)]
-    len: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    offset: Offset
+    len: Offset
 
 
 class Checksum(Wire, frozen=True):
@@ -97,7 +96,7 @@ class TreeWatch(FileCall, frozen=True, kw_only=True):
     """Note changes in a directory, and with `recursive` in all below it, until `fs/unwatch`."""
 
     watch_id: Id
-    path: str
+    path: PathText
     recursive: bool = False
 
 

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from execsrv.protocol.messages import Id, Wire
+from execsrv.protocol.bounds import Id, Offset, PathText, PathTexts, Whole
+from execsrv.protocol.messages import Wire
 from execsrv.protocol.sandbox import Sandbox
 
 
@@ -19,7 +20,7 @@ class FileCall(Wire, frozen=True, kw_only=True):
 class FilePath(FileCall, frozen=True):
     """Names a file: an absolute path or a `file:` URI. Without `follow_symlinks` no link is walked on the way."""
 
-    path: str
+    path: PathText
     follow_symlinks: bool | None = None
 
 
@@ -94,9 +95,9 @@ class DirectoryListing(Wire, frozen=True):
 class WalkOptions(Wire, frozen=True):
     """The limits of a walk. Depth 0 lists the directory itself."""
 
-    max_depth: Annotated[int, Meta(ge=0)]
-    max_directories: Annotated[int, Meta(ge=0)]
-    max_entries: Annotated[int, Meta(ge=0)]
+    max_depth: Whole
+    max_directories: Whole
+    max_entries: Whole
     follow_directory_symlinks: bool
     prune_hidden_directories: bool | None = None
 
@@ -104,7 +105,7 @@ class WalkOptions(Wire, frozen=True):
 class FileWalk(FileCall, frozen=True, kw_only=True):
     """List a tree, breadth first."""
 
-    path: str
+    path: PathText
     options: WalkOptions
 
 
@@ -140,8 +141,8 @@ class FileRemove(FilePath, frozen=True, kw_only=True):
 class FileCopy(FileCall, frozen=True, kw_only=True):
     """Copy a file, a link as a link, or a tree, which is merged into what is there."""
 
-    source_path: str
-    destination_path: str
+    source_path: PathText
+    destination_path: PathText
     recursive: bool
 
 
@@ -166,8 +167,8 @@ class FileHandle(Wire, frozen=True):
 class BlockRead(FileHandle, frozen=True):
     """Read up to `len` bytes at `offset`."""
 
-    offset: Annotated[int, Meta(ge=0)]
-    len: Annotated[int, Meta(ge=0)]
+    offset: Offset
+    len: Offset
 
 
 class Block(Wire, frozen=True):
@@ -180,7 +181,7 @@ class Block(Wire, frozen=True):
 class BlockWrite(FileHandle, frozen=True):
     """Write at `offset`; what lies between it and the end of the file becomes a hole."""
 
-    offset: Annotated[int, Meta(ge=0)]
+    offset: Offset
     chunk: bytes
 
 
@@ -188,9 +189,9 @@ class WatchMissing(FileCall, frozen=True, kw_only=True):
     """Tell, once, when one of `missing` may have come into being, or `present` may have changed. A greater id than
     any before replaces the watch before."""
 
-    watch_id: Annotated[int, Meta(ge=0)]
-    missing: list[str]
-    present: str | None = None
+    watch_id: Whole
+    missing: PathTexts
+    present: PathText | None = None
 
 
 class Watching(Wire, frozen=True):

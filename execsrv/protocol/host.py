@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from execsrv.protocol.messages import Id, Nothing, Wire
+from msgspec import Meta
+
+from execsrv.protocol.bounds import Id, Name, PathText
+from execsrv.protocol.messages import Nothing, Wire
 
 
 class Shell(Wire, frozen=True):
@@ -39,12 +42,16 @@ class EnvironmentStatus(Wire, frozen=True):
     status: Literal["ready"] = "ready"
 
 
+KeyPaths = Annotated[list[Annotated[list[Name], Meta(max_length=256)]], Meta(max_length=1024)]
+"""Places in a TOML file, each by the keys that lead to it."""
+
+
 class EnvironmentConfigRead(Wire, frozen=True):
     """Ask for parts of the server's own Codex configuration, each by the path of its keys."""
 
-    cwd: str
-    config_paths: list[list[str]]
-    requirements_paths: list[list[str]]
+    cwd: PathText
+    config_paths: KeyPaths
+    requirements_paths: KeyPaths
 
 
 class ConfigLayer(Wire, frozen=True):
@@ -76,13 +83,13 @@ class CapabilityRoot(Wire, frozen=True):
     """A directory that may hold plugins and skills, under an id of the client's."""
 
     id: Id
-    path: str
+    path: PathText
 
 
 class CapabilityRootsDiscover(Wire, frozen=True):
     """Ask what these directories hold."""
 
-    roots: list[CapabilityRoot]
+    roots: Annotated[list[CapabilityRoot], Meta(max_length=1024)]
 
 
 class CapabilityRootFound(Wire, frozen=True):
@@ -106,7 +113,7 @@ class CapabilityRootsFound(Wire, frozen=True):
 class CapabilitiesDiscover(Wire, frozen=True):
     """Ask for all plugins and skills that apply in a directory."""
 
-    cwd: str
+    cwd: PathText
 
 
 class CapabilitiesFound(Wire, frozen=True):

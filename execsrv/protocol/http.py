@@ -6,7 +6,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from execsrv.protocol.messages import Id, Wire
+from execsrv.protocol.bounds import Id, Name
+from execsrv.protocol.messages import Wire
+
+HeaderText = Annotated[str, Meta(max_length=64 * 1024)]
+"""A URL, or the value of a header field."""
 
 
 class HttpField(Wire, frozen=True):
@@ -19,9 +23,9 @@ class HttpField(Wire, frozen=True):
 class HttpHeader(Wire, frozen=True):
     """One header field of a request. With `value_env_var`, that variable of the server is put behind `value`."""
 
-    name: str
-    value: str
-    value_env_var: str | None = None
+    name: Name
+    value: HeaderText
+    value_env_var: Name | None = None
 
 
 class HttpRequest(Wire, frozen=True):
@@ -31,10 +35,10 @@ class HttpRequest(Wire, frozen=True):
     which `request_id` pairs with this request; with `pull_response` the client asks for its pieces with `http/read`.
     """
 
-    method: str
-    url: str
+    method: Name
+    url: HeaderText
     request_id: Id
-    headers: list[HttpHeader] = []
+    headers: Annotated[list[HttpHeader], Meta(max_length=1024)] = []
     body_base64: bytes | None = None
     timeout_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
     redirect_policy: Literal["follow", "stop"] = "follow"

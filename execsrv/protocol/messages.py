@@ -10,11 +10,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from execsrv.protocol.bounds import Id as Id
+
 PROTOCOL_VERSION = "exec-server.v0"
 
-
-Id = Annotated[str, Meta(max_length=256)]
-"""A name that a peer chooses. It is kept, and repeated in what is told, so it has a bound."""
 
 MessageId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Id
 """The pair of an answer and its request: a signed 64-bit integer or a string, echoed with its type.

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from execsrv.protocol.messages import Id, Wire
+from execsrv.protocol.bounds import Id, Name, PathText, Patterns, Variables, Whole, Word, Words
+from execsrv.protocol.messages import Wire
 from execsrv.protocol.output import Chunk, ProcessClosed, ProcessExited, ReadGap, Reason, Stream
 from execsrv.protocol.sandbox import NetworkWish, Sandbox
 
@@ -28,9 +29,9 @@ class EnvPolicy(Wire, frozen=True):
 
     inherit: Literal["all", "core", "none"]
     ignore_default_excludes: bool
-    exclude: list[str]
-    set: dict[str, str]
-    include_only: list[str]
+    exclude: Patterns
+    set: Variables
+    include_only: Patterns
 
 
 class OutputFile(Wire, frozen=True):
@@ -39,21 +40,21 @@ class OutputFile(Wire, frozen=True):
     `path` is absolute, or a `file:` URI.
     """
 
-    path: str
+    path: PathText
     append: bool = False
 
 
 class ProcessStart(Wire, frozen=True):
     """Start a command. `env` is exact unless `env_policy` is given."""
 
-    argv: list[str]
-    cwd: str | None
+    argv: Words
+    cwd: PathText | None
     """An absolute path or a `file:` URI. None: the directory that the server itself is in, whatever its name is."""
-    env: dict[str, str]
+    env: Variables
     tty: bool
     process_id: Id | None = None
     pipe_stdin: bool = False
-    arg0: str | None = None
+    arg0: Word | None = None
     env_policy: EnvPolicy | None = None
     size: Size | None = None
     sandbox: Sandbox | None = None
@@ -61,7 +62,7 @@ class ProcessStart(Wire, frozen=True):
     network_proxy: NetworkWish | None = None
     managed_network: NetworkWish | None = None
     """Like this one, only null is accepted."""
-    window_bytes: Annotated[int, Meta(ge=1)] | None = None
+    window_bytes: Annotated[int, Meta(ge=1, le=2**53)] | None = None
     """The bytes of output that may be under way before the client must acknowledge some with `process/ack`. None: no
     bound, and a client that does not read one process's output then holds up the whole connection."""
     timeout_ms: Annotated[int, Meta(ge=1, le=2**53)] | None = None
@@ -70,16 +71,16 @@ class ProcessStart(Wire, frozen=True):
     """End it when it has neither printed nor been given anything for that long."""
     overflow: Literal["block", "drop"] = "block"
     """The fate of output beyond the window: the command waits, or the oldest of it is left out (`process/gap`)."""
-    grace_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    grace_ms: Whole | None = None
     """The time that it has after SIGTERM before it is killed, at a deadline and when its connection or the server ends.
     0: it is killed at once. None: the server's settings."""
     end_with_leader: bool = False
     """End what lives on after the leader, as soon as it prints no more; `closed` tells what that was."""
     kind: Literal["direct", "prepared"] = "direct"
     """A prepared command is run exactly as given: its program and directory are absolute, and nothing is inherited."""
-    env_remove: list[str] = []
+    env_remove: Annotated[list[Word], Meta(max_length=64 * 1024)] = []
     """Variables that it does not get, wherever they come from."""
-    secret_env: Annotated[dict[str, Annotated[str, Meta(max_length=4096)]], Meta(max_length=256)] = {}
+    secret_env: Annotated[dict[Word, PathText], Meta(max_length=256)] = {}
     """Variables whose values the server reads, on top of all others: each from a file, by its path or URI, or from one
     of the server's secrets, by its name. A newline at the end is left out."""
     umask: Annotated[int, Meta(ge=0, le=0o777)] | None = None
@@ -91,7 +92,7 @@ class ProcessStart(Wire, frozen=True):
     """Where its output goes. Only a pipe is told of; "stdout" is the same place, in the order of writing."""
     times: bool = False
     """Tell with output and ends when they came: `at_ms`."""
-    modes: dict[str, bool | int] = {}
+    modes: Annotated[dict[Name, bool | Annotated[int, Meta(ge=-(2**31), le=2**31)]], Meta(max_length=256)] = {}
     """Modes of its terminal that are on or off, and keys as numbers of characters, by their names in stty(1)."""
 
 
@@ -121,9 +122,9 @@ class ProcessRead(Wire, frozen=True):
     """Retained output after `after_seq`, waiting up to `wait_ms` for some."""
 
     process_id: Id
-    after_seq: Annotated[int, Meta(ge=0, le=2**53)] | None = None
-    max_bytes: Annotated[int, Meta(ge=0, le=2**53)] | None = None
-    wait_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    after_seq: Whole | None = None
+    max_bytes: Whole | None = None
+    wait_ms: Whole | None = None
 
 
 class ProcessId(Wire, frozen=True):
@@ -140,7 +141,7 @@ class ProcessSignal(Wire, frozen=True):
     group, the job in front of its terminal, or everything that descends from it."""
 
     process_id: Id
-    signal: str | int
+    signal: Name | Annotated[int, Meta(ge=-(2**31), le=2**31)]
     target: SignalTarget = "group"
 
 
@@ -153,7 +154,7 @@ class ProcessSignaled(Wire, frozen=True):
 class Grace(Wire, frozen=True):
     """The time that a process which was asked to end may take."""
 
-    timeout_ms: Annotated[int, Meta(ge=0, le=2**53)]
+    timeout_ms: Whole
 
 
 class Graceful(Wire, frozen=True):
@@ -173,7 +174,7 @@ class ProcessWait(Wire, frozen=True):
     """Wait for the end of the leader, by default without a bound."""
 
     process_id: Id
-    timeout_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    timeout_ms: Whole | None = None
 
 
 class ProcessWaited(Wire, frozen=True):
@@ -189,7 +190,7 @@ class ProcessAck(Wire, frozen=True):
     """The client is done with all output up to `seq`, so that more may be sent. For processes with a window."""
 
     process_id: Id
-    seq: Annotated[int, Meta(ge=0)]
+    seq: Whole
 
 
 class ProcessResize(Wire, frozen=True):

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from execsrv.protocol.bounds import Name
 from execsrv.protocol.messages import Wire
 
 
 class FileSystem(Struct, frozen=True):
     """The files that a policy leaves: all of them where the type is "unrestricted"."""
 
-    type: str = ""
+    type: Name = ""
 
 
 class Permissions(Struct, frozen=True):
     """A policy: "disabled", "external" (somebody else confines), or "managed" (the server is to confine)."""
 
-    type: str = ""
-    network: str | None = None
+    type: Name = ""
+    network: Name | None = None
     file_system: FileSystem | None = None
 
     @property

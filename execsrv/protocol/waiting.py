@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from execsrv.protocol.messages import Id, Wire
+from execsrv.protocol.bounds import Id, Whole
+from execsrv.protocol.messages import Wire
 from execsrv.protocol.output import ReadGap, Stream
 
 Happening = Literal["output", "port", "idle", "exited", "treeEmpty", "noEcho", "closed", "timeout", "replaced"]
@@ -39,10 +40,10 @@ class ProcessWaitFor(Wire, frozen=True):
     """Nothing that descends from it lives any more."""
     no_echo: bool = False
     """Its terminal does not echo, as when a password is asked for."""
-    timeout_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
-    after_seq: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    timeout_ms: Whole | None = None
+    after_seq: Whole | None = None
     """Only output behind this entry counts. None: all that is retained."""
-    after_offset: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    after_offset: Whole | None = None
     """Of the entry `after_seq`, what lies behind so many bytes counts too."""
     wait_id: Id | None = None
     """A name for this wait: it ends the one before of the same process and name."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from tests.processes import may_become_nobody
 from tests.test_files import WALK, read, uri
 
 NOBODY = 65534
+HERE = str(Path(__file__).parents[2])
 
 needs_root = pytest.mark.skipif(not may_become_nobody(), reason="only root makes links of other users")
 
@@ -41,7 +44,9 @@ async def refused(peer: Peer, method: str, **params: Any) -> tuple[str, int]:
 CLOSED = ("file-refused", 13)
 
 
-@pytest.mark.parametrize("name", ["environ", "mem", "fd", "task", "root", "cwd", "maps", "auxv", ".", "net/../environ"])
+@pytest.mark.parametrize(
+    "name", ["environ", "mem", "fd", "task", "root", "cwd", "maps", "auxv", "stat", ".", "net/../environ"]
+)
 async def test_no_way_leads_to_a_process(memory_peer: Peer, here: Path, name: str) -> None:
     peer = memory_peer
     (here / "proc").symlink_to("/proc")
@@ -66,6 +71,39 @@ async def test_no_root_is_in_a_process(open_server: OpenServer) -> None:
         peer = await open_server("memory", ServerConfig(file_roots=(root,))).peer()
         for name in ("environ", "0", "stat"):
             assert await refused(peer, "fs/readFile", path=f"{root}/{name}") == CLOSED
+
+
+MOUNTED = """
+import sys
+from execsrv._files.contents import read_file
+from execsrv._files.roots import Roots
+
+for top in sys.argv[1:]:
+    for name in ("self/environ", "1/environ", "1/task/1/mem", "thread-self/maps"):
+        for roots, path in (("/",), f"{top}/{name}"), ((top,), f"{top}/{name}"), ((f"{top}/1",), f"{top}/1/environ"):
+            try:
+                with Roots(roots).at(path) as place:
+                    print(path, read_file(place, 10))
+            except PermissionError:
+                pass
+    with Roots((top,)).at(f"{top}/self/status") as place:
+        assert read_file(place, 100_000)
+print("closed")
+"""
+
+
+def test_no_mount_of_proc_leads_to_a_process(tmp_path: Path) -> None:
+    """Another /proc, of another namespace of processes, and a bind mount of this one."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "bound").mkdir()
+    unshare = ["unshare", "--mount", "--pid", "--fork", "sh", "-c"]
+    mount = f"mount -t proc proc {tmp_path}/other && mount --bind /proc {tmp_path}/bound"
+    if subprocess.run([*unshare, mount], capture_output=True).returncode:
+        pytest.skip("not allowed to mount")
+    ask = [sys.executable, "-c", MOUNTED, f"{tmp_path}/other", f"{tmp_path}/other/.", f"{tmp_path}/bound"]
+    run = [*unshare, mount + ' && exec "$@"', "-", *ask]
+    said = subprocess.run(run, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": HERE})
+    assert (said.stdout, said.stderr) == ("closed\n", "")
 
 
 async def test_the_memory_of_all_is_closed(memory_peer: Peer, here: Path) -> None:

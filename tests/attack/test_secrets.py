@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from execsrv import Client, InvalidParamsError, connect_in_process, launch
+from execsrv import Client, InvalidParamsError, SpawnError, connect_in_process, launch
 from execsrv.limits import ServerConfig
 from tests.conftest import OpenServer
 from tests.processes import may_become_nobody
@@ -124,6 +124,15 @@ id -u
             # The server itself goes on as before.
             assert (await client.run(["sh", "-c", "head -c 1 /proc/self/environ"])).stdout != b""
             assert (await client.run(["tty"], tty=True)).exit_code == 0
+            scores = ["sh", "-c", "cat /proc/self/oom_score_adj /proc/$PPID/oom_score_adj"]
+            before = (await client.run(scores, text=True)).stdout.split()[1]
+            for score in (700, 800):
+                said = (await client.run(scores, text=True, oom_score_adj=score)).stdout
+                assert said.split() == [str(score), before]
+            if user != "0":
+                with pytest.raises(SpawnError, match="with nice -5, oomScoreAdj 900: Operation not permitted"):
+                    await client.run(scores, oom_score_adj=900, nice=-5)
+            assert (await client.run(scores, text=True)).stdout.split() == [before, before]
             mine = f"{folder}.mine"
             await client.files.write(mine, b"x")
             await client.files.change(mine, mode=0o600, modified=1)
@@ -184,6 +193,28 @@ async def test_a_secret_reaches_its_command_and_nothing_else(secrets: Path, capl
         told = [repr(process), repr(await client.processes()), repr(client)]
         assert "canary" not in "".join(told)
     assert "canary" not in caplog.text
+
+
+def test_the_command_line_names_secrets_of_its_server(secrets: Path) -> None:
+    server = f"exec:{sys.executable} -m execsrv serve --quiet --secrets-directory {secrets}"
+    words = [sys.executable, "-m", "execsrv", "run", "--url", server, "--secret-env", "A=token"]
+    words += [f"--secret-env=B={secrets.parent}/key", "--no-bring", "--", "sh", "-c", "echo $A $B"]
+    said = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": HERE})
+    assert (said.stdout, said.stderr) == ("canary-token canary-key\n", "")
+
+
+async def test_no_secret_is_in_the_audit(secrets: Path, tmp_path: Path) -> None:
+    audit = tmp_path / "audit"
+    options = ["--audit-log", str(audit), "--audit-argv", "--secrets-directory", str(secrets), "--withhold-secrets"]
+    async with daemon(*options) as client:
+        env = {"A": "canary-env", "PATH": os.environ["PATH"]}
+        result = await client.run(["sh", "-c", "cat; echo $B"], env=env, secret_env={"B": "token"}, input=b"canary-in")
+        assert result.stdout == b"canary-incanary-token\n"
+        with pytest.raises(InvalidParamsError):
+            await client.run(["true"], secret_env={"B": "nul"})
+    told = audit.read_text()
+    assert "echo $B" in told
+    assert "canary" not in told
 
 
 @pytest.mark.parametrize(

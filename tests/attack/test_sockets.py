@@ -9,20 +9,23 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 import trio
+import trio.testing
 
 import execsrv
 from execsrv import ClientConfig, ConnectionFailedError
 from execsrv._wire.owners import check_listener
 from execsrv._wire.unix import listening
+from tests.peers import PATIENCE
 from tests.processes import may_become_nobody
 
 NOBODY = 65534
-ROUNDS = 4000
+ROUNDS = 1500
 
 pytestmark = pytest.mark.skipif(not may_become_nobody(), reason="only root can attack as another user")
 
@@ -131,3 +134,85 @@ async def test_a_client_says_nothing_to_another_users_server(place: Path) -> Non
                 async with execsrv.connect(url, config=ClientConfig(handshake_timeout=60)):
                     pass
         assert await trio.to_thread.run_sync(thief.stdout.readline) == b"b''\n"
+
+
+TAKE_A_PORT = """
+import socket, sys
+family, address = (socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET), sys.argv[1]
+with socket.socket(family) as listener:
+    listener.bind((address, 0))
+    listener.listen()
+    print(listener.getsockname()[1], flush=True)
+    sys.stdin.readline()
+    with listener.accept()[0] as peer:
+        print(peer.recv(1000), flush=True)
+"""
+
+
+async def is_connected(port: int) -> bool:
+    """Return whether there is a connection to this port, accepted or not."""
+    tables = [await trio.Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6")]
+    lines = [line.split() for table in tables for line in table.splitlines()[1:]]
+    return any(line[1].endswith(f":{port:04X}") and line[3] == "01" for line in lines)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("accepts", ["at once", "late"])
+async def test_a_client_says_nothing_to_who_has_taken_a_port(accepts: str, address: str) -> None:
+    """As long as nobody has accepted, the kernel tells no user of the other end, and it looks like root's."""
+    argv = [sys.executable, "-I", "-S", "-c", BECOME_NOBODY + TAKE_A_PORT, address]
+    host = f"[{address}]" if ":" in address else address
+    refused = False
+
+    async def connect(port: str) -> None:
+        nonlocal refused
+        with pytest.raises(ConnectionFailedError, match=f"another user .uid {NOBODY}. listens there"):
+            async with execsrv.connect(f"ws://{host}:{port}", token="x", config=ClientConfig(handshake_timeout=60)):
+                pass
+        refused = True
+
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(argv, **pipes) as thief:  # type: ignore[call-overload]  # noqa: ASYNC220
+        port = thief.stdout.readline().decode().strip()
+        if not port:
+            pytest.skip(f"there is no {address} here")
+        async with trio.open_nursery() as nursery:
+            if accepts == "late":
+                nursery.start_soon(connect, port)
+                while not await is_connected(int(port)):
+                    await trio.lowlevel.checkpoint()
+                await trio.testing.wait_all_tasks_blocked()
+                assert not refused
+                thief.stdin.close()
+            else:
+                thief.stdin.close()
+                nursery.start_soon(connect, port)
+        assert await trio.to_thread.run_sync(thief.stdout.readline) == b"b''\n"
+
+
+async def test_a_server_of_another_user_may_be_trusted_on_the_loopback() -> None:
+    argv = [sys.executable, "-I", "-S", "-c", BECOME_NOBODY + TAKE_A_PORT, "127.0.0.1"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(argv, **pipes) as other:  # type: ignore[call-overload]  # noqa: ASYNC220
+        port = other.stdout.readline().decode().strip()
+        other.stdin.close()
+        with pytest.raises(ConnectionFailedError):  # it says nothing
+            async with execsrv.connect(f"ws://127.0.0.1:{port}", config=ClientConfig(server_uids=(NOBODY,))):
+                pass
+        assert b"Upgrade: websocket" in await trio.to_thread.run_sync(other.stdout.readline)
+
+
+async def test_a_server_that_hangs_up_at_once_is_told_at_once() -> None:
+    """Nobody holds its end any more; that is not waited for."""
+
+    async def hang_up(stream: trio.SocketStream) -> None:
+        stream.socket.close()
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, hang_up, 0, host="127.0.0.1"))
+        port = listener.socket.getsockname()[1]
+        for _ in range(20):
+            with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailedError):
+                async with execsrv.connect(f"ws://127.0.0.1:{port}", config=ClientConfig(handshake_timeout=9999)):
+                    pass
+        nursery.cancel_scope.cancel()

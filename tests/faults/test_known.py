@@ -49,7 +49,7 @@ from tests.web import open_web
 
 DEAF = "trap '' TERM HUP INT; while :; do sleep .1; done"
 UPGRADE = (
-    "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
 )
 
@@ -505,6 +505,20 @@ async def test_five_hundred_who_never_say_a_word(websocket_daemon: Daemon) -> No
         finally:
             for raw in silent:
                 raw.close()
+
+
+@pytest.mark.parametrize("transport", ["unix", "websocket"])
+async def test_silent_peers_give_way_where_descriptors_are_few(transport: str, tmp_path: Path) -> None:
+    """There are fewer of those than places at the door."""
+    options = ("--handshake-timeout", "600")
+    with running_daemon(tmp_path, transport, *options, prefix=limited("-n 64")) as daemon:
+        async with open_neighbour(daemon.url), AsyncExitStack() as crowd:
+            for _ in range(100):
+                if transport == "unix":
+                    await crowd.enter_async_context(await trio.open_unix_socket(daemon.url.removeprefix("unix://")))
+                else:
+                    crowd.enter_context(connect_raw(daemon))
+            await check_usable(daemon)
 
 
 @pytest.mark.parametrize("transport", ["unix", "websocket"])

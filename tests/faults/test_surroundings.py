@@ -175,7 +175,7 @@ def unfinished(transport: str, size: int) -> bytes:
     if transport == "unix":
         return b'{"jsonrpc":"2.0","id":1,"method":"' + b"x" * size
     upgrade = (
-        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
     return upgrade + b"\x01\xff" + size.to_bytes(8, "big") + bytes(4) + b"x" * size

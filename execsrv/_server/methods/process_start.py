@@ -56,6 +56,8 @@ def process_start(caller: Caller, params: ProcessStart) -> Deferred[ProcessStart
         )
         if params.secret_env:
             env = {**env, **secret_environment(params.secret_env, caller.config)}
+        if starting.note is not None and params.kind != "prepared":
+            env = {**env, **starting.note.variables(params.env)}
         return replace(settle(params.argv, cwd, env, params.arg0, wishes), stdout=stdout, stderr=stderr)
 
     starting = caller.sessions.start(

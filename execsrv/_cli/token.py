@@ -1,0 +1,162 @@
+"""`execsrv token`: the file of tokens that a server takes, changed in one step and under a lock.
+
+A token is printed once and kept nowhere. The file has its hash, and so may be read by whoever may read it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import click
+import msgspec
+
+from execsrv._doors.tokens import (
+    MAX_FILE_BYTES,
+    NAME,
+    Entry,
+    new_token,
+    parsed,
+    parsed_role,
+    parsed_time,
+    read_own,
+    sha256,
+)
+from execsrv._wire.stdio import write_all
+from execsrv.errors import ExecsrvError
+
+_SPAN = re.compile(r"([0-9]{1,6})([mhdw])")
+_SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def make(path: str, name: str, role: str, expires: str | None, out: str | None) -> None:
+    """Add a token to a file, and print it, or write it to another file. Raises `click.ClickException`."""
+    if not NAME.fullmatch(name):
+        raise click.UsageError("a name has letters, digits and `_.@-`, 64 at most, and begins with a letter or digit")
+    token = new_token()
+    entry = Entry(name, parsed_role(role), sha256(token), _expiry(expires))
+    with _changing(path) as change:
+        if any(known.name == name for known in parsed(change.text, path)):
+            raise click.ClickException(f"`{name}` is in `{path}` already: revoke it first")
+        if out is not None:
+            _write_new(out, token)
+        text = change.text
+        change.text = text + ("" if text.endswith("\n") or not text else "\n") + entry.line()
+    if out is None:
+        click.echo(token)
+
+
+def listed(path: str, as_json: bool) -> str:
+    """Return the tokens of a file, for people or as JSON. Raises `click.ClickException`."""
+    with _said():
+        entries = parsed(read_own(path, "token file", MAX_FILE_BYTES), path)
+    rows = [
+        {
+            "name": entry.name,
+            "role": entry.role.word,
+            "expires": entry.expires.isoformat(timespec="seconds") if entry.expires else None,
+            "expired": entry.is_over,
+        }
+        for entry in entries
+    ]
+    if as_json:
+        return msgspec.json.encode(rows).decode() + "\n"
+    width = max((len(entry.name) for entry in entries), default=0)
+    return "".join(
+        f"{row['name']:{width}}  {row['role']:6}  {row['expires'] or 'never expires'}"
+        f"{' (expired)' if row['expired'] else ''}\n"
+        for row in rows
+    )
+
+
+def revoke(path: str, name: str) -> None:
+    """Take a token out of a file. Raises `click.ClickException`."""
+    with _changing(path) as change:
+        lines = change.text.splitlines(keepends=True)
+        kept = [line for line in lines if line.split()[:1] != [name]]
+        if kept == lines:
+            raise click.ClickException(f"`{name}` is not in `{path}`")
+        change.text = "".join(kept)
+
+
+def _expiry(text: str | None) -> datetime | None:
+    """Return the end of a time, None for never. Raises `click.UsageError`."""
+    if text is None:
+        return None
+    now = datetime.now(UTC)
+    if span := _SPAN.fullmatch(text):
+        return now + timedelta(seconds=int(span[1]) * _SECONDS[span[2]])
+    try:
+        time = parsed_time(text)
+    except ValueError:
+        raise click.UsageError(f"cannot read the time `{text}`: expected 12h, 30d or 2027-01-31T12:00") from None
+    if time <= now:
+        raise click.UsageError(f"the time `{text}` is over already")
+    return time
+
+
+class _Change:
+    """The text of a file, before and after."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+@contextmanager
+def _changing(path: str) -> Iterator[_Change]:
+    """Give the text of a file, which is replaced by what becomes of it in the block. Others who change it wait."""
+    folder = os.path.dirname(path) or "."
+    with _said():
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            mode = 0o600
+            text = ""
+            if os.path.lexists(path):
+                path = os.path.realpath(path)
+                mode = os.stat(path).st_mode & 0o755
+                text = read_own(path, "token file", MAX_FILE_BYTES)
+            change = _Change(text)
+            yield change
+            if change.text != text or not os.path.exists(path):
+                _replace(path, change.text, mode)
+        finally:
+            os.close(lock)
+
+
+def _replace(path: str, text: str, mode: int) -> None:
+    part = f"{path}.{os.getpid()}.part"
+    try:
+        _write_new(part, text, mode)
+        os.replace(part, path)
+    except BaseException:
+        if os.path.lexists(part):
+            os.unlink(part)
+        raise
+
+
+def _write_new(path: str, text: str, mode: int = 0o600) -> None:
+    """Write a file that is not there yet. Raises `OSError`."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        os.fchmod(descriptor, mode)
+        write_all(descriptor, text.encode() + (b"" if text.endswith("\n") or not text else b"\n"))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """Raise `click.ClickException` for what goes wrong in the block."""
+    try:
+        yield
+    except OSError as error:
+        where = f" `{error.filename}`" if error.filename else ""
+        raise click.ClickException(f"cannot open{where}: {error.strerror}") from None
+    except ExecsrvError as error:
+        raise click.ClickException(str(error)) from None

@@ -1,0 +1,115 @@
+"""The way of one peer from its first byte to its conversation: who it is, and whether it may come in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+import trio
+
+from execsrv._doors.admission import origin_of
+from execsrv._doors.certificates import Certificates
+from execsrv._doors.credentials import Credentials
+from execsrv._doors.identity import Doorkeeper
+from execsrv._doors.peers import Peer
+from execsrv._doors.principal import Identify, Shown, nothing_shown
+from execsrv._doors.reloads import Reloads
+from execsrv._processes.supervisor import Supervisor
+from execsrv._server.connection import Connections
+from execsrv._server.conversation import Conversation
+from execsrv._threads import run_in_thread
+from execsrv._wire import urls
+from execsrv._wire.channel import MessageChannel
+from execsrv._wire.lines import LineChannel
+from execsrv.errors import CannotListenError, InvalidConfigError, UnauthorizedError
+
+logger = logging.getLogger(__name__)
+
+
+async def open_certificates(
+    address: urls.ListenAddress, connections: Connections, reloads: Reloads | None
+) -> Certificates | None:
+    """Read the certificates for an address, which can be read again. None where there is no TLS."""
+    if not address.is_secure:
+        return None
+    certificates = Certificates()
+
+    async def read() -> None:
+        limiter = trio.CapacityLimiter(1)
+        await trio.to_thread.run_sync(certificates.read, connections.config, limiter=limiter, abandon_on_cancel=True)
+
+    try:
+        await read()
+    except InvalidConfigError as error:
+        raise CannotListenError(f"cannot listen on {address}: {error}") from error
+    if reloads is not None:
+        reloads.add("the certificates", read)
+    return certificates
+
+
+async def open_doors(supervisor: Supervisor, connections: Connections, reloads: Reloads | None) -> Doorkeeper:
+    """Read the tokens that the settings name. Raises `InvalidConfigError`."""
+    credentials = Credentials()
+
+    async def load() -> None:
+        await run_in_thread(partial(credentials.load, connections.config), trio.CapacityLimiter(1))
+
+    async def load_again() -> None:
+        await load()
+        connections.end_others(credentials.lets_in)
+
+    await load()
+    if reloads is not None:
+        reloads.add("the tokens", load_again)
+    return Doorkeeper(supervisor.kin, credentials.find, lambda: connections.config)
+
+
+async def receive_lines(
+    connections: Connections, keeper: Doorkeeper, stream: trio.SocketStream, greeted: Callable[[], None]
+) -> None:
+    identify = keeper.identify_later(await keeper.look(stream))
+    channel = LineChannel(stream, stream, connections.config, is_known=False)
+    await Conversation(channel, connections, identify, greeted, origin_of(stream)).run()
+
+
+async def receive_websocket(
+    connections: Connections,
+    keeper: Doorkeeper,
+    certificates: Certificates | None,
+    stream: trio.SocketStream,
+    greeted: Callable[[], None],
+) -> None:
+    # Imported where it is needed: on stdio, a third of the time to start would go into it.
+    from execsrv._wire.http_head import Upgrade
+    from execsrv._wire.websocket import serve_websocket
+
+    origin = origin_of(stream)
+    # Without this, a small message after another would wait for the peer's delayed acknowledgement: 40 ms.
+    stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
+    secured: trio.abc.Stream = stream
+    shown: Shown = nothing_shown
+    if certificates is not None:
+        secure = await certificates.receive(stream, connections.config.handshake_timeout)
+        if secure is None:
+            return
+        secured, shown = secure, partial(certificates.shown, secure)
+    identify: Identify
+
+    async def refuse(upgrade: Upgrade) -> str:
+        nonlocal identify
+        peer = Peer(None, "it comes through a proxy") if upgrade.is_forwarded else await keeper.look(stream)
+        try:
+            identify = keeper.identify_first(peer, upgrade.token, shown)
+        except UnauthorizedError as error:
+            logger.warning("refusing a peer: %s", error)
+            return str(error)
+        return ""
+
+    async def serve(channel: MessageChannel) -> None:
+        await Conversation(channel, connections, identify, greeted, origin).run()
+
+    is_secure = certificates is not None
+    await serve_websocket(
+        secured, connections.config, serve, refuse, is_secure=is_secure, is_ready=lambda: connections.is_ready
+    )

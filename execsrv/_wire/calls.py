@@ -1,0 +1,152 @@
+"""The parameters of a call, bounded: in bytes before they are decoded, and each text in bytes behind that. Pure.
+
+A call may have a payload of many bytes. Whatever else it has is small, and looked at in a large call first: decoding it
+would take the memory and the time that its bounds are to spare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from execsrv._wire.codecs import decode_params
+from execsrv.errors import InvalidParamsError
+
+S = TypeVar("S", bound=Struct)
+
+_SMALL_BYTES = 256 * 1024
+"""Parameters of so many bytes are decoded as they are: that takes a moment, whatever is in them."""
+
+_MOST_TEXT_BYTES = 64 * 1024
+"""A text or a number within larger ones."""
+
+_STEP_LETTERS = 4 * 1024 * 1024
+"""Letters of a payload that are decoded at once."""
+
+_encoder = msgspec.json.Encoder()
+_base64 = msgspec.json.Decoder(bytes)
+
+_MOST_STRUCTURE_BYTES = 8 * 1024 * 1024
+"""A list, a table, or a struct within larger ones: more than the kernel takes of argv and environment."""
+
+
+def decode_in_steps(params: msgspec.Raw, type_: type[S]) -> Generator[None, None, S]:
+    """Decode as `decode_call` does, with a step for each piece of a large payload. Gives the struct at the end."""
+    shape = _shape(type_)
+    members = _check_members(params, shape)
+    payload = None if members is None else _payload_in(members, shape)
+    if payload is None:
+        return decode_call(params, type_)
+    name, written, text = payload
+    pieces: list[bytes] = []
+    for start in range(1, len(text) - 1, _STEP_LETTERS):
+        yield
+        end = min(start + _STEP_LETTERS, len(text) - 1)
+        letters = bytes(text[start:end])
+        if b"\\" in letters:  # so that it is to be read as a string first
+            return decode_call(params, type_)
+        pieces.append(_piece(letters, written, is_last=end == len(text) - 1))
+    yield
+    others = {key: getattr(members, key) for key in shape.keys if getattr(members, key) is not UNSET}
+    rest = msgspec.Raw(_encoder.encode({**others, written: ""}))
+    return msgspec.structs.replace(decode_call(rest, type_), **{name: b"".join(pieces)})
+
+
+def _payload_in(members: Any, shape: _Shape) -> tuple[str, str, memoryview] | None:
+    """Return the large payload of a call: its attribute, its name, and its text with the quotes; None without any."""
+    for name, written in shape.payloads:
+        raw = getattr(members, written)
+        if raw is not UNSET and len(raw) > _STEP_LETTERS:
+            text = memoryview(raw)
+            return (name, written, text) if text[0] == ord('"') else None
+    return None
+
+
+def _piece(letters: bytes, written: str, *, is_last: bool) -> bytes:
+    """Return the bytes that a piece of base64 stands for. Raises `InvalidParamsError`, also for an end in between."""
+    try:
+        if b"=" in letters and not is_last:
+            raise msgspec.ValidationError("Invalid base64 encoded string")
+        return _base64.decode(b'"' + letters + b'"')
+    except msgspec.ValidationError as error:
+        raise InvalidParamsError(f"{error} - at `$.{written}`") from None
+
+
+def decode_call(params: Any, type_: type[S]) -> S:
+    """Return the parameters of a call as their struct. Raises `InvalidParamsError`, with the field that is wrong."""
+    shape = _shape(type_)
+    if isinstance(params, msgspec.Raw) and len(params) > _SMALL_BYTES:
+        _check_members(params, shape)
+    decoded = decode_params(params, type_)
+    for name, written, most in shape.texts:
+        text = getattr(decoded, name)
+        if isinstance(text, str) and 4 * len(text) > most and not text.isascii() and len(text.encode()) > most:
+            raise InvalidParamsError(f"Expected `str` of at most {most} bytes - at `$.{written}`")
+    return decoded
+
+
+class _Shape(NamedTuple):
+    """The members of some parameters."""
+
+    keys: tuple[str, ...]
+    """All of them, as written."""
+    payloads: tuple[tuple[str, str], ...]
+    """Those that are bytes: as attributes, and as written."""
+    texts: tuple[tuple[str, str, int], ...]
+    """Each text with a bound: as an attribute, as written, and how many bytes it may have."""
+    bounds: dict[str, int]
+    """How many bytes of JSON each may have that is no payload."""
+    members: msgspec.json.Decoder[Any]
+    """Gives all of them as they were written."""
+
+
+def _check_members(params: msgspec.Raw, shape: _Shape) -> Any:
+    """Return the members as they were written, None where they cannot be read: who decodes all of it tells why."""
+    try:
+        members = shape.members.decode(params)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    for written, most in shape.bounds.items():
+        member = getattr(members, written)
+        if member is not UNSET and len(member) > most:
+            raise InvalidParamsError(f"`{written}` has {len(member)} bytes of JSON: at most {most}", field=written)
+    return members
+
+
+@cache
+def _shape(type_: type[Struct]) -> _Shape:
+    payloads, texts, bounds = [], [], {}
+    hints = get_type_hints(type_, include_extras=True)
+    for name, written in zip(type_.__struct_fields__, type_.__struct_encode_fields__, strict=True):
+        kinds = dict(_kinds(hints[name]))
+        if bytes in kinds:
+            payloads.append((name, written))
+            continue
+        is_scalar = kinds.keys() <= {str, int, bool, NoneType, Literal}
+        bounds[written] = _MOST_TEXT_BYTES if is_scalar else _MOST_STRUCTURE_BYTES
+        if kinds.get(str) is not None:
+            texts.append((name, written, kinds[str]))
+            bounds[written] = max(bounds[written], min(kinds[str], _MOST_STRUCTURE_BYTES))
+    keys = type_.__struct_encode_fields__
+    members = msgspec.defstruct(type_.__name__, [(key, msgspec.Raw | UnsetType, UNSET) for key in keys])
+    return _Shape(keys, tuple(payloads), tuple(texts), bounds, msgspec.json.Decoder(members))
+
+
+def _kinds(hint: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield each of the types that a field may have, with the bound of its length."""
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        for part in get_args(hint):
+            yield from _kinds(part)
+    elif origin is Annotated:
+        inner, *metas = get_args(hint)
+        lengths = [meta.max_length for meta in metas if isinstance(meta, Meta) and meta.max_length is not None]
+        for kind, length in _kinds(inner):
+            yield kind, min(lengths, default=length)
+    else:
+        yield origin or hint, None

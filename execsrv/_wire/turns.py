@@ -1,0 +1,36 @@
+"""Turns of large pieces of work: to decode one takes milliseconds, and several at once would hold up everybody else."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TypeVar
+
+import trio
+
+R = TypeVar("R")
+
+_turns: trio.lowlevel.RunVar[trio.Lock] = trio.lowlevel.RunVar("large work")
+
+
+async def in_turns(steps: Generator[None, None, R]) -> R:
+    """Do something step by step, and return what it gives at its end."""
+    while True:
+        await my_turn()
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+async def my_turn() -> None:
+    """Wait until everybody else who is ready has had a turn since the last large piece of work.
+
+    Cancelling waits for it all the same: whoever is here holds a message that is not to be lost.
+    """
+    try:
+        lock = _turns.get()
+    except LookupError:
+        _turns.set(lock := trio.Lock())
+    with trio.CancelScope(shield=True):
+        async with lock:
+            await trio.lowlevel.checkpoint()

@@ -1,0 +1,140 @@
+"""The page on deployment, followed to the letter: its commands, its options, and what it says of a proxy."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import trio
+
+import execsrv
+from execsrv import ConnectionFailedError, connect
+from tests.peers import PATIENCE
+from tests.test_daemon import EXECSRV
+from tests.test_health import free_port
+
+PAGE = (Path(__file__).parent.parent / "docs" / "deployment.md").read_text()
+
+
+def section(title: str) -> str:
+    found = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", PAGE, re.S | re.M)
+    assert found, title
+    return found[1]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    """The environment of a user of this machine, who has execsrv in the PATH."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "run").mkdir(mode=0o700)
+    program = tmp_path / "bin" / "execsrv"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(EXECSRV)} "$@"\n')
+    program.chmod(0o755)
+    path = f"{tmp_path}/bin:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "HOME": str(tmp_path), "XDG_RUNTIME_DIR": f"{tmp_path}/run"}
+
+
+def follow(text: str, home: dict[str, str], stack: ExitStack) -> int:
+    """Do what is said, one line after the other, and compare what is printed. Return how many lines there were."""
+    ports = {port: str(free_port()) for port in ("8765", "9090")}
+    for port, free in ports.items():
+        text = text.replace(port, free)
+    count = 0
+    for block in re.findall(r"^```console\n(.*?)^```", text, re.S | re.M):
+        for command, said in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.M):
+            count += 1
+            if command.endswith(" &"):
+                server = stack.enter_context(
+                    subprocess.Popen(
+                        ["bash", "-c", f"exec {command[:-2]}"], env=home, cwd=home["HOME"], stdout=subprocess.PIPE
+                    )
+                )
+                stack.callback(server.kill)
+                assert server.stdout is not None
+                assert server.stdout.readline()
+                continue
+            done = subprocess.run(
+                ["bash", "-c", command], env=home, cwd=home["HOME"], capture_output=True, text=True, timeout=PATIENCE
+            )
+            assert (done.returncode, done.stdout) == (0, said), (command, done.stderr)
+    return count
+
+
+@pytest.mark.parametrize(("title", "lines"), [("On a laptop", 2), ("On a shared machine", 5), ("Behind a proxy", 1)])
+def test_the_commands_do_what_is_said(title: str, lines: int, home: dict[str, str]) -> None:
+    if "curl" in section(title) and shutil.which("curl") is None:
+        pytest.skip("needs curl")
+    with ExitStack() as stack:
+        if title == "Behind a proxy":
+            follow("```console\n$ execsrv token new x --file tokens --out x.token\n```", home, stack)
+        assert follow(section(title), home, stack) == lines
+
+
+def test_every_option_is_one(home: dict[str, str]) -> None:
+    asked = [line.removesuffix(" &") for line in re.findall(r"(execsrv serve --.*)", PAGE)]
+    entry, cmd = (json.loads(found) for found in re.findall(r"^(?:ENTRYPOINT|CMD) (\[.*\])$", PAGE, re.M))
+    asked.append(shlex.join(["execsrv", *entry[1:], *cmd]))
+    for unit in (Path(execsrv.__file__).parent / "systemd").glob("*.service"):
+        (start,) = re.findall(r"^ExecStart=/usr/bin/env (.*)$", unit.read_text(), re.M)
+        asked.append(start.replace("${LOGS_DIRECTORY}", "/logs"))
+    assert len(asked) > 7
+    for command in asked:
+        words = shlex.split(command.split("`")[0])
+        done = subprocess.run([*words, "--print-config"], env=home, capture_output=True, text=True, timeout=PATIENCE)
+        assert done.returncode == 0, (command, done.stderr)
+
+
+async def test_who_comes_by_a_proxy_needs_a_token(home: dict[str, str]) -> None:
+    """As the page has nginx do it: the name that was asked for is kept, and a header tells of the peer."""
+    port = free_port()
+    subprocess.run(  # noqa: ASYNC221
+        ["execsrv", "token", "new", "ada", "--file", "tokens", "--out", "ada.token"],
+        env=home,
+        cwd=home["HOME"],
+        check=True,
+    )
+    (serve,) = re.findall(r"^\$ (execsrv serve .*) &$", section("Behind a proxy"), re.M)
+    with subprocess.Popen(  # noqa: ASYNC220
+        shlex.split(serve.replace("8765", str(port))), env=home, cwd=home["HOME"], stdout=subprocess.PIPE
+    ) as server:
+        try:
+            assert server.stdout is not None
+            server.stdout.readline()
+            async with trio.open_nursery() as nursery:
+
+                async def proxy(client: trio.SocketStream) -> None:
+                    async with client, await trio.open_tcp_stream("127.0.0.1", port) as upstream:
+                        head = b""
+                        while b"\r\n\r\n" not in head:
+                            head += await client.receive_some()
+                        head = re.sub(rb"(?i)\r\nHost: [^\r]*", b"\r\nHost: build.example.org", head)
+                        await upstream.send_all(head.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n"))
+                        async with trio.open_nursery() as both:
+                            both.start_soon(copy, client, upstream, both.cancel_scope)
+                            both.start_soon(copy, upstream, client, both.cancel_scope)
+
+                async def copy(one: trio.SocketStream, other: trio.SocketStream, scope: trio.CancelScope) -> None:
+                    try:
+                        while data := await one.receive_some():
+                            await other.send_all(data)
+                    except trio.BrokenResourceError:
+                        pass
+                    scope.cancel()
+
+                listeners = await nursery.start(trio.serve_tcp, proxy, 0)
+                url = f"ws://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+                with pytest.raises(ConnectionFailedError, match="401"):
+                    async with connect(url):
+                        pass
+                async with connect(url, token_file=f"{home['HOME']}/ada.token") as client:
+                    assert (await client.run(["echo", "hello"])).stdout == b"hello\n"
+                nursery.cancel_scope.cancel()
+        finally:
+            server.kill()
