@@ -54,7 +54,8 @@ class Pump:
         """Move the streams into the log until the leader ends, as far as a pidfd tells, or all of them do."""
         if self._leader.pidfd is not None:
             await self._run(self._leader)
-            self._watch.remove(self._leader.pidfd)
+            if self._left:
+                self._watch.remove(self._leader.pidfd)
 
     async def run(self) -> None:
         """Move the streams into the log to their end."""

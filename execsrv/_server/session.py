@@ -112,7 +112,8 @@ class Session:
                 if self.stdin.was_open:
                     helpers.start_soon(owned, self.stdin.feed)
                 await owned(self._live)
-                helpers.cancel_scope.cancel()
+                if helpers.child_tasks:
+                    helpers.cancel_scope.cancel()
                 self._ending.is_over = True  # before the nursery closes, so that nobody starts a helper any more
         finally:
             self._ending.is_over = True
