@@ -107,6 +107,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Mutated conversations for ten minutes, or `-- --minutes N`, or those of a file again: `-- --replay FILE`."""
+    session.install(".[test]")
+    session.run("python", "-m", "tests.fuzz", *(session.posargs or ["--minutes", "10"]))
+
+
+@nox.session
 def browser(session: nox.Session) -> None:
     """The pages of recordings, played in a real Chromium, which has to be on the PATH."""
     if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))):

@@ -22,9 +22,10 @@ default_role = "code"  # single backquotes in docstrings
 
 nitpicky = True
 # Names of other packages and of the standard library, which have their pages elsewhere.
-nitpick_ignore_regex = [(r"py:.*", r"(trio|collections|os|re)\..*")]
+nitpick_ignore_regex = [(r"py:.*", r"(trio|collections|msgspec|os|re)\..*")]
 # Keywords and parts that are explained where they are used.
 nitpick_ignore = [
+    ("py:class", "Offered"),
     ("py:class", "Path"),
     ("py:class", "Recording"),
     ("py:class", "AbstractAsyncContextManager"),

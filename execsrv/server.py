@@ -67,8 +67,9 @@ async def serve(
 class Server:
     """A server without a listener, for channels that a program has accepted itself. `open_server` makes it."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, reloads: Reloads) -> None:
         self._connections = connections
+        self._reloads = reloads
 
     def __repr__(self) -> str:
         return f"<Server {'ending' if self._connections.draining.is_set() else 'serving'}>"
@@ -87,6 +88,10 @@ class Server:
         messages = _message_channel(channel, self._connections.config)
         await Conversation(messages, self._connections, identify, origin="a channel of this program").run()
 
+    async def reload(self) -> None:
+        """Open the audit log again, which may have been moved away. The log says what could not be read."""
+        await self._reloads.run()
+
 
 @asynccontextmanager
 async def open_server(config: ServerConfig = DEFAULTS, *, own_process: bool = False) -> AsyncIterator[Server]:
@@ -95,12 +100,13 @@ async def open_server(config: ServerConfig = DEFAULTS, *, own_process: bool = Fa
     Leaving the block ends it in order, as `serve` does when it is told to. Leaving it by an error or by cancellation
     kills everything at once. `own_process` is that of `connect_in_process`.
     """
+    reloads = Reloads()
     async with (
         open_supervisor(own_process=own_process, guardian_patience=config.guardian_patience) as supervisor,
-        open_connections(supervisor, config) as connections,
+        open_connections(supervisor, config, reloads) as connections,
     ):
         connections.accepts = True
-        yield Server(connections)
+        yield Server(connections, reloads)
         await connections.drain()
         await connections.stop()
 

@@ -178,6 +178,22 @@ async def test_one_user_has_a_share_of_the_connections(open_server: OpenServer, 
             await trio.sleep(0.01)
 
 
+async def test_who_is_idle_for_too_long_has_to_leave(open_server: OpenServer, listening: str) -> None:
+    server = open_server(listening, ServerConfig(idle_connection_timeout=0.2))
+    busy, waits = await server.peer(), await server.peer()
+    await busy.start("a", ["sleep", "1000"])
+    await waits.start("b", ["cat"], pipeStdin=True)
+    wait = await waits.post("process/wait", {"processId": "b"})
+    for _ in range(3):
+        idle = await server.peer()
+        await idle.until_ended()
+        (said,) = [message for message in idle.heard if isinstance(message, Failure)]
+        assert said.error.message == "idle_connection_timeout (0.2 s) is over"
+    await waits.call("process/terminate", {"processId": "b"})
+    await waits.answer(wait)
+    assert [each["processId"] for each in (await busy.call("process/list"))["processes"]] == ["a"]
+
+
 # -- connections that have nothing to come back for --
 
 

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
@@ -99,6 +100,14 @@ async def test_leaving_the_block_ends_everything_in_order() -> None:
                 await process.wait()
                 assert (process.exit_code, process.reason) == (3, "shutdown")
         await left.wait()
+
+
+async def test_a_program_has_its_audit_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    async with execsrv.open_server(ServerConfig(audit_log=str(path))) as server:
+        path.rename(tmp_path / "audit.1")
+        await server.reload()
+        assert path.exists()
 
 
 async def test_others_cannot_resume_ones_connection() -> None:

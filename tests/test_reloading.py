@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from queue import Queue
 
+import pexpect
 import pytest
 import trio
 
@@ -142,3 +143,13 @@ async def test_one_that_cannot_be_read_leaves_the_others(caplog: pytest.LogCaptu
         ("ERROR", "cannot reload walls, so nothing of it has changed", True),
         ("INFO", "reloaded doors", False),
     ]
+
+
+def test_on_a_terminal_it_says_that_the_terminal_is_gone(tmp_path: Path) -> None:
+    server = pexpect.spawn(EXECSRV[0], [*EXECSRV[1:], "serve", "--listen", f"unix://{tmp_path}/s"], timeout=PATIENCE)
+    server.expect_exact(f"unix://{tmp_path}/s")
+    server.kill(signal.SIGHUP)
+    server.expect_exact("ending on SIGHUP")
+    server.expect(pexpect.EOF)
+    server.close()
+    assert server.exitstatus == 0

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from execsrv import NotReadyError, connect_unix
+from execsrv import PIPE, NotReadyError, connect_unix
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Notification
 from tests.conftest import OpenServer
@@ -205,3 +205,17 @@ async def test_a_second_signal_ends_the_drain(tmp_path: Path) -> None:
             assert server.wait(PATIENCE) == 0
         finally:
             server.kill()
+
+
+async def test_a_client_knows_that_its_server_ends(open_server: OpenServer) -> None:
+    server = open_server("unix", ServerConfig(drain_period=600))
+    client = await server.client()
+    async with client.start(["cat"], stdin=PIPE) as process:
+        assert client.server_ends_in is None
+        server.shutdown.set()
+        with trio.fail_after(PATIENCE):
+            while client.server_ends_in is None:  # noqa: ASYNC110  # it is told, and waited for by nobody
+                await trio.sleep(0.01)
+        assert 500 < client.server_ends_in <= 601
+        await process.stdin.aclose()
+        assert (await process.wait()).exit_code == 0

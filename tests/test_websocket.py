@@ -13,10 +13,12 @@ import trio_websocket
 import wsproto
 
 from execsrv import connect_websocket
+from execsrv._wire.bounds import MessageBound
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.frames import put_header
 from execsrv._wire.http_head import Upgrade
 from execsrv._wire.websocket import serve_websocket
+from execsrv._wire.websocket_library import Wire
 from execsrv.errors import ConnectionFailedError
 from execsrv.limits import ClientConfig, ServerConfig
 from execsrv.protocol import Notification
@@ -261,6 +263,28 @@ async def test_a_frame_that_is_none_ends_the_connection_with_a_reason(websocket_
         assert b'"id":null,"error":{"code":-32600,"message":"malformed message: ' in said
         assert b"\x88" in said
         assert code.to_bytes(2, "big") + b"malformed message: " in said.rpartition(b"\x88")[2]
+
+
+async def test_while_a_line_is_drained_the_library_waits_for_its_end() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    wire = Wire(ours, MessageBound(1000), b"a head")
+    wire.opened.set()
+    assert await wire.receive_some() == b"a head"
+    heard = []
+
+    async def read_on() -> None:
+        heard.append(await wire.receive_some())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wire.drain)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(read_on)
+        await trio.testing.wait_all_tasks_blocked()
+        await theirs.send_all(b"for nobody")
+        await trio.testing.wait_all_tasks_blocked()
+        assert heard == []
+        await theirs.send_eof()
+    assert heard == [b""]
 
 
 async def test_pings_are_answered(websocket_server: Server) -> None:

@@ -12,7 +12,10 @@ import select
 import socket
 import struct
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple, Protocol
+
+import trio
 
 from execsrv._wire import inet_diag
 
@@ -21,7 +24,10 @@ _CREDENTIALS = struct.Struct("=iII")
 
 _SO_PEERPIDFD = 77  # <asm-generic/socket.h>, since Linux 6.5
 
+_NOT_LOOPBACK = "it does not come from the loopback address"
 _ALL_UIDS = ["0", "0", "4294967295"]
+
+Socket = socket.socket | trio.socket.SocketType
 
 
 class Commands(Protocol):
@@ -59,7 +65,7 @@ def look(other: socket.socket, commands: Commands, matters: Callable[[int], bool
     except OSError:
         return Peer(None, "it has hung up already")
     if not (is_loopback(ours[0]) and is_loopback(theirs[0])):
-        return Peer(None, "it does not come from the loopback address")
+        return Peer(None, _NOT_LOOPBACK)
     holder = inet_diag.holder(theirs, ours)
     if holder is None:
         return Peer(None, "the kernel does not tell whose connection this is")
@@ -69,7 +75,23 @@ def look(other: socket.socket, commands: Commands, matters: Callable[[int], bool
     return peer
 
 
-def _at_unix(other: socket.socket, commands: Commands, matters: Callable[[int], bool]) -> Peer:
+def look_now(other: Socket, commands: Commands, matters: Callable[[int], bool]) -> Peer | None:
+    """Return what `look` does where that takes but a fraction of a millisecond, else None."""
+    try:
+        if other.family == socket.AF_UNIX:
+            return _at_unix(other, commands, matters)
+        if commands:
+            return None  # it has to be told from them
+        ours, theirs = other.getsockname()[:2], other.getpeername()[:2]
+        if not (is_loopback(ours[0]) and is_loopback(theirs[0])):
+            return Peer(None, _NOT_LOOPBACK)
+        holder = inet_diag.holder_now(theirs, ours)
+    except OSError:
+        return None
+    return _of(holder.uid) if holder is not None else None
+
+
+def _at_unix(other: Socket, commands: Commands, matters: Callable[[int], bool]) -> Peer:
     pid, uid, _ = _CREDENTIALS.unpack(other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     peer = _of(uid)
     # A pid of 0 is one that our pid namespace does not have, and a command of ours is always in it.
@@ -78,7 +100,7 @@ def _at_unix(other: socket.socket, commands: Commands, matters: Callable[[int], 
     return peer._replace(is_ours=commands.has_process(pid) or _has_ended(other))
 
 
-def _has_ended(other: socket.socket) -> bool:
+def _has_ended(other: Socket) -> bool:
     """Return True where whoever connected has ended, so that its pid may be another's. Older kernels do not tell."""
     try:
         handle = other.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
@@ -105,6 +127,7 @@ def _of(uid: int) -> Peer:
     return Peer(uid)
 
 
+@cache
 def _overflow_uid() -> int:
     try:
         with open("/proc/sys/kernel/overflowuid", "rb") as file:

@@ -20,11 +20,14 @@ from execsrv._files.roots import Place, Roots
 from execsrv._threads import run_in_thread
 from execsrv._wire.paths import path_from_wire
 from execsrv.errors import BusyError, FileError, FileRefusedError, FilesDisabledError, NotFoundError
-from execsrv.limits import ServerConfig
+from execsrv.limits import KIB, ServerConfig
 from execsrv.protocol import FilePath, FileWalk, Nothing
 
 T = TypeVar("T")
 Call = Coroutine[Any, Any, T]
+
+_THREAD_BYTES = 128 * KIB
+"""The cost of a thread, with what it may hold without asking."""
 
 _LARGE_ANSWERS = 4
 """Large files and listings that one connection reads at once; each is read when the answers before it have left."""
@@ -106,7 +109,7 @@ class Work:
         Cancelling leaves the thread behind, since it cannot be made to stop waiting. It ends at its next step.
         """
         try:
-            with holding(self.allowance):
+            with self.allowance.held.taken_for(_THREAD_BYTES), holding(self.allowance):
                 return await run_in_thread(work, self._threads)
         except OSError as error:
             raise file_error(error) from error

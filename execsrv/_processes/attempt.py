@@ -183,16 +183,16 @@ class Attempt:
                 self._started.undo(self._mark)
 
     def enter(self) -> Spawned:
-        """Watch the command, which was started, and have it found by its server."""
+        """Watch the command, which was started, and have it found by its server. It may be done again."""
         started = self._started
         tree = ProcessTree(Leader(started.pid, started.pidfd), self._number, self._finder, started.born_after)
         self._register.enter(tree)
-        self._tree, started.pidfd = tree, None  # the leader's; not before, or `end` would look for it in vain
+        self._tree = tree
         return Spawned(self._program, tree, started.outputs, started.stdin, started.held)
 
     def pass_streams(self) -> None:
         """Leave the streams to whoever holds what was spawned. The command still ends with this."""
-        self._started = Started()
+        self._started = Started()  # the pidfd is the leader's
 
     def release(self) -> None:
         """Leave the command too. `end` ends nothing any more."""
@@ -216,4 +216,6 @@ class Attempt:
         finally:
             self._register.starting.discard(self._number)
             if not runs:
+                if self._tree is not None:
+                    self._started.pidfd = None  # the leader's
                 self._started.close()

@@ -26,7 +26,7 @@ class Kin:
 
     def __bool__(self) -> bool:
         """Return True where there may be any."""
-        return bool(self._register.trees or self._register.starting or (self._sole and self._children()))
+        return bool(self._register.trees or self._register.starting or (self._sole and self._strays()))
 
     def has_process(self, pid: int) -> bool:
         """Return True for one of them, and for a process that is gone, which may have been one."""
@@ -66,6 +66,10 @@ class Kin:
             except (FileNotFoundError, ProcessLookupError):
                 pass  # it is gone
         return not hides or not all(_shows_all(pid, link) for pid in members)
+
+    def _strays(self) -> set[int]:
+        """Return those children that the kernel has given us: the first thread gets them."""
+        return set(proc.children_of_thread(os.getpid())) - self._register.helpers
 
     def _children(self) -> set[int]:
         return set(proc.children(os.getpid())) - self._register.helpers

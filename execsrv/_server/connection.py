@@ -78,9 +78,14 @@ class Connection:
         return self._life.deadline
 
     @property
+    def is_empty(self) -> bool:
+        """True where it has no session: none that runs, is being started, or can still be read."""
+        return not len(self.sessions) and not self.sessions.being_started()
+
+    @property
     def is_waiting_for_nothing(self) -> bool:
-        """True where it waits to be resumed and has no session, neither running nor readable."""
-        return self.deadline < math.inf and not len(self.sessions) and not self.sessions.being_started()
+        """True where it waits to be resumed, and has nothing to come back for."""
+        return self.deadline < math.inf and self.is_empty
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the sessions until it is ended, or was without a channel for the grace. Then all of them end."""

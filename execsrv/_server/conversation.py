@@ -6,6 +6,7 @@
     ├─ Relay._stream, one for each HTTP body that is streamed
     ├─ writer (_write)              the only one that sends; pulls from the outbox
     ├─ _watch                       for a peer that is gone without a word
+    ├─ _bound_silence               for a peer that says nothing and waits for nothing, where that is bounded
     ├─ _prove                       the same at once, when somebody else wants its connection
     └─ _stop                        when the server ends in order
 
@@ -99,6 +100,7 @@ class Conversation:
         self._handshake = Handshake()
         self._is_warned = False  # that the server is to end
         self._reading = trio.CancelScope()
+        self._heard_at = 0.0
         self._goodbye = ProtocolError("the server is shutting down", _GOING_AWAY)
         self._is_lost = False  # the channel: by a hang-up, an accident, or a mistake of the peer
 
@@ -137,6 +139,8 @@ class Conversation:
                 for task in (self._write, self._watch, self._prove, self._stop):
                     tree.start_soon(owned, task)
                 dispatch.open(tree)
+                if self.config.idle_connection_timeout:
+                    tree.start_soon(owned, self._bound_silence, dispatch)
                 with self._reading:
                     await self._read(dispatch)
                 if trio.current_time() >= self._reading.deadline:
@@ -176,6 +180,7 @@ class Conversation:
         except UnreadableError as unreadable:
             self._outbox.put(failure_of(unreadable.id, unreadable.error))
             return True
+        self._heard_at = trio.current_time()
         if isinstance(message, Request):
             await dispatch.answer(message)
         elif message is not None:
@@ -239,6 +244,19 @@ class Conversation:
         await self._channel.wait_gone(self.config.ping_interval, self.config.ping_timeout)
         logger.warning("a peer does not answer any more")
         self._gone()
+
+    async def _bound_silence(self, dispatch: Dispatch) -> None:
+        """End the conversation when the peer has said nothing for too long, and waits for nothing."""
+        patience = self.config.idle_connection_timeout
+        self._heard_at = trio.current_time()
+        while True:
+            await trio.sleep_until(self._heard_at + patience)
+            if self._connection is None or not self._connection.is_empty or not dispatch.is_idle:
+                self._heard_at = trio.current_time()
+            elif trio.current_time() >= self._heard_at + patience:
+                self._refuse(ProtocolError(f"idle_connection_timeout ({patience:g} s) is over", _GOING_AWAY))
+                self._reading.cancel()
+                return
 
     async def _prove(self) -> None:
         """End the conversation when somebody else wants its connection, and the peer does not show that it is there."""

@@ -51,6 +51,11 @@ class Dispatch:
     def __repr__(self) -> str:
         return f"<Dispatch in_flight={self._in_flight}>"
 
+    @property
+    def is_idle(self) -> bool:
+        """True where no request waits for its answer."""
+        return not self._in_flight
+
     def open(self, nursery: trio.Nursery) -> None:
         """Have requests wait in this nursery from now on, until it is cancelled."""
         self._nursery = nursery

@@ -34,6 +34,7 @@ def failure_of(id: MessageId | None, error: Exception, method: str = "") -> Fail
         request = f"{_SERVER}-{next(_requests)}"
         logger.error("internal error in %s", method, exc_info=error, extra={"request": request})
         error = InternalError(f"internal error in `{method}`: {type(error).__name__}", requestId=request)
+    logger.debug("refused %s: %s: %s", method, error.kind, error.message)
     refused[error.kind, str(error.facts.get("limit", ""))] += 1
     code, message, data = error.to_wire()
     data = {name: cut(value) if isinstance(value, str) else value for name, value in data.items()}

@@ -72,20 +72,29 @@ def holder(address: tuple[str, int], peer: tuple[str, int], *, even_unheld: bool
     return found if found is not None and (found.inode or even_unheld) else None
 
 
+def holder_now(address: tuple[str, int], peer: tuple[str, int]) -> Holder | None:
+    """Return what `holder` does, at once. Raises `OSError` where that would take longer, or nothing is known."""
+    ends = End(_plain(address[0]), address[1]), End(_plain(peer[0]), peer[1])
+    if ends[0].ip.version != ends[1].ip.version:
+        return None
+    found = _asked(*ends, patience=0)
+    return found if found is not None and found.inode else None
+
+
 def _plain(text: str | bytes) -> IP:
     """Return an address without its scope, and one of IPv4 as such."""
     address = ipaddress.ip_address(text.partition("%")[0] if isinstance(text, str) else text)
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def _asked(end: End, peer: End) -> Holder | None:
+def _asked(end: End, peer: End, patience: float = _ANSWER_SECONDS) -> Holder | None:
     """Ask the kernel for the one socket. Raises `OSError` where it knows of none, or cannot be asked."""
     family = socket.AF_INET if end.ip.version == 4 else socket.AF_INET6
     id = (*map(_PORT.pack, (end.port, peer.port)), *(side.ip.packed.ljust(16, b"\0") for side in (end, peer)))
     body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _ALL_STATES, *id, 0, _NO_COOKIE)
     head = _MESSAGE.pack(_MESSAGE.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as kernel:
-        kernel.settimeout(_ANSWER_SECONDS)
+        kernel.settimeout(patience)
         kernel.connect((0, 0))  # nobody but the kernel is heard
         kernel.send(head + body)
         answer = kernel.recv(_ANSWER_BYTES)

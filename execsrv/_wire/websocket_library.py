@@ -47,6 +47,7 @@ class Wire(trio.abc.Stream):
     def __init__(self, stream: trio.abc.Stream, bound: MessageBound, head: bytes = b"", rest: bytes = b"") -> None:
         self.opened = trio.Event()
         self._hung_up = trio.Event()
+        self._is_drained = False
         self._stream = stream
         self._head = head
         self._data = bytearray(rest)
@@ -151,6 +152,9 @@ class Wire(trio.abc.Stream):
         return len(self._data) if end < 0 else end + len(HEAD_END) - before
 
     async def _receive(self, max_bytes: int | None) -> bytes | bytearray:
+        if self._is_drained:
+            await self._hung_up.wait()
+            return b""
         try:
             # No more at once than one message may have: what a stranger has sent is no more than that in here.
             data = await self._stream.receive_some(min(max_bytes or RECEIVE_BYTES, self.bound.max_bytes))
@@ -166,12 +170,15 @@ class Wire(trio.abc.Stream):
     async def drain(self) -> None:
         """Read until the peer hangs up: to close before would take back what it was told last."""
         try:
+            self._is_drained = True  # the library waits, if it comes to read only now
             while await self._stream.receive_some(RECEIVE_BYTES):
                 pass
         except trio.BusyResourceError:
-            await self._hung_up.wait()  # the library reads
+            self._is_drained = False  # the library reads, and goes on
+            await self._hung_up.wait()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
+        self._hung_up.set()
 
     async def aclose(self) -> None:
         """Do nothing: whoever opened the stream closes it. The library would do it before we have said why."""

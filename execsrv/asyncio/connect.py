@@ -91,6 +91,9 @@ def connect_websocket(
     When the connection is lost, try for `reconnect` seconds to take it up again. The server must keep it as long
     (`--resume-grace`); then nothing is lost, and calls and readers do not notice.
 
+    A server on this machine, without TLS, has to be this user's, root's or one of `config.server_uids`, where that can
+    be told. With TLS, `config` has the authorities that are trusted.
+
     Raises `ConnectionFailedError`, also when it takes longer than `config.handshake_timeout`.
     """
     return Opening(

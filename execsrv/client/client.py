@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property, partial
@@ -61,6 +62,15 @@ class Client(Starting):
     def connection_id(self) -> str:
         """Name that the server gave to this connection."""
         return self._connection.greeting.session_id
+
+    @property
+    def server_ends_in(self) -> float | None:
+        """Seconds until the server is gone at the latest, once it has said that it ends. None before.
+
+        What runs may go on until then, where the server has a `drain_period`; nothing is started any more.
+        """
+        ends_at = self._connection.ends_at
+        return None if ends_at is None else max(0.0, ends_at - time.monotonic())
 
     @cached_property
     def files(self) -> Files:

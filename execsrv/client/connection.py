@@ -7,6 +7,7 @@ asked again, and each process catches up with what was printed meanwhile.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
@@ -42,6 +43,7 @@ from execsrv.protocol import (
     ProcessOutput,
     ProcessOutputRead,
     ProcessRead,
+    ServerShutdown,
 )
 
 OpenChannel = Callable[[], AbstractAsyncContextManager[MessageChannel]]
@@ -63,6 +65,8 @@ class Connection:
         self.calls = Calls(self._heard, config.max_message_bytes)
         self.mirrors: dict[str, Mirror] = {}
         self._ids = count(1)
+        self.ends_at: float | None = None
+        """The time, of `time.monotonic`, at which the server is gone at the latest: it has said that it ends."""
         self._greeted = False
 
     @property
@@ -201,6 +205,9 @@ class Connection:
             case "process/closed":
                 closed = decode_params(told.params, ProcessClosed)
                 id, entry = closed.process_id, closed_entry(closed)
+            case "server/shutdown":
+                self.ends_at = time.monotonic() + decode_params(told.params, ServerShutdown).time_left_ms / 1000
+                return None
             case _:
                 return None  # a newer server may tell more
         if (mirror := self.mirrors.get(id)) is None:

@@ -36,6 +36,16 @@ class ConnectionSettings:
         ),
     ] = 128
 
+    idle_connection_timeout: Annotated[
+        Seconds,
+        CONNECTIONS,
+        Meta(
+            ge=0,
+            description="How long a connection without sessions and without a request that waits may say nothing. Then"
+            " its channel ends. At 0, for as long as it likes.",
+        ),
+    ] = 0.0
+
     requests_in_flight: Annotated[
         Count,
         CONNECTIONS,

@@ -36,6 +36,14 @@ class Client(Held, of=TrioClient):
         return self._get("connection_id")
 
     @property
+    def server_ends_in(self) -> float | None:
+        """Seconds until the server is gone at the latest, once it has said that it ends. None before.
+
+        What runs may go on until then, where the server has a `drain_period`; nothing is started any more.
+        """
+        return self._get("server_ends_in")
+
+    @property
     def files(self) -> Files:
         """Files of the server's machine."""
         return self._get("files")

@@ -27,7 +27,7 @@ import pytest
 import trio
 
 from execsrv._nursery import open_helpers
-from execsrv.limits import MIB
+from execsrv.limits import KIB, MIB
 from execsrv.protocol import Failure, Notification
 from tests.faults.daemon import (
     Daemon,
@@ -337,7 +337,7 @@ async def test_a_server_whose_log_has_no_reader_any_more(tmp_path: Path) -> None
 @asynccontextmanager
 async def unwelcome(daemon: Daemon, method: str) -> AsyncIterator[Peer]:
     """A peer that has sent a notification of that name, and was let go for it."""
-    async with connected(daemon.url, ready=False) as peer:
+    async with connected(daemon.url, ready=len(method) > 64 * KIB) as peer:  # a stranger may say no more
         await peer.channel.send(Notification(method))
         await peer.until_ended()
         yield peer
@@ -348,13 +348,21 @@ async def unwelcome(daemon: Daemon, method: str) -> AsyncIterator[Peer]:
     ["a\n2026-01-01 00:00:00,000 INFO execsrv: forged", "\x1b]0;title\x07\x1b[31m", "x" * (8 * MIB), "a\r\x85\u2028b"],
     ids=["a line", "a terminal's", "large", "other ends of lines"],
 )
-async def test_what_a_peer_says_goes_into_the_log_as_one_short_plain_line(daemon: Daemon, name: str) -> None:
-    async with unwelcome(daemon, name) as peer:
-        answers = [message for message in peer.heard if isinstance(message, Failure)]
-    await check_usable(daemon)
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("transport", ["unix", "websocket"])
+async def test_what_a_peer_says_goes_into_the_log_as_one_short_plain_line(
+    transport: str, form: str, name: str, tmp_path: Path
+) -> None:
+    with running_daemon(tmp_path, transport, "--log-format", form) as daemon:
+        async with unwelcome(daemon, name) as peer:
+            answers = [message for message in peer.heard if isinstance(message, Failure)]
+        await check_usable(daemon)
     assert all(len(answer.error.message) < 10_000 for answer in answers)
     assert len(daemon.log) < 10_000
     assert not re.search(r"[^\x20-\x7e\n]", daemon.log)
+    if form == "json":
+        assert all("message" in json.loads(line) for line in daemon.log.splitlines())
+        return
     stamp = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} |execsrv listening on ")
     assert all(stamp.match(line) for line in daemon.log.splitlines())
 
