@@ -159,7 +159,7 @@ def test_a_payload_may_be_large_and_so_may_what_nobody_knows() -> None:
         ("process/start", {**START, "envRemove": ["A"] * 70_000}),
         ("process/start", {**START, "modes": {f"m{number}": True for number in range(257)}}),
         ("process/signal", {"processId": "p", "signal": "x" * 300}),
-        ("process/signal", {"processId": "p", "signal": 2**40}),
+        ("process/signal", {"processId": "p", "signal": 2**70}),
         ("http/request", {"method": "GET", "url": "http://" + "x" * 20_000, "requestId": "r"}),
         ("capabilityRoots/discoverV1", {"roots": [{"id": "r", "path": "/"}] * 1025}),
         ("environmentConfig/read", {"cwd": "/", "configPaths": [["a"]] * 1025, "requirementsPaths": []}),

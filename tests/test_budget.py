@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from execsrv._budget.allowance import Allowance
+from execsrv._budget.allowance import Allowance, Allowances
 from execsrv._budget.budget import STEP_BYTES, Budget, Share
 from execsrv._budget.rate import Rate
 from execsrv._budget.weight import weight_of
@@ -37,7 +37,7 @@ from execsrv.protocol import (
     Response,
 )
 from tests.conftest import BYTE_TRANSPORTS, TRANSPORTS, OpenServer, Server
-from tests.peers import ENV, Peer, b64, open_peer
+from tests.peers import ENV, Peer, b64, open_peer, plain
 
 PIECE = 64 * KIB
 LITTLE = ServerConfig(held_bytes=8 * MIB, principal_percent=100)
@@ -344,3 +344,63 @@ async def test_files_and_relays_are_bounded_for_all_peers_together(open_server: 
     await peer.call("fs/unwatch", {"watchId": "a"})
     await peer.call("fs/open", {"handleId": "b", "path": uri})
     await peer.call("fs/watch", {"watchId": "b", "path": tmp_path.as_uri()})
+
+
+async def test_ceilings_change_for_everybody_at_once() -> None:
+    allowances = Allowances(ServerConfig(max_sessions=10))
+    allowance = allowances.of("somebody")
+    allowance.sessions.take(5)
+    with pytest.raises(LimitExceededError):
+        allowance.sessions.take()
+    allowances.configure(ServerConfig(max_sessions=4, starts_per_second=2, principal_percent=100))
+    assert allowances.of("somebody") is allowance
+    with pytest.raises(LimitExceededError, match=r"^max_sessions \(4 for one principal\)"):
+        allowance.sessions.take()
+    allowance.sessions.give(5)
+    allowance.sessions.take(4)
+    allowance.sessions.give(4)
+    assert "of 20" in repr(allowance.starts)
+
+
+async def test_what_a_killed_command_leaves_without_room_is_left_out_and_told(open_server: OpenServer) -> None:
+    """Of what it has printed, every byte is heard or counted as missing."""
+    server = open_server("unix", LITTLE)
+    fill = await server.peer()
+    async with server.open_channel() as channel:
+        await channel.send(Request(0, "initialize", {"clientName": "x"}))
+        await channel.send(Notification("initialized", {}))
+        params = fill.start_params("p", ["sh", "-c", "head -c 400000 /dev/zero; exec sleep 1000"], windowBytes=300_000)
+        await channel.send(Request(1, "process/start", params))
+        got = missing = 0
+        message: Any = None
+        while got < 300_000:
+            message = await channel.receive()
+            if isinstance(message, Notification) and message.method == "process/output":
+                got += len(base64.b64decode(plain(message.params)["chunk"]))
+        await until_refused(fill, "process/start")
+        await channel.send(Request(2, "process/terminate", {"processId": "p"}))
+        while not isinstance(message, Notification) or message.method != "process/closed":
+            message = await channel.receive()
+            params = plain(message.params) if isinstance(message, Notification) else {}
+            got += len(base64.b64decode(params.get("chunk", "")))
+            missing += sum(params.get("omitted", {}).values())
+    assert got + missing == params["totals"]["stdout"] == 400_000
+
+
+def test_output_that_is_left_out_is_a_gap_for_everybody() -> None:
+    log = new_log(Budget())
+    log.append("stdout", b"abc")
+    log.leave_out("stdout", 1000)
+    log.append("stdout", b"xyz")
+    assert [log.take() for _ in range(3)] == [
+        Chunk(1, "stdout", b"abc"),
+        Gap(2, 2, {"stdout": 1000}),
+        Chunk(3, "stdout", b"xyz"),
+    ]
+    ends = log.streams["stdout"]
+    assert (ends.head, ends.tail, ends.omitted_bytes, ends.total_bytes) == (b"abc", b"xyz", 1000, 1006)
+    assert log.forget(MIB) == 0
+    gap, chunks, _ = log.read(0, None)
+    assert chunks == []
+    assert gap is not None
+    assert gap.printed_before["stdout"] == 1006

@@ -212,7 +212,7 @@ async def test_a_token_is_wrong_whoever_presents_it(listen: str) -> None:
 
 
 @as_root
-async def test_who_says_all_and_hangs_up_is_nobody(tmp_path: Path) -> None:
+async def test_who_says_all_and_hangs_up_is_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever was said before the server has looked is not done."""
     mark = tmp_path / "mark"
     script = f"""
@@ -230,6 +230,7 @@ for message in (b'{{"id":1,"method":"initialize","params":{{"clientName":"x"}}}}
         subprocess.run(argv, cwd="/", check=True, timeout=PATIENCE)  # noqa: ASYNC221
         async with connect(url) as client:
             await client.run(["true"])
+    assert "nobody knows whose this connection is" in caplog.text
     assert not mark.exists()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from weakref import WeakValueDictionary
 
 from execsrv._budget.budget import Budget
@@ -29,11 +30,9 @@ class Allowance:
     """Bytes, things and deeds. One object for the server, and one below it for each principal."""
 
     def __init__(self, config: ServerConfig, above: Allowance | None = None) -> None:
-        percent, whose = (100, "") if above is None else (config.principal_percent, " for one principal")
-
-        def most(limit: str) -> int:
-            whole: int = getattr(config, limit)
-            return math.ceil(whole * percent / 100)
+        self._is_whole = above is None
+        whose = "" if self._is_whole else " for one principal"
+        most = partial(self._most, config)
 
         def budget(limit: str, higher: Callable[[Allowance], Budget]) -> Budget:
             return Budget(limit, most(limit), None if above is None else higher(above), whose)
@@ -60,6 +59,17 @@ class Allowance:
     def __repr__(self) -> str:
         return f"<Allowance {self.held} {self.sessions}>"
 
+    def _most(self, config: ServerConfig, limit: str) -> int:
+        whole: int = getattr(config, limit)
+        return whole if self._is_whole else math.ceil(whole * config.principal_percent / 100)
+
+    def configure(self, config: ServerConfig) -> None:
+        """Allow what these settings say from now on. What was taken stays taken."""
+        for budget in self.budgets:
+            budget.most = self._most(config, budget.limit)
+        for rate in (self.starts, self.requests, self.written):
+            rate.allow(self._most(config, rate.limit))
+
     @property
     def budgets(self) -> tuple[Budget, ...]:
         """Everything that is given back."""
@@ -73,6 +83,12 @@ class Allowances:
         self._config = config
         self.server = Allowance(config)
         self._by_name: WeakValueDictionary[str, Allowance] = WeakValueDictionary()
+
+    def configure(self, config: ServerConfig) -> None:
+        """Allow what these settings say, everybody at once."""
+        self._config = config
+        for allowance in (self.server, *self._by_name.values()):
+            allowance.configure(config)
 
     def of(self, principal: str) -> Allowance:
         """Return the allowance of a principal, the same for all that is there of it at a time."""

@@ -13,24 +13,43 @@ class Rate:
     The clock is looked at when the credit is used up: to do something costs a subtraction.
     """
 
-    __slots__ = ("_above", "_credit", "_limit", "_most", "_per_second", "_renewed_at", "_value", "_whose", "refused")
+    __slots__ = (
+        "_above",
+        "_credit",
+        "_most",
+        "_per",
+        "_per_second",
+        "_renewed_at",
+        "_seconds",
+        "_value",
+        "_whose",
+        "limit",
+        "refused",
+    )
 
     def __init__(
         self, limit: str, value: int, above: Rate | None = None, whose: str = "", *, seconds: int, per: int = 1
     ) -> None:
         """`value` is for as many seconds as `per` has."""
-        self._limit = limit
-        self._value = value
+        self.limit = limit
         self._above = above
         self._whose = whose
-        self._per_second = value / per
-        self._most = self._credit = int(value * seconds / per)
+        self._seconds = seconds
+        self._per = per
+        self.allow(value)
+        self._credit = self._most
         self._renewed_at = time.monotonic()
         self.refused = 0
         """How often somebody was refused."""
 
     def __repr__(self) -> str:
-        return f"<Rate {self._limit} credit={self._credit} of {self._most}>"
+        return f"<Rate {self.limit} credit={self._credit} of {self._most}>"
+
+    def allow(self, value: int) -> None:
+        """Allow so much from now on. What was saved up stays."""
+        self._value = value
+        self._per_second = value / self._per
+        self._most = int(value * self._seconds / self._per)
 
     def take(self, size: int = 1) -> None:
         """Do so much, now. Raises `LimitExceededError`."""
@@ -38,8 +57,8 @@ class Rate:
             self._renew()
             if self._credit < size:
                 self.refused += 1
-                text = f"{self._limit} ({self._value}{self._whose}) would be exceeded"
-                raise LimitExceededError(text, limit=self._limit, value=self._value)
+                text = f"{self.limit} ({self._value}{self._whose}) would be exceeded"
+                raise LimitExceededError(text, limit=self.limit, value=self._value)
         if self._above is not None:
             self._above.take(size)
         self._credit -= size

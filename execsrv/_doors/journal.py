@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from execsrv._doors.principal import Principal
@@ -51,19 +50,26 @@ def _end_of(log: OutputLog, used: resource.struct_rusage | None, seconds: float)
     return End(log.exited.reason, log.exited.exit_code, log.exited.signal, *rest)
 
 
-@dataclass(slots=True, eq=False)
 class Start:
-    """A session from the request for it on. Those who are told may note something of their own in `marks`."""
+    """A session from the request for it on. Those who are told may note something of their own in `marks`.
 
-    page: Page
-    id: str
-    program: str
-    argv: Sequence[str]
-    is_terminal: bool
-    began: float
-    pid: int = 0
-    log: OutputLog | None = None
-    marks: dict[str, Any] = field(default_factory=dict)
+    `argv` is empty where nobody wants it. `pid` and `log` are there once it runs.
+    """
+
+    __slots__ = ("argv", "began", "id", "is_terminal", "log", "marks", "page", "pid", "program")
+
+    def __init__(
+        self, page: Page, id: str, program: str, argv: Sequence[str], began: float, *, is_terminal: bool
+    ) -> None:
+        self.page = page
+        self.id = id
+        self.program = program
+        self.argv = argv
+        self.began = began
+        self.is_terminal = is_terminal
+        self.pid = 0
+        self.log: OutputLog | None = None
+        self.marks: dict[str, Any] = {}
 
     def variables(self, sent: Mapping[str, str]) -> dict[str, str]:
         """Return what the command is to have in its environment beside what was sent."""
@@ -139,7 +145,7 @@ class Page:
         """Note that a start was asked for. None where nobody reads that."""
         if not self.readers:
             return None
-        return Start(self, id, program, argv if self._with_argv else (), is_terminal, now)
+        return Start(self, id, program, argv if self._with_argv else (), now, is_terminal=is_terminal)
 
     def started(self, start: Start, pid: int, log: OutputLog) -> None:
         """Note that it runs."""

@@ -50,6 +50,12 @@ class HeadTail:
                     self._tail_bytes += len(kept)
             self.kept_bytes = len(self._head) + self._tail_bytes
 
+    def skip(self, size: int) -> None:
+        """Count so many bytes that come next and are not there. What is between them and the beginning goes too."""
+        self.total_bytes += size
+        self._max_head = self.kept_bytes = len(self._head)
+        self._tail, self._tail_bytes = None, 0
+
     def forget(self) -> None:
         """Let go of all of it. From here on only the end is kept."""
         self._max_head = self._tail_bytes = self.kept_bytes = 0

@@ -94,6 +94,14 @@ class OutputLog(Retained):
             return
         self._append(Chunk(self.next_seq, stream, chunk, self._clock()), ENTRY_BYTES + len(chunk))
 
+    def leave_out(self, stream: Stream, size: int) -> None:
+        """Number a piece of output that there is no room for. A gap is told in its place."""
+        ends = self.streams[stream]
+        self._held_bytes -= ends.kept_bytes
+        ends.skip(size)
+        self._held_bytes += ends.kept_bytes
+        self._append(Gap(self.next_seq, self.next_seq, {stream: size}), 0)
+
     def _join(self, stream: Stream, chunk: bytes) -> bool:
         """Make a piece a part of the last entry, if it can be. Return whether it is."""
         last = self._entries[-1] if self._entries else None

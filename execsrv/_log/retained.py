@@ -11,7 +11,7 @@ from collections import deque
 from itertools import islice
 
 from execsrv._budget.budget import STEP_BYTES, Budget, Share
-from execsrv._log.entries import ENTRY_BYTES, Closed, Entry, first_seq
+from execsrv._log.entries import ENTRY_BYTES, Closed, Entry, Gap, first_seq
 from execsrv._log.head_tail import HeadTail
 from execsrv._log.reader import AttachedReader
 from execsrv.limits import KIB, MIB
@@ -125,3 +125,6 @@ class Retained:
             self._held_bytes -= ENTRY_BYTES + len(entry.chunk)
             if entry.stream in self._forgotten:
                 self._forgotten[entry.stream] += len(entry.chunk)
+        elif isinstance(entry, Gap):
+            for stream, size in entry.omitted.items():
+                self._forgotten[stream] = self._forgotten.get(stream, 0) + size

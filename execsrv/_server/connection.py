@@ -178,8 +178,12 @@ class Connections:
         return self._supervisor.reaped
 
     def configure(self, config: ServerConfig) -> None:
-        """Serve connections that come from now on by other settings. Those that are there keep theirs."""
+        """Serve connections that come from now on by other settings. Those that are there keep theirs.
+
+        The ceilings are everybody's, and change at once.
+        """
         self.config = config
+        self.allowances.configure(config)
 
     async def open(self, principal: Principal, origin: str = "") -> Connection:
         """Return a new connection of somebody, without a channel so far. Raises `LimitExceededError`.

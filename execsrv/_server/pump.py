@@ -111,8 +111,8 @@ class Pump:
     async def catch_up(self) -> dict[int, Stream]:
         """Move what the leader, which has ended, has left in the streams; what others write may stay for `run`.
 
-        Once terminated it waits for no reader: what is left is bounded, and the end must not hang on being read. Return
-        the streams that somebody else held.
+        Once terminated it waits for no reader: what is left is bounded, and the end must not hang on being read. Where
+        the budget has no room for it, it is left out, and told. Return the streams that were not at their end.
         """
         held = {each: stream for each, stream in self._left.items() if not streams.is_at_its_end(each)}
         for descriptor, stream in held.items():
@@ -123,7 +123,10 @@ class Pump:
                 chunk = streams.read(descriptor, self._is_terminal)
                 if not chunk:
                     break
-                self._append(stream, chunk)
+                if self._log.reader.is_held_back and not self._log.has_room:
+                    self._log.leave_out(stream, len(chunk))
+                else:
+                    self._append(stream, chunk)
                 left -= len(chunk)
         return held
 

@@ -52,9 +52,12 @@ def decode_in_steps(params: msgspec.Raw, type_: type[S]) -> Generator[None, None
             return decode_call(params, type_)
         pieces.append(_piece(letters, written, is_last=end == len(text) - 1))
     yield
+    payload_bytes = b"".join(pieces)
+    pieces.clear()
+    yield
     others = {key: getattr(members, key) for key in shape.keys if getattr(members, key) is not UNSET}
     rest = msgspec.Raw(_encoder.encode({**others, written: ""}))
-    return msgspec.structs.replace(decode_call(rest, type_), **{name: b"".join(pieces)})
+    return msgspec.structs.replace(decode_call(rest, type_), **{name: payload_bytes})
 
 
 def _payload_in(members: Any, shape: _Shape) -> tuple[str, str, memoryview] | None:

@@ -16,7 +16,7 @@ from execsrv._threads import run_in_thread
 from execsrv._wire import inet_diag
 from execsrv.errors import BusyError, ConnectionFailedError
 
-_RETRY_SECONDS = 0.005
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.0005, 0.02
 """The time between two looks at a connection that nobody has accepted so far: nothing tells when somebody has."""
 
 
@@ -29,9 +29,11 @@ async def check_server(stream: trio.SocketStream, server_uids: Collection[int]) 
     limiter = trio.CapacityLimiter(1)
     theirs, ours = stream.socket.getpeername()[:2], stream.socket.getsockname()[:2]
     look = partial(inet_diag.holder, theirs, ours, even_unheld=True)
+    pause = _FIRST_PAUSE_SECONDS
     try:
-        while (holder := await run_in_thread(look, limiter)) is not None and not holder.inode:  # noqa: ASYNC110
-            await trio.sleep(_RETRY_SECONDS)  # as long as it waits to be accepted, it is nobody's
+        while (holder := await run_in_thread(look, limiter)) is not None and not holder.inode:
+            await trio.sleep(pause)  # as long as it waits to be accepted, it is nobody's
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
     except BusyError as error:
         raise ConnectionFailedError(f"cannot look whose server it is: {error}") from error
     if holder is not None and holder.uid not in (os.geteuid(), 0) and holder.uid not in server_uids:

@@ -141,7 +141,7 @@ class ProcessSignal(Wire, frozen=True):
     group, the job in front of its terminal, or everything that descends from it."""
 
     process_id: Id
-    signal: Name | Annotated[int, Meta(ge=-(2**31), le=2**31)]
+    signal: Name | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
     target: SignalTarget = "group"
 
 
