@@ -43,7 +43,8 @@ FLOORS = [
     {"_server.starting"},
     {"_server.sessions"},
     {"_server.methods"},
-    {"_server.connection", "_server.operations", "_server.failures"},
+    {"_server.connection"},
+    {"_server.connections", "_server.operations", "_server.failures"},
     {"_server.dispatch"},
     {"_server"},
     # its two wings

@@ -8,7 +8,8 @@ import trio
 from execsrv._doors.principal import OWNER, owner
 from execsrv._processes.command import settle
 from execsrv._processes.supervisor import Supervisor
-from execsrv._server.connection import Connection, open_connections
+from execsrv._server.connection import Connection
+from execsrv._server.connections import open_connections
 from execsrv._server.conversation import Conversation
 from execsrv._server.start_options import StartOptions
 from execsrv._wire.memory import open_memory_pair
