@@ -105,7 +105,7 @@ class Census:
             ]
 
     def step(self) -> bool:
-        """Look at a few more processes. Return false when it is over: it is complete, or has failed for somebody else."""
+        """Look at a few more. Return false when it is over: it is complete, or has failed for somebody else."""
         return all(self._look_at_one() for _ in range(_AT_ONCE))
 
     def _look_at_one(self) -> bool:
