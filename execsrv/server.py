@@ -13,7 +13,7 @@ from execsrv._doors.principal import Identify, Principal
 from execsrv._doors.reloads import Reloads
 from execsrv._nursery import open_helpers
 from execsrv._processes.supervisor import open_supervisor
-from execsrv._server.connection import Connections, open_connections
+from execsrv._server.connections import Connections, open_connections
 from execsrv._server.conversation import Conversation
 from execsrv._server.listeners import serve_url
 from execsrv._wire.channel import MessageChannel

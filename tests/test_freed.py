@@ -18,7 +18,8 @@ from execsrv import _memory
 from execsrv._budget.allowance import Allowances
 from execsrv._doors.principal import OWNER, owner
 from execsrv._processes.supervisor import Supervisor
-from execsrv._server.connection import Connection, Connections, open_connections
+from execsrv._server.connection import Connection
+from execsrv._server.connections import Connections, open_connections
 from execsrv._server.conversation import Conversation
 from execsrv._server.session import Session
 from execsrv._wire.memory import MemoryChannel, open_memory_pair

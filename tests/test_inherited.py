@@ -97,8 +97,8 @@ async def test_a_path_too_long_to_be_searched_is_refused(peer: Peer, path: str) 
 
 async def test_too_many_patterns_are_refused(peer: Peer) -> None:
     policy = {**EVERYTHING, "exclude": [f"X{number}" for number in range(1001)]}
-    code, message, data = await peer.refused("process/start", peer.start_params("a", ["true"], envPolicy=policy))
-    assert (code, data["field"]) == (REFUSED, "envPolicy"), message
+    code, message, _ = await peer.refused("process/start", peer.start_params("a", ["true"], envPolicy=policy))
+    assert (code, "envPolicy" in message) == (REFUSED, True), message
 
 
 async def test_a_string_that_is_too_long_is_named(peer: Peer) -> None:
@@ -106,7 +106,7 @@ async def test_a_string_that_is_too_long_is_named(peer: Peer) -> None:
         (peer.start_params("a", ["/bin/echo", "x" * 131072]), "argv[1] has 131072 bytes"),
         (peer.start_params("a", ["/bin/echo"], env={**ENV, "LONG": "x" * 131072}), "env `LONG` has 131077 bytes"),
         (peer.start_params("a", ["/bin/echo", *["x" * 131071] * 40]), "argv and env have 524"),
-        (peer.start_params("a", ["/bin/echo", *[""] * 1_000_000]), "argv and env have 90"),
+        (peer.start_params("a", ["/bin/echo", *["x" * 31] * 200_000]), "argv and env have 80"),
     ):
         code, message, data = await peer.refused("process/start", params)
         assert (code, data["stage"]) == (-32603, "arguments"), message

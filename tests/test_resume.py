@@ -19,7 +19,7 @@ import execsrv
 from execsrv import ServerConfig, connect
 from execsrv._doors.principal import OWNER
 from execsrv._processes.supervisor import Supervisor
-from execsrv._server.connection import open_connections
+from execsrv._server.connections import open_connections
 from execsrv._server.outbox import Outbox
 from execsrv._wire.lines import LineChannel
 from execsrv.errors import ConnectionLostError, UnknownConnectionError

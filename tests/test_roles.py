@@ -12,7 +12,7 @@ from execsrv import ForbiddenError, ServerConfig, UnauthorizedError, UnknownConn
 from execsrv._doors.principal import Principal
 from execsrv._nursery import open_helpers
 from execsrv._processes.supervisor import Supervisor
-from execsrv._server.connection import open_connections
+from execsrv._server.connections import open_connections
 from execsrv._server.conversation import Conversation
 from execsrv._wire.memory import MemoryChannel, open_memory_pair
 from execsrv.errors import RequestError

@@ -285,7 +285,7 @@ import itertools, linecache, sys
 import trio
 from execsrv._doors.principal import owner
 from execsrv._processes import supervisor as module
-from execsrv._server.connection import open_connections
+from execsrv._server.connections import open_connections
 from execsrv._server.conversation import Conversation
 from execsrv._wire.memory import open_memory_pair
 from execsrv.limits import ServerConfig

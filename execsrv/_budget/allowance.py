@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from execsrv._budget.budget import Budget
 from execsrv._budget.rate import Rate
+from execsrv.errors import LimitExceededError
 from execsrv.limits import KIB, ServerConfig
 
 CONNECTION_BYTES = 256 * KIB
@@ -69,6 +70,16 @@ class Allowance:
             budget.most = self._most(config, budget.limit)
         for rate in (self.starts, self.requests, self.written):
             rate.allow(self._most(config, rate.limit))
+
+    def take_session(self, size: int) -> None:
+        """Take a start, a session, and the bytes that it has from its start on. Raises `LimitExceededError`."""
+        self.starts.take()
+        self.sessions.take()
+        try:
+            self.held.take(size)
+        except LimitExceededError:
+            self.sessions.give()
+            raise
 
     @property
     def budgets(self) -> tuple[Budget, ...]:

@@ -29,7 +29,8 @@ from execsrv._doors.principal import Identify, Principal
 from execsrv._files.channel import open_files
 from execsrv._http.relay import Relay, open_relay
 from execsrv._nursery import is_cancelled, open_helpers, owned
-from execsrv._server.connection import Connection, Connections
+from execsrv._server.connection import Connection
+from execsrv._server.connections import Connections
 from execsrv._server.dispatch import Dispatch
 from execsrv._server.failures import cut, failure_of
 from execsrv._server.methods import tell_of_environment

@@ -16,7 +16,7 @@ from execsrv._doors.peers import Peer
 from execsrv._doors.principal import Identify, Shown, nothing_shown
 from execsrv._doors.reloads import Reloads
 from execsrv._processes.supervisor import Supervisor
-from execsrv._server.connection import Connections
+from execsrv._server.connections import Connections
 from execsrv._server.conversation import Conversation
 from execsrv._threads import run_in_thread
 from execsrv._wire import urls

@@ -23,7 +23,7 @@ from execsrv._doors.reloads import Reloads
 from execsrv._memory import freed
 from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
-from execsrv._server.connection import Connections, open_connections
+from execsrv._server.connections import Connections, open_connections
 from execsrv._server.entrance import open_certificates, open_doors, receive_lines, receive_websocket
 from execsrv._server.single_connection import serve_connection
 from execsrv._wire import activation, unix, urls

@@ -21,7 +21,7 @@ from execsrv.errors import InvalidConfigError
 if TYPE_CHECKING:
     from execsrv._doors.counts import Counts
     from execsrv._doors.metrics import Metric
-    from execsrv._server.connection import Connections
+    from execsrv._server.connections import Connections
 
 logger = logging.getLogger(__name__)
 

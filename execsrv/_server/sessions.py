@@ -48,6 +48,7 @@ class Sessions:
         self._nursery: trio.Nursery | None = None
         self._outbox: Outbox | None = None
         self._threads = SharedThreads(supervisor.threads)
+        self._attempts: set[Attempt] = set()
         self._starting: dict[str, Starting] = {}
         self._by_id: dict[str, Session] = {}
         self._ended: dict[str, Session] = {}  # those that are over, in that order
@@ -104,7 +105,7 @@ class Sessions:
         program = os.path.basename(argv[0]) if argv else ""
         most_bytes = self._config.queued_stdin_bytes
         starting = Starting(self._claim(id), program, options.timeout, most_bytes, is_terminal=size is not None)
-        self._take(starting)
+        self._allowance.take_session(cost(is_terminal=starting.is_terminal))
 
         async def spawn(attempt: Attempt) -> Spawned:
             return await attempt.start(settle, self._threads, size=size, pipe_stdin=pipe_stdin, modes=modes)
@@ -115,16 +116,6 @@ class Sessions:
         self._starting[starting.id] = starting
         nursery.start_soon(self._run, starting, spawn, dialect, options)
         return starting
-
-    def _take(self, starting: Starting) -> None:
-        """Take what a session has from its start on. Raises `LimitExceededError`."""
-        self._allowance.starts.take()
-        self._allowance.sessions.take()
-        try:
-            self._allowance.held.take(cost(is_terminal=starting.is_terminal))
-        except LimitExceededError:
-            self._allowance.sessions.give()
-            raise
 
     def _claim(self, id: str | None) -> str:
         if id is not None and (id in self._by_id or id in self._starting):
@@ -146,14 +137,16 @@ class Sessions:
         An interrupt of the program waits for another moment: from its first instant on, the command has an owner.
         """
         attempt = self.supervisor.new_attempt()
+        self._attempts.add(attempt)
         first, session = cost(is_terminal=starting.is_terminal), None
         try:
             session = await self._begin(attempt, starting, spawn, dialect, options)
             note = starting.note
             del starting, spawn, dialect, options  # they hold the request
             if session is not None:
-                # Those who hear of the start come first: what there is to hear of the command takes longer.
-                await trio.lowlevel.cancel_shielded_checkpoint()
+                if self._outbox is not None and self._outbox.has_answers:
+                    # Those who hear of the start come first: what there is to hear of the command takes longer.
+                    await trio.lowlevel.cancel_shielded_checkpoint()
                 try:
                     await self._keep(session)
                 finally:
@@ -163,8 +156,15 @@ class Sessions:
             if session is None:  # nothing came of it
                 self._allowance.held.give(first)
             self._allowance.sessions.give()
-            self._over.unpark_all()
+            if self._over:
+                self._over.unpark_all()
             await owned(attempt.end)
+            self._attempts.discard(attempt)
+
+    async def end_rest(self) -> None:
+        """End what an error has kept its task from ending. Cannot be cancelled."""
+        while self._attempts:
+            await owned(self._attempts.pop().end)
 
     async def _begin(
         self, attempt: Attempt, starting: Starting, spawn: Spawn, dialect: Dialect, options: StartOptions

@@ -11,7 +11,7 @@ import trio
 from execsrv._doors.principal import Identify, owner
 from execsrv._nursery import open_helpers
 from execsrv._processes.supervisor import Supervisor
-from execsrv._server.connection import open_connections
+from execsrv._server.connections import open_connections
 from execsrv._server.conversation import Conversation
 from execsrv._wire.channel import MessageChannel
 from execsrv.limits import DEFAULTS, ServerConfig
