@@ -124,7 +124,7 @@ async def test_blocks(peer: Peer, here: Path) -> None:
         assert block == {"chunk": "", "eof": True}
     # The wrong direction; a read that fails closes the handle, a write does not.
     assert await error(peer, "fs/writeBlock", handleId="", offset=0, chunk="eA==") == (-32603, "file-failed", 9)
-    assert await error(peer, "fs/readBlock", handleId="", offset=2**63, len=1) == (-32600, "file-refused", 22)
+    assert await error(peer, "fs/readBlock", handleId="", offset=2**63 - 1, len=1) == (-32600, "file-refused", 22)
     assert await peer.refused("fs/readBlock", {"handleId": "", "offset": 0, "len": 1}) == (
         -32004,
         "unknown file handle ``",

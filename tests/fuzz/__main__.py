@@ -41,6 +41,8 @@ BATCH = 40
 MOST_FOUND = 8
 SHRINK_SECONDS = 120.0
 FOUND = "found"
+UNREACHABLE = 77
+"""The exit status where root finds no interpreter, or no checkout, that an ordinary user can read."""
 _INSIDE = "--inside"
 
 
@@ -273,7 +275,8 @@ def _interpreter(become: dict[str, Any]) -> str:
                 return python
         except OSError:
             continue
-    raise SystemExit("no ordinary user can run this checkout: root does not run commands that nobody has looked at")
+    print("no ordinary user can run this checkout, and root is not to run commands that nobody has looked at")
+    sys.exit(UNREACHABLE)
 
 
 def _end_all_of(user: int) -> None:
