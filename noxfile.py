@@ -100,6 +100,13 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def attack(session: nox.Session) -> None:
+    """All attacks on a server, and what its neighbours have measured meanwhile."""
+    session.install(".[test]")
+    session.run("pytest", "--slow", "tests/attack", *session.posargs)
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """Mixed sessions for ten minutes, or `-- --minutes N`, and what a server has grown by."""
     session.install(".[test]")
