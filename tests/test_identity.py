@@ -17,7 +17,6 @@ import trio
 from execsrv import connect, serve
 from execsrv._doors import peers
 from execsrv._doors.peers import Peer
-from execsrv._processes.kin import shows_all
 from execsrv._processes.supervisor import Supervisor
 from execsrv._wire import inet_diag
 from execsrv.limits import ServerConfig
@@ -250,21 +249,6 @@ def test_a_process_that_is_gone_may_have_been_a_command(tmp_path: Path) -> None:
             kin = Supervisor().kin
             assert kin.has_process(process.pid)
             assert not kin.has_process(os.getpid())
-
-
-def test_a_socket_on_its_way_between_processes_may_be_that_of_a_command() -> None:
-    """Whoever has sent it and not received it holds it no more, and can take it back when it has been let in."""
-    script = "import os, socket; a, b = socket.socketpair(); c = socket.socket(); print(os.fstat(c.fileno()).st_ino)"
-    script += "; {}; c.close(); print(flush=True); input()"
-    for step, is_seen in (("socket.send_fds(a, [b'x'], [c.fileno()])", False), ("pass", True)):
-        argv = [sys.executable, "-c", script.format(step)]
-        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            inode = int(process.stdout.readline())
-            assert process.stdout.readline() == "\n"
-            assert shows_all(process.pid, f"socket:[{inode}]") == is_seen
-            process.stdin.close()
 
 
 async def test_a_command_of_ours_needs_a_token(listen: str) -> None:

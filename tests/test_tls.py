@@ -191,8 +191,8 @@ async def test_a_connection_is_not_resumed_with_another_certificate(authority: A
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("king alice", r"line 2 is no role \(health, viewer, writer, owner\) and a name"),
-        ("owner", "line 2 is no role"),
+        ("king alice", r"line 2 is not a role \(health, viewer, writer, owner\) and a name"),
+        ("owner", "line 2 is not a role"),
         ("\xff", "cannot read the clients"),
         ("owner a" * 200_000, "it is larger than 1048576 bytes"),
     ],

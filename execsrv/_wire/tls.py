@@ -59,9 +59,8 @@ def _load_certificate(context: ssl.SSLContext, certificate: str, key: str) -> No
         raise InvalidConfigError(f"the key in `{key or certificate}` has a passphrase, which nobody could enter")
 
     _expect("certificate", certificate, b"CERTIFICATE-----")
-    _expect(
-        "key", key or certificate, b"PRIVATE KEY-----", "" if key else ": name the file that has it as tls_key_file"
-    )
+    hint = "" if key else "; set tls_key_file to the file that has it"
+    _expect("key", key or certificate, b"PRIVATE KEY-----", hint)
     try:
         context.load_cert_chain(certificate, key or None, no_passphrase)
     except OSError as error:
