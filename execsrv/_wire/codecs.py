@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from execsrv._wire.bounds import LARGE_BYTES, MessageBound
+from execsrv._wire.pieces import write_pieces
 from execsrv._wire.quoting import quoted
 from execsrv._wire.unreadable import check_head, read_again, refuse_id, refuse_many_values, with_whole_numbers
 from execsrv.errors import InvalidParamsError, ProtocolError
@@ -103,6 +104,14 @@ class Codec:
         _encoder.encode_into(message, buffer, offset)
         if self._mirror:
             buffer[offset] = ord(",")
+
+    def encode_large_into(self, message: Message, buffer: bytearray, offset: int = 0) -> Iterator[None]:
+        """Write as `encode_into` does, in steps of which none takes long."""
+        buffer[offset:] = _MIRRORED if self._mirror else b""
+        start = len(buffer)
+        yield from write_pieces(message, buffer)
+        if self._mirror:
+            buffer[start] = ord(",")
 
 
 def _check_large(data: bytes) -> Iterator[None]:
