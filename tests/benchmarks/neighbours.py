@@ -1,10 +1,11 @@
 """Measure how long a modest peer waits while another one does its worst: `python tests/benchmarks/neighbours.py`.
 
 Each way of doing harm has a fresh `execsrv serve` to itself, which plain peers on a unix socket (for TLS, on loopback)
-keep busy for some seconds. Meanwhile a neighbour calls `environment/status` every 10 ms. Its median, its 99th percentile
-and its worst are printed; beside them the longest that the server's loop went without a turn, in time by the clock and
-in time of the processor, and the longest step of one task with the place where it ended. The processor's time is what two
-quiet cores would show; the clock's has in it who else wants this machine.
+keep busy for some seconds. Meanwhile a neighbour calls `environment/status` every 10 ms. Printed are its median, its
+99th percentile and its worst, in ms, and of the server's loop the longest turn by the clock; the longest turn and the
+longest step of one task in processor time, with the place where that step ended; the longest garbage collection; and
+the number of calls. The processor's time is what two quiet cores would show. The clock has in it who else wants the
+machine.
 
 `--only walks,windows` chooses; `--seconds 8` is how long each lasts. Nothing passes or fails.
 """
@@ -26,7 +27,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from worst_case import KIB, MIB, Peer
+from worst_case import KIB, MIB, Peer  # type: ignore[import-not-found]  # beside this script
 
 SERVER = """
 import runpy, sys, time, trio
@@ -34,7 +35,7 @@ import runpy, sys, time, trio
 class Turns(trio.abc.Instrument):
     '''Notes the longest time between two looks for news: all that ran in between did so in one turn.'''
 
-    wall = cpu = step = 0.0
+    wall = cpu = step = gc = 0.0
     begun = None
     where = ""
 
@@ -62,14 +63,22 @@ class Turns(trio.abc.Instrument):
             self.where = f"{task.name.rpartition('.')[2]} {self.where}"
 
 turns = Turns()
+
+import gc
+def collected(phase, info):
+    if phase == "start":
+        turns.gc_begun = time.thread_time()
+    else:
+        turns.gc = max(turns.gc, time.thread_time() - turns.gc_begun)
+gc.callbacks.append(collected)
 run = trio.run
 trio.run = lambda *args, **more: run(*args, **more, instruments=[turns])
 
 import signal
 def tell(number, frame):
     with open(told, "w") as file:
-        file.write(f"{turns.wall} {turns.cpu} {turns.step} {turns.where}")
-    turns.wall = turns.cpu = turns.step = 0.0
+        file.write(f"{turns.wall} {turns.cpu} {turns.step} {turns.gc} {turns.where}")
+    turns.wall = turns.cpu = turns.step = turns.gc = 0.0
 told = sys.argv.pop(1)
 signal.signal(signal.SIGUSR2, tell)
 sys.argv[0] = "execsrv"
@@ -361,13 +370,13 @@ def measure(
             thread.start()
             time.sleep(1)
 
-            def stalls() -> tuple[float, float, float, str]:
+            def stalls() -> tuple[float, float, float, float, str]:
                 told.unlink(missing_ok=True)
                 server.send_signal(12)  # SIGUSR2
                 while not (told.exists() and (text := told.read_text())):
                     time.sleep(0.05)
-                wall, cpu, step, where = text.split(maxsplit=3)
-                return float(wall), float(cpu), float(step), where
+                wall, cpu, step, collecting, where = text.split(maxsplit=4)
+                return float(wall), float(cpu), float(step), float(collecting), where
 
             stalls()
             late.clear()
@@ -375,13 +384,13 @@ def measure(
             for peer in peers:
                 peer.socket.close()
             time.sleep(2)
-            wall, cpu, step, where = stalls()
+            wall, cpu, step, collecting, where = stalls()
             over.set()
             thread.join(30)
             server.kill()
         times = sorted(late) or [float("inf")]
         middle, most = times[len(times) // 2], times[len(times) * 99 // 100]
-        row = [middle, most, times[-1], wall, cpu, step]
+        row = [middle, most, times[-1], wall, cpu, step, collecting]
         print(f"{name:16}", *(f"{1000 * figure:9.1f}" for figure in row), f"{len(times):7}  {where}", flush=True)
 
 
@@ -391,7 +400,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6)
     chosen = parser.parse_args()
     only = chosen.only.split(",") if chosen.only else [*FLOODS, "rsa", "ec"]
-    print(f"{'ms':16} {'median':>9} {'99 %':>9} {'worst':>9} {'loop':>9} {'loop cpu':>9} {'step':>9} {'calls':>7}")
+    print(
+        f"{'ms':16} {'median':>9} {'99 %':>9} {'worst':>9} {'loop':>9} {'loop cpu':>9} {'step':>9} {'gc':>9} {'calls':>7}"
+    )
     for name, flood in FLOODS.items():
         if name in only:
             measure(name, flood, "unix://{folder}/s", neighbour, chosen.seconds, [])
