@@ -100,6 +100,13 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def attack(session: nox.Session) -> None:
+    """All attacks on a server, and what its neighbours have measured meanwhile."""
+    session.install(".[test]")
+    session.run("pytest", "--slow", "tests/attack", *session.posargs)
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """Mixed sessions for ten minutes, or `-- --minutes N`, and what a server has grown by."""
     session.install(".[test]")
@@ -110,6 +117,10 @@ def soak(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """Mutated conversations for ten minutes, or `-- --minutes N`, or those of a file again: `-- --replay FILE`."""
     session.install(".[test]")
+    if not session.posargs:
+        # Where there is a wheel of it: it is built for some versions of Python only.
+        session.run("pip", "install", "-q", "--only-binary", ":all:", "atheris", success_codes=[0, 1], silent=True)
+        session.run("python", "-m", "tests.fuzz.decoding", "--minutes", "1")
     session.run("python", "-m", "tests.fuzz", *(session.posargs or ["--minutes", "10"]))
 
 

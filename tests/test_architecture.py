@@ -39,6 +39,7 @@ FLOORS = [
     {"_server.outbox", "_server.feed", "_server.host", "_server.start_options", "_server.secrets"},
     {"_server.ending"},
     {"_server.stdin"},
+    {"_server.pump"},
     {"_server.session"},
     {"_server.starting"},
     {"_server.sessions"},

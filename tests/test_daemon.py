@@ -198,7 +198,6 @@ def test_listen_urls_that_are_none(listen: str) -> None:
         "ws://127.0.0.1:x",
         "ws://127.0.0.1:99999",
         "ws://127.0.0.1:1/x",
-        "wss://127.0.0.1:1",
     ],
 )
 def test_websocket_urls_that_are_none(listen: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import trio
 
@@ -21,17 +19,12 @@ from tests.processes import marked, new_mark, until_gone, until_marked
 
 
 def start_doomed(connection: Connection, mark: str) -> None:
-    """Start a command of which one output is, to the session, not to be read."""
+    """Start a command whose session has nothing left to wait for its output with."""
     sessions = connection.sessions
     command = settle(["bash", "-c", f"exec -a {mark} sleep 1000"], "/", ENV)
     starting = sessions.start("doomed", lambda: command, lambda session, entry: None, StartOptions())
 
-    def spoil() -> None:
-        directory = os.open("/", os.O_RDONLY)
-        os.dup2(directory, starting.session()._outputs["stdout"])
-        os.close(directory)
-
-    starting.then(spoil)
+    starting.then(lambda: starting.session()._pump.close())
 
 
 @pytest.mark.parametrize("resume_grace", [0.0, 600.0])

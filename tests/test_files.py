@@ -27,7 +27,7 @@ from execsrv._files.roots import Roots
 from execsrv._files.watch import Watch
 from execsrv._wire.paths import uri_from_path
 from execsrv.limits import ServerConfig
-from execsrv.protocol import Failure, FileData, FilePath, Notification, Response
+from execsrv.protocol import Failure, FileData, FileHandle, FileOpen, FilePath, Notification, Response
 from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE, Peer, b64
 from tests.processes import may_become_nobody
@@ -124,7 +124,7 @@ async def test_blocks(peer: Peer, here: Path) -> None:
         assert block == {"chunk": "", "eof": True}
     # The wrong direction; a read that fails closes the handle, a write does not.
     assert await error(peer, "fs/writeBlock", handleId="", offset=0, chunk="eA==") == (-32603, "file-failed", 9)
-    assert await error(peer, "fs/readBlock", handleId="", offset=2**63, len=1) == (-32600, "file-refused", 22)
+    assert await error(peer, "fs/readBlock", handleId="", offset=2**63 - 1, len=1) == (-32600, "file-refused", 22)
     assert await peer.refused("fs/readBlock", {"handleId": "", "offset": 0, "len": 1}) == (
         -32004,
         "unknown file handle ``",
@@ -616,6 +616,46 @@ async def test_large_files_wait_until_the_answers_before_them_have_left(here: Pa
             await trio.testing.wait_all_tasks_blocked()
             assert not done.is_set()
             left.set()
+
+
+async def nothing_to_wait_for() -> None:
+    """Say that all answers have left."""
+
+
+async def tell_nobody(notification: Notification) -> None:
+    """Tell nobody: nothing is watched."""
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+async def test_a_close_that_does_not_come_to_its_thread_leaves_no_file_open(here: Path, is_full: bool) -> None:
+    """The channel ends in the moment when it is the turn of the close; or there is no memory for a thread."""
+    path = here / "file"
+    path.write_bytes(b"content")
+    config = ServerConfig()
+    allowance = Allowance(config)
+    with trio.fail_after(PATIENCE):
+        async with open_files(config, tell_nobody, nothing_to_wait_for) as get_files:
+            blocks = get_files(allowance).blocks
+            await blocks.open(FileOpen(str(path), handle_id="h"))
+            assert is_open(path)
+            async with trio.open_nursery() as nursery:
+                before = blocks._handles.find("h").take_turn()
+                async with before.taken():
+                    closing = blocks.close(FileHandle("h"))
+                    nursery.start_soon(lambda: closing)
+                    await trio.testing.wait_all_tasks_blocked()
+                    if is_full:
+                        allowance.held.take(config.held_bytes)
+                if not is_full:
+                    nursery.cancel_scope.cancel()
+            if is_full:
+                assert not is_open(path)
+    assert not is_open(path)
+
+
+def is_open(path: Path) -> bool:
+    """Return whether this process has a file open."""
+    return str(path) in map(leads_to, (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")))
 
 
 async def test_writes_under_way_are_bounded(open_server: OpenServer, here: Path) -> None:

@@ -25,7 +25,8 @@ def weight_of(value: Any) -> int:
     if isinstance(value, Struct):
         weight = THING_BYTES
         for name in heavy_fields(type(value)):
-            weight += weight_of(getattr(value, name))
+            if held := getattr(value, name):  # most are empty, or None
+                weight += weight_of(held)
         return weight
     if isinstance(value, bytes | bytearray | str | msgspec.Raw):
         return len(value)

@@ -16,7 +16,7 @@ import trio
 from execsrv._files.handles import MAX_OFFSET, Handle, Handles, Turn, close_all
 from execsrv._files.threads import Call, Work
 from execsrv._threads import run_in_thread
-from execsrv.errors import BusyError, FileError, FileRefusedError, NotFoundError
+from execsrv.errors import BusyError, FileError, FileRefusedError, LimitExceededError, NotFoundError
 from execsrv.protocol import Block, BlockChecksum, BlockRead, BlockWrite, Checksum, FileHandle, FileOpen, Nothing
 
 _CLOSE_SECONDS = 0.5
@@ -102,8 +102,11 @@ class Blocks:
         async with turn.taken():
             try:
                 await self._work.in_thread(handle.close)
+            except (BusyError, LimitExceededError):
+                handle.close()  # which gives something back
             finally:
-                self._handles.forget(handle)
+                if handle.is_over:  # or else it was cancelled, and is closed with the channel
+                    self._handles.forget(handle)
         return Nothing()
 
     @contextmanager

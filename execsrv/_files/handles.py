@@ -39,7 +39,8 @@ class Handle:
         self._descriptor: int | None = None
         # A thread may still be in a read when the channel has gone: only then do two want it at once.
         self._in_use = threading.Lock()
-        self._over = False
+        self.is_over = False
+        """True once it is closed, or is just being closed."""
         self._last_turn = trio.Event()
         self._last_turn.set()
 
@@ -51,7 +52,7 @@ class Handle:
     def open(self, place: Place, mode: str, permissions: int | None) -> None:
         """Open the file at a place, in one of the modes of `fs/open`. `permissions` are for a file that is made."""
         with self._in_use:
-            if self._over:  # the channel has gone meanwhile
+            if self.is_over:  # the channel has gone meanwhile
                 raise unknown_handle(self.id)
             made_with = 0o666 if permissions is None else permissions
             if mode == "replace":
@@ -87,7 +88,7 @@ class Handle:
     def close(self) -> None:
         """Close the file; closing it again does nothing. Raises `OSError` for a failed write that is told only now."""
         with self._in_use:
-            self._over = True
+            self.is_over = True
             self._close()
 
     def _opened(self) -> int:

@@ -24,6 +24,10 @@ _FEW = 512
 """Numbers that lie further apart than this are not taken for those of one moment: the row may have started anew."""
 
 
+_AT_ONCE = 8
+"""So many processes are looked at in one step: a busy machine has as many new ones at the end of a short command."""
+
+
 @cache
 def _round_seconds() -> float:
     """Return a time in which the kernel cannot give out all pids once around."""
@@ -101,7 +105,10 @@ class Census:
             ]
 
     def step(self) -> bool:
-        """Look at one more process. Return false when it is over: it is complete, or has failed for somebody else."""
+        """Look at a few more. Return false when it is over: it is complete, or has failed for somebody else."""
+        return all(self._look_at_one() for _ in range(_AT_ONCE))
+
+    def _look_at_one(self) -> bool:
         try:
             found = next(self._walk)
         except StopIteration as done:

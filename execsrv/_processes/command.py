@@ -82,10 +82,11 @@ def settle(
     env: Mapping[str, str],
     arg0: str | None = None,
     wishes: Wishes = Wishes(),  # noqa: B008
+    outputs: tuple[Output, Output] = ("pipe", "pipe"),
 ) -> Command:
     """Decide what is to run. `cwd` is absolute, None for ours; a bare `argv[0]` is looked up in the PATH of `env`.
 
-    Blocks as long as the file systems of the PATH do.
+    `outputs` are the places of its stdout and its stderr. Blocks as long as the file systems of the PATH do.
 
     Raises `InvalidParamsError` for an empty argv and a PATH that is too long to be searched, and `SpawnError` for what
     the operating system would refuse.
@@ -101,7 +102,7 @@ def settle(
         arguments = (_encoded("arg0", arg0), *arguments[1:])
     directory = None if cwd is None else _encoded("cwd", cwd)
     program = _find(argv[0], cwd or ".", env.get("PATH"))
-    return Command(program, arguments, variables, directory, *wishes)
+    return Command(program, arguments, variables, directory, *wishes, None, *outputs)
 
 
 def _check_amount(argv: Sequence[str], env: Mapping[str, str]) -> None:
@@ -126,7 +127,7 @@ def _all_encoded(values: list[str]) -> tuple[bytes, ...] | None:
         encoded = tuple([value.encode(_ENCODING, _ERRORS) for value in values])
     except UnicodeEncodeError:
         return None
-    return None if any(b"\0" in value for value in encoded) else encoded
+    return None if b"\0" in b"".join(encoded) else encoded
 
 
 def _encoded(field: str, value: str) -> bytes:

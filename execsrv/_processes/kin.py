@@ -46,8 +46,9 @@ class Kin:
     def has_socket(self, inode: int, uid: int) -> bool:
         """Return True where one of them holds a socket that a user has made, or may hold it.
 
-        Somebody else who shows that he holds it settles it: it may be passed on here while we look. Where whoever holds
-        it does not show it, all of ours have to show that they do not.
+        Somebody else who shows that he holds it settles it: it may be passed on here while we look. Where nobody shows
+        it, it may be one of ours that cannot be asked, or has put it where no table has it: into a message that nobody
+        has received, such as to itself. Only where ours cannot have made it is it believed of them that they do not.
         """
         link = f"socket:[{inode}]"
         own = os.getpid()
@@ -65,7 +66,9 @@ class Kin:
                 hides = True
             except (FileNotFoundError, ProcessLookupError):
                 pass  # it is gone
-        return not hides or not all(_shows_all(pid, link) for pid in members)
+        if not hides or os.geteuid() in (uid, 0):
+            return True
+        return not all(_shows_all(pid, link) for pid in members)
 
     def _strays(self) -> set[int]:
         """Return those children that the kernel has given us: the first thread gets them."""

@@ -57,6 +57,11 @@ class Leader:
         state = "reaped" if self.is_reaped else "zombie" if self.has_ended else "running"
         return f"<Leader pid={self.pid} {state}>"
 
+    @property
+    def pidfd(self) -> int | None:
+        """Descriptor that can be read from once it has ended, None where this machine refuses one."""
+        return self._pidfd
+
     async def wait_exited(self) -> ExitStatus:
         """Wait until it has ended, and return how. It stays a zombie.
 

@@ -65,7 +65,8 @@ class Register:
             self._last_number = (self._last_number + 1) % (1 << rlimit_mark.SESSION_BITS)
             if self._last_number not in self.trees and self._last_number not in self.starting:
                 self.starting.add(self._last_number)
-                self.reserved.unpark_all()
+                if self.reserved:
+                    self.reserved.unpark_all()
                 self.used.set()
                 return self._last_number
 
@@ -116,6 +117,13 @@ class Register:
         leader, number = self._leaders.get(pid, (None, None))
         return None if leader is None or leader.is_reaped else number
 
+    def living_session_of(self, pid: int) -> int | None:
+        """Return what `session_of` does, but None for a leader that has ended."""
+        leader, number = self._leaders.get(pid, (None, None))
+        if leader is None or leader.is_reaped:
+            return self.session_of(pid)
+        return number if leader.exit_status() is None else None
+
     def session_of(self, pid: int) -> int | None:
         """Return the number of the session that a process belongs to, by its mark or, failing that, its session id.
 
@@ -142,7 +150,7 @@ class ByWalk:
         self.layer = "mark" if register.mark else "session"
         self.turn = register.turn
         self._register = register
-        self._census = Census({}, register.session_of)
+        self._census = Census({}, register.living_session_of)
         self._census.is_over = True
 
     def spare(self) -> AbstractContextManager[None]:
@@ -172,7 +180,7 @@ class ByWalk:
     def _look(self, tree: ProcessTree) -> Steps[list[int]]:
         while True:
             if self._census.is_over or not self._census.covers(tree):
-                self._census = Census(self._register.trees, self._register.session_of, self._census, tree)
+                self._census = Census(self._register.trees, self._register.living_session_of, self._census, tree)
             census = self._census
             census.forget_dead(tree)
             while census.step():

@@ -174,8 +174,9 @@ def _hold(started: Started, mark: Mark | None) -> None:
     """Open a pidfd of a new leader, after putting a mark on it. Who cannot be watched must not run."""
     if mark is not None:
         mark.put(started.pid)
-        for child in proc.family(proc.children(started.pid)):  # what it has started meanwhile, on a busy machine
-            mark.put(child)
+        if proc.last_pid() != started.pid:  # it may have started something meanwhile, on a busy machine
+            for child in proc.family(proc.children(started.pid)):
+                mark.put(child)
     started.pidfd = pidfd.open_pidfd(started.pid)
     started.is_watched = True
 

@@ -116,7 +116,8 @@ class _Shared:
             signal.signal(signal.SIGCHLD, self._handler or signal.SIG_DFL)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        self._token.run_sync_soon(_tell_all, idempotent=True)
+        if not all(strays.news.is_set() for strays in _open):
+            self._token.run_sync_soon(_tell_all, idempotent=True)
         if callable(self._handler):
             self._handler(number, frame)
 

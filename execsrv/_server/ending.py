@@ -19,9 +19,11 @@ from __future__ import annotations
 import logging
 import math
 import signal
+from collections.abc import Awaitable, Callable
 
 import trio
 
+from execsrv._nursery import owned
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.tree import ProcessTree
 from execsrv._processes.wait_gone import wait_gone
@@ -107,6 +109,11 @@ class Ending:
             nursery.start_soon(self._end_at, *clock)
         if self.killed:
             nursery.start_soon(self._tree.kill)
+
+    def start_soon(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Have something done as long as the session lives."""
+        assert self._nursery is not None
+        self._nursery.start_soon(owned, task)
 
     def reason(self, status: ExitStatus) -> Reason:
         """Return the reason of the leader's end, now that it has ended with this status."""

@@ -97,6 +97,11 @@ class Outbox:
                 self._send_now(notification)
 
     @property
+    def has_answers(self) -> bool:
+        """True while answers wait to be sent."""
+        return bool(self._answers)
+
+    @property
     def _may_send_now(self) -> bool:
         """True where the writer waits, so that nothing can be overtaken, and the channel has room."""
         return self._channel is not None and bool(self._wanted) and self._channel.has_room

@@ -4,9 +4,9 @@
             -> drained (every stream at its end) -> closed
 
 It owns the tree of its processes, the server's ends of the streams, and the log. It runs as one task of its connection,
-with a pump per stream below it, and all of them behind a shield. Cancelling that task asks the tree to end; its life
+with its helpers below it, and all of them behind a shield. Cancelling that task asks the tree to end; its life
 goes on for the grace, and what is left then is killed: that is the only way to lose a session. Its input is in
-`stdin.py`, how it is made to end in `ending.py`. It knows nothing of messages.
+`stdin.py`, its output in `pump.py`, how it is made to end in `ending.py`. It knows nothing of messages.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from execsrv._nursery import is_cancelled, owned
 from execsrv._processes import streams, terminal
 from execsrv._processes.attempt import Spawned
 from execsrv._processes.leader import ExitStatus
-from execsrv._processes.spawn import widen
 from execsrv._server.ending import Ending
 from execsrv._server.feed import Dialect, Feed
 from execsrv._server.outbox import Outbox
+from execsrv._server.pump import Pump
 from execsrv._server.start_options import StartOptions, cost, largest_piece, new_clock
-from execsrv._server.stdin import PIPE_BYTES, Stdin
+from execsrv._server.stdin import Stdin
 from execsrv.limits import ServerConfig
-from execsrv.protocol import Reason, SignalTarget, Stream
+from execsrv.protocol import Reason, SignalTarget
 
 
 class Session:
@@ -51,7 +51,7 @@ class Session:
     ) -> None:
         """Take ownership of what was spawned, and of `cost` bytes of the budget: `run` must follow, then `forget`.
 
-        With a window, the log's attached reader lags by at most that, by its own acknowledgements.
+        With a window, the log's attached reader lags by at most that, by its own acknowledgements. Raises `SpawnError`.
         """
         self.id = id
         self.program = spawned.program
@@ -71,7 +71,6 @@ class Session:
         self.closed_at: float | None = None
         self.waits: dict[str, Callable[[], None]] = {}
         """Ends a wait for something, by the name that its peer gave it."""
-        self._reader = self.log.reader
         self._tree = spawned.tree
         self._outputs = spawned.outputs
         self._held = spawned.held
@@ -81,11 +80,11 @@ class Session:
         grace = self.grace(config.end_grace)
         self._ending = Ending(self._tree, self.feed, options.timeout, options.idle_timeout, grace)
         self._life: trio.CancelScope | None = None
-        self._idle = self._ending.idle
+        self._pump = Pump(spawned.outputs, self._tree.leader, self.log, self.feed, self._ending)
         self.stdin = Stdin(
             id,
             spawned.stdin,
-            self._idle,
+            self._ending.idle,
             is_terminal=self.is_terminal,
             max_queued_bytes=config.queued_stdin_bytes,
             budget=budget,
@@ -113,7 +112,8 @@ class Session:
                 if self.stdin.was_open:
                     helpers.start_soon(owned, self.stdin.feed)
                 await owned(self._live)
-                helpers.cancel_scope.cancel()
+                if helpers.child_tasks:
+                    helpers.cancel_scope.cancel()
                 self._ending.is_over = True  # before the nursery closes, so that nobody starts a helper any more
         finally:
             self._ending.is_over = True
@@ -165,24 +165,31 @@ class Session:
             await self._ending.wait_alone()
 
     async def _exit_and_drain(self) -> None:
-        """Pump every stream to its end. In between, wait for the leader's end and log it."""
-        async with trio.open_nursery() as pumps:
-            for stream, descriptor in self._outputs.items():
-                pumps.start_soon(owned, self._pump, stream, descriptor)
+        """Pump every stream to its end. In between, wait for the leader's end and log it.
+
+        As a rule nobody else holds a stream, so that all of them are over by then.
+        """
+        await self._pump.run_until_exit()
+        if self._pump.is_over or self._tree.leader.exit_status() is not None:
+            await self._exit()
+            if not self._pump.is_over:
+                with trio.CancelScope() as draining:
+                    self._ending.bound_drain(draining)
+                    await self._pump.run()
+            return
+        async with trio.open_nursery() as pumping:  # no pidfd tells of its end, or a debugger holds it
+            pumping.start_soon(owned, self._pump.run)
             await owned(self._exit)  # or the nursery would take a cancel of nobody for its own
-            self._ending.bound_drain(pumps.cancel_scope)
+            self._ending.bound_drain(pumping.cancel_scope)
 
     async def _exit(self) -> None:
         """Wait for the leader's end and log it, behind all that the leader wrote."""
         status = await self._tree.leader.wait_exited()
         self._let_go_of_terminal()
-        # As a rule nobody else holds a stream: then there is nothing to catch up with, and no silence to wait for.
-        held = {stream: each for stream, each in self._outputs.items() if not streams.is_at_its_end(each)}
-        for stream, descriptor in held.items():
-            await self._catch_up(stream, descriptor)
+        held = await self._pump.catch_up()
         self.log.append_exited(status.code, status.signal, self._ending.reason(status))
         self.feed.announce()
-        if self._ends_with_leader and not all(map(streams.is_at_its_end, held.values())):
+        if self._ends_with_leader and not all(map(streams.is_at_its_end, held)):
             self._ending.end_when_quiet()
 
     def _let_go_of_terminal(self) -> None:
@@ -192,6 +199,7 @@ class Session:
             self._held = None
 
     def _close_streams(self) -> None:
+        self._pump.close()
         self.stdin.end()
         self._let_go_of_terminal()
         while self._outputs:
@@ -237,64 +245,3 @@ class Session:
     async def wait_empty(self) -> None:
         """Wait until neither the leader nor anything that descends from it lives. Cancelling stops waiting."""
         await self._ending.wait_empty()
-
-    # -- output --
-
-    async def _pump(self, stream: Stream, descriptor: int) -> None:
-        """Move one stream into the log until its end. While the reader lags, read nothing: the command waits."""
-        full = streams.TERMINAL_CHUNK_BYTES if self.is_terminal else streams.PIPE_CHUNK_BYTES
-        more = widened = False
-        while True:
-            if more:
-                await trio.lowlevel.checkpoint()
-            else:
-                await trio.lowlevel.wait_readable(descriptor)
-            while not self._reader.has_room:
-                await self._wait_taken()
-            chunk = streams.read(descriptor, self.is_terminal)
-            more = False
-            if chunk is None:
-                continue  # `_catch_up` was here before us
-            if not chunk:
-                return
-            self._append(stream, chunk)
-            more = len(chunk) >= full
-            if more and not widened and not self.is_terminal:
-                widened = True
-                widen(descriptor, PIPE_BYTES)
-
-    async def _catch_up(self, stream: Stream, descriptor: int) -> None:
-        """Move what the leader has left in a stream; what others write meanwhile may stay for the pump.
-
-        Once terminated it waits for no reader: what is left is bounded, and the end must not hang on being read. Where
-        the budget has no room for it, it is left out, and told.
-        """
-        left = streams.bytes_left(descriptor, self.is_terminal)
-        while left > 0:
-            while not self._reader.has_room and not self._ending.killed:
-                await self._wait_taken()
-            chunk = streams.read(descriptor, self.is_terminal)
-            if not chunk:
-                return
-            if self._reader.is_held_back and not self._reader.has_room:
-                self.log.leave_out(stream, len(chunk))
-            else:
-                self._append(stream, chunk)
-            left -= len(chunk)
-
-    async def _wait_taken(self) -> None:
-        """Wait until the reader took something. Its slowness is not the command's idleness."""
-        if self._idle is None:
-            await self.feed.wait_taken()
-            return
-        self._idle.hold()
-        try:
-            await self.feed.wait_taken()
-        finally:
-            self._idle.release()
-
-    def _append(self, stream: Stream, chunk: bytes) -> None:
-        self.log.append(stream, chunk)
-        if self._idle is not None:
-            self._idle.restart()
-        self.feed.announce()

@@ -144,8 +144,9 @@ class Sessions:
             note = starting.note
             del starting, spawn, dialect, options  # they hold the request
             if session is not None:
-                # Those who hear of the start come first: what there is to hear of the command takes longer.
-                await trio.lowlevel.cancel_shielded_checkpoint()
+                if self._outbox is not None and self._outbox.has_answers:
+                    # Those who hear of the start come first: what there is to hear of the command takes longer.
+                    await trio.lowlevel.cancel_shielded_checkpoint()
                 try:
                     await self._keep(session)
                 finally:
@@ -155,7 +156,8 @@ class Sessions:
             if session is None:  # nothing came of it
                 self._allowance.held.give(first)
             self._allowance.sessions.give()
-            self._over.unpark_all()
+            if self._over:
+                self._over.unpark_all()
             await owned(attempt.end)
             self._attempts.discard(attempt)
 

@@ -5,6 +5,7 @@ A transport gives `MessageChannel`s. JSON happens inside; in memory there is non
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from execsrv._budget.budget import Budget
@@ -38,6 +39,13 @@ class MessageChannel(Protocol):
 
     async def receive(self) -> Message | None:
         """Return the next message, None at the end. Raises `ProtocolError`. Cancelling loses nothing."""
+
+    def hear(self, take: Callable[[Message], bool]) -> None:
+        """Have a message that arrives while `receive` waits taken at once, without a turn of the loop for it.
+
+        `take` returns False for one that is to be received all the same. Transports whose messages are made of bytes
+        that a task has to read do nothing.
+        """
 
     def trust(self, budget: Budget) -> None:
         """Take in messages up to `max_message_bytes` from now on, and pay for them from the budget until `aclose`.

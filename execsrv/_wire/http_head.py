@@ -122,8 +122,8 @@ def answer_to(head: bytes, max_bytes: int, names: Names, *, is_ready: bool = Tru
     protocols = [word.strip().decode("latin-1") for word in headers.get(b"sec-websocket-protocol", b"").split(b",")]
     try:
         token = _token(headers.get(b"authorization"), protocols)
-    except ValueError:
-        return unauthorized("invalid authorization header")
+    except ValueError as error:
+        return unauthorized(str(error))
     fields = b"Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     subprotocol = PROTOCOL if PROTOCOL in protocols else None
     if subprotocol:
@@ -164,14 +164,16 @@ def _why_no_host(host: str, names: Names) -> str:
 
 
 def _token(authorization: bytes | None, protocols: list[str]) -> str | None:
-    """Return the token of a request, None where it has none. Raises `ValueError`."""
+    """Return the token of a request, None where it has none. Raises `ValueError`, also for two: one may be wrong."""
+    tokens = {word.removeprefix(TOKEN_PROTOCOL) for word in protocols if word.startswith(TOKEN_PROTOCOL)}
     if authorization is not None:
-        scheme, _, token = authorization.decode("ascii").strip().partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise ValueError
-        return token.strip()
-    tokens = [word.removeprefix(TOKEN_PROTOCOL) for word in protocols if word.startswith(TOKEN_PROTOCOL)]
-    return tokens[0] if tokens else None
+        scheme, _, token = authorization.decode("latin-1").strip().partition(" ")
+        if scheme.lower() != "bearer" or not token.strip() or not token.isascii():
+            raise ValueError("invalid authorization header")
+        tokens.add(token.strip())
+    if len(tokens) > 1:
+        raise ValueError("the request has several tokens that differ")
+    return next(iter(tokens), None)
 
 
 def _response(status: HTTPStatus, text: str = "", fields: str = "") -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import trio
@@ -93,6 +94,9 @@ class LineChannel:
             if self._at_end and not self._lines.last_was_whole:
                 raise CutOffError(str(error), error.close_code) from None
             raise
+
+    def hear(self, take: Callable[[Message], bool]) -> None:
+        """Do nothing: messages are there when `receive` has read them."""
 
     def trust(self, budget: Budget) -> None:
         """Take in large messages too."""

@@ -5,6 +5,7 @@ The application's library speaks the protocol, pings, and bounds its frames. Wha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
@@ -80,6 +81,9 @@ class OfferedChannel:
         if len(data) > LARGE_BYTES:
             return await in_turns(self._codec.decode_large(data))
         return self._codec.decode(data)
+
+    def hear(self, take: Callable[[Message], bool]) -> None:
+        """Do nothing: messages are there when `receive` has read them."""
 
     def trust(self, budget: Budget) -> None:
         """Do nothing: the program that has offered it knows the peer, and its library bounds the messages."""

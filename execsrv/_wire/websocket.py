@@ -104,6 +104,9 @@ class WebSocketChannel:
             return await in_turns(self._codec.decode_large(data))
         return self._codec.decode(data)
 
+    def hear(self, take: Callable[[Message], bool]) -> None:
+        """Do nothing: messages are there when `receive` has read them."""
+
     def trust(self, budget: Budget) -> None:
         """Take in large messages too."""
         self._wire.bound.lift(budget)

@@ -26,7 +26,7 @@ from execsrv.errors import (
     InvalidParamsError,
     RequestError,
 )
-from execsrv.protocol import Failure, MessageId, Notification, Request, Response
+from execsrv.protocol import Failure, Message, MessageId, Notification, Request, Response
 
 R = TypeVar("R", bound=Struct)
 
@@ -48,12 +48,14 @@ class PendingCall:
 
 
 class Calls:
-    """The requests of one client. `heard` is awaited for each notification, in order.
+    """The requests of one client. `heard` is called with each notification, in order.
+
+    Where it returns a wait, nothing more is heard until that is over.
 
     No request becomes a message of more than `max_bytes`.
     """
 
-    def __init__(self, heard: Callable[[Notification], Awaitable[None]], max_bytes: int) -> None:
+    def __init__(self, heard: Callable[[Notification], Callable[[], Awaitable[None]] | None], max_bytes: int) -> None:
         self._heard = heard
         self._max_bytes = max_bytes
         self._ids = count(1)
@@ -202,12 +204,11 @@ class Calls:
                 match message:
                     case Failure(None, error):
                         said = f"the server ended the connection: {error.message}"
-                    case Response(id) | Failure(id):
-                        if (asked := self._pending.pop(id, None)) is not None:
-                            asked.answer = message
-                            asked.answered.set()
+                    case Response() | Failure():
+                        self._answer(message)
                     case Notification():
-                        await self._heard(message)
+                        if (wait := self._heard(message)) is not None:
+                            await wait()
                     case Request(id, method):
                         return f"the server sent a request `{method}` ({id!r}), which clients do not answer"
         except CutOffError:
@@ -215,3 +216,27 @@ class Calls:
         except ExecsrvError as error:
             return f"the server broke the protocol: {error}"
         return said
+
+    def hear_at_once(self) -> None:
+        """Have what arrives heard without a turn of the loop, where the channel can: `heard` returns no waits."""
+        assert self._channel is not None
+        self._channel.hear(self._hear)
+
+    def _hear(self, message: Message) -> bool:
+        """Take a message at once. Return False for one that `_read` has more to say of."""
+        try:
+            match message:
+                case Notification():
+                    self._heard(message)
+                case Response():
+                    self._answer(message)
+                case _:
+                    return False
+        except ExecsrvError:
+            return False  # nothing was done: `_read` meets with it again
+        return True
+
+    def _answer(self, message: Response | Failure) -> None:
+        if (asked := self._pending.pop(message.id, None)) is not None:
+            asked.answer = message
+            asked.answered.set()

@@ -157,6 +157,8 @@ class Connection:
         except (trio.TooSlowError, RequestError, BadAnswerError, ConnectionLostError) as error:
             what = str(error) or f"no answer within {self.config.handshake_timeout} s"
             raise ConnectionFailedError(f"handshake failed: {what}") from error
+        if self.is_execsrv:  # which keeps to windows
+            self.calls.hear_at_once()
         self._greeted = True
         task_status.started()
 
@@ -184,8 +186,11 @@ class Connection:
         scope.deadline = math.inf
         greeted.set()
 
-    async def _heard(self, told: Notification) -> None:
-        """Give what the server tells to the process that it is about."""
+    def _heard(self, told: Notification) -> Callable[[], Awaitable[None]] | None:
+        """Give what the server tells to the process that it is about. Return a wait, where that has no room for more.
+
+        Raises `ExecsrvError` for what cannot be, and then has done nothing.
+        """
         entry: Entry
         match told.method:
             case "process/output":
@@ -202,11 +207,13 @@ class Connection:
                 id, entry = closed.process_id, closed_entry(closed)
             case "server/shutdown":
                 self.ends_at = time.monotonic() + decode_params(told.params, ServerShutdown).time_left_ms / 1000
-                return
+                return None
             case _:
-                return  # a newer server may tell more
-        if (mirror := self.mirrors.get(id)) is not None:
-            await mirror.arrived(entry)
+                return None  # a newer server may tell more
+        if (mirror := self.mirrors.get(id)) is None:
+            return None
+        mirror.arrived(entry)
+        return None if mirror.has_room else mirror.wait_room
 
 
 class _EndedError(Exception):

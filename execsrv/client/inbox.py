@@ -145,6 +145,10 @@ class Inbox:
             return other.and_then(max(entry.seq, other.seq), entry.omitted)
         return entry
 
+    def take_all(self) -> list[Entry] | None:
+        """Return all unread entries in their order, None where there is none."""
+        return list(iter(self.take, None)) or None
+
     def _take(self, part: Part) -> Chunk | Gap:
         queue = self.queues[part]
         entry = queue.entries.popleft()

@@ -156,8 +156,8 @@ class Mirror:
         """Number of the last entry that arrived, 0 before the first."""
         return self._inbox.next_seq - 1
 
-    async def arrived(self, entry: Entry) -> None:
-        """Take in the next entry. Waits where the server has no window for the process, and nobody reads."""
+    def arrived(self, entry: Entry) -> None:
+        """Take in the next entry. Raises `ProtocolError` for another."""
         if self._resuming:
             self._early.append(entry)  # for `resumed`, where it does not bring it
             return
@@ -165,7 +165,15 @@ class Mirror:
             return  # `resumed` has brought it
         self._add(entry)
         self.reader.has_arrived()
-        while not (self._acknowledges or self._abandoned or self.reader.lost or self.reader.has_room):
+
+    @property
+    def has_room(self) -> bool:
+        """True where more may arrive: the server keeps to a window, or not much is unread."""
+        return bool(self._acknowledges or self._abandoned or self.reader.lost or self.reader.has_room)
+
+    async def wait_room(self) -> None:
+        """Wait until there is room."""
+        while not self.has_room:
             await self.reader.wait_taken()
 
     def interrupted(self) -> None:

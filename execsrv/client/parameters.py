@@ -153,9 +153,11 @@ def variables(env: Mapping[str, str] | None, added: Mapping[str, str] | None) ->
 
 
 def _variables(name: str, env: Mapping[str, Path] | None) -> dict[str, str]:
-    if not isinstance(env, Mapping | None):
+    if env is None:
+        return {}
+    if not isinstance(env, Mapping):
         raise TypeError(f"{name} must be a mapping of strings, got {type(env).__name__}")
-    return {string(name, key): string(f"{name}[{key!r}]", value) for key, value in (env or {}).items()}
+    return {string(name, key): string(f"{name}[{key!r}]", value) for key, value in env.items()}
 
 
 def references(secret_env: Mapping[str, Path] | None) -> dict[str, str]:
@@ -165,9 +167,11 @@ def references(secret_env: Mapping[str, Path] | None) -> dict[str, str]:
 
 def terminal_modes(modes: Mapping[str, bool | int] | None) -> dict[str, bool | int]:
     """Return the modes of a terminal as they are sent. Raises `TypeError` for what is no mapping."""
-    if not isinstance(modes, Mapping | None):
+    if modes is None:
+        return {}
+    if not isinstance(modes, Mapping):
         raise TypeError(f"modes must be a mapping of names, got {type(modes).__name__}")
-    return dict(modes or {})
+    return dict(modes)
 
 
 def names(name: str, values: Collection[str]) -> list[str]:

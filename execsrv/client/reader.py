@@ -85,6 +85,10 @@ class Reader:
         """
         return await self.read(part, lambda: self.inbox.take(part))
 
+    async def next_all(self) -> list[Entry] | None:
+        """Take all entries that there are, as `next` takes one."""
+        return await self.read(None, self.inbox.take_all)
+
     async def read(self, part: Part | None, take: Callable[[], T | None]) -> T | None:
         """Return what `take` does, as soon as that is not None; None at the end. Raises as `next` does.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -10,7 +11,7 @@ import trio
 from msgspec import Struct
 
 from execsrv._log.head_tail import JOINED_BYTES, HeadTail
-from execsrv._log.log import Closed, Exited, Gap
+from execsrv._log.log import Closed, Gap
 from execsrv._nursery import open_helpers
 from execsrv.client.inbox import Part, part_of
 from execsrv.client.parameters import Data, flag
@@ -38,6 +39,8 @@ else:
     from typing import TypeVar
 
     Said = TypeVar("Said", bound=bytes | str, covariant=True)
+
+T = TypeVar("T")
 
 MAX_COLLECTED_BYTES = 64 * MIB
 """The most of a stream that is kept, unless its user says otherwise."""
@@ -144,13 +147,14 @@ class Collected:
         self._bound = check_bound(max_bytes)
         self._streams: dict[Part, _Kept] = {"stdout": _Kept(self._bound), "stderr": _Kept(self._bound)}
         self._left_out = 0
+        self._is_over = False
 
     async def communicate(self, input: Data | None) -> Result[Any]:
         """Write the input, collect the output to its end and return the result. Cancelling leaves here what came."""
         async with open_helpers() as nursery:
             if input is not None:
                 nursery.start_soon(_feed, self._process, input)
-            while (event := await self._next()) is not None:
+            while (event := await self._next(self._process.next_event)) is not None:
                 self._take(event)
         return self._result()
 
@@ -168,34 +172,42 @@ class Collected:
                 async with open_helpers() as nursery:
                     nursery.start_soon(_feed, self._process, input)
                     await self._collect_until_exit()
-        if in_time := self._process.exit_code is not None:
+        in_time = self._process.exit_code is not None
+        if in_time and not self._is_over:
             await self._collect_until_quiet()
         closed = self._process.closed
         if closed is None or closed.remaining:
             self._may_cut = self._may_cut or not in_time  # that it took too long is the greater news
             with trio.move_on_after(grace + leave_timeout):
                 await self._process.terminate(grace)
-                while (event := await self._next()) is not None:
-                    self._take(event)
+                while not self._is_over:
+                    await self._collect()
                 await self._process._mirror.wait_alone()
         if not in_time:
             raise self._late(patience)
         return self._result(closed.remaining if closed else [])
 
     async def _collect_until_exit(self) -> None:
-        while (event := await self._next()) is not None and not isinstance(event, Exited):
-            self._take(event)
+        while self._process.exit_code is None and not self._is_over:
+            await self._collect()
 
     async def _collect_until_quiet(self) -> None:
         latest = trio.current_time() + _LATEST_SECONDS
         with trio.move_on_after(_QUIET_SECONDS) as silence:
-            while (event := await self._next()) is not None and not isinstance(event, Closed):
-                self._take(event)
+            while not self._is_over:
+                await self._collect()
                 silence.deadline = min(latest, trio.current_time() + _QUIET_SECONDS)
 
-    async def _next(self) -> Event | None:
+    async def _collect(self) -> None:
+        """Take all that has come, or else what comes next."""
+        events = await self._next(self._process._reader.next_all) or []
+        for event in events:
+            self._take(event)
+        self._is_over = not events or isinstance(events[-1], Closed)
+
+    async def _next(self, take: Callable[[], Awaitable[T]]) -> T:
         try:
-            return await self._process.next_event()
+            return await take()
         except ConnectionLostError as lost:
             lost.stdout, lost.stderr = self._so_far("stdout"), self._so_far("stderr")
             raise

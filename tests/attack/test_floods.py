@@ -13,7 +13,8 @@ import trio
 
 from execsrv.limits import MIB
 from execsrv.protocol import Failure
-from tests.faults.daemon import Daemon, connected, open_neighbour, running_daemon, until
+from tests.attack.neighbour import open_neighbour
+from tests.faults.daemon import Daemon, connected, running_daemon, until
 from tests.peers import PATIENCE
 from tests.processes import resident
 from tests.test_admission import INITIALIZE, UPGRADE, frame

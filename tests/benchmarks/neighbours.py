@@ -400,9 +400,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6)
     chosen = parser.parse_args()
     only = chosen.only.split(",") if chosen.only else [*FLOODS, "rsa", "ec"]
-    print(
-        f"{'ms':16} {'median':>9} {'99 %':>9} {'worst':>9} {'loop':>9} {'loop cpu':>9} {'step':>9} {'gc':>9} {'calls':>7}"
-    )
+    titles = ["median", "99 %", "worst", "turn", "turn cpu", "step cpu", "gc cpu"]
+    print(f"{'ms':16}", *(f"{title:>9}" for title in titles), f"{'calls':>7}")
     for name, flood in FLOODS.items():
         if name in only:
             measure(name, flood, "unix://{folder}/s", neighbour, chosen.seconds, [])

@@ -41,6 +41,8 @@ BATCH = 40
 MOST_FOUND = 8
 SHRINK_SECONDS = 120.0
 FOUND = "found"
+UNREACHABLE = 77
+"""The exit status where root finds no interpreter, or no checkout, that an ordinary user can read."""
 _INSIDE = "--inside"
 
 
@@ -108,7 +110,7 @@ class Run:
         """Find out which script it was, make it small, and write it down."""
         sign = _sign_of(complaint)
         print(f"found: {sign}", flush=True)
-        is_known = sign in self._complaints
+        is_known = _alike(sign) in map(_alike, self._complaints)
         self._complaints.append(sign)
         if is_known:
             return
@@ -137,6 +139,11 @@ def _sign_of(complaint: str) -> str:
     return next((line for line in reversed(lines) if re.match(r"[ |]*[\w.]+(Error|Exception)\b", line)), lines[-1])[
         :200
     ]
+
+
+def _alike(sign: str) -> str:
+    """Return a sign without its numbers, which are those of one conversation."""
+    return re.sub(r"\d+", "N", sign)
 
 
 def _text_of(group: BaseExceptionGroup[BaseException]) -> str:
@@ -171,7 +178,7 @@ async def fuzz(run: Run, maker: Maker, start: int, count: float, deadline: float
 async def _end(house: House, seconds: float) -> tuple[str, dict[str, Script]] | None:
     """See at the end of a long run that threads have ended, and that memory has come to a plateau."""
     for door, room in house.rooms.items():
-        if len(room.memory) < 2 * room._settled:
+        if not room.can_be_judged:
             continue
         try:
             await room.check_threads()
@@ -210,7 +217,9 @@ async def main(options: argparse.Namespace, folder: Path) -> int:
         pages(web)
         run = Run(folder, web.url if options.http else None, command)
         if options.replay:
-            await replay(run, {name: script for path in options.replay for name, script in load(path).items()})
+            await replay(
+                run, {name: script for path in options.replay for name, script in load(folder / path.name).items()}
+            )
         else:
             deadline = began + 60 * options.minutes if options.minutes else float("inf")
             await fuzz(run, Maker(options.seed), options.start, options.count or float("inf"), deadline)
@@ -225,7 +234,10 @@ def inside(arguments: list[str]) -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True)))
         argv = ["-m", "tests.fuzz", _INSIDE, str(folder), *arguments]
-        stack.callback(_keep, folder / FOUND, parse(arguments).found)
+        options = parse(arguments)
+        stack.callback(_keep, folder / FOUND, options.found)
+        for path in options.replay or ():
+            shutil.copytree(path, folder / path.name) if path.is_dir() else shutil.copy(path, folder / path.name)
         if os.geteuid():
             return subprocess.run([sys.executable, *argv], check=False).returncode
         user = 200_000 + os.getpid()
@@ -263,7 +275,8 @@ def _interpreter(become: dict[str, Any]) -> str:
                 return python
         except OSError:
             continue
-    raise SystemExit("no ordinary user can run this checkout: root does not run commands that nobody has looked at")
+    print("no ordinary user can run this checkout, and root is not to run commands that nobody has looked at")
+    sys.exit(UNREACHABLE)
 
 
 def _end_all_of(user: int) -> None:

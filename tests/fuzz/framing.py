@@ -38,7 +38,7 @@ def lines(steps: Steps, rng: Random) -> tuple[Carried, bool]:
             case 6 if index == len(carried) - 1:
                 carried[index], whole = Raw(line[: rng.randrange(1, len(line))]), False
             case 7 if index == len(carried) - 1:
-                carried[index], whole = Raw('"' + "x" * rng.choice([70_000, 3_000_000])), False
+                carried[index], whole = Raw('"' + "x" * rng.choice([70_000, 3_300_000])), False
             case _:
                 at = rng.randrange(len(line))
                 carried[index] = Raw(line[:at] + chr(rng.randrange(256)) + line[at + rng.randrange(2) :])
@@ -130,7 +130,7 @@ def _spoilt(frame: Frame, rng: Random) -> tuple[list[Frame | Raw], bool]:
         case 16:
             return [Frame("", opcode, final)], False
         case 17:
-            return [Frame("x" * rng.choice([65_535, 65_536, 65_537, 2_200_000]), opcode, final)], False
+            return [Frame("x" * rng.choice([65_535, 65_536, 65_537, 3_300_000]), opcode, final)], False
         case 18:
             return [Raw("\x81")], False
         case _:
@@ -253,7 +253,18 @@ _FIELDS = [
     ),
     *(
         f"Sec-WebSocket-Protocol: {word}"
-        for word in ("x", "a, b", "", ",", "bearer.x", "execsrv, bearer.eA", "a" * 5000, "\xe9")
+        for word in (
+            "x",
+            "a, b",
+            "",
+            ",",
+            "bearer.x",
+            "execsrv, execsrv.token.eA",
+            "execsrv.token.",
+            "execsrv.token.\xe9, execsrv.token.b",
+            "a" * 5000,
+            "\xe9",
+        )
     ),
     *(
         f"Sec-WebSocket-Extensions: {word}"

@@ -166,19 +166,19 @@ OF_ONE: list[Callable[[Any, Random], None]] = [
 
 
 def mutated(text: str, rng: Random) -> str:
-    """Return a message that was changed in its structure, now and then more than once."""
+    """Return a message that was changed in its structure, now and then more than once.
+
+    One that is too deep already is returned as it is.
+    """
     try:
         holder: list[Any] = [values.parse(text)]
+        for _ in range(rng.choice([1, 1, 1, 2, 3])):
+            rng.choice(OF_ONE)(holder[0], rng)
+        if rng.random() < 0.01:
+            replace(holder, rng)
+        return values.write(holder[0])
     except (ValueError, RecursionError):
         return text
-    for _ in range(rng.choice([1, 1, 1, 2, 3])):
-        try:
-            rng.choice(OF_ONE)(holder[0], rng)
-        except RecursionError:
-            break
-    if rng.random() < 0.01:
-        replace(holder, rng)
-    return values.write(holder[0])
 
 
 # -- its text --

@@ -42,6 +42,7 @@ class Mouth:
         self._buffer = bytearray()
         self._upgraded = not framed
         self._text = bytearray()
+        self._answered = False  # what was asked at the end
         self._closed = False  # the server has said goodbye
         self.heard: list[Any] = []
         self.ended = trio.Event()
@@ -150,6 +151,7 @@ class Mouth:
         except (ValueError, UnicodeDecodeError):
             raise WrongError(f"no JSON: {text[:500]!r}") from None
         self.heard.append(message)
+        self._answered = self._answered or (isinstance(message, dict) and message.get("id") == PROBE)
         if isinstance(message, dict) and isinstance(result := message.get("result"), dict) and "sessionId" in result:
             self.session = result["sessionId"] if "environmentInfo" in result else self.session
 
@@ -167,10 +169,10 @@ class Mouth:
         if self._script.is_whole:
             await self.say(Say(_PROBE_TEXT))
             with trio.move_on_after(PATIENCE) as waiting:
-                while not self.ended.is_set() and not self._is_answered():
+                while not self.ended.is_set() and not self._answered:
                     await self._news.park()
             if waiting.cancelled_caught:
-                raise WrongError(f"no answer at the end; heard {_shown(self.heard[-5:])}")
+                raise WrongError(f"no answer at the end; heard {_shown(self.heard[-1:])}")
         try:
             if isinstance(self._stream, trio.StapledStream):
                 await self._stream.send_stream.aclose()
@@ -183,9 +185,6 @@ class Mouth:
             await self.ended.wait()
             return
         raise WrongError(f"it does not hang up; heard {_shown(self.heard[-5:])}")
-
-    def _is_answered(self) -> bool:
-        return any(isinstance(said, dict) and said.get("id") == PROBE for said in self.heard[-50:])
 
 
 def _framed(frame: Frame, payload: bytes) -> bytes:

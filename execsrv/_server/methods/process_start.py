@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import replace
 from typing import Literal
 
 from execsrv._processes.command import Command, File, Output, Wishes, settle
@@ -46,7 +45,7 @@ def process_start(caller: Caller, params: ProcessStart) -> Deferred[ProcessStart
     cwd = None if params.cwd is None else path_from_wire(params.cwd, "cwd")
     modes = checked_modes(params.modes)
     wishes = Wishes(params.umask, params.nice, params.oom_score_adj)
-    stdout, stderr = _output(params, "stdout"), _output(params, "stderr")
+    outputs = _output(params, "stdout"), _output(params, "stderr")
     withheld = withheld_by(caller.config)
 
     def settled() -> Command:
@@ -58,7 +57,7 @@ def process_start(caller: Caller, params: ProcessStart) -> Deferred[ProcessStart
             env = {**env, **secret_environment(params.secret_env, caller.config)}
         if starting.note is not None and params.kind != "prepared":
             env = {**env, **starting.note.variables(params.env)}
-        return replace(settle(params.argv, cwd, env, params.arg0, wishes), stdout=stdout, stderr=stderr)
+        return settle(params.argv, cwd, env, params.arg0, wishes, outputs)
 
     starting = caller.sessions.start(
         params.process_id,
