@@ -19,6 +19,8 @@ SECRET_NAMES = (
     "*PASSWORD*",
     "*PASSWD*",
     "*PASSPHRASE*",
+    "*_PASS",
+    "*_PWD",  # and neither PWD nor OLDPWD
     "*CREDENTIAL*",
     "*COOKIE*",
 )

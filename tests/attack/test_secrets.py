@@ -28,12 +28,19 @@ SECRETS = {
     "MY_PASSWORD": "canary-password",
     "mysql_passwd": "canary-passwd",
     "SSH_PASSPHRASE": "canary-passphrase",
+    "SMTP_PASS": "canary-pass",
+    "MYSQL_PWD": "canary-pwd",
     "AWS_CREDENTIALS": "canary-credentials",
     "SESSION_COOKIE": "canary-cookie",
     "DATABASE_URL": "postgres://me:canary-url@db/x",
     "AMQP_URI": "amqp://:canary-uri@mq",
 }
-PLAIN = {"X_PLAIN": "plain", "HOME_URL": "https://example.org:8080/a@b", "REDIS_URL": "redis://cache:6379/0"}
+PLAIN = {
+    "X_PLAIN": "plain",
+    "X_BYPASS": "1",
+    "HOME_URL": "https://example.org:8080/a@b",
+    "REDIS_URL": "redis://cache:6379/0",
+}
 
 
 def without_canaries(data: bytes) -> bool:
