@@ -27,7 +27,9 @@ from tests.peers import PATIENCE
 from tests.processes import marked, new_mark
 
 EXECSRV = [sys.executable, "-m", "execsrv"]
-UNSUPPORTED = "execsrv: unsupported --listen URL `{}`; expected `stdio://`, `ws://IP:PORT` or `unix://PATH`\n"
+UNSUPPORTED = (
+    "execsrv: unsupported --listen URL `{}`; expected `stdio://`, `ws://IP:PORT`, `wss://IP:PORT` or `unix://PATH`\n"
+)
 
 
 @contextmanager

@@ -81,7 +81,7 @@ class Certificates:
         name = name_of_peer(stream)
         if name is None:
             if self._asks:
-                raise UnauthorizedError("this server asks for the certificate of a client")
+                raise UnauthorizedError("this server asks for the certificate of a client, and none was shown")
             return None
         role = Role.OWNER if self._roles is None else self._roles.get(name)
         if role is None or not name:
@@ -140,7 +140,7 @@ def _read_roles(path: str) -> dict[str, Role]:
             continue
         if word.upper() not in Role.__members__ or not name.strip():
             words = ", ".join(role.word for role in Role)
-            complaint = f"cannot read the clients in `{path}`: line {number} is no role ({words}) and a name"
+            complaint = f"cannot read the clients in `{path}`: line {number} is not a role ({words}) and a name"
             raise InvalidConfigError(complaint)
         roles[name.strip()] = Role[word.upper()]
     return roles

@@ -140,7 +140,7 @@ async def _open_listener(
     if activation.is_passed_url(listen):
         return await _open_passed(listen, connections, keeper, reloads)
     if not urls.is_websocket_url(listen):
-        expected = "expected `stdio://`, `ws://IP:PORT` or `unix://PATH`"
+        expected = "expected `stdio://`, `ws://IP:PORT`, `wss://IP:PORT` or `unix://PATH`"
         raise InvalidListenURLError(f"unsupported --listen URL `{listen}`; {expected}")
     address = urls.parse_listen(listen)
     check_exposure(address, connections.config)
