@@ -50,9 +50,11 @@ class LineChannel:
         """Send a message as a line."""
         self._codec.encode_into(message, self._buffer)
         self._buffer += b"\n"
-        await self._out.send_all(self._buffer)
-        if len(self._buffer) > LARGE_BYTES:
-            self._buffer = bytearray()
+        try:
+            await self._out.send_all(self._buffer)
+        finally:  # also where the peer has gone: this may be around for a while yet
+            if len(self._buffer) > LARGE_BYTES:
+                self._buffer = bytearray()
 
     @property
     def has_room(self) -> bool:
