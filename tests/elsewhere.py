@@ -10,6 +10,8 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from trio._core import _thread_cache
+
 ADDRESS = "192.0.2.1"
 """An address for documentation (RFC 5737), which nobody else has."""
 
@@ -34,9 +36,24 @@ def own_network() -> Iterator[str]:
                 fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _UP))
                 address = struct.pack("=HH4s8x", socket.AF_INET, 0, socket.inet_aton(ADDRESS))
                 fcntl.ioctl(control, _SIOCSIFADDR, struct.pack("16s16s", b"lo:0", address))
-            yield ADDRESS
+            with _own_threads():
+                yield ADDRESS
         finally:
             if libc.setns(before, _CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), "cannot return to the network")
     finally:
         os.close(before)
+
+
+@contextmanager
+def _own_threads() -> Iterator[None]:
+    """Have trio use no idle thread that began before the block, nor use one of the block's after it.
+
+    A thread stays in the network in which it began, and there the kernel knows of no connection of another.
+    """
+    before = _thread_cache.THREAD_CACHE
+    _thread_cache.THREAD_CACHE = _thread_cache.ThreadCache()
+    try:
+        yield
+    finally:
+        _thread_cache.THREAD_CACHE = before

@@ -18,7 +18,7 @@ FLOORS = [
     {"errors", "limits", "protocol", "_version"},
     # rules, and the log: still no I/O
     {"_wire.quoting", "_budget"},
-    {"_wire.unreadable", "_wire.bounds"},
+    {"_wire.unreadable", "_wire.bounds", "_wire.pieces"},
     {"_nursery", "_threads", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths"},
     {"_http.request"},
     {
@@ -74,6 +74,7 @@ PURE |= {
     "_wire.urls",
     "_wire.quoting",
     "_wire.bounds",
+    "_wire.pieces",
     "_doors.principal",
     "_wire.unreadable",
 }

@@ -137,7 +137,7 @@ def test_params_come_raw_plain_or_as_they_are() -> None:
     assert decode_params(msgspec.Raw(msgspec.json.encode(start)), ProcessStart) == start
 
 
-def lines_of(buffer: LineBuffer, at_end: bool = False) -> list[bytes]:
+def lines_of(buffer: LineBuffer, at_end: bool = False) -> list[bytes | bytearray]:
     return list(iter(lambda: buffer.next_line(at_end), None))
 
 
@@ -240,3 +240,25 @@ def test_a_large_id_or_method_costs_no_letters(head: str) -> None:
         assert tracemalloc.get_traced_memory()[1] < 20 * MIB  # all letters would be 32
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("before", ["", "  ", '{"id":0}\n'])
+def test_a_large_line_is_handed_over_and_not_copied(before: str) -> None:
+    buffer = LineBuffer(MessageBound(16 * MIB))
+    line = b'{"id":1,"method":"m","params":"' + b"x" * 8 * MIB + b'"}'
+    buffer.feed(before.encode() + line + b"\n" + b'{"id":2}\n{"id')
+    if "id" in before:
+        assert buffer.next_line() == b'{"id":0}'
+    tracemalloc.start()
+    try:
+        taken = buffer.next_line()
+        assert tracemalloc.get_traced_memory()[1] < MIB
+    finally:
+        tracemalloc.stop()
+    assert taken == line
+    assert lines_of(buffer) == [b'{"id":2}']
+    buffer.feed(b'":3}\n')
+    assert lines_of(buffer) == [b'{"id":3}']
+    request = at_once(Codec().decode_large(taken))
+    assert isinstance(request, Request)
+    assert len(request.params) == 8 * MIB + 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -145,6 +146,25 @@ def test_a_socket_that_nobody_holds_is_nobodys_and_not_of_root() -> None:
                     assert ask(*ends) is None
                 except OSError:
                     pass  # it does not know that socket any more
+
+
+def test_who_hangs_up_while_it_is_looked_up_is_nobody() -> None:
+    """Its port may be another user's by then, and that one would be found."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close resets
+        server, _ = listener.accept()
+
+        class Resetting(NoCommands):
+            def __bool__(self) -> bool:
+                return True
+
+            def has_socket(self, inode: int, uid: int) -> bool:
+                client.close()
+                return False
+
+        with server:
+            assert peers.look(server, Resetting(), lambda uid: True) == Peer(None, "it has hung up already")
 
 
 def test_what_listens_is_not_taken_for_what_is_connected() -> None:

@@ -618,10 +618,11 @@ async def test_what_ended_is_told_even_when_its_id_is_forgotten(open_server: Any
         assert peer.output(f"p{number}") == f"{number}\n".encode()
 
 
-async def test_a_path_that_is_no_text_is_a_clear_error(peer: Peer) -> None:
-    _, message, data = await peer.refused("process/start", peer.start_params("a", ["true"], cwd="file:///tmp/%FF"))
+async def test_a_path_that_is_no_text_is_a_clear_error(peer: Peer, tmp_path: Path) -> None:
+    cwd = f"{tmp_path.as_uri()}/%FF"
+    _, message, data = await peer.refused("process/start", peer.start_params("a", ["true"], cwd=cwd))
     assert (data["stage"], data["errno"]) == ("cwd", 2)
-    assert "cannot start in `/tmp/\ufffd`" in message
+    assert f"cannot start in `{tmp_path}/\ufffd`" in message
 
 
 async def test_what_an_error_quotes_is_cut(peer: Peer) -> None:

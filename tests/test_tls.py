@@ -92,7 +92,8 @@ async def test_an_authority_that_is_not_trusted(
     """Neither by the machine's authorities, nor where another one is named: that one alone counts."""
     url = await serve(tls_certificate_file=authority.server())
     config = {"tls_ca_file": Authority(tmp_path, "other").file} if trusted == "another" else {}
-    assert "its certificate is not trusted: unable to get local issuer certificate" in await refusal(url, **config)
+    told = await refusal(url, **config)
+    assert "its certificate is not trusted: unable to get local issuer certificate; set tls_ca_file" in told
 
 
 @pytest.mark.parametrize("name", ["example.org", "192.0.2.1", "localhost"])
@@ -190,8 +191,8 @@ async def test_a_connection_is_not_resumed_with_another_certificate(authority: A
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("king alice", r"line 2 is no role \(health, viewer, writer, owner\) and a name"),
-        ("owner", "line 2 is no role"),
+        ("king alice", r"line 2 is not a role \(health, viewer, writer, owner\) and a name"),
+        ("owner", "line 2 is not a role"),
         ("\xff", "cannot read the clients"),
         ("owner a" * 200_000, "it is larger than 1048576 bytes"),
     ],
@@ -227,7 +228,9 @@ def test_files_that_cannot_be_used(authority: Authority, tmp_path: Path) -> None
     assert listen() == "`wss://` needs a tls_certificate_file"
     assert listen(tls_certificate_file=none) == f"cannot read the certificate in `{none}`: No such file or directory"
     assert listen(tls_certificate_file=f"{tmp_path}/text") == f"there is no certificate in PEM in `{tmp_path}/text`"
-    assert listen(tls_certificate_file=authority.file) == f"there is no key in PEM in `{authority.file}`"
+    assert listen(tls_certificate_file=authority.file) == (
+        f"there is no key in PEM in `{authority.file}`; set tls_key_file to the file that has it"
+    )
     assert "the key is another one's" in listen(tls_certificate_file=server, tls_key_file=other)
     (tmp_path / "broken").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     told = listen(tls_certificate_file=server, tls_client_ca_file=f"{tmp_path}/broken")

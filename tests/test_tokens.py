@@ -231,6 +231,15 @@ def test_a_secret_that_is_too_short(tmp_path: Path) -> None:
         Credentials().load(ServerConfig(bearer_secret_file=f"{tmp_path}/secret"))
 
 
+def test_a_secret_that_everybody_may_read_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s" * 32)
+    for mode, is_told in ((0o600, False), (0o644, True)):
+        secret.chmod(mode)
+        Credentials().load(ServerConfig(bearer_secret_file=f"{secret}"))
+        assert ("every user of this machine may read the secret" in caplog.text) == is_told
+
+
 def test_both_kinds_of_tokens_at_one_server(signer: ServerConfig, token_file: Path) -> None:
     made = write(token_file, ci="owner")["ci"]
     config = ServerConfig(bearer_secret_file=signer.bearer_secret_file, token_file=str(token_file))

@@ -169,6 +169,15 @@ async def test_an_origin_is_ours_or_listed(open_server: Any, origin: str, status
     assert ("allowed_origins" in body) == (status == 403)
 
 
+async def test_our_own_origin_is_refused_from_a_browser_unless_listed(open_server: Any) -> None:
+    """We serve no pages: somebody else did, at this port before us or at another address of `localhost`."""
+    config = ServerConfig(handshake_timeout=PATIENCE, allowed_origins=("http://listed.localhost:8765",))
+    server = open_server("websocket", config)
+    for host, status in (("127.0.0.1:8765", 403), ("localhost:8765", 403), ("listed.localhost:8765", 101)):
+        browser = upgrade(host, f"http://{host}").removesuffix("\r\n") + "User-Agent: Mozilla/5.0 (X11)\r\n\r\n"
+        assert (await ask(server, browser))[0] == status
+
+
 async def test_two_origins_or_hosts_are_none(websocket_server: Server) -> None:
     own = f"GET / HTTP/1.1\r\n{UPGRADE}Origin: http://localhost\r\n"
     assert (await ask(websocket_server, f"{own}\r\n"))[0] == 101

@@ -24,7 +24,7 @@ def weight_of(value: Any) -> int:
     """Return the weight of a struct, of a plain value, or of raw JSON."""
     if isinstance(value, Struct):
         weight = THING_BYTES
-        for name in _heavy(type(value)):
+        for name in heavy_fields(type(value)):
             if held := getattr(value, name):  # most are empty, or None
                 weight += weight_of(held)
         return weight
@@ -46,7 +46,7 @@ def _weight_of_all(things: Sequence[Any]) -> int:
 
 
 @cache
-def _heavy(type_: type[Struct]) -> tuple[str, ...]:
+def heavy_fields(type_: type[Struct]) -> tuple[str, ...]:
     """Return the names of the fields that may hold more than a number or a word."""
     return tuple(field.name for field in fields(type_) if not _is_light(field.type))
 

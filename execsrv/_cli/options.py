@@ -47,7 +47,8 @@ class RunCommand(click.Command):
 
 
 def _option(setting: Setting) -> click.Option:
-    text = f"{setting.description} [default: {setting.show(setting.default)}]"
+    default = setting.show(setting.default)
+    text = f"{setting.description} [default: {default}]" if default else setting.description
     if setting.is_switch:
         return click.Option([f"{setting.flag}/{setting.no_flag}"], default=None, help=text)
     # Text: it is checked in one place, wherever it came from.
@@ -55,5 +56,6 @@ def _option(setting: Setting) -> click.Option:
         return click.Option([setting.flag], metavar=setting.facts["metavar"], multiple=True, help=f"{text} Repeatable.")
     if setting.choices:
         return click.Option([setting.flag], metavar="|".join(setting.choices), help=text)
-    metavar = setting.unit.upper() or ("N" if isinstance(setting.default, int) else "URL")
+    word = "URL" if setting.name.endswith("listen") else "TEXT"
+    metavar = setting.unit.upper() or ("N" if isinstance(setting.default, int) else word)
     return click.Option([setting.flag], metavar=metavar, help=text)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -46,6 +48,10 @@ class DaemonOptions(NamedTuple):
     """That of `serve_url`."""
 
 
+_SWITCH_SECONDS = 0.0005
+"""So long a thread that works on files may keep the loop waiting, each time. Python's own figure is ten times that."""
+
+
 def run_serve(flags: Mapping[str, Any], options: DaemonOptions, *, print_config: bool) -> int:
     """Serve with these options, or print all settings; return the exit status. Raises `click.UsageError`."""
 
@@ -71,6 +77,8 @@ def run_daemon(loaded: Loaded, options: DaemonOptions, read_again: Callable[[], 
     """
     reset_signals()
     _raise_descriptor_limit()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    gc.freeze()  # what is there now stays: to look at it again and again would hold up everybody
     close_memory(withheld_by(loaded.config), allow_debugging=loaded.config.allow_debugging)
     manager = Manager()
     reloads = None

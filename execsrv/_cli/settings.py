@@ -159,7 +159,7 @@ _LISTEN = Annotated[
     str,
     msgspec.Meta(
         description="Where to listen: stdio:// (one message a line), ws://IP:PORT (port 0: any free one),"
-        " wss://IP:PORT or unix://PATH.",
+        " wss://IP:PORT, unix://PATH, unix:// (a socket in the user's runtime directory) or fd:// (that of systemd).",
         extra={"group": "Connections", "needs_restart": True},
     ),
 ]

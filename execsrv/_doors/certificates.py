@@ -26,6 +26,9 @@ _NO_TLS = (
 
 _MAX_FILE_BYTES = 1024 * 1024
 
+_PAUSE_SECONDS = 0.001
+"""At least so long nobody shakes hands after somebody else has."""
+
 
 class Certificates:
     """Makes secure streams of plain ones, and knows who is at the other end of them by a certificate.
@@ -36,6 +39,9 @@ class Certificates:
     _context: ssl.SSLContext
     _roles: dict[str, Role] | None
     _asks: bool
+
+    def __init__(self) -> None:
+        self._handshakes = trio.Lock()
 
     def read(self, config: ServerConfig) -> None:
         """Read all files. Raises `InvalidConfigError`; then everything is as before."""
@@ -52,6 +58,7 @@ class Certificates:
     async def receive(self, plain: trio.SocketStream, patience: float) -> SecureStream | None:
         """Return the stream that is secret on its way. None if that failed, or took longer than it may."""
         secure = trio.SSLStream(plain, self._context, server_side=True)
+        secure.transport_stream = _Paced(plain, self._handshakes)  # type: ignore[assignment]
         with trio.move_on_after(patience):
             try:
                 await secure.do_handshake()
@@ -62,6 +69,7 @@ class Certificates:
                 await _say_last(plain, _NO_TLS if reason == "HTTP_REQUEST" else alert)
                 logger.info("refused a peer in the TLS handshake: %s", (reason or "cut").lower().replace("_", " "))
                 return None
+            secure.transport_stream = plain
             return secure
         return None
 
@@ -73,12 +81,38 @@ class Certificates:
         name = name_of_peer(stream)
         if name is None:
             if self._asks:
-                raise UnauthorizedError("this server asks for the certificate of a client")
+                raise UnauthorizedError("this server asks for the certificate of a client, and none was shown")
             return None
         role = Role.OWNER if self._roles is None else self._roles.get(name)
         if role is None or not name:
             raise UnauthorizedError("the name in this certificate is none of those that may come in")
         return Principal(f"certificate {name}", role)
+
+
+class _Paced(trio.abc.Stream):
+    """A stream in a handshake. With all other such streams it takes turns, and everybody else is served in between.
+
+    What is received may have OpenSSL sign with a large key, which takes milliseconds of the loop.
+    """
+
+    def __init__(self, plain: trio.SocketStream, turn: trio.Lock) -> None:
+        self._plain = plain
+        self._turn = turn
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self._plain.receive_some(max_bytes)
+        async with self._turn:
+            await trio.sleep(_PAUSE_SECONDS)
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._plain.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._plain.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._plain.aclose()
 
 
 async def _say_last(stream: trio.SocketStream, data: bytes) -> None:
@@ -106,7 +140,7 @@ def _read_roles(path: str) -> dict[str, Role]:
             continue
         if word.upper() not in Role.__members__ or not name.strip():
             words = ", ".join(role.word for role in Role)
-            complaint = f"cannot read the clients in `{path}`: line {number} is no role ({words}) and a name"
+            complaint = f"cannot read the clients in `{path}`: line {number} is not a role ({words}) and a name"
             raise InvalidConfigError(complaint)
         roles[name.strip()] = Role[word.upper()]
     return roles

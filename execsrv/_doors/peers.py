@@ -24,6 +24,7 @@ _CREDENTIALS = struct.Struct("=iII")
 
 _SO_PEERPIDFD = 77  # <asm-generic/socket.h>, since Linux 6.5
 
+_HUNG_UP = "it has hung up already"
 _NOT_LOOPBACK = "it does not come from the loopback address"
 _ALL_UIDS = ["0", "0", "4294967295"]
 
@@ -63,7 +64,7 @@ def look(other: socket.socket, commands: Commands, matters: Callable[[int], bool
             return _at_unix(other, commands, matters)
         ours, theirs = other.getsockname()[:2], other.getpeername()[:2]
     except OSError:
-        return Peer(None, "it has hung up already")
+        return Peer(None, _HUNG_UP)
     if not (is_loopback(ours[0]) and is_loopback(theirs[0])):
         return Peer(None, _NOT_LOOPBACK)
     holder = inet_diag.holder(theirs, ours)
@@ -72,7 +73,7 @@ def look(other: socket.socket, commands: Commands, matters: Callable[[int], bool
     peer = _of(holder.uid)
     if has_commands and peer.uid is not None and matters(peer.uid) and commands.has_socket(holder.inode, holder.uid):
         return peer._replace(is_ours=True)
-    return peer
+    return peer if _is_connected(other) else Peer(None, _HUNG_UP)
 
 
 def look_now(other: Socket, commands: Commands, matters: Callable[[int], bool]) -> Peer | None:
@@ -88,7 +89,16 @@ def look_now(other: Socket, commands: Commands, matters: Callable[[int], bool]) 
         holder = inet_diag.holder_now(theirs, ours)
     except OSError:
         return None
-    return _of(holder.uid) if holder is not None else None
+    return _of(holder.uid) if holder is not None and _is_connected(other) else None
+
+
+def _is_connected(other: Socket) -> bool:
+    """Return True where a connection still stands, so that its address was nobody else's while it was looked up."""
+    try:
+        other.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _at_unix(other: Socket, commands: Commands, matters: Callable[[int], bool]) -> Peer:

@@ -7,7 +7,10 @@ in a token is checked in any case, as RFC 7519 section 4.1.3 demands. PyJWT does
 
 from __future__ import annotations
 
+import logging
 import math
+import os
+import stat
 from typing import Any
 
 from execsrv._doors.principal import Principal
@@ -20,6 +23,8 @@ try:
     import jwt
 except ImportError as error:
     raise InvalidConfigError("cannot check signed tokens: `execsrv[jwt]` is not installed") from error
+
+logger = logging.getLogger(__name__)
 
 _MIN_SECRET_BYTES = 32
 _MAX_SECRET_BYTES = 64 * 1024
@@ -86,6 +91,8 @@ def read_signer(config: ServerConfig) -> Signer:
     """Read the secret. Raises `InvalidConfigError`."""
     path = config.bearer_secret_file
     secret = read_own(path, "secret", _MAX_SECRET_BYTES).strip().encode()
+    if os.stat(path).st_mode & stat.S_IROTH:
+        logger.warning("every user of this machine may read the secret in `%s`, and sign tokens with it", path)
     if len(secret) < _MIN_SECRET_BYTES:
         raise InvalidConfigError(f"cannot use the secret `{path}`: it is shorter than {_MIN_SECRET_BYTES} bytes")
     return Signer(secret, config.bearer_issuer, config.bearer_audience, config.bearer_clock_skew)

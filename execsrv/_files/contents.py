@@ -64,15 +64,18 @@ def read_file(place: Place, most: int) -> bytes | None:
             return None
         hold(2 * (size - FREE_BYTES))  # it is copied once
         size = max(size, FREE_BYTES)
-        data = bytearray()
-        while piece := os.read(descriptor, min(PIECE_BYTES, most + 1 - len(data))):
-            data += piece
-            if len(data) > most:
+        pieces: list[bytes] = []
+        done = 0
+        # All at once, where the size is true: to join pieces would hold up every other thread.
+        while piece := os.read(descriptor, min(max(size - done, PIECE_BYTES), most + 1 - done)):
+            pieces.append(piece)
+            done += len(piece)
+            if done > most:
                 return None
-            if len(data) > size:
+            if done > size:
                 hold(2 * PIECE_BYTES)
-                size = len(data) + PIECE_BYTES
-        return bytes(data)
+                size = done + PIECE_BYTES
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
     finally:
         os.close(descriptor)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 
 from execsrv._doors.admission import origin_of
-from execsrv._doors.certificates import Certificates
 from execsrv._doors.credentials import Credentials
 from execsrv._doors.identity import Doorkeeper
 from execsrv._doors.peers import Peer
@@ -24,6 +24,9 @@ from execsrv._wire.channel import MessageChannel
 from execsrv._wire.lines import LineChannel
 from execsrv.errors import CannotListenError, InvalidConfigError, UnauthorizedError
 
+if TYPE_CHECKING:
+    from execsrv._doors.certificates import Certificates
+
 logger = logging.getLogger(__name__)
 
 
@@ -33,6 +36,8 @@ async def open_certificates(
     """Read the certificates for an address, which can be read again. None where there is no TLS."""
     if not address.is_secure:
         return None
+    from execsrv._doors.certificates import Certificates
+
     certificates = Certificates()
 
     async def read() -> None:

@@ -140,7 +140,7 @@ async def _open_listener(
     if activation.is_passed_url(listen):
         return await _open_passed(listen, connections, keeper, reloads)
     if not urls.is_websocket_url(listen):
-        expected = "expected `stdio://`, `ws://IP:PORT` or `unix://PATH`"
+        expected = "expected `stdio://`, `ws://IP:PORT`, `wss://IP:PORT` or `unix://PATH`"
         raise InvalidListenURLError(f"unsupported --listen URL `{listen}`; {expected}")
     address = urls.parse_listen(listen)
     check_exposure(address, connections.config)
@@ -182,7 +182,7 @@ async def _accept(
                     with suppress(OSError):
                         former.socket.shutdown(trio.socket.SHUT_RDWR)
                 former = peer
-            missing = peer.socket.fileno() + 1 + _SPARE_DESCRIPTORS - resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            missing = _missing_descriptors(peer.socket.fileno())
             if missing > 0:
                 await door.make_descriptors(missing, "few descriptors are left", _NO_ROOM_SECONDS)
             peers.start_soon(contain, "connection", _serve_peer, serve_peer, door, peer)
@@ -193,6 +193,14 @@ async def _accept(
             logger.warning("cannot accept a peer yet: %s", why)
             if not await door.make_descriptors(_SPARE_DESCRIPTORS, why, _NO_ROOM_SECONDS):
                 await trio.sleep(_NO_ROOM_SECONDS)
+
+
+def _missing_descriptors(newest: int) -> int:
+    """Return how many descriptors are to be let go of, so that some are spare, 0 where the limit cannot be read."""
+    try:
+        return newest + 1 + _SPARE_DESCRIPTORS - resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    except OSError:  # a machine that refuses `prlimit64`: then `accept` says when there are no more
+        return 0
 
 
 async def _serve_peer(serve_peer: ServePeer, door: Door, stream: trio.SocketStream) -> None:

@@ -14,7 +14,7 @@ import trio
 
 from execsrv._budget.budget import Budget
 from execsrv._budget.weight import THING_BYTES, weight_of
-from execsrv._memory import freed
+from execsrv._memory import freed, let_go
 from execsrv._server.feed import Feed
 from execsrv._wire.channel import MessageChannel
 from execsrv.limits import DEFAULTS, KIB
@@ -196,6 +196,7 @@ class Outbox:
         self.closed = True
         self._give_back(self._waiting_bytes)
         self._leaving_bytes = 0
+        let_go(self._answers)
         self._answers.clear()
         feeds, self._feeds = self._feeds, {}
         for feed in feeds:

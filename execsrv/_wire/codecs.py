@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from execsrv._wire.bounds import LARGE_BYTES, MessageBound
+from execsrv._wire.pieces import write_pieces
 from execsrv._wire.quoting import quoted
 from execsrv._wire.unreadable import check_head, read_again, refuse_id, refuse_many_values, with_whole_numbers
 from execsrv.errors import InvalidParamsError, ProtocolError
@@ -51,13 +52,14 @@ class Codec:
     def __init__(self) -> None:
         self._mirror = False
 
-    def decode(self, data: bytes, *, is_checked: bool = False) -> Message:
+    def decode(self, data: bytes | bytearray, *, is_checked: bool = False) -> Message:
         """Return the message in these bytes of UTF-8. Large ones are for `decode_large`.
 
         Raises `ProtocolError` when there is none, and `UnreadableError`, which is one, for a call that can only be
         answered with an error.
         """
-        data = data.removeprefix(_BYTE_ORDER_MARK)
+        if data.startswith(_BYTE_ORDER_MARK):
+            data = data[len(_BYTE_ORDER_MARK) :]
         if not is_checked and not data.isascii():
             for _ in _check_large(data):
                 pass
@@ -87,7 +89,7 @@ class Codec:
         what = "neither a `method`, nor an `id` with a `result` or an `error`"
         raise ProtocolError(f"malformed message: {what}; it begins with {quoted(beginning)}")
 
-    def decode_large(self, data: bytes) -> Generator[None, None, Message]:
+    def decode_large(self, data: bytes | bytearray) -> Generator[None, None, Message]:
         """Decode as `decode` does, in steps of which none takes long. Gives the message at the end."""
         yield from _check_large(data)
         yield
@@ -104,8 +106,16 @@ class Codec:
         if self._mirror:
             buffer[offset] = ord(",")
 
+    def encode_large_into(self, message: Message, buffer: bytearray, offset: int = 0) -> Iterator[None]:
+        """Write as `encode_into` does, in steps of which none takes long."""
+        buffer[offset:] = _MIRRORED if self._mirror else b""
+        start = len(buffer)
+        yield from write_pieces(message, buffer)
+        if self._mirror:
+            buffer[start] = ord(",")
 
-def _check_large(data: bytes) -> Iterator[None]:
+
+def _check_large(data: bytes | bytearray) -> Iterator[None]:
     """Look, step by step, whether a message is UTF-8, and whether it has too many values to be decoded at once.
 
     Raises as `decode` does. No letters are kept: most of them are skipped later.
@@ -196,7 +206,7 @@ class LineBuffer:
         """Return True while something was fed that no line has taken."""
         return self._start < len(self._buffer)
 
-    def next_line(self, at_end: bool = False) -> bytes | None:
+    def next_line(self, at_end: bool = False) -> bytes | bytearray | None:
         """Return the next whole line without its end, or None. With `at_end` the rest counts as a line.
 
         Raises `ProtocolError` for a line that is too long.
@@ -217,14 +227,23 @@ class LineBuffer:
                     return None
             if end - self._start > self._bound.max_bytes:
                 raise self._too_long()
-            with memoryview(self._buffer) as view:
-                line = bytes(view[self._start : end])
             self.last_was_whole = end < len(self._buffer)
+            if end - self._start > LARGE_BYTES:
+                return self._hand_over(end)
+            line = bytes(memoryview(self._buffer)[self._start : end])
             self._start = self._searched = min(end + 1, len(self._buffer))
             if self._start > LARGE_BYTES or self._start == len(self._buffer):
                 self._cut()  # not only when more comes: that may be never
             if line and not line.isspace():
                 return line
+
+    def _hand_over(self, end: int) -> bytearray:
+        """Return the line up to there. It is the buffer itself: to copy so much would hold up everybody."""
+        line, self._buffer = self._buffer, self._buffer[end + 1 :]
+        del line[end:]
+        del line[: self._start]
+        self._start = self._searched = 0
+        return line
 
     def _too_long(self) -> ProtocolError:
         return ProtocolError(self._bound.complaint(), close_code=1009)

@@ -1,8 +1,9 @@
 """The HTTP request in front of a websocket: health checks are answered here, and what is no upgrade is refused.
 
 It reads one request head and never a body. A web page must not reach a server on the loopback address, so an `Origin`
-is refused before anything else, unless it is our own or listed. Our own is that of the `Host`, and a page may have any
-name lead here: so an upgrade has to name a host that is us. The rules are those of RFC 9110 and RFC 6455 section 4.2.
+is refused before anything else, unless it is listed, or our own and not from a browser. Our own is that of the `Host`,
+and any name may be made to lead here: so an upgrade has to name a host that is us. The rules are those of RFC 9110 and
+RFC 6455 section 4.2.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -23,6 +24,9 @@ _END = b"\r\n\r\n"
 _TLS = b"\x16\x03"
 """The beginning of a TLS handshake, to which nobody here would answer."""
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
+_BROWSER = b"mozilla/"
+"""Begins the `User-Agent` of every browser, and no page can change it."""
+
 _PROXIES = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
 """What a proxy adds to say that it speaks for somebody else."""
 
@@ -94,7 +98,7 @@ def answer_to(head: bytes, max_bytes: int, names: Names, *, is_ready: bool = Tru
         headers[field] = headers[field] + b", " + value if field in headers else value
     path = request.target.partition(b"?")[0]
     host = headers.get(b"host", b"").decode("latin-1").lower()
-    if b"origin" in headers and (why := _why_no_origin(headers[b"origin"].decode("latin-1").lower(), host, names)):
+    if b"origin" in headers and (why := _why_no_origin(headers, host, names)):
         return _response(HTTPStatus.FORBIDDEN, why)
     if path == b"/readyz" and not is_ready:
         return _response(HTTPStatus.SERVICE_UNAVAILABLE, "the server is shutting down")
@@ -137,10 +141,13 @@ def unauthorized(text: str) -> bytes:
     return _response(HTTPStatus.UNAUTHORIZED, text, "WWW-Authenticate: Bearer\r\n")
 
 
-def _why_no_origin(origin: str, host: str, names: Names) -> str:
+def _why_no_origin(headers: Mapping[bytes, bytes], host: str, names: Names) -> str:
     """Return why an origin may not come in, nothing where it may."""
+    origin = headers[b"origin"].decode("latin-1").lower()
     own = f"{'https' if names.is_secure else 'http'}://{host}"
-    if origin == own or origin in [listed.lower() for listed in names.origins]:
+    # We have no pages: a browser that has one of ours got it from who had this port before us, or has it on `[::1]`.
+    is_own = origin == own and not headers.get(b"user-agent", b"").lower().startswith(_BROWSER)
+    if is_own or origin in [listed.lower() for listed in names.origins]:
         return ""
     return (
         f"the origin {quoted(origin)} is refused, so that no web page can reach this server: list it in"

@@ -11,8 +11,9 @@ from execsrv._budget.budget import Budget
 from execsrv._wire.bounds import LARGE_BYTES, MessageBound
 from execsrv._wire.channel import CLOSED_IN_ORDER
 from execsrv._wire.codecs import Codec, LineBuffer
+from execsrv._wire.pieces import is_large
 from execsrv._wire.room import wait_for_room
-from execsrv._wire.turns import in_turns
+from execsrv._wire.turns import each_in_turn, in_turns
 from execsrv._wire.unreadable import UnreadableError
 from execsrv.errors import CutOffError, ProtocolError
 from execsrv.limits import Limits
@@ -48,9 +49,12 @@ class LineChannel:
 
     async def send(self, message: Message) -> None:
         """Send a message as a line."""
-        self._codec.encode_into(message, self._buffer)
-        self._buffer += b"\n"
         try:
+            if is_large(message):
+                await each_in_turn(self._codec.encode_large_into(message, self._buffer))
+            else:
+                self._codec.encode_into(message, self._buffer)
+            self._buffer += b"\n"
             await self._out.send_all(self._buffer)
         finally:  # also where the peer has gone: this may be around for a while yet
             if len(self._buffer) > LARGE_BYTES:

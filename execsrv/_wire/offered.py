@@ -13,7 +13,8 @@ import trio
 from execsrv._budget.budget import Budget
 from execsrv._wire.bounds import LARGE_BYTES
 from execsrv._wire.codecs import Codec
-from execsrv._wire.turns import in_turns
+from execsrv._wire.pieces import is_large
+from execsrv._wire.turns import each_in_turn, in_turns
 from execsrv.errors import ProtocolError
 from execsrv.limits import Limits
 from execsrv.protocol import Message
@@ -47,11 +48,16 @@ class OfferedChannel:
 
     async def send(self, message: Message) -> None:
         """Send a message as text."""
-        self._codec.encode_into(message, self._buffer)
+        if is_large(message):
+            await each_in_turn(self._codec.encode_large_into(message, self._buffer))
+        else:
+            self._codec.encode_into(message, self._buffer)
         try:
             await self._socket.send(self._buffer.decode())
         except self._ends:
             raise trio.BrokenResourceError from None
+        if len(self._buffer) > LARGE_BYTES:
+            self._buffer = bytearray()
 
     @property
     def has_room(self) -> bool:

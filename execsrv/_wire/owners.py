@@ -6,6 +6,7 @@ socket's file says nothing of who listens: the kernel does.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -17,13 +18,18 @@ _CREDENTIALS = struct.Struct("3i")
 
 _ROOT = 0
 
+_MAX_PATH = 107
+"""The bytes of a path in `struct sockaddr_un`, which ends with a NUL."""
+
 
 def check_directory(path: str, allowed: Collection[int] = ()) -> None:
     """Look at the directory that `path` is in. Raises `PermissionError` where another user could swap what is there.
 
     It has to belong to this user, to root or to one of `allowed`. Where everybody may write, nobody may remove what is
-    another's, as in `/tmp`. Raises `OSError` where there is none.
+    another's, as in `/tmp`. Raises `OSError` where there is none, and for a path that no socket can have.
     """
+    if len(os.fsencode(path)) > _MAX_PATH:
+        raise OSError(errno.ENAMETOOLONG, "unix socket path too long", path)
     directory = os.path.dirname(path) or "."
     facts = os.stat(directory)
     if not _is_trusted(facts.st_uid, allowed):

@@ -59,7 +59,8 @@ def _load_certificate(context: ssl.SSLContext, certificate: str, key: str) -> No
         raise InvalidConfigError(f"the key in `{key or certificate}` has a passphrase, which nobody could enter")
 
     _expect("certificate", certificate, b"CERTIFICATE-----")
-    _expect("key", key or certificate, b"PRIVATE KEY-----")
+    hint = "" if key else "; set tls_key_file to the file that has it"
+    _expect("key", key or certificate, b"PRIVATE KEY-----", hint)
     try:
         context.load_cert_chain(certificate, key or None, no_passphrase)
     except OSError as error:
@@ -75,12 +76,12 @@ def _load_authorities(context: ssl.SSLContext, path: str) -> None:
         raise InvalidConfigError(f"cannot use the certificates in `{path}`: {error}") from error
 
 
-def _expect(what: str, path: str, mark: bytes) -> None:
+def _expect(what: str, path: str, mark: bytes, hint: str = "") -> None:
     """Raises `InvalidConfigError` for a file that cannot be read or has nothing of that kind: OpenSSL says less."""
     try:
         with open(path, "rb") as file:
             if mark not in file.read(_MAX_FILE_BYTES):
-                raise InvalidConfigError(f"there is no {what} in PEM in `{path}`")
+                raise InvalidConfigError(f"there is no {what} in PEM in `{path}`{hint}")
     except OSError as error:
         raise InvalidConfigError(f"cannot read the {what} in `{path}`: {error.strerror or error}") from error
 

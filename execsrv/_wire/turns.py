@@ -1,8 +1,8 @@
-"""Turns of large pieces of work: to decode one takes milliseconds, and several at once would hold up everybody else."""
+"""Turns of large pieces of work: to read or write one takes milliseconds, and several at once would hold up others."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import TypeVar
 
 import trio
@@ -13,24 +13,31 @@ _turns: trio.lowlevel.RunVar[trio.Lock] = trio.lowlevel.RunVar("large work")
 
 
 async def in_turns(steps: Generator[None, None, R]) -> R:
-    """Do something step by step, and return what it gives at its end."""
+    """Do something step by step, and return what it gives at its end.
+
+    Cancelling waits for that all the same: whoever is here holds a message that is not to be lost.
+    """
     while True:
-        await my_turn()
+        with trio.CancelScope(shield=True):
+            await my_turn()
         try:
             next(steps)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
 
 
-async def my_turn() -> None:
-    """Wait until everybody else who is ready has had a turn since the last large piece of work.
+async def each_in_turn(steps: Iterator[None]) -> None:
+    """Do something step by step. Cancelling leaves it undone."""
+    await my_turn()
+    for _ in steps:
+        await my_turn()
 
-    Cancelling waits for it all the same: whoever is here holds a message that is not to be lost.
-    """
+
+async def my_turn() -> None:
+    """Wait until everybody else who is ready has had a turn since the last large piece of work."""
     try:
         lock = _turns.get()
     except LookupError:
         _turns.set(lock := trio.Lock())
-    with trio.CancelScope(shield=True):
-        async with lock:
-            await trio.lowlevel.checkpoint()
+    async with lock:
+        await trio.lowlevel.checkpoint()

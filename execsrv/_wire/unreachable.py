@@ -31,6 +31,9 @@ CONNECT_ERRORS = (
 _REFUSED = re.compile(r"ALERT_(\w*CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)")
 """What a server tells in TLS of a client's certificate."""
 
+_UNKNOWN_AUTHORITY = {18, 19, 20, 21}
+"""Codes of X509_STORE_CTX_get_error(3) for a chain that ends at nobody whom we trust."""
+
 _NO_SERVER = "this is no exec server"
 _BODY_CHARACTERS = 120
 
@@ -40,7 +43,8 @@ def why_unreachable(error: BaseException) -> str:
     for cause in _causes(error):
         match cause:
             case ssl.SSLCertVerificationError():
-                return f"its certificate is not trusted: {cause.verify_message}"
+                hint = "; set tls_ca_file to its authority" if cause.verify_code in _UNKNOWN_AUTHORITY else ""
+                return f"its certificate is not trusted: {cause.verify_message}{hint}"
             case ssl.SSLError() if _REFUSED.search(cause.reason or ""):
                 return f"it does not take our certificate ({_words(cause).partition('alert ')[2]})"
             case ssl.SSLError():

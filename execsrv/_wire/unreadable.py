@@ -73,7 +73,7 @@ class _Members(Struct):
 _members = msgspec.json.Decoder(_Members)
 
 
-def read_again(data: bytes, error: Exception) -> tuple[Request, bool]:
+def read_again(data: bytes | bytearray, error: Exception) -> tuple[Request, bool]:
     """Return the call in a message that was refused with `error`, and whether it has a `jsonrpc` member.
 
     Raises `UnreadableError` for a call that can only be answered with an error, and `ProtocolError` when it is none.
@@ -146,7 +146,7 @@ def _early_id(text: str) -> MessageId | None:
     return _id_in(found[1].encode()) if found else None
 
 
-def _refuse_large(data: bytes, why: str) -> NoReturn:
+def _refuse_large(data: bytes | bytearray, why: str) -> NoReturn:
     """Refuse a message without looking at all of it: that would hold up others."""
     text = str(data[:_BEGINNING_BYTES], "utf-8", "replace")
     id = _early_id(text)
@@ -155,7 +155,7 @@ def _refuse_large(data: bytes, why: str) -> NoReturn:
     raise ProtocolError(f"malformed message: {why}; it begins with {quoted(text)}")
 
 
-def check_head(data: bytes) -> None:
+def check_head(data: bytes | bytearray) -> None:
     """Raise as `read_again` does for a large message whose id or method is large, before letters are made of it."""
     try:
         members = _members.decode(data)
@@ -166,7 +166,7 @@ def check_head(data: bytes) -> None:
             _refuse_large(data, f"its id or its method has {len(member)} bytes")
 
 
-def refuse_many_values(data: bytes, most: int) -> NoReturn:
+def refuse_many_values(data: bytes | bytearray, most: int) -> NoReturn:
     """Refuse a large message with more values than that."""
     id = _early_id(str(data[:_BEGINNING_BYTES], "utf-8", "replace"))
     raise UnreadableError(id, InvalidParamsError(f"a message may have {most} commas, and this one has more"))

@@ -24,8 +24,9 @@ from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import Codec
 from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
 from execsrv._wire.http_head import Names, Upgrade, answer_to, receive_head, unauthorized
+from execsrv._wire.pieces import is_large
 from execsrv._wire.tcp import is_local
-from execsrv._wire.turns import in_turns
+from execsrv._wire.turns import each_in_turn, in_turns
 from execsrv._wire.unreachable import CONNECT_ERRORS, why_unreachable
 from execsrv._wire.urls import parse_websocket
 from execsrv._wire.websocket_library import HEAD_END, MAX_HEAD_BYTES, RECEIVE_BYTES, Reader, Wire
@@ -51,8 +52,11 @@ class WebSocketChannel:
 
     async def send(self, message: Message) -> None:
         """Send a message in a frame."""
-        self._codec.encode_into(message, self._buffer, MAX_HEADER)
         try:
+            if is_large(message):
+                await each_in_turn(self._codec.encode_large_into(message, self._buffer, MAX_HEADER))
+            else:
+                self._codec.encode_into(message, self._buffer, MAX_HEADER)
             if not self._wire.is_server:
                 text = str(memoryview(self._buffer)[MAX_HEADER:], "utf-8")
                 try:

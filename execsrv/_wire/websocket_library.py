@@ -28,6 +28,8 @@ RECEIVE_BYTES = 256 * 1024
 
 _FRAMES_A_TURN = 64
 """Frames that are read before others have their turn. The library needs some 16 us for one, and waits for nothing."""
+_SENT_BYTES = 256 * 1024
+"""More than that is not encrypted at once."""
 _TOO_LARGE, _FAILED = 1009, 1011
 
 
@@ -87,7 +89,8 @@ class Wire(trio.abc.Stream):
             await self._turn.acquire()
         try:
             if not self.is_cut:
-                await self._stream.send_all(data)
+                for start in range(0, len(data), _SENT_BYTES):
+                    await self._stream.send_all(data[start : start + _SENT_BYTES])
         except trio.Cancelled:
             self.is_cut = True
             raise

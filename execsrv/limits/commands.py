@@ -10,7 +10,7 @@ from msgspec import Meta
 from execsrv._setting_units import COMMANDS, NEEDS_RESTART, Count, FilePath, Patterns, Seconds
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(init=False, repr=False, eq=False, frozen=True, kw_only=True)
 class CommandSettings:
     """A part of `ServerConfig`."""
 

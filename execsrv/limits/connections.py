@@ -10,7 +10,7 @@ from msgspec import Meta
 from execsrv._setting_units import CONNECTIONS, Count, Seconds
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(init=False, repr=False, eq=False, frozen=True, kw_only=True)
 class ConnectionSettings:
     """A part of `ServerConfig`."""
 

@@ -10,7 +10,7 @@ from msgspec import Meta
 from execsrv._setting_units import FILES, MIB, Bytes, Count
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(init=False, repr=False, eq=False, frozen=True, kw_only=True)
 class FileSettings:
     """A part of `ServerConfig`."""
 

@@ -10,7 +10,7 @@ from msgspec import Meta
 from execsrv._setting_units import HTTP, MIB, Bytes, Count, Patterns
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(init=False, repr=False, eq=False, frozen=True, kw_only=True)
 class HttpSettings:
     """A part of `ServerConfig`."""
 

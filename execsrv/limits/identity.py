@@ -14,7 +14,7 @@ _NAMES = Meta(extra={"items": "names of hosts", "metavar": "HOST", "separator": 
 _ORIGINS = Meta(extra={"items": "origins, such as `https://tools.example`", "metavar": "ORIGIN", "separator": ","})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(init=False, repr=False, eq=False, frozen=True, kw_only=True)
 class IdentitySettings:
     """A part of `ServerConfig`."""
 

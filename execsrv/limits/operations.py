@@ -10,7 +10,7 @@ from msgspec import Meta
 from execsrv._setting_units import NEEDS_RESTART, OPERATIONS, FilePath
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(init=False, repr=False, eq=False, frozen=True, kw_only=True)
 class OperationSettings:
     """A part of `ServerConfig`."""
 

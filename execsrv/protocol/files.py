@@ -73,7 +73,7 @@ class CanonicalPath(Wire, frozen=True):
     path: str
 
 
-class DirectoryEntry(Wire, frozen=True, omit_defaults=True):
+class DirectoryEntry(Wire, frozen=True, omit_defaults=True, gc=False):
     """A name in a directory, and what it leads to; a link that leads nowhere is neither.
 
     A name that is not UTF-8 has U+FFFD in `file_name`, and `path` is then the URI to use.

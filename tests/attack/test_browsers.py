@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -30,6 +31,20 @@ socket.onopen = () => socket.send('{"id":1,"method":"initialize","params":{"clie
 socket.onmessage = event => done("heard " + event.data);
 socket.onerror = () => done("refused");
 </script>"""
+
+
+STAYING_PAGE = """<!doctype html><body>waiting</body><script>
+const told = text => fetch("REPORT", {method: "POST", mode: "no-cors", body: text});
+const isUp = async () => { try { return !(await (await fetch("/livez")).text()) } catch { return false } };
+(async () => {
+  await told("here");
+  while (!await isUp()) await new Promise(again => setTimeout(again, 50));
+  const socket = new WebSocket("ws://" + location.host);
+  socket.onopen = () => told("in");
+  socket.onerror = () => told("refused");
+})();
+</script>"""
+"""A page that waits for another server in the place of its own, and says so to a third."""
 
 
 class Site:
@@ -63,17 +78,28 @@ class Site:
     def visited(self, host: str, place: str, profile: Path, protocols: str = "[]") -> str:
         """Have a browser open the page under the name of a host; what the page says of its websocket."""
         self.page = PAGE.replace("PLACE", f'"{place}"').replace("PROTOCOLS", protocols).encode()
+        with opened(f"http://{host}:{self.port}/", profile):
+            return self.next_said()
+
+    def next_said(self) -> str:
+        """Wait until a page says something."""
+        assert self.done.wait(PATIENCE), "the page has said nothing"
         self.done.clear()
-        argv = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
-        argv += ["--host-resolver-rules=MAP *.example 127.0.0.1", f"http://{host}:{self.port}/"]
-        with subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        ) as browser:
-            try:
-                assert self.done.wait(PATIENCE), "the page has said nothing"
-            finally:
-                browser.terminate()
         return self.said
+
+
+@contextmanager
+def opened(url: str, profile: Path) -> Iterator[None]:
+    """Have a browser open a page."""
+    argv = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
+    argv += ["--host-resolver-rules=MAP *.example 127.0.0.1", url]
+    with subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as browser:
+        try:
+            yield
+        finally:
+            browser.terminate()
 
 
 @pytest.fixture
@@ -95,6 +121,21 @@ def test_a_page_of_elsewhere_is_refused(site: Site, tmp_path: Path) -> None:
         assert site.visited("evil.example", f"ws://evil.example:{port}", tmp_path / "b") == "refused"
         # Another server of this machine, such as one for development, is another origin too.
         assert site.visited("localhost", f"ws://localhost:{port}", tmp_path / "c") == "refused"
+
+
+def test_a_page_that_had_the_port_before_is_refused(site: Site, tmp_path: Path) -> None:
+    """It has our own origin then. Any user of the machine can take a port, and serve a page that stays."""
+    before = Site()
+    before.page = STAYING_PAGE.replace("REPORT", f"http://127.0.0.1:{site.port}/").encode()
+    thread = threading.Thread(target=before.server.serve_forever)
+    thread.start()
+    with opened(f"http://127.0.0.1:{before.port}/", tmp_path):
+        assert site.next_said() == "here"
+        before.server.shutdown()
+        thread.join()
+        before.server.server_close()
+        with running("--listen", f"ws://127.0.0.1:{before.port}"):
+            assert site.next_said() == "refused"
 
 
 def test_a_page_that_is_listed_comes_in_with_its_token(site: Site, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -314,5 +315,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 if __name__ == "__main__":
     chosen = parse(sys.argv[1:])
     if chosen.inside is None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of every `finally`
         sys.exit(inside(sys.argv[1:]))
     sys.exit(trio.run(main, chosen, chosen.inside))

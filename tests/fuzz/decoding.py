@@ -7,6 +7,7 @@ reach; without it they are the mutations of a seed. Only the errors that a peer 
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import sys
 import tempfile
@@ -18,8 +19,9 @@ from random import Random
 if __name__ == "__main__" and importlib.util.find_spec("atheris"):
     import atheris
 
-    with atheris.instrument_imports(include=["execsrv", "h11", "wsproto"]):
-        pass
+    with atheris.instrument_imports(include=["execsrv", "h11"]):
+        for module in ("execsrv._wire.codecs", "execsrv._wire.frames", "execsrv._wire.http_head", "execsrv.protocol"):
+            importlib.import_module(module)
 
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.codecs import Codec, LineBuffer, decode_params
@@ -120,10 +122,12 @@ def by_branches(seconds: float) -> None:
     """Have atheris decode, from the examples of a seed on. It ends the process: with a fault, by a file of it."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         texts = recorded()
-        for number in range(1000):
+        for number in range(300):
             if len(data := example(texts, 0, number)) < 5000:
                 Path(folder, f"{number}").write_bytes(data)
-        atheris.Setup([sys.argv[0], f"-max_total_time={seconds:.0f}", "-max_len=5000", folder], decode)
+        atheris.Setup(
+            [sys.argv[0], f"-max_total_time={seconds:.0f}", "-max_len=5000", "-rss_limit_mb=4096", folder], decode
+        )
         atheris.Fuzz()
 
 
