@@ -25,7 +25,10 @@ _PAUSE_SECONDS = 1.0
 """So long it waits after the news: the last references go meanwhile, and all that ends then is given back at once."""
 
 _PORTION_BYTES = 32 * 1024 * 1024
-"""It does not wait when so much is free, and lets go of no more at once."""
+"""It does not wait when so much is free, and gives back no more at once."""
+
+_TURN_BYTES = 8 * 1024 * 1024
+"""Of so much it lets go in one turn."""
 
 
 class _Free:
@@ -45,11 +48,12 @@ class _Free:
         if self._bytes >= _PORTION_BYTES:
             self.is_much.set()
 
-    def release(self) -> None:
-        """Let go of a portion."""
+    def release(self) -> int:
+        """Let go of what may go in one turn, and return how much that is."""
         size = 0
-        while self.held and size < _PORTION_BYTES:
+        while self.held and size < _TURN_BYTES:
             size += self.held.popleft()[1]
+        return size
 
 
 _free: trio.lowlevel.RunVar[_Free | None] = trio.lowlevel.RunVar("free memory", None)
@@ -84,6 +88,9 @@ async def give_back() -> None:
         is_first = True
         while is_first or free.held:
             is_first = False
-            free.release()
+            size = free.release()
+            while free.held and size < _PORTION_BYTES:
+                await trio.lowlevel.checkpoint()
+                size += free.release()
             with suppress(BusyError):  # no thread is to be had: the next time does it
                 await run_in_thread(partial(trim, 0), limiter)

@@ -133,6 +133,7 @@ async def test_what_a_connection_held_is_given_back_in_portions(monkeypatch: pyt
             turns += 1
 
     monkeypatch.setattr(_memory, "_PORTION_BYTES", MIB)
+    monkeypatch.setattr(_memory, "_TURN_BYTES", MIB)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_memory.give_back)
         await trio.testing.wait_all_tasks_blocked()

@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import trio.testing
 
 import execsrv
 from execsrv import ClientConfig, ConnectionFailedError, ForbiddenError, ServerConfig
+from execsrv._doors.certificates import Certificates
 from execsrv._wire.tls import client_context
 from execsrv._wire.websocket import open_websocket
 from execsrv.errors import CannotListenError, InvalidConfigError
@@ -560,3 +561,39 @@ def test_the_variables_of_a_client_are_no_settings_of_a_server() -> None:
     environment = {**os.environ, "EXECSRV_CA_FILE": "/a", "EXECSRV_CLIENT_KEY_FILE": "/b"}
     argv = [sys.executable, "-m", "execsrv", "serve", "--print-config"]
     assert subprocess.run(argv, env=environment, capture_output=True, timeout=60).returncode == 0
+
+
+async def test_handshakes_take_turns(tmp_path: Path) -> None:
+    """Everybody else has a turn between two: to sign for each at once would hold up all of them."""
+    certificates = Certificates()
+    certificates.read(ServerConfig(tls_certificate_file=Authority(tmp_path).server()))
+    count, turn = 16, 0
+    answered: set[int] = set()
+
+    async def tick() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await trio.lowlevel.checkpoint()
+
+    async def note_answer(client: trio.SocketStream) -> None:
+        await client.receive_some(1)
+        answered.add(turn)
+
+    async with trio.open_nursery() as nursery, AsyncExitStack() as ends:
+        pairs: list[list[trio.SocketStream]] = []
+        for _ in range(count):
+            pairs.append([trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair()])
+            for end in pairs[-1]:
+                await ends.enter_async_context(end)
+            hello, client = ssl.MemoryBIO(), ssl.create_default_context()
+            with suppress(ssl.SSLWantReadError):
+                client.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="localhost").do_handshake()
+            await pairs[-1][1].send_all(hello.read())
+        nursery.start_soon(tick)
+        async with trio.open_nursery() as waiting:
+            for ours, theirs in pairs:
+                nursery.start_soon(certificates.receive, ours, PATIENCE)
+                waiting.start_soon(note_answer, theirs)
+        nursery.cancel_scope.cancel()
+    assert len(answered) > count // 2

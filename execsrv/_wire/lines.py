@@ -49,14 +49,16 @@ class LineChannel:
 
     async def send(self, message: Message) -> None:
         """Send a message as a line."""
-        if is_large(message):
-            await each_in_turn(self._codec.encode_large_into(message, self._buffer))
-        else:
-            self._codec.encode_into(message, self._buffer)
-        self._buffer += b"\n"
-        await self._out.send_all(self._buffer)
-        if len(self._buffer) > LARGE_BYTES:
-            self._buffer = bytearray()
+        try:
+            if is_large(message):
+                await each_in_turn(self._codec.encode_large_into(message, self._buffer))
+            else:
+                self._codec.encode_into(message, self._buffer)
+            self._buffer += b"\n"
+            await self._out.send_all(self._buffer)
+        finally:  # also where the peer has gone: this may be around for a while yet
+            if len(self._buffer) > LARGE_BYTES:
+                self._buffer = bytearray()
 
     @property
     def has_room(self) -> bool:

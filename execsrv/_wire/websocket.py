@@ -52,24 +52,26 @@ class WebSocketChannel:
 
     async def send(self, message: Message) -> None:
         """Send a message in a frame."""
-        if is_large(message):
-            await each_in_turn(self._codec.encode_large_into(message, self._buffer, MAX_HEADER))
-        else:
-            self._codec.encode_into(message, self._buffer, MAX_HEADER)
-        if not self._wire.is_server:
-            text = str(memoryview(self._buffer)[MAX_HEADER:], "utf-8")
-            try:
-                await self._connection.send_message(text)
-            except ConnectionClosed:
-                raise trio.BrokenResourceError from None
-        elif self._connection.closed is not None and not self._broken:
-            raise trio.BrokenResourceError
-        else:
-            with memoryview(self._buffer) as view:
-                start = put_header(view, len(view) - MAX_HEADER)
-                await self._wire.send_all(view[start:])
-        if len(self._buffer) > LARGE_BYTES:
-            self._buffer = bytearray(MAX_HEADER)
+        try:
+            if is_large(message):
+                await each_in_turn(self._codec.encode_large_into(message, self._buffer, MAX_HEADER))
+            else:
+                self._codec.encode_into(message, self._buffer, MAX_HEADER)
+            if not self._wire.is_server:
+                text = str(memoryview(self._buffer)[MAX_HEADER:], "utf-8")
+                try:
+                    await self._connection.send_message(text)
+                except ConnectionClosed:
+                    raise trio.BrokenResourceError from None
+            elif self._connection.closed is not None and not self._broken:
+                raise trio.BrokenResourceError
+            else:
+                with memoryview(self._buffer) as view:
+                    start = put_header(view, len(view) - MAX_HEADER)
+                    await self._wire.send_all(view[start:])
+        finally:  # also where the peer has gone: this may be around for a while yet
+            if len(self._buffer) > LARGE_BYTES:
+                self._buffer = bytearray(MAX_HEADER)
 
     @property
     def has_room(self) -> bool:

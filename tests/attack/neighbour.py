@@ -93,7 +93,8 @@ class Line:
 
 told = []
 line = Line(sys.argv[1])
-line.say(id="hello", method="initialize", params={"clientName": "neighbour"})
+who = {"token": sys.argv[2]} if sys.argv[2:] else {}
+line.say(id="hello", method="initialize", params={"clientName": "neighbour", **who})
 line.answer("hello", lambda: True)
 line.say(method="initialized", params={})
 env = {"PATH": "/usr/bin:/bin"}
@@ -153,9 +154,12 @@ class Neighbour:
 
 
 @asynccontextmanager
-async def open_neighbour(url: str) -> AsyncIterator[Neighbour]:
-    """Open a neighbour for the block, who is answered exactly before it, in it and behind it."""
-    argv = [sys.executable, "-I", "-S", "-c", PROGRAM, url]
+async def open_neighbour(url: str, *token: str) -> AsyncIterator[Neighbour]:
+    """Open a neighbour for the block, who is answered exactly before it, in it and behind it.
+
+    With a token he is another principal than the attackers.
+    """
+    argv = [sys.executable, "-I", "-S", "-c", PROGRAM, url, *token]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = await trio.lowlevel.open_process(argv, **pipes)  # type: ignore[call-overload]
     neighbour = Neighbour()
