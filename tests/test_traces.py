@@ -96,12 +96,12 @@ async def test_an_exact_environment_is_left_alone(spans: Any, open_server: OpenS
 async def test_what_went_wrong_is_in_the_span(spans: Any, open_server: OpenServer) -> None:
     peer = await open_server("memory", ServerConfig(traces=True)).peer()
     await peer.refused("process/start", peer.start_params("a", ["no-such-program"]))
-    await peer.start("b", ["sleep", "1000"], timeoutMs=50)
+    await peer.start("b", ["sleep", "1000"], idleTimeoutMs=50)  # a `timeoutMs` may be over before it is started
     await peer.until_told("b", "closed")
     failed, late = await ended(spans, 2)
     assert (failed.status.status_code.name, failed.status.description) == ("ERROR", "spawnNotFound")
-    assert (late.status.status_code.name, late.status.description) == ("ERROR", "timeout")
-    assert late.attributes["execsrv.reason"] == "timeout"
+    assert (late.status.status_code.name, late.status.description) == ("ERROR", "idle")
+    assert late.attributes["execsrv.reason"] == "idle"
 
 
 async def test_a_resumed_connection_links_to_what_was_waiting(spans: Any, open_server: OpenServer) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import multiprocessing
 import os
 import socket
 import ssl
@@ -25,6 +26,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from worst_case import KIB, MIB, Peer  # type: ignore[import-not-found]  # beside this script
@@ -217,6 +219,10 @@ def writes(path: str, end: float) -> list[Peer]:
     return each(path, end, do, 2)
 
 
+def half_messages(path: str, end: float) -> list[Peer]:
+    return each(path, end, lambda peer: again(peer, b'{"method":"' + b"x" * 60 * MIB, end, 1), 16)
+
+
 def starts(path: str, end: float) -> list[Peer]:
     def do(peer: Peer) -> None:
         number = 0
@@ -310,6 +316,7 @@ FLOODS: dict[str, Flood] = {
         listings,
         windows,
         writes,
+        half_messages,
         starts,
         small_requests,
         hang_ups,
@@ -317,22 +324,31 @@ FLOODS: dict[str, Flood] = {
 }
 
 
-def neighbour(path: str, late: list[float], over: threading.Event) -> None:
-    with suppress(OSError):
-        peer = Peer(path)
-        peer.socket.settimeout(30)
-        while not over.wait(0.01):
+def rounds(call: Callable[[], object], line: Connection) -> None:
+    """Call every 10 ms. The first word on the line has it begin to note how long that takes, the second tell it."""
+    late: list[float] = []
+    for _ in range(2):
+        late.clear()
+        while not line.poll(0.01):
             begun = time.monotonic()
-            peer.call("environment/status", {})
+            call()
             late.append(time.monotonic() - begun)
+        line.recv()
+    line.send(late)
 
 
-def secure_neighbour(url: str, late: list[float], over: threading.Event) -> None:
+def neighbour(path: str, line: Connection) -> None:
+    peer = Peer(path)
+    peer.socket.settimeout(30)
+    rounds(lambda: peer.call("environment/status", {}), line)
+
+
+def secure_neighbour(url: str, line: Connection) -> None:
     """One that is in already, over TLS."""
     port = int(url.rpartition(":")[2])
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port)) as plain:
+    with socket.create_connection(("127.0.0.1", port)) as plain:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with context.wrap_socket(plain, server_hostname="localhost") as stream:
             stream.sendall(
@@ -348,10 +364,7 @@ def secure_neighbour(url: str, late: list[float], over: threading.Event) -> None
 
             call('{"id":1,"method":"initialize","params":{"clientName":"neighbour"}}')
             stream.sendall(b"\x81" + bytes([0x80 | 36]) + bytes(4) + b'{"method":"initialized","params":{}}')
-            while not over.wait(0.01):
-                begun = time.monotonic()
-                call('{"id":2,"method":"environment/status"}')
-                late.append(time.monotonic() - begun)
+            rounds(lambda: call('{"id":2,"method":"environment/status"}'), line)
 
 
 def measure(
@@ -364,10 +377,9 @@ def measure(
             assert server.stdout is not None
             url = server.stdout.readline().strip()
             path = url.removeprefix("unix://")
-            late: list[float] = []
-            over = threading.Event()
-            thread = threading.Thread(target=visit, args=(path, late, over), daemon=True)
-            thread.start()
+            line, its = multiprocessing.Pipe()  # to a process of its own: threads here would keep it waiting
+            visitor = multiprocessing.Process(target=visit, args=(path, its), daemon=True)
+            visitor.start()
             time.sleep(1)
 
             def stalls() -> tuple[float, float, float, float, str]:
@@ -379,14 +391,14 @@ def measure(
                 return float(wall), float(cpu), float(step), float(collecting), where
 
             stalls()
-            late.clear()
+            line.send(None)
             peers = flood(path, time.monotonic() + seconds)
             for peer in peers:
                 peer.socket.close()
             time.sleep(2)
             wall, cpu, step, collecting, where = stalls()
-            over.set()
-            thread.join(30)
+            line.send(None)
+            late = line.recv()
             server.kill()
         times = sorted(late) or [float("inf")]
         middle, most = times[len(times) // 2], times[len(times) * 99 // 100]
