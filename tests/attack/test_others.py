@@ -68,7 +68,6 @@ REFUSED = f"missing websocket bearer token: uid {NOBODY} is neither the server's
 # -- another user --
 
 IN_SANDBOX = {
-    "as it is": [],
     "no new privileges": ["setpriv", "--no-new-privs"],
     "other namespaces": ["unshare", "--mount", "--ipc", "--uts", "--pid", "--fork"],
     "root in a user namespace": ["unshare", "--user", "--map-root-user"],
@@ -76,7 +75,10 @@ IN_SANDBOX = {
 
 
 @as_root
-@pytest.mark.parametrize("wrap", IN_SANDBOX.values(), ids=IN_SANDBOX)
+@pytest.mark.parametrize(
+    "wrap",
+    [pytest.param(IN_SANDBOX[what], id=what, marks=pytest.mark.slow if "new" in what else ()) for what in IN_SANDBOX],
+)
 def test_a_neighbour_of_another_user_is_refused(daemon: Daemon, wrap: list[str]) -> None:
     """Whatever he thinks that he is, as long as the network is the same."""
     drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
