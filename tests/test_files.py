@@ -23,6 +23,7 @@ import trio.testing
 from execsrv._budget.allowance import Allowance
 from execsrv._files.channel import open_files
 from execsrv._files.files import Files
+from execsrv._files.listings import first_by_name
 from execsrv._files.roots import Roots
 from execsrv._files.watch import Watch
 from execsrv._wire.paths import uri_from_path
@@ -503,6 +504,16 @@ async def test_a_tree_deeper_than_any_path(memory_peer: Peer, here: Path) -> Non
     assert await memory_peer.call("fs/remove", {"path": uri(here / name)}) == {}
     assert await memory_peer.call("fs/remove", {"path": uri(here / "e")}) == {}
     assert os.listdir(here) == []
+
+
+@pytest.mark.parametrize("most", [1, 2, 1500, 4999, 5000, 6000])
+def test_the_first_by_name_are_the_first_of_all(tmp_path: Path, most: int) -> None:
+    """However few are wanted of how many, and in whatever order they come."""
+    names = [f"{number * 7919 % 5003}" for number in range(5000)]
+    for name in names:
+        (tmp_path / name).touch()
+    with os.scandir(tmp_path) as entries:
+        assert [entry.name for entry in first_by_name(entries, most)] == sorted(names)[:most]
 
 
 async def test_a_walk_within_its_limits(memory_peer: Peer, here: Path) -> None:

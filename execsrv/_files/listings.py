@@ -14,7 +14,8 @@ import stat
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from heapq import nsmallest
+from heapq import merge
+from itertools import islice
 from typing import Literal
 
 import trio
@@ -168,7 +169,7 @@ class Walk:
             with os.scandir(descriptor) as entries:
                 # One more than may be looked at, to know whether there is one.
                 known = (entry for entry in _cancellable(entries) if not self._leads_nowhere(directory, entry))
-                smallest = nsmallest(self._entries_left + 1, known, key=lambda entry: entry.name)
+                smallest = first_by_name(known, self._entries_left + 1)
             return [path for entry in smallest if (path := self._enter(directory, entry)) is not None]
 
     def _enter(self, directory: str, entry: os.DirEntry[str]) -> str | None:
@@ -193,6 +194,23 @@ class Walk:
 
     def _follows(self, kind: str) -> bool:
         return kind == "directory" and self._options.follow_directory_symlinks
+
+
+def first_by_name(entries: Iterator[os.DirEntry[str]], most: int) -> list[os.DirEntry[str]]:
+    """Return the first entries in the order of their names, at most so many; few more are held at a time.
+
+    They are sorted in parts: a sort holds the interpreter, and with it the server's loop, until it is done.
+    """
+
+    def name(entry: os.DirEntry[str]) -> str:
+        return entry.name
+
+    parts: list[list[os.DirEntry[str]]] = []
+    while part := sorted(islice(entries, _CHECK_EVERY), key=name):
+        parts.append(part)
+        if sum(map(len, parts)) >= 2 * most + _CHECK_EVERY:
+            parts = [list(islice(merge(*parts, key=name), most))]
+    return list(islice(merge(*parts, key=name), most))
 
 
 def _cancellable(entries: Iterator[os.DirEntry[str]]) -> Iterator[os.DirEntry[str]]:
