@@ -6,17 +6,16 @@ them all is in the way of those who watch alone, and of them for a short time.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 import trio
 
 from execsrv._doors.metrics import CONTENT_TYPE
 from execsrv._nursery import contain
 from execsrv._wire.http_head import receive_head
+from execsrv._wire.urls import address_in
 from execsrv.errors import CannotListenError, InvalidListenURLError
 
 _PLACES = 16
@@ -55,13 +54,8 @@ async def serve_health(
 def _parsed(url: str) -> tuple[str, int]:
     """Return address and port of `http://IP:PORT`. Raises `InvalidListenURLError`."""
     invalid = InvalidListenURLError(f"invalid --metrics-listen URL `{url}`; expected `http://IP:PORT`")
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-        ipaddress.ip_address(host)
-    except ValueError:
-        raise invalid from None
-    if parts.scheme != "http" or port is None or parts.path not in ("", "/") or parts.query or "@" in parts.netloc:
+    parts, host, port = address_in(url, invalid)
+    if parts.scheme != "http" or parts.path not in ("", "/") or parts.query:
         raise invalid
     return host, port
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from execsrv.errors import ConnectionFailedError, InvalidListenURLError
 
@@ -54,15 +54,23 @@ def parse_listen(url: str) -> ListenAddress:
     """Return the address in `ws://IP:PORT` or `wss://IP:PORT`. Raises `InvalidListenURLError`."""
     expected = "wss://IP:PORT" if url.startswith("wss:") else "ws://IP:PORT"
     invalid = InvalidListenURLError(f"invalid websocket --listen URL `{url}`; expected `{expected}`")
+    parts, host, port = address_in(url, invalid)
+    if parts.path or parts.query or parts.fragment:
+        raise invalid
+    return ListenAddress(host, port, parts.scheme == "wss")
+
+
+def address_in(url: str, invalid: InvalidListenURLError) -> tuple[SplitResult, str, int]:
+    """Return the parts of a URL, its IP address and its port. Raises `invalid` where it names not just these two."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
         ipaddress.ip_address(host)
     except ValueError:
         raise invalid from None
-    if port is None or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+    if port is None or "@" in parts.netloc:
         raise invalid
-    return ListenAddress(host, port, parts.scheme == "wss")
+    return parts, host, port
 
 
 class WebSocketAddress(NamedTuple):
