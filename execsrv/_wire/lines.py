@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 
 import trio
 
 from execsrv._budget.budget import Budget
-from execsrv._wire.bounds import LARGE_BYTES, MessageBound
+from execsrv._wire.bounds import MessageBound
 from execsrv._wire.channel import CLOSED_IN_ORDER
-from execsrv._wire.codecs import Codec, LineBuffer
-from execsrv._wire.pieces import is_large
+from execsrv._wire.codecs import LineBuffer
+from execsrv._wire.json_channel import JsonChannel
 from execsrv._wire.room import wait_for_room
-from execsrv._wire.turns import each_in_turn, in_turns
 from execsrv._wire.unreadable import UnreadableError
 from execsrv.errors import CutOffError, ProtocolError
 from execsrv.limits import Limits
@@ -25,7 +23,7 @@ LEAVING = b'{"method":"$/leaving"}\n'
 _RECEIVE_BYTES = 256 * 1024
 
 
-class LineChannel:
+class LineChannel(JsonChannel):
     """A pair of byte streams (`MessageChannel`). Owns both. `last_word` is sent when it is closed in order."""
 
     def __init__(
@@ -38,36 +36,17 @@ class LineChannel:
         is_known: bool = True,
     ) -> None:
         """Without `is_known` it takes in small messages only, until it may `trust` the peer."""
+        super().__init__()
         self._out = out
         self._in = into
-        self._codec = Codec()
         self._bound = MessageBound(limits.max_message_bytes, is_known=is_known)
         self._lines = LineBuffer(self._bound)
         self._at_end = False
-        self._buffer = bytearray()
         self._last_word = last_word
 
-    async def send(self, message: Message) -> None:
-        """Send a message as a line."""
-        try:
-            if is_large(message):
-                await each_in_turn(self._codec.encode_large_into(message, self._buffer))
-            else:
-                self._codec.encode_into(message, self._buffer)
-            self._buffer += b"\n"
-            await self._out.send_all(self._buffer)
-        finally:  # also where the peer has gone: this may be around for a while yet
-            if len(self._buffer) > LARGE_BYTES:
-                self._buffer = bytearray()
-
-    @property
-    def has_room(self) -> bool:
-        """Return False: the other end may be slow."""
-        return False
-
-    def send_now(self, message: Message) -> None:
-        """Raises `NotImplementedError`: there is never room."""
-        raise NotImplementedError
+    async def _send_written(self) -> None:
+        self._buffer += b"\n"
+        await self._out.send_all(self._buffer)
 
     async def receive(self) -> Message | None:
         """Return the message on the next line. A last line without its end counts."""
@@ -87,18 +66,13 @@ class LineChannel:
             if not self._bound.is_paid():
                 await wait_for_room(self._bound)
         try:
-            if len(line) > LARGE_BYTES:
-                return await in_turns(self._codec.decode_large(line))
-            return self._codec.decode(line)
+            return await self._read(line)
         except UnreadableError:
             raise
         except ProtocolError as error:
             if self._at_end and not self._lines.last_was_whole:
                 raise CutOffError(str(error), error.close_code) from None
             raise
-
-    def hear(self, take: Callable[[Message], bool]) -> None:
-        """Do nothing: messages are there when `receive` has read them."""
 
     def trust(self, budget: Budget) -> None:
         """Take in large messages too."""

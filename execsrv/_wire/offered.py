@@ -5,16 +5,12 @@ The application's library speaks the protocol, pings, and bounds its frames. Wha
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 import trio
 
 from execsrv._budget.budget import Budget
-from execsrv._wire.bounds import LARGE_BYTES
-from execsrv._wire.codecs import Codec
-from execsrv._wire.pieces import is_large
-from execsrv._wire.turns import each_in_turn, in_turns
+from execsrv._wire.json_channel import JsonChannel
 from execsrv.errors import ProtocolError
 from execsrv.limits import Limits
 from execsrv.protocol import Message
@@ -36,37 +32,20 @@ class WebSocket(Protocol):
 _ENDS: tuple[type[Exception], ...] = (trio.EndOfChannel, trio.ClosedResourceError, trio.BrokenResourceError)
 
 
-class OfferedChannel:
+class OfferedChannel(JsonChannel):
     """A websocket of somebody else (`MessageChannel`). `ends` are the errors by which it says that the peer is gone."""
 
     def __init__(self, socket: WebSocket, limits: Limits, ends: tuple[type[Exception], ...] = ()) -> None:
+        super().__init__()
         self._socket = socket
         self._max_bytes = limits.max_message_bytes
         self._ends = (*_ENDS, *ends)
-        self._codec = Codec()
-        self._buffer = bytearray()
 
-    async def send(self, message: Message) -> None:
-        """Send a message as text."""
-        if is_large(message):
-            await each_in_turn(self._codec.encode_large_into(message, self._buffer))
-        else:
-            self._codec.encode_into(message, self._buffer)
+    async def _send_written(self) -> None:
         try:
             await self._socket.send(self._buffer.decode())
         except self._ends:
             raise trio.BrokenResourceError from None
-        if len(self._buffer) > LARGE_BYTES:
-            self._buffer = bytearray()
-
-    @property
-    def has_room(self) -> bool:
-        """Return False: the other end may be slow."""
-        return False
-
-    def send_now(self, message: Message) -> None:
-        """Raises `NotImplementedError`: there is never room."""
-        raise NotImplementedError
 
     async def receive(self) -> Message | None:
         """Return the next message, text or binary."""
@@ -78,12 +57,7 @@ class OfferedChannel:
             data = data.encode(errors="surrogatepass")
         if len(data) > self._max_bytes:
             raise ProtocolError(f"message is larger than max_message_bytes ({self._max_bytes})", close_code=1009)
-        if len(data) > LARGE_BYTES:
-            return await in_turns(self._codec.decode_large(data))
-        return self._codec.decode(data)
-
-    def hear(self, take: Callable[[Message], bool]) -> None:
-        """Do nothing: messages are there when `receive` has read them."""
+        return await self._read(data)
 
     def trust(self, budget: Budget) -> None:
         """Do nothing: the program that has offered it knows the peer, and its library bounds the messages."""

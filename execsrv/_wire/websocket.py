@@ -19,14 +19,12 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from execsrv._budget.budget import Budget
 from execsrv._nursery import open_helpers
-from execsrv._wire.bounds import LARGE_BYTES, MessageBound
+from execsrv._wire.bounds import MessageBound
 from execsrv._wire.channel import MessageChannel
-from execsrv._wire.codecs import Codec
 from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
 from execsrv._wire.http_head import Names, Upgrade, answer_to, receive_head, unauthorized
-from execsrv._wire.pieces import is_large
+from execsrv._wire.json_channel import JsonChannel
 from execsrv._wire.tcp import is_local
-from execsrv._wire.turns import each_in_turn, in_turns
 from execsrv._wire.unreachable import CONNECT_ERRORS, why_unreachable
 from execsrv._wire.urls import parse_websocket
 from execsrv._wire.websocket_library import HEAD_END, MAX_HEAD_BYTES, RECEIVE_BYTES, Reader, Wire
@@ -38,49 +36,30 @@ _FRAME_ERRORS = (1002, 1007)
 _QUEUED_MESSAGES = 1
 
 
-class WebSocketChannel:
+class WebSocketChannel(JsonChannel):
     """One end of a websocket (`MessageChannel`)."""
 
     def __init__(self, connection: WebSocketConnection, wire: Wire) -> None:
+        super().__init__(MAX_HEADER)
         self._connection = connection
         self._wire = wire
         self._broken = False  # the library has stopped at a frame that is none, and leaves the goodbye to us
-        self._codec = Codec()
         self._has_received = False
-        self._buffer = bytearray(MAX_HEADER)
         self._received_bytes = 0  # of the message that is being handled
 
-    async def send(self, message: Message) -> None:
-        """Send a message in a frame."""
-        try:
-            if is_large(message):
-                await each_in_turn(self._codec.encode_large_into(message, self._buffer, MAX_HEADER))
-            else:
-                self._codec.encode_into(message, self._buffer, MAX_HEADER)
-            if not self._wire.is_server:
-                text = str(memoryview(self._buffer)[MAX_HEADER:], "utf-8")
-                try:
-                    await self._connection.send_message(text)
-                except ConnectionClosed:
-                    raise trio.BrokenResourceError from None
-            elif self._connection.closed is not None and not self._broken:
-                raise trio.BrokenResourceError
-            else:
-                with memoryview(self._buffer) as view:
-                    start = put_header(view, len(view) - MAX_HEADER)
-                    await self._wire.send_all(view[start:])
-        finally:  # also where the peer has gone: this may be around for a while yet
-            if len(self._buffer) > LARGE_BYTES:
-                self._buffer = bytearray(MAX_HEADER)
-
-    @property
-    def has_room(self) -> bool:
-        """Return False: the other end may be slow."""
-        return False
-
-    def send_now(self, message: Message) -> None:
-        """Raises `NotImplementedError`: there is never room."""
-        raise NotImplementedError
+    async def _send_written(self) -> None:
+        if not self._wire.is_server:
+            text = str(memoryview(self._buffer)[MAX_HEADER:], "utf-8")
+            try:
+                await self._connection.send_message(text)
+            except ConnectionClosed:
+                raise trio.BrokenResourceError from None
+        elif self._connection.closed is not None and not self._broken:
+            raise trio.BrokenResourceError
+        else:
+            with memoryview(self._buffer) as view:
+                start = put_header(view, len(view) - MAX_HEADER)
+                await self._wire.send_all(view[start:])
 
     async def receive(self) -> Message | None:
         """Return the message in the next frame, text or binary."""
@@ -102,12 +81,7 @@ class WebSocketChannel:
                 raise ProtocolError(text, closed.reason.code) from None
             return None
         assert isinstance(data, bytes)
-        if len(data) > LARGE_BYTES:
-            return await in_turns(self._codec.decode_large(data))
-        return self._codec.decode(data)
-
-    def hear(self, take: Callable[[Message], bool]) -> None:
-        """Do nothing: messages are there when `receive` has read them."""
+        return await self._read(data)
 
     def trust(self, budget: Budget) -> None:
         """Take in large messages too."""
