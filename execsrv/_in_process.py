@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 
-from execsrv._nursery import check_trio, open_helpers
+import trio
+
+from execsrv._nursery import check_trio, open_helpers, owned
 from execsrv._processes.supervisor import open_supervisor
 from execsrv._server.single_connection import serve_connection
 from execsrv._wire.memory import open_memory_pair
@@ -15,6 +17,7 @@ from execsrv.limits import CLIENT_DEFAULTS, DEFAULTS, ClientConfig, ServerConfig
 
 
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def connect_in_process(
     *, config: ServerConfig = DEFAULTS, client_config: ClientConfig = CLIENT_DEFAULTS, own_process: bool = False
 ) -> AsyncIterator[Client]:
@@ -33,6 +36,6 @@ async def connect_in_process(
         open_supervisor(own_process=own_process, guardian_patience=config.guardian_patience) as supervisor,
         open_helpers() as nursery,
     ):
-        nursery.start_soon(serve_connection, theirs, supervisor, config)
+        nursery.start_soon(owned, serve_connection, theirs, supervisor, config)
         async with open_client(lambda: nullcontext(ours), client_config) as client:
             yield client

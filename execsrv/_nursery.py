@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def open_helpers() -> AsyncIterator[trio.Nursery]:
     """Open a nursery whose tasks are cancelled when the block is left.
 
@@ -104,8 +105,11 @@ def is_cancelled() -> bool:
     return trio.current_effective_deadline() == -math.inf
 
 
+@trio.lowlevel.enable_ki_protection
 async def owned(task: Callable[..., Awaitable[T]], *args: object) -> T:
     """Await a task, and let `trio.Cancelled` leave it only if it is cancelled from outside.
+
+    An interrupt of the program goes to its main task: one in here could fall into the middle of ending a command.
 
     A nursery takes any `Cancelled` of its tasks for its own: one that belongs to no scope would end all of them
     without a word. It becomes a `RuntimeError`, or is left out beside another error.
@@ -122,10 +126,11 @@ async def owned(task: Callable[..., Awaitable[T]], *args: object) -> T:
             del cancelled, rest  # they hold this frame
 
 
+@trio.lowlevel.enable_ki_protection
 async def contain(name: str, task: Callable[..., Awaitable[object]], *args: object) -> bool:
     """Await a task, log the error that it ends with, and return whether there was none.
 
-    Nothing leaves it but a cancel from outside, and what ends the program: an interrupt, an exit.
+    Nothing leaves it but a cancel from outside, and what ends the program. An interrupt goes to the main task.
     """
     try:
         await task(*args)

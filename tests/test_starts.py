@@ -361,7 +361,8 @@ def test_an_error_at_any_line_of_a_start_leaves_nothing_without_an_owner(carries
 
 
 INTERRUPTED = """
-import sys, trio, execsrv
+import signal, sys, trio, execsrv
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background ignores it
 async def main():
     async with execsrv.connect_in_process() as client:
         async def keep_starting(number):
@@ -376,7 +377,7 @@ trio.run(main)
 
 
 async def test_an_interrupt_of_a_program_that_starts_commands_leaves_none() -> None:
-    for number in range(8):
+    for number in range(3):
         mark = new_mark()
         process = subprocess.Popen(  # noqa: ASYNC220
             [sys.executable, "-c", INTERRUPTED, mark], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
@@ -388,6 +389,67 @@ async def test_an_interrupt_of_a_program_that_starts_commands_leaves_none() -> N
             process.send_signal(signal.SIGINT)
             process.stdout.read()
         await until_gone(mark)
+
+
+INTERRUPTED_AT = """
+import itertools, signal, sys
+import trio, execsrv
+from tests.processes import marked, new_mark, until_gone
+
+own_process, every = (int(word) for word in sys.argv[1:])
+signal.signal(signal.SIGINT, signal.default_int_handler)
+left, where = 0, ""
+
+def trace(frame, event, argument):
+    global left, where
+    if "/execsrv/" not in frame.f_code.co_filename:
+        return None
+    if event == "line":
+        left -= 1
+        if left == 0:
+            where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+            signal.raise_signal(signal.SIGINT)
+    return trace
+
+async def program(mark):
+    async def use(stop):
+        argv = ["bash", "-c", f"(exec -a {mark} sleep 1000) & exec -a {mark} sleep 1000"]
+        async with client.start(argv) as process:
+            if stop:
+                await process.terminate()
+
+    sys.settrace(trace)
+    async with execsrv.connect_in_process(own_process=bool(own_process)) as client:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use, True)
+            nursery.start_soon(use, False)
+        await client.run(["true"])
+
+for step in itertools.count(every, every):
+    mark, left = new_mark(), step
+    try:
+        trio.run(program, mark)
+        assert left > 0, f"an interrupt at {where} was lost"
+    except* KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    if left > 0:
+        break
+    trio.run(until_gone, mark)
+print(step // every)
+"""
+
+
+@pytest.mark.timeout(20 * PATIENCE)
+@pytest.mark.parametrize("every", [101, pytest.param(7, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("own_process", [0, 1])
+def test_an_interrupt_at_any_line_of_a_program_ends_it_and_leaves_nothing(own_process: int, every: int) -> None:
+    """It leaves as itself, whatever of ours was just running, and trio goes on to the end."""
+    command = [sys.executable, "-c", INTERRUPTED_AT, str(own_process), str(every)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20 * PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout) > 10
 
 
 @pytest.mark.parametrize("wishes", [{}, {"umask": 0o77}], ids=["posix_spawn", "portable_spawn"])

@@ -21,7 +21,7 @@ import trio
 from execsrv._budget.allowance import Allowance
 from execsrv._http.client import HttpClient, fields_of, installed, open_body, sending
 from execsrv._http.request import PreparedRequest, prepare
-from execsrv._nursery import open_helpers
+from execsrv._nursery import open_helpers, owned
 from execsrv.errors import BusyError, HttpFailedError, HttpUnavailableError, InvalidParamsError, LimitExceededError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import (
@@ -167,7 +167,7 @@ class Relay:
                     raise HttpFailedError(f"{sending(exchange)}: {_too_slow(params)}", url=exchange.target.url)
                 body = b""
                 if _is_streamed(params):
-                    self._nursery.start_soon(self._stream, params, response, deadline)
+                    self._nursery.start_soon(owned, self._stream, params, response, deadline)
                     streaming = True
                 else:
                     body = await self._read(params, response, deadline)

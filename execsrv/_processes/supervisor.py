@@ -14,7 +14,7 @@ from contextlib import ExitStack, asynccontextmanager
 
 import trio
 
-from execsrv._nursery import open_helpers
+from execsrv._nursery import open_helpers, owned
 from execsrv._processes import carried_limits, guardian_keeper, proc, rlimit_mark, subreaper
 from execsrv._processes.attempt import MOST_THREADS, Attempt
 from execsrv._processes.attempt import Spawned as Spawned
@@ -135,6 +135,7 @@ class Supervisor:
 
 
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def open_supervisor(
     *,
     own_process: bool = False,
@@ -167,12 +168,12 @@ async def open_supervisor(
             supervisor._strays = strays
         supervisor._refuses = guarded and supervisor.layer == "session"
         async with open_helpers() as nursery:
-            nursery.start_soon(_end_turns, register)
+            nursery.start_soon(owned, _end_turns, register)
             if strays is not None:
-                nursery.start_soon(_reap, strays, register)
+                nursery.start_soon(owned, _reap, strays, register)
             if guarded and register.mark is not None and guardian_keeper.possible():
                 supervisor._guard = Guard(register, register.mark, cgroups=sole and cgroups, patience=guardian_patience)
-                nursery.start_soon(supervisor._guard.run)
+                nursery.start_soon(owned, supervisor._guard.run)
             yield supervisor
 
 
@@ -185,7 +186,6 @@ async def _end_turns(register: Register) -> None:
         carried_limits.look()
 
 
-@trio.lowlevel.enable_ki_protection
 async def _reap(strays: Strays, register: Register) -> None:
     """Reap strays as they end."""
     while True:

@@ -106,9 +106,9 @@ class Ending:
         """Watch the clocks in the nursery of the session, and kill there what is to be killed already."""
         self._nursery = nursery
         for clock in self._clocks:
-            nursery.start_soon(self._end_at, *clock)
+            nursery.start_soon(owned, self._end_at, *clock)
         if self.killed:
-            nursery.start_soon(self._tree.kill)
+            nursery.start_soon(owned, self._tree.kill)
 
     def start_soon(self, task: Callable[[], Awaitable[None]]) -> None:
         """Have something done as long as the session lives."""
@@ -133,7 +133,7 @@ class Ending:
     def end_when_quiet(self) -> None:
         """End what lives on after the leader, as soon as it prints no more, in `DRAIN_SECONDS` at the latest."""
         assert self._nursery is not None
-        self._nursery.start_soon(self._wait_quiet)
+        self._nursery.start_soon(owned, self._wait_quiet)
 
     async def _wait_quiet(self) -> None:
         with trio.move_on_after(DRAIN_SECONDS):
@@ -182,7 +182,7 @@ class Ending:
                 self._grace = self._kill_after(grace, reason)
             self._grace.deadline = min(self._grace.deadline, trio.current_time() + grace)
             if self._nursery is not None:
-                self._nursery.start_soon(self._keep_asking)
+                self._nursery.start_soon(owned, self._keep_asking)
             else:
                 self._ask()
         else:
@@ -213,7 +213,7 @@ class Ending:
             self._outlived.cancel()
         self._feed.wake()
         if self._nursery is not None:
-            self._nursery.start_soon(self._tree.kill)
+            self._nursery.start_soon(owned, self._tree.kill)
         if self._draining is not None:
             self.bound_drain(self._draining)
 
@@ -242,7 +242,7 @@ class Ending:
         if self._nursery is None:
             self._clocks.append(clock)  # `open` starts it
         else:
-            self._nursery.start_soon(self._end_at, *clock)
+            self._nursery.start_soon(owned, self._end_at, *clock)
         return clock[0]
 
     async def _end_at(self, clock: trio.CancelScope, reason: Reason, grace: float) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import trio
 
 from execsrv._doors.principal import Identify, owner
-from execsrv._nursery import open_helpers
+from execsrv._nursery import open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connections import open_connections
 from execsrv._server.conversation import Conversation
@@ -43,5 +43,5 @@ async def serve_connection(
 
     async with open_connections(supervisor, config) as connections, open_helpers() as nursery:
         connections.accepts = True
-        nursery.start_soon(stop)
+        nursery.start_soon(owned, stop)
         await Conversation(channel, connections, identify, origin=origin).run()
