@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Condition, Thread
 
-from execsrv._wire.stdio import write_all
+from execsrv._wire.writing import write_all
 
 _QUEUED_BYTES = 256 * 1024
 _LAST_WORDS_SECONDS = 0.5

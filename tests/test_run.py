@@ -85,7 +85,7 @@ def test_run_passes_everything_on(run_args: list[str]) -> None:
         (["/no/such/program"], 127, "cannot run `/no/such/program`: No such file"),
         (["/etc/passwd"], 126, "Permission denied"),
         (["--cwd", "/no/such/folder", "true"], 125, "cannot start in `/no/such/folder`"),
-        (["-e", "novalue", "true"], 125, "invalid --env `novalue`; expected `K=V`"),
+        (["-e", "=x", "true"], 125, "invalid --env `=x`; expected `NAME=VALUE` or `NAME`"),
     ],
 )
 def test_run_exit_codes(run_args: list[str], command: list[str], code: int, complaint: str) -> None:
@@ -238,7 +238,7 @@ def test_an_ignored_hangup_stays_ignored(run_args: list[str]) -> None:
         assert process.returncode == 0
 
 
-IMPORTS = ["execsrv._cli", "click", "msgspec", "trio", "execsrv._cli.run", "execsrv._cli.local"]
+IMPORTS = ["execsrv._cli", "execsrv._cli.register.running", "msgspec", "trio", "execsrv._cli.run", "execsrv._cli.local"]
 
 
 @pytest.mark.parametrize("module", IMPORTS)
@@ -878,7 +878,7 @@ def test_tildes_that_are_no_escape() -> None:
         (["--url", "ws://127.0.0.1:1", "--leave", "--", "true"], "--leave"),
         (["--url", "ws://127.0.0.1:1", "--pass-fd", "0", "--", "true"], "--pass-fd"),
         (["--secret-env", "A=b", "--", "true"], "--secret-env without --url"),
-        (["--url", "ws://127.0.0.1:1", "--secret-env", "A=", "--", "true"], "expected `K=NAME`"),
+        (["--url", "ws://127.0.0.1:1", "--secret-env", "A=", "--", "true"], "expected `NAME=SECRET`"),
         (["--tty", "--leave", "--", "true"], "--leave"),
     ],
 )

@@ -107,7 +107,7 @@ def as_ordinary_user(folder: Path) -> Placement:
     else:
         pytest.skip("not allowed to become the user nobody, or it can read no interpreter of this version")
     packages = folder / "packages"
-    names = "attr attrs click execsrv h11 idna msgspec outcome sniffio sortedcontainers trio trio_websocket wsproto"
+    names = "attr attrs execsrv h11 idna msgspec outcome sniffio sortedcontainers trio trio_websocket wsproto"
     for name in names.split():
         found = __import__(name)
         shutil.copytree(found.__path__[0], packages / name)

@@ -28,14 +28,14 @@ from execsrv._cli.serve import DaemonOptions, run_daemon
 from execsrv._cli.streams import say
 from execsrv._wire.lines import LEAVING
 from execsrv._wire.owners import open_private_directory
-from execsrv._wire.stdio import write_all
+from execsrv._wire.writing import write_all
 from execsrv.errors import ExecsrvError
 
 _READ_BYTES = 256 * 1024
 _NAME = re.compile(r"[\w-]{1,64}", re.A)
 
 
-def run_bridge(name: str, grace: str) -> int:
+def bridge(name: str, grace: str) -> int:
     """Join stdin and stdout to the server of that name. Where there is none, start one with this `resume_grace`.
 
     Return the exit status of the server, in the process that has become it. Raises `ExecsrvError`.

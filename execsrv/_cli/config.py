@@ -14,18 +14,8 @@ from typing import Any
 
 import msgspec
 
-from execsrv._cli.settings import (
-    CLIENT_VARIABLES,
-    CODEX_DEFAULTS,
-    CONFIG_VARIABLE,
-    PREFIX,
-    SETTINGS,
-    TOKEN_FILE_VARIABLE,
-    TOKEN_VARIABLE,
-    UNITS,
-    URL_VARIABLE,
-    Setting,
-)
+from execsrv._cli.register.common import CLIENT_VARIABLES, PREFIX, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE
+from execsrv._cli.settings import CODEX_DEFAULTS, CONFIG_VARIABLE, SETTINGS, UNITS, Setting
 from execsrv.errors import InvalidConfigError
 from execsrv.limits import ServerConfig
 

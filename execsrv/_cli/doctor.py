@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import msgspec
 
+from execsrv._cli.manners import Manners, colored, print_text
 from execsrv._processes.survey import survey
 
 
-def report(as_json: bool) -> str:
-    """Return the survey of this machine as text."""
+def doctor(*, manners: Manners) -> int:
+    """Print the survey of this machine."""
     found = survey()
-    if as_json:
-        return msgspec.json.format(msgspec.json.encode(found)).decode()
+    if manners.as_json:
+        print_text(msgspec.json.format(msgspec.json.encode(found)).decode() + "\n")
+        return 0
+    words = {True: colored("yes", "green"), False: colored("no ", "yellow")}
     kernel = f"kernel: Linux {found.kernel}; {found.minimum_kernel} or later is needed"
     lines = [kernel, "", *(f"refused here: {call} ({error})" for call, error in found.refused.items())]
     lines += [*([""] if found.refused else []), "layers of `execsrv serve` here:"]
-    lines += [f"  {'yes' if layer.available else 'no ':3}  {layer.name}: {layer.meaning}" for layer in found.layers]
+    lines += [f"  {words[layer.available]}  {layer.name}: {layer.meaning}" for layer in found.layers]
     lines += ["", "so it is guaranteed:", *(f"  - {words}" for words in found.guarantees)]
     lines += ["", "what can still escape:", *(f"  - {words}" for words in found.escapes)]
-    return "\n".join(lines)
+    print_text("\n".join(lines) + "\n")
+    return 0

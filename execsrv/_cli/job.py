@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import trio
 
 from execsrv._cli.heard_signals import Heard
-from execsrv._cli.options import OWN_FAILURE
+from execsrv._cli.register.kinds import OWN_FAILURE
+from execsrv._cli.register.running import DEFAULT_GRACE_SECONDS
 from execsrv._cli.streams import say
-from execsrv._wire.stdio import write_all
+from execsrv._wire.writing import write_all
 from execsrv.protocol import Member
 
 TIMED_OUT = 124
 """The exit status as in timeout(1). As in env(1), 126 is not executable and 127 not found."""
-
-DEFAULT_GRACE_SECONDS = 5.0
-"""Time for a command that was asked to end: enough to save a file, and not so long that anybody gives up."""
 
 AFTERMATH_SECONDS = 2.0
 """The most of that grace for what outlives the command: its caller waits for nothing else."""
@@ -42,7 +40,7 @@ _NAMED = 5
 
 
 class RunOptions(NamedTuple):
-    """A command and its options. Without a `url` it runs here. `env` is `K=V`, `secret_env` is `K=NAME`.
+    """A command and its options. Without a `url` it runs here. `env` is `NAME=VALUE`, `secret_env` is `NAME=SECRET`.
 
     Times are in seconds.
     """
@@ -50,15 +48,18 @@ class RunOptions(NamedTuple):
     argv: Sequence[str]
     url: str | None = None
     tty: bool = False
+    interactive: bool = False
     no_stdin: bool = False
     cwd: str | None = None
     env: Sequence[str] = ()
+    env_file: Sequence[str] = ()
     secret_env: Sequence[str] = ()
     pass_fd: Sequence[int] = ()
     timeout: float | None = None
     idle_timeout: float | None = None
     grace: float = DEFAULT_GRACE_SECONDS
     leave: bool = False
+    record: str | None = None
     reconnect: float = 0
     no_bring: bool = False
     ca_file: str | None = None
@@ -66,6 +67,15 @@ class RunOptions(NamedTuple):
     key_file: str | None = None
     server_uid: Sequence[int] = ()
     token_file: str | None = None
+    as_json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+
+class Recorder(Protocol):
+    """Something that takes output too."""
+
+    def output(self, target: int, data: bytes, /) -> None: ...
 
 
 class Ended(NamedTuple):
@@ -99,9 +109,11 @@ class Insistence:
         return "echo" if is_echo else "second"
 
 
-async def pass_on(target: int, output: bytes) -> None:
+async def pass_on(target: int, output: bytes, recording: Recorder | None = None) -> None:
     """Write output of the command to our own stdout (1) or stderr (2). Raises `OSError`, which names it."""
     limiter = trio.CapacityLimiter(1)
+    if recording is not None:
+        await trio.to_thread.run_sync(recording.output, target, output, limiter=limiter)
     try:
         await trio.to_thread.run_sync(write_all, target, output, limiter=limiter, abandon_on_cancel=True)
     except BrokenPipeError:
@@ -113,16 +125,19 @@ async def pass_on(target: int, output: bytes) -> None:
 
 def timed_out(options: RunOptions, *, idle: bool) -> Ended:
     """Say that the time of a command was over, and return its end."""
-    say(
-        f"execsrv: ended the command, which was idle for {options.idle_timeout:g} s"
-        if idle
-        else f"execsrv: ended the command, which was not done after {options.timeout:g} s"
-    )
+    if not options.quiet:
+        say(
+            f"execsrv: ended the command, which was idle for {options.idle_timeout:g} s"
+            if idle
+            else f"execsrv: ended the command, which was not done after {options.timeout:g} s"
+        )
     return Ended(TIMED_OUT)
 
 
-def say_ended(left: list[Member]) -> None:
-    """Name those that were ended because they outlived the command."""
+def say_ended(options: RunOptions, left: list[Member]) -> None:
+    """Name those that were ended because they outlived the command, unless nobody wants to know."""
+    if options.quiet:
+        return
     names = [f"{member.name} (pid {member.pid})" for member in left[:_NAMED]]
     if len(left) > _NAMED:
         names.append(f"{len(left) - _NAMED} more")

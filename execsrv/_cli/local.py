@@ -2,7 +2,7 @@
 
 It stays in our session and process group, where the terminal's keys and stops reach it as they reach us, and has our
 directory and our descriptors. Only what asks for it puts us in between: a terminal of its own, whose ends we join to
-our streams, and an idle timeout, for which its output has to come through us.
+our streams, and an idle timeout or a recording, for which its output has to come through us.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 
 import trio
 
@@ -19,8 +20,10 @@ from execsrv._cli import terminal
 from execsrv._cli.heard_signals import Heard, Signals, ignored_signals
 from execsrv._cli.job import AFTERMATH_SECONDS, QUIET_SECONDS, Ended, Insistence, RunOptions, say_ended, timed_out
 from execsrv._cli.local_place import enter, has_no_children, inherited_environment
+from execsrv._cli.local_recording import recorded
 from execsrv._cli.local_streams import LocalStreams, open_streams
 from execsrv._cli.signals import ENDING
+from execsrv._cli.streams import say
 from execsrv._nursery import open_helpers
 from execsrv._processes.command import settle
 from execsrv._processes.inherited import Inherited
@@ -41,7 +44,9 @@ async def run_here(options: RunOptions, signals: Signals) -> Ended:
     if options.cwd is not None:
         enter(options.cwd)
     command = settle(options.argv, None, env)
-    with trio.open_signal_receiver(signal.SIGCHLD) as news, open_streams(options) as streams:
+    record = partial(recorded, options.record, options.argv, is_terminal=options.tty)
+    with trio.open_signal_receiver(signal.SIGCHLD) as news, record() as recording, open_streams(options) as streams:
+        streams.recording = recording
         inherited = Inherited(
             streams.stdio,
             [descriptor for descriptor in options.pass_fd if descriptor > 2],
@@ -56,7 +61,12 @@ async def run_here(options: RunOptions, signals: Signals) -> Ended:
             size = Size() if options.tty else None
             spawned = supervisor.spawn(replace(command, inherited=inherited), size=size, pipe_stdin=False)
             streams.started(spawned.outputs.get("pty"), spawned.held)
-            return await _Life(options, spawned.tree, streams).live(signals, news)
+            if options.verbose:
+                say(f"execsrv: it runs here as pid {spawned.tree.pid}")
+            ended = await _Life(options, spawned.tree, streams).live(signals, news)
+            if recording is not None:
+                recording.exit_code = ended.code
+            return ended
 
 
 class _Life:
@@ -100,7 +110,7 @@ class _Life:
             else:
                 await self._tree.end()
         if left and self._timed_out is None:
-            say_ended(left)
+            say_ended(options, left)
         if self._timed_out is not None:
             return timed_out(options, idle=self._timed_out == "idle")
         return Ended(status.code, status.signal)

@@ -1,6 +1,6 @@
 """The streams of a command that runs here: ours, unless they have to come through us.
 
-They do for a terminal of its own, and for an idle timeout, where its output goes into pipes.
+They do for a terminal of its own; and for an idle timeout and a recording, where its output goes into pipes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from contextlib import contextmanager
 import trio
 
 from execsrv._cli.job import FLOOD_SECONDS, QUIET_SECONDS, RunOptions, pass_on
+from execsrv._cli.local_recording import LocalRecording
 from execsrv._cli.streams import missing
-from execsrv._cli.terminal import Escape
+from execsrv._cli.terminal import Escape, size_of
 from execsrv._processes import terminal
 from execsrv._wire.stdio import read_shared
 
@@ -32,6 +33,7 @@ class LocalStreams:
         self.stdio: list[int | None] = [None if number in missing else number for number in range(3)]
         self.touched: Callable[[], None] = lambda: None
         self.broken: Callable[[], None] = lambda: None
+        self.recording: LocalRecording | None = None
         self._its: list[int] = []
         self._sources: dict[int, int] = {}
         self._master: int | None = None
@@ -93,7 +95,7 @@ class LocalStreams:
             self._move()
             self._writing += 1
             try:
-                await pass_on(target, chunk)
+                await pass_on(target, chunk, self.recording)
             except BrokenPipeError:
                 self.broken()
                 break
@@ -169,6 +171,8 @@ class LocalStreams:
         """Give its terminal the size of ours, if there is one that knows."""
         if self._master is not None and window is not None:
             terminal.set_window(self._master, window)
+            if self.recording is not None:
+                self.recording.resized(*size_of(window)[:2])
 
 
 @contextmanager
@@ -179,7 +183,7 @@ def open_streams(options: RunOptions) -> Iterator[LocalStreams]:
         if not options.tty:
             if options.no_stdin:
                 streams.take_no_stdin()
-            if options.idle_timeout is not None:
+            if options.idle_timeout is not None or options.record is not None:
                 streams.watch_output()
         yield streams
     finally:

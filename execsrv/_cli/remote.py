@@ -13,15 +13,15 @@ from execsrv._cli import terminal
 from execsrv._cli.heard_signals import Heard, Signals, stop_self
 from execsrv._cli.job import AFTERMATH_SECONDS, FLOOD_SECONDS, Ended, Insistence, RunOptions, failed, pass_on, say_ended
 from execsrv._cli.job import timed_out as say_timed_out
+from execsrv._cli.reach import Reach, path_there
 from execsrv._cli.remote_stdin import has_stdin, pass_stdin
 from execsrv._cli.signals import ENDING
 from execsrv._cli.streams import say
 from execsrv._log.entries import Closed, Exited
 from execsrv._nursery import open_helpers
 from execsrv._processes.signals import signal_name
-from execsrv.client import Client, Event, Process, connect
+from execsrv.client import Client, Event, Process
 from execsrv.errors import ConnectionLostError, LimitExceededError, RequestError
-from execsrv.limits import ClientConfig
 from execsrv.protocol import Chunk, SignalTarget
 
 _HELD_SECONDS = 0.5
@@ -49,16 +49,7 @@ async def run_there(options: RunOptions, url: str, signals: Signals) -> Ended:
         # Outside of what they end, so that a second signal cannot interrupt the clean-up after the first.
         nursery.start_soon(run.hear_signals, signals)
         with run.scope:
-            config = ClientConfig(
-                server_uids=tuple(options.server_uid),
-                tls_ca_file=options.ca_file or "",
-                tls_certificate_file=options.certificate_file or "",
-                tls_key_file=options.key_file or "",
-            )
-            bring = not options.no_bring
-            async with connect(
-                url, token_file=options.token_file, reconnect=options.reconnect, bring=bring, config=config
-            ) as client:
+            async with Reach(url, *(getattr(options, name) for name in Reach._fields[1:])).connect() as client:
                 return await run.through(client)
     assert run.killed_by is not None
     return Ended(128 + run.killed_by, signal_name(run.killed_by))
@@ -98,7 +89,8 @@ class _RemoteRun:
         patience = options.grace + _BACKSTOP_SECONDS
         async with client.start(
             options.argv,
-            cwd=options.cwd,
+            cwd=None if options.cwd is None else path_there(client, options.cwd),
+            record=options.record,
             env_add=env,
             secret_env={name: secret for name, _, secret in (it.partition("=") for it in options.secret_env)},
             stdin=not options.no_stdin and (options.tty or has_stdin()),
@@ -110,6 +102,8 @@ class _RemoteRun:
             idle_timeout=None if options.idle_timeout is None else options.idle_timeout + patience,
         ) as process:
             self._process = process
+            if options.verbose:
+                say(f"execsrv: it runs at {options.url} as pid {process.pid}")
             self._started.set()
             with terminal.raw_terminal(options.tty):
                 return await self._attend(process)
@@ -159,7 +153,7 @@ class _RemoteRun:
             if not patience.cancelled_caught:
                 await self._pass(event)
                 if isinstance(event, Closed) and event.remaining:
-                    say_ended(event.remaining)
+                    say_ended(self._options, event.remaining)
                     await process.terminate(self._aftermath)
             elif asked:
                 return  # it is killed when the block is left

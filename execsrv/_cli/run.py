@@ -10,21 +10,37 @@ import fcntl
 import logging
 import os
 import signal
+import time
+from collections.abc import Sequence
+from typing import Any
 
+import msgspec
 import trio
 
 from execsrv._cli.heard_signals import Signals, die_of, heard_signals
 from execsrv._cli.job import Ended, RunOptions, failed
-from execsrv._cli.options import OWN_FAILURE
+from execsrv._cli.register.kinds import OWN_FAILURE
 from execsrv._cli.streams import say
+from execsrv._cli.variables import variables
 from execsrv.errors import ExecsrvError, RequestError, SpawnError
 
 _OUR_DEATHS = {name: signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGPIPE")}
 """Signals that a command may well have died of for our sake: so do we then, for a shell to act on it."""
 
 
+def run(*, command: Sequence[str], **options: Any) -> int:
+    """Run a command by the words of a command line; return the exit status, or end as the command did."""
+    asked = RunOptions(command, **options)
+    try:
+        asked = asked._replace(env=variables(asked.env_file, asked.env))
+    except ExecsrvError as error:
+        return failed(str(error)).code
+    return run_once(asked)
+
+
 def run_once(options: RunOptions) -> int:
     """Run a command; return the exit status for this process, or end it by the signal that the command died of."""
+    began = time.monotonic()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     logging.getLogger("execsrv").setLevel(logging.ERROR)  # stderr is the command's
     try:
@@ -40,6 +56,11 @@ def run_once(options: RunOptions) -> int:
         ended = failed(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
     except ExecsrvError as error:
         ended = failed(f"{error} ({error.kind})" if isinstance(error, RequestError) else str(error))
+    if options.verbose:
+        say(f"execsrv: it ended with status {ended.code} after {time.monotonic() - began:.3f} s")
+    if options.as_json:
+        facts = {"exitCode": ended.code, "signal": ended.signal, "seconds": round(time.monotonic() - began, 3)}
+        say(msgspec.json.encode(facts).decode())
     if ended.signal in _OUR_DEATHS:
         die_of(_OUR_DEATHS[ended.signal])
     return ended.code
@@ -57,12 +78,9 @@ async def _run(options: RunOptions, signals: Signals) -> Ended:
 
 def _check(options: RunOptions) -> None:
     """Raises `ExecsrvError` for options that cannot be kept."""
-    for setting in options.env:
-        if not all(setting.partition("=")[:2]):
-            raise ExecsrvError(f"invalid --env `{setting}`; expected `K=V`")
     for setting in options.secret_env:
         if not all(setting.partition("=")):
-            raise ExecsrvError(f"invalid --secret-env `{setting}`; expected `K=NAME`")
+            raise ExecsrvError(f"invalid --secret-env `{setting}`; expected `NAME=SECRET`")
     if options.url is None and options.secret_env:
         raise ExecsrvError("cannot use --secret-env without --url: it is the server that has secrets")
     if options.url is not None and options.leave:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-import click
 import trio
 
 from execsrv._cli.config import Loaded, as_toml, load
@@ -21,6 +20,7 @@ from execsrv._cli.logs import Log, open_log
 from execsrv._cli.notify import Manager
 from execsrv._cli.reloading import has_terminal, reload_of_settings
 from execsrv._cli.signals import received, reset_signals
+from execsrv._cli.usage import UsageError
 from execsrv._doors.reloads import Reloads
 from execsrv._memory import give_back
 from execsrv._nursery import open_helpers
@@ -30,6 +30,7 @@ from execsrv._processes.own_memory import close_memory
 from execsrv._processes.supervisor import open_supervisor
 from execsrv._processes.withheld import withheld_by
 from execsrv._server.listeners import serve_url
+from execsrv._wire.writing import write_all
 from execsrv.errors import ExecsrvError, InvalidConfigError
 
 logger = logging.getLogger(__name__)
@@ -52,8 +53,24 @@ _SWITCH_SECONDS = 0.0005
 """So long a thread that works on files may keep the loop waiting, each time. Python's own figure is ten times that."""
 
 
-def run_serve(flags: Mapping[str, Any], options: DaemonOptions, *, print_config: bool) -> int:
-    """Serve with these options, or print all settings; return the exit status. Raises `click.UsageError`."""
+def serve(
+    *,
+    config: str | None,
+    codex: bool,
+    print_config: bool,
+    lifeline: int | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **settings: Any,
+) -> int:
+    """Serve with these options, or print all settings; return the exit status. Raises `UsageError`."""
+    flags: Mapping[str, Any] = {"config": config, **settings}
+    if as_json:
+        flags = {**flags, "log_format": "json"}
+    if verbose:
+        flags = {**flags, "log_level": "debug"}
+    options = DaemonOptions(codex=codex, quiet=quiet, lifeline=lifeline)
 
     def read() -> Loaded:
         return load(flags, os.environ, codex=options.codex)
@@ -61,12 +78,12 @@ def run_serve(flags: Mapping[str, Any], options: DaemonOptions, *, print_config:
     try:
         loaded = read()
         if print_config:
-            click.echo(as_toml(loaded).encode(), nl=False)
+            write_all(1, as_toml(loaded).encode())
             return 0
     except InvalidConfigError as error:
-        raise click.UsageError(str(error)) from None
+        raise UsageError(str(error)) from None
     if options.lifeline is not None and loaded.listen == "stdio://":
-        raise click.UsageError("on stdio:// the server ends with its stdin: a lifeline is for those that listen")
+        raise UsageError("on stdio:// the server ends with its stdin: a lifeline is for those that listen")
     return run_daemon(loaded, options, read)
 
 

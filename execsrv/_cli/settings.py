@@ -12,24 +12,11 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
+from execsrv._cli.register.common import PREFIX
 from execsrv.limits import GIB, KIB, MIB, ClientConfig, Limits, ServerConfig
-
-PREFIX = "EXECSRV_"
 
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 """Names the TOML file, where no flag does."""
-
-URL_VARIABLE = PREFIX + "URL"
-"""Names the server of `execsrv run`, where no flag does."""
-
-TOKEN_VARIABLE = PREFIX + "TOKEN"
-TOKEN_FILE_VARIABLE = PREFIX + "TOKEN_FILE"
-"""Give clients their token, or name the file that has it."""
-
-CLIENT_VARIABLES = {
-    name: f"{PREFIX}{name.upper()}" for name in ("ca_file", "client_certificate_file", "client_key_file")
-}
-"""Name the files that `execsrv run` uses for TLS, where no flag does."""
 
 UNITS = {"GiB": GIB, "MiB": MIB, "KiB": KIB}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from execsrv._wire.stdio import write_all
+from execsrv._wire.writing import write_all
 
 missing: set[int] = set()
 """The standard streams that this process was started without."""

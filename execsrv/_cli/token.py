@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-import click
 import msgspec
 
+from execsrv._cli.manners import print_text
+from execsrv._cli.usage import UsageError
 from execsrv._doors.tokens import (
     MAX_FILE_BYTES,
     NAME,
@@ -26,32 +27,41 @@ from execsrv._doors.tokens import (
     read_own,
     sha256,
 )
-from execsrv._wire.stdio import write_all
+from execsrv._wire.writing import write_all
 from execsrv.errors import ExecsrvError
 
 _SPAN = re.compile(r"([0-9]{1,6})([mhdw])")
 _SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
-def make(path: str, name: str, role: str, expires: str | None, out: str | None) -> None:
-    """Add a token to a file, and print it, or write it to another file. Raises `click.ClickException`."""
+def new(*, path: str | None, name: str, role: str, expires: str | None, out: str | None) -> int:
+    """Add a token to a file, and print it, or write it to another file. Raises `ExecsrvError` and `UsageError`."""
+    path = _named(path)
     if not NAME.fullmatch(name):
-        raise click.UsageError("a name has letters, digits and `_.@-`, 64 at most, and begins with a letter or digit")
+        raise UsageError("a name has letters, digits and `_.@-`, 64 at most, and begins with a letter or digit")
     token = new_token()
     entry = Entry(name, parsed_role(role), sha256(token), _expiry(expires))
     with _changing(path) as change:
         if any(known.name == name for known in parsed(change.text, path)):
-            raise click.ClickException(f"`{name}` is in `{path}` already: revoke it first")
+            raise ExecsrvError(f"`{name}` is in `{path}` already: revoke it first")
         if out is not None:
             _write_new(out, token)
         text = change.text
         change.text = text + ("" if text.endswith("\n") or not text else "\n") + entry.line()
     if out is None:
-        click.echo(token)
+        print_text(token + "\n")
+    return 0
 
 
-def listed(path: str, as_json: bool) -> str:
-    """Return the tokens of a file, for people or as JSON. Raises `click.ClickException`."""
+def _named(path: str | None) -> str:
+    if path is None:
+        raise UsageError("--file is missing: the file of tokens")
+    return path
+
+
+def list_all(*, path: str | None, as_json: bool) -> int:
+    """Print the tokens of a file, for people or as JSON. Raises `ExecsrvError` and `UsageError`."""
+    path = _named(path)
     with _said():
         entries = parsed(read_own(path, "token file", MAX_FILE_BYTES), path)
     rows = [
@@ -64,27 +74,32 @@ def listed(path: str, as_json: bool) -> str:
         for entry in entries
     ]
     if as_json:
-        return msgspec.json.encode(rows).decode() + "\n"
+        print_text(msgspec.json.encode(rows).decode() + "\n")
+        return 0
     width = max((len(entry.name) for entry in entries), default=0)
-    return "".join(
+    lines = "".join(
         f"{row['name']:{width}}  {row['role']:6}  {row['expires'] or 'never expires'}"
         f"{' (expired)' if row['expired'] else ''}\n"
         for row in rows
     )
+    print_text(lines)
+    return 0
 
 
-def revoke(path: str, name: str) -> None:
-    """Take a token out of a file. Raises `click.ClickException`."""
+def revoke(*, path: str | None, name: str) -> int:
+    """Take a token out of a file. Raises `ExecsrvError` and `UsageError`."""
+    path = _named(path)
     with _changing(path) as change:
         lines = change.text.splitlines(keepends=True)
         kept = [line for line in lines if line.split()[:1] != [name]]
         if kept == lines:
-            raise click.ClickException(f"`{name}` is not in `{path}`")
+            raise ExecsrvError(f"`{name}` is not in `{path}`")
         change.text = "".join(kept)
+    return 0
 
 
 def _expiry(text: str | None) -> datetime | None:
-    """Return the end of a time, None for never. Raises `click.UsageError`."""
+    """Return the end of a time, None for never. Raises `UsageError`."""
     if text is None:
         return None
     now = datetime.now(UTC)
@@ -93,9 +108,9 @@ def _expiry(text: str | None) -> datetime | None:
     try:
         time = parsed_time(text)
     except ValueError:
-        raise click.UsageError(f"cannot read the time `{text}`: expected 12h, 30d or 2027-01-31T12:00") from None
+        raise UsageError(f"cannot read the time `{text}`: expected 12h, 30d or 2027-01-31T12:00") from None
     if time <= now:
-        raise click.UsageError(f"the time `{text}` is over already")
+        raise UsageError(f"the time `{text}` is over already")
     return time
 
 
@@ -152,11 +167,9 @@ def _write_new(path: str, text: str, mode: int = 0o600) -> None:
 
 @contextmanager
 def _said() -> Iterator[None]:
-    """Raise `click.ClickException` for what goes wrong in the block."""
+    """Raise `ExecsrvError` for what goes wrong in the block."""
     try:
         yield
     except OSError as error:
         where = f" `{error.filename}`" if error.filename else ""
-        raise click.ClickException(f"cannot open{where}: {error.strerror}") from None
-    except ExecsrvError as error:
-        raise click.ClickException(str(error)) from None
+        raise ExecsrvError(f"cannot open{where}: {error.strerror}") from None

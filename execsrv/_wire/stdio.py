@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import trio
 
+from execsrv._wire.writing import write_all
+
 _READ_BYTES = 64 * 1024
 
 
@@ -106,13 +108,3 @@ async def read_shared(descriptor: int) -> bytes:
             return os.read(descriptor, _READ_BYTES)
         except BlockingIOError:
             pass  # whoever shares it was faster
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write everything, blocking this thread."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(descriptor, view) :]
-        except BlockingIOError:  # whoever shares it has made it so
-            select.select([], [descriptor], [])

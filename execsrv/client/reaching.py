@@ -16,7 +16,7 @@ import trio
 
 from execsrv._nursery import open_helpers, owned
 from execsrv._wire.lines import LEAVING, LineChannel
-from execsrv._wire.stdio import write_all
+from execsrv._wire.writing import write_all
 from execsrv.client.bringing import archive
 from execsrv.client.far_side import Answer, own_facts, parse_answer, script, why_no_way, why_not_brought
 from execsrv.client.launching import launched

@@ -1,0 +1,111 @@
+"""Does a command: gives its function what it takes, and says in one line, with a hint, why it could not be done."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from execsrv._cli.manners import Manners
+from execsrv._cli.register.common import DEFAULT_URL, MANNERS, SERVER
+from execsrv._cli.register.kinds import Command
+from execsrv._cli.streams import say
+from execsrv._cli.usage import UsageError
+from execsrv.errors import ConnectionFailedError, ExecsrvError, RequestError
+
+_HINTS = {
+    "unauthorized": "give a token with `--token-file FILE`",
+    "unknown-process": "`execsrv ps` lists what there is",
+    "unknown-connection": "`execsrv ps` lists what there is",
+    "files-disabled": "the server has them turned off: `execsrv serve --files`",
+    "limit-exceeded": "`execsrv limits` lists every limit with its setting",
+}
+"""What to do about an error of a server, by its kind."""
+
+
+def done(command: Command, handler: Callable[..., Any], values: dict[str, Any]) -> int:
+    """Do a command with these values; return the exit status. Raises `UsageError`."""
+    url = values.get("url")
+    manners = Manners()
+    if set(SERVER) <= set(command.options):
+        from execsrv._cli.reach import Reach
+
+        values["reach"] = Reach(**{option.key: values.pop(option.key) for option in SERVER})
+    if set(MANNERS) <= set(command.options):
+        manners = values["manners"] = Manners(**{option.key: values.pop(option.key) for option in MANNERS})
+    logging.getLogger("execsrv").setLevel(logging.DEBUG if manners.verbose else logging.ERROR)
+    try:
+        status: int = handler(**values)
+        return status
+    except BrokenPipeError:
+        return _die(signal.SIGPIPE)
+    except KeyboardInterrupt:
+        return _die(signal.SIGINT)
+    except UsageError:
+        raise
+    except BaseExceptionGroup as group:
+        errors = list(_leaves(group))
+        if any(isinstance(error, KeyboardInterrupt) for error in errors):
+            return _die(signal.SIGINT)
+        wrong = next((error for error in errors if isinstance(error, ExecsrvError | OSError)), None)
+        if wrong is None:
+            raise
+        return _failed(command, wrong, url, manners)
+    except (ExecsrvError, OSError) as error:
+        return _failed(command, error, url, manners)
+
+
+def _failed(command: Command, error: BaseException, url: str | None, manners: Manners) -> int:
+    say(f"execsrv: {explained(error, url)}")
+    if manners.verbose:
+        cause = error.__cause__ or error.__context__
+        while cause is not None:
+            say(f"execsrv:   because of {type(cause).__name__}: {' '.join(str(cause).split())}")
+            cause = cause.__cause__ or cause.__context__
+    return command.failure
+
+
+def explained(error: BaseException, url: str | None) -> str:
+    """Return one line for an error, with what can be done about it."""
+    if isinstance(error, OSError) and not isinstance(error, ExecsrvError):
+        text = error.strerror or str(error)
+        if error.filename:
+            text = f"cannot use `{os.fsdecode(error.filename)}`: {text}"
+        return " ".join(text.split())
+    text = " ".join(str(error).split())
+    hint = _hint(error, url)
+    return f"{text}; {hint}" if hint else text
+
+
+def _hint(error: BaseException, url: str | None) -> str:
+    if isinstance(error, ConnectionFailedError):
+        number = next((cause.errno for cause in _causes(error) if isinstance(cause, OSError)), None)
+        if url in (None, DEFAULT_URL) and number in (errno.ENOENT, errno.ECONNREFUSED):
+            return "start one with `execsrv serve --listen unix://`, or name another with `--url`"
+        return ""
+    return _HINTS.get(error.kind, "") if isinstance(error, RequestError) else ""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _die(number: signal.Signals) -> int:
+    from execsrv._cli.heard_signals import die_of
+
+    die_of(number)
+    return 128 + number

@@ -1,0 +1,66 @@
+"""The recording of a command that runs here: its output becomes an asciicast on its way to our own streams."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from execsrv._cli.terminal import size_of, window
+from execsrv._wire.writing import write_all
+from execsrv.record.asciicast import Asciicast
+
+
+class LocalRecording:
+    """A file to which lines are written as things happen. To be used in the threads that write the output."""
+
+    def __init__(self, path: str, argv: Sequence[str], *, is_terminal: bool) -> None:
+        """Create the file, or empty it. Raises `OSError`."""
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self.exit_code: int | None = None
+        """Once it is known."""
+        self._cast = Asciicast(time.monotonic(), is_terminal=is_terminal)
+        ours = window() if is_terminal else None
+        rows, cols = size_of(ours)[:2] if ours is not None else (24, 80)
+        self._write(
+            self._cast.header(
+                rows, cols, timestamp=time.time(), command=shlex.join(argv), title=None, idle_time_limit=None
+            )
+        )
+
+    def output(self, target: int, data: bytes) -> None:
+        """Record output that goes to our stdout (1) or stderr (2). Raises `OSError`."""
+        self._write(self._cast.output(time.monotonic(), "stderr" if target == 2 else "stdout", data))
+
+    def resized(self, rows: int, cols: int) -> None:
+        """Record a new size of the terminal. Raises `OSError`."""
+        self._write(self._cast.resized(time.monotonic(), rows, cols))
+
+    def close(self) -> None:
+        """Record the end, and close the file. Raises `OSError`."""
+        try:
+            self._write(self._cast.end(time.monotonic(), self.exit_code))
+        finally:
+            os.close(self._descriptor)
+
+    def _write(self, line: bytes) -> None:
+        if line:
+            try:
+                write_all(self._descriptor, line)
+            except OSError as error:
+                raise OSError(error.errno, f"cannot write the recording: {error.strerror}") from None
+
+
+@contextmanager
+def recorded(path: str | None, argv: Sequence[str], *, is_terminal: bool) -> Iterator[LocalRecording | None]:
+    """Record in this block, where there is a path. Raises `OSError`."""
+    if path is None:
+        yield None
+        return
+    recording = LocalRecording(path, argv, is_terminal=is_terminal)
+    try:
+        yield recording
+    finally:
+        recording.close()

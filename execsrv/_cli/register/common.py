@@ -1,0 +1,93 @@
+"""The options that many commands have: which server, and how to say things."""
+
+from __future__ import annotations
+
+from execsrv._cli.register.kinds import FILE, NUMBER, SPAN, Option, named
+
+PREFIX = "EXECSRV_"
+
+URL_VARIABLE = PREFIX + "URL"
+"""Names the server, where no option does."""
+
+TOKEN_VARIABLE = PREFIX + "TOKEN"
+TOKEN_FILE_VARIABLE = PREFIX + "TOKEN_FILE"
+"""Give clients their token, or name the file that has it."""
+
+CLIENT_VARIABLES = {
+    name: f"{PREFIX}{name.upper()}" for name in ("ca_file", "client_certificate_file", "client_key_file")
+}
+"""Name the files that clients use for TLS, where no option does."""
+
+DEFAULT_URL = "unix://"
+"""The server that is meant where none is named: that of `execsrv serve --listen unix://`."""
+
+_FORMS = "ws://HOST:PORT, unix://PATH, ssh://[USER@]HOST, docker://CONTAINER, kubectl://POD and so on."
+
+
+def url_option(default: str) -> Option:
+    """Return the option that names the server."""
+    return Option(
+        ("--url", "-u"),
+        f"The server: {_FORMS} Default: {URL_VARIABLE}, else {default}.",
+        named("URL"),
+        variable=URL_VARIABLE,
+        title="Server",
+    )
+
+
+REACHING = (
+    Option(
+        ("--token-file",),
+        f"The token that the server takes, in a file. Default: that in {TOKEN_VARIABLE}, or in the file that"
+        f" {TOKEN_FILE_VARIABLE} names.",
+        FILE,
+        title="Server",
+    ),
+    Option(
+        ("--reconnect",),
+        "Try for that time to take a lost connection up again. A server of ws:// or unix:// needs a --resume-grace.",
+        SPAN,
+        default=0,
+        title="Server",
+    ),
+    Option(
+        ("--ca-file",),
+        "The authorities whose servers are trusted by wss://, in PEM. Default: the machine's.",
+        FILE,
+        variable=CLIENT_VARIABLES["ca_file"],
+        title="Server",
+    ),
+    Option(
+        ("--certificate-file",),
+        "The certificate that is shown to a server of wss:// that asks for one, in PEM.",
+        FILE,
+        variable=CLIENT_VARIABLES["client_certificate_file"],
+        title="Server",
+    ),
+    Option(
+        ("--key-file",),
+        "Its private key. Default: it is in the certificate's file.",
+        FILE,
+        variable=CLIENT_VARIABLES["client_key_file"],
+        title="Server",
+    ),
+    Option(
+        ("--server-uid",),
+        "Trust servers of this user too, on a unix socket and on the loopback, beside yours and root's. Repeatable.",
+        named("UID", NUMBER),
+        many=True,
+        title="Server",
+    ),
+    Option(("--no-bring",), "Bring no execsrv along to a place that has none.", title="Server"),
+)
+"""The options of reaching a server, beside its URL."""
+
+SERVER = (url_option("the socket of this user, as for `execsrv serve --listen unix://`"), *REACHING)
+"""The options of a command that asks a server."""
+
+MANNERS = (
+    Option(("--json",), "Print JSON.", dest="as_json", value=True, title="Output"),
+    Option(("--quiet", "-q"), "Say nothing but errors.", title="Output"),
+    Option(("--verbose", "-v"), "Say more about what is done, and about errors.", title="Output"),
+)
+"""The options of how a command says things."""

@@ -1,0 +1,175 @@
+"""The words that describe a command line: commands, options, arguments, and the kinds of values. Pure: no I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+OWN_FAILURE = 125
+"""The exit status when execsrv itself failed, as in env(1) and docker-run(1)."""
+
+USAGE = 2
+"""The exit status of a wrong command line, where no command is run whose status could be taken for it."""
+
+_SPAN = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ms|s|m|h|d)?")
+_SPAN_SECONDS = {"ms": 0.001, None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Kind(Struct, frozen=True):
+    """The values that an option takes. `read` turns a text into one, and raises `ValueError` for another text."""
+
+    metavar: str
+    read: Callable[[str], Any]
+    expected: str = ""
+    """The values, for people."""
+    complete: str = ""
+    """The names that complete it in a shell: "files", "directories", "names", "signals", or words with spaces."""
+
+
+def _seconds(text: str) -> float:
+    found = _SPAN.fullmatch(text)
+    if found is None:
+        raise ValueError
+    return float(found[1]) * _SPAN_SECONDS[found[2]]
+
+
+def _some_seconds(text: str) -> float:
+    if not (seconds := _seconds(text)):
+        raise ValueError
+    return seconds
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise ValueError
+    return int(text)
+
+
+def _factor(text: str) -> float:
+    if not re.fullmatch(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", text) or not float(text):
+        raise ValueError
+    return float(text)
+
+
+TEXT = Kind("TEXT", str)
+FILE = Kind("FILE", str, complete="files")
+DIRECTORY = Kind("DIR", str, complete="directories")
+SPAN = Kind("TIME", _seconds, "a time such as `5`, `5s`, `1m` or `2h`")
+SOME_TIME = Kind("TIME", _some_seconds, "a time above 0, such as `5`, `5s`, `1m` or `2h`")
+NUMBER = Kind("N", _count, "a whole number of 0 or more")
+FACTOR = Kind("N", _factor, "a number above 0")
+
+
+def named(metavar: str, kind: Kind = TEXT, complete: str | None = None) -> Kind:
+    """Return a kind under another name."""
+    return Kind(metavar, kind.read, kind.expected, kind.complete if complete is None else complete)
+
+
+def choice(*words: str) -> Kind:
+    """Return the kind of one of a few words."""
+
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError
+        return text
+
+    return Kind("|".join(words), read, " or ".join(f"`{word}`" for word in words), " ".join(words))
+
+
+class Option(Struct, frozen=True):
+    """One option. Without a kind it is a switch, which gives `value`."""
+
+    names: tuple[str, ...]
+    help: str
+    kind: Kind | None = None
+    many: bool = False
+    """It may be repeated, and gives a tuple."""
+    default: Any = None
+    variable: str | None = None
+    """The environment variable that gives it, where the option does not. An empty one gives nothing."""
+    dest: str = ""
+    value: Any = True
+    off: str = ""
+    """The name that turns a switch off."""
+    title: str = "Options"
+    """The section of the help that it stands in."""
+
+    @property
+    def key(self) -> str:
+        """The name of the parameter that gets it."""
+        return self.dest or max(self.names, key=len).lstrip("-").replace("-", "_")
+
+    @property
+    def label(self) -> str:
+        """The names and the metavar, for people."""
+        names = " / ".join(filter(None, (", ".join(self.names), self.off)))
+        return f"{names} {self.kind.metavar}" if self.kind else names
+
+    @property
+    def nothing(self) -> Any:
+        """The value where it is not given."""
+        if self.many:
+            return ()
+        return False if self.kind is None and self.value is True and not self.off else self.default
+
+
+class Argument(Struct, frozen=True):
+    """What follows the options. `many` takes all the rest, as a tuple."""
+
+    name: str
+    kind: Kind = TEXT
+    many: bool = False
+    needed: bool = True
+    dest: str = ""
+
+    @property
+    def key(self) -> str:
+        """The name of the parameter that gets it."""
+        return self.dest or self.name.lower()
+
+    @property
+    def label(self) -> str:
+        """The name for people."""
+        text = self.name + ("..." if self.many else "")
+        return text if self.needed else f"[{text}]"
+
+
+class Example(Struct, frozen=True):
+    """A line for a shell, and what it does."""
+
+    line: str
+    meaning: str
+
+
+class Command(Struct, frozen=True):
+    """One command. `handler` is the function that does it, as `module:name` below `execsrv._cli`.
+
+    It gets each option and argument by its key, and returns the exit status.
+    """
+
+    name: str
+    summary: str
+    """One line."""
+    text: str
+    """Paragraphs, with an empty line between them. `code` stands in backticks."""
+    handler: str
+    arguments: tuple[Argument, ...] = ()
+    options: tuple[Option, ...] = ()
+    examples: tuple[Example, ...] = ()
+    failure: int = OWN_FAILURE
+    """The exit status when it failed."""
+    usage: int = OWN_FAILURE
+    """The exit status of a wrong command line."""
+    mixed: bool = True
+    """Options may follow arguments."""
+    hidden: bool = False
+    raw: bool = False
+    """It takes the options of reaching a server, and of saying things, one by one, and not as `reach` and `manners`."""
+
+    @property
+    def usage_line(self) -> str:
+        """The shape of its command line."""
+        return " ".join(["execsrv", self.name, "[OPTION]...", *(argument.label for argument in self.arguments)])

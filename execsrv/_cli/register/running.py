@@ -1,0 +1,96 @@
+"""The command that runs one command."""
+
+from __future__ import annotations
+
+from execsrv._cli.register.common import REACHING, url_option
+from execsrv._cli.register.kinds import (
+    DIRECTORY,
+    FILE,
+    NUMBER,
+    SOME_TIME,
+    SPAN,
+    Argument,
+    Command,
+    Example,
+    Option,
+    named,
+)
+
+DEFAULT_GRACE_SECONDS = 5.0
+"""Time for a command that was asked to end: enough to save a file, and not so long that anybody gives up."""
+
+_RUN = Command(
+    "run",
+    "Run one command, here or on a server.",
+    """\
+Run one command, here or through a server, and end all that it leaves behind.
+
+Its stdin, stdout, stderr, directory and environment are yours, and its exit status ours: 128+N after signal N, 127
+when the program was not found, 126 when it cannot be executed, 125 when execsrv itself failed, 124 when its time was
+over. Signals are passed on. A second SIGTERM or SIGINT kills it.
+
+A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
+    "run:run",
+    arguments=(Argument("COMMAND", many=True),),
+    options=(
+        Option(("--tty", "-t"), "Run it on a terminal of its own. Enter ~ . ends it, as in ssh."),
+        Option(("--interactive", "-i"), "Take your stdin, as it does anyway: -it is what docker users type."),
+        Option(("--no-stdin", "-n"), "Take nothing of stdin: the command's is empty."),
+        Option(
+            ("--cwd",),
+            "Its directory. One on a server counts from the server's own. Default: yours, or the server's.",
+            DIRECTORY,
+        ),
+        Option(
+            ("--env", "-e"),
+            "Set a variable, on top of all of yours or the server's. NAME alone takes your value along.",
+            named("NAME[=VALUE]", complete="variables"),
+            many=True,
+        ),
+        Option(
+            ("--env-file",),
+            "Set the variables of a file: NAME=VALUE on each line, or NAME; lines with # in front are passed over."
+            " Repeatable; --env goes before it.",
+            FILE,
+            many=True,
+        ),
+        Option(
+            ("--secret-env",),
+            "Set a variable to a secret of the server, by its name, or to a file there, by its path. With --url.",
+            named("NAME=SECRET"),
+            many=True,
+        ),
+        Option(("--pass-fd",), "Pass descriptor N on. Not with --url.", NUMBER, many=True),
+        Option(("--timeout",), "Ask it to end after that time.", SOME_TIME),
+        Option(("--idle-timeout",), "Ask it to end when nothing came or went so long.", SOME_TIME),
+        Option(
+            ("--grace",),
+            "Kill it when it has not ended that long after it was asked to. 0: at once.",
+            SPAN,
+            default=DEFAULT_GRACE_SECONDS,
+        ),
+        Option(("--leave",), "Let live what outlives the command. Not with --url or --tty."),
+        Option(
+            ("--record",),
+            "Record what it prints as an asciicast, for `execsrv play`.",
+            FILE,
+        ),
+        url_option("it runs here"),
+        *REACHING,
+        Option(
+            ("--json",), "Say at the end, in a line of JSON on stderr, how it ended.", dest="as_json", title="Output"
+        ),
+        Option(("--quiet", "-q"), "Say nothing of what was ended with it, and of its time.", title="Output"),
+        Option(("--verbose", "-v"), "Say where it runs, as what, and how it ended.", title="Output"),
+    ),
+    examples=(
+        Example("execsrv run --timeout 5m -- make check", "end it, and all it started, after five minutes"),
+        Example("execsrv run --url ssh://build -it -- bash", "a shell on another machine"),
+        Example("execsrv run -e CI -e LEVEL=2 -- env", "with a variable of yours, and another"),
+        Example("execsrv run --record demo.cast -t -- htop", "record a terminal"),
+    ),
+    mixed=False,
+    raw=True,
+)
+
+COMMANDS = (_RUN,)
