@@ -187,8 +187,9 @@ def wheel(session: nox.Session) -> None:
     [archive] = dist.glob("*.whl")
     names = zipfile.ZipFile(archive).namelist()
     information = "-".join(archive.name.split("-")[:2]) + ".dist-info"
-    foreign = [name for name in names if name.split("/")[0] not in ("execsrv", information)]
-    missing = {"execsrv/py.typed", f"{information}/licenses/LICENSE"} - set(names)
+    manual = information.replace(".dist-info", ".data") + "/data/share/man/man1/execsrv.1"
+    foreign = [name for name in names if name.split("/")[0] not in ("execsrv", information) and name != manual]
+    missing = {"execsrv/py.typed", f"{information}/licenses/LICENSE", manual} - set(names)
     if foreign or missing:
         session.error(f"the wheel has {foreign} and lacks {missing}")
 

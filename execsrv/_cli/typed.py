@@ -51,7 +51,9 @@ def parsed(command: Command, words: Sequence[str]) -> dict[str, Any]:
     take.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     take.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(cls=_Command, context_settings={"help_option_names": list(HELP)})(take)
+    app.command(
+        cls=_Command, context_settings={"help_option_names": list(HELP), "allow_interspersed_args": command.mixed}
+    )(take)
     try:
         app(list(words), prog_name=f"execsrv {command.name}", standalone_mode=False)
     except _WRONG as error:

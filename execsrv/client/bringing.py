@@ -16,6 +16,9 @@ from execsrv.errors import ConnectionFailedError
 
 _ROOT = Path(__file__).parent.parent
 _NAME = re.compile(r"[\w.-]+", re.A)
+_LEFT_HERE = {"typer"}
+"""Needed by commands that nobody runs there, and as large as all the rest."""
+
 _FLAGS = (1).to_bytes(4, "little") + bytes(8)
 """Bytecode that belongs to a source which is not there (PEP 552)."""
 
@@ -62,7 +65,7 @@ def _needed(root: str) -> set[str]:
             continue
         for requirement in requirements:
             found = _NAME.match(requirement)
-            if found is not None and "extra ==" not in requirement and found[0] not in needed:
+            if found is not None and "extra ==" not in requirement and found[0] not in needed | _LEFT_HERE:
                 needed.add(found[0])
                 waiting.append(found[0])
     return needed

@@ -1,0 +1,60 @@
+"""The command for a shell elsewhere."""
+
+from __future__ import annotations
+
+from execsrv._cli.register.common import REACHING, url_option
+from execsrv._cli.register.kinds import DIRECTORY, SPAN, TEXT, Argument, Command, Example, Option, named
+
+DEFAULT_RECONNECT_SECONDS = 60.0
+"""Time to come back in after a network that is lost: a laptop has been carried elsewhere."""
+
+_SHELL = Command(
+    "shell",
+    "Be at a login shell on a server.",
+    """\
+Be at a login shell on a server, or at another command there, as over ssh.
+
+At the start of a line, `~.` ends it, `~^Z` suspends, `~r` paints the screen anew, and `~?` lists these keys.""",
+    "shell:shell",
+    arguments=(
+        Argument("URL", named("URL"), needed=False, dest="place"),
+        Argument("COMMAND", TEXT, many=True, needed=False, dest="argv"),
+    ),
+    options=(
+        Option(("--cwd",), "Its directory. Default: the user's home.", DIRECTORY),
+        Option(
+            ("--env", "-e"),
+            "Set a variable, on top of all of the server's. NAME alone takes your value along.",
+            named("NAME[=VALUE]", complete="variables"),
+            many=True,
+        ),
+        Option(
+            ("--escape",),
+            "The key that speaks with execsrv at the start of a line: a character, ^], or none.",
+            named("KEY"),
+            default="~",
+        ),
+        url_option("the socket of this user. URL in front of the command goes before it"),
+        *(
+            Option(
+                option.names,
+                "Try for that time to take a lost connection up again.",
+                SPAN,
+                default=DEFAULT_RECONNECT_SECONDS,
+                title=option.title,
+            )
+            if option.key == "reconnect"
+            else option
+            for option in REACHING
+        ),
+    ),
+    examples=(
+        Example("execsrv shell", "on the server of this user"),
+        Example("execsrv shell ssh://build", "on another machine"),
+        Example("execsrv shell ws://127.0.0.1:8765 top", "another program"),
+    ),
+    mixed=False,
+    raw=True,
+)
+
+COMMANDS = (_SHELL,)
