@@ -16,6 +16,7 @@ from execsrv._budget.budget import Budget
 from execsrv._budget.weight import THING_BYTES, weight_of
 from execsrv._memory import freed, let_go
 from execsrv._server.feed import Feed
+from execsrv._server.view import View
 from execsrv._wire.channel import MessageChannel
 from execsrv.limits import DEFAULTS, KIB
 from execsrv.protocol import Message, Notification, Response
@@ -53,7 +54,7 @@ class Outbox:
         self._leaving = False  # what was taken last is still being sent
         self._answering = False  # and it is an answer
         self._answered = 0
-        self._feeds: dict[Feed, None] = {}  # an ordered set: those that have news, longest first
+        self._feeds: dict[Feed | View, None] = {}  # an ordered set: those that have news, longest first
         self._told: deque[Notification] = deque()
         self._tellers = trio.lowlevel.ParkingLot()
         self._turn_of_told = False
@@ -86,7 +87,7 @@ class Outbox:
         self._budget = budget
         budget.add(self._waiting_bytes)
 
-    def feed(self, feed: Feed) -> None:
+    def feed(self, feed: Feed | View) -> None:
         """Take from this feed, which has news, when its turn has come."""
         while feed.reader.has_news:
             if not self._may_send_now:
@@ -95,6 +96,11 @@ class Outbox:
                 return
             if (notification := self._take_from(feed)) is not None:
                 self._send_now(notification)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of answers that wait to be sent, with what is being sent."""
+        return self._waiting_bytes
 
     @property
     def has_answers(self) -> bool:
@@ -111,7 +117,7 @@ class Outbox:
         self._channel.send_now(message)
 
     @staticmethod
-    def _take_from(feed: Feed) -> Notification | None:
+    def _take_from(feed: Feed | View) -> Notification | None:
         notification = feed.take()
         if feed.is_at_its_end:
             freed()  # where the session was forgotten already, nothing else holds its log
