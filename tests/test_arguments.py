@@ -221,6 +221,7 @@ def test_a_process_shows_nothing_of_its_inside() -> None:
     streams = {"stdin", "stdout", "stderr"}
     acting = {"write", "close_stdin", "send_signal", "interrupt", "terminate", "kill", "resize"}
     dialogue = {"expect", "expect_exact", "before", "after", "match", "match_index", "searchwindowsize", "interact"}
+    dialogue |= {"expect_list", "compile_pattern_list", "buffer"}
     dialogue |= {"send", "sendline", "sendcontrol", "sendeof", "sendintr", "waitnoecho"}
     looking = {"wait_for", "screen", "watch_screen"}
     assert shown == facts | reading | streams | acting | dialogue | looking

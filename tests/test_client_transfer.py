@@ -21,15 +21,18 @@ from execsrv import (
     ClientConfig,
     ConnectionLostError,
     FileError,
+    FileRefusedError,
+    LimitExceededError,
     NotFoundError,
     ServerConfig,
     connect,
 )
 from execsrv._nursery import open_helpers
+from execsrv._server.failures import failure_of
 from execsrv._wire.memory import MemoryChannel, open_memory_pair
 from execsrv.client.client import open_client
 from execsrv.client.local_files import read_whole
-from execsrv.protocol import FileList, FileStatus, ListedFile, Request, Response
+from execsrv.protocol import Block, FileData, FileHandle, FileList, FileStatus, ListedFile, Request, Response
 from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE
 from tests.processes import resident
@@ -37,6 +40,9 @@ from tests.relay import open_line
 
 ODD = os.fsdecode(b"odd \xff\x80 %41#?")
 MIB = 1 << 20
+FACTS: dict[str, Any] = {"size": 0, "permissions": 0o755, "user_id": 0, "group_id": 0, "inode": 1, "device": 1}
+FACTS |= {"modified_at_ns": 0, "accessed_at_ns": 0, "changed_at_ns": 0, "links": 1}
+"""What is told of any file."""
 
 
 @pytest.fixture
@@ -396,38 +402,105 @@ async def test_a_large_file_takes_little_memory(daemon: Any, here: Path, way: st
 
 
 @asynccontextmanager
-async def lying(answers: dict[str, Any]) -> AsyncIterator[Client]:
-    """A client of a server that gives these answers, and an empty object otherwise."""
+async def lying(answers: dict[str, Any], **settings: Any) -> AsyncIterator[Client]:
+    """A client of a server that gives these answers, or raises them, and gives an empty object otherwise."""
     ours, theirs = open_memory_pair()
 
     async def answer(channel: MemoryChannel) -> None:
         while (message := await channel.receive()) is not None:
             if isinstance(message, Request):
-                await channel.send(Response(message.id, answers.get(message.method, {})))
+                answer = answers.get(message.method, {})
+                refused = isinstance(answer, Exception)
+                await channel.send(failure_of(message.id, answer) if refused else Response(message.id, answer))
 
     async with open_helpers() as nursery:
         nursery.start_soon(answer, theirs)
-        async with open_client(lambda: nullcontext(ours), ClientConfig(leave_timeout=0.1)) as client:
+        async with open_client(lambda: nullcontext(ours), ClientConfig(leave_timeout=0.1, **settings)) as client:
             yield client
 
 
-@pytest.mark.parametrize("name", ["../evil", "..", ".", "", "a/b", "/evil", "a\0b"])
-async def test_no_server_chooses_where_a_get_writes(open_server: OpenServer, here: Path, name: str) -> None:
+@pytest.fixture
+async def lies(open_server: OpenServer) -> dict[str, Any]:
+    """Answers of a server that greets as one does, and has one large file."""
     real = await open_server("memory", ServerConfig()).client()
-    facts: dict[str, Any] = {"size": 0, "permissions": 0o755, "user_id": 0, "group_id": 0, "inode": 1, "device": 1}
-    facts |= {"modified_at_ns": 0, "accessed_at_ns": 0, "changed_at_ns": 0, "links": 1}
-    directory = FileStatus(kind="directory", **facts)
-    answers = {
+    return {
         "initialize": {"environmentInfo": real.info, "sessionId": "x", "protocolVersion": "exec-server.v0"},
-        "fs/stat": directory,
-        "fs/list": FileList([ListedFile(name, FileStatus(kind="file", **facts))]),
+        "fs/readFile": FileRefusedError("it is too large", limit="max_file_bytes"),
+        "fs/open": FileHandle("h"),
+        "fs/stat": FileStatus(kind="file", **(FACTS | {"size": 100})),
     }
+
+
+async def test_no_server_makes_a_read_gather_without_end(lies: dict[str, Any]) -> None:
+    lies["fs/readBlock"] = Block(bytes(256 * 1024), eof=False)
+    with trio.fail_after(PATIENCE):
+        async with lying(lies, max_read_bytes=MIB) as client:
+            with pytest.raises(LimitExceededError, match=r"cannot read '/f': .*max_read_bytes \(1048576\)") as error:
+                await client.files.read("/f")
+            assert error.value.facts["limit"] == "max_read_bytes"
+            with pytest.raises(LimitExceededError):
+                await client.files.path("/f").read_text()
+            async with client.files.open("/f") as file:
+                with pytest.raises(LimitExceededError):
+                    await file.read()
+                assert file.tell() == 0
+                assert len(await file.read(256 * 1024)) == 256 * 1024
+            lies["fs/stat"] = FileStatus(kind="file", **(FACTS | {"size": MIB + 1}))
+            lies["fs/readBlock"] = NotFoundError("nobody asks for it")
+            with pytest.raises(LimitExceededError):
+                await client.files.read("/f")
+            lies["fs/readFile"] = FileData(bytes(MIB + 1))
+            with pytest.raises(LimitExceededError):
+                await client.files.read("/f")
+            lies["fs/readFile"] = FileData(bytes(MIB))
+            assert len(await client.files.read("/f")) == MIB
+
+
+@pytest.mark.parametrize(
+    ("block", "complaint"), [(Block(bytes(MIB + 1), eof=True), "were asked for"), (Block(b"", eof=False), "no end")]
+)
+async def test_a_block_that_is_none_is_a_malformed_answer(
+    lies: dict[str, Any], here: Path, block: Block, complaint: str
+) -> None:
+    lies["fs/readBlock"] = block
+    with trio.fail_after(PATIENCE):
+        async with lying(lies) as client:
+            with pytest.raises(BadAnswerError, match=complaint):
+                await client.files.read("/f")
+            with pytest.raises(BadAnswerError, match=complaint):
+                await client.files.get("/f", here / "f")
+            async with client.files.open("/f") as file:
+                with pytest.raises(BadAnswerError, match=complaint):
+                    await file.read()
+
+
+async def test_no_server_makes_up_a_tree_without_end(
+    lies: dict[str, Any], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("execsrv.client.remote_changes._MOST_WAITING", 1000)
+    directory = FileStatus(kind="directory", **FACTS)
+    lies["fs/stat"] = directory
+    lies["fs/list"] = FileList([ListedFile(f"d{number}", directory) for number in range(300)])
+    with trio.fail_after(PATIENCE):
+        async with lying(lies) as client:
+            for found in (client.files.walk("/tree"), client.files.path("/tree").rglob("*")):
+                with pytest.raises(LimitExceededError, match="the tree '/tree' has more than 1000 entries"):
+                    async for _ in found:
+                        pass
+            with pytest.raises(LimitExceededError, match="the tree '/tree' has more than 1000 entries"):
+                await client.files.get("/tree", here / "tree")
+
+
+@pytest.mark.parametrize("name", ["../evil", "..", ".", "", "a/b", "/evil", "a\0b"])
+async def test_no_server_chooses_where_a_get_writes(lies: dict[str, Any], here: Path, name: str) -> None:
+    directory = lies["fs/stat"] = FileStatus(kind="directory", **FACTS)
+    lies["fs/list"] = FileList([ListedFile(name, FileStatus(kind="file", **FACTS))])
     (here / "in").mkdir()
-    async with lying(answers) as client:
+    async with lying(lies) as client:
         with pytest.raises(BadAnswerError, match="is no name of a file"):
             await client.files.get("/tree", here / "in/to")
-        answers["fs/list"] = FileList(
-            [ListedFile("a", FileStatus(kind="symlink", target="..", **facts)), ListedFile("a", directory)]
+        lies["fs/list"] = FileList(
+            [ListedFile("a", FileStatus(kind="symlink", target="..", **FACTS)), ListedFile("a", directory)]
         )
         with pytest.raises(FileExistsError):
             await client.files.get("/tree", here / "in/to2")

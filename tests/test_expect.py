@@ -152,6 +152,44 @@ async def test_a_timeout_and_a_cancel_lose_nothing(server: Server) -> None:
             assert process.before == b"one two "
 
 
+async def test_what_nobody_has_read_is_in_the_buffer_and_stays_there(server: Server) -> None:
+    client = await server.client()
+    script = "printf 'one two three'; read x; printf ' f\\303'; read x; printf '\\274nf'"
+    async with client.start(["sh", "-c", script], stdin=True, encoding="utf-8") as process:
+        with trio.fail_after(PATIENCE):
+            await process.expect_exact("three")
+            assert process.buffer == ""
+            await process.sendline()
+            patterns = process.compile_pattern_list([" f", execsrv.EOF])
+            assert await process.expect_list(patterns) == 0
+            assert process.buffer == ""  # the first byte of a character
+            await process.sendline()
+            await process.wait_for(exit=True)
+            assert await process.expect_exact("ü") == 0
+            assert process.buffer == process.buffer == "nf"
+            assert await process.expect_list(patterns, timeout=PATIENCE) == 1
+            assert (process.before, process.buffer) == ("nf", "")
+    async with client.start(["printf", "12345"]) as process:
+        assert await process.expect("1") == 0
+        assert await process.stdout.receive_some(1) == b"2"
+        assert process.buffer == b"345"
+        with pytest.raises(execsrv.TIMEOUT):
+            await process.expect("6", timeout=0)
+        assert process.buffer == b"345"
+
+
+async def test_the_buffer_ends_where_output_is_missing(server: Server) -> None:
+    client = await server.client(ClientConfig(window_bytes=65536))
+    async with client.start(["sh", "-c", "head -c 3000000 /dev/zero; echo end"]) as process:
+        with trio.fail_after(PATIENCE):
+            await process.wait()
+            assert process.buffer == b""
+            with pytest.raises(OutputTruncatedError):
+                await process.expect("end")
+            await process.expect("end")
+            assert process.buffer == b"\n"
+
+
 async def test_what_is_missing_behind_a_match_is_told_to_the_next(server: Server) -> None:
     script = "echo found; read x; head -c 3000000 /dev/zero >&2"
     async with (await server.client()).start(["sh", "-c", script], stdin=True) as process:

@@ -22,7 +22,10 @@ from execsrv.protocol import Chunk
 T = TypeVar("T")
 
 READING = frozenset(
-    ["aclose", "communicate", "expect", "expect_exact", "interact", "next_event", "receive_some", "run_command"]
+    [
+        *("aclose", "communicate", "expect", "expect_exact", "expect_list"),
+        *("interact", "next_event", "receive_some", "run_command"),
+    ]
 )
 """Methods that read a process's output."""
 

@@ -26,7 +26,7 @@ class RemoteFile(Held, of=TrioRemoteFile):
     async def read(self, size: int = -1) -> bytes:
         """Return up to `size` bytes from the place on, all up to the end for -1, nothing at the end.
 
-        Cancelling loses nothing: the place stays.
+        Cancelling loses nothing: the place stays. Raises `LimitExceededError` for more than `max_read_bytes`.
         """
         return await self._take("read", size)
 

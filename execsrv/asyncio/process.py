@@ -166,6 +166,14 @@ class Process(Held, of=TrioProcess):
     def searchwindowsize(self, value: int | None) -> None:
         self._inner.searchwindowsize = value
 
+    @property
+    def buffer(self) -> Any:
+        """Output that has arrived and that nobody has read yet, up to where some is missing. It stays there.
+
+        Text ends before a character that is not whole. Raises `UnicodeDecodeError`.
+        """
+        return self._get("buffer")
+
     async def expect(self, patterns: Any, timeout: float | None = -1, searchwindowsize: int | None = -1) -> int:
         """Read until one of the patterns matches, and return its number. Cancelling loses nothing.
 
@@ -182,6 +190,16 @@ class Process(Held, of=TrioProcess):
     async def expect_exact(self, patterns: Any, timeout: float | None = -1, searchwindowsize: int | None = -1) -> int:
         """Do what `expect` does, for strings that are to be there as they are."""
         return await self._wait("expect_exact", patterns, timeout, searchwindowsize)
+
+    async def expect_list(
+        self, pattern_list: list[Any], timeout: float | None = -1, searchwindowsize: int | None = -1
+    ) -> int:
+        """Do what `expect` does, for a list that `compile_pattern_list` has returned."""
+        return await self._wait("expect_list", pattern_list, timeout, searchwindowsize)
+
+    def compile_pattern_list(self, patterns: Any) -> list[Any]:
+        """Return patterns compiled, for many calls of `expect_list`. Raises `InvalidParamsError` and `TypeError`."""
+        return self._plain("compile_pattern_list", patterns)
 
     async def send(self, text: Data | str) -> int:
         """Write to its stdin, text in its encoding, and return how many bytes that were. Raises as `write` does."""

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
-from execsrv.client.file_handles import Asked, OpenFile
+from execsrv.client.file_handles import Asked, OpenFile, check_block
 from execsrv.errors import FileError
 from execsrv.protocol import Block, BlockChecksum, BlockRead, BlockWrite, Checksum, Nothing
 
@@ -95,6 +95,7 @@ async def receive(
             blocks.append(await file.post("fs/readBlock", _read(ahead)))
             ahead += BLOCK_BYTES
         block = await file.answer(blocks.popleft(), Block)
+        check_block(block, BLOCK_BYTES)
         if block.chunk:
             await write(offset, block.chunk, sha256)
             offset += len(block.chunk)

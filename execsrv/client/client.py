@@ -72,7 +72,8 @@ class Client(Sharing, Starting):
     @cached_property
     def files(self) -> Files:
         """Files of the server's machine."""
-        return Files(RemoteChanges(self._connection.calls, self._connection.config.leave_timeout))
+        config = self._connection.config
+        return Files(RemoteChanges(self._connection.calls, config.leave_timeout, config.max_read_bytes))
 
     @cached_property
     def http(self) -> Http:

@@ -46,6 +46,16 @@ class Dialogue(Facts):
     def _own(self) -> Process:
         return cast("Process", self)
 
+    @property
+    def buffer(self) -> Any:
+        """Output that has arrived and that nobody has read yet, up to where some is missing. It stays there.
+
+        Text ends before a character that is not whole. Raises `UnicodeDecodeError`.
+        """
+        from execsrv.client.expect import unread
+
+        return unread(self._own)
+
     async def expect(
         self,
         patterns: Any,
@@ -76,6 +86,21 @@ class Dialogue(Facts):
         from execsrv.client.patterns import literals
 
         return await self._expect(literals(self._own, patterns), timeout, searchwindowsize)
+
+    async def expect_list(
+        self,
+        pattern_list: list[Any],
+        timeout: float | None = -1,  # noqa: ASYNC109  # the word of pexpect
+        searchwindowsize: int | None = -1,
+    ) -> int:
+        """Do what `expect` does, for a list that `compile_pattern_list` has returned."""
+        return await self.expect(pattern_list, timeout, searchwindowsize)
+
+    def compile_pattern_list(self, patterns: Any) -> list[Any]:
+        """Return patterns compiled, for many calls of `expect_list`. Raises `InvalidParamsError` and `TypeError`."""
+        from execsrv.client.patterns import compiled
+
+        return compiled(self._own, patterns)
 
     async def _expect(self, searcher: Any, timeout: float | None, window: int | None) -> int:  # noqa: ASYNC109
         from execsrv.client.expect import Expecting

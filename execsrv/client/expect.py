@@ -11,12 +11,13 @@ import codecs
 import math
 from bisect import bisect_left
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import trio
 from pexpect import EOF, TIMEOUT
 
-from execsrv._log.entries import Gap
+from execsrv._log.entries import Gap, first_seq
 from execsrv.client.inbox import part_of
 from execsrv.client.patterns import Search
 from execsrv.client.text import Decoder, TextMode
@@ -99,6 +100,19 @@ class _Taken:
         make = codecs.getincrementaldecoder(self._mode.encoding)
         errors = self._mode.errors
         return bisect_left(range(len(data)), characters, key=lambda size: len(make(errors).decode(data[:size])))
+
+
+def unread(process: Process) -> Any:
+    """Return as bytes or text what the next `expect` would begin with, to any thread. Raises `UnicodeDecodeError`."""
+    entries: list[Chunk | Gap] = []
+    for queue in process._mirror.reader.inbox.queues.values():
+        own, offset = [*queue.entries], queue.offset
+        if own and offset and isinstance(first := own[0], Chunk):
+            own[0] = Chunk(first.seq, first.stream, first.chunk[offset:], first.at_ms)
+        entries += own
+    taken = _Taken(process._text, process.id)
+    chunks = takewhile(lambda entry: isinstance(entry, Chunk), sorted(entries, key=first_seq))
+    return (b"" if process._text is None else "").join([taken.add(cast("Chunk", chunk)) for chunk in chunks])
 
 
 class Expecting:

@@ -18,7 +18,7 @@ from msgspec import Struct
 from execsrv.client.calls import Calls, PendingCall
 from execsrv.client.file_paths import doing, sent
 from execsrv.client.parameters import Data, pieces
-from execsrv.errors import BusyError, ConnectionLostError, NotFoundError
+from execsrv.errors import BadAnswerError, BusyError, ConnectionLostError, LimitExceededError, NotFoundError
 from execsrv.protocol import (
     Block,
     BlockRead,
@@ -39,6 +39,22 @@ _BUSY_SECONDS = 0.05
 _ids = count(1)
 
 R = TypeVar("R", bound=Struct)
+
+
+def check_size(size: int, most: int) -> None:
+    """Raise `LimitExceededError` where so much of a file is not to be gathered."""
+    if size > most:
+        message = f"it has more than max_read_bytes ({most}); `open` reads it piece by piece"
+        raise LimitExceededError(message, limit="max_read_bytes", value=most)
+
+
+def check_block(block: Block, size: int) -> None:
+    """Raise `BadAnswerError` for a block that is none of up to `size` bytes."""
+    if len(block.chunk) > size:
+        raise BadAnswerError("fs/readBlock", f"{len(block.chunk)} bytes, where {size} were asked for")
+    if not block.chunk and not block.eof:
+        raise BadAnswerError("fs/readBlock", "nothing, and no end")
+
 
 OpenMode = Literal["read", "replace", "update", "append", "create"]
 
@@ -133,8 +149,9 @@ class RemoteFile:
     path; one for appending then raises `ConnectionLostError`.
     """
 
-    def __init__(self, file: OpenFile, calls: Calls, mode: str, place: int) -> None:
+    def __init__(self, file: OpenFile, calls: Calls, mode: str, place: int, max_read_bytes: int) -> None:
         self._file = file
+        self._max_read_bytes = max_read_bytes
         self._calls = calls
         self._mode = mode
         self._place = place
@@ -153,7 +170,7 @@ class RemoteFile:
     async def read(self, size: int = -1) -> bytes:
         """Return up to `size` bytes from the place on, all up to the end for -1, nothing at the end.
 
-        Cancelling loses nothing: the place stays.
+        Cancelling loses nothing: the place stays. Raises `LimitExceededError` for more than `max_read_bytes`.
         """
         if not isinstance(size, int):
             raise TypeError(f"size must be a number of bytes, got {type(size).__name__}")
@@ -164,6 +181,7 @@ class RemoteFile:
                 ask = _REQUEST_BYTES if left < 0 else min(left, _REQUEST_BYTES)
                 block = await self._read_at(place, ask)
                 place += len(block.chunk)
+                check_size(place - self._place, self._max_read_bytes)
                 found.append(block.chunk)
                 left -= len(block.chunk) if left > 0 else 0
                 if block.eof:
@@ -172,7 +190,9 @@ class RemoteFile:
         return b"".join(found)
 
     async def _read_at(self, offset: int, size: int) -> Block:
-        return await self._file.ask("fs/readBlock", lambda handle: BlockRead(handle, offset, size), Block)
+        block = await self._file.ask("fs/readBlock", lambda handle: BlockRead(handle, offset, size), Block)
+        check_block(block, size)
+        return block
 
     async def write(self, data: Data) -> int:
         """Write all the data at the place, and return how many bytes they are. Cancelling may leave a part written."""

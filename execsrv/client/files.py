@@ -17,7 +17,7 @@ from execsrv.client.file_handles import MODES, OpenFile, RemoteFile
 from execsrv.client.file_info import FileInfo
 from execsrv.client.file_paths import ServerPath, doing, path_text, plain_path
 from execsrv.client.parameters import Data, count, flag, pieces
-from execsrv.client.remote_changes import RemoteChanges, is_missing
+from execsrv.client.remote_changes import RemoteChanges, check_waiting, is_missing
 from execsrv.client.remote_path import RemotePath
 from execsrv.client.text import text_mode
 from execsrv.client.transfer import Progress, Transfer, Transferred
@@ -50,7 +50,10 @@ class Files:
     @overload
     async def read(self, path: ServerPath, *, encoding: str, errors: str = "strict") -> str: ...
     async def read(self, path: ServerPath, *, encoding: str | None = None, errors: str = "strict") -> bytes | str:
-        """Return the content of a file, as text with an `encoding`. Raises `UnicodeDecodeError`."""
+        """Return the content of a file, as text with an `encoding`. Raises `UnicodeDecodeError`.
+
+        Raises `LimitExceededError` for one of more than `max_read_bytes` (512 MiB), which `open` and `get` take.
+        """
         name = path_text("path", path)
         way = None if encoding is None else text_mode(True, encoding, errors)
         with doing("read", name):
@@ -123,7 +126,7 @@ class Files:
                 await file.open()
                 if mode == "ab":
                     place = (await self._remote.stat(name)).size
-            remote = RemoteFile(file, self._remote.calls, mode, place)
+            remote = RemoteFile(file, self._remote.calls, mode, place, self._remote.max_read_bytes)
             yield remote
             await remote.aclose()
         except BaseException:
@@ -163,6 +166,7 @@ class Files:
             if found.is_directory:
                 try:
                     waiting += (await self._remote.list(found.path))[::-1]
+                    check_waiting(len(waiting), top)
                 except NotFoundError:
                     pass
 

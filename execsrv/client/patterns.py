@@ -115,8 +115,8 @@ def literals(process: Process, patterns: Any) -> Any:
     return searcher_string(words)
 
 
-def expressions(process: Process, patterns: Any) -> Any:
-    """Return the searcher for regular expressions. In those that come as text, a dot is any character."""
+def compiled(process: Process, patterns: Any) -> list[Any]:
+    """Return regular expressions compiled. In those that come as text, a dot is any character."""
     found: list[Any] = []
     for index, pattern in enumerate(listed(patterns)):
         if pattern in (EOF, TIMEOUT):
@@ -132,4 +132,9 @@ def expressions(process: Process, patterns: Any) -> Any:
             except re.error as error:
                 message = f"patterns[{index}]: {error} in {pattern!r}"
                 raise InvalidParamsError(message, field="patterns") from None
-    return searcher_re(found)
+    return found
+
+
+def expressions(process: Process, patterns: Any) -> Any:
+    """Return the searcher for regular expressions."""
+    return searcher_re(compiled(process, patterns))

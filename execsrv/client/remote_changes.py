@@ -18,11 +18,11 @@ from msgspec import Struct
 from execsrv._wire.paths import escaped, part_name
 from execsrv.client.blocks import Progressed, receive, send
 from execsrv.client.calls import Calls
-from execsrv.client.file_handles import OpenFile
+from execsrv.client.file_handles import OpenFile, check_size
 from execsrv.client.file_info import FileInfo, info
 from execsrv.client.file_paths import doing, heard, sent
 from execsrv.client.local_files import Threads
-from execsrv.errors import BadAnswerError, FileError, NotFoundError, RequestError
+from execsrv.errors import BadAnswerError, FileError, LimitExceededError, NotFoundError, RequestError
 from execsrv.protocol import (
     CanonicalPath,
     DirectoryCreate,
@@ -41,13 +41,20 @@ from execsrv.protocol import (
     Nothing,
 )
 
+_MOST_WAITING = 1_000_000
+"""The most entries of a tree that are remembered at a time: there are more only where a server makes them up."""
+
 
 class RemoteChanges:
-    """Files of one server. `patience` is the time that cleaning up may take, in seconds."""
+    """Files of one server. `patience` is the time that cleaning up may take, in seconds.
 
-    def __init__(self, calls: Calls, patience: float) -> None:
+    No more than `max_read_bytes` of a file are gathered, whatever the server says of its size.
+    """
+
+    def __init__(self, calls: Calls, patience: float, max_read_bytes: int) -> None:
         self.calls = calls
         self.patience = patience
+        self.max_read_bytes = max_read_bytes
         self.threads = Threads()
 
     # -- facts --
@@ -78,16 +85,20 @@ class RemoteChanges:
     # -- contents --
 
     async def read_whole(self, path: str) -> bytes:
-        """Return the content of a file."""
+        """Return the content of a file. Raises `LimitExceededError` for more than `max_read_bytes`."""
         if (data := await self.read_small(path)) is not None:
+            check_size(len(data), self.max_read_bytes)
             return data
         blocks: list[bytes] = []
 
         async def take(offset: int, data: bytes, sha256: hashlib._Hash) -> None:
+            check_size(offset + len(data), self.max_read_bytes)
             await self.threads.run(lambda: sha256.update(data))
             blocks.append(data)
 
-        await self.read_blocks(path, (await self.stat(path)).size, take, lambda done: None)
+        size = (await self.stat(path)).size
+        check_size(size, self.max_read_bytes)
+        await self.read_blocks(path, size, take, lambda done: None)
         return b"".join(blocks)
 
     async def read_small(self, path: str) -> bytes | None:
@@ -259,3 +270,10 @@ class RemoteChanges:
 def is_missing(error: RequestError) -> bool:
     """Return whether an error says that nothing is at a path."""
     return isinstance(error, FileError) and error.errno in (errno.ENOENT, errno.ENOTDIR)
+
+
+def check_waiting(count: int, path: str) -> None:
+    """Raise `LimitExceededError` where so many entries of the tree at a path are not to be remembered at a time."""
+    if count > _MOST_WAITING:
+        message = f"the tree {path!r} has more than {_MOST_WAITING} entries to be remembered at a time"
+        raise LimitExceededError(message, limit="max_waiting_entries", value=_MOST_WAITING)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from execsrv.client.file_info import FileInfo
 from execsrv.client.parameters import Data
-from execsrv.client.remote_changes import is_missing
+from execsrv.client.remote_changes import check_waiting, is_missing
 from execsrv.errors import FileError, InvalidParamsError, NotFoundError
 
 if TYPE_CHECKING:
@@ -202,6 +202,7 @@ class RemotePath:
             path, parts = pending.pop()
             if parts:
                 pending += reversed(await path._next_of(parts))
+                check_waiting(len(pending), str(self))
             elif str(path) not in seen:
                 seen.add(str(path))
                 yield path

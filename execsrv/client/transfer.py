@@ -26,7 +26,7 @@ from execsrv.client import local_files as local
 from execsrv.client.file_info import FileInfo
 from execsrv.client.file_paths import doing
 from execsrv.client.local_files import LocalEntry
-from execsrv.client.remote_changes import RemoteChanges
+from execsrv.client.remote_changes import RemoteChanges, check_waiting
 from execsrv.errors import FileError, NotFoundError
 
 Progress = Callable[[str, str, int, int], None]
@@ -131,6 +131,7 @@ class Transfer:
                 if info.is_directory:
                     children = await self._get_directory(info, to, top)
                     waiting += [(child, os.path.join(to, child.name)) for child in reversed(children)]
+                    check_waiting(len(waiting) + len(self._directories) + len(self._done.skipped), source)
                 elif info.target is not None:
                     link = partial(local.make_link, to, info.target)
                     await self._threads.run(link, to)

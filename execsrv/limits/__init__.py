@@ -17,7 +17,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from execsrv._setting_units import CONNECTIONS, DOORS, ENDINGS, MESSAGES, STREAMS, Bytes, FilePath, Seconds, Uid
+from execsrv._setting_units import CONNECTIONS, DOORS, ENDINGS, FILES, MESSAGES, STREAMS, Bytes, FilePath, Seconds, Uid
 from execsrv._setting_units import GIB as GIB
 from execsrv._setting_units import KIB as KIB
 from execsrv._setting_units import MIB as MIB
@@ -69,6 +69,15 @@ class ClientConfig(Limits):
             " and no other.",
         ),
     ] = 1 * MIB
+
+    max_read_bytes: Annotated[
+        Bytes,
+        FILES,
+        Meta(
+            ge=1,
+            description="The most that one `read` of a file of the server returns. A larger file is read in pieces.",
+        ),
+    ] = 512 * MIB
 
     ping_interval: Annotated[
         Seconds, CONNECTIONS, Meta(gt=0, description="How often a websocket's server is asked for a sign of life.")

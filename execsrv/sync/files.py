@@ -39,7 +39,10 @@ class Files(Facade, of=TrioFiles):
     def read(self, path: ServerPath, *, encoding: str, errors: str = "strict") -> str: ...
 
     def read(self, path: ServerPath, *, encoding: str | None = None, errors: str = "strict") -> bytes | str:
-        """Return the content of a file, as text with an `encoding`. Raises `UnicodeDecodeError`."""
+        """Return the content of a file, as text with an `encoding`. Raises `UnicodeDecodeError`.
+
+        Raises `LimitExceededError` for one of more than `max_read_bytes` (512 MiB), which `open` and `get` take.
+        """
         return self._wait("read", path, encoding=encoding, errors=errors)
 
     def write(
