@@ -44,7 +44,7 @@ FLOORS = [
     {"_server.starting"},
     {"_server.roster"},
     {"_server.sessions"},
-    {"_server.keys"},
+    {"_server.keys", "_server.sizes"},
     {"_server.sharing", "_server.visits", "_server.directory"},
     {"_server.methods"},
     {"_server.connection"},

@@ -91,7 +91,7 @@ class Connection:
         """Keep the sessions until it is ended, or was without a channel for the grace. Then all of them end."""
         try:
             async with open_helpers() as nursery:
-                self._nursery = nursery
+                self._nursery = self.shared.nursery = nursery
                 self.sessions.open(nursery)
                 nursery.start_soon(owned, self._stop)
                 task_status.started()
@@ -137,6 +137,7 @@ class Connection:
         self.sessions.detach()
         self.visits.detach_all()
         self.shared.owner = None
+        self.shared.sizes.leave_all(self.visits)
         self.shared.tell("ownerLeft")
         if kept and not self._ended and self._nursery is not None:
             self._without_channel = trio.CancelScope()

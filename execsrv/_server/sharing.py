@@ -17,8 +17,10 @@ import trio
 from msgspec import UNSET, UnsetType
 
 from execsrv._doors.principal import Principal
+from execsrv._nursery import owned
 from execsrv._server.keys import Keys
 from execsrv._server.sessions import Sessions
+from execsrv._server.sizes import Sizes
 from execsrv.errors import ForbiddenError, LimitExceededError, UnknownConnectionError
 from execsrv.protocol import (
     ConnectionPresence,
@@ -65,6 +67,7 @@ class Grant(NamedTuple):
     principal: str | None
     secret: str
     expires_at: float
+    expiring: trio.CancelScope
 
     def admits(self, principal: Principal, secret: str | None) -> bool:
         """Return whether somebody may come in by it now."""
@@ -119,6 +122,9 @@ class Shared:
         """The channel of its owner, as far as it can be told something."""
         self.ends_at = math.inf
         self.keys = Keys(sessions)
+        self.sizes = Sizes(terms.size_policy)
+        self.nursery: trio.Nursery | None = None
+        """In which grants expire, as long as the connection lasts."""
         self.members: dict[str, Member] = {}
         self.grants: dict[str, Grant] = {}
         self._numbers = count(1)
@@ -190,18 +196,25 @@ class Shared:
     def grant(self, role: JoinRole, principal: str | None, seconds: float) -> Grant:
         """Let somebody come in from now on, for so many seconds. Raises `LimitExceededError`."""
         now = trio.current_time()
-        self.grants = {id: grant for id, grant in self.grants.items() if grant.expires_at > now}
         if len(self.grants) >= MOST_GRANTS:
             text = f"{MOST_GRANTS} grants of connection {self.id} are open, and no more may be"
             raise LimitExceededError(text, limit="grants", value=MOST_GRANTS)
         secret = "" if principal is not None else secrets.token_urlsafe(24)
-        grant = Grant(f"g{next(self._numbers)}", role, principal, secret, now + seconds)
+        grant = Grant(f"g{next(self._numbers)}", role, principal, secret, now + seconds, trio.CancelScope())
         self.grants[grant.id] = grant
+        if seconds < math.inf and self.nursery is not None:
+            self.nursery.start_soon(owned, self._expire, grant)
         return grant
+
+    async def _expire(self, grant: Grant) -> None:
+        with grant.expiring:
+            await trio.sleep_until(grant.expires_at)
+            self.revoke(grant)
 
     def revoke(self, grant: Grant) -> int:
         """Take a grant back. Return how many have to leave."""
         self.grants.pop(grant.id, None)
+        grant.expiring.cancel()
         gone = [member for member in self.members.values() if member.grant is not None and member.grant.id == grant.id]
         for member in gone:
             member.visits.put_out(member)

@@ -114,6 +114,8 @@ class Visits:
         if (visit := self.by_id.pop(id, None)) is None:
             raise UnknownProcessError(f"unknown process id {id}")
         visit.view.close()
+        if all(other.session is not visit.session for other in self.by_id.values()):
+            visit.member.shared.sizes.leave(visit.session, self)
 
     def check(self, id: str, needed: Role) -> None:
         """Raise `ForbiddenError` where an id is a session of others, and the role there does not suffice."""

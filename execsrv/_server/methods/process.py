@@ -131,7 +131,10 @@ def process_resize(caller: Caller, params: ProcessResize) -> Nothing:
     session = known(caller, params.process_id)
     if not session.is_terminal:
         raise InvalidParamsError(f"process {session.id} has no terminal to resize", field="processId")
-    session.resize(params.rows, params.cols, params.xpixel, params.ypixel)
+    visit = caller.shared.visits.by_id.get(params.process_id)
+    shared = caller.shared if visit is None else visit.member.shared
+    size = Size(params.rows, params.cols, params.xpixel, params.ypixel)
+    shared.sizes.ask(session, caller.shared.visits, shared.owner, size)
     return Nothing()
 
 
