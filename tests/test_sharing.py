@@ -1,5 +1,7 @@
 """Connections that have a name, are kept and joined; processes that are attached to; and those who hold nobody up."""
 
+# ruff: noqa: SIM117  # who is there, and then what is done: that reads better in two lines
+
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
@@ -169,7 +171,7 @@ async def test_what_is_kept_ends_with_the_server(open_server: OpenServer) -> Non
     server.shutdown.set()
     async with execsrv.connect_in_process() as client:
         with trio.fail_after(PATIENCE):
-            while (await client.run(["sh", "-c", f"kill -0 {pid} 2>/dev/null"])).exit_code == 0:
+            while (await client.run(["sh", "-c", f"kill -0 {pid} 2>/dev/null"])).exit_code == 0:  # noqa: ASYNC110
                 await trio.sleep(0.01)
 
 
@@ -580,8 +582,12 @@ async def test_a_guest_that_comes_back_goes_on_where_it_was(open_server: OpenSer
 
 @pytest.mark.parametrize(
     ("policy", "sizes"),
-    [("owner", ["30 90", "30 90", "30 90"]), ("latest", ["40 70", "20 100", "20 100"]), ("smallest", ["30 70", "20 70", "30 70"])],
-)  # fmt: skip
+    [
+        ("owner", ["30 90", "30 90", "30 90"]),
+        ("latest", ["40 70", "20 100", "20 100"]),
+        ("smallest", ["30 70", "20 70", "30 70"]),
+    ],
+)
 async def test_the_size_of_a_terminal_follows_whom_the_owner_chose(
     server: Server, policy: Any, sizes: list[str]
 ) -> None:

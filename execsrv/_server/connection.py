@@ -164,6 +164,7 @@ class Connection:
     def close(self) -> None:
         """Leave the directory, and everything that it has joined."""
         self.shared.directory.remove(self.shared)
+        self._nursery = None
         self.visits.close()
 
     async def _stop(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import math
 import secrets
+import time
 from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
@@ -128,7 +129,7 @@ class Shared:
         self.members: dict[str, Member] = {}
         self.grants: dict[str, Grant] = {}
         self._numbers = count(1)
-        self._opened_at = trio.current_time()
+        self._opened_at = time.monotonic()
 
     def __repr__(self) -> str:
         return f"<Shared {self.id} members={len(self.members)}>"
@@ -247,7 +248,7 @@ class Shared:
             is_own=own,
             attached=self.owner is not None,
             keep=self.terms.keep,
-            age_ms=int((now - self._opened_at) * 1000),
+            age_ms=int((time.monotonic() - self._opened_at) * 1000),
             ends_in_ms=None if self.ends_at == math.inf else max(0, int((self.ends_at - now) * 1000)),
             running=running + len(self.sessions.being_started()),
             ended=len(self.sessions) - running,
@@ -261,6 +262,12 @@ class Shared:
             member.visits.lost(member)
         self.members.clear()
         self.grants.clear()
+        self.owner = self.nursery = None
+        self.end = _nothing  # or it would hold the connection, which holds it
+
+
+def _nothing() -> None:
+    """End nothing: it has ended."""
 
 
 def unknown(ref: str) -> UnknownConnectionError:

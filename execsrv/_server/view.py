@@ -87,8 +87,13 @@ class View:
         self._outbox = outbox
         self._waits = True
 
+    def begin(self) -> None:
+        """Let a visitor who is new hear the log."""
+        self._waits = False
+        self.announce()
+
     def go_on(self, seq: int) -> None:
-        """Let a visitor who is new, or has come back, hear the log from this entry on. For others, nothing changes."""
+        """Let a visitor who has come back hear the log from this entry on. For any other, nothing changes."""
         if self._waits:
             self._waits = False
             self.reader.go_to(seq - 1)

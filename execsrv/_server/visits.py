@@ -95,7 +95,7 @@ class Visits:
     def attach_to(
         self, member: Member, session: Session, id: str, after_seq: int, window: int | None, dialect: Dialect
     ) -> View:
-        """Hear of a session of a connection that was joined. Nothing is told before `View.go_on`.
+        """Hear of a session of a connection that was joined. Nothing is told before `View.begin`.
 
         Raises `ProcessExistsError` for a name that is in use, and `LimitExceededError`.
         """
@@ -160,4 +160,4 @@ class Visits:
 
 def begin_soon(view: View) -> None:
     """Have a view begin behind the answer that tells of it."""
-    trio.lowlevel.current_trio_token().run_sync_soon(view.go_on, view.reader.next_seq)
+    trio.lowlevel.current_trio_token().run_sync_soon(view.begin)
