@@ -5,8 +5,6 @@ A key is known as long as its process can be asked for. Nothing of the request i
 
 from __future__ import annotations
 
-import hashlib
-
 import msgspec
 
 from execsrv._server.session import Session
@@ -56,4 +54,6 @@ def key_of(params: ProcessStart) -> Key | None:
     """Return the key of a start, None where it has none."""
     if params.key is None:
         return None
+    import hashlib  # which brings in OpenSSL, and few starts have a key
+
     return Key(params.key, hashlib.sha256(msgspec.json.encode(params)).digest())

@@ -6,9 +6,7 @@ of a connection that has a name or is kept.
 
 from __future__ import annotations
 
-import hmac
 import math
-import secrets
 import time
 from collections.abc import Callable
 from itertools import count
@@ -76,6 +74,8 @@ class Grant(NamedTuple):
             return False
         if self.principal is not None:
             return self.principal == principal.name
+        import hmac  # which brings in OpenSSL
+
         return secret is not None and hmac.compare_digest(self.secret.encode(), secret.encode(errors="replace"))
 
 
@@ -200,6 +200,8 @@ class Shared:
         if len(self.grants) >= MOST_GRANTS:
             text = f"{MOST_GRANTS} grants of connection {self.id} are open, and no more may be"
             raise LimitExceededError(text, limit="grants", value=MOST_GRANTS)
+        import secrets  # which brings in OpenSSL
+
         secret = "" if principal is not None else secrets.token_urlsafe(24)
         grant = Grant(f"g{next(self._numbers)}", role, principal, secret, now + seconds, trio.CancelScope())
         self.grants[grant.id] = grant
