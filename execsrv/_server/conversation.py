@@ -216,7 +216,8 @@ class Conversation:
         """Send what the outbox gives, one message after the other. A peer that is gone ends the conversation."""
         try:
             while True:
-                await self._channel.send(await self._outbox.take())
+                message = await self._outbox.take()
+                await (self._channel.send_rest() if message is None else self._channel.send(message))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._gone()
 
