@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from execsrv._cli.escape_keys import DEFAULT_KEY
 from execsrv._cli.job import DEFAULT_GRACE_SECONDS, RunOptions
 from execsrv._cli.options import SOME_TIME, RunCommand, ServeCommand
 from execsrv._cli.settings import CLIENT_VARIABLES, SETTINGS, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE
@@ -160,6 +161,36 @@ def run(command: tuple[str, ...], **options: Any) -> None:
     from execsrv._cli.run import run_once
 
     raise SystemExit(run_once(RunOptions(command, **options)))
+
+
+@app.command(short_help="Be at a login shell on a server.", context_settings={"allow_interspersed_args": False})
+@click.option("--cwd", metavar="DIR", help="Its directory. Default: the user's home.")
+@click.option("--env", "-e", metavar="K=V", multiple=True, help="Set a variable, on top of all of the server's.")
+@click.option(
+    "--escape",
+    metavar="KEY",
+    default=DEFAULT_KEY,
+    show_default=True,
+    help="The key that speaks with execsrv at the start of a line: a character, ^], or none.",
+)
+@click.option(
+    "--reconnect",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Try for that time to take a lost connection up again.",
+)
+@click.argument("url", envvar=URL_VARIABLE, default="unix://")
+@click.argument("argv", nargs=-1, metavar="[COMMAND]...")
+def shell(**options: Any) -> None:
+    """Be at a login shell on a server, or at another command there, as over ssh.
+
+    At the start of a line, ~. ends it, ~^Z suspends, ~r paints the screen anew, and ~? lists these keys.
+    """
+    from execsrv._cli.shell import ShellOptions, run_shell
+
+    raise SystemExit(run_shell(ShellOptions(**options)))
 
 
 @app.command(short_help="Be the far end of a connection that may be cut.")

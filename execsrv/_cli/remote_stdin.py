@@ -34,7 +34,7 @@ async def pass_stdin(process: Process, escape: Escape | None, touched: Callable[
     """
     signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # then reading fails instead
     try:
-        while data := await _read():
+        while data := await read_stdin():
             touched()
             await process.write(data if escape is None else escape.take(data))
             if escape is not None and escape.is_complete:
@@ -45,7 +45,8 @@ async def pass_stdin(process: Process, escape: Escape | None, touched: Callable[
     return False
 
 
-async def _read() -> bytes:
+async def read_stdin() -> bytes:
+    """Return the next of our stdin, empty at its end. A terminal that another job has in front is waited for."""
     while True:
         if not in_background():
             try:

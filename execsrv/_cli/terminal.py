@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import struct
 import termios
 import tty as terminal_modes
@@ -62,6 +63,15 @@ def raw_terminal(wanted: bool) -> Iterator[None]:
             termios.tcsetattr(0, termios.TCSADRAIN, before)
         except termios.error:
             pass  # it was hung up
+
+
+def write_now(data: bytes) -> None:
+    """Write to our terminal what it takes at once. One that takes nothing holds nobody up."""
+    try:
+        if select.select([], [1], [], 0)[1]:
+            os.write(1, data)
+    except OSError:
+        pass  # it was hung up
 
 
 class Escape:

@@ -167,7 +167,9 @@ async def serve_websocket(
     names = Names(limits.allowed_hosts, limits.allowed_origins, is_secure)
     async with stream:
         head = upgrade = None
-        with trio.move_on_after(limits.handshake_timeout), suppress(trio.BrokenResourceError):
+        # The second where its place at the door was given to another.
+        gone = suppress(trio.BrokenResourceError, trio.ClosedResourceError)
+        with trio.move_on_after(limits.handshake_timeout), gone:
             head = await receive_head(stream, MAX_HEAD_BYTES)
             upgrade = answer_to(head, MAX_HEAD_BYTES, names, is_ready=is_ready()) if head is not None else None
             if isinstance(upgrade, Upgrade) and (why := await refuse(upgrade)):

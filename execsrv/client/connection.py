@@ -68,6 +68,18 @@ class Connection:
         self.ends_at: float | None = None
         """The time, of `time.monotonic`, at which the server is gone at the latest: it has said that it ends."""
         self._greeted = False
+        self.is_interrupted = False
+        """True while a lost connection is being taken up again."""
+        self._turned = trio.lowlevel.ParkingLot()
+
+    async def wait_interrupted(self, wanted: bool) -> None:
+        """Wait until the connection is interrupted, or is not."""
+        while self.is_interrupted is not wanted:
+            await self._turned.park()
+
+    def _turn(self, interrupted: bool) -> None:
+        self.is_interrupted = interrupted
+        self._turned.unpark_all()
 
     @property
     def is_execsrv(self) -> bool:
@@ -96,6 +108,7 @@ class Connection:
             if not self._greeted:
                 raise ConnectionFailedError(f"handshake failed: {why}")
             while reconnect > 0 and self.is_execsrv:
+                self._turn(True)
                 self.calls.interrupted()
                 for mirror in self.mirrors.values():
                     mirror.interrupted()
@@ -185,6 +198,7 @@ class Connection:
             raise _EndedError(str(error)) from error
         scope.deadline = math.inf
         greeted.set()
+        self._turn(False)
 
     def _heard(self, told: Notification) -> Callable[[], Awaitable[None]] | None:
         """Give what the server tells to the process that it is about. Return a wait, where that has no room for more.
