@@ -4,7 +4,7 @@
     ├─ reader (_read)               takes requests in order, waits for no handler
     ├─ Dispatch._finish, one for each request that has to wait
     ├─ Relay._stream, one for each HTTP body that is streamed
-    ├─ writer (_write)              the only one that sends; pulls from the outbox
+    ├─ writer (_write)              sends what is not sent at once; pulls from the outbox
     ├─ _watch                       for a peer that is gone without a word
     ├─ _bound_silence               for a peer that says nothing and waits for nothing, where that is bounded
     ├─ _prove                       the same at once, when somebody else wants its connection
@@ -222,7 +222,8 @@ class Conversation:
         """Send what the outbox gives, one message after the other. A peer that is gone ends the conversation."""
         try:
             while True:
-                await self._channel.send(await self._outbox.take())
+                message = await self._outbox.take()
+                await (self._channel.send_rest() if message is None else self._channel.send(message))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._gone()
 
