@@ -212,9 +212,8 @@ class Conversation:
         self._handshake.greeted()
         self._channel.trust(self.allowance.held)
         self._greeted()
-        return Initialized(
-            connection.id, tell_of_environment(self, Unit()), PROTOCOL_VERSION, connection.shared.public_id
-        )
+        machine = tell_of_environment(self, Unit())
+        return Initialized(connection.id, machine, PROTOCOL_VERSION, connection.shared.public_id)
 
     # -- out --
 
