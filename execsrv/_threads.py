@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import trio
+from outcome import Outcome
 
 from execsrv.errors import BusyError
 
@@ -14,6 +16,14 @@ T = TypeVar("T")
 
 _NO_THREAD = "can't start new thread"
 """The standard library tells of it by this text alone."""
+
+
+class Threads(Protocol):
+    """A limit of threads, as `trio.to_thread.run_sync` takes it."""
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None: ...
+
+    def release_on_behalf_of(self, borrower: object) -> None: ...
 
 
 async def run_in_thread(work: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
@@ -34,3 +44,66 @@ def needing_threads() -> Iterator[None]:
         if str(error) != _NO_THREAD:
             raise
         raise BusyError("no thread is to be had on the server's machine: try again later") from error
+
+
+async def run_briefly(work: Callable[[], T], threads: Threads, patience: float) -> T:
+    """Return what `work` returns in a thread. The loop itself waits for it, up to `patience` seconds.
+
+    Two turns of the loop and waking it cost more than most of what is done here. Raises `BusyError` where the machine
+    gives no thread. Cancelling leaves the thread behind, which counts among `threads` until it ends.
+    """
+    await trio.lowlevel.checkpoint_if_cancelled()
+    job = _Job[T](threads)
+    await threads.acquire_on_behalf_of(job)
+    try:
+        with needing_threads():
+            trio.lowlevel.start_thread_soon(work, job.deliver)
+    except BaseException:
+        threads.release_on_behalf_of(job)
+        raise
+    return await job.result(patience)
+
+
+class _Job(Generic[T]):
+    """Work of a thread, and the task that waits for it: at first with the whole loop, then alone."""
+
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
+        self._token = trio.lowlevel.current_trio_token()
+        self._task: trio.lowlevel.Task | None = None
+        self._outcome: Outcome[T] | None = None
+        self._done = threading.Lock()
+        self._done.acquire()
+        self._first = threading.Lock()
+        """Taken by the thread that is done, or by the loop that waits no longer, whichever is first."""
+
+    def deliver(self, outcome: Outcome[T]) -> None:
+        """Take what came of the work. Called in its thread."""
+        self._outcome = outcome
+        if self._first.acquire(blocking=False):
+            self._done.release()
+            return
+        try:
+            self._token.run_sync_soon(self._report)
+        except trio.RunFinishedError:
+            pass  # nobody counts threads any more
+
+    async def result(self, patience: float) -> T:
+        """Return what came of the work, or raise it."""
+        if self._done.acquire(timeout=patience) or not self._first.acquire(blocking=False):
+            self._threads.release_on_behalf_of(self)
+            assert self._outcome is not None
+            return self._outcome.unwrap()
+        self._task = trio.lowlevel.current_task()
+
+        def abandon(_: object) -> trio.lowlevel.Abort:
+            self._task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        result: T = await trio.lowlevel.wait_task_rescheduled(abandon)
+        return result
+
+    def _report(self) -> None:
+        self._threads.release_on_behalf_of(self)
+        if self._task is not None and self._outcome is not None:
+            trio.lowlevel.reschedule(self._task, self._outcome)

@@ -187,7 +187,7 @@ def test_run_takes_what_start_takes() -> None:
     started = inspect.signature(execsrv.Client.start).parameters
     late = {"Recording": execsrv.record.Recording}  # which is loaded only where something is recorded
     hints = typing.get_type_hints(execsrv.Client.start, localns=late)
-    own = {"self", "argv", "stdin", "timeout", "end_with_leader", "text", "encoding", "errors"}
+    own = {"self", "argv", "stdin", "timeout", "end_with_leader", "text", "encoding", "errors", "id", "key"}
     assert set(StartKeywords.__annotations__) == set(started) - own
     assert typing.get_type_hints(StartKeywords, localns=late) == {name: hints[name] for name in set(started) - own}
 
@@ -219,7 +219,7 @@ def test_a_process_shows_nothing_of_its_inside() -> None:
     facts = {"id", "argv", "pid", "exit_code", "returncode", "signal", "reason", "closed"}
     reading = {"wait", "next_event", "events", "output", "lines", "text", "communicate", "snapshot"}
     streams = {"stdin", "stdout", "stderr"}
-    acting = {"write", "close_stdin", "send_signal", "interrupt", "terminate", "kill", "resize"}
+    acting = {"write", "close_stdin", "send_signal", "interrupt", "terminate", "kill", "resize", "leave_running"}
     dialogue = {"expect", "expect_exact", "before", "after", "match", "match_index", "searchwindowsize", "interact"}
     dialogue |= {"expect_list", "compile_pattern_list", "buffer"}
     dialogue |= {"send", "sendline", "sendcontrol", "sendeof", "sendintr", "waitnoecho"}

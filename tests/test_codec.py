@@ -76,6 +76,25 @@ def test_decodes_each_kind_of_message() -> None:
     assert decode('{"id":null,"error":{"code":1,"message":"m"}}') == Failure(None, ErrorObject(1, "m"))
 
 
+def test_output_is_decoded_in_one_step_and_all_that_only_looks_like_it_in_two() -> None:
+    begins = '{"method":"process/output","params":{"processId":"p","seq":1,"stream":"stdout","chunk":"YQ=="}'
+    output = decode(begins + ',"trace":[1]}')
+    assert output == Notification("process/output", ProcessOutput("p", 1, "stdout", b"a"))
+    raw = msgspec.Raw(b'{"processId":"p","seq":1,"stream":"stdout","chunk":"YQ=="}')
+    assert decode(begins + ',"id":1}') == Request(1, "process/output", raw)
+    assert decode(begins + ',"method":"process/other"}') == Notification("process/other", raw)
+    assert decode('{"method":"process/output","params":{"seq":"x"}}') == Notification(
+        "process/output", msgspec.Raw(b'{"seq":"x"}')
+    )
+    assert decode('{"method":"process/output","params":null}') == Notification("process/output", msgspec.Raw(b"null"))
+    codec = Codec()
+    codec.decode((begins + ',"jsonrpc":"2.0"}').encode())
+    assert encoded(codec, Response(1, None)) == {"jsonrpc": "2.0", "id": 1, "result": None}
+    for cut in (begins, begins + ',"id":null}', begins + "} {}", begins.replace("YQ==", "\\ud800") + ',"id":1.5}'):
+        with pytest.raises(ProtocolError, match="malformed message"):
+            decode(cut)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -93,6 +93,7 @@ def fields(struct: type[msgspec.Struct]) -> set[str]:
 
 PAGES = {
     "fs": "files.md",
+    "connection": "sharing.md",
     "http": "relay.md",
     "environment": "environment.md",
     "environmentConfig": "environment.md",

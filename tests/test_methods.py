@@ -6,7 +6,7 @@ import re
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
 from msgspec import Struct
@@ -21,7 +21,8 @@ from tests.test_protocol_page import EXCHANGES, PAGES, messages
 DOCS = Path(__file__).parent.parent / "docs"
 FAMILIES = {
     "initialize": ["connection"],
-    "process": ["process", "waiting"],
+    "process": ["process", "waiting", "listing"],
+    "connection": ["sharing"],
     "command": ["command", "process"],  # what both dialects say alike
     "fs": ["files", "file_extras"],
     "http": ["http"],
@@ -44,7 +45,7 @@ ANSWERED = {method for side, method, _ in messages() if side == "heard"}
 
 def results(type_: Any) -> Iterator[tuple[Any, bool]]:
     """What a handler may answer by its return type, and whether that comes later."""
-    if isinstance(type_, UnionType):
+    if isinstance(type_, UnionType) or get_origin(type_) is Union:
         for part in get_args(type_):
             yield from results(part)
     elif get_origin(type_) is Coroutine:

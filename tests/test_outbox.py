@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import socket
+
+import msgspec
+import pytest
 import trio
 import trio.testing
 
+from execsrv._nursery import open_helpers
 from execsrv._server.outbox import Outbox
+from execsrv._wire.bounds import MessageBound
+from execsrv._wire.channel import MessageChannel
+from execsrv._wire.frames import PING
+from execsrv._wire.lines import LineChannel
 from execsrv._wire.memory import MemoryChannel, open_memory_pair
+from execsrv._wire.websocket_library import Wire
+from execsrv.limits import DEFAULTS
 from execsrv.protocol import Message, Response
+from tests.peers import PATIENCE
 
 
-async def write(outbox: Outbox, ours: MemoryChannel) -> None:
+async def write(outbox: Outbox, ours: MessageChannel) -> None:
     while True:
-        await ours.send(await outbox.take())
+        message = await outbox.take()
+        await (ours.send_rest() if message is None else ours.send(message))
 
 
 async def received(theirs: MemoryChannel, count: int) -> list[Message | None]:
@@ -59,3 +73,85 @@ async def test_a_channel_that_is_closed_meanwhile_has_no_room() -> None:
         outbox.put(Response(1, None))  # for the writer, which hears of the end when it sends it
         assert not ours.has_room
         nursery.cancel_scope.cancel()
+
+
+def as_sent(message: Message | None) -> Message:
+    assert isinstance(message, Response)
+    return Response(message.id, msgspec.json.decode(message.result))
+
+
+def open_sockets() -> tuple[trio.SocketStream, trio.SocketStream]:
+    ours, theirs = trio.socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return trio.SocketStream(ours), trio.SocketStream(theirs)
+
+
+async def test_what_a_socket_takes_is_sent_at_once_and_the_rest_before_all_else() -> None:
+    stream, peer = open_sockets()
+    async with stream, peer, trio.open_nursery() as nursery:
+        ours = LineChannel(stream, stream, DEFAULTS, is_known=False)
+        theirs = LineChannel(peer, peer, DEFAULTS)
+        outbox = Outbox(channel=ours)
+        nursery.start_soon(write, outbox, ours)
+        await trio.testing.wait_all_tasks_blocked()
+        outbox.put(Response(0, "at once"))
+        assert b"at once" in os.read(peer.socket.fileno(), 100)
+        answers: list[Message] = [Response(number, "x" * number * 1000) for number in range(1, 50)]
+        for number, answer in enumerate(answers):
+            outbox.put(answer)
+            if number % 5 == 0:
+                await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(PATIENCE):
+            for answer in answers:
+                assert as_sent(await theirs.receive()) == answer
+            await outbox.wait_empty()
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_answer_has_left_when_the_rest_of_it_has() -> None:
+    stream, peer = open_sockets()
+    async with stream, peer, trio.open_nursery() as nursery:
+        ours = LineChannel(stream, stream, DEFAULTS, is_known=False)
+        outbox = Outbox(channel=ours)
+        nursery.start_soon(write, outbox, ours)
+        await trio.testing.wait_all_tasks_blocked()
+        outbox.put(Response(1, "x" * 100_000))
+        with trio.move_on_after(0.05) as waiting:
+            await outbox.wait_answered()
+        assert waiting.cancelled_caught
+        nursery.start_soon(outbox.wait_answered)
+        with trio.fail_after(PATIENCE):
+            assert as_sent(await LineChannel(peer, peer, DEFAULTS).receive()) == Response(1, "x" * 100_000)
+            await outbox.wait_answered()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_peer_that_is_gone_is_met_by_the_writer() -> None:
+    stream, peer = open_sockets()
+    async with stream, peer:
+        ours = LineChannel(stream, stream, DEFAULTS, is_known=False)
+        outbox = Outbox(channel=ours)
+        with pytest.raises(trio.BrokenResourceError):
+            async with open_helpers() as nursery:
+                nursery.start_soon(write, outbox, ours)
+                await trio.testing.wait_all_tasks_blocked()
+                await peer.aclose()
+                outbox.put(Response(1, None))
+                await trio.sleep_forever()
+
+
+async def test_no_frame_comes_into_the_middle_of_another() -> None:
+    stream, peer = open_sockets()
+    async with stream, peer, trio.open_nursery() as nursery:
+        wire = Wire(stream, MessageBound(1 << 20), head=b"GET")
+        assert wire.has_room
+        frame = bytes(200_000)
+        assert not wire.send_now(memoryview(frame))
+        assert not wire.has_room
+        nursery.start_soon(wire.send_all, PING)
+        received = b""
+        with trio.fail_after(PATIENCE):
+            while len(received) < len(frame) + len(PING):
+                received += await peer.receive_some()
+        assert received == frame + PING
+        assert wire.has_room

@@ -49,6 +49,7 @@ OF_THE_MACHINE = {
     "createdAtMs",
     "modifiedAtMs",
 }
+OF_THE_MACHINE |= {"ageMs", "endsInMs", "cpuMs", "memoryBytes", "connectionId", "principal", "secret"}
 OF_THE_MACHINE |= {"modifiedAtNs", "accessedAtNs", "changedAtNs", "userId", "groupId", "inode", "device"}
 
 
@@ -63,7 +64,7 @@ def exchanges(page: str) -> Iterator[list[str]]:
             yield lines
 
 
-PAGES = ("protocol.md", "session.md", "files.md", "relay.md", "environment.md")
+PAGES = ("protocol.md", "session.md", "files.md", "relay.md", "environment.md", "sharing.md")
 EXCHANGES = [lines for name in PAGES for lines in exchanges((DOCS / name).read_text())]
 
 

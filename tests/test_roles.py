@@ -22,7 +22,7 @@ from tests.peers import PATIENCE
 
 LOOKS = {
     "process/read", "process/ack", "process/wait", "process/waitFor", "process/snapshot", "process/list",
-    "environment/info",
+    "process/attach", "process/detach", "connection/list", "connection/join", "connection/leave", "environment/info",
 }  # fmt: skip
 SPEAKS = {
     "process/write", "process/closeStdin", "process/resize", "process/signal", "process/terminate",

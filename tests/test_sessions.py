@@ -323,7 +323,11 @@ async def test_list_names_them_oldest_first(peer: Peer) -> None:
     mark = new_mark()
     await peer.start("a", ["sleep", "1000"], tty=True, arg0=mark)
     await until_marked(mark, 1)
-    listed = (await peer.call("process/list"))["processes"]
+    processes = (await peer.call("process/list"))["processes"]
+    names = ("processId", "pid", "program", "tty", "running", "exitCode", "closed")
+    listed = [{name: process[name] for name in names} for process in processes]
+    assert [process["argv"] for process in processes] == [["sh", "-c", "exit 3"], ["sleep", "1000"]]
+    assert [process["state"] for process in processes] == ["closed", "running"]
     assert [listed[1].pop("pid")] == marked(mark)
     assert listed[0].pop("pid") > 0
     ended = {"processId": "b", "program": "sh", "tty": False, "running": False, "exitCode": 3, "closed": True}

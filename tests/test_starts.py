@@ -22,6 +22,7 @@ import trio
 import trio.lowlevel
 
 from execsrv._processes import carried_limits, proc
+from execsrv._processes.attempt import SharedThreads
 from execsrv._processes.command import settle
 from execsrv._processes.rlimit_mark import LOCKS, new_server_mark
 from execsrv._processes.supervisor import open_supervisor
@@ -196,9 +197,9 @@ async def test_a_start_that_is_under_way_is_listed(daemon: Daemon, tmp_path: Pat
         starts.append(await peer.post("command/exec", exec_params))
         old, new, unnamed = (await peer.call("process/list"))["processes"]
         assert old["pid"] > 0
-        expected = shown | {"pid": None, "program": "program"}
-        assert new == expected | {"processId": "new", "tty": True}
-        assert unnamed == expected | {"processId": "session-1", "tty": False}
+        expected = shown | {"pid": None, "program": "program", "argv": [str(program)], "state": "starting"}
+        assert new.items() >= (expected | {"processId": "new", "tty": True}).items()
+        assert unnamed.items() >= (expected | {"processId": "session-1", "tty": False}).items()
     for id in starts:
         await peer.answer(id)
     pids = [listed["pid"] for listed in (await peer.call("process/list"))["processes"]]
@@ -491,7 +492,7 @@ async def test_a_start_that_hangs_leaves_the_server_its_own_limits(tmp_path: Pat
     limits = softs()
     async with open_supervisor(own_process=True, guarded=False) as supervisor:
         attempt = supervisor.new_attempt()
-        threads, others = trio.CapacityLimiter(1), children()
+        threads, others = SharedThreads(trio.CapacityLimiter(1)), children()
         with leased(program), trio.CancelScope() as waiting:
 
             async def start() -> None:

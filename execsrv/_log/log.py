@@ -217,7 +217,7 @@ class OutputLog(Retained):
         self._trim()
 
     def attach(self) -> None:
-        """Have somebody again who may `read`, and will take entries from `go_on` on."""
+        """Have somebody who may `read`, and perhaps will take entries from `go_on` on: entries stay as they are."""
         self._unseen_from = None
 
     def go_on(self, seq: int) -> None:
@@ -226,6 +226,7 @@ class OutputLog(Retained):
         self._trim()
 
     def go_without_reader(self) -> None:
-        """Wait for nobody from here on, whatever was asked for."""
+        """Wait for nobody from here on, whatever was asked for, unless the reader comes back with `go_on`."""
+        self._unseen_from = None
         self.reader.go()
         self._trim()

@@ -201,11 +201,12 @@ class AttachedReader:
         self.lag_bytes = self._unacknowledged_bytes
         self.last_taken = seq - 1
         self.is_here = True
+        self._is_gone = False
         for entry in entries:
             self.add(entry, entry_bytes(entry))
 
     def go(self) -> None:
-        """Leave for good."""
+        """Leave, and have nothing wait or be kept for a return."""
         self.leave()
         self._is_gone = True
         self._unacknowledged.clear()

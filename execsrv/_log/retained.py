@@ -71,6 +71,19 @@ class Retained:
             return None
         return ReadGap(after_seq + 1, self.oldest - 1, dict(self._forgotten))
 
+    def printed_before(self, seq: int) -> dict[Stream, int]:
+        """Return how much of each stream was printed before entry `seq`, which is retained or the next."""
+        if seq >= self.next_seq:
+            return {stream: ends.total_bytes for stream, ends in self.streams.items()}
+        printed = dict(self._forgotten)
+        for entry in islice(self._entries, max(0, seq - self.oldest)):
+            if isinstance(entry, Chunk):
+                printed[entry.stream] = printed.get(entry.stream, 0) + len(entry.chunk)
+            elif isinstance(entry, Gap):
+                for stream, size in entry.omitted.items():
+                    printed[stream] = printed.get(stream, 0) + size
+        return printed
+
     def read(self, after_seq: int, max_bytes: int | None) -> tuple[ReadGap | None, list[Chunk], int]:
         """Return a gap, the retained chunks numbered above `after_seq` behind it, and the number to go on from.
 

@@ -12,7 +12,6 @@ import resource
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import trio
 
@@ -22,7 +21,7 @@ from execsrv._processes.leader import Leader
 from execsrv._processes.membership import ByDescent, ByWalk, Register
 from execsrv._processes.spawn import Started
 from execsrv._processes.tree import ProcessTree
-from execsrv._threads import needing_threads
+from execsrv._threads import run_briefly
 from execsrv.protocol import Size, Stream
 
 MOST_THREADS = 40
@@ -30,6 +29,10 @@ MOST_THREADS = 40
 
 CONNECTION_THREADS = 8
 """So many of them may be one connection's, so that those which hang hold up nobody else's."""
+
+
+_BRIEF_SECONDS = 0.002
+"""So long the loop waits for a start, unless one of the same connection has taken longer and is still under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +49,17 @@ class Spawned:
     held: int | None = None
 
 
-class Threads(Protocol):
-    """A limit of threads, as `trio.to_thread.run_sync` takes it."""
-
-    async def acquire_on_behalf_of(self, borrower: object) -> None: ...
-
-    def release_on_behalf_of(self, borrower: object) -> None: ...
-
-
 class SharedThreads:
     """The threads that one connection may have of those of its server, each until it has really ended."""
 
-    def __init__(self, of_server: trio.CapacityLimiter) -> None:
+    def __init__(self, of_server: trio.CapacityLimiter, most: int = CONNECTION_THREADS) -> None:
         self._of_server = of_server
-        self._own = trio.CapacityLimiter(CONNECTION_THREADS)
+        self._own = trio.CapacityLimiter(most)
+
+    @property
+    def is_free(self) -> bool:
+        """True while none of them is in use."""
+        return not self._own.borrowed_tokens
 
     async def acquire_on_behalf_of(self, borrower: object) -> None:
         """Wait for a thread. Where there is one, nobody else gets a turn first."""
@@ -124,7 +124,7 @@ class Attempt:
     async def start(
         self,
         settle: Callable[[], Command],
-        threads: Threads,
+        threads: SharedThreads,
         *,
         size: Size | None,
         pipe_stdin: bool,
@@ -142,9 +142,7 @@ class Attempt:
         await self._begin_guard()  # or a command that kills us in its first instant would outlive us
         self._runs = True
         try:
-            with needing_threads():
-                # The limiter is one in all but name.
-                await trio.to_thread.run_sync(run, limiter=threads, abandon_on_cancel=True)  # type: ignore[arg-type]
+            await run_briefly(run, threads, _BRIEF_SECONDS if threads.is_free else 0)
         except trio.Cancelled:
             raise  # and it may run on
         except BaseException:

@@ -2,6 +2,7 @@
 
     Connection.run             outlives its channel by `resume_grace` at most
     ├─ _stop                   ends it in order with the server, where no conversation does
+    ├─ _go_on_alone            while it is kept without a channel
     ├─ Sessions.forget_ended   lets go of ended sessions
     └─ session, session, ...   `Session.run`: a nursery each
 
@@ -22,8 +23,11 @@ from execsrv._budget.allowance import Allowance
 from execsrv._doors.principal import Principal
 from execsrv._nursery import open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
+from execsrv._server.directory import Directory
 from execsrv._server.outbox import Outbox
 from execsrv._server.sessions import Sessions
+from execsrv._server.sharing import NO_TERMS, Terms
+from execsrv._server.visits import Visits
 from execsrv.errors import AlreadyAttachedError, UnknownConnectionError
 from execsrv.limits import ServerConfig
 
@@ -41,17 +45,26 @@ class Connection:
         stopping: trio.Event,
         principal: Principal,
         allowance: Allowance,
+        terms: Terms = NO_TERMS,
+        directory: Directory | None = None,
     ) -> None:
-        """`stopping` is set when the server is to end in order. The `allowance` is its principal's."""
+        """`stopping` is set when the server is to end in order. The `allowance` is its principal's.
+
+        It is in the `directory` from now on: `close` must follow.
+        """
         self.principal = principal
         self.allowance = allowance
         self.id = str(uuid.uuid4())
         self.sessions = Sessions(supervisor, config, allowance)
+        self.visits = Visits(principal, terms.client_name, allowance.held)
+        self.shared = (directory or Directory()).add(principal, self.sessions, self.visits, terms, self.end)
         self._config = config
         self._stopping = stopping
         self._outbox: Outbox | None = None
         self._detached = trio.lowlevel.ParkingLot()
         self._life = trio.CancelScope()
+        self._without_channel = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
         self._ended = False
 
     def __repr__(self) -> str:
@@ -78,6 +91,7 @@ class Connection:
         """Keep the sessions until it is ended, or was without a channel for the grace. Then all of them end."""
         try:
             async with open_helpers() as nursery:
+                self._nursery = self.shared.nursery = nursery
                 self.sessions.open(nursery)
                 nursery.start_soon(owned, self._stop)
                 task_status.started()
@@ -104,19 +118,54 @@ class Connection:
             self._outbox.doubt()
             raise AlreadyAttachedError(f"session {self.id} is already attached to another connection")
         self._outbox = outbox
-        self._life.deadline = math.inf
+        self._without_channel.cancel()
+        is_back = self._life.deadline < math.inf
+        self._life.deadline = self.shared.ends_at = math.inf
+        self.visits.attach(outbox)
         self.sessions.attach(outbox)
+        if is_back:
+            self.shared.tell("ownerBack")
+        self.shared.owner = self.visits
 
     def detach(self) -> None:
-        """Go on without a channel. A new one may come within the grace."""
+        """Go on without a channel. A new one may come within the grace, or for as long as it is to be kept."""
         self._outbox = None
-        self._life.deadline = trio.current_time() + self._config.resume_grace
+        keep = self.shared.terms.keep
+        kept = 0 if keep is None else self._config.max_keep if keep == "untilIdle" else keep
+        self._life.deadline = self.shared.ends_at = trio.current_time() + max(self._config.resume_grace, kept)
         self._detached.unpark_all()
         self.sessions.detach()
+        self.visits.detach_all()
+        self.shared.owner = None
+        self.shared.sizes.leave_all(self.visits)
+        self.shared.tell("ownerLeft")
+        if kept and not self._ended and self._nursery is not None:
+            self._without_channel = trio.CancelScope()
+            self._nursery.start_soon(owned, self._go_on_alone, self._without_channel)
+
+    @property
+    def may_last(self) -> bool:
+        """True where it goes on without a channel, for the grace or because its client has asked for that."""
+        return self._config.resume_grace > 0 or self.shared.terms.keep is not None
+
+    async def _go_on_alone(self, scope: trio.CancelScope) -> None:
+        """Have its sessions wait for nobody once the grace is over. End when it is idle, where that was asked for."""
+        with scope:
+            await trio.sleep(self._config.resume_grace)
+            self.sessions.let_run()
+            if self.shared.terms.keep == "untilIdle":
+                await self.sessions.wait_forgotten()
+                self.end()
 
     def end(self) -> None:
         """End all that runs, and let go of it."""
         self._life.cancel()
+
+    def close(self) -> None:
+        """Leave the directory, and everything that it has joined."""
+        self.shared.directory.remove(self.shared)
+        self._nursery = None
+        self.visits.close()
 
     async def _stop(self) -> None:
         """End in order with the server, as soon as there is no channel: with one, the conversation does it."""

@@ -24,7 +24,9 @@ from execsrv._doors.reloads import Reloads
 from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connection import Connection
+from execsrv._server.directory import Directory
 from execsrv._server.operations import open_operations
+from execsrv._server.sharing import NO_TERMS, Terms
 from execsrv.errors import LimitExceededError, NotReadyError, UnknownConnectionError
 from execsrv.limits import DEFAULTS, ServerConfig
 
@@ -50,6 +52,7 @@ class Connections:
         self.ends_at = math.inf
         """The time at which the server is gone at the latest, once it is draining."""
         self._nursery = nursery
+        self.directory = Directory()
         self._by_id: dict[str, Connection] = {}
         self._opened = trio.lowlevel.ParkingLot()
         self._ended = trio.lowlevel.ParkingLot()
@@ -80,19 +83,22 @@ class Connections:
         self.config = config
         self.allowances.configure(config)
 
-    async def open(self, principal: Principal, origin: str = "") -> Connection:
+    async def open(self, principal: Principal, origin: str = "", terms: Terms = NO_TERMS) -> Connection:
         """Return a new connection of somebody, without a channel so far. Raises `LimitExceededError`.
 
-        `origin` is where it comes from, for the journal.
+        `origin` is where it comes from, for the journal. Raises `NameTakenError` and `InvalidParamsError` for `terms`.
         """
         if self.draining.is_set():
             raise NotReadyError("the server is shutting down")
+        self.directory.check(principal, terms, self.config)
         of_one = [each for each in self._by_id.values() if each.principal.name == principal.name]
         self._check_room(of_one, "max_connections_per_principal", self.config.max_connections_per_principal)
         self._check_room(self._by_id.values(), "max_connections", self.config.max_connections)
         allowance = self.allowances.of(principal.name)
         allowance.held.take(CONNECTION_BYTES)
-        connection = Connection(self._supervisor, self.config, self.stopping, principal, allowance)
+        connection = Connection(
+            self._supervisor, self.config, self.stopping, principal, allowance, terms, self.directory
+        )
         if self.journal.readers:
             connection.sessions.page = self.journal.new_page(principal, origin, with_argv=self.config.audit_argv)
         self._by_id[connection.id] = connection
@@ -107,6 +113,7 @@ class Connections:
             self._by_id.pop(connection.id, None)
             self._ended.unpark_all()
             connection.sessions.forget_all()
+            connection.close()
             connection.allowance.held.give(CONNECTION_BYTES)
 
     def _check_room(self, connections: Collection[Connection], limit: str, bound: int) -> None:
@@ -132,8 +139,10 @@ class Connections:
             await self._ended.park()
 
     def find(self, id: str, principal: Principal) -> Connection:
-        """Return the connection of somebody with this id. Raises `UnknownConnectionError`, for another's too."""
+        """Return somebody's connection with this id or name. Raises `UnknownConnectionError`, for another's too."""
         connection = self._by_id.get(id)
+        if connection is None and (shared := self.directory.named(id, principal)) is not None:
+            connection = next((each for each in self._by_id.values() if each.shared is shared), None)
         if connection is None or connection.principal.name != principal.name:
             raise UnknownConnectionError(f"unknown session id {id}")
         return connection

@@ -4,7 +4,7 @@
     ├─ reader (_read)               takes requests in order, waits for no handler
     ├─ Dispatch._finish, one for each request that has to wait
     ├─ Relay._stream, one for each HTTP body that is streamed
-    ├─ writer (_write)              the only one that sends; pulls from the outbox
+    ├─ writer (_write)              sends what is not sent at once; pulls from the outbox
     ├─ _watch                       for a peer that is gone without a word
     ├─ _bound_silence               for a peer that says nothing and waits for nothing, where that is bounded
     ├─ _prove                       the same at once, when somebody else wants its connection
@@ -36,6 +36,7 @@ from execsrv._server.failures import cut, failure_of
 from execsrv._server.methods import tell_of_environment
 from execsrv._server.outbox import Outbox
 from execsrv._server.sessions import Sessions
+from execsrv._server.sharing import Shared, Terms
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.handshake import Handshake, State
 from execsrv._wire.unreadable import UnreadableError
@@ -78,6 +79,7 @@ class Conversation:
     allowance: Allowance
     sessions: Sessions
     relay: Relay
+    shared: Shared
     _get_files: Callable[[Allowance], Files]
 
     def __init__(
@@ -146,7 +148,7 @@ class Conversation:
                     await self._read(dispatch)
                 if trio.current_time() >= self._reading.deadline:
                     self._refuse(ProtocolError(f"no `initialize` within {self.config.handshake_timeout} s"))
-                lasting = self._is_lost and self.config.resume_grace > 0
+                lasting = self._is_lost and self._connection is not None and self._connection.may_last
                 if not lasting:
                     await self._end_sessions()
                 with trio.move_on_after(self.config.flush_timeout):
@@ -154,7 +156,7 @@ class Conversation:
         except BaseException:
             if not is_cancelled():  # a fault of ours, which costs no more than the channel
                 self._goodbye = ProtocolError("internal error", _INTERNAL_ERROR)
-                lasting = self.config.resume_grace > 0
+                lasting = self._connection is not None and self._connection.may_last
             raise
         finally:
             if self._connection is not None and lasting:
@@ -194,7 +196,8 @@ class Conversation:
         """Attach to a new connection, or to the one to be resumed: nothing else can be handled before."""
         principal = self._identify(params.token)
         if params.resume_session_id is None:
-            connection = await self._connections.open(principal, self._origin)
+            terms = Terms(params.client_name, params.name, params.keep, params.size_policy)
+            connection = await self._connections.open(principal, self._origin, terms)
         else:
             connection = self._connections.find(params.resume_session_id, principal)
         connection.attach(self._outbox)
@@ -202,13 +205,15 @@ class Conversation:
             connection.sessions.page.resumed(self._origin)
         connection.sessions.supervisor.expect_starts()
         self.principal, self._connection, self.sessions = principal, connection, connection.sessions
+        self.shared = connection.shared
         self.allowance = self.relay.allowance = connection.allowance
         self._outbox.draw_on(self.allowance.held)
         self._reading.deadline = math.inf
         self._handshake.greeted()
         self._channel.trust(self.allowance.held)
         self._greeted()
-        return Initialized(connection.id, tell_of_environment(self, Unit()), PROTOCOL_VERSION)
+        machine = tell_of_environment(self, Unit())
+        return Initialized(connection.id, machine, PROTOCOL_VERSION, connection.shared.public_id)
 
     # -- out --
 
@@ -216,7 +221,8 @@ class Conversation:
         """Send what the outbox gives, one message after the other. A peer that is gone ends the conversation."""
         try:
             while True:
-                await self._channel.send(await self._outbox.take())
+                message = await self._outbox.take()
+                await (self._channel.send_rest() if message is None else self._channel.send(message))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._gone()
 

@@ -88,6 +88,8 @@ class Dispatch:
         self._handshake.check_request(method)
         if isinstance(params, Initialize):
             return await self._greet(params), 0
+        if self._caller.shared.visits.by_id:
+            self._caller.shared.visits.check(getattr(params, "process_id", ""), method.role)
         handler = HANDLERS[request.method]
         starting = self._caller.sessions.starting_named_in(params)
         if starting is not None and await starting.lets_wait(params):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -13,6 +13,7 @@ from execsrv.protocol import Notification
 
 if TYPE_CHECKING:
     from execsrv._server.outbox import Outbox
+    from execsrv._server.view import View
 
 Dialect = Callable[[str, Entry], Notification | None]
 """Say an entry of the log of the session with this id; None for an entry that the dialect has no word for."""
@@ -37,6 +38,8 @@ class Feed:
         self._is_forgotten = False  # the session
         self._appended: trio.lowlevel.ParkingLot | None = None  # made for the first who wait
         self._taken: trio.lowlevel.ParkingLot | None = None
+        self.views: Sequence[View] = ()
+        """How visitors of the connection hear of the same log."""
         if outbox is None:  # the channel went while the session was started
             self.detach()
 
@@ -62,6 +65,9 @@ class Feed:
             self._appended.unpark_all()
         if self._outbox is not None and self.reader.has_news:
             self._outbox.feed(self)
+        if self.views:
+            for view in self.views:
+                view.announce()
 
     async def wait_appended(self) -> None:
         """Wait for the next entry of the log."""
@@ -89,6 +95,8 @@ class Feed:
     def forget(self) -> None:
         """Note that nobody asks for the session any more. The log goes too when the peer has heard all of it."""
         self._is_forgotten = True
+        for view in self.views:
+            view.inherit()
         if self._outbox is None or self._outbox.closed or not self.reader.has_news:
             self._log.let_go()
 
@@ -115,6 +123,13 @@ class Feed:
         """Tell nothing until somebody is attached again."""
         self._outbox = None
         self._log.detach()
+        if self.views:
+            self._log.attach()
+        self.wake()
+
+    def let_run(self) -> None:
+        """Wait for nobody: whoever comes back reads what is retained then. Not while somebody is attached."""
+        self._log.go_without_reader()
         self.wake()
 
     def leave(self) -> None:

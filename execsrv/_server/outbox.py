@@ -16,7 +16,9 @@ from execsrv._budget.budget import Budget
 from execsrv._budget.weight import THING_BYTES, weight_of
 from execsrv._memory import freed, let_go
 from execsrv._server.feed import Feed
+from execsrv._server.view import View
 from execsrv._wire.channel import MessageChannel
+from execsrv._wire.pieces import is_large
 from execsrv.limits import DEFAULTS, KIB
 from execsrv.protocol import Message, Notification, Response
 
@@ -52,8 +54,9 @@ class Outbox:
         self._leaving_bytes = 0
         self._leaving = False  # what was taken last is still being sent
         self._answering = False  # and it is an answer
+        self._has_rest = False  # it was sent at once, but for a part of it
         self._answered = 0
-        self._feeds: dict[Feed, None] = {}  # an ordered set: those that have news, longest first
+        self._feeds: dict[Feed | View, None] = {}  # an ordered set: those that have news, longest first
         self._told: deque[Notification] = deque()
         self._tellers = trio.lowlevel.ParkingLot()
         self._turn_of_told = False
@@ -68,8 +71,8 @@ class Outbox:
 
     def put(self, answer: Message) -> None:
         """Add an answer."""
-        if self._may_send_now:
-            self._answered += 1
+        if self._may_send_now and not is_large(answer):
+            self._answering = True
             self._send_now(answer)
             return
         if self.closed:
@@ -86,7 +89,7 @@ class Outbox:
         self._budget = budget
         budget.add(self._waiting_bytes)
 
-    def feed(self, feed: Feed) -> None:
+    def feed(self, feed: Feed | View) -> None:
         """Take from this feed, which has news, when its turn has come."""
         while feed.reader.has_news:
             if not self._may_send_now:
@@ -95,6 +98,11 @@ class Outbox:
                 return
             if (notification := self._take_from(feed)) is not None:
                 self._send_now(notification)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of answers that wait to be sent, with what is being sent."""
+        return self._waiting_bytes
 
     @property
     def has_answers(self) -> bool:
@@ -108,10 +116,15 @@ class Outbox:
 
     def _send_now(self, message: Message) -> None:
         assert self._channel is not None
-        self._channel.send_now(message)
+        if self._channel.send_now(message):
+            self._answered += self._answering
+            self._answering = False
+        else:
+            self._leaving = self._has_rest = True
+            self._wanted.unpark()
 
     @staticmethod
-    def _take_from(feed: Feed) -> Notification | None:
+    def _take_from(feed: Feed | View) -> Notification | None:
         notification = feed.take()
         if feed.is_at_its_end:
             freed()  # where the session was forgotten already, nothing else holds its log
@@ -129,10 +142,10 @@ class Outbox:
         self._told.append(notification)
         self._wanted.unpark()
 
-    async def take(self) -> Message:
-        """Return the next message to send; the one taken before has left. For one task. Cancelling loses nothing.
+    async def take(self) -> Message | None:
+        """Return the next message to send, None for the rest of one that was sent at once; the one before has left.
 
-        Raises `trio.ClosedResourceError` when this is closed.
+        For one task. Cancelling loses nothing. Raises `trio.ClosedResourceError` when this is closed.
         """
         self._answered += self._answering
         self._leaving = self._answering = False
@@ -141,6 +154,9 @@ class Outbox:
             self._leaving_bytes = 0
         self._taken.unpark_all()
         while not self.closed:
+            if self._has_rest:
+                self._has_rest = False
+                return None
             if self._answers:
                 self._leaving = self._answering = True
                 answer, self._leaving_bytes = self._answers.popleft()

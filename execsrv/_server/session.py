@@ -23,6 +23,7 @@ from execsrv._nursery import is_cancelled, owned
 from execsrv._processes import streams, terminal
 from execsrv._processes.attempt import Spawned
 from execsrv._processes.leader import ExitStatus
+from execsrv._processes.usage import Usage, usage_of, used_by
 from execsrv._server.ending import Ending
 from execsrv._server.feed import Dialect, Feed
 from execsrv._server.outbox import Outbox
@@ -55,6 +56,9 @@ class Session:
         """
         self.id = id
         self.program = spawned.program
+        self.argv = options.argv
+        self.key = options.key
+        self.started_at = trio.current_time()
         self.is_terminal = "pty" in spawned.outputs
         self.log = OutputLog(
             config.retained_output_bytes_per_session,
@@ -241,6 +245,11 @@ class Session:
     def master(self) -> int | None:
         """The server's end of its terminal, None where it has none any more."""
         return self._outputs.get("pty")
+
+    async def usage(self) -> Usage:
+        """Return what it takes of processors and memory: all that lives of it, or what its leader has taken."""
+        living = await self._tree.remaining()
+        return usage_of(member.pid for member in living) if living else used_by(self._tree.leader.usage)
 
     async def wait_empty(self) -> None:
         """Wait until neither the leader nor anything that descends from it lives. Cancelling stops waiting."""

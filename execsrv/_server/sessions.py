@@ -9,62 +9,47 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 import trio
-from msgspec import Struct
 
 from execsrv._budget.allowance import Allowance
 from execsrv._doors.journal import Page
-from execsrv._memory import freed, let_go
 from execsrv._nursery import contain, owned
 from execsrv._processes.attempt import Attempt, SharedThreads, Spawned
 from execsrv._processes.command import Command
 from execsrv._processes.supervisor import Supervisor
 from execsrv._processes.terminal import DEFAULT_MODES
 from execsrv._server.feed import Dialect
-from execsrv._server.outbox import Outbox
+from execsrv._server.roster import Roster
 from execsrv._server.session import Session
 from execsrv._server.start_options import StartOptions, cost
 from execsrv._server.starting import Starting, given_up
 from execsrv._wire.quoting import quoted
 from execsrv.errors import LimitExceededError, NotReadyError, ProcessExistsError
 from execsrv.limits import ServerConfig
-from execsrv.protocol import ProcessStart, Size
+from execsrv.protocol import Size
 
 Spawn = Callable[[Attempt], Awaitable[Spawned]]
 
 logger = logging.getLogger(__name__)
 
 
-class Sessions:
+class Sessions(Roster):
     """All that run and those that have ended and can still be asked for, oldest first. Their tasks are the owner's."""
 
     def __init__(self, supervisor: Supervisor, config: ServerConfig, allowance: Allowance) -> None:
         self.supervisor = supervisor
+        super().__init__()
         self._allowance = allowance
         self._config = config
         self._nursery: trio.Nursery | None = None
-        self._outbox: Outbox | None = None
         self._threads = SharedThreads(supervisor.threads)
         self._attempts: set[Attempt] = set()
-        self._starting: dict[str, Starting] = {}
-        self._by_id: dict[str, Session] = {}
-        self._ended: dict[str, Session] = {}  # those that are over, in that order
-        self._over = trio.lowlevel.ParkingLot()
         self._last_number = 0
         self._draining = False
         self.page: Page | None = None  # where starts and ends are noted
-
-    def __repr__(self) -> str:
-        return f"<Sessions running={len(self._by_id) - len(self._ended)} ended={len(self._ended)}>"
-
-    def __iter__(self) -> Iterator[Session]:
-        return iter(list(self._by_id.values()))
-
-    def __len__(self) -> int:
-        return len(self._by_id)
 
     # -- their start --
 
@@ -105,6 +90,7 @@ class Sessions:
         program = os.path.basename(argv[0]) if argv else ""
         most_bytes = self._config.queued_stdin_bytes
         starting = Starting(self._claim(id), program, options.timeout, most_bytes, is_terminal=size is not None)
+        starting.argv, starting.key = options.argv, options.key
         self._allowance.take_session(cost(is_terminal=starting.is_terminal))
 
         async def spawn(attempt: Attempt) -> Spawned:
@@ -182,6 +168,8 @@ class Sessions:
                 self._last_number += 1
             del self._starting[session.id]
             self._by_id[session.id] = session
+            if self._is_alone:
+                session.feed.let_run()
             if starting.note is not None:
                 starting.note.page.started(starting.note, session.pid, session.log)
             starting.finish(session)
@@ -207,64 +195,9 @@ class Sessions:
         if len(self._ended) > self._config.retained_sessions:
             self._forget_oldest()
 
-    def being_started(self) -> list[Starting]:
-        """Return the starts that are under way, oldest first."""
-        return list(self._starting.values())
-
-    def starting_named_in(self, params: Struct) -> Starting | None:
-        """Return the start that is under way of the session that a request names."""
-        if isinstance(params, ProcessStart):
-            return None
-        id = getattr(params, "process_id", None) or getattr(params, "session_id", None)
-        return None if id is None else self._starting.get(id)
-
-    def find(self, id: str) -> Session | None:
-        """Return the session of that id, running or ended and still retained."""
-        return self._by_id.get(id)
-
-    # -- who hears of them --
-
-    def attach(self, outbox: Outbox) -> None:
-        """Tell there what happens to each session from now on."""
-        self._outbox = outbox
-        for session in self._by_id.values():
-            session.feed.attach(outbox)
-
-    def detach(self) -> None:
-        """Tell nobody until there is an outbox again."""
-        self._outbox = None
-        for session in self._by_id.values():
-            session.feed.detach()
-
-    # -- their end --
-
-    def hang_up(self, grace: float) -> float:
-        """Have every session end because the connection does. Return the seconds that this may take.
-
-        `grace` is for those that did not ask for one at their start.
-        """
-        for starting in self._starting.values():
-            starting.terminate("disconnected", grace)
-        graces = [session.grace(grace) for session in self._by_id.values()] + [grace] * len(self._starting)
-        for session in self._by_id.values():
-            session.terminate("disconnected", session.grace(grace))
-        return max(graces, default=0)
-
     def drain(self) -> None:
         """Refuse starts from now on: the server is to end, and what runs may go on for a while."""
         self._draining = True
-
-    def shut_down(self, grace: float) -> None:
-        """Have every session end with the server, each in that time or less."""
-        for starting in self._starting.values():
-            starting.terminate("shutdown", grace)
-        for session in self._by_id.values():
-            session.terminate("shutdown", min(grace, session.grace(grace)))
-
-    async def wait_over(self) -> None:
-        """Wait until nothing runs any more."""
-        while self._starting or len(self._ended) < len(self._by_id):
-            await self._over.park()
 
     @trio.lowlevel.enable_ki_protection
     async def forget_ended(self) -> None:
@@ -285,15 +218,3 @@ class Sessions:
             with ExitStack() as all_of_them:
                 for session in self:
                     all_of_them.callback(session.heed_cancel)
-
-    def _forget_oldest(self) -> None:
-        id = next(iter(self._ended))
-        freed(self._ended[id].log.kept_bytes)
-        self._ended[id].forget()
-        del self._ended[id], self._by_id[id]
-
-    def forget_all(self) -> None:
-        """Let go of every session: all of them are over."""
-        for session in self:
-            session.forget()
-        let_go((session.log, session.log.kept_bytes) for session in self)

@@ -34,7 +34,7 @@ async def serve_connection(
     `origin` is where the peer comes from, for the journal. Nothing can be resumed, since there is no other channel; the
     peer may have all that there is. Cancelling ends all of its sessions and closes the channel.
     """
-    config = replace(config, resume_grace=0, handshake_timeout=math.inf, principal_percent=100)
+    config = replace(config, resume_grace=0, max_keep=0, handshake_timeout=math.inf, principal_percent=100)
 
     async def stop() -> None:
         await shutdown_trigger()

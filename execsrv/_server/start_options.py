@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import trio
@@ -12,6 +12,16 @@ from execsrv._budget.allowance import SESSION_BYTES
 from execsrv._log.retained import first_bytes
 from execsrv._processes.streams import PIPE_CHUNK_BYTES, TERMINAL_CHUNK_BYTES
 from execsrv.protocol import AtMs
+
+_SHOWN_WORDS, _SHOWN_LETTERS = 64, 2048
+"""So much of a command is kept for lists."""
+
+
+class Key(NamedTuple):
+    """The key of a start, and the digest of its request."""
+
+    text: str
+    digest: bytes
 
 
 class StartOptions(NamedTuple):
@@ -29,6 +39,22 @@ class StartOptions(NamedTuple):
     """Its peer reads what it missed when it comes back, and is told nothing before. Else it is told of it unasked."""
     times: bool = False
     """Its peer is told when things happen."""
+    argv: Sequence[str] = ()
+    """The command, for lists: `shown_argv`."""
+    key: Key | None = None
+
+
+def shown_argv(argv: Sequence[str]) -> Sequence[str]:
+    """Return a command as lists show it: its beginning, where it is long."""
+    if len(argv) <= _SHOWN_WORDS and sum(map(len, argv)) <= _SHOWN_LETTERS:
+        return argv
+    shown, left = [], _SHOWN_LETTERS
+    for word in argv[:_SHOWN_WORDS]:
+        shown.append(word if len(word) <= left else f"{word[:left]}...")
+        left -= len(shown[-1])
+        if left <= 0:
+            break
+    return shown
 
 
 def cost(*, is_terminal: bool) -> int:

@@ -7,13 +7,14 @@ order as soon as it is known what became of the start, before anything else happ
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import trio
 from msgspec import Struct
 
 from execsrv._doors.journal import Start
+from execsrv._server.start_options import Key
 from execsrv.errors import BusyError, SpawnError
 from execsrv.protocol import CommandWrite, ProcessTerminate, ProcessWrite, Reason
 
@@ -41,6 +42,9 @@ class Starting:
         self.scope = trio.CancelScope(deadline=trio.current_time() + patience)
         self.outcome: Session | Exception | None = None
         self.over = trio.Event()
+        self.argv: Sequence[str] = ()
+        self.key: Key | None = None
+        self.begun_at = trio.current_time()
         self.note: Start | None = None
         """What is said of it in the journal."""
         self._then: list[Callable[[], None]] = []

@@ -31,11 +31,15 @@ class MessageChannel(Protocol):
     def has_room(self) -> bool:
         """True where `send_now` may be called, as long as nobody else has sent since."""
 
-    def send_now(self, message: Message) -> None:
+    def send_now(self, message: Message) -> bool:
         """Send a message at once: that spares a turn of the loop, and a task to wait in.
 
-        Transports that cannot promise it never have room. Raises as `send` does.
+        Return False where a part of it is left, which `send_rest` must send. Transports that cannot promise it never
+        have room. It is not for large messages.
         """
+
+    async def send_rest(self) -> None:
+        """Send what `send_now` has left. Raises as `send` does."""
 
     async def receive(self) -> Message | None:
         """Return the next message, None at the end. Raises `ProtocolError`. Cancelling loses nothing."""

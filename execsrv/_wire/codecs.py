@@ -27,6 +27,7 @@ from execsrv.protocol import (
     Failure,
     Message,
     Notification,
+    ProcessOutput,
     Request,
     Response,
 )
@@ -40,6 +41,8 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GOT_FLOAT = "got `float`"
 _Facts = dict[str, str | int | float | bool | list[str] | None]
 _MOST_FACT_BYTES = 64 * 1024
+_OUTPUT = "process/output"
+_OUTPUT_BEGINS = b'{"method":"process/output",'
 _MIRRORED = b'{"jsonrpc":"2.0"'
 _CHECKED_BYTES = 2 * 1024 * 1024
 _MOST_COMMAS = 1024 * 1024
@@ -63,6 +66,8 @@ class Codec:
         if not is_checked and not data.isascii():
             for _ in _check_large(data):
                 pass
+        if data.startswith(_OUTPUT_BEGINS) and (output := _read_output(data)) is not None:
+            return output
         try:
             envelope = _envelopes.decode(data)
         except (msgspec.DecodeError, RecursionError) as error:
@@ -113,6 +118,26 @@ class Codec:
         yield from write_pieces(message, buffer)
         if self._mirror:
             buffer[start] = ord(",")
+
+
+class _Output(msgspec.Struct):
+    """Output as a server of ours writes it: nearly all that a client is sent, so it is decoded in one step."""
+
+    params: ProcessOutput
+    method: str = ""
+    id: msgspec.Raw | UnsetType = UNSET
+    jsonrpc: msgspec.Raw | UnsetType = UNSET
+
+
+def _read_output(data: bytes | bytearray) -> Notification | None:
+    """Return a message as output, None for one that is to be read as any other."""
+    try:
+        output = _decoder(_Output).decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if output.method != _OUTPUT or output.id is not UNSET or output.jsonrpc is not UNSET:
+        return None
+    return Notification(_OUTPUT, output.params)
 
 
 def _check_large(data: bytes | bytearray) -> Iterator[None]:

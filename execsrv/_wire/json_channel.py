@@ -47,12 +47,20 @@ class JsonChannel:
 
     @property
     def has_room(self) -> bool:
-        """Return False: the other end may be slow."""
+        """Return False, where a transport does not say otherwise."""
         return False
 
-    def send_now(self, message: Message) -> None:
-        """Raises `NotImplementedError`: there is never room."""
+    def send_now(self, message: Message) -> bool:
+        """Send a message at once, and return whether all of it was taken."""
+        self._codec.encode_into(message, self._buffer, self._offset)
+        return self._send_written_now()
+
+    def _send_written_now(self) -> bool:
+        """Send what is taken at once of what the buffer has. Return as `send_now` does."""
         raise NotImplementedError
+
+    async def send_rest(self) -> None:
+        """Do nothing, where a transport does not say otherwise: nothing was sent at once."""
 
     def hear(self, take: Callable[[Message], bool]) -> None:
         """Do nothing: messages are there when `receive` has read them."""

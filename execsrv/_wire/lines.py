@@ -7,6 +7,7 @@ from contextlib import suppress
 import trio
 
 from execsrv._budget.budget import Budget
+from execsrv._wire.at_once import AtOnce
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.channel import CLOSED_IN_ORDER
 from execsrv._wire.codecs import LineBuffer
@@ -35,8 +36,9 @@ class LineChannel(JsonChannel):
         *,
         is_known: bool = True,
     ) -> None:
-        """Without `is_known` it takes in small messages only, until it may `trust` the peer."""
+        """Without `is_known` it is a server's, and takes in small messages only, until it may `trust` the peer."""
         super().__init__()
+        self._at_once = None if is_known else AtOnce(out)
         self._out = out
         self._in = into
         self._bound = MessageBound(limits.max_message_bytes, is_known=is_known)
@@ -46,7 +48,23 @@ class LineChannel(JsonChannel):
 
     async def _send_written(self) -> None:
         self._buffer += b"\n"
+        await self.send_rest()
         await self._out.send_all(self._buffer)
+
+    @property
+    def has_room(self) -> bool:
+        """True for a server on a socket, where nothing is left to be sent first."""
+        return self._at_once is not None and self._at_once.has_room
+
+    def _send_written_now(self) -> bool:
+        assert self._at_once is not None
+        self._buffer += b"\n"
+        return self._at_once.send(self._buffer)
+
+    async def send_rest(self) -> None:
+        """Send what `send_now` has left."""
+        if self._at_once is not None and (rest := self._at_once.take_rest()):
+            await self._out.send_all(rest)
 
     async def receive(self) -> Message | None:
         """Return the message on the next line. A last line without its end counts."""
@@ -92,6 +110,7 @@ class LineChannel(JsonChannel):
         try:
             if self._last_word and code == CLOSED_IN_ORDER:
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await self.send_rest()
                     await self._out.send_all(self._last_word)
         finally:
             await self._close()

@@ -49,17 +49,21 @@ class MemoryChannel:
         """True while the other end has not fallen behind."""
         return len(self._out.messages) < self._out.most and not self._out.is_closed
 
-    def send_now(self, message: Message) -> None:
-        """Hand the message over at once."""
+    def send_now(self, message: Message) -> bool:
+        """Hand the message over at once. Raises as `send` does."""
         if self._is_closed:
             raise trio.ClosedResourceError
         if self._out.is_closed:
             raise trio.BrokenResourceError
         if self._out.readers:
             if self._out.take is not None and self._out.take(message):
-                return
+                return True
             self._out.readers.unpark()
         self._out.messages.append(message)
+        return True
+
+    async def send_rest(self) -> None:
+        """Do nothing: no part of a message is ever left."""
 
     async def receive(self) -> Message | None:
         """Return the next message, None at the end.

@@ -61,6 +61,21 @@ class WebSocketChannel(JsonChannel):
                 start = put_header(view, len(view) - MAX_HEADER)
                 await self._wire.send_all(view[start:])
 
+    @property
+    def has_room(self) -> bool:
+        """True for a server on a plain socket, as long as nobody is sending."""
+        return self._wire.has_room and self._connection.closed is None
+
+    def _send_written_now(self) -> bool:
+        with memoryview(self._buffer) as view:
+            start = put_header(view, len(view) - MAX_HEADER)
+            with view[start:] as frame:
+                return self._wire.send_now(frame)
+
+    async def send_rest(self) -> None:
+        """Send what `send_now` has left."""
+        await self._wire.send_all(b"")
+
     async def receive(self) -> Message | None:
         """Return the message in the next frame, text or binary."""
         if self._has_received:

@@ -13,6 +13,7 @@ import trio
 import wsproto.utilities
 
 from execsrv._nursery import owned
+from execsrv._wire.at_once import AtOnce
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.frames import FrameCounter
 from execsrv._wire.room import wait_for_room
@@ -62,6 +63,7 @@ class Wire(trio.abc.Stream):
         self.refusal: ProtocolError | None = None
         self.is_server = bool(head)
         self._turn = trio.Lock()
+        self._at_once = AtOnce(stream)
         self.is_cut = False
         self.heard_at = trio.current_time()
 
@@ -89,6 +91,8 @@ class Wire(trio.abc.Stream):
             await self._turn.acquire()
         try:
             if not self.is_cut:
+                if rest := self._at_once.take_rest():
+                    await self._stream.send_all(rest)
                 for start in range(0, len(data), _SENT_BYTES):
                     await self._stream.send_all(data[start : start + _SENT_BYTES])
         except trio.Cancelled:
@@ -96,6 +100,15 @@ class Wire(trio.abc.Stream):
             raise
         finally:
             self._turn.release()
+
+    @property
+    def has_room(self) -> bool:
+        """True for a server on a plain socket, as long as nobody is sending."""
+        return self.is_server and self._at_once.has_room and not self.is_cut and not self._turn.locked()
+
+    def send_now(self, data: memoryview) -> bool:
+        """Send what the system takes at once, and return whether that was all. The next `send_all` sends the rest."""
+        return self._at_once.send(data)
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()

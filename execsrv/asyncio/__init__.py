@@ -25,6 +25,7 @@ from execsrv.asyncio.process import Process
 from execsrv.asyncio.remote_path import RemotePath
 from execsrv.asyncio.replwrap import REPLWrapper
 from execsrv.asyncio.screen import WatchedScreen
+from execsrv.asyncio.sharing import Joined
 from execsrv.asyncio.tree_changes import Changes
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Files",
     "Http",
     "HttpStream",
+    "Joined",
     "Process",
     "REPLWrapper",
     "RemoteFile",

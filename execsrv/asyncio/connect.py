@@ -16,7 +16,9 @@ from execsrv.client.connect import connect_websocket as trio_connect_websocket
 from execsrv.client.connect import launch as trio_launch
 from execsrv.client.parameters import Data, Path, RunKeywords, StartKeywords
 from execsrv.client.result import Result
+from execsrv.client.wishes import Kept
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
+from execsrv.protocol import SizePolicy
 
 if TYPE_CHECKING:
     from execsrv.asyncio.client import Client
@@ -28,6 +30,10 @@ def connect(
     token: str | None = None,
     token_file: str | os.PathLike[str] | None = None,
     reconnect: float = 0,
+    name: str | None = None,
+    keep: Kept = None,
+    resume: str | None = None,
+    size_policy: SizePolicy = "owner",
     bring: bool = True,
     config: ClientConfig = CLIENT_DEFAULTS,
 ) -> Opening[Client]:
@@ -45,11 +51,28 @@ def connect(
     started for the connection waits as long for it, and ends with the block all the same; without, it ends with the
     program. The command of `exec:` is run again, and has to lead to the same server, as `execsrv bridge` does.
 
+    A `name` is what `Client.connections` lists, and `Client.join` takes. With `keep` the connection and its commands go
+    on when this block is left, or the network is: for so many seconds, or "untilIdle", as long as anything runs or can
+    still be read. `resume` takes up such a connection, by its name, as its owner. `size_policy` says whose size a
+    terminal has where several look at it: that of the "owner", the "smallest", or the "latest" that was said.
+
     Raises `ConnectionFailedError`, and `InvalidListenURLError` for another URL.
     """
     return Opening(
         Facade._kinds,
-        partial(trio_connect, url, token=token, token_file=token_file, reconnect=reconnect, bring=bring, config=config),
+        partial(
+            trio_connect,
+            url,
+            token=token,
+            token_file=token_file,
+            reconnect=reconnect,
+            name=name,
+            keep=keep,
+            resume=resume,
+            size_policy=size_policy,
+            bring=bring,
+            config=config,
+        ),
     )
 
 
@@ -59,6 +82,10 @@ def connect_unix(
     token: str | None = None,
     token_file: str | os.PathLike[str] | None = None,
     reconnect: float = 0,
+    name: str | None = None,
+    keep: Kept = None,
+    resume: str | None = None,
+    size_policy: SizePolicy = "owner",
     config: ClientConfig = CLIENT_DEFAULTS,
 ) -> Opening[Client]:
     """Connect to a server's unix socket. A lost connection is taken up again within `reconnect` seconds.
@@ -71,7 +98,18 @@ def connect_unix(
     """
     return Opening(
         Facade._kinds,
-        partial(trio_connect_unix, path, token=token, token_file=token_file, reconnect=reconnect, config=config),
+        partial(
+            trio_connect_unix,
+            path,
+            token=token,
+            token_file=token_file,
+            reconnect=reconnect,
+            name=name,
+            keep=keep,
+            resume=resume,
+            size_policy=size_policy,
+            config=config,
+        ),
     )
 
 
@@ -81,6 +119,10 @@ def connect_websocket(
     token: str | None = None,
     token_file: str | os.PathLike[str] | None = None,
     reconnect: float = 0,
+    name: str | None = None,
+    keep: Kept = None,
+    resume: str | None = None,
+    size_policy: SizePolicy = "owner",
     config: ClientConfig = CLIENT_DEFAULTS,
 ) -> Opening[Client]:
     """Connect to a server's websocket. `token`, or that in `token_file`, goes into the `Authorization` header.
@@ -98,7 +140,18 @@ def connect_websocket(
     """
     return Opening(
         Facade._kinds,
-        partial(trio_connect_websocket, url, token=token, token_file=token_file, reconnect=reconnect, config=config),
+        partial(
+            trio_connect_websocket,
+            url,
+            token=token,
+            token_file=token_file,
+            reconnect=reconnect,
+            name=name,
+            keep=keep,
+            resume=resume,
+            size_policy=size_policy,
+            config=config,
+        ),
     )
 
 

@@ -24,20 +24,17 @@ from execsrv.client.parameters import (
 from execsrv.client.process import Process
 from execsrv.client.remote_changes import RemoteChanges
 from execsrv.client.result import END_GRACE_SECONDS, Collected, Result, check_bound
+from execsrv.client.sharing import Sharing
 from execsrv.client.starting import Starting
 from execsrv.client.text import as_bytes, text_mode
 from execsrv.client.tokens import ReadToken, no_token
+from execsrv.client.wishes import WISHES, Wishes
 from execsrv.errors import CommandError
 from execsrv.limits import ClientConfig
-from execsrv.protocol import (
-    EnvironmentInfo,
-    ListedProcess,
-    Nothing,
-    ProcessList,
-)
+from execsrv.protocol import EnvironmentInfo
 
 
-class Client(Starting):
+class Client(Sharing, Starting):
     """Runs commands on a server. Made by `connect_*` and `launch`; leaving their block ends all its commands."""
 
     def __init__(self) -> None:
@@ -271,17 +268,13 @@ class Client(Starting):
         async with recorder.recorded(process._mirror, recording, process.argv, size):
             yield
 
-    async def processes(self) -> list[ListedProcess]:
-        """Return every process of this connection that the server still knows, oldest first."""
-        return (await self._connection.calls.call("process/list", Nothing(), ProcessList)).processes
-
 
 @asynccontextmanager
 async def open_client(
     open_channel: OpenChannel,
     config: ClientConfig,
     reconnect: float = 0,
-    name: str = "execsrv",
+    wishes: Wishes = WISHES,
     read_token: ReadToken = no_token,
 ) -> AsyncIterator[Client]:
     """Open a client on channels of this kind, with the handshake done. Raises `ConnectionFailedError`."""
@@ -289,5 +282,5 @@ async def open_client(
     seconds("reconnect", reconnect, zero=True)
     async with open_helpers() as nursery:
         connection = Connection(config, nursery, read_token)
-        await nursery.start(connection.stay, open_channel, name, reconnect)
+        await nursery.start(connection.stay, open_channel, wishes, reconnect)
         yield Client._made(connection)

@@ -20,9 +20,11 @@ from execsrv.client.launching import launched
 from execsrv.client.parameters import seconds, words
 from execsrv.client.reach import FORMS, Place, is_reached, parse_exec, parse_place
 from execsrv.client.stdio import explain_exit, open_stdio
-from execsrv.client.tokens import token_reader
+from execsrv.client.tokens import ReadToken, token_reader
+from execsrv.client.wishes import Kept, Wishes, wishes
 from execsrv.errors import InvalidListenURLError, InvalidParamsError
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
+from execsrv.protocol import SizePolicy
 
 _LONGEST_GRACE_SECONDS = 365 * 86400
 """So long a server can be told to wait."""
@@ -38,6 +40,10 @@ async def connect(
     token: str | None = None,
     token_file: str | os.PathLike[str] | None = None,
     reconnect: float = 0,
+    name: str | None = None,
+    keep: Kept = None,
+    resume: str | None = None,
+    size_policy: SizePolicy = "owner",
     bring: bool = True,
     config: ClientConfig = CLIENT_DEFAULTS,
 ) -> AsyncIterator[Client]:
@@ -55,18 +61,23 @@ async def connect(
     started for the connection waits as long for it, and ends with the block all the same; without, it ends with the
     program. The command of `exec:` is run again, and has to lead to the same server, as `execsrv bridge` does.
 
+    A `name` is what `Client.connections` lists, and `Client.join` takes. With `keep` the connection and its commands go
+    on when this block is left, or the network is: for so many seconds, or "untilIdle", as long as anything runs or can
+    still be read. `resume` takes up such a connection, by its name, as its owner. `size_policy` says whose size a
+    terminal has where several look at it: that of the "owner", the "smallest", or the "latest" that was said.
+
     Raises `ConnectionFailedError`, and `InvalidListenURLError` for another URL.
     """
+    wanted = wishes(name, keep, resume, size_policy)
     if is_unix_url(url):
-        path = parse_unix(url, "--url")
-        connection = connect_unix(path, token=token, token_file=token_file, reconnect=reconnect, config=config)
+        connection = _connect_unix(parse_unix(url, "--url"), token_reader(token, token_file), reconnect, wanted, config)
     elif is_websocket_url(url):
-        connection = connect_websocket(url, token=token, token_file=token_file, reconnect=reconnect, config=config)
+        connection = _connect_websocket(url, token_reader(token, token_file), reconnect, wanted, config)
     elif (argv := parse_exec(url)) is not None:
         last_word = LEAVING if reconnect else b""
-        connection = open_client(lambda: _open_launched(argv, None, config, last_word), config, reconnect)
+        connection = open_client(lambda: _open_launched(argv, None, config, last_word), config, reconnect, wanted)
     elif is_reached(url):
-        connection = _connect_reached(parse_place(url), reconnect, bring, config)
+        connection = _connect_reached(parse_place(url), reconnect, bring, wanted, config)
     else:
         forms = ", ".join(f"`{form}`" for form in FORMS[:-1])
         expected = f"`ws://HOST:PORT`, `unix://PATH`, {forms} or `{FORMS[-1]}`"
@@ -76,14 +87,16 @@ async def connect(
 
 
 @asynccontextmanager
-async def _connect_reached(place: Place, reconnect: float, bring: bool, config: ClientConfig) -> AsyncIterator[Client]:
+async def _connect_reached(
+    place: Place, reconnect: float, bring: bool, wanted: Wishes, config: ClientConfig
+) -> AsyncIterator[Client]:
     from execsrv.client.reaching import open_reached
 
     seconds("reconnect", reconnect, zero=True)
     name = secrets.token_hex(8) if reconnect else ""
     serve = ["bridge", name, f"{min(reconnect, _LONGEST_GRACE_SECONDS):.12g}"] if reconnect else ["serve", "--quiet"]
     open_channel = partial(open_reached, place, serve, config, bring=bring, name=name)
-    async with open_client(open_channel, config, reconnect) as client:
+    async with open_client(open_channel, config, reconnect, wanted) as client:
         yield client
 
 
@@ -94,6 +107,10 @@ async def connect_websocket(
     token: str | None = None,
     token_file: str | os.PathLike[str] | None = None,
     reconnect: float = 0,
+    name: str | None = None,
+    keep: Kept = None,
+    resume: str | None = None,
+    size_policy: SizePolicy = "owner",
     config: ClientConfig = CLIENT_DEFAULTS,
 ) -> AsyncIterator[Client]:
     """Connect to a server's websocket. `token`, or that in `token_file`, goes into the `Authorization` header.
@@ -109,11 +126,20 @@ async def connect_websocket(
 
     Raises `ConnectionFailedError`, also when it takes longer than `config.handshake_timeout`.
     """
+    read_token = token_reader(token, token_file)
+    wanted = wishes(name, keep, resume, size_policy)
+    async with _connect_websocket(url, read_token, reconnect, wanted, config) as client:
+        yield client
+
+
+@asynccontextmanager
+async def _connect_websocket(
+    url: str, read_token: ReadToken, reconnect: float, wanted: Wishes, config: ClientConfig
+) -> AsyncIterator[Client]:
     from execsrv._wire.tls import client_context
     from execsrv._wire.websocket import open_websocket
     from execsrv.client.whose import check_server
 
-    read_token = token_reader(token, token_file)
     make_context = partial(client_context, config)
     check = partial(check_server, server_uids=config.server_uids)
 
@@ -122,7 +148,7 @@ async def connect_websocket(
         async with open_websocket(url, config, await read_token(), make_context, check) as channel:
             yield channel
 
-    async with open_client(open_channel, config, reconnect) as client:
+    async with open_client(open_channel, config, reconnect, wanted) as client:
         yield client
 
 
@@ -133,6 +159,10 @@ async def connect_unix(
     token: str | None = None,
     token_file: str | os.PathLike[str] | None = None,
     reconnect: float = 0,
+    name: str | None = None,
+    keep: Kept = None,
+    resume: str | None = None,
+    size_policy: SizePolicy = "owner",
     config: ClientConfig = CLIENT_DEFAULTS,
 ) -> AsyncIterator[Client]:
     """Connect to a server's unix socket. A lost connection is taken up again within `reconnect` seconds.
@@ -143,9 +173,18 @@ async def connect_unix(
 
     Raises `ConnectionFailedError`.
     """
-    open_channel = partial(open_unix, os.fspath(path), config, config.server_uids)
     read_token = token_reader(token, token_file)
-    async with open_client(open_channel, config, reconnect, read_token=read_token) as client:
+    wanted = wishes(name, keep, resume, size_policy)
+    async with _connect_unix(os.fspath(path), read_token, reconnect, wanted, config) as client:
+        yield client
+
+
+@asynccontextmanager
+async def _connect_unix(
+    path: str, read_token: ReadToken, reconnect: float, wanted: Wishes, config: ClientConfig
+) -> AsyncIterator[Client]:
+    open_channel = partial(open_unix, path, config, config.server_uids)
+    async with open_client(open_channel, config, reconnect, wanted, read_token) as client:
         yield client
 
 

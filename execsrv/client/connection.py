@@ -7,11 +7,13 @@ asked again, and each process catches up with what was printed meanwhile.
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from itertools import count
+from weakref import WeakSet
 
 import trio
 
@@ -20,13 +22,16 @@ from execsrv._wire.channel import CLOSED_IN_ORDER, GONE_AWAY, MessageChannel
 from execsrv._wire.codecs import decode_params
 from execsrv.client.calls import Calls
 from execsrv.client.mirror import Mirror, closed_entry, exited_entry
+from execsrv.client.presence import Presence
 from execsrv.client.tokens import ReadToken
+from execsrv.client.wishes import Wishes
 from execsrv.errors import (
     AlreadyAttachedError,
     BadAnswerError,
     ConnectionFailedError,
     ConnectionLostError,
     ExecsrvError,
+    InvalidParamsError,
     RequestError,
     UnknownProcessError,
 )
@@ -34,6 +39,7 @@ from execsrv.limits import ClientConfig
 from execsrv.protocol import (
     PROTOCOL_VERSION,
     Chunk,
+    ConnectionPresence,
     Initialize,
     Initialized,
     Notification,
@@ -65,6 +71,8 @@ class Connection:
         self.calls = Calls(self._heard, config.max_message_bytes)
         self.mirrors: dict[str, Mirror] = {}
         self._ids = count(1)
+        self._first_letters = "p"  # of the ids of processes
+        self._listeners: WeakSet[Presence] = WeakSet()
         self.ends_at: float | None = None
         """The time, of `time.monotonic`, at which the server is gone at the latest: it has said that it ends."""
         self._greeted = False
@@ -87,11 +95,13 @@ class Connection:
         return self.greeting.protocol_version == PROTOCOL_VERSION
 
     @contextmanager
-    def new_mirror(self) -> Iterator[Mirror]:
-        """Listen for what the server tells of a new process, in this block."""
-        mirror = Mirror(
-            f"p{next(self._ids)}", self.calls, self.config.window_bytes, self.is_execsrv, self.nursery.start_soon
-        )
+    def new_mirror(self, id: str | None = None) -> Iterator[Mirror]:
+        """Listen for what the server tells of a process, in this block: a new one, or one that has an id."""
+        if id is not None and id in self.mirrors:
+            raise InvalidParamsError(f"process {id} is read here already", field="id")
+        while id is None or id in self.mirrors:
+            id = f"{self._first_letters}{next(self._ids)}"
+        mirror = Mirror(id, self.calls, self.config.window_bytes, self.is_execsrv, self.nursery.start_soon)
         self.mirrors[mirror.id] = mirror
         try:
             yield mirror
@@ -99,12 +109,12 @@ class Connection:
             del self.mirrors[mirror.id]
 
     async def stay(
-        self, open_channel: OpenChannel, name: str, reconnect: float, *, task_status: trio.TaskStatus[None]
+        self, open_channel: OpenChannel, wishes: Wishes, reconnect: float, *, task_status: trio.TaskStatus[None]
     ) -> None:
         """Speak over one channel and, as long as that may take, over its successors. Raises `ConnectionFailedError`."""
         why = "the connection is closed"
         try:
-            why = await self._speak(open_channel, partial(self._greet, name, task_status))
+            why = await self._speak(open_channel, partial(self._greet, wishes, task_status))
             if not self._greeted:
                 raise ConnectionFailedError(f"handshake failed: {why}")
             while reconnect > 0 and self.is_execsrv:
@@ -112,15 +122,17 @@ class Connection:
                 self.calls.interrupted()
                 for mirror in self.mirrors.values():
                     mirror.interrupted()
-                why = await self._resume(open_channel, name, reconnect)
+                why = await self._resume(open_channel, wishes, reconnect)
         except _EndedError as error:
             why = f"{why}; {error}"
         finally:
             self.calls.end(why)
             for mirror in self.mirrors.values():
                 mirror.lose(ConnectionLostError(why))
+            for listener in self._listeners:
+                listener.end()
 
-    async def _resume(self, open_channel: OpenChannel, name: str, reconnect: float) -> str:
+    async def _resume(self, open_channel: OpenChannel, wishes: Wishes, reconnect: float) -> str:
         """Speak over a new channel, as soon as there is one, and return why it ended.
 
         Raises `_EndedError` when none comes in time.
@@ -131,7 +143,7 @@ class Connection:
             why = ""
             with trio.CancelScope(deadline=deadline) as scope:
                 try:
-                    why = await self._speak(open_channel, partial(self._greet_again, name, greeted, scope))
+                    why = await self._speak(open_channel, partial(self._greet_again, wishes, greeted, scope))
                 except (ConnectionFailedError, AlreadyAttachedError) as error:
                     why = str(error)
             if greeted.is_set():
@@ -158,12 +170,12 @@ class Connection:
                 with trio.move_on_after(self.config.flush_timeout, shield=True):
                     await channel.aclose(code)
 
-    async def _greet(self, name: str, task_status: trio.TaskStatus[None]) -> None:
+    async def _greet(self, wishes: Wishes, task_status: trio.TaskStatus[None]) -> None:
         try:
             with trio.fail_after(self.config.handshake_timeout):
                 try:
-                    hello = Initialize(name, token=await self._read_token())
-                    self.greeting = await self.calls.ask_first("initialize", hello, Initialized)
+                    hello = wishes.hello(await self._read_token())
+                    self.greeting = await self._ask_to_be_let_in(hello)
                     await self.calls.tell("initialized")
                 except trio.BrokenResourceError:
                     await trio.sleep_forever()  # the reader hears of the end, and of what was said before it
@@ -175,10 +187,22 @@ class Connection:
         self._greeted = True
         task_status.started()
 
-    async def _greet_again(self, name: str, greeted: trio.Event, scope: trio.CancelScope) -> None:
+    async def _ask_to_be_let_in(self, hello: Initialize) -> Initialized:
+        """Greet, again and again while the connection to be taken up has a channel: that may be lost, and not known."""
+        if hello.resume_session_id is not None:
+            self._first_letters = f"p{secrets.token_hex(3)}-"  # others have counted from 1 as well
+        while True:
+            try:
+                return await self.calls.ask_first("initialize", hello, Initialized)
+            except AlreadyAttachedError:
+                if trio.current_effective_deadline() - trio.current_time() < 2 * _RETRY_SECONDS:
+                    raise
+                await trio.sleep(_RETRY_SECONDS)
+
+    async def _greet_again(self, wishes: Wishes, greeted: trio.Event, scope: trio.CancelScope) -> None:
         """Take the connection over, and catch up with every process."""
         try:
-            hello = Initialize(name, self.greeting.session_id, await self._read_token())
+            hello = wishes.hello_again(self.greeting.session_id, await self._read_token())
             await self.calls.ask_first("initialize", hello, Initialized)
             await self.calls.tell("initialized")
             for mirror in list(self.mirrors.values()):
@@ -219,6 +243,9 @@ class Connection:
             case "process/closed":
                 closed = decode_params(told.params, ProcessClosed)
                 id, entry = closed.process_id, closed_entry(closed)
+            case "connection/presence":
+                self._tell_presence(decode_params(told.params, ConnectionPresence))
+                return None
             case "server/shutdown":
                 self.ends_at = time.monotonic() + decode_params(told.params, ServerShutdown).time_left_ms / 1000
                 return None
@@ -228,6 +255,22 @@ class Connection:
             return None
         mirror.arrived(entry)
         return None if mirror.has_room else mirror.wait_room
+
+    # -- who comes and goes --
+
+    def new_presence(self) -> Presence:
+        """Listen from now on for who comes and goes."""
+        presence = Presence()
+        self._listeners.add(presence)
+        return presence
+
+    def _tell_presence(self, told: ConnectionPresence) -> None:
+        if told.happened == "revoked" and told.member is not None:
+            for mirror in self.mirrors.values():
+                if mirror.membership == (told.connection_id, told.member.member_id):
+                    mirror.lose(ConnectionLostError(f"put out of connection {told.connection_id}"))
+        for listener in self._listeners:
+            listener.tell(told)
 
 
 class _EndedError(Exception):

@@ -68,6 +68,12 @@ class Mirror:
         """True once the process is known to run."""
         self.is_unsure = False
         """True when the answer to its start told nothing: it may run or not, and may never tell of an end."""
+        self.is_left = False
+        """True where it goes on when its block is left."""
+        self.is_attached = False
+        """True where it was started before, here or by somebody else."""
+        self.membership = ("", "")
+        """The membership by which it is read, where it is of another connection."""
         self.taps: list[Tap] = []
         self._acknowledges = acknowledges
         self._inbox = Inbox(acknowledges)
@@ -132,6 +138,17 @@ class Mirror:
             if living:
                 await trio.sleep(_ASK_AGAIN_SECONDS)
 
+    def begin(self, after_seq: int, *, attached: bool = True) -> None:
+        """Have the log of a process that was started before begin behind that entry. `resumed` must follow."""
+        self.is_attached = attached
+        self._resuming = True
+        self._inbox.next_seq = after_seq + 1
+
+    def left(self) -> None:
+        """Note that nobody reads any more."""
+        self._abandoned = True
+        self.reader.leave()
+
     def close_part(self, part: Part) -> None:
         """Let go of all of a stream, whether or not anybody reads the other one."""
         self.reader.discard(part)
@@ -191,6 +208,8 @@ class Mirror:
         # All that is missing is counted in the first gap: behind it there is one more at most, around the exit.
         printed = read.gap.printed_before if read.gap is not None else {}
         missing = {stream: count - self._had.get(stream, 0) for stream, count in printed.items()}
+        if self.is_attached and not self._had and self.last_seq:
+            missing = {}  # nobody knows how much was printed before it begins
         for entry in sorted(entries, key=lambda entry: entry.seq):
             missing = self._skip_to(entry.seq, missing)
             self._add(entry)
@@ -208,7 +227,7 @@ class Mirror:
         Either its start has not arrived, and is asked again; or it is over and forgotten.
         """
         self._resuming = False
-        if self.start is not None and self.start.answer is not None:
+        if self.is_attached or (self.start is not None and self.start.answer is not None):
             self.lose(ConnectionLostError(why))
 
     def lose(self, why: ConnectionLostError) -> None:

@@ -48,6 +48,7 @@ class Process(Dialogue, Reading):
 
     _has_pipe: bool
     _writes: int
+    _write_name: str
     _writing: PendingCall | None
     _input_turn: trio.Lock
 
@@ -61,6 +62,7 @@ class Process(Dialogue, Reading):
         process._mirror, process._argv, process._pid = mirror, params.argv, pid
         process._has_pipe = params.pipe_stdin
         process._writes, process._writing, process._input_turn = 0, None, trio.Lock()
+        process._write_name = ""
         return process
 
     @cached_property
@@ -117,7 +119,7 @@ class Process(Dialogue, Reading):
         for tap in self._mirror.taps:
             tap.wrote(piece)
         self._writes += 1
-        params = ProcessWrite(self.id, piece, str(self._writes))
+        params = ProcessWrite(self.id, piece, f"{self._write_name}{self._writes}")
         self._writing = await calls.post("process/write", params)
         written = await calls.answer_to(self._writing, ProcessWritten)
         self._writing = None
@@ -165,6 +167,13 @@ class Process(Dialogue, Reading):
 
     async def _end(self, params: ProcessTerminate) -> bool:
         return (await self._mirror.calls.call("process/terminate", params, Running)).running
+
+    def leave_running(self) -> None:
+        """Have it go on when its block is left, until its connection ends: for one that is kept.
+
+        Its output waits for nobody then. `Client.attach` comes back to it.
+        """
+        self._mirror.is_left = True
 
     async def resize(self, rows: int, cols: int, xpixel: int = 0, ypixel: int = 0) -> None:
         """Change the size of its terminal, in characters and, where that is known, in pixels."""

@@ -138,11 +138,15 @@ class Reader:
         self._taken.unpark_all()
         self._arrived.unpark_all()
 
-    async def drain(self) -> Closed | None:
-        """Let go of everything until all is over, also where others read. Raises `ConnectionLostError`."""
+    def leave(self) -> None:
+        """Let go of everything: the block of its process was left."""
         self._is_over = True
         for part in PARTS:
             self.discard(part)
+
+    async def drain(self) -> Closed | None:
+        """Let go of everything until all is over, also where others read. Raises `ConnectionLostError`."""
+        self.leave()
         return await self.wait_closed()
 
     async def wait_closed(self) -> Closed | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import trio
 
+from execsrv.client.attaching import leave
 from execsrv.client.connection import Connection
 from execsrv.client.mirror import Mirror
 from execsrv.client.parameters import (
@@ -34,9 +35,11 @@ from execsrv.client.text import text_mode
 from execsrv.errors import BadAnswerError, InvalidParamsError, ProcessExistsError
 from execsrv.protocol import (
     Failure,
-    Nothing,
     OutputFile,
     ProcessList,
+    ProcessListing,
+    ProcessOutputRead,
+    ProcessRead,
     ProcessStart,
     ProcessStarted,
     ProcessWait,
@@ -87,6 +90,8 @@ class Starting:
         overflow: Literal["block", "drop"] = "block",
         prepared: bool = False,
         record: Path | Recording | None = None,
+        id: str | None = None,
+        key: str | None = None,
     ) -> AsyncIterator[Process]:
         """Start a command; leaving the block ends everything that descends from it.
 
@@ -115,6 +120,9 @@ class Starting:
         `record` is the path of a file on this machine, or a `Recording`: what the process prints is recorded there to
         the end of the block, as an asciicast.
 
+        `id` is its name on the server, where another than the next number is wanted. With a `key`, which is its name
+        then, the same start once more is the same process; with another request it is a `KeyConflictError`.
+
         Raises `RequestError`, of which `SpawnError` and `InvalidParamsError` are kinds, and `ConnectionLostError`.
         Raises `TypeError` for an `argv` that is one string, and `OSError` for a file that cannot be recorded to.
         """
@@ -124,7 +132,10 @@ class Starting:
         leaving = LEAVE_GRACE_SECONDS if grace is None else seconds("grace", grace, zero=True)
         mode = text_mode(text, encoding, errors)
         pipe_stdin = stdin_pipe(stdin)
-        with connection.new_mirror() as mirror:
+        id = key if id is None else id
+        with connection.new_mirror(None if id is None else string("id", id)) as mirror:
+            if key is not None:
+                mirror.begin(0, attached=False)
             params = ProcessStart(
                 argv=words(argv),
                 cwd=_place(connection, cwd, prepared),
@@ -151,12 +162,17 @@ class Starting:
                 end_with_leader=end_with_leader,
                 overflow=overflow,
                 kind="prepared" if prepared else "direct",
+                key=None if key is None else string("key", key),
             )
             _check_known(connection, params)
             async with _recorded(mirror, record, params):
                 try:
                     mirror.start = await connection.calls.post("process/start", params)
-                    yield Process._made(mirror, params, await _pid_of(connection, mirror), mode)
+                    pid = await _pid_of(connection, mirror)
+                    if key is not None:
+                        read = await connection.calls.call("process/read", ProcessRead(mirror.id), ProcessOutputRead)
+                        mirror.resumed(read)
+                    yield Process._made(mirror, params, pid, mode)
                 finally:
                     await _end(connection, mirror, leaving)
 
@@ -210,7 +226,7 @@ async def _pid_of(connection: Connection, mirror: Mirror) -> int | None:
 async def _pid_listed(connection: Connection, id: str) -> int | None:
     """Return the pid of a process that the server knows, once it has been started."""
     while True:
-        listing = await connection.calls.call("process/list", Nothing(), ProcessList)
+        listing = await connection.calls.call("process/list", ProcessListing(), ProcessList)
         listed = next((listed for listed in listing.processes if listed.process_id == id), None)
         if listed is None or listed.pid is not None:
             return None if listed is None else listed.pid
@@ -220,6 +236,9 @@ async def _pid_listed(connection: Connection, id: str) -> int | None:
 
 async def _end(connection: Connection, mirror: Mirror, grace: float) -> None:
     """End what may run of a process. Cancelled before the answer, it may have started all the same."""
+    if mirror.is_left:
+        await leave(connection, mirror)
+        return
     if mirror.is_over or mirror.start is None or (isinstance(mirror.start.answer, Failure) and not mirror.started):
         return
     with trio.move_on_after(grace + connection.config.leave_timeout, shield=True) as patience:

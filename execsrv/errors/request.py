@@ -81,7 +81,7 @@ class NotReadyError(RequestError):
 
 
 class UnknownConnectionError(RequestError):
-    """`resumeSessionId` names no connection that waits to be resumed."""
+    """No connection that the asker may reach has that id or name."""
 
     code = -32600
     kind = "unknown-session"
@@ -127,6 +127,20 @@ class ProcessExistsError(RequestError):
 
     code = -32600
     kind = "process-exists"
+
+
+class NameTakenError(RequestError):
+    """Another connection of the same principal has that name."""
+
+    code = -32600
+    kind = "name-taken"
+
+
+class KeyConflictError(RequestError):
+    """The key of a start was used before, for another request."""
+
+    code = -32600
+    kind = "key-conflict"
 
 
 class StdinClosedError(RequestError):
@@ -254,7 +268,9 @@ _BY_KIND |= {
         HttpUnavailableError,
         InternalError,
         InvalidParamsError,
+        KeyConflictError,
         LimitExceededError,
+        NameTakenError,
         NotAllowedError,
         NotFoundError,
         NotReadyError,

@@ -66,6 +66,22 @@ class ConnectionSettings:
         Meta(gt=0, description="How long the client may leave that unanswered. Then its channel ends."),
     ] = 20.0
 
+    max_keep: Annotated[
+        Seconds,
+        CONNECTIONS,
+        Meta(
+            ge=0,
+            description="The longest time for which a client may have its connection kept without a channel (`keep`)."
+            " At 0, none is kept.",
+        ),
+    ] = 7 * 86400.0
+
+    max_kept: Annotated[
+        Count,
+        CONNECTIONS,
+        Meta(ge=0, description="Connections that may be there with `keep`. One more is refused."),
+    ] = 64
+
     resume_grace: Annotated[
         Seconds,
         CONNECTIONS,

@@ -20,7 +20,7 @@ import trio
 
 from execsrv._nursery import check_trio, contain, open_helpers, owned
 from execsrv._processes import streams
-from execsrv._processes.attempt import Attempt
+from execsrv._processes.attempt import MOST_THREADS, Attempt, SharedThreads
 from execsrv._processes.command import Command, settle
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.spawn import widen
@@ -42,6 +42,7 @@ class Processes:
     def __init__(self, supervisor: Supervisor, nursery: trio.Nursery) -> None:
         self._supervisor = supervisor
         self._nursery: trio.Nursery | None = nursery
+        self._threads = SharedThreads(supervisor.threads, MOST_THREADS)
         self._running = 0
 
     def __repr__(self) -> str:
@@ -116,7 +117,7 @@ class Processes:
     async def _start(
         self, attempt: Attempt, settle: Callable[[], Command], size: Size | None, pipe_stdin: bool
     ) -> Running:
-        spawned = await attempt.start(settle, self._supervisor.threads, size=size, pipe_stdin=pipe_stdin)
+        spawned = await attempt.start(settle, self._threads, size=size, pipe_stdin=pipe_stdin)
         running = Running(spawned)
         attempt.pass_streams()
         return running

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from execsrv.protocol.bounds import Id, Name
 from execsrv.protocol.host import EnvironmentInfo
 from execsrv.protocol.messages import Wire
+from execsrv.protocol.sharing import Keep, SizePolicy
 
 MAX_TOKEN_CHARACTERS = 8192
 
@@ -19,6 +20,11 @@ class Initialize(Wire, frozen=True):
     client_name: Name
     resume_session_id: Id | None = None
     token: Annotated[str, Meta(max_length=MAX_TOKEN_CHARACTERS)] | None = None
+    name: Name | None = None
+    """What others of the same principal, and those who come back, call the connection."""
+    keep: Keep | None = None
+    """How long it goes on without a channel. None: hanging up is cancelling."""
+    size_policy: SizePolicy = "owner"
 
     def __repr__(self) -> str:
         """Show everything but the token."""
@@ -34,6 +40,8 @@ class Initialized(Wire, frozen=True):
     session_id: str
     environment_info: EnvironmentInfo
     protocol_version: str = ""
+    connection_id: str | UnsetType = UNSET
+    """What others call it, where it has a name or is kept."""
 
 
 class ServerShutdown(Wire, frozen=True):

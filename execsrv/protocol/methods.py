@@ -55,6 +55,7 @@ from execsrv.protocol.host import (
     Unit,
 )
 from execsrv.protocol.http import HttpBodyDelta, HttpBodyPiece, HttpRequest, HttpRequestId, HttpResponse
+from execsrv.protocol.listing import ProcessAttach, ProcessAttached, ProcessDetach, ProcessList, ProcessListing
 from execsrv.protocol.messages import Nothing
 from execsrv.protocol.output import (
     ProcessClosed,
@@ -65,7 +66,6 @@ from execsrv.protocol.output import (
 from execsrv.protocol.process import (
     ProcessAck,
     ProcessId,
-    ProcessList,
     ProcessOutputRead,
     ProcessRead,
     ProcessResize,
@@ -82,6 +82,17 @@ from execsrv.protocol.process import (
     Running,
 )
 from execsrv.protocol.roles import Role
+from execsrv.protocol.sharing import (
+    ConnectionGrant,
+    ConnectionGranted,
+    ConnectionId,
+    ConnectionJoin,
+    ConnectionJoined,
+    ConnectionList,
+    ConnectionPresence,
+    ConnectionRevoke,
+    ConnectionRevoked,
+)
 from execsrv.protocol.waiting import ProcessHappened, ProcessWaitFor
 
 
@@ -112,7 +123,15 @@ METHODS: dict[str, Method] = {
     "process/wait": Method(ProcessWait, ProcessWaited, VIEWER),
     "process/waitFor": Method(ProcessWaitFor, ProcessHappened, VIEWER),
     "process/snapshot": Method(ProcessId, ProcessSnapshot, VIEWER),
-    "process/list": Method(Nothing, ProcessList, VIEWER),
+    "process/list": Method(ProcessListing, ProcessList, VIEWER),
+    "process/attach": Method(ProcessAttach, ProcessAttached, VIEWER),
+    "process/detach": Method(ProcessDetach, Nothing, VIEWER),
+    "connection/list": Method(Nothing, ConnectionList, VIEWER),
+    "connection/join": Method(ConnectionJoin, ConnectionJoined, VIEWER),
+    "connection/leave": Method(ConnectionId, Nothing, VIEWER),
+    "connection/grant": Method(ConnectionGrant, ConnectionGranted, OWNER),
+    "connection/revoke": Method(ConnectionRevoke, ConnectionRevoked, OWNER),
+    "connection/end": Method(ConnectionId, Nothing, OWNER),
     "command/exec": Method(CommandExec, CommandId, OWNER),
     "command/exec/write": Method(CommandWrite, Accepted, WRITER),
     "command/exec/terminate": Method(CommandId, Running, WRITER),
@@ -160,6 +179,7 @@ NOTIFICATIONS: dict[str, type[Struct]] = {
     "command/exec/exited": CommandExited,
     "http/request/bodyDelta": HttpBodyDelta,
     "fs/missingChanged": MissingChanged,
+    "connection/presence": ConnectionPresence,
     "server/shutdown": ServerShutdown,
 }
 """The notifications of the server. The only one of a client is `initialized`."""

@@ -92,6 +92,8 @@ class ProcessStart(Wire, frozen=True):
     """Where its output goes. Only a pipe is told of; "stdout" is the same place, in the order of writing."""
     times: bool = False
     """Tell with output and ends when they came: `at_ms`."""
+    key: Id | None = None
+    """The same key with the same request is the same process, and starts nothing again."""
     modes: Annotated[dict[Name, bool | Annotated[int, Meta(ge=-(2**31), le=2**31)]], Meta(max_length=256)] = {}
     """Modes of its terminal that are on or off, and keys as numbers of characters, by their names in stty(1)."""
 
@@ -251,27 +253,3 @@ class ProcessSnapshot(Wire, frozen=True):
     terminal: StreamSnapshot | None = None
     size: Size | None = None
     """The size of its terminal in characters, as long as that lasts."""
-
-
-class ListedProcess(Wire, frozen=True):
-    """One line of `process/list`. `program` is the name of its file.
-
-    `pid` is the leader's, on the server's machine, and None while the command is being started.
-    """
-
-    process_id: str
-    pid: int | None
-    program: str
-    tty: bool
-    running: bool
-    exit_code: int | None
-    closed: bool
-
-
-class ProcessList(Wire, frozen=True):
-    """The processes of this connection, oldest first, those that have ended and are still readable among them.
-
-    Those that are being started come last.
-    """
-
-    processes: list[ListedProcess]

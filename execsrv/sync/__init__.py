@@ -21,6 +21,7 @@ from execsrv.sync.process import Process
 from execsrv.sync.remote_path import RemotePath
 from execsrv.sync.replwrap import REPLWrapper
 from execsrv.sync.screen import WatchedScreen
+from execsrv.sync.sharing import Joined
 from execsrv.sync.tree_changes import Changes
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Files",
     "Http",
     "HttpStream",
+    "Joined",
     "Process",
     "REPLWrapper",
     "RemoteFile",

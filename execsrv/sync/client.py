@@ -7,12 +7,21 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-from execsrv._portal.blocking import Held, Opened
+from execsrv._portal.blocking import Held, Items, Opened
 from execsrv.client.client import Client as TrioClient
 from execsrv.client.parameters import PIPE, Data, Path, RunKeywords, StartKeywords
 from execsrv.client.result import Result
+from execsrv.client.sharing import After
 from execsrv.errors import CommandError
-from execsrv.protocol import EnvironmentInfo, ListedProcess, OutputFile
+from execsrv.protocol import (
+    ConnectionGranted,
+    ConnectionPresence,
+    EnvironmentInfo,
+    JoinRole,
+    ListedConnection,
+    ListedProcess,
+    OutputFile,
+)
 from execsrv.record import Recording
 
 if TYPE_CHECKING:
@@ -20,6 +29,7 @@ if TYPE_CHECKING:
     from execsrv.sync.http import Http
     from execsrv.sync.many import Results
     from execsrv.sync.process import Process
+    from execsrv.sync.sharing import Joined
 
 
 class Client(Held, of=TrioClient):
@@ -226,9 +236,76 @@ class Client(Held, of=TrioClient):
         """
         return self._enter("record", process, path, input=input, title=title, idle_time_limit=idle_time_limit)
 
-    def processes(self) -> list[ListedProcess]:
-        """Return every process of this connection that the server still knows, oldest first."""
-        return self._wait("processes")
+    @property
+    def shared_id(self) -> str | None:
+        """Number under which others find this connection, None where it has no name and is not kept."""
+        return self._get("shared_id")
+
+    def connections(self) -> list[ListedConnection]:
+        """Return the connections that this client may join, and its own, oldest first."""
+        return self._wait("connections")
+
+    def processes(
+        self, *, all: bool = False, connection: str | None = None, usage: bool = False
+    ) -> list[ListedProcess]:
+        """Return every process of this connection that the server still knows, oldest first.
+
+        Those of another `connection` instead, by name or number, or with `all` those of all that this client may join.
+        With `usage`, each with what it takes of processors and memory.
+        """
+        return self._wait("processes", all=all, connection=connection, usage=usage)
+
+    def join(self, connection: str, role: JoinRole = "viewer", *, grant: str | None = None) -> Joined:
+        """Join another connection for a block, by its name or its number.
+
+        A "viewer" reads its processes. A "writer" types, resizes and signals too. An "owner" may also end it. Whoever
+        is of another user or token has to be given a grant there; `grant` is the secret of one that names nobody.
+
+        Raises `UnknownConnectionError`, also for what is not to be seen, `ForbiddenError` and `LimitExceededError`.
+        """
+        return self._enter("join", connection, role, grant=grant)
+
+    def attach(self, process: str, *, after: After = None) -> Process:
+        """Attach to a process of this connection that was left running, for a block, as a `Process`.
+
+        It begins behind entry `after` of its output, by default with all that is retained; "now" is only what comes.
+        Its output waits for who reads here. Leaving the block leaves the process as it is.
+
+        Raises `UnknownProcessError`.
+        """
+        return self._enter("attach", process, after=after)
+
+    def grant(
+        self,
+        role: Literal["viewer", "writer"] = "viewer",
+        *,
+        principal: str | None = None,
+        expires: float | None = None,
+        connection: str | None = None,
+    ) -> ConnectionGranted:
+        """Let somebody join this connection, or another one of the same user or token.
+
+        That is the `principal` of that name, as it is in the list of connections ("uid 1000", "token ci"), or whoever
+        has the `secret` of the answer. After `expires` seconds it is over, and who has come in by it has to leave.
+        """
+        return self._wait("grant", role, principal=principal, expires=expires, connection=connection)
+
+    def revoke(
+        self, grant_id: str | None = None, *, member_id: str | None = None, connection: str | None = None
+    ) -> int:
+        """Take a grant back, or put out one who has joined. Return how many have to leave."""
+        return self._wait("revoke", grant_id, member_id=member_id, connection=connection)
+
+    def end_connection(self, connection: str) -> None:
+        """End another connection of the same user or token, with all that runs there."""
+        return self._wait("end_connection", connection)
+
+    def presence(self) -> Items[ConnectionPresence]:
+        """Iterate over who comes and goes, here and in connections that were joined, from this call on.
+
+        Who reads too slowly is not told everything; `connections` has who is there.
+        """
+        return self._iterate("presence")
 
     def start(
         self,
@@ -259,6 +336,8 @@ class Client(Held, of=TrioClient):
         overflow: Literal["block", "drop"] = "block",
         prepared: bool = False,
         record: Path | Recording | None = None,
+        id: str | None = None,
+        key: str | None = None,
     ) -> Process:
         """Start a command; leaving the block ends everything that descends from it.
 
@@ -286,6 +365,9 @@ class Client(Held, of=TrioClient):
 
         `record` is the path of a file on this machine, or a `Recording`: what the process prints is recorded there to
         the end of the block, as an asciicast.
+
+        `id` is its name on the server, where another than the next number is wanted. With a `key`, which is its name
+        then, the same start once more is the same process; with another request it is a `KeyConflictError`.
 
         Raises `RequestError`, of which `SpawnError` and `InvalidParamsError` are kinds, and `ConnectionLostError`.
         Raises `TypeError` for an `argv` that is one string, and `OSError` for a file that cannot be recorded to.
@@ -318,4 +400,6 @@ class Client(Held, of=TrioClient):
             overflow=overflow,
             prepared=prepared,
             record=record,
+            id=id,
+            key=key,
         )

@@ -107,6 +107,13 @@ class Process(Held, of=TrioProcess):
         """
         return self._wait("kill")
 
+    def leave_running(self) -> None:
+        """Have it go on when its block is left, until its connection ends: for one that is kept.
+
+        Its output waits for nobody then. `Client.attach` comes back to it.
+        """
+        return self._plain("leave_running")
+
     def resize(self, rows: int, cols: int, xpixel: int = 0, ypixel: int = 0) -> None:
         """Change the size of its terminal, in characters and, where that is known, in pixels."""
         return self._wait("resize", rows, cols, xpixel, ypixel)

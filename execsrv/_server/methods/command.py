@@ -7,7 +7,7 @@ from execsrv._processes.command import Command, settle
 from execsrv._processes.environment import command_environment
 from execsrv._server.methods.table import Caller, Later, check_kind, handles, handles_later
 from execsrv._server.session import Session
-from execsrv._server.start_options import StartOptions
+from execsrv._server.start_options import StartOptions, shown_argv
 from execsrv._server.starting import Deferred
 from execsrv._server.stdin import Write
 from execsrv._wire.paths import path_from_wire
@@ -35,7 +35,7 @@ def command_exec(caller: Caller, params: CommandExec) -> Deferred[CommandId]:
         return settle(params.argv, cwd, env, params.arg0)
 
     size = Size() if params.tty else None
-    options = StartOptions(is_read_again=False)
+    options = StartOptions(is_read_again=False, argv=shown_argv(params.argv))
     starting = caller.sessions.start(None, settled, command_dialect, options, argv=params.argv, size=size)
     return Deferred(starting, lambda: CommandId(starting.session().id))
 

@@ -6,6 +6,7 @@ import trio
 
 from execsrv._processes.signals import signal_number
 from execsrv._processes.terminal import get_size
+from execsrv._server.feed import Feed
 from execsrv._server.methods.process_dialect import closed_notice, exited_notice
 from execsrv._server.methods.table import (
     Caller,
@@ -14,16 +15,14 @@ from execsrv._server.methods.table import (
     handles_later,
 )
 from execsrv._server.session import Session
-from execsrv._server.starting import Starting
 from execsrv._server.stdin import Write
+from execsrv._server.view import View
 from execsrv.errors import InvalidParamsError, StdinClosedError, UnknownProcessError
 from execsrv.protocol import (
     Graceful,
-    ListedProcess,
     Nothing,
     ProcessAck,
     ProcessId,
-    ProcessList,
     ProcessOutputRead,
     ProcessRead,
     ProcessResize,
@@ -43,11 +42,11 @@ from execsrv.protocol import (
 def process_write(caller: Caller, params: ProcessWrite) -> ProcessWritten | Later[ProcessWritten]:
     if not params.write_id:
         raise InvalidParamsError("writeId must not be empty", field="writeId")
-    session = caller.sessions.find(params.process_id)
+    session = found(caller, params.process_id)
     if session is None:
         return ProcessWritten("unknownProcess")
     try:
-        write = session.stdin.write(params.chunk, params.write_id)
+        write = session.stdin.write(params.chunk, own_name(caller, params.process_id, params.write_id))
     except StdinClosedError:
         return ProcessWritten("stdinClosed")
     return _process_written(write) if not write.settled.is_set() else _write_status(write)
@@ -70,10 +69,10 @@ def process_close_stdin(caller: Caller, params: ProcessId) -> Nothing:
 
 @handles_later("process/read")
 def process_read(caller: Caller, params: ProcessRead) -> Later[ProcessOutputRead]:
-    return _process_read(known(caller, params.process_id), params)
+    return _process_read(known(caller, params.process_id), heard_by(caller, params.process_id), params)
 
 
-async def _process_read(session: Session, params: ProcessRead) -> ProcessOutputRead:
+async def _process_read(session: Session, heard: Feed | View, params: ProcessRead) -> ProcessOutputRead:
     """Wait, if asked to, for a chunk or an end that is newer than `afterSeq`; then say what there is, as of this page.
 
     On a resumed line, what comes behind the first page is told.
@@ -83,7 +82,7 @@ async def _process_read(session: Session, params: ProcessRead) -> ProcessOutputR
         while log.next_seq <= after + 1 and not log.closed:
             await session.feed.wait_appended()
     gap, chunks, next_seq = log.read(after, params.max_bytes)
-    session.feed.go_on(next_seq)
+    heard.go_on(next_seq)
     # An end that comes behind this page is not told yet.
     exited = log.exited if log.exited and log.exited.seq < next_seq else None
     closed = log.closed if log.closed and log.closed.seq < next_seq else None
@@ -94,8 +93,8 @@ async def _process_read(session: Session, params: ProcessRead) -> ProcessOutputR
         exit_code=exited.exit_code if exited else None,
         closed=closed is not None,
         gap=gap,
-        exit=exited_notice(session.id, exited) if exited else None,
-        close=closed_notice(session.id, closed) if closed else None,
+        exit=exited_notice(params.process_id, exited) if exited else None,
+        close=closed_notice(params.process_id, closed) if closed else None,
     )
 
 
@@ -121,40 +120,9 @@ def process_snapshot(caller: Caller, params: ProcessId) -> ProcessSnapshot:
     )
 
 
-@handles("process/list")
-def process_list(caller: Caller, params: Nothing) -> ProcessList:
-    listed = [_listed(session) for session in caller.sessions]
-    return ProcessList(listed + [_being_started(starting) for starting in caller.sessions.being_started()])
-
-
-def _listed(session: Session) -> ListedProcess:
-    exited = session.log.exited
-    return ListedProcess(
-        process_id=session.id,
-        pid=session.pid,
-        program=session.program,
-        tty=session.is_terminal,
-        running=exited is None,
-        exit_code=exited.exit_code if exited else None,
-        closed=session.log.closed is not None,
-    )
-
-
-def _being_started(starting: Starting) -> ListedProcess:
-    return ListedProcess(
-        process_id=starting.id,
-        pid=None,
-        program=starting.program,
-        tty=starting.is_terminal,
-        running=True,
-        exit_code=None,
-        closed=False,
-    )
-
-
 @handles("process/ack")
 def process_ack(caller: Caller, params: ProcessAck) -> Nothing:
-    known(caller, params.process_id).feed.acknowledge(params.seq)
+    heard_by(caller, params.process_id).acknowledge(params.seq)
     return Nothing()
 
 
@@ -163,14 +131,17 @@ def process_resize(caller: Caller, params: ProcessResize) -> Nothing:
     session = known(caller, params.process_id)
     if not session.is_terminal:
         raise InvalidParamsError(f"process {session.id} has no terminal to resize", field="processId")
-    session.resize(params.rows, params.cols, params.xpixel, params.ypixel)
+    visit = caller.shared.visits.by_id.get(params.process_id)
+    shared = caller.shared if visit is None else visit.member.shared
+    size = Size(params.rows, params.cols, params.xpixel, params.ypixel)
+    shared.sizes.ask(session, caller.shared.visits, shared.owner, size)
     return Nothing()
 
 
 @handles("process/signal")
 def process_signal(caller: Caller, params: ProcessSignal) -> ProcessSignaled:
     number = signal_number(params.signal)
-    session = caller.sessions.find(params.process_id)
+    session = found(caller, params.process_id)
     if session is None:
         if params.signal == "interrupt":
             return ProcessSignaled(0)  # as the Codex exec-server has it
@@ -182,16 +153,38 @@ def process_signal(caller: Caller, params: ProcessSignal) -> ProcessSignaled:
 
 @handles("process/terminate")
 def process_terminate(caller: Caller, params: ProcessTerminate) -> Running:
-    session = caller.sessions.find(params.process_id)
+    session = found(caller, params.process_id)
     grace = params.mode.graceful.timeout_ms / 1000 if isinstance(params.mode, Graceful) else 0
     return Running(session is not None and session.terminate(grace=grace))
 
 
 def known(caller: Caller, id: str) -> Session:
-    session = caller.sessions.find(id)
-    if session is None:
+    if (session := found(caller, id)) is None:
         raise _unknown(id)
     return session
+
+
+def found(caller: Caller, id: str) -> Session | None:
+    """Return the session that the caller calls so, of its connection or of another."""
+    session = caller.sessions.find(id)
+    if session is None and (visit := caller.shared.visits.by_id.get(id)) is not None:
+        return visit.session
+    return session
+
+
+def heard_by(caller: Caller, id: str) -> Feed | View:
+    """Return what the caller hears of a session. Raises `UnknownProcessError`."""
+    if (session := caller.sessions.find(id)) is not None:
+        return session.feed
+    if (visit := caller.shared.visits.by_id.get(id)) is not None:
+        return visit.view
+    raise _unknown(id)
+
+
+def own_name(caller: Caller, id: str, name: str) -> str:
+    """Return the name that a caller gave to something of a session, as no other gives it to something there."""
+    visit = caller.shared.visits.by_id.get(id)
+    return name if visit is None else f"{visit.member.id} {name}"
 
 
 def _unknown(id: str) -> UnknownProcessError:

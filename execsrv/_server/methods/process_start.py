@@ -10,6 +10,7 @@ from execsrv._processes.command import Command, File, Output, Wishes, settle
 from execsrv._processes.environment import command_environment, inherited_environment
 from execsrv._processes.terminal import checked_modes
 from execsrv._processes.withheld import withheld_by
+from execsrv._server.keys import key_of
 from execsrv._server.methods.process_dialect import process_dialect
 from execsrv._server.methods.table import (
     Caller,
@@ -20,8 +21,8 @@ from execsrv._server.methods.table import (
 )
 from execsrv._server.secrets import secret_environment
 from execsrv._server.session import Session
-from execsrv._server.start_options import StartOptions
-from execsrv._server.starting import Deferred
+from execsrv._server.start_options import Key, StartOptions, shown_argv
+from execsrv._server.starting import Deferred, Starting
 from execsrv._wire.paths import path_from_wire
 from execsrv.errors import InvalidParamsError, LimitExceededError
 from execsrv.limits import ServerConfig
@@ -34,14 +35,17 @@ from execsrv.protocol import (
 
 
 @handles("process/start", holds=True)
-def process_start(caller: Caller, params: ProcessStart) -> Deferred[ProcessStarted]:
+def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Deferred[ProcessStarted]:
     check_unconfined(params.sandbox)
     check_own_network(params.network_proxy, "networkProxy")
     check_own_network(params.managed_network, "managedNetwork")
     check_kind(caller.config, params.kind)
     if params.kind == "prepared":
         _check_prepared(params)
-    options = _start_options(caller.config, params)
+    key = key_of(params)
+    if key is not None and (process := caller.shared.keys.find(key)) is not None:
+        return process_of(process)
+    options = _start_options(caller.config, params, key)
     cwd = None if params.cwd is None else path_from_wire(params.cwd, "cwd")
     modes = checked_modes(params.modes)
     wishes = Wishes(params.umask, params.nice, params.oom_score_adj)
@@ -69,7 +73,16 @@ def process_start(caller: Caller, params: ProcessStart) -> Deferred[ProcessStart
         size=(params.size or Size()) if params.tty else None,
         modes=modes,
     )
+    if key is not None:
+        caller.shared.keys.enter(key, starting.id)
     return Deferred(starting, lambda: _process_started(starting.session()))
+
+
+def process_of(process: Session | Starting) -> ProcessStarted | Deferred[ProcessStarted]:
+    """Return the answer to a start that was asked for before."""
+    if isinstance(process, Starting):
+        return Deferred(process, lambda: _process_started(process.session()))
+    return _process_started(process)
 
 
 def _process_started(session: Session) -> ProcessStarted:
@@ -102,7 +115,7 @@ def _check_prepared(params: ProcessStart) -> None:
         raise InvalidParamsError("envPolicy: a prepared command inherits nothing", field="envPolicy")
 
 
-def _start_options(config: ServerConfig, params: ProcessStart) -> StartOptions:
+def _start_options(config: ServerConfig, params: ProcessStart, key: Key | None) -> StartOptions:
     """Return the terms of a start. Raises `LimitExceededError` for a window or a grace that is too large."""
     window, bound = params.window_bytes, config.max_window_bytes
     if window is not None and window > bound:
@@ -119,4 +132,6 @@ def _start_options(config: ServerConfig, params: ProcessStart) -> StartOptions:
         grace=None if params.grace_ms is None else params.grace_ms / 1000,
         ends_with_leader=params.end_with_leader,
         times=params.times,
+        argv=shown_argv(params.argv),
+        key=key,
     )

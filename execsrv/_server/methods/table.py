@@ -17,6 +17,7 @@ from execsrv._budget.allowance import Allowance
 from execsrv._doors.principal import Principal
 from execsrv._http.relay import Relay
 from execsrv._server.sessions import Sessions
+from execsrv._server.sharing import Shared
 from execsrv._server.starting import Deferred
 from execsrv.errors import NotAllowedError, SandboxUnavailableError
 from execsrv.limits import ServerConfig
@@ -33,6 +34,7 @@ class Caller(Protocol):
     allowance: Allowance
     sessions: Sessions
     relay: Relay
+    shared: Shared
     config: ServerConfig
 
     def files(self) -> Files:

@@ -22,7 +22,7 @@ from execsrv._log.entries import ENTRY_BYTES, Closed, Exited
 from execsrv._log.search import Search
 from execsrv._nursery import owned
 from execsrv._processes.terminal import echoes
-from execsrv._server.methods.process import known
+from execsrv._server.methods.process import known, own_name
 from execsrv._server.methods.table import Caller, Later, handles_later
 from execsrv._server.session import Session
 from execsrv._wire.quoting import quoted
@@ -76,11 +76,12 @@ def process_wait_for(caller: Caller, params: ProcessWaitFor) -> Later[ProcessHap
         raise InvalidParamsError(f"process {session.id} has no terminal, and so no echo", field="noEcho")
     if params.after_offset is not None and not params.after_seq:
         raise InvalidParamsError("afterOffset is a place in the entry afterSeq, which is missing", field="afterOffset")
-    wait = _Wait(session, params, _addresses(params.port))
+    name = own_name(caller, params.process_id, params.wait_id or "")
+    wait = _Wait(session, params, name, _addresses(params.port))
     if params.wait_id is not None:
-        if (earlier := session.waits.get(params.wait_id)) is not None:
+        if (earlier := session.waits.get(wait.name)) is not None:
             earlier()
-        session.waits[params.wait_id] = wait.replace
+        session.waits[wait.name] = wait.replace
     return wait.run()
 
 
@@ -97,7 +98,8 @@ def _addresses(wish: PortWish | None) -> tuple[str, ...]:
 class _Wait:
     """One wait, with a place of its own in the log."""
 
-    def __init__(self, session: Session, params: ProcessWaitFor, addresses: tuple[str, ...]) -> None:
+    def __init__(self, session: Session, params: ProcessWaitFor, name: str, addresses: tuple[str, ...]) -> None:
+        self.name = name
         self._session = session
         self._log = session.log
         self._params = params
@@ -136,9 +138,8 @@ class _Wait:
                     if self._params.no_echo:
                         watchers.start_soon(owned, self._watch_echo)
         finally:
-            name = self._params.wait_id
-            if name is not None and self._session.waits.get(name) == self.replace:
-                del self._session.waits[name]
+            if self._params.wait_id is not None and self._session.waits.get(self.name) == self.replace:
+                del self._session.waits[self.name]
         self._happened("replaced" if self._is_replaced else "timeout")
         assert self._answer is not None
         return self._answer

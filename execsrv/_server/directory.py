@@ -1,0 +1,87 @@
+"""The connections of one server as their peers know them: by a number, and by a name of their owner's choice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import count
+
+from execsrv._doors.principal import Principal
+from execsrv._server.sessions import Sessions
+from execsrv._server.sharing import Shared, Terms, unknown
+from execsrv._server.visits import Visits
+from execsrv._wire.quoting import quoted
+from execsrv.errors import InvalidParamsError, LimitExceededError, NameTakenError
+from execsrv.limits import ServerConfig
+from execsrv.protocol.sharing import MOST_NAME_CHARACTERS
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
+
+
+class Directory:
+    """All connections that there are."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Shared] = {}
+        self._numbers = count(1)
+
+    def __repr__(self) -> str:
+        return f"<Directory {len(self._by_id)}>"
+
+    def add(
+        self, principal: Principal, sessions: Sessions, visits: Visits, terms: Terms, end: Callable[[], None]
+    ) -> Shared:
+        """Enter a connection. `remove` must follow."""
+        shared = Shared(str(next(self._numbers)), self, principal, sessions, visits, terms, end)
+        self._by_id[shared.id] = shared
+        return shared
+
+    def remove(self, shared: Shared) -> None:
+        """Forget a connection, and tell everybody there that it has ended."""
+        if self._by_id.pop(shared.id, None) is not None:
+            shared.close()
+
+    def check(self, principal: Principal, terms: Terms, config: ServerConfig) -> None:
+        """Refuse terms that a connection cannot have here.
+
+        Raises `InvalidParamsError`, `NameTakenError` and `LimitExceededError`.
+        """
+        if (name := terms.name) is not None:
+            if len(name) > MOST_NAME_CHARACTERS or not _NAME.fullmatch(name):
+                text = (
+                    f"name: {quoted(name)} is not a name: it takes a letter, then letters, digits and `._-`,"
+                    f" {MOST_NAME_CHARACTERS} in all"
+                )
+                raise InvalidParamsError(text, field="name")
+            if self.named(name, principal) is not None:
+                raise NameTakenError(f"a connection with the name {quoted(name)} is there already", name=name)
+        if terms.keep is None:
+            return
+        if config.max_keep == 0 or (terms.keep != "untilIdle" and terms.keep > config.max_keep):
+            message = f"keep is {terms.keep}: max_keep ({config.max_keep:g} s) would be exceeded"
+            raise LimitExceededError(message, limit="max_keep", value=config.max_keep)
+        kept = sum(1 for shared in self._by_id.values() if shared.terms.keep is not None)
+        if kept >= (bound := config.max_kept):
+            message = f"max_kept ({bound}) are there"
+            raise LimitExceededError(message, limit="max_kept", value=bound)
+
+    def named(self, name: str, principal: Principal) -> Shared | None:
+        """Return the connection of somebody with that name."""
+        for shared in self._by_id.values():
+            if shared.terms.name == name and shared.principal.name == principal.name:
+                return shared
+        return None
+
+    def find(self, ref: str, principal: Principal, secret: str | None = None) -> Shared:
+        """Return a connection that somebody may see, by its number or, of his own, its name.
+
+        Raises `UnknownConnectionError`, for one that he may not see too.
+        """
+        shared = self._by_id.get(ref) or self.named(ref, principal)
+        if shared is None or shared.role_of(principal, secret)[0] is None:
+            raise unknown(quoted(ref))
+        return shared
+
+    def seen_by(self, principal: Principal) -> list[Shared]:
+        """Return all connections that somebody may join, oldest first."""
+        return [shared for shared in self._by_id.values() if shared.role_of(principal)[0] is not None]

@@ -1,0 +1,145 @@
+"""`process/list`, `process/attach` and `process/detach`: the processes of this connection, and of others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import trio
+from msgspec import UNSET, UnsetType
+
+from execsrv._processes.usage import Usage
+from execsrv._server.methods.process_dialect import process_dialect
+from execsrv._server.methods.table import Caller, Later, handles, handles_later
+from execsrv._server.session import Session
+from execsrv._server.sharing import Shared
+from execsrv._server.starting import Deferred, Starting
+from execsrv._server.visits import begin_soon
+from execsrv._wire.quoting import quoted
+from execsrv.errors import LimitExceededError, ProcessExistsError, UnknownProcessError
+from execsrv.protocol import (
+    ListedProcess,
+    Nothing,
+    ProcessAttach,
+    ProcessAttached,
+    ProcessDetach,
+    ProcessList,
+    ProcessListing,
+)
+
+
+@handles_later("process/list")
+def process_list(caller: Caller, params: ProcessListing) -> ProcessList | Later[ProcessList]:
+    asked_for = list(_asked_for(caller, params))
+    if params.usage:
+        return _with_usage(asked_for)
+    return ProcessList([_listed(shared, process) for shared, process in asked_for])
+
+
+def _asked_for(caller: Caller, params: ProcessListing) -> Iterator[tuple[Shared, Session | Starting]]:
+    directory, principal = caller.shared.directory, caller.principal
+    if params.all:
+        connections = directory.seen_by(principal)
+    elif params.connection is not None:
+        connections = [directory.find(params.connection, principal)]
+    else:
+        connections = [caller.shared]
+    for shared in connections:
+        for session in shared.sessions:
+            yield shared, session
+        for starting in shared.sessions.being_started():
+            yield shared, starting
+
+
+async def _with_usage(asked_for: list[tuple[Shared, Session | Starting]]) -> ProcessList:
+    """Look up, process by process, what each takes."""
+    lines = []
+    for shared, process in asked_for:
+        usage = await process.usage() if isinstance(process, Session) else Usage()
+        lines.append(_listed(shared, process, usage))
+        await trio.lowlevel.checkpoint()
+    return ProcessList(lines)
+
+
+def _listed(shared: Shared, process: Session | Starting, usage: Usage | None = None) -> ListedProcess:
+    cpu_ms: int | UnsetType = UNSET if usage is None else usage.cpu_ms
+    memory: int | UnsetType = UNSET if usage is None else usage.memory_bytes
+    if isinstance(process, Starting):
+        return ListedProcess(
+            process_id=process.id,
+            pid=None,
+            program=process.program,
+            tty=process.is_terminal,
+            running=True,
+            exit_code=None,
+            closed=False,
+            argv=list(process.argv),
+            state="starting",
+            age_ms=_since(process.begun_at),
+            connection_id=shared.id,
+            connection_name=shared.terms.name,
+            cpu_ms=cpu_ms,
+            memory_bytes=memory,
+        )
+    log = process.log
+    return ListedProcess(
+        process_id=process.id,
+        pid=process.pid,
+        program=process.program,
+        tty=process.is_terminal,
+        running=log.exited is None,
+        exit_code=log.exited.exit_code if log.exited else None,
+        closed=log.closed is not None,
+        argv=list(process.argv),
+        state="closed" if log.closed else "exited" if log.exited else "running",
+        age_ms=_since(process.started_at),
+        signal=log.exited.signal if log.exited else None,
+        reason=log.exited.reason if log.exited else None,
+        totals=log.totals,
+        next_seq=log.next_seq,
+        connection_id=shared.id,
+        connection_name=shared.terms.name,
+        cpu_ms=cpu_ms,
+        memory_bytes=memory,
+    )
+
+
+def _since(then: float) -> int:
+    return int((trio.current_time() - then) * 1000)
+
+
+@handles("process/attach")
+def process_attach(caller: Caller, params: ProcessAttach) -> ProcessAttached | Deferred[ProcessAttached]:
+    shared = caller.shared.directory.find(params.connection, caller.principal)
+    visits = caller.shared.visits
+    member = visits.member_of(shared)
+    bound = caller.config.max_window_bytes
+    if params.window_bytes is not None and params.window_bytes > bound:
+        message = f"windowBytes is {params.window_bytes}: max_window_bytes ({bound}) would be exceeded"
+        raise LimitExceededError(message, limit="max_window_bytes", value=bound)
+    id = params.attached_id if params.attached_id is not None else f"{shared.id}/{params.process_id}"
+    if caller.sessions.knows(id):
+        raise ProcessExistsError(f"process ID already exists: `{id}`", processId=id)
+
+    def attached(session: Session) -> ProcessAttached:
+        after = params.after_seq or 0
+        view = visits.attach_to(member, session, id, after, params.window_bytes, process_dialect)
+        begin_soon(view)
+        reader = view.reader
+        argv = list(session.argv)
+        return ProcessAttached(id, session.pid, argv, session.is_terminal, reader.next_seq, reader.gap)
+
+    if (session := shared.sessions.find(params.process_id)) is not None:
+        return attached(session)
+    starting = next((each for each in shared.sessions.being_started() if each.id == params.process_id), None)
+    if starting is not None:
+        return Deferred(starting, lambda: attached(starting.session()))
+    raise UnknownProcessError(f"unknown process id {quoted(params.process_id)} of connection {shared.id}")
+
+
+@handles("process/detach")
+def process_detach(caller: Caller, params: ProcessDetach) -> Nothing:
+    if (session := caller.sessions.find(params.process_id)) is not None:
+        session.feed.let_run()
+    else:
+        caller.shared.visits.detach(params.process_id)
+    return Nothing()

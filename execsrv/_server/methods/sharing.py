@@ -1,0 +1,84 @@
+"""`connection/*`: the connections that there are, and who may be there."""
+
+from __future__ import annotations
+
+import math
+
+from execsrv._server.methods.table import Caller, handles
+from execsrv._server.sharing import Shared
+from execsrv._wire.quoting import quoted
+from execsrv.errors import InvalidParamsError, NotReadyError
+from execsrv.protocol import (
+    ConnectionGrant,
+    ConnectionGranted,
+    ConnectionId,
+    ConnectionJoin,
+    ConnectionJoined,
+    ConnectionList,
+    ConnectionRevoke,
+    ConnectionRevoked,
+    Nothing,
+)
+
+
+@handles("connection/list")
+def connection_list(caller: Caller, params: Nothing) -> ConnectionList:
+    seen = caller.shared.directory.seen_by(caller.principal)
+    return ConnectionList([shared.listed(caller.principal, shared is caller.shared) for shared in seen])
+
+
+@handles("connection/join")
+def connection_join(caller: Caller, params: ConnectionJoin) -> ConnectionJoined:
+    shared = caller.shared.directory.find(params.connection, caller.principal, params.grant)
+    if shared is caller.shared:
+        raise InvalidParamsError("connection: this is the connection itself", field="connection")
+    member = caller.shared.visits.join(shared, params.role, params.grant)
+    members = [each.listed() for each in shared.members.values()]
+    return ConnectionJoined(shared.id, shared.terms.name, member.id, member.role, members)
+
+
+@handles("connection/leave")
+def connection_leave(caller: Caller, params: ConnectionId) -> Nothing:
+    for member in caller.shared.visits.members.values():
+        if params.connection in (member.shared.id, member.shared.terms.name):
+            caller.shared.visits.leave(member)
+            return Nothing()
+    raise NotReadyError(f"connection {quoted(params.connection)} was not joined")
+
+
+@handles("connection/grant")
+def connection_grant(caller: Caller, params: ConnectionGrant) -> ConnectionGranted:
+    shared = _owned(caller, params.connection)
+    seconds = math.inf if params.expires_seconds is None else params.expires_seconds
+    grant = shared.grant(params.role, params.principal, seconds)
+    return ConnectionGranted(grant.id, shared.id, grant.role, grant.secret)
+
+
+@handles("connection/revoke")
+def connection_revoke(caller: Caller, params: ConnectionRevoke) -> ConnectionRevoked:
+    shared = _owned(caller, params.connection)
+    if (params.grant_id is None) == (params.member_id is None):
+        raise InvalidParamsError("name either a grant, as grantId, or who has joined, as memberId", field="grantId")
+    if params.member_id is not None:
+        if (member := shared.members.get(params.member_id)) is None:
+            raise InvalidParamsError(f"memberId: unknown member {quoted(params.member_id)}", field="memberId")
+        member.visits.put_out(member)
+        return ConnectionRevoked(1)
+    if (grant := shared.grants.get(params.grant_id or "")) is None:
+        raise InvalidParamsError(f"grantId: unknown grant {quoted(params.grant_id or '')}", field="grantId")
+    return ConnectionRevoked(shared.revoke(grant))
+
+
+@handles("connection/end")
+def connection_end(caller: Caller, params: ConnectionId) -> Nothing:
+    _owned(caller, params.connection).end()
+    return Nothing()
+
+
+def _owned(caller: Caller, ref: str | None) -> Shared:
+    """Return a connection that the caller owns. Raises `ForbiddenError` and `UnknownConnectionError`."""
+    if ref is None:
+        return caller.shared
+    shared = caller.shared.directory.find(ref, caller.principal)
+    shared.check(caller.principal, "owner")
+    return shared

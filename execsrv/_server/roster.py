@@ -1,0 +1,125 @@
+"""The sessions of one connection as a list: by their ids, those that are being started and those that have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import trio
+from msgspec import Struct
+
+from execsrv._memory import freed, let_go
+from execsrv._server.outbox import Outbox
+from execsrv._server.session import Session
+from execsrv._server.starting import Starting
+from execsrv.protocol import ProcessAttach, ProcessStart
+
+
+class Roster:
+    """All that run and those that have ended and can still be asked for, oldest first. It starts none."""
+
+    def __init__(self) -> None:
+        self._outbox: Outbox | None = None
+        self._is_alone = False  # nobody hears of them, and none waits for anybody
+        self._starting: dict[str, Starting] = {}
+        self._by_id: dict[str, Session] = {}
+        self._ended: dict[str, Session] = {}  # those that are over, in that order
+        self._over = trio.lowlevel.ParkingLot()
+
+    def __repr__(self) -> str:
+        return f"<Sessions running={len(self._by_id) - len(self._ended)} ended={len(self._ended)}>"
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._by_id.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def being_started(self) -> list[Starting]:
+        """Return the starts that are under way, oldest first."""
+        return list(self._starting.values())
+
+    def starting_named_in(self, params: Struct) -> Starting | None:
+        """Return the start that is under way of the session that a request names."""
+        if isinstance(params, ProcessStart | ProcessAttach):
+            return None
+        id = getattr(params, "process_id", None) or getattr(params, "session_id", None)
+        return None if id is None else self._starting.get(id)
+
+    def starting(self, id: str) -> Starting | None:
+        """Return the start of that id that is under way."""
+        return self._starting.get(id)
+
+    def knows(self, id: str) -> bool:
+        """Return whether an id is in use."""
+        return id in self._by_id or id in self._starting
+
+    def find(self, id: str) -> Session | None:
+        """Return the session of that id, running or ended and still retained."""
+        return self._by_id.get(id)
+
+    # -- who hears of them --
+
+    def attach(self, outbox: Outbox) -> None:
+        """Tell there what happens to each session from now on."""
+        self._outbox = outbox
+        self._is_alone = False
+        for session in self._by_id.values():
+            session.feed.attach(outbox)
+
+    def detach(self) -> None:
+        """Tell nobody until there is an outbox again."""
+        self._outbox = None
+        for session in self._by_id.values():
+            session.feed.detach()
+
+    def let_run(self) -> None:
+        """Have no session wait for anybody, until there is an outbox again: who comes back reads what is retained."""
+        self._is_alone = True
+        for session in self._by_id.values():
+            session.feed.let_run()
+
+    # -- their end --
+
+    def hang_up(self, grace: float) -> float:
+        """Have every session end because the connection does. Return the seconds that this may take.
+
+        `grace` is for those that did not ask for one at their start.
+        """
+        for starting in self._starting.values():
+            starting.terminate("disconnected", grace)
+        graces = [session.grace(grace) for session in self._by_id.values()] + [grace] * len(self._starting)
+        for session in self._by_id.values():
+            session.terminate("disconnected", session.grace(grace))
+        return max(graces, default=0)
+
+    def shut_down(self, grace: float) -> None:
+        """Have every session end with the server, each in that time or less."""
+        for starting in self._starting.values():
+            starting.terminate("shutdown", grace)
+        for session in self._by_id.values():
+            session.terminate("shutdown", min(grace, session.grace(grace)))
+
+    async def wait_over(self) -> None:
+        """Wait until nothing runs any more."""
+        while self._starting or len(self._ended) < len(self._by_id):
+            await self._over.park()
+
+    async def wait_forgotten(self) -> None:
+        """Wait until there is none: none that runs, is being started, or can still be asked for."""
+        while self._starting or self._by_id:
+            await self._over.park()
+
+    # -- forgetting --
+
+    def _forget_oldest(self) -> None:
+        id = next(iter(self._ended))
+        freed(self._ended[id].log.kept_bytes)
+        self._ended[id].forget()
+        del self._ended[id], self._by_id[id]
+        self._over.unpark_all()
+
+    def forget_all(self) -> None:
+        """Let go of every session: all of them are over."""
+        for session in self:
+            session.forget()
+        let_go((session.log, session.log.kept_bytes) for session in self)

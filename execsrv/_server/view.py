@@ -1,0 +1,111 @@
+"""The log of a session as somebody who visits its connection hears it, under a name of his own.
+
+It takes from the log when its outbox has room, and what is gone by then is a gap: so nobody waits for it. It draws on
+the allowance of who looks, also for what the log holds once its own connection has let go of that.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from execsrv._budget.budget import Budget
+from execsrv._log.log import OutputLog
+from execsrv._log.viewer import Viewer
+from execsrv.limits import KIB
+from execsrv.protocol import Notification
+
+if TYPE_CHECKING:
+    from execsrv._server.feed import Dialect, Feed
+    from execsrv._server.outbox import Outbox
+
+VIEW_BYTES = 128 * KIB
+"""The cost of a view: most of it is what it remembers of output under way."""
+
+
+class View:
+    """A log as a visitor hears it. `close` must follow."""
+
+    def __init__(
+        self, id: str, log: OutputLog, feed: Feed, dialect: Dialect, reader: Viewer, outbox: Outbox | None, held: Budget
+    ) -> None:
+        """Take `VIEW_BYTES` of the visitor's budget. Raises `LimitExceededError`."""
+        held.take(VIEW_BYTES)
+        self.id = id
+        self.reader = reader
+        self._log = log
+        self._feed = feed
+        self._dialect = dialect
+        self._outbox = outbox
+        self._held = held
+        self._taken = VIEW_BYTES
+        self._waits = True  # for `go_on`
+        log.attach()
+        feed.views = [*feed.views, self]
+
+    def __repr__(self) -> str:
+        return f"<View {self.id} {self.reader}>"
+
+    def announce(self) -> None:
+        """Tell the outbox where there is news that it may take."""
+        if self._outbox is not None and not self._waits and self.reader.has_news:
+            self._outbox.feed(self)
+
+    def take(self) -> Notification | None:
+        """Return the next entry as a notification. Raises `LookupError` when there is none."""
+        notification = self._dialect(self.id, self.reader.take())
+        if self.reader.is_at_its_end:
+            self._give_back(self._taken - VIEW_BYTES)
+        return notification
+
+    @property
+    def is_at_its_end(self) -> bool:
+        """True where everything was taken, and nothing comes any more."""
+        return self.reader.is_at_its_end
+
+    def lost(self) -> None:
+        """Note that what it has to tell will not be told on this channel."""
+
+    def acknowledge(self, seq: int) -> None:
+        """Count all entries up to `seq` as had. What was withheld till then may be told."""
+        self.reader.acknowledge(seq)
+        self.announce()
+
+    def inherit(self) -> None:
+        """Pay for what the log holds: its connection lets go of it."""
+        if not self.reader.is_at_its_end:
+            self._held.add(self._log.kept_bytes)
+            self._taken += self._log.kept_bytes
+
+    # -- its channel goes and comes --
+
+    def detach(self) -> None:
+        """Tell nothing until somebody is attached again."""
+        self._outbox = None
+
+    def attach(self, outbox: Outbox) -> None:
+        """Tell there, from `go_on` on."""
+        self._outbox = outbox
+        self._waits = True
+
+    def begin(self) -> None:
+        """Let a visitor who is new hear the log."""
+        self._waits = False
+        self.announce()
+
+    def go_on(self, seq: int) -> None:
+        """Let a visitor who has come back hear the log from this entry on. For any other, nothing changes."""
+        if self._waits:
+            self._waits = False
+            self.reader.go_to(seq - 1)
+            self.announce()
+
+    def close(self) -> None:
+        """Tell nothing any more."""
+        self._outbox = None
+        self.reader.stop()
+        self._feed.views = [view for view in self._feed.views if view is not self]
+        self._give_back(self._taken)
+
+    def _give_back(self, size: int) -> None:
+        self._held.give(size)
+        self._taken -= size

@@ -1,0 +1,38 @@
+"""Who comes to connections and leaves them, for one who listens."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import trio
+
+from execsrv.client.iteration import Iteration
+from execsrv.protocol import ConnectionPresence
+
+_MOST_UNREAD = 256
+
+
+class Presence(Iteration[ConnectionPresence]):
+    """What was told and not read yet. The oldest of too much is let go."""
+
+    def __init__(self) -> None:
+        super().__init__(self._next)
+        self._told: deque[ConnectionPresence] = deque(maxlen=_MOST_UNREAD)
+        self._news = trio.lowlevel.ParkingLot()
+        self._is_over = False
+
+    def tell(self, presence: ConnectionPresence) -> None:
+        """Add what happened."""
+        self._told.append(presence)
+        self._news.unpark_all()
+
+    def end(self) -> None:
+        """End the iteration behind what was told."""
+        self._is_over = True
+        self._news.unpark_all()
+
+    async def _next(self) -> ConnectionPresence | None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._told and not self._is_over:
+            await self._news.park()
+        return self._told.popleft() if self._told else None

@@ -1,0 +1,196 @@
+"""The connections of a server that this one may see: listing and joining them, letting others in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Literal
+
+import trio
+
+from execsrv.client.attaching import NOW, attached_to_other, attached_to_own
+from execsrv.client.connection import Connection
+from execsrv.client.parameters import seconds, string
+from execsrv.client.process import Process
+from execsrv.errors import ConnectionLostError, InvalidParamsError, RequestError
+from execsrv.protocol import (
+    ConnectionGrant,
+    ConnectionGranted,
+    ConnectionId,
+    ConnectionJoin,
+    ConnectionJoined,
+    ConnectionList,
+    ConnectionPresence,
+    ConnectionRevoke,
+    ConnectionRevoked,
+    JoinRole,
+    ListedConnection,
+    ListedProcess,
+    Nothing,
+    ProcessList,
+    ProcessListing,
+)
+
+After = int | Literal["now"] | None
+"""The entry of a log behind which to begin. None: all that is retained. "now": what comes from now on."""
+
+
+class Joined:
+    """A connection that was joined. Made by `Client.join`; left with that block."""
+
+    def __init__(self, connection: Connection, answer: ConnectionJoined) -> None:
+        self._connection = connection
+        self._answer = answer
+
+    def __repr__(self) -> str:
+        return f"<Joined {self.id} as {self.role}>"
+
+    @property
+    def id(self) -> str:
+        """Number of the connection."""
+        return self._answer.connection_id
+
+    @property
+    def name(self) -> str | None:
+        """Name of the connection, None where it has none."""
+        return self._answer.name
+
+    @property
+    def role(self) -> JoinRole:
+        """Role in which it was joined."""
+        return self._answer.role
+
+    @property
+    def member_id(self) -> str:
+        """Name of this client among those who have joined."""
+        return self._answer.member_id
+
+    async def processes(self, *, usage: bool = False) -> list[ListedProcess]:
+        """Return every process of the connection that the server still knows, oldest first.
+
+        With `usage`, each with what it takes of processors and memory.
+        """
+        return await _listed(self._connection, ProcessListing(self.id, usage=usage))
+
+    def attach(self, process: str, *, after: After = None) -> AbstractAsyncContextManager[Process]:
+        """Attach to a process of the connection, for a block: as a `Process`, with all that the role allows.
+
+        It begins behind entry `after` of its output, by default with all that is retained; "now" is only what comes.
+        Nobody waits for who reads here: where that is too slow, there is a `Gap` among the events, and the rest goes
+        on. Leaving the block leaves the process as it is.
+
+        Raises `UnknownProcessError`.
+        """
+        return attached_to_other(self._connection, self._answer, string("process", process), _after_seq(after))
+
+    async def end(self) -> None:
+        """End the connection, with all that runs there. Takes the role owner."""
+        await self._connection.calls.call("connection/end", ConnectionId(self.id), Nothing)
+
+
+class Sharing:
+    """A client as it sees other connections, and is seen."""
+
+    _connection: Connection
+
+    @property
+    def shared_id(self) -> str | None:
+        """Number under which others find this connection, None where it has no name and is not kept."""
+        id = self._connection.greeting.connection_id
+        return id if isinstance(id, str) else None
+
+    async def connections(self) -> list[ListedConnection]:
+        """Return the connections that this client may join, and its own, oldest first."""
+        return (await self._connection.calls.call("connection/list", Nothing(), ConnectionList)).connections
+
+    async def processes(
+        self, *, all: bool = False, connection: str | None = None, usage: bool = False
+    ) -> list[ListedProcess]:
+        """Return every process of this connection that the server still knows, oldest first.
+
+        Those of another `connection` instead, by name or number, or with `all` those of all that this client may join.
+        With `usage`, each with what it takes of processors and memory.
+        """
+        params = ProcessListing(connection, all, usage)
+        return await _listed(self._connection, params)
+
+    @asynccontextmanager
+    async def join(
+        self, connection: str, role: JoinRole = "viewer", *, grant: str | None = None
+    ) -> AsyncIterator[Joined]:
+        """Join another connection for a block, by its name or its number.
+
+        A "viewer" reads its processes. A "writer" types, resizes and signals too. An "owner" may also end it. Whoever
+        is of another user or token has to be given a grant there; `grant` is the secret of one that names nobody.
+
+        Raises `UnknownConnectionError`, also for what is not to be seen, `ForbiddenError` and `LimitExceededError`.
+        """
+        calls = self._connection.calls
+        params = ConnectionJoin(string("connection", connection), role, grant)
+        joined = Joined(self._connection, await calls.call("connection/join", params, ConnectionJoined))
+        try:
+            yield joined
+        finally:
+            with trio.move_on_after(self._connection.config.leave_timeout, shield=True):
+                try:
+                    await calls.call("connection/leave", ConnectionId(joined.id), Nothing)
+                except (RequestError, ConnectionLostError):
+                    pass  # it has ended, or we were put out
+
+    def attach(self, process: str, *, after: After = None) -> AbstractAsyncContextManager[Process]:
+        """Attach to a process of this connection that was left running, for a block, as a `Process`.
+
+        It begins behind entry `after` of its output, by default with all that is retained; "now" is only what comes.
+        Its output waits for who reads here. Leaving the block leaves the process as it is.
+
+        Raises `UnknownProcessError`.
+        """
+        return attached_to_own(self._connection, string("process", process), _after_seq(after))
+
+    async def grant(
+        self,
+        role: Literal["viewer", "writer"] = "viewer",
+        *,
+        principal: str | None = None,
+        expires: float | None = None,
+        connection: str | None = None,
+    ) -> ConnectionGranted:
+        """Let somebody join this connection, or another one of the same user or token.
+
+        That is the `principal` of that name, as it is in the list of connections ("uid 1000", "token ci"), or whoever
+        has the `secret` of the answer. After `expires` seconds it is over, and who has come in by it has to leave.
+        """
+        lasting = None if expires is None else math.ceil(seconds("expires", expires))
+        params = ConnectionGrant(role, connection, principal, lasting)
+        return await self._connection.calls.call("connection/grant", params, ConnectionGranted)
+
+    async def revoke(
+        self, grant_id: str | None = None, *, member_id: str | None = None, connection: str | None = None
+    ) -> int:
+        """Take a grant back, or put out one who has joined. Return how many have to leave."""
+        params = ConnectionRevoke(grant_id, member_id, connection)
+        return (await self._connection.calls.call("connection/revoke", params, ConnectionRevoked)).left
+
+    async def end_connection(self, connection: str) -> None:
+        """End another connection of the same user or token, with all that runs there."""
+        await self._connection.calls.call("connection/end", ConnectionId(string("connection", connection)), Nothing)
+
+    def presence(self) -> AsyncIterator[ConnectionPresence]:
+        """Iterate over who comes and goes, here and in connections that were joined, from this call on.
+
+        Who reads too slowly is not told everything; `connections` has who is there.
+        """
+        return self._connection.new_presence()
+
+
+async def _listed(connection: Connection, params: ProcessListing) -> list[ListedProcess]:
+    return (await connection.calls.call("process/list", params, ProcessList)).processes
+
+
+def _after_seq(after: After) -> int | None:
+    if after == "now":
+        return NOW
+    if after is not None and (not isinstance(after, int) or isinstance(after, bool) or after < 0):
+        raise InvalidParamsError(f'after must be a number of an entry, "now" or None, got {after!r}', field="after")
+    return after

@@ -1,0 +1,56 @@
+"""What a client asks for its connection when it greets: a name, to be kept, or one that was kept before."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple, get_args
+
+from execsrv.client.parameters import seconds, string
+from execsrv.errors import InvalidParamsError
+from execsrv.protocol import Initialize, Keep, SizePolicy
+
+Kept = float | Literal["untilIdle"] | None
+
+
+class Wishes(NamedTuple):
+    """The parts of the greeting that are a client's own choice."""
+
+    client_name: str = "execsrv"
+    name: str | None = None
+    keep: Keep | None = None
+    resume: str | None = None
+    size_policy: SizePolicy = "owner"
+
+    def hello(self, token: str | None) -> Initialize:
+        """Return the first greeting."""
+        return Initialize(self.client_name, self.resume, token, self.name, self.keep, self.size_policy)
+
+    def hello_again(self, id: str, token: str | None) -> Initialize:
+        """Return the greeting that takes the connection of that id up again."""
+        return Initialize(self.client_name, id, token)
+
+
+WISHES = Wishes()
+"""Nothing is asked for."""
+
+
+def wishes(name: str | None, keep: Kept, resume: str | None, size_policy: SizePolicy) -> Wishes:
+    """Return the wishes of a user. Raises `InvalidParamsError` and `TypeError`."""
+    if name is not None:
+        string("name", name)
+    if resume is not None:
+        if name is not None:
+            raise InvalidParamsError("resume: a connection that is taken up again has its name", field="resume")
+        string("resume", resume)
+    if size_policy not in get_args(SizePolicy):
+        expected = ", ".join(f'"{policy}"' for policy in get_args(SizePolicy))
+        raise InvalidParamsError(f"size_policy must be one of {expected}, got {size_policy!r}", field="size_policy")
+    if isinstance(keep, str):
+        if keep != "untilIdle":
+            raise InvalidParamsError(f'keep must be a number of seconds or "untilIdle", got {keep!r}', field="keep")
+        return Wishes(name=name, keep=keep, resume=resume, size_policy=size_policy)
+    if keep is None:
+        return Wishes(name=name, resume=resume, size_policy=size_policy)
+    if seconds("keep", keep) == math.inf:
+        raise InvalidParamsError('keep must be a number of seconds or "untilIdle", got inf', field="keep")
+    return Wishes(name=name, keep=math.ceil(keep), resume=resume, size_policy=size_policy)

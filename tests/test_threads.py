@@ -1,0 +1,65 @@
+"""Work in threads that the loop waits for itself, but not for long."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import trio
+
+from execsrv._processes.attempt import SharedThreads
+from execsrv._threads import run_briefly
+from tests.peers import PATIENCE
+
+
+def fail() -> None:
+    raise ValueError("it failed")
+
+
+@pytest.mark.parametrize("patience", [0, PATIENCE])
+async def test_its_outcome_is_that_of_the_work(patience: float) -> None:
+    threads = trio.CapacityLimiter(1)
+    with trio.fail_after(PATIENCE):
+        assert await run_briefly(threading.get_ident, threads, patience) != threading.get_ident()
+        with pytest.raises(ValueError, match="it failed"):
+            await run_briefly(fail, threads, patience)
+        assert threads.borrowed_tokens == 0
+
+
+async def test_the_loop_waits_for_what_is_brief() -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        await trio.lowlevel.checkpoint()
+        before = turns
+        await run_briefly(lambda: time.sleep(0.01), SharedThreads(trio.CapacityLimiter(1)), PATIENCE)
+        assert turns == before
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_hangs_holds_up_nobody_and_counts_until_its_end() -> None:
+    threads, go_on = trio.CapacityLimiter(1), threading.Event()
+    with trio.fail_after(PATIENCE):
+        with trio.move_on_after(0.05) as waiting:
+            await run_briefly(go_on.wait, threads, 0.001)
+        assert waiting.cancelled_caught
+        assert threads.borrowed_tokens == 1
+        go_on.set()
+        await threads.acquire()
+
+
+async def test_a_cancelled_task_starts_nothing() -> None:
+    ran = threading.Event()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await run_briefly(ran.set, trio.CapacityLimiter(1), PATIENCE)
+    assert scope.cancelled_caught
+    assert not ran.is_set()
