@@ -70,7 +70,15 @@ def full_disk(stack: ExitStack) -> int:
 
 
 @pytest.mark.parametrize("stuck", [full_pipe, stopped_terminal, pipe_without_reader, full_disk])
-@pytest.mark.parametrize("streams", [["stdout"], ["stderr"], ["stdout", "stderr"]], ids="+".join)
+@pytest.mark.parametrize(
+    "streams",
+    [
+        pytest.param(["stdout"], marks=pytest.mark.slow),
+        pytest.param(["stderr"], marks=pytest.mark.slow),
+        ["stdout", "stderr"],
+    ],
+    ids="+".join,
+)
 async def test_a_server_whose_words_nobody_reads(
     stuck: Callable[[ExitStack], int], streams: list[str], tmp_path: Path
 ) -> None:

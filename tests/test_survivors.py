@@ -640,8 +640,8 @@ async def test_no_look_misses_an_escape_among_six_hundred_others() -> None:
 async def test_sessions_with_strays_leave_nothing_of_the_server(
     place: str, placement: Placement, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """A thousand sessions with a stray each, or ten thousand; then what the server has is as before."""
-    rounds = 100 if request.config.getoption("--all-survivors") or request.config.getoption("--slow") else 10
+    """Five hundred sessions with a stray each, or ten thousand; then what the server has is as before."""
+    rounds = 100 if request.config.getoption("--all-survivors") or request.config.getoption("--slow") else 5
 
     async def hundred(url: str) -> None:
         async with _connected(url) as peer:

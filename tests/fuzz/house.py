@@ -31,6 +31,7 @@ from tests.peers import PATIENCE
 
 OPTIONS = (
     *("--max-message-bytes", "3MiB", "--handshake-timeout", "2", "--flush-timeout", "0.2", "--resume-grace", "1"),
+    *("--max-keep", "1"),
     *("--hangup-grace", "0.1", "--end-grace", "0.1", "--max-grace", "0.5", "--max-sessions-per-connection", "8"),
     *("--requests-in-flight", "16", "--file-handles", "4", "--retained-sessions", "4", "--max-file-bytes", "64KiB"),
     *("--directory-entries", "50", "--queued-stdin-bytes", "64KiB", "--file-block-bytes", "64KiB", "--allow-debugging"),

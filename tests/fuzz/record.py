@@ -215,6 +215,34 @@ async def windows(peer: Peer, folder: str) -> None:
 PEERS = (old_commands, host, windows)
 
 
+# -- one after another --
+
+
+async def sharing(url: str, folder: str) -> None:
+    """Keep a connection with a command, and come to it as somebody else and as its owner again."""
+    async with (
+        connect(url, name="build", keep=60) as client,
+        client.start(["cat"], stdin=True, env=ENV, cwd=folder, key="cat") as process,
+    ):
+        granted = await client.grant("viewer", expires=60)
+        await client.grant("writer", principal="token ci")
+        await client.revoke(granted.grant_id)
+        await process.write(b"before\n")
+        await process.wait_for(output=b"before")
+        process.leave_running()
+    async with connect(url) as client:
+        await client.connections()
+        await client.processes(all=True, usage=True)
+        async with client.join("build", "owner") as build:
+            async with build.attach("cat", after=0) as process:
+                await process.write(b"after\n")
+                await process.wait_for(output=b"after")
+            await build.end()
+
+
+VISITS = (sharing,)
+
+
 def pages(web: Web) -> None:
     """Say what recorded and mutated requests are answered."""
     web.page("/page", "Content-Type: text/plain", body=b"a page")
@@ -226,11 +254,11 @@ def pages(web: Web) -> None:
 
 async def record(corpus: Path) -> None:
     """Record every conversation in a daemon of its own."""
-    for job in (*CLIENTS, *PEERS):
+    for job in (*CLIENTS, *PEERS, *VISITS):
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder, "w")
             os.mkdir(work)
-            options = ("--resume-grace", "10", "--allow-http")
+            options = ("--resume-grace", "10", "--max-keep", "60", "--allow-http")
             with running_daemon(Path(folder), "unix", *options) as daemon:
                 async with open_web() as web, trio.open_nursery() as nursery:
                     pages(web)
@@ -250,6 +278,9 @@ async def _do(job: Callable[..., Awaitable[None]], line: str, work: str, web: We
         async with open_peer(LineChannel(stream, stream, Limits())) as peer:
             await peer.handshake()
             await job(peer, work)
+        return
+    if job in VISITS:
+        await job(f"unix://{line}", work)
         return
     async with connect(f"unix://{line}", reconnect=10 if job is resumes else 0) as client:
         await job(client, work, recorder, web.url)
