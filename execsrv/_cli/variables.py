@@ -38,7 +38,7 @@ def _of_file(path: str) -> Iterator[str]:
         if not setting or setting.startswith("#"):
             continue
         name = setting.partition("=")[0]
-        if not name or name != name.strip() or " " in name:
+        if not name or name != name.strip() or " " in name or "\0" in setting:
             raise ExecsrvError(f"invalid line {number} of `{path}`: expected `NAME=VALUE` or `NAME`")
         yield from _with_value(setting)
 

@@ -1,0 +1,232 @@
+"""`files` and `play`, and what `run` takes from files and writes to them, in real terminals and without."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.daemon import running_daemon
+from tests.peers import PATIENCE
+from tests.terminals import Seen
+
+EXECSRV = [sys.executable, "-m", "execsrv"]
+ENV = {"PATH": "/usr/bin:/bin", "COLUMNS": "80", "HOME": "/nonexistent"}
+
+
+def execsrv(*words: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*EXECSRV, *words], capture_output=True, text=True, env={**ENV, **env}, cwd=cwd, timeout=PATIENCE
+    )
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    with running_daemon(folder, "unix") as daemon:
+        yield daemon.url
+
+
+def editor(folder: Path, script: str) -> str:
+    """An editor that does this to its file, `$1`."""
+    path = folder / "editor"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+# -- files --
+
+
+def test_files_are_listed_and_written_out(url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "there"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"one\n\xff\n")
+    (folder / ".hidden").touch()
+    (folder / "to a").symlink_to("a")
+    (folder / "a").chmod(0o640)
+    assert execsrv("files", "ls", "-u", url, str(folder)).stdout == "a\nto a\n"
+    assert ".hidden\n" in execsrv("files", "ls", "-u", url, "-a", str(folder)).stdout
+    long = execsrv("files", "ls", "-u", url, "-l", str(folder)).stdout.splitlines()
+    assert re.fullmatch(r"-rw-r-----  6 B  \d{4}-\d\d-\d\d \d\d:\d\d  a", long[0])
+    assert long[1].startswith("l")
+    assert long[1].endswith("to a -> a")
+    facts = json.loads(execsrv("files", "ls", "-u", url, "--json", f"{folder}/a").stdout)
+    assert (facts[0]["path"], facts[0]["size"], facts[0]["mode"]) == (f"{folder}/a", 6, "0640")
+    done = subprocess.run(
+        [*EXECSRV, "files", "cat", "-u", url, f"{folder}/a", f"{folder}/to a"],
+        capture_output=True,
+        env=ENV,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert done.stdout == b"one\n\xff\n" * 2
+
+
+@pytest.mark.parametrize("command", ["ls", "cat"])
+def test_a_file_that_is_not_there_is_named(url: str, tmp_path: Path, command: str) -> None:
+    done = execsrv("files", command, "-u", url, f"{tmp_path}/missing")
+    assert (done.returncode, done.stdout) == (125, "")
+    [line] = done.stderr.splitlines()
+    assert f"{tmp_path}/missing" in line
+
+
+def test_a_file_is_edited(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("before\n")
+    path.chmod(0o640)
+    done = execsrv("files", "edit", "-u", url, str(path), EDITOR=editor(tmp_path, 'sed -i s/before/after/ "$1"'))
+    assert (done.returncode, path.read_text(), path.stat().st_mode & 0o777) == (0, "after\n", 0o640), done.stderr
+
+
+def test_a_file_that_is_not_there_is_made(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "new"
+    done = execsrv("files", "edit", "-u", url, str(path), EDITOR=editor(tmp_path, 'echo made > "$1"'))
+    assert (done.returncode, path.read_text()) == (0, "made\n"), done.stderr
+
+
+def test_what_was_not_edited_is_not_written(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("as it was")
+    before = path.stat()
+    done = execsrv("files", "edit", "-u", url, str(path), EDITOR="true")
+    assert done.returncode == 0
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_was_changed_meanwhile_is_overwritten_only_by_force(url: str, tmp_path: Path, force: bool) -> None:
+    path = tmp_path / "file"
+    path.write_text("before")
+    mine = editor(tmp_path, f'echo mine > "$1"; echo theirs > {path}')
+    done = execsrv("files", "edit", "-u", url, *(["--force"] if force else []), str(path), EDITOR=mine)
+    assert path.read_text() == ("mine\n" if force else "theirs\n")
+    if not force:
+        assert done.returncode == 125
+        kept = re.search("yours is in `(.*?)`", done.stderr)
+        assert kept is not None, done.stderr
+        assert Path(kept[1]).read_text() == "mine\n"
+
+
+def test_an_editor_that_fails_changes_nothing_and_loses_nothing(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("before")
+    done = execsrv("files", "edit", "-u", url, str(path), EDITOR=editor(tmp_path, 'echo mine > "$1"; exit 3'))
+    assert (done.returncode, path.read_text()) == (125, "before")
+    kept = re.search("status 3; yours is in `(.*?)`", done.stderr)
+    assert kept is not None, done.stderr
+    assert Path(kept[1]).read_text() == "mine\n"
+
+
+# -- run, with files --
+
+
+def test_variables_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("# a comment\nONE=1\n\nTWO=a b=c\nMINE\nNONE\n")
+    script = 'echo "$ONE|$TWO|$MINE|${NONE-unset}|$LAST"'
+    done = execsrv(
+        "run",
+        "--env-file",
+        f"{tmp_path}/env",
+        "-e",
+        "LAST=5",
+        "-e",
+        "ONE=first",
+        "sh",
+        "-c",
+        script,
+        MINE="taken along",
+    )
+    assert (done.stdout, done.stderr) == ("first|a b=c|taken along|unset|5\n", "")
+
+
+def test_a_variable_is_taken_along_to_a_server(url: str) -> None:
+    done = execsrv("run", "-u", url, "-e", "MINE", "sh", "-c", "echo $MINE", MINE="from here")
+    assert (done.stdout, done.stderr) == ("from here\n", "")
+
+
+@pytest.mark.parametrize("text", ["=1", "a\0b=1"])
+def test_a_line_of_a_file_that_is_no_variable_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "env").write_text(f"GOOD=1\n{text}\n")
+    done = execsrv("run", "--env-file", f"{tmp_path}/env", "true")
+    assert done.returncode == 125
+    assert f"{tmp_path}/env" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_directory_of_a_server_counts_from_its_own(url: str) -> None:
+    there = execsrv("run", "-u", url, "pwd").stdout.strip()
+    done = execsrv("run", "-u", url, "--cwd", "..", "pwd")
+    assert done.stdout.strip() == str(Path(there).parent), done.stderr
+
+
+# -- recordings --
+
+
+@pytest.mark.parametrize("place", ["here", "there"])
+def test_what_is_recorded_is_played(url: str, tmp_path: Path, place: str) -> None:
+    cast = f"{tmp_path}/demo.cast"
+    words = ["-u", url] if place == "there" else []
+    done = execsrv("run", *words, "--record", cast, "sh", "-c", "echo one; echo two; exit 3")
+    assert (done.returncode, done.stdout) == (3, "one\ntwo\n"), done.stderr
+    assert execsrv("play", cast).stdout.replace("\r", "") == "one\ntwo\n"
+    facts = json.loads(execsrv("play", "--json", cast).stdout)
+    assert facts["exitCode"] == 3
+    assert "echo two" in facts["command"]
+
+
+def test_a_recording_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    done = execsrv("run", "--record", f"{tmp_path}/none/x", "echo", "out")
+    assert (done.returncode, done.stdout) == (125, "")
+    assert f"{tmp_path}/none/x" in done.stderr
+
+
+@pytest.fixture
+def long_cast(tmp_path: Path) -> str:
+    """Three words, with a minute between each two, and a marker before the last."""
+    header = {"version": 3, "term": {"cols": 80, "rows": 24}}
+    events = [[0.01, "o", "one"], [60, "o", "two"], [30, "m", "here"], [30, "o", "three"]]
+    (tmp_path / "long.cast").write_text("\n".join(json.dumps(part) for part in (header, *events)) + "\n")
+    return f"{tmp_path}/long.cast"
+
+
+def test_keys_while_it_plays(long_cast: str) -> None:
+    seen = Seen([*EXECSRV, "play", long_cast], (24, 80), {})
+    try:
+        seen.see("one")
+        seen.type(" ")
+        seen.type(".")
+        seen.see("onetwo")
+        seen.type("]")
+        seen.type("]")
+        seen.see("onetwothree")
+    finally:
+        seen.program.close(force=True)
+
+
+def test_it_is_ended_in_the_middle(long_cast: str) -> None:
+    seen = Seen([*EXECSRV, "play", "--speed", "0.5", long_cast], (24, 80), {})
+    try:
+        seen.see("one")
+        seen.type("q")
+        seen.program.expect_exact(b"\x1b[?25h")  # the cursor is back
+        seen.program.expect_exact(b"\r\n")
+        seen.program.wait()
+        assert seen.program.exitstatus == 0
+    finally:
+        seen.program.close(force=True)
+
+
+@pytest.mark.parametrize("text", ["", "no json\n", '{"version": 1}\n', '{"version": 3}\n{"not": "an event"}\n'])
+def test_what_is_no_recording_is_said(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x").write_text(text)
+    done = execsrv("play", f"{tmp_path}/x")
+    assert done.returncode == 125
+    [line] = done.stderr.splitlines()
+    assert f"{tmp_path}/x" in line
