@@ -438,10 +438,13 @@ def leading(parent: int | None = None) -> list[int]:
     return found
 
 
-def cut(parent: int | None = None) -> None:
-    """Kill the program that leads to the far side."""
-    [pid] = leading(parent)
-    os.kill(pid, signal.SIGKILL)
+def cut(parent: int | None = None) -> bool:
+    """Kill the program that leads to the far side. Return False where the last cut is not mended yet."""
+    found = leading(parent)
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+    assert len(found) <= 1
+    return bool(found)
 
 
 def left(folder: Path) -> list[object]:
@@ -471,17 +474,17 @@ async def until_nothing_is_left(folder: Path) -> None:
             await trio.sleep(0.01)
 
 
-async def check_cuts(client: execsrv.Client, cut: Callable[[], object]) -> None:
+async def check_cuts(client: execsrv.Client, cut: Callable[[], bool]) -> None:
     """Read exactly what a command prints, with cuts in the middle, and write to it behind another one."""
     cuts = [100, 1200, 2200]
     async with client.start(["bash", "-c", PRINT], stdin=True) as process:
         seen = bytearray()
         while len(seen) < 1000 * LINES:
-            if cuts and len(seen) > 1000 * cuts[0]:
+            if cuts and len(seen) > 1000 * cuts[0] and cut():
                 del cuts[0]
-                cut()
             seen += await process.stdout.receive_some()
-        cut()
+        while not cut():  # noqa: ASYNC110  # nothing tells
+            await trio.sleep(0.01)
         await process.write(b"end\n")
         while data := await process.stdout.receive_some():
             seen += data
@@ -508,7 +511,7 @@ async def test_leaving_in_the_middle_of_output_ends_the_server_at_once(far: FarS
     with trio.CancelScope() as scope:
         async with execsrv.connect(url, reconnect=math.inf, config=PATIENT) as client, client.start(argv) as process:
             await process.stdout.receive_some()
-            cut()
+            assert cut()
             seen = 0
             while seen < 1000 * LINES:  # more than had arrived: we are back
                 seen += len(await process.stdout.receive_some())
@@ -539,7 +542,7 @@ async def test_when_nobody_comes_back_nothing_is_left(far: FarSide, url: str, br
         ):
             await until_marked(mark, 2)
             far.has(url.partition(":")[0], "exit 255", far.near)
-            cut()
+            assert cut()
             await process.wait()
     await until_gone(mark)
     await until_nothing_is_left(far.temporary)
@@ -611,7 +614,7 @@ async def test_the_command_line_survives_a_cut(far: FarSide) -> None:
         )
         seen = bytearray()
         seen += await ran.stdout.receive_some()
-        cut(ran.pid)
+        assert cut(ran.pid)
         while len(seen) < 1000 * LINES:
             seen += await ran.stdout.receive_some()
         await ran.stdin.send_all(b"end\n")
@@ -635,13 +638,13 @@ async def test_a_cut_of_which_the_far_side_does_not_hear(far: FarSide, ssh_serve
     far.has_execsrv()
     silent: list[int] = []
 
-    def silence() -> None:
+    def silence() -> bool:
         """Stop what serves ssh, as a network does that has gone, and end the program here."""
         for pid in below(os.getpid()):
             if proc.name(pid).startswith("sshd") and pid not in silent:
                 os.kill(pid, signal.SIGSTOP)
                 silent.append(pid)
-        cut()
+        return cut()
 
     try:
         async with execsrv.connect(ssh_server.url, reconnect=PATIENCE, config=PATIENT) as client:
