@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import queue
 import re
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pexpect
 import trio
@@ -74,10 +76,19 @@ class Seen:
         """Wait for the end of the program, and return its status, negative for a signal."""
         while self._draw():
             pass
+        self.program.wait()
         self.program.close()
         if self.program.exitstatus is not None:
             return int(self.program.exitstatus)
         return -int(self.program.signalstatus or 0)
+
+
+def put_away(program: pexpect.spawn[Any]) -> None:
+    """Kill a program at a terminal, and wait for its end: pexpect itself waits for a tenth of a second."""
+    if program.isalive():
+        program.kill(signal.SIGKILL)
+        program.wait()
+    program.close()
 
 
 @contextmanager
@@ -93,7 +104,7 @@ def seen_program(argv: list[str], size: tuple[int, int], env: dict[str, str]) ->
     try:
         yield terminal
     finally:
-        terminal.program.close(force=True)
+        put_away(terminal.program)
 
 
 class CutLine:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.daemon import running_daemon
 from tests.peers import PATIENCE
-from tests.terminals import Seen
+from tests.terminals import seen
 
 EXECSRV = [sys.executable, "-m", "execsrv"]
 ENV = {"PATH": "/usr/bin:/bin", "COLUMNS": "80", "HOME": "/nonexistent"}
@@ -197,30 +197,22 @@ def long_cast(tmp_path: Path) -> str:
 
 
 def test_keys_while_it_plays(long_cast: str) -> None:
-    seen = Seen([*EXECSRV, "play", long_cast], (24, 80), {})
-    try:
-        seen.see("one")
-        seen.type(" ")
-        seen.type(".")
-        seen.see("onetwo")
-        seen.type("]")
-        seen.type("]")
-        seen.see("onetwothree")
-    finally:
-        seen.program.close(force=True)
+    with seen("play", long_cast) as terminal:
+        terminal.see("one")
+        terminal.type(" ")
+        terminal.type(".")
+        terminal.see("onetwo")
+        terminal.type("]")
+        terminal.type("]")
+        terminal.see("onetwothree")
 
 
 def test_it_is_ended_in_the_middle(long_cast: str) -> None:
-    seen = Seen([*EXECSRV, "play", "--speed", "0.5", long_cast], (24, 80), {})
-    try:
-        seen.see("one")
-        seen.type("q")
-        seen.program.expect_exact(b"\x1b[?25h")  # the cursor is back
-        seen.program.expect_exact(b"\r\n")
-        seen.program.wait()
-        assert seen.program.exitstatus == 0
-    finally:
-        seen.program.close(force=True)
+    with seen("play", "--speed", "0.5", long_cast) as terminal:
+        terminal.see("one")
+        terminal.type("q")
+        assert terminal.end() == 0
+        assert b"\x1b[?25h" in terminal.output  # the cursor is back
 
 
 @pytest.mark.parametrize("text", ["", "no json\n", '{"version": 1}\n', '{"version": 3}\n{"not": "an event"}\n'])

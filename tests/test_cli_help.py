@@ -22,6 +22,7 @@ from execsrv._cli.register import GROUPS, command, commands, names
 from execsrv._cli.register.kinds import Command
 from execsrv._cli.usage import UsageError
 from tests.peers import PATIENCE
+from tests.terminals import put_away
 
 ROOT = Path(__file__).parent.parent
 EXECSRV = [sys.executable, "-m", "execsrv"]
@@ -254,4 +255,4 @@ def test_completion_in_bash(tmp_path: Path) -> None:
         bash.send("2 de\t")
         bash.expect_exact(r"demo\ file.cast")
     finally:
-        bash.close(force=True)
+        put_away(bash)

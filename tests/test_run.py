@@ -26,6 +26,7 @@ import pytest
 
 from tests.peers import PATIENCE
 from tests.processes import marked, may_become_nobody, new_mark
+from tests.terminals import put_away
 from tests.test_daemon import EXECSRV, daemon, execsrv
 
 LINE = shlex.join(EXECSRV) + " run"
@@ -643,7 +644,7 @@ def interactive_bash(tmp_path: Path) -> Iterator[pexpect.spawn[str]]:
         shell.expect("prompt> ")
         yield shell
     finally:
-        shell.close(force=True)
+        put_away(shell)
 
 
 def until_grown(path: Path, size: int) -> int:
