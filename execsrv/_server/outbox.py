@@ -93,11 +93,15 @@ class Outbox:
         """Take from this feed, which has news, when its turn has come."""
         while feed.reader.has_news:
             if not self._may_send_now:
-                self._feeds[feed] = None
-                self._wanted.unpark()
+                self.feed_later(feed)
                 return
             if (notification := self._take_from(feed)) is not None:
                 self._send_now(notification)
+
+    def feed_later(self, feed: Feed | View) -> None:
+        """Take from this feed, which has news, behind all answers: one that is put at once after this is among them."""
+        self._feeds[feed] = None
+        self._wanted.unpark()
 
     @property
     def waiting_bytes(self) -> int:

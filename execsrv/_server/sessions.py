@@ -40,8 +40,8 @@ class Sessions(Roster):
     """All that run and those that have ended and can still be asked for, oldest first. Their tasks are the owner's."""
 
     def __init__(self, supervisor: Supervisor, config: ServerConfig, allowance: Allowance) -> None:
-        self.supervisor = supervisor
         super().__init__()
+        self.supervisor = supervisor
         self._allowance = allowance
         self._config = config
         self._nursery: trio.Nursery | None = None
@@ -89,8 +89,7 @@ class Sessions(Roster):
             raise NotReadyError("the server is shutting down: it starts nothing any more")
         program = os.path.basename(argv[0]) if argv else ""
         most_bytes = self._config.queued_stdin_bytes
-        starting = Starting(self._claim(id), program, options.timeout, most_bytes, is_terminal=size is not None)
-        starting.argv, starting.key = options.argv, options.key
+        starting = Starting(self._claim(id), program, options, most_bytes, is_terminal=size is not None)
         self._allowance.take_session(cost(is_terminal=starting.is_terminal))
 
         async def spawn(attempt: Attempt) -> Spawned:

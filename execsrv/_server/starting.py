@@ -7,14 +7,14 @@ order as soon as it is known what became of the start, before anything else happ
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import trio
 from msgspec import Struct
 
 from execsrv._doors.journal import Start
-from execsrv._server.start_options import Key
+from execsrv._server.start_options import StartOptions
 from execsrv.errors import BusyError, SpawnError
 from execsrv.protocol import CommandWrite, ProcessTerminate, ProcessWrite, Reason
 
@@ -34,16 +34,16 @@ _MOST_WAITING = 256
 class Starting:
     """A session that is being started. `outcome` is the session or the error, None before."""
 
-    def __init__(self, id: str, program: str, patience: float, most_bytes: int, *, is_terminal: bool) -> None:
-        """Give it up after `patience` seconds. Input of at most so many bytes may wait for it."""
+    def __init__(self, id: str, program: str, options: StartOptions, most_bytes: int, *, is_terminal: bool) -> None:
+        """Give it up when its time is over. Input of at most so many bytes may wait for it."""
         self.id = id
         self.program = program
         self.is_terminal = is_terminal
-        self.scope = trio.CancelScope(deadline=trio.current_time() + patience)
+        self.scope = trio.CancelScope(deadline=trio.current_time() + options.timeout)
         self.outcome: Session | Exception | None = None
         self.over = trio.Event()
-        self.argv: Sequence[str] = ()
-        self.key: Key | None = None
+        self.argv = options.argv
+        self.key = options.key
         self.begun_at = trio.current_time()
         self.note: Start | None = None
         """What is said of it in the journal."""

@@ -88,9 +88,10 @@ class View:
         self._waits = True
 
     def begin(self) -> None:
-        """Let a visitor who is new hear the log."""
+        """Let a visitor who is new hear the log, behind the answer that tells of it, which must be put next."""
         self._waits = False
-        self.announce()
+        if self._outbox is not None and self.reader.has_news:
+            self._outbox.feed_later(self)
 
     def go_on(self, seq: int) -> None:
         """Let a visitor who has come back hear the log from this entry on. For any other, nothing changes."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import trio
-
 from execsrv._budget.budget import Budget
 from execsrv._doors.principal import Principal
 from execsrv._log.viewer import Viewer
@@ -156,8 +154,3 @@ class Visits:
             self.leave(member)
         for id in list(self.by_id):
             self.detach(id)
-
-
-def begin_soon(view: View) -> None:
-    """Have a view begin behind the answer that tells of it."""
-    trio.lowlevel.current_trio_token().run_sync_soon(view.begin)

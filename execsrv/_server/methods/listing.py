@@ -9,13 +9,12 @@ from msgspec import UNSET, UnsetType
 
 from execsrv._processes.usage import Usage
 from execsrv._server.methods.process_dialect import process_dialect
-from execsrv._server.methods.table import Caller, Later, handles, handles_later
+from execsrv._server.methods.table import Caller, Later, check_window, handles, handles_later
 from execsrv._server.session import Session
 from execsrv._server.sharing import Shared
 from execsrv._server.starting import Deferred, Starting
-from execsrv._server.visits import begin_soon
 from execsrv._wire.quoting import quoted
-from execsrv.errors import LimitExceededError, ProcessExistsError, UnknownProcessError
+from execsrv.errors import ProcessExistsError, UnknownProcessError
 from execsrv.protocol import (
     ListedProcess,
     Nothing,
@@ -112,10 +111,7 @@ def process_attach(caller: Caller, params: ProcessAttach) -> ProcessAttached | D
     shared = caller.shared.directory.find(params.connection, caller.principal)
     visits = caller.shared.visits
     member = visits.member_of(shared)
-    bound = caller.config.max_window_bytes
-    if params.window_bytes is not None and params.window_bytes > bound:
-        message = f"windowBytes is {params.window_bytes}: max_window_bytes ({bound}) would be exceeded"
-        raise LimitExceededError(message, limit="max_window_bytes", value=bound)
+    check_window(caller.config, params.window_bytes)
     id = params.attached_id if params.attached_id is not None else f"{shared.id}/{params.process_id}"
     if caller.sessions.knows(id):
         raise ProcessExistsError(f"process ID already exists: `{id}`", processId=id)
@@ -123,7 +119,7 @@ def process_attach(caller: Caller, params: ProcessAttach) -> ProcessAttached | D
     def attached(session: Session) -> ProcessAttached:
         after = params.after_seq or 0
         view = visits.attach_to(member, session, id, after, params.window_bytes, process_dialect)
-        begin_soon(view)
+        view.begin()
         reader = view.reader
         argv = list(session.argv)
         return ProcessAttached(id, session.pid, argv, session.is_terminal, reader.next_seq, reader.gap)

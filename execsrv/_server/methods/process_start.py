@@ -17,6 +17,7 @@ from execsrv._server.methods.table import (
     check_kind,
     check_own_network,
     check_unconfined,
+    check_window,
     handles,
 )
 from execsrv._server.secrets import secret_environment
@@ -117,17 +118,14 @@ def _check_prepared(params: ProcessStart) -> None:
 
 def _start_options(config: ServerConfig, params: ProcessStart, key: Key | None) -> StartOptions:
     """Return the terms of a start. Raises `LimitExceededError` for a window or a grace that is too large."""
-    window, bound = params.window_bytes, config.max_window_bytes
-    if window is not None and window > bound:
-        message = f"windowBytes is {window}: max_window_bytes ({bound}) would be exceeded"
-        raise LimitExceededError(message, limit="max_window_bytes", value=bound)
+    check_window(config, params.window_bytes)
     if params.grace_ms is not None and params.grace_ms / 1000 > config.max_grace:
         message = f"graceMs is {params.grace_ms}: max_grace ({config.max_grace:g} s) would be exceeded"
         raise LimitExceededError(message, limit="max_grace", value=config.max_grace)
     return StartOptions(
         timeout=(params.timeout_ms or math.inf) / 1000,
         idle_timeout=(params.idle_timeout_ms or math.inf) / 1000,
-        window_bytes=window,
+        window_bytes=params.window_bytes,
         drops=params.overflow == "drop",
         grace=None if params.grace_ms is None else params.grace_ms / 1000,
         ends_with_leader=params.end_with_leader,

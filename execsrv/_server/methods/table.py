@@ -19,7 +19,7 @@ from execsrv._http.relay import Relay
 from execsrv._server.sessions import Sessions
 from execsrv._server.sharing import Shared
 from execsrv._server.starting import Deferred
-from execsrv.errors import NotAllowedError, SandboxUnavailableError
+from execsrv.errors import LimitExceededError, NotAllowedError, SandboxUnavailableError
 from execsrv.limits import ServerConfig
 from execsrv.protocol.sandbox import NetworkWish, Sandbox
 
@@ -90,6 +90,14 @@ def check_kind(config: ServerConfig, kind: str) -> None:
     if not (config.allow_prepared_exec if kind == "prepared" else config.allow_direct_exec):
         setting = f"allow_{kind}_exec"
         raise NotAllowedError(f"this server takes no {kind} commands: {setting} is off", setting=setting)
+
+
+def check_window(config: ServerConfig, window_bytes: int | None) -> None:
+    """Raise `LimitExceededError` for a window that is too large."""
+    bound = config.max_window_bytes
+    if window_bytes is not None and window_bytes > bound:
+        message = f"windowBytes is {window_bytes}: max_window_bytes ({bound}) would be exceeded"
+        raise LimitExceededError(message, limit="max_window_bytes", value=bound)
 
 
 def check_unconfined(sandbox: Sandbox | None) -> None:
