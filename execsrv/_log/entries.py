@@ -61,6 +61,15 @@ class Closed(Struct, frozen=True):
 Entry = Chunk | Gap | Exited | Closed
 
 
+def add_printed(printed: dict[Stream, int], entry: Entry) -> None:
+    """Add the bytes of each stream that an entry has, or that were left out in it."""
+    if isinstance(entry, Chunk):
+        printed[entry.stream] = printed.get(entry.stream, 0) + len(entry.chunk)
+    elif isinstance(entry, Gap):
+        for stream, size in entry.omitted.items():
+            printed[stream] = printed.get(stream, 0) + size
+
+
 def entry_bytes(entry: Entry) -> int:
     """Return the bytes that an entry counts against a bound or a window: an end and a gap count nothing."""
     return ENTRY_BYTES + len(entry.chunk) if isinstance(entry, Chunk) else 0

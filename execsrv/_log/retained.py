@@ -11,7 +11,7 @@ from collections import deque
 from itertools import islice
 
 from execsrv._budget.budget import STEP_BYTES, Budget, Share
-from execsrv._log.entries import ENTRY_BYTES, Closed, Entry, Gap, first_seq
+from execsrv._log.entries import ENTRY_BYTES, Closed, Entry, Gap, add_printed, first_seq
 from execsrv._log.head_tail import HeadTail
 from execsrv._log.reader import AttachedReader
 from execsrv.limits import KIB, MIB
@@ -77,11 +77,7 @@ class Retained:
             return {stream: ends.total_bytes for stream, ends in self.streams.items()}
         printed = dict(self._forgotten)
         for entry in islice(self._entries, max(0, seq - self.oldest)):
-            if isinstance(entry, Chunk):
-                printed[entry.stream] = printed.get(entry.stream, 0) + len(entry.chunk)
-            elif isinstance(entry, Gap):
-                for stream, size in entry.omitted.items():
-                    printed[stream] = printed.get(stream, 0) + size
+            add_printed(printed, entry)
         return printed
 
     def read(self, after_seq: int, max_bytes: int | None) -> tuple[ReadGap | None, list[Chunk], int]:

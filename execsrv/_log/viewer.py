@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from collections import deque
 
-from execsrv._log.entries import Entry, Gap, entry_bytes
+from execsrv._log.entries import Entry, Gap, add_printed, entry_bytes
 from execsrv._log.log import OutputLog
-from execsrv.protocol import Chunk, ReadGap
+from execsrv.protocol import ReadGap
 
 _MOST_UNACKNOWLEDGED = 1024
 """Entries that may be under way, however small they are: each is remembered."""
@@ -72,11 +72,7 @@ class Viewer:
             return Gap(gap.from_seq, gap.seq, missing)
         entry = self._log.entry(self.next_seq)
         self.next_seq += 1
-        if isinstance(entry, Chunk):
-            self._had[entry.stream] = self._had.get(entry.stream, 0) + len(entry.chunk)
-        elif isinstance(entry, Gap):
-            for stream, size in entry.omitted.items():
-                self._had[stream] = self._had.get(stream, 0) + size
+        add_printed(self._had, entry)
         if self._window is not None and (size := entry_bytes(entry)):
             self._unacknowledged.append((entry.seq, size))
             self._unacknowledged_bytes += size

@@ -6,15 +6,12 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import trio
-
 from execsrv.client.connection import Connection
 from execsrv.client.mirror import Mirror
 from execsrv.client.process import Process
-from execsrv.errors import ConnectionLostError, RequestError, UnknownProcessError
+from execsrv.errors import UnknownProcessError
 from execsrv.protocol import (
     ConnectionJoined,
-    Nothing,
     ProcessAttach,
     ProcessAttached,
     ProcessDetach,
@@ -82,8 +79,4 @@ async def leave(connection: Connection, mirror: Mirror) -> None:
     mirror.left()
     if mirror.reader.lost is not None:
         return
-    with trio.move_on_after(connection.config.leave_timeout, shield=True):
-        try:
-            await connection.calls.call("process/detach", ProcessDetach(mirror.id), Nothing)
-        except (RequestError, ConnectionLostError):
-            pass  # it is over and forgotten, or was never there
+    await connection.take_leave("process/detach", ProcessDetach(mirror.id))  # or it is over, or was never there

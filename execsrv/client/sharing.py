@@ -7,13 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Literal
 
-import trio
-
 from execsrv.client.attaching import NOW, attached_to_other, attached_to_own
 from execsrv.client.connection import Connection
 from execsrv.client.parameters import seconds, string
 from execsrv.client.process import Process
-from execsrv.errors import ConnectionLostError, InvalidParamsError, RequestError
+from execsrv.errors import InvalidParamsError
 from execsrv.protocol import (
     ConnectionGrant,
     ConnectionGranted,
@@ -132,11 +130,8 @@ class Sharing:
         try:
             yield joined
         finally:
-            with trio.move_on_after(self._connection.config.leave_timeout, shield=True):
-                try:
-                    await calls.call("connection/leave", ConnectionId(joined.id), Nothing)
-                except (RequestError, ConnectionLostError):
-                    pass  # it has ended, or we were put out
+            # Or it has ended, or we were put out.
+            await self._connection.take_leave("connection/leave", ConnectionId(joined.id))
 
     def attach(self, process: str, *, after: After = None) -> AbstractAsyncContextManager[Process]:
         """Attach to a process of this connection that was left running, for a block, as a `Process`.
