@@ -1,11 +1,11 @@
 """`execsrv completion`: a script for a shell, which asks `execsrv _complete` for the words that fit.
 
-What fits is told by the register; of a server nothing is asked but the names of what runs there, for a short time.
+What fits is told by the register alone: no server is asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from execsrv._cli.manners import print_text
 from execsrv._cli.register import GROUPS, command, names
@@ -67,8 +67,6 @@ complete -c execsrv -f -a '(__execsrv_complete)'
 
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
-_NAMES_SECONDS = 1.0
-
 
 def completion(*, shell: str) -> int:
     """Print the script for a shell."""
@@ -98,7 +96,7 @@ def _fitting(before: list[str], last: str) -> tuple[str, list[str]]:
 
 
 def _of_command(found: Command, before: list[str], last: str) -> tuple[str, list[str]]:
-    by_name = {name: option for option in found.options for name in (*option.names, *filter(None, [option.off]))}
+    by_name = found.by_name
     place, options_over, waiting = 0, False, None
     for word in before:
         if waiting is not None:
@@ -136,25 +134,6 @@ def _argument_at(found: Command, place: int) -> Argument | None:
 def _of_kind(kind: Kind | None) -> tuple[str, list[str]]:
     if kind is None:
         return "", []
-    if kind.complete in ("files", "directories", "variables", "commands"):
+    if kind.complete in ("files", "directories", "variables"):
         return kind.complete, []
-    if kind.complete == "signals":
-        return "", list(_signals())
-    if kind.complete == "names":
-        return "", _running()
     return "", kind.complete.split()
-
-
-def _signals() -> Iterator[str]:
-    import signal
-
-    for number in sorted(signal.valid_signals()):
-        try:
-            yield signal.Signals(number).name.removeprefix("SIG")
-        except ValueError:
-            pass  # a real-time signal
-
-
-def _running() -> list[str]:
-    """Return the names of what runs on the server, none where it does not answer in time."""
-    return []

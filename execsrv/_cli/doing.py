@@ -18,10 +18,7 @@ from execsrv.errors import ConnectionFailedError, ExecsrvError, RequestError
 
 _HINTS = {
     "unauthorized": "give a token with `--token-file FILE`",
-    "unknown-process": "`execsrv ps` lists what there is",
-    "unknown-connection": "`execsrv ps` lists what there is",
-    "files-disabled": "the server has them turned off: `execsrv serve --files`",
-    "limit-exceeded": "`execsrv limits` lists every limit with its setting",
+    "files-disabled": "its `allow_files` is off",
 }
 """What to do about an error of a server, by its kind."""
 
@@ -61,10 +58,8 @@ def done(command: Command, handler: Callable[..., Any], values: dict[str, Any]) 
 def _failed(command: Command, error: BaseException, url: str | None, manners: Manners) -> int:
     say(f"execsrv: {explained(error, url)}")
     if manners.verbose:
-        cause = error.__cause__ or error.__context__
-        while cause is not None:
+        for cause in _causes(error):
             say(f"execsrv:   because of {type(cause).__name__}: {' '.join(str(cause).split())}")
-            cause = cause.__cause__ or cause.__context__
     return command.failure
 
 
@@ -82,7 +77,7 @@ def explained(error: BaseException, url: str | None) -> str:
 
 def _hint(error: BaseException, url: str | None) -> str:
     if isinstance(error, ConnectionFailedError):
-        number = next((cause.errno for cause in _causes(error) if isinstance(cause, OSError)), None)
+        number = next((cause.errno for cause in (error, *_causes(error)) if isinstance(cause, OSError)), None)
         if url in (None, DEFAULT_URL) and number in (errno.ENOENT, errno.ECONNREFUSED):
             return "start one with `execsrv serve --listen unix://`, or name another with `--url`"
         return ""
@@ -90,10 +85,9 @@ def _hint(error: BaseException, url: str | None) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    cause: BaseException | None = error
-    while cause is not None:
+    while (cause := error.__cause__ or error.__context__) is not None:
         yield cause
-        cause = cause.__cause__ or cause.__context__
+        error = cause
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

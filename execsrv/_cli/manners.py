@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -12,7 +11,7 @@ from execsrv._cli.help import is_colored
 from execsrv._cli.streams import say
 from execsrv._wire.writing import write_all
 
-_COLORS = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "dim": "2"}
+_COLORS = {"green": "32", "yellow": "33"}
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -28,11 +27,6 @@ class Manners(NamedTuple):
         if not self.quiet:
             say(f"execsrv: {text}")
 
-    def detail(self, text: str) -> None:
-        """Say something for people who want to know more."""
-        if self.verbose:
-            say(f"execsrv: {text}")
-
 
 def print_text(text: str) -> None:
     """Print a result. Raises `OSError`, `BrokenPipeError` among them."""
@@ -43,20 +37,6 @@ def print_json(value: Any) -> None:
     """Print a result as JSON: on a terminal for people to read, elsewhere in one line."""
     text = msgspec.json.encode(value)
     write_all(1, (msgspec.json.format(text) if os.isatty(1) else text) + b"\n")
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """Return rows below a head, each column as wide as it needs. Columns of these numbers are set to the right."""
-    cells = [list(head), *([_printable(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    lines = [
-        "  ".join(
-            f"{cell:>{width}}" if number in right else f"{cell:{width}}"
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
-    return "\n".join([colored(lines[0], "bold"), *lines[1:]]) + "\n"
 
 
 def colored(text: str, color: str, descriptor: int = 1) -> str:
@@ -84,14 +64,3 @@ def span(seconds: float) -> str:
         if whole < length * (60 if unit == "m" else 24) or unit == "d":
             return f"{whole // length} {unit} {whole % length // part} {smaller}"
     raise AssertionError
-
-
-def _printable(text: str) -> str:
-    """Return a text that cannot move the cursor: names of files and arguments are anybody's."""
-    return (
-        text
-        if text.isprintable()
-        else "".join(
-            character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-        )
-    )

@@ -26,7 +26,7 @@ class HelpWantedError(Exception):
 
 def parsed(command: Command, words: Sequence[str]) -> dict[str, Any]:
     """Return the options and arguments by their keys. Raises `UsageError` and `HelpWantedError`."""
-    by_name = {name: option for option in command.options for name in (*option.names, *filter(None, [option.off]))}
+    by_name = command.by_name
     given: Given = {}
     rest: list[str] = []
     waiting = list(reversed(words))

@@ -3,39 +3,9 @@
 from __future__ import annotations
 
 from execsrv._cli.register.common import MANNERS, SERVER
-from execsrv._cli.register.kinds import FACTOR, FILE, NUMBER, SOME_TIME, TEXT, Argument, Command, Example, Option, named
+from execsrv._cli.register.kinds import FACTOR, FILE, SOME_TIME, TEXT, Argument, Command, Example, Option, named
 
 _PATH = named("PATH", TEXT, "files")
-
-_CP = Command(
-    "cp",
-    "Copy files and trees to a server, or from it.",
-    """\
-Copy files and trees between this machine and a server.
-
-A path on the server is written `NAME:PATH`: NAME is a session that `execsrv ps` lists, in whose directory a relative
-PATH is. Without a name, `:PATH`, it is in the server's own directory. One side of a copy is on the server.
-
-A directory is copied with all that is in it; modes, times and links go along. An existing directory as the last word
-gets the sources into it. Files appear whole or not at all. A copy that was cut off is taken up by the same command:
-what is there already, with the same size and time, is passed over, and a large file goes on where it stopped.""",
-    "copy:copy",
-    arguments=(
-        Argument("SOURCE", named("SOURCE", TEXT, "files"), many=True, dest="sources"),
-        Argument("DESTINATION", named("DESTINATION", TEXT, "files"), dest="destination"),
-    ),
-    options=(
-        Option(("--again", "-f"), "Copy also what is there already with the same size and time."),
-        Option(("--jobs", "-j"), "So many files at a time.", NUMBER, default=8),
-        *SERVER,
-        *MANNERS,
-    ),
-    examples=(
-        Example("execsrv cp app.tar.gz :/srv/", "into a directory of the server"),
-        Example("execsrv cp build:out/app .", "out of the directory of the session `build`"),
-        Example("execsrv cp -u ssh://build src :work/src", "a tree, over ssh"),
-    ),
-)
 
 _LS = Command(
     "files ls",
@@ -111,4 +81,4 @@ Ctrl-C ends. Where stdout is no terminal the output is written at once, without 
     ),
 )
 
-COMMANDS = (_CP, _LS, _CAT, _EDIT, _PLAY)
+COMMANDS = (_LS, _CAT, _EDIT, _PLAY)

@@ -26,7 +26,7 @@ class Kind(Struct, frozen=True):
     expected: str = ""
     """The values, for people."""
     complete: str = ""
-    """The names that complete it in a shell: "files", "directories", "names", "signals", or words with spaces."""
+    """What completes it in a shell: "files", "directories", "variables", or words with spaces between."""
 
 
 def _seconds(text: str) -> float:
@@ -168,6 +168,11 @@ class Command(Struct, frozen=True):
     hidden: bool = False
     raw: bool = False
     """It takes the options of reaching a server, and of saying things, one by one, and not as `reach` and `manners`."""
+
+    @property
+    def by_name(self) -> dict[str, Option]:
+        """The options by each of their names."""
+        return {name: option for option in self.options for name in (*option.names, *filter(None, [option.off]))}
 
     @property
     def usage_line(self) -> str:
