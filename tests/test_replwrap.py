@@ -46,6 +46,34 @@ async def test_a_python(server: Server) -> None:
             assert await python.run_command("'on'") == "'on'\n"
 
 
+_DEAF_ONCE = """
+import signal
+heard = []
+def interrupted(*_):
+    heard.append(1)
+    if len(heard) > 1:
+        print("> " * {prompts}, end="", flush=True)
+signal.signal(signal.SIGINT, interrupted)
+print("> ", end="", flush=True)
+while line := input():
+    print(". " if line == "(" else line + "> ", end="", flush=True)
+"""
+
+
+@pytest.mark.parametrize("prompts", [1, 2], ids=["lost", "late"])
+async def test_an_interrupt_that_is_lost_is_sent_again(prompts: int) -> None:
+    script = _DEAF_ONCE.replace("{prompts}", str(prompts))
+    async with (
+        execsrv.connect_in_process() as client,
+        client.start([sys.executable, "-c", script], tty=True, text=True, modes={"echo": False}) as process,
+    ):
+        with trio.fail_after(PATIENCE):
+            shell = await replwrap.wrap(process, "> ", continuation_prompt=". ")
+            with pytest.raises(ValueError, match="not complete: '\\('"):
+                await shell.run_command("(")
+            assert await shell.run_command("on") == "on"
+
+
 async def test_any_other_over_pipes(server: Server) -> None:
     client = await server.client()
     script = 'prompt=\'old> \'; while printf %s "$prompt" && read -r line; do eval "$line"; done'

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 PROMPT = "[EXECSRV_PROMPT>"
 CONTINUATION_PROMPT = "[EXECSRV_PROMPT+"
 
-_INTERRUPT_SECONDS = 5.0
+_INTERRUPTS = 10
+"""Interrupts that are tried before an interpreter is given up."""
+
+_INTERRUPT_SECONDS = 1.0
 """Time that an interpreter has to come back to its prompt after an interrupt."""
 
 _PLAIN = {"TERM": "dumb", "PYTHON_BASIC_REPL": "1", "PAGER": "cat", "NO_COLOR": "1"}
@@ -59,10 +62,31 @@ class REPLWrapper:
             is_open = await self.wait_prompt(timeout) == 1
             printed.append(self.process.before)
         if is_open:
-            await self.process.sendintr()
-            await self.wait_prompt(_INTERRUPT_SECONDS)
+            await self._interrupt()
             raise ValueError(f"command is not complete: {command!r}")
         return "".join(printed).replace("\r\n", "\n")
+
+    async def _interrupt(self) -> None:
+        """Bring an interpreter that waits for the rest of a command back to its prompt.
+
+        An interrupt is lost in some (CPython with readline) when it comes between showing a prompt and waiting for a
+        line, so another follows. Where the first was only slow there is a prompt for each, and all are taken.
+        """
+        from pexpect import TIMEOUT  # loaded by the first that expects anything
+
+        for sent in range(1, _INTERRUPTS + 1):
+            await self.process.sendintr()
+            try:
+                await self.wait_prompt(_INTERRUPT_SECONDS)
+                break
+            except TIMEOUT:
+                if sent == _INTERRUPTS:
+                    raise
+        while sent > 1:
+            try:
+                await self.wait_prompt(_INTERRUPT_SECONDS)
+            except TIMEOUT:
+                break
 
     async def wait_prompt(self, timeout: float | None = -1) -> int:  # noqa: ASYNC109  # pexpect's word
         """Wait for the prompt, and return 0 for that and 1 for the one within a command."""
