@@ -18,10 +18,12 @@ tests/test_confine_table.py disassembles it.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import functools
 import os
 import platform
+import signal
 import struct
 import sys
 from collections.abc import Sequence
@@ -47,16 +49,19 @@ _CODE = bytes.fromhex(
     "50 53 bf03000000 4889e6 ba10000000 b801000000 0f05 bf7f000000 b8e7000000 0f05"
     "4889cb eb9d"
 )
+NUMBERS_OF = "x86_64" if platform.machine() == "x86_64" and sys.maxsize > 2**32 else None
+"""The machine, where its system calls are known here."""
+
 _AT, _HEADER_BYTES = 0x400000, 64 + 2 * 56
 
 
 class ReportedError(Exception):
     """The program has reported that a row failed."""
 
-    def __init__(self, step: str, errno: int) -> None:
-        super().__init__(f"{step}: {os.strerror(errno)}")
+    def __init__(self, step: str, number: int) -> None:
+        super().__init__(f"{step}: {os.strerror(number)}")
         self.step = step
-        self.errno = errno
+        self.errno = number
 
 
 class Pids(NamedTuple):
@@ -88,7 +93,7 @@ def elf() -> bytes:
 @functools.cache
 def in_machine_code() -> Interpreter | None:
     """Return the program in machine code, None where no file in memory can be executed or the machine is another."""
-    if platform.machine() != "x86_64" or sys.maxsize < 2**32:
+    if NUMBERS_OF is None:
         return None
     try:
         file = os.memfd_create("execsrv-start", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -156,9 +161,11 @@ def carry_out(
         os.close(read)
     pids = Pids(reports.get(LEADER, program.value), reports.get(REAPER))
     if failed is not None or READY not in reports:
-        _undo(program.value, pids)
+        dismiss(pids)
+        if pids.leader != program.value:
+            dismiss(Pids(program.value, None))
         if failed is None:
-            raise ReportedError("starter", 5)
+            raise ReportedError("starter", errno.EIO)
         raise ReportedError(table.name_at(failed[0]), -failed[1])
     if pids.leader != program.value:
         _reap(program.value)
@@ -195,15 +202,14 @@ def _read_reports(pipe: int) -> list[tuple[int, int]]:
     return list(struct.iter_unpack("<Qq", text[: len(text) // 16 * 16]))
 
 
-def _undo(program: int, pids: Pids) -> None:
-    """Kill and reap what a failed start has made. All of it are children of ours that nobody else knows."""
-    for pid in {program, *pids} - {None}:
-        assert pid is not None
+def dismiss(pids: Pids) -> None:
+    """Kill and reap what a start has made, as long as nobody else knows of it."""
+    made = [pid for pid in pids if pid is not None]
+    for pid in made:
         with suppress(ProcessLookupError):
-            os.kill(pid, 9)
-    for pid in (program, pids.leader, pids.reaper):  # a reaper is not gone before the others are reaped
-        if pid is not None:
-            _reap(pid)
+            os.kill(pid, signal.SIGKILL)
+    for pid in made:  # the reaper last, which is not gone before the others are reaped
+        _reap(pid)
 
 
 def _reap(pid: int) -> None:
