@@ -67,8 +67,8 @@ class Cleaner:
             yield text[at : start.start()]
             self._is_in_string, at = True, start.end()
         rest = text[at:]
-        if not final and (begun := _BEGUN.search(rest)):
-            rest, self._begun = rest[: begun.start()], begun.group()
+        if begun := _BEGUN.search(rest):
+            rest, self._begun = rest[: begun.start()], "" if final else begun.group()
         yield rest
 
 

@@ -7,7 +7,6 @@ prints is kept twice, each within a bound: the beginning and the end of what no 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -39,7 +38,7 @@ class Session:
         self.process = process
         self.command = command
         self.tty = tty
-        self.began_at = time.monotonic()
+        self.began_at = trio.current_time()
         self.ended_at: float | None = None
         self.lost: ConnectionLostError | None = None
         self.exited: Exited | None = None
@@ -89,7 +88,7 @@ class Session:
         process = self.process
         if self.exited is None and process.exit_code is not None and process.reason is not None:
             self.exited = Exited(0, process.exit_code, process.signal, process.reason)  # which nobody has read
-        self.ended_at, self.lost = time.monotonic(), lost
+        self.ended_at, self.lost = trio.current_time(), lost
         if (exited := self.exited) is not None:
             duration = self.ended_at - self.began_at
             self._tell(Ended(self.number, exited.exit_code, exited.signal, exited.reason, duration, self._total))
@@ -162,7 +161,7 @@ class Session:
             output_bytes=unanswered.total_bytes,
             omitted_bytes=omitted,
             offset=offset,
-            wall_time=time.monotonic() - since,
+            wall_time=trio.current_time() - since,
         )
 
     def read(self, offset: int, max_bytes: int) -> Piece:
@@ -191,7 +190,7 @@ class Session:
             command=self.command,
             pid=self.process.pid,
             tty=self.tty,
-            age=time.monotonic() - self.began_at,
+            age=trio.current_time() - self.began_at,
             total_bytes=self._total,
             unread_bytes=self._unanswered.total_bytes,
         )

@@ -38,7 +38,7 @@ class ToolSettings(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for field in msgspec.structs.fields(self):
             value = getattr(self, field.name)
-            if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            if field.type is int and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise InvalidParamsError(f"{field.name} must be a number above 0, got {value!r}", field=field.name)
 
     def window(self, asked: int | None, default: int) -> float:

@@ -8,8 +8,8 @@ A session belongs to the block of `open_tools`, not to the call that started it.
 
 from __future__ import annotations
 
+import posixpath
 import shlex
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Unpack
@@ -17,6 +17,7 @@ from typing import Any, Unpack
 import trio
 
 from execsrv._nursery import open_helpers
+from execsrv._wire.paths import path_from_wire
 from execsrv.agents.answers import Answer, Picture, Piece, Sessions
 from execsrv.agents.bookkeeping import Book
 from execsrv.agents.events import AgentEvent, Began, Typed
@@ -81,9 +82,9 @@ class Tools:
         """Start a command, and return what came of it until it ended or the window was over.
 
         `cmd` is a line for the `shell`, by default that of the server's user, with `login` as a login shell; or a list
-        of words, which no shell sees. `env` is laid on top of the environment. A command with a `tty` can be written
-        to; one without has an empty stdin, and its stdout and stderr are one, in the order of writing. The server ends
-        it after `timeout` seconds.
+        of words, which no shell sees. A relative `cwd` counts from that of the tools, or the server's. `env` is laid on
+        top of the environment. A command with a `tty` can be written to; one without has an empty stdin, and its stdout
+        and stderr are one, in the order of writing. The server ends it after `timeout` seconds.
 
         Cancelling ends the command: nobody would know of it. Raises `SpawnError` and other kinds of `RequestError`,
         `LimitExceededError` when too many go on, and `ConnectionLostError`.
@@ -95,10 +96,10 @@ class Tools:
         options: dict[str, Any] = dict(self._options)
         options |= {"tty": tty, "timeout": timeout, "env_add": {**self._options.get("env_add", {}), **(env or {})}}
         if cwd is not None:
-            options["cwd"] = cwd
+            options["cwd"] = self._directory(cwd)
         if not tty and self._client._connection.is_execsrv:
             options["stderr"] = STDOUT
-        since = time.monotonic()
+        since = trio.current_time()
         with self._book.room() as number:
             session: Session = await self._tree.start(self._live, number, argv, command, options)
         try:
@@ -113,6 +114,13 @@ class Tools:
         if not cmd.strip():
             raise InvalidParamsError("cmd must not be empty", field="cmd")
         return [self._client.info.shell.path if shell is None else shell, "-lc" if login else "-c", string("cmd", cmd)]
+
+    def _directory(self, cwd: str) -> str:
+        """Return the absolute path of a directory that counts from that of all commands."""
+        base = self._options.get("cwd") or self._client.info.cwd
+        if base is None or posixpath.isabs(string("cwd", cwd)):
+            return cwd
+        return posixpath.join(path_from_wire(str(base), "cwd"), cwd)
 
     async def write_stdin(
         self,
@@ -136,7 +144,7 @@ class Tools:
         default = self._settings.write_yield_ms if chars else self._settings.poll_yield_ms
         window = self._settings.window(yield_time_ms, default)
         most = self._settings.answered_bytes(max_output_tokens, max_output_bytes)
-        since = time.monotonic()
+        since = trio.current_time()
         self._tell(Typed(session.number, string("chars", chars)))
         if chars:
             with trio.move_on_after(window):
@@ -159,7 +167,7 @@ class Tools:
             )
 
     async def _window(self, session: Session, since: float, window: float, most: int, until: str = "") -> Answer:
-        with trio.move_on_after(since + window - time.monotonic()):
+        with trio.move_on_at(since + window):
             await session.wait(until)
         session.check_reachable()
         return session.answer(since, most)
@@ -174,7 +182,7 @@ class Tools:
         Raises `UnknownSessionError` and `ConnectionLostError`.
         """
         session = self._book.session(session_id)
-        since = time.monotonic()
+        since = trio.current_time()
         if session.state != "ended":
             await session.process.terminate(grace)
             await session.over.wait()
