@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -493,6 +494,36 @@ async def test_on_a_websocket_msgpack_is_in_binary_frames(open_server: OpenServe
         await websocket.send_message('{"method":"initialized"}')
         told = unpack(await binary())
         assert "it looks like JSON" in told["error"]["message"]
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "msgpack.md"
+
+
+def test_the_page_has_the_bytes_of_what_it_says() -> None:
+    assert [(mark, unpack(data[4:])["method"]) for mark, data in on_the_page()] == [
+        ("->", "initialized"),
+        ("->", "process/start"),
+        ("<-", "process/output"),
+    ]
+
+
+def on_the_page() -> list[tuple[str, bytes]]:
+    """Each message that the page shows in bytes."""
+    found = []
+    for mark, block in re.findall(r"^```text\n(->|<-)( (?:[0-9a-f]{2} ){4}.*?)^```", PAGE.read_text(), re.S | re.M):
+        columns = [line[:50] for line in f"  {block}".splitlines()]
+        found.append((mark, bytes.fromhex("".join(columns))))
+    return found
+
+
+async def test_the_exchange_of_the_page(on_unix: Server) -> None:
+    async with open_raw(on_unix) as raw:
+        for mark, data in on_the_page():
+            if mark == "->":
+                await raw.stream.send_all(data)
+            else:
+                while (heard := frame(await raw.frame())) != data:
+                    assert unpack(heard[4:])["id"] == 2
 
 
 # -- the client --
