@@ -6,12 +6,12 @@ import errno
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from execsrv._cli.manners import Manners
 from execsrv._cli.register.common import DEFAULT_URL, MANNERS, SERVER
-from execsrv._cli.register.kinds import Command
+from execsrv._cli.register.kinds import Command, Option
 from execsrv._cli.streams import say
 from execsrv._cli.usage import UsageError
 from execsrv.errors import ConnectionFailedError, ExecsrvError, RequestError
@@ -27,11 +27,11 @@ def done(command: Command, handler: Callable[..., Any], values: dict[str, Any]) 
     """Do a command with these values; return the exit status. Raises `UsageError`."""
     url = values.get("url")
     manners = Manners()
-    if set(SERVER) <= set(command.options):
+    if _has(command, SERVER):
         from execsrv._cli.reach import Reach
 
         values["reach"] = Reach(**{option.key: values.pop(option.key) for option in SERVER})
-    if set(MANNERS) <= set(command.options):
+    if _has(command, MANNERS):
         manners = values["manners"] = Manners(**{option.key: values.pop(option.key) for option in MANNERS})
     logging.getLogger("execsrv").setLevel(logging.DEBUG if manners.verbose else logging.ERROR)
     try:
@@ -53,6 +53,10 @@ def done(command: Command, handler: Callable[..., Any], values: dict[str, Any]) 
         return _failed(command, wrong, url, manners)
     except (ExecsrvError, OSError) as error:
         return _failed(command, error, url, manners)
+
+
+def _has(command: Command, bundle: Sequence[Option]) -> bool:
+    return {option.key for option in bundle} <= {option.key for option in command.options}
 
 
 def _failed(command: Command, error: BaseException, url: str | None, manners: Manners) -> int:

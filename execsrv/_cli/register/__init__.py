@@ -14,6 +14,7 @@ _HOMES = {
     "serve": "serving",
     "run": "running",
     "shell": "shells",
+    "cp": "files",
     "files ls": "files",
     "files cat": "files",
     "files edit": "files",

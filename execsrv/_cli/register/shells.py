@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from execsrv._cli.register.common import REACHING, url_option
-from execsrv._cli.register.kinds import DIRECTORY, SPAN, TEXT, Argument, Command, Example, Option, named
+from execsrv._cli.register.common import REACHING, coming_back, url_option
+from execsrv._cli.register.kinds import DIRECTORY, TEXT, Argument, Command, Example, Option, named
 
 DEFAULT_RECONNECT_SECONDS = 60.0
 """Time to come back in after a network that is lost: a laptop has been carried elsewhere."""
@@ -35,18 +35,7 @@ At the start of a line, `~.` ends it, `~^Z` suspends, `~r` paints the screen ane
             default="~",
         ),
         url_option("the socket of this user. URL in front of the command goes before it"),
-        *(
-            Option(
-                option.names,
-                "Try for that time to take a lost connection up again.",
-                SPAN,
-                default=DEFAULT_RECONNECT_SECONDS,
-                title=option.title,
-            )
-            if option.key == "reconnect"
-            else option
-            for option in REACHING
-        ),
+        *coming_back(REACHING, "Try for that time to take a lost connection up again.", DEFAULT_RECONNECT_SECONDS),
     ),
     examples=(
         Example("execsrv shell", "on the server of this user"),
