@@ -1,4 +1,4 @@
-"""The page of a server: its files and their policy, who is let in by it, and what a person does with it in a browser."""
+"""The page of a server: its files and their policy, who is let in by it, and a person who uses it in a browser."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from execsrv._web import pages
 from execsrv.limits import ServerConfig
 from tests.browser import Page, needs_browser, shown
 from tests.conftest import OpenServer
+from tests.relay import open_line
 from tests.terminals import EXECSRV
 from tests.test_tokens import write
 
@@ -43,7 +44,8 @@ async def ask(port: int, path: str, *fields: str, method: str = "GET", host: str
         head = [f"{method} {path} HTTP/1.1", f"Host: {host or f'127.0.0.1:{port}'}", *fields, "", ""]
         await stream.send_all("\r\n".join(head).encode())
         parser = h11.Connection(h11.CLIENT)
-        parser.send(h11.Request(method=method, target=path, headers=[("Host", "x")]))
+        proposal = [("Connection", "Upgrade"), ("Upgrade", "websocket")] if fields[: len(UPGRADE)] == UPGRADE else []
+        parser.send(h11.Request(method=method, target=path, headers=[("Host", "x"), *proposal]))
         status, got, body = 0, {}, b""
         while True:
             event = parser.next_event()
@@ -92,7 +94,7 @@ async def test_its_files_come_with_a_policy_and_are_not_kept(served: Served) -> 
     assert f'content="{nonce}"' in index.body.decode()
     assert "{{" not in index.body.decode()
     assert nonce not in (await ask(served.port, "/", BROWSER)).body.decode()  # each has its own
-    for path in re.findall('(?:href|src)="(/[^"]+)"', index.body.decode()) + ["/web/player.js", "/web/player.css"]:
+    for path in [*re.findall('(?:href|src)="(/[^"]+)"', index.body.decode()), "/web/player.js", "/web/player.css"]:
         got = await ask(served.port, path, BROWSER)
         assert got.status == 200, path
         assert (got.fields["cache-control"], got.fields["x-content-type-options"]) == ("no-store", "nosniff")
@@ -141,9 +143,7 @@ def test_a_page_that_nobody_could_come_into_is_refused() -> None:
     argv = [*EXECSRV, "serve", "--listen", "ws://127.0.0.1:0", "--web"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert (
-        "cannot serve a page on ws://127.0.0.1:0: a page is let in by its token alone; set a token_file" in done.stderr
-    )
+    assert "cannot serve a page on ws://127.0.0.1:0: a page is let in by its token alone; set" in done.stderr
 
 
 # -- what a person does with it --
@@ -205,6 +205,11 @@ async def test_a_shell_starts_types_and_resizes(served: Served, tmp_path: Path) 
         assert f"\n{size}\n" in shown_text
         await page.ask("Emulation.setDeviceMetricsOverride", width=900, height=600, deviceScaleFactor=1, mobile=False)
         await page.until(f"(t => `${{t.rows}} ${{t.cols}}` !== '{size}')(globalThis.execsrv.screen().terminal)")
+        await page.until("document.querySelector('#connections button[aria-pressed=true]')")
+        await page.press("Home", code=36, modifiers=3)  # out of the terminal, by the keyboard
+        assert await page.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
+        await page.press("Enter", text="\r", code=13)  # and into it again
+        await page.until("document.activeElement.className.includes('xterm-helper-textarea')")
         await page.type("clear; while sleep .1; do stty size; done\r")
         smaller = await page.evaluate("(t => `${t.rows} ${t.cols}`)(globalThis.execsrv.screen().terminal)")
         await sees(page, f"^{smaller}$".replace("^", "(?:^|\\n)").replace("$", "\\n"))
@@ -221,9 +226,31 @@ async def test_a_recording_is_played(served: Served, tmp_path: Path) -> None:
         await page.evaluate(f"document.getElementById('recording-path').value = {json.dumps(str(cast))}")
         await page.evaluate("document.querySelector('#far-recording button').click()")
         await page.until("document.querySelector('.ap-player')")
-        await page.evaluate("document.querySelector('.ap-player').click()")
         await page.until("document.querySelector('#player').textContent.includes('red and the end')")
         await page.evaluate("document.getElementById('recording-path').value = '/etc/hostname'")
         await page.evaluate("document.querySelector('#far-recording button').click()")
         await page.until("document.getElementById('note').textContent.includes('that is no asciicast')")
         assert not [line for line in page.said if "Content Security Policy" in line], page.said
+
+
+@needs_browser
+async def test_a_lost_connection_comes_back_with_what_was_printed_meanwhile(served: Served, tmp_path: Path) -> None:
+    async with (
+        open_line(f"ws://127.0.0.1:{served.port}", "") as line,
+        inside(served._replace(port=int(line.url.rpartition(":")[2])), tmp_path / "profile") as page,
+    ):
+        await page.evaluate("document.getElementById('new-shell').click()")
+        await sees(page, r"[$#] ?$")
+        await page.type("echo it is $$; (sleep 1; echo mean''while) &\r")
+        number = re.findall("it is ([0-9]+)\n", await sees(page, "it is [0-9]+"))[0]
+        target, line.target = line.target, None
+        line.cut()
+        await page.until("document.getElementById('state').textContent.startsWith('The connection is lost')")
+        line.target = target
+        await page.until("document.getElementById('state').textContent === 'Connected again.'")
+        await sees(page, "meanwhile")
+        await page.type("clear; echo still $$\r")
+        await sees(page, f"still {number}")
+        await page.evaluate("document.getElementById('hang-up').click()")
+        await page.until("document.getElementById('state').textContent === 'Disconnected.'")
+        assert await page.evaluate("document.activeElement.id") == "token"

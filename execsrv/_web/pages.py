@@ -1,7 +1,7 @@
 """The files of the page, each as a whole HTTP response. Of a request nothing but its path gets here.
 
-The policy lets the page run its own scripts and reach its own server, and nothing else. A browser keeps no copy, so that
-whoever has the port next is not taken for us.
+The policy lets the page run its own scripts and reach its own server, and nothing else. A browser keeps no copy:
+who has the port next is not to be taken for us.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 import "/web/policy.js";
 import { play } from "/web/playing.js";
 import { Screen } from "/web/screen.js";
-import { fromBase64, Wire } from "/web/wire.js";
+import { CallError, fromBase64, Wire } from "/web/wire.js";
 
 const LIST_MS = 2000;
 const RESIZE_MS = 100;
@@ -133,16 +133,18 @@ async function list() {
   if (wire === null) {
     return;
   }
-  const [{ connections }, { processes }] = await Promise.all([
-    wire.call("connection/list"),
-    wire.call("process/list", { all: true, usage: true }),
-  ]).catch(() => [{ connections: null }, {}]);
-  if (connections === null || wire === null) {
+  let connections, processes;
+  try {
+    [connections, processes] = await Promise.all([seen(), listed()]);
+  } catch {
+    return; // the connection is lost, and comes back or ends
+  }
+  if (wire === null) {
     return;
   }
   const lines = [];
   for (const connection of connections) {
-    const sessions = processes.filter((session) => session.connectionId === connection.connectionId);
+    const sessions = processes.filter((session) => (session.connectionId ?? "") === connection.connectionId);
     if (sessions.length > 0) {
       lines.push(connectionItem(connection, sessions));
     }
@@ -158,6 +160,22 @@ async function list() {
   if (open !== null && !open.isOver && !open.types) {
     await open.look();
   }
+}
+
+/** Return the connections that may be seen. A server that shares none knows ours alone. */
+async function seen() {
+  try {
+    return (await wire.call("connection/list")).connections;
+  } catch (error) {
+    if (error instanceof CallError) {
+      return [{ connectionId: "", isOwn: true, role: "owner", principal: "", attached: true, members: [] }];
+    }
+    throw error;
+  }
+}
+
+async function listed() {
+  return (await wire.call("process/list", { all: true, usage: true })).processes;
 }
 
 function connectionItem(connection, sessions) {
@@ -176,14 +194,17 @@ function connectionItem(connection, sessions) {
 }
 
 function sessionItem(connection, session) {
-  const title = session.argv.length > 0 ? session.argv.join(" ") : session.program;
+  const title = session.argv?.length > 0 ? session.argv.join(" ") : session.program;
   const button = made("button", { type: "button", id: `s-${connection.connectionId}-${session.processId}` });
   const state = session.running
-    ? `runs for ${span(session.ageMs)}`
+    ? `runs${session.ageMs === undefined ? "" : ` for ${span(session.ageMs)}`}`
     : session.state === "starting"
       ? "is being started"
       : `ended: ${session.signal ?? `exit code ${session.exitCode}`}`;
-  const facts = [state, session.pid ? `pid ${session.pid}` : "", `${bytes(total(session.totals))} printed`];
+  const facts = [state, session.pid ? `pid ${session.pid}` : ""];
+  if (session.totals !== undefined) {
+    facts.push(`${bytes(total(session.totals))} printed`);
+  }
   if (session.cpuMs !== undefined) {
     facts.push(`${(session.cpuMs / 1000).toFixed(1)} s of processor, ${bytes(session.memoryBytes ?? 0)} of memory`);
   }
@@ -234,7 +255,7 @@ at("new-shell").addEventListener("click", async () => {
   const { path } = wire.info.shell;
   const name = path.slice(path.lastIndexOf("/") + 1);
   const processId = `shell-${crypto.getRandomValues(new Uint32Array(1))[0].toString(36)}`;
-  const session = { processId, connectionId: null, argv: [path], title: name, tty: true };
+  const session = { processId, connectionId: "", argv: [path], title: name, tty: true };
   const screen = place(session, true);
   own.set(processId, screen);
   try {
@@ -255,8 +276,7 @@ at("new-shell").addEventListener("click", async () => {
     note(`Not started: ${error.message}.`);
     return;
   }
-  const listed = (await wire.call("process/list", { all: true })).processes;
-  session.connectionId = listed.find((each) => each.processId === processId)?.connectionId ?? null;
+  session.connectionId = (await listed()).find((each) => each.processId === processId)?.connectionId ?? "";
   screen.terminal.focus();
   await list();
 });
@@ -268,7 +288,9 @@ function place(session, isOwn) {
   const screen = open;
   screen.element.hidden = false;
   screen.addEventListener("note", (event) => screen === open && note(event.detail));
-  screen.addEventListener("way-out", () => (document.querySelector("#connections button[aria-pressed=true]") ?? at("new-shell")).focus());
+  screen.addEventListener("way-out", () => {
+    (document.querySelector("#connections button[aria-pressed=true]") ?? at("new-shell")).focus();
+  });
   screen.addEventListener("ended", () => screen === open && tools());
   screen.terminal.options.screenReaderMode = at("reads-aloud").checked;
   at("pane-title").textContent = session.title;

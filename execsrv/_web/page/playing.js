@@ -28,5 +28,6 @@ export async function play(text, place) {
     throw new Error("that is no asciicast: its first line is not the header of one");
   }
   await load();
-  return globalThis.AsciinemaPlayer.create({ data: text }, place, { fit: "both", terminalFontSize: "15px" });
+  const options = { autoPlay: true, fit: "both", terminalFontSize: "15px" };
+  return globalThis.AsciinemaPlayer.create({ data: text }, place, options);
 }
