@@ -31,6 +31,10 @@ _TURN_BYTES = 8 * 1024 * 1024
 """Of so much it lets go in one turn."""
 
 
+_ONE_ARENA = (-8, 1)
+"""`M_ARENA_MAX` of mallopt(3): all threads share one arena. `malloc_trim` never gives back the end of another one."""
+
+
 class _Free:
     """Memory that is free, or is to be freed portion by portion."""
 
@@ -74,9 +78,11 @@ def let_go(things: Iterable[tuple[object, int]]) -> None:
 
 async def give_back() -> None:
     """Give memory back each time after some was freed, for ever. Returns at once where the C library cannot do it."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is None:
+    library = ctypes.CDLL(None)
+    trim, set_option = getattr(library, "malloc_trim", None), getattr(library, "mallopt", None)
+    if trim is None or set_option is None:
         return
+    set_option(*_ONE_ARENA)
     limiter = trio.CapacityLimiter(1)
     free = _Free()
     _free.set(free)

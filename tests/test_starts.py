@@ -425,8 +425,9 @@ async def program(mark):
             nursery.start_soon(use, False)
         await client.run(["true"])
 
+mark = new_mark()  # one for all: what had no name yet when it was looked for is found the next time
 for step in itertools.count(every, every):
-    mark, left = new_mark(), step
+    left = step
     try:
         trio.run(program, mark)
         assert left > 0, f"an interrupt at {where} was lost"

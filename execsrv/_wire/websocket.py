@@ -168,7 +168,9 @@ async def serve_websocket(
     async with stream:
         head = None
         upgrade: bytes | Page | Upgrade | None = None
-        with trio.move_on_after(limits.handshake_timeout), suppress(trio.BrokenResourceError):
+        # The second where its place at the door was given to another.
+        gone = suppress(trio.BrokenResourceError, trio.ClosedResourceError)
+        with trio.move_on_after(limits.handshake_timeout), gone:
             head = await receive_head(stream, MAX_HEAD_BYTES)
             if head is not None:
                 upgrade = answer_to(head, MAX_HEAD_BYTES, names, is_ready=is_ready())

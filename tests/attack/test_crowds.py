@@ -149,7 +149,7 @@ async def test_a_crowd_that_asks_for_all(shared: tuple[Daemon, str], place: Plac
                     nursery.start_soon(ask, raw, messages(FLOODS[what], place, number), reads)
             await neighbour.answered()
             assert resident(daemon.pid) < before + 900 * MIB  # what one principal may have, and the allocator's fifth
-        await until_as_before(daemon, neighbour, before, 256 * MIB)
+        await until_as_before(daemon, neighbour, before, 96 * MIB)
 
 
 @pytest.mark.slow
