@@ -11,7 +11,15 @@ from execsrv.limits import ServerConfig
 
 
 def check_exposure(address: ListenAddress, config: ServerConfig) -> None:
-    """Raises `CannotListenError` for an address that others reach, without the protection that it needs."""
+    """Raises `CannotListenError` for an address that others reach, without the protection that it needs.
+
+    Raises it for a page to which nobody could come in, too.
+    """
+    if config.web and not (config.token_file or config.bearer_secret_file):
+        raise CannotListenError(
+            f"cannot serve a page on {address}: a page is let in by its token alone; set a token_file, which"
+            " `execsrv token new` makes"
+        )
     if address.is_loopback:
         return
     if not address.is_secure and not config.allow_plain_network:

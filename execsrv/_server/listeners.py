@@ -148,7 +148,10 @@ async def _open_listener(
     (listener,) = await trio.open_tcp_listeners(address.port, host=address.ip)
     ip, port = listener.socket.getsockname()[:2]
     serve_peer = partial(receive_websocket, connections, keeper, certificates)
-    return listener, str(address._replace(ip=ip, port=port)), serve_peer
+    url = str(address._replace(ip=ip, port=port))
+    if connections.config.web:
+        logger.info("a page for browsers is at http%s/", url.removeprefix("ws"))
+    return listener, url, serve_peer
 
 
 async def _open_passed(
