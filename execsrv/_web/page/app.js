@@ -42,7 +42,7 @@ at("door").addEventListener("submit", async (event) => {
   const coming = new Wire(token);
   coming.addEventListener("told", told);
   coming.addEventListener("lost", () => {
-    say("The connection is lost. Trying to come back …");
+    say("The connection is lost. Trying to come back …");
     for (const screen of screens()) {
       screen.lost();
     }
@@ -133,6 +133,7 @@ async function list() {
   if (wire === null) {
     return;
   }
+  wire.check();
   let connections, processes;
   try {
     [connections, processes] = await Promise.all([seen(), listed()]);

@@ -1,26 +1,30 @@
 // The protocol, over a websocket: calls with their answers, notifications, and a connection that is taken up again.
 
-const TRY_AGAIN_MS = 500;
+const FIRST_PAUSE_MS = 500;
+const LONGEST_PAUSE_MS = 8000;
+const SILENCE_MS = 15000;
 const KEEP_SECONDS = 120;
-
-export class Refused extends Error {}
 
 /** An answer of the server that is an error. `kind` is a stable word. */
 export class CallError extends Error {
   constructor(error) {
     super(error.message);
     this.kind = error.data?.kind ?? "";
+    this.data = error.data ?? {};
   }
 }
 
 export class Wire extends EventTarget {
   #token;
+  #keep = KEEP_SECONDS;
   #socket = null;
   #number = 0;
   #waiting = new Map();
-  #over = false;
+  #heardAt = 0;
+  #isUp = false;
+  #isOver = false;
 
-  /** Events: `told` with a notification, `lost`, `back` with `resumed`, and `end` with a reason. */
+  /** Events: `told` with a notification, `lost`, `back` with whether it is the same connection, `end` with a reason. */
   constructor(token) {
     super();
     this.#token = token;
@@ -28,76 +32,101 @@ export class Wire extends EventTarget {
     this.info = null;
   }
 
+  /** Come in. Throws a `CallError` for a token that is refused. */
   async open() {
     await this.#dial();
     try {
-      await this.#greet(null);
+      await this.#greet({});
     } catch (error) {
-      this.close();
+      this.#isOver = true;
+      this.#drop();
       throw error;
     }
+    this.#isUp = true;
   }
 
-  close() {
-    this.#over = true;
-    this.#token = null;
-    this.#socket?.close(1000);
+  close(why = "") {
+    if (!this.#isOver) {
+      this.#isOver = true;
+      this.#token = null;
+      this.#drop();
+      this.dispatchEvent(new CustomEvent("end", { detail: why }));
+    }
   }
 
   call(method, params = {}) {
     return new Promise((resolve, reject) => {
       const id = ++this.#number;
-      this.#waiting.set(id, { resolve, reject });
-      this.#send({ id, method, params });
+      if (this.#send({ id, method, params })) {
+        this.#waiting.set(id, { resolve, reject, at: Date.now() });
+      } else {
+        reject(new Error("the connection is lost"));
+      }
     });
+  }
+
+  /** Give a socket up on which no answer comes: a network that is gone closes none. */
+  check() {
+    const [oldest] = this.#waiting.values();
+    if (this.#isUp && oldest !== undefined && Date.now() - Math.max(oldest.at, this.#heardAt) > SILENCE_MS) {
+      this.#lost();
+    }
   }
 
   #send(message) {
-    if (this.#socket?.readyState === WebSocket.OPEN) {
+    const isOpen = this.#socket?.readyState === WebSocket.OPEN;
+    if (isOpen) {
       this.#socket.send(JSON.stringify(message));
-    } else {
-      this.#waiting.get(message.id)?.reject(new Error("the connection is lost"));
-      this.#waiting.delete(message.id);
     }
+    return isOpen;
   }
 
   #dial() {
-    const protocols = ["execsrv", `execsrv.token.${this.#token}`];
-    let socket;
-    try {
-      socket = new WebSocket(location.origin.replace(/^http/, "ws"), protocols);
-    } catch {
-      return Promise.reject(new Refused("a token has no such characters"));
-    }
+    const socket = new WebSocket(location.origin.replace(/^http/, "ws"), ["execsrv"]);
+    this.#socket = socket;
     return new Promise((resolve, reject) => {
-      let isOpen = false;
-      socket.onopen = () => {
-        isOpen = true;
-        this.#socket = socket;
-        resolve();
-      };
+      socket.onopen = () => resolve();
       socket.onmessage = (event) => this.#heard(JSON.parse(event.data));
-      socket.onclose = async (event) => {
-        if (isOpen) {
-          this.#lost(event.reason);
-        } else if (await isThere()) {
-          reject(new Refused("the server has refused the token"));
-        } else {
-          reject(new Error("the server does not answer"));
-        }
+      socket.onclose = () => {
+        reject(new Error("the server does not answer"));
+        this.#lost();
       };
     });
   }
 
-  async #greet(resumeSessionId) {
-    const hello = { clientName: "page", resumeSessionId, keep: KEEP_SECONDS };
-    const answer = await this.call("initialize", resumeSessionId ? hello : { ...hello, name: pageName() });
+  /** Leave the socket, whatever it is about to say. */
+  #drop() {
+    if (this.#socket !== null) {
+      this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
+      this.#socket.close();
+      this.#socket = null;
+    }
+    for (const asked of this.#waiting.values()) {
+      asked.reject(new Error("the connection is lost"));
+    }
+    this.#waiting.clear();
+  }
+
+  /** Say who we are: the token goes with the first message, since a browser does not tell why an upgrade is refused. */
+  async #greet(which) {
+    const hello = { clientName: "page", token: this.#token, keep: this.#keep, ...which };
+    let answer;
+    try {
+      answer = await this.call("initialize", which.resumeSessionId ? hello : { name: pageName(), ...hello });
+    } catch (error) {
+      if (error.data?.limit === "max_keep" && this.#keep !== null) {
+        this.#keep = Math.floor(error.data.value) || null;
+        return this.#greet(which);
+      }
+      throw error;
+    }
     this.connectionId = answer.sessionId;
     this.info = answer.environmentInfo;
     this.#send({ method: "initialized" });
   }
 
   #heard(message) {
+    this.#heardAt = Date.now();
     const asked = this.#waiting.get(message.id);
     if (message.method !== undefined) {
       this.dispatchEvent(new CustomEvent("told", { detail: message }));
@@ -111,71 +140,41 @@ export class Wire extends EventTarget {
     }
   }
 
-  async #lost(reason) {
-    for (const asked of this.#waiting.values()) {
-      asked.reject(new Error("the connection is lost"));
+  async #lost() {
+    this.#drop();
+    if (!this.#isUp) {
+      return; // whoever dials or greets hears of it
     }
-    this.#waiting.clear();
-    this.#socket = null;
-    if (this.#over) {
-      this.dispatchEvent(new CustomEvent("end", { detail: "" }));
-      return;
-    }
-    if (this.connectionId === null) {
-      return; // the greeting says so
-    }
-    this.dispatchEvent(new CustomEvent("lost", { detail: reason }));
-    const until = Date.now() + KEEP_SECONDS * 1000;
-    while (!this.#over && Date.now() < until) {
+    this.#isUp = false;
+    this.dispatchEvent(new Event("lost"));
+    for (let pause = FIRST_PAUSE_MS; !this.#isOver; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
       try {
-        await this.#dial();
-        const resumed = await this.#come(this.connectionId);
-        this.dispatchEvent(new CustomEvent("back", { detail: resumed }));
+        const isSame = await this.#return();
+        this.#isUp = true;
+        this.dispatchEvent(new CustomEvent("back", { detail: isSame }));
         return;
       } catch (error) {
-        if (error instanceof Refused) {
-          this.#end(error.message);
-          return;
+        this.#drop();
+        if (error.kind === "unauthorized") {
+          this.close(error.message);
         }
       }
-      await new Promise((again) => setTimeout(again, TRY_AGAIN_MS));
+      await new Promise((again) => setTimeout(again, pause));
     }
-    this.#end(this.#over ? "" : "there is no way back to the server");
   }
 
-  /** Take the connection up again, or begin anew. Return whether it is the same one. */
-  async #come(id) {
+  /** Take the connection up again, or begin anew where the server does not know it any more. */
+  async #return() {
+    await this.#dial();
     try {
-      await this.#greet(id);
+      await this.#greet({ resumeSessionId: this.connectionId });
       return true;
     } catch (error) {
-      if (!(error instanceof CallError) || error.kind === "already-attached") {
-        this.#drop();
+      if (error.kind !== "unknown-session") {
         throw error;
       }
     }
-    await this.#greet(null);
-    return false;
-  }
-
-  #drop() {
-    if (this.#socket !== null) {
-      this.#socket.onclose = null;
-      this.#socket.close();
-      this.#socket = null;
-    }
-  }
-
-  #end(why) {
-    this.close();
-    this.dispatchEvent(new CustomEvent("end", { detail: why }));
-  }
-}
-
-async function isThere() {
-  try {
-    return (await fetch("/livez", { cache: "no-store" })).ok;
-  } catch {
+    await this.#greet({});
     return false;
   }
 }
