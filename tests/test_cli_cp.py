@@ -116,7 +116,7 @@ def test_a_name_is_the_directory_of_what_runs_there(daemon: Daemon, here: Path) 
         ([":a", ":b"], 125, "`:a` and `:b` are on the server: one side is on the server, as `:PATH`"),
         (["a", ":b", ":c"], 125, "`:b` and `:c` are on the server: one side is on the server, as `:PATH`"),
         (["none", ":/tmp/x-none"], 125, "cannot use `none`: No such file or directory"),
-        (["nobody:x", "."], 125, "there is no session `nobody` on the server; `:PATH` is a path in its own directory"),
+        (["nobody:x", "."], 125, "there is no session `nobody`: `execsrv ps` lists what is there"),
         (["here", ":/none/"], 125, "cannot copy into `/none/`: there is no such directory"),
         (["here", "also", ":/none"], 125, "cannot copy into `/none`: there is no such directory"),
         (["here", "./here", ":."], 125, "two of the sources are called `here`"),
@@ -149,7 +149,7 @@ def test_what_is_no_file_is_named_and_left_out(daemon: Daemon, here: Path) -> No
     os.mkfifo(here / "tree/pipe\nline")
     done = cp(daemon.url, here / "tree", f":{here}/there")
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == f"execsrv: left `{here}/tree/pipe?line` out: it is no file, directory or link\n"
+    assert done.stderr == f"execsrv: left `{here}/tree/pipe\\nline` out: it is no file, directory or link\n"
 
 
 # -- at a terminal --

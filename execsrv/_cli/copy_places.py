@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import trio
 
+from execsrv._cli.finding import listing
 from execsrv._cli.reach import path_there
 from execsrv._wire.paths import path_from_wire
 from execsrv.client import Client
@@ -90,9 +91,5 @@ async def _absolute(client: Client, place: Place) -> str:
 
 
 async def _directory_of(client: Client, name: str) -> str:
-    """Return the directory of the newest process of a name, which is its own or its connection's."""
-    listed = [each for each in await client.processes(all=True) if name in (each.connection_name, each.process_id)]
-    if not listed:
-        raise ExecsrvError(f"there is no session `{name}` on the server; `:PATH` is a path in its own directory")
-    newest = min(listed, key=lambda each: each.age_ms)
-    return path_there(client, "") if newest.cwd is None else path_from_wire(newest.cwd, "cwd")
+    cwd = (await listing(client)).find(name).cwd
+    return path_there(client, "") if cwd is None else path_from_wire(cwd, "cwd")

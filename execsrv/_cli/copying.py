@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from execsrv._cli.copy_places import Copy, Place, settled
-from execsrv._cli.manners import Manners, print_json, size, span
+from execsrv._cli.manners import Manners, one_line, print_json, size, span
 from execsrv._cli.progress import Foot, Meter, has_terminal, keep_drawn
 from execsrv._cli.reach import Reach
 from execsrv._cli.usage import UsageError
@@ -144,7 +144,7 @@ class _Task:
                 self._foot.clear()
 
     def _shown(self) -> str:
-        return f"{self._meter.shown()}  {_printable(os.path.basename(self._name))}"
+        return f"{self._meter.shown()}  {one_line(os.path.basename(self._name))}"
 
     async def _count(self, client: Client, copies: Sequence[Copy]) -> None:
         """Find out how much there is to copy, while it is being copied."""
@@ -168,7 +168,7 @@ class _Task:
     def _report(self, seconds: float) -> None:
         done = self._sum
         for path in done.skipped:
-            self._note(f"left `{_printable(path)}` out: it is no file, directory or link")
+            self._note(f"left `{one_line(path)}` out: it is no file, directory or link")
         if self._manners.as_json:
             facts = {"files": done.files, "bytes": done.bytes, "unchanged": done.unchanged, "skipped": done.skipped}
             print_json({**facts, "seconds": round(seconds, 3)})
@@ -180,10 +180,6 @@ class _Task:
 
 def _files(count: int) -> str:
     return "1 file" if count == 1 else f"{count} files"
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _bytes_here(top: str) -> int:
