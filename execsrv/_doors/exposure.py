@@ -33,6 +33,19 @@ def check_exposure(address: ListenAddress, config: ServerConfig) -> None:
         )
 
 
+def check_page(listen: str, config: ServerConfig) -> None:
+    """Raises `CannotListenError` for a page that no browser reaches, or that nobody could come in by."""
+    if not config.web:
+        return
+    if listen.startswith(("stdio:", "unix:")):
+        raise CannotListenError(f"cannot serve a page on {listen}: a browser reaches only `ws://` and `wss://`")
+    if not (config.token_file or config.bearer_secret_file):
+        raise CannotListenError(
+            f"cannot serve a page on {listen}: a page is let in by its token alone; set a token_file, which"
+            " `execsrv token new` makes"
+        )
+
+
 def asks_who_is_there(config: ServerConfig) -> bool:
     """Return True where somebody from elsewhere has to prove who it is."""
     return bool(config.token_file or config.bearer_secret_file or config.tls_client_ca_file)
