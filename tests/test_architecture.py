@@ -34,7 +34,7 @@ FLOORS = [
         "record",
     },
     # the machine, each kind alone
-    {"_wire", "_processes", "_files", "_http", "_memory", "_outlet", "_doors.reloads", "_doors.exposure"},
+    {"_wire", "_processes", "_files", "_http", "_memory", "_outlet", "_web", "_doors.reloads", "_doors.exposure"},
     {"_doors.journal"},
     {"_doors"},
     # the service

@@ -23,7 +23,7 @@ from execsrv._wire.bounds import MessageBound
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.encoded_channel import EncodedChannel
 from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
-from execsrv._wire.http_head import Names, Upgrade, answer_to, receive_head, unauthorized
+from execsrv._wire.http_head import NO_PAGES, Names, Page, Pages, Upgrade, answer_to, receive_head, unauthorized
 from execsrv._wire.tcp import is_local
 from execsrv._wire.unreachable import CONNECT_ERRORS, why_unreachable
 from execsrv._wire.urls import parse_websocket
@@ -161,21 +161,26 @@ async def serve_websocket(
     *,
     is_secure: bool = False,
     is_ready: Callable[[], bool] = lambda: True,
+    pages: Pages = NO_PAGES,
 ) -> None:
     """Answer the one HTTP request on `stream`; where it becomes a websocket, serve the channel. Closes the stream.
 
     `refuse` says why whoever asks may not come in, nothing where it may.
     """
-    names = Names(limits.allowed_hosts, limits.allowed_origins, is_secure)
+    names = Names(limits.allowed_hosts, limits.allowed_origins, is_secure, pages.paths)
     async with stream:
-        head = upgrade = None
+        head = None
+        upgrade: bytes | Page | Upgrade | None = None
         # The second where its place at the door was given to another.
         gone = suppress(trio.BrokenResourceError, trio.ClosedResourceError)
         with trio.move_on_after(limits.handshake_timeout), gone:
             head = await receive_head(stream, MAX_HEAD_BYTES)
-            upgrade = answer_to(head, MAX_HEAD_BYTES, names, is_ready=is_ready()) if head is not None else None
+            if head is not None:
+                upgrade = answer_to(head, MAX_HEAD_BYTES, names, is_ready=is_ready())
             if isinstance(upgrade, Upgrade) and (why := await refuse(upgrade)):
                 upgrade = unauthorized(why)
+            if isinstance(upgrade, Page):
+                upgrade = await pages.response(upgrade.path)
             if isinstance(upgrade, bytes):
                 await stream.send_all(upgrade)
                 return

@@ -72,6 +72,8 @@ class Connection:
         self.nursery = nursery
         self.calls = Calls(self._heard, config.max_message_bytes)
         self.mirrors: dict[str, Mirror] = {}
+        self.watchers: list[Callable[[Mirror], None]] = []
+        """Called with the mirror of each process, before anything is known of it: to tap it."""
         self._ids = count(1)
         self._first_letters = "p"  # of the ids of processes
         self._listeners: WeakSet[Presence] = WeakSet()
@@ -105,6 +107,8 @@ class Connection:
             id = f"{self._first_letters}{next(self._ids)}"
         mirror = Mirror(id, self.calls, self.config.window_bytes, self.is_execsrv, self.nursery.start_soon)
         self.mirrors[mirror.id] = mirror
+        for watch in self.watchers:
+            watch(mirror)
         try:
             yield mirror
         finally:

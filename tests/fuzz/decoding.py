@@ -27,7 +27,7 @@ from execsrv._wire.bounds import MessageBound
 from execsrv._wire.codecs import Codec, decode_params
 from execsrv._wire.frames import FrameCounter
 from execsrv._wire.framing import LineBuffer
-from execsrv._wire.http_head import Names, Upgrade, answer_to
+from execsrv._wire.http_head import Names, Page, Upgrade, answer_to
 from execsrv.errors import ProtocolError, RequestError
 from execsrv.protocol import METHODS, Notification, Request
 from tests.fuzz import framing, mutations
@@ -45,8 +45,8 @@ def decode(data: bytes) -> None:
         case b"l":
             _lines(rest)
         case b"h":
-            answer = answer_to(rest, MAX_HEAD_BYTES, Names(["name"], ["http://origin"]))
-            assert isinstance(answer, Upgrade) or answer.startswith(b"HTTP/1.1 ")
+            answer = answer_to(rest, MAX_HEAD_BYTES, Names(["name"], ["http://origin"], pages=[b"/"]))
+            assert isinstance(answer, Upgrade | Page) or answer.startswith(b"HTTP/1.1 ")
         case b"f":
             _frames(rest)
         case _:
