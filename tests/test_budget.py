@@ -404,3 +404,16 @@ def test_output_that_is_left_out_is_a_gap_for_everybody() -> None:
     assert chunks == []
     assert gap is not None
     assert gap.printed_before["stdout"] == 1006
+
+
+async def test_a_rate_is_not_had_anew_by_coming_back(open_server: OpenServer, tmp_path: Path) -> None:
+    """Of the server's own rate there is enough for both."""
+    config = ServerConfig(written_file_bytes_per_hour=4 * MIB, principal_percent=25)
+    server = open_server("unix", config)
+    writing = {"path": f"{tmp_path}/file", "dataBase64": b64(bytes(MIB * 3 // 4))}
+    async with server.open_channel() as channel, open_peer(channel) as first:
+        await first.handshake()
+        await first.call("fs/writeFile", writing)
+    again = await server.peer()
+    _, _, data = await again.refused("fs/writeFile", writing)
+    assert data == {"kind": "limit-exceeded", "limit": "written_file_bytes_per_hour", "value": MIB}

@@ -12,6 +12,7 @@ import trio
 
 import execsrv
 from execsrv import InvalidListenURLError
+from execsrv._budget.allowance import CONNECTION_BYTES, KINDS, SESSION_BYTES
 from execsrv._doors.metrics import Metric, exposition
 from execsrv._server.failures import refused
 from execsrv.limits import ServerConfig
@@ -79,6 +80,11 @@ async def test_metrics_tell_what_was_done(open_server: OpenServer, transport: st
     assert (before['output_bytes_total{stream="stdout"}'], before['output_bytes_total{stream="stderr"}']) == (9, 4)
     assert 0 < before['budget_used{limit="held_bytes"}'] < before['budget_limit{limit="held_bytes"}']
     assert before['budget_used{limit="max_sessions"}'] == 1
+    held = {kind: before[f'held_bytes{{kind="{kind}"}}'] for kind in KINDS}
+    assert sum(held.values()) == before['budget_used{limit="held_bytes"}']
+    assert held["connections"] >= CONNECTION_BYTES
+    assert held["sessions"] >= SESSION_BYTES
+    assert held["files"] == 0
     assert before["resident_memory_bytes"] > 1_000_000
     assert before["retained_output_bytes"] > 0
     await peer.call("process/terminate", {"processId": "c"})

@@ -6,21 +6,18 @@ import json
 import os
 import re
 import shlex
-import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from itertools import count
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import trio
-from trio_websocket import open_websocket_url
 
 import execsrv
 from execsrv import Chunk, Client, ServerConfig
 from execsrv.record import Recording, to_html
 from execsrv.record.asciicast import Asciicast
+from tests.browser import needs_browser, shown
 from tests.conftest import OpenServer, Server
 
 Event = tuple[float, str, str]
@@ -328,56 +325,6 @@ def test_a_page_takes_no_pipes_place(tmp_path: Path) -> None:
     assert (tmp_path / "pipe").is_fifo()
 
 
-BROWSER = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome", "chrome"])), None)
-OPTIONS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-OPTIONS += " --disable-component-update --disable-sync --remote-debugging-port=0"
-
-
-@asynccontextmanager
-async def shown(page: Path, profile: Path) -> AsyncIterator[Callable[[str], Awaitable[object]]]:
-    """Show a page in a browser, and give a function that evaluates a script in it and waits for its promise."""
-    assert BROWSER is not None
-    argv = [BROWSER, *OPTIONS.split(), f"--user-data-dir={profile}", "about:blank"]
-    async with execsrv.connect_in_process() as client, client.start(argv, text=True) as browser:
-        url = None
-        async for line in browser.lines("stderr"):
-            if found := re.search(r"DevTools listening on (ws://\S+)", line):
-                url = found[1]
-                break
-        assert url is not None
-        async with open_websocket_url(url) as socket:
-            numbers, heard = count(1), set[str]()
-
-            async def receive() -> dict[str, Any]:
-                message = cast(dict[str, Any], json.loads(await socket.get_message()))
-                heard.add(message.get("method", ""))
-                return message
-
-            async def ask(method: str, session: str | None = None, **params: object) -> dict[str, Any]:
-                request = {"id": next(numbers), "method": method, "params": params}
-                await socket.send_message(json.dumps(request | ({"sessionId": session} if session else {})))
-                while (answer := await receive()).get("id") != request["id"]:
-                    pass
-                assert "result" in answer, answer
-                return cast(dict[str, Any], answer["result"])
-
-            target = (await ask("Target.createTarget", url="about:blank"))["targetId"]
-            session = (await ask("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
-            await ask("Page.enable", session)
-            await ask("Page.navigate", session, url=page.as_uri())
-            while "Page.loadEventFired" not in heard:
-                await receive()
-
-            async def evaluate(script: str) -> object:
-                answer = await ask(
-                    "Runtime.evaluate", session, expression=script, awaitPromise=True, returnByValue=True
-                )
-                assert "exceptionDetails" not in answer, answer
-                return answer["result"].get("value")
-
-            yield evaluate
-
-
 PLAYED = """(async () => {
     const ended = new Promise(done => player.addEventListener("ended", done));
     await player.play();
@@ -389,13 +336,13 @@ PLAYED = """(async () => {
 })()"""
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium on the PATH")
+@needs_browser
 async def test_a_browser_plays_a_page(tmp_path: Path) -> None:
     events = [[0.1, "o", "gr\u00fc\u00dfe \u001b[31mred\u001b[0m\r\n"], [0.1, "r", "60x6"]]
     page = to_html(cast_file(tmp_path, *events, [0.2, "m", "here"], [0.1, "o", "the end </script>"], [0.1, "x", "3"]))
     with trio.fail_after(100):
-        async with shown(page, tmp_path / "profile") as evaluate:
-            text, cols, duration = cast(tuple[str, str, float], await evaluate(PLAYED))
+        async with shown(page.as_uri(), tmp_path / "profile") as browser:
+            text, cols, duration = cast(tuple[str, str, float], await browser.evaluate(PLAYED))
     assert [line.rstrip() for line in text.split("|")][:2] == ["gr\u00fc\u00dfe red", "the end </script>"]
     assert cols == "60"
     assert duration == pytest.approx(0.6)

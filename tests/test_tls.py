@@ -243,6 +243,15 @@ def test_files_that_cannot_be_used(authority: Authority, tmp_path: Path) -> None
         client_context(ClientConfig(tls_key_file=server))
 
 
+@pytest.mark.parametrize("setting", ["tls_certificate_file", "tls_key_file", "tls_client_ca_file", "tls_clients_file"])
+def test_protection_that_a_plain_line_does_not_have(setting: str) -> None:
+    files: Any = {setting: "/file"}
+    with pytest.raises(CannotListenError) as caught:
+        trio.run(execsrv.serve, "ws://127.0.0.1:0", ServerConfig(**files))
+    told = str(caught.value)
+    assert told == f"cannot listen on ws://127.0.0.1:0: there is no TLS, yet {setting} is set; use `wss://`"
+
+
 def test_a_passphrase_is_asked_of_nobody(authority: Authority, tmp_path: Path) -> None:
     """A daemon that waits at a terminal would wait for ever."""
     subprocess.run(

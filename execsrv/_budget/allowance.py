@@ -1,6 +1,7 @@
 """The allowances of a server: everything that its peers may have at once, and that one principal may.
 
-A principal has the configured share of each. Its allowance lasts as long as something of it does.
+A principal has the configured share of each. Its allowance lasts as long as something of it does, and is remembered for
+a while: what it has done counts when it comes back.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ _SAVED_SECONDS = 10
 
 _HOUR = 3600
 
+KINDS = ("connections", "sessions", "messages", "files", "http")
+"""Memory is counted by these. Output and input count for their session, requests and answers as messages."""
+
+_REMEMBERED = 1024
+"""So many principals are remembered that have gone, so that none has a rate anew by coming back."""
+
 
 class Allowance:
     """Bytes, things and deeds. One object for the server, and one below it for each principal."""
@@ -43,7 +50,10 @@ class Allowance:
             return Rate(limit, most(limit), over, whose, seconds=seconds, per=per)
 
         self.held: Budget = budget("held_bytes", lambda above: above.held)
-        """Bytes of memory."""
+        """Bytes of memory, of all kinds together."""
+        self.for_connections, self.for_sessions, self.for_messages, self.for_files, self.for_http = (
+            Budget(above=self.held) for _ in KINDS
+        )
         self.sessions: Budget = budget("max_sessions", lambda above: above.sessions)
         """Sessions that run."""
         self.handles: Budget = budget("max_file_handles", lambda above: above.handles)
@@ -76,10 +86,16 @@ class Allowance:
         self.starts.take()
         self.sessions.take()
         try:
-            self.held.take(size)
+            self.for_sessions.take(size)
         except LimitExceededError:
             self.sessions.give()
             raise
+
+    @property
+    def held_by_kind(self) -> tuple[int, ...]:
+        """Bytes of memory by what holds them, in the order of `KINDS`."""
+        kinds = self.for_connections, self.for_sessions, self.for_messages, self.for_files, self.for_http
+        return tuple(kind.taken for kind in kinds)
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
@@ -94,6 +110,8 @@ class Allowances:
         self._config = config
         self.server = Allowance(config)
         self._by_name: WeakValueDictionary[str, Allowance] = WeakValueDictionary()
+        self._latest: dict[str, Allowance] = {}
+        """The last that came, in the order in which they did."""
 
     def configure(self, config: ServerConfig) -> None:
         """Allow what these settings say, everybody at once."""
@@ -102,7 +120,17 @@ class Allowances:
             allowance.configure(config)
 
     def of(self, principal: str) -> Allowance:
-        """Return the allowance of a principal, the same for all that is there of it at a time."""
+        """Return the allowance of a principal, the same for all that is there of it, and when it comes back."""
         if (allowance := self._by_name.get(principal)) is None:
             self._by_name[principal] = allowance = Allowance(self._config, self.server)
+        self._latest.pop(principal, None)
+        self._latest[principal] = allowance
+        if len(self._latest) > _REMEMBERED:
+            del self._latest[next(iter(self._latest))]
         return allowance
+
+    @property
+    def held_by_kind(self) -> dict[str, int]:
+        """Bytes of memory that all peers hold, by kind."""
+        each = [allowance.held_by_kind for allowance in list(self._by_name.values())]
+        return {kind: sum(held[number] for held in each) for number, kind in enumerate(KINDS)}

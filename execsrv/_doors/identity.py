@@ -107,6 +107,16 @@ class Doorkeeper:
         """Return what tells who a peer is as soon as it says `initialize`, perhaps with a token."""
         return partial(self.identify, peer)
 
+    def identify_page(self, token: str | None) -> Principal:
+        """Return who has opened a page of ours, by the token in `initialize` alone. Raises `UnauthorizedError`.
+
+        A page that is told there why it is refused can tell a wrong token from a server that is out of reach: of the
+        answer to an upgrade, a browser says nothing.
+        """
+        if token is None:
+            raise UnauthorizedError("missing websocket bearer token: a page needs one, whoever has the browser")
+        return self._find_token(token)
+
 
 def _is_let_in(uid: int, config: ServerConfig) -> bool:
     return uid in config.allow_uids or (config.allow_same_user and uid in (os.geteuid(), 0))

@@ -62,7 +62,7 @@ class Blocks:
 
     async def _read_block(self, handle: Handle, turn: Turn, params: BlockRead) -> Block:
         async with turn.taken():
-            with self._forgotten_on_failure(handle), self._work.allowance.held.taken_for(params.len):
+            with self._forgotten_on_failure(handle), self._work.allowance.for_files.taken_for(params.len):
                 chunk = await self._work.in_thread(lambda: handle.read(params.offset, params.len))
         return Block(chunk, eof=len(chunk) < params.len)
 

@@ -29,7 +29,7 @@ class _Holding:
 
     def take(self, size: int) -> None:
         self._check()
-        self._allowance.held.take(size)
+        self._allowance.for_files.take(size)
         self._taken += size
 
     def write(self, size: int) -> None:
@@ -38,7 +38,7 @@ class _Holding:
 
     def close(self) -> None:
         self._over = True
-        self._allowance.held.give(self._taken)
+        self._allowance.for_files.give(self._taken)
 
     def _check(self) -> None:
         if self._over:  # nobody waits for the thread any more

@@ -109,7 +109,7 @@ class Work:
         Cancelling leaves the thread behind, since it cannot be made to stop waiting. It ends at its next step.
         """
         try:
-            with self.allowance.held.taken_for(_THREAD_BYTES), holding(self.allowance):
+            with self.allowance.for_files.taken_for(_THREAD_BYTES), holding(self.allowance):
                 return await run_in_thread(work, self._threads)
         except OSError as error:
             raise file_error(error) from error

@@ -261,16 +261,16 @@ class TreeWatches:
         watch = self._by_id.pop(id, None)
         if watch is not None:
             watch.close()
-            self._work.allowance.held.give(watch.held_bytes)
+            self._work.allowance.for_files.give(watch.held_bytes)
             self._work.allowance.watches.give()
 
     def _weigh(self, watch: _Watch) -> None:
         """Take what its directories cost, and give back what those cost that have gone. Raises `LimitExceededError`."""
         if not watch.over and (more := watch.weight - watch.held_bytes):
             if more > 0:
-                self._work.allowance.held.take(more)
+                self._work.allowance.for_files.take(more)
             else:
-                self._work.allowance.held.give(-more)
+                self._work.allowance.for_files.give(-more)
             watch.held_bytes += more
 
 

@@ -137,7 +137,7 @@ class Relay:
         """Take what an exchange has from its beginning. Raises `LimitExceededError`."""
         self.allowance.exchanges.take()
         try:
-            self.allowance.held.take(_EXCHANGE_BYTES)
+            self.allowance.for_http.take(_EXCHANGE_BYTES)
         except LimitExceededError:
             self.allowance.exchanges.give()
             raise
@@ -145,13 +145,13 @@ class Relay:
     def give_back(self) -> None:
         """Give back what the exchanges have that nobody has begun or ended: there will be no more."""
         self.allowance.exchanges.give(self._under_way)
-        self.allowance.held.give(self._under_way * _EXCHANGE_BYTES)
+        self.allowance.for_http.give(self._under_way * _EXCHANGE_BYTES)
         self._under_way = 0
 
     def _finished(self, params: HttpRequest) -> None:
         self._under_way -= 1
         self.allowance.exchanges.give()
-        self.allowance.held.give(_EXCHANGE_BYTES)
+        self.allowance.for_http.give(_EXCHANGE_BYTES)
         if _is_streamed(params):
             del self._streams[params.request_id]
 
@@ -185,7 +185,7 @@ class Relay:
         Raises `HttpFailedError` for a body that is cut, `LimitExceededError` for one that is too large.
         """
         pieces: list[bytes] = []
-        held = self.allowance.held
+        held = self.allowance.for_http
         try:
             with trio.move_on_at(deadline) as patience:
                 async with open_body(response) as chunks:

@@ -56,7 +56,7 @@ class Connection:
         self.allowance = allowance
         self.id = str(uuid.uuid4())
         self.sessions = Sessions(supervisor, config, allowance)
-        self.visits = Visits(principal, terms.client_name, allowance.held)
+        self.visits = Visits(principal, terms.client_name, allowance.for_connections)
         self.shared = (directory or Directory()).add(principal, self.sessions, self.visits, terms, self.end)
         self._config = config
         self._stopping = stopping

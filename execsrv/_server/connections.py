@@ -95,7 +95,7 @@ class Connections:
         self._check_room(of_one, "max_connections_per_principal", self.config.max_connections_per_principal)
         self._check_room(self._by_id.values(), "max_connections", self.config.max_connections)
         allowance = self.allowances.of(principal.name)
-        allowance.held.take(CONNECTION_BYTES)
+        allowance.for_connections.take(CONNECTION_BYTES)
         connection = Connection(
             self._supervisor, self.config, self.stopping, principal, allowance, terms, self.directory
         )
@@ -114,7 +114,7 @@ class Connections:
             self._ended.unpark_all()
             connection.sessions.forget_all()
             connection.close()
-            connection.allowance.held.give(CONNECTION_BYTES)
+            connection.allowance.for_connections.give(CONNECTION_BYTES)
 
     def _check_room(self, connections: Collection[Connection], limit: str, bound: int) -> None:
         """Raise `LimitExceededError` where there are as many as there may be.

@@ -207,13 +207,13 @@ class Conversation:
         self.principal, self._connection, self.sessions = principal, connection, connection.sessions
         self.shared = connection.shared
         self.allowance = self.relay.allowance = connection.allowance
-        self._outbox.draw_on(self.allowance.held)
+        self._outbox.draw_on(self.allowance.for_messages)
         self._reading.deadline = math.inf
         self._handshake.greeted()
-        self._channel.trust(self.allowance.held)
+        self._channel.trust(self.allowance.for_messages)
         self._greeted()
-        machine = tell_of_environment(self, Unit())
-        return Initialized(connection.id, machine, PROTOCOL_VERSION, connection.shared.public_id)
+        machine, encoding = tell_of_environment(self, Unit()), self._channel.agree(params.encoding)
+        return Initialized(connection.id, machine, PROTOCOL_VERSION, connection.shared.public_id, encoding)
 
     # -- out --
 

@@ -101,13 +101,13 @@ class Dispatch:
         try:
             return handler.run(self._caller, params), held
         except BaseException:
-            self._caller.allowance.held.give(held)
+            self._caller.allowance.for_messages.give(held)
             raise
 
     def _take(self, request: Request) -> int:
         """Take what a request needs that waits, and return how much that is. Raises `LimitExceededError`."""
         size = weight_of(request.params)
-        self._caller.allowance.held.take(size)
+        self._caller.allowance.for_messages.take(size)
         return size
 
     def _give(self, id: MessageId, method: str, answer: Answer, held: int) -> None:
@@ -116,14 +116,14 @@ class Dispatch:
             answer.starting.then(partial(self._go_on, id, method, answer, held))
             return
         if isinstance(answer, Struct):
-            self._caller.allowance.held.give(held)
+            self._caller.allowance.for_messages.give(held)
             self._outbox.put(Response(id, answer))
         elif self._nursery is None or self._nursery.cancel_scope.cancel_called:  # it may take no more tasks already
-            self._caller.allowance.held.give(held)
+            self._caller.allowance.for_messages.give(held)
             answer.close()
         else:
             self._in_flight += 1
-            self._caller.allowance.held.add(_WAITING_BYTES)
+            self._caller.allowance.for_messages.add(_WAITING_BYTES)
             self._nursery.start_soon(owned, self._finish, id, method, answer, held + _WAITING_BYTES)
 
     def _go_on(self, id: MessageId, method: str, deferred: Deferred[Struct], held: int) -> None:
@@ -131,7 +131,7 @@ class Dispatch:
         try:
             answer: Answer = deferred.run()
         except Exception as error:
-            self._caller.allowance.held.give(held)
+            self._caller.allowance.for_messages.give(held)
             self._outbox.put(failure_of(id, error, method))
         else:
             self._give(id, method, answer, held)
@@ -144,7 +144,7 @@ class Dispatch:
             self._outbox.put(failure_of(id, error, method))
         finally:
             self._in_flight -= 1
-            self._caller.allowance.held.give(held)
+            self._caller.allowance.for_messages.give(held)
 
 
 def _forbidden(method: str, role: Role, needed: Role) -> ForbiddenError:

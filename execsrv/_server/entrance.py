@@ -26,6 +26,7 @@ from execsrv.errors import CannotListenError, InvalidConfigError, UnauthorizedEr
 
 if TYPE_CHECKING:
     from execsrv._doors.certificates import Certificates
+    from execsrv._wire.http_head import Pages
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ async def receive_websocket(
     greeted: Callable[[], None],
 ) -> None:
     # Imported where it is needed: on stdio, a third of the time to start would go into it.
-    from execsrv._wire.http_head import Upgrade
+    from execsrv._wire.http_head import NO_PAGES, Upgrade
     from execsrv._wire.websocket import serve_websocket
 
     origin = origin_of(stream)
@@ -103,6 +104,9 @@ async def receive_websocket(
 
     async def refuse(upgrade: Upgrade) -> str:
         nonlocal identify
+        if upgrade.is_page and upgrade.token is None:
+            identify = keeper.identify_page
+            return ""
         peer = Peer(None, "it comes through a proxy") if upgrade.is_forwarded else await keeper.look(stream)
         try:
             identify = keeper.identify_first(peer, upgrade.token, shown)
@@ -114,7 +118,19 @@ async def receive_websocket(
     async def serve(channel: MessageChannel) -> None:
         await Conversation(channel, connections, identify, greeted, origin).run()
 
-    is_secure = certificates is not None
     await serve_websocket(
-        secured, connections.config, serve, refuse, is_secure=is_secure, is_ready=lambda: connections.is_ready
+        secured,
+        connections.config,
+        serve,
+        refuse,
+        is_secure=certificates is not None,
+        is_ready=lambda: connections.is_ready,
+        pages=_pages() if connections.config.web else NO_PAGES,
     )
+
+
+def _pages() -> Pages:
+    from execsrv._web import pages
+    from execsrv._wire.http_head import Pages
+
+    return Pages(pages.PATHS, pages.response)

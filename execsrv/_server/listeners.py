@@ -17,7 +17,7 @@ from functools import partial
 import trio
 
 from execsrv._doors.admission import Door, Place, origin_of, shut
-from execsrv._doors.exposure import check_exposure
+from execsrv._doors.exposure import check_exposure, check_page
 from execsrv._doors.identity import Doorkeeper
 from execsrv._doors.reloads import Reloads
 from execsrv._memory import freed
@@ -66,6 +66,7 @@ async def serve_url(
 
     Raises `InvalidListenURLError`, `CannotListenError` and `InvalidConfigError`. Cancelling kills everything at once.
     """
+    check_page(listen, config)
     if listen == "stdio://":
         with taken_stdio() as (protocol_in, protocol_out):
             _tell_means(supervisor)
@@ -86,6 +87,8 @@ async def serve_url(
                 listener, url, serve_peer = await _open_listener(listen, connections, keeper, reloads, stack)
             except OSError as error:
                 raise CannotListenError(f"cannot listen on {listen}: {error.strerror or error}") from error
+            if config.web:
+                logger.info("a page for browsers is at http%s/", url.removeprefix("ws"))
             door = Door(lambda: connections.config.max_handshakes)
             async with open_helpers() as peers:
                 async with listener, open_helpers() as accepting:
@@ -159,7 +162,9 @@ async def _open_passed(
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(passed))
     name = passed.getsockname()
     if passed.family == socket.AF_UNIX:
-        return listener, f"unix://{os.fsdecode(name)}", partial(receive_lines, connections, keeper)
+        url = f"unix://{os.fsdecode(name)}"
+        check_page(url, connections.config)
+        return listener, url, partial(receive_lines, connections, keeper)
     address = urls.ListenAddress(name[0], name[1], bool(connections.config.tls_certificate_file))
     check_exposure(address, connections.config)
     certificates = await open_certificates(address, connections, reloads)

@@ -115,6 +115,8 @@ def _metrics(connections: Connections, counts: Counts, lag: LoopLag) -> Iterator
     most: dict[tuple[str, ...], float] = {(budget.limit,): budget.most for budget in budgets}
     yield Metric("budget_used", "gauge", "What is taken of each budget of the server.", used, ("limit",))
     yield Metric("budget_limit", "gauge", "The size of each budget of the server.", most, ("limit",))
+    held = by_one(connections.allowances.held_by_kind)
+    yield Metric("held_bytes", "gauge", "Memory that peers hold, by what holds it.", held, ("kind",))
     yield Metric("retained_output_bytes", "gauge", "Output that is kept for readers.", connections.kept_bytes)
     yield Metric("strays_reaped_total", "counter", "Processes reaped whose parents had gone.", connections.reaped)
     yield Metric("loop_lag_seconds_total", "counter", "The time by which the loop was late, all together.", lag.total)

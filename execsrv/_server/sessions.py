@@ -139,7 +139,7 @@ class Sessions(Roster):
                         note.page.ended(note, session.log, attempt.usage, trio.current_time())
         finally:
             if session is None:  # nothing came of it
-                self._allowance.held.give(first)
+                self._allowance.for_sessions.give(first)
             self._allowance.sessions.give()
             if self._over:
                 self._over.unpark_all()
@@ -161,7 +161,9 @@ class Sessions(Roster):
                 spawned = await owned(spawn, attempt)
             if spawned is None:
                 raise given_up()
-            session = Session(starting.id, spawned, options, self._config, dialect, self._outbox, self._allowance.held)
+            session = Session(
+                starting.id, spawned, options, self._config, dialect, self._outbox, self._allowance.for_sessions
+            )
             attempt.pass_streams()
             if session.id == f"session-{self._last_number + 1}":
                 self._last_number += 1

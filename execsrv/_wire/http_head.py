@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -48,21 +48,45 @@ class Upgrade(NamedTuple):
     is_forwarded: bool
     """True where it came through a proxy, so that the peer is not who asks."""
     subprotocol: str | None
+    is_page: bool = False
+    """True where a page of ours in a browser asks, which is let in by a token alone, whoever has the browser."""
 
     def __repr__(self) -> str:
         """Show neither token nor head."""
         return f"<Upgrade {'with' if self.token else 'without'} a token>"
 
 
+class Page(NamedTuple):
+    """A request for a file of the page that we have."""
+
+    path: bytes
+
+
+class Pages(NamedTuple):
+    """The paths of a page of ours, and what gives the whole response to a request for one of them."""
+
+    paths: Collection[bytes]
+    response: Callable[[bytes], Awaitable[bytes]]
+
+
+async def _no_page(path: bytes) -> bytes:
+    raise LookupError(path)
+
+
+NO_PAGES = Pages((), _no_page)
+
+
 class Names(NamedTuple):
     """The hosts under which we are reached, beside our addresses, and the origins that may come in, beside our own.
 
     Over TLS (`is_secure`) the name of the host is not asked for: no certificate of ours has the name of somebody else.
+    `pages` are the paths of a page of ours, none where we have none.
     """
 
     hosts: Collection[str] = ()
     origins: Collection[str] = ()
     is_secure: bool = False
+    pages: Collection[bytes] = ()
 
 
 async def receive_head(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes | None:
@@ -76,8 +100,8 @@ async def receive_head(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes 
     return bytes(head)
 
 
-def answer_to(head: bytes, max_bytes: int, names: Names, *, is_ready: bool = True) -> bytes | Upgrade:
-    """Return the whole response to a request, or the upgrade that it asks for.
+def answer_to(head: bytes, max_bytes: int, names: Names, *, is_ready: bool = True) -> bytes | Upgrade | Page:
+    """Return the whole response to a request, the upgrade that it asks for, or the page.
 
     Whatever the websocket library would refuse is refused here: it would leave the connection open.
     """
@@ -104,6 +128,9 @@ def answer_to(head: bytes, max_bytes: int, names: Names, *, is_ready: bool = Tru
         return _response(HTTPStatus.SERVICE_UNAVAILABLE, "the server is shutting down")
     if path in (b"/livez", b"/readyz", b"/healthz"):
         return _response(HTTPStatus.OK)
+    if path in names.pages and request.method == b"GET" and b"upgrade" not in headers:
+        why = "" if names.is_secure else _why_no_host(host, names)
+        return _response(HTTPStatus.FORBIDDEN, why) if why else Page(path)
     if path != b"/":
         return _response(HTTPStatus.NOT_FOUND)
     if request.method != b"GET":
@@ -133,7 +160,8 @@ def answer_to(head: bytes, max_bytes: int, names: Names, *, is_ready: bool = Tru
     if subprotocol:
         fields += f"Sec-WebSocket-Protocol: {subprotocol}\r\n".encode()
     plain = b"GET / HTTP/1.1\r\n" + fields + b"Sec-WebSocket-Key: " + key + _END
-    return Upgrade(plain, token, any(name in headers for name in _PROXIES), subprotocol)
+    is_page = b"origin" in headers and _is_browser(headers) and not _is_listed(headers, names)
+    return Upgrade(plain, token, any(name in headers for name in _PROXIES), subprotocol, is_page)
 
 
 def unauthorized(text: str) -> bytes:
@@ -145,14 +173,21 @@ def _why_no_origin(headers: Mapping[bytes, bytes], host: str, names: Names) -> s
     """Return why an origin may not come in, nothing where it may."""
     origin = headers[b"origin"].decode("latin-1").lower()
     own = f"{'https' if names.is_secure else 'http'}://{host}"
-    # We have no pages: a browser that has one of ours got it from who had this port before us, or has it on `[::1]`.
-    is_own = origin == own and not headers.get(b"user-agent", b"").lower().startswith(_BROWSER)
-    if is_own or origin in [listed.lower() for listed in names.origins]:
+    # Without pages, a browser that has one of ours got it from who had this port before us, or has it on `[::1]`.
+    if (origin == own and (names.pages or not _is_browser(headers))) or _is_listed(headers, names):
         return ""
     return (
         f"the origin {quoted(origin)} is refused, so that no web page can reach this server: list it in"
         " allowed_origins, or leave the Origin header out in a client that is no browser"
     )
+
+
+def _is_browser(headers: Mapping[bytes, bytes]) -> bool:
+    return headers.get(b"user-agent", b"").lower().startswith(_BROWSER)
+
+
+def _is_listed(headers: Mapping[bytes, bytes], names: Names) -> bool:
+    return headers[b"origin"].decode("latin-1").lower() in [listed.lower() for listed in names.origins]
 
 
 def _why_no_host(host: str, names: Names) -> str:

@@ -67,3 +67,14 @@ class DoorSettings:
             " a client asked for: whoever reaches the port runs commands as the server's user."
         ),
     ] = False
+
+    web: Annotated[
+        bool,
+        DOORS,
+        NEEDS_RESTART,
+        Meta(
+            description="Whether browsers that ask `ws://` or `wss://` for a page get one: the connections and sessions"
+            " that a token may see, live, and a terminal. It needs a `token_file` or a `bearer_secret_file`, since a"
+            " page is let in by its token alone."
+        ),
+    ] = False

@@ -1,0 +1,288 @@
+"""The page of a server: its files and their policy, who is let in by it, and a person who uses it in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import h11
+import pytest
+import trio
+from trio_websocket import open_websocket_url
+
+from execsrv._web import pages
+from execsrv.limits import ServerConfig
+from tests.browser import Page, needs_browser, shown
+from tests.conftest import OpenServer
+from tests.relay import open_line
+from tests.terminals import EXECSRV
+from tests.test_tokens import write
+
+BROWSER = "User-Agent: Mozilla/5.0"
+UPGRADE = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+)
+
+
+class Response(NamedTuple):
+    status: int
+    fields: dict[str, str]
+    body: bytes
+
+
+async def ask(port: int, path: str, *fields: str, method: str = "GET", host: str = "") -> Response:
+    """One request, byte for byte, and what comes back."""
+    stream = await trio.open_tcp_stream("127.0.0.1", port)
+    async with stream:
+        head = [f"{method} {path} HTTP/1.1", f"Host: {host or f'127.0.0.1:{port}'}", *fields, "", ""]
+        await stream.send_all("\r\n".join(head).encode())
+        parser = h11.Connection(h11.CLIENT)
+        proposal = [("Connection", "Upgrade"), ("Upgrade", "websocket")] if fields[: len(UPGRADE)] == UPGRADE else []
+        parser.send(h11.Request(method=method, target=path, headers=[("Host", "x"), *proposal]))
+        status, got, body = 0, {}, b""
+        while True:
+            event = parser.next_event()
+            if event is h11.NEED_DATA:
+                parser.receive_data(bytes(await stream.receive_some()))
+            elif isinstance(event, h11.Response | h11.InformationalResponse):
+                status = event.status_code
+                got = {name.decode(): value.decode() for name, value in event.headers}
+                if status == 101:
+                    return Response(status, got, b"")
+            elif isinstance(event, h11.Data):
+                body += event.data
+            else:
+                return Response(status, got, body)
+
+
+class Served(NamedTuple):
+    port: int
+    tokens: dict[str, str]
+    """Of an owner, `me`, and of a viewer, `guest`."""
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@pytest.fixture
+async def served(open_server: OpenServer, tmp_path: Path) -> Served:
+    """A server with a page, and tokens for it."""
+    tokens = write(tmp_path / "tokens", me="owner", guest="viewer")
+    server = open_server("websocket", ServerConfig(web=True, token_file=str(tmp_path / "tokens"), resume_grace=60))
+    return Served(int((await server.url()).rpartition(":")[2]), tokens)
+
+
+# -- its files, and who is let in --
+
+
+async def test_its_files_come_with_a_policy_and_are_not_kept(served: Served) -> None:
+    index = await ask(served.port, "/", BROWSER)
+    assert (index.status, index.fields["content-type"]) == (200, "text/html; charset=utf-8")
+    policy = index.fields["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'nonce-")
+    assert "unsafe-inline" not in policy
+    assert "frame-ancestors 'none'" in policy
+    nonce = re.findall("'nonce-(.*?)'", policy)[0]
+    assert f'content="{nonce}"' in index.body.decode()
+    assert "{{" not in index.body.decode()
+    assert nonce not in (await ask(served.port, "/", BROWSER)).body.decode()  # each has its own
+    for path in [*re.findall('(?:href|src)="(/[^"]+)"', index.body.decode()), "/web/player.js", "/web/player.css"]:
+        got = await ask(served.port, path, BROWSER)
+        assert got.status == 200, path
+        assert (got.fields["cache-control"], got.fields["x-content-type-options"]) == ("no-store", "nosniff")
+        assert got.body
+        for imported in re.findall('from "(/web/[^"]+)"|import "(/web/[^"]+)"', got.body.decode()):
+            assert "".join(imported).encode() in pages.PATHS
+    assert not re.search('<script(?! type="module" src=)|<style|style=| on[a-z]+=|https?://', index.body.decode())
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/web/", 404), ("/web/../pages.py", 404), ("/web/app.js/", 404), ("/web/%2e%2e/pages.py", 404), ("//", 404)],
+)
+async def test_there_are_no_other_files(served: Served, path: str, status: int) -> None:
+    assert (await ask(served.port, path, BROWSER)).status == status
+    assert (await ask(served.port, "/", BROWSER, method="POST")).status == 405
+
+
+async def test_a_name_that_was_made_to_lead_here_has_no_page(served: Served) -> None:
+    assert (await ask(served.port, "/", BROWSER, host=f"evil.example:{served.port}")).status == 403
+    assert (await ask(served.port, "/", BROWSER, host=f"localhost:{served.port}")).status == 200
+
+
+async def test_the_page_is_let_in_by_its_token_alone(served: Served) -> None:
+    page = [*UPGRADE, BROWSER, f"Origin: {served.origin}"]
+    assert (await ask(served.port, "/", *page, "Sec-WebSocket-Protocol: execsrv, execsrv.token.wrong")).status == 401
+    protocols = f"Sec-WebSocket-Protocol: execsrv, execsrv.token.{served.tokens['me']}"
+    let_in = await ask(served.port, "/", *page, protocols)
+    assert (let_in.status, let_in.fields["sec-websocket-protocol"]) == (101, "execsrv")
+    elsewhere = [*UPGRADE, BROWSER, f"Origin: http://127.0.0.1:{served.port + 1}"]
+    assert (await ask(served.port, "/", *elsewhere, protocols)).status == 403
+    assert (await ask(served.port, "/", *UPGRADE, BROWSER, "Origin: null", protocols)).status == 403
+    assert (await ask(served.port, "/", *UPGRADE)).status == 101  # the same user, by a program that is no browser
+
+
+async def hello(served: Served, token: str | None) -> dict[str, Any]:
+    """The answer to `initialize` on a websocket of a page, whose upgrade has no token."""
+    headers = [(b"Origin", served.origin.encode()), (b"User-Agent", b"Mozilla/5.0")]
+    async with open_websocket_url(f"ws://127.0.0.1:{served.port}", extra_headers=headers) as socket:
+        params = {"clientName": "page", "token": token}
+        await socket.send_message(json.dumps({"id": 1, "method": "initialize", "params": params}))
+        return cast(dict[str, Any], json.loads(await socket.get_message()))
+
+
+async def test_a_page_says_its_token_first_of_all(served: Served) -> None:
+    for token in (None, "wrong", ""):
+        error = (await hello(served, token))["error"]
+        assert error["data"]["kind"] == "unauthorized", error
+    assert "a page needs one, whoever has the browser" in (await hello(served, None))["error"]["message"]
+    assert "result" in await hello(served, served.tokens["me"])
+
+
+async def test_not_even_where_anybody_may_come_in_a_page_does_without(open_server: OpenServer, tmp_path: Path) -> None:
+    tokens = write(tmp_path / "tokens", me="owner")
+    config = ServerConfig(web=True, token_file=str(tmp_path / "tokens"), allow_anybody=True)
+    port = int((await open_server("websocket", config).url()).rpartition(":")[2])
+    assert (await hello(Served(port, tokens), None))["error"]["data"]["kind"] == "unauthorized"
+
+
+async def test_without_the_setting_there_is_no_page(open_server: OpenServer) -> None:
+    port = int((await open_server("websocket", ServerConfig()).url()).rpartition(":")[2])
+    assert (await ask(port, "/", BROWSER)).status == 400
+    assert (await ask(port, "/web/app.js", BROWSER)).status == 404
+    assert (await ask(port, "/", *UPGRADE, BROWSER, f"Origin: http://127.0.0.1:{port}")).status == 403
+
+
+@pytest.mark.parametrize(
+    ("listen", "why"),
+    [
+        ("ws://127.0.0.1:0", "a page is let in by its token alone; set a token_file"),
+        ("unix:///tmp/no-page", "a browser reaches only `ws://` and `wss://`"),
+        ("stdio://", "a browser reaches only `ws://` and `wss://`"),
+    ],
+)
+def test_a_page_that_nobody_could_come_into_is_refused(listen: str, why: str) -> None:
+    argv = [*EXECSRV, "serve", "--listen", listen, "--web"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert done.returncode == 1
+    assert f"cannot serve a page on {listen}: {why}" in done.stderr
+
+
+# -- what a person does with it --
+
+
+@asynccontextmanager
+async def inside(served: Served, profile: Path, who: str = "me") -> AsyncIterator[Page]:
+    """A browser that has come in by a token."""
+    async with shown(f"{served.origin}/", profile) as page:
+        await page.evaluate("document.getElementById('token').focus()")
+        await page.type(served.tokens[who] + "\r")
+        await page.until("document.getElementById('state').textContent === 'Connected.'")
+        yield page
+
+
+SCREEN = """(() => {
+    const screen = globalThis.execsrv.screen();
+    if (!screen) return "";
+    const buffer = screen.terminal.buffer.active;
+    const lines = [];
+    for (let at = 0; at < buffer.length; at++) lines.push(buffer.getLine(at).translateToString(true));
+    return lines.join("\\n").trimEnd();
+})()"""
+
+
+async def sees(page: Page, pattern: str) -> str:
+    """Wait until a pattern is on the terminal of a page, and return what it shows."""
+    return str(await page.until(f"(shown => /{pattern}/.test(shown) && shown)({SCREEN})"))
+
+
+@needs_browser
+async def test_the_door_takes_a_token_and_keeps_it_nowhere(served: Served, tmp_path: Path) -> None:
+    async with shown(f"{served.origin}/", tmp_path / "profile") as page:
+        assert await page.evaluate("document.activeElement === document.body || document.activeElement.id === 'token'")
+        await page.evaluate("document.getElementById('token').focus()")
+        await page.type("wrong\r")
+        await page.until("document.getElementById('state').textContent.includes('it is not one of this server')")
+        assert await page.evaluate("document.getElementById('inside').hidden")
+        assert await page.evaluate("document.activeElement.id") == "token"
+        await page.type(served.tokens["me"] + "\r")
+        await page.until("document.getElementById('state').textContent === 'Connected.'")
+        assert await page.evaluate("[document.getElementById('token').value, location.hash, document.cookie]") == [
+            "",
+            "",
+            "",
+        ]
+        assert await page.evaluate("localStorage.length + sessionStorage.length") == 0
+        assert not [line for line in page.said if "Content Security Policy" in line]
+
+
+@needs_browser
+async def test_a_shell_starts_types_and_resizes(served: Served, tmp_path: Path) -> None:
+    async with inside(served, tmp_path / "profile") as page:
+        await page.evaluate("document.getElementById('new-shell').click()")
+        await sees(page, r"[$#] ?$")
+        await page.type("stty size; echo gr\u00fc\u00dfe $((6*7))\r")
+        shown_text = await sees(page, "gr\u00fc\u00dfe 42")
+        size = await page.evaluate("(t => `${t.rows} ${t.cols}`)(globalThis.execsrv.screen().terminal)")
+        assert f"\n{size}\n" in shown_text
+        await page.ask("Emulation.setDeviceMetricsOverride", width=900, height=600, deviceScaleFactor=1, mobile=False)
+        await page.until("document.querySelector('#connections button[aria-pressed=true]')")
+        await page.press("Home", code=36, modifiers=3)  # out of the terminal, by the keyboard
+        assert await page.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
+        await page.press("Enter", text="\r", code=13)  # and into it again
+        await page.until("document.activeElement.className.includes('xterm-helper-textarea')")
+        await page.type("clear; while sleep .1; do stty size; done\r")
+        await page.until(f"""((shown, terminal) => {{
+            const told = shown.trim().split("\\n").pop();
+            return told === `${{terminal.rows}} ${{terminal.cols}}` && told !== "{size}";
+        }})({SCREEN}, globalThis.execsrv.screen().terminal)""")
+        assert not [line for line in page.said if "Content Security Policy" in line], page.said
+        assert not [line for line in page.said if "Error" in line], page.said
+
+
+@needs_browser
+async def test_a_recording_is_played(served: Served, tmp_path: Path) -> None:
+    cast = tmp_path / "a.cast"
+    lines = [{"version": 3, "term": {"cols": 60, "rows": 6}}, [0.1, "o", "\u001b[31mred\u001b[0m and the end"]]
+    cast.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    async with inside(served, tmp_path / "profile") as page:
+        await page.evaluate(f"document.getElementById('recording-path').value = {json.dumps(str(cast))}")
+        await page.evaluate("document.querySelector('#far-recording button').click()")
+        await page.until("document.querySelector('.ap-player')")
+        await page.until("document.querySelector('#player').textContent.includes('red and the end')")
+        await page.evaluate("document.getElementById('recording-path').value = '/etc/hostname'")
+        await page.evaluate("document.querySelector('#far-recording button').click()")
+        await page.until("document.getElementById('note').textContent.includes('that is no asciicast')")
+        assert not [line for line in page.said if "Content Security Policy" in line], page.said
+
+
+@needs_browser
+async def test_a_lost_connection_comes_back_with_what_was_printed_meanwhile(served: Served, tmp_path: Path) -> None:
+    async with (
+        open_line(f"ws://127.0.0.1:{served.port}", "") as line,
+        inside(served._replace(port=int(line.url.rpartition(":")[2])), tmp_path / "profile") as page,
+    ):
+        await page.evaluate("document.getElementById('new-shell').click()")
+        await sees(page, r"[$#] ?$")
+        await page.type("echo it is $$; (sleep 1; echo mean''while) &\r")
+        number = re.findall("it is ([0-9]+)\n", await sees(page, "it is [0-9]+"))[0]
+        target, line.target = line.target, None
+        line.cut()
+        await page.until("document.getElementById('state').textContent.startsWith('The connection is lost')")
+        line.target = target
+        await page.until("document.getElementById('state').textContent === 'Connected again.'")
+        await sees(page, "meanwhile")
+        await page.type("clear; echo still $$\r")
+        await sees(page, f"still {number}")
+        await page.evaluate("document.getElementById('hang-up').click()")
+        await page.until("document.getElementById('state').textContent === 'Disconnected.'")
+        assert await page.evaluate("document.activeElement.id") == "token"
