@@ -110,8 +110,8 @@ def start(
 ) -> int | None:
     """Start `command`, confined, write its pid into `child`, and return that of its reaper, None where it has none.
 
-    `stdio` is as `posix_spawn.start` takes it. `mark` is put on it, unless we carry it. Raises `SpawnError` when it could not be executed or confined; then
-    nothing is left behind. The given descriptors stay the caller's.
+    `stdio` is as `posix_spawn.start` takes it. `mark` is put on it, unless we carry it. The given descriptors stay the
+    caller's. Raises `SpawnError` when it could not be executed or confined; then nothing is left behind.
     """
     found = needed_means()
     inherited = command.inherited
