@@ -6,9 +6,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -43,8 +43,7 @@ async def test_what_is_in_use_comes_and_goes(open_server: OpenServer, tmp_path: 
         await cat.write(b"12345")
         await cat.wait_for(output=b"12345")
         now = await used(client)
-        sessions = now["max_sessions", "principal"] if ("max_sessions", "principal") in now else None
-        for scope in ("server", *(["principal"] if sessions else [])):
+        for scope in ("server", "principal"):
             assert (now["max_sessions", scope].used, now["max_sessions", scope].most) == (1, 2)
             assert now["max_file_handles", scope].used == 1
         assert now["max_sessions_per_connection", "connection"].used == 1
@@ -66,7 +65,6 @@ async def test_input_that_nobody_reads_is_counted(open_server: OpenServer) -> No
         with trio.fail_after(PATIENCE):
             while not (await used(client))["queued_stdin_bytes", "session"].used:  # noqa: ASYNC110
                 await trio.sleep(0.01)
-        assert 1_000_000 < ((await used(client))["queued_stdin_bytes", "session"].used or 0) < 3_000_000
         nursery.cancel_scope.cancel()
 
 
@@ -83,14 +81,12 @@ async def test_what_all_have_is_told_to_owners_alone(role: Role) -> None:
     async with open_connections(Supervisor()) as connections, open_helpers() as nursery:
         connections.accepts = True
 
-        async def peer_of(principal: Principal, stack: Any) -> Peer:
+        async def peer_of(principal: Principal, stack: AsyncExitStack) -> Peer:
             ours, theirs = open_memory_pair()
             nursery.start_soon(Conversation(theirs, connections, lambda token: principal).run)
-            peer: Peer = await stack.enter_async_context(open_peer(ours))
+            peer = await stack.enter_async_context(open_peer(ours))
             await peer.handshake()
             return peer
-
-        from contextlib import AsyncExitStack
 
         async with AsyncExitStack() as stack:
             other = await peer_of(Principal("another", Role.OWNER), stack)
@@ -130,7 +126,7 @@ def test_they_are_listed(daemon: Daemon) -> None:
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0] == "everybody together:"
-    assert "  --max-sessions                              0 of       4  0%".split() in [line.split() for line in lines]
+    assert ["--max-sessions", "0", "of", "4", "0%"] in [line.split() for line in lines]
     assert "  --max-message-bytes" not in done.stdout
     every = limits(daemon.url, "--all", "-q")
     assert every.stderr == ""
