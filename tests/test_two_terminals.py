@@ -45,9 +45,9 @@ class Story:
         env = {"EXECSRV_URL": url or self.url}
         return self._desks.enter_context(seen(*words, env=env))
 
-    def once(self, *words: str) -> str:
+    def once(self, *words: str, cols: int = 120) -> str:
         """Have a command at a terminal that ends well, and return what is seen then."""
-        with seen(*words, size=(60, 120), env={"EXECSRV_URL": self.url}) as terminal:
+        with seen(*words, size=(60, cols), env={"EXECSRV_URL": self.url}) as terminal:
             assert terminal.end() == 0, terminal.text
             return terminal.text
 
@@ -142,5 +142,5 @@ def test_9_it_is_killed_by_name_and_who_watches_sees_it(story: Story) -> None:
 def test_10_how_it_ended_is_listed(story: Story) -> None:
     _, line = story.once("ps").splitlines()
     assert re.match(r"build  terminated \(SIGTERM\)  ", line)
-    [facts] = json.loads(story.once("ps", "--json"))
+    [facts] = json.loads(story.once("ps", "--json", cols=500))
     assert (facts["name"], facts["signal"], facts["reason"]) == ("build", "SIGTERM", "terminated")
