@@ -217,6 +217,7 @@ async def test_who_has_joined_and_attached_comes_back_from_every_byte(
             connect(patient_daemon.url, name=(name := f"s{new_mark()}")) as owner,
             owner.start(argv, stdin=True, id="it", env=marked_env(mark)) as started,
             connect(line.url, reconnect=30) as client,
+            connect(patient_daemon.url) as other,
         ):
             line.expect(*faults)
             async with client.join(name, "writer") as joined, joined.attach("it") as process:
@@ -226,6 +227,7 @@ async def test_who_has_joined_and_attached_comes_back_from_every_byte(
                 heard = b"".join([data async for data in process.output])
                 assert (heard, (await process.wait()).exit_code) == (b"before\none\ntwo\n", 3)
             assert b"".join([data async for data in started.output]) == heard
+            await other.end_connection(name)  # or it waits for its grace
 
     async with open_neighbour(patient_daemon.url), open_faulty_line(patient_daemon.url, f"{tmp_path}/l") as line:
         await conversation()
@@ -247,7 +249,10 @@ async def test_who_attaches_to_his_own_comes_back_from_every_byte(
 
     async def conversation() -> None:
         """Start it under a key, leave it running, and come back."""
-        async with connect(line.url, reconnect=30) as client:
+        async with (
+            connect(line.url, reconnect=30, name=(name := f"s{new_mark()}")) as client,
+            connect(patient_daemon.url) as other,
+        ):
             line.expect(*faults)
             argv = ["sh", "-c", "echo before; cat; exit 3"]
             async with client.start(argv, stdin=True, key="it", env=marked_env(mark)) as process:
@@ -258,6 +263,7 @@ async def test_who_attaches_to_his_own_comes_back_from_every_byte(
                 await process.close_stdin()
                 assert b"".join([data async for data in process.output]) == b"before\none\n"
                 assert (await process.wait()).exit_code == 3
+            await other.end_connection(name)  # or it waits for its grace
 
     async with open_neighbour(patient_daemon.url), open_faulty_line(patient_daemon.url, f"{tmp_path}/l") as line:
         await conversation()
