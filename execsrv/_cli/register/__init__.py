@@ -19,6 +19,7 @@ _HOMES = {
     "attach": "sessions",
     "wait": "sessions",
     "kill": "sessions",
+    "cp": "files",
     "files ls": "files",
     "files cat": "files",
     "files edit": "files",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from execsrv._cli.register.common import REACHING, SERVER, url_option
-from execsrv._cli.register.kinds import DIRECTORY, SPAN, TEXT, Argument, Command, Example, Option, named
+from execsrv._cli.register.common import REACHING, SERVER, coming_back, url_option
+from execsrv._cli.register.kinds import DIRECTORY, TEXT, Argument, Command, Example, Option, named
 
 DEFAULT_RECONNECT_SECONDS = 60.0
 """Time to come back in after a network that is lost: a laptop has been carried elsewhere."""
@@ -16,14 +16,9 @@ ESCAPE = Option(
 )
 
 
-def _patient(option: Option) -> Option:
-    if option.key != "reconnect":
-        return option
-    text = "Try for that time to take a lost connection up again."
-    return Option(option.names, text, SPAN, default=DEFAULT_RECONNECT_SECONDS, title=option.title)
+_COMES_BACK = "Try for that time to take a lost connection up again."
 
-
-PATIENT_SERVER = tuple(map(_patient, SERVER))
+PATIENT_SERVER = coming_back(SERVER, _COMES_BACK, DEFAULT_RECONNECT_SECONDS)
 """The options of a command that asks a server, and that somebody sits at."""
 
 _SHELL = Command(
@@ -54,7 +49,7 @@ At the start of a line, `~.` ends it, `~^Z` suspends, `~r` paints the screen ane
             named("NAME"),
         ),
         url_option("the socket of this user. URL in front of the command goes before it"),
-        *map(_patient, REACHING),
+        *coming_back(REACHING, _COMES_BACK, DEFAULT_RECONNECT_SECONDS),
     ),
     examples=(
         Example("execsrv shell", "on the server of this user"),
