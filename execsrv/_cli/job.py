@@ -62,6 +62,7 @@ class RunOptions(NamedTuple):
     grace: float = DEFAULT_GRACE_SECONDS
     leave: bool = False
     record: str | None = None
+    progress: bool | None = None
     reconnect: float = 0
     no_bring: bool = False
     ca_file: str | None = None

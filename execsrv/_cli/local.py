@@ -24,6 +24,7 @@ from execsrv._cli.local_recording import recorded
 from execsrv._cli.local_streams import LocalStreams, open_streams
 from execsrv._cli.signals import ENDING
 from execsrv._cli.streams import say
+from execsrv._cli.telling import watch_silence
 from execsrv._nursery import open_helpers
 from execsrv._processes.command import settle
 from execsrv._processes.inherited import Inherited
@@ -98,6 +99,7 @@ class _Life:
                     else:
                         nursery.start_soon(self._stop_along, news)
                     self._watch_time(nursery)
+                    streams.passing = watch_silence(options, nursery)
                     streams.pump(nursery)
                     status = await self._tree.leader.wait_exited()
                     self._is_over = True

@@ -19,6 +19,7 @@ from execsrv._cli.reach import Reach, path_there
 from execsrv._cli.remote_stdin import has_stdin, pass_stdin
 from execsrv._cli.signals import ENDING
 from execsrv._cli.streams import say
+from execsrv._cli.telling import watch_silence
 from execsrv._log.entries import Closed, Exited
 from execsrv._nursery import open_helpers
 from execsrv._processes.signals import signal_name
@@ -71,6 +72,7 @@ class _RemoteRun:
         self._timed_out: str | None = None
         self._exited: Exited | None = None
         self._is_stopping = False
+        self._passing: Callable[[int, bytes], None] = lambda target, data: None
 
     async def through(self, client: Client) -> Ended:
         """Run the command; return its end."""
@@ -105,6 +107,7 @@ class _RemoteRun:
     async def _attend(self, process: Process) -> Ended:
         """Join the command to our streams until all is over; return its end."""
         async with open_helpers() as nursery:
+            self._passing = watch_silence(self._options, nursery)
             if not self._options.no_stdin:
                 nursery.start_soon(self._pass_stdin, process)
             if self._options.timeout is not None:
@@ -163,7 +166,9 @@ class _RemoteRun:
     async def _pass(self, event: Event | None) -> None:
         self._touch()
         if isinstance(event, Chunk):
-            await pass_on(2 if event.stream == "stderr" else 1, event.chunk)
+            target = 2 if event.stream == "stderr" else 1
+            self._passing(target, event.chunk)
+            await pass_on(target, event.chunk)
 
     # -- its time --
 

@@ -84,6 +84,12 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
             "Record what it prints as an asciicast, for `execsrv play`.",
             FILE,
         ),
+        Option(
+            ("--progress",),
+            "On a terminal, say on stderr when it is silent for long: its time, its bytes, its last line. Here its"
+            " output goes through pipes for that. Default: where it comes through execsrv anyway, as with --url.",
+            off="--no-progress",
+        ),
         url_option("it runs here"),
         *REACHING,
         Option(
