@@ -22,12 +22,12 @@ from execsrv.protocol import METHODS
 from tests.faults.conversations import CONVERSATIONS, Stage
 from tests.faults.daemon import (
     Daemon,
-    alive_with,
     connected,
     marked_env,
     new_mark,
     open_neighbour,
     running_daemon,
+    until_few,
     until_gone,
 )
 from tests.faults.line import Fault, FaultyLine, Kind, Side, open_faulty_line
@@ -67,10 +67,10 @@ def test_there_is_a_conversation_for_every_method() -> None:
     assert set(CONVERSATIONS) == set(METHODS)
 
 
-async def speak(line: FaultyLine, method: str, folder: Path, mark: str, page: str) -> object:
+async def speak(url: str, line: FaultyLine, method: str, folder: Path, mark: str, page: str) -> object:
     """Have the conversation, and hang up."""
     async with connected(line.url) as peer:
-        return await CONVERSATIONS[method](Stage(peer, folder, mark, page))
+        return await CONVERSATIONS[method](Stage(peer, folder, mark, page, url))
 
 
 async def meet(line: FaultyLine, fault: Fault, conversation: Callable[[], Awaitable[object]]) -> object:
@@ -102,7 +102,7 @@ async def test_a_fault_at_byte_n(
         web.page("/page", body=b"body")
         mark = new_mark()
         for method in (method for method in CONVERSATIONS if method.split("/")[0] == family):
-            conversation = partial(speak, line, method, tmp_path, mark, f"{web.url}/page")
+            conversation = partial(speak, daemon.url, line, method, tmp_path, mark, f"{web.url}/page")
             line.expect()
             recorded = await conversation()
             lengths = dict(line.passed)
@@ -123,12 +123,12 @@ async def test_a_short_conversation_is_cut_at_every_byte(
 ) -> None:
     mark = new_mark()
     async with open_neighbour(daemon.url), open_faulty_line(daemon.url, f"{tmp_path}/l") as line:
-        conversation = partial(speak, line, "process/start", tmp_path, mark, "")
+        conversation = partial(speak, daemon.url, line, "process/start", tmp_path, mark, "")
         line.expect()
         await conversation()
         for at in range(line.passed[side]):
             await meet(line, Fault(kind, side, at), conversation)
-            assert len(alive_with(mark)) <= 3  # sh, and two that sleep: what came before is going or gone
+            await until_few(mark, 3)  # sh, and two that sleep: what came before goes meanwhile
         await until_gone(mark)
     daemon.check()
 
