@@ -19,6 +19,7 @@ import trio
 from execsrv import connect
 from execsrv.errors import ExecsrvError
 from execsrv.protocol import METHODS
+from execsrv.testing.faults import Fault, FaultyLine, Kind, Side, open_faulty_line
 from tests.faults.conversations import CONVERSATIONS, Stage
 from tests.faults.daemon import (
     Daemon,
@@ -30,7 +31,6 @@ from tests.faults.daemon import (
     running_daemon,
     until_gone,
 )
-from tests.faults.line import Fault, FaultyLine, Kind, Side, open_faulty_line
 from tests.web import open_web
 
 TRANSPORTS = ["unix", "websocket"]
