@@ -29,6 +29,7 @@ from tests.faults.daemon import (
     new_mark,
     open_neighbour,
     running_daemon,
+    until,
     until_gone,
 )
 from tests.web import open_web
@@ -128,9 +129,8 @@ async def test_a_short_conversation_is_cut_at_every_byte(
         await conversation()
         for at in range(line.passed[side]):
             await meet(line, Fault(kind, side, at), conversation)
-            with trio.fail_after(PATIENCE):
-                while len(alive_with(mark)) > 3:  # sh, and two that sleep: what came before is going
-                    await trio.sleep(0.01)
+            # sh, and two that sleep: what came before is going.
+            await until(lambda: len(alive_with(mark)) <= 3, lambda: f"still alive: {alive_with(mark)}")
         await until_gone(mark)
     daemon.check()
 
