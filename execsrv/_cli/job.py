@@ -50,6 +50,8 @@ class RunOptions(NamedTuple):
     tty: bool = False
     interactive: bool = False
     no_stdin: bool = False
+    detach: bool = False
+    name: str | None = None
     cwd: str | None = None
     env: Sequence[str] = ()
     env_file: Sequence[str] = ()
@@ -89,7 +91,8 @@ class Ended(NamedTuple):
     code: int
     signal: str | None = None
     why: str = ""
-    was_not_started: bool = False
+    is_said: bool = False
+    """Nothing more is to be said of it: it was not started, or goes on without us."""
 
 
 class Insistence:

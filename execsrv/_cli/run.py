@@ -50,7 +50,7 @@ def run_once(options: RunOptions) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     logging.getLogger("execsrv").setLevel(logging.ERROR)  # stderr is the command's
     ended = _reported(options) if options.junit is not None else _ended(options, None)
-    if ended.was_not_started:
+    if ended.is_said:
         return ended.code
     if options.verbose:
         say(f"execsrv: it ended with status {ended.code} after {time.monotonic() - began:.3f} s")
@@ -66,18 +66,27 @@ def _ended(options: RunOptions, report: Recorder | None) -> Ended:
     """Run a command, and return how that ended. A failure of ours is said."""
     try:
         _check(options)
+        if options.detach:
+            from execsrv._cli.detaching import start_detached
+
+            trio.run(start_detached, options)
+            return Ended(0, is_said=True)
         with heard_signals(stops=options.url is not None and not options.tty) as signals:
             return trio.run(_run, options, signals, report)
     except SpawnError as error:
         ended = failed(str(error))
         if error.stage not in ("program", "permission", "format"):
-            return ended._replace(was_not_started=True)
+            return ended._replace(is_said=True)
         code = 127 if error.errno in (errno.ENOENT, errno.ENOTDIR) else 126
-        return ended._replace(code=code, was_not_started=True)
+        return ended._replace(code=code, is_said=True)
     except OSError as error:
         return failed(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
     except ExecsrvError as error:
-        return failed(f"{error} ({error.kind})" if isinstance(error, RequestError) else str(error))
+        from execsrv._cli.doing import explained
+
+        return failed(f"{error} ({error.kind})" if isinstance(error, RequestError) else explained(error, options.url))
+    except KeyboardInterrupt:
+        return Ended(128 + signal.SIGINT, "SIGINT")
 
 
 def _reported(options: RunOptions) -> Ended:
@@ -109,7 +118,13 @@ def _check(options: RunOptions) -> None:
     for setting in options.secret_env:
         if not all(setting.partition("=")):
             raise ExecsrvError(f"invalid --secret-env `{setting}`; expected `NAME=SECRET`")
-    if options.url is None and options.secret_env:
+    if options.detach:
+        for name in ("leave", "record", "junit", "pass_fd", "no_stdin"):
+            if getattr(options, name):
+                raise ExecsrvError(f"cannot use --{name.replace('_', '-')} with --detach")
+    elif options.name is not None and options.url is None:
+        raise ExecsrvError("cannot use --name without --url or --detach: it is a server that others ask for it")
+    if options.url is None and options.secret_env and not options.detach:
         raise ExecsrvError("cannot use --secret-env without --url: it is the server that has secrets")
     if options.url is not None and options.leave:
         raise ExecsrvError("cannot use --leave with --url: a server ends what it has started")

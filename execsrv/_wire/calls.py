@@ -1,4 +1,4 @@
-"""The parameters of a call, bounded: in bytes before they are decoded, and each text in bytes behind that. Pure.
+"""The parameters of a call, bounded: before they are decoded in bytes and in values, and then each text in bytes. Pure.
 
 A call may have a payload of many bytes. Whatever else it has is small, and looked at in a large call first: decoding it
 would take the memory and the time that its bounds are to spare.
@@ -33,6 +33,15 @@ _base64 = msgspec.json.Decoder(bytes)
 
 _MOST_STRUCTURE_BYTES = 8 * 1024 * 1024
 """A list, a table, or a struct within larger ones: more than the kernel takes of argv and environment."""
+
+_MOST_VALUES = 512 * 1024
+"""The values of a list, a table, or a struct, where its type does not say how many it may have."""
+
+_FEW_VALUES = 4096
+"""Each may have so many, since names that are not known here are passed over."""
+
+_BLOCK_BYTES = 64 * 1024
+"""Of JSON whose values are counted."""
 
 
 def decode_in_steps(params: msgspec.Raw, type_: type[S]) -> Generator[None, None, S]:
@@ -104,6 +113,8 @@ class _Shape(NamedTuple):
     """Each text with a bound: as an attribute, as written, and how many bytes it may have."""
     bounds: dict[str, int]
     """How many bytes of JSON each may have that is no payload."""
+    counts: dict[str, int]
+    """How many values each list and table may have in all. Its own bounds are looked at only when they are there."""
     members: msgspec.json.Decoder[Any]
     """Gives all of them as they were written."""
 
@@ -118,12 +129,31 @@ def _check_members(params: msgspec.Raw, shape: _Shape) -> Any:
         member = getattr(members, written)
         if member is not UNSET and len(member) > most:
             raise InvalidParamsError(f"`{written}` has {len(member)} bytes of JSON: at most {most}", field=written)
+    for written, most in shape.counts.items():
+        member = getattr(members, written)
+        if member is not UNSET and _has_more(bytes(member), most):
+            raise InvalidParamsError(f"`{written}` has more than {most} values", field=written)
     return members
+
+
+def _has_more(json: bytes, most: int) -> bool:
+    """Return True where a list or a table has more values than so many, as soon as that is clear."""
+    if json.count(b",") < most:
+        return False
+    plain = json.replace(rb"\\", b"").replace(rb"\"", b"")
+    commas, in_text = 0, False
+    for start in range(0, len(plain), _BLOCK_BYTES):
+        parts = plain[start : start + _BLOCK_BYTES].split(b'"')
+        commas += b"".join(parts[in_text::2]).count(b",")  # not those within texts
+        in_text ^= len(parts) % 2 == 0
+        if commas >= most:
+            return True
+    return False
 
 
 @cache
 def _shape(type_: type[Struct]) -> _Shape:
-    payloads, texts, bounds = [], [], {}
+    payloads, texts, bounds, counts = [], [], {}, {}
     hints = get_type_hints(type_, include_extras=True)
     for name, written in zip(type_.__struct_fields__, type_.__struct_encode_fields__, strict=True):
         kinds = dict(_kinds(hints[name]))
@@ -132,12 +162,29 @@ def _shape(type_: type[Struct]) -> _Shape:
             continue
         is_scalar = kinds.keys() <= {str, int, bool, NoneType, Literal}
         bounds[written] = _MOST_TEXT_BYTES if is_scalar else _MOST_STRUCTURE_BYTES
+        if not is_scalar:
+            counts[written] = min(max(_values(hints[name]), _FEW_VALUES), _MOST_VALUES)
         if kinds.get(str) is not None:
             texts.append((name, written, kinds[str]))
             bounds[written] = max(bounds[written], min(kinds[str], _MOST_STRUCTURE_BYTES))
     keys = type_.__struct_encode_fields__
     members = msgspec.defstruct(type_.__name__, [(key, msgspec.Raw | UnsetType, UNSET) for key in keys])
-    return _Shape(keys, tuple(payloads), tuple(texts), bounds, msgspec.json.Decoder(members))
+    return _Shape(keys, tuple(payloads), tuple(texts), bounds, counts, msgspec.json.Decoder(members))
+
+
+def _values(hint: Any, length: int = _MOST_VALUES) -> int:
+    """Return how many values something of a type has at most, itself included. No struct is within itself."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        lengths = [meta.max_length for meta in parts[1:] if isinstance(meta, Meta) and meta.max_length is not None]
+        return _values(parts[0], min([length, *lengths]))
+    if origin in (Union, UnionType):
+        return max(map(_values, parts))
+    if origin in (list, dict):
+        return 1 + length * _values(parts[-1])
+    if isinstance(hint, type) and issubclass(hint, Struct):
+        return 1 + sum(map(_values, get_type_hints(hint, include_extras=True).values()))
+    return _MOST_VALUES if hint in (Any, msgspec.Raw) else 1
 
 
 def _kinds(hint: Any) -> Iterator[tuple[Any, Any]]:
