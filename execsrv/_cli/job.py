@@ -119,8 +119,15 @@ class Insistence:
         return "echo" if is_echo else "second"
 
 
-async def pass_on(target: int, output: bytes, recording: Recorder | None = None) -> None:
-    """Write output of the command to our own stdout (1) or stderr (2). Raises `OSError`, which names it."""
+async def pass_on(
+    target: int, output: bytes, recording: Recorder | None = None, report: Recorder | None = None
+) -> None:
+    """Write output of the command to our own stdout (1) or stderr (2). Raises `OSError`, which names it.
+
+    A recording is written to in a thread, as a file may be slow; a report only keeps what it is given.
+    """
+    if report is not None:
+        report.output(target, output)
     limiter = trio.CapacityLimiter(1)
     if recording is not None:
         await trio.to_thread.run_sync(recording.output, target, output, limiter=limiter)

@@ -94,11 +94,9 @@ class LocalStreams:
     async def _pump(self, source: int, target: int) -> None:
         while (chunk := await self._read(source)) and source in self._sources:
             self._move()
-            if self.report is not None:
-                self.report.output(target, chunk)
             self._writing += 1
             try:
-                await pass_on(target, chunk, self.recording)
+                await pass_on(target, chunk, self.recording, self.report)
             except BrokenPipeError:
                 self.broken()
                 break

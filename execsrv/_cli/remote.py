@@ -174,10 +174,7 @@ class _RemoteRun:
     async def _pass(self, event: Event | None) -> None:
         self._touch()
         if isinstance(event, Chunk):
-            target = 2 if event.stream == "stderr" else 1
-            if self._report is not None:
-                self._report.output(target, event.chunk)
-            await pass_on(target, event.chunk)
+            await pass_on(2 if event.stream == "stderr" else 1, event.chunk, report=self._report)
 
     # -- its time --
 

@@ -129,7 +129,7 @@ Elsewhere than in a container it is a subreaper, and does the same for all that 
         Option(("--verbose", "-v"), "Say as what it runs, and how it ended.", title="Output"),
     ),
     examples=(
-        Example("execsrv init -- nginx -g 'daemon off;'", "as the ENTRYPOINT of an image"),
+        Example("execsrv init -- python3 -m http.server", "as the ENTRYPOINT of an image"),
         Example("execsrv init --grace 8s -- ./server", "before docker stop kills all of it, after ten seconds"),
     ),
     mixed=False,
