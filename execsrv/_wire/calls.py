@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from execsrv._wire.codecs import decode_params
+from execsrv._wire.codecs import decode_params, is_packed
 from execsrv.errors import InvalidParamsError
 
 S = TypeVar("S", bound=Struct)
@@ -45,10 +45,10 @@ _BLOCK_BYTES = 64 * 1024
 
 
 def decode_in_steps(params: msgspec.Raw, type_: type[S]) -> Generator[None, None, S]:
-    """Decode as `decode_call` does, with a step for each piece of a large payload. Gives the struct at the end."""
+    """Decode as `decode_call` does, with a step for each piece of a large base64. Gives the struct at the end."""
     shape = _shape(type_)
     members = _check_members(params, shape)
-    payload = None if members is None else _payload_in(members, shape)
+    payload = None if members is None or is_packed(params) else _payload_in(members, shape)
     if payload is None:
         return decode_call(params, type_)
     name, written, text = payload
@@ -112,23 +112,30 @@ class _Shape(NamedTuple):
     texts: tuple[tuple[str, str, int], ...]
     """Each text with a bound: as an attribute, as written, and how many bytes it may have."""
     bounds: dict[str, int]
-    """How many bytes of JSON each may have that is no payload."""
+    """How many bytes, as written, each may have that is no payload."""
     counts: dict[str, int]
-    """How many values each list and table may have in all. Its own bounds are looked at only when they are there."""
+    """How many values each list and table may have in all. JSON tells only at their end how many there were."""
     members: msgspec.json.Decoder[Any]
     """Gives all of them as they were written."""
+    packed_members: msgspec.msgpack.Decoder[Any]
+    """The same for msgpack."""
 
 
 def _check_members(params: msgspec.Raw, shape: _Shape) -> Any:
     """Return the members as they were written, None where they cannot be read: who decodes all of it tells why."""
     try:
-        members = shape.members.decode(params)
-    except (msgspec.DecodeError, RecursionError):
+        members = (shape.packed_members if is_packed(params) else shape.members).decode(params)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
+    encoding = "msgpack" if is_packed(params) else "JSON"
     for written, most in shape.bounds.items():
         member = getattr(members, written)
         if member is not UNSET and len(member) > most:
-            raise InvalidParamsError(f"`{written}` has {len(member)} bytes of JSON: at most {most}", field=written)
+            raise InvalidParamsError(
+                f"`{written}` has {len(member)} bytes of {encoding}: at most {most}", field=written
+            )
+    if is_packed(params):
+        return members  # which tell how many values follow in front of them: the bound of each list is looked at first
     for written, most in shape.counts.items():
         member = getattr(members, written)
         if member is not UNSET and _has_more(bytes(member), most):
@@ -169,7 +176,8 @@ def _shape(type_: type[Struct]) -> _Shape:
             bounds[written] = max(bounds[written], min(kinds[str], _MOST_STRUCTURE_BYTES))
     keys = type_.__struct_encode_fields__
     members = msgspec.defstruct(type_.__name__, [(key, msgspec.Raw | UnsetType, UNSET) for key in keys])
-    return _Shape(keys, tuple(payloads), tuple(texts), bounds, counts, msgspec.json.Decoder(members))
+    decoders = msgspec.json.Decoder(members), msgspec.msgpack.Decoder(members)
+    return _Shape(keys, tuple(payloads), tuple(texts), bounds, counts, *decoders)
 
 
 def _values(hint: Any, length: int = _MOST_VALUES) -> int:
