@@ -57,10 +57,20 @@ def _copy(source: socket.socket, sink: socket.socket, direction: str, steps: lis
     with source.makefile("rb") as lines, suppress(OSError):
         for line in lines:
             if line.strip():
-                steps.append({"dir": direction, "msg": json.loads(line)})  # before its answer can be
+                message = _in_json(json.loads(line))
+                steps.append({"dir": direction, "msg": message})  # before its answer can be
+                line = json.dumps(message).encode() + b"\n"
             sink.sendall(line)
     with suppress(OSError):
         sink.shutdown(socket.SHUT_WR)
+
+
+def _in_json(message: dict[str, Any]) -> dict[str, Any]:
+    """Return what a client says without its wish for another encoding, so that all of it is JSON."""
+    params = message.get("params")
+    if message.get("method") != "initialize" or not isinstance(params, dict):
+        return message
+    return {**message, "params": {name: value for name, value in params.items() if name != "encoding"}}
 
 
 @contextmanager
@@ -129,7 +139,7 @@ class _Conversation:
         while (found := next((said for said in self._heard if _fits(wanted, said)), None)) is None:
             if not (line := lines.readline()):
                 raise ConversationError(f"not said: {_shown(wanted)}")
-            said = json.loads(line)
+            said = _in_json(json.loads(line))
             if said.get("method") in _UNORDERED:
                 _say(client, {"id": said["id"], "result": {}})
                 continue
