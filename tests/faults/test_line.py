@@ -203,6 +203,81 @@ async def test_a_short_conversation_is_resumed_from_every_byte(
 
 
 @pytest.mark.timeout(0)
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("kind", ["cut", "truncate"])
+async def test_who_has_joined_and_attached_comes_back_from_every_byte(
+    patient_daemon: Daemon, kind: Kind, side: Side, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    some = 10_000 if request.config.getoption("--every-byte") else 25
+    mark = new_mark()
+    argv = ["sh", "-c", "echo before; cat; exit 3"]
+    faults: list[Fault] = []
+
+    async def conversation() -> None:
+        """Type into what somebody else has started, and read all of it. He reads it too, and notices nothing."""
+        async with (
+            connect(patient_daemon.url, name=(name := f"s{new_mark()}")) as owner,
+            owner.start(argv, stdin=True, id="it", env=marked_env(mark)) as started,
+            connect(line.url, reconnect=30) as client,
+            connect(patient_daemon.url) as other,
+        ):
+            line.expect(*faults)
+            async with client.join(name, "writer") as joined, joined.attach("it") as process:
+                await process.write(b"one\n")
+                await process.write(b"two\n")
+                await process.close_stdin()
+                heard = b"".join([data async for data in process.output])
+                assert (heard, (await process.wait()).exit_code) == (b"before\none\ntwo\n", 3)
+            assert b"".join([data async for data in started.output]) == heard
+            await other.end_connection(name)  # or it waits for its grace
+
+    async with open_neighbour(patient_daemon.url), open_faulty_line(patient_daemon.url, f"{tmp_path}/l") as line:
+        await conversation()
+        for at in places(line.passed[side], some, every=False):
+            faults = [Fault(kind, side, at)]
+            await conversation()
+            line.expect()
+        await until_gone(mark)
+    patient_daemon.check()
+
+
+@pytest.mark.parametrize("side", SIDES)
+async def test_who_attaches_to_his_own_comes_back_from_every_byte(
+    patient_daemon: Daemon, side: Side, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    some = 10_000 if request.config.getoption("--every-byte") else 15
+    mark = new_mark()
+    faults: list[Fault] = []
+
+    async def conversation() -> None:
+        """Start it under a key, leave it running, and come back."""
+        async with (
+            connect(line.url, reconnect=30, name=(name := f"s{new_mark()}")) as client,
+            connect(patient_daemon.url) as other,
+        ):
+            line.expect(*faults)
+            argv = ["sh", "-c", "echo before; cat; exit 3"]
+            async with client.start(argv, stdin=True, key="it", env=marked_env(mark)) as process:
+                assert await anext(process.lines()) == "before"
+                process.leave_running()
+            async with client.attach("it") as process:
+                await process.write(b"one\n")
+                await process.close_stdin()
+                assert b"".join([data async for data in process.output]) == b"before\none\n"
+                assert (await process.wait()).exit_code == 3
+            await other.end_connection(name)  # or it waits for its grace
+
+    async with open_neighbour(patient_daemon.url), open_faulty_line(patient_daemon.url, f"{tmp_path}/l") as line:
+        await conversation()
+        for at in places(line.passed[side], some, every=False):
+            faults = [Fault("cut", side, at)]
+            await conversation()
+            line.expect()
+        await until_gone(mark)
+    patient_daemon.check()
+
+
+@pytest.mark.timeout(0)
 @pytest.mark.parametrize("kind", ["duplicate", "lose"])
 @pytest.mark.parametrize("side", SIDES)
 async def test_a_wrong_byte_is_an_error_of_ours(daemon: Daemon, kind: Kind, side: Side, tmp_path: Path) -> None:

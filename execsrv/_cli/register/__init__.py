@@ -26,6 +26,7 @@ _HOMES = {
     "files edit": "files",
     "play": "files",
     "doctor": "machine",
+    "limits": "machine",
     "token new": "tokens",
     "token list": "tokens",
     "token revoke": "tokens",
