@@ -230,6 +230,11 @@ async def close_request(stage: Stage) -> object:
     return await stage.call("http/close", requestId="r")
 
 
+@conversation("server/limits")
+async def limits(stage: Stage) -> object:
+    return sorted({ceiling["setting"] for ceiling in (await stage.call("server/limits"))["limits"]})
+
+
 @conversation("environment/info")
 async def info(stage: Stage) -> object:
     return await stage.call("environment/info")

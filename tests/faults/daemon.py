@@ -71,11 +71,6 @@ async def until_gone(mark: str) -> None:
     await until(lambda: not alive_with(mark), lambda: f"still alive: {alive_with(mark)}")
 
 
-async def until_few(mark: str, count: int) -> None:
-    """Wait until no more than so many with this mark live."""
-    await until(lambda: len(alive_with(mark)) <= count, lambda: f"more than {count} live: {alive_with(mark)}")
-
-
 async def until_alive(mark: str, count: int = 1) -> None:
     """Wait until so many with this mark live."""
     await until(lambda: len(alive_with(mark)) >= count, lambda: f"{alive_with(mark)} came up, of {count}")

@@ -19,6 +19,7 @@ import trio
 from execsrv import connect
 from execsrv.errors import ExecsrvError
 from execsrv.protocol import METHODS
+from execsrv.testing.faults import Fault, FaultyLine, Kind, Side, open_faulty_line
 from tests.faults.conversations import CONVERSATIONS, Stage
 from tests.faults.daemon import (
     Daemon,
@@ -27,10 +28,9 @@ from tests.faults.daemon import (
     new_mark,
     open_neighbour,
     running_daemon,
-    until_few,
+    until,
     until_gone,
 )
-from tests.faults.line import Fault, FaultyLine, Kind, Side, open_faulty_line
 from tests.web import open_web
 
 TRANSPORTS = ["unix", "websocket"]
@@ -128,7 +128,8 @@ async def test_a_short_conversation_is_cut_at_every_byte(
         await conversation()
         for at in range(line.passed[side]):
             await meet(line, Fault(kind, side, at), conversation)
-            await until_few(mark, 3)  # sh, and two that sleep: what came before goes meanwhile
+            # sh, and two that sleep: what came before is going.
+            await until(lambda: len(alive_with(mark)) <= 3, lambda: f"still alive: {alive_with(mark)}")
         await until_gone(mark)
     daemon.check()
 
