@@ -23,6 +23,7 @@ from execsrv.testing.faults import Fault, FaultyLine, Kind, Side, open_faulty_li
 from tests.faults.conversations import CONVERSATIONS, Stage
 from tests.faults.daemon import (
     Daemon,
+    alive_with,
     connected,
     marked_env,
     new_mark,
