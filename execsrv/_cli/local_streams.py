@@ -1,6 +1,7 @@
 """The streams of a command that runs here: ours, unless they have to come through us.
 
-They do for a terminal of its own; and for an idle timeout, a recording and progress, where its output goes into pipes.
+They do for a terminal of its own; and for an idle timeout, a recording, a report and progress, where its output goes
+into pipes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 
 import trio
 
-from execsrv._cli.job import FLOOD_SECONDS, QUIET_SECONDS, RunOptions, pass_on
+from execsrv._cli.job import FLOOD_SECONDS, QUIET_SECONDS, Recorder, RunOptions, pass_on
 from execsrv._cli.local_recording import LocalRecording
 from execsrv._cli.streams import missing
 from execsrv._cli.telling import shows_progress
@@ -35,8 +36,7 @@ class LocalStreams:
         self.touched: Callable[[], None] = lambda: None
         self.broken: Callable[[], None] = lambda: None
         self.recording: LocalRecording | None = None
-        self.passing: Callable[[int, bytes], None] = lambda target, data: None
-        """Called with what is about to be written, and where to."""
+        self.others: list[Recorder] = []
         self._its: list[int] = []
         self._sources: dict[int, int] = {}
         self._master: int | None = None
@@ -97,9 +97,8 @@ class LocalStreams:
         while (chunk := await self._read(source)) and source in self._sources:
             self._move()
             self._writing += 1
-            self.passing(target, chunk)
             try:
-                await pass_on(target, chunk, self.recording)
+                await pass_on(target, chunk, self.recording, self.others)
             except BrokenPipeError:
                 self.broken()
                 break
@@ -187,7 +186,8 @@ def open_streams(options: RunOptions) -> Iterator[LocalStreams]:
         if not options.tty:
             if options.no_stdin:
                 streams.take_no_stdin()
-            if options.idle_timeout is not None or options.record is not None or shows_progress(options):
+            wishes = options.idle_timeout, options.record, options.junit
+            if any(each is not None for each in wishes) or shows_progress(options):
                 streams.watch_output()
         yield streams
     finally:

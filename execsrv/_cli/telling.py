@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 import trio
 
-from execsrv._cli.job import RunOptions
+from execsrv._cli.job import Recorder, RunOptions
 
 
 def shows_progress(options: RunOptions) -> bool:
@@ -17,19 +16,20 @@ def shows_progress(options: RunOptions) -> bool:
     """
     if options.progress is False or options.quiet or options.as_json or options.tty or not os.isatty(2):
         return False
-    comes_through_us = options.url is not None or options.idle_timeout is not None or options.record is not None
+    reasons = options.url, options.idle_timeout, options.record, options.junit
+    comes_through_us = any(reason is not None for reason in reasons)
     return os.environ.get("TERM") != "dumb" and bool(options.progress or comes_through_us)
 
 
-def watch_silence(options: RunOptions, nursery: trio.Nursery) -> Callable[[int, bytes], None]:
+def watch_silence(options: RunOptions, nursery: trio.Nursery) -> list[Recorder]:
     """Say something of a command that is silent for long, where that is wanted, as a task in the nursery.
 
-    Return the function that is to be called before each output, with where it goes.
+    Return those that are to be given its output.
     """
     if not shows_progress(options):
-        return lambda target, data: None
+        return []
     from execsrv._cli.silence import Silence  # for those who sit at a terminal
 
     silence = Silence()
     nursery.start_soon(silence.watch)
-    return silence.output
+    return [silence]
