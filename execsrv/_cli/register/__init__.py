@@ -24,6 +24,7 @@ _HOMES = {
     "files cat": "files",
     "files edit": "files",
     "play": "files",
+    "mcp": "agents",
     "doctor": "machine",
     "token new": "tokens",
     "token list": "tokens",
