@@ -186,9 +186,11 @@ async def inside(served: Served, profile: Path, who: str = "me") -> AsyncIterato
     async with shown(f"{served.origin}/", profile) as page:
         await page.evaluate("document.getElementById('token').focus()")
         await page.type(served.tokens[who] + "\r")
-        await page.until("document.getElementById('state').textContent === 'Connected.'")
+        await page.until(STATE + " === 'Connected.'")
         yield page
 
+
+STATE = "document.getElementById('state').textContent"
 
 SCREEN = """(() => {
     const screen = globalThis.execsrv.screen();
@@ -211,11 +213,11 @@ async def test_the_door_takes_a_token_and_keeps_it_nowhere(served: Served, tmp_p
         assert await page.evaluate("document.activeElement === document.body || document.activeElement.id === 'token'")
         await page.evaluate("document.getElementById('token').focus()")
         await page.type("wrong\r")
-        await page.until("document.getElementById('state').textContent.includes('it is not one of this server')")
+        await page.until(STATE + ".includes('it is not one of this server')")
         assert await page.evaluate("document.getElementById('inside').hidden")
         assert await page.evaluate("document.activeElement.id") == "token"
         await page.type(served.tokens["me"] + "\r")
-        await page.until("document.getElementById('state').textContent === 'Connected.'")
+        await page.until(STATE + " === 'Connected.'")
         assert await page.evaluate("[document.getElementById('token').value, location.hash, document.cookie]") == [
             "",
             "",
@@ -277,12 +279,12 @@ async def test_a_lost_connection_comes_back_with_what_was_printed_meanwhile(serv
         number = re.findall("it is ([0-9]+)\n", await sees(page, "it is [0-9]+"))[0]
         target, line.target = line.target, None
         line.cut()
-        await page.until("document.getElementById('state').textContent.startsWith('The connection is lost')")
+        await page.until(STATE + ".startsWith('The connection is lost')")
         line.target = target
-        await page.until("document.getElementById('state').textContent === 'Connected again.'")
+        await page.until(STATE + " === 'Connected again.'")
         await sees(page, "meanwhile")
         await page.type("clear; echo still $$\r")
         await sees(page, f"still {number}")
         await page.evaluate("document.getElementById('hang-up').click()")
-        await page.until("document.getElementById('state').textContent === 'Disconnected.'")
+        await page.until(STATE + ".startsWith('Disconnected. What this page has started goes on for two minutes')")
         assert await page.evaluate("document.activeElement.id") == "token"
