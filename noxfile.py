@@ -170,8 +170,12 @@ def types(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The documentation, in which every warning is an error."""
+    from execsrv.testing.nox import server, session_run  # only this session needs execsrv beside nox
+
     session.install("-e", ".[docs]")
-    session.run("sphinx-build", "-W", "-n", "-q", "-b", "html", "docs", "docs/_build/html")
+    with server(session) as url:
+        build = ["sphinx-build", "-W", "-n", "-q", "-b", "html", "docs", "docs/_build/html"]
+        session_run(session, url, *build, timeout=600)
 
 
 @nox.session

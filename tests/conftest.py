@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanag
 from dataclasses import replace
 from functools import partial
 from itertools import count
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import hypothesis
 import pytest
@@ -60,6 +60,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 TRANSPORTS = ["memory", "stdio", "unix", "websocket"]
 BYTE_TRANSPORTS = TRANSPORTS[1:]
+PACKED = "packed"
+"""A unix socket, on which raw peers speak msgpack. Clients speak it on every transport of bytes."""
+
+
+def with_packed() -> Any:
+    """A fixture `transport` for a module whose tests, or most of them, are about what is said on the wire."""
+
+    def transport(request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    return pytest.fixture(transport, params=[*TRANSPORTS, PACKED])
 
 
 T = TypeVar("T")
@@ -106,7 +117,7 @@ class Server:
 
     async def streams(self) -> tuple[trio.abc.SendStream, trio.abc.ReceiveStream]:
         """A connection as bytes, for what no channel of ours would send. Not for memory, nor websocket."""
-        if self.transport == "unix":
+        if self.transport in ("unix", PACKED):
             stream = await trio.open_unix_socket((await self.url()).removeprefix("unix://"))
             return stream, stream
         server_in, ours_out = os.pipe()
@@ -148,7 +159,8 @@ class Server:
     @asynccontextmanager
     async def open_peer(self) -> AsyncIterator[Peer]:
         """A raw peer on a new connection, before its handshake; leaving hangs up."""
-        async with self.open_channel() as channel, open_peer(channel) as peer:
+        encoding = "msgpack" if self.transport == PACKED else None
+        async with self.open_channel() as channel, open_peer(channel, encoding) as peer:
             yield peer
 
     async def peer(self, ready: bool = True) -> Peer:
@@ -170,7 +182,7 @@ class Server:
                 connection = connect_in_process(config=self.config, client_config=config)
             case "websocket":
                 connection = connect_websocket(await self.url(), config=config)
-            case "unix":
+            case "unix" | "packed":
                 connection = connect_unix((await self.url()).removeprefix("unix://"), config=config)
             case _:
                 connection = connect_stdio(*await self.streams(), config=config)
@@ -188,13 +200,13 @@ async def end(process: trio.Process) -> None:
 class Daemon(Server):
     """A server in a process of its own, which nothing else is measured with. Listens, with the default limits."""
 
-    _pid = 0
+    pid = 0
 
     async def _listen(self, where: str) -> str:
         argv = [sys.executable, "-m", "execsrv", "serve", "--listen", where]
         run = partial(trio.run_process, argv, stdout=subprocess.PIPE, check=False, deliver_cancel=end)
         process = await self._nursery.start(run)
-        self._pid = process.pid
+        self.pid = process.pid
         said = b""
         while not said.endswith(b"\n"):
             said += (piece := await process.stdout.receive_some())
@@ -203,7 +215,7 @@ class Daemon(Server):
 
     def resident(self) -> int:
         """Bytes of memory that it has, once it listens."""
-        return resident(self._pid)
+        return resident(self.pid)
 
 
 OpenServer = Callable[[str, ServerConfig], Server]

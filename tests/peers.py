@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import Any
 
@@ -13,6 +13,7 @@ import msgspec
 import trio
 
 from execsrv._wire.channel import MessageChannel
+from execsrv._wire.codecs import is_packed
 from execsrv.protocol import Failure, Message, Notification, Request, Response
 
 PATIENCE = 60.0
@@ -26,15 +27,37 @@ def b64(data: bytes) -> str:
 
 
 def plain(value: Any) -> Any:
-    """The JSON values that a struct, or raw JSON, stands for."""
-    return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else msgspec.to_builtins(value)
+    """The JSON values that a struct, raw JSON, or raw msgpack stands for: bytes are base64."""
+    if isinstance(value, msgspec.Raw) and not is_packed(value):
+        return msgspec.json.decode(value)
+    return msgspec.to_builtins(msgspec.msgpack.decode(value) if isinstance(value, msgspec.Raw) else value)
+
+
+PAYLOADS = ("chunk", "dataBase64", "bodyBase64", "output")
+
+
+def with_bytes(params: Any) -> Any:
+    """Parameters as they are in msgpack: what is good base64 becomes bytes."""
+    if not isinstance(params, dict):
+        return params
+    return {name: as_bytes(value) if name in PAYLOADS else value for name, value in params.items()}
+
+
+def as_bytes(value: Any) -> Any:
+    if isinstance(value, list):
+        return [as_bytes(part) for part in value]
+    with suppress(TypeError, ValueError):
+        return base64.b64decode(value, validate=True)
+    return value
 
 
 class Peer:
     """Sends plain values and remembers everything that comes. Every wait gives up after `PATIENCE`."""
 
-    def __init__(self, channel: MessageChannel) -> None:
+    def __init__(self, channel: MessageChannel, encoding: str | None = None) -> None:
+        """`encoding` is what its handshake asks for."""
         self.channel = channel
+        self.encoding = encoding
         self.heard: list[Message] = []
         self.ended = False
         self._news = trio.lowlevel.ParkingLot()
@@ -69,6 +92,8 @@ class Peer:
 
     async def post(self, method: str, params: Any = None, id: int | str | None = None) -> int | str:
         id = next(self._ids) if id is None else id
+        if getattr(self.channel, "is_packed", False):
+            params = with_bytes(params)
         await self.channel.send(Request(id, method, params))
         return id
 
@@ -97,7 +122,10 @@ class Peer:
         return answer.error.code, answer.error.message, answer.error.data
 
     async def handshake(self) -> Any:
-        result = await self.call("initialize", {"clientName": "test"})
+        hello = {"clientName": "test"} | ({"encoding": self.encoding} if self.encoding else {})
+        self.channel.agree(self.encoding)
+        result = await self.call("initialize", hello)
+        assert result.get("encoding") == self.encoding
         await self.channel.send(Notification("initialized", {}))
         return result
 
@@ -142,9 +170,9 @@ class Peer:
 
 
 @asynccontextmanager
-async def open_peer(channel: MessageChannel) -> AsyncIterator[Peer]:
+async def open_peer(channel: MessageChannel, encoding: str | None = None) -> AsyncIterator[Peer]:
     """A peer that listens as long as the block lasts; then it hangs up."""
-    peer = Peer(channel)
+    peer = Peer(channel, encoding)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(peer.listen)

@@ -18,10 +18,12 @@ FLOORS = [
     {"errors", "limits", "protocol", "_version"},
     # rules, and the log: still no I/O
     {"_wire.quoting", "_budget"},
-    {"_wire.unreadable", "_wire.bounds", "_wire.pieces"},
+    {"_wire.unreadable", "_wire.bounds", "_wire.pieces", "_wire.values", "_wire.framing"},
     {"_nursery", "_threads", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths"},
     {"_http.request"},
     {
+        "_wire.packed",
+        "_wire.following",
         "_wire.frames",
         "_wire.calls",
         "_wire.owners",
@@ -57,7 +59,7 @@ FLOORS = [
     {"_in_process", "processes"},
     {"_run"},
     {"_portal"},
-    {"sync", "asyncio"},
+    {"sync", "asyncio", "agents"},
     {"_api"},
     {"__init__", "testing"},
     {"_cli"},
@@ -78,6 +80,10 @@ PURE |= {
     "_wire.quoting",
     "_wire.bounds",
     "_wire.pieces",
+    "_wire.values",
+    "_wire.framing",
+    "_wire.packed",
+    "_wire.following",
     "_doors.principal",
     "_wire.unreadable",
 }

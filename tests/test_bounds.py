@@ -113,6 +113,37 @@ def stepwise(type_: type[msgspec.Struct], params: str) -> msgspec.Struct:
     return at_once(decode_in_steps(msgspec.Raw(params.encode()), type_))
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("argv", ["a"] * 300_000),
+        ("argv", [1] * 300_000),
+        ("env", {str(number): "" for number in range(70_000)}),
+        ("envPolicy", {"exclude": [{}] * 100_000}),
+        ("modes", [[[]] * 10] * 30_000),
+    ],
+)
+def test_many_values_are_refused_before_they_are_decoded(field: str, value: Any) -> None:
+    params = {"processId": "p", "argv": ["true"], "cwd": "/", "env": {}, "tty": False, field: value}
+    raw = msgspec.Raw(json.dumps(params).encode())
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidParamsError, match=f"`{field}` has more than [0-9]+ values") as refused:
+            decode_call(raw, ProcessStart)
+        assert tracemalloc.get_traced_memory()[1] < 8 * len(raw)
+    finally:
+        tracemalloc.stop()
+    assert refused.value.facts["field"] == field
+
+
+def test_commas_within_texts_are_no_values() -> None:
+    text = '\\,",' * 200_000
+    argv, env = ["\\", text, '"', ","], {text: text}
+    params = {"processId": "p", "argv": argv, "cwd": "/", "env": env, "tty": False}
+    call = decode_call(msgspec.Raw(json.dumps(params).encode()), ProcessStart)
+    assert (call.argv, call.env) == (argv, env)
+
+
 @pytest.mark.parametrize("size", [10, 3 * MIB, 3 * MIB + 1, 9 * MIB + 2])
 def test_a_large_payload_is_decoded_step_by_step(size: int) -> None:
     data = os.urandom(size)

@@ -61,8 +61,8 @@ def test_the_handler_of_a_command_takes_what_is_parsed(name: str) -> None:
     keys = {option.key for option in found.options} | {argument.key for argument in found.arguments}
     if not found.raw:
         for bundle, word in ((SERVER, "reach"), (MANNERS, "manners")):
-            if set(bundle) <= set(found.options):
-                keys = keys - {option.key for option in bundle} | {word}
+            if (bundled := {option.key for option in bundle}) <= keys:
+                keys = keys - bundled | {word}
     module, _, handler = found.handler.partition(":")
     function = getattr(import_module(f"execsrv._cli.{module}"), handler)
     signature(function).bind(**dict.fromkeys(keys))

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from execsrv._wire.bounds import MessageBound
-from execsrv._wire.codecs import Codec, LineBuffer, decode_params
+from execsrv._wire.codecs import Codec, decode_params
+from execsrv._wire.framing import LineBuffer
 from execsrv._wire.unreadable import UnreadableError
 from execsrv.errors import InvalidParamsError, ProtocolError
 from execsrv.limits import MIB
@@ -157,7 +158,7 @@ def test_params_come_raw_plain_or_as_they_are() -> None:
 
 
 def lines_of(buffer: LineBuffer, at_end: bool = False) -> list[bytes | bytearray]:
-    return list(iter(lambda: buffer.next_line(at_end), None))
+    return list(iter(lambda: buffer.next_message(at_end), None))
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=20)), st.data())
@@ -216,13 +217,13 @@ def test_a_large_line_is_let_go_of_when_it_was_taken() -> None:
     tracemalloc.start()
     try:
         buffer.feed(b"x" * 3 * MIB + b"\ny")
-        line = buffer.next_line()
+        line = buffer.next_message()
         assert line is not None
         del line
         assert tracemalloc.get_traced_memory()[0] < MIB
     finally:
         tracemalloc.stop()
-    assert buffer.next_line(at_end=True) == b"y"
+    assert buffer.next_message(at_end=True) == b"y"
 
 
 def test_a_large_message_has_a_bounded_number_of_values() -> None:
@@ -267,10 +268,10 @@ def test_a_large_line_is_handed_over_and_not_copied(before: str) -> None:
     line = b'{"id":1,"method":"m","params":"' + b"x" * 8 * MIB + b'"}'
     buffer.feed(before.encode() + line + b"\n" + b'{"id":2}\n{"id')
     if "id" in before:
-        assert buffer.next_line() == b'{"id":0}'
+        assert buffer.next_message() == b'{"id":0}'
     tracemalloc.start()
     try:
-        taken = buffer.next_line()
+        taken = buffer.next_message()
         assert tracemalloc.get_traced_memory()[1] < MIB
     finally:
         tracemalloc.stop()

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import with_packed
 from tests.peers import ENV, Peer, b64
+
+transport = with_packed()
 
 
 def params(argv: list[str], **change: Any) -> dict[str, Any]:

@@ -28,13 +28,13 @@ EXAMPLES = [
     for page in (*sorted(DOCS.glob("*.md")), ROOT / "README.md")
     for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M), 1)
     if "8765" not in code  # which wants a daemon
-    if page.name not in ("tutorial.md", "tasks.md", "testing.md", "without-trio.md")  # followed in tests of their own
+    if page.name not in ("tutorial.md", "tasks.md", "testing.md", "without-trio.md", "msgpack.md")  # followed elsewhere
 ]
 PROGRAMS = [
-    pytest.param(code, said, id=f"without-trio.md-{number}")
+    pytest.param(code, said, id=f"{name}-{number}")
+    for name in ("without-trio.md", "msgpack.md")
     for number, (code, said) in enumerate(
-        re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", (DOCS / "without-trio.md").read_text(), re.S | re.M),
-        1,
+        re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", (DOCS / name).read_text(), re.S | re.M), 1
     )
 ]
 """Programs of their own, each with what it prints."""
@@ -175,4 +175,5 @@ def test_a_program_without_trio_prints_what_is_said(code: str, said: str, tmp_pa
 
 
 def test_every_program_without_trio_is_run() -> None:
-    assert len(PROGRAMS) == (DOCS / "without-trio.md").read_text().count("```python")
+    pages = [(DOCS / name).read_text() for name in ("without-trio.md", "msgpack.md")]
+    assert len(PROGRAMS) == sum(page.count("```python") for page in pages)

@@ -29,10 +29,12 @@ from execsrv._files.watch import Watch
 from execsrv._wire.paths import uri_from_path
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Failure, FileData, FileHandle, FileOpen, FilePath, Notification, Response
-from tests.conftest import OpenServer, Server
+from tests.conftest import OpenServer, Server, with_packed
 from tests.peers import PATIENCE, Peer, b64
 from tests.processes import may_become_nobody
 from tests.web import open_web
+
+transport = with_packed()
 
 WALK = {"maxDepth": 9, "maxDirectories": 99, "maxEntries": 99, "followDirectorySymlinks": False}
 

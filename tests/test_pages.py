@@ -55,10 +55,11 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> str:
 def type_in(folder: Path, command: str, path: str) -> str:
     """Return what a command of a user prints."""
     terminal = {"TERM": "dumb", "PYTHON_BASIC_REPL": "1", "LC_ALL": "C.UTF-8"}
+    installed = {"PYTEST_PLUGINS": "execsrv.testing.pytest_plugin"}  # an older installation may lack the entry point
     done = subprocess.run(
         ["bash", "-c", command],
         cwd=folder,
-        env={**os.environ, **terminal, "PATH": path, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, **terminal, **installed, "PATH": path, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

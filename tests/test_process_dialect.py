@@ -15,8 +15,10 @@ import trio
 from execsrv._processes import spawn
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Response
-from tests.conftest import Server
+from tests.conftest import Server, with_packed
 from tests.peers import ENV, PATIENCE, Peer, b64
+
+transport = with_packed()
 
 PYTHON = sys.executable
 # A shell may lose an interrupt between two commands; this says that it is ready when it can be interrupted.

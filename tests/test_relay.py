@@ -25,10 +25,12 @@ from execsrv._wire.lines import LineChannel
 from execsrv.errors import LimitExceededError
 from execsrv.limits import MIB, Limits, ServerConfig
 from execsrv.protocol import HttpRequest, Notification, Request, Response
-from tests.conftest import OpenServer, Server
+from tests.conftest import OpenServer, Server, with_packed
 from tests.peers import PATIENCE, Peer, b64, open_peer, plain
 from tests.test_guard import connected
 from tests.web import Asked, Web, head, open_web
+
+transport = with_packed()
 
 CONFIG = ServerConfig(http_variables=("RELAY_*", "OPENAI_API_KEY", "[cA]*"))
 

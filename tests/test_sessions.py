@@ -17,9 +17,11 @@ import trio
 
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Response
-from tests.conftest import OpenServer, Server
+from tests.conftest import OpenServer, Server, with_packed
 from tests.peers import ENV, PATIENCE, Peer, b64
 from tests.processes import marked, new_mark, until_gone, until_in_front, until_marked
+
+transport = with_packed()
 
 DEAF = "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15)]; print('ready', flush=True)"
 DEAF_ARGV = [sys.executable, "-I", "-S", "-c", f"{DEAF}; time.sleep(1000)"]

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from execsrv._log.search import Found, Search
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Chunk
-from tests.conftest import OpenServer
+from tests.conftest import OpenServer, with_packed
 from tests.peers import Peer, b64
+
+transport = with_packed()
 
 # -- searching, without a process --
 

@@ -5,8 +5,8 @@
     execsrv bridge, forked   a server that keeps a lost connection for the grace, and ends with its last one
 
 They meet in a folder below TMPDIR that only this user may enter. A later bridge of the same name finds the server
-there, and takes the place of the one before. A client that leaves says so (`LEAVING`): then the bridge ends the server,
-and waits for its end. The server removes the folder, which it holds a lock on from first to last.
+there, and takes the place of the one before. A client that leaves says so (`$/leaving`): then the bridge ends the
+server, and waits for its end. The server removes the folder, which it holds a lock on from first to last.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from contextlib import suppress
 from execsrv._cli.config import load
 from execsrv._cli.serve import DaemonOptions, run_daemon
 from execsrv._cli.streams import say
-from execsrv._wire.lines import LEAVING
+from execsrv._wire.following import Follower
 from execsrv._wire.owners import open_private_directory
 from execsrv._wire.writing import write_all
 from execsrv.errors import ExecsrvError
@@ -119,12 +119,12 @@ def _copy(folder: int, server: socket.socket) -> None:
 
 def _copy_in(folder: int, server: socket.socket, leaving: threading.Event) -> None:
     """Copy stdin to the server until its end. End the server too if that was said last, and wait for its end."""
-    last = b""
+    client = Follower()
     with suppress(OSError):
         while data := os.read(0, _READ_BYTES):
-            last = (last + data)[-len(LEAVING) :]
+            client.feed(data)
             server.sendall(data)
-    if last == LEAVING:
+    if client.is_leaving:
         leaving.set()
         pid, _, _ = struct.unpack("3i", server.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         with suppress(ProcessLookupError):

@@ -1,15 +1,22 @@
 """`execsrv completion`: a script for a shell, which asks `execsrv _complete` for the words that fit.
 
-What fits is told by the register alone: no server is asked.
+What fits is told by the register alone. Only for names of sessions a server is asked, where it answers at once.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
 
 from execsrv._cli.manners import print_text
 from execsrv._cli.register import GROUPS, command, names
+from execsrv._cli.register.common import DEFAULT_URL, URL_VARIABLE
 from execsrv._cli.register.kinds import Argument, Command, Kind
+
+_ASK_SECONDS = 1.0
+"""Time that a server has to say what runs there. Somebody waits for his shell meanwhile."""
 
 _BASH = """\
 _execsrv() {
@@ -121,7 +128,36 @@ def _of_command(found: Command, before: list[str], last: str) -> tuple[str, list
         return "", []
     if found.name == "run":
         return ("commands" if place == 0 else "files"), []
+    if argument.kind.complete == "sessions":
+        return "", _sessions(before)
     return _of_kind(argument.kind)
+
+
+def _sessions(before: list[str]) -> list[str]:
+    """Return the names of what runs on the server that the words before name."""
+    given = {"--url": os.environ.get(URL_VARIABLE) or DEFAULT_URL, "--token-file": None}
+    for word, following in pairwise([*before, ""]):
+        name, equals, value = word.partition("=")
+        name = {"-u": "--url"}.get(name, name)
+        if name in given:
+            given[name] = value if equals else following
+    if not (given["--url"] or "").startswith(("unix:", "ws:", "wss:")):
+        return []  # the way to it may take longer, and ask for a password
+    import trio
+
+    from execsrv._cli.finding import listing
+    from execsrv._cli.reach import Reach
+    from execsrv.errors import ExecsrvError
+
+    async def ask() -> list[str]:
+        with trio.move_on_after(_ASK_SECONDS):
+            async with Reach(given["--url"], given["--token-file"]).connect() as client:
+                return [name for name in (await listing(client)).by_name if name.isprintable()]
+        return []
+
+    with suppress(ExecsrvError, OSError):
+        return trio.run(ask)
+    return []
 
 
 def _argument_at(found: Command, place: int) -> Argument | None:

@@ -14,10 +14,11 @@ from execsrv._cli.register.common import DEFAULT_URL, MANNERS, SERVER
 from execsrv._cli.register.kinds import Command
 from execsrv._cli.streams import say
 from execsrv._cli.usage import UsageError
-from execsrv.errors import ConnectionFailedError, ExecsrvError, RequestError
+from execsrv.errors import ConnectionFailedError, ExecsrvError, NameTakenError, RequestError
 
 _HINTS = {
     "unauthorized": "give a token with `--token-file FILE`",
+    "name-taken": "`execsrv ps` lists what is there",
     "files-disabled": "its `allow_files` is off",
 }
 """What to do about an error of a server, by its kind."""
@@ -27,11 +28,12 @@ def done(command: Command, handler: Callable[..., Any], values: dict[str, Any]) 
     """Do a command with these values; return the exit status. Raises `UsageError`."""
     url = values.get("url")
     manners = Manners()
-    if set(SERVER) <= set(command.options):
+    keys = {option.key for option in command.options}
+    if {option.key for option in SERVER} <= keys:
         from execsrv._cli.reach import Reach
 
         values["reach"] = Reach(**{option.key: values.pop(option.key) for option in SERVER})
-    if set(MANNERS) <= set(command.options):
+    if {option.key for option in MANNERS} <= keys:
         manners = values["manners"] = Manners(**{option.key: values.pop(option.key) for option in MANNERS})
     logging.getLogger("execsrv").setLevel(logging.DEBUG if manners.verbose else logging.ERROR)
     try:
@@ -80,6 +82,8 @@ def _hint(error: BaseException, url: str | None) -> str:
         number = next((cause.errno for cause in (error, *_causes(error)) if isinstance(cause, OSError)), None)
         if url in (None, DEFAULT_URL) and number in (errno.ENOENT, errno.ECONNREFUSED):
             return "start one with `execsrv serve --listen unix://`, or name another with `--url`"
+        if any(isinstance(cause, NameTakenError) for cause in _causes(error)):
+            return _HINTS["name-taken"]
         return ""
     return _HINTS.get(error.kind, "") if isinstance(error, RequestError) else ""
 

@@ -19,6 +19,7 @@ from execsrv._cli.escape_keys import EscapeKeys, shown_key
 from execsrv._cli.job import pass_on
 from execsrv._cli.remote_stdin import read_stdin
 from execsrv._cli.repainting import Modes
+from execsrv._cli.replaying import Replay
 from execsrv._cli.signals import ENDING, received
 from execsrv._cli.streams import say
 from execsrv._log.entries import Closed, Entry, Exited, Gap
@@ -81,16 +82,26 @@ class Interaction:
         *,
         escape: int | None,
         actions: dict[int, str],
+        is_terminal: bool = True,
         types: bool = True,
+        ends_input: bool = True,
+        past: int = 0,
         patience: float = 0,
     ) -> None:
-        """`types` is False for who only watches. For `patience` seconds a lost connection is taken up again."""
+        """`is_terminal` is False for a process without one: then ours edits and echoes what is typed, line by line.
+
+        `types` is False for who only watches. With `ends_input` the end of a stdin that is no terminal ends its own.
+
+        Output up to entry `past` was printed before. For `patience` seconds a lost connection is taken up again.
+        """
         self._process, self._link, self._keys = process, link, keys
         self._escape, self._actions = escape, actions
-        self._types, self._patience = types, patience
+        self._types, self._ends_input, self._patience = types, ends_input, patience
+        self._past, self._replay = past, Replay()
         self._modes = Modes()
         self._raw = ExitStack()
         self._is_terminal = terminal.modes() is not None
+        self._is_raw = self._is_terminal and is_terminal
         self._outcome: Outcome | None = None
         self._scope = trio.CancelScope()
 
@@ -121,12 +132,13 @@ class Interaction:
     # -- our terminal --
 
     def _enter(self) -> None:
-        self._raw.enter_context(terminal.raw_terminal(self._is_terminal))
+        self._raw.enter_context(terminal.raw_terminal(self._is_raw))
 
     def _restore(self) -> None:
         """Give the terminal back as it was, whatever a program that still runs has made of it."""
-        if self._is_terminal and (undo := self._modes.undo()):
-            terminal.write_now(undo)
+        if self._is_terminal:
+            was_left = self._outcome is not None and self._outcome.how in ("leave", "detach")
+            terminal.write_now(self._modes.undo() + (b"\r\n" if was_left else b""))
         self._raw.close()
 
     def _leave(self, outcome: Outcome) -> None:
@@ -150,11 +162,17 @@ class Interaction:
             if isinstance(event, Exited):
                 exited = event
             elif isinstance(event, Chunk):
-                if self._is_terminal:
-                    self._modes.note(event.chunk)
-                await pass_on(2 if event.stream == "stderr" else 1, event.chunk)
+                await pass_on(2 if event.stream == "stderr" else 1, self._shown(event))
             elif isinstance(event, Gap) and self._is_terminal:
                 await self._repaint()
+
+    def _shown(self, chunk: Chunk) -> bytes:
+        """Return output as it is shown: that of the past without what it asks of a terminal."""
+        if not self._is_terminal:
+            return chunk.chunk
+        output = self._replay.take(chunk.chunk) if chunk.seq <= self._past else self._replay.rest() + chunk.chunk
+        self._modes.note(output)
+        return output
 
     # -- keys --
 
@@ -168,13 +186,13 @@ class Interaction:
                     elif self._types:
                         await typed.send(taken)
         if self._is_terminal:
-            self._leave(Outcome("hung up"))
+            self._leave(Outcome("hung up" if self._is_raw else "detach"))
 
     async def _write_keys(self, typed: trio.MemoryReceiveChannel[bytes]) -> None:
         try:
             async for data in typed:
                 await self._process.write(data)
-            if self._types and not self._is_terminal:
+            if self._types and self._ends_input and not self._is_terminal:
                 await self._process.close_stdin()
         except (StdinClosedError, ConnectionLostError, RequestError):
             async for _ in typed:
@@ -221,7 +239,7 @@ class Interaction:
         await (self._pass_size() if fresh else self._repaint())
 
     async def _pass_size(self, fewer_rows: int = 0) -> None:
-        if not self._types or not self._is_terminal or (window := terminal.window()) is None:
+        if not self._types or not self._is_raw or (window := terminal.window()) is None:
             return
         rows, cols, xpixel, ypixel = terminal.size_of(window)
         await self._ask(lambda: self._process.resize(max(1, rows - fewer_rows), cols, xpixel, ypixel))
@@ -244,7 +262,7 @@ class Interaction:
     async def _watch_link(self) -> None:
         while True:
             await self._link.wait_interrupted(True)
-            leave = next((key for key, action in self._actions.items() if action == "leave"), None)
+            leave = next((key for key, action in self._actions.items() if action in ("leave", "detach")), None)
             way_out = f"; {shown_key(self._escape)}{shown_key(leave)} gives up" if self._escape and leave else ""
             self._tell(f"the connection is lost; trying for {self._patience:g} s to come back{way_out}")
             await self._link.wait_interrupted(False)

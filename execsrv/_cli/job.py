@@ -50,6 +50,8 @@ class RunOptions(NamedTuple):
     tty: bool = False
     interactive: bool = False
     no_stdin: bool = False
+    detach: bool = False
+    name: str | None = None
     cwd: str | None = None
     env: Sequence[str] = ()
     env_file: Sequence[str] = ()

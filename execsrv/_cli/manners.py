@@ -44,6 +44,13 @@ def colored(text: str, color: str, descriptor: int = 1) -> str:
     return f"\x1b[{_COLORS[color]}m{text}\x1b[0m" if is_colored(descriptor) else text
 
 
+def one_line(text: str) -> str:
+    """Return a text with nothing in it that could end a line, or move the cursor."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 def size(number: float) -> str:
     """Return bytes as people write them."""
     for unit in _UNITS:

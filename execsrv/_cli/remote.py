@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 import trio
 
@@ -13,6 +14,7 @@ from execsrv._cli import terminal
 from execsrv._cli.heard_signals import Heard, Signals, stop_self
 from execsrv._cli.job import AFTERMATH_SECONDS, FLOOD_SECONDS, Ended, Insistence, RunOptions, failed, pass_on, say_ended
 from execsrv._cli.job import timed_out as say_timed_out
+from execsrv._cli.naming import connected_as
 from execsrv._cli.reach import Reach, path_there
 from execsrv._cli.remote_stdin import has_stdin, pass_stdin
 from execsrv._cli.signals import ENDING
@@ -49,7 +51,7 @@ async def run_there(options: RunOptions, url: str, signals: Signals) -> Ended:
         # Outside of what they end, so that a second signal cannot interrupt the clean-up after the first.
         nursery.start_soon(run.hear_signals, signals)
         with run.scope:
-            async with Reach(url, *(getattr(options, name) for name in Reach._fields[1:])).connect() as client:
+            async with connected_as(reach_of(options, url), options.name) as client:
                 return await run.through(client)
     assert run.killed_by is not None
     return Ended(128 + run.killed_by, signal_name(run.killed_by))
@@ -82,21 +84,13 @@ class _RemoteRun:
 
     async def _run(self, client: Client, grace: float) -> Ended:
         options = self._options
-        env = {"TERM": os.environ["TERM"]} if options.tty and "TERM" in os.environ else {}
-        for setting in options.env:
-            name, _, env[name] = setting.partition("=")
-        window = terminal.window() if options.tty else None
         patience = options.grace + _BACKSTOP_SECONDS
         async with client.start(
             options.argv,
-            cwd=None if options.cwd is None else path_there(client, options.cwd),
+            **surroundings(client, options),
+            id=options.name,
             record=options.record,
-            env_add=env,
-            secret_env={name: secret for name, _, secret in (it.partition("=") for it in options.secret_env)},
             stdin=not options.no_stdin and (options.tty or has_stdin()),
-            tty=options.tty,
-            size=None if window is None else terminal.size_of(window),
-            modes=terminal.named_modes() if options.tty else None,
             grace=grace,
             timeout=None if options.timeout is None else options.timeout + patience,
             idle_timeout=None if options.idle_timeout is None else options.idle_timeout + patience,
@@ -266,6 +260,27 @@ class _RemoteRun:
         if self.killed_by is None:
             self.killed_by = number
         self.scope.cancel()
+
+
+def surroundings(client: Client, options: RunOptions) -> dict[str, Any]:
+    """Return the directory, the environment and the terminal that were asked for, as keywords of a start."""
+    env = {"TERM": os.environ["TERM"]} if options.tty and "TERM" in os.environ else {}
+    for setting in options.env:
+        name, _, env[name] = setting.partition("=")
+    window = terminal.window() if options.tty else None
+    return {
+        "cwd": None if options.cwd is None else path_there(client, options.cwd),
+        "env_add": env,
+        "secret_env": {name: secret for name, _, secret in (it.partition("=") for it in options.secret_env)},
+        "tty": options.tty,
+        "size": None if window is None else terminal.size_of(window),
+        "modes": terminal.named_modes() if options.tty else None,
+    }
+
+
+def reach_of(options: RunOptions, url: str) -> Reach:
+    """Return the server that was asked for."""
+    return Reach(url, *(getattr(options, name) for name in Reach._fields[1:]))
 
 
 def _name(number: int) -> str:

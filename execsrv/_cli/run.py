@@ -45,6 +45,11 @@ def run_once(options: RunOptions) -> int:
     logging.getLogger("execsrv").setLevel(logging.ERROR)  # stderr is the command's
     try:
         _check(options)
+        if options.detach:
+            from execsrv._cli.detaching import start_detached
+
+            trio.run(start_detached, options)
+            return 0
         with heard_signals(stops=options.url is not None and not options.tty) as signals:
             ended = trio.run(_run, options, signals)
     except SpawnError as error:
@@ -55,7 +60,11 @@ def run_once(options: RunOptions) -> int:
     except OSError as error:
         ended = failed(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
     except ExecsrvError as error:
-        ended = failed(f"{error} ({error.kind})" if isinstance(error, RequestError) else str(error))
+        from execsrv._cli.doing import explained
+
+        ended = failed(f"{error} ({error.kind})" if isinstance(error, RequestError) else explained(error, options.url))
+    except KeyboardInterrupt:
+        ended = Ended(128 + signal.SIGINT, "SIGINT")
     if options.verbose:
         say(f"execsrv: it ended with status {ended.code} after {time.monotonic() - began:.3f} s")
     if options.as_json:
@@ -81,7 +90,13 @@ def _check(options: RunOptions) -> None:
     for setting in options.secret_env:
         if not all(setting.partition("=")):
             raise ExecsrvError(f"invalid --secret-env `{setting}`; expected `NAME=SECRET`")
-    if options.url is None and options.secret_env:
+    if options.detach:
+        for name in ("leave", "record", "pass_fd", "no_stdin"):
+            if getattr(options, name):
+                raise ExecsrvError(f"cannot use --{name.replace('_', '-')} with --detach")
+    elif options.name is not None and options.url is None:
+        raise ExecsrvError("cannot use --name without --url or --detach: it is a server that others ask for it")
+    if options.url is None and options.secret_env and not options.detach:
         raise ExecsrvError("cannot use --secret-env without --url: it is the server that has secrets")
     if options.url is not None and options.leave:
         raise ExecsrvError("cannot use --leave with --url: a server ends what it has started")

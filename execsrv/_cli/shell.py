@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import trio
 
 from execsrv._cli import terminal
+from execsrv._cli.doing import explained
 from execsrv._cli.escape_keys import DEFAULT_KEY, EscapeKeys, parse_key
 from execsrv._cli.heard_signals import die_of
 from execsrv._cli.interactive import Interaction, Outcome
 from execsrv._cli.job import failed
+from execsrv._cli.naming import connected_as
 from execsrv._cli.reach import Reach
 from execsrv._cli.register.common import DEFAULT_URL
 from execsrv._cli.register.kinds import OWN_FAILURE
@@ -27,6 +29,7 @@ _CARRIED = ("TERM", "COLORTERM", "LANG", "LANGUAGE", "TZ")
 """The terminal and the locale of a user, together with all of LC_*."""
 
 _ACTIONS = {ord("."): "leave", 26: "suspend", ord("r"): "repaint", ord("?"): "help"}
+_KEPT_ACTIONS = {ord("."): "leave", ord("d"): "detach", **_ACTIONS}
 
 
 class ShellOptions(NamedTuple):
@@ -37,6 +40,7 @@ class ShellOptions(NamedTuple):
     cwd: str | None = None
     env: Sequence[str] = ()
     escape: str = DEFAULT_KEY
+    name: str | None = None
     reconnect: float = DEFAULT_RECONNECT_SECONDS
     no_bring: bool = False
     ca_file: str | None = None
@@ -58,7 +62,9 @@ def run_shell(options: ShellOptions) -> int:
         escape = parse_key("--escape", options.escape)
         outcome = trio.run(_shell, options, escape)
     except ExecsrvError as error:
-        return failed(f"{error} ({error.kind})" if isinstance(error, RequestError) else str(error)).code
+        return failed(
+            f"{error} ({error.kind})" if isinstance(error, RequestError) else explained(error, options.url)
+        ).code
     except OSError as error:
         return failed(error.strerror or str(error)).code
     return status_of(outcome)
@@ -77,7 +83,9 @@ def status_of(outcome: Outcome) -> int:
 
 
 async def _shell(options: ShellOptions, escape: int | None) -> Outcome:
-    async with Reach(**{name: getattr(options, name) for name in Reach._fields}).connect() as client:
+    reach = Reach(**{name: getattr(options, name) for name in Reach._fields})
+    keeping: dict[str, Any] = {"keep": "untilIdle", "size_policy": "latest"} if options.name is not None else {}
+    async with connected_as(reach, options.name, **keeping) as client:
         try:
             return await _at_shell(client, options, escape, options.cwd or client.info.user_home_dir)
         except SpawnError as error:
@@ -100,11 +108,17 @@ async def _at_shell(client: Client, options: ShellOptions, escape: int | None, c
         tty=is_terminal,
         size=None if window is None else terminal.size_of(window),
         modes=terminal.named_modes() if is_terminal else None,
+        id=options.name,
     ) as process:
-        keys = EscapeKeys(escape, _ACTIONS)
+        actions = _ACTIONS if options.name is None else _KEPT_ACTIONS
+        keys = EscapeKeys(escape, actions)
         link = client._connection
-        at = Interaction(process, link, keys, escape=escape, actions=_ACTIONS, patience=options.reconnect)
-        return await at.run()
+        at = Interaction(process, link, keys, escape=escape, actions=actions, patience=options.reconnect)
+        outcome = await at.run()
+        if options.name is not None and outcome.how in ("detach", "signal", "hung up"):
+            process.leave_running()
+            say(f"execsrv: `{options.name}` goes on; `execsrv attach {options.name}` brings it back")
+        return outcome
 
 
 def _environment(settings: Sequence[str]) -> dict[str, str]:

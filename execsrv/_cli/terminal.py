@@ -65,11 +65,11 @@ def raw_terminal(wanted: bool) -> Iterator[None]:
             pass  # it was hung up
 
 
-def write_now(data: bytes) -> None:
+def write_now(data: bytes, descriptor: int = 1) -> None:
     """Write to our terminal what it takes at once. One that takes nothing holds nobody up."""
     try:
-        if select.select([], [1], [], 0)[1]:
-            os.write(1, data)
+        if select.select([], [descriptor], [], 0)[1]:
+            os.write(descriptor, data)
     except OSError:
         pass  # it was hung up
 

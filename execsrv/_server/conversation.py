@@ -212,8 +212,8 @@ class Conversation:
         self._handshake.greeted()
         self._channel.trust(self.allowance.for_messages)
         self._greeted()
-        machine = tell_of_environment(self, Unit())
-        return Initialized(connection.id, machine, PROTOCOL_VERSION, connection.shared.public_id)
+        machine, encoding = tell_of_environment(self, Unit()), self._channel.agree(params.encoding)
+        return Initialized(connection.id, machine, PROTOCOL_VERSION, connection.shared.public_id, encoding)
 
     # -- out --
 

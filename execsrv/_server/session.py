@@ -57,6 +57,7 @@ class Session:
         self.id = id
         self.program = spawned.program
         self.argv = options.argv
+        self.cwd = options.cwd
         self.key = options.key
         self.started_at = trio.current_time()
         self.is_terminal = "pty" in spawned.outputs

@@ -41,6 +41,8 @@ class StartOptions(NamedTuple):
     """Its peer is told when things happen."""
     argv: Sequence[str] = ()
     """The command, for lists: `shown_argv`."""
+    cwd: str | None = None
+    """The directory, for lists. None: ours."""
     key: Key | None = None
 
 

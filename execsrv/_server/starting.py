@@ -43,6 +43,7 @@ class Starting:
         self.outcome: Session | Exception | None = None
         self.over = trio.Event()
         self.argv = options.argv
+        self.cwd = options.cwd
         self.key = options.key
         self.begun_at = trio.current_time()
         self.note: Start | None = None

@@ -1,12 +1,14 @@
 """The contract of every transport: lines of bytes, websockets, memory. No transport knows a method.
 
-A transport gives `MessageChannel`s. JSON happens inside; in memory there is none.
+A transport gives `MessageChannel`s. JSON and msgpack happen inside; in memory there is neither.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Protocol
+
+from msgspec import UnsetType
 
 from execsrv._budget.budget import Budget
 from execsrv.protocol import Message
@@ -49,6 +51,12 @@ class MessageChannel(Protocol):
 
         `take` returns False for one that is to be received all the same. Transports whose messages are made of bytes
         that a task has to read do nothing.
+        """
+
+    def agree(self, encoding: str | None) -> str | UnsetType:
+        """Have all messages be in this encoding behind an answer to `initialize`, sent or received, that names it.
+
+        Return what the answer is to name: nothing, where the transport has no such encoding.
         """
 
     def trust(self, budget: Budget) -> None:

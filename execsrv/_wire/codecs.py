@@ -1,4 +1,4 @@
-"""Messages to JSON and back, and lines out of a stream of bytes. Pure: no I/O, and one message at a time.
+"""Messages to JSON and back. Pure: no I/O, and one message at a time. (`packed.py` does the same for msgpack.)
 
 Decoding takes two steps. Here the envelope is read and the parameters stay raw, so that a call with bad parameters
 still has an id to answer; `decode_params` is the second step, at the hand that knows the method. The text of a message
@@ -7,7 +7,6 @@ stays the bytes that came: with one letter beyond the first 65536, Python would 
 
 from __future__ import annotations
 
-import re
 from codecs import getincrementaldecoder
 from collections.abc import Generator, Iterator
 from functools import cache
@@ -16,8 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from execsrv._wire.bounds import LARGE_BYTES, MessageBound
-from execsrv._wire.pieces import write_pieces
+from execsrv._wire.pieces import JSON_PIECES, write_pieces
 from execsrv._wire.quoting import quoted
 from execsrv._wire.unreadable import check_head, read_again, refuse_id, refuse_many_values, with_whole_numbers
 from execsrv.errors import InvalidParamsError, ProtocolError
@@ -36,12 +34,14 @@ T = TypeVar("T")
 
 _envelopes = msgspec.json.Decoder(Envelope)
 _encoder = msgspec.json.Encoder()
-_NULL = msgspec.Raw(b"null")
+_NULL, _PACKED_NULL = msgspec.Raw(b"null"), msgspec.Raw(b"\xc0")
+_FIRST_BEYOND_ASCII = 0x80
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GOT_FLOAT = "got `float`"
 _Facts = dict[str, str | int | float | bool | list[str] | None]
 _MOST_FACT_BYTES = 64 * 1024
-_OUTPUT = "process/output"
+OUTPUT = "process/output"
+NO_MESSAGE = "neither a `method`, nor an `id` with a `result` or an `error`"
 _OUTPUT_BEGINS = b'{"method":"process/output",'
 _MIRRORED = b'{"jsonrpc":"2.0"'
 _CHECKED_BYTES = 2 * 1024 * 1024
@@ -76,23 +76,10 @@ class Codec:
             return request
         if envelope.jsonrpc is not UNSET and envelope.jsonrpc != _NULL:
             self._mirror = True
-        params = None if envelope.params is UNSET else envelope.params
-        if envelope.method is not UNSET:
-            if envelope.id is UNSET:
-                return Notification(envelope.method, params)
-            if envelope.id is None:
-                refuse_id("null")
-            if isinstance(envelope.id, str) and len(envelope.id.encode()) > _MOST_ID_BYTES:
-                refuse_id(envelope.id)
-            return Request(envelope.id, envelope.method, params)
-        if envelope.error is not UNSET and envelope.id is not UNSET:
-            told = envelope.error
-            return Failure(envelope.id, ErrorObject(told.code, told.message, _facts(told.data)))
-        if envelope.result is not UNSET and envelope.id is not UNSET and envelope.id is not None:
-            return Response(envelope.id, envelope.result)
+        if (message := message_in(envelope)) is not None:
+            return message
         beginning = str(data[:_MOST_ID_BYTES], "utf-8", "replace")
-        what = "neither a `method`, nor an `id` with a `result` or an `error`"
-        raise ProtocolError(f"malformed message: {what}; it begins with {quoted(beginning)}")
+        raise ProtocolError(f"malformed message: {NO_MESSAGE}; it begins with {quoted(beginning)}")
 
     def decode_large(self, data: bytes | bytearray) -> Generator[None, None, Message]:
         """Decode as `decode` does, in steps of which none takes long. Gives the message at the end."""
@@ -115,12 +102,31 @@ class Codec:
         """Write as `encode_into` does, in steps of which none takes long."""
         buffer[offset:] = _MIRRORED if self._mirror else b""
         start = len(buffer)
-        yield from write_pieces(message, buffer)
+        yield from write_pieces(message, buffer, JSON_PIECES)
         if self._mirror:
             buffer[start] = ord(",")
 
 
-class _Output(msgspec.Struct):
+def message_in(envelope: Envelope) -> Message | None:
+    """Return the message in an envelope, None where there is none. Raises `UnreadableError` for an id that is none."""
+    params = None if envelope.params is UNSET else envelope.params
+    if envelope.method is not UNSET:
+        if envelope.id is UNSET:
+            return Notification(envelope.method, params)
+        if envelope.id is None:
+            refuse_id("null")
+        if isinstance(envelope.id, str) and len(envelope.id.encode()) > _MOST_ID_BYTES:
+            refuse_id(envelope.id)
+        return Request(envelope.id, envelope.method, params)
+    if envelope.error is not UNSET and envelope.id is not UNSET:
+        told = envelope.error
+        return Failure(envelope.id, ErrorObject(told.code, told.message, _facts(told.data)))
+    if envelope.result is not UNSET and envelope.id is not UNSET and envelope.id is not None:
+        return Response(envelope.id, envelope.result)
+    return None
+
+
+class Output(msgspec.Struct):
     """Output as a server of ours writes it: nearly all that a client is sent, so it is decoded in one step."""
 
     params: ProcessOutput
@@ -128,16 +134,20 @@ class _Output(msgspec.Struct):
     id: msgspec.Raw | UnsetType = UNSET
     jsonrpc: msgspec.Raw | UnsetType = UNSET
 
+    def message(self) -> Notification | None:
+        """Return the message that it is, None for one that is to be read as any other."""
+        if self.method != OUTPUT or self.id is not UNSET or self.jsonrpc is not UNSET:
+            return None
+        return Notification(OUTPUT, self.params)
+
 
 def _read_output(data: bytes | bytearray) -> Notification | None:
     """Return a message as output, None for one that is to be read as any other."""
     try:
-        output = _decoder(_Output).decode(data)
+        output: Output = _decoder(Output).decode(data)
     except (msgspec.DecodeError, RecursionError):
         return None
-    if output.method != _OUTPUT or output.id is not UNSET or output.jsonrpc is not UNSET:
-        return None
-    return Notification(_OUTPUT, output.params)
+    return output.message()
 
 
 def _check_large(data: bytes | bytearray) -> Iterator[None]:
@@ -164,21 +174,36 @@ def _decoder(type_: type) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(type_)
 
 
+@cache
+def _packed_decoder(type_: type) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(type_)
+
+
+def is_packed(raw: msgspec.Raw) -> bool:
+    """Return whether raw parameters, or another table, are msgpack: no JSON begins with such a byte."""
+    return memoryview(raw)[0] >= _FIRST_BEYOND_ASCII
+
+
 def decode_params(params: Any, type_: type[T]) -> T:
     """Return the parameters of a call or a notification, or the result of one, as their struct.
 
-    `params` is raw JSON off a wire, or the struct itself or plain values from memory; null is no
+    `params` is raw JSON or msgpack off a wire, or the struct itself or plain values from memory; null is no
     parameters. Raises `InvalidParamsError`, with the field that is wrong.
     """
     if isinstance(params, type_):
         return params
     try:
         if isinstance(params, msgspec.Raw):
+            if is_packed(params):
+                return _packed_decoder(type_).decode(b"\x80" if params == _PACKED_NULL else params)  # type: ignore[arg-type, no-any-return]
             text = b"{}" if params == _NULL else params
             return _decoder(type_).decode(text)  # type: ignore[arg-type, no-any-return]
         return msgspec.convert({} if params is None else params, type_)
+    except UnicodeDecodeError as error:
+        raise InvalidParamsError(f"invalid UTF-8: {error.reason}") from None
     except (msgspec.ValidationError, msgspec.DecodeError, RecursionError, UnicodeEncodeError) as error:
-        if isinstance(error, msgspec.ValidationError) and _GOT_FLOAT in str(error):
+        is_text = not (isinstance(params, msgspec.Raw) and is_packed(params))
+        if is_text and isinstance(error, msgspec.ValidationError) and _GOT_FLOAT in str(error):
             written = params if isinstance(params, msgspec.Raw) else _encoder.encode(params)
             if (whole := with_whole_numbers(written)) is not None:
                 return decode_params(msgspec.Raw(whole), type_)
@@ -190,85 +215,6 @@ def _facts(data: msgspec.Raw | UnsetType) -> dict[str, Any] | None:
     if isinstance(data, UnsetType) or len(data) > _MOST_FACT_BYTES:
         return None
     try:
-        return _decoder(_Facts).decode(data)  # type: ignore[no-any-return]
-    except (msgspec.DecodeError, RecursionError):
+        return (_packed_decoder if is_packed(data) else _decoder)(_Facts).decode(data)  # type: ignore[no-any-return]
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
-
-
-_BLANK = re.compile(rb"(?:[ \t\r\n]++|\xef\xbb\xbf)*+")
-"""Nothing between two messages: white space, and byte order marks."""
-
-
-class LineBuffer:
-    """Lines out of a stream of bytes, whatever the pieces it comes in. Blank lines are passed over."""
-
-    def __init__(self, bound: MessageBound) -> None:
-        self._bound = bound
-        self._buffer = bytearray()
-        self._start = 0
-        self._searched = 0
-        self.last_was_whole = True
-        """False after a last line without its end."""
-
-    def feed(self, data: bytes | bytearray) -> None:
-        """Add what was received."""
-        if self._start:
-            self._cut()
-        self._buffer += data
-
-    def _cut(self) -> None:
-        """Let go of what was taken."""
-        del self._buffer[: self._start]
-        self._searched -= self._start
-        self._start = 0
-
-    def __len__(self) -> int:
-        """Return the bytes that are in here."""
-        return len(self._buffer)
-
-    @property
-    def has_more(self) -> bool:
-        """Return True while something was fed that no line has taken."""
-        return self._start < len(self._buffer)
-
-    def next_line(self, at_end: bool = False) -> bytes | bytearray | None:
-        """Return the next whole line without its end, or None. With `at_end` the rest counts as a line.
-
-        Raises `ProtocolError` for a line that is too long.
-        """
-        while True:
-            if self._start == self._searched:
-                # All blank lines at once, however many there are.
-                found = _BLANK.match(self._buffer, self._start)
-                self._start = self._searched = found.end() if found else self._start
-            end = self._buffer.find(b"\n", self._searched)
-            if end < 0:
-                self._searched = len(self._buffer)
-                if at_end and self._start < len(self._buffer):
-                    end = len(self._buffer)
-                elif len(self._buffer) - self._start > self._bound.max_bytes:
-                    raise self._too_long()
-                else:
-                    return None
-            if end - self._start > self._bound.max_bytes:
-                raise self._too_long()
-            self.last_was_whole = end < len(self._buffer)
-            if end - self._start > LARGE_BYTES:
-                return self._hand_over(end)
-            line = bytes(memoryview(self._buffer)[self._start : end])
-            self._start = self._searched = min(end + 1, len(self._buffer))
-            if self._start > LARGE_BYTES or self._start == len(self._buffer):
-                self._cut()  # not only when more comes: that may be never
-            if line and not line.isspace():
-                return line
-
-    def _hand_over(self, end: int) -> bytearray:
-        """Return the line up to there. It is the buffer itself: to copy so much would hold up everybody."""
-        line, self._buffer = self._buffer, self._buffer[end + 1 :]
-        del line[end:]
-        del line[: self._start]
-        self._start = self._searched = 0
-        return line
-
-    def _too_long(self) -> ProtocolError:
-        return ProtocolError(self._bound.complaint(), close_code=1009)

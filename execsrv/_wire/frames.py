@@ -9,7 +9,7 @@ import struct
 
 from execsrv._wire.bounds import MessageBound
 
-_FINAL_TEXT = 0x81
+_FINAL_TEXT, _FINAL_BINARY = 0x81, 0x82
 _FINAL_CLOSE = 0x88
 _MAX_REASON_BYTES = 123
 _OPCODE = 0xF
@@ -25,15 +25,16 @@ PING, MASKED_PING = b"\x89\0", b"\x89\x80\0\0\0\0"
 """A ping without a payload, as a server and as a client sends it."""
 
 
-def put_header(buffer: memoryview, size: int) -> int:
-    """Write the header of a final text frame, to end where the payload begins. Return where it starts."""
+def put_header(buffer: memoryview, size: int, *, is_binary: bool = False) -> int:
+    """Write the header of a final frame, of text else, to end where the payload begins. Return where it starts."""
+    first = _FINAL_BINARY if is_binary else _FINAL_TEXT
     if size < 126:
-        struct.pack_into("!BB", buffer, 8, _FINAL_TEXT, size)
+        struct.pack_into("!BB", buffer, 8, first, size)
         return 8
     if size < 65536:
-        struct.pack_into("!BBH", buffer, 6, _FINAL_TEXT, 126, size)
+        struct.pack_into("!BBH", buffer, 6, first, 126, size)
         return 6
-    struct.pack_into("!BBQ", buffer, 0, _FINAL_TEXT, 127, size)
+    struct.pack_into("!BBQ", buffer, 0, first, 127, size)
     return 0
 
 

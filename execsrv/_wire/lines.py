@@ -1,4 +1,4 @@
-"""Messages over two streams of bytes, one line of JSON each: stdio, unix sockets, pipes."""
+"""Messages over two streams of bytes, stdio, unix sockets, pipes: each a line of JSON, or a frame of msgpack."""
 
 from __future__ import annotations
 
@@ -10,21 +10,18 @@ from execsrv._budget.budget import Budget
 from execsrv._wire.at_once import AtOnce
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.channel import CLOSED_IN_ORDER
-from execsrv._wire.codecs import LineBuffer
-from execsrv._wire.json_channel import JsonChannel
+from execsrv._wire.encoded_channel import EncodedChannel
+from execsrv._wire.framing import LENGTH_BYTES, FrameBuffer, LineBuffer
 from execsrv._wire.room import wait_for_room
 from execsrv._wire.unreadable import UnreadableError
 from execsrv.errors import CutOffError, ProtocolError
 from execsrv.limits import Limits
-from execsrv.protocol import Message
-
-LEAVING = b'{"method":"$/leaving"}\n'
-"""The last line of a client that leaves, for who passes its lines on. A server passes it over."""
+from execsrv.protocol import Message, Notification
 
 _RECEIVE_BYTES = 256 * 1024
 
 
-class LineChannel(JsonChannel):
+class LineChannel(EncodedChannel):
     """A pair of byte streams (`MessageChannel`). Owns both. `last_word` is sent when it is closed in order."""
 
     def __init__(
@@ -32,24 +29,35 @@ class LineChannel(JsonChannel):
         out: trio.abc.SendStream,
         into: trio.abc.ReceiveStream,
         limits: Limits,
-        last_word: bytes = b"",
+        last_word: Notification | None = None,
         *,
         is_known: bool = True,
     ) -> None:
         """Without `is_known` it is a server's, and takes in small messages only, until it may `trust` the peer."""
-        super().__init__()
+        super().__init__(LENGTH_BYTES)
         self._at_once = None if is_known else AtOnce(out)
         self._out = out
         self._in = into
         self._bound = MessageBound(limits.max_message_bytes, is_known=is_known)
         self._lines = LineBuffer(self._bound)
+        self._pieces: LineBuffer | FrameBuffer = self._lines
         self._at_end = False
         self._last_word = last_word
 
     async def _send_written(self) -> None:
-        self._buffer += b"\n"
         await self.send_rest()
-        await self._out.send_all(self._buffer)
+        with memoryview(self._buffer) as view:
+            await self._out.send_all(view[self._start :])
+
+    def _frame(self) -> int:
+        if self.is_packed:
+            self._buffer[:LENGTH_BYTES] = (len(self._buffer) - LENGTH_BYTES).to_bytes(LENGTH_BYTES, "little")
+            return 0
+        self._buffer += b"\n"
+        return LENGTH_BYTES
+
+    def _turn(self) -> None:
+        self._pieces = FrameBuffer(self._bound, self._lines.take_rest())
 
     @property
     def has_room(self) -> bool:
@@ -58,8 +66,8 @@ class LineChannel(JsonChannel):
 
     def _send_written_now(self) -> bool:
         assert self._at_once is not None
-        self._buffer += b"\n"
-        return self._at_once.send(self._buffer)
+        with memoryview(self._buffer) as view, view[self._start :] as frame:
+            return self._at_once.send(frame)
 
     async def send_rest(self) -> None:
         """Send what `send_now` has left."""
@@ -67,11 +75,11 @@ class LineChannel(JsonChannel):
             await self._out.send_all(rest)
 
     async def receive(self) -> Message | None:
-        """Return the message on the next line. A last line without its end counts."""
-        self._bound.hold(len(self._lines))
-        if self._lines.has_more:
+        """Return the message on the next line, or in the next frame. A last line without its end counts."""
+        self._bound.hold(len(self._pieces))
+        if self._pieces.has_more:
             await trio.lowlevel.checkpoint()  # what came in one piece must not keep everybody else waiting
-        while (line := self._lines.next_line(self._at_end)) is None:
+        while (piece := self._pieces.next_message(self._at_end)) is None:
             if self._at_end:
                 return None
             try:
@@ -79,12 +87,12 @@ class LineChannel(JsonChannel):
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 data = b""
             self._at_end = not data
-            self._lines.feed(data)
-            self._bound.hold(len(self._lines))
+            self._pieces.feed(data)
+            self._bound.hold(len(self._pieces))
             if not self._bound.is_paid():
                 await wait_for_room(self._bound)
         try:
-            return await self._read(line)
+            return await self._read(piece)
         except UnreadableError:
             raise
         except ProtocolError as error:
@@ -105,13 +113,12 @@ class LineChannel(JsonChannel):
         await trio.sleep_forever()
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
-        """Close both streams, with the last word where all is done (1000). Lines have no way to say anything else."""
+        """Close both streams, with the last word where all is done (1000). There is no way to say anything else."""
         self._bound.close()
         try:
-            if self._last_word and code == CLOSED_IN_ORDER:
+            if self._last_word is not None and code == CLOSED_IN_ORDER:
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                    await self.send_rest()
-                    await self._out.send_all(self._last_word)
+                    await self.send(self._last_word)
         finally:
             await self._close()
 

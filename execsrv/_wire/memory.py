@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 import trio
+from msgspec import UNSET, UnsetType
 
 from execsrv._budget.budget import Budget
 from execsrv.protocol import Message
@@ -84,6 +85,10 @@ class MemoryChannel:
     def hear(self, take: Callable[[Message], bool]) -> None:
         """Have a message that arrives while `receive` waits taken at once, by whoever sends it."""
         self._in.take = take
+
+    def agree(self, encoding: str | None) -> str | UnsetType:
+        """Return nothing: structs are passed as they are."""
+        return UNSET
 
     def trust(self, budget: Budget) -> None:
         """Do nothing: what is in memory already is not bounded."""

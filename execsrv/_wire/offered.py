@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Protocol
 
 import trio
+from msgspec import UNSET, UnsetType
 
 from execsrv._budget.budget import Budget
-from execsrv._wire.json_channel import JsonChannel
+from execsrv._wire.encoded_channel import EncodedChannel
 from execsrv.errors import ProtocolError
 from execsrv.limits import Limits
 from execsrv.protocol import Message
@@ -32,7 +33,7 @@ class WebSocket(Protocol):
 _ENDS: tuple[type[Exception], ...] = (trio.EndOfChannel, trio.ClosedResourceError, trio.BrokenResourceError)
 
 
-class OfferedChannel(JsonChannel):
+class OfferedChannel(EncodedChannel):
     """A websocket of somebody else (`MessageChannel`). `ends` are the errors by which it says that the peer is gone."""
 
     def __init__(self, socket: WebSocket, limits: Limits, ends: tuple[type[Exception], ...] = ()) -> None:
@@ -40,6 +41,13 @@ class OfferedChannel(JsonChannel):
         self._socket = socket
         self._max_bytes = limits.max_message_bytes
         self._ends = (*_ENDS, *ends)
+
+    def agree(self, encoding: str | None) -> str | UnsetType:
+        """Return nothing: a library's `send` may take text only."""
+        return UNSET
+
+    def _frame(self) -> int:
+        return 0
 
     async def _send_written(self) -> None:
         try:

@@ -58,7 +58,10 @@ def _split(text: str, field: str) -> SplitResult:
         raise InvalidParamsError(f"{field}: invalid URI `{text}`: {error}", field=field) from None
 
 
-def part_name(name: str) -> str:
-    """Return a name beside `name` for what is not whole yet, no longer than a directory takes."""
+def part_name(name: str, key: str = "") -> str:
+    """Return a name beside `name` for what is not whole yet, no longer than a directory takes.
+
+    It is a new one each time, unless a `key` of up to 16 letters is given, by which it is found again.
+    """
     short = name.encode(errors="surrogateescape")[:200].decode(errors="surrogateescape")
-    return f".{short}.{secrets.token_hex(8)}.part"
+    return f".{short}.{key or secrets.token_hex(8)}.part"

@@ -21,9 +21,9 @@ from execsrv._budget.budget import Budget
 from execsrv._nursery import open_helpers
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.channel import MessageChannel
+from execsrv._wire.encoded_channel import EncodedChannel
 from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
 from execsrv._wire.http_head import NO_PAGES, Names, Page, Pages, Upgrade, answer_to, receive_head, unauthorized
-from execsrv._wire.json_channel import JsonChannel
 from execsrv._wire.tcp import is_local
 from execsrv._wire.unreachable import CONNECT_ERRORS, why_unreachable
 from execsrv._wire.urls import parse_websocket
@@ -36,7 +36,7 @@ _FRAME_ERRORS = (1002, 1007)
 _QUEUED_MESSAGES = 1
 
 
-class WebSocketChannel(JsonChannel):
+class WebSocketChannel(EncodedChannel):
     """One end of a websocket (`MessageChannel`)."""
 
     def __init__(self, connection: WebSocketConnection, wire: Wire) -> None:
@@ -49,17 +49,21 @@ class WebSocketChannel(JsonChannel):
 
     async def _send_written(self) -> None:
         if not self._wire.is_server:
-            text = str(memoryview(self._buffer)[MAX_HEADER:], "utf-8")
+            with memoryview(self._buffer)[MAX_HEADER:] as view:
+                message = bytes(view) if self.is_packed else str(view, "utf-8")
             try:
-                await self._connection.send_message(text)
+                await self._connection.send_message(message)
             except ConnectionClosed:
                 raise trio.BrokenResourceError from None
         elif self._connection.closed is not None and not self._broken:
             raise trio.BrokenResourceError
         else:
             with memoryview(self._buffer) as view:
-                start = put_header(view, len(view) - MAX_HEADER)
-                await self._wire.send_all(view[start:])
+                await self._wire.send_all(view[self._start :])
+
+    def _frame(self) -> int:
+        with memoryview(self._buffer) as view:
+            return put_header(view, len(view) - MAX_HEADER, is_binary=self.is_packed)
 
     @property
     def has_room(self) -> bool:
@@ -67,10 +71,8 @@ class WebSocketChannel(JsonChannel):
         return self._wire.has_room and self._connection.closed is None
 
     def _send_written_now(self) -> bool:
-        with memoryview(self._buffer) as view:
-            start = put_header(view, len(view) - MAX_HEADER)
-            with view[start:] as frame:
-                return self._wire.send_now(frame)
+        with memoryview(self._buffer) as view, view[self._start :] as frame:
+            return self._wire.send_now(frame)
 
     async def send_rest(self) -> None:
         """Send what `send_now` has left."""

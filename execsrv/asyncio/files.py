@@ -148,6 +148,7 @@ class Files(Facade, of=TrioFiles):
         *,
         progress: Progress | None = None,
         limit: int = 8,
+        resume: bool = False,
     ) -> Transferred:
         """Copy a file or a tree of this machine to `destination`, which is the copy itself, not the directory for it.
 
@@ -155,9 +156,13 @@ class Files(Facade, of=TrioFiles):
         ones are compared by SHA-256. An interrupted connection is waited for, as long as `reconnect` allows. `limit`
         files are under way at a time; `progress(source, destination, done, total)` is called for each as it goes on.
 
+        With `resume` an earlier copy is taken up: files that are there with the same size, time and mode are passed
+        over, and where the connection was lost in the midst of a larger one, it goes on there. For that, a part stays
+        beside the place of each file that was under way.
+
         Raises `OSError` for this machine's side. The first error ends it, and leaves the files that are done.
         """
-        return await self._wait("put", source, destination, progress=progress, limit=limit)
+        return await self._wait("put", source, destination, progress=progress, limit=limit, resume=resume)
 
     async def get(
         self,
@@ -166,9 +171,10 @@ class Files(Facade, of=TrioFiles):
         *,
         progress: Progress | None = None,
         limit: int = 8,
+        resume: bool = False,
     ) -> Transferred:
         """Copy a file or a tree of the server to `destination` on this machine, in the same way as `put`.
 
         Raises `FileError` for a file that changes while it is read.
         """
-        return await self._wait("get", source, destination, progress=progress, limit=limit)
+        return await self._wait("get", source, destination, progress=progress, limit=limit, resume=resume)

@@ -48,15 +48,22 @@ def _read(offset: int) -> Callable[[str], BlockRead]:
     return lambda handle: BlockRead(handle, offset, BLOCK_BYTES)
 
 
-async def send(
-    file: OpenFile, read: Callable[[int, int, hashlib._Hash], Awaitable[bytes]], progressed: Progressed
-) -> int:
+Read = Callable[[int, int, "hashlib._Hash"], Awaitable[bytes]]
+"""Function that gives what is at an offset, so many bytes at the most, and adds it to a hash."""
+
+Write = Callable[[int, bytes, "hashlib._Hash"], Awaitable[None]]
+"""Function that takes what is at an offset, and adds it to a hash."""
+
+
+async def send(file: OpenFile, read: Read, progressed: Progressed, begin: int = 0) -> int:
     """Write what `read` gives for offset and size, until it gives nothing, and return the number of bytes.
 
-    `read` adds what it returns to the hash. Raises `FileError` where the server has other bytes afterwards.
+    What is before `begin` is there already. `read` adds what it returns to the hash.
+
+    Raises `FileError` where the server has other bytes afterwards.
     """
     waiting: deque[tuple[Asked, int | _Piece]] = deque()
-    begin = offset = 0
+    offset = begin
     sha256 = hashlib.sha256()
     while True:
         chunk = await read(offset, BLOCK_BYTES, sha256)
@@ -79,16 +86,16 @@ async def send(
             return offset
 
 
-async def receive(
-    file: OpenFile, size: int, write: Callable[[int, bytes, hashlib._Hash], Awaitable[None]], progressed: Progressed
-) -> int:
+async def receive(file: OpenFile, size: int, write: Write, progressed: Progressed, begin: int = 0) -> int:
     """Read a file that seems to have `size` bytes to its end, give each block to `write`, return the number of bytes.
 
-    `write` adds what it is given to the hash. Raises `FileError` where the file has changed meanwhile.
+    What is before `begin` is here already. `write` adds what it is given to the hash.
+
+    Raises `FileError` where the file has changed meanwhile.
     """
     blocks: deque[Asked] = deque()
     pieces: deque[tuple[Asked, _Piece]] = deque()
-    begin = offset = ahead = 0
+    offset = ahead = begin
     sha256 = hashlib.sha256()
     while True:
         while len(blocks) < AHEAD and (ahead <= size or not blocks):
@@ -108,6 +115,24 @@ async def receive(
             await _compare(file, *pieces.popleft(), "the file has changed while it was read")
         if block.eof:
             return offset
+
+
+async def agreed(file: OpenFile, size: int, read: Read) -> int:
+    """Return how many of the first `size` bytes of a file of the server are those that `read` gives, in whole pieces.
+
+    `size` itself ends a piece too.
+    """
+    offset = 0
+    while offset < size:
+        sha256 = hashlib.sha256()
+        begin, end = offset, min(size, offset + _PIECE_BLOCKS * BLOCK_BYTES)
+        while offset < end and (chunk := await read(offset, min(BLOCK_BYTES, end - offset), sha256)):
+            offset += len(chunk)
+        piece = _Piece(begin, sha256.hexdigest(), end - begin)
+        found = await file.ask("fs/checksum", piece.make, Checksum)
+        if offset < end or (found.sha256, found.len) != (piece.sha256, piece.size):
+            return begin
+    return offset
 
 
 async def _compare(file: OpenFile, asked: Asked, piece: _Piece, complaint: str) -> None:

@@ -12,7 +12,7 @@ from itertools import count
 from typing import TypeVar
 
 import trio
-from msgspec import Struct
+from msgspec import Struct, UnsetType
 
 from execsrv._nursery import open_helpers
 from execsrv._wire.channel import MessageChannel
@@ -161,6 +161,11 @@ class Calls:
         """Notify the server, ahead of all that waits to be sent: for `greet`."""
         assert self._channel is not None
         await self._channel.send(Notification(method))
+
+    def agree(self, encoding: str) -> str | UnsetType:
+        """Have the channel speak this encoding, if the server's greeting says so. Return what to ask for."""
+        assert self._channel is not None
+        return self._channel.agree(encoding)
 
     async def ask_first(self, method: str, params: Struct, result: type[R]) -> R:
         """Ask ahead of all that waits to be sent, and wait for the answer: for `greet`."""

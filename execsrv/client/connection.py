@@ -16,7 +16,7 @@ from itertools import count
 from weakref import WeakSet
 
 import trio
-from msgspec import Struct
+from msgspec import UNSET, Struct, structs
 
 from execsrv._log.log import Entry, Gap
 from execsrv._wire.channel import CLOSED_IN_ORDER, GONE_AWAY, MessageChannel
@@ -72,6 +72,8 @@ class Connection:
         self.nursery = nursery
         self.calls = Calls(self._heard, config.max_message_bytes)
         self.mirrors: dict[str, Mirror] = {}
+        self.watchers: list[Callable[[Mirror], None]] = []
+        """Called with the mirror of each process, before anything is known of it: to tap it."""
         self._ids = count(1)
         self._first_letters = "p"  # of the ids of processes
         self._listeners: WeakSet[Presence] = WeakSet()
@@ -105,6 +107,8 @@ class Connection:
             id = f"{self._first_letters}{next(self._ids)}"
         mirror = Mirror(id, self.calls, self.config.window_bytes, self.is_execsrv, self.nursery.start_soon)
         self.mirrors[mirror.id] = mirror
+        for watch in self.watchers:
+            watch(mirror)
         try:
             yield mirror
         finally:
@@ -176,7 +180,7 @@ class Connection:
         try:
             with trio.fail_after(self.config.handshake_timeout):
                 try:
-                    hello = wishes.hello(await self._read_token())
+                    hello = self._agree(wishes.hello(await self._read_token()))
                     self.greeting = await self._ask_to_be_let_in(hello)
                     await self.calls.tell("initialized")
                 except trio.BrokenResourceError:
@@ -201,10 +205,15 @@ class Connection:
                     raise
                 await trio.sleep(_RETRY_SECONDS)
 
+    def _agree(self, hello: Initialize) -> Initialize:
+        """Return the greeting with the encoding that is asked for, which the channel looks for in the answer."""
+        encoding = self.calls.agree(self.config.encoding)
+        return hello if encoding is UNSET else structs.replace(hello, encoding=encoding)
+
     async def _greet_again(self, wishes: Wishes, greeted: trio.Event, scope: trio.CancelScope) -> None:
         """Take the connection over, and catch up with every process."""
         try:
-            hello = wishes.hello_again(self.greeting.session_id, await self._read_token())
+            hello = self._agree(wishes.hello_again(self.greeting.session_id, await self._read_token()))
             await self.calls.ask_first("initialize", hello, Initialized)
             await self.calls.tell("initialized")
             for mirror in list(self.mirrors.values()):

@@ -244,6 +244,7 @@ class Files:
         *,
         progress: Progress | None = None,
         limit: int = 8,
+        resume: bool = False,
     ) -> Transferred:
         """Copy a file or a tree of this machine to `destination`, which is the copy itself, not the directory for it.
 
@@ -251,9 +252,15 @@ class Files:
         ones are compared by SHA-256. An interrupted connection is waited for, as long as `reconnect` allows. `limit`
         files are under way at a time; `progress(source, destination, done, total)` is called for each as it goes on.
 
+        With `resume` an earlier copy is taken up: files that are there with the same size, time and mode are passed
+        over, and where the connection was lost in the midst of a larger one, it goes on there. For that, a part stays
+        beside the place of each file that was under way.
+
         Raises `OSError` for this machine's side. The first error ends it, and leaves the files that are done.
         """
-        transfer = Transfer(self._remote, checked_progress(progress), count("limit", limit))
+        transfer = Transfer(
+            self._remote, checked_progress(progress), count("limit", limit), resume=flag("resume", resume)
+        )
         return await transfer.put(plain_path("source", source), path_text("destination", destination))
 
     async def get(
@@ -263,12 +270,15 @@ class Files:
         *,
         progress: Progress | None = None,
         limit: int = 8,
+        resume: bool = False,
     ) -> Transferred:
         """Copy a file or a tree of the server to `destination` on this machine, in the same way as `put`.
 
         Raises `FileError` for a file that changes while it is read.
         """
-        transfer = Transfer(self._remote, checked_progress(progress), count("limit", limit))
+        transfer = Transfer(
+            self._remote, checked_progress(progress), count("limit", limit), resume=flag("resume", resume)
+        )
         return await transfer.get(path_text("source", source), plain_path("destination", destination))
 
 

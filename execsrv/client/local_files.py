@@ -6,6 +6,7 @@ Below the top of a tree no link is followed, whatever a server says that is ther
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import stat
@@ -136,18 +137,32 @@ def check_place(path: str) -> None:
 
 
 class Part:
-    """A file that is being written beside its place. `finish` puts it there, `drop` leaves nothing of it."""
+    """A file that is being written beside its place. `finish` puts it there, `drop` leaves nothing of it.
 
-    def __init__(self, path: str) -> None:
-        """Raises `OSError`, also where `path` is there and no file may take its place."""
+    `leave` has it found again, with the same key.
+    """
+
+    def __init__(self, path: str, key: str = "") -> None:
+        """With a `key`, a part of the same key is taken up, unless it is in use or another user's.
+
+        Raises `OSError`, also where `path` is there and no file may take its place.
+        """
         check_place(path)
         folder, name = os.path.split(path)
         self._path = path
-        self._part = os.path.join(folder, part_name(name))
-        self.descriptor = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._part = os.path.join(folder, part_name(name, key))
+        self.size = 0
+        """The bytes that were there already."""
+        if key and (found := _open_own(self._part)) is not None:
+            self.descriptor, self.size = found
+        else:
+            self._part = os.path.join(folder, part_name(name))
+            self.descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
-    def finish(self, mode: int, modified_ns: int) -> None:
-        """Give the file its mode, time and name. Raises `OSError`."""
+    def finish(self, mode: int, modified_ns: int, size: int | None = None) -> None:
+        """Give the file its mode, time and name, and cut it to its size. Raises `OSError`."""
+        if size is not None:
+            os.ftruncate(self.descriptor, size)
         os.fchmod(self.descriptor, mode)
         os.utime(self.descriptor, ns=(modified_ns, modified_ns))
         os.rename(self._part, self._path)
@@ -157,10 +172,43 @@ class Part:
     def drop(self) -> None:
         """Remove it, unless it is finished."""
         if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
             with suppress(OSError):
                 os.unlink(self._part)
+            self.leave()
+
+    def leave(self) -> None:
+        """Let go of it as it is."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+def _open_own(part: str) -> tuple[int, int] | None:
+    """Return the descriptor of a part of ours and its size; None where somebody else has it, or it leads elsewhere."""
+    try:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = os.fstat(descriptor)
+        is_own = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.geteuid()
+        if is_own and os.stat(part, follow_symlinks=False).st_ino == found.st_ino:  # nobody has just finished it
+            return descriptor, found.st_size
+    except OSError:
+        pass
+    os.close(descriptor)
+    return None
+
+
+def is_there(path: str, size: int, modified_ns: int, mode: int) -> bool:
+    """Return whether a file is there already, as far as size, time and mode tell."""
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return False
+    facts = found.st_size, found.st_mtime_ns, stat.S_IMODE(found.st_mode)
+    return stat.S_ISREG(found.st_mode) and facts == (size, modified_ns, mode)
 
 
 def write_whole(path: str, data: bytes, mode: int, modified_ns: int) -> None:

@@ -47,6 +47,9 @@ class Tap(Protocol):
     def resized(self, rows: int, cols: int) -> None:
         """Take note of a new size of the terminal."""
 
+    def leaving(self) -> None:
+        """Take note that the process, which may still run, is about to be ended with its block."""
+
 
 class Mirror:
     """A client's knowledge of one process. With `acknowledges`, the server keeps to the window and is told of reads."""

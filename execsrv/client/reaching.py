@@ -15,7 +15,8 @@ from contextlib import asynccontextmanager
 import trio
 
 from execsrv._nursery import open_helpers, owned
-from execsrv._wire.lines import LEAVING, LineChannel
+from execsrv._wire.following import LEAVING
+from execsrv._wire.lines import LineChannel
 from execsrv._wire.writing import write_all
 from execsrv.client.bringing import archive
 from execsrv.client.far_side import Answer, own_facts, parse_answer, script, why_no_way, why_not_brought
@@ -132,7 +133,7 @@ async def open_reached(
         if not answer.is_there:
             await _bring(place, answer, stdin, bring=bring, explain=explain)
         await said.pass_on()
-        last_word = LEAVING if name else b""
+        last_word = LEAVING if name else None
         async with open_stdio(stdin, _Behind(rest, stdout), config, explain, last_word=last_word) as channel:
             yield channel
 

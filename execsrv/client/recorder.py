@@ -116,6 +116,9 @@ class _Tap:
     def resized(self, rows: int, cols: int) -> None:
         self._add(self._cast.resized(time.monotonic(), rows, cols))
 
+    def leaving(self) -> None:
+        pass  # what it prints until it has ended is recorded too
+
     def end(self) -> None:
         self._tell_left_out()
         exited = self._mirror.exited

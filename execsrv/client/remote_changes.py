@@ -9,19 +9,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import posixpath
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
 from msgspec import Struct
 
 from execsrv._wire.paths import escaped, part_name
-from execsrv.client.blocks import Progressed, receive, send
+from execsrv.client.blocks import Progressed, Read, Write, agreed, receive, send
 from execsrv.client.calls import Calls
 from execsrv.client.file_handles import OpenFile, check_size
 from execsrv.client.file_info import FileInfo, info
 from execsrv.client.file_paths import doing, heard, sent
 from execsrv.client.local_files import Threads
+from execsrv.client.unfinished import is_kept, part_for
 from execsrv.errors import BadAnswerError, FileError, LimitExceededError, NotFoundError, RequestError
 from execsrv.protocol import (
     CanonicalPath,
@@ -63,6 +63,15 @@ class RemoteChanges:
         """Return the facts of what a path leads to, or of the link itself."""
         with doing("stat", path):
             return info(path, await self.calls.call("fs/stat", FileStat(sent(path), of_link=not follow), FileStatus))
+
+    async def find(self, path: str, *, follow: bool = False) -> FileInfo | None:
+        """Return the facts of what is at a path, None where nothing is."""
+        try:
+            return await self.stat(path, follow=follow)
+        except FileError as error:
+            if not is_missing(error):
+                raise
+            return None
 
     async def list(self, path: str) -> list[FileInfo]:
         """Return the entries of a directory, sorted by name, of links their own facts."""
@@ -111,17 +120,17 @@ class RemoteChanges:
             return None
 
     async def read_blocks(
-        self,
-        path: str,
-        size: int,
-        write: Callable[[int, bytes, hashlib._Hash], Awaitable[None]],
-        progressed: Progressed,
+        self, path: str, size: int, write: Write, progressed: Progressed, part: tuple[int, Read] | None = None
     ) -> int:
-        """Give a file of about this size to `write`, block by block, and return how many bytes it has."""
+        """Give a file of about this size to `write`, block by block, and return how many bytes it has.
+
+        Of a `part` that is here already, its size and what reads it, only that is read which differs.
+        """
         file = OpenFile(self.calls, path, "read")
         try:
             await file.open()
-            return await receive(file, size, write, progressed)
+            begin = 0 if part is None else await agreed(file, *part)
+            return await receive(file, size, write, progressed, begin)
         finally:
             await file.abandon(self.patience)
 
@@ -141,29 +150,34 @@ class RemoteChanges:
     async def write_blocks(
         self,
         path: str,
-        read: Callable[[int, int, hashlib._Hash], Awaitable[bytes]],
+        read: Read,
         permissions: int | None,
         modified_ns: int | None,
         progressed: Progressed,
+        key: str = "",
     ) -> int:
         """Put a file of any size at a path, once it is whole, and return how many bytes it has.
 
-        A failure removes the part that was written beside it, where the connection still allows that.
+        A failure removes the part that was written beside it, where the connection still allows that. With a `key`, one
+        that `is_kept` leaves it, and the next time it is taken up.
         """
         path, permissions = await self._place_for(path, permissions)
-        folder, name = posixpath.split(path)
-        part = posixpath.join(folder, part_name(name))
+        part, there = await part_for(path, key, self.find)
         file = OpenFile(self.calls, part, "update", None if permissions is None else 0o600)
         try:
             await file.open()
-            size = await send(file, read, progressed)
+            begin = await agreed(file, there, read) if there else 0
+            if begin < there:
+                await self.change(part, size=begin)
+            size = await send(file, read, progressed, begin)
             await file.close()
             if permissions is not None or modified_ns is not None:
                 await self.change(part, permissions=permissions, modified_at_ns=modified_ns)
             await self.rename(part, path)
-        except BaseException:
+        except BaseException as error:
             await file.abandon(self.patience)
-            await self._drop(part)
+            if not key or not is_kept(error):
+                await self._drop(part)
             raise
         return size
 
@@ -242,14 +256,19 @@ class RemoteChanges:
         with doing("remove", path):
             await self._once("fs/remove", FileRemove(sent(path), recursive=recursive, force=accept), errno.ENOENT)
 
-    async def link(self, path: str, target: str, *, replace: bool = False) -> None:
-        """Make a symbolic link; with `replace`, in place of the file or link that may be there."""
+    async def link(self, path: str, target: str, *, replace: bool = False, key: str = "") -> None:
+        """Make a symbolic link; with `replace`, in place of the file or link that may be there.
+
+        With a `key`, what a cut has left beside the place is found, and replaced too.
+        """
         with doing("link", path):
             if not replace:
                 await self._once("fs/symlink", LinkCreate(sent(path), target=escaped(target)), errno.EEXIST)
                 return
             folder, name = posixpath.split(path)
-            part = posixpath.join(folder, part_name(name))
+            part = posixpath.join(folder, part_name(name, key))
+            if key:
+                await self.remove(part, accept=True)
             try:
                 await self._once("fs/symlink", LinkCreate(sent(part), target=escaped(target)), errno.EEXIST)
                 await self.rename(part, path)

@@ -241,6 +241,8 @@ async def _end(connection: Connection, mirror: Mirror, grace: float) -> None:
         return
     if mirror.is_over or mirror.start is None or (isinstance(mirror.start.answer, Failure) and not mirror.started):
         return
+    for tap in mirror.taps:
+        tap.leaving()
     with trio.move_on_after(grace + connection.config.leave_timeout, shield=True) as patience:
         await mirror.end(grace)
     if patience.cancelled_caught:

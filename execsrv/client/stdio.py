@@ -19,7 +19,7 @@ from execsrv._wire.lines import LineChannel
 from execsrv.errors import ConnectionFailedError, ProtocolError
 from execsrv.errors.command import shown
 from execsrv.limits import KIB, MIB, ClientConfig
-from execsrv.protocol import Message, Request
+from execsrv.protocol import Message, Notification, Request
 
 _MOST_BANNER_BYTES = 64 * KIB
 _MOST_BANNER_LINES = 1000
@@ -106,7 +106,7 @@ async def open_stdio(
     config: ClientConfig,
     explain: Callable[[], Awaitable[str]] | None = None,
     *,
-    last_word: bytes = b"",
+    last_word: Notification | None = None,
 ) -> AsyncIterator[LineChannel]:
     """Open a channel over the stdin and stdout of a server. Takes ownership of both.
 

@@ -6,6 +6,8 @@
 
 Each file is written beside its place and renamed, so nobody sees half of one. A small file is one message; a larger one
 a flow of blocks. Only directories are remembered to the end, when they get their modes and times.
+
+One that takes up an earlier copy passes over what is there already, and goes on in the parts that this has left.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from execsrv.client.file_info import FileInfo
 from execsrv.client.file_paths import doing
 from execsrv.client.local_files import LocalEntry
 from execsrv.client.remote_changes import RemoteChanges, check_waiting
+from execsrv.client.unfinished import is_kept, is_same, part_key
 from execsrv.errors import FileError, NotFoundError
 
 Progress = Callable[[str, str, int, int], None]
@@ -43,18 +46,23 @@ _MOST_FILES = 1000
 
 
 class Transferred(Struct, kw_only=True):
-    """The result of `put` and `get`. `skipped` are paths of what is no file, directory or link (fifos, sockets)."""
+    """The result of `put` and `get`. `skipped` are paths of what is no file, directory or link (fifos, sockets).
+
+    `unchanged` files were there already, and are not among `files` and `bytes`.
+    """
 
     files: int = 0
     bytes: int = 0
+    unchanged: int = 0
     skipped: list[str] = []
 
 
 class Transfer:
     """One `put` or `get`."""
 
-    def __init__(self, remote: RemoteChanges, progress: Progress | None, limit: int) -> None:
+    def __init__(self, remote: RemoteChanges, progress: Progress | None, limit: int, *, resume: bool) -> None:
         self._remote = remote
+        self._resume = resume
         self._threads = remote.threads
         self._progress = progress
         self._limit = min(limit, _MOST_FILES)
@@ -67,15 +75,21 @@ class Transfer:
     async def put(self, source: str, destination: str) -> Transferred:
         """Copy a file or a tree of this machine to the server."""
         top = await self._threads.run(lambda: local.look(source, follow=True))
-        waiting = [(top, destination)]
+        waiting = [(top, destination, await self._remote.find(destination, follow=True) if self._resume else None)]
         async with open_helpers() as nursery:
             while waiting:
-                entry, to = waiting.pop()
+                entry, to, found = waiting.pop()
                 if entry.is_directory:
                     children = await self._put_directory(entry, to, top)
-                    waiting += [(child, posixpath.join(to, child.name)) for child in reversed(children)]
+                    there = {each.name: each for each in await self._remote.list(to)} if found is not None else {}
+                    for child in reversed(children):
+                        waiting.append((child, posixpath.join(to, child.name), there.get(child.name)))
                 elif entry.target is not None:
-                    await self._remote.link(to, entry.target, replace=True)
+                    if found is None or found.target != entry.target:
+                        key = part_key(entry.target) if self._resume else ""
+                        await self._remote.link(to, entry.target, replace=True, key=key)
+                elif entry.is_file and is_same(found, entry.size, entry.modified_ns, entry.mode & FILE_PERMISSIONS):
+                    self._pass_over(entry.path, to, entry.size)
                 elif entry.is_file:
                     await self._start(nursery, partial(self._put_file, entry, to))
                 else:
@@ -115,7 +129,10 @@ class Transfer:
                     async def read(offset: int, size: int, sha256: hashlib._Hash) -> bytes:
                         return await self._threads.run(lambda: local.read_at(descriptor, offset, size, sha256), path)
 
-                    size = await self._remote.write_blocks(to, read, mode, entry.modified_ns, tell)
+                    # With some of its content: nobody there can tell the name before, and put something else in place.
+                    first = await read(0, SMALL_BYTES, hashlib.sha256()) if self._resume else b""
+                    key = part_key(entry.size, entry.modified_ns, first) if self._resume else ""
+                    size = await self._remote.write_blocks(to, read, mode, entry.modified_ns, tell, key)
                 finally:
                     os.close(descriptor)
         self._count(size)
@@ -135,6 +152,8 @@ class Transfer:
                 elif info.target is not None:
                     link = partial(local.make_link, to, info.target)
                     await self._threads.run(link, to)
+                elif info.is_file and self._resume and await self._is_here(info, to):
+                    self._pass_over(info.path, to, info.size)
                 elif info.is_file:
                     await self._start(nursery, partial(self._get_file, info, to))
                 else:
@@ -170,14 +189,23 @@ class Transfer:
         self._count(size)
 
     async def _get_blocks(self, info: FileInfo, to: str, tell: Callable[[int], None]) -> int:
-        part = await self._threads.run(lambda: local.Part(to), to)
+        key = part_key(info.path, info.size, info.modified_ns) if self._resume else ""
+        part = await self._threads.run(lambda: local.Part(to, key), to)
         try:
 
             async def write(offset: int, data: bytes, sha256: hashlib._Hash) -> None:
                 await self._threads.run(lambda: local.write_at(part.descriptor, offset, data, sha256), to)
 
-            size = await self._remote.read_blocks(info.path, info.size, write, tell)
-            await self._threads.run(lambda: part.finish(info.mode & FILE_PERMISSIONS, info.modified_ns), to)
+            async def read(offset: int, size: int, sha256: hashlib._Hash) -> bytes:
+                return await self._threads.run(lambda: local.read_at(part.descriptor, offset, size, sha256), to)
+
+            here = (part.size, read) if part.size else None
+            size = await self._remote.read_blocks(info.path, info.size, write, tell, here)
+            await self._threads.run(lambda: part.finish(info.mode & FILE_PERMISSIONS, info.modified_ns, size), to)
+        except BaseException as error:
+            if key and is_kept(error):
+                part.leave()
+            raise
         finally:
             part.drop()
         if not size:
@@ -224,6 +252,14 @@ class Transfer:
         for finish in reversed(self._directories):
             await finish()
         return self._done
+
+    async def _is_here(self, info: FileInfo, to: str) -> bool:
+        mode = info.mode & FILE_PERMISSIONS
+        return await self._threads.run(lambda: local.is_there(to, info.size, info.modified_ns, mode))
+
+    def _pass_over(self, source: str, to: str, size: int) -> None:
+        self._done.unchanged += 1
+        self._tell(source, to, size, size)
 
     def _skip(self, what: str, path: str, *, is_top: bool) -> None:
         if is_top:

@@ -13,7 +13,7 @@ they are made once, for all groups together.
 # No `from __future__ import annotations`: `dataclasses.fields` is to give the types themselves, not their text.
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -78,6 +78,15 @@ class ClientConfig(Limits):
             description="The most that one `read` of a file of the server returns. A larger file is read in pieces.",
         ),
     ] = 512 * MIB
+
+    encoding: Annotated[
+        Literal["msgpack", "json"],
+        MESSAGES,
+        Meta(
+            description="How messages are written, if the server has that too: msgpack needs less of both processors;"
+            " JSON can be read on its way."
+        ),
+    ] = "msgpack"
 
     ping_interval: Annotated[
         Seconds, CONNECTIONS, Meta(gt=0, description="How often a websocket's server is asked for a sign of life.")

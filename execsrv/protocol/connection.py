@@ -13,6 +13,8 @@ from execsrv.protocol.sharing import Keep, SizePolicy
 
 MAX_TOKEN_CHARACTERS = 8192
 
+MSGPACK = "msgpack"
+
 
 class Initialize(Wire, frozen=True):
     """The first request of every connection. `token` says who asks, where no HTTP header could say it before."""
@@ -25,6 +27,8 @@ class Initialize(Wire, frozen=True):
     keep: Keep | None = None
     """How long it goes on without a channel. None: hanging up is cancelling."""
     size_policy: SizePolicy = "owner"
+    encoding: Name | None = None
+    """How messages are to be written behind the answer, where the server knows that one: "msgpack". None: as JSON."""
 
     def __repr__(self) -> str:
         """Show everything but the token."""
@@ -42,6 +46,8 @@ class Initialized(Wire, frozen=True):
     protocol_version: str = ""
     connection_id: str | UnsetType = UNSET
     """What others call it, where it has a name or is kept."""
+    encoding: str | UnsetType = UNSET
+    """How both sides write all that comes behind this answer. Absent: as JSON."""
 
 
 class ServerShutdown(Wire, frozen=True):

@@ -42,7 +42,7 @@ class EnvironmentStatus(Wire, frozen=True):
     status: Literal["ready"] = "ready"
 
 
-KeyPaths = Annotated[list[Annotated[list[Name], Meta(max_length=256)]], Meta(max_length=1024)]
+KeyPaths = Annotated[list[Annotated[list[Name], Meta(max_length=64)]], Meta(max_length=1024)]
 """Places in a TOML file, each by the keys that lead to it."""
 
 

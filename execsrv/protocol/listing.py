@@ -41,6 +41,8 @@ class ListedProcess(Wire, frozen=True):
     closed: bool
     argv: list[str] = []
     """The command, its beginning where it is long."""
+    cwd: str | None = None
+    """The directory in which it was started, as a `file:` URI. None: that of the server."""
     state: ProcessState = "running"
     age_ms: int = 0
     """Time since its start."""

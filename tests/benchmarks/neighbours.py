@@ -219,6 +219,19 @@ def writes(path: str, end: float) -> list[Peer]:
     return each(path, end, do, 2)
 
 
+def much_to_read(path: str, end: float) -> list[Peer]:
+    """Messages of a few megabytes that are hundreds of thousands of values, and are refused."""
+    start = {"processId": "p", "argv": ["true"], "cwd": "/", "env": {}, "tty": False}
+    messages = [
+        asked("process/start", **{**start, "argv": ["true"] + [""] * 2_000_000}),
+        asked("process/start", **{**start, "env": {f"{number}": "" for number in range(400_000)}}),
+        asked("environmentConfig/read", cwd="/", configPaths=[["a"]] * 800_000, requirementsPaths=[]),
+        asked("capabilityRoots/discoverV1", roots=[{"id": "r", "path": "/"}] * 400_000),
+    ]
+    takers = iter(messages)
+    return each(path, end, lambda peer: swallow(peer, next(takers), end), len(messages))
+
+
 def half_messages(path: str, end: float) -> list[Peer]:
     return each(path, end, lambda peer: again(peer, b'{"method":"' + b"x" * 60 * MIB, end, 1), 16)
 
@@ -316,6 +329,7 @@ FLOODS: dict[str, Flood] = {
         listings,
         windows,
         writes,
+        much_to_read,
         half_messages,
         starts,
         small_requests,

@@ -24,8 +24,9 @@ if __name__ == "__main__" and importlib.util.find_spec("atheris"):
             importlib.import_module(module)
 
 from execsrv._wire.bounds import MessageBound
-from execsrv._wire.codecs import Codec, LineBuffer, decode_params
+from execsrv._wire.codecs import Codec, decode_params
 from execsrv._wire.frames import FrameCounter
+from execsrv._wire.framing import LineBuffer
 from execsrv._wire.http_head import Names, Page, Upgrade, answer_to
 from execsrv.errors import ProtocolError, RequestError
 from execsrv.protocol import METHODS, Notification, Request
@@ -68,9 +69,9 @@ def _lines(data: bytes) -> None:
     try:
         for at in range(0, len(data), size):
             lines.feed(data[at : at + size])
-            while (line := lines.next_line()) is not None:
+            while (line := lines.next_message()) is not None:
                 _message(bytes(line))
-        while (line := lines.next_line(at_end=True)) is not None:
+        while (line := lines.next_message(at_end=True)) is not None:
             _message(bytes(line))
     except ProtocolError:
         pass

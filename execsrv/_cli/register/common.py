@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from execsrv._cli.register.kinds import FILE, NUMBER, SPAN, Option, named
 
 PREFIX = "EXECSRV_"
@@ -84,6 +86,17 @@ REACHING = (
 
 SERVER = (url_option("the socket of this user, as for `execsrv serve --listen unix://`"), *REACHING)
 """The options of a command that asks a server."""
+
+
+def coming_back(options: Iterable[Option], text: str, seconds: float) -> tuple[Option, ...]:
+    """Return options of reaching a server for a command that by default tries for that time to come back."""
+    return tuple(
+        Option(option.names, text, option.kind, default=seconds, title=option.title)
+        if option.key == "reconnect"
+        else option
+        for option in options
+    )
+
 
 MANNERS = (
     Option(("--json",), "Print JSON.", dest="as_json", value=True, title="Output"),

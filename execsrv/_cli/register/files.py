@@ -2,10 +2,48 @@
 
 from __future__ import annotations
 
-from execsrv._cli.register.common import MANNERS, SERVER
-from execsrv._cli.register.kinds import FACTOR, FILE, SOME_TIME, TEXT, Argument, Command, Example, Option, named
+from execsrv._cli.register.common import MANNERS, SERVER, coming_back
+from execsrv._cli.register.kinds import FACTOR, FILE, NUMBER, SOME_TIME, TEXT, Argument, Command, Example, Option, named
+
+DEFAULT_RECONNECT_SECONDS = 60.0
+"""Time to come back to a server that is lost, before a copy is given up."""
 
 _PATH = named("PATH", TEXT, "files")
+
+_CP = Command(
+    "cp",
+    "Copy files and trees to a server, or from it.",
+    """\
+Copy files and trees between this machine and a server.
+
+A path on the server is written NAME:PATH, where NAME is a session that `execsrv ps` lists, in whose directory PATH is;
+or :PATH, which is in the server's own. One side of a copy is on the server. For a name of yours with a colon, write
+`./a:b`.
+
+A directory is copied with all that is in it; modes, times and links go along. If DESTINATION is a directory, the
+sources are copied into it. Each file appears whole or not at all.
+
+What is there already with the same size, time and mode is passed over. So a copy that was cut off is taken up: by
+itself, within the time of --reconnect, or by the same command. A large file goes on where it stopped. Where
+DESTINATION was to be the copy of a directory, and is there by now, -T says so.""",
+    "copying:copy",
+    arguments=(
+        Argument("SOURCE", named("SOURCE", TEXT, "files"), many=True, dest="sources"),
+        Argument("DESTINATION", named("DESTINATION", TEXT, "files"), dest="destination"),
+    ),
+    options=(
+        Option(("--no-target-directory", "-T"), "DESTINATION is the copy itself, also if it is a directory."),
+        Option(("--again", "-f"), "Copy also what is there already, and take nothing up."),
+        Option(("--jobs", "-j"), "So many files at a time.", NUMBER, default=8),
+        *coming_back(SERVER, "Try for that time to come back to a server that is lost.", DEFAULT_RECONNECT_SECONDS),
+        *MANNERS,
+    ),
+    examples=(
+        Example("execsrv cp app.tar.gz :/srv/", "into a directory of the server"),
+        Example("execsrv cp build:out/app .", "out of the directory of the session `build`"),
+        Example("execsrv cp -u ssh://build -T src :work/src", "a tree, over ssh"),
+    ),
+)
 
 _LS = Command(
     "files ls",
@@ -81,4 +119,4 @@ Ctrl-C ends. Where stdout is no terminal the output is written at once, without 
     ),
 )
 
-COMMANDS = (_LS, _CAT, _EDIT, _PLAY)
+COMMANDS = (_CP, _LS, _CAT, _EDIT, _PLAY)

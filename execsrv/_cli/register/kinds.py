@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
@@ -42,6 +44,12 @@ def _some_seconds(text: str) -> float:
     return seconds
 
 
+def _moment(text: str) -> float:
+    if _SPAN.fullmatch(text) is not None:
+        return time.time() - _seconds(text)
+    return datetime.fromisoformat(text).timestamp()
+
+
 def _count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,18}", text):
         raise ValueError
@@ -66,6 +74,11 @@ FACTOR = Kind("N", _factor, "a number above 0")
 def named(metavar: str, kind: Kind = TEXT, complete: str | None = None) -> Kind:
     """Return a kind under another name."""
     return Kind(metavar, kind.read, kind.expected, kind.complete if complete is None else complete)
+
+
+def moment() -> Kind:
+    """Return the kind of a time of the calendar, in seconds since 1970. A span is so long ago."""
+    return Kind("TIME", _moment, "a time such as `5m`, which is so long ago, or `2027-01-31T12:00`")
 
 
 def choice(*words: str) -> Kind:

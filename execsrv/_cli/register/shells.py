@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from execsrv._cli.register.common import REACHING, url_option
-from execsrv._cli.register.kinds import DIRECTORY, SPAN, TEXT, Argument, Command, Example, Option, named
+from execsrv._cli.register.common import REACHING, SERVER, coming_back, url_option
+from execsrv._cli.register.kinds import DIRECTORY, TEXT, Argument, Command, Example, Option, named
 
 DEFAULT_RECONNECT_SECONDS = 60.0
 """Time to come back in after a network that is lost: a laptop has been carried elsewhere."""
+
+ESCAPE = Option(
+    ("--escape",),
+    "The key that speaks with execsrv at the start of a line: a character, ^], or none.",
+    named("KEY"),
+    default="~",
+)
+
+
+_COMES_BACK = "Try for that time to take a lost connection up again."
+
+PATIENT_SERVER = coming_back(SERVER, _COMES_BACK, DEFAULT_RECONNECT_SECONDS)
+"""The options of a command that asks a server, and that somebody sits at."""
 
 _SHELL = Command(
     "shell",
@@ -14,7 +27,8 @@ _SHELL = Command(
     """\
 Be at a login shell on a server, or at another command there, as over ssh.
 
-At the start of a line, `~.` ends it, `~^Z` suspends, `~r` paints the screen anew, and `~?` lists these keys.""",
+At the start of a line, `~.` ends it, `~^Z` suspends, `~r` paints the screen anew, and `~?` lists these keys. With
+`--name` there is `~d`, which leaves it running.""",
     "shell:shell",
     arguments=(
         Argument("URL", named("URL"), needed=False, dest="place"),
@@ -28,30 +42,20 @@ At the start of a line, `~.` ends it, `~^Z` suspends, `~r` paints the screen ane
             named("NAME[=VALUE]", complete="variables"),
             many=True,
         ),
+        ESCAPE,
         Option(
-            ("--escape",),
-            "The key that speaks with execsrv at the start of a line: a character, ^], or none.",
-            named("KEY"),
-            default="~",
+            ("--name",),
+            "Keep it under that name when ~d leaves it, or its terminal is gone. `execsrv attach NAME` brings it back.",
+            named("NAME"),
         ),
         url_option("the socket of this user. URL in front of the command goes before it"),
-        *(
-            Option(
-                option.names,
-                "Try for that time to take a lost connection up again.",
-                SPAN,
-                default=DEFAULT_RECONNECT_SECONDS,
-                title=option.title,
-            )
-            if option.key == "reconnect"
-            else option
-            for option in REACHING
-        ),
+        *coming_back(REACHING, _COMES_BACK, DEFAULT_RECONNECT_SECONDS),
     ),
     examples=(
         Example("execsrv shell", "on the server of this user"),
         Example("execsrv shell ssh://build", "on another machine"),
         Example("execsrv shell ws://127.0.0.1:8765 top", "another program"),
+        Example("execsrv shell --name work", "one that can be left and found again"),
     ),
     mixed=False,
     raw=True,

@@ -35,7 +35,7 @@ def command_exec(caller: Caller, params: CommandExec) -> Deferred[CommandId]:
         return settle(params.argv, cwd, env, params.arg0)
 
     size = Size() if params.tty else None
-    options = StartOptions(is_read_again=False, argv=shown_argv(params.argv))
+    options = StartOptions(is_read_again=False, argv=shown_argv(params.argv), cwd=cwd)
     starting = caller.sessions.start(None, settled, command_dialect, options, argv=params.argv, size=size)
     return Deferred(starting, lambda: CommandId(starting.session().id))
 

@@ -14,6 +14,7 @@ from execsrv._server.methods.table import Caller, Later, check_window, handles, 
 from execsrv._server.session import Session
 from execsrv._server.sharing import Shared
 from execsrv._server.starting import Deferred, Starting
+from execsrv._wire.paths import uri_from_path
 from execsrv._wire.quoting import quoted
 from execsrv.errors import ProcessExistsError, UnknownProcessError
 from execsrv.protocol import (
@@ -74,6 +75,7 @@ def _listed(shared: Shared, process: Session | Starting, usage: Usage | None = N
             exit_code=None,
             closed=False,
             argv=list(process.argv),
+            cwd=_cwd(process),
             state="starting",
             age_ms=_since(process.begun_at),
             connection_id=shared.id,
@@ -91,6 +93,7 @@ def _listed(shared: Shared, process: Session | Starting, usage: Usage | None = N
         exit_code=log.exited.exit_code if log.exited else None,
         closed=log.closed is not None,
         argv=list(process.argv),
+        cwd=_cwd(process),
         state="closed" if log.closed else "exited" if log.exited else "running",
         age_ms=_since(process.started_at),
         signal=log.exited.signal if log.exited else None,
@@ -103,6 +106,10 @@ def _listed(shared: Shared, process: Session | Starting, usage: Usage | None = N
         cpu_ms=cpu_ms,
         memory_bytes=memory,
     )
+
+
+def _cwd(process: Session | Starting) -> str | None:
+    return None if process.cwd is None else uri_from_path(process.cwd)
 
 
 def _since(then: float) -> int:

@@ -46,8 +46,8 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
     key = key_of(params)
     if key is not None and (process := caller.shared.keys.find(key)) is not None:
         return process_of(process)
-    options = _start_options(caller.config, params, key)
     cwd = None if params.cwd is None else path_from_wire(params.cwd, "cwd")
+    options = _start_options(caller.config, params, key, cwd)
     modes = checked_modes(params.modes)
     wishes = Wishes(params.umask, params.nice, params.oom_score_adj)
     outputs = _output(params, "stdout"), _output(params, "stderr")
@@ -116,7 +116,7 @@ def _check_prepared(params: ProcessStart) -> None:
         raise InvalidParamsError("envPolicy: a prepared command inherits nothing", field="envPolicy")
 
 
-def _start_options(config: ServerConfig, params: ProcessStart, key: Key | None) -> StartOptions:
+def _start_options(config: ServerConfig, params: ProcessStart, key: Key | None, cwd: str | None) -> StartOptions:
     """Return the terms of a start. Raises `LimitExceededError` for a window or a grace that is too large."""
     check_window(config, params.window_bytes)
     if params.grace_ms is not None and params.grace_ms / 1000 > config.max_grace:
@@ -131,5 +131,6 @@ def _start_options(config: ServerConfig, params: ProcessStart, key: Key | None) 
         ends_with_leader=params.end_with_leader,
         times=params.times,
         argv=shown_argv(params.argv),
+        cwd=cwd,
         key=key,
     )

@@ -1,0 +1,73 @@
+"""`execsrv run --detach`: a command that is left running on a server, under a name by which others find it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
+
+from execsrv._cli.job import RunOptions
+from execsrv._cli.manners import print_json, print_text
+from execsrv._cli.naming import connected_as, is_taken
+from execsrv._cli.reach import Reach
+from execsrv._cli.register.common import DEFAULT_URL
+from execsrv._cli.remote import reach_of, surroundings
+from execsrv._cli.streams import say
+from execsrv.client import Client
+from execsrv.errors import ConnectionFailedError
+from execsrv.protocol.sharing import MOST_NAME_CHARACTERS
+
+_MOST_TRIES = 100
+_NOT_OF_NAMES = re.compile(r"\A[^a-zA-Z]+|[^\w.-]+", re.A)
+
+
+async def start_detached(options: RunOptions) -> None:
+    """Start a command, leave it running, and print its name. Raises `ExecsrvError`."""
+    url = options.url or DEFAULT_URL
+    async with _connected(reach_of(options, url), options) as (name, client):
+        try:
+            async with client.start(
+                options.argv,
+                **surroundings(client, options),
+                id=name,
+                stdin=options.interactive,
+                grace=options.grace,
+                timeout=options.timeout,
+                idle_timeout=options.idle_timeout,
+            ) as process:
+                process.leave_running()
+                if options.as_json:
+                    print_json({"name": name, "connectionId": client.shared_id, "pid": process.pid})
+                else:
+                    print_text(f"{name}\n")
+                if options.verbose:
+                    say(f"execsrv: it runs at {url} as pid {process.pid}; `execsrv attach {name}` comes back to it")
+        except BaseException:
+            if client.shared_id is not None:
+                await client.end_connection(client.shared_id)
+            raise
+
+
+@asynccontextmanager
+async def _connected(reach: Reach, options: RunOptions) -> AsyncIterator[tuple[str, Client]]:
+    """Connect under the name that was asked for, or one made of the program's, with a number where that is taken."""
+    async with AsyncExitStack() as stack:
+        for number in count(1):
+            name = options.name or _name(options.argv[0], number)
+            connection = connected_as(reach, name, keep="untilIdle", size_policy="latest")
+            try:
+                client = await stack.enter_async_context(connection)
+            except ConnectionFailedError as error:
+                if options.name is not None or not is_taken(error) or number == _MOST_TRIES:
+                    raise
+            else:
+                yield name, client
+                return
+
+
+def _name(program: str, number: int) -> str:
+    end = "" if number == 1 else f"-{number}"
+    name = _NOT_OF_NAMES.sub("", os.path.basename(program))[: MOST_NAME_CHARACTERS - len(end)] or "run"
+    return f"{name}{end}"

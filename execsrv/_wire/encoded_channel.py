@@ -1,0 +1,120 @@
+"""The part of a transport that is the same for all whose messages are bytes: lines, frames and websockets.
+
+A message is written into one buffer, which is kept for the next. A large one is written and read in turns with others.
+
+Messages are JSON, up to the answer to `initialize`. Where both sides have agreed on msgpack, the answer says so, and
+all that comes behind it in either direction is msgpack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import UNSET, Raw, UnsetType
+
+from execsrv._wire.bounds import LARGE_BYTES
+from execsrv._wire.codecs import Codec, decode_params
+from execsrv._wire.packed import PackedCodec
+from execsrv._wire.pieces import is_large
+from execsrv._wire.turns import each_in_turn, in_turns
+from execsrv.errors import InvalidParamsError
+from execsrv.protocol import Initialized, Message, Response
+from execsrv.protocol.connection import MSGPACK
+
+
+class EncodedChannel:
+    """One end of a channel of bytes: a `MessageChannel`, once `_send_written` and the rest are there."""
+
+    def __init__(self, offset: int = 0) -> None:
+        """Leave so many bytes free in front of each message."""
+        self._offset = self._start = offset
+        self._codec: Codec | PackedCodec = Codec()
+        self._buffer = bytearray(offset)
+        self._may_turn = False
+
+    def agree(self, encoding: str | None) -> str | UnsetType:
+        """Go over to msgpack, where it is that, behind an answer to `initialize` that names it."""
+        self._may_turn = encoding == MSGPACK
+        return MSGPACK if self._may_turn else UNSET
+
+    def _turn_behind(self, message: Message) -> None:
+        """Go over to msgpack, if this is the answer that says so."""
+        if isinstance(message, Response) and _encoding_in(message) == MSGPACK:
+            self._may_turn = False
+            self._codec = PackedCodec()
+            self._turn()
+
+    def _turn(self) -> None:
+        """Read what comes as msgpack is framed, where a transport has another way for it."""
+
+    @property
+    def is_packed(self) -> bool:
+        """True where messages are msgpack by now."""
+        return isinstance(self._codec, PackedCodec)
+
+    async def send(self, message: Message) -> None:
+        """Send a message. Raises `trio.BrokenResourceError` when the peer is gone."""
+        try:
+            if is_large(message):
+                await each_in_turn(self._codec.encode_large_into(message, self._buffer, self._offset))
+            else:
+                self._codec.encode_into(message, self._buffer, self._offset)
+            self._finish(message)
+            await self._send_written()
+        finally:  # also where the peer has gone: this may be around for a while yet
+            if len(self._buffer) > LARGE_BYTES:
+                self._buffer = bytearray(self._offset)
+
+    def _finish(self, message: Message) -> None:
+        """Frame what the buffer has. Where that is the last JSON, the peer's next may be here before it is sent."""
+        self._start = self._frame()
+        if self._may_turn:
+            self._turn_behind(message)
+
+    def _frame(self) -> int:
+        """Write into the buffer what there is around a message, and return where that starts."""
+        raise NotImplementedError
+
+    async def _send_written(self) -> None:
+        """Send what the buffer has from `_start` on. Raises as `send` does."""
+        raise NotImplementedError
+
+    async def _read(self, data: bytes | bytearray) -> Message:
+        """Return the message in these bytes. Raises as `Codec.decode` does."""
+        if len(data) > LARGE_BYTES:
+            return await in_turns(self._codec.decode_large(data))
+        message = self._codec.decode(data)
+        if self._may_turn:
+            self._turn_behind(message)
+        return message
+
+    @property
+    def has_room(self) -> bool:
+        """Return False, where a transport does not say otherwise."""
+        return False
+
+    def send_now(self, message: Message) -> bool:
+        """Send a message at once, and return whether all of it was taken."""
+        self._codec.encode_into(message, self._buffer, self._offset)
+        self._finish(message)
+        return self._send_written_now()
+
+    def _send_written_now(self) -> bool:
+        """Send what is taken at once of what the buffer has. Return as `send_now` does."""
+        raise NotImplementedError
+
+    async def send_rest(self) -> None:
+        """Do nothing, where a transport does not say otherwise: nothing was sent at once."""
+
+    def hear(self, take: Callable[[Message], bool]) -> None:
+        """Do nothing: messages are there when `receive` has read them."""
+
+
+def _encoding_in(answer: Response) -> str:
+    """Return what an answer to `initialize` says of the messages behind it, nothing where it is another answer."""
+    if not isinstance(answer.result, Initialized | Raw):
+        return ""
+    try:
+        return decode_params(answer.result, Initialized).encoding or ""
+    except InvalidParamsError:  # which is for who has asked
+        return ""

@@ -1,0 +1,51 @@
+"""What a copy finds of an earlier one: files that are there already, and parts that were left when it was cut off.
+
+A part is found again by its name, which is made of what it is a copy of. Nothing in it is trusted: it is compared piece
+by piece, by SHA-256, and goes on where it differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections.abc import Awaitable, Callable
+
+from execsrv._wire.paths import part_name
+from execsrv.client.file_info import FileInfo
+from execsrv.errors import ConnectionLostError
+
+_KEY_LETTERS = 16
+
+
+def part_key(*facts: object) -> str:
+    """Return the key of a part in its name, made of the facts of what is copied."""
+    text = "\0".join(map(repr, facts)).encode(errors="surrogateescape")
+    return hashlib.sha256(text).hexdigest()[:_KEY_LETTERS]
+
+
+async def part_for(path: str, key: str, find: Callable[[str], Awaitable[FileInfo | None]]) -> tuple[str, int]:
+    """Return the path of the part of a file on a server, and how many bytes of it are there already.
+
+    It is a new one without a key, and where its name is of something that is no part, and may lead elsewhere.
+    """
+    folder, name = posixpath.split(path)
+    if key:
+        part = posixpath.join(folder, part_name(name, key))
+        found = await find(part)
+        if found is None or (found.is_file and found.links == 1):
+            return part, 0 if found is None else found.size
+    return posixpath.join(folder, part_name(name)), 0
+
+
+def is_kept(error: BaseException) -> bool:
+    """Return whether a part is left for another time after this error: the line is cut, or nobody waits any longer."""
+    return isinstance(error, ConnectionLostError) or not isinstance(error, Exception)
+
+
+def is_same(found: FileInfo | None, size: int, modified_ns: int, permissions: int) -> bool:
+    """Return whether a file is there already, as far as size, time and mode tell."""
+    return (
+        found is not None
+        and found.is_file
+        and (found.size, found.modified_ns, found.mode & 0o7777) == (size, modified_ns, permissions)
+    )

@@ -1,0 +1,274 @@
+"""`execsrv.testing` in the hands of its users: pytest with each plugin that runs coroutines, xdist, and nox."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import execsrv.sync
+from execsrv.testing import ServerFailedError, assert_no_strays, serving
+
+ROOT = Path(__file__).parent.parent
+INI = """
+[pytest]
+filterwarnings = error
+asyncio_default_fixture_loop_scope = function
+"""
+
+HEADS = {
+    "plain": "def test_it(exec_client, exec_process, exec_shell):",
+    "trio": "@pytest.mark.trio\nasync def test_it(exec_client, exec_process, exec_shell):",
+    "asyncio": "@pytest.mark.asyncio\nasync def test_it(exec_client, exec_process, exec_shell):",
+    "anyio": """\
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_it(exec_client, exec_process, exec_shell):""",
+}
+PACKAGES = {"asyncio": "pytest_asyncio", "anyio": "anyio", "trio": "pytest_trio"}
+
+TEST = """
+    result = await exec_client.run(["sort"], input="b\\na\\n", text=True)
+    assert result.lines == ["a", "b"]
+    process = await exec_process(["sh", "-c", "echo ready; sleep 1000 & wait"], text=True)
+    await process.wait_for(output="ready")
+    await exec_shell.run_command("cd /usr")
+    assert (await exec_shell.run_command("pwd")).strip() == "/usr"
+"""
+
+
+def pytest_says(folder: Path, *words: str, program: str | None = None) -> tuple[int, str]:
+    """Run pytest in a folder, with what was installed there; return its status and what it printed."""
+    (folder / "pytest.ini").write_text(INI)
+    if program is not None:
+        (folder / "test_it.py").write_text(f"import pytest\n{program}")
+    without = [
+        word
+        for name, package in (("asyncio", "pytest_asyncio"), ("anyio", "anyio"))
+        if importlib.util.find_spec(package) is None
+        for word in ("-p", f"no:{name}")
+    ]
+    if "no:asyncio" in without:
+        (folder / "pytest.ini").write_text(INI.replace("asyncio_default_fixture_loop_scope = function", ""))
+    plugin = ["-p", "execsrv.testing.pytest_plugin", "-p", "no:cacheprovider"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *plugin, *without, *words],
+        cwd=folder,
+        env={**environment, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=100,
+    )
+    return done.returncode, done.stdout
+
+
+def program_in(world: str, more: str = "") -> str:
+    body = TEST if world != "plain" else TEST.replace("await ", "")
+    return HEADS[world] + body + more
+
+
+@pytest.mark.parametrize("world", HEADS)
+def test_the_fixtures_are_of_the_world_of_the_test(world: str, tmp_path: Path) -> None:
+    if world in PACKAGES:
+        pytest.importorskip(PACKAGES[world])
+    with assert_no_strays():
+        status, said = pytest_says(tmp_path, program=program_in(world))
+    assert status == 0, said
+    assert f"{2 if world == 'anyio' else 1} passed" in said
+
+
+@pytest.mark.parametrize("world", HEADS)
+def test_a_failure_tells_of_the_processes(world: str, tmp_path: Path) -> None:
+    if world in PACKAGES:
+        pytest.importorskip(PACKAGES[world])
+    with assert_no_strays():
+        status, said = pytest_says(tmp_path, program=program_in(world, "    assert not 'reached'\n"))
+    assert status == 1, said
+    assert re.search(r"^sort \(pid \d+\) ended with exit code 0\n  the end of its stdout:\n    a\n    b\n", said, re.M)
+    tree = (
+        r"^sh -c 'echo ready; sleep 1000 & wait' \(pid (\d+)\) was running\n  its processes:\n"
+        r"    \1 sh -c .*\n      \d+ sleep 1000\n  the end of its stdout:\n    ready\n"
+    )
+    assert re.search(tree, said, re.M), said
+
+
+def test_a_failure_in_a_block_tells_of_what_ran_then(tmp_path: Path) -> None:
+    program = """
+@pytest.mark.trio
+async def test_it(exec_client):
+    async with exec_client.start(["sh", "-c", "echo ready; sleep 1000"], text=True) as process:
+        await process.wait_for(output="ready")
+        await process.expect("never", timeout=0.1)
+"""
+    status, said = pytest_says(tmp_path, program=program)
+    assert status == 1
+    assert re.search(r"was running\n  its processes:\n    \d+ sh .*\n      \d+ sleep 1000\n", said), said
+
+
+def test_a_coroutine_that_nobody_runs_is_told(tmp_path: Path) -> None:
+    status, said = pytest_says(tmp_path, program="async def test_it(exec_client): ...\n")
+    assert status == 1
+    assert "is a coroutine, and neither pytest-trio, pytest-asyncio nor anyio is told to run it" in said
+
+
+def test_one_url_is_the_server_of_all(tmp_path: Path) -> None:
+    program = """
+def test_it(exec_server, exec_client):
+    assert exec_server.pid is None
+    pid = exec_client.run(["sh", "-c", "echo $PPID"], text=True).text.strip()
+    print("the server is", pid)
+"""
+    with serving("ws://127.0.0.1:0") as server:
+        status, said = pytest_says(tmp_path, "-s", f"--execsrv-url={server.url}", program=program)
+    assert status == 0, said
+    assert f"the server is {server.pid}\n" in said
+
+
+def test_a_server_of_ones_own_takes_the_place_of_that_of_all(tmp_path: Path) -> None:
+    program = """
+@pytest.fixture(params=["unix://", "ws://127.0.0.1:0", "stdio://"])
+def exec_server(exec_serve, request):
+    return exec_serve(request.param, "--max-sessions-per-connection", "1")
+
+def test_it(exec_client, exec_process):
+    exec_process(["sleep", "1000"])
+    with pytest.raises(execsrv.LimitExceededError):
+        exec_process(["sleep", "1000"])
+"""
+    with assert_no_strays():
+        status, said = pytest_says(tmp_path, program="import execsrv\n" + program)
+    assert status == 0, said
+    assert "3 passed" in said
+
+
+def test_workers_of_xdist_leave_nothing(tmp_path: Path) -> None:
+    program = """
+@pytest.mark.parametrize("number", range(12))
+def test_it(exec_process, number):
+    process = exec_process(["sh", "-c", "setsid sleep 1000 & echo ready; wait"], text=True)
+    process.wait_for(output="ready")
+"""
+    with assert_no_strays():
+        status, said = pytest_says(tmp_path, "-n", "3", program=program)
+    assert status == 0, said
+    assert "12 passed" in said
+
+
+@pytest.mark.slow
+def test_two_hundred_workers_of_xdist_leave_nothing(tmp_path: Path) -> None:
+    program = """
+@pytest.mark.parametrize("number", range(200))
+def test_it(exec_process, number):
+    exec_process(["sh", "-c", "setsid sleep 1000 & echo ready; wait"], text=True).wait_for(output="ready")
+"""
+    with assert_no_strays():
+        status, said = pytest_says(tmp_path, "-n", "200", program=program)
+    assert status == 0, said
+
+
+def test_a_run_that_asks_for_no_fixture_loads_nothing_else(tmp_path: Path) -> None:
+    program = """
+import sys
+
+def test_it():
+    loaded = {name for name in sys.modules if name.startswith("execsrv")}
+    assert loaded == {"execsrv", "execsrv._version", "execsrv.testing", "execsrv.testing.pytest_plugin"}
+"""
+    status, said = pytest_says(tmp_path, "-p", "no:trio", program=program)
+    assert status == 0, said
+
+
+def test_a_server_is_tied_to_who_has_started_it() -> None:
+    script = "import os, signal; from execsrv.testing import serving\nwith serving(): os.kill(os.getpid(), 9)"
+    with assert_no_strays(within=20):
+        assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == -9
+
+
+def test_a_server_that_does_not_start_says_why() -> None:
+    wrong = pytest.raises(ServerFailedError, match=r"cannot start .*: exit status 1\nexecsrv: unsupported")
+    with wrong, serving("http://127.0.0.1:1"):
+        pass
+
+
+def test_a_server_that_ends_by_itself_is_told() -> None:
+    ended = pytest.raises(ServerFailedError, match=r"the server has ended by itself: signal SIGKILL\n")
+    with ended, serving() as server:
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_settings_of_others_do_not_reach_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXECSRV_MAX_CONNECTIONS", "nonsense")
+    monkeypatch.setenv("GREETING", "hello")
+    with serving() as server, execsrv.sync.connect(server.url) as client:
+        assert client.run(["sh", "-c", "echo $GREETING$EXECSRV_MAX_CONNECTIONS"], text=True).lines == ["hello"]
+
+
+# -- nox --
+
+
+def nox_says(folder: Path, noxfile: str) -> tuple[int, str]:
+    (folder / "noxfile.py").write_text("import nox\nfrom execsrv.testing.nox import server, session_run\n" + noxfile)
+    done = subprocess.run(
+        [sys.executable, "-m", "nox", "--nocolor"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=100,
+    )
+    return done.returncode, done.stdout
+
+
+def test_a_session_of_nox_runs_on_its_server(tmp_path: Path) -> None:
+    noxfile = """
+@nox.session(python=False)
+def tests(session):
+    session.env["GREETING"] = "hello"
+    with server(session) as url:
+        session_run(session, url, "sh", "-c", "echo $GREETING $NAME; sleep 1000 &", env={"NAME": "you"}, timeout=60)
+        session_run(session, url, "sh", "-c", "exit 3", success_codes=[3])
+"""
+    with assert_no_strays():
+        status, said = nox_says(tmp_path, noxfile)
+    assert status == 0, said
+    assert "\nhello you\n" in said
+    assert "execsrv listening on" not in said
+
+
+def test_a_session_of_nox_has_its_own_programs(tmp_path: Path) -> None:
+    noxfile = """
+@nox.session(venv_backend="venv")
+def tests(session):
+    with server(session) as url:
+        session_run(session, url, "python", "-c", "import sys; print('it is', sys.prefix)")
+        session_run(session, url, "sh", "-c", "echo $VIRTUAL_ENV")
+"""
+    status, said = nox_says(tmp_path, noxfile)
+    assert status == 0, said
+    assert f"it is {tmp_path}/.nox/tests" in said
+    assert f"\n{tmp_path}/.nox/tests\n" in said
+
+
+def test_a_session_of_nox_that_fails_shows_what_the_server_said(tmp_path: Path) -> None:
+    noxfile = """
+@nox.session(python=False)
+def tests(session):
+    with server(session) as url:
+        session_run(session, url, "sh", "-c", "exit 3")
+"""
+    status, said = nox_says(tmp_path, noxfile)
+    assert status == 1
+    assert re.search(r"the server said:\n(?:.*\n)*execsrv listening on unix://", said), said
