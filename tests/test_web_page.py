@@ -289,7 +289,7 @@ async def test_a_lost_connection_comes_back_with_what_was_printed_meanwhile(serv
         line.target = target
         await page.until(STATE + " === 'Connected again.'")
         await sees(page, "meanwhile")
-        await sees(page, "\ntyped meantime")
+        await sees(page, r"\ntyped meantime")
         await page.type("clear; echo still $$\r")
         await sees(page, f"still {number}")
         await page.evaluate("document.getElementById('hang-up').click()")

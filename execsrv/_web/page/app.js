@@ -12,6 +12,7 @@ let wire = null;
 let mine = null; // our own connection, as the list has it
 let listing = null; // the next time
 let isListing = false;
+let isStale = false; // something has changed since the list was asked for
 
 const pane = new Pane(() => list());
 
@@ -99,12 +100,13 @@ async function list() {
   if (wire === null) {
     return;
   }
-  wire.check();
   if (isListing) {
+    isStale = true;
     return;
   }
   clearTimeout(listing);
   isListing = true;
+  isStale = false;
   try {
     const [{ connections }, { processes }] = await Promise.all([
       wire.call("connection/list"),
@@ -115,7 +117,7 @@ async function list() {
     // The connection is lost, and comes back or ends.
   } finally {
     isListing = false;
-    listing = setTimeout(list, LIST_MS);
+    listing = setTimeout(() => document.visibilityState === "visible" && list(), isStale ? 0 : LIST_MS);
   }
 }
 
