@@ -272,7 +272,8 @@ export class Pane {
     const { screen } = this;
     const focused = document.activeElement;
     at("tools").hidden = screen === null && this.#player === null;
-    at("aloud").hidden = at("keys").hidden = screen === null;
+    at("aloud").hidden = screen === null;
+    at("keys").hidden = screen === null || !screen.types;
     at("role").hidden = screen === null || screen.isOwn || screen.isOver || screen.highestRole === "viewer";
     at("end").hidden = screen === null || !screen.types;
     for (const choice of this.#roles) {
