@@ -39,6 +39,9 @@ HELP = {
 _TYPED_CHUNKS = 64
 """So many reads of keys may wait for the program. What is typed beyond waits in the terminal."""
 
+_LAST_KEYS_SECONDS = 0.5
+"""Time that what was typed has to arrive, when the process is left."""
+
 _REST_SECONDS = 0.5
 """Time that the terminal may be silent, and not at its end, after the end of the process."""
 
@@ -102,6 +105,7 @@ class Interaction:
         self._raw = ExitStack()
         self._is_terminal = terminal.modes() is not None
         self._is_raw = self._is_terminal and is_terminal
+        self._unwritten, self._written = 0, trio.lowlevel.ParkingLot()
         self._outcome: Outcome | None = None
         self._scope = trio.CancelScope()
 
@@ -184,6 +188,7 @@ class Interaction:
                     if isinstance(taken, str):
                         await self._act(taken)
                     elif self._types:
+                        self._unwritten += 1
                         await typed.send(taken)
         if self._is_terminal:
             self._leave(Outcome("hung up" if self._is_raw else "detach"))
@@ -192,6 +197,8 @@ class Interaction:
         try:
             async for data in typed:
                 await self._process.write(data)
+                self._unwritten -= 1
+                self._written.unpark_all()
             if self._types and self._ends_input and not self._is_terminal:
                 await self._process.close_stdin()
         except (StdinClosedError, ConnectionLostError, RequestError):
@@ -200,8 +207,13 @@ class Interaction:
 
     async def _act(self, action: str) -> None:
         match action:
-            case "leave" | "detach":
-                self._leave(Outcome("leave" if action == "leave" else "detach"))
+            case "leave":
+                self._leave(Outcome("leave"))
+            case "detach":
+                with trio.move_on_after(_LAST_KEYS_SECONDS):  # for what was typed before goes on too
+                    while self._unwritten:
+                        await self._written.park()
+                self._leave(Outcome("detach"))
             case "suspend":
                 self._suspend()
                 await self._repaint()

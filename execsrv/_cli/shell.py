@@ -23,7 +23,7 @@ from execsrv._cli.register.shells import DEFAULT_RECONNECT_SECONDS
 from execsrv._cli.streams import say
 from execsrv._cli.variables import variables
 from execsrv.client import Client
-from execsrv.errors import ExecsrvError, RequestError, SpawnError
+from execsrv.errors import ConnectionLostError, ExecsrvError, RequestError, SpawnError
 
 _CARRIED = ("TERM", "COLORTERM", "LANG", "LANGUAGE", "TZ")
 """The terminal and the locale of a user, together with all of LC_*."""
@@ -61,10 +61,13 @@ def run_shell(options: ShellOptions) -> int:
     try:
         escape = parse_key("--escape", options.escape)
         outcome = trio.run(_shell, options, escape)
+    except RequestError as error:
+        return failed(f"{error} ({error.kind})").code
+    except ConnectionLostError as error:
+        way_back = f"; `execsrv attach {options.name}` brings it back" if options.name is not None else ""
+        return failed(f"{error}{way_back}").code
     except ExecsrvError as error:
-        return failed(
-            f"{error} ({error.kind})" if isinstance(error, RequestError) else explained(error, options.url)
-        ).code
+        return failed(explained(error, options.url)).code
     except OSError as error:
         return failed(error.strerror or str(error)).code
     return status_of(outcome)

@@ -13,6 +13,7 @@ from execsrv._cli.register.kinds import Command
 _HOMES = {
     "serve": "serving",
     "run": "running",
+    "init": "running",
     "shell": "shells",
     "ps": "sessions",
     "logs": "sessions",
@@ -25,6 +26,7 @@ _HOMES = {
     "files edit": "files",
     "play": "files",
     "doctor": "machine",
+    "limits": "machine",
     "token new": "tokens",
     "token list": "tokens",
     "token revoke": "tokens",
