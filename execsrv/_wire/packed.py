@@ -36,6 +36,8 @@ _QUOTED_BYTES = 16
 class PackedCodec:
     """The msgpack of one connection, with the methods of `Codec`."""
 
+    piece_bytes = MSGPACK_PIECES.piece_bytes
+
     def decode(self, data: bytes | bytearray) -> Message:
         """Return the message in these bytes. Raises as `Codec.decode` does."""
         if data.startswith(_OUTPUT_BEGINS) and (output := _read_output(data)) is not None:
