@@ -170,6 +170,11 @@ class Stdin:
                 except trio.ClosedResourceError:
                     return  # `end` was called meanwhile
 
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that the command has not taken."""
+        return self._queued_bytes
+
     def end(self) -> None:
         """Close our end now, and tell those who wait to write."""
         descriptor, self._descriptor = self._descriptor, None

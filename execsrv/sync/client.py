@@ -22,6 +22,7 @@ from execsrv.protocol import (
     ListedProcess,
     OutputFile,
 )
+from execsrv.protocol.ceilings import Ceiling
 from execsrv.record import Recording
 
 if TYPE_CHECKING:
@@ -299,6 +300,13 @@ class Client(Held, of=TrioClient):
     def end_connection(self, connection: str) -> None:
         """End another connection of the same user or token, with all that runs there."""
         return self._wait("end_connection", connection)
+
+    def limits(self) -> list[Ceiling]:
+        """Return the ceilings of the server, with what is in use of each.
+
+        What others use is told to an owner alone.
+        """
+        return self._wait("limits")
 
     def presence(self) -> Items[ConnectionPresence]:
         """Iterate over who comes and goes, here and in connections that were joined, from this call on.
