@@ -195,6 +195,7 @@ async def host(peer: Peer, folder: str) -> None:
     await peer.call("capabilities/discoverV2", {"cwd": folder})
     await peer.call("fs/watchMissing", {"watchId": 1, "missing": [f"{folder}/later"], "present": None})
     await peer.call("fs/writeFile", {"path": f"{folder}/later", "dataBase64": b64(b"now")})
+    await peer.call("server/limits", {"settings": ["max_sessions"]})
 
 
 async def windows(peer: Peer, folder: str) -> None:
