@@ -2,8 +2,8 @@
 
 It reads one request head and never a body. A web page must not reach a server on the loopback address, so an `Origin`
 is refused before anything else, unless it is listed, or our own. A browser has our own only where we serve a page. Our
-own is that of the `Host`, and any name may be made to lead here: so whoever asks for an upgrade, or for the page, has to
-name a host that is us. The rules are those of RFC 9110 and RFC 6455 section 4.2.
+own is that of the `Host`, and any name may be made to lead here: so whoever asks for an upgrade, or for the page, has
+to name a host that is us. The rules are those of RFC 9110 and RFC 6455 section 4.2.
 """
 
 from __future__ import annotations
