@@ -5,6 +5,8 @@ the name of the error, or the signal that the child died of. FACTS, in JSON, are
 harmed for good.
 """
 
+# mypy: disable-error-code="func-returns-value"
+
 from __future__ import annotations
 
 import ctypes

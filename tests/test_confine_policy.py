@@ -238,7 +238,7 @@ async def test_a_client_has_policies(tmp_path: Path) -> None:
         async with client.start(["true"]) as process:
             assert process.confined is None
         with pytest.raises(TypeError, match="sandbox must be a Policy, got str"):
-            await client.run(["true"], sandbox="strict")  # type: ignore[arg-type]
+            await client.run(["true"], sandbox="strict")  # type: ignore[call-overload]
         with pytest.raises(InvalidParamsError):
             Policy.read_only(network="no")  # type: ignore[arg-type]
 

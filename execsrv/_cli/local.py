@@ -54,6 +54,10 @@ async def run_here(options: RunOptions, signals: Signals, report: Recorder | Non
     if options.cwd is not None:
         enter(options.cwd)
     command = settle(options.argv, None, env)
+    if options.confines:
+        from execsrv._cli.confining import confinement_here
+
+        command = replace(command, confinement=confinement_here(options, env.get("TMPDIR")))
     record = partial(recorded, options.record, options.argv, is_terminal=options.tty)
     with trio.open_signal_receiver(signal.SIGCHLD) as news, record() as recording, open_streams(options) as streams:
         streams.recording, streams.others = recording, [] if report is None else [report]
