@@ -68,11 +68,11 @@ def test_options_that_cannot_be_kept_are_refused(tmp_path: Path) -> None:
 
 
 DENIED = {
-    "unshare": "272",
-    "landlock_create_ruleset": "444",
-    "seccomp": "317",
-    "mount_setattr": "442",
-    "open_tree": "428",
+    "unshare": ("272", 1),
+    "landlock_create_ruleset": ("444", 38),
+    "seccomp": ("317", 1),
+    "mount_setattr": ("442", 38),
+    "open_tree": ("428", 1),
 }
 """Calls without which nothing is confined, each with the error that it is answered with."""
 
