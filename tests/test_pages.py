@@ -40,7 +40,12 @@ def sections(page: str, heading: str) -> list[Section]:
     return [section for section in found if any(block[0] in ("python", "console") for block in section.blocks)]
 
 
-SECTIONS = [*sections("tutorial.md", "#"), *sections("tasks.md", "##"), *sections("testing.md", "##")]
+SECTIONS = [
+    *sections("tutorial.md", "#"),
+    *sections("tasks.md", "##"),
+    *sections("testing.md", "##"),
+    *sections("conformance.md", "#"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ _HOMES = {
     "files edit": "files",
     "play": "files",
     "doctor": "machine",
+    "conformance": "checking",
     "limits": "machine",
     "token new": "tokens",
     "token list": "tokens",
