@@ -9,7 +9,6 @@ A session belongs to the block of `open_tools`, not to the call that started it.
 from __future__ import annotations
 
 import os
-import posixpath
 import shlex
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -18,14 +17,14 @@ from typing import Any, Unpack
 import trio
 
 from execsrv._nursery import open_helpers
-from execsrv._wire.paths import path_from_wire
 from execsrv.agents.answers import Answer, Picture, Piece, Sessions
+from execsrv.agents.asking import command_argv, joined
 from execsrv.agents.bookkeeping import Book
 from execsrv.agents.events import AgentEvent, Began, Typed
 from execsrv.agents.session import EventSink, Session
 from execsrv.agents.settings import ToolSettings
 from execsrv.client import STDOUT, Client
-from execsrv.client.parameters import Path, StartKeywords, string, words
+from execsrv.client.parameters import Path, StartKeywords, string
 from execsrv.errors import (
     ConnectionLostError,
     InvalidParamsError,
@@ -96,12 +95,12 @@ class Tools:
         """
         window = self._settings.window(yield_time_ms, self._settings.exec_yield_ms)
         most = self._settings.answered_bytes(max_output_tokens, max_output_bytes)
-        argv = self._argv(cmd, shell, login)
+        argv = command_argv(cmd, self._client.info.shell.path if shell is None else shell, login)
         command = cmd if isinstance(cmd, str) else shlex.join(argv)
         options: dict[str, Any] = dict(self._options)
         options |= {"tty": tty, "timeout": timeout, "env_add": {**self._options.get("env_add", {}), **(env or {})}}
         if cwd is not None:
-            options["cwd"] = self._directory(cwd)
+            options["cwd"] = joined(self._options.get("cwd") or self._client.info.cwd, cwd)
         if not tty and self._client._connection.is_execsrv:
             options["stderr"] = STDOUT
         since = trio.current_time()
@@ -114,20 +113,6 @@ class Tools:
         except trio.Cancelled:
             session.scope.cancel()
             raise
-
-    def _argv(self, cmd: str | Sequence[str], shell: str | None, login: bool) -> list[str]:
-        if not isinstance(cmd, str):
-            return words(cmd)
-        if not cmd.strip():
-            raise InvalidParamsError("cmd must not be empty", field="cmd")
-        return [self._client.info.shell.path if shell is None else shell, "-lc" if login else "-c", string("cmd", cmd)]
-
-    def _directory(self, cwd: str) -> str:
-        """Return the absolute path of a directory that counts from that of all commands."""
-        base = self._options.get("cwd") or self._client.info.cwd
-        if base is None or posixpath.isabs(string("cwd", cwd)):
-            return cwd
-        return posixpath.join(path_from_wire(str(base), "cwd"), cwd)
 
     async def write_stdin(
         self,
