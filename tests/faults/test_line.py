@@ -68,10 +68,10 @@ def test_there_is_a_conversation_for_every_method() -> None:
     assert set(CONVERSATIONS) == set(METHODS)
 
 
-async def speak(line: FaultyLine, method: str, folder: Path, mark: str, page: str) -> object:
+async def speak(url: str, line: FaultyLine, method: str, folder: Path, mark: str, page: str) -> object:
     """Have the conversation, and hang up."""
     async with connected(line.url) as peer:
-        return await CONVERSATIONS[method](Stage(peer, folder, mark, page))
+        return await CONVERSATIONS[method](Stage(peer, folder, mark, page, url))
 
 
 async def meet(line: FaultyLine, fault: Fault, conversation: Callable[[], Awaitable[object]]) -> object:
@@ -103,7 +103,7 @@ async def test_a_fault_at_byte_n(
         web.page("/page", body=b"body")
         mark = new_mark()
         for method in (method for method in CONVERSATIONS if method.split("/")[0] == family):
-            conversation = partial(speak, line, method, tmp_path, mark, f"{web.url}/page")
+            conversation = partial(speak, daemon.url, line, method, tmp_path, mark, f"{web.url}/page")
             line.expect()
             recorded = await conversation()
             lengths = dict(line.passed)
@@ -124,7 +124,7 @@ async def test_a_short_conversation_is_cut_at_every_byte(
 ) -> None:
     mark = new_mark()
     async with open_neighbour(daemon.url), open_faulty_line(daemon.url, f"{tmp_path}/l") as line:
-        conversation = partial(speak, line, "process/start", tmp_path, mark, "")
+        conversation = partial(speak, daemon.url, line, "process/start", tmp_path, mark, "")
         line.expect()
         await conversation()
         for at in range(line.passed[side]):
