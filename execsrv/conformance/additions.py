@@ -64,7 +64,7 @@ async def sizes(stage: Stage) -> None:
 async def signals(stage: Stage) -> None:
     """Any signal can be sent, and an exit says which one the process died of."""
     talk = await stage.talk()
-    await ready(talk, "echo ready; sleep 1000")
+    await ready(talk, "echo ready; exec sleep 1000")
     params = {"processId": "a", "signal": "SIGUSR1", "target": "tree"}
     answer = await talk.answer(await talk.post("process/signal", params))
     if answer.get("error", {}).get("code") == -32602:
