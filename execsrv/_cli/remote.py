@@ -270,6 +270,7 @@ def surroundings(client: Client, options: RunOptions) -> dict[str, Any]:
     window = terminal.window() if options.tty else None
     return {
         "cwd": None if options.cwd is None else path_there(client, options.cwd),
+        "user": options.user,
         "env_add": env,
         "secret_env": {name: secret for name, _, secret in (it.partition("=") for it in options.secret_env)},
         "tty": options.tty,
