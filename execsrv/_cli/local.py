@@ -18,7 +18,16 @@ import trio
 
 from execsrv._cli import terminal
 from execsrv._cli.heard_signals import Heard, Signals, ignored_signals
-from execsrv._cli.job import AFTERMATH_SECONDS, QUIET_SECONDS, Ended, Insistence, RunOptions, say_ended, timed_out
+from execsrv._cli.job import (
+    AFTERMATH_SECONDS,
+    QUIET_SECONDS,
+    Ended,
+    Insistence,
+    Recorder,
+    RunOptions,
+    say_ended,
+    timed_out,
+)
 from execsrv._cli.local_place import enter, has_no_children, inherited_environment
 from execsrv._cli.local_recording import recorded
 from execsrv._cli.local_streams import LocalStreams, open_streams
@@ -39,8 +48,8 @@ _OF_THE_GROUP = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH})
 """Signals that the kernel sends to all of a terminal's foreground, and so to the command as well as to us."""
 
 
-async def run_here(options: RunOptions, signals: Signals) -> Ended:
-    """Run a command as our child; return its end. Raises `SpawnError`."""
+async def run_here(options: RunOptions, signals: Signals, report: Recorder | None = None) -> Ended:
+    """Run a command as our child; return its end. `report` is given its output. Raises `SpawnError`."""
     env = inherited_environment(options)
     if options.cwd is not None:
         enter(options.cwd)
@@ -51,7 +60,7 @@ async def run_here(options: RunOptions, signals: Signals) -> Ended:
     command = settle(options.argv, None, env, wishes=Wishes(account=other))
     record = partial(recorded, options.record, options.argv, is_terminal=options.tty)
     with trio.open_signal_receiver(signal.SIGCHLD) as news, record() as recording, open_streams(options) as streams:
-        streams.recording = recording
+        streams.recording, streams.report = recording, report
         inherited = Inherited(
             streams.stdio,
             [descriptor for descriptor in options.pass_fd if descriptor > 2],
@@ -201,7 +210,7 @@ class _Life:
             return
         if await self._has_it(heard):
             return
-        weight = self._insistence.weigh(heard)
+        weight = "first" if self._options.is_init else self._insistence.weigh(heard)
         if weight == "second":
             self._kill_after(0)
         elif weight == "first":

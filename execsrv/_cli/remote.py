@@ -12,7 +12,17 @@ import trio
 
 from execsrv._cli import terminal
 from execsrv._cli.heard_signals import Heard, Signals, stop_self
-from execsrv._cli.job import AFTERMATH_SECONDS, FLOOD_SECONDS, Ended, Insistence, RunOptions, failed, pass_on, say_ended
+from execsrv._cli.job import (
+    AFTERMATH_SECONDS,
+    FLOOD_SECONDS,
+    Ended,
+    Insistence,
+    Recorder,
+    RunOptions,
+    failed,
+    pass_on,
+    say_ended,
+)
 from execsrv._cli.job import timed_out as say_timed_out
 from execsrv._cli.naming import connected_as
 from execsrv._cli.reach import Reach, path_there
@@ -44,9 +54,9 @@ _ENDED_BY_SERVER = {
 }
 
 
-async def run_there(options: RunOptions, url: str, signals: Signals) -> Ended:
-    """Run a command on a server; return its end. Raises `ExecsrvError`."""
-    run = _RemoteRun(options)
+async def run_there(options: RunOptions, url: str, signals: Signals, report: Recorder | None = None) -> Ended:
+    """Run a command on a server; return its end. `report` is given its output. Raises `ExecsrvError`."""
+    run = _RemoteRun(options, report)
     async with open_helpers() as nursery:
         # Outside of what they end, so that a second signal cannot interrupt the clean-up after the first.
         nursery.start_soon(run.hear_signals, signals)
@@ -60,10 +70,11 @@ async def run_there(options: RunOptions, url: str, signals: Signals) -> Ended:
 class _RemoteRun:
     """One command on a server, joined to our streams, and the signals and the times that concern it."""
 
-    def __init__(self, options: RunOptions) -> None:
+    def __init__(self, options: RunOptions, report: Recorder | None) -> None:
         self.scope = trio.CancelScope()
         self.killed_by: int | None = None
         self._options = options
+        self._report = report
         self._process: Process | None = None
         self._started = trio.Event()
         self._insistence = Insistence()
@@ -163,7 +174,7 @@ class _RemoteRun:
     async def _pass(self, event: Event | None) -> None:
         self._touch()
         if isinstance(event, Chunk):
-            await pass_on(2 if event.stream == "stderr" else 1, event.chunk)
+            await pass_on(2 if event.stream == "stderr" else 1, event.chunk, report=self._report)
 
     # -- its time --
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from execsrv._processes.accounts import Account
+from execsrv._processes.confine.places import Confinement
 from execsrv._processes.inherited import Inherited
 from execsrv.errors import InvalidParamsError, SpawnError
 
@@ -63,6 +64,8 @@ class Command:
     inherited: Inherited | None = None
     stdout: Output = "pipe"
     stderr: Output = "pipe"
+    confinement: Confinement | None = None
+    """The things that it may do, where those are fewer than we may."""
 
     @property
     def has_wishes(self) -> bool:

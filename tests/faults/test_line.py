@@ -19,6 +19,7 @@ import trio
 from execsrv import connect
 from execsrv.errors import ExecsrvError
 from execsrv.protocol import METHODS
+from execsrv.testing.faults import Fault, FaultyLine, Kind, Side, open_faulty_line
 from tests.faults.conversations import CONVERSATIONS, Stage
 from tests.faults.daemon import (
     Daemon,
@@ -28,9 +29,9 @@ from tests.faults.daemon import (
     new_mark,
     open_neighbour,
     running_daemon,
+    until,
     until_gone,
 )
-from tests.faults.line import Fault, FaultyLine, Kind, Side, open_faulty_line
 from tests.web import open_web
 
 TRANSPORTS = ["unix", "websocket"]
@@ -67,10 +68,10 @@ def test_there_is_a_conversation_for_every_method() -> None:
     assert set(CONVERSATIONS) == set(METHODS)
 
 
-async def speak(line: FaultyLine, method: str, folder: Path, mark: str, page: str) -> object:
+async def speak(url: str, line: FaultyLine, method: str, folder: Path, mark: str, page: str) -> object:
     """Have the conversation, and hang up."""
     async with connected(line.url) as peer:
-        return await CONVERSATIONS[method](Stage(peer, folder, mark, page))
+        return await CONVERSATIONS[method](Stage(peer, folder, mark, page, url))
 
 
 async def meet(line: FaultyLine, fault: Fault, conversation: Callable[[], Awaitable[object]]) -> object:
@@ -102,7 +103,7 @@ async def test_a_fault_at_byte_n(
         web.page("/page", body=b"body")
         mark = new_mark()
         for method in (method for method in CONVERSATIONS if method.split("/")[0] == family):
-            conversation = partial(speak, line, method, tmp_path, mark, f"{web.url}/page")
+            conversation = partial(speak, daemon.url, line, method, tmp_path, mark, f"{web.url}/page")
             line.expect()
             recorded = await conversation()
             lengths = dict(line.passed)
@@ -123,12 +124,13 @@ async def test_a_short_conversation_is_cut_at_every_byte(
 ) -> None:
     mark = new_mark()
     async with open_neighbour(daemon.url), open_faulty_line(daemon.url, f"{tmp_path}/l") as line:
-        conversation = partial(speak, line, "process/start", tmp_path, mark, "")
+        conversation = partial(speak, daemon.url, line, "process/start", tmp_path, mark, "")
         line.expect()
         await conversation()
         for at in range(line.passed[side]):
             await meet(line, Fault(kind, side, at), conversation)
-            assert len(alive_with(mark)) <= 3  # sh, and two that sleep: what came before is going or gone
+            # sh, and two that sleep: what came before is going.
+            await until(lambda: len(alive_with(mark)) <= 3, lambda: f"still alive: {alive_with(mark)}")
         await until_gone(mark)
     daemon.check()
 

@@ -13,6 +13,7 @@ from execsrv._cli.register.kinds import Command
 _HOMES = {
     "serve": "serving",
     "run": "running",
+    "init": "running",
     "shell": "shells",
     "ps": "sessions",
     "logs": "sessions",
