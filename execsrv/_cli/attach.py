@@ -25,7 +25,7 @@ def attach(*, name: str, read_only: bool, escape: str, detach_key: str | None, r
     if detach_key is not None and (leaves := parse_key("--detach-key", detach_key)) is not None:
         direct[leaves] = "detach"
     try:
-        outcome = trio.run(_attach, name, read_only, key, direct, reach)
+        outcome = trio.run(_attach, name, read_only, key, direct, reach, manners)
     except ForbiddenError as error:
         if read_only:
             raise
@@ -35,7 +35,9 @@ def attach(*, name: str, read_only: bool, escape: str, detach_key: str | None, r
     return status_of(outcome)
 
 
-async def _attach(name: str, read_only: bool, escape: int | None, direct: dict[int, str], reach: Reach) -> Outcome:
+async def _attach(
+    name: str, read_only: bool, escape: int | None, direct: dict[int, str], reach: Reach, manners: Manners
+) -> Outcome:
     """Be at it, again behind what was seen where a connection is lost for good: nothing depends on this one."""
     pid, seen = None, 0
     while True:
@@ -43,7 +45,7 @@ async def _attach(name: str, read_only: bool, escape: int | None, direct: dict[i
             listed = (await listing(client)).find(name)
             if listed.pid != pid:  # of another server, under the same name, where it is not the first time
                 pid, seen = listed.pid, 0
-            elif terminal.modes() is not None:
+            elif terminal.modes() is not None and not manners.quiet:
                 say("[execsrv: connected again]")
             async with at_session(client, listed, "viewer" if read_only else "writer", after=seen) as process:
                 at = Interaction(
@@ -57,6 +59,7 @@ async def _attach(name: str, read_only: bool, escape: int | None, direct: dict[i
                     ends_input=False,
                     past=listed.next_seq - 1,
                     patience=reach.reconnect,
+                    quiet=manners.quiet,
                 )
                 try:
                     return await at.run(fresh=False)

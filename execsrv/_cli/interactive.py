@@ -90,17 +90,20 @@ class Interaction:
         ends_input: bool = True,
         past: int = 0,
         patience: float = 0,
+        quiet: bool = False,
     ) -> None:
         """`is_terminal` is False for a process without one: then ours edits and echoes what is typed, line by line.
 
         `types` is False for who only watches. With `ends_input` the end of a stdin that is no terminal ends its own.
 
-        Output up to entry `past` was printed before. For `patience` seconds a lost connection is taken up again.
+        Output up to entry `past` was printed before. For `patience` seconds a lost connection is taken up again;
+        nothing is said of that to who is `quiet`.
         """
         self._process, self._link, self._keys = process, link, keys
         self._escape, self._actions = escape, actions
         self._types, self._ends_input, self._patience = types, ends_input, patience
         self._past, self._replay = past, Replay()
+        self._is_quiet = quiet
         self._modes = Modes()
         self._raw = ExitStack()
         self._is_terminal = terminal.modes() is not None
@@ -152,7 +155,8 @@ class Interaction:
 
     def _tell(self, text: str) -> None:
         """Say something on a line of its own, in the midst of what the program shows."""
-        say(f"\r\n[execsrv: {text}]\r" if self._is_terminal else f"execsrv: {text}")
+        if not self._is_quiet:
+            say(f"\r\n[execsrv: {text}]\r" if self._is_terminal else f"execsrv: {text}")
 
     # -- output --
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import trio
@@ -64,6 +64,7 @@ class RunOptions(NamedTuple):
     leave: bool = False
     is_init: bool = False
     record: str | None = None
+    progress: bool | None = None
     junit: str | None = None
     reconnect: float = 0
     no_bring: bool = False
@@ -121,14 +122,14 @@ class Insistence:
 
 
 async def pass_on(
-    target: int, output: bytes, recording: Recorder | None = None, report: Recorder | None = None
+    target: int, output: bytes, recording: Recorder | None = None, others: Iterable[Recorder] = ()
 ) -> None:
     """Write output of the command to our own stdout (1) or stderr (2). Raises `OSError`, which names it.
 
-    A recording is written to in a thread, as a file may be slow; a report only keeps what it is given.
+    A recording is written to in a thread, as a file may be slow; others only look at what they are given.
     """
-    if report is not None:
-        report.output(target, output)
+    for other in others:
+        other.output(target, output)
     limiter = trio.CapacityLimiter(1)
     if recording is not None:
         await trio.to_thread.run_sync(recording.output, target, output, limiter=limiter)

@@ -33,6 +33,7 @@ from execsrv._cli.local_recording import recorded
 from execsrv._cli.local_streams import LocalStreams, open_streams
 from execsrv._cli.signals import ENDING
 from execsrv._cli.streams import say
+from execsrv._cli.telling import watch_silence
 from execsrv._nursery import open_helpers
 from execsrv._processes.accounts import account_of
 from execsrv._processes.command import Wishes, settle
@@ -60,7 +61,7 @@ async def run_here(options: RunOptions, signals: Signals, report: Recorder | Non
     command = settle(options.argv, None, env, wishes=Wishes(account=other))
     record = partial(recorded, options.record, options.argv, is_terminal=options.tty)
     with trio.open_signal_receiver(signal.SIGCHLD) as news, record() as recording, open_streams(options) as streams:
-        streams.recording, streams.report = recording, report
+        streams.recording, streams.others = recording, [] if report is None else [report]
         inherited = Inherited(
             streams.stdio,
             [descriptor for descriptor in options.pass_fd if descriptor > 2],
@@ -112,6 +113,7 @@ class _Life:
                     else:
                         nursery.start_soon(self._stop_along, news)
                     self._watch_time(nursery)
+                    streams.others += watch_silence(options, nursery)
                     streams.pump(nursery)
                     status = await self._tree.leader.wait_exited()
                     self._is_over = True

@@ -29,6 +29,7 @@ from execsrv._cli.reach import Reach, path_there
 from execsrv._cli.remote_stdin import has_stdin, pass_stdin
 from execsrv._cli.signals import ENDING
 from execsrv._cli.streams import say
+from execsrv._cli.telling import watch_silence
 from execsrv._log.entries import Closed, Exited
 from execsrv._nursery import open_helpers
 from execsrv._processes.signals import signal_name
@@ -74,7 +75,7 @@ class _RemoteRun:
         self.scope = trio.CancelScope()
         self.killed_by: int | None = None
         self._options = options
-        self._report = report
+        self._others = [] if report is None else [report]
         self._process: Process | None = None
         self._started = trio.Event()
         self._insistence = Insistence()
@@ -116,6 +117,7 @@ class _RemoteRun:
     async def _attend(self, process: Process) -> Ended:
         """Join the command to our streams until all is over; return its end."""
         async with open_helpers() as nursery:
+            self._others += watch_silence(self._options, nursery)
             if not self._options.no_stdin:
                 nursery.start_soon(self._pass_stdin, process)
             if self._options.timeout is not None:
@@ -174,7 +176,7 @@ class _RemoteRun:
     async def _pass(self, event: Event | None) -> None:
         self._touch()
         if isinstance(event, Chunk):
-            await pass_on(2 if event.stream == "stderr" else 1, event.chunk, report=self._report)
+            await pass_on(2 if event.stream == "stderr" else 1, event.chunk, others=self._others)
 
     # -- its time --
 

@@ -90,7 +90,10 @@ class Piece(Facts, frozen=True, kw_only=True):
 
 
 class Listed(Facts, frozen=True, kw_only=True):
-    """A session in a list. `age` is in seconds; `unread_bytes` is output that no answer had yet."""
+    """A session in a list. `age` is in seconds; `unread_bytes` is output that no answer had yet.
+
+    `recording` is the file that it is recorded in, None where it is not.
+    """
 
     command: str
     pid: int | None
@@ -98,6 +101,7 @@ class Listed(Facts, frozen=True, kw_only=True):
     age: float
     total_bytes: int
     unread_bytes: int
+    recording: str | None = None
 
     def __str__(self) -> str:
         return f"{self.ending}: {self.command} ({self.age:.0f} s, {self.unread_bytes} bytes unread)"

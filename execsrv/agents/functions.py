@@ -187,19 +187,23 @@ def _without(schema: Any, words: set[str]) -> Any:
     }
 
 
+def checked(name: str, arguments: Any) -> Any:
+    """Return what a model asks for as its struct. Raises `InvalidParamsError`."""
+    if (function := FUNCTIONS.get(name)) is None:
+        raise InvalidParamsError(f"there is no function {name!r}; there are {', '.join(FUNCTIONS)}", field="name")
+    try:
+        if isinstance(arguments, str | bytes):
+            return msgspec.json.decode(arguments or b"{}", type=function)
+        return msgspec.convert(arguments, function)
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise InvalidParamsError(f"{name}: {error}") from None
+
+
 async def call(tools: Tools, name: str, arguments: Any) -> Answer | Piece | Picture | Sessions:
     """Do what a model asks for: `arguments` are an object, or JSON of one. `str` of the result is text for the model.
 
     Raises `InvalidParamsError` for a function or arguments that there are not, and as the function does: the text of
     every `ExecsrvError` may be given to the model. Cancelling is that of the function.
     """
-    if (function := FUNCTIONS.get(name)) is None:
-        raise InvalidParamsError(f"there is no function {name!r}; there are {', '.join(FUNCTIONS)}", field="name")
-    try:
-        if isinstance(arguments, str | bytes):
-            asked = msgspec.json.decode(arguments or b"{}", type=function)
-        else:
-            asked = msgspec.convert(arguments, function)
-    except (msgspec.MsgspecError, UnicodeError) as error:
-        raise InvalidParamsError(f"{name}: {error}") from None
-    return await asked.do(tools)
+    answer: Answer | Piece | Picture | Sessions = await checked(name, arguments).do(tools)
+    return answer

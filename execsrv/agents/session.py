@@ -38,6 +38,7 @@ class Session:
         self.process = process
         self.command = command
         self.tty = tty
+        self.recording: str | None = None
         self.began_at = trio.current_time()
         self.ended_at: float | None = None
         self.lost: ConnectionLostError | None = None
@@ -193,6 +194,7 @@ class Session:
             age=trio.current_time() - self.began_at,
             total_bytes=self._total,
             unread_bytes=self._unanswered.total_bytes,
+            recording=self.recording,
         )
 
     def check_reachable(self) -> None:

@@ -8,6 +8,7 @@ A session belongs to the block of `open_tools`, not to the call that started it.
 
 from __future__ import annotations
 
+import os
 import posixpath
 import shlex
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from execsrv.agents.events import AgentEvent, Began, Typed
 from execsrv.agents.session import EventSink, Session
 from execsrv.agents.settings import ToolSettings
 from execsrv.client import STDOUT, Client
-from execsrv.client.parameters import StartKeywords, string, words
+from execsrv.client.parameters import Path, StartKeywords, string, words
 from execsrv.errors import (
     ConnectionLostError,
     InvalidParamsError,
@@ -49,12 +50,14 @@ class Tools:
         on_event: EventSink,
         options: Mapping[str, Any],
         tree: trio.Nursery,
+        recordings: str | None,
     ) -> None:
         self._client = client
         self._settings = settings
         self._tell = on_event
         self._options = options
         self._tree = tree
+        self._recordings = recordings
         self._book = Book(settings.max_sessions, settings.remembered_ends)
 
     def __repr__(self) -> str:
@@ -101,6 +104,8 @@ class Tools:
             options["stderr"] = STDOUT
         since = trio.current_time()
         with self._book.room() as number:
+            if self._recordings is not None:
+                options["record"] = os.path.join(self._recordings, f"session-{number}.cast")
             session: Session = await self._tree.start(self._live, number, argv, command, options)
         try:
             return await self._window(session, since, window, most)
@@ -218,6 +223,10 @@ class Tools:
         screen = await session.process.screen()
         return Picture(**session.facts(), screen=screen.text, cursor=screen.cursor, size=screen.size)
 
+    def recording_of(self, session_id: int) -> str | None:
+        """Return the file that a session is recorded in, None where it is not. Raises `UnknownSessionError`."""
+        return self._book.session(session_id).recording
+
     # -- a session's task --
 
     async def _live(
@@ -235,6 +244,7 @@ class Tools:
         try:
             async with self._client.start(argv, **options) as process:
                 session = Session(number, process, command, options["tty"], self._settings, self._tell)
+                session.recording = options.get("record")
                 self._book.sessions[number] = session
                 self._tell(Began(number, argv, options.get("cwd"), session.tty, process.pid))
                 task_status.started(session)
@@ -255,18 +265,27 @@ async def open_tools(
     settings: ToolSettings | None = None,
     *,
     on_event: EventSink | None = None,
+    recordings: Path | None = None,
     **options: Unpack[StartKeywords],
 ) -> AsyncIterator[Tools]:
     """Give an agent its tools for the length of a block; leaving it ends all that they have started.
 
-    Each `AgentEvent` is passed to `on_event` as it happens, which must not wait; its errors end the tools. Other
-    keywords are those of `Client.start`, for every command: `cwd`, `env`, `env_remove`, `size` and so on.
+    Each `AgentEvent` is passed to `on_event` as it happens, which must not wait; its errors end the tools. `recordings`
+    is a directory on this machine in which each session is recorded as `session-N.cast`. Other keywords are those of
+    `Client.start`, for every command: `cwd`, `env`, `env_remove`, `size` and so on.
     """
     for name in ("tty", "record", "stdout", "stderr", "grace"):
         if name in options:
             raise TypeError(f"open_tools() takes no {name}: it belongs to one command")
     async with open_helpers() as tree:
-        yield Tools(client, settings or ToolSettings(), on_event or _nothing, options, tree)
+        yield Tools(
+            client,
+            settings or ToolSettings(),
+            on_event or _nothing,
+            options,
+            tree,
+            None if recordings is None else os.fspath(recordings),
+        )
 
 
 def _nothing(event: AgentEvent) -> None:

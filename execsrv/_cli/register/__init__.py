@@ -25,6 +25,7 @@ _HOMES = {
     "files cat": "files",
     "files edit": "files",
     "play": "files",
+    "mcp": "agents",
     "doctor": "machine",
     "limits": "machine",
     "token new": "tokens",

@@ -90,6 +90,12 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
             FILE,
         ),
         Option(
+            ("--progress",),
+            "On a terminal, say on stderr when it is silent for long: its time, its bytes, its last line. Here its"
+            " output goes through pipes for that. Default: where it comes through execsrv anyway, as with --url.",
+            off="--no-progress",
+        ),
+        Option(
             ("--junit",),
             "Write how it ended, and the end of its output, as a JUnit report. The output comes through us then.",
             FILE,
