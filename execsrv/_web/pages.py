@@ -15,11 +15,12 @@ import trio
 from execsrv._threads import run_in_thread
 
 _HTML, _SCRIPT, _STYLE = "text/html; charset=utf-8", "text/javascript; charset=utf-8", "text/css; charset=utf-8"
+_SCRIPTS = ("app", "list", "pane", "playing", "policy", "screen", "wire")
 
 _FILES = {
     "/": ("_web/page/index.html", _HTML),
     "/web/style.css": ("_web/page/style.css", _STYLE),
-    **{f"/web/{name}.js": (f"_web/page/{name}.js", _SCRIPT) for name in ("app", "wire", "screen", "policy", "playing")},
+    **{f"/web/{name}.js": (f"_web/page/{name}.js", _SCRIPT) for name in _SCRIPTS},
     "/web/xterm.js": ("_web/xterm/xterm.mjs", _SCRIPT),
     "/web/addon-fit.js": ("_web/xterm/addon-fit.mjs", _SCRIPT),
     "/web/xterm.css": ("_web/xterm/xterm.css", _STYLE),
