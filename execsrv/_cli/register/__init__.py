@@ -28,6 +28,7 @@ _HOMES = {
     "mcp": "agents",
     "doctor": "machine",
     "limits": "machine",
+    "bench": "machine",
     "token new": "tokens",
     "token list": "tokens",
     "token revoke": "tokens",
