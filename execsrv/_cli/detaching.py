@@ -13,9 +13,8 @@ from execsrv._cli.manners import print_json, print_text
 from execsrv._cli.naming import connected_as, is_taken
 from execsrv._cli.reach import Reach
 from execsrv._cli.register.common import DEFAULT_URL
-from execsrv._cli.remote import reach_of
+from execsrv._cli.remote_start import reach_of, surroundings
 from execsrv._cli.streams import say
-from execsrv._cli.surroundings import surroundings
 from execsrv.client import Client
 from execsrv.errors import ConnectionFailedError
 from execsrv.protocol.sharing import MOST_NAME_CHARACTERS

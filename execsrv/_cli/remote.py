@@ -24,11 +24,10 @@ from execsrv._cli.job import (
 )
 from execsrv._cli.job import timed_out as say_timed_out
 from execsrv._cli.naming import connected_as
-from execsrv._cli.reach import Reach
+from execsrv._cli.remote_start import reach_of, surroundings
 from execsrv._cli.remote_stdin import has_stdin, pass_stdin
 from execsrv._cli.signals import ENDING
 from execsrv._cli.streams import say
-from execsrv._cli.surroundings import surroundings
 from execsrv._cli.telling import watch_silence
 from execsrv._log.entries import Closed, Exited
 from execsrv._nursery import open_helpers
@@ -273,11 +272,6 @@ class _RemoteRun:
         if self.killed_by is None:
             self.killed_by = number
         self.scope.cancel()
-
-
-def reach_of(options: RunOptions, url: str) -> Reach:
-    """Return the server that was asked for."""
-    return Reach(url, *(getattr(options, name) for name in Reach._fields[1:]))
 
 
 def _name(number: int) -> str:

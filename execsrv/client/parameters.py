@@ -62,6 +62,7 @@ class StartKeywords(TypedDict, total=False):
     nice: int | None
     oom_score_adj: int | None
     sandbox: Policy | None
+    user: str | None
     idle_timeout: float | None
     grace: float | None
     overflow: Literal["block", "drop"]

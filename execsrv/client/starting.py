@@ -85,6 +85,7 @@ class Starting:
         nice: int | None = None,
         oom_score_adj: int | None = None,
         sandbox: Policy | None = None,
+        user: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # the server's to keep
         idle_timeout: float | None = None,
         grace: float | None = None,
@@ -109,7 +110,8 @@ class Starting:
         of `STDOUT` is one stream with stdout, in the order of writing. `tty` gives it a terminal instead of all of
         them, of `size` rows and columns (24, 80), and width and height in pixels where they are known, and with `modes`
         by their names in stty(1). `arg0` is what the program sees as its name. `umask`, `nice` and `oom_score_adj` are
-        the server's unless they are given.
+        the server's unless they are given. So is `user`, one of its machine by name or number; another one takes a
+        server that is root.
 
         `sandbox` is a policy by which it is confined; `Process.confined` tells what it has. Where the server cannot
         keep it, the start is a `SandboxUnavailableError`, and nothing has run.
@@ -161,6 +163,7 @@ class Starting:
                 nice=nice,
                 oom_score_adj=oom_score_adj,
                 sandbox=None if sandbox is None else sandbox_of(sandbox),
+                user=None if user is None else string("user", user),
                 window_bytes=connection.config.window_bytes if connection.is_execsrv else None,
                 timeout_ms=milliseconds("timeout", timeout),
                 idle_timeout_ms=milliseconds("idle_timeout", idle_timeout),
@@ -204,8 +207,9 @@ def _place(connection: Connection, cwd: Path | None, prepared: bool) -> str | No
 
 def _check_known(connection: Connection, params: ProcessStart) -> None:
     """Raise `InvalidParamsError` for what a server that is not execsrv would pass over, and do something else."""
-    if params.secret_env and not connection.is_execsrv:
-        raise InvalidParamsError("secret_env: this server has no such thing", field="secret_env")
+    for field in ("secret_env", "user"):
+        if getattr(params, field) and not connection.is_execsrv:
+            raise InvalidParamsError(f"{field}: this server has no such thing", field=field)
     if params.sandbox is not None and not connection.is_execsrv:
         raise InvalidParamsError("sandbox: this server confines in other ways", field="sandbox")
     for field, value in (("stdout", params.stdout), ("stderr", params.stderr)):
