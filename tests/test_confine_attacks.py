@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import socket
 import sys
 import sysconfig
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -60,8 +62,8 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    root = tmp_path / "scene"
+def scene() -> Iterator[Scene]:
+    root = Path(tempfile.mkdtemp())  # others find no way into those of pytest
     for name in ("workspace/.git", "workspace/a/b", "outside", "secrets"):
         (root / name).mkdir(parents=True)
     outside = root / "outside"
@@ -71,6 +73,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         (root / "workspace" / name).write_text("content")
     mark = new_mark()
     with ExitStack() as stack:
+        stack.callback(shutil.rmtree, root)
         stream, datagram, abstract = (socket.socket(socket.AF_UNIX, kind) for kind in (1, 2, 1))
         tcp = socket.create_server(("127.0.0.1", 0))
         for end in (stream, datagram, abstract, tcp):
@@ -120,9 +123,6 @@ def give(scene: Scene, uid: int) -> None:
     shared = [path for path in [Path("/dev/shm") / scene.facts["shm"]] if path.exists()]
     for path in (scene.root, *scene.root.rglob("*"), *shared):
         os.chown(path, uid, uid)
-    for folder in scene.root.parents:
-        if folder.stat().st_uid == os.getuid() and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o011)
 
 
 def server(user: str) -> list[str]:
