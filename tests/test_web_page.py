@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trio
 
 import execsrv
 from execsrv import ServerConfig
@@ -159,6 +160,28 @@ async def test_a_session_is_watched_and_typed_into_beside_others(served: Served,
             await page.until(text_of("note") + " === 'It has ended: SIGTERM (terminated).'")
             await page.until(OPENED + ".textContent.includes('ended: SIGTERM')")
         assert not [line for line in page.said if "Error" in line or "Policy" in line], page.said
+
+
+async def test_a_flood_is_drawn_to_its_end_and_interrupted(served: Served, tmp_path: Path) -> None:
+    flood = "yes 0123456789 | head -c 3000000; echo; echo all o''ver"  # several windows
+    async with (
+        execsrv.connect(served.url, name="build", token=served.tokens["me"]) as owner,
+        owner.start(["sh", "-c", f"read line; {flood}; read line"], tty=True) as process,
+        inside(served, tmp_path / "profile") as page,
+    ):
+        await page.evaluate("document.getElementById('new-shell').click()")
+        await sees(page, r"[$#] ?$")
+        await page.type(flood + "\r")
+        await sees(page, "\\nall over")
+        await page.type("yes\r")
+        await sees(page, "(?:y\\n){20}")
+        await page.press("c", code=67, modifiers=2)
+        await sees(page, r"\^C[^$#]*[$#] ?$")
+        await choose(page, "read line")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(process.expect, "all over", PATIENCE)  # the command waits for its owner
+            await process.write(b"\n")
+            await sees(page, "\\nall over")
 
 
 async def test_the_terminal_of_the_owner_alone_answers_a_program(served: Served, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ export class Screen extends EventTarget {
   #id;
   #lastSeq = 0;
   #unacked = 0;
+  #missing = 0;
   #isLost = false;
   #early = [];
   #unwritten = new Map(); // what was typed and is not accepted yet, by its `writeId`
@@ -122,8 +123,8 @@ export class Screen extends EventTarget {
       const bytes = fromBase64(params.chunk);
       this.terminal.write(bytes, () => this.#drawn(bytes.length, params.seq));
     } else if (method === "process/gap") {
-      const missing = Object.values(params.omitted).reduce((sum, count) => sum + count, 0);
-      this.#note(`${missing} bytes were too fast for this page, and are left out.`);
+      this.#missing += Object.values(params.omitted).reduce((sum, count) => sum + count, 0);
+      this.#note(`${this.#missing} bytes were too fast for this page, and are left out.`);
     } else if (method === "process/exited") {
       this.#over(`It has ended: ${howEnded(params)}.`);
     }
