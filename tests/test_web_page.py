@@ -211,11 +211,32 @@ async def test_a_viewer_sees_what_was_granted_and_no_more(served: Served, tmp_pa
         assert await page.evaluate("document.querySelectorAll('#connections button').length") == 0
         for hidden in ("new-shell", "far-recording"):
             assert not await page.evaluate(f"document.getElementById('{hidden}').checkVisibility()")
-        await owner.grant("viewer", principal="token guest")
+        grant = await owner.grant("viewer", principal="token guest")
         await choose(page, "hello")
         await sees(page, "hello")
         for hidden in ("role", "end"):
             assert not await page.evaluate(f"document.getElementById('{hidden}').checkVisibility()")
+        await owner.revoke(grant.grant_id)
+        await page.until(text_of("note") + " === 'You were put out by its owner.'")
+        await page.until("document.querySelectorAll('#connections button').length === 0")
+
+
+async def test_a_line_is_typed_into_a_pipe(served: Served, tmp_path: Path) -> None:
+    async with (
+        execsrv.connect(served.url, name="build", token=served.tokens["me"]) as owner,
+        owner.start(["sed", "-u", "s/^/got /"], stdin=True),
+        owner.start(["sh", "-c", "echo deaf; sleep 1000"]),
+        inside(served, tmp_path / "profile") as page,
+    ):
+        for command in ("sed", "deaf"):
+            await choose(page, command)
+            await page.evaluate("document.querySelector('input[value=writer]').click()")
+            await page.until("!globalThis.execsrv.screen().terminal.options.disableStdin")
+            await page.evaluate("globalThis.execsrv.screen().terminal.focus()")
+            await page.type("hello\r")
+            if command == "sed":
+                await sees(page, "hello\\ngot hello")
+        await page.until(text_of("note") + " === 'Not typed: it reads no input.'")
 
 
 async def test_it_is_used_by_keyboard_and_everything_has_a_name(served: Served, tmp_path: Path) -> None:

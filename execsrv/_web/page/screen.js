@@ -51,7 +51,7 @@ export class Screen extends EventTarget {
       return !isWayOut;
     });
     const encoder = new TextEncoder();
-    this.terminal.onData((text) => this.#type(encoder.encode(text)));
+    this.terminal.onData((text) => this.#type(encoder.encode(session.tty ? text : this.#line(text))));
     this.terminal.onBinary((text) => this.#type(Uint8Array.from(text, (each) => each.charCodeAt(0))));
     this.#leaveQuestions();
     this.#readOnly();
@@ -137,6 +137,12 @@ export class Screen extends EventTarget {
     this.dispatchEvent(new Event("ended"));
   }
 
+  /** Take note that its owner has put us out. */
+  putOut() {
+    this.#id = "";
+    this.#over("You were put out by its owner.");
+  }
+
   /** Tell the server that what was printed is drawn: no more than a window is under way. */
   #drawn(bytes, seq) {
     this.#unacked += bytes;
@@ -152,6 +158,15 @@ export class Screen extends EventTarget {
   }
 
   // -- typing --
+
+  /** Return what is typed as a pipe takes it, and show it: no terminal does, at the other end. */
+  #line(text) {
+    const typed = text.replaceAll("\r", "\n");
+    if (this.types) {
+      this.terminal.write(typed);
+    }
+    return typed;
+  }
 
   #type(bytes) {
     if (!this.types || this.#id === "") {
@@ -172,8 +187,12 @@ export class Screen extends EventTarget {
   /** Write what was typed. Where the connection is lost before it is answered, it is written again: once, by its id. */
   async #write(writeId) {
     try {
-      await this.#wire.call("process/write", { processId: this.#id, chunk: this.#unwritten.get(writeId), writeId });
+      const params = { processId: this.#id, chunk: this.#unwritten.get(writeId), writeId };
+      const { status } = await this.#wire.call("process/write", params);
       this.#unwritten.delete(writeId);
+      if (status !== "accepted") {
+        this.#note(status === "stdinClosed" ? "Not typed: it reads no input." : "Not typed: it has ended.");
+      }
     } catch (error) {
       if (error instanceof CallError) {
         this.#unwritten.delete(writeId);
