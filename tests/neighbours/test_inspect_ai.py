@@ -14,7 +14,7 @@ from inspect_ai.util import SandboxEnvironment, SandboxUnavailableError
 from inspect_ai.util._sandbox.self_check import *  # noqa: F403
 
 from execsrv.agents.adapters.inspect_ai import ExecsrvSandboxEnvironment
-from tests.processes import new_mark, until_gone
+from tests.processes import marked, new_mark
 
 pytestmark = pytest.mark.anyio
 
@@ -53,7 +53,7 @@ async def test_a_sample_leaves_nothing() -> None:
     assert (done.returncode, done.stdout) == (0, "content0\n")
     await ExecsrvSandboxEnvironment.sample_cleanup("task", None, environments, False)
     assert not os.path.exists(sandbox.directory)  # noqa: ASYNC240
-    await until_gone(mark)
+    assert not marked(mark)
 
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
