@@ -13,6 +13,7 @@ import pytest
 from tests.faults.daemon import running_daemon
 from tests.peers import PATIENCE
 from tests.terminals import EXECSRV, cuttable, seen
+from tests.test_tokens import write
 
 
 def test_serve_says_what_to_do_next(tmp_path: Path) -> None:
@@ -39,6 +40,10 @@ def test_it_names_the_url_where_nobody_else_does(tmp_path: Path) -> None:
     with seen("serve", "--listen", "ws://127.0.0.1:0", size=(24, 150), env={"EXECSRV_URL": ""}) as server:
         found = re.search(r"see what runs:  execsrv ps --url (ws://127\.0\.0\.1:\d+)", server.see("Ctrl-C"))
         assert found is not None
+    tokens = ["--token-file", str(tmp_path / "tokens")]
+    write(tmp_path / "tokens", me="owner")
+    with seen("serve", "--listen", "ws://127.0.0.1:0", "--web", *tokens, size=(24, 150)) as server:
+        assert re.search(r"\n  open its page:  http://127\.0\.0\.1:\d+/\r?\n", server.see("Ctrl-C"))
     own = f"unix://{tmp_path}/a b"
     with seen("serve", "--listen", own, size=(24, 150), env={"EXECSRV_URL": own}) as server:
         server.see("be at a shell:  execsrv shell\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -13,11 +14,14 @@ import pytest
 import trio
 from trio_websocket import open_websocket_url
 
+import execsrv
 from execsrv._web import pages
 from execsrv.limits import ServerConfig
 from tests.browser import Served, open_served
+from tests.certificates import Authority
 from tests.conftest import OpenServer
 from tests.terminals import EXECSRV
+from tests.test_tokens import write
 
 BROWSER = "User-Agent: Mozilla/5.0"
 UPGRADE = (
@@ -111,9 +115,9 @@ async def test_the_page_is_let_in_by_its_token_alone(served: Served) -> None:
     assert (await ask(served.port, "/", *UPGRADE)).status == 101  # the same user, by a program that is no browser
 
 
-async def hello(served: Served, token: str | None) -> dict[str, Any]:
+async def hello(served: Served, token: str | None, origin: str = "", *more: tuple[bytes, bytes]) -> dict[str, Any]:
     """The answer to `initialize` on a websocket of a page, whose upgrade has no token."""
-    headers = [(b"Origin", served.origin.encode()), (b"User-Agent", b"Mozilla/5.0")]
+    headers = [(b"Origin", (origin or served.origin).encode()), (b"User-Agent", b"Mozilla/5.0"), *more]
     async with open_websocket_url(f"ws://127.0.0.1:{served.port}", extra_headers=headers) as socket:
         params = {"clientName": "page", "token": token}
         await socket.send_message(json.dumps({"id": 1, "method": "initialize", "params": params}))
@@ -126,6 +130,41 @@ async def test_a_page_says_its_token_first_of_all(served: Served) -> None:
         assert error["data"]["kind"] == "unauthorized", error
     assert "a page needs one, whoever has the browser" in (await hello(served, None))["error"]["message"]
     assert "result" in await hello(served, served.tokens["me"])
+
+
+async def test_a_page_behind_a_proxy_says_its_token_too(open_server: OpenServer, tmp_path: Path) -> None:
+    origin, forwarded = "https://build.example", (b"X-Forwarded-For", b"192.0.2.1")
+    served = await open_served(open_server, tmp_path, allowed_origins=[origin])
+    for token in (None, "wrong"):
+        assert (await hello(served, token, origin, forwarded))["error"]["data"]["kind"] == "unauthorized"
+    assert "result" in await hello(served, served.tokens["me"], origin, forwarded)
+    assert (await ask(served.port, "/", *UPGRADE, BROWSER, "Origin: https://other.example")).status == 403
+
+
+async def test_the_page_comes_over_tls(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    tokens = write(tmp_path / "tokens", me="owner")
+    config = ServerConfig(
+        web=True, token_file=str(tmp_path / "tokens"), tls_certificate_file=authority.server("127.0.0.1")
+    )
+    trust = ssl.create_default_context(cafile=authority.file)
+    async with trio.open_nursery() as nursery:
+        url = await nursery.start(execsrv.serve, "wss://127.0.0.1:0", config)
+        for path in ("/", "/web/xterm.js"):  # the second is longer than a buffer
+            port = int(url.rpartition(":")[2])
+            stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", port, ssl_context=trust, https_compatible=True)
+            async with stream:
+                await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: build\r\nUser-Agent: Mozilla/5.0\r\n\r\n".encode())
+                got = b"".join([bytes(data) async for data in stream])
+            head, _, body = got.partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert f"Content-Length: {len(body)}\r\n".encode() in head
+        headers = [(b"Origin", url.replace("wss", "https").encode()), (b"User-Agent", b"Mozilla/5.0")]
+        async with open_websocket_url(url, ssl_context=trust, extra_headers=headers) as socket:
+            params = {"clientName": "page", "token": tokens["me"]}
+            await socket.send_message(json.dumps({"id": 1, "method": "initialize", "params": params}))
+            assert "result" in json.loads(await socket.get_message())
+        nursery.cancel_scope.cancel()
 
 
 async def test_not_even_where_anybody_may_come_in_a_page_does_without(open_server: OpenServer, tmp_path: Path) -> None:

@@ -133,10 +133,12 @@ async def test_a_session_is_watched_and_typed_into_beside_others(served: Served,
         inside(served, tmp_path / "profile") as page,
     ):
         assert await page.evaluate("document.getElementById('nobody').checkVisibility()")
-        argv = ["sh", "-c", "echo to begin; stty -echo; while read line; do echo got $line; done"]
+        argv = ["sh", "-c", "echo to begin; stty -echo; while read line; do echo got $line; done", "<b>sh</b>"]
         async with owner.start(argv, tty=True, size=(30, 100), text=True) as process:
             await choose(page, "to begin")
             await sees(page, "to begin")
+            assert await page.evaluate(text_of("pane-title")) == " ".join(argv)
+            assert await page.evaluate("document.querySelector('b')") is None
             terminal = "globalThis.execsrv.screen().terminal"
             await page.until(f"{terminal}.rows === 30 && {terminal}.cols === 100")
             await page.type("unseen\r")  # a viewer only watches

@@ -7,6 +7,7 @@ import shlex
 
 from execsrv._cli.register.common import DEFAULT_URL, URL_VARIABLE
 from execsrv._wire.owners import default_socket
+from execsrv._wire.urls import page_url
 
 STDIO = (
     "execsrv: speaking with whoever writes JSON to stdin; to listen for clients: execsrv serve --listen unix://"
@@ -14,8 +15,9 @@ STDIO = (
 )
 
 
-def next_steps(url: str) -> list[str]:
+def next_steps(url: str, *, has_page: bool = False) -> list[str]:
     """Return lines for people about a server that listens there."""
+    page = [("open its page", page_url(url))] if has_page else []
     meant = "" if _is_meant_without_a_word(url) else f" --url {shlex.quote(url)}"
     return [
         f"  {what + ':':16}{line}"
@@ -23,6 +25,7 @@ def next_steps(url: str) -> list[str]:
             ("run a command", f"execsrv run{meant or f' --url {DEFAULT_URL}'} -- COMMAND"),
             ("be at a shell", f"execsrv shell{meant}"),
             ("see what runs", f"execsrv ps{meant}"),
+            *page,
             ("end it", "Ctrl-C"),
         )
     ]
