@@ -127,7 +127,7 @@ async def test_a_command_goes_on_between_calls(server: Server) -> None:
         script = "printf 'Go on? '; read answer; echo you said $answer; read rest; exit 4"
         asked = await tools.exec_command(script, tty=True, yield_time_ms=0)
         assert (asked.state, asked.exit_code) == ("running", None)
-        assert str(asked).splitlines()[1] == "Process running with session ID 1"
+        assert str(asked).splitlines()[1].startswith("Process running with session ID 1")
         if not asked.output:
             asked = await tools.write_stdin(asked.session_id, until="Go on? ", yield_time_ms=LONG)
         assert asked.output == "Go on? "
@@ -139,6 +139,20 @@ async def test_a_command_goes_on_between_calls(server: Server) -> None:
         with pytest.raises(ProcessEndedError, match="has ended, as session ID 1"):
             await tools.write_stdin(1, "more\n")
         assert (await tools.write_stdin(1)).exit_code == 4  # but one may look again
+
+
+async def test_a_window_ends_when_the_command_waits_for_input(server: Server) -> None:
+    async with open_tools(await server.client()) as tools:
+        asked = await tools.exec_command("read -p 'Name? ' x; read -p \"Age of $x? \" y", tty=True, yield_time_ms=LONG)
+        assert asked.output == "Name? "
+        assert asked.waiting is not None
+        assert (asked.waiting.name, asked.waiting.call, asked.waiting.descriptor) == ("bash", "read", 0)
+        assert "session ID 1, waiting for input: bash (pid" in str(asked)
+        asked = await tools.write_stdin(1, "me\n", yield_time_ms=LONG)  # not as it stood when that was typed
+        assert asked.output == "me\nAge of me? "
+        assert asked.waiting is not None
+        over = await tools.write_stdin(1, "9\n", yield_time_ms=LONG)
+        assert (over.exit_code, over.waiting) == (0, None)
 
 
 async def test_a_cancelled_look_loses_nothing(server: Server) -> None:

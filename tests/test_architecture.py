@@ -23,7 +23,7 @@ FLOORS = [
     {"_http.request"},
     {
         "_wire.packed",
-        "_wire.following",
+        "_wire.leaving",
         "_wire.frames",
         "_wire.calls",
         "_wire.owners",
@@ -61,6 +61,7 @@ FLOORS = [
     {"_portal"},
     {"sync", "asyncio", "agents"},
     {"_api"},
+    {"conformance"},
     {"__init__", "testing"},
     {"_cli"},
     {"__main__"},
@@ -83,7 +84,7 @@ PURE |= {
     "_wire.values",
     "_wire.framing",
     "_wire.packed",
-    "_wire.following",
+    "_wire.leaving",
     "_doors.principal",
     "_wire.unreadable",
 }

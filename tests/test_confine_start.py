@@ -13,10 +13,11 @@ import pytest
 import trio
 
 from execsrv._processes import proc
+from execsrv._processes.accounts import Account
 from execsrv._processes.command import Wishes, settle
 from execsrv._processes.confine.places import Confinement
 from execsrv._processes.supervisor import Spawned, Supervisor, open_supervisor
-from execsrv.errors import SpawnError
+from execsrv.errors import SandboxUnavailableError, SpawnError
 from execsrv.protocol import Size
 from tests.confined import confinement, needs_confinement
 from tests.processes import marked, new_mark, until_gone, until_marked
@@ -156,3 +157,10 @@ async def test_a_hundred_of_them_leave_nothing(supervisor: Supervisor) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
     left = [pid for pid in proc.children(os.getpid()) if proc.living(pid) and "reaper" in proc.name(pid)]
     assert not left
+
+
+async def test_one_of_another_user_is_refused(supervisor: Supervisor) -> None:
+    nobody = Wishes(account=Account("nobody", 65534, 65534, (65534,), "/", "/bin/sh"))
+    command = replace(settle(["true"], "/", ENV, None, nobody), confinement=READ)
+    with pytest.raises(SandboxUnavailableError, match="the server's own user"):
+        supervisor.spawn(command, size=None, pipe_stdin=False)

@@ -6,9 +6,7 @@ The steps are tests that follow one another. Where one has failed, or was not as
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.daemon import running_daemon
-from tests.peers import PATIENCE
 from tests.processes import marked, new_mark
-from tests.terminals import EXECSRV, CutLine, Seen, cuttable, seen
+from tests.terminals import CutLine, Seen, cuttable, seen
 
 BUILD = """
 echo compiling 1 of 2; sleep 0.2
@@ -125,10 +122,7 @@ def test_7_she_goes_home_and_it_goes_on(story: Story) -> None:
 
 
 def test_8_its_result_is_copied_out(story: Story) -> None:
-    with open(story.folder / "copy", "wb") as copy:
-        env = {**os.environ, "EXECSRV_URL": story.url}
-        path = str(story.folder / "result")
-        subprocess.run([*EXECSRV, "files", "cat", path], env=env, stdout=copy, timeout=PATIENCE, check=True)
+    story.once("cp", "build:result", str(story.folder / "copy"))
     assert (story.folder / "copy").read_text() == "linking debug\n"
 
 

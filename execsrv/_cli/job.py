@@ -52,6 +52,7 @@ class RunOptions(NamedTuple):
     no_stdin: bool = False
     detach: bool = False
     name: str | None = None
+    user: str | None = None
     cwd: str | None = None
     env: Sequence[str] = ()
     env_file: Sequence[str] = ()

@@ -35,7 +35,8 @@ from execsrv._cli.signals import ENDING
 from execsrv._cli.streams import say
 from execsrv._cli.telling import watch_silence
 from execsrv._nursery import open_helpers
-from execsrv._processes.command import settle
+from execsrv._processes.accounts import account_of
+from execsrv._processes.command import Wishes, settle
 from execsrv._processes.inherited import Inherited
 from execsrv._processes.supervisor import open_supervisor
 from execsrv._processes.tree import ProcessTree
@@ -53,7 +54,11 @@ async def run_here(options: RunOptions, signals: Signals, report: Recorder | Non
     env = inherited_environment(options)
     if options.cwd is not None:
         enter(options.cwd)
-    command = settle(options.argv, None, env)
+    account = None if options.user is None else account_of(options.user)
+    if account is not None:
+        env = {**env, **account.variables, **dict(setting.split("=", 1) for setting in options.env)}
+    other = account if account is not None and not account.is_ours else None
+    command = settle(options.argv, None, env, wishes=Wishes(account=other))
     record = partial(recorded, options.record, options.argv, is_terminal=options.tty)
     with trio.open_signal_receiver(signal.SIGCHLD) as news, record() as recording, open_streams(options) as streams:
         streams.recording, streams.others = recording, [] if report is None else [report]

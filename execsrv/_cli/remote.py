@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 import trio
 
@@ -25,7 +24,7 @@ from execsrv._cli.job import (
 )
 from execsrv._cli.job import timed_out as say_timed_out
 from execsrv._cli.naming import connected_as
-from execsrv._cli.reach import Reach, path_there
+from execsrv._cli.remote_start import reach_of, surroundings
 from execsrv._cli.remote_stdin import has_stdin, pass_stdin
 from execsrv._cli.signals import ENDING
 from execsrv._cli.streams import say
@@ -273,27 +272,6 @@ class _RemoteRun:
         if self.killed_by is None:
             self.killed_by = number
         self.scope.cancel()
-
-
-def surroundings(client: Client, options: RunOptions) -> dict[str, Any]:
-    """Return the directory, the environment and the terminal that were asked for, as keywords of a start."""
-    env = {"TERM": os.environ["TERM"]} if options.tty and "TERM" in os.environ else {}
-    for setting in options.env:
-        name, _, env[name] = setting.partition("=")
-    window = terminal.window() if options.tty else None
-    return {
-        "cwd": None if options.cwd is None else path_there(client, options.cwd),
-        "env_add": env,
-        "secret_env": {name: secret for name, _, secret in (it.partition("=") for it in options.secret_env)},
-        "tty": options.tty,
-        "size": None if window is None else terminal.size_of(window),
-        "modes": terminal.named_modes() if options.tty else None,
-    }
-
-
-def reach_of(options: RunOptions, url: str) -> Reach:
-    """Return the server that was asked for."""
-    return Reach(url, *(getattr(options, name) for name in Reach._fields[1:]))
 
 
 def _name(number: int) -> str:

@@ -123,10 +123,10 @@ def spawn(
                 if started.given_up:
                     raise spawn_error("resources", errno.ECANCELED, "start")
                 started.born_after = time.monotonic()
+                put = None if carries else mark
                 if command.confinement is None:
-                    _start(command, directory, stdio, started.child)
+                    _start(command, directory, stdio, started.child, put)
                 else:
-                    put = None if carries else mark
                     started.reaper = confine.start(command, command.confinement, stdio, started.child, put)
         # The command's ends are closed here, which leaves room for its pidfd.
         _hold(started, None if carries or command.confinement is not None else mark)
@@ -170,14 +170,22 @@ def _kill_at_once(leader: int, mark: Mark | None) -> None:
     os.waitpid(leader, 0)
 
 
-def _start(command: Command, directory: int | None, stdio: Sequence[int | None] | bytes, child: ctypes.c_int) -> None:
+def _start(
+    command: Command,
+    directory: int | None,
+    stdio: Sequence[int | None] | bytes,
+    child: ctypes.c_int,
+    mark: Mark | None,
+) -> None:
     in_child = command.has_wishes
     if carried_limits.commands_limits and not in_child:
         ends = () if isinstance(stdio, bytes) else stdio
         in_child = not carried_limits.may_be_carried(max(directory or 0, *(end or 0 for end in ends), 0))
-    way = portable_spawn.start if in_child else start
     try:
-        way(command, directory, stdio, child)
+        if in_child:
+            portable_spawn.start(command, directory, stdio, child, mark)
+        else:
+            start(command, directory, stdio, child)
     except OSError as error:
         raise spawn_errors.of_program(command, error.errno or 0) from None
 

@@ -87,6 +87,16 @@ class Stdin:
         state = "closed" if self._descriptor is None else f"open queued={self._queued_bytes}"
         return f"<Stdin {self._id} {state}>"
 
+    @property
+    def descriptor(self) -> int | None:
+        """The end that is written to, None where it is closed or was never open."""
+        return self._descriptor
+
+    @property
+    def is_waiting(self) -> bool:
+        """True while input waits for the command to read."""
+        return bool(self._queue)
+
     def write(self, data: bytes, write_id: str | None = None) -> Write:
         """Give input to the command, behind all input given before.
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from execsrv.protocol import Member, Reason
+from execsrv.protocol import InputWait, Member, Reason
 
 State = Literal["running", "background", "ended"]
 """The leader runs; it has ended, and something that it left behind has not; nothing of it lives."""
@@ -15,8 +15,9 @@ State = Literal["running", "background", "ended"]
 class Facts(Struct, frozen=True, kw_only=True):
     """The state of a session. `exit_code`, `signal` and `reason` are the leader's, None while it runs.
 
-    `background` is what lives on after it, as far as the server tells. `is_lost` is True where the connection to the
-    server was lost, and nobody knows more.
+    `background` is what lives on after it, as far as the server tells. `waiting` is the process of it that waits for
+    input, with the system call that it sleeps in as the evidence; None where none is known to. `is_lost` is True where
+    the connection to the server was lost, and nobody knows more.
     """
 
     session_id: int
@@ -25,6 +26,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     signal: str | None = None
     reason: Reason | None = None
     background: list[Member] = []
+    waiting: InputWait | None = None
     is_lost: bool = False
 
     @property
@@ -35,7 +37,12 @@ class Facts(Struct, frozen=True, kw_only=True):
         if self.exit_code is None and self.state == "ended":
             return "Process ended"
         if self.exit_code is None:
-            return f"Process running with session ID {self.session_id}"
+            how = f"Process running with session ID {self.session_id}"
+            if (at := self.waiting) is not None:
+                how += (
+                    f", waiting for input: {at.name} (pid {at.pid}) sleeps in {at.call} of descriptor {at.descriptor}"
+                )
+            return how
         how = f"Process exited with code {self.exit_code}"
         if self.signal is not None:
             how += f" ({self.signal})"

@@ -19,11 +19,14 @@ from execsrv.agents.cleaning import Cleaner, shortened
 from execsrv.agents.events import AgentEvent, Ended, Output
 from execsrv.agents.settings import ToolSettings
 from execsrv.client import Process
-from execsrv.errors import ConnectionLostError
-from execsrv.protocol import Chunk, Stream
+from execsrv.errors import ConnectionLostError, ProcessEndedError, WaitTimeoutError
+from execsrv.protocol import Chunk, InputWait, Stream
 
 _CLOSE_SECONDS = 0.1
 """Time from the end of the leader in which an answer waits for the end of its streams, which nearly always follows."""
+
+_STALE_SECONDS = 0.05
+"""The pause before another look at a process that has not been awake since it was written to."""
 
 EventSink = Callable[[AgentEvent], object]
 
@@ -57,6 +60,9 @@ class Session:
         self._recent = bytearray()
         self._total = 0
         self._settled_at = math.inf
+        self._seq = 0
+        self._waiting: InputWait | None = None
+        self._waiting_at = 0
         self._news = trio.lowlevel.ParkingLot()
 
     # -- it goes on --
@@ -70,6 +76,7 @@ class Session:
 
     def take(self, entry: Entry) -> None:
         """Take in what happened to the process."""
+        self._seq = entry.seq
         match entry:
             case Chunk():
                 self._tell(Output(self.number, entry.stream, entry.chunk))
@@ -117,6 +124,7 @@ class Session:
 
         Where the leader ends meanwhile, and something lives on that holds its output, that is not waited for.
         """
+        self._waiting = None
         was_running = self._answers == 0 or self.exited is None
         wanted, looked = until.encode(), self._answered
         while self.closed is None and self.ended_at is None:
@@ -125,10 +133,32 @@ class Session:
                 if self._recent.find(wanted, max(0, looked - first)) >= 0:
                     return
                 looked = max(self._answered, self._total - len(wanted) + 1)
+            if self._waiting is not None and self._seq >= self._waiting_at:
+                return
             with trio.move_on_at(self._settled_at if was_running else math.inf) as settling:
                 await self._news.park()
             if settling.cancelled_caught:
                 return
+
+    async def watch_input(self, before: InputWait | None) -> None:
+        """End the wait when a process of it waits for input, another than `before` or that one once more."""
+        while True:
+            try:
+                happened = await self.process.wait_for(input=True)
+            except (ProcessEndedError, ConnectionLostError):
+                return
+            if happened.kind == "input" and happened.input != before:
+                self._waiting, self._waiting_at = happened.input, happened.seq
+                self._news.unpark_all()
+                return
+            await trio.sleep(_STALE_SECONDS)
+
+    async def waits_now(self) -> InputWait | None:
+        """Return the process of it that waits for input at this moment."""
+        try:
+            return (await self.process.wait_for(input=True, timeout=0)).input
+        except (WaitTimeoutError, ProcessEndedError):
+            return None
 
     @property
     def state(self) -> State:
@@ -147,6 +177,7 @@ class Session:
             "signal": exited.signal if exited else None,
             "reason": exited.reason if exited else None,
             "background": self.closed.remaining if self.closed and self.state != "ended" else [],
+            "waiting": self._waiting if exited is None else None,
             "is_lost": self.lost is not None,
         }
 

@@ -9,7 +9,6 @@ A session belongs to the block of `open_tools`, not to the call that started it.
 from __future__ import annotations
 
 import os
-import posixpath
 import shlex
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -18,20 +17,21 @@ from typing import Any, Unpack
 import trio
 
 from execsrv._nursery import open_helpers
-from execsrv._wire.paths import path_from_wire
 from execsrv.agents.answers import Answer, Picture, Piece, Sessions
+from execsrv.agents.asking import command_argv, joined
 from execsrv.agents.bookkeeping import Book
 from execsrv.agents.events import AgentEvent, Began, Typed
 from execsrv.agents.session import EventSink, Session
 from execsrv.agents.settings import ToolSettings
 from execsrv.client import STDOUT, Client
-from execsrv.client.parameters import Path, StartKeywords, string, words
+from execsrv.client.parameters import Path, StartKeywords, string
 from execsrv.errors import (
     ConnectionLostError,
     InvalidParamsError,
     ProcessEndedError,
     StdinClosedError,
 )
+from execsrv.protocol import InputWait
 
 _SIGNALS = {"\x03": "INT", "\x1c": "QUIT"}
 """Keys that are signals on a terminal, and so for a command that has none."""
@@ -84,22 +84,23 @@ class Tools:
     ) -> Answer:
         """Start a command, and return what came of it until it ended or the window was over.
 
-        `cmd` is a line for the `shell`, by default that of the server's user, with `login` as a login shell; or a list
-        of words, which no shell sees. A relative `cwd` counts from that of the tools, or the server's. `env` is laid on
-        top of the environment. A command with a `tty` can be written to; one without has an empty stdin, and its stdout
-        and stderr are one, in the order of writing. The server ends it after `timeout` seconds.
+        The window ends sooner when a command on a terminal waits for input: `Answer.waiting` names the process, and how
+        that is known. `cmd` is a line for the `shell`, by default that of the server's user, with `login` as a login
+        shell; or a list of words, which no shell sees. A relative `cwd` counts from that of the tools, or the server's.
+        `env` is laid on top of the environment. A command with a `tty` can be written to; one without has an empty
+        stdin, and its stdout and stderr are one, in the order of writing. The server ends it after `timeout` seconds.
 
         Cancelling ends the command: nobody would know of it. Raises `SpawnError` and other kinds of `RequestError`,
         `LimitExceededError` when too many go on, and `ConnectionLostError`.
         """
         window = self._settings.window(yield_time_ms, self._settings.exec_yield_ms)
         most = self._settings.answered_bytes(max_output_tokens, max_output_bytes)
-        argv = self._argv(cmd, shell, login)
+        argv = command_argv(cmd, self._client.info.shell.path if shell is None else shell, login)
         command = cmd if isinstance(cmd, str) else shlex.join(argv)
         options: dict[str, Any] = dict(self._options)
         options |= {"tty": tty, "timeout": timeout, "env_add": {**self._options.get("env_add", {}), **(env or {})}}
         if cwd is not None:
-            options["cwd"] = self._directory(cwd)
+            options["cwd"] = joined(self._options.get("cwd") or self._client.info.cwd, cwd)
         if not tty and self._client._connection.is_execsrv:
             options["stderr"] = STDOUT
         since = trio.current_time()
@@ -113,20 +114,6 @@ class Tools:
             session.scope.cancel()
             raise
 
-    def _argv(self, cmd: str | Sequence[str], shell: str | None, login: bool) -> list[str]:
-        if not isinstance(cmd, str):
-            return words(cmd)
-        if not cmd.strip():
-            raise InvalidParamsError("cmd must not be empty", field="cmd")
-        return [self._client.info.shell.path if shell is None else shell, "-lc" if login else "-c", string("cmd", cmd)]
-
-    def _directory(self, cwd: str) -> str:
-        """Return the absolute path of a directory that counts from that of all commands."""
-        base = self._options.get("cwd") or self._client.info.cwd
-        if base is None or posixpath.isabs(string("cwd", cwd)):
-            return cwd
-        return posixpath.join(path_from_wire(str(base), "cwd"), cwd)
-
     async def write_stdin(
         self,
         session_id: int,
@@ -139,7 +126,8 @@ class Tools:
     ) -> Answer:
         """Write to a session's terminal, and return what came until it ended or the window was over.
 
-        Without `chars` it only looks. The window ends sooner when the text `until` is in the new output. Where there is
+        Without `chars` it only looks. The window ends sooner when the text `until` is in the new output, and when the
+        session waits for input. Where there is
         no terminal, Ctrl-C and Ctrl-\\ are their signals, and everything else raises `StdinClosedError`.
 
         Cancelling stops waiting, not the session, and the next answer has the output. Raises `UnknownSessionError`,
@@ -151,10 +139,13 @@ class Tools:
         most = self._settings.answered_bytes(max_output_tokens, max_output_bytes)
         since = trio.current_time()
         self._tell(Typed(session.number, string("chars", chars)))
+        before = None
         if chars:
+            if self._sees_input(session):
+                before = await session.waits_now()
             with trio.move_on_after(window):
                 await self._write(session, chars)
-        return await self._window(session, since, window, most, string("until", until))
+        return await self._window(session, since, window, most, string("until", until), before)
 
     async def _write(self, session: Session, chars: str) -> None:
         if session.state == "ended":
@@ -171,11 +162,20 @@ class Tools:
                 f"session ID {session.number} has no terminal, and so an empty stdin: start it again with tty=true"
             )
 
-    async def _window(self, session: Session, since: float, window: float, most: int, until: str = "") -> Answer:
+    async def _window(
+        self, session: Session, since: float, window: float, most: int, until: str = "", before: InputWait | None = None
+    ) -> Answer:
         with trio.move_on_at(since + window):
-            await session.wait(until)
+            async with open_helpers() as helpers:
+                if self._sees_input(session):
+                    helpers.start_soon(session.watch_input, before)
+                await session.wait(until)
         session.check_reachable()
         return session.answer(since, most)
+
+    def _sees_input(self, session: Session) -> bool:
+        """Return whether it can be seen that a session waits for input: on a terminal, by execsrv."""
+        return session.tty and session.state == "running" and self._client._connection.is_execsrv
 
     def list_sessions(self) -> Sessions:
         """Return the sessions that are known, oldest first."""

@@ -70,6 +70,11 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
             many=True,
         ),
         Option(("--pass-fd",), "Pass descriptor N on. Not with --url.", NUMBER, many=True),
+        Option(
+            ("--user",),
+            "Run it with the rights of that user, by name or number. Takes root, or a server that is.",
+            named("USER"),
+        ),
         Option(("--timeout",), "Ask it to end after that time.", SOME_TIME),
         Option(("--idle-timeout",), "Ask it to end when nothing came or went so long.", SOME_TIME),
         Option(

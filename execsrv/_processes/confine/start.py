@@ -118,6 +118,8 @@ def start(
     if inherited is not None and inherited.pass_fds:
         message = "a confined command gets no descriptors beside its 0, 1 and 2"
         raise SandboxUnavailableError(message, field="passFds")
+    if command.account is not None:
+        raise SandboxUnavailableError("a confined command has the server's own user", field="user")
     terminal = stdio if isinstance(stdio, bytes) else None
     ends = (None, None, None) if isinstance(stdio, bytes) else stdio
     closed = [target for target, end in enumerate(ends) if end is None and terminal is None]
