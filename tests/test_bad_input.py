@@ -189,12 +189,18 @@ async def test_a_whole_number_may_have_a_point(bytes_server: Server) -> None:
         assert said["id"] == 3
         assert isinstance(said["id"], int)
         await raw.send(b'{"method":"initialized"}')
-        start = b'{"processId":"a","argv":["printf","%s","3.0, "],"cwd":"/","env":{},"tty":false,"timeoutMs":60000.0}'
+        start = b'{"processId":"a","argv":["printf","%s","3.0, 1e3"],"cwd":"/","env":{},"tty":false,"timeoutMs":6e4}'
         await raw.send(b'{"id":-1e3,"method":"process/start","params":' + start + b"}")
         assert json.loads(await raw.receive())["id"] == -1000
         output = json.loads(await raw.receive())["params"]
-        assert base64.b64decode(output["chunk"]) == b"3.0, "
-        await raw.send(b'{"id":2,"method":"process/read","params":{"processId":"a","afterSeq":1.5}}')
+        assert base64.b64decode(output["chunk"]) == b"3.0, 1e3"
+        read = b'{"processId":"a","afterSeq":1.0,"maxBytes":0.1E+4,"waitMs":-0.0}'
+        await raw.send(b'{"id":2,"method":"process/read","params":' + read + b"}")
+        while "id" not in (said := json.loads(await raw.receive())):
+            pass
+        assert said["id"] == 2
+        assert "result" in said
+        await raw.send(b'{"id":2,"method":"process/read","params":{"processId":"a","afterSeq":15e-1}}')
         while "id" not in (said := json.loads(await raw.receive())):
             pass
         assert said["error"]["message"].startswith("Expected `int")

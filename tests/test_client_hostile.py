@@ -494,6 +494,9 @@ ANSWERS = {
     ),
     "a proxy": (head("Content-Length: 6", status="502 Bad Gateway") + b"<html>", "it answered 502 Bad Gateway$"),
     "ssh": (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", "this is no exec server: it does not speak HTTP as a websocket does$"),
+    "a greeting": (b"SSH-2.0-OpenSSH_9.9\r\n", "this is no exec server: it does not speak HTTP as a websocket does$"),
+    "a part of one": (b"220", "this is no exec server: it does not speak HTTP as a websocket does$"),
+    "a head that was cut": (b"HTTP/1.1 101 Switch", "the peer hung up in the handshake$"),
     "nothing": (b"", "the peer hung up in the handshake$"),
 }
 
