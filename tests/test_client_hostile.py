@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 import execsrv
 from execsrv.errors import (
@@ -465,6 +465,16 @@ async def test_what_is_launched_and_no_server_is_quoted(name: str) -> None:
             pass
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 700
+
+
+async def test_a_prompt_that_waits_for_an_answer_is_quoted() -> None:
+    ours, theirs = memory_stream_pair()
+    await theirs.send_all(b"Welcome\nPassword: ")
+    config = ClientConfig(handshake_timeout=1)
+    complaint = r'^handshake failed: no answer within 1 s; the server said "Welcome Password:" and no message$'
+    with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailedError, match=complaint):
+        async with execsrv.connect_stdio(ours, ours, config=config):
+            pass
 
 
 async def test_ssh_that_does_not_get_there_is_named(tmp_path: Path) -> None:
