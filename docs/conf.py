@@ -22,12 +22,14 @@ default_role = "code"  # single backquotes in docstrings
 
 nitpicky = True
 # Names of other packages and of the standard library, which have their pages elsewhere.
-nitpick_ignore_regex = [(r"py:.*", r"(trio|collections|msgspec|os|re)\..*")]
+nitpick_ignore_regex = [(r"py:.*", r"(trio|collections|msgspec|nox|os|re)\..*")]
 # Keywords and parts that are explained where they are used.
 nitpick_ignore = [
     ("py:class", "Offered"),
+    ("py:class", "Kind"),
     ("py:class", "Path"),
     ("py:class", "Recording"),
+    ("py:class", "Side"),
     ("py:class", "AbstractAsyncContextManager"),
     ("py:class", "execsrv.client.parameters.RunKeywords"),
     ("py:class", "execsrv.client.parameters.StartKeywords"),

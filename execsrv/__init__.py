@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pexpect import EOF as EOF
     from pexpect import TIMEOUT as TIMEOUT
 
+    from execsrv import agents as agents
     from execsrv import asyncio as asyncio
     from execsrv import processes as processes
     from execsrv import record as record
@@ -39,7 +40,7 @@ else:
         if not name.startswith("_") or name == "__all__":
             from importlib import import_module
 
-            if name in ("asyncio", "processes", "record", "sync"):
+            if name in ("agents", "asyncio", "processes", "record", "sync"):
                 return import_module(f"execsrv.{name}")
             if name in ("EOF", "TIMEOUT"):  # which a program without a dialogue does not load
                 return getattr(import_module("pexpect"), name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Generic, Protocol, TypeVar
 
 import trio
@@ -16,6 +16,9 @@ T = TypeVar("T")
 
 _NO_THREAD = "can't start new thread"
 """The standard library tells of it by this text alone."""
+
+_TLS_SECONDS = 2.0
+"""Time that a cancelled thread has to come out of OpenSSL."""
 
 
 class Threads(Protocol):
@@ -33,6 +36,30 @@ async def run_in_thread(work: Callable[[], T], limiter: trio.CapacityLimiter) ->
     """
     with needing_threads():
         return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=True)
+
+
+async def run_with_tls(work: Callable[[], T]) -> T:
+    """Return what `work` with OpenSSL returns, in a thread. Raises as `run_in_thread` does.
+
+    Cancelling waits for it, for two seconds at most: OpenSSL is cleaned up when a process exits, and a thread that is
+    in it then takes the process down. One that waits for a slow disk is left behind.
+    """
+    await trio.lowlevel.checkpoint_if_cancelled()  # so that a cancel finds the thread started
+    token, ended = trio.lowlevel.current_trio_token(), trio.Event()
+
+    def run() -> T:
+        try:
+            return work()
+        finally:
+            with suppress(trio.RunFinishedError):  # it was left behind
+                token.run_sync_soon(ended.set)
+
+    try:
+        return await run_in_thread(run, trio.CapacityLimiter(1))
+    except trio.Cancelled:
+        with trio.move_on_after(_TLS_SECONDS, shield=True):
+            await ended.wait()
+        raise
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A headless browser with one page, driven by the protocol of its developer tools."""
+"""A headless browser with one page, driven by the protocol of its developer tools, and a server that has a page."""
 
 from __future__ import annotations
 
@@ -10,20 +10,47 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pytest
 import trio
 from trio_websocket import WebSocketConnection, open_websocket_url
 
 import execsrv
+from execsrv import ServerConfig
+from tests.conftest import OpenServer
 from tests.peers import PATIENCE
+from tests.test_tokens import write
 
 BROWSER = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome", "chrome"])), None)
 OPTIONS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 OPTIONS += " --disable-component-update --disable-sync --remote-debugging-port=0 --window-size=1200,800"
 
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the PATH")
+
+
+class Served(NamedTuple):
+    """A server that has a page."""
+
+    port: int
+    tokens: dict[str, str]
+    """Of an owner, `me`, and of a viewer, `guest`."""
+    tokens_file: Path
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+
+async def open_served(open_server: OpenServer, folder: Path, **settings: Any) -> Served:
+    """Serve a page."""
+    tokens = write(folder / "tokens", me="owner", guest="viewer")
+    server = open_server("websocket", ServerConfig(web=True, token_file=str(folder / "tokens"), **settings))
+    return Served(int((await server.url()).rpartition(":")[2]), tokens, folder / "tokens")
 
 
 class Page:

@@ -200,13 +200,13 @@ async def end(process: trio.Process) -> None:
 class Daemon(Server):
     """A server in a process of its own, which nothing else is measured with. Listens, with the default limits."""
 
-    _pid = 0
+    pid = 0
 
     async def _listen(self, where: str) -> str:
         argv = [sys.executable, "-m", "execsrv", "serve", "--listen", where]
         run = partial(trio.run_process, argv, stdout=subprocess.PIPE, check=False, deliver_cancel=end)
         process = await self._nursery.start(run)
-        self._pid = process.pid
+        self.pid = process.pid
         said = b""
         while not said.endswith(b"\n"):
             said += (piece := await process.stdout.receive_some())
@@ -215,7 +215,7 @@ class Daemon(Server):
 
     def resident(self) -> int:
         """Bytes of memory that it has, once it listens."""
-        return resident(self._pid)
+        return resident(self.pid)
 
 
 OpenServer = Callable[[str, ServerConfig], Server]

@@ -59,7 +59,7 @@ FLOORS = [
     {"_in_process", "processes"},
     {"_run"},
     {"_portal"},
-    {"sync", "asyncio"},
+    {"sync", "asyncio", "agents"},
     {"_api"},
     {"__init__", "testing"},
     {"_cli"},

@@ -76,7 +76,9 @@ def test_the_examples_of_a_command_can_be_parsed(name: str) -> None:
         assert line is not None
         words = shlex.split(line[0])[1:]
         assert " ".join(words).startswith(name)
-        for parsed in (parsing.parsed, typed.parsed) if name not in ("serve", "run", "bridge") else (parsing.parsed,):
+        for parsed in (
+            (parsing.parsed, typed.parsed) if name not in ("serve", "run", "init", "bridge") else (parsing.parsed,)
+        ):
             parsed(found, words[len(name.split()) :])
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
+import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +26,7 @@ from execsrv.protocol import ListedProcess
 from tests.faults.daemon import Daemon, running_daemon
 from tests.peers import PATIENCE
 from tests.processes import marked, new_mark
+from tests.terminals import seen_program
 
 EXECSRV = [sys.executable, "-m", "execsrv"]
 ENV = {"PATH": "/usr/bin:/bin", "COLUMNS": "80", "HOME": "/nonexistent"}
@@ -296,6 +301,49 @@ def test_what_is_another_ones_is_not_there_until_it_is_granted(tmp_path: Path) -
         assert "--read-only" in bob.refused("attach", theirs)
         assert "writer" in bob.refused("kill", theirs)
         assert "running" in alice.out("ps")
+
+
+# -- completion --
+
+SHELLS = {
+    "bash": ["bash", "--norc", "--noprofile", "-i"],
+    "zsh": ["zsh", "-f", "-i"],
+    "fish": ["fish", "--no-config", "-i"],
+}
+LOADED = {
+    "bash": 'eval "$(execsrv completion bash)"; echo rea""dy',
+    "zsh": 'autoload -Uz compinit; compinit -u -D; eval "$(execsrv completion zsh)"; echo rea""dy',
+    "fish": 'execsrv completion fish | source; echo rea""dy',
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_completes_names_of_what_runs(daemon: Daemon, sh: Shell, tmp_path: Path, shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"not here: {shell}")
+    sh.out("run", "-d", "--name", "build", "sleep", "1000")
+    sh.out("run", "-d", "--name", "bench", "sleep", "1000")
+    (tmp_path / "execsrv").write_text(f'#!/bin/sh\nexec {shlex.join(EXECSRV)} "$@"\n')
+    (tmp_path / "execsrv").chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "EXECSRV_URL": daemon.url, "HOME": str(tmp_path), "PS1": "> "}
+    with seen_program(SHELLS[shell], (24, 80), env) as terminal:
+        terminal.see("> ?$")
+        terminal.line(LOADED[shell])
+        terminal.see("^ready$")
+        terminal.type("execsrv logs -f bu\t")
+        terminal.see("execsrv logs -f build$")
+        terminal.type("\x03")
+        terminal.type("execsrv pla\t")
+        terminal.see("execsrv play$")
+
+
+def test_names_that_a_server_does_not_tell_at_once_are_not_waited_for(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(f"{tmp_path}/s")
+        silent.listen()
+        for url in (f"unix://{tmp_path}/s", f"unix://{tmp_path}/nobody", "ssh://nowhere.invalid"):
+            done = Shell(url)("_complete", "kill", "")
+            assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
 
 
 # -- its parts --

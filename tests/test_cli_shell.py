@@ -48,6 +48,11 @@ def at_prompt(terminal: Seen) -> None:
     terminal.see(r"\Aready>$")
 
 
+def until_size(rows: int, cols: int) -> str:
+    """Return what waits in a shell until its terminal has that size: it has others for a moment, to be painted anew."""
+    return f"until [ \"$(stty size)\" = '{rows} {cols}' ]; do sleep 0.05; done; echo it is $(stty size)"
+
+
 def needs(*programs: str) -> pytest.MarkDecorator:
     missing = [program for program in programs if shutil.which(program) is None]
     return pytest.mark.skipif(bool(missing), reason=f"not here: {' '.join(missing)}")
@@ -240,6 +245,88 @@ def test_a_command_has_the_place_of_the_shell(url: str) -> None:
         assert terminal.end() == 9
         assert "/dev/pts/" in terminal.text
         assert terminal.text.endswith("11 44")
+
+
+# -- one that is kept, and those who come to it --
+
+
+def test_a_kept_shell_is_left_and_brought_back_from_another_terminal(url: str, tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("".join(f"line {number}\n" for number in range(1, 201)))
+    with seen("shell", "--name", "work", url) as terminal:
+        at_prompt(terminal)
+        terminal.line(f"clear; vim -Nu NONE {text}")
+        terminal.see(r"\Aline 1\n(?s:.*)line 23$")
+        terminal.type("\r~d")
+        assert terminal.end() == 0
+        assert not terminal.emulator.is_alternate
+        assert terminal.text.endswith("execsrv: `work` goes on; `execsrv attach work` brings it back")
+    with seen("shell", "--name", "work", url) as terminal:
+        assert terminal.end() == 125
+        assert "a connection with the name `work` is there already" in terminal.text.replace("\n", "")
+    with seen("attach", "--url", url, "work", size=(12, 60)) as terminal:
+        terminal.see(r"^line 11$")
+        assert terminal.emulator.is_alternate
+        terminal.type("gg")  # with less height it may have scrolled to the line of the cursor
+        terminal.see(r"\Aline 1\n(?s:.*)line 11$")
+        terminal.type(":q\r")
+        terminal.see("ready>$")
+        terminal.line(f"clear; {until_size(12, 60)}; exit 6")
+        assert terminal.end() == 6
+    with seen("shell", "--name", "work", url) as terminal:  # the name is free again
+        at_prompt(terminal)
+        terminal.line("exit 0")
+        assert terminal.end() == 0
+
+
+@pytest.mark.parametrize("how", ["signal", "hang up"])
+def test_a_kept_shell_outlives_its_terminal(url: str, how: str) -> None:
+    with seen("shell", "--name", "work", url) as terminal:
+        at_prompt(terminal)
+        terminal.line("echo it is $$")
+        told = terminal.see("^it is [0-9]+$").splitlines()[1]
+        if how == "signal":
+            os.kill(terminal.program.pid, signal.SIGHUP)
+            assert terminal.end() == -signal.SIGHUP
+    with seen("attach", "--url", url, "work") as terminal:
+        terminal.see("^it is [0-9]+$")
+        terminal.line("clear; echo it is $$")
+        assert told in terminal.see("^it is [0-9]+\nready>$")
+        terminal.line("exit 0")
+        assert terminal.end() == 0
+
+
+def test_several_are_at_one_shell_and_the_last_to_change_his_size_has_it(url: str) -> None:
+    with seen("shell", "--name", "work", url) as first:
+        at_prompt(first)
+        with seen("attach", "--url", url, "--detach-key", "^]", "work", size=(20, 70)) as second:
+            second.see("ready>$")
+            second.line(f"clear; {until_size(20, 70)}")
+            for terminal in (first, second):
+                terminal.see("^it is 20 70$")
+            first.resize(30, 100)
+            first.line(f"clear; {until_size(30, 100)}")
+            for terminal in (first, second):
+                terminal.see("^it is 30 100$")
+            second.type("\r~?")
+            second.see(r"~d +detach: it goes on")
+            second.type("in the midst of a line\x1d")
+            assert second.end() == 0
+        first.see("in the midst of a line$")
+        first.type("\x15exit 0\r")
+        assert first.end() == 0
+
+
+def test_a_terminal_without_a_terminal_there_edits_its_own_lines(url: str) -> None:
+    script = "while read line; do echo got $line; done"
+    with seen("run", "-di", "--url", url, "--name", "ask", "--", "sh", "-c", script) as terminal:
+        assert terminal.end() == 0
+    with seen("attach", "--url", url, "ask") as terminal:
+        terminal.type("won\x7f\x7fne\r")
+        terminal.see(r"\Awne\ngot wne$")
+        terminal.type("\x04")
+        assert terminal.end() == 0
+        assert "left `ask`, which goes on" in terminal.text
 
 
 # -- its parts --

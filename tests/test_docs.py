@@ -96,11 +96,17 @@ PAGES = {
     "connection": "sharing.md",
     "http": "relay.md",
     "environment": "environment.md",
+    "server/limits": "environment.md",
     "environmentConfig": "environment.md",
     "capabilityRoots": "environment.md",
     "capabilities": "environment.md",
 }
-"""The families of methods that are not on protocol.md."""
+"""The families of methods, and the methods, that are not on protocol.md."""
+
+
+def page_of(name: str) -> str | None:
+    return PAGES.get(name) or PAGES.get(name.partition("/")[0])
+
 
 EVERYWHERE = {"sandbox"}
 """Said once for all methods of files.md."""
@@ -116,11 +122,11 @@ def test_the_protocol_page_has_every_field() -> None:
     for side, head, field, _ in test_protocol_page.rows():
         documented.setdefault((side, head), set()).add(field)
     for name, method in METHODS.items():
-        if name.partition("/")[0] not in PAGES:
+        if page_of(name) is None:
             assert documented.pop(("sent", name), set()) == fields(method.params), name
             assert documented.pop(("heard", name), set()) == fields(method.result), name
     for name, struct in NOTIFICATIONS.items():
-        if name.partition("/")[0] not in PAGES:
+        if page_of(name) is None:
             assert documented.pop(("heard", name)) == fields(struct), name
     assert not documented
 
@@ -130,7 +136,7 @@ def test_the_other_pages_have_every_field() -> None:
         *((name, struct) for name, method in METHODS.items() for struct in method[:2]),
         *NOTIFICATIONS.items(),
     ]:
-        if page := PAGES.get(name.partition("/")[0]):
+        if page := page_of(name):
             sections = re.split(r"^## ", (DOCS / page).read_text(), flags=re.M)
             own = "".join(section for section in sections if re.search(rf"`{name}\b", section))
             assert own, f"{page} has no {name}"

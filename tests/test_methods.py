@@ -26,6 +26,7 @@ FAMILIES = {
     "command": ["command", "process"],  # what both dialects say alike
     "fs": ["files", "file_extras"],
     "http": ["http"],
+    "server": ["ceilings"],
     "environment": ["host"],
     "environmentConfig": ["host"],
     "capabilityRoots": ["host"],

@@ -166,6 +166,7 @@ DEEP = b"\x91" * 100_000 + b"\xc0"
         (b"\x82\xa2id\xa1a\xa6method\xa1\xff", "a"),
         (b"\x83\xa2id\x07\xa6method\xa1m\xa6params" + DEEP, 7),
         (b"\x83\xa6method\xa1m\xa2id\xa1x\xa6params" + DEEP, "x"),
+        (b"\x83\xa6method\xa1\xff\xa2id\x07\xa6params" + DEEP, 7),
         (b"\x83\xa6params" + DEEP + b"\xa2id\x07\xa6method\xa1m", None),
     ],
 )

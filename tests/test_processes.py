@@ -21,7 +21,7 @@ from execsrv.protocol import Size
 from tests.processes import may_become_nobody
 
 PATH = {"PATH": os.environ["PATH"]}
-WAYS = [portable_spawn.start, *([posix_spawn.start] if posix_spawn.available else [])]
+WAYS: list[Callable[..., None]] = [portable_spawn.start, *([posix_spawn.start] if posix_spawn.available else [])]
 
 
 @pytest.fixture(params=WAYS, ids=lambda way: way.__module__.rpartition(".")[2])

@@ -137,7 +137,7 @@ def same(expected: Any, heard: Any, bound: dict[str, str], key: str = "") -> boo
         return bool(heard or not expected)
     if key == "treeEmpty":  # a layer of the machine's
         return bool((expected is None) == (heard is None))
-    if key == "pid":
+    if key in ("pid", "sleeps"):
         return isinstance(heard, int)
     if key == "sessionId" and UUID.fullmatch(str(expected)) and UUID.fullmatch(str(heard)):
         return bool(bound.setdefault(expected, heard) == heard)

@@ -22,7 +22,8 @@ from tests.peers import PATIENCE
 
 LOOKS = {
     "process/read", "process/ack", "process/wait", "process/waitFor", "process/snapshot", "process/list",
-    "process/attach", "process/detach", "connection/list", "connection/join", "connection/leave", "environment/info",
+    "process/attach", "process/detach", "connection/list", "connection/join", "connection/leave", "server/limits",
+    "environment/info",
 }  # fmt: skip
 SPEAKS = {
     "process/write", "process/closeStdin", "process/resize", "process/signal", "process/terminate",

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import trio
 
 import execsrv.sync
-from execsrv.testing import ServerFailedError, assert_no_strays, serving
+from execsrv.testing import (
+    ConversationError,
+    ServerFailedError,
+    assert_no_strays,
+    open_faulty_line,
+    recording,
+    replaying,
+    serving,
+)
 
 ROOT = Path(__file__).parent.parent
 INI = """
@@ -272,3 +284,88 @@ def tests(session):
     status, said = nox_says(tmp_path, noxfile)
     assert status == 1
     assert re.search(r"the server said:\n(?:.*\n)*execsrv listening on unix://", said), said
+
+
+# -- faults and recorded conversations --
+
+
+def test_a_line_fails_where_it_is_told_to(tmp_path: Path) -> None:
+    program = """
+@pytest.fixture(params=["unix://", "ws://127.0.0.1:0"])
+def exec_server(exec_serve, request):
+    return exec_serve(request.param, "--resume-grace", "60")
+
+def test_plain(exec_line):
+    with execsrv.sync.connect(exec_line.url, reconnect=60) as client:
+        cuts = []
+        faults = [Fault("cut", "server", 50_000), Fault("cut", "server", 150_000)]
+        exec_line.expect(*faults, happened=lambda: cuts.append(1))
+        assert len(client.run(["head", "-c", "1000000", "/dev/zero"]).stdout) == 1_000_000
+        assert len(cuts) == 2
+
+@pytest.mark.trio
+async def test_trio(exec_line):
+    async with execsrv.connect(exec_line.url) as client:
+        exec_line.expect(Fault("truncate", "client", exec_line.passed["client"]))
+        with pytest.raises(execsrv.ConnectionLostError):
+            await client.run(["true"])
+"""
+    imports = "import execsrv.sync\nfrom execsrv.testing import Fault\n"
+    status, said = pytest_says(tmp_path, program=imports + program)
+    assert status == 0, said
+    assert "4 passed" in said
+
+
+def test_no_line_leads_to_a_server_without_an_address() -> None:
+    async def main() -> None:
+        async with open_faulty_line("exec:cat"):
+            pytest.fail("it has one")
+
+    with pytest.raises(ValueError, match=r"cannot put a line in front of `exec:cat`: expected `ws://IP:PORT`"):
+        trio.run(main)
+
+
+def talk(url: str, words: str = "hello") -> list[str]:
+    with execsrv.sync.connect(url) as client, client.start(["cat"], text=True, stdin=execsrv.PIPE) as process:
+        return process.communicate(words).lines
+
+
+def test_a_conversation_is_played_as_it_was_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "talk.jsonl"
+    with serving() as server, recording(server.url, path) as url:
+        assert talk(url) == ["hello"]
+        assert talk(url, "again\n") == ["again"]
+    assert len(path.read_text().splitlines()) == 2
+    with replaying(path) as url:
+        assert talk(url) == ["hello"]
+        assert talk(url, "again\n") == ["again"]
+
+
+def test_a_client_that_says_something_else_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "talk.jsonl"
+    with serving() as server, recording(server.url, path) as url:
+        talk(url)
+    wrong = pytest.raises(ConversationError, match=r'said: .*"method": "process/write".*; recorded: .*"process/write"')
+    with wrong, replaying(path) as url, suppress(execsrv.ConnectionLostError):
+        talk(url, "other")
+    unsaid = pytest.raises(ConversationError, match=r'not said: .*"method": "process/start"')
+    with unsaid, replaying(path) as url, execsrv.sync.connect(url):
+        pass
+    once_more = pytest.raises(ConversationError, match="one client more than was recorded")
+    with once_more, replaying(path) as url:
+        talk(url)
+        with pytest.raises(execsrv.ConnectionFailedError):
+            talk(url)
+    with pytest.raises(ConversationError, match="no client has come"), replaying(path):
+        pass
+
+
+def test_a_value_of_a_recording_may_stand_for_anything(tmp_path: Path) -> None:
+    path = tmp_path / "talk.jsonl"
+    with serving() as server, recording(server.url, path) as url:
+        talk(url)
+    text = path.read_text()
+    path.write_text(text.replace(json.dumps(base64.b64encode(b"hello").decode()), '"..."', 1))
+    assert path.read_text() != text
+    with replaying(path) as url:
+        assert talk(url, "other") == ["hello"]

@@ -7,9 +7,11 @@ import time
 
 import pytest
 import trio
+import trio.testing
 
+from execsrv import _threads
 from execsrv._processes.attempt import SharedThreads
-from execsrv._threads import run_briefly
+from execsrv._threads import run_briefly, run_with_tls
 from tests.peers import PATIENCE
 
 
@@ -63,3 +65,27 @@ async def test_a_cancelled_task_starts_nothing() -> None:
         await run_briefly(ran.set, trio.CapacityLimiter(1), PATIENCE)
     assert scope.cancelled_caught
     assert not ran.is_set()
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+async def test_a_cancel_waits_for_a_thread_with_tls(is_slow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, go_on, ended = trio.Event(), threading.Event(), threading.Event()
+    if is_slow:
+        monkeypatch.setattr(_threads, "_TLS_SECONDS", 0.01)
+
+    def work() -> None:
+        trio.from_thread.run_sync(started.set)
+        go_on.wait()
+        ended.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_with_tls, work)
+        with trio.fail_after(PATIENCE):
+            await started.wait()
+        nursery.cancel_scope.cancel()
+        if not is_slow:
+            with trio.CancelScope(shield=True):
+                await trio.testing.wait_all_tasks_blocked()
+            go_on.set()
+    assert ended.is_set() != is_slow
+    go_on.set()

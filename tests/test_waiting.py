@@ -232,3 +232,75 @@ async def test_waits_end_with_the_connection(open_server: OpenServer) -> None:
         code, _, data = await peer.refused("process/waitFor", {"processId": "other"})
         assert (code, data["kind"]) == (-32600, "unknown-process")
     await trio.testing.wait_all_tasks_blocked()
+
+
+# -- input --
+
+READERS = {
+    "cat": (["cat"], "cat", "read", 0),
+    "a child of a shell": (["bash", "-c", "sort | cat"], "sort", "read", 0),
+    "the terminal by its name": (["bash", "-c", "exec 5</dev/tty; exec cat <&5"], "cat", "read", 0),
+    "a password": ([sys.executable, "-c", "import getpass; getpass.getpass()"], None, "read", 3),
+    "readline": (["bash", "--norc", "-i"], "bash", "pselect6", 0),
+    "poll": ([sys.executable, "-c", "import select; p = select.poll(); p.register(0, 1); p.poll()"], None, "poll", 0),
+    "epoll": (
+        [sys.executable, "-c", "import select; p = select.epoll(); p.register(0, 1); p.poll()"],
+        None,
+        "epoll_wait",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("tty", [True, False])
+async def test_who_waits_for_input_is_told_with_the_evidence(open_server: OpenServer, reader: str, tty: bool) -> None:
+    argv, name, call, descriptor = READERS[reader]
+    if not tty and reader in ("the terminal by its name", "a password", "readline"):
+        pytest.skip("wants a terminal")
+    peer = await open_server("unix", ServerConfig()).peer()
+    started = await peer.start("p", argv, tty=tty, pipeStdin=True)
+    answer = await happened(peer, "p", input=True)
+    assert answer["happened"] == "input"
+    found = answer["input"]
+    assert found["descriptor"] == descriptor
+    assert found["call"].startswith(call)
+    assert found["name"] == name or name is None
+    assert (found["pid"] == started["pid"]) == (reader != "a child of a shell")
+    assert (await happened(peer, "p", input=True, timeoutMs=0))["input"] == found
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["sleep", "1000"],
+        ["bash", "-c", "sleep 1000 & wait"],
+        ["bash", "-c", "read -t 1000 line"],
+        ["bash", "-c", "sleep 1000 | cat"],
+        [sys.executable, "-c", "import select, os; r, w = os.pipe(); select.select([0, r], [], [])"],
+        [sys.executable, "-c", "import select; select.poll().poll()"],
+        ["bash", "-mc", "cat & sleep 1000"],
+    ],
+)
+@pytest.mark.parametrize("tty", [True, False])
+async def test_who_may_go_on_without_input_is_not_taken_for_it(
+    open_server: OpenServer, argv: list[str], tty: bool
+) -> None:
+    peer = await open_server("unix", ServerConfig()).peer()
+    await peer.start("p", argv, tty=tty, pipeStdin=True, env={"PATH": "/usr/bin:/bin"})
+    if argv[-1].startswith("cat &") and not tty:
+        return  # without a terminal a job behind may read
+    answer = await happened(peer, "p", input=True, timeoutMs=700)
+    assert (answer["happened"], "input" in answer) == ("timeout", False)
+
+
+async def test_input_that_was_read_is_seen_by_the_sleeps(peer: Peer) -> None:
+    await peer.start("p", ["cat"], tty=True)
+    first = (await happened(peer, "p", input=True))["input"]
+    await peer.call("process/write", {"processId": "p", "chunk": b64(b"line\n"), "writeId": "1"})
+    await peer.until_output("p", b"line\r\nline\r\n")
+    second = (await happened(peer, "p", input=True))["input"]
+    assert second["sleeps"] > first["sleeps"]
+    assert second | {"sleeps": 0} == first | {"sleeps": 0}
+    await peer.start("none", ["sleep", "1000"])
+    assert (await happened(peer, "none", input=True, timeoutMs=0))["happened"] == "timeout"

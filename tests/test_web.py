@@ -1,12 +1,11 @@
-"""The page of a server: its files and their policy, who is let in by it, and a person who uses it in a browser."""
+"""The page of a server: its files and their policy, and who is let in by it."""
 
 from __future__ import annotations
 
 import json
 import re
+import ssl
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -15,11 +14,12 @@ import pytest
 import trio
 from trio_websocket import open_websocket_url
 
+import execsrv
 from execsrv._web import pages
 from execsrv.limits import ServerConfig
-from tests.browser import Page, needs_browser, shown
+from tests.browser import Served, open_served
+from tests.certificates import Authority
 from tests.conftest import OpenServer
-from tests.relay import open_line
 from tests.terminals import EXECSRV
 from tests.test_tokens import write
 
@@ -36,6 +36,11 @@ class Response(NamedTuple):
     status: int
     fields: dict[str, str]
     body: bytes
+
+
+@pytest.fixture
+async def served(open_server: OpenServer, tmp_path: Path) -> Served:
+    return await open_served(open_server, tmp_path)
 
 
 async def ask(port: int, path: str, *fields: str, method: str = "GET", host: str = "") -> Response:
@@ -61,27 +66,6 @@ async def ask(port: int, path: str, *fields: str, method: str = "GET", host: str
                 body += event.data
             else:
                 return Response(status, got, body)
-
-
-class Served(NamedTuple):
-    port: int
-    tokens: dict[str, str]
-    """Of an owner, `me`, and of a viewer, `guest`."""
-
-    @property
-    def origin(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-
-@pytest.fixture
-async def served(open_server: OpenServer, tmp_path: Path) -> Served:
-    """A server with a page, and tokens for it."""
-    tokens = write(tmp_path / "tokens", me="owner", guest="viewer")
-    server = open_server("websocket", ServerConfig(web=True, token_file=str(tmp_path / "tokens"), resume_grace=60))
-    return Served(int((await server.url()).rpartition(":")[2]), tokens)
-
-
-# -- its files, and who is let in --
 
 
 async def test_its_files_come_with_a_policy_and_are_not_kept(served: Served) -> None:
@@ -131,9 +115,9 @@ async def test_the_page_is_let_in_by_its_token_alone(served: Served) -> None:
     assert (await ask(served.port, "/", *UPGRADE)).status == 101  # the same user, by a program that is no browser
 
 
-async def hello(served: Served, token: str | None) -> dict[str, Any]:
+async def hello(served: Served, token: str | None, origin: str = "", *more: tuple[bytes, bytes]) -> dict[str, Any]:
     """The answer to `initialize` on a websocket of a page, whose upgrade has no token."""
-    headers = [(b"Origin", served.origin.encode()), (b"User-Agent", b"Mozilla/5.0")]
+    headers = [(b"Origin", (origin or served.origin).encode()), (b"User-Agent", b"Mozilla/5.0"), *more]
     async with open_websocket_url(f"ws://127.0.0.1:{served.port}", extra_headers=headers) as socket:
         params = {"clientName": "page", "token": token}
         await socket.send_message(json.dumps({"id": 1, "method": "initialize", "params": params}))
@@ -148,11 +132,44 @@ async def test_a_page_says_its_token_first_of_all(served: Served) -> None:
     assert "result" in await hello(served, served.tokens["me"])
 
 
-async def test_not_even_where_anybody_may_come_in_a_page_does_without(open_server: OpenServer, tmp_path: Path) -> None:
+async def test_a_page_behind_a_proxy_says_its_token_too(open_server: OpenServer, tmp_path: Path) -> None:
+    origin, forwarded = "https://build.example", (b"X-Forwarded-For", b"192.0.2.1")
+    served = await open_served(open_server, tmp_path, allowed_origins=[origin])
+    for token in (None, "wrong"):
+        assert (await hello(served, token, origin, forwarded))["error"]["data"]["kind"] == "unauthorized"
+    assert "result" in await hello(served, served.tokens["me"], origin, forwarded)
+    assert (await ask(served.port, "/", *UPGRADE, BROWSER, "Origin: https://other.example")).status == 403
+
+
+async def test_the_page_comes_over_tls(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
     tokens = write(tmp_path / "tokens", me="owner")
-    config = ServerConfig(web=True, token_file=str(tmp_path / "tokens"), allow_anybody=True)
-    port = int((await open_server("websocket", config).url()).rpartition(":")[2])
-    assert (await hello(Served(port, tokens), None))["error"]["data"]["kind"] == "unauthorized"
+    config = ServerConfig(
+        web=True, token_file=str(tmp_path / "tokens"), tls_certificate_file=authority.server("127.0.0.1")
+    )
+    trust = ssl.create_default_context(cafile=authority.file)
+    async with trio.open_nursery() as nursery:
+        url = await nursery.start(execsrv.serve, "wss://127.0.0.1:0", config)
+        for path in ("/", "/web/xterm.js"):  # the second is longer than a buffer
+            port = int(url.rpartition(":")[2])
+            stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", port, ssl_context=trust, https_compatible=True)
+            async with stream:
+                await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: build\r\nUser-Agent: Mozilla/5.0\r\n\r\n".encode())
+                got = b"".join([bytes(data) async for data in stream])
+            head, _, body = got.partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert f"Content-Length: {len(body)}\r\n".encode() in head
+        headers = [(b"Origin", url.replace("wss", "https").encode()), (b"User-Agent", b"Mozilla/5.0")]
+        async with open_websocket_url(url, ssl_context=trust, extra_headers=headers) as socket:
+            params = {"clientName": "page", "token": tokens["me"]}
+            await socket.send_message(json.dumps({"id": 1, "method": "initialize", "params": params}))
+            assert "result" in json.loads(await socket.get_message())
+        nursery.cancel_scope.cancel()
+
+
+async def test_not_even_where_anybody_may_come_in_a_page_does_without(open_server: OpenServer, tmp_path: Path) -> None:
+    served = await open_served(open_server, tmp_path, allow_anybody=True)
+    assert (await hello(served, None))["error"]["data"]["kind"] == "unauthorized"
 
 
 async def test_without_the_setting_there_is_no_page(open_server: OpenServer) -> None:
@@ -175,114 +192,3 @@ def test_a_page_that_nobody_could_come_into_is_refused(listen: str, why: str) ->
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
     assert done.returncode == 1
     assert f"cannot serve a page on {listen}: {why}" in done.stderr
-
-
-# -- what a person does with it --
-
-
-@asynccontextmanager
-async def inside(served: Served, profile: Path, who: str = "me") -> AsyncIterator[Page]:
-    """A browser that has come in by a token."""
-    async with shown(f"{served.origin}/", profile) as page:
-        await page.evaluate("document.getElementById('token').focus()")
-        await page.type(served.tokens[who] + "\r")
-        await page.until("document.getElementById('state').textContent === 'Connected.'")
-        yield page
-
-
-SCREEN = """(() => {
-    const screen = globalThis.execsrv.screen();
-    if (!screen) return "";
-    const buffer = screen.terminal.buffer.active;
-    const lines = [];
-    for (let at = 0; at < buffer.length; at++) lines.push(buffer.getLine(at).translateToString(true));
-    return lines.join("\\n").trimEnd();
-})()"""
-
-
-async def sees(page: Page, pattern: str) -> str:
-    """Wait until a pattern is on the terminal of a page, and return what it shows."""
-    return str(await page.until(f"(shown => /{pattern}/.test(shown) && shown)({SCREEN})"))
-
-
-@needs_browser
-async def test_the_door_takes_a_token_and_keeps_it_nowhere(served: Served, tmp_path: Path) -> None:
-    async with shown(f"{served.origin}/", tmp_path / "profile") as page:
-        assert await page.evaluate("document.activeElement === document.body || document.activeElement.id === 'token'")
-        await page.evaluate("document.getElementById('token').focus()")
-        await page.type("wrong\r")
-        await page.until("document.getElementById('state').textContent.includes('it is not one of this server')")
-        assert await page.evaluate("document.getElementById('inside').hidden")
-        assert await page.evaluate("document.activeElement.id") == "token"
-        await page.type(served.tokens["me"] + "\r")
-        await page.until("document.getElementById('state').textContent === 'Connected.'")
-        assert await page.evaluate("[document.getElementById('token').value, location.hash, document.cookie]") == [
-            "",
-            "",
-            "",
-        ]
-        assert await page.evaluate("localStorage.length + sessionStorage.length") == 0
-        assert not [line for line in page.said if "Content Security Policy" in line]
-
-
-@needs_browser
-async def test_a_shell_starts_types_and_resizes(served: Served, tmp_path: Path) -> None:
-    async with inside(served, tmp_path / "profile") as page:
-        await page.evaluate("document.getElementById('new-shell').click()")
-        await sees(page, r"[$#] ?$")
-        await page.type("stty size; echo gr\u00fc\u00dfe $((6*7))\r")
-        shown_text = await sees(page, "gr\u00fc\u00dfe 42")
-        size = await page.evaluate("(t => `${t.rows} ${t.cols}`)(globalThis.execsrv.screen().terminal)")
-        assert f"\n{size}\n" in shown_text
-        await page.ask("Emulation.setDeviceMetricsOverride", width=900, height=600, deviceScaleFactor=1, mobile=False)
-        await page.until("document.querySelector('#connections button[aria-pressed=true]')")
-        await page.press("Home", code=36, modifiers=3)  # out of the terminal, by the keyboard
-        assert await page.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
-        await page.press("Enter", text="\r", code=13)  # and into it again
-        await page.until("document.activeElement.className.includes('xterm-helper-textarea')")
-        await page.type("clear; while sleep .1; do stty size; done\r")
-        await page.until(f"""((shown, terminal) => {{
-            const told = shown.trim().split("\\n").pop();
-            return told === `${{terminal.rows}} ${{terminal.cols}}` && told !== "{size}";
-        }})({SCREEN}, globalThis.execsrv.screen().terminal)""")
-        assert not [line for line in page.said if "Content Security Policy" in line], page.said
-        assert not [line for line in page.said if "Error" in line], page.said
-
-
-@needs_browser
-async def test_a_recording_is_played(served: Served, tmp_path: Path) -> None:
-    cast = tmp_path / "a.cast"
-    lines = [{"version": 3, "term": {"cols": 60, "rows": 6}}, [0.1, "o", "\u001b[31mred\u001b[0m and the end"]]
-    cast.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    async with inside(served, tmp_path / "profile") as page:
-        await page.evaluate(f"document.getElementById('recording-path').value = {json.dumps(str(cast))}")
-        await page.evaluate("document.querySelector('#far-recording button').click()")
-        await page.until("document.querySelector('.ap-player')")
-        await page.until("document.querySelector('#player').textContent.includes('red and the end')")
-        await page.evaluate("document.getElementById('recording-path').value = '/etc/hostname'")
-        await page.evaluate("document.querySelector('#far-recording button').click()")
-        await page.until("document.getElementById('note').textContent.includes('that is no asciicast')")
-        assert not [line for line in page.said if "Content Security Policy" in line], page.said
-
-
-@needs_browser
-async def test_a_lost_connection_comes_back_with_what_was_printed_meanwhile(served: Served, tmp_path: Path) -> None:
-    async with (
-        open_line(f"ws://127.0.0.1:{served.port}", "") as line,
-        inside(served._replace(port=int(line.url.rpartition(":")[2])), tmp_path / "profile") as page,
-    ):
-        await page.evaluate("document.getElementById('new-shell').click()")
-        await sees(page, r"[$#] ?$")
-        await page.type("echo it is $$; (sleep 1; echo mean''while) &\r")
-        number = re.findall("it is ([0-9]+)\n", await sees(page, "it is [0-9]+"))[0]
-        target, line.target = line.target, None
-        line.cut()
-        await page.until("document.getElementById('state').textContent.startsWith('The connection is lost')")
-        line.target = target
-        await page.until("document.getElementById('state').textContent === 'Connected again.'")
-        await sees(page, "meanwhile")
-        await page.type("clear; echo still $$\r")
-        await sees(page, f"still {number}")
-        await page.evaluate("document.getElementById('hang-up').click()")
-        await page.until("document.getElementById('state').textContent === 'Disconnected.'")
-        assert await page.evaluate("document.activeElement.id") == "token"

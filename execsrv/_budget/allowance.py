@@ -38,6 +38,7 @@ class Allowance:
     """Bytes, things and deeds. One object for the server, and one below it for each principal."""
 
     def __init__(self, config: ServerConfig, above: Allowance | None = None) -> None:
+        self.above = above
         self._is_whole = above is None
         whose = "" if self._is_whole else " for one principal"
         most = partial(self._most, config)
@@ -78,7 +79,7 @@ class Allowance:
         """Allow what these settings say from now on. What was taken stays taken."""
         for budget in self.budgets:
             budget.most = self._most(config, budget.limit)
-        for rate in (self.starts, self.requests, self.written):
+        for rate in self.rates:
             rate.allow(self._most(config, rate.limit))
 
     def take_session(self, size: int) -> None:
@@ -101,6 +102,11 @@ class Allowance:
     def budgets(self) -> tuple[Budget, ...]:
         """Everything that is given back."""
         return self.held, self.sessions, self.handles, self.watches, self.exchanges
+
+    @property
+    def rates(self) -> tuple[Rate, ...]:
+        """Everything that is counted by time."""
+        return self.starts, self.requests, self.written
 
 
 class Allowances:

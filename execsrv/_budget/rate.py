@@ -45,6 +45,17 @@ class Rate:
     def __repr__(self) -> str:
         return f"<Rate {self.limit} credit={self._credit} of {self._most}>"
 
+    @property
+    def most(self) -> int:
+        """So much may be done at once, when nothing was done for a while."""
+        return self._most
+
+    @property
+    def taken(self) -> int:
+        """So much less may be done at once now."""
+        self._renew()
+        return max(0, self._most - self._credit)
+
     def allow(self, value: int) -> None:
         """Allow so much from now on. What was saved up stays."""
         self._value = value

@@ -13,7 +13,7 @@ from execsrv._cli.register.kinds import USAGE, Command
 from execsrv._cli.streams import open_missing, say, write_line
 from execsrv._cli.usage import UsageError, unknown
 
-_OWN_PARSER = ("serve", "run", "bridge")
+_OWN_PARSER = ("serve", "run", "init", "bridge")
 """Those that are read without typer. A bridge runs where no typer may be: execsrv was brought along."""
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import trio
 
+from execsrv._cli import terminal
 from execsrv._cli.escape_keys import EscapeKeys, parse_key
 from execsrv._cli.finding import at_session, listing
 from execsrv._cli.interactive import Interaction, Outcome
 from execsrv._cli.manners import Manners, one_line
 from execsrv._cli.reach import Reach
 from execsrv._cli.shell import status_of
-from execsrv.errors import ExecsrvError, ForbiddenError
+from execsrv._cli.streams import say
+from execsrv.errors import ConnectionLostError, ExecsrvError, ForbiddenError
 
 _ACTIONS = {ord("."): "detach", ord("d"): "detach", 26: "suspend", ord("r"): "repaint", ord("?"): "help"}
 _CTRL_C = 3
@@ -23,7 +25,7 @@ def attach(*, name: str, read_only: bool, escape: str, detach_key: str | None, r
     if detach_key is not None and (leaves := parse_key("--detach-key", detach_key)) is not None:
         direct[leaves] = "detach"
     try:
-        outcome = trio.run(_attach, name, read_only, key, direct, reach)
+        outcome = trio.run(_attach, name, read_only, key, direct, reach, manners)
     except ForbiddenError as error:
         if read_only:
             raise
@@ -33,20 +35,35 @@ def attach(*, name: str, read_only: bool, escape: str, detach_key: str | None, r
     return status_of(outcome)
 
 
-async def _attach(name: str, read_only: bool, escape: int | None, direct: dict[int, str], reach: Reach) -> Outcome:
-    async with reach.connect() as client:
-        listed = (await listing(client)).find(name)
-        async with at_session(client, listed, "viewer" if read_only else "writer") as process:
-            at = Interaction(
-                process,
-                client._connection,
-                EscapeKeys(escape, _ACTIONS, direct),
-                escape=escape,
-                actions=_ACTIONS,
-                is_terminal=listed.tty,
-                types=not read_only,
-                ends_input=False,
-                past=listed.next_seq - 1,
-                patience=reach.reconnect,
-            )
-            return await at.run(fresh=False)
+async def _attach(
+    name: str, read_only: bool, escape: int | None, direct: dict[int, str], reach: Reach, manners: Manners
+) -> Outcome:
+    """Be at it, again behind what was seen where a connection is lost for good: nothing depends on this one."""
+    pid, seen = None, 0
+    while True:
+        async with reach.connect() as client:
+            listed = (await listing(client)).find(name)
+            if listed.pid != pid:  # of another server, under the same name, where it is not the first time
+                pid, seen = listed.pid, 0
+            elif terminal.modes() is not None and not manners.quiet:
+                say("[execsrv: connected again]")
+            async with at_session(client, listed, "viewer" if read_only else "writer", after=seen) as process:
+                at = Interaction(
+                    process,
+                    client._connection,
+                    EscapeKeys(escape, _ACTIONS, direct),
+                    escape=escape,
+                    actions=_ACTIONS,
+                    is_terminal=listed.tty,
+                    types=not read_only,
+                    ends_input=False,
+                    past=listed.next_seq - 1,
+                    patience=reach.reconnect,
+                    quiet=manners.quiet,
+                )
+                try:
+                    return await at.run(fresh=False)
+                except ConnectionLostError:
+                    if not reach.reconnect or client._connection.calls.lost is None:
+                        raise
+                    seen = process._mirror.last_seq

@@ -13,7 +13,7 @@ from execsrv._cli.manners import print_json, print_text
 from execsrv._cli.naming import connected_as, is_taken
 from execsrv._cli.reach import Reach
 from execsrv._cli.register.common import DEFAULT_URL
-from execsrv._cli.remote import reach_of, surroundings
+from execsrv._cli.remote_start import reach_of, surroundings
 from execsrv._cli.streams import say
 from execsrv.client import Client
 from execsrv.errors import ConnectionFailedError

@@ -20,6 +20,7 @@ _HINTS = {
     "unauthorized": "give a token with `--token-file FILE`",
     "name-taken": "`execsrv ps` lists what is there",
     "files-disabled": "its `allow_files` is off",
+    "limit-exceeded": "`execsrv limits` lists what is in use",
 }
 """What to do about an error of a server, by its kind."""
 

@@ -49,7 +49,7 @@ async def _found(client: Client, names: Sequence[str]) -> list[ListedProcess]:
 async def _end_of(client: Client, listed: ListedProcess) -> Exited:
     if not listed.running and listed.exit_code is not None:
         return Exited(0, listed.exit_code, listed.signal, listed.reason or "exited")
-    async with at_session(client, listed, "viewer", only_new=True) as process:
+    async with at_session(client, listed, "viewer", after=listed.next_seq - 1) as process:
         return await process.wait()
 
 
@@ -71,7 +71,7 @@ async def _kill(
     async with reach.connect() as client, AsyncExitStack() as stack:
         asked: list[tuple[str, ListedProcess, Process]] = []
         for name, listed in zip(names, await _found(client, names), strict=True):
-            process = await stack.enter_async_context(at_session(client, listed, "writer", only_new=True))
+            process = await stack.enter_async_context(at_session(client, listed, "writer", after=listed.next_seq - 1))
             if signal is not None:
                 await _send(process, name, signal, "tree" if tree else "group")
             elif await process.terminate(grace) or not listed.closed:

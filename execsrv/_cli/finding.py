@@ -73,13 +73,12 @@ async def listing(client: Client, *, usage: bool = False) -> Listing:
 
 @asynccontextmanager
 async def at_session(
-    client: Client, listed: ListedProcess, role: JoinRole, *, only_new: bool = False
+    client: Client, listed: ListedProcess, role: JoinRole, *, after: int | None = None
 ) -> AsyncIterator[Process]:
-    """Attach to a session that was listed, for a block: with all that is retained, or what comes behind the list.
+    """Attach to a session that was listed, for a block: with all that is retained, or behind an entry.
 
     Raises `RequestError`, `ForbiddenError` among them.
     """
-    after = listed.next_seq - 1 if only_new else None
     async with (
         client.join(listed.connection_id, role) as joined,
         joined.attach(listed.process_id, after=after) as process,

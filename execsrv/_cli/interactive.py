@@ -39,6 +39,9 @@ HELP = {
 _TYPED_CHUNKS = 64
 """So many reads of keys may wait for the program. What is typed beyond waits in the terminal."""
 
+_LAST_KEYS_SECONDS = 0.5
+"""Time that what was typed has to arrive, when the process is left."""
+
 _REST_SECONDS = 0.5
 """Time that the terminal may be silent, and not at its end, after the end of the process."""
 
@@ -87,21 +90,25 @@ class Interaction:
         ends_input: bool = True,
         past: int = 0,
         patience: float = 0,
+        quiet: bool = False,
     ) -> None:
         """`is_terminal` is False for a process without one: then ours edits and echoes what is typed, line by line.
 
         `types` is False for who only watches. With `ends_input` the end of a stdin that is no terminal ends its own.
 
-        Output up to entry `past` was printed before. For `patience` seconds a lost connection is taken up again.
+        Output up to entry `past` was printed before. For `patience` seconds a lost connection is taken up again;
+        nothing is said of that to who is `quiet`.
         """
         self._process, self._link, self._keys = process, link, keys
         self._escape, self._actions = escape, actions
         self._types, self._ends_input, self._patience = types, ends_input, patience
         self._past, self._replay = past, Replay()
+        self._is_quiet = quiet
         self._modes = Modes()
         self._raw = ExitStack()
         self._is_terminal = terminal.modes() is not None
         self._is_raw = self._is_terminal and is_terminal
+        self._unwritten, self._written = 0, trio.lowlevel.ParkingLot()
         self._outcome: Outcome | None = None
         self._scope = trio.CancelScope()
 
@@ -148,7 +155,8 @@ class Interaction:
 
     def _tell(self, text: str) -> None:
         """Say something on a line of its own, in the midst of what the program shows."""
-        say(f"\r\n[execsrv: {text}]\r" if self._is_terminal else f"execsrv: {text}")
+        if not self._is_quiet:
+            say(f"\r\n[execsrv: {text}]\r" if self._is_terminal else f"execsrv: {text}")
 
     # -- output --
 
@@ -184,6 +192,7 @@ class Interaction:
                     if isinstance(taken, str):
                         await self._act(taken)
                     elif self._types:
+                        self._unwritten += 1
                         await typed.send(taken)
         if self._is_terminal:
             self._leave(Outcome("hung up" if self._is_raw else "detach"))
@@ -192,6 +201,8 @@ class Interaction:
         try:
             async for data in typed:
                 await self._process.write(data)
+                self._unwritten -= 1
+                self._written.unpark_all()
             if self._types and self._ends_input and not self._is_terminal:
                 await self._process.close_stdin()
         except (StdinClosedError, ConnectionLostError, RequestError):
@@ -200,8 +211,13 @@ class Interaction:
 
     async def _act(self, action: str) -> None:
         match action:
-            case "leave" | "detach":
-                self._leave(Outcome("leave" if action == "leave" else "detach"))
+            case "leave":
+                self._leave(Outcome("leave"))
+            case "detach":
+                with trio.move_on_after(_LAST_KEYS_SECONDS):  # for what was typed before goes on too
+                    while self._unwritten:
+                        await self._written.park()
+                self._leave(Outcome("detach"))
             case "suspend":
                 self._suspend()
                 await self._repaint()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import trio
@@ -42,7 +42,7 @@ _NAMED = 5
 class RunOptions(NamedTuple):
     """A command and its options. Without a `url` it runs here. `env` is `NAME=VALUE`, `secret_env` is `NAME=SECRET`.
 
-    Times are in seconds.
+    Times are in seconds. With `is_init` signals are passed on as they come, and mean nothing to us.
     """
 
     argv: Sequence[str]
@@ -52,6 +52,7 @@ class RunOptions(NamedTuple):
     no_stdin: bool = False
     detach: bool = False
     name: str | None = None
+    user: str | None = None
     cwd: str | None = None
     env: Sequence[str] = ()
     env_file: Sequence[str] = ()
@@ -61,7 +62,10 @@ class RunOptions(NamedTuple):
     idle_timeout: float | None = None
     grace: float = DEFAULT_GRACE_SECONDS
     leave: bool = False
+    is_init: bool = False
     record: str | None = None
+    progress: bool | None = None
+    junit: str | None = None
     reconnect: float = 0
     no_bring: bool = False
     ca_file: str | None = None
@@ -81,10 +85,16 @@ class Recorder(Protocol):
 
 
 class Ended(NamedTuple):
-    """The end of a command: the exit status for this process, or the signal that it died of."""
+    """The end of a command: the exit status for this process, or the signal that it died of.
+
+    `why` says in words what execsrv had to do with it: the time was over, or it failed itself.
+    """
 
     code: int
     signal: str | None = None
+    why: str = ""
+    is_said: bool = False
+    """Nothing more is to be said of it: it was not started, or goes on without us."""
 
 
 class Insistence:
@@ -111,8 +121,15 @@ class Insistence:
         return "echo" if is_echo else "second"
 
 
-async def pass_on(target: int, output: bytes, recording: Recorder | None = None) -> None:
-    """Write output of the command to our own stdout (1) or stderr (2). Raises `OSError`, which names it."""
+async def pass_on(
+    target: int, output: bytes, recording: Recorder | None = None, others: Iterable[Recorder] = ()
+) -> None:
+    """Write output of the command to our own stdout (1) or stderr (2). Raises `OSError`, which names it.
+
+    A recording is written to in a thread, as a file may be slow; others only look at what they are given.
+    """
+    for other in others:
+        other.output(target, output)
     limiter = trio.CapacityLimiter(1)
     if recording is not None:
         await trio.to_thread.run_sync(recording.output, target, output, limiter=limiter)
@@ -127,13 +144,10 @@ async def pass_on(target: int, output: bytes, recording: Recorder | None = None)
 
 def timed_out(options: RunOptions, *, idle: bool) -> Ended:
     """Say that the time of a command was over, and return its end."""
+    why = f"was idle for {options.idle_timeout:g} s" if idle else f"was not done after {options.timeout:g} s"
     if not options.quiet:
-        say(
-            f"execsrv: ended the command, which was idle for {options.idle_timeout:g} s"
-            if idle
-            else f"execsrv: ended the command, which was not done after {options.timeout:g} s"
-        )
-    return Ended(TIMED_OUT)
+        say(f"execsrv: ended the command, which {why}")
+    return Ended(TIMED_OUT, why=why)
 
 
 def say_ended(options: RunOptions, left: list[Member]) -> None:
@@ -148,5 +162,6 @@ def say_ended(options: RunOptions, left: list[Member]) -> None:
 
 def failed(text: str) -> Ended:
     """Say in one line why execsrv itself failed, and return that as the end."""
-    say("execsrv: " + " ".join(text.split()))
-    return Ended(OWN_FAILURE)
+    why = " ".join(text.split())
+    say(f"execsrv: {why}")
+    return Ended(OWN_FAILURE, why=why)

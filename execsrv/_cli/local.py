@@ -18,14 +18,25 @@ import trio
 
 from execsrv._cli import terminal
 from execsrv._cli.heard_signals import Heard, Signals, ignored_signals
-from execsrv._cli.job import AFTERMATH_SECONDS, QUIET_SECONDS, Ended, Insistence, RunOptions, say_ended, timed_out
+from execsrv._cli.job import (
+    AFTERMATH_SECONDS,
+    QUIET_SECONDS,
+    Ended,
+    Insistence,
+    Recorder,
+    RunOptions,
+    say_ended,
+    timed_out,
+)
 from execsrv._cli.local_place import enter, has_no_children, inherited_environment
 from execsrv._cli.local_recording import recorded
 from execsrv._cli.local_streams import LocalStreams, open_streams
 from execsrv._cli.signals import ENDING
 from execsrv._cli.streams import say
+from execsrv._cli.telling import watch_silence
 from execsrv._nursery import open_helpers
-from execsrv._processes.command import settle
+from execsrv._processes.accounts import account_of
+from execsrv._processes.command import Wishes, settle
 from execsrv._processes.inherited import Inherited
 from execsrv._processes.supervisor import open_supervisor
 from execsrv._processes.tree import ProcessTree
@@ -38,15 +49,19 @@ _OF_THE_GROUP = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH})
 """Signals that the kernel sends to all of a terminal's foreground, and so to the command as well as to us."""
 
 
-async def run_here(options: RunOptions, signals: Signals) -> Ended:
-    """Run a command as our child; return its end. Raises `SpawnError`."""
+async def run_here(options: RunOptions, signals: Signals, report: Recorder | None = None) -> Ended:
+    """Run a command as our child; return its end. `report` is given its output. Raises `SpawnError`."""
     env = inherited_environment(options)
     if options.cwd is not None:
         enter(options.cwd)
-    command = settle(options.argv, None, env)
+    account = None if options.user is None else account_of(options.user)
+    if account is not None:
+        env = {**env, **account.variables, **dict(setting.split("=", 1) for setting in options.env)}
+    other = account if account is not None and not account.is_ours else None
+    command = settle(options.argv, None, env, wishes=Wishes(account=other))
     record = partial(recorded, options.record, options.argv, is_terminal=options.tty)
     with trio.open_signal_receiver(signal.SIGCHLD) as news, record() as recording, open_streams(options) as streams:
-        streams.recording = recording
+        streams.recording, streams.others = recording, [] if report is None else [report]
         inherited = Inherited(
             streams.stdio,
             [descriptor for descriptor in options.pass_fd if descriptor > 2],
@@ -98,6 +113,7 @@ class _Life:
                     else:
                         nursery.start_soon(self._stop_along, news)
                     self._watch_time(nursery)
+                    streams.others += watch_silence(options, nursery)
                     streams.pump(nursery)
                     status = await self._tree.leader.wait_exited()
                     self._is_over = True
@@ -196,7 +212,7 @@ class _Life:
             return
         if await self._has_it(heard):
             return
-        weight = self._insistence.weigh(heard)
+        weight = "first" if self._options.is_init else self._insistence.weigh(heard)
         if weight == "second":
             self._kill_after(0)
         elif weight == "first":

@@ -1,6 +1,7 @@
 """The streams of a command that runs here: ours, unless they have to come through us.
 
-They do for a terminal of its own; and for an idle timeout and a recording, where its output goes into pipes.
+They do for a terminal of its own; and for an idle timeout, a recording, a report and progress, where its output goes
+into pipes.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from contextlib import contextmanager
 
 import trio
 
-from execsrv._cli.job import FLOOD_SECONDS, QUIET_SECONDS, RunOptions, pass_on
+from execsrv._cli.job import FLOOD_SECONDS, QUIET_SECONDS, Recorder, RunOptions, pass_on
 from execsrv._cli.local_recording import LocalRecording
 from execsrv._cli.streams import missing
+from execsrv._cli.telling import shows_progress
 from execsrv._cli.terminal import Escape, size_of
 from execsrv._processes import terminal
 from execsrv._wire.stdio import read_shared
@@ -34,6 +36,7 @@ class LocalStreams:
         self.touched: Callable[[], None] = lambda: None
         self.broken: Callable[[], None] = lambda: None
         self.recording: LocalRecording | None = None
+        self.others: list[Recorder] = []
         self._its: list[int] = []
         self._sources: dict[int, int] = {}
         self._master: int | None = None
@@ -95,7 +98,7 @@ class LocalStreams:
             self._move()
             self._writing += 1
             try:
-                await pass_on(target, chunk, self.recording)
+                await pass_on(target, chunk, self.recording, self.others)
             except BrokenPipeError:
                 self.broken()
                 break
@@ -183,7 +186,8 @@ def open_streams(options: RunOptions) -> Iterator[LocalStreams]:
         if not options.tty:
             if options.no_stdin:
                 streams.take_no_stdin()
-            if options.idle_timeout is not None or options.record is not None:
+            wishes = options.idle_timeout, options.record, options.junit
+            if any(each is not None for each in wishes) or shows_progress(options):
                 streams.watch_output()
         yield streams
     finally:

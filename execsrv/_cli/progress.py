@@ -52,8 +52,9 @@ class Foot:
 
     def clear(self) -> None:
         """Take the line away."""
-        if self._is_drawn and self._write(_CLEAR):
-            self._is_drawn = False
+        if self._is_drawn:
+            self._write(_CLEAR)
+            self._is_drawn = False  # also where that was not possible: what comes next is not to be taken away
 
     def _write(self, text: str) -> bool:
         """Write as far as that needs no waiting; return whether anything was written."""

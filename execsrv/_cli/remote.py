@@ -6,19 +6,29 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 import trio
 
 from execsrv._cli import terminal
 from execsrv._cli.heard_signals import Heard, Signals, stop_self
-from execsrv._cli.job import AFTERMATH_SECONDS, FLOOD_SECONDS, Ended, Insistence, RunOptions, failed, pass_on, say_ended
+from execsrv._cli.job import (
+    AFTERMATH_SECONDS,
+    FLOOD_SECONDS,
+    Ended,
+    Insistence,
+    Recorder,
+    RunOptions,
+    failed,
+    pass_on,
+    say_ended,
+)
 from execsrv._cli.job import timed_out as say_timed_out
 from execsrv._cli.naming import connected_as
-from execsrv._cli.reach import Reach, path_there
+from execsrv._cli.remote_start import reach_of, surroundings
 from execsrv._cli.remote_stdin import has_stdin, pass_stdin
 from execsrv._cli.signals import ENDING
 from execsrv._cli.streams import say
+from execsrv._cli.telling import watch_silence
 from execsrv._log.entries import Closed, Exited
 from execsrv._nursery import open_helpers
 from execsrv._processes.signals import signal_name
@@ -44,9 +54,9 @@ _ENDED_BY_SERVER = {
 }
 
 
-async def run_there(options: RunOptions, url: str, signals: Signals) -> Ended:
-    """Run a command on a server; return its end. Raises `ExecsrvError`."""
-    run = _RemoteRun(options)
+async def run_there(options: RunOptions, url: str, signals: Signals, report: Recorder | None = None) -> Ended:
+    """Run a command on a server; return its end. `report` is given its output. Raises `ExecsrvError`."""
+    run = _RemoteRun(options, report)
     async with open_helpers() as nursery:
         # Outside of what they end, so that a second signal cannot interrupt the clean-up after the first.
         nursery.start_soon(run.hear_signals, signals)
@@ -60,10 +70,11 @@ async def run_there(options: RunOptions, url: str, signals: Signals) -> Ended:
 class _RemoteRun:
     """One command on a server, joined to our streams, and the signals and the times that concern it."""
 
-    def __init__(self, options: RunOptions) -> None:
+    def __init__(self, options: RunOptions, report: Recorder | None) -> None:
         self.scope = trio.CancelScope()
         self.killed_by: int | None = None
         self._options = options
+        self._others = [] if report is None else [report]
         self._process: Process | None = None
         self._started = trio.Event()
         self._insistence = Insistence()
@@ -105,6 +116,7 @@ class _RemoteRun:
     async def _attend(self, process: Process) -> Ended:
         """Join the command to our streams until all is over; return its end."""
         async with open_helpers() as nursery:
+            self._others += watch_silence(self._options, nursery)
             if not self._options.no_stdin:
                 nursery.start_soon(self._pass_stdin, process)
             if self._options.timeout is not None:
@@ -163,7 +175,7 @@ class _RemoteRun:
     async def _pass(self, event: Event | None) -> None:
         self._touch()
         if isinstance(event, Chunk):
-            await pass_on(2 if event.stream == "stderr" else 1, event.chunk)
+            await pass_on(2 if event.stream == "stderr" else 1, event.chunk, others=self._others)
 
     # -- its time --
 
@@ -260,27 +272,6 @@ class _RemoteRun:
         if self.killed_by is None:
             self.killed_by = number
         self.scope.cancel()
-
-
-def surroundings(client: Client, options: RunOptions) -> dict[str, Any]:
-    """Return the directory, the environment and the terminal that were asked for, as keywords of a start."""
-    env = {"TERM": os.environ["TERM"]} if options.tty and "TERM" in os.environ else {}
-    for setting in options.env:
-        name, _, env[name] = setting.partition("=")
-    window = terminal.window() if options.tty else None
-    return {
-        "cwd": None if options.cwd is None else path_there(client, options.cwd),
-        "env_add": env,
-        "secret_env": {name: secret for name, _, secret in (it.partition("=") for it in options.secret_env)},
-        "tty": options.tty,
-        "size": None if window is None else terminal.size_of(window),
-        "modes": terminal.named_modes() if options.tty else None,
-    }
-
-
-def reach_of(options: RunOptions, url: str) -> Reach:
-    """Return the server that was asked for."""
-    return Reach(url, *(getattr(options, name) for name in Reach._fields[1:]))
 
 
 def _name(number: int) -> str:

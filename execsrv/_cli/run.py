@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import logging
+import math
 import os
 import signal
 import time
@@ -18,8 +19,7 @@ import msgspec
 import trio
 
 from execsrv._cli.heard_signals import Signals, die_of, heard_signals
-from execsrv._cli.job import Ended, RunOptions, failed
-from execsrv._cli.register.kinds import OWN_FAILURE
+from execsrv._cli.job import Ended, Recorder, RunOptions, failed
 from execsrv._cli.streams import say
 from execsrv._cli.variables import variables
 from execsrv.errors import ExecsrvError, RequestError, SpawnError
@@ -38,33 +38,20 @@ def run(*, command: Sequence[str], **options: Any) -> int:
     return run_once(asked)
 
 
+def init(*, command: Sequence[str], grace: float | None, quiet: bool, verbose: bool) -> int:
+    """Run a command as the first process of a container; return the exit status."""
+    patience = math.inf if grace is None else grace
+    return run_once(RunOptions(command, grace=patience, is_init=True, quiet=quiet, verbose=verbose))
+
+
 def run_once(options: RunOptions) -> int:
     """Run a command; return the exit status for this process, or end it by the signal that the command died of."""
     began = time.monotonic()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     logging.getLogger("execsrv").setLevel(logging.ERROR)  # stderr is the command's
-    try:
-        _check(options)
-        if options.detach:
-            from execsrv._cli.detaching import start_detached
-
-            trio.run(start_detached, options)
-            return 0
-        with heard_signals(stops=options.url is not None and not options.tty) as signals:
-            ended = trio.run(_run, options, signals)
-    except SpawnError as error:
-        say(f"execsrv: {error}")
-        if error.stage not in ("program", "permission", "format"):
-            return OWN_FAILURE
-        return 127 if error.errno in (errno.ENOENT, errno.ENOTDIR) else 126
-    except OSError as error:
-        ended = failed(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
-    except ExecsrvError as error:
-        from execsrv._cli.doing import explained
-
-        ended = failed(f"{error} ({error.kind})" if isinstance(error, RequestError) else explained(error, options.url))
-    except KeyboardInterrupt:
-        ended = Ended(128 + signal.SIGINT, "SIGINT")
+    ended = _reported(options) if options.junit is not None else _ended(options, None)
+    if ended.is_said:
+        return ended.code
     if options.verbose:
         say(f"execsrv: it ended with status {ended.code} after {time.monotonic() - began:.3f} s")
     if options.as_json:
@@ -75,14 +62,55 @@ def run_once(options: RunOptions) -> int:
     return ended.code
 
 
-async def _run(options: RunOptions, signals: Signals) -> Ended:
+def _ended(options: RunOptions, report: Recorder | None) -> Ended:
+    """Run a command, and return how that ended. A failure of ours is said."""
+    try:
+        _check(options)
+        if options.detach:
+            from execsrv._cli.detaching import start_detached
+
+            trio.run(start_detached, options)
+            return Ended(0, is_said=True)
+        with heard_signals(stops=options.url is not None and not options.tty) as signals:
+            return trio.run(_run, options, signals, report)
+    except SpawnError as error:
+        ended = failed(str(error))
+        if error.stage not in ("program", "permission", "format"):
+            return ended._replace(is_said=True)
+        code = 127 if error.errno in (errno.ENOENT, errno.ENOTDIR) else 126
+        return ended._replace(code=code, is_said=True)
+    except OSError as error:
+        return failed(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+    except ExecsrvError as error:
+        from execsrv._cli.doing import explained
+
+        return failed(f"{error} ({error.kind})" if isinstance(error, RequestError) else explained(error, options.url))
+    except KeyboardInterrupt:
+        return Ended(128 + signal.SIGINT, "SIGINT")
+
+
+def _reported(options: RunOptions) -> Ended:
+    """Run a command, and write a report for the machine that runs the tests."""
+    from execsrv._cli.junit import JUnitReport
+
+    assert options.junit is not None
+    try:
+        report = JUnitReport(options.junit, options.argv)
+        ended = _ended(options, report)
+        report.write(ended)
+    except OSError as error:
+        return failed(f"cannot write the report `{options.junit}`: {error.strerror}")
+    return ended
+
+
+async def _run(options: RunOptions, signals: Signals, report: Recorder | None) -> Ended:
     if options.url is None:
         from execsrv._cli.local import run_here
 
-        return await run_here(options, signals)
+        return await run_here(options, signals, report)
     from execsrv._cli.remote import run_there
 
-    return await run_there(options, options.url, signals)
+    return await run_there(options, options.url, signals, report)
 
 
 def _check(options: RunOptions) -> None:
@@ -91,7 +119,7 @@ def _check(options: RunOptions) -> None:
         if not all(setting.partition("=")):
             raise ExecsrvError(f"invalid --secret-env `{setting}`; expected `NAME=SECRET`")
     if options.detach:
-        for name in ("leave", "record", "pass_fd", "no_stdin"):
+        for name in ("leave", "record", "junit", "pass_fd", "no_stdin"):
             if getattr(options, name):
                 raise ExecsrvError(f"cannot use --{name.replace('_', '-')} with --detach")
     elif options.name is not None and options.url is None:

@@ -110,7 +110,8 @@ def run_daemon(loaded: Loaded, options: DaemonOptions, read_again: Callable[[], 
                 from execsrv._cli.tracing import open_tracing  # for those who want them
 
                 stack.enter_context(open_tracing())
-            announcement = _Announcement(log, out, options.codex, manager)
+            guides = os.isatty(2) and not options.quiet and not options.codex and config.log_format != "json"
+            announcement = _Announcement(log, out, options.codex, manager, guides=guides, has_page=config.web)
             was_asked = trio.run(_serve, loaded, options, reloads, announcement, manager)
         except (ExecsrvError, OSError) as error:
             log.say(f"execsrv: {error}")
@@ -224,20 +225,33 @@ def _cannot_announce(error: OSError) -> None:
 class _Announcement(trio.TaskStatus[str]):
     """Tells people and programs where we listen, once we do. Waits for neither."""
 
-    def __init__(self, log: Log, out: Outlet, codex: bool, manager: Manager) -> None:
+    def __init__(self, log: Log, out: Outlet, codex: bool, manager: Manager, *, guides: bool, has_page: bool) -> None:
+        """It `guides` people who sit at a terminal: they are told what to do next."""
         self._log = log
         self._out = out
         self._codex = codex
         self._manager = manager
+        self._guides = guides
+        self._has_page = has_page
+        self._is_typed_to = os.isatty(0)  # on stdio another file has its number later
 
     def started(self, url: str | None = None) -> None:
         """Print the URL on stdout, and a line for people on stderr."""
         assert url is not None
         self._manager.ready(f"listening on {url}")
         if url == "stdio://":
+            if self._guides and self._is_typed_to:
+                from execsrv._cli.next_steps import STDIO
+
+                self._log.say(STDIO)
             return
         lines = os.fsencode(url)
         if self._codex and url.startswith(("ws://", "wss://")):
             lines += b"\nexport CODEX_EXEC_SERVER_URL=" + lines  # no other transport has a URL there
         self._out.put(lines)
         self._log.say(f"execsrv listening on {url}")
+        if self._guides:
+            from execsrv._cli.next_steps import next_steps  # for people alone
+
+            for line in next_steps(url, has_page=self._has_page):
+                self._log.say(line)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import trio
 
 from execsrv._cli import terminal
@@ -23,7 +25,7 @@ from execsrv._cli.register.shells import DEFAULT_RECONNECT_SECONDS
 from execsrv._cli.streams import say
 from execsrv._cli.variables import variables
 from execsrv.client import Client
-from execsrv.errors import ExecsrvError, RequestError, SpawnError
+from execsrv.errors import ConnectionLostError, ExecsrvError, RequestError, SpawnError
 
 _CARRIED = ("TERM", "COLORTERM", "LANG", "LANGUAGE", "TZ")
 """The terminal and the locale of a user, together with all of LC_*."""
@@ -48,6 +50,9 @@ class ShellOptions(NamedTuple):
     key_file: str | None = None
     server_uid: tuple[int, ...] = ()
     token_file: str | None = None
+    as_json: bool = False
+    quiet: bool = False
+    verbose: bool = False
 
 
 def shell(*, place: str | None, url: str | None, argv: Sequence[str], **options: Any) -> int:
@@ -58,16 +63,33 @@ def shell(*, place: str | None, url: str | None, argv: Sequence[str], **options:
 def run_shell(options: ShellOptions) -> int:
     """Be at a shell until it ends, and return its exit status, or end as the signal says that ended us."""
     logging.getLogger("execsrv").setLevel(logging.ERROR)  # the terminal is the shell's
+    began = time.monotonic()
     try:
         escape = parse_key("--escape", options.escape)
         outcome = trio.run(_shell, options, escape)
+    except RequestError as error:
+        return failed(f"{error} ({error.kind})").code
+    except ConnectionLostError as error:
+        way_back = f"; `execsrv attach {options.name}` brings it back" if options.name is not None else ""
+        return failed(f"{error}{way_back}").code
     except ExecsrvError as error:
-        return failed(
-            f"{error} ({error.kind})" if isinstance(error, RequestError) else explained(error, options.url)
-        ).code
+        return failed(explained(error, options.url)).code
     except OSError as error:
         return failed(error.strerror or str(error)).code
+    _report(options, outcome, time.monotonic() - began)
     return status_of(outcome)
+
+
+def _report(options: ShellOptions, outcome: Outcome, seconds: float) -> None:
+    """Say how it ended, to whoever wants to know."""
+    exited = outcome.exited
+    if options.verbose:
+        how = outcome.how if exited is None else f"exited with status {exited.exit_code}"
+        say(f"execsrv: it ended after {seconds:.3f} s: {how}")
+    if options.as_json:
+        code, signal = (None, None) if exited is None else (exited.exit_code, exited.signal)
+        facts = {"how": outcome.how, "exitCode": code, "signal": signal, "seconds": round(seconds, 3)}
+        say(msgspec.json.encode(facts).decode())
 
 
 def status_of(outcome: Outcome) -> int:
@@ -113,11 +135,16 @@ async def _at_shell(client: Client, options: ShellOptions, escape: int | None, c
         actions = _ACTIONS if options.name is None else _KEPT_ACTIONS
         keys = EscapeKeys(escape, actions)
         link = client._connection
-        at = Interaction(process, link, keys, escape=escape, actions=actions, patience=options.reconnect)
+        if options.verbose:
+            say(f"execsrv: it runs at {options.url} as pid {process.pid}")
+        at = Interaction(
+            process, link, keys, escape=escape, actions=actions, patience=options.reconnect, quiet=options.quiet
+        )
         outcome = await at.run()
         if options.name is not None and outcome.how in ("detach", "signal", "hung up"):
             process.leave_running()
-            say(f"execsrv: `{options.name}` goes on; `execsrv attach {options.name}` brings it back")
+            if not options.quiet:
+                say(f"execsrv: `{options.name}` goes on; `execsrv attach {options.name}` brings it back")
         return outcome
 
 

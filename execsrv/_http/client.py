@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import trio
 
 from execsrv._http.request import MAX_REDIRECTS, PreparedRequest, Target, proxy_url, redirected
-from execsrv._threads import run_in_thread
+from execsrv._threads import run_with_tls
 from execsrv.errors import HttpFailedError, HttpUnavailableError
 from execsrv.protocol import HttpField
 
@@ -86,13 +86,12 @@ class HttpClient:
     async def _load(self) -> None:
         """Import what is needed and read the certificates, in a thread, since that takes up to 100 ms.
 
-        Cancelling leaves the thread behind, should the disk be slow.
+        Cancelling waits for it, unless the disk is slow.
         """
         async with self._loading:
             if self._tls is None:
                 try:
-                    # A limiter of its own: the places that all share may be taken by what hangs.
-                    self._tls = await run_in_thread(_tls_context, trio.CapacityLimiter(1))
+                    self._tls = await run_with_tls(_tls_context)
                 except ModuleNotFoundError as error:
                     message = f"http/request needs an HTTP client: install `execsrv[http]` on the server ({error})"
                     raise HttpUnavailableError(message) from None

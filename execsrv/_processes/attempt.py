@@ -19,6 +19,7 @@ from execsrv._processes import carried_limits, spawn, spawn_errors, terminal
 from execsrv._processes.command import Command
 from execsrv._processes.leader import Leader
 from execsrv._processes.membership import ByDescent, ByWalk, Register
+from execsrv._processes.reaper import Reaper
 from execsrv._processes.spawn import Started
 from execsrv._processes.tree import ProcessTree
 from execsrv._threads import run_briefly
@@ -184,6 +185,8 @@ class Attempt:
         """Watch the command, which was started, and have it found by its server. It may be done again."""
         started = self._started
         tree = ProcessTree(Leader(started.pid, started.pidfd), self._number, self._finder, started.born_after)
+        if started.reaper is not None:
+            tree.reaper = Reaper(started.reaper, started.reaper_pidfd)
         self._register.enter(tree)
         self._tree = tree
         return Spawned(self._program, tree, started.outputs, started.stdin, started.held)
@@ -215,5 +218,5 @@ class Attempt:
             self._register.starting.discard(self._number)
             if not runs:
                 if self._tree is not None:
-                    self._started.pidfd = None  # the leader's
+                    self._started.pidfd = self._started.reaper_pidfd = None  # the tree's
                 self._started.close()

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from execsrv._processes.accounts import Account
+from execsrv._processes.confine.places import Confinement
 from execsrv._processes.inherited import Inherited
 from execsrv.errors import InvalidParamsError, SpawnError
 
@@ -58,14 +60,17 @@ class Command:
     umask: int | None = None
     nice: int | None = None
     oom_score_adj: int | None = None
+    account: Account | None = None
     inherited: Inherited | None = None
     stdout: Output = "pipe"
     stderr: Output = "pipe"
+    confinement: Confinement | None = None
+    """The things that it may do, where those are fewer than we may."""
 
     @property
     def has_wishes(self) -> bool:
         """True when something of its process is to differ from ours, beside what every command has of its own."""
-        return not (self.umask is self.nice is self.oom_score_adj is None)
+        return self.account is not None or not (self.umask is self.nice is self.oom_score_adj is None)
 
 
 class Wishes(NamedTuple):
@@ -74,6 +79,7 @@ class Wishes(NamedTuple):
     umask: int | None = None
     nice: int | None = None
     oom_score_adj: int | None = None
+    account: Account | None = None
 
 
 def settle(

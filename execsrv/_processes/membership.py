@@ -75,12 +75,17 @@ class Register:
         self.trees[tree.number] = tree
         self.starting.discard(tree.number)
         self._leaders[tree.pid] = tree.leader, tree.number
+        if tree.reaper is not None:
+            self.helpers.add(tree.reaper.pid)
 
     def leave(self, tree: ProcessTree) -> None:
         """Forget a session that is over."""
         self.trees.pop(tree.number, None)
         self.ending.discard(tree.number)
         self.let_go(tree.leader)
+        if tree.reaper is not None:
+            self.let_go(tree.reaper)
+            tree.reaper.close()
 
     def let_go(self, leader: Leader) -> None:
         """Reap a leader or a helper that is done with. One that a debugger still holds is reaped later."""
@@ -222,6 +227,8 @@ class ByDescent:
     def _look(self, tree: ProcessTree) -> Steps[list[int]]:
         leader = [] if tree.leader.has_ended else [tree.pid]
         others = self._strays.unattributed if not leader and self._register.is_alone(tree) else ()
+        if tree.reaper is not None and not tree.reaper.has_ended:
+            leader.append(tree.reaper.pid)
         return leader + (yield from self._strays.of(tree.number, *others))
 
     def belongs(self, tree: ProcessTree, pid: int) -> bool:

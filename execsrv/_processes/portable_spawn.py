@@ -1,8 +1,8 @@
 """Starting a command with the standard library alone, where the C library's `posix_spawn` lacks a piece.
 
 That is so with musl and with glibc before 2.34, and for a command that wishes what the C library cannot grant: a umask,
-a niceness, a score for the killer of processes. It means what `posix_spawn.start` means, and is several times slower:
-Python code has to run between fork and exec.
+a niceness, a score for the killer of processes, another user. It means what `posix_spawn.start` means, and is several
+times slower: Python code has to run between fork and exec.
 """
 
 from __future__ import annotations
@@ -13,24 +13,35 @@ import fcntl
 import os
 import resource
 import signal
+import stat
 import subprocess
 import termios
 from collections.abc import Sequence
+from contextlib import suppress
 
 from execsrv._processes import carried_limits
+from execsrv._processes.accounts import Account
 from execsrv._processes.command import Command
+from execsrv._processes.rlimit_mark import Mark
 
 own_score: int | None = None
 """An open descriptor of our own /proc/self/oom_score_adj, where our memory is closed. A child of ours cannot open its
 own then, so it gets its score by inheriting it."""
 
 
-def start(command: Command, directory: int | None, stdio: Sequence[int | None] | bytes, child: ctypes.c_int) -> None:
+def start(
+    command: Command,
+    directory: int | None,
+    stdio: Sequence[int | None] | bytes,
+    child: ctypes.c_int,
+    mark: Mark | None = None,
+) -> None:
     """Start `command` and write its pid into `child`. It leads a new session, unless it has `inherited` ours.
 
     `directory` is a descriptor of its working directory, None for ours. `stdio` is either the three descriptors that
     become its 0, 1 and 2, None for one that is to be closed, or the name of a terminal that becomes all three and its
-    controlling terminal. It inherits no other, but for `pass_fds`. The wishes of the command are granted in the child.
+    controlling terminal. It inherits no other, but for `pass_fds`. The wishes of the command are granted in the
+    child. It puts the mark on itself too: this process may have no right to, where the child is another user's.
 
     Raises `OSError` when it could not be executed; then nothing was left behind. All given descriptors stay the
     caller's, and must be 3 or above where they get another number.
@@ -53,6 +64,9 @@ def start(command: Command, directory: int | None, stdio: Sequence[int | None] |
                 os.close(target)
         for slot, value in carried_limits.commands_limits:
             resource.setrlimit(slot, (value, resource.getrlimit(slot)[1]))
+        if mark is not None:
+            with suppress(OSError, ValueError):  # it is looked after when it runs
+                resource.setrlimit(mark.slot, (mark.value, resource.getrlimit(mark.slot)[1]))
         if command.nice is not None:
             os.setpriority(os.PRIO_PROCESS, 0, command.nice)
         if lent_score is not None and own_score is not None:
@@ -61,9 +75,12 @@ def start(command: Command, directory: int | None, stdio: Sequence[int | None] |
             with open("/proc/self/oom_score_adj", "w") as file:
                 file.write(str(command.oom_score_adj))
 
+    account = command.account
     env = dict(entry.split(b"=", 1) for entry in command.env)
     try:
         lent_score = None if command.oom_score_adj is None else _lend_score(command.oom_score_adj)
+        if account is not None:
+            _give(account, descriptors if inherited is None or terminal is not None else ())
         popen = subprocess.Popen(
             command.argv,
             executable=command.program,
@@ -76,6 +93,9 @@ def start(command: Command, directory: int | None, stdio: Sequence[int | None] |
             start_new_session=inherited is None or terminal is not None,
             pass_fds=() if inherited is None else tuple(inherited.pass_fds),
             umask=-1 if command.umask is None else command.umask,
+            user=None if account is None else account.uid,
+            group=None if account is None else account.gid,
+            extra_groups=None if account is None else account.groups,
             preexec_fn=prepare,
         )
         child.value = popen.pid
@@ -88,6 +108,14 @@ def start(command: Command, directory: int | None, stdio: Sequence[int | None] |
             os.close(terminal)
     # The pid is all that we keep; the exit status is read by its owner, never by this object.
     popen.returncode = 0
+
+
+def _give(account: Account, descriptors: Sequence[int | None]) -> None:
+    """Make the terminal or the pipes of a command its user's, who may open them again by name: /dev/stdout."""
+    for descriptor in {descriptor for descriptor in descriptors if descriptor is not None}:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISFIFO(mode) or os.isatty(descriptor):
+            os.fchown(descriptor, account.uid, -1)
 
 
 def _lend_score(score: int) -> bytes | None:

@@ -54,12 +54,20 @@ _attributes = _prepare_attributes() if available else None
 """Those of every child that inherits nothing, made once."""
 
 
-def start(command: Command, directory: int | None, stdio: Sequence[int | None] | bytes, child: ctypes.c_int) -> None:
+def start(
+    command: Command,
+    directory: int | None,
+    stdio: Sequence[int | None] | bytes,
+    child: ctypes.c_int,
+    *,
+    lent: Sequence[int] = (),
+) -> None:
     """Start `command` and write its pid into `child`. It leads a new session, unless it has `inherited` ours.
 
     `directory` is a descriptor of its working directory, None for ours. `stdio` is either the three descriptors that
     become its 0, 1 and 2, None for one that is to be closed, or the name of a terminal that becomes all three and its
-    controlling terminal. It inherits no other, but for `pass_fds`.
+    controlling terminal. It inherits no other, but for `pass_fds`. Those that are `lent` become its 3 and above; they
+    must have higher numbers than that.
 
     Raises `OSError` when it could not be executed; then nothing was left behind. All given descriptors stay the
     caller's, and must be 3 or above where they get another number.
@@ -84,7 +92,9 @@ def start(command: Command, directory: int | None, stdio: Sequence[int | None] |
                     _check(_quick.posix_spawn_file_actions_addclose(actions, target))
                 else:
                     _check(_quick.posix_spawn_file_actions_adddup2(actions, descriptor, target))
-        first = 3
+        first = 3 + len(lent)
+        for target, descriptor in enumerate(lent, 3):
+            _check(_quick.posix_spawn_file_actions_adddup2(actions, descriptor, target))
         for descriptor in passed:
             for between in range(first, descriptor):
                 _check(_quick.posix_spawn_file_actions_addclose(actions, between))

@@ -119,6 +119,11 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def threads(pid: int) -> list[int]:
+    """Return the ids of the threads of a process; none when it is gone."""
+    return [int(name) for name in _listed(f"/proc/{pid}/task")]
+
+
 def _listed(folder: str) -> list[str]:
     try:
         return os.listdir(folder)
@@ -204,6 +209,14 @@ def parent(pid: int) -> int:
     """Return the parent of a process, 0 when it is gone or has none."""
     fields = table(pid, "stat").rpartition(b")")[2].split()
     return int(fields[1]) if fields else 0
+
+
+def group(pid: int) -> int:
+    """Return the process group of a process, 0 when it is gone."""
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return 0
 
 
 def state(pid: int, thread: int | None = None) -> str:

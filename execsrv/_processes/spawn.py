@@ -22,6 +22,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 from execsrv._processes import carried_limits, ends, pidfd, portable_spawn, posix_spawn, proc, spawn_errors, terminal
 from execsrv._processes.command import Command, spawn_error
+from execsrv._processes.confine import start as confine
+from execsrv._processes.confine import starter
 from execsrv._processes.rlimit_mark import Mark
 from execsrv.errors import SpawnError
 from execsrv.protocol import Size, Stream
@@ -40,6 +42,9 @@ class Started:
     def __init__(self) -> None:
         self.child = ctypes.c_int()  # written by whatever starts it: no instruction of ours comes in between
         self.pidfd: int | None = None
+        self.reaper: int | None = None
+        """The first process of its pid namespace, where it has one of its own: a child of ours too."""
+        self.reaper_pidfd: int | None = None
         self.born_after = -math.inf
         """A time before which it was not born."""
         self.is_watched = False
@@ -63,8 +68,9 @@ class Started:
 
     def close(self) -> None:
         """Close all that is open of it. It may be called again."""
-        descriptors = {end for end in (*self.outputs.values(), self.stdin, self.held, self.pidfd) if end is not None}
-        self.outputs, self.stdin, self.held, self.pidfd = {}, None, None, None
+        ours = *self.outputs.values(), self.stdin, self.held, self.pidfd, self.reaper_pidfd
+        descriptors = {end for end in ours if end is not None}
+        self.outputs, self.stdin, self.held, self.pidfd, self.reaper_pidfd = {}, None, None, None, None
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -74,6 +80,8 @@ class Started:
             if self.pid:
                 _kill_at_once(self.pid, mark)
                 self.child.value = 0
+                if self.reaper is not None:
+                    starter.dismiss(starter.Pids(self.reaper, None))
         finally:
             self.close()
 
@@ -115,9 +123,13 @@ def spawn(
                 if started.given_up:
                     raise spawn_error("resources", errno.ECANCELED, "start")
                 started.born_after = time.monotonic()
-                _start(command, directory, stdio, started.child)
+                put = None if carries else mark
+                if command.confinement is None:
+                    _start(command, directory, stdio, started.child, put)
+                else:
+                    started.reaper = confine.start(command, command.confinement, stdio, started.child, put)
         # The command's ends are closed here, which leaves room for its pidfd.
-        _hold(started, None if carries else mark)
+        _hold(started, None if carries or command.confinement is not None else mark)
     except OSError as error:
         started.undo(mark)
         raise spawn_error("resources", error.errno or 0, "start") from error
@@ -158,14 +170,22 @@ def _kill_at_once(leader: int, mark: Mark | None) -> None:
     os.waitpid(leader, 0)
 
 
-def _start(command: Command, directory: int | None, stdio: Sequence[int | None] | bytes, child: ctypes.c_int) -> None:
+def _start(
+    command: Command,
+    directory: int | None,
+    stdio: Sequence[int | None] | bytes,
+    child: ctypes.c_int,
+    mark: Mark | None,
+) -> None:
     in_child = command.has_wishes
     if carried_limits.commands_limits and not in_child:
         ends = () if isinstance(stdio, bytes) else stdio
         in_child = not carried_limits.may_be_carried(max(directory or 0, *(end or 0 for end in ends), 0))
-    way = portable_spawn.start if in_child else start
     try:
-        way(command, directory, stdio, child)
+        if in_child:
+            portable_spawn.start(command, directory, stdio, child, mark)
+        else:
+            start(command, directory, stdio, child)
     except OSError as error:
         raise spawn_errors.of_program(command, error.errno or 0) from None
 
@@ -178,6 +198,8 @@ def _hold(started: Started, mark: Mark | None) -> None:
             for child in proc.family(proc.children(started.pid)):
                 mark.put(child)
     started.pidfd = pidfd.open_pidfd(started.pid)
+    if started.reaper is not None:
+        started.reaper_pidfd = pidfd.open_pidfd(started.reaper)
     started.is_watched = True
 
 

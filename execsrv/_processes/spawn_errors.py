@@ -31,7 +31,13 @@ def of_program(command: Command, number: int) -> SpawnError:
             return of_directory(command, number)
         return spawn_error("permission", number, program)
     if number == errno.EPERM and command.has_wishes:
-        wishes = {"umask": command.umask, "nice": command.nice, "oomScoreAdj": command.oom_score_adj}
+        user = None if command.account is None else command.account.name
+        wishes = {
+            "umask": command.umask,
+            "nice": command.nice,
+            "oomScoreAdj": command.oom_score_adj,
+            "user": user,
+        }
         named = ", ".join(f"{name} {value}" for name, value in wishes.items() if value is not None)
         return spawn_error("permission", number, f"{program} with {named}")
     if number == errno.ENOEXEC:

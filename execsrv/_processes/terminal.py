@@ -126,6 +126,18 @@ def echoes(terminal: int) -> bool:
         return True
 
 
+def unread(descriptor: int) -> int:
+    """Return how many bytes wait to be read, of a pipe or of the other end of a terminal: there, whole lines."""
+    (count,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
+    return int(count)
+
+
+def name(master: int) -> str:
+    """Return the name of the other end."""
+    (number,) = struct.unpack("i", fcntl.ioctl(master, _NUMBER, bytes(4)))
+    return f"/dev/pts/{number}"
+
+
 def get_size(terminal: int) -> tuple[int, int]:
     """Return rows and columns."""
     rows, cols, _, _ = struct.unpack("HHHH", fcntl.ioctl(terminal, termios.TIOCGWINSZ, bytes(8)))

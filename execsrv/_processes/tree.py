@@ -11,6 +11,7 @@ import math
 import os
 import signal
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Literal, Protocol, TypeVar
 
 import trio
@@ -18,6 +19,7 @@ import trio
 from execsrv._processes import proc
 from execsrv._processes.leader import Leader, signals_groups_by_pidfd
 from execsrv._processes.proc import Steps, at_once
+from execsrv._processes.reaper import Reaper
 from execsrv._processes.turns import in_turns
 from execsrv._processes.wait_gone import wait_gone
 from execsrv.protocol import Layer, Member
@@ -63,6 +65,9 @@ class Finder(Protocol):
 
 class ProcessTree:
     """A leader and all that descends from it. Whoever holds it calls `end` in the end."""
+
+    reaper: Reaper | None = None
+    """The first process of its pid namespace, where it has one of its own."""
 
     def __init__(self, leader: Leader, number: int, finder: Finder, born_after: float) -> None:
         """Take ownership of a leader that was started, after that time, as session `number` of its supervisor."""
@@ -166,7 +171,8 @@ class ProcessTree:
         """
         if self._is_empty:
             return {}
-        found = yield from self._finder.find(self)
+        look = partial(self._finder.find, self)
+        found = yield from (look() if self.reaper is None else self.reaper.find(look, self.leader))
         if not found and not self.leader.has_ended:
             return {self.pid: 0}
         self._is_empty = not found

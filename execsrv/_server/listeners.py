@@ -88,7 +88,7 @@ async def serve_url(
             except OSError as error:
                 raise CannotListenError(f"cannot listen on {listen}: {error.strerror or error}") from error
             if config.web:
-                logger.info("a page for browsers is at http%s/", url.removeprefix("ws"))
+                logger.info("a page for browsers is at %s", urls.page_url(url))
             door = Door(lambda: connections.config.max_handshakes)
             async with open_helpers() as peers:
                 async with listener, open_helpers() as accepting:

@@ -26,13 +26,23 @@ class Roster:
         self._over = trio.lowlevel.ParkingLot()
 
     def __repr__(self) -> str:
-        return f"<Sessions running={len(self._by_id) - len(self._ended)} ended={len(self._ended)}>"
+        return f"<Sessions running={self.running} ended={self.ended}>"
 
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._by_id.values()))
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    @property
+    def running(self) -> int:
+        """Sessions that run, or are being started."""
+        return len(self._starting) + len(self._by_id) - len(self._ended)
+
+    @property
+    def ended(self) -> int:
+        """Sessions that have ended, and can still be asked for."""
+        return len(self._ended)
 
     def being_started(self) -> list[Starting]:
         """Return the starts that are under way, oldest first."""

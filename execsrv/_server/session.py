@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import trio
 from msgspec import UNSET
@@ -20,9 +21,11 @@ from msgspec import UNSET
 from execsrv._budget.budget import Budget
 from execsrv._log.log import OutputLog
 from execsrv._nursery import is_cancelled, owned
-from execsrv._processes import streams, terminal
+from execsrv._processes import input_wait, proc, streams, terminal
 from execsrv._processes.attempt import Spawned
+from execsrv._processes.input_wait import InputWait
 from execsrv._processes.leader import ExitStatus
+from execsrv._processes.proc import Steps
 from execsrv._processes.usage import Usage, usage_of, used_by
 from execsrv._server.ending import Ending
 from execsrv._server.feed import Dialect, Feed
@@ -246,6 +249,23 @@ class Session:
     def master(self) -> int | None:
         """The server's end of its terminal, None where it has none any more."""
         return self._outputs.get("pty")
+
+    def look_for_input_wait(self) -> Steps[InputWait | None]:
+        """Look for a process of it that waits for input, where there is none that nobody has read yet."""
+        if self.stdin.descriptor is None or self.stdin.is_waiting or self.log.exited is not None:
+            return None
+        pids: Steps[Any] = proc.family_in_steps([self._tree.pid])
+        if self.is_terminal:
+            if self._held is None or terminal.unread(self._held):
+                return None
+            master, front = self._outputs["pty"], os.tcgetpgrp(self._outputs["pty"])
+            pids = input_wait.in_front(pids, lambda pid: proc.group(pid) == front)
+            names = {terminal.name(master), "/dev/tty"}
+        else:
+            if terminal.unread(self.stdin.descriptor):
+                return None
+            names = {f"pipe:[{os.fstat(self.stdin.descriptor).st_ino}]"}
+        return (yield from input_wait.look(pids, names))
 
     async def usage(self) -> Usage:
         """Return what it takes of processors and memory: all that lives of it, or what its leader has taken."""

@@ -106,7 +106,7 @@ class Sessions(Roster):
         if id is not None and (id in self._by_id or id in self._starting):
             raise ProcessExistsError(f"process ID already exists: `{id}`", processId=id)
         bound = self._config.max_sessions_per_connection
-        if len(self._starting) + len(self._by_id) - len(self._ended) >= bound:
+        if self.running >= bound:
             message = f"max_sessions_per_connection ({bound}) are running"
             raise LimitExceededError(message, limit="max_sessions_per_connection", value=bound)
         if id is not None:

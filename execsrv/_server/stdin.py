@@ -87,6 +87,16 @@ class Stdin:
         state = "closed" if self._descriptor is None else f"open queued={self._queued_bytes}"
         return f"<Stdin {self._id} {state}>"
 
+    @property
+    def descriptor(self) -> int | None:
+        """The end that is written to, None where it is closed or was never open."""
+        return self._descriptor
+
+    @property
+    def is_waiting(self) -> bool:
+        """True while input waits for the command to read."""
+        return bool(self._queue)
+
     def write(self, data: bytes, write_id: str | None = None) -> Write:
         """Give input to the command, behind all input given before.
 
@@ -169,6 +179,11 @@ class Stdin:
                     await trio.lowlevel.wait_writable(self._descriptor)
                 except trio.ClosedResourceError:
                     return  # `end` was called meanwhile
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that the command has not taken."""
+        return self._queued_bytes
 
     def end(self) -> None:
         """Close our end now, and tell those who wait to write."""

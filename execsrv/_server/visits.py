@@ -95,10 +95,14 @@ class Visits:
     ) -> View:
         """Hear of a session of a connection that was joined. Nothing is told before `View.begin`.
 
-        Raises `ProcessExistsError` for a name that is in use, and `LimitExceededError`.
+        Attached to again under the same name, it is heard anew: whoever asks again may not have had the answer. Raises
+        `ProcessExistsError` for the name of another one, and `LimitExceededError`.
         """
-        if id in self.by_id:
-            raise ProcessExistsError(f"process ID already exists: `{id}`", processId=id)
+        if (before := self.by_id.get(id)) is not None:
+            if before.session is not session or before.member is not member:
+                raise ProcessExistsError(f"process ID already exists: `{id}`", processId=id)
+            del self.by_id[id]
+            before.view.close()
         if len(self.by_id) >= _MOST_VIEWS:
             text = f"{_MOST_VIEWS} processes are attached to, and no more may be"
             raise LimitExceededError(text, limit="attached", value=_MOST_VIEWS)

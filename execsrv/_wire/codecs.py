@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from execsrv._wire.pieces import JSON_PIECES, write_pieces
+from execsrv._wire.pieces import JSON_PIECES, LARGE_BYTES, write_pieces
 from execsrv._wire.quoting import quoted
 from execsrv._wire.unreadable import check_head, read_again, refuse_id, refuse_many_values, with_whole_numbers
 from execsrv.errors import InvalidParamsError, ProtocolError
@@ -51,6 +51,9 @@ _MOST_ID_BYTES = 256
 
 class Codec:
     """The JSON of one connection. The `jsonrpc` member is written once the peer has written it."""
+
+    piece_bytes = LARGE_BYTES
+    """Messages of more bytes, about, are for `encode_large_into`."""
 
     def __init__(self) -> None:
         self._mirror = False

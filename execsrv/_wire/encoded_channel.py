@@ -55,7 +55,7 @@ class EncodedChannel:
     async def send(self, message: Message) -> None:
         """Send a message. Raises `trio.BrokenResourceError` when the peer is gone."""
         try:
-            if is_large(message):
+            if is_large(message, self._codec.piece_bytes):
                 await each_in_turn(self._codec.encode_large_into(message, self._buffer, self._offset))
             else:
                 self._codec.encode_into(message, self._buffer, self._offset)

@@ -1,9 +1,9 @@
 """The HTTP request in front of a websocket: health checks are answered here, and what is no upgrade is refused.
 
 It reads one request head and never a body. A web page must not reach a server on the loopback address, so an `Origin`
-is refused before anything else, unless it is listed, or our own and not from a browser. Our own is that of the `Host`,
-and any name may be made to lead here: so an upgrade has to name a host that is us. The rules are those of RFC 9110 and
-RFC 6455 section 4.2.
+is refused before anything else, unless it is listed, or our own. A browser has our own only where we serve a page. Our
+own is that of the `Host`, and any name may be made to lead here: so whoever asks for an upgrade, or for the page, has
+to name a host that is us. The rules are those of RFC 9110 and RFC 6455 section 4.2.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -50,6 +50,8 @@ class Upgrade(NamedTuple):
     subprotocol: str | None
     is_page: bool = False
     """True where a page of ours in a browser asks, which is let in by a token alone, whoever has the browser."""
+    is_from_elsewhere: bool = False
+    """True where a page of a listed origin asks, at a server that has a page: it may be that page, behind a proxy."""
 
     def __repr__(self) -> str:
         """Show neither token nor head."""
@@ -63,13 +65,13 @@ class Page(NamedTuple):
 
 
 class Pages(NamedTuple):
-    """The paths of a page of ours, and what gives the whole response to a request for one of them."""
+    """The paths of a page of ours, and what gives the response to a request for one of them, in pieces."""
 
     paths: Collection[bytes]
-    response: Callable[[bytes], Awaitable[bytes]]
+    response: Callable[[bytes], Awaitable[Sequence[bytes | memoryview]]]
 
 
-async def _no_page(path: bytes) -> bytes:
+async def _no_page(path: bytes) -> Sequence[bytes | memoryview]:
     raise LookupError(path)
 
 
@@ -160,8 +162,16 @@ def answer_to(head: bytes, max_bytes: int, names: Names, *, is_ready: bool = Tru
     if subprotocol:
         fields += f"Sec-WebSocket-Protocol: {subprotocol}\r\n".encode()
     plain = b"GET / HTTP/1.1\r\n" + fields + b"Sec-WebSocket-Key: " + key + _END
-    is_page = b"origin" in headers and _is_browser(headers) and not _is_listed(headers, names)
-    return Upgrade(plain, token, any(name in headers for name in _PROXIES), subprotocol, is_page)
+    is_browsed = b"origin" in headers and _is_browser(headers)
+    is_listed = is_browsed and _is_listed(headers, names)
+    return Upgrade(
+        plain,
+        token,
+        is_forwarded=any(name in headers for name in _PROXIES),
+        subprotocol=subprotocol,
+        is_page=is_browsed and not is_listed,
+        is_from_elsewhere=is_listed and bool(names.pages),
+    )
 
 
 def unauthorized(text: str) -> bytes:

@@ -36,6 +36,8 @@ _QUOTED_BYTES = 16
 class PackedCodec:
     """The msgpack of one connection, with the methods of `Codec`."""
 
+    piece_bytes = MSGPACK_PIECES.piece_bytes
+
     def decode(self, data: bytes | bytearray) -> Message:
         """Return the message in these bytes. Raises as `Codec.decode` does."""
         if data.startswith(_OUTPUT_BEGINS) and (output := _read_output(data)) is not None:
@@ -92,19 +94,20 @@ def _read_output(data: bytes | bytearray) -> Notification | None:
 
 def _refuse(data: bytes | bytearray, error: Exception) -> NoReturn:
     """Raise `UnreadableError` for a call that was refused with `error`, and `ProtocolError` where it is none."""
-    if isinstance(error, RecursionError):
-        raise UnreadableError(_early_id(data), InvalidParamsError("nested too deeply")) from None
     why = "invalid UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+    head = _Head()
     try:
         head = _heads.decode(data)
+    except RecursionError:
+        raise UnreadableError(_early_id(data), InvalidParamsError("nested too deeply")) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
-        head = _Head()
+        pass
     if isinstance(head.method, UnsetType) or isinstance(head.id, UnsetType):
         raise ProtocolError(f"malformed message: {why}; {_beginning(data)}") from None
     id = _id_in(head.id)
     if id is None:
         refuse_id(f"the msgpack {bytes(head.id)[:_QUOTED_BYTES].hex(' ')}")
-    raise UnreadableError(id, InvalidCallError(f"the method of a request must be a string: {why}")) from None
+    raise UnreadableError(id, InvalidCallError(f"invalid request: {why}")) from None
 
 
 def _check_head(data: bytes | bytearray) -> None:

@@ -34,9 +34,9 @@ class Pieces(NamedTuple):
     write_list: Callable[[list[Any], bytearray, Pieces], Iterator[None]]
 
 
-def is_large(message: Message) -> bool:
+def is_large(message: Message, most: int = LARGE_BYTES) -> bool:
     """Return whether a message is to be written in pieces. A notification never is: it has one chunk at most."""
-    return not isinstance(message, Notification) and weight_of(message) > LARGE_BYTES
+    return not isinstance(message, Notification) and weight_of(message) > most
 
 
 def write_pieces(value: Any, buffer: bytearray, form: Pieces) -> Iterator[None]:

@@ -97,3 +97,8 @@ def parse_websocket(url: str) -> WebSocketAddress:
         raise ConnectionFailedError(f"cannot connect to `{url}`: expected `ws://HOST:PORT`")
     resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return WebSocketAddress(host, port, secure, resource)
+
+
+def page_url(url: str) -> str:
+    """Return the address of the page of a server that listens at `ws://` or `wss://`, for browsers."""
+    return f"http{url.removeprefix('ws')}/"

@@ -19,6 +19,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from execsrv._budget.budget import Budget
 from execsrv._nursery import open_helpers
+from execsrv._threads import run_with_tls
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.encoded_channel import EncodedChannel
@@ -180,7 +181,8 @@ async def serve_websocket(
             if isinstance(upgrade, Upgrade) and (why := await refuse(upgrade)):
                 upgrade = unauthorized(why)
             if isinstance(upgrade, Page):
-                upgrade = await pages.response(upgrade.path)
+                for piece in await pages.response(upgrade.path):
+                    await stream.send_all(piece)
             if isinstance(upgrade, bytes):
                 await stream.send_all(upgrade)
                 return
@@ -227,10 +229,6 @@ async def _open_shielded() -> AsyncIterator[trio.Nursery]:
             hosted.cancel_scope.cancel()
 
 
-async def _in_thread(make_context: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    return await trio.to_thread.run_sync(make_context, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
-
-
 @asynccontextmanager
 async def open_websocket(
     url: str,
@@ -259,7 +257,7 @@ async def open_websocket(
                 elif not address.secure and check_server is not None:
                     await check_server(plain)
                 if address.secure:
-                    context = await _in_thread(make_context)  # it reads files
+                    context = await run_with_tls(make_context)  # it reads files
                     stream = trio.SSLStream(plain, context, server_hostname=address.host)
                     await stream.do_handshake()  # of whose errors the library would not tell
                 wire = Wire(stream, MessageBound(limits.max_message_bytes))

@@ -22,6 +22,7 @@ from execsrv.protocol import (
     ListedProcess,
     OutputFile,
 )
+from execsrv.protocol.ceilings import Ceiling
 from execsrv.record import Recording
 
 if TYPE_CHECKING:
@@ -131,8 +132,8 @@ class Client(Held, of=TrioClient):
         r"""Run a command to its end and return its result. Its stdin is `input`, or empty.
 
         With `text`, or an `encoding` (UTF-8) or `errors` ("strict"), input and output are strings, and lines end with
-        "\n". Other keywords are those of `start`: `cwd`, `env`, `env_add`, `env_remove`, `secret_env`,
-        `stdout`, `stderr`, `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `idle_timeout`, `grace`,
+        "\n". Other keywords are those of `start`: `cwd`, `env`, `env_add`, `env_remove`, `secret_env`, `stdout`,
+        `stderr`, `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `user`, `idle_timeout`, `grace`,
         `overflow`, `prepared` and `record`.
 
         It ends with the process that was started. What that has started, and left behind, is collected from while it
@@ -300,6 +301,13 @@ class Client(Held, of=TrioClient):
         """End another connection of the same user or token, with all that runs there."""
         return await self._wait("end_connection", connection)
 
+    async def limits(self) -> list[Ceiling]:
+        """Return the ceilings of the server, with what is in use of each.
+
+        What others use is told to an owner alone.
+        """
+        return await self._wait("limits")
+
     def presence(self) -> Items[ConnectionPresence]:
         """Iterate over who comes and goes, here and in connections that were joined, from this call on.
 
@@ -329,6 +337,7 @@ class Client(Held, of=TrioClient):
         umask: int | None = None,
         nice: int | None = None,
         oom_score_adj: int | None = None,
+        user: str | None = None,
         timeout: float | None = None,
         idle_timeout: float | None = None,
         grace: float | None = None,
@@ -353,7 +362,8 @@ class Client(Held, of=TrioClient):
         of `STDOUT` is one stream with stdout, in the order of writing. `tty` gives it a terminal instead of all of
         them, of `size` rows and columns (24, 80), and width and height in pixels where they are known, and with `modes`
         by their names in stty(1). `arg0` is what the program sees as its name. `umask`, `nice` and `oom_score_adj` are
-        the server's unless they are given.
+        the server's unless they are given. So is `user`, one of its machine by name or number; another one takes a
+        server that is root.
 
         `text`, `encoding` and `errors` are how its output is read as text (UTF-8, "strict"), and input may be a string.
 
@@ -393,6 +403,7 @@ class Client(Held, of=TrioClient):
             umask=umask,
             nice=nice,
             oom_score_adj=oom_score_adj,
+            user=user,
             timeout=timeout,
             idle_timeout=idle_timeout,
             grace=grace,

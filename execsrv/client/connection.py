@@ -216,7 +216,7 @@ class Connection:
             hello = self._agree(wishes.hello_again(self.greeting.session_id, await self._read_token()))
             await self.calls.ask_first("initialize", hello, Initialized)
             await self.calls.tell("initialized")
-            for mirror in list(self.mirrors.values()):
+            for mirror in [mirror for mirror in self.mirrors.values() if not mirror.awaits_log]:
                 try:
                     read = await self.calls.ask_first(
                         "process/read", ProcessRead(mirror.id, mirror.last_seq), ProcessOutputRead

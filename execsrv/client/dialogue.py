@@ -166,6 +166,7 @@ class Dialogue(Facts):
         exit: bool = False,
         tree_empty: bool = False,
         no_echo: bool = False,
+        input: bool = False,
         timeout: float | None = None,  # noqa: ASYNC109  # it raises an error that tells more
         after: Happened | None = None,
     ) -> Happened:
@@ -174,7 +175,8 @@ class Dialogue(Facts):
         `output` is a regular expression, or several, for bytes or text. What the server retains counts too, or what
         lies behind an `after` that was returned before. `port` accepts connections on the server's machine, on its
         loopback or on the address `host`. `idle` is a silence of so many seconds from now on. `exit` is the end of the
-        leader, `tree_empty` of everything, `no_echo` a terminal that does not show what is typed.
+        leader, `tree_empty` of everything, `no_echo` a terminal that does not show what is typed. `input` is a process
+        of it that waits for input, and for nothing else: `Happened.input` tells which, and by which system call.
 
         A command whose output nobody reads goes on meanwhile, as with `wait`.
 
@@ -190,6 +192,7 @@ class Dialogue(Facts):
             exit=exit,
             tree_empty=tree_empty,
             no_echo=no_echo,
+            input=input,
             timeout=timeout,
             after=after,
         )

@@ -75,6 +75,8 @@ class Mirror:
         """True where it goes on when its block is left."""
         self.is_attached = False
         """True where it was started before, here or by somebody else."""
+        self.awaits_log = False
+        """True until an answer has told where its log begins here. It is asked for again, if need be."""
         self.membership = ("", "")
         """The membership by which it is read, where it is of another connection."""
         self.taps: list[Tap] = []
@@ -144,7 +146,7 @@ class Mirror:
     def begin(self, after_seq: int, *, attached: bool = True) -> None:
         """Have the log of a process that was started before begin behind that entry. `resumed` must follow."""
         self.is_attached = attached
-        self._resuming = True
+        self.awaits_log = self._resuming = True
         self._inbox.next_seq = after_seq + 1
 
     def left(self) -> None:
@@ -221,7 +223,7 @@ class Mirror:
             if entry.seq >= self._inbox.next_seq:
                 self._add(entry)
         self._early.clear()
-        self._resuming = False
+        self.awaits_log = self._resuming = False
         self.reader.has_arrived()
 
     def not_there(self, why: str) -> None:

@@ -60,6 +60,7 @@ class StartKeywords(TypedDict, total=False):
     umask: int | None
     nice: int | None
     oom_score_adj: int | None
+    user: str | None
     idle_timeout: float | None
     grace: float | None
     overflow: Literal["block", "drop"]

@@ -29,6 +29,7 @@ from execsrv.protocol import (
     ProcessList,
     ProcessListing,
 )
+from execsrv.protocol.ceilings import Ceiling, Ceilings, CeilingsAsked
 
 After = int | Literal["now"] | None
 """The entry of a log behind which to begin. None: all that is retained. "now": what comes from now on."""
@@ -170,6 +171,13 @@ class Sharing:
     async def end_connection(self, connection: str) -> None:
         """End another connection of the same user or token, with all that runs there."""
         await self._connection.calls.call("connection/end", ConnectionId(string("connection", connection)), Nothing)
+
+    async def limits(self) -> list[Ceiling]:
+        """Return the ceilings of the server, with what is in use of each.
+
+        What others use is told to an owner alone.
+        """
+        return (await self._connection.calls.call("server/limits", CeilingsAsked(), Ceilings)).limits
 
     def presence(self) -> AsyncIterator[ConnectionPresence]:
         """Iterate over who comes and goes, here and in connections that were joined, from this call on.

@@ -83,6 +83,7 @@ class Starting:
         umask: int | None = None,
         nice: int | None = None,
         oom_score_adj: int | None = None,
+        user: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # the server's to keep
         idle_timeout: float | None = None,
         grace: float | None = None,
@@ -107,7 +108,8 @@ class Starting:
         of `STDOUT` is one stream with stdout, in the order of writing. `tty` gives it a terminal instead of all of
         them, of `size` rows and columns (24, 80), and width and height in pixels where they are known, and with `modes`
         by their names in stty(1). `arg0` is what the program sees as its name. `umask`, `nice` and `oom_score_adj` are
-        the server's unless they are given.
+        the server's unless they are given. So is `user`, one of its machine by name or number; another one takes a
+        server that is root.
 
         `text`, `encoding` and `errors` are how its output is read as text (UTF-8, "strict"), and input may be a string.
 
@@ -155,6 +157,7 @@ class Starting:
                 umask=umask,
                 nice=nice,
                 oom_score_adj=oom_score_adj,
+                user=None if user is None else string("user", user),
                 window_bytes=connection.config.window_bytes if connection.is_execsrv else None,
                 timeout_ms=milliseconds("timeout", timeout),
                 idle_timeout_ms=milliseconds("idle_timeout", idle_timeout),
@@ -198,8 +201,9 @@ def _place(connection: Connection, cwd: Path | None, prepared: bool) -> str | No
 
 def _check_known(connection: Connection, params: ProcessStart) -> None:
     """Raise `InvalidParamsError` for what a server that is not execsrv would pass over, and do something else."""
-    if params.secret_env and not connection.is_execsrv:
-        raise InvalidParamsError("secret_env: this server has no such thing", field="secret_env")
+    for field in ("secret_env", "user"):
+        if getattr(params, field) and not connection.is_execsrv:
+            raise InvalidParamsError(f"{field}: this server has no such thing", field=field)
     for field, value in (("stdout", params.stdout), ("stderr", params.stderr)):
         if value != "pipe" and not connection.is_execsrv:
             raise InvalidParamsError(f"{field}: this server knows nothing but pipes", field=field)

@@ -7,6 +7,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import trio
+from msgspec import UnsetType
 
 from execsrv.client.parameters import flag, milliseconds, seconds
 from execsrv.client.waiting import Happened, Kind, Pattern, Wait, compiled, encoding_of, literals
@@ -23,6 +24,7 @@ _KINDS: dict[str, Kind] = {
     "exited": "exit",
     "treeEmpty": "tree_empty",
     "noEcho": "no_echo",
+    "input": "input",
 }
 
 _LAST_WORDS_SECONDS = 1.0
@@ -41,6 +43,7 @@ async def wait_for(
     exit: bool = False,
     tree_empty: bool = False,
     no_echo: bool = False,
+    input: bool = False,
     timeout: float | None = None,  # noqa: ASYNC109  # it raises an error that tells more
     after: Happened | None = None,
 ) -> Happened:
@@ -51,10 +54,10 @@ async def wait_for(
     if not isinstance(after, Happened | None):
         raise TypeError(f"after must be what `wait_for` returned, got {type(after).__name__}")
     patterns = compiled(output)
-    for name, value in (("exit", exit), ("tree_empty", tree_empty), ("no_echo", no_echo)):
+    for name, value in (("exit", exit), ("tree_empty", tree_empty), ("no_echo", no_echo), ("input", input)):
         flag(name, value)
-    if not patterns and port is None and idle is None and not (exit or tree_empty or no_echo):
-        raise InvalidParamsError("nothing to wait for: name output, port, idle, exit, tree_empty or no_echo")
+    if not patterns and port is None and idle is None and not (exit or tree_empty or no_echo or input):
+        raise InvalidParamsError("nothing to wait for: name output, port, idle, exit, tree_empty, no_echo or input")
     if host is not None and port is None:
         raise InvalidParamsError("host is the address of port, which is missing", field="port")
     words = literals(process, patterns)
@@ -66,6 +69,7 @@ async def wait_for(
         exited=exit,
         tree_empty=tree_empty,
         no_echo=no_echo,
+        input=input,
         timeout_ms=None if patience == math.inf else round(patience * 1000),
         after_seq=after.seq if after else None,
         after_offset=after.offset if after else None,
@@ -90,6 +94,7 @@ async def wait_for(
         missed=happened.gap is not None,
         seq=happened.seq,
         offset=happened.offset,
+        input=None if isinstance(happened.input, UnsetType) else happened.input,
     )
 
 

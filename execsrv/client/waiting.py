@@ -16,13 +16,13 @@ from msgspec import Struct
 from execsrv._nursery import open_helpers
 from execsrv.errors import ExecsrvError, InvalidParamsError
 from execsrv.limits import KIB
-from execsrv.protocol import Chunk, ProcessHappened, ProcessOutputRead, ProcessRead, ProcessWaitFor, Stream
+from execsrv.protocol import Chunk, InputWait, ProcessHappened, ProcessOutputRead, ProcessRead, ProcessWaitFor, Stream
 
 if TYPE_CHECKING:
     from execsrv.client.process import Process
 
 Pattern = str | bytes | re.Pattern[str] | re.Pattern[bytes]
-Kind = Literal["output", "port", "idle", "exit", "tree_empty", "no_echo"]
+Kind = Literal["output", "port", "idle", "exit", "tree_empty", "no_echo", "input"]
 
 _PLAIN = re.compile(rb"(?:[^\\.^$*+?{}\[\]|()]|\\[^0-9A-Za-z])*", re.DOTALL)
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
@@ -42,9 +42,10 @@ _GIVE_UP_SECONDS = 1.0
 class Happened(Struct, frozen=True, kw_only=True):
     """The thing that was waited for.
 
-    `kind` is "output", "port", "idle", "exit", "tree_empty" or "no_echo". `match` is the match of the pattern number
-    `index`, in the stream `stream`. `missed` is True when output was not retained any more when it was to be looked at.
-    `seq` and `offset` are the place behind the match, for another wait.
+    `kind` is "output", "port", "idle", "exit", "tree_empty", "no_echo" or "input". `match` is the match of the pattern
+    number `index`, in the stream `stream`. `missed` is True when output was not retained any more when it was to be
+    looked at. `seq` and `offset` are the place behind the match, for another wait. `input` is the process that waits
+    for input.
     """
 
     kind: Kind
@@ -54,6 +55,7 @@ class Happened(Struct, frozen=True, kw_only=True):
     missed: bool = False
     seq: int = 0
     offset: int | None = None
+    input: InputWait | None = None
 
 
 class Wait:

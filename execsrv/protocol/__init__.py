@@ -151,7 +151,7 @@ from execsrv.protocol.sharing import (
     ListedConnection,
     SizePolicy,
 )
-from execsrv.protocol.waiting import Happening, PortWish, ProcessHappened, ProcessWaitFor
+from execsrv.protocol.waiting import Happening, InputWait, PortWish, ProcessHappened, ProcessWaitFor
 
 __all__ = [
     "METHODS",
@@ -227,6 +227,7 @@ __all__ = [
     "HttpResponse",
     "Initialize",
     "Initialized",
+    "InputWait",
     "JoinRole",
     "JoinedMember",
     "Keep",

@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 from execsrv.protocol.bounds import Id, Whole
 from execsrv.protocol.messages import Wire
 from execsrv.protocol.output import ReadGap, Reason, Stream
+from execsrv.protocol.process import Size
 
 ConnectionRef = Id
 """A connection by its id in `connection/list`, or by its name where it is the asker's own."""
@@ -53,6 +54,8 @@ class ListedProcess(Wire, frozen=True):
     """The number that the next entry of its output will have."""
     connection_id: str = ""
     connection_name: str | None = None
+    size: Size | UnsetType = UNSET
+    """The size of its terminal in characters, where it has one, as long as that lasts."""
     cpu_ms: int | UnsetType = UNSET
     """Processor time of all that lives of it, where `usage` was asked for."""
     memory_bytes: int | UnsetType = UNSET

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from execsrv.protocol.ceilings import Ceilings, CeilingsAsked
 from execsrv.protocol.command import Accepted, CommandExec, CommandExited, CommandId, CommandOutputDelta, CommandWrite
 from execsrv.protocol.connection import Initialize, Initialized, ServerShutdown
 from execsrv.protocol.file_extras import (
@@ -138,6 +139,7 @@ METHODS: dict[str, Method] = {
     "http/request": Method(HttpRequest, HttpResponse, OWNER, "http"),
     "http/read": Method(HttpRequestId, HttpBodyPiece, OWNER, "http"),
     "http/close": Method(HttpRequestId, Nothing, OWNER, "http"),
+    "server/limits": Method(CeilingsAsked, Ceilings, VIEWER),
     "environment/info": Method(Unit, EnvironmentInfo, VIEWER, "environment info"),
     "environment/status": Method(Unit, EnvironmentStatus, HEALTH, "environment status"),
     "environmentConfig/read": Method(EnvironmentConfigRead, EnvironmentConfig, OWNER, "environment config"),

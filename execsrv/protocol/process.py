@@ -94,6 +94,9 @@ class ProcessStart(Wire, frozen=True):
     """Tell with output and ends when they came: `at_ms`."""
     key: Id | None = None
     """The same key with the same request is the same process, and starts nothing again."""
+    user: Name | None = None
+    """The user of the server's machine whose rights it has, by name or number. A server that is not root has only its
+    own to give. None: the server's."""
     modes: Annotated[dict[Name, bool | Annotated[int, Meta(ge=-(2**31), le=2**31)]], Meta(max_length=256)] = {}
     """Modes of its terminal that are on or off, and keys as numbers of characters, by their names in stty(1)."""
 

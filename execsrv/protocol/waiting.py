@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from execsrv.protocol.bounds import Id, Whole
 from execsrv.protocol.messages import Wire
 from execsrv.protocol.output import ReadGap, Stream
 
-Happening = Literal["output", "port", "idle", "exited", "treeEmpty", "noEcho", "closed", "timeout", "replaced"]
+Happening = Literal["output", "port", "idle", "exited", "treeEmpty", "noEcho", "input", "closed", "timeout", "replaced"]
 
 Literals = Annotated[list[Annotated[bytes, Meta(min_length=1, max_length=4096)]], Meta(max_length=16)]
 
@@ -40,6 +40,8 @@ class ProcessWaitFor(Wire, frozen=True):
     """Nothing that descends from it lives any more."""
     no_echo: bool = False
     """Its terminal does not echo, as when a password is asked for."""
+    input: bool = False
+    """One of its processes waits for input, which it has nothing of, and for nothing else."""
     timeout_ms: Whole | None = None
     after_seq: Whole | None = None
     """Only output behind this entry counts. None: all that is retained."""
@@ -47,6 +49,19 @@ class ProcessWaitFor(Wire, frozen=True):
     """Of the entry `after_seq`, what lies behind so many bytes counts too."""
     wait_id: Id | None = None
     """A name for this wait: it ends the one before of the same process and name."""
+
+
+class InputWait(Wire, frozen=True):
+    """A process that sleeps in a system call, `call`, which only input can end: that of its descriptor.
+
+    `sleeps` is how often it has gone to sleep. Who asks again and gets another number knows that it was awake.
+    """
+
+    pid: int
+    name: str
+    call: str
+    descriptor: int
+    sleeps: int
 
 
 class ProcessHappened(Wire, frozen=True):
@@ -66,3 +81,5 @@ class ProcessHappened(Wire, frozen=True):
     """Entries that were not retained any more when they were to be looked at."""
     exit_code: int | None = None
     """The leader's, once it has ended."""
+    input: InputWait | UnsetType = UNSET
+    """The one that waits for input, told for "input" alone."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from execsrv.testing.faults import FaultyLine
     from execsrv.testing.running_server import RunningServer
 
 
@@ -138,6 +139,33 @@ async def _exec_shell_of_trio(_exec_client_of_trio: Any) -> AsyncIterator[Any]:
 
     async with replwrap.bash(_exec_client_of_trio) as shell:
         yield shell
+
+
+@pytest.fixture
+def exec_line(exec_server: RunningServer) -> Iterator[FaultyLine]:
+    """A line in front of `exec_server`, for clients that connect to `exec_line.url`, which does wrong things on demand.
+
+    `exec_line.expect(Fault("cut", "server", at=100))` says which, and where.
+    """
+    from functools import partial
+
+    from execsrv._portal import blocking
+    from execsrv.testing.faults import open_faulty_line
+
+    with blocking.entered({}, partial(open_faulty_line, exec_server.url)) as opened:
+        yield opened.value
+
+
+@pytest.fixture
+def exec_replay() -> Iterator[Callable[..., str]]:
+    """A function that plays the server of a recorded conversation, and gives its URL: `exec_replay("talk.jsonl")`.
+
+    The test fails when a client says something else than what was recorded.
+    """
+    from execsrv.testing.conversations import replaying
+
+    with ExitStack() as stack:
+        yield lambda path: stack.enter_context(replaying(path))
 
 
 @pytest.fixture

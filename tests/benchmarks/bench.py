@@ -39,6 +39,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+import msgspec
+
 MIB = 1 << 20
 GIB = 1 << 30
 LOOPBACK = "127.0.0.1"
@@ -184,7 +186,9 @@ class Stream:
 
 
 class Channel(ABC):
-    """Whole messages, in bytes."""
+    """Whole messages, in bytes. They are JSON unless they are packed: then they are msgpack."""
+
+    is_packed = False
 
     @abstractmethod
     def send(self, message: bytes) -> None: ...
@@ -206,9 +210,11 @@ class LineChannel(Channel):
         self._stream = Stream(process.stdout.fileno(), process.stdin.fileno())
 
     def send(self, message: bytes) -> None:
-        self._stream.send(message + b"\n")
+        self._stream.send(len(message).to_bytes(4, "little") + message if self.is_packed else message + b"\n")
 
     def receive(self) -> bytes:
+        if self.is_packed:
+            return self._stream.take(int.from_bytes(self._stream.take(4), "little"))
         return self._stream.take_through(b"\n")
 
     def close(self) -> None:
@@ -249,7 +255,7 @@ class WebsocketChannel(Channel):
             raise BenchError(f"no websocket: {status!r}")
 
     def send(self, message: bytes) -> None:
-        self._send_frame(self.TEXT, message)
+        self._send_frame(self.BINARY if self.is_packed else self.TEXT, message)
 
     def receive(self) -> bytes:
         parts: list[bytes] = []
@@ -298,14 +304,21 @@ class Client:
         self._ids = count(1)
         self._came_early: deque[Message] = deque()
 
-    def initialize(self) -> None:
-        self.call("initialize", {"clientName": "bench"})
-        self._channel.send(b'{"method":"initialized","params":{}}')
+    def initialize(self, encoding: str) -> None:
+        if encoding == "json":
+            self.call("initialize", {"clientName": "bench"})
+        elif self.call("initialize", {"clientName": "bench", "encoding": encoding}).get("encoding") != encoding:
+            raise BenchError(f"the server does not speak {encoding}")
+        self._channel.is_packed = encoding == "msgpack"
+        self._send({"method": "initialized", "params": {}})
+
+    def _send(self, message: Message) -> None:
+        self._channel.send(msgspec.msgpack.encode(message) if self._channel.is_packed else json.dumps(message).encode())
 
     def request(self, method: str, params: Message) -> int:
         """Send a request, without waiting for its answer; its id."""
         request_id = next(self._ids)
-        self._channel.send(json.dumps({"id": request_id, "method": method, "params": params}).encode())
+        self._send({"id": request_id, "method": method, "params": params})
         return request_id
 
     def call(self, method: str, params: Message) -> Any:
@@ -332,9 +345,9 @@ class Client:
         while closed < processes:
             message = self._channel.receive()
             messages.append(message)
-            if b'"process/closed"' in message:
+            if message.startswith(PACKED_CLOSED) or b'"process/closed"' in message:
                 closed += 1
-            elif b'"id"' in message:
+            elif message.startswith(PACKED_ANSWER) or b'"id"' in message:
                 parsed(message)
         return messages
 
@@ -355,6 +368,10 @@ class Client:
         The request is put together by hand: base64 needs no escaping, and the client should cost little.
         """
         request_id = next(self._ids)
+        if self._channel.is_packed:
+            params = {"processId": process_id, "writeId": f"write-{request_id}", "chunk": data}
+            self._send({"id": request_id, "method": "process/write", "params": params})
+            return request_id
         head = f'{{"id":{request_id},"method":"process/write","params":{{"processId":"{process_id}",'
         head += f'"writeId":"write-{request_id}","chunk":"'
         self._channel.send(head.encode() + base64.b64encode(data) + b'"}}')
@@ -379,7 +396,7 @@ class Client:
 
 
 def parsed(data: bytes) -> Message:
-    message = json.loads(data)
+    message = msgspec.msgpack.decode(data) if data[0] >= FIRST_PACKED else json.loads(data)
     if not isinstance(message, dict):
         raise BenchError(f"the server sent {data[:100]!r}")
     if message.get("error"):
@@ -395,7 +412,8 @@ def output_in(message: Message) -> bytes:
     """The output that a message carries; empty for every other message."""
     if message.get("method") != "process/output":
         return b""
-    return base64.b64decode(message["params"]["chunk"])
+    chunk = message["params"]["chunk"]
+    return chunk if isinstance(chunk, bytes) else base64.b64decode(chunk)
 
 
 # The server
@@ -410,6 +428,7 @@ class Server:
     def __init__(self, command: str, stdio: bool, folder: Path) -> None:
         self.command = command
         self.stdio = stdio
+        self._encoding = "msgpack" if command.startswith(MSGPACK) else "json"
         self.startup_seconds = math.nan
         self._folder = folder
         self._port = 0 if stdio else free_port()
@@ -418,7 +437,7 @@ class Server:
         self._started_at = time.perf_counter()
         with self._stderr.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [part.replace("{listen}", listen) for part in shlex.split(command)],
+                [part.replace("{listen}", listen) for part in shlex.split(command.removeprefix(MSGPACK))],
                 bufsize=0,
                 stdin=subprocess.PIPE if stdio else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if stdio else subprocess.DEVNULL,
@@ -449,7 +468,7 @@ class Server:
         """A client that has shaken hands. Over stdio there can only be one."""
         channel = LineChannel(self._process) if self.stdio else WebsocketChannel(self._port)
         client = Client(channel, self._folder)
-        client.initialize()
+        client.initialize(self._encoding)
         return client
 
     def resident_mib(self) -> float:
@@ -858,7 +877,7 @@ NEEDS_CONNECTIONS = {"connections"}
 
 
 def output_size(messages: list[bytes]) -> int:
-    return sum(len(output_in(json.loads(message))) for message in messages)
+    return sum(len(output_in(parsed(message))) for message in messages)
 
 
 def percentile(samples: list[float], percent: int) -> float:
@@ -1013,11 +1032,17 @@ Every case runs on a fresh server; the servers take turns. Medians over the
 rounds are printed, with their spread and the ratios to execsrv.
 """
 
+MSGPACK = "msgpack:"
+"""In front of the command of a server that is to be spoken with in msgpack."""
+FIRST_PACKED = 0x80  # no JSON begins with such a byte
+PACKED_CLOSED, PACKED_ANSWER = b"\x82\xa6method\xaeprocess/closed", b"\x82\xa2id"
+
 EXAMPLES = """\
 examples:
   python tests/benchmarks/bench.py
   python tests/benchmarks/bench.py --only spawn,echo --rounds 5
   python tests/benchmarks/bench.py "codex=codex exec-server --listen {listen}"
+  python tests/benchmarks/bench.py "packed=msgpack:python -m execsrv serve --listen {listen}"
   python tests/benchmarks/bench.py --stdio "before=old/bin/python -m execsrv serve --listen {listen}"
 """
 
@@ -1040,6 +1065,7 @@ def command_line() -> argparse.ArgumentParser:
         type=server_argument,
         metavar="NAME=COMMAND",
         help="a further server; {listen} in COMMAND becomes ws://127.0.0.1:PORT, or stdio:// with --stdio. "
+        "With `msgpack:` in front of COMMAND the messages are msgpack. "
         "The name `execsrv` replaces the server that is measured first",
     )
     parser.add_argument("--stdio", action="store_true", help="talk over the servers' stdin and stdout, not a websocket")

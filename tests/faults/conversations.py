@@ -6,12 +6,13 @@ Each begins behind the handshake, and gives a value that is the same every time,
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from execsrv.protocol import Notification
-from tests.faults.daemon import marked_env
+from tests.faults.daemon import connected, marked_env
 from tests.peers import Peer, b64
 
 Conversation = Callable[["Stage"], Awaitable[object]]
@@ -19,10 +20,14 @@ CONVERSATIONS: dict[str, Conversation] = {}
 
 
 class Stage:
-    """Where a conversation takes place: its peer, a folder of its own, the mark of its commands, a page to fetch."""
+    """Where a conversation takes place: its peer, a folder of its own, the mark of its commands, a page to fetch.
 
-    def __init__(self, peer: Peer, folder: Path, mark: str, page: str) -> None:
+    `url` is that of the server itself, where nothing is wrong with the line.
+    """
+
+    def __init__(self, peer: Peer, folder: Path, mark: str, page: str, url: str) -> None:
         self.peer = peer
+        self.url = url
         self.folder = folder
         self.page = page
         self.env = marked_env(mark)
@@ -55,6 +60,15 @@ class Stage:
     def new_name(self) -> str:
         """Return a name that the folder has not."""
         return os.urandom(8).hex()
+
+
+@asynccontextmanager
+async def another(stage: Stage) -> AsyncIterator[tuple[Peer, str]]:
+    """Open a connection beside that of the conversation, with a command named `b`, and give its id too."""
+    async with connected(stage.url) as peer:
+        await peer.start("b", ["cat"], env=stage.env, pipeStdin=True)
+        listed = (await peer.call("connection/list", {}))["connections"]
+        yield peer, next(one["connectionId"] for one in listed if one["isOwn"])
 
 
 def conversation(method: str) -> Callable[[Conversation], Conversation]:
@@ -214,6 +228,11 @@ async def read_body(stage: Stage) -> object:
 async def close_request(stage: Stage) -> object:
     await stage.call("http/request", method="GET", url=stage.page, requestId="r", pullResponse=True)
     return await stage.call("http/close", requestId="r")
+
+
+@conversation("server/limits")
+async def limits(stage: Stage) -> object:
+    return sorted({ceiling["setting"] for ceiling in (await stage.call("server/limits"))["limits"]})
 
 
 @conversation("environment/info")
@@ -417,3 +436,68 @@ async def read_changes(stage: Stage) -> object:
 async def unwatch(stage: Stage) -> object:
     await watch_new(stage)
     return await stage.call("fs/unwatch", watchId="w")
+
+
+# -- connection/* --
+
+
+@conversation("connection/list")
+async def list_connections(stage: Stage) -> object:
+    listed = await stage.call("connection/list")
+    return [one["isOwn"] for one in listed["connections"]].count(True)
+
+
+async def join(stage: Stage, id: str, role: str = "viewer") -> Any:
+    return await stage.call("connection/join", connection=id, role=role)
+
+
+@conversation("connection/join")
+async def join_another(stage: Stage) -> object:
+    async with another(stage) as (_, id):
+        return (await join(stage, id, "writer"))["role"]
+
+
+@conversation("connection/leave")
+async def leave(stage: Stage) -> object:
+    async with another(stage) as (_, id):
+        await join(stage, id)
+        return await stage.call("connection/leave", connection=id)
+
+
+@conversation("connection/grant")
+async def grant(stage: Stage) -> object:
+    return (await stage.call("connection/grant", role="viewer", expiresSeconds=60))["role"]
+
+
+@conversation("connection/revoke")
+async def revoke(stage: Stage) -> object:
+    granted = await stage.call("connection/grant", role="viewer", principal="token nobody")
+    return await stage.call("connection/revoke", grantId=granted["grantId"])
+
+
+@conversation("connection/end")
+async def end_another(stage: Stage) -> object:
+    async with another(stage) as (_, id):
+        await join(stage, id, "owner")
+        return await stage.call("connection/end", connection=id)
+
+
+async def attach(stage: Stage, id: str) -> Any:
+    await join(stage, id)
+    return await stage.call("process/attach", connection=id, processId="b", attachedId="a")
+
+
+@conversation("process/attach")
+async def attach_to_another(stage: Stage) -> object:
+    async with another(stage) as (peer, id):
+        attached = await attach(stage, id)
+        await peer.call("process/write", {"processId": "b", "chunk": b64(b"seen\n"), "writeId": "w"})
+        await stage.peer.until_output("a", b"seen\n")
+        return attached["argv"]
+
+
+@conversation("process/detach")
+async def detach(stage: Stage) -> object:
+    async with another(stage) as (_, id):
+        await attach(stage, id)
+        return await stage.of_a("process/detach")

@@ -30,8 +30,8 @@ import trio
 from execsrv import Client, connect
 from execsrv.errors import ExecsrvError
 from execsrv.limits import MIB
+from execsrv.testing.faults import Fault, FaultyLine, open_faulty_line
 from tests.faults.daemon import Daemon, alive_with, marked_env, new_mark, running_daemon, until, until_gone
-from tests.faults.line import Fault, FaultyLine, open_faulty_line
 
 CLIENTS = 8
 SAMPLE_SECONDS = 1.0

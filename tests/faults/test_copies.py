@@ -13,8 +13,8 @@ import trio
 
 from execsrv import connect
 from execsrv.errors import ConnectionFailedError, ConnectionLostError
+from execsrv.testing.faults import Fault, FaultyLine, Side, open_faulty_line
 from tests.faults.daemon import Daemon, open_neighbour, running_daemon
-from tests.faults.line import Fault, FaultyLine, Side, open_faulty_line
 from tests.faults.test_line import places
 from tests.peers import PATIENCE
 

@@ -19,6 +19,7 @@ import trio
 from execsrv import connect
 from execsrv.errors import ExecsrvError
 from execsrv.protocol import METHODS
+from execsrv.testing.faults import Fault, FaultyLine, Kind, Side, open_faulty_line
 from tests.faults.conversations import CONVERSATIONS, Stage
 from tests.faults.daemon import (
     Daemon,
@@ -28,9 +29,9 @@ from tests.faults.daemon import (
     new_mark,
     open_neighbour,
     running_daemon,
+    until,
     until_gone,
 )
-from tests.faults.line import Fault, FaultyLine, Kind, Side, open_faulty_line
 from tests.web import open_web
 
 TRANSPORTS = ["unix", "websocket"]
@@ -67,10 +68,10 @@ def test_there_is_a_conversation_for_every_method() -> None:
     assert set(CONVERSATIONS) == set(METHODS)
 
 
-async def speak(line: FaultyLine, method: str, folder: Path, mark: str, page: str) -> object:
+async def speak(url: str, line: FaultyLine, method: str, folder: Path, mark: str, page: str) -> object:
     """Have the conversation, and hang up."""
     async with connected(line.url) as peer:
-        return await CONVERSATIONS[method](Stage(peer, folder, mark, page))
+        return await CONVERSATIONS[method](Stage(peer, folder, mark, page, url))
 
 
 async def meet(line: FaultyLine, fault: Fault, conversation: Callable[[], Awaitable[object]]) -> object:
@@ -102,7 +103,7 @@ async def test_a_fault_at_byte_n(
         web.page("/page", body=b"body")
         mark = new_mark()
         for method in (method for method in CONVERSATIONS if method.split("/")[0] == family):
-            conversation = partial(speak, line, method, tmp_path, mark, f"{web.url}/page")
+            conversation = partial(speak, daemon.url, line, method, tmp_path, mark, f"{web.url}/page")
             line.expect()
             recorded = await conversation()
             lengths = dict(line.passed)
@@ -123,12 +124,13 @@ async def test_a_short_conversation_is_cut_at_every_byte(
 ) -> None:
     mark = new_mark()
     async with open_neighbour(daemon.url), open_faulty_line(daemon.url, f"{tmp_path}/l") as line:
-        conversation = partial(speak, line, "process/start", tmp_path, mark, "")
+        conversation = partial(speak, daemon.url, line, "process/start", tmp_path, mark, "")
         line.expect()
         await conversation()
         for at in range(line.passed[side]):
             await meet(line, Fault(kind, side, at), conversation)
-            assert len(alive_with(mark)) <= 3  # sh, and two that sleep: what came before is going or gone
+            # sh, and two that sleep: what came before is going.
+            await until(lambda: len(alive_with(mark)) <= 3, lambda: f"still alive: {alive_with(mark)}")
         await until_gone(mark)
     daemon.check()
 
@@ -196,6 +198,81 @@ async def test_a_short_conversation_is_resumed_from_every_byte(
             faults = [Fault(kind, side, at)]
             await conversation()
             line.expect()  # times have more digits or fewer: the place of the fault may not have been reached
+        await until_gone(mark)
+    patient_daemon.check()
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("kind", ["cut", "truncate"])
+async def test_who_has_joined_and_attached_comes_back_from_every_byte(
+    patient_daemon: Daemon, kind: Kind, side: Side, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    some = 10_000 if request.config.getoption("--every-byte") else 25
+    mark = new_mark()
+    argv = ["sh", "-c", "echo before; cat; exit 3"]
+    faults: list[Fault] = []
+
+    async def conversation() -> None:
+        """Type into what somebody else has started, and read all of it. He reads it too, and notices nothing."""
+        async with (
+            connect(patient_daemon.url, name=(name := f"s{new_mark()}")) as owner,
+            owner.start(argv, stdin=True, id="it", env=marked_env(mark)) as started,
+            connect(line.url, reconnect=30) as client,
+            connect(patient_daemon.url) as other,
+        ):
+            line.expect(*faults)
+            async with client.join(name, "writer") as joined, joined.attach("it") as process:
+                await process.write(b"one\n")
+                await process.write(b"two\n")
+                await process.close_stdin()
+                heard = b"".join([data async for data in process.output])
+                assert (heard, (await process.wait()).exit_code) == (b"before\none\ntwo\n", 3)
+            assert b"".join([data async for data in started.output]) == heard
+            await other.end_connection(name)  # or it waits for its grace
+
+    async with open_neighbour(patient_daemon.url), open_faulty_line(patient_daemon.url, f"{tmp_path}/l") as line:
+        await conversation()
+        for at in places(line.passed[side], some, every=False):
+            faults = [Fault(kind, side, at)]
+            await conversation()
+            line.expect()
+        await until_gone(mark)
+    patient_daemon.check()
+
+
+@pytest.mark.parametrize("side", SIDES)
+async def test_who_attaches_to_his_own_comes_back_from_every_byte(
+    patient_daemon: Daemon, side: Side, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    some = 10_000 if request.config.getoption("--every-byte") else 15
+    mark = new_mark()
+    faults: list[Fault] = []
+
+    async def conversation() -> None:
+        """Start it under a key, leave it running, and come back."""
+        async with (
+            connect(line.url, reconnect=30, name=(name := f"s{new_mark()}")) as client,
+            connect(patient_daemon.url) as other,
+        ):
+            line.expect(*faults)
+            argv = ["sh", "-c", "echo before; cat; exit 3"]
+            async with client.start(argv, stdin=True, key="it", env=marked_env(mark)) as process:
+                assert await anext(process.lines()) == "before"
+                process.leave_running()
+            async with client.attach("it") as process:
+                await process.write(b"one\n")
+                await process.close_stdin()
+                assert b"".join([data async for data in process.output]) == b"before\none\n"
+                assert (await process.wait()).exit_code == 3
+            await other.end_connection(name)  # or it waits for its grace
+
+    async with open_neighbour(patient_daemon.url), open_faulty_line(patient_daemon.url, f"{tmp_path}/l") as line:
+        await conversation()
+        for at in places(line.passed[side], some, every=False):
+            faults = [Fault("cut", side, at)]
+            await conversation()
+            line.expect()
         await until_gone(mark)
     patient_daemon.check()
 

@@ -20,17 +20,18 @@ if __name__ == "__main__" and importlib.util.find_spec("atheris"):
     import atheris
 
     with atheris.instrument_imports(include=["execsrv", "h11"]):
-        for module in ("execsrv._wire.codecs", "execsrv._wire.frames", "execsrv._wire.http_head", "execsrv.protocol"):
-            importlib.import_module(module)
+        for module in ("_wire.codecs", "_wire.packed", "_wire.frames", "_wire.http_head", "protocol"):
+            importlib.import_module(f"execsrv.{module}")
 
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.codecs import Codec, decode_params
 from execsrv._wire.frames import FrameCounter
-from execsrv._wire.framing import LineBuffer
+from execsrv._wire.framing import FrameBuffer, LineBuffer
 from execsrv._wire.http_head import Names, Page, Upgrade, answer_to
+from execsrv._wire.packed import PackedCodec
 from execsrv.errors import ProtocolError, RequestError
 from execsrv.protocol import METHODS, Notification, Request
-from tests.fuzz import framing, mutations
+from tests.fuzz import framing, mutations, packing
 from tests.fuzz.scripts import CORPUS, Raw, Say, load
 
 MAX_BYTES = 1_000_000
@@ -43,36 +44,39 @@ def decode(data: bytes) -> None:
     kind, rest = data[:1], data[1:]
     match kind:
         case b"l":
-            _lines(rest)
+            _pieces(rest, LineBuffer(MessageBound(MAX_BYTES)), Codec())
         case b"h":
             answer = answer_to(rest, MAX_HEAD_BYTES, Names(["name"], ["http://origin"], pages=[b"/"]))
             assert isinstance(answer, Upgrade | Page) or answer.startswith(b"HTTP/1.1 ")
         case b"f":
             _frames(rest)
+        case b"m":
+            _message(rest, PackedCodec())
+        case b"p":
+            _pieces(rest, FrameBuffer(MessageBound(MAX_BYTES)), PackedCodec())
         case _:
-            _message(data)
+            _message(data, Codec())
 
 
-def _message(data: bytes) -> None:
+def _message(data: bytes, codec: Codec | PackedCodec) -> None:
     try:
-        message = Codec().decode(data)
+        message = codec.decode(data)
         if isinstance(message, Request | Notification) and message.method in METHODS:
             decode_params(message.params, METHODS[message.method].params)
     except (ProtocolError, RequestError):
         pass
 
 
-def _lines(data: bytes) -> None:
-    """Give a line the bytes in pieces of a size that the first one says."""
-    lines = LineBuffer(MessageBound(MAX_BYTES))
+def _pieces(data: bytes, buffer: LineBuffer | FrameBuffer, codec: Codec | PackedCodec) -> None:
+    """Feed the bytes in pieces of a size that the first one says."""
     size = max(data[0] + 1 if data else 1, len(data) // 1000)
     try:
         for at in range(0, len(data), size):
-            lines.feed(data[at : at + size])
-            while (line := lines.next_message()) is not None:
-                _message(bytes(line))
-        while (line := lines.next_message(at_end=True)) is not None:
-            _message(bytes(line))
+            buffer.feed(data[at : at + size])
+            while (piece := buffer.next_message()) is not None:
+                _message(bytes(piece), codec)
+        while (piece := buffer.next_message(at_end=True)) is not None:
+            _message(bytes(piece), codec)
     except ProtocolError:
         pass
 
@@ -90,7 +94,7 @@ def example(texts: list[str], seed: int, number: int) -> bytes:
     """Return an example of a seed, made of recorded messages."""
     rng = Random(f"{seed}:{number}")
     text = rng.choice(texts)
-    match rng.randrange(8):
+    match rng.randrange(11):
         case 0:
             return b"h" + framing.head(rng).encode("latin-1")
         case 1:
@@ -99,7 +103,12 @@ def example(texts: list[str], seed: int, number: int) -> bytes:
             carried, _ = framing.lines([Say(text), Say(rng.choice(texts))], rng)
             said = [step.data for step in carried if isinstance(step, Raw)]
             return b"l" + "".join(said).encode("latin-1")
-        case 3:
+        case 3 | 4:
+            return b"m" + packing.spoilt(packing.packed(text), rng)
+        case 5:
+            data = packing.packed(mutations.mutated(text, rng))
+            return b"p" + rng.randbytes(1) + packing.spoilt(packing.length_of(data) + data + b"\0\0\0\0", rng)
+        case 6:
             return rng.choice(mutations.OF_TEXT)(text, rng).encode("utf-8", "surrogatepass")
         case _:
             return mutations.mutated(text, rng).encode("utf-8", "surrogatepass")

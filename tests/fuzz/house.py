@@ -59,7 +59,7 @@ def restrict() -> None:
 def furnish(folder: Path) -> None:
     """Make the files that paths of scripts lead to, and remove those of scripts before."""
     for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
+        if not path.is_symlink() and path.is_dir():
             for inner, names, _ in os.walk(path):
                 for name in names:
                     with suppress(OSError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from random import Random
 from typing import Literal
 
-from tests.fuzz import framing, mutations
+from tests.fuzz import framing, mutations, packing
 from tests.fuzz.scripts import CORPUS, Again, Door, Frame, Hear, Raw, Say, Script, load
 
 
@@ -38,7 +38,9 @@ class Maker:
         last: Literal["half", "reset"] = "reset" if rng.random() < 0.2 and door != "stdio" else "half"
         carried: list[Say | Raw | Frame | Hear | Again] = list(steps)
         whole, head = True, None
-        if door == "websocket":
+        if rng.random() < 0.3:
+            carried, whole = packing.conversation(steps, rng, framed=door == "websocket")
+        elif door == "websocket":
             if rng.random() < 0.35:
                 carried, whole = framing.frames(steps, rng)
             if rng.random() < 0.2:

@@ -20,13 +20,14 @@ import trio
 import execsrv
 from execsrv import Client, connect
 from execsrv._wire.lines import LineChannel
-from execsrv.limits import Limits
+from execsrv.limits import ClientConfig, Limits
 from tests.faults.daemon import running_daemon
 from tests.fuzz.scripts import CORPUS, FOLDER, SESSION, WEB, Again, Hear, Say, Script
 from tests.peers import Peer, b64, open_peer
 from tests.web import Web, open_web
 
 ENV = {"PATH": "/usr/bin:/bin"}
+LINES = ClientConfig(encoding="json")
 
 
 class Recorder:
@@ -194,6 +195,7 @@ async def host(peer: Peer, folder: str) -> None:
     await peer.call("capabilities/discoverV2", {"cwd": folder})
     await peer.call("fs/watchMissing", {"watchId": 1, "missing": [f"{folder}/later"], "present": None})
     await peer.call("fs/writeFile", {"path": f"{folder}/later", "dataBase64": b64(b"now")})
+    await peer.call("server/limits", {"settings": ["max_sessions"]})
 
 
 async def windows(peer: Peer, folder: str) -> None:
@@ -221,7 +223,7 @@ PEERS = (old_commands, host, windows)
 async def sharing(url: str, folder: str) -> None:
     """Keep a connection with a command, and come to it as somebody else and as its owner again."""
     async with (
-        connect(url, name="build", keep=60) as client,
+        connect(url, name="build", keep=60, config=LINES) as client,
         client.start(["cat"], stdin=True, env=ENV, cwd=folder, key="cat") as process,
     ):
         granted = await client.grant("viewer", expires=60)
@@ -230,7 +232,7 @@ async def sharing(url: str, folder: str) -> None:
         await process.write(b"before\n")
         await process.wait_for(output=b"before")
         process.leave_running()
-    async with connect(url) as client:
+    async with connect(url, config=LINES) as client:
         await client.connections()
         await client.processes(all=True, usage=True)
         async with client.join("build", "owner") as build:
@@ -282,7 +284,7 @@ async def _do(job: Callable[..., Awaitable[None]], line: str, work: str, web: We
     if job in VISITS:
         await job(f"unix://{line}", work)
         return
-    async with connect(f"unix://{line}", reconnect=10 if job is resumes else 0) as client:
+    async with connect(f"unix://{line}", reconnect=10 if job is resumes else 0, config=LINES) as client:
         await job(client, work, recorder, web.url)
 
 

@@ -30,7 +30,7 @@ class Step(Struct, frozen=True, omit_defaults=True, tag=str.lower):
 
 
 class Say(Step, frozen=True):
-    """A message: a line, or a text frame."""
+    """A message: a line, or a text frame; in msgpack, where that was agreed upon before."""
 
     text: str
 

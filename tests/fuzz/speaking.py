@@ -18,6 +18,7 @@ import msgspec
 import trio
 
 from execsrv.protocol import METHODS, NOTIFICATIONS
+from tests.fuzz import packing
 from tests.fuzz.scripts import SESSION, Again, Frame, Hear, Raw, Say, Script
 from tests.peers import PATIENCE
 
@@ -44,6 +45,7 @@ class Mouth:
         self._text = bytearray()
         self._answered = False  # what was asked at the end
         self._closed = False  # the server has said goodbye
+        self._packed = False  # both sides speak msgpack
         self.heard: list[Any] = []
         self.ended = trio.Event()
         self.session: str | None = None
@@ -64,6 +66,9 @@ class Mouth:
                 said = self._bytes(data)
             case Frame():
                 said = _framed(step, self._bytes(step.payload))
+            case Say(text) if self._packed:
+                packed = packing.packed(self._bytes(text, "utf-8").decode("utf-8", "surrogatepass"))
+                said = _framed(Frame("", opcode=2), packed) if self._framed else packing.length_of(packed) + packed
             case Say(text) if self._framed:
                 said = _framed(Frame(""), self._bytes(text, "utf-8"))
             case Say(text):
@@ -72,6 +77,8 @@ class Mouth:
             await self._stream.send_all(said)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
+        if isinstance(step, Say) and packing.ASKED in step.text and not self._packed:
+            await self.until_heard(len(self.heard) + 1)  # before it, nothing may be said
 
     # -- in --
 
@@ -94,11 +101,24 @@ class Mouth:
         if self._upgraded and self._framed:
             while self._take_frame():
                 pass
+        elif self._packed:
+            self._take_packed()
         elif self._upgraded:
             *lines, rest = bytes(self._buffer).split(b"\n")
             self._buffer[:] = rest
-            for line in lines:
+            for number, line in enumerate(lines):
                 self._take_message(line)
+                if self._packed:
+                    self._buffer[:] = b"\n".join([*lines[number + 1 :], rest])
+                    self._take_packed()
+                    break
+
+    def _take_packed(self) -> None:
+        """Take every whole message of msgpack."""
+        while len(self._buffer) >= 4 + (size := int.from_bytes(self._buffer[:4], "little")) and len(self._buffer) >= 4:
+            message = bytes(self._buffer[4 : 4 + size])
+            del self._buffer[: 4 + size]
+            self._take_message(message)
 
     def _take_head(self) -> None:
         end = self._buffer.find(b"\r\n\r\n")
@@ -128,7 +148,7 @@ class Mouth:
         payload = bytes(data[start : start + size])
         del data[: start + size]
         opcode = first & 0x0F
-        if second & 0x80 or first & 0x70 or opcode not in (0, 1, 8, 9, 10) or (opcode > 7 and size > 125):
+        if second & 0x80 or first & 0x70 or opcode not in (0, 1, 2, 8, 9, 10) or (opcode > 7 and size > 125):
             raise WrongError(f"no such frame: {first:#x} {second:#x} {payload[:200]!r}")
         if self._closed:
             raise WrongError(f"a frame behind the close frame: {first:#x} {payload[:200]!r}")
@@ -138,6 +158,8 @@ class Mouth:
                 raise WrongError(f"no such close frame: {payload!r}")
             payload[2:].decode()
         elif opcode < 8:
+            if opcode and (opcode == 2) is not self._packed:
+                raise WrongError(f"a frame of the wrong kind: {first:#x} {payload[:200]!r}")
             self._text += payload
             if first & 0x80:
                 text = bytes(self._text)
@@ -147,13 +169,14 @@ class Mouth:
 
     def _take_message(self, text: bytes) -> None:
         try:
-            message = json.loads(text)
+            message = packing.plain(text) if self._packed else json.loads(text)
         except (ValueError, UnicodeDecodeError):
-            raise WrongError(f"no JSON: {text[:500]!r}") from None
+            raise WrongError(f"no {'msgpack' if self._packed else 'JSON'}: {text[:500]!r}") from None
         self.heard.append(message)
         self._answered = self._answered or (isinstance(message, dict) and message.get("id") == PROBE)
         if isinstance(message, dict) and isinstance(result := message.get("result"), dict) and "sessionId" in result:
             self.session = result["sessionId"] if "environmentInfo" in result else self.session
+            self._packed = self._packed or result.get("encoding") == "msgpack"
 
     async def until_heard(self, count: int) -> None:
         """Wait until so many messages have come, or the end, or for `HEAR_SECONDS`."""

@@ -13,6 +13,7 @@ from execsrv._cli.register.kinds import Command
 _HOMES = {
     "serve": "serving",
     "run": "running",
+    "init": "running",
     "shell": "shells",
     "ps": "sessions",
     "logs": "sessions",
@@ -24,7 +25,10 @@ _HOMES = {
     "files cat": "files",
     "files edit": "files",
     "play": "files",
+    "mcp": "agents",
     "doctor": "machine",
+    "limits": "machine",
+    "bench": "machine",
     "token new": "tokens",
     "token list": "tokens",
     "token revoke": "tokens",

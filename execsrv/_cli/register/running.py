@@ -1,4 +1,4 @@
-"""The command that runs one command."""
+"""The commands that run one command: as anybody, and as the first process of a container."""
 
 from __future__ import annotations
 
@@ -70,6 +70,11 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
             many=True,
         ),
         Option(("--pass-fd",), "Pass descriptor N on. Not with --url.", NUMBER, many=True),
+        Option(
+            ("--user",),
+            "Run it with the rights of that user, by name or number. Takes root, or a server that is.",
+            named("USER"),
+        ),
         Option(("--timeout",), "Ask it to end after that time.", SOME_TIME),
         Option(("--idle-timeout",), "Ask it to end when nothing came or went so long.", SOME_TIME),
         Option(
@@ -84,6 +89,17 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
             "Record what it prints as an asciicast, for `execsrv play`.",
             FILE,
         ),
+        Option(
+            ("--progress",),
+            "On a terminal, say on stderr when it is silent for long: its time, its bytes, its last line. Here its"
+            " output goes through pipes for that. Default: where it comes through execsrv anyway, as with --url.",
+            off="--no-progress",
+        ),
+        Option(
+            ("--junit",),
+            "Write how it ended, and the end of its output, as a JUnit report. The output comes through us then.",
+            FILE,
+        ),
         url_option("it runs here"),
         *REACHING,
         Option(
@@ -96,6 +112,7 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
         Example("execsrv run --timeout 5m -- make check", "end it, and all it started, after five minutes"),
         Example("execsrv run --url ssh://build -it -- bash", "a shell on another machine"),
         Example("execsrv run -e CI -e LEVEL=2 -- env", "with a variable of yours, and another"),
+        Example("execsrv run --timeout 10m --junit check.xml -- make check", "as a step of a CI system"),
         Example("execsrv run -dt --name build -- make", "left running; `execsrv attach build` comes back to it"),
         Example("execsrv run --record demo.cast -t -- htop", "record a terminal"),
     ),
@@ -103,4 +120,31 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
     raw=True,
 )
 
-COMMANDS = (_RUN,)
+_INIT = Command(
+    "init",
+    "Run one command as the first process of a container.",
+    """\
+Run one command as the first process of a container, and be to the rest what an init is.
+
+It has your stdin, stdout, stderr, directory, environment and terminal. Every signal is passed on to it, again each
+time; what becomes of it is its own affair. Processes whose parents have ended are reaped. When the command has ended,
+all that is left is asked to end, and killed two seconds later; the exit status is that of the command, 128+N after
+signal N. 127, 126 and 125 are those of `execsrv run`.
+
+Elsewhere than in a container it is a subreaper, and does the same for all that descends from the command.""",
+    "run:init",
+    arguments=(Argument("COMMAND", many=True),),
+    options=(
+        Option(("--grace",), "Kill all that has not ended that long after a SIGTERM. Default: never.", SPAN),
+        Option(("--quiet", "-q"), "Say nothing of what outlived the command and was ended.", title="Output"),
+        Option(("--verbose", "-v"), "Say as what it runs, and how it ended.", title="Output"),
+    ),
+    examples=(
+        Example("execsrv init -- python3 -m http.server", "as the ENTRYPOINT of an image"),
+        Example("execsrv init --grace 8s -- ./server", "before docker stop kills all of it, after ten seconds"),
+    ),
+    mixed=False,
+    raw=True,
+)
+
+COMMANDS = (_RUN, _INIT)

@@ -50,6 +50,11 @@ At the start of a line, `~.` ends it, `~^Z` suspends, `~r` paints the screen ane
         ),
         url_option("the socket of this user. URL in front of the command goes before it"),
         *coming_back(REACHING, _COMES_BACK, DEFAULT_RECONNECT_SECONDS),
+        Option(
+            ("--json",), "Say at the end, in a line of JSON on stderr, how it ended.", dest="as_json", title="Output"
+        ),
+        Option(("--quiet", "-q"), "Say nothing of lost connections, and of what goes on.", title="Output"),
+        Option(("--verbose", "-v"), "Say where it runs, as what, and how it ended.", title="Output"),
     ),
     examples=(
         Example("execsrv shell", "on the server of this user"),

@@ -6,6 +6,7 @@ import math
 import os
 from typing import Literal
 
+from execsrv._processes.accounts import account_of
 from execsrv._processes.command import Command, File, Output, Wishes, settle
 from execsrv._processes.environment import command_environment, inherited_environment
 from execsrv._processes.terminal import checked_modes
@@ -49,7 +50,6 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
     cwd = None if params.cwd is None else path_from_wire(params.cwd, "cwd")
     options = _start_options(caller.config, params, key, cwd)
     modes = checked_modes(params.modes)
-    wishes = Wishes(params.umask, params.nice, params.oom_score_adj)
     outputs = _output(params, "stdout"), _output(params, "stderr")
     withheld = withheld_by(caller.config)
 
@@ -58,10 +58,15 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
         env = command_environment(
             params.env_policy, inherited, params.env, cwd=cwd, tty=params.tty, remove=params.env_remove
         )
+        account = None if params.user is None else account_of(params.user)
+        if account is not None and params.env_policy is not None:
+            env = {**env, **account.variables, **params.env}
         if params.secret_env:
             env = {**env, **secret_environment(params.secret_env, caller.config)}
         if starting.note is not None and params.kind != "prepared":
             env = {**env, **starting.note.variables(params.env)}
+        other = account if account is not None and not account.is_ours else None
+        wishes = Wishes(params.umask, params.nice, params.oom_score_adj, other)
         return settle(params.argv, cwd, env, params.arg0, wishes, outputs)
 
     starting = caller.sessions.start(

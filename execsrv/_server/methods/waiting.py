@@ -2,7 +2,7 @@
 
     _Wait.run
     ├─ _follow        looks at entry after entry of the log: output, silence, the exit, the close
-    ├─ _try_port, _watch_echo, _await_empty   where they are wanted
+    ├─ _try_port, _watch_echo, _watch_input, _await_empty   where they are wanted
     └─ the scope of all: the deadline, and `replace`
 
 The first that sees what was asked for ends the others. Each look is bounded: byte strings are searched for, in pieces,
@@ -17,6 +17,7 @@ import math
 import socket
 
 import trio
+from msgspec import UNSET, UnsetType
 
 from execsrv._log.entries import ENTRY_BYTES, Closed, Exited
 from execsrv._log.search import Search
@@ -30,6 +31,7 @@ from execsrv.errors import InvalidParamsError
 from execsrv.protocol import (
     Chunk,
     Happening,
+    InputWait,
     PortWish,
     ProcessHappened,
     ProcessWait,
@@ -46,6 +48,9 @@ _ATTEMPT_SECONDS = 1.0
 
 _PORT_SECONDS = 0.05
 """The pause between two attempts to connect."""
+
+_INPUT_SECONDS = 0.05
+"""The pause between two looks at who waits for input. Two of them must agree: what was typed may be on its way."""
 
 _ECHO_SECONDS = 0.02
 """The pause between two looks at the modes of a terminal, which tells nobody when they change."""
@@ -127,6 +132,8 @@ class _Wait:
         try:
             with self._scope:
                 await self._look(self._log.next_seq)  # what is there counts, however short the time is
+                if self._params.input and self._params.timeout_ms == 0 and (found := await self._input_wait()):
+                    self._happened("input", input=found)
                 patience = math.inf if self._params.timeout_ms is None else self._params.timeout_ms / 1000
                 self._scope.deadline = trio.current_time() + patience
                 async with trio.open_nursery() as watchers:
@@ -137,6 +144,8 @@ class _Wait:
                         watchers.start_soon(owned, self._await_empty)
                     if self._params.no_echo:
                         watchers.start_soon(owned, self._watch_echo)
+                    if self._params.input:
+                        watchers.start_soon(owned, self._watch_input)
         finally:
             if self._params.wait_id is not None and self._session.waits.get(self.name) == self.replace:
                 del self._session.waits[self.name]
@@ -144,7 +153,14 @@ class _Wait:
         assert self._answer is not None
         return self._answer
 
-    def _happened(self, what: Happening, offset: int | None = None, chunk: Chunk | None = None, index: int = 0) -> None:
+    def _happened(
+        self,
+        what: Happening,
+        offset: int | None = None,
+        chunk: Chunk | None = None,
+        index: int = 0,
+        input: InputWait | UnsetType = UNSET,
+    ) -> None:
         """Decide the answer, unless it is decided, and end the wait."""
         if self._answer is None:
             exited = self._log.exited
@@ -156,6 +172,7 @@ class _Wait:
                 index if chunk else None,
                 self._gap,
                 exited.exit_code if exited else None,
+                input,
             )
             self._scope.cancel()
 
@@ -223,6 +240,22 @@ class _Wait:
         while (master := self._session.master) is None or echoes(master):  # noqa: ASYNC110  # there is nothing that tells
             await trio.sleep(_ECHO_SECONDS)
         self._happened("noEcho")
+
+    async def _watch_input(self) -> None:
+        before: InputWait | None = None
+        while (found := await self._input_wait()) is None or found != before:  # nothing tells
+            before = found
+            await trio.sleep(_INPUT_SECONDS)
+        self._happened("input", input=found)
+
+    async def _input_wait(self) -> InputWait | None:
+        steps = self._session.look_for_input_wait()
+        try:
+            while True:
+                next(steps)
+                await trio.lowlevel.checkpoint()
+        except StopIteration as done:
+            return None if done.value is None else InputWait(*done.value)
 
     async def _try_port(self, port: int) -> None:
         while True:

@@ -1,11 +1,13 @@
 // One session at a terminal: what it prints, what is typed, and its size. It has a place of its own in the session's log.
 
 import { FitAddon } from "/web/addon-fit.js";
+import { howEnded } from "/web/list.js";
 import { Terminal } from "/web/xterm.js";
-import { fromBase64, toBase64 } from "/web/wire.js";
+import { CallError, fromBase64, toBase64 } from "/web/wire.js";
 
 const WINDOW_BYTES = 512 * 1024;
 const ACK_BYTES = 64 * 1024;
+const MOST_UNWRITTEN = 64 * 1024;
 const FONT_SIZE = 15;
 const LEAST_FONT_SIZE = 6;
 
@@ -16,9 +18,9 @@ export class Screen extends EventTarget {
   #id;
   #lastSeq = 0;
   #unacked = 0;
-  #resuming = false;
+  #isLost = false;
   #early = [];
-  #typing = Promise.resolve();
+  #unwritten = new Map(); // what was typed and is not accepted yet, by its `writeId`
 
   /** Events: `note` with a text, `ended`, and `way-out` when the user wants to leave by the keyboard. */
   constructor(wire, place, session, isOwn) {
@@ -28,6 +30,9 @@ export class Screen extends EventTarget {
     this.isOwn = isOwn;
     this.role = isOwn ? "owner" : "viewer";
     this.isOver = false;
+    this.memberId = null;
+    this.ownerIsThere = true;
+    this.note = "";
     this.#id = isOwn ? session.processId : "";
     this.element = document.createElement("div");
     this.element.className = "screen";
@@ -38,17 +43,16 @@ export class Screen extends EventTarget {
     this.terminal.open(this.element);
     this.terminal.textarea.setAttribute("aria-label", `Terminal of ${session.title}`);
     this.terminal.attachCustomKeyEventHandler((event) => {
-      if (event.ctrlKey && event.altKey && event.key === "Home") {
-        if (event.type === "keydown") {
-          this.dispatchEvent(new Event("way-out"));
-        }
-        return false;
+      const isWayOut = event.ctrlKey && event.altKey && event.key === "Home";
+      if (isWayOut && event.type === "keydown") {
+        this.dispatchEvent(new Event("way-out"));
       }
-      return true;
+      return !isWayOut;
     });
     const encoder = new TextEncoder();
     this.terminal.onData((text) => this.#type(encoder.encode(text)));
     this.terminal.onBinary((text) => this.#type(Uint8Array.from(text, (each) => each.charCodeAt(0))));
+    this.#leaveQuestions();
     this.#readOnly();
   }
 
@@ -68,16 +72,15 @@ export class Screen extends EventTarget {
     const { connectionId, processId } = this.session;
     const joined = await this.#wire.call("connection/join", { connection: connectionId, role });
     this.role = joined.role;
-    this.members = joined.members;
+    this.memberId = joined.memberId;
     this.#readOnly();
     if (this.#id === "") {
-      const id = `view-${++numbers}`;
-      this.#id = id; // what is told may come before the answer is looked at
-      const params = { connection: connectionId, processId, attachedId: id, windowBytes: WINDOW_BYTES };
+      this.#id = `view-${++numbers}`; // what is told may come before the answer is looked at
+      const params = { connection: connectionId, processId, attachedId: this.#id, windowBytes: WINDOW_BYTES };
       try {
-        const attached = await this.#wire.call("process/attach", params);
-        if (attached.gap) {
-          this.#note("what came before is not retained any more");
+        const { gap } = await this.#wire.call("process/attach", params);
+        if (gap) {
+          this.#note("What came before is not retained any more.");
         }
       } catch (error) {
         this.#id = "";
@@ -102,30 +105,35 @@ export class Screen extends EventTarget {
     if (this.#id === "" || params.processId !== this.#id) {
       return false;
     }
-    if (this.#resuming) {
+    if (this.#isLost) {
       this.#early.push([method, params]);
-    } else if (params.seq > this.#lastSeq) {
+    } else {
       this.#take(method, params);
     }
     return true;
   }
 
   #take(method, params) {
+    if (params.seq <= this.#lastSeq) {
+      return;
+    }
     this.#lastSeq = params.seq;
     if (method === "process/output") {
       const bytes = fromBase64(params.chunk);
       this.terminal.write(bytes, () => this.#drawn(bytes.length, params.seq));
     } else if (method === "process/gap") {
       const missing = Object.values(params.omitted).reduce((sum, count) => sum + count, 0);
-      this.#note(`${missing} bytes were too fast for this page, and are left out`);
+      this.#note(`${missing} bytes were too fast for this page, and are left out.`);
     } else if (method === "process/exited") {
-      this.isOver = true;
-      this.#readOnly();
-      const how = params.signal ?? `exit code ${params.exitCode}`;
-      const why = ["exited", "signaled"].includes(params.reason) ? "" : ` (${params.reason})`;
-      this.#note(`It has ended: ${how}${why}.`);
-      this.dispatchEvent(new Event("ended"));
+      this.#over(`It has ended: ${howEnded(params)}.`);
     }
+  }
+
+  #over(why) {
+    this.isOver = true;
+    this.#readOnly();
+    this.#note(why);
+    this.dispatchEvent(new Event("ended"));
   }
 
   /** Tell the server that what was printed is drawn: no more than a window is under way. */
@@ -137,57 +145,96 @@ export class Screen extends EventTarget {
     }
   }
 
-  #type(bytes) {
-    if (!this.types || this.#id === "") {
-      return;
-    }
-    const chunk = toBase64(bytes);
-    const writeId = `page-${++numbers}`;
-    this.#typing = this.#typing.then(() =>
-      this.#wire
-        .call("process/write", { processId: this.#id, chunk, writeId })
-        .catch((error) => this.#note(`Not typed: ${error.message}`)),
-    );
-  }
-
-  #readOnly() {
-    this.terminal.options.disableStdin = !this.types;
-    this.terminal.options.cursorBlink = this.types;
-  }
-
   #note(text) {
     this.note = text;
     this.dispatchEvent(new CustomEvent("note", { detail: text }));
   }
 
-  // -- its size --
+  // -- typing --
 
-  /** Have the size of the pane, where we type, and else that of the session in a type that fits. */
-  async resize() {
-    if (this.#id === "" || !this.session.tty) {
-      this.fit.fit();
+  #type(bytes) {
+    if (!this.types || this.#id === "") {
       return;
     }
-    if (this.types) {
+    const waiting = [...this.#unwritten.values()].reduce((sum, chunk) => sum + chunk.length, 0);
+    if (this.#isLost && waiting + bytes.length > MOST_UNWRITTEN) {
+      this.#note("Not typed: too much waits for the connection already.");
+      return;
+    }
+    const writeId = `page-${++numbers}`;
+    this.#unwritten.set(writeId, toBase64(bytes));
+    if (!this.#isLost) {
+      this.#write(writeId);
+    }
+  }
+
+  /** Write what was typed. Where the connection is lost before it is answered, it is written again: once, by its id. */
+  async #write(writeId) {
+    try {
+      await this.#wire.call("process/write", { processId: this.#id, chunk: this.#unwritten.get(writeId), writeId });
+      this.#unwritten.delete(writeId);
+    } catch (error) {
+      if (error instanceof CallError) {
+        this.#unwritten.delete(writeId);
+        this.#note(`Not typed: ${error.message}.`);
+      }
+    }
+  }
+
+  #readOnly() {
+    this.terminal.options.disableStdin = !this.types;
+    this.terminal.options.cursorBlink = this.types;
+    this.terminal.options.cursorInactiveStyle = this.types ? "outline" : "none";
+  }
+
+  /** Let the owner's terminal alone answer what a program asks of terminals. Two answers would be typed into it. */
+  #leaveQuestions() {
+    const { parser } = this.terminal;
+    const isLeft = () => !this.isOwn && this.ownerIsThere;
+    for (const id of [
+      { final: "c" },
+      { prefix: ">", final: "c" },
+      { prefix: ">", final: "q" },
+      { final: "n" },
+      { prefix: "?", final: "n" },
+      { intermediates: "$", final: "p" },
+      { prefix: "?", intermediates: "$", final: "p" },
+    ]) {
+      parser.registerCsiHandler(id, isLeft);
+    }
+    parser.registerDcsHandler({ intermediates: "$", final: "q" }, isLeft);
+    for (const color of [4, 10, 11, 12]) {
+      parser.registerOscHandler(color, (text) => text.includes("?") && isLeft());
+    }
+  }
+
+  // -- its size --
+
+  /** Have the size of the pane, where we type. Whose size the session has is its connection's to say. */
+  async resize() {
+    if (!this.session.tty || this.types) {
       this.terminal.options.fontSize = FONT_SIZE;
       this.fit.fit();
+    } else {
+      this.take({ rows: this.terminal.rows, cols: this.terminal.cols });
+    }
+    if (this.types && this.session.tty && this.#id !== "") {
       const { rows, cols } = this.terminal;
       await this.#wire.call("process/resize", { processId: this.#id, rows, cols }).catch(() => {});
     }
-    await this.look();
   }
 
-  /** Take over the size that the session has, whoever has set it. */
-  async look() {
-    const { size } = await this.#wire.call("process/snapshot", { processId: this.#id }).catch(() => ({}));
-    if (!size || (size.rows === this.terminal.rows && size.cols === this.terminal.cols)) {
+  /** Take over the size that the session has, whoever has set it, in a type that fits. */
+  take({ rows, cols }) {
+    if (rows !== this.terminal.rows || cols !== this.terminal.cols) {
+      this.terminal.resize(cols, rows);
+    } else if (this.types) {
       return;
     }
-    this.terminal.resize(size.cols, size.rows);
     for (let fontSize = FONT_SIZE; fontSize >= LEAST_FONT_SIZE; fontSize--) {
       this.terminal.options.fontSize = fontSize;
       const room = this.fit.proposeDimensions();
-      if (!room || (room.cols >= size.cols && room.rows >= size.rows)) {
+      if (!room || (room.cols >= cols && room.rows >= rows)) {
         break;
       }
     }
@@ -196,46 +243,63 @@ export class Screen extends EventTarget {
   // -- the connection goes and comes --
 
   lost() {
-    this.#resuming = true;
+    this.#isLost = true;
     this.#early = [];
   }
 
   /** Catch up with what was printed meanwhile. On another connection the session is attached anew. */
-  async back(resumed) {
-    if (!resumed) {
-      if (this.isOwn) {
-        this.isOver = true;
-        this.#readOnly();
-        this.#note("It has ended together with the connection.");
-        return;
+  async back(isSame) {
+    if (isSame && this.#id !== "") {
+      await this.#catchUp();
+    } else if (this.isOwn) {
+      this.#over("It has ended together with the connection.");
+    } else {
+      await this.#attachAnew();
+    }
+  }
+
+  async #catchUp() {
+    try {
+      const read = await this.#wire.call("process/read", { processId: this.#id, afterSeq: this.#lastSeq });
+      this.#isLost = false;
+      if (read.gap) {
+        this.#note("What came meanwhile is not retained any more.");
       }
-      this.#id = "";
-      this.#resuming = false;
+      for (const chunk of read.chunks) {
+        this.#take("process/output", chunk);
+      }
+      if (read.exit) {
+        this.#take("process/exited", read.exit);
+      }
+      this.#lastSeq = Math.max(this.#lastSeq, read.nextSeq - 1);
+    } catch (error) {
+      if (error instanceof CallError) {
+        this.#isLost = false;
+        this.#over("It is not there any more.");
+      }
+      return;
+    }
+    for (const [method, params] of this.#early.splice(0)) {
+      this.#take(method, params);
+    }
+    for (const writeId of this.#unwritten.keys()) {
+      this.#write(writeId);
+    }
+  }
+
+  /** Begin as a viewer: as a writer, the terminal would answer once more what programs have asked it long ago. */
+  async #attachAnew() {
+    this.#id = "";
+    this.#unwritten.clear();
+    try {
+      await this.attach("viewer");
       this.#lastSeq = 0;
+      this.#isLost = false;
       this.terminal.reset();
-      await this.attach();
-      return;
-    }
-    if (this.isOver && this.#id === "") {
-      return;
-    }
-    const read = await this.#wire.call("process/read", { processId: this.#id, afterSeq: this.#lastSeq });
-    if (read.gap) {
-      this.#note("what came meanwhile is not retained any more");
-    }
-    for (const chunk of read.chunks) {
-      this.#take("process/output", chunk);
-    }
-    if (read.exit && read.exit.seq > this.#lastSeq) {
-      this.#take("process/exited", read.exit);
-    }
-    this.#lastSeq = Math.max(this.#lastSeq, read.nextSeq - 1);
-    this.#resuming = false;
-    for (const [method, params] of this.#early) {
-      if (params.seq > this.#lastSeq) {
-        this.#take(method, params);
+    } catch (error) {
+      if (error instanceof CallError) {
+        this.#over("It is not there any more.");
       }
     }
-    this.#early = [];
   }
 }

@@ -2,6 +2,7 @@
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 8000;
+const CHECK_MS = 1000;
 const SILENCE_MS = 15000;
 const KEEP_SECONDS = 120;
 
@@ -21,6 +22,7 @@ export class Wire extends EventTarget {
   #number = 0;
   #waiting = new Map();
   #heardAt = 0;
+  #checking = null;
   #isUp = false;
   #isOver = false;
 
@@ -43,12 +45,14 @@ export class Wire extends EventTarget {
       throw error;
     }
     this.#isUp = true;
+    this.#checking = setInterval(() => this.#check(), CHECK_MS);
   }
 
   close(why = "") {
     if (!this.#isOver) {
       this.#isOver = true;
       this.#token = null;
+      clearInterval(this.#checking);
       this.#drop();
       this.dispatchEvent(new CustomEvent("end", { detail: why }));
     }
@@ -66,7 +70,7 @@ export class Wire extends EventTarget {
   }
 
   /** Give a socket up on which no answer comes: a network that is gone closes none. */
-  check() {
+  #check() {
     const [oldest] = this.#waiting.values();
     if (this.#isUp && oldest !== undefined && Date.now() - Math.max(oldest.at, this.#heardAt) > SILENCE_MS) {
       this.#lost();

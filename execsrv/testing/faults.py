@@ -1,8 +1,9 @@
-"""A line between a peer and a server, TCP or unix, that does one wrong thing at a byte of the test's choice."""
+"""A line between a client and a server, TCP or unix, that does wrong things at bytes of the test's choice."""
 
 from __future__ import annotations
 
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Literal, NamedTuple
@@ -12,24 +13,24 @@ import trio
 Kind = Literal["cut", "reset", "truncate", "delay", "duplicate", "lose"]
 Side = Literal["client", "server"]
 
-_DELAY_SECONDS = 0.03
 _LINGER_NOT = b"\1\0\0\0\0\0\0\0"
 
 
 class Fault(NamedTuple):
     """`kind` happens to what `side` says, when `at` bytes of it have passed.
 
-    "cut" and "reset" end both directions, "truncate" only this one, "delay" waits before the next byte, "duplicate"
-    sends it twice, "lose" not at all.
+    "cut" and "reset" end both directions, "truncate" only this one, "delay" waits for `seconds` before the next byte,
+    "duplicate" sends it twice, "lose" not at all.
     """
 
     kind: Kind
     side: Side
     at: int
+    seconds: float = 0.03
 
 
 class FaultyLine:
-    """Passes bytes on. `url` is where peers connect, `passed` how many bytes of each side came, on all connections."""
+    """Passes bytes on. Clients connect to `url`; `passed` counts the bytes of each side, on all connections."""
 
     def __init__(self, target: str, url: str) -> None:
         self.url = url
@@ -88,7 +89,7 @@ class FaultyLine:
                             line.cancel()
                             return
                         case "delay":
-                            await trio.sleep(_DELAY_SECONDS)
+                            await trio.sleep(fault.seconds)
                         case "duplicate":
                             data, before = data[:1] + data, before - 1
                         case "lose":
@@ -100,18 +101,25 @@ class FaultyLine:
 
 
 @asynccontextmanager
-async def open_faulty_line(target: str, path: str) -> AsyncIterator[FaultyLine]:
-    """Open a line to the server at `target`; on a unix socket at `path` where the server listens on one."""
-    if target.startswith("unix://"):
-        near = trio.socket.socket(trio.socket.AF_UNIX)
-        await near.bind(path)
-        near.listen()
-        listener, url = trio.SocketListener(near), f"unix://{path}"
-    else:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}"
-    line = FaultyLine(target, url)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(trio.serve_listeners, line.carry, [listener])
-        yield line
-        nursery.cancel_scope.cancel()
+async def open_faulty_line(target: str, path: str | None = None) -> AsyncIterator[FaultyLine]:
+    """Open a line to the server at `target`: `ws://IP:PORT`, or `unix://PATH`, for which it is a unix socket too.
+
+    That is at `path`, or in a new folder, which goes with the block. Raises `ValueError` for another URL.
+    """
+    with tempfile.TemporaryDirectory(prefix="execsrv-") as folder:
+        if target.startswith("unix:///"):
+            path = f"{folder}/line" if path is None else path
+            near = trio.socket.socket(trio.socket.AF_UNIX)
+            await near.bind(path)
+            near.listen()
+            listener, url = trio.SocketListener(near), f"unix://{path}"
+        elif target.startswith("ws://"):
+            (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}"
+        else:
+            raise ValueError(f"cannot put a line in front of `{target}`: expected `ws://IP:PORT` or `unix://PATH`")
+        line = FaultyLine(target, url)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(trio.serve_listeners, line.carry, [listener])
+            yield line
+            nursery.cancel_scope.cancel()

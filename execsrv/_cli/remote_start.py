@@ -1,0 +1,33 @@
+"""The parts of a command line of `execsrv run` that are for a server: how it is reached, and what the command gets."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from execsrv._cli import terminal
+from execsrv._cli.job import RunOptions
+from execsrv._cli.reach import Reach, path_there
+from execsrv.client import Client
+
+
+def surroundings(client: Client, options: RunOptions) -> dict[str, Any]:
+    """Return the directory, the environment and the terminal that were asked for, as keywords of a start."""
+    env = {"TERM": os.environ["TERM"]} if options.tty and "TERM" in os.environ else {}
+    for setting in options.env:
+        name, _, env[name] = setting.partition("=")
+    window = terminal.window() if options.tty else None
+    return {
+        "cwd": None if options.cwd is None else path_there(client, options.cwd),
+        "user": options.user,
+        "env_add": env,
+        "secret_env": {name: secret for name, _, secret in (it.partition("=") for it in options.secret_env)},
+        "tty": options.tty,
+        "size": None if window is None else terminal.size_of(window),
+        "modes": terminal.named_modes() if options.tty else None,
+    }
+
+
+def reach_of(options: RunOptions, url: str) -> Reach:
+    """Return the server that was asked for."""
+    return Reach(url, *(getattr(options, name) for name in Reach._fields[1:]))

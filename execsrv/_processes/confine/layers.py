@@ -1,0 +1,177 @@
+"""The layers of a confined start, and the table that puts them on, in an order in which each lets the next one in.
+
+What is put on for sure is what the table says: every layer is one of its rows, and a row that fails ends the start.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from execsrv._processes import carried_limits
+from execsrv._processes.command import Command
+from execsrv._processes.confine import landlock, seccomp, view
+from execsrv._processes.confine.places import Confinement
+from execsrv._processes.confine.starter import LEADER, READY, REAPER
+from execsrv._processes.confine.table import REPORT, Table
+from execsrv._processes.rlimit_mark import Mark, own_limit
+
+LayerName = Literal["view", "ipc", "processes", "capabilities", "landlock", "seccomp"]
+ALL: frozenset[LayerName] = frozenset(get_args(LayerName))
+
+_NEWNS, _NEWIPC, _NEWUSER, _NEWPID, _PARENT = 0x20000, 0x8000000, 0x10000000, 0x20000000, 0x8000
+_SECUREBITS, _BOUNDING_DROP, _NO_NEW_PRIVS, _AMBIENT, _DUMPABLE, _NAME = 28, 24, 38, 47, 4, 15
+_LOCKED_BITS = 0xEF  # neither root's id nor a change of ids gives a capability, and so it stays
+_CAPABILITIES = 0x20080522  # the third version of capset(2)
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """The things that a start is confined with. `in_user` says that namespaces are made in a new user namespace.
+
+    `landlock` is the version of Landlock, 0 for none.
+    """
+
+    layers: frozenset[LayerName]
+    in_user: bool
+    landlock: int
+
+    def has(self, layer: LayerName) -> bool:
+        return layer in self.layers
+
+
+@functools.cache
+def privileged() -> bool:
+    """Tell whether this process may make namespaces and drop capabilities without a user namespace."""
+    with open("/proc/self/status") as status:
+        [line] = [line for line in status if line.startswith("CapEff:")]
+    needed = 1 << 21 | 1 << 8  # CAP_SYS_ADMIN, CAP_SETPCAP
+    return int(line.split()[1], 16) & needed == needed
+
+
+def table(
+    command: Command,
+    confinement: Confinement,
+    means: Means,
+    *,
+    terminal: bytes | None = None,
+    closed: Sequence[int] = (),
+    mark: Mark | None = None,
+    runs: bool = True,
+) -> Table:
+    """Return the table that starts a command.
+
+    `terminal` is the name of its terminal, `closed` are those of its 0, 1 and 2 that it is to have closed. It puts
+    a `mark` on itself, where it does not carry one by birth. Unless it `runs`, all is done but the last step.
+    """
+    made = Table()
+    if mark is not None:
+        _limit(made, "mark", mark.slot, mark.value)
+    _grant(made, command)
+    if means.in_user:
+        _enter_user_namespace(made)
+    new = _NEWNS * means.has("view") | _NEWIPC * means.has("ipc") | _NEWPID * means.has("processes")
+    if new:
+        made.call("unshare", "unshare", new)
+    if means.has("processes"):
+        _fork(made)
+    inherited = command.inherited is not None
+    if (terminal is not None or not inherited) and (means.has("processes") or inherited):
+        made.call("setsid", "setsid")
+    if terminal is not None:
+        descriptor = made.open("terminal", "open", made.text(terminal), os.O_RDWR, 0)
+        for target in range(3):
+            made.call("terminal", "dup2", descriptor, target)
+        made.close(descriptor)
+    if means.has("view"):
+        view.add(made, confinement, terminal, own_processes=means.has("processes"))
+    if means.has("capabilities"):
+        _drop_capabilities(made, means)
+    made.call("cwd", "chdir", made.text(command.cwd or os.getcwdb()))
+    made.call("no_new_privs", "prctl", _NO_NEW_PRIVS, 1, 0, 0, 0)
+    if means.has("landlock"):
+        landlock.add(made, confinement, means.landlock, terminal is not None)
+    if means.has("seccomp"):
+        seccomp.add(made, network=confinement.network)
+    made.report(READY)
+    for descriptor in closed:
+        made.call("close", "close", descriptor)
+    if runs:
+        made.call("exec", "execve", made.text(command.program), made.texts(command.argv), made.texts(command.env))
+    else:
+        made.call("exit", "exit_group", 0)
+    return made
+
+
+def _grant(made: Table, command: Command) -> None:
+    """Add the rows for the wishes of a command, and for the limits that differ from ours."""
+    if command.umask is not None:
+        made.call("wishes", "umask", command.umask)
+    if command.nice is not None:
+        made.call("wishes", "setpriority", 0, 0, command.nice)
+    if command.oom_score_adj is not None:
+        _write(made, "wishes", b"/proc/self/oom_score_adj", b"%d" % command.oom_score_adj)
+    for slot, value in carried_limits.commands_limits:
+        _limit(made, "limits", slot, value)
+
+
+def _limit(made: Table, name: str, slot: int, value: int) -> None:
+    limits = made.data(struct.pack("<QQ", value, own_limit(slot)[1] & 2**64 - 1))
+    made.call(name, "prlimit64", 0, slot, limits, 0)
+
+
+def _write(made: Table, name: str, path: bytes, content: bytes) -> None:
+    file = made.open(name, "open", made.text(path), os.O_WRONLY | os.O_CLOEXEC, 0)
+    made.call(name, "write", file, made.data(content), len(content))
+    made.close(file)
+
+
+def _enter_user_namespace(made: Table) -> None:
+    """Add the rows for a user namespace in which everybody is who he is outside."""
+    made.call("unshare user", "unshare", _NEWUSER)
+    _write(made, "setgroups", b"/proc/self/setgroups", b"deny")
+    for name, id in (("uid_map", os.geteuid()), ("gid_map", os.getegid())):
+        _write(made, name, b"/proc/self/" + name.encode(), b"%d %d 1" % (id, id))
+
+
+def _fork(made: Table) -> None:
+    """Add the rows that make the first process of the new pid namespace, and fork the command beside it.
+
+    Both are children of the server, as the program is. The first one reaps whatever is left by others in there, which
+    it does by ignoring their ends, and its own end is the end of them all.
+    """
+    reaper = made.fork("fork reaper", _PARENT, REAPER)
+    command = made.fork("fork", _PARENT, LEADER)
+    made.call("exit", "exit_group", 0)
+    made.begins(reaper)
+    ignoring = made.data(struct.pack("<4Q", signal.SIG_IGN, 0, 0, 0))
+    made.call("reaper", "rt_sigaction", signal.SIGCHLD, ignoring, 0, 8)
+    made.call("reaper", "prctl", _NAME, made.text(b"execsrv-reaper"), 0, 0, 0)
+    made.call("reaper", "prctl", _DUMPABLE, 0, 0, 0, 0)
+    made.call("reaper", "chdir", made.text(b"/"))
+    for descriptor in (0, 1, 2, REPORT):
+        made.call("reaper", "close", descriptor, optional=True)
+    made.again(made.call("reaper", "pause"))
+    made.begins(command)
+
+
+@functools.cache
+def _capabilities() -> int:
+    """Return how many there are."""
+    with open("/proc/sys/kernel/cap_last_cap") as file:
+        return int(file.read()) + 1
+
+
+def _drop_capabilities(made: Table, means: Means) -> None:
+    may_lack = not means.in_user and not privileged()  # who has none has none to drop
+    name = "capabilities"
+    made.call(name, "prctl", _SECUREBITS, _LOCKED_BITS, 0, 0, 0, optional=may_lack)
+    for capability in range(_capabilities()):
+        made.call(name, "prctl", _BOUNDING_DROP, capability, 0, 0, 0, optional=may_lack)
+    made.call(name, "prctl", _AMBIENT, 4, 0, 0, 0)  # PR_CAP_AMBIENT_CLEAR_ALL
+    made.call(name, "capset", made.data(struct.pack("<Ii", _CAPABILITIES, 0)), made.data(bytes(24)))

@@ -1,0 +1,110 @@
+"""A filter of system calls: what a confined command may not even ask the kernel for. See seccomp(2).
+
+It denies sockets that lead out, what undoes the other layers, what sheds the mark of its session, and whatever of the
+kernel only debuggers and administrators need. The errors are those that programs know how to live with.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import termios
+
+from execsrv._processes.confine.calls import NUMBERS
+from execsrv._processes.confine.table import Table
+from execsrv._processes.rlimit_mark import LOCKS, RTTIME
+
+_LOAD, _AND, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
+_ALLOW, _ERROR, _KILL = 0x7FFF0000, 0x50000, 0x80000000
+_NUMBER, _ARCHITECTURE = 0, 4
+_X86_64, _X32 = 0xC000003E, 0x40000000
+_SET_MODE_FILTER = 1
+_NAMESPACES = 0x7E020080  # CLONE_NEW* of <linux/sched.h>, time included
+
+DENIED = """
+    acct add_key adjtimex bpf chroot clock_adjtime clock_settime delete_module finit_module fsconfig fsmount fsopen
+    fspick init_module io_uring_enter io_uring_register io_uring_setup ioperm iopl kcmp kexec_file_load kexec_load
+    keyctl listmount lookup_dcookie migrate_pages mount mount_setattr move_mount move_pages name_to_handle_at nfsservctl
+    open_by_handle_at open_tree open_tree_attr perf_event_open pidfd_getfd pivot_root process_madvise process_vm_readv
+    process_vm_writev ptrace quotactl quotactl_fd reboot request_key setdomainname sethostname setns settimeofday
+    statmount swapoff swapon syslog umount2 uselib userfaultfd vhangup _sysctl
+""".split()
+"""Denied to all that is confined."""
+
+DENIED_NETWORK = "accept accept4 bind connect listen sendmmsg".split()
+"""Denied where the network is."""
+
+Instruction = tuple[int, int, int, int]
+
+
+def _argument(index: int, high: bool = False) -> Instruction:
+    return _LOAD, 0, 0, 16 + 8 * index + 4 * high
+
+
+def _returns(value: int) -> Instruction:
+    return _RETURN, 0, 0, value
+
+
+_DENY = _returns(_ERROR | errno.EPERM)
+
+
+_ONLY_CONNECTED = (
+    (_AND, 0, 0, 0xF),
+    (_EQUAL, 2, 0, socket.SOCK_STREAM),
+    (_EQUAL, 1, 0, socket.SOCK_SEQPACKET),
+    _DENY,
+)
+"""Datagram sockets, which raw ones are too, reach others by their paths, with calls whose addresses no filter sees."""
+
+
+def _on(call: str, *body: Instruction) -> list[Instruction]:
+    """Return what is done for one call. Behind it the number of the call is loaded again."""
+    return [(_EQUAL, 0, len(body) + 1, NUMBERS[call]), *body, (_LOAD, 0, 0, _NUMBER)]
+
+
+def program(*, network: bool) -> bytes:
+    """Return the filter, as the kernel takes it."""
+    code: list[Instruction] = [
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        (_EQUAL, 1, 0, _X86_64),
+        _returns(_KILL),
+        (_LOAD, 0, 0, _NUMBER),
+        (_AT_LEAST, 0, 1, _X32),
+        _returns(_ERROR | errno.ENOSYS),
+    ]
+    for call in DENIED if network else [*DENIED, *DENIED_NETWORK]:
+        code += [(_EQUAL, 0, 1, NUMBERS[call]), _DENY]
+    # Its flags are in memory, where no filter sees them; the C library falls back to clone.
+    code += [(_EQUAL, 0, 1, NUMBERS["clone3"]), _returns(_ERROR | errno.ENOSYS)]
+    for call in ("clone", "unshare"):
+        code += _on(call, _argument(0), (_ANY_BIT, 0, 1, _NAMESPACES), _DENY)
+    # Typing into a terminal on behalf of its user.
+    code += _on("ioctl", _argument(1), (_EQUAL, 1, 0, termios.TIOCSTI), (_EQUAL, 0, 1, 0x541C), _DENY)  # TIOCLINUX
+    code += _on("setrlimit", _argument(0), (_EQUAL, 1, 0, RTTIME), (_EQUAL, 0, 1, LOCKS), _DENY)
+    code += _on(
+        "prlimit64",
+        _argument(2),  # a pointer to new values, or 0: asking is allowed
+        (_EQUAL, 0, 2, 0),
+        _argument(2, high=True),
+        (_EQUAL, 6, 0, 0),
+        _argument(0),
+        (_EQUAL, 0, 3, 0),
+        _argument(1),
+        (_EQUAL, 1, 0, RTTIME),
+        (_EQUAL, 0, 1, LOCKS),
+        _DENY,
+    )
+    if not network:
+        for call in ("socket", "socketpair"):
+            code += _on(call, _argument(0), (_EQUAL, 1, 0, socket.AF_UNIX), _DENY, _argument(1), *_ONLY_CONNECTED)
+        code += _on("sendto", _argument(4), (_EQUAL, 0, 2, 0), _argument(4, high=True), (_EQUAL, 1, 0, 0), _DENY)
+    code.append(_returns(_ALLOW))
+    return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
+
+
+def add(table: Table, *, network: bool) -> None:
+    """Add the row that puts it on. It must be one of the last."""
+    content = program(network=network)
+    filter = table.data(struct.pack("<HxxxxxxQ", len(content) // 8, table.data(content)))
+    table.call("seccomp", "seccomp", _SET_MODE_FILTER, 0, filter)

@@ -1,0 +1,147 @@
+"""Starting a confined command, and finding out beforehand whether this machine can confine as it has to.
+
+A machine is asked by a trial: the table of a real start, which ends before the command would begin.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from execsrv._processes import posix_spawn, spawn_errors
+from execsrv._processes.command import Command, spawn_error
+from execsrv._processes.confine import landlock, layers, starter
+from execsrv._processes.confine.layers import Means
+from execsrv._processes.confine.places import Confinement, Place
+from execsrv._processes.confine.starter import ReportedError
+from execsrv._processes.confine.table import TooLargeError
+from execsrv._processes.rlimit_mark import Mark
+from execsrv.errors import SandboxUnavailableError
+
+_OF_PROGRAM = {"exec", "wishes"}
+
+
+class Refusal(NamedTuple):
+    """The step that a machine refuses, its errno, and what would be needed."""
+
+    step: str
+    errno: int
+    need: str
+
+
+_NEEDS = {
+    "unshare": "a user namespace or CAP_SYS_ADMIN",
+    "unshare user": "a user namespace or CAP_SYS_ADMIN",
+    "uid_map": "a user namespace that may have capabilities",
+    "landlock": "Landlock, of Linux 5.13",
+    "seccomp": "seccomp filters",
+    "mount /proc": "a /proc that nothing is mounted over",
+    "mount read-only": "mount_setattr, of Linux 5.12",
+}
+
+
+@functools.cache
+def means() -> Means | Refusal:
+    """Return what commands are confined with here, or why they cannot be. It is tried, once.
+
+    Without a pid namespace, Landlock has to keep signals in.
+    """
+    if starter.NUMBERS_OF is None:
+        return Refusal("starter", errno.ENOSYS, "x86-64, whose system calls are known here")
+    if not posix_spawn.available:
+        return Refusal("starter", errno.ENOSYS, "a C library whose posix_spawn is complete, as glibc 2.34")
+    version = landlock.version()
+    if not version:
+        return Refusal("landlock", errno.EOPNOTSUPP, _NEEDS["landlock"])
+    refusal: Refusal | None = None
+    for in_user in (False, True) if layers.privileged() else (True,):
+        for chosen in (layers.ALL, layers.ALL - {"processes"}):
+            if "processes" not in chosen and version < landlock.SIGNALS_VERSION:
+                continue
+            found = Means(chosen, in_user, version)
+            refused = _try(found)
+            if refused is None:
+                return found
+            refusal = refusal or refused
+    assert refusal is not None
+    return refusal
+
+
+def _try(found: Means) -> Refusal | None:
+    """Return why a command cannot be confined with that, None if it can."""
+    command = Command(b"/", (), (), b"/")
+    places = (Place(b"/", "read"), Place(b"/usr", "write"), Place(b"/usr/bin", "read"))
+    trial = Confinement(tuple(place for place in places if os.path.realpath(place.path) == place.path), network=False)
+    child = ctypes.c_int()
+    try:
+        with open(os.devnull, "r+") as null:
+            table = layers.table(command, trial, found, runs=False)
+            pids = starter.carry_out(table, starter.interpreter(), stdio=[null.fileno()] * 3, child=child)
+    except ReportedError as error:
+        step = error.step
+        return Refusal(step, error.errno, _NEEDS.get(step, f"a machine that allows the step `{step}`"))
+    except OSError as error:
+        return Refusal("starter", error.errno or 0, "a program that carries out the steps")
+    starter.dismiss(pids)
+    return None
+
+
+def needed_means() -> Means:
+    """Return what commands are confined with here. Raises `SandboxUnavailableError` where they cannot be."""
+    found = means()
+    if isinstance(found, Means):
+        return found
+    said = f"{os.strerror(found.errno)} (os error {found.errno})"
+    message = f"this server cannot confine anything: {found.step}: {said}; it needs {found.need}"
+    raise SandboxUnavailableError(message, field="sandbox", step=found.step, errno=found.errno, need=found.need)
+
+
+def start(
+    command: Command,
+    confinement: Confinement,
+    stdio: Sequence[int | None] | bytes,
+    child: ctypes.c_int,
+    mark: Mark | None,
+) -> int | None:
+    """Start `command`, confined, write its pid into `child`, and return that of its reaper, None where it has none.
+
+    `stdio` is as `posix_spawn.start` takes it. `mark` is put on it, unless we carry it. The given descriptors stay the
+    caller's. Raises `SpawnError` when it could not be executed or confined; then nothing is left behind.
+    """
+    found = needed_means()
+    inherited = command.inherited
+    if inherited is not None and inherited.pass_fds:
+        message = "a confined command gets no descriptors beside its 0, 1 and 2"
+        raise SandboxUnavailableError(message, field="passFds")
+    if command.account is not None:
+        raise SandboxUnavailableError("a confined command has the server's own user", field="user")
+    terminal = stdio if isinstance(stdio, bytes) else None
+    ends = (None, None, None) if isinstance(stdio, bytes) else stdio
+    closed = [target for target, end in enumerate(ends) if end is None and terminal is None]
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        made = layers.table(command, confinement, found, terminal=terminal, closed=closed, mark=mark)
+        return starter.carry_out(
+            made,
+            starter.interpreter(),
+            stdio=[null if end is None else end for end in ends],
+            inherited=None if inherited is None else replace(inherited, pass_fds=()),
+            child=child,
+        ).reaper
+    except TooLargeError:
+        raise spawn_error("sandbox", errno.E2BIG, "start, with so many places in its policy") from None
+    except ReportedError as error:
+        if error.step in _OF_PROGRAM:
+            raise spawn_errors.of_program(command, error.errno) from None
+        if error.step == "cwd":
+            raise spawn_errors.of_directory(command, error.errno) from None
+        raised = spawn_error("sandbox", error.errno, f"confine, {error.step}")
+        raised.facts["step"] = error.step
+        raise raised from None
+    finally:
+        os.close(null)

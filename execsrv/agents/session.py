@@ -1,0 +1,234 @@
+"""One session of an agent: a command, what it printed, and how much of that was answered.
+
+Its process is read by one task from the start to the end, so it never waits for an agent that looks away. What it
+prints is kept twice, each within a bound: the beginning and the end of what no answer had yet, and the last of all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from execsrv._log.entries import Closed, Entry, Exited, Gap
+from execsrv._log.head_tail import HeadTail
+from execsrv.agents.answers import Answer, Listed, Piece, State
+from execsrv.agents.cleaning import Cleaner, shortened
+from execsrv.agents.events import AgentEvent, Ended, Output
+from execsrv.agents.settings import ToolSettings
+from execsrv.client import Process
+from execsrv.errors import ConnectionLostError, ProcessEndedError, WaitTimeoutError
+from execsrv.protocol import Chunk, InputWait, Stream
+
+_CLOSE_SECONDS = 0.1
+"""Time from the end of the leader in which an answer waits for the end of its streams, which nearly always follows."""
+
+_STALE_SECONDS = 0.05
+"""The pause before another look at a process that has not been awake since it was written to."""
+
+EventSink = Callable[[AgentEvent], object]
+
+
+class Session:
+    """A command of an agent. `command` is what it was started as."""
+
+    def __init__(
+        self, number: int, process: Process, command: str, tty: bool, settings: ToolSettings, tell: EventSink
+    ) -> None:
+        self.number = number
+        self.process = process
+        self.command = command
+        self.tty = tty
+        self.recording: str | None = None
+        self.began_at = trio.current_time()
+        self.ended_at: float | None = None
+        self.lost: ConnectionLostError | None = None
+        self.exited: Exited | None = None
+        self.closed: Closed | None = None
+        self.scope = trio.CancelScope()
+        """Cancelled by whoever wants its block to be left, which ends everything of it."""
+        self.over = trio.Event()
+        """Set when nothing of it goes on."""
+        self._settings = settings
+        self._tell = tell
+        self._cleaners: dict[Stream, Cleaner] = {}
+        self._unanswered = HeadTail(settings.most_output_bytes)
+        self._answered = 0
+        self._answers = 0
+        self._recent = bytearray()
+        self._total = 0
+        self._settled_at = math.inf
+        self._seq = 0
+        self._waiting: InputWait | None = None
+        self._waiting_at = 0
+        self._news = trio.lowlevel.ParkingLot()
+
+    # -- it goes on --
+
+    async def live(self) -> None:
+        """Read it to its end, and wait until nothing of it lives. Raises `ConnectionLostError`."""
+        async for entry in self.process.events():
+            self.take(entry)
+        if self.closed is not None and self.closed.remaining:
+            await self.process.wait_for(tree_empty=True)
+
+    def take(self, entry: Entry) -> None:
+        """Take in what happened to the process."""
+        self._seq = entry.seq
+        match entry:
+            case Chunk():
+                self._tell(Output(self.number, entry.stream, entry.chunk))
+                self._append(self._cleaner(entry.stream).clean(entry.chunk))
+            case Gap():
+                self._append(f"\n[... {sum(entry.omitted.values())} bytes were lost on the way ...]\n")
+            case Exited():
+                self.exited, self._settled_at = entry, trio.current_time() + _CLOSE_SECONDS
+            case Closed():
+                self.closed = entry
+                for cleaner in self._cleaners.values():
+                    self._append(cleaner.clean(b"", final=True))
+        self._news.unpark_all()
+
+    def finish(self, lost: ConnectionLostError | None) -> None:
+        """Note that nothing of it goes on, or that nobody will ever know."""
+        process = self.process
+        if self.exited is None and process.exit_code is not None and process.reason is not None:
+            self.exited = Exited(0, process.exit_code, process.signal, process.reason)  # which nobody has read
+        self.ended_at, self.lost = trio.current_time(), lost
+        if (exited := self.exited) is not None:
+            duration = self.ended_at - self.began_at
+            self._tell(Ended(self.number, exited.exit_code, exited.signal, exited.reason, duration, self._total))
+        self.over.set()
+        self._news.unpark_all()
+
+    def _cleaner(self, stream: Stream) -> Cleaner:
+        if stream not in self._cleaners:
+            self._cleaners[stream] = Cleaner(self._settings.strip_controls)
+        return self._cleaners[stream]
+
+    def _append(self, text: str) -> None:
+        data = text.encode()
+        self._total += len(data)
+        self._unanswered.append(data)
+        self._recent += data
+        most = self._settings.retained_bytes
+        if len(self._recent) > most + most // 4:  # not at each chunk, since all of it is moved
+            del self._recent[:-most]
+
+    # -- waiting, and what there is --
+
+    async def wait(self, until: str) -> None:
+        """Wait until all has ended, or until a text is in the unanswered output.
+
+        Where the leader ends meanwhile, and something lives on that holds its output, that is not waited for.
+        """
+        self._waiting = None
+        was_running = self._answers == 0 or self.exited is None
+        wanted, looked = until.encode(), self._answered
+        while self.closed is None and self.ended_at is None:
+            if wanted:
+                first = self._total - len(self._recent)
+                if self._recent.find(wanted, max(0, looked - first)) >= 0:
+                    return
+                looked = max(self._answered, self._total - len(wanted) + 1)
+            if self._waiting is not None and self._seq >= self._waiting_at:
+                return
+            with trio.move_on_at(self._settled_at if was_running else math.inf) as settling:
+                await self._news.park()
+            if settling.cancelled_caught:
+                return
+
+    async def watch_input(self, before: InputWait | None) -> None:
+        """End the wait when a process of it waits for input, another than `before` or that one once more."""
+        while True:
+            try:
+                happened = await self.process.wait_for(input=True)
+            except (ProcessEndedError, ConnectionLostError):
+                return
+            if happened.kind == "input" and happened.input != before:
+                self._waiting, self._waiting_at = happened.input, happened.seq
+                self._news.unpark_all()
+                return
+            await trio.sleep(_STALE_SECONDS)
+
+    async def waits_now(self) -> InputWait | None:
+        """Return the process of it that waits for input at this moment."""
+        try:
+            return (await self.process.wait_for(input=True, timeout=0)).input
+        except (WaitTimeoutError, ProcessEndedError):
+            return None
+
+    @property
+    def state(self) -> State:
+        """The state of everything of it."""
+        if self.ended_at is not None or (self.closed is not None and not self.closed.remaining):
+            return "ended"
+        return "running" if self.exited is None else "background"
+
+    def facts(self) -> dict[str, Any]:
+        """Return the fields of `Facts`."""
+        exited = self.exited
+        return {
+            "session_id": self.number,
+            "state": self.state,
+            "exit_code": exited.exit_code if exited else None,
+            "signal": exited.signal if exited else None,
+            "reason": exited.reason if exited else None,
+            "background": self.closed.remaining if self.closed and self.state != "ended" else [],
+            "waiting": self._waiting if exited is None else None,
+            "is_lost": self.lost is not None,
+        }
+
+    def answer(self, since: float, max_bytes: int) -> Answer:
+        """Return what was printed since the last answer, which this one is now."""
+        unanswered, self._unanswered = self._unanswered, HeadTail(self._settings.most_output_bytes)
+        offset, self._answered = self._answered, self._total
+        self._answers += 1
+        output, omitted = shortened(unanswered.head, unanswered.tail, unanswered.omitted_bytes, max_bytes)
+        return Answer(
+            **self.facts(),
+            output=output,
+            output_bytes=unanswered.total_bytes,
+            omitted_bytes=omitted,
+            offset=offset,
+            wall_time=trio.current_time() - since,
+        )
+
+    def read(self, offset: int, max_bytes: int) -> Piece:
+        """Return up to so many bytes from a place on, as far as they are retained. Nothing is taken."""
+        retained = bytes(self._recent[-self._settings.retained_bytes :])
+        first = self._total - len(retained)
+        offset = offset if offset >= 0 else max(0, self._total + offset)
+        start = min(max(offset, first), self._total)
+        data = retained[start - first :][:max_bytes]
+        begin = next((at for at in range(min(4, len(data))) if data[at] & 0xC0 != 0x80), 0)
+        text = data[begin:].decode(errors="ignore")
+        size = len(text.encode())
+        return Piece(
+            **self.facts(),
+            output=text,
+            offset=start + begin,
+            next_offset=start + begin + size,
+            total_bytes=self._total,
+            forgotten_bytes=max(0, start + begin - offset),
+        )
+
+    def listed(self) -> Listed:
+        """Return it as it is listed."""
+        return Listed(
+            **self.facts(),
+            command=self.command,
+            pid=self.process.pid,
+            tty=self.tty,
+            age=trio.current_time() - self.began_at,
+            total_bytes=self._total,
+            unread_bytes=self._unanswered.total_bytes,
+            recording=self.recording,
+        )
+
+    def check_reachable(self) -> None:
+        """Raise `ConnectionLostError` where the connection to the server was lost."""
+        if self.lost is not None:
+            raise ConnectionLostError(*self.lost.args)

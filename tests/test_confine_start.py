@@ -1,0 +1,166 @@
+"""Confined commands are commands: their ends, their trees, their terminals and their proofs are those of any other."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from execsrv._processes import proc
+from execsrv._processes.accounts import Account
+from execsrv._processes.command import Wishes, settle
+from execsrv._processes.confine.places import Confinement
+from execsrv._processes.supervisor import Spawned, Supervisor, open_supervisor
+from execsrv.errors import SandboxUnavailableError, SpawnError
+from execsrv.protocol import Size
+from tests.confined import confinement, needs_confinement
+from tests.processes import marked, new_mark, until_gone, until_marked
+
+pytestmark = needs_confinement
+
+READ = confinement({"/": "read"})
+ENV = {"PATH": "/usr/bin:/bin"}
+
+
+@pytest.fixture(params=[True, False], ids=["own process", "guest"])
+async def supervisor(request: pytest.FixtureRequest) -> AsyncIterator[Supervisor]:
+    async with open_supervisor(own_process=request.param) as found:
+        yield found
+
+
+def spawn(
+    supervisor: Supervisor, argv: list[str], it: Confinement, cwd: str = "/", *, size: Size | None = None
+) -> Spawned:
+    command = replace(settle(argv, cwd, ENV, None, Wishes(umask=0o027)), confinement=it)
+    return supervisor.spawn(command, size=size, pipe_stdin=False)
+
+
+@asynccontextmanager
+async def running(
+    supervisor: Supervisor, argv: list[str], it: Confinement, cwd: str = "/", *, size: Size | None = None
+) -> AsyncIterator[Spawned]:
+    spawned = spawn(supervisor, argv, it, cwd, size=size)
+    try:
+        yield spawned
+    finally:
+        await spawned.tree.end()
+        for descriptor in {*spawned.outputs.values(), spawned.stdin, spawned.held} - {None}:
+            assert descriptor is not None
+            os.close(descriptor)
+
+
+async def until_end(output: int) -> bytes:
+    text = b""
+    while True:
+        await trio.lowlevel.wait_readable(output)
+        try:
+            piece = os.read(output, 65536)
+        except OSError:
+            return text
+        if not piece:
+            return text
+        text += piece
+
+
+ENDS = {"exit 7": (7, None), "kill -TERM $$": (143, "SIGTERM"), "kill -KILL $$": (137, "SIGKILL")}
+
+
+@pytest.mark.parametrize("script", ENDS)
+async def test_exit_facts_are_exact(supervisor: Supervisor, script: str) -> None:
+    async with running(supervisor, ["sh", "-c", script], confinement({"/": "read"})) as spawned:
+        status = await spawned.tree.leader.wait_exited()
+        assert (status.code, status.signal) == ENDS[script]
+        assert await spawned.tree.remaining() == []
+
+
+async def test_nothing_of_its_tree_survives_and_its_reaper_is_not_of_it(supervisor: Supervisor) -> None:
+    mark = new_mark()
+    script = f"setsid bash -c 'exec -a {mark} sleep 1000' </dev/null >/dev/null 2>&1 & exit 3"
+    async with running(supervisor, ["bash", "-c", script], confinement({"/": "read"})) as spawned:
+        assert (await spawned.tree.leader.wait_exited()).code == 3
+        await until_marked(mark, 1)
+        assert [member.pid for member in await spawned.tree.remaining()] == marked(mark)
+        reaper = spawned.tree.reaper
+        assert reaper is not None
+        assert not reaper.has_ended
+        assert await spawned.tree.kill() == supervisor.layer
+        await until_gone(mark)
+        await reaper.wait_ended()
+
+
+async def test_a_program_that_cannot_be_executed_is_told_as_anywhere(supervisor: Supervisor, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no program")
+    (tmp_path / "text").chmod(0o755)
+    (tmp_path / "plain").touch()
+    cases = [("/nowhere/x", "program", 2), (f"{tmp_path}/text", "format", 8), (f"{tmp_path}/plain", "permission", 13)]
+    for program, stage, number in cases:
+        with pytest.raises(SpawnError) as caught:
+            spawn(supervisor, [program], READ)
+        assert (caught.value.stage, caught.value.errno) == (stage, number)
+    with pytest.raises(SpawnError) as caught:
+        spawn(supervisor, ["true"], confinement({"/": "read", tmp_path: "none"}), str(tmp_path))
+    assert (caught.value.stage, caught.value.errno) == ("cwd", 13)
+    assert {proc.name(pid) for pid in proc.children(os.getpid())} <= {"python", "python3"}  # of the guardian
+
+
+async def test_a_step_that_fails_is_named(supervisor: Supervisor, tmp_path: Path) -> None:
+    it = confinement({"/": "read", tmp_path / "gone": "write"})
+    with pytest.raises(SpawnError, match=f"cannot confine, bind {tmp_path}/gone: No such file") as caught:
+        spawn(supervisor, ["true"], it)
+    assert caught.value.facts == {"stage": "sandbox", "errno": 2, "step": f"bind {tmp_path}/gone"}
+
+
+async def test_it_has_what_it_asked_for(supervisor: Supervisor, tmp_path: Path) -> None:
+    argv = ["sh", "-c", "umask; pwd; echo $PATH; ls /proc/self/fd"]
+    async with running(supervisor, argv, confinement({"/": "read", tmp_path: "write"}), str(tmp_path)) as spawned:
+        said = await until_end(spawned.outputs["stdout"])
+    assert said.decode().split("\n") == ["0027", str(tmp_path), ENV["PATH"], "0", "1", "2", "3", ""]
+
+
+async def test_its_terminal_is_its_controlling_terminal(supervisor: Supervisor) -> None:
+    script = "stty size </dev/tty; tty; echo ready; exec sleep 1000"
+    async with running(supervisor, ["bash", "-c", script], READ, size=Size(33, 99)) as spawned:
+        master = spawned.outputs["pty"]
+        text = b""
+        while b"ready" not in text:
+            await trio.lowlevel.wait_readable(master)
+            text += os.read(master, 65536)
+        assert text.split() == [b"33", b"99", b"/dev/console", b"ready"]
+        os.write(master, b"\3")
+        status = await spawned.tree.leader.wait_exited()
+        assert (status.code, status.signal) == (130, "SIGINT")
+
+
+async def test_a_signal_reaches_the_whole_tree(supervisor: Supervisor) -> None:
+    async with running(supervisor, ["bash", "-c", "sleep 1000 & echo; wait"], READ) as spawned:
+        await trio.lowlevel.wait_readable(spawned.outputs["stdout"])
+        assert spawned.tree.signal(signal.SIGTERM) == 2
+        assert (await spawned.tree.leader.wait_exited()).signal == "SIGTERM"
+
+
+async def test_a_hundred_of_them_leave_nothing(supervisor: Supervisor) -> None:
+    await supervisor.begin_guard()
+    await supervisor.wait_guarded()
+    for turn in range(101):
+        async with running(supervisor, ["true"], READ) as spawned:
+            await spawned.tree.leader.wait_exited()
+        if turn == 0:
+            before = len(os.listdir("/proc/self/fd"))
+        assert spawned.tree.reaper is not None
+        await spawned.tree.reaper.wait_ended()
+    assert len(os.listdir("/proc/self/fd")) == before
+    left = [pid for pid in proc.children(os.getpid()) if proc.living(pid) and "reaper" in proc.name(pid)]
+    assert not left
+
+
+async def test_one_of_another_user_is_refused(supervisor: Supervisor) -> None:
+    nobody = Wishes(account=Account("nobody", 65534, 65534, (65534,), "/", "/bin/sh"))
+    command = replace(settle(["true"], "/", ENV, None, nobody), confinement=READ)
+    with pytest.raises(SandboxUnavailableError, match="the server's own user"):
+        supervisor.spawn(command, size=None, pipe_stdin=False)

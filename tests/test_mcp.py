@@ -1,0 +1,260 @@
+"""`execsrv mcp`, spoken with by the official SDK's own client, in both eras of the protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import trio
+
+pytest.importorskip("mcp", reason="needs execsrv[mcp]")
+
+import httpx2
+import jsonschema
+import mcp_types as types
+from mcp import Client, MCPError, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
+
+from execsrv.agents.functions import FUNCTIONS
+from execsrv.agents.policy import Policy
+from execsrv.errors import ForbiddenError
+from tests.conftest import end
+from tests.peers import PATIENCE
+from tests.processes import new_mark, until_gone, until_marked
+
+Era = Literal["auto", "legacy"]
+LONG = 50_000
+
+
+@pytest.fixture(params=["auto", "legacy"])
+def era(request: pytest.FixtureRequest) -> Era:
+    """The protocol without a handshake, and the one before."""
+    return request.param  # type: ignore[no-any-return]
+
+
+def command(*words: str) -> StdioServerParameters:
+    return StdioServerParameters(command=sys.executable, args=["-m", "execsrv", "mcp", *words], env=dict(os.environ))
+
+
+@asynccontextmanager
+async def served(era: Era, *words: str, **options: Any) -> AsyncIterator[Client]:
+    with trio.fail_after(2 * PATIENCE):
+        async with Client(command(*words), mode=era, **options) as client:
+            yield client
+
+
+async def told(client: Client, name: str, **arguments: Any) -> str:
+    """What the model is told of a call that is done."""
+    result = await client.call_tool(name, arguments)
+    assert not result.is_error, result
+    (content,) = result.content
+    assert isinstance(content, types.TextContent)
+    return content.text
+
+
+async def refused(client: Client, name: str, **arguments: Any) -> str:
+    """What the model is told of a call that is not done."""
+    result = await client.call_tool(name, arguments)
+    assert result.is_error, result
+    (content,) = result.content
+    assert isinstance(content, types.TextContent)
+    return content.text
+
+
+async def test_commands_go_on_between_calls(era: Era, tmp_path: Path) -> None:
+    async with served(era, "--cwd", str(tmp_path)) as client:
+        assert client.server_capabilities.tools is not None
+        tools = (await client.list_tools()).tools
+        assert [tool.name for tool in tools] == list(FUNCTIONS)
+        for tool in tools:
+            jsonschema.Draft202012Validator.check_schema(tool.input_schema)
+        assert f"\n{tmp_path}\n" in await told(client, "exec_command", cmd="pwd", yield_time_ms=LONG)
+        said = await told(client, "exec_command", cmd="read x; echo you said $x", tty=True, yield_time_ms=0)
+        assert "Process running with session ID 2" in said
+        said = await told(client, "write_stdin", session_id=2, chars="hm\n", yield_time_ms=LONG)
+        assert said.endswith("Process exited with code 0\nOutput:\nhm\nyou said hm\n")
+        assert "session ID" not in await told(client, "kill_session", session_id=2)
+        assert "you said" in await told(client, "list_sessions")
+        assert "there is no session ID 9" in await refused(client, "write_stdin", session_id=9)
+        assert "Expected `int`" in await refused(client, "write_stdin", session_id="2")
+        assert "there is no function 'other'" in await refused(client, "other")
+
+
+async def test_progress_is_told(era: Era) -> None:
+    heard: list[tuple[float, str | None]] = []
+
+    async def progress(progress: float, total: float | None, message: str | None) -> None:
+        heard.append((progress, message))
+
+    async with served(era) as client:
+        await client.call_tool("exec_command", {"cmd": "sleep 1000", "yield_time_ms": 2500}, progress_callback=progress)
+        assert [message for _, message in heard[:2]] == ["waiting for 1 s", "waiting for 2 s"]
+
+
+async def test_a_cancelled_call_ends_its_command_and_the_end_of_the_client_all_others(era: Era) -> None:
+    marks = new_mark(), new_mark()
+    async with served(era) as client:
+        await told(client, "exec_command", cmd=f"exec -a {marks[0]} sleep 1000", yield_time_ms=0)
+        async with trio.open_nursery() as nursery:
+            script = f"setsid bash -c 'exec -a {marks[1]} sleep 1000' & sleep 1000"
+            nursery.start_soon(client.call_tool, "exec_command", {"cmd": script, "yield_time_ms": LONG})
+            await until_marked(marks[1], 1)
+            nursery.cancel_scope.cancel()
+        await until_gone(marks[1])
+        await until_marked(marks[0], 1)
+    await until_gone(marks[0])
+
+
+async def test_sessions_are_resources(era: Era, tmp_path: Path) -> None:
+    pytest.importorskip("pyte", reason="needs execsrv[screen]")
+    async with served(era, "--recordings", str(tmp_path / "casts"), cache=None) as client:
+        await told(client, "exec_command", cmd="echo once", yield_time_ms=LONG)
+        await told(client, "exec_command", cmd="printf 'x\\rscreen'; read x", tty=True, yield_time_ms=0)
+        while "screen" not in await told(client, "read_output", session_id=2):
+            await told(client, "write_stdin", session_id=2, until="screen", yield_time_ms=100)
+        uris = [resource.uri for resource in (await client.list_resources()).resources]
+        kinds = [(1, "output"), (1, "recording"), (2, "output"), (2, "screen"), (2, "recording")]
+        assert uris == [f"execsrv://session/{number}/{kind}" for number, kind in kinds]
+
+        async def read(uri: str) -> str:
+            (content,) = (await client.read_resource(uri)).contents
+            assert isinstance(content, types.TextResourceContents)
+            return content.text
+
+        assert await read("execsrv://session/1/output") == "once\n"
+        assert await read("execsrv://session/2/screen") == "screen"
+        head, *events = map(json.loads, (await read("execsrv://session/1/recording")).splitlines())
+        assert head["version"] == 3
+        assert [event[1] for event in events] == ["o", "x"]
+        for wrong in ("execsrv://session/7/output", "execsrv://session/1/screen", "execsrv://session/1/other"):
+            with pytest.raises(MCPError):
+                await read(wrong)
+
+
+# -- the operator's policy --
+
+
+async def test_the_user_is_asked(era: Era) -> None:
+    questions: list[str] = []
+
+    async def answer(context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+        questions.append(params.message)
+        return types.ElicitResult(action="accept" if "good" in params.message else "decline", content={})
+
+    async with served(era, "--ask", elicitation_callback=answer) as client:
+        said = await told(client, "exec_command", cmd="echo good; read x; echo $x", tty=True, yield_time_ms=0)
+        assert "session ID 1" in said
+        assert await refused(client, "exec_command", cmd="echo bad\u202e") == "refused: the user does not want it"
+        assert "the user does not want it" in await refused(client, "write_stdin", session_id=1, chars="bad\n")
+        await told(client, "write_stdin", session_id=1, yield_time_ms=0)  # only looks
+        assert "good\n" in await told(client, "write_stdin", session_id=1, chars="good\n", yield_time_ms=LONG)
+        assert "too long to be shown" in await refused(client, "exec_command", cmd="echo " + "good" * 1000)
+    assert questions == [
+        'Run "echo good; read x; echo $x" with {"tty": true}?',
+        'Run "echo bad\\u202e"?',
+        'Type "bad\\n" with {"session_id": 1}?',
+        f'Type "good\\n" with {{"session_id": 1, "yield_time_ms": {LONG}}}?',
+    ]
+
+
+async def test_who_cannot_ask_is_refused(era: Era) -> None:
+    async with served(era, "--ask") as client:
+        said = await refused(client, "exec_command", cmd="true")
+        assert said == "refused: the user is to be asked, which this client cannot do"
+
+
+async def test_only_some_programs_run(era: Era) -> None:
+    async with served(era, "--only", "echo", "--only", "true") as client:
+        assert "Output:\nhello\n" in await told(client, "exec_command", cmd=["echo", "hello"], yield_time_ms=LONG)
+        assert "cmd must be a list of words here" in await refused(client, "exec_command", cmd="echo hello; id")
+        for words in (["id"], [], ["/usr/bin/env", "true"]):
+            assert "only these programs may be run: echo, true" in await refused(client, "exec_command", cmd=words)
+        assert "env may not be set" in await refused(client, "exec_command", cmd=["true"], env={"PATH": "/tmp"})
+
+
+def test_a_question_shows_everything_that_is_done() -> None:
+    policy = Policy(ask=True)
+    assert policy.question("read_output", {"session_id": 1}) is None
+    assert policy.question("kill_session", {"session_id": 1}) is None
+    asked = policy.question("exec_command", {"cmd": ["a", "b c"], "env": {"LD_PRELOAD": "x"}, "workdir": "/"})
+    assert asked == 'Run ["a", "b c"] with {"env": {"LD_PRELOAD": "x"}, "workdir": "/"}?'
+    with pytest.raises(ForbiddenError):
+        policy.question("exec_command", {"cmd": "true", "env": {"A": "x" * 5000}})
+
+
+# -- HTTP --
+
+
+@asynccontextmanager
+async def listening(tmp_path: Path, *words: str) -> AsyncIterator[str]:
+    """A server on HTTP whose token is "secret"; its URL."""
+    (tmp_path / "token").write_text("secret\n")
+    argv = [sys.executable, "-m", "execsrv", "mcp", "--listen", "http://127.0.0.1:0", *words]
+    argv += ["--http-token-file", str(tmp_path / "token")]
+    async with trio.open_nursery() as nursery:
+
+        async def run(task_status: trio.TaskStatus[trio.Process]) -> None:
+            await trio.run_process(
+                argv, stderr=subprocess.PIPE, check=False, deliver_cancel=end, task_status=task_status
+            )
+
+        process: trio.Process = await nursery.start(run)
+        assert process.stderr is not None
+        said = b""
+        with trio.fail_after(PATIENCE):
+            while not said.endswith(b"/mcp\n"):
+                said += (piece := await process.stderr.receive_some())
+                assert piece, said
+        yield said.split()[-1].decode()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of generators that the SDK's client leaves to the collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_http_is_for_those_who_have_the_token(era: Era, tmp_path: Path) -> None:
+    mark = new_mark()
+    async with listening(tmp_path) as url:
+        async with httpx2.AsyncClient(headers={"Authorization": "Bearer secret"}) as http:
+            with trio.fail_after(PATIENCE):
+                async with Client(streamable_http_client(url, http_client=http), mode=era) as client:
+                    script = f"echo hello; exec -a {mark} sleep 1000"
+                    said = await told(client, "exec_command", cmd=["bash", "-c", script], yield_time_ms=1000)
+                    assert "session ID 1" in said
+                    await until_marked(mark, 1)
+        async with httpx2.AsyncClient() as http:
+            for headers in ({}, {"Authorization": "Bearer other"}, {"Authorization": "Basic secret"}):
+                answer = await http.post(url, json={}, headers=headers)
+                assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+            for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
+                answer = await http.post(url, json={}, headers={"Authorization": "Bearer secret", **headers})
+                assert answer.status_code in (403, 421)
+    await until_gone(mark)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--listen", "http://127.0.0.1:0"], "--listen and --http-token-file need each other"),
+        (["--listen", "http://0.0.0.0:0", "--http-token-file", "token"], "expected `http://127.0.0.1:PORT/PATH`"),
+        (["--listen", "http://127.0.0.1:0", "--http-token-file", "empty"], "the token in `empty` is empty"),
+        (["--listen", "http://127.0.0.1:0", "--http-token-file", "none"], "cannot use `none`: No such file"),
+        (["--url", "unix:///nowhere/at/all"], "No such file or directory"),
+    ],
+)
+def test_what_cannot_be_served_is_said(words: list[str], complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret")
+    (tmp_path / "empty").write_text("\n")
+    argv = [sys.executable, "-m", "execsrv", "mcp", *words]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=PATIENCE, cwd=tmp_path, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode != 0
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,111 @@
+"""Commands that run as another user: with that one's rights, on its own pipes and terminal, and ended as any other."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from execsrv import ServerConfig
+from execsrv._processes.accounts import account_of
+from execsrv.errors import InvalidParamsError
+from tests.conftest import OpenServer
+from tests.faults.daemon import connected, running_daemon
+from tests.peers import PATIENCE
+from tests.processes import may_become_nobody, new_mark, until_gone, until_marked
+
+NOBODY = pwd.getpwnam("nobody")
+EVERYTHING = {"inherit": "all", "ignoreDefaultExcludes": True, "exclude": [], "set": {}, "includeOnly": []}
+WHO = """
+id -u; id -g; id -G; echo $HOME $USER $LOGNAME $SHELL; echo again > /dev/stdout
+test -w /etc/passwd || echo no more than that
+"""
+EXECSRV = [sys.executable, "-m", "execsrv"]
+
+needs_root = pytest.mark.skipif(not may_become_nobody(), reason="only root may run commands as another user")
+
+
+@needs_root
+@pytest.mark.parametrize("user", ["nobody", str(NOBODY.pw_uid)])
+@pytest.mark.parametrize("tty", [False, True])
+async def test_a_command_has_the_rights_of_its_user(open_server: OpenServer, tty: bool, user: str) -> None:
+    peer = await open_server("memory", ServerConfig()).peer()
+    groups = " ".join(map(str, os.getgrouplist("nobody", NOBODY.pw_gid)))
+    done = await peer.run("a", ["sh", "-c", WHO], tty=tty, user=user, envPolicy=EVERYTHING)
+    assert done[1].decode().split("\r\n" if tty else "\n") == [
+        str(NOBODY.pw_uid),
+        str(NOBODY.pw_gid),
+        groups,
+        f"{NOBODY.pw_dir} nobody nobody {NOBODY.pw_shell}",
+        "again",
+        "no more than that",
+        "",
+    ]
+    done = await peer.run("b", ["sh", "-c", "echo $HOME"], user=user, envPolicy=EVERYTHING, env={"HOME": "/mine"})
+    assert done[1] == b"/mine\n"
+
+
+@needs_root
+async def test_all_that_it_starts_ends_with_it(open_server: OpenServer) -> None:
+    peer = await open_server("memory", ServerConfig()).peer()
+    mark = new_mark()
+    script = f"(setsid bash -c 'trap \"\" TERM; exec -a {mark} sleep 1000' &); sleep 1000"
+    await peer.start("a", ["bash", "-c", script], user="nobody")
+    await until_marked(mark, 1)
+    await peer.call("process/terminate", {"processId": "a"})
+    await until_gone(mark)
+
+
+async def test_ones_own_user_is_nothing_to_take_on(open_server: OpenServer) -> None:
+    peer = await open_server("memory", ServerConfig()).peer()
+    own = pwd.getpwuid(os.geteuid())
+    for user in (own.pw_name, str(own.pw_uid)):
+        assert (await peer.run(user, ["id", "-u"], user=user))[1] == f"{own.pw_uid}\n".encode()
+
+
+@needs_root
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="not here: setpriv")
+async def test_a_user_that_cannot_be_taken_on_is_named(tmp_path: Path) -> None:
+    prefix = ["setpriv", "--bounding-set", "-setuid,-setgid"]
+    with running_daemon(tmp_path, "unix", prefix=prefix) as daemon:
+        async with connected(daemon.url) as peer:
+            start = peer.start_params("a", ["true"], user="nobody")
+            code, message, data = await peer.refused("process/start", start)
+            assert (code, data["kind"], data["stage"]) == (-32603, "spawnFailed", "permission")
+            assert "with user nobody" in message
+
+
+@pytest.mark.parametrize("user", ["no such user", "", "a\0b", "99999999999", "-1", "٣", "root:root", "x" * 256])
+async def test_a_user_that_is_not_there_is_refused(open_server: OpenServer, user: str) -> None:
+    peer = await open_server("memory", ServerConfig()).peer()
+    code, message, data = await peer.refused("process/start", peer.start_params("a", ["true"], user=user))
+    assert (code, data) == (-32602, {"kind": "invalid-params", "field": "user"})
+    assert "there is no user" in message
+    with pytest.raises(InvalidParamsError):
+        account_of(user)
+
+
+@needs_root
+def test_run_as_a_user_here_and_there(tmp_path: Path) -> None:
+    with running_daemon(tmp_path, "unix") as daemon:
+        for where in ([], ["--url", daemon.url]):
+            done = subprocess.run(
+                [*EXECSRV, "run", *where, "--user", "nobody", "-e", "SHELL=/mine", "--", "sh", "-c", WHO],
+                capture_output=True, text=True, timeout=PATIENCE,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            lines = done.stdout.splitlines()
+            assert (lines[0], lines[3]) == (str(NOBODY.pw_uid), f"{NOBODY.pw_dir} nobody nobody /mine")
+            assert lines[-1] == "no more than that"
+            assert ("again" in lines) == bool(where)  # our own pipes are not given away
+            done = subprocess.run(
+                [*EXECSRV, "run", *where, "--user", "no such user", "true"],
+                capture_output=True, text=True, timeout=PATIENCE,
+            )  # fmt: skip
+            assert (done.returncode, done.stdout) == (125, "")
+            assert done.stderr.startswith("execsrv: user: there is no user 'no such user' on this machine")
