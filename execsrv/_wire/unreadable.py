@@ -36,6 +36,8 @@ _EARLY_ID = re.compile(
 
 _NUMBER = re.compile(rb'("(?:[^"\\]|\\.)*+")|-?\d++(?:\.\d++)?+(?:[eE][-+]?\d++)?+')
 _MOST_REWRITTEN_BYTES = 1024 * 1024
+_MOST_REWRITTEN = 10_000
+"""Strings and numbers: so many take some milliseconds."""
 
 _MOST_ID_BYTES = 4096
 _LARGEST_WHOLE = 2**53
@@ -189,11 +191,14 @@ def _id_in(raw: bytes | msgspec.Raw) -> MessageId | None:
 
 
 def with_whole_numbers(params: bytes | msgspec.Raw) -> bytes | None:
-    """Return JSON with `3` for every `3.0` and `3e0`, None where there is none, or where that would take too long."""
+    """Return JSON with `3` for every `3.0` and `3e0`, None where there is none, or where that is too long.
+
+    What comes behind many other strings and numbers is left as it is.
+    """
     if len(params) > _MOST_REWRITTEN_BYTES:
         return None
     written = bytes(params)
-    rewritten = _NUMBER.sub(_as_whole, written)
+    rewritten = _NUMBER.sub(_as_whole, written, count=_MOST_REWRITTEN)
     return rewritten if rewritten != written else None
 
 
