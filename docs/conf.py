@@ -34,6 +34,7 @@ nitpick_ignore = [
     ("py:class", "execsrv.client.parameters.RunKeywords"),
     ("py:class", "execsrv.client.parameters.StartKeywords"),
     ("py:class", "execsrv.client.result.Said"),
+    ("py:class", "execsrv.conformance.case.Stage"),
     ("py:class", "execsrv.client.streams.Input"),
     ("py:class", "execsrv.client.streams.Output"),
     ("py:class", "execsrv.protocol.host.EnvironmentInfo"),

@@ -61,6 +61,7 @@ FLOORS = [
     {"_portal"},
     {"sync", "asyncio", "agents"},
     {"_api"},
+    {"conformance"},
     {"__init__", "testing"},
     {"_cli"},
     {"__main__"},

@@ -28,7 +28,15 @@ EXAMPLES = [
     for page in (*sorted(DOCS.glob("*.md")), ROOT / "README.md")
     for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M), 1)
     if "8765" not in code  # which wants a daemon
-    if page.name not in ("tutorial.md", "tasks.md", "testing.md", "without-trio.md", "msgpack.md")  # followed elsewhere
+    if page.name
+    not in (
+        "tutorial.md",
+        "tasks.md",
+        "testing.md",
+        "conformance.md",
+        "without-trio.md",
+        "msgpack.md",
+    )  # followed elsewhere
 ]
 PROGRAMS = [
     pytest.param(code, said, id=f"{name}-{number}")

@@ -40,7 +40,8 @@ def sections(page: str, heading: str) -> list[Section]:
     return [section for section in found if any(block[0] in ("python", "console") for block in section.blocks)]
 
 
-SECTIONS = [*sections("tutorial.md", "#"), *sections("tasks.md", "##"), *sections("testing.md", "##")]
+FOLLOWED = [("tutorial.md", "#"), ("tasks.md", "##"), ("testing.md", "##"), ("conformance.md", "#")]
+SECTIONS = [section for page, heading in FOLLOWED for section in sections(page, heading)]
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ _HOMES = {
     "play": "files",
     "mcp": "agents",
     "doctor": "machine",
+    "conformance": "checking",
     "limits": "machine",
     "bench": "machine",
     "token new": "tokens",
