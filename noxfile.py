@@ -22,6 +22,9 @@ PYTHONS = list(dict.fromkeys(["3.11", "3.12", "3.13", "3.14", f"{sys.version_inf
 SOME_FAILED = 1
 """The exit status of pytest for it."""
 
+BESIDE = ("docs", "inspect")
+"""Extras that the test suite does without."""
+
 SPREAD = ["-n", "3", "--dist", "worksteal"]
 """Most tests wait for other processes: so three at a time, on two processors."""
 
@@ -50,7 +53,7 @@ def tests(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """The test suite with the lowest version that pyproject.toml admits of each package."""
     project = nox.project.load_toml("pyproject.toml")["project"]
-    extras = [extra for name, extra in project["optional-dependencies"].items() if name != "docs"]
+    extras = [extra for name, extra in project["optional-dependencies"].items() if name not in BESIDE]
     named = [requirement for group in (project["dependencies"], *extras) for requirement in group]
     pinned = [requirement.replace(">=", "==") for requirement in named if not requirement.startswith("execsrv[")]
     session.install(".", *pinned)
@@ -90,6 +93,14 @@ def interop(session: nox.Session) -> None:
         [program] = Path(folder).glob("node_modules/@openai/codex-*/vendor/*/bin/codex")
         env["CODEX_CLI"] = str(program.absolute())
     session.run("pytest", "tests/interop", *session.posargs, env=env)
+
+
+@nox.session
+def neighbours(session: nox.Session) -> None:
+    """The suites of the frameworks that execsrv has adapters for, on asyncio and on trio."""
+    session.install(".[inspect]", "pytest", "pytest-timeout")
+    ours = ["--noconftest", "-o", "trio_mode=false", "-o", "filterwarnings="]
+    session.run("pytest", *ours, "tests/neighbours", *session.posargs)
 
 
 @nox.session

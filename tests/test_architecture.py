@@ -23,7 +23,7 @@ FLOORS = [
     {"_http.request"},
     {
         "_wire.packed",
-        "_wire.following",
+        "_wire.leaving",
         "_wire.frames",
         "_wire.calls",
         "_wire.owners",
@@ -84,7 +84,7 @@ PURE |= {
     "_wire.values",
     "_wire.framing",
     "_wire.packed",
-    "_wire.following",
+    "_wire.leaving",
     "_doors.principal",
     "_wire.unreadable",
 }

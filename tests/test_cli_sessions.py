@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -187,6 +188,20 @@ def test_nothing_is_killed_where_one_name_is_wrong(sh: Shell) -> None:
     assert sh.refused("kill", "build", "biuld") == "there is no session `biuld`: did you mean `build`?"
     assert sh.refused("kill", "xyz") == "there is no session `xyz`: `execsrv ps` lists what is there"
     assert "running" in sh.out("ps")
+
+
+def test_what_runs_in_front_of_somebody_else_is_found_by_its_name(sh: Shell) -> None:
+    running = subprocess.Popen(
+        [*EXECSRV, "run", "--name", "front", "--", *ASK],
+        env=sh._env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert running.stdout is not None
+    assert running.stdout.readline() == "ready\n"
+    assert "front  running" in sh.out("ps")
+    assert sh.out("logs", "front") == "ready\n"
+    sh.out("kill", "front")
+    assert running.wait(PATIENCE) == -signal.SIGTERM  # as the command did
+    running.communicate()
 
 
 # -- logs --

@@ -296,6 +296,29 @@ def test_a_kept_shell_outlives_its_terminal(url: str, how: str) -> None:
         assert terminal.end() == 0
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_who_is_attached_comes_back_to_a_server_that_resumes_nothing(tmp_path: Path, ends: bool) -> None:
+    script = "echo begun; read line; echo got $line; exit 5"
+    with server(f"unix://{tmp_path}/s") as (url, _), cuttable(url, f"{tmp_path}/line") as line:
+        with seen("run", "-dt", "--url", url, "--name", "ask", "--", "sh", "-c", script) as terminal:
+            assert terminal.end() == 0
+        with seen("attach", "--url", line.url, "ask") as terminal:
+            terminal.see(r"\Abegun$")
+            line.cut()
+            terminal.see(r"\[execsrv: the connection is lost; trying for 60 s to come back; ~\. gives up\]")
+            if ends:
+                with seen("attach", "--url", url, "ask") as other:
+                    other.line("other")
+                    assert other.end() == 5
+            line.mend()
+            terminal.see(r"\[execsrv: connected again\]")
+            if not ends:
+                terminal.line("mine")
+            assert terminal.end() == 5
+            assert f"got {'other' if ends else 'mine'}" in terminal.text
+            assert terminal.text.count("begun") == 1  # nothing is shown twice
+
+
 def test_several_are_at_one_shell_and_the_last_to_change_his_size_has_it(url: str) -> None:
     with seen("shell", "--name", "work", url) as first:
         at_prompt(first)

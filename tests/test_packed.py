@@ -22,8 +22,8 @@ import execsrv
 from execsrv._wire.bounds import LARGE_BYTES, MessageBound
 from execsrv._wire.calls import decode_call
 from execsrv._wire.codecs import Codec, decode_params
-from execsrv._wire.following import LEAVING, Follower
 from execsrv._wire.framing import FrameBuffer
+from execsrv._wire.leaving import Follower, first_and_last
 from execsrv._wire.packed import PackedCodec
 from execsrv._wire.unreadable import UnreadableError
 from execsrv._wire.values import count_values
@@ -321,33 +321,34 @@ def test_a_large_frame_is_handed_over_and_not_copied() -> None:
     assert len(buffer) == 0
 
 
-# -- who passes messages on --
-
-LINES = b'{"id":1,"method":"initialize","params":{"clientName":"\\u007b"}}\n'
-LEAVES = {"JSON": (b'{"method":"initialized"}\n', b'{"method":"$/leaving"}\n')}
-LEAVES["msgpack"] = (frame({"method": "initialized"}), frame(LEAVING))
+# -- who passes bytes on --
 
 
-@pytest.mark.parametrize("size", [1, 3, 1000])
-@pytest.mark.parametrize("encoding", LEAVES)
-def test_the_last_message_is_known_whatever_was_in_those_before(encoding: str, size: int) -> None:
-    def heard(data: bytes) -> bool:
-        follower = Follower()
-        for at in range(0, len(data), size):
-            follower.feed(data[at : at + size])
-        return follower.is_leaving
+def heard(data: bytes, size: int) -> bool:
+    """Whether who hears these bytes, in pieces of a size, takes them for those of a client that leaves."""
+    follower = Follower()
+    for at in range(0, len(data), size):
+        follower.feed(data[at : at + size])
+    return follower.is_leaving
 
-    first, last = LEAVES[encoding]
-    assert heard(LINES + first + last)
-    assert heard(LINES + LINES + first + last)
-    assert not heard(LINES + first)
-    assert not heard(LINES + first + last + first)
-    for end in range(1, len(last)):
-        assert not heard(LINES + first + last[:end])
-    if encoding == "msgpack":
-        write = {"id": 2, "method": "process/write", "params": {"processId": "p", "chunk": last}}
-        assert not heard(LINES + first + frame(write))
-        assert heard(LINES + first + frame(write) + last)
+
+@pytest.mark.parametrize("size", [1, 3, 100, 10_000])
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_a_client_that_leaves_is_known_wherever_it_was_cut_before(is_packed: bool, size: int) -> None:
+    first, last = map(msgspec.json.encode, messages := first_and_last())
+    first, last = first + b"\n", (frame(messages[1]) if is_packed else last + b"\n")
+    greeting = b'{"id":1,"method":"initialize","params":{"clientName":"x","encoding":"msgpack"}}\n'
+    write = {"id": 2, "method": "process/write", "params": {"processId": "p", "chunk": frame(first_and_last()[1])}}
+    said = first + greeting + frame(write)
+    for cut in range(0, len(said) - len(first), 7):
+        before = said[: len(said) - cut]
+        assert heard(before + last, size)
+        assert not heard(before, size)
+        assert not heard(before + last + b"\0", size)
+    assert not heard(first, size)
+    assert not heard(greeting + last, size)
+    for end in range(len(last) - len(b'"}}\n')):
+        assert not heard(said + last[:end], size)
 
 
 # -- on a channel --

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trio
 
 import execsrv
 from execsrv import ServerConfig
@@ -161,6 +162,28 @@ async def test_a_session_is_watched_and_typed_into_beside_others(served: Served,
         assert not [line for line in page.said if "Error" in line or "Policy" in line], page.said
 
 
+async def test_a_flood_is_drawn_to_its_end_and_interrupted(served: Served, tmp_path: Path) -> None:
+    flood = "yes 0123456789 | head -c 3000000; echo; echo all o''ver"  # several windows
+    async with (
+        execsrv.connect(served.url, name="build", token=served.tokens["me"]) as owner,
+        owner.start(["sh", "-c", f"read line; {flood}; read line"], tty=True) as process,
+        inside(served, tmp_path / "profile") as page,
+    ):
+        await page.evaluate("document.getElementById('new-shell').click()")
+        await sees(page, r"[$#] ?$")
+        await page.type(flood + "\r")
+        await sees(page, "\\nall over")
+        await page.type("yes\r")
+        await sees(page, "(?:y\\n){20}")
+        await page.press("c", code=67, modifiers=2)
+        await sees(page, r"\^C[^$#]*[$#] ?$")
+        await choose(page, "read line")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(process.expect, "all over", PATIENCE)  # the command waits for its owner
+            await process.write(b"\n")
+            await sees(page, "\\nall over")
+
+
 async def test_the_terminal_of_the_owner_alone_answers_a_program(served: Served, tmp_path: Path) -> None:
     async with (
         execsrv.connect(served.url, name="build", token=served.tokens["me"]) as owner,
@@ -188,11 +211,32 @@ async def test_a_viewer_sees_what_was_granted_and_no_more(served: Served, tmp_pa
         assert await page.evaluate("document.querySelectorAll('#connections button').length") == 0
         for hidden in ("new-shell", "far-recording"):
             assert not await page.evaluate(f"document.getElementById('{hidden}').checkVisibility()")
-        await owner.grant("viewer", principal="token guest")
+        grant = await owner.grant("viewer", principal="token guest")
         await choose(page, "hello")
         await sees(page, "hello")
         for hidden in ("role", "end"):
             assert not await page.evaluate(f"document.getElementById('{hidden}').checkVisibility()")
+        await owner.revoke(grant.grant_id)
+        await page.until(text_of("note") + " === 'You were put out by its owner.'")
+        await page.until("document.querySelectorAll('#connections button').length === 0")
+
+
+async def test_a_line_is_typed_into_a_pipe(served: Served, tmp_path: Path) -> None:
+    async with (
+        execsrv.connect(served.url, name="build", token=served.tokens["me"]) as owner,
+        owner.start(["sed", "-u", "s/^/got /"], stdin=True),
+        owner.start(["sh", "-c", "echo deaf; sleep 1000"]),
+        inside(served, tmp_path / "profile") as page,
+    ):
+        for command in ("sed", "deaf"):
+            await choose(page, command)
+            await page.evaluate("document.querySelector('input[value=writer]').click()")
+            await page.until("!globalThis.execsrv.screen().terminal.options.disableStdin")
+            await page.evaluate("globalThis.execsrv.screen().terminal.focus()")
+            await page.type("hello\r")
+            if command == "sed":
+                await sees(page, "hello\\ngot hello")
+        await page.until(text_of("note") + " === 'Not typed: it reads no input.'")
 
 
 async def test_it_is_used_by_keyboard_and_everything_has_a_name(served: Served, tmp_path: Path) -> None:

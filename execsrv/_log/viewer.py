@@ -26,6 +26,8 @@ class Viewer:
         self._window = window_bytes
         self._unacknowledged: deque[tuple[int, int]] = deque()
         self._unacknowledged_bytes = 0
+        self.is_held = False
+        """True while it takes nothing, whatever there is: others come first."""
         self.gap: ReadGap | None = None
         """The entries that were asked for and are not retained."""
         self.go_to(after_seq)
@@ -46,7 +48,8 @@ class Viewer:
     @property
     def has_news(self) -> bool:
         """True when `take` has something."""
-        return self.next_seq < self._log.next_seq and (self._window is None or self._has_window)
+        is_free = not self.is_held and (self._window is None or self._has_window)
+        return is_free and self.next_seq < self._log.next_seq
 
     @property
     def _has_window(self) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from execsrv._budget.pace import Pace
 from execsrv._log.entries import Entry
 from execsrv._log.log import OutputLog
 from execsrv.protocol import Notification
@@ -39,6 +40,8 @@ class Feed:
         self._appended: trio.lowlevel.ParkingLot | None = None  # made for the first who wait
         self._taken: trio.lowlevel.ParkingLot | None = None
         self.views: Sequence[View] = ()
+        self.pace: Pace | None = None
+        """That of all views, from the first one on."""
         """How visitors of the connection hear of the same log."""
         if outbox is None:  # the channel went while the session was started
             self.detach()

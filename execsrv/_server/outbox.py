@@ -13,6 +13,7 @@ from collections import deque
 import trio
 
 from execsrv._budget.budget import Budget
+from execsrv._budget.pace import TURN_SECONDS
 from execsrv._budget.weight import THING_BYTES, weight_of
 from execsrv._memory import freed, let_go
 from execsrv._server.feed import Feed
@@ -57,6 +58,7 @@ class Outbox:
         self._has_rest = False  # it was sent at once, but for a part of it
         self._answered = 0
         self._feeds: dict[Feed | View, None] = {}  # an ordered set: those that have news, longest first
+        self._held: dict[View, float] = {}  # those that let others go first, and until when
         self._told: deque[Notification] = deque()
         self._tellers = trio.lowlevel.ParkingLot()
         self._turn_of_told = False
@@ -102,6 +104,28 @@ class Outbox:
         """Take from this feed, which has news, behind all answers: one that is put at once after this is among them."""
         self._feeds[feed] = None
         self._wanted.unpark()
+
+    def hold(self, view: View, until: float) -> None:
+        """Ask this view at that time whether it may go on. Meanwhile it has no news."""
+        self._held[view] = until
+        self._wanted.unpark()
+
+    async def _wait_wanted(self) -> None:
+        """Wait for something to send, which may be of a view that goes on."""
+        if not self._held:
+            await self._wanted.park()
+            return
+        with trio.move_on_at(min(self._held.values())):
+            await self._wanted.park()
+        now = trio.current_time()
+        for view, until in list(self._held.items()):
+            if until <= now:
+                if view.may_go_on():
+                    del self._held[view]
+                    if view.reader.has_news:
+                        self._feeds[view] = None
+                else:
+                    self._held[view] = now + TURN_SECONDS
 
     @property
     def waiting_bytes(self) -> int:
@@ -181,7 +205,7 @@ class Outbox:
                     return notification
                 break
             else:
-                await self._wanted.park()
+                await self._wait_wanted()
         raise trio.ClosedResourceError
 
     async def wait_room(self) -> None:
@@ -222,6 +246,7 @@ class Outbox:
         for feed in feeds:
             feed.lost()
         self._told.clear()
+        self._held.clear()
         for waiting in (self._wanted, self._taken, self._tellers):
             waiting.unpark_all()
 

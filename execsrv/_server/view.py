@@ -1,14 +1,19 @@
 """The log of a session as somebody who visits its connection hears it, under a name of his own.
 
-It takes from the log when its outbox has room, and what is gone by then is a gap: so nobody waits for it. It draws on
-the allowance of who looks, also for what the log holds once its own connection has let go of that.
+It takes from the log when its outbox has room, and what is gone by then is a gap: so nobody waits for it. All views of
+one session go at one pace, so that the owner comes first, however many they are. A view draws on the allowance of who
+looks, also for what the log holds once its own connection has let go of that.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import trio
+
 from execsrv._budget.budget import Budget
+from execsrv._budget.pace import TURN_SECONDS, Pace
+from execsrv._log.entries import entry_bytes
 from execsrv._log.log import OutputLog
 from execsrv._log.viewer import Viewer
 from execsrv.limits import KIB
@@ -26,9 +31,20 @@ class View:
     """A log as a visitor hears it. `close` must follow."""
 
     def __init__(
-        self, id: str, log: OutputLog, feed: Feed, dialect: Dialect, reader: Viewer, outbox: Outbox | None, held: Budget
+        self,
+        id: str,
+        log: OutputLog,
+        feed: Feed,
+        dialect: Dialect,
+        reader: Viewer,
+        outbox: Outbox | None,
+        held: Budget,
+        pace: Pace,
     ) -> None:
-        """Take `VIEW_BYTES` of the visitor's budget. Raises `LimitExceededError`."""
+        """Take `VIEW_BYTES` of the visitor's budget. `pace` is that of all who view the log.
+
+        Raises `LimitExceededError`.
+        """
         held.take(VIEW_BYTES)
         self.id = id
         self.reader = reader
@@ -37,6 +53,7 @@ class View:
         self._dialect = dialect
         self._outbox = outbox
         self._held = held
+        self._pace = pace
         self._taken = VIEW_BYTES
         self._waits = True  # for `go_on`
         log.attach()
@@ -52,10 +69,21 @@ class View:
 
     def take(self) -> Notification | None:
         """Return the next entry as a notification. Raises `LookupError` when there is none."""
-        notification = self._dialect(self.id, self.reader.take())
+        entry = self.reader.take()
+        notification = self._dialect(self.id, entry)
+        if size := entry_bytes(entry):
+            self._pace.take(size)
+            if self._outbox is not None and self._pace.is_used_up(now := trio.current_time()):
+                self.reader.is_held = True
+                self._outbox.hold(self, now + TURN_SECONDS)
         if self.reader.is_at_its_end:
             self._give_back(self._taken - VIEW_BYTES)
         return notification
+
+    def may_go_on(self) -> bool:
+        """Return whether it has waited long enough for others."""
+        self.reader.is_held = self._pace.is_used_up(trio.current_time())
+        return not self.reader.is_held
 
     @property
     def is_at_its_end(self) -> bool:
@@ -86,6 +114,7 @@ class View:
         """Tell there, from `go_on` on."""
         self._outbox = outbox
         self._waits = True
+        self.reader.is_held = False  # nobody is left who would have it go on
 
     def begin(self) -> None:
         """Let a visitor who is new hear the log, behind the answer that tells of it, which must be put next."""

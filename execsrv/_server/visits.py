@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import trio
+
 from execsrv._budget.budget import Budget
+from execsrv._budget.pace import Pace
 from execsrv._doors.principal import Principal
 from execsrv._log.viewer import Viewer
 from execsrv._server.feed import Dialect
@@ -91,9 +94,18 @@ class Visits:
     # -- sessions of others --
 
     def attach_to(
-        self, member: Member, session: Session, id: str, after_seq: int, window: int | None, dialect: Dialect
+        self,
+        member: Member,
+        session: Session,
+        id: str,
+        after_seq: int,
+        window: int | None,
+        dialect: Dialect,
+        per_second: int,
     ) -> View:
         """Hear of a session of a connection that was joined. Nothing is told before `View.begin`.
+
+        All views of the session together get so many bytes `per_second`.
 
         Attached to again under the same name, it is heard anew: whoever asks again may not have had the answer. Raises
         `ProcessExistsError` for the name of another one, and `LimitExceededError`.
@@ -107,7 +119,8 @@ class Visits:
             text = f"{_MOST_VIEWS} processes are attached to, and no more may be"
             raise LimitExceededError(text, limit="attached", value=_MOST_VIEWS)
         viewer = Viewer(session.log, after_seq, window)
-        view = View(id, session.log, session.feed, dialect, viewer, self._outbox, self._held)
+        pace = session.feed.pace = session.feed.pace or Pace(per_second, trio.current_time())
+        view = View(id, session.log, session.feed, dialect, viewer, self._outbox, self._held, pace)
         self.by_id[id] = Visit(session, view, member)
         return view
 

@@ -46,8 +46,8 @@ class LineChannel(EncodedChannel):
 
     async def _send_written(self) -> None:
         await self.send_rest()
-        with memoryview(self._buffer) as view:
-            await self._out.send_all(view[self._start :])
+        with memoryview(self._buffer) as view, view[self._start :] as frame:
+            await self._out.send_all(frame)
 
     def _frame(self) -> int:
         if self.is_packed:

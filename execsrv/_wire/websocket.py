@@ -59,8 +59,8 @@ class WebSocketChannel(EncodedChannel):
         elif self._connection.closed is not None and not self._broken:
             raise trio.BrokenResourceError
         else:
-            with memoryview(self._buffer) as view:
-                await self._wire.send_all(view[self._start :])
+            with memoryview(self._buffer) as view, view[self._start :] as frame:
+                await self._wire.send_all(frame)
 
     def _frame(self) -> int:
         with memoryview(self._buffer) as view:

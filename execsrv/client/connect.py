@@ -12,7 +12,6 @@ from functools import partial
 import trio
 
 from execsrv._wire.channel import MessageChannel
-from execsrv._wire.following import LEAVING
 from execsrv._wire.unix import open_unix
 from execsrv._wire.urls import is_unix_url, is_websocket_url, parse_unix
 from execsrv.client.client import Client, open_client
@@ -24,7 +23,7 @@ from execsrv.client.tokens import ReadToken, token_reader
 from execsrv.client.wishes import Kept, Wishes, wishes
 from execsrv.errors import InvalidListenURLError, InvalidParamsError
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
-from execsrv.protocol import Notification, SizePolicy
+from execsrv.protocol import SizePolicy
 
 _LONGEST_GRACE_SECONDS = 365 * 86400
 """So long a server can be told to wait."""
@@ -74,8 +73,8 @@ async def connect(
     elif is_websocket_url(url):
         connection = _connect_websocket(url, token_reader(token, token_file), reconnect, wanted, config)
     elif (argv := parse_exec(url)) is not None:
-        last_word = LEAVING if reconnect else None
-        connection = open_client(lambda: _open_launched(argv, None, config, last_word), config, reconnect, wanted)
+        leaves = reconnect > 0
+        connection = open_client(lambda: _open_launched(argv, None, config, leaves=leaves), config, reconnect, wanted)
     elif is_reached(url):
         connection = _connect_reached(parse_place(url), reconnect, bring, wanted, config)
     else:
@@ -226,12 +225,12 @@ async def launch(
 
 @asynccontextmanager
 async def _open_launched(
-    argv: list[str], env: Mapping[str, str] | None, config: ClientConfig, last_word: Notification | None = None
+    argv: list[str], env: Mapping[str, str] | None, config: ClientConfig, *, leaves: bool = False
 ) -> AsyncIterator[MessageChannel]:
     async with launched(argv, env=env) as server:
         stdin, stdout = server.stdin, server.stdout
         assert stdin is not None
         assert stdout is not None
         explain = partial(explain_exit, server, argv)
-        async with open_stdio(stdin, stdout, config, explain, last_word=last_word) as channel:
+        async with open_stdio(stdin, stdout, config, explain, leaves=leaves) as channel:
             yield channel

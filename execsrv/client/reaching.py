@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 import trio
 
 from execsrv._nursery import open_helpers, owned
-from execsrv._wire.following import LEAVING
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.writing import write_all
 from execsrv.client.bringing import archive
@@ -133,8 +132,7 @@ async def open_reached(
         if not answer.is_there:
             await _bring(place, answer, stdin, bring=bring, explain=explain)
         await said.pass_on()
-        last_word = LEAVING if name else None
-        async with open_stdio(stdin, _Behind(rest, stdout), config, explain, last_word=last_word) as channel:
+        async with open_stdio(stdin, _Behind(rest, stdout), config, explain, leaves=bool(name)) as channel:
             yield channel
 
 

@@ -10,16 +10,17 @@ import os
 import shlex
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import trio
 
 from execsrv._wire.codecs import Codec
+from execsrv._wire.leaving import first_and_last
 from execsrv._wire.lines import LineChannel
 from execsrv.errors import ConnectionFailedError, ProtocolError
 from execsrv.errors.command import shown
 from execsrv.limits import KIB, MIB, ClientConfig
-from execsrv.protocol import Message, Notification, Request
+from execsrv.protocol import Message, Request
 
 _MOST_BANNER_BYTES = 64 * KIB
 _MOST_BANNER_LINES = 1000
@@ -106,17 +107,21 @@ async def open_stdio(
     config: ClientConfig,
     explain: Callable[[], Awaitable[str]] | None = None,
     *,
-    last_word: Notification | None = None,
+    leaves: bool = False,
 ) -> AsyncIterator[LineChannel]:
     """Open a channel over the stdin and stdout of a server. Takes ownership of both.
 
-    `last_word` is sent when it is closed in order.
+    With `leaves` it is said, when it is closed in order, to who only passes on what is said to the server.
 
     Raises `ConnectionFailedError` behind the block where the server has said no message in it, with what it said
     instead, and with what `explain` returns.
     """
     past = PastBanner(stdout)
-    channel = LineChannel(stdin, past, config, last_word)
+    first, last = first_and_last() if leaves else (None, None)
+    channel = LineChannel(stdin, past, config, last)
+    if first is not None:
+        with suppress(trio.BrokenResourceError):  # of which the handshake tells more
+            await channel.send(first)
     failed: ConnectionFailedError | None = None
     try:
         yield channel

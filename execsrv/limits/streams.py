@@ -38,6 +38,16 @@ class StreamSettings:
         Meta(ge=0, description="Output kept for `process/read` after it was sent. The oldest goes first."),
     ] = 1 * MIB
 
+    viewed_bytes_per_second: Annotated[
+        Bytes,
+        STREAMS,
+        Meta(
+            ge=1,
+            description="Output of one session that all its viewers together get, in the long run. Beyond it they fall"
+            " back, and may get gaps: whose session it is comes first. What is not used is saved for a second.",
+        ),
+    ] = 8 * MIB
+
     unread_answer_bytes: Annotated[
         Bytes,
         STREAMS,

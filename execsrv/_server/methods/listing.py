@@ -128,7 +128,8 @@ def process_attach(caller: Caller, params: ProcessAttach) -> ProcessAttached | D
 
     def attached(session: Session) -> ProcessAttached:
         after = params.after_seq or 0
-        view = visits.attach_to(member, session, id, after, params.window_bytes, process_dialect)
+        pace = caller.config.viewed_bytes_per_second
+        view = visits.attach_to(member, session, id, after, params.window_bytes, process_dialect, pace)
         view.begin()
         reader = view.reader
         argv = list(session.argv)

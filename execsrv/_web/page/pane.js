@@ -101,9 +101,12 @@ export class Pane {
     if (this.session?.connectionId !== connectionId) {
       return;
     }
-    const isOurs = member !== null && [null, member.memberId].includes(this.screen.memberId); // before we know it, it is ours
-    if (isOurs && !this.screen.isOwn && happened !== "revoked") {
-      return;
+    const { screen } = this;
+    if (member !== null && !screen.isOwn && [null, member.memberId].includes(screen.memberId)) {
+      if (happened === "revoked") {
+        screen.putOut();
+      }
+      return; // that we have joined comes before we know who we are there
     }
     const who = member === null ? "Its owner" : `${member.principal} (${member.clientName}, ${member.role})`;
     const what = {

@@ -18,6 +18,7 @@ export class Screen extends EventTarget {
   #id;
   #lastSeq = 0;
   #unacked = 0;
+  #missing = 0;
   #isLost = false;
   #early = [];
   #unwritten = new Map(); // what was typed and is not accepted yet, by its `writeId`
@@ -50,7 +51,7 @@ export class Screen extends EventTarget {
       return !isWayOut;
     });
     const encoder = new TextEncoder();
-    this.terminal.onData((text) => this.#type(encoder.encode(text)));
+    this.terminal.onData((text) => this.#type(encoder.encode(session.tty ? text : this.#line(text))));
     this.terminal.onBinary((text) => this.#type(Uint8Array.from(text, (each) => each.charCodeAt(0))));
     this.#leaveQuestions();
     this.#readOnly();
@@ -122,8 +123,8 @@ export class Screen extends EventTarget {
       const bytes = fromBase64(params.chunk);
       this.terminal.write(bytes, () => this.#drawn(bytes.length, params.seq));
     } else if (method === "process/gap") {
-      const missing = Object.values(params.omitted).reduce((sum, count) => sum + count, 0);
-      this.#note(`${missing} bytes were too fast for this page, and are left out.`);
+      this.#missing += Object.values(params.omitted).reduce((sum, count) => sum + count, 0);
+      this.#note(`${this.#missing} bytes were too fast for this page, and are left out.`);
     } else if (method === "process/exited") {
       this.#over(`It has ended: ${howEnded(params)}.`);
     }
@@ -134,6 +135,12 @@ export class Screen extends EventTarget {
     this.#readOnly();
     this.#note(why);
     this.dispatchEvent(new Event("ended"));
+  }
+
+  /** Take note that its owner has put us out. */
+  putOut() {
+    this.#id = "";
+    this.#over("You were put out by its owner.");
   }
 
   /** Tell the server that what was printed is drawn: no more than a window is under way. */
@@ -151,6 +158,15 @@ export class Screen extends EventTarget {
   }
 
   // -- typing --
+
+  /** Return what is typed as a pipe takes it, and show it: no terminal does, at the other end. */
+  #line(text) {
+    const typed = text.replaceAll("\r", "\n");
+    if (this.types) {
+      this.terminal.write(typed);
+    }
+    return typed;
+  }
 
   #type(bytes) {
     if (!this.types || this.#id === "") {
@@ -171,8 +187,12 @@ export class Screen extends EventTarget {
   /** Write what was typed. Where the connection is lost before it is answered, it is written again: once, by its id. */
   async #write(writeId) {
     try {
-      await this.#wire.call("process/write", { processId: this.#id, chunk: this.#unwritten.get(writeId), writeId });
+      const params = { processId: this.#id, chunk: this.#unwritten.get(writeId), writeId };
+      const { status } = await this.#wire.call("process/write", params);
       this.#unwritten.delete(writeId);
+      if (status !== "accepted") {
+        this.#note(status === "stdinClosed" ? "Not typed: it reads no input." : "Not typed: it has ended.");
+      }
     } catch (error) {
       if (error instanceof CallError) {
         this.#unwritten.delete(writeId);
