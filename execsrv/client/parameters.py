@@ -158,6 +158,9 @@ def _variables(name: str, env: Mapping[str, Path] | None) -> dict[str, str]:
         return {}
     if not isinstance(env, Mapping):
         raise TypeError(f"{name} must be a mapping of strings, got {type(env).__name__}")
+    for key, value in env.items():
+        if value is None:
+            raise TypeError(f"{name}[{key!r}] must be a string, got None: env_remove takes a variable out")
     return {string(name, key): string(f"{name}[{key!r}]", value) for key, value in env.items()}
 
 
