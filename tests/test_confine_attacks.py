@@ -21,6 +21,8 @@ import pytest
 import execsrv
 from execsrv import Policy
 from execsrv._processes import proc
+from execsrv._processes.confine import landlock, layers, start
+from execsrv._processes.confine.layers import LayerName, Means
 from tests import confine_attacks
 from tests.confine_attacks import ATTACKS, OF_ROOT
 from tests.confined import needs_confinement
@@ -180,3 +182,32 @@ async def test_every_attack_fails_that_succeeds_without(scene: Scene, user: str,
 
 EXPECTED = {"EPERM", "EACCES", "EROFS", "ESRCH", "ENOENT", "ENOSYS", "EXDEV", "EBUSY", "ECONNREFUSED", "signal 31"}
 """The errors with which attacks fail: no right, nobody there, no such call, or the end for asking."""
+
+
+ALONE: dict[LayerName, str] = {
+    "view": "write_git",
+    "ipc": "shared_memory",
+    "processes": "kill_neighbour",
+    "capabilities": "set_id",
+    "landlock": "fifo",
+    "seccomp": "tcp",
+}
+"""An attack that each layer stops, and no other does: signals only where Landlock does not keep them in."""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="some of the attacks take a right of root")
+@pytest.mark.parametrize("layer", ALONE)
+async def test_no_layer_is_in_vain(scene: Scene, layer: LayerName, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = start.means()
+    assert isinstance(found, Means)
+    async with execsrv.connect_in_process() as client, client.start(["sleep", "1000"], cwd="/") as neighbour:
+        scene.facts |= {"neighbour": neighbour.pid, "server": os.getpid()}
+        scene.facts["without"] = sorted(ATTACKS.keys() - set(ALONE.values()))
+        version = found.landlock if layer != "processes" else landlock.SIGNALS_VERSION - 1
+        monkeypatch.setattr(start, "means", lambda: Means(layers.ALL, found.in_user, version))
+        whole = await outcomes(client, scene, False, scene.policy)
+        assert whole.keys() == set(ALONE.values())
+        assert "open" not in whole.values()
+        monkeypatch.setattr(start, "means", lambda: Means(layers.ALL - {layer}, found.in_user, version))
+        less = await outcomes(client, scene, False, scene.policy)
+        assert [name for name, outcome in less.items() if outcome == "open"] == [ALONE[layer]]

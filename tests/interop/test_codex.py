@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.confined import needs_confinement
 from tests.interop import tools
 from tests.interop.codex import MARK, Scene
 from tests.interop.model import Model, custom, function
@@ -565,6 +566,18 @@ async def test_work_folder_of_another_machine(empty_scene: Scene) -> None:
 
 
 # -- confinement --
+
+
+@needs_confinement
+async def test_a_command_writes_in_its_workspace_and_nowhere_else(scene: Scene) -> None:
+    scene.configure("", sandbox_mode="workspace-write")
+    async with scene.codex() as model:
+        told = await model.run("echo x >made && echo wrote; echo x >/usr/made || echo refused; cat made")
+    assert said(told).split("\n")[0] == "wrote"
+    assert "refused" in said(told)
+    [answer] = scene.record.answers("process/start")
+    assert answer["result"]["sandboxType"] == "linuxSeccomp"
+    assert answer["result"]["sandbox"]["gaps"] == []
 
 
 async def test_a_confined_command_is_confined_or_refused(scene: Scene) -> None:
