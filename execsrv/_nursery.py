@@ -155,4 +155,6 @@ def check_trio() -> None:
     try:
         trio.lowlevel.current_task()
     except RuntimeError:
-        raise RuntimeError("execsrv needs trio: use it in a function that `trio.run` runs, not under asyncio") from None
+        raise RuntimeError(
+            "execsrv needs trio: use it in a function that `trio.run` runs; under asyncio there is `execsrv.asyncio`"
+        ) from None

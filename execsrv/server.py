@@ -11,7 +11,7 @@ import trio
 
 from execsrv._doors.principal import Identify, Principal
 from execsrv._doors.reloads import Reloads
-from execsrv._nursery import open_helpers
+from execsrv._nursery import check_trio, open_helpers
 from execsrv._processes.supervisor import open_supervisor
 from execsrv._server.connections import Connections, open_connections
 from execsrv._server.conversation import Conversation
@@ -47,6 +47,7 @@ async def serve(
 
     Raises `InvalidListenURLError` and `CannotListenError`.
     """
+    check_trio()
     reloads = Reloads()
 
     async def reload() -> None:
@@ -100,6 +101,7 @@ async def open_server(config: ServerConfig = DEFAULTS, *, own_process: bool = Fa
     Leaving the block ends it in order, as `serve` does when it is told to. Leaving it by an error or by cancellation
     kills everything at once. `own_process` is that of `connect_in_process`.
     """
+    check_trio()
     reloads = Reloads()
     async with (
         open_supervisor(own_process=own_process, guardian_patience=config.guardian_patience) as supervisor,

@@ -134,6 +134,7 @@ WRONG_TYPES: dict[str, tuple[Call, str]] = {
         f"argv must be a list of words, got the string '{'x' * 500}': write [\"{'x' * 500}\"]",
     ),
     "env_remove": (start(env_remove=5), "env_remove must be a list of names, got int"),
+    "env_add": (start(env_add={"X": None}), "env_add['X'] must be a string, got None: env_remove takes a variable out"),
     "modes": (start(tty=True, modes="echo"), "modes must be a mapping of names, got str"),
     "map": (lambda c, p: anext(c.map(None)), "commands must be lists of words, got NoneType"),  # type: ignore[call-overload]
     "send_all": (lambda c, p: p.stdin.send_all([]), "data must be bytes, got list"),  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio_websocket
 
+from execsrv._wire.unreadable import with_whole_numbers
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Notification
 from tests.conftest import BYTE_TRANSPORTS, OpenServer, Server
@@ -189,15 +190,41 @@ async def test_a_whole_number_may_have_a_point(bytes_server: Server) -> None:
         assert said["id"] == 3
         assert isinstance(said["id"], int)
         await raw.send(b'{"method":"initialized"}')
-        start = b'{"processId":"a","argv":["printf","%s","3.0, "],"cwd":"/","env":{},"tty":false,"timeoutMs":60000.0}'
+        start = b'{"processId":"a","argv":["printf","%s","3.0, 1e3"],"cwd":"/","env":{},"tty":false,"timeoutMs":6e4}'
         await raw.send(b'{"id":-1e3,"method":"process/start","params":' + start + b"}")
         assert json.loads(await raw.receive())["id"] == -1000
         output = json.loads(await raw.receive())["params"]
-        assert base64.b64decode(output["chunk"]) == b"3.0, "
-        await raw.send(b'{"id":2,"method":"process/read","params":{"processId":"a","afterSeq":1.5}}')
+        assert base64.b64decode(output["chunk"]) == b"3.0, 1e3"
+        read = b'{"processId":"a","afterSeq":1.0,"maxBytes":0.1E+4,"waitMs":-0.0}'
+        await raw.send(b'{"id":2,"method":"process/read","params":' + read + b"}")
+        while "id" not in (said := json.loads(await raw.receive())):
+            pass
+        assert said["id"] == 2
+        assert "result" in said
+        await raw.send(b'{"id":2,"method":"process/read","params":{"processId":"a","afterSeq":15e-1}}')
         while "id" not in (said := json.loads(await raw.receive())):
             pass
         assert said["error"]["message"].startswith("Expected `int")
+
+
+@pytest.mark.parametrize("number", [b"7" * 900_000, b"1." + b"7" * 900_000, b"-" + b"1" * 900_000 + b".0"])
+async def test_a_number_of_any_length_is_read_in_a_moment(bytes_server: Server, number: bytes) -> None:
+    async with open_raw(bytes_server) as raw:
+        await raw.send(b'{"id":1,"method":"initialize","params":{"clientName":"x"}}')
+        assert json.loads(await raw.receive())["id"] == 1
+        await raw.send(b'{"method":"initialized"}')
+        params = b'{"processId":"a","afterSeq":1.5,"other":' + number + b"}"
+        await raw.send(b'{"id":2,"method":"process/read","params":' + params + b"}")
+        said = json.loads(await raw.receive())
+        assert said["id"] == 2
+        assert "Expected `int" in said["error"]["message"]
+
+
+def test_many_numbers_are_not_all_looked_at() -> None:
+    rewritten = with_whole_numbers(b"[" + b"1.0," * 50_000 + b"1]")
+    assert rewritten is not None
+    assert rewritten.startswith(b"[1,1,1,")
+    assert rewritten.count(b"1.0,") == 40_000
 
 
 @pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b" \t", b"\r\n"])

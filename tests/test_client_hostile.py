@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 import execsrv
 from execsrv.errors import (
@@ -467,6 +467,16 @@ async def test_what_is_launched_and_no_server_is_quoted(name: str) -> None:
     assert len(str(caught.value)) < 700
 
 
+async def test_a_prompt_that_waits_for_an_answer_is_quoted() -> None:
+    ours, theirs = memory_stream_pair()
+    await theirs.send_all(b"Welcome\nPassword: ")
+    config = ClientConfig(handshake_timeout=1)
+    complaint = r'^handshake failed: no answer within 1 s; the server said "Welcome Password:" and no message$'
+    with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailedError, match=complaint):
+        async with execsrv.connect_stdio(ours, ours, config=config):
+            pass
+
+
 async def test_ssh_that_does_not_get_there_is_named(tmp_path: Path) -> None:
     ssh = tmp_path / "ssh"
     ssh.write_text("#!/bin/sh\nexit 255\n")
@@ -494,6 +504,9 @@ ANSWERS = {
     ),
     "a proxy": (head("Content-Length: 6", status="502 Bad Gateway") + b"<html>", "it answered 502 Bad Gateway$"),
     "ssh": (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", "this is no exec server: it does not speak HTTP as a websocket does$"),
+    "a greeting": (b"SSH-2.0-OpenSSH_9.9\r\n", "this is no exec server: it does not speak HTTP as a websocket does$"),
+    "a part of one": (b"220", "this is no exec server: it does not speak HTTP as a websocket does$"),
+    "a head that was cut": (b"HTTP/1.1 101 Switch", "the peer hung up in the handshake$"),
     "nothing": (b"", "the peer hung up in the handshake$"),
 }
 

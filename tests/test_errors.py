@@ -21,6 +21,7 @@ from execsrv.errors import (
     ExecsrvError,
     FileError,
     NotFoundError,
+    OutputTruncatedError,
     ProtocolError,
     RequestError,
     SpawnError,
@@ -156,6 +157,15 @@ def test_what_a_command_error_knows() -> None:
             CommandFailedError(["x"], exit_code=1, stderr=b"first\nlast \xff \x1b[31mred\n \n\n"),
             "command `x` ended with exit code 1: last \ufffd \ufffd[31mred",
         ),
+        (
+            CommandFailedError(["x"], exit_code=1, stdout=b"first\r\nlast\r\n", stderr=b" \n"),
+            "command `x` ended with exit code 1: last",
+        ),
+        (
+            CommandTimeoutError(["x"], timeout=1, stdout="said"),
+            "command `x` did not end within 1 s and was ended: said",
+        ),
+        (OutputTruncatedError(["x"], "printed much", stdout=b"of that", stderr=b""), "command `x` printed much"),
         (CommandFailedError(["a\nb", ""], exit_code=1), "command `'a b' ''` ended with exit code 1"),
     ],
 )

@@ -71,6 +71,9 @@ async def test_a_name_that_is_none_is_refused(peer: Peer, name: str) -> None:
     params = peer.start_params("a", ["true"], envPolicy=policy)
     code, message, data = await peer.refused("process/start", params)
     assert (code, data["field"]) == (REFUSED, "envPolicy.set"), message
+    params = peer.start_params("a", ["true"], envRemove=["X", name])
+    code, message, data = await peer.refused("process/start", params)
+    assert (code, data["field"]) == (REFUSED, "envRemove"), message
     params = {"argv": ["true"], "cwd": "/", "env": {name: "x"}, "tty": False}
     assert (await peer.refused("command/exec", params))[0] == REFUSED
     assert await peer.run("a", ["echo", "hi"]) == (0, b"hi\n", b"")

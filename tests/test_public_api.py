@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 import execsrv
 from execsrv import BadAnswerError, Client, ClientConfig, ConnectionFailedError, ProcessExistsError, connect_in_process
@@ -228,6 +229,21 @@ WAYS: list[Callable[[], AbstractAsyncContextManager[Client]]] = [
 ]
 
 
+SERVERS: list[Callable[[], Awaitable[None]]] = [
+    lambda: execsrv.serve("ws://127.0.0.1:0"),
+    lambda: execsrv.serve_channel(trio.testing.memory_stream_pair()[0], identity="me"),
+]
+
+
+@pytest.mark.parametrize("serve", SERVERS)
+def test_under_asyncio_serving_says_that_it_needs_trio(serve: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await serve()
+
+    with pytest.raises(RuntimeError, match=r"^execsrv needs trio: .*`trio.run`.*under asyncio.*`execsrv.asyncio`$"):
+        asyncio.run(main())
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_under_asyncio_connecting_says_that_it_needs_trio(
     way: Callable[[], AbstractAsyncContextManager[Client]],
@@ -236,7 +252,7 @@ def test_under_asyncio_connecting_says_that_it_needs_trio(
         async with way():
             raise AssertionError("it cannot get here")
 
-    with pytest.raises(RuntimeError, match=r"^execsrv needs trio: .*`trio.run`.*not under asyncio$"):
+    with pytest.raises(RuntimeError, match=r"^execsrv needs trio: .*`trio.run`.*under asyncio.*`execsrv.asyncio`$"):
         asyncio.run(main())
 
 

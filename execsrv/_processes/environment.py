@@ -85,6 +85,7 @@ def command_environment(
     Raises `InvalidParamsError` for a name that is none, and for too many patterns.
     """
     check_names(overlay, "env")
+    check_names(remove, "envRemove")
     if policy is not None:
         check_names(policy.set, "envPolicy.set")
         overlay = {**_kept(policy, _fitted(inherited, cwd, tty)), **overlay}

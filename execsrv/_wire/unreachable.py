@@ -35,6 +35,7 @@ _UNKNOWN_AUTHORITY = {18, 19, 20, 21}
 """Codes of X509_STORE_CTX_get_error(3) for a chain that ends at nobody whom we trust."""
 
 _NO_SERVER = "this is no exec server"
+NO_HTTP = f"{_NO_SERVER}: it does not speak HTTP as a websocket does"
 _BODY_CHARACTERS = 120
 
 
@@ -62,7 +63,7 @@ def why_unreachable(error: BaseException) -> str:
             case UnicodeError():
                 return "that is no name of a host"
             case h11.ProtocolError() | wsproto.utilities.ProtocolError() | HandshakeError():
-                return f"{_NO_SERVER}: it does not speak HTTP as a websocket does"
+                return NO_HTTP
     return "the connection broke"
 
 

@@ -18,7 +18,7 @@ from execsrv._wire.bounds import MessageBound
 from execsrv._wire.frames import FrameCounter
 from execsrv._wire.room import wait_for_room
 from execsrv._wire.tcp import is_local, unacknowledged_seconds
-from execsrv._wire.unreachable import why_unreachable
+from execsrv._wire.unreachable import NO_HTTP, why_unreachable
 from execsrv.errors import ConnectionFailedError, ProtocolError
 
 logger = logging.getLogger(__name__)
@@ -157,10 +157,12 @@ class Wire(trio.abc.Stream):
             self._pause = None
 
     def _skip_answer(self) -> int:
-        """Return where the server's answer ends in what came, and the frames begin."""
+        """Return where the server's answer ends in what came, and the frames begin. Raises `ConnectionFailedError`."""
         assert self._answer is not None
         before = len(self._answer)
         self._answer += self._data
+        if not self._answer.startswith(b"HTTP/"[: len(self._answer)]):
+            raise ConnectionFailedError(NO_HTTP)  # the library would wait for the end of a head
         end = self._answer.find(HEAD_END)
         if end < 0 and len(self._answer) <= MAX_HEAD_BYTES:
             return len(self._data)

@@ -22,6 +22,7 @@ from execsrv.protocol import METHODS, EnvPolicy, OutputFile, Size
 P = TypeVar("P", bound=Struct)
 
 if TYPE_CHECKING:
+    from execsrv.client.policy import Policy
     from execsrv.record import Recording
 
 Path = str | os.PathLike[str]
@@ -60,6 +61,7 @@ class StartKeywords(TypedDict, total=False):
     umask: int | None
     nice: int | None
     oom_score_adj: int | None
+    sandbox: Policy | None
     user: str | None
     idle_timeout: float | None
     grace: float | None
@@ -158,6 +160,9 @@ def _variables(name: str, env: Mapping[str, Path] | None) -> dict[str, str]:
         return {}
     if not isinstance(env, Mapping):
         raise TypeError(f"{name} must be a mapping of strings, got {type(env).__name__}")
+    for key, value in env.items():
+        if value is None:
+            raise TypeError(f"{name}[{key!r}] must be a string, got None: env_remove takes a variable out")
     return {string(name, key): string(f"{name}[{key!r}]", value) for key, value in env.items()}
 
 

@@ -42,8 +42,7 @@ class PastBanner(trio.abc.ReceiveStream):
         self._stream = stream
         self._buffer = bytearray()
         self._lines = 0
-        self.banner = bytearray()
-        """All that was passed over."""
+        self._banner = bytearray()
         self.is_past = False
         """True once there was a message."""
         self.first: Message | None = None
@@ -57,8 +56,6 @@ class PastBanner(trio.abc.ReceiveStream):
                 self.is_past = self.first is not None
                 if self.is_past:
                     break
-                self.banner += self._buffer
-                self._buffer.clear()
                 return b""
             self._buffer += data
             self._pass_over()
@@ -78,15 +75,19 @@ class PastBanner(trio.abc.ReceiveStream):
                     return
             end_of_line = self._buffer.find(b"\n") + 1
             self._lines += end_of_line > 0
-            if len(self.banner) + (end_of_line or len(self._buffer)) > _MOST_BANNER_BYTES or (
+            if len(self._banner) + (end_of_line or len(self._buffer)) > _MOST_BANNER_BYTES or (
                 self._lines > _MOST_BANNER_LINES
             ):
-                self.banner += self._buffer[: _MOST_BANNER_BYTES - len(self.banner)]
                 raise ProtocolError("the server says too much before its first message")
             if not end_of_line:
                 return
-            self.banner += self._buffer[:end_of_line]
+            self._banner += self._buffer[:end_of_line]
             del self._buffer[:end_of_line]
+
+    @property
+    def banner(self) -> bytes:
+        """All that came before the first message, with the part of a line at its end."""
+        return bytes(self._banner if self.is_past else self._banner + self._buffer)
 
     async def aclose(self) -> None:
         """Close the stream below."""
@@ -134,7 +135,7 @@ async def open_stdio(
     parts += ["the server sends requests and answers none"] if is_echo else []
     parts += [await explain()] if explain is not None and not past.is_past else []
     if past.banner:
-        quoted = _quoted(bytes(past.banner))
+        quoted = _quoted(past.banner)
         parts.append(f"the server said {quoted}" + ("" if past.is_past else " and no message"))
     parts = [part for part in parts if part] or ["the server ended the connection without a message"]
     raise ConnectionFailedError("handshake failed: " + "; ".join(parts)) from failed

@@ -11,7 +11,7 @@ _COMMAND_CHARACTERS = 200
 """A command that an error quotes is cut to this."""
 
 _LINE_CHARACTERS = 200
-"""The last line of stderr that an error quotes is cut to this."""
+"""The last line of output that an error quotes is cut to this."""
 
 
 class CommandError(ExecsrvError):
@@ -19,11 +19,10 @@ class CommandError(ExecsrvError):
 
     `argv` is the command. `exit_code`, `signal` and `reason` tell how it ended, each None while that is not known;
     `stdout` and `stderr` are the output so far, as text where that was asked for. The text of the error has the
-    command, how it ended and the last line of stderr.
+    command, how it ended, and the last line of stderr, or of stdout where stderr has none: as on a terminal.
     """
 
-    _quotes_stdout = False
-    """Quote the last line of stdout where stderr has none."""
+    _quotes_stdout = True
 
     def __init__(
         self,
@@ -36,7 +35,7 @@ class CommandError(ExecsrvError):
         stdout: Any = b"",
         stderr: Any = b"",
     ) -> None:
-        last_words = _last_line(stderr or (stdout if self._quotes_stdout else b""))
+        last_words = _last_line(stderr) or (_last_line(stdout) if self._quotes_stdout else "")
         super().__init__(f"command `{_quoted(argv)}` {how}" + (f": {last_words}" if last_words else ""))
         self.argv = list(argv)
         self.exit_code = exit_code
@@ -90,17 +89,15 @@ class CommandTimeoutError(CommandError, TimeoutError):
 class ProcessEndedError(CommandError):
     """A process is over, and what was waited for did not happen. `stdout` and `stderr` are the last of its output."""
 
-    _quotes_stdout = True
-
 
 class WaitTimeoutError(CommandError, TimeoutError):
     """Nothing of what was waited for happened in time. The process goes on; its last output is in here."""
 
-    _quotes_stdout = True
-
 
 class OutputTruncatedError(CommandError):
     """The output of a command is not whole, and nobody had allowed that. `stdout` and `stderr` are what there is."""
+
+    _quotes_stdout = False
 
 
 def _quoted(argv: Sequence[str]) -> str:

@@ -147,16 +147,34 @@ async def test_without_processes(transport: str, open_path: Path) -> None:
         await check_usable(daemon)
 
 
+CROWD = """
+import os, signal, time
+def fill():
+    try:
+        while os.fork():
+            pass
+        signal.pause()
+    except BlockingIOError:
+        pass
+fill()
+print(flush=True)
+while True:
+    time.sleep(0.001)
+    fill()
+"""
+"""Others of a user, who take all the room that there is for processes, and what becomes free of it."""
+
+
 async def test_the_guardian_comes_when_there_is_room_for_it(open_path: Path) -> None:
-    """There was none for it when the first command was asked for: others of its user took it all."""
-    uid, left = random.Random().randrange(70_000, 2_000_000_000), new_mark()
-    command, env = somebody(open_path, uid)
-    others = ["setpriv", f"--reuid={uid}", "sh", "-c", "for n in $(seq 20); do sleep 1000 & done; echo; wait"]
-    with subprocess.Popen(others, stdout=subprocess.PIPE, start_new_session=True) as crowd:  # noqa: ASYNC220
-        try:
-            assert crowd.stdout is not None
-            assert await trio.to_thread.run_sync(crowd.stdout.readline)
-            with running_daemon(open_path, "unix", prefix=limited("-u 25"), command=command, env=env) as daemon:
+    """There was none for it when the first peer came: others of its user had taken it all."""
+    command, env = somebody(open_path, random.Random().randrange(70_000, 2_000_000_000))
+    left, prefix = new_mark(), limited("-u 60")
+    with running_daemon(open_path, "unix", prefix=prefix, command=command, env=env) as daemon:
+        others = [*prefix, *command[: command.index("-m")], "-c", CROWD]
+        with subprocess.Popen(others, stdout=subprocess.PIPE, start_new_session=True) as crowd:  # noqa: ASYNC220
+            try:
+                assert crowd.stdout is not None
+                assert await trio.to_thread.run_sync(crowd.stdout.readline)
                 async with connected(daemon.url) as peer:
                     await be_greedy(peer, new_mark())
                     assert not guardians(daemon.pid)
@@ -165,9 +183,9 @@ async def test_the_guardian_comes_when_there_is_room_for_it(open_path: Path) -> 
                     await peer.start("a", ["sleep", "1000"], env=marked_env(left))
                     daemon.process.kill()
                     await until_gone(left)
-        finally:
-            if crowd.poll() is None:
-                os.killpg(crowd.pid, signal.SIGKILL)
+            finally:
+                if crowd.poll() is None:
+                    os.killpg(crowd.pid, signal.SIGKILL)
 
 
 def unfinished(transport: str, size: int) -> bytes:
