@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -95,6 +97,7 @@ async def test_nothing_of_its_tree_survives_and_its_reaper_is_not_of_it(supervis
 
 
 async def test_a_program_that_cannot_be_executed_is_told_as_anywhere(supervisor: Supervisor, tmp_path: Path) -> None:
+    before = set(proc.children(os.getpid()))
     (tmp_path / "text").write_text("no program")
     (tmp_path / "text").chmod(0o755)
     (tmp_path / "plain").touch()
@@ -106,7 +109,8 @@ async def test_a_program_that_cannot_be_executed_is_told_as_anywhere(supervisor:
     with pytest.raises(SpawnError) as caught:
         spawn(supervisor, ["true"], confinement({"/": "read", tmp_path: "none"}), str(tmp_path))
     assert (caught.value.stage, caught.value.errno) == ("cwd", 13)
-    assert {proc.name(pid) for pid in proc.children(os.getpid())} <= {"python", "python3"}  # of the guardian
+    new = set(proc.children(os.getpid())) - before
+    assert {proc.name(pid) for pid in new} <= {"python", "python3"}  # of the guardian
 
 
 async def test_a_step_that_fails_is_named(supervisor: Supervisor, tmp_path: Path) -> None:
@@ -142,6 +146,28 @@ async def test_a_signal_reaches_the_whole_tree(supervisor: Supervisor) -> None:
         await trio.lowlevel.wait_readable(spawned.outputs["stdout"])
         assert spawned.tree.signal(signal.SIGTERM) == 2
         assert (await spawned.tree.leader.wait_exited()).signal == "SIGTERM"
+
+
+GUEST = """
+import os, sys
+from dataclasses import replace
+from execsrv._processes.command import settle
+from execsrv._processes.supervisor import Supervisor
+from tests.confined import confinement
+command = replace(settle(sys.argv[1:], "/", {"PATH": "/usr/bin:/bin"}), confinement=confinement({"/": "read"}))
+Supervisor().spawn(command, size=None, pipe_stdin=False)
+sys.stdin.read()
+"""
+
+
+async def test_all_of_it_ends_with_its_server_even_without_a_guardian() -> None:
+    mark = new_mark()
+    script = f"trap '' HUP TERM; setsid bash -c 'exec -a {mark} sleep 1000' & exec -a {mark} sleep 1000"
+    argv = [sys.executable, "-c", GUEST, "bash", "-c", script]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE) as guest:  # noqa: ASYNC220
+        await until_marked(mark, 2)
+        guest.kill()
+    await until_gone(mark)
 
 
 async def test_a_hundred_of_them_leave_nothing(supervisor: Supervisor) -> None:

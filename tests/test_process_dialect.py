@@ -257,11 +257,15 @@ async def test_termination_does_not_wait_for_a_reader(peer: Peer) -> None:
 
 CONFINING: list[tuple[str, Any]] = [
     ("sandbox", {"permissions": {"type": "managed", "network": "restricted"}, "cwd": "file:///tmp"}),
-    ("sandbox", {"permissions": {"type": "managed", "network": "enabled", "file_system": {"type": "restricted"}}}),
     ("sandbox", {"permissions": {"type": "managed", "network": "enabled"}}),
-    ("sandbox", {"permissions": {"type": "managed", "network": "restricted", "file_system": {"type": "unrestricted"}}}),
-    ("sandbox", {"permissions": {"type": "external", "network": "restricted"}}),
-    ("sandbox", {"permissions": {"type": "external"}}),
+    ("sandbox", {"permissions": {"type": "managed", "network": "some", "file_system": {"type": "unrestricted"}}}),
+    (
+        "sandbox",
+        {
+            "permissions": {"type": "managed", "network": "enabled", "file_system": {"type": "restricted"}},
+            "useLegacyLandlock": True,
+        },
+    ),
     ("sandbox", {"permissions": {"type": "new", "network": "enabled"}}),
     ("sandbox", {"permissions": {}}),
     ("sandbox", {}),
@@ -290,7 +294,7 @@ ASKING_FOR_NOTHING: list[dict[str, Any]] = [
     {"sandbox": None, "networkProxy": None, "managedNetwork": None},
     {"enforceManagedNetwork": True},
     {"sandbox": {"permissions": {"type": "disabled"}, "cwd": "file:///"}},
-    {"sandbox": {"permissions": {"type": "external", "network": "enabled"}}},
+    {"sandbox": {"permissions": {"type": "external", "network": "restricted"}}},
     {
         "sandbox": {
             "permissions": {"type": "managed", "file_system": {"type": "unrestricted"}, "network": "enabled"},

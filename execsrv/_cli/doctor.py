@@ -21,5 +21,7 @@ def doctor(*, manners: Manners) -> int:
     lines += [f"  {words[layer.available]}  {layer.name}: {layer.meaning}" for layer in found.layers]
     lines += ["", "so it is guaranteed:", *(f"  - {words}" for words in found.guarantees)]
     lines += ["", "what can still escape:", *(f"  - {words}" for words in found.escapes)]
+    lines += ["", "commands with fewer rights:"]
+    lines += [f"  {words[found.policies.available]}  {found.policies.name}: {found.policies.meaning}"]
     print_text("\n".join(lines) + "\n")
     return 0

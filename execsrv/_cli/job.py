@@ -58,6 +58,10 @@ class RunOptions(NamedTuple):
     env_file: Sequence[str] = ()
     secret_env: Sequence[str] = ()
     pass_fd: Sequence[int] = ()
+    sandbox: str | None = None
+    no_network: bool = False
+    read_only: bool = False
+    hide: Sequence[str] = ()
     timeout: float | None = None
     idle_timeout: float | None = None
     grace: float = DEFAULT_GRACE_SECONDS
@@ -76,6 +80,11 @@ class RunOptions(NamedTuple):
     as_json: bool = False
     quiet: bool = False
     verbose: bool = False
+
+    @property
+    def confines(self) -> bool:
+        """True where the command is to have fewer rights."""
+        return bool(self.sandbox is not None or self.no_network or self.read_only or self.hide)
 
 
 class Recorder(Protocol):

@@ -59,6 +59,10 @@ async def run_here(options: RunOptions, signals: Signals, report: Recorder | Non
         env = {**env, **account.variables, **dict(setting.split("=", 1) for setting in options.env)}
     other = account if account is not None and not account.is_ours else None
     command = settle(options.argv, None, env, wishes=Wishes(account=other))
+    if options.confines:
+        from execsrv._cli.confining import confinement_here
+
+        command = replace(command, confinement=confinement_here(options, env.get("TMPDIR")))
     record = partial(recorded, options.record, options.argv, is_terminal=options.tty)
     with trio.open_signal_receiver(signal.SIGCHLD) as news, record() as recording, open_streams(options) as streams:
         streams.recording, streams.others = recording, [] if report is None else [report]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 from execsrv._cli import terminal
+from execsrv._cli.confining import policy_of
 from execsrv._cli.job import RunOptions
 from execsrv._cli.reach import Reach, path_there
 from execsrv.client import Client
 
 
 def surroundings(client: Client, options: RunOptions) -> dict[str, Any]:
-    """Return the directory, the environment and the terminal that were asked for, as keywords of a start."""
+    """Return the directory, environment, policy and terminal that were asked for, as keywords of a start."""
     env = {"TERM": os.environ["TERM"]} if options.tty and "TERM" in os.environ else {}
     for setting in options.env:
         name, _, env[name] = setting.partition("=")
@@ -22,6 +24,7 @@ def surroundings(client: Client, options: RunOptions) -> dict[str, Any]:
         "user": options.user,
         "env_add": env,
         "secret_env": {name: secret for name, _, secret in (it.partition("=") for it in options.secret_env)},
+        "sandbox": policy_of(options, partial(path_there, client)),
         "tty": options.tty,
         "size": None if window is None else terminal.size_of(window),
         "modes": terminal.named_modes() if options.tty else None,

@@ -130,6 +130,9 @@ def _check(options: RunOptions) -> None:
         raise ExecsrvError("cannot use --leave with --url: a server ends what it has started")
     if options.tty and options.leave:
         raise ExecsrvError("cannot use --leave with --tty: the terminal ends with the command")
+    if options.confines and (options.leave or options.pass_fd):
+        word = "--leave" if options.leave else "--pass-fd"
+        raise ExecsrvError(f"cannot use {word} for a command that is confined")
     if options.url is not None and options.pass_fd:
         raise ExecsrvError("cannot use --pass-fd with --url: a descriptor cannot be sent")
     for descriptor in options.pass_fd:

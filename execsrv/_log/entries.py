@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import UNSET, Struct
 
 from execsrv.protocol import AtMs, Chunk, Layer, Member, Reason, Stream, seconds_since_start
+from execsrv.protocol.sandbox import Denial
 
 ENTRY_BYTES = 256
 """The cost of an entry beside its content, so that many small ones are bounded as well as a few large ones."""
@@ -24,13 +25,17 @@ class Gap(Struct, frozen=True):
 
 
 class Exited(Struct, frozen=True):
-    """The leader ended. `exit_code` is 128+N after a death by signal N, whose name is in `signal`."""
+    """The leader ended. `exit_code` is 128+N after a death by signal N, whose name is in `signal`.
+
+    `denial` is why its confinement is taken for the cause.
+    """
 
     seq: int
     exit_code: int
     signal: str | None
     reason: Reason
     at_ms: AtMs = UNSET
+    denial: Denial | None = None
 
     @property
     def at(self) -> float | None:

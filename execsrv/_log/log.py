@@ -23,6 +23,7 @@ from execsrv._log.reader import AttachedReader
 from execsrv._log.retained import Retained
 from execsrv.limits import KIB
 from execsrv.protocol import AtMs, Chunk, Layer, Member, Reason, Stream
+from execsrv.protocol.sandbox import Denial
 
 __all__ = ["ENTRY_BYTES", "Closed", "Entry", "Exited", "Gap", "OutputLog", "entry_bytes", "first_seq"]
 
@@ -118,9 +119,9 @@ class OutputLog(Retained):
             self._pay()
         return True
 
-    def append_exited(self, exit_code: int, signal: str | None, reason: Reason) -> None:
+    def append_exited(self, exit_code: int, signal: str | None, reason: Reason, denial: Denial | None = None) -> None:
         """Number the end of the leader."""
-        self.add(Exited(self.next_seq, exit_code, signal, reason, self._clock()))
+        self.add(Exited(self.next_seq, exit_code, signal, reason, self._clock(), denial))
 
     def append_closed(
         self, remaining: list[Member], tree_empty: Layer | None = None, ended: list[Member] | None = None

@@ -17,6 +17,7 @@ import trio
 
 from execsrv._processes import carried_limits, spawn, spawn_errors, terminal
 from execsrv._processes.command import Command
+from execsrv._processes.confine.places import Confinement
 from execsrv._processes.leader import Leader
 from execsrv._processes.membership import ByDescent, ByWalk, Register
 from execsrv._processes.reaper import Reaper
@@ -48,6 +49,7 @@ class Spawned:
     outputs: dict[Stream, int]
     stdin: int | None
     held: int | None = None
+    confinement: Confinement | None = None
 
 
 class SharedThreads:
@@ -109,6 +111,7 @@ class Attempt:
         self._mark = register.mark.of(self._number) if register.mark else None
         self._started = Started()
         self._program = ""
+        self._confinement: Confinement | None = None
         self._lock = threading.Lock()
         self._runs = False  # in its thread
         self._tree: ProcessTree | None = None
@@ -164,6 +167,7 @@ class Attempt:
             if self._refuses:
                 raise spawn_errors.of_no_means()
             command = settle()
+            self._confinement = command.confinement
             self._program = os.path.basename(command.program).decode(errors="replace")
             spawn.spawn(
                 command,
@@ -189,7 +193,7 @@ class Attempt:
             tree.reaper = Reaper(started.reaper, started.reaper_pidfd)
         self._register.enter(tree)
         self._tree = tree
-        return Spawned(self._program, tree, started.outputs, started.stdin, started.held)
+        return Spawned(self._program, tree, started.outputs, started.stdin, started.held, self._confinement)
 
     def pass_streams(self) -> None:
         """Leave the streams to whoever holds what was spawned. The command still ends with this."""

@@ -5,11 +5,14 @@ It asks and tries, by the functions that the server uses, and changes nothing.
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 from dataclasses import dataclass
 
 from execsrv._processes import cgroup, guardian_keeper, posix_spawn, proc, rlimit_mark, subreaper
+from execsrv._processes.confine import start
+from execsrv._processes.confine.layers import Means
 from execsrv._processes.refused_calls import refusals
 
 MINIMUM_KERNEL = "5.4"
@@ -29,7 +32,8 @@ class Capability:
 class Survey:
     """The layers from the weakest to the strongest, what they guarantee together, and what can still escape.
 
-    `refused` names the system calls that this machine refuses, with the name of the error.
+    `policies` is whether commands can be confined. `refused` names the system calls that this machine refuses, with the
+    name of the error.
     """
 
     kernel: str
@@ -38,6 +42,7 @@ class Survey:
     layers: list[Capability]
     guarantees: list[str]
     escapes: list[str]
+    policies: Capability
 
 
 def survey() -> Survey:
@@ -60,7 +65,17 @@ def survey() -> Survey:
         words = _words(mark, descent, guardian, group, refused)
     else:
         words = [], ["nothing: without the process table in /proc, of our own pid namespace, no server starts"]
-    return Survey(platform.release(), MINIMUM_KERNEL, refused, layers, *words)
+    return Survey(platform.release(), MINIMUM_KERNEL, refused, layers, *words, _policies(table=table))
+
+
+def _policies(*, table: bool) -> Capability:
+    """Try to confine a command."""
+    found = start.means() if table else start.Refusal("starter", errno.ENOENT, "the process table in /proc")
+    if isinstance(found, Means):
+        meaning = f"every policy is kept, by {', '.join(sorted(found.layers))} and no new privileges"
+        return Capability("policies", True, f"{meaning}; Landlock {found.landlock}")
+    refusal = f"{found.step}: {errno.errorcode.get(found.errno, found.errno)}"
+    return Capability("policies", False, f"none is kept, and such starts are refused: {refusal}; it needs {found.need}")
 
 
 def _words(

@@ -27,6 +27,7 @@ from execsrv._processes.input_wait import InputWait
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.proc import Steps
 from execsrv._processes.usage import Usage, usage_of, used_by
+from execsrv._server.confining import denial
 from execsrv._server.ending import Ending
 from execsrv._server.feed import Dialect, Feed
 from execsrv._server.outbox import Outbox
@@ -79,6 +80,7 @@ class Session:
         self.closed_at: float | None = None
         self.waits: dict[str, Callable[[], None]] = {}
         """Ends a wait for something, by the name that its peer gave it."""
+        self.confinement = spawned.confinement
         self._tree = spawned.tree
         self._outputs = spawned.outputs
         self._held = spawned.held
@@ -195,7 +197,9 @@ class Session:
         status = await self._tree.leader.wait_exited()
         self._let_go_of_terminal()
         held = await self._pump.catch_up()
-        self.log.append_exited(status.code, status.signal, self._ending.reason(status))
+        reason = self._ending.reason(status)
+        is_own_end = self.confinement is not None and reason in ("exited", "signaled")
+        self.log.append_exited(status.code, status.signal, reason, denial(status, self.log) if is_own_end else None)
         self.feed.announce()
         if self._ends_with_leader and not all(map(streams.is_at_its_end, held)):
             self._ending.end_when_quiet()

@@ -20,6 +20,7 @@ from execsrv.client.screen import Screen
 from execsrv.client.text import MAX_LINE_BYTES
 from execsrv.client.waiting import Happened, Pattern
 from execsrv.protocol import ProcessSnapshot, Reason, SignalTarget
+from execsrv.protocol.sandbox import Confined, Denial
 
 if TYPE_CHECKING:
     from execsrv.asyncio.screen import WatchedScreen
@@ -34,6 +35,11 @@ class Process(Held, of=TrioProcess):
     Every call raises `ConnectionLostError` when there is no way back to the server. Cancelling one stops waiting;
     whether the server still does what was asked is then unknown, unless the call says more.
     """
+
+    @property
+    def confined(self) -> Confined | None:
+        """The confinement that it has: its layers, and what its policy names and does not get. None without one."""
+        return self._get("confined")
 
     @property
     def stdin(self) -> Input:
@@ -388,6 +394,11 @@ class Process(Held, of=TrioProcess):
     def exit_code(self) -> int | None:
         """Exit code of the leader, 128+N after its death by signal N. None while it runs."""
         return self._get("exit_code")
+
+    @property
+    def denial(self) -> Denial | None:
+        """Why its failure is taken for the work of its confinement. None where it is not, and while it runs."""
+        return self._get("denial")
 
     @property
     def returncode(self) -> int | None:

@@ -7,6 +7,7 @@ from execsrv.client.file_info import FileInfo
 from execsrv.client.files import Files
 from execsrv.client.http import Http, HttpAnswer, HttpStream, ServerVariable
 from execsrv.client.parameters import DEVNULL, PIPE, STDOUT
+from execsrv.client.policy import Policy
 from execsrv.client.process import Process
 from execsrv.client.reading import Event
 from execsrv.client.remote_path import RemotePath
@@ -28,6 +29,7 @@ __all__ = [
     "Http",
     "HttpAnswer",
     "HttpStream",
+    "Policy",
     "Process",
     "RemoteFile",
     "RemotePath",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from execsrv._log.entries import Closed
 from execsrv.client.mirror import Mirror
 from execsrv.protocol import Reason
+from execsrv.protocol.sandbox import Denial
 
 
 class Facts:
@@ -37,6 +38,11 @@ class Facts:
     def exit_code(self) -> int | None:
         """Exit code of the leader, 128+N after its death by signal N. None while it runs."""
         return self._mirror.exited.exit_code if self._mirror.exited else None
+
+    @property
+    def denial(self) -> Denial | None:
+        """Why its failure is taken for the work of its confinement. None where it is not, and while it runs."""
+        return self._mirror.exited.denial if self._mirror.exited else None
 
     @property
     def returncode(self) -> int | None:

@@ -31,6 +31,7 @@ from execsrv.protocol import (
     Running,
     Stream,
 )
+from execsrv.protocol.sandbox import Confined
 
 _ASK_AGAIN_SECONDS = 0.02
 
@@ -71,6 +72,8 @@ class Mirror:
         """True once the process is known to run."""
         self.is_unsure = False
         """True when the answer to its start told nothing: it may run or not, and may never tell of an end."""
+        self.confined: Confined | None = None
+        """The confinement that it has, where its start has asked for one."""
         self.is_left = False
         """True where it goes on when its block is left."""
         self.is_attached = False
@@ -277,7 +280,7 @@ def _anybody(id: str) -> ProcessSignal:
 
 def exited_entry(told: ProcessExited) -> Exited:
     """Return the end of the leader as an entry of the log."""
-    return Exited(told.seq, told.exit_code, told.signal, told.reason, told.at_ms)
+    return Exited(told.seq, told.exit_code, told.signal, told.reason, told.at_ms, told.denial or None)
 
 
 def closed_entry(told: ProcessClosed) -> Closed:

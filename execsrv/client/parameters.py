@@ -22,6 +22,7 @@ from execsrv.protocol import METHODS, EnvPolicy, OutputFile, Size
 P = TypeVar("P", bound=Struct)
 
 if TYPE_CHECKING:
+    from execsrv.client.policy import Policy
     from execsrv.record import Recording
 
 Path = str | os.PathLike[str]
@@ -60,6 +61,7 @@ class StartKeywords(TypedDict, total=False):
     umask: int | None
     nice: int | None
     oom_score_adj: int | None
+    sandbox: Policy | None
     user: str | None
     idle_timeout: float | None
     grace: float | None

@@ -30,6 +30,7 @@ from execsrv.protocol import (
     Running,
     SignalTarget,
 )
+from execsrv.protocol.sandbox import Confined
 
 DEFAULT_GRACE_SECONDS = 5.0
 """Time for a command that was asked to end, unless its user says otherwise: enough to save a file or to tell its own
@@ -64,6 +65,11 @@ class Process(Dialogue, Reading):
         process._writes, process._writing, process._input_turn = 0, None, trio.Lock()
         process._write_name = ""
         return process
+
+    @property
+    def confined(self) -> Confined | None:
+        """The confinement that it has: its layers, and what its policy names and does not get. None without one."""
+        return self._mirror.confined
 
     @cached_property
     def stdin(self) -> Input:

@@ -27,6 +27,7 @@ from execsrv.errors import (
 )
 from execsrv.limits import MIB
 from execsrv.protocol import Chunk, Member, Reason, Stream
+from execsrv.protocol.sandbox import Denial
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -62,7 +63,7 @@ class Result(Struct, Generic[Said], frozen=True, kw_only=True):
     `exit_code` is 128+N after a death by signal N, whose name is in `signal`. `omitted_bytes` is how much of the middle
     of `stdout` and `stderr` was left out to stay within the bound. `totals` is what each stream carried, by the
     server's count; `remaining` are processes of it that lived on after the close, `ended` those that were ended
-    because the command itself had.
+    because the command itself had. `denial` is why the failure is taken for the work of its confinement.
     """
 
     argv: list[str]
@@ -75,6 +76,7 @@ class Result(Struct, Generic[Said], frozen=True, kw_only=True):
     totals: dict[Stream, int] = {}
     remaining: list[Member] = []
     ended: list[Member] = []
+    denial: Denial | None = None
 
     @property
     def text(self) -> str:
@@ -232,6 +234,7 @@ class Collected:
             exit_code=process.exit_code,
             signal=process.signal,
             reason=process.reason,
+            denial=process.denial,
             stdout=self._whole("stdout"),
             stderr=self._whole("stderr"),
             omitted_bytes=sum(stream.omitted_bytes for stream in self._streams.values()) + self._left_out,

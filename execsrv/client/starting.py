@@ -30,6 +30,7 @@ from execsrv.client.parameters import (
     variables,
     words,
 )
+from execsrv.client.policy import Policy, sandbox_of
 from execsrv.client.process import Process
 from execsrv.client.text import text_mode
 from execsrv.errors import BadAnswerError, InvalidParamsError, ProcessExistsError
@@ -83,6 +84,7 @@ class Starting:
         umask: int | None = None,
         nice: int | None = None,
         oom_score_adj: int | None = None,
+        sandbox: Policy | None = None,
         user: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # the server's to keep
         idle_timeout: float | None = None,
@@ -110,6 +112,9 @@ class Starting:
         by their names in stty(1). `arg0` is what the program sees as its name. `umask`, `nice` and `oom_score_adj` are
         the server's unless they are given. So is `user`, one of its machine by name or number; another one takes a
         server that is root.
+
+        `sandbox` is a policy by which it is confined; `Process.confined` tells what it has. Where the server cannot
+        keep it, the start is a `SandboxUnavailableError`, and nothing has run.
 
         `text`, `encoding` and `errors` are how its output is read as text (UTF-8, "strict"), and input may be a string.
 
@@ -157,6 +162,7 @@ class Starting:
                 umask=umask,
                 nice=nice,
                 oom_score_adj=oom_score_adj,
+                sandbox=None if sandbox is None else sandbox_of(sandbox),
                 user=None if user is None else string("user", user),
                 window_bytes=connection.config.window_bytes if connection.is_execsrv else None,
                 timeout_ms=milliseconds("timeout", timeout),
@@ -204,6 +210,8 @@ def _check_known(connection: Connection, params: ProcessStart) -> None:
     for field in ("secret_env", "user"):
         if getattr(params, field) and not connection.is_execsrv:
             raise InvalidParamsError(f"{field}: this server has no such thing", field=field)
+    if params.sandbox is not None and not connection.is_execsrv:
+        raise InvalidParamsError("sandbox: this server confines in other ways", field="sandbox")
     for field, value in (("stdout", params.stdout), ("stderr", params.stderr)):
         if value != "pipe" and not connection.is_execsrv:
             raise InvalidParamsError(f"{field}: this server knows nothing but pipes", field=field)
@@ -224,6 +232,7 @@ async def _pid_of(connection: Connection, mirror: Mirror) -> int | None:
         mirror.is_unsure = True
         raise
     mirror.started = True
+    mirror.confined = answer.sandbox or None
     return answer.pid
 
 

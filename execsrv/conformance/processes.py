@@ -183,7 +183,11 @@ async def ids_in_use(stage: Stage) -> None:
 async def reading(stage: Stage) -> None:
     """`process/read` gives what is behind a number, up to a size, and the end."""
     talk = await stage.talk()
-    await talk.run("a", ["sh", "-c", "echo one; sleep .2; echo two; sleep .2; exit 3"])
+    await talk.start("a", ["sh", "-c", "echo one; read x; echo two; read x; exit 3"], pipeStdin=True)
+    for number, said in enumerate((b"one\n", b"two\n")):
+        await talk.until_output("a", said)
+        await write(talk, "a", b"\n", f"{number}")
+    await talk.until_told("process/closed", "a")
     read = await talk.call("process/read", {"processId": "a"})
     expect("state", [read.get(name) for name in ("exited", "exitCode", "closed")], [True, 3, True])
     expect("chunks", [chunk["chunk"] for chunk in read["chunks"]], [b64(b"one\n"), b64(b"two\n")])
@@ -234,12 +238,14 @@ async def terminations(stage: Stage) -> None:
 async def background(stage: Stage) -> None:
     """The exit is told at once while a child holds the output, and the close when that has ended."""
     talk = await stage.talk()
-    await talk.start("a", ["sh", "-c", "(sleep 1; echo late) & exit 3"])
-    exited = await talk.until_told("process/exited", "a")
-    closed = await talk.until_told("process/closed", "a")
-    [late] = talk.told("process/output", "a")
-    expect("numbers of exit, output and close", [told["seq"] for told in (exited, late, closed)], [1, 2, 3])
-    expect("exit code", exited["exitCode"], 3)
+    script = "f=$(mktemp -u); mkfifo $f; echo $f; (read x <$f; rm $f; echo late) & exit 3"
+    await talk.start("a", ["sh", "-c", script])
+    expect("exit code", (await talk.until_told("process/exited", "a"))["exitCode"], 3)
+    await talk.until_output("a", b"\n")
+    expect("closes", talk.told("process/closed", "a"), [])
+    await talk.run("b", ["sh", "-c", f"echo >{talk.output('a').strip().decode()}"])
+    await talk.until_told("process/closed", "a")
+    expect("last output", talk.output("a").endswith(b"late\n"), True)
 
 
 @SUITE

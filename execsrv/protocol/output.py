@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from execsrv.protocol.messages import Wire
+from execsrv.protocol.sandbox import Denial
 
 Stream = Literal["stdout", "stderr", "pty"]
 
@@ -77,6 +78,8 @@ class ProcessExited(Wire, frozen=True):
     signal: str | None = None
     reason: Reason = "exited"
     at_ms: AtMs = UNSET
+    denial: Denial | UnsetType = UNSET
+    """Why its confinement is taken for the cause, where `sandbox_denied`."""
 
 
 class Member(Wire, frozen=True):

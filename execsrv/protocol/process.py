@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from execsrv.protocol.bounds import Id, Name, PathText, Patterns, Variables, Whole, Word, Words
 from execsrv.protocol.messages import Wire
 from execsrv.protocol.output import Chunk, ProcessClosed, ProcessExited, ReadGap, Reason, Stream
-from execsrv.protocol.sandbox import NetworkWish, Sandbox
+from execsrv.protocol.sandbox import Confined, NetworkWish, Sandbox
 
 
 class Size(Wire, frozen=True):
@@ -58,10 +58,10 @@ class ProcessStart(Wire, frozen=True):
     env_policy: EnvPolicy | None = None
     size: Size | None = None
     sandbox: Sandbox | None = None
-    """Only null, or a policy that asks for no confinement, is accepted: there is no sandbox here to ask for."""
+    """The policy by which it is confined. One that cannot be kept here is refused."""
     network_proxy: NetworkWish | None = None
     managed_network: NetworkWish | None = None
-    """Like this one, only null is accepted."""
+    """Of these two only null is accepted: no command has a network of its own here."""
     window_bytes: Annotated[int, Meta(ge=1, le=2**53)] | None = None
     """The bytes of output that may be under way before the client must acknowledge some with `process/ack`. None: no
     bound, and a client that does not read one process's output then holds up the whole connection."""
@@ -106,7 +106,10 @@ class ProcessStarted(Wire, frozen=True):
 
     process_id: str
     sandbox_type: str = "none"
+    """"linuxSeccomp" for a command that is confined."""
     pid: int | None = None
+    sandbox: Confined | UnsetType = UNSET
+    """The confinement that it has, where it has one."""
 
 
 class ProcessWrite(Wire, frozen=True):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 from execsrv._portal.blocking import Held, Items, Opened
 from execsrv.client.client import Client as TrioClient
 from execsrv.client.parameters import PIPE, Data, Path, RunKeywords, StartKeywords
+from execsrv.client.policy import Policy
 from execsrv.client.result import Result
 from execsrv.client.sharing import After
 from execsrv.errors import CommandError
@@ -133,8 +134,8 @@ class Client(Held, of=TrioClient):
 
         With `text`, or an `encoding` (UTF-8) or `errors` ("strict"), input and output are strings, and lines end with
         "\n". Other keywords are those of `start`: `cwd`, `env`, `env_add`, `env_remove`, `secret_env`, `stdout`,
-        `stderr`, `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `user`, `idle_timeout`, `grace`,
-        `overflow`, `prepared` and `record`.
+        `stderr`, `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `sandbox`, `user`,
+        `idle_timeout`, `grace`, `overflow`, `prepared` and `record`.
 
         It ends with the process that was started. What that has started, and left behind, is collected from while it
         prints, then asked to end, and killed after `grace` (2 s): `Result.ended`. All that descends from the command is
@@ -337,6 +338,7 @@ class Client(Held, of=TrioClient):
         umask: int | None = None,
         nice: int | None = None,
         oom_score_adj: int | None = None,
+        sandbox: Policy | None = None,
         user: str | None = None,
         timeout: float | None = None,
         idle_timeout: float | None = None,
@@ -364,6 +366,9 @@ class Client(Held, of=TrioClient):
         by their names in stty(1). `arg0` is what the program sees as its name. `umask`, `nice` and `oom_score_adj` are
         the server's unless they are given. So is `user`, one of its machine by name or number; another one takes a
         server that is root.
+
+        `sandbox` is a policy by which it is confined; `Process.confined` tells what it has. Where the server cannot
+        keep it, the start is a `SandboxUnavailableError`, and nothing has run.
 
         `text`, `encoding` and `errors` are how its output is read as text (UTF-8, "strict"), and input may be a string.
 
@@ -403,6 +408,7 @@ class Client(Held, of=TrioClient):
             umask=umask,
             nice=nice,
             oom_score_adj=oom_score_adj,
+            sandbox=sandbox,
             user=user,
             timeout=timeout,
             idle_timeout=idle_timeout,

@@ -80,6 +80,7 @@ NUMBERS = {
     "ptrace": 101,
     "quotactl": 179,
     "quotactl_fd": 443,
+    "read": 0,
     "reboot": 169,
     "request_key": 249,
     "rt_sigaction": 13,

@@ -18,7 +18,7 @@ from execsrv._processes.command import Command
 from execsrv._processes.confine import landlock, seccomp, view
 from execsrv._processes.confine.places import Confinement
 from execsrv._processes.confine.starter import LEADER, READY, REAPER
-from execsrv._processes.confine.table import REPORT, Table
+from execsrv._processes.confine.table import LIFE, REPORT, Table
 from execsrv._processes.rlimit_mark import Mark, own_limit
 
 LayerName = Literal["view", "ipc", "processes", "capabilities", "landlock", "seccomp"]
@@ -144,6 +144,7 @@ def _fork(made: Table) -> None:
 
     Both are children of the server, as the program is. The first one reaps whatever is left by others in there, which
     it does by ignoring their ends, and its own end is the end of them all.
+    It ends when the server is gone.
     """
     reaper = made.fork("fork reaper", _PARENT, REAPER)
     command = made.fork("fork", _PARENT, LEADER)
@@ -156,7 +157,8 @@ def _fork(made: Table) -> None:
     made.call("reaper", "chdir", made.text(b"/"))
     for descriptor in (0, 1, 2, REPORT):
         made.call("reaper", "close", descriptor, optional=True)
-    made.again(made.call("reaper", "pause"))
+    made.call("reaper", "read", LIFE, made.data(bytes(8)), 8)
+    made.call("reaper", "exit_group", 0)
     made.begins(command)
 
 

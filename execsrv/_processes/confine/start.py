@@ -120,6 +120,9 @@ def start(
         raise SandboxUnavailableError(message, field="passFds")
     if command.account is not None:
         raise SandboxUnavailableError("a confined command has the server's own user", field="user")
+    if command.account is not None:
+        message = "a confined command runs as the user of its server: a sandbox and another user cannot be had together"
+        raise SandboxUnavailableError(message, field="user")
     terminal = stdio if isinstance(stdio, bytes) else None
     ends = (None, None, None) if isinstance(stdio, bytes) else stdio
     closed = [target for target, end in enumerate(ends) if end is None and terminal is None]

@@ -91,6 +91,12 @@ def elf() -> bytes:
 
 
 @functools.cache
+def _life() -> int:
+    """Return the end of a pipe whose other end is open as long as this process lives."""
+    return os.pipe()[0]
+
+
+@functools.cache
 def in_machine_code() -> Interpreter | None:
     """Return the program in machine code, None where no file in memory can be executed or the machine is another."""
     if NUMBERS_OF is None:
@@ -190,6 +196,7 @@ def _spawn(
             lent.append(fcntl.fcntl(image, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE))
         finally:
             os.close(image)
+        lent.append(fcntl.fcntl(_life(), fcntl.F_DUPFD_CLOEXEC, FIRST_FREE))
         if by.file is not None:
             lent.append(fcntl.fcntl(by.file, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE))
         posix_spawn.start(Command(by.program, by.argv, (), None, inherited=inherited), None, stdio, program, lent=lent)

@@ -23,15 +23,16 @@ DATA = BASE + 0x40000
 MAPPED_BYTES = 1 << 24
 """So much is mapped at `BASE`: rows, and data with the arguments and the environment of the command."""
 
-REPORT, IMAGE, PROGRAM = 3, 4, 5
-"""Descriptors that the program begins with: the pipe for its reports, its table, and in most cases its own file."""
+REPORT, IMAGE, LIFE, PROGRAM = 3, 4, 5, 6
+"""Descriptors that the program begins with: the pipe for its reports, its table, a pipe that is at its end when the
+server is gone, and in most cases its own file."""
 
-FIRST_FREE = 6
+FIRST_FREE = 7
 
 MOST_ROWS = (DATA - BASE) // 96
 
 _ROW = struct.Struct("<12Q")
-_ARGUMENTS, _ERROR, _ZERO, _NEXT, _STORE = 1, 7, 8, 9, 10
+_ZERO = 8  # the place of the row that follows upon 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,9 @@ class Table:
         self.rows: list[Row] = []
         self._cells: list[list[int]] = []
         self._data = bytearray()
-        self._open = {0, 1, 2, REPORT}
-        self.call("close", "fcntl", REPORT, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+        self._open = {0, 1, 2, REPORT, LIFE}
+        for descriptor in (REPORT, LIFE):
+            self.call("close", "fcntl", descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
         self.call("close", "close", IMAGE)
         self.call("close", "close", PROGRAM, optional=True)
 
@@ -119,11 +121,6 @@ class Table:
     def begins(self, child: Row) -> None:
         """Have the child of a `fork` go on with the row that is added next."""
         self._cells[child.index][_ZERO] = BASE + len(self.rows) * _ROW.size
-
-    def again(self, row: Row) -> None:
-        """Have a row be carried out again and again, whatever its result."""
-        cells = self._cells[row.index]
-        cells[_ERROR] = cells[_ZERO] = cells[_NEXT] = row.address
 
     def name_at(self, address: int) -> str:
         """Return the name of the row at an address."""

@@ -92,6 +92,7 @@ async def _process_read(session: Session, heard: Feed | View, params: ProcessRea
         exited=exited is not None,
         exit_code=exited.exit_code if exited else None,
         closed=closed is not None,
+        sandbox_denied=exited is not None and exited.denial is not None,
         gap=gap,
         exit=exited_notice(params.process_id, exited) if exited else None,
         close=closed_notice(params.process_id, closed) if closed else None,

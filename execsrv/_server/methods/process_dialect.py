@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import UNSET
+
 from execsrv._log.entries import Closed, Entry, Exited, Gap
 from execsrv.protocol import Notification, ProcessClosed, ProcessExited, ProcessGap, ProcessOutput
 
@@ -20,7 +22,17 @@ def process_dialect(id: str, entry: Entry) -> Notification:
 
 
 def exited_notice(id: str, entry: Exited) -> ProcessExited:
-    return ProcessExited(id, entry.seq, entry.exit_code, signal=entry.signal, reason=entry.reason, at_ms=entry.at_ms)
+    denial = entry.denial
+    return ProcessExited(
+        id,
+        entry.seq,
+        entry.exit_code,
+        denial is not None,
+        entry.signal,
+        entry.reason,
+        entry.at_ms,
+        UNSET if denial is None else denial,
+    )
 
 
 def closed_notice(id: str, entry: Closed) -> ProcessClosed:

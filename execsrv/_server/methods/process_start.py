@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from typing import Literal
 
 from execsrv._processes.accounts import account_of
@@ -11,13 +12,13 @@ from execsrv._processes.command import Command, File, Output, Wishes, settle
 from execsrv._processes.environment import command_environment, inherited_environment
 from execsrv._processes.terminal import checked_modes
 from execsrv._processes.withheld import withheld_by
+from execsrv._server.confining import Policy, asked, told
 from execsrv._server.keys import key_of
 from execsrv._server.methods.process_dialect import process_dialect
 from execsrv._server.methods.table import (
     Caller,
     check_kind,
     check_own_network,
-    check_unconfined,
     check_window,
     handles,
 )
@@ -38,7 +39,7 @@ from execsrv.protocol import (
 
 @handles("process/start", holds=True)
 def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Deferred[ProcessStarted]:
-    check_unconfined(params.sandbox)
+    sandbox = asked(params.sandbox)
     check_own_network(params.network_proxy, "networkProxy")
     check_own_network(params.managed_network, "managedNetwork")
     check_kind(caller.config, params.kind)
@@ -52,6 +53,7 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
     modes = checked_modes(params.modes)
     outputs = _output(params, "stdout"), _output(params, "stderr")
     withheld = withheld_by(caller.config)
+    policy = None if sandbox is None else Policy(sandbox, cwd)
 
     def settled() -> Command:
         inherited = inherited_environment(withheld) if params.env_policy is not None else {}
@@ -67,7 +69,8 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
             env = {**env, **starting.note.variables(params.env)}
         other = account if account is not None and not account.is_ours else None
         wishes = Wishes(params.umask, params.nice, params.oom_score_adj, other)
-        return settle(params.argv, cwd, env, params.arg0, wishes, outputs)
+        command = settle(params.argv, cwd, env, params.arg0, wishes, outputs)
+        return command if policy is None else replace(command, confinement=policy.resolve(env.get("TMPDIR")))
 
     starting = caller.sessions.start(
         params.process_id,
@@ -92,7 +95,9 @@ def process_of(process: Session | Starting) -> ProcessStarted | Deferred[Process
 
 
 def _process_started(session: Session) -> ProcessStarted:
-    return ProcessStarted(session.id, pid=session.pid)
+    if session.confinement is None:
+        return ProcessStarted(session.id, pid=session.pid)
+    return ProcessStarted(session.id, "linuxSeccomp", session.pid, told(session.confinement))
 
 
 def _output(params: ProcessStart, name: Literal["stdout", "stderr"]) -> Output:

@@ -16,6 +16,7 @@ from msgspec import Struct
 from execsrv._budget.allowance import Allowance
 from execsrv._doors.principal import Principal
 from execsrv._http.relay import Relay
+from execsrv._server.confining import asked
 from execsrv._server.sessions import Sessions
 from execsrv._server.sharing import Shared
 from execsrv._server.starting import Deferred
@@ -101,9 +102,10 @@ def check_window(config: ServerConfig, window_bytes: int | None) -> None:
 
 
 def check_unconfined(sandbox: Sandbox | None) -> None:
-    """Raise `SandboxUnavailableError` for a sandbox policy that asks for confinement."""
-    if sandbox is not None and sandbox.permissions.confine:
-        raise SandboxUnavailableError("this server cannot confine anything: sandbox must be null", field="sandbox")
+    """Raise `SandboxUnavailableError` for a policy that asks for confinement: file methods keep none."""
+    if asked(sandbox) is not None:
+        message = "this server confines commands, and no file methods: sandbox must be null"
+        raise SandboxUnavailableError(message, field="sandbox")
 
 
 def check_own_network(wish: NetworkWish | None, field: str) -> None:

@@ -1,0 +1,155 @@
+"""Resolving a policy: from paths that a caller has named to the places of a `Confinement`.
+
+Only the file system is asked here, for links and for what is missing. Nothing is added to what the caller wants and
+nothing relaxed: what cannot be kept is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from execsrv._processes.confine.places import Access, Confinement, Place, covers, nearest
+from execsrv._processes.confine.view import DEVICES, OWN
+from execsrv.errors import SandboxUnavailableError
+
+MINIMAL = (
+    *"/bin /sbin /usr /lib /lib32 /lib64 /libx32 /nix/store /run/current-system/sw".split(),
+    *(
+        f"/etc/{name}"
+        for name in (
+            "alternatives ca-certificates crypto-policies group host.conf hosts ld.so.cache ld.so.conf ld.so.conf.d"
+            " locale.alias locale.conf localtime mime.types nsswitch.conf os-release passwd pki protocols resolv.conf"
+            " services ssl"
+        ).split()
+    ),
+)
+"""Places that programs need to run at all. Nothing that only an administrator may read is among them."""
+
+MOST_MATCHES = 1024
+_MOST_LOOKED_AT = 100_000
+_MOST_DEPTH = 32
+_RANK: dict[Access, int] = {"read": 0, "write": 1, "none": 2}
+
+
+class Wish(NamedTuple):
+    """A place that a caller names by an absolute path. It `may_be_missing` where its absence needs no protection."""
+
+    path: str
+    access: Access
+    may_be_missing: bool = False
+
+
+def resolve(wishes: Iterable[Wish], *, network: bool) -> Confinement:
+    """Return what a command may do. Raises `SandboxUnavailableError` for a policy that cannot be kept.
+
+    Blocks as long as the file systems do.
+    """
+    found: dict[bytes, Place] = {}
+    notes: list[str] = []
+    missing: list[Wish] = []
+    kept: list[Wish] = []
+    for wish in wishes:
+        path = os.fsencode(os.path.realpath(wish.path))
+        if any(covers(own, path) for own in OWN):
+            _check_own(wish, path, notes)
+        elif not os.path.lexists(path):
+            missing.append(wish)
+        else:
+            kept.append(wish)
+            before = found.get(path)
+            if before is None or _RANK[wish.access] > _RANK[before.access]:
+                found[path] = Place(path, wish.access, os.path.isdir(path), wish.access == "none")
+    places = _without_idle(sorted(found.values(), key=lambda place: place.depth))
+    for wish in missing:
+        _check_missing(wish, places, notes)
+    for wish in kept:
+        _check_links(wish, places)
+    return Confinement(tuple(places), network, tuple(notes))
+
+
+def _without_idle(places: list[Place]) -> list[Place]:
+    """Leave out the places that say what the next one above them says."""
+    kept: list[Place] = []
+    for place in places:
+        above = nearest(kept, place.path)
+        before = "none" if above is None else above.access
+        if above is not None and above.is_hidden and place.access != "none":
+            raise _refused(f"{os.fsdecode(place.path)} is to be seen inside of {os.fsdecode(above.path)}, which is not")
+        if place.access != before:
+            kept.append(place)
+    return kept
+
+
+def _refused(why: str) -> SandboxUnavailableError:
+    return SandboxUnavailableError(f"this policy cannot be kept: {why}", field="sandbox")
+
+
+def _check_own(wish: Wish, path: bytes, notes: list[str]) -> None:
+    """Look at a wish for a folder of which a confined command has its own."""
+    if wish.access != "none":
+        if path not in OWN:
+            notes.append(f"{wish.path}: a confined command has a /dev and a /proc of its own")
+    elif os.path.dirname(path) != b"/dev" or os.path.basename(path) in DEVICES:
+        raise _refused(f"{wish.path} cannot be denied, as a confined command has its own")
+
+
+def _check_missing(wish: Wish, places: list[Place], notes: list[str]) -> None:
+    """Look at a wish for what is not there. Nobody can make it where nothing may be written."""
+    above = nearest(places, os.fsencode(os.path.realpath(wish.path)))
+    if wish.access == "write":
+        notes.append(f"{wish.path}: it is missing, so nothing can be written there")
+    elif above is not None and above.access == "write" and not wish.may_be_missing:
+        raise _refused(f"{wish.path} is to be protected and is missing, so a command could make it")
+
+
+def _check_links(wish: Wish, places: list[Place]) -> None:
+    """Refuse to protect what is named through a link that the command may replace."""
+    if wish.access == "write":
+        return
+    path = os.path.normpath(wish.path)
+    while path != "/":
+        above = nearest(places, os.fsencode(os.path.realpath(os.path.dirname(path))))
+        if os.path.islink(path) and above is not None and above.access == "write":
+            raise _refused(f"{wish.path} is to be protected, and {path} is a link that a command could replace")
+        path = os.path.dirname(path)
+
+
+def matches(pattern: str, most_depth: int | None) -> Iterator[str]:
+    """Yield the paths that have the form of an absolute pattern. Raises `SandboxUnavailableError` for too many."""
+    parts = [part for part in pattern.split("/") if part]
+    fixed = next((place for place, part in enumerate(parts) if re.search(r"[*?\[]", part)), len(parts))
+    root = "/" + "/".join(parts[:fixed])
+    expression = re.compile(_expression(parts[fixed:]))
+    count = looked_at = 0
+    for folder, folders, files in os.walk(root):
+        below = os.path.relpath(folder, root)
+        depth = 0 if below == "." else below.count("/") + 1
+        for name in [*folders, *files]:
+            looked_at += 1
+            path = name if below == "." else f"{below}/{name}"
+            if expression.fullmatch(path):
+                count += 1
+                yield os.path.join(root, path)
+        if count > MOST_MATCHES or looked_at > _MOST_LOOKED_AT:
+            raise _refused(f"the pattern {pattern} has more than {MOST_MATCHES} matches, or too much to look at")
+        if depth >= (_MOST_DEPTH if most_depth is None else most_depth):
+            if folders and most_depth is None:
+                raise _refused(f"the pattern {pattern} goes deeper than {_MOST_DEPTH} folders")
+            folders.clear()
+
+
+def _expression(parts: list[str]) -> str:
+    """Return a glob as a regular expression for a path below its fixed part."""
+    made = ""
+    for place, part in enumerate(parts):
+        last = place == len(parts) - 1
+        if part == "**":
+            made += ".*" if last else "(?:.*/)?"
+            continue
+        for character in part:
+            made += {"*": "[^/]*", "?": "[^/]"}.get(character, re.escape(character))
+        made += "" if last else "/"
+    return made

@@ -1,0 +1,182 @@
+"""Attacks on a server from a command of it: each succeeds without confinement, and fails with it."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import socket
+import sys
+import sysconfig
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import execsrv
+from execsrv import Policy
+from execsrv._processes import proc
+from tests import confine_attacks
+from tests.confine_attacks import ATTACKS, OF_ROOT
+from tests.confined import needs_confinement
+from tests.processes import may_become_nobody, new_mark
+
+pytestmark = [needs_confinement, pytest.mark.skipif(os.uname().machine != "x86_64", reason="calls have other numbers")]
+
+SYSTEM_PYTHON = "/usr/bin/python3"
+SOURCE = Path(confine_attacks.__file__).read_text()
+NOBODY = 65534
+
+AS_NOBODY = """
+import os, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+MAY_BE_MISSING = set("x32 i386 io_uring keyring perf ipv6 raw_disk handle_at type_into_terminal sysrq".split())
+"""Attacks on what not every kernel has."""
+
+OF_READABLE_SERVER = {name for name in ATTACKS if "server_" in name and "kill" not in name} | {"read_secret_by_server"}
+"""Attacks on the memory of the server, which keeps that shut by itself from all but root."""
+
+
+@dataclass
+class Scene:
+    """A folder with all that is to be attacked, and the facts that an attacker is told."""
+
+    root: Path
+    facts: dict[str, Any]
+
+    @property
+    def policy(self) -> Policy:
+        workspace = self.root / "workspace"
+        whole = Policy.read_only(network=False).write(workspace)
+        return whole.protect(workspace / ".git", workspace / "a/b/part").hide(
+            self.root / "secrets", self.root / "secret"
+        )
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    root = Path(tempfile.mkdtemp())  # others find no way into those of pytest
+    for name in ("workspace/.git", "workspace/a/b", "outside", "secrets"):
+        (root / name).mkdir(parents=True)
+    outside = root / "outside"
+    for name in ("file", "doomed", "named", "taken", "../secret", "../secrets/key"):
+        (outside / name).write_text("content")
+    for name in (".git/config", "a/b/part"):
+        (root / "workspace" / name).write_text("content")
+    mark = new_mark()
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, root)
+        stream, datagram, abstract = (socket.socket(socket.AF_UNIX, kind) for kind in (1, 2, 1))
+        tcp = socket.create_server(("127.0.0.1", 0))
+        for end in (stream, datagram, abstract, tcp):
+            stack.enter_context(end)
+        here = os.getcwd()
+        os.chdir(outside)  # the whole path may be too long for an address
+        stream.bind("stream")
+        datagram.bind("datagram")
+        os.chdir(here)
+        abstract.bind(f"\0{mark}")
+        stream.listen(100)
+        abstract.listen(100)
+        os.mkfifo(outside / "fifo")
+        fifo = os.open(outside / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+        stack.callback(os.close, fifo)
+        master, slave = os.openpty()
+        stack.callback(os.close, master)
+        stack.callback(os.close, slave)
+        shared = Path("/dev/shm") / mark
+        without = []
+        try:
+            shared.write_text("content")
+            stack.callback(shared.unlink)
+        except OSError:  # it is read-only here
+            without.append("posix_shared_memory")
+        libc = ctypes.CDLL(None)
+        segment = libc.shmget(0x6578, 64, 0o1666)
+        stack.callback(libc.shmctl, segment, 0, None)
+        disks = [line.split()[3] for line in Path("/proc/partitions").read_text().splitlines()[2:]]
+        facts = {
+            "workspace": str(root / "workspace"),
+            "outside": str(outside),
+            "secret": str(root / "secrets/key"),
+            "secret_file": str(root / "secret"),
+            "tcp": tcp.getsockname()[1],
+            "abstract": mark,
+            "terminal": os.ttyname(slave),
+            "shm": mark,
+            "disk": f"/dev/{disks[0]}" if disks else "/dev/none",
+            "without": without,
+        }
+        yield Scene(root, facts)
+
+
+def give(scene: Scene, uid: int) -> None:
+    """Give all of it to a user, who is to find a way to it."""
+    shared = [path for path in [Path("/dev/shm") / scene.facts["shm"]] if path.exists()]
+    for path in (scene.root, *scene.root.rglob("*"), *shared):
+        os.chown(path, uid, uid)
+
+
+def server(user: str) -> list[str]:
+    serve = ["-m", "execsrv", "serve", "--listen", "stdio://"]
+    if user == "ours":
+        return [sys.executable, *serve]
+    if not may_become_nobody():
+        pytest.skip("nobody else can be had here")
+    path = f"PYTHONPATH={Path(execsrv.__file__).parents[1]}:{sysconfig.get_path('purelib')}"
+    return ["env", path, "PYTHONDONTWRITEBYTECODE=1", sys.executable, "-c", AS_NOBODY, SYSTEM_PYTHON, *serve]
+
+
+@asynccontextmanager
+async def attacked(scene: Scene, user: str) -> AsyncIterator[execsrv.Client]:
+    """A client of a server of that user, with a neighbour, about which the scene tells."""
+    argv = server(user)
+    if user == "nobody":
+        give(scene, NOBODY)
+    if user == "nobody" or os.getuid():
+        scene.facts["without"] += sorted(OF_ROOT)
+    async with (
+        execsrv.launch(argv) as client,
+        client.start(["sleep", "1000"], cwd="/") as neighbour,
+    ):
+        assert neighbour.pid is not None
+        scene.facts |= {"neighbour": neighbour.pid, "server": proc.parent(neighbour.pid)}
+        yield client
+
+
+async def outcomes(client: execsrv.Client, scene: Scene, tty: bool, policy: Policy | None) -> dict[str, str]:
+    argv = [SYSTEM_PYTHON, "-I", "-c", SOURCE, json.dumps(scene.facts)]
+    result = await client.run(argv, cwd="/", tty=tty, sandbox=policy, text=True, timeout=300)
+    try:
+        found: dict[str, str] = json.loads(result.stdout.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        raise AssertionError(f"{result.exit_code}: {result.stdout}{result.stderr}") from None
+    return found
+
+
+@pytest.mark.parametrize("tty", [False, True], ids=["pipes", "terminal"])
+@pytest.mark.parametrize("user", ["ours", "nobody"])
+async def test_every_attack_fails_that_succeeds_without(scene: Scene, user: str, tty: bool) -> None:
+    async with attacked(scene, user) as client:
+        confined = await outcomes(client, scene, tty, scene.policy)
+        open_still = sorted(name for name, outcome in confined.items() if outcome == "open")
+        free = await outcomes(client, scene, tty, None)
+        void = {name for name, outcome in free.items() if outcome != "open"} - MAY_BE_MISSING
+        if user == "nobody":
+            void -= OF_READABLE_SERVER
+        assert open_still == []
+        assert {name: free[name] for name in void} == {}
+        odd = {name: outcome for name, outcome in confined.items() if outcome not in EXPECTED}
+        assert odd == {}
+
+
+EXPECTED = {"EPERM", "EACCES", "EROFS", "ESRCH", "ENOENT", "ENOSYS", "EXDEV", "EBUSY", "ECONNREFUSED", "signal 31"}
+"""The errors with which attacks fail: no right, nobody there, no such call, or the end for asking."""
