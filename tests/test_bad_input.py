@@ -132,7 +132,7 @@ async def test_a_message_that_is_too_large_ends_the_connection(open_server: Open
 
 HALF = b'"done \\ud83d"'
 START = b'{"processId":"x","argv":["echo",%s],"cwd":"/","env":{},"tty":false}'
-INVALID, NO_CALL = (-32602, "invalid-params"), (-32600, "invalid-request")
+INVALID, NO_CALL, UNKNOWN = (-32602, "invalid-params"), (-32600, "invalid-request"), (-32601, "unknown-method")
 
 
 @pytest.mark.parametrize(
@@ -159,6 +159,8 @@ INVALID, NO_CALL = (-32602, "invalid-params"), (-32600, "invalid-request")
         (b'{"id":1,"method":null,"params":7}', 1, NO_CALL),
         (b'{"jsonrpc":"2.0","id":"d","method":"x","params":' + b"[" * 5000 + b"]" * 5000 + b"}", "d", INVALID),
         (b'{"params":' + b"[" * 5000 + b"]" * 5000 + b',"id":1,"method":"x"}', None, INVALID),
+        (b'{"id":-1,"method":"initialized"}', -1, UNKNOWN),
+        (b'{"id":"","method":"initialized","params":{}}', "", UNKNOWN),
         (b'{"id":1,"method":"process/list","params":[]}', 1, INVALID),
         (b'{"id":1,"method":"process/list","params":7}', 1, INVALID),
         (b'{"id":1,"method":"process/list","params":"x"}', 1, INVALID),

@@ -142,6 +142,17 @@ async def test_signals_and_termination(client: execsrv.Client) -> None:
         assert not await process.terminate()
 
 
+async def test_after_the_end_only_input_is_refused(client: execsrv.Client) -> None:
+    for tty in (False, True):
+        async with client.start(["true"], stdin=not tty, tty=tty) as process:
+            await process.communicate()
+            assert await process.send_signal("TERM") == 0
+            assert not await process.terminate()
+            with pytest.raises(StdinClosedError):
+                await process.write(b"late")
+    await process.resize(10, 10)
+
+
 async def test_leaving_the_block_ends_the_tree(client: execsrv.Client) -> None:
     mark = new_mark()
     child = f"(exec -a {mark} sleep 1000)"
