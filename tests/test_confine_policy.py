@@ -16,7 +16,8 @@ from execsrv import Policy
 from execsrv._processes.confine import policy
 from execsrv._processes.confine.places import Access, Confinement
 from execsrv._processes.confine.policy import Wish, resolve
-from execsrv.errors import InvalidParamsError, SandboxUnavailableError
+from execsrv.errors import InvalidParamsError, SandboxUnavailableError, SpawnError
+from execsrv.protocol import OutputFile
 from tests.confined import needs_confinement
 from tests.peers import Peer
 
@@ -68,6 +69,38 @@ def test_links_are_followed_once_and_a_part_behind_one_cannot_be_protected(tmp_p
     resolve([Wish(real, "write"), Wish(f"{tmp_path}/link/part", "read")], network=False)  # which is outside of it
 
 
+def test_a_link_that_a_command_may_have_made_leads_no_further(tmp_path: Path) -> None:
+    for name in ("work/in", "out"):
+        (tmp_path / name).mkdir(parents=True)
+    work, out = str(tmp_path / "work"), str(tmp_path / "out")
+    (tmp_path / "work/to-out").symlink_to(out)
+    (tmp_path / "work/to-root").symlink_to("/")
+    (tmp_path / "work/to-in").symlink_to("in")
+    root = Wish("/", "read")
+    for link in ("to-out", "to-root"):
+        with pytest.raises(SandboxUnavailableError, match="is a link that a command could have put there"):
+            resolve([root, Wish(work, "write"), Wish(f"{work}/{link}", "write")], network=False)
+    assert shown(resolve([root, Wish(work, "write"), Wish(f"{work}/to-in", "write")], network=False))[work] == "write"
+    found = resolve([Wish("/", "write"), Wish(f"{work}/to-out", "write")], network=False)
+    assert shown(found) == {"/": "write"}
+
+
+def test_a_link_to_nothing_cannot_be_protected_where_a_command_could_replace_it(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/.git").symlink_to(tmp_path / "gone")
+    wishes = [Wish("/", "read"), Wish(str(tmp_path / "work"), "write")]
+    with pytest.raises(SandboxUnavailableError, match="git is a link that a command could replace"):
+        resolve([*wishes, Wish(str(tmp_path / "work/.git"), "read")], network=False)
+    resolve([*wishes, Wish(str(tmp_path / "work/.git"), "read", may_be_missing=True)], network=False)
+
+
+def test_a_path_that_begins_with_two_slashes_is_a_path(tmp_path: Path) -> None:
+    assert shown(resolve([Wish("//", "read"), Wish(f"/{tmp_path}", "none")], network=False)) == {
+        "/": "read",
+        str(tmp_path): "none",
+    }
+
+
 def test_what_is_missing_is_told_or_refused_where_it_could_be_made(tmp_path: Path) -> None:
     root, gone = Wish("/", "read"), str(tmp_path / "gone")
     found = resolve([root, Wish(gone, "write")], network=False)
@@ -109,6 +142,14 @@ def test_patterns_are_matched_at_the_start_and_bounded(tmp_path: Path) -> None:
     assert found("**/*.tx?") == ["a/b/x.txt"]
     assert found("**/.env", 1) == [".env", "a/.env"]
     assert found("none/*") == []
+    assert found("a/.env") == ["a/.env"]
+    assert found("none") == []
+    (tmp_path / "line\nfeed").mkdir()
+    (tmp_path / "line\nfeed/key").touch()
+    assert found("**/key") == ["line\nfeed/key"]
+    for pattern in ("**/[.]env", "**/{a,b}", "a\\*"):
+        with pytest.raises(SandboxUnavailableError, match="more than"):
+            found(pattern)
     for number in range(policy.MOST_MATCHES + 1):
         (tmp_path / f"a/{number}.log").touch()
     with pytest.raises(SandboxUnavailableError, match="more than 1024 matches"):
@@ -211,6 +252,66 @@ async def test_programs_run_with_what_is_minimal_and_see_no_more(peer: Peer, tmp
     assert said.startswith("fine\n")
     assert said.count("Permission denied") == 4
     assert "\nsecret" not in said
+
+
+OVERREACHING: dict[str, Any] = {
+    "a place that is not known here cannot be denied": files(ROOT, entry(special("unknown", path="x"), "deny")),
+    "a part of slash_tmp is not known here": files(ROOT, entry(special("slash_tmp", subpath="x"), "write")),
+    "its file_system is unrestricted, and has entries": {
+        "permissions": {
+            "type": "managed",
+            "network": "enabled",
+            "file_system": {"type": "unrestricted", "entries": [entry("/root", "deny")]},
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("why", OVERREACHING)
+async def test_nothing_that_takes_rights_away_is_passed_over(peer: Peer, why: str) -> None:
+    params = peer.start_params("a", ["true"]) | {"sandbox": OVERREACHING[why]}
+    code, message, data = await peer.refused("process/start", params)
+    assert (code, data["kind"]) == (-32602, "sandboxUnavailable")
+    assert why in message
+
+
+@needs_confinement
+async def test_a_policy_may_have_many_places(tmp_path: Path) -> None:
+    folders = [tmp_path / str(number) for number in range(100)]
+    for folder in folders:
+        folder.mkdir()
+    async with execsrv.connect_in_process() as client:
+        policy = Policy.read_only(network=False).write(*folders)
+        script = 'for d in "$@"; do touch $d/x || exit; done; ! touch /usr/x'
+        await client.run(["sh", "-c", script, "sh", *map(str, folders)], sandbox=policy, check=True)
+    assert all((folder / "x").exists() for folder in folders)
+
+
+@needs_confinement
+async def test_the_files_of_its_output_are_opened_with_its_own_rights(tmp_path: Path) -> None:
+    for name in ("work", "outside"):
+        (tmp_path / name).mkdir()
+    work, kept = tmp_path / "work", tmp_path / "outside/kept"
+    kept.write_text("kept")
+    (work / "link").symlink_to(kept)
+    script = ["sh", "-c", "echo out; echo err >&2"]
+    async with execsrv.connect_in_process() as client:
+        policy = Policy.read_only(network=False).write(work)
+
+        async def run(**places: Any) -> None:
+            async with client.start(script, sandbox=policy, **places) as process:
+                assert (await process.wait()).exit_code == 0
+
+        for path in (kept, work / "link", tmp_path / "outside/new"):
+            for append in (False, True):
+                with pytest.raises(SpawnError, match=f"cannot open `{path}` for its stdout") as caught:
+                    await run(stdout=OutputFile(str(path), append))
+                assert caught.value.stage == "stdout"
+        assert (os.listdir(tmp_path / "outside"), kept.read_text()) == (["kept"], "kept")
+        await run(stdout=work / "both", stderr=execsrv.STDOUT)
+        await run(stdout=work / "o", stderr=work / "e")
+        await run(stdout=OutputFile(str(work / "o"), True))
+    assert [(work / name).read_text() for name in ("both", "o", "e")] == ["out\nerr\n", "out\nout\n", "err\n"]
 
 
 # -- by the client --

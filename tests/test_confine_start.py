@@ -185,6 +185,23 @@ async def test_a_hundred_of_them_leave_nothing(supervisor: Supervisor) -> None:
     assert not left
 
 
+SHORT = """
+import resource
+from execsrv._processes.confine import start
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+start.layers.privileged()
+resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+short = start.means()
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+print(type(short).__name__, type(start.means()).__name__)
+"""
+
+
+def test_a_shortage_of_descriptors_at_the_first_start_is_no_reason_to_refuse_later_ones() -> None:
+    said = subprocess.run([sys.executable, "-c", SHORT], stdout=subprocess.PIPE, check=True).stdout
+    assert said == b"Refusal Means\n"
+
+
 async def test_one_of_another_user_is_refused(supervisor: Supervisor) -> None:
     nobody = Wishes(account=Account("nobody", 65534, 65534, (65534,), "/", "/bin/sh"))
     command = replace(settle(["true"], "/", ENV, None, nobody), confinement=READ)

@@ -57,8 +57,13 @@ def open_stdio(
         os.set_blocking(started.stdin, False)
     else:
         source = _keep(its, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-    stdout = _open_output("stdout", command.stdout, started, its)
-    stderr = stdout if command.stderr == "stdout" else _open_output("stderr", command.stderr, started, its)
+    opens_itself = command.confinement is not None  # its files, with its own rights
+
+    def open_output(stream: Stream, output: Output) -> int:
+        return _open_output(stream, "null" if opens_itself and isinstance(output, File) else output, started, its)
+
+    stdout = open_output("stdout", command.stdout)
+    stderr = stdout if command.stderr == "stdout" else open_output("stderr", command.stderr)
     return source, stdout, stderr
 
 

@@ -13,7 +13,17 @@ from execsrv._processes.confine.policy import Wish
 from execsrv._processes.leader import ExitStatus
 from execsrv._wire.paths import path_from_wire
 from execsrv.errors import SandboxUnavailableError
-from execsrv.protocol.sandbox import Confined, Denial, FileSystem, GlobPlace, PathPlace, PolicyEntry, Sandbox, Special
+from execsrv.protocol.sandbox import (
+    Confined,
+    Denial,
+    FileSystem,
+    GlobPlace,
+    PathPlace,
+    PolicyEntry,
+    Sandbox,
+    Special,
+    SpecialPlace,
+)
 
 _WORDS = (
     "operation not permitted",
@@ -24,7 +34,7 @@ _WORDS = (
     "landlock",
     "failed to write file",
 )
-_KILLED_FOR_A_CALL, _ORDINARY = 159, {0, 2, 126, 127}
+_KILLED_FOR_A_CALL = 159
 _LOOKED_AT_BYTES = 64 * 1024
 
 
@@ -41,6 +51,11 @@ def asked(sandbox: Sandbox | None) -> Sandbox | None:
         raise _refused(f"permissions of type {permissions.type!r} are not known here")
     if files is None or files.type not in ("restricted", "unrestricted"):
         raise _refused("its file_system is neither restricted nor unrestricted")
+    if files.type == "unrestricted" and files.entries:
+        raise _refused("its file_system is unrestricted, and has entries")
+    for entry in files.entries:
+        if isinstance(entry.path, SpecialPlace):
+            _check_special(entry.path.value, entry)
     if permissions.network not in ("restricted", "enabled", None):
         raise _refused(f"a network that is {permissions.network!r} is not known here")
     if sandbox.use_legacy_landlock:
@@ -48,6 +63,14 @@ def asked(sandbox: Sandbox | None) -> Sandbox | None:
     if files.type == "unrestricted" and permissions.network == "enabled":
         return None
     return sandbox
+
+
+def _check_special(special: Special, entry: PolicyEntry) -> None:
+    """Refuse a place by its use of which something would be passed over that takes rights away."""
+    if special.kind == "unknown" and entry.access in ("none", "deny"):
+        raise _refused("a place that is not known here cannot be denied")
+    if special.kind not in ("project_roots", "unknown") and special.subpath is not None:
+        raise _refused(f"a part of {special.kind} is not known here")
 
 
 def _refused(why: str) -> SandboxUnavailableError:

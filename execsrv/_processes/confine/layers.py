@@ -5,6 +5,7 @@ What is put on for sure is what the table says: every layer is one of its rows, 
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import signal
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from execsrv._processes import carried_limits
-from execsrv._processes.command import Command
+from execsrv._processes.command import Command, File
 from execsrv._processes.confine import landlock, seccomp, view
 from execsrv._processes.confine.places import Confinement
 from execsrv._processes.confine.starter import LEADER, READY, REAPER
@@ -96,6 +97,7 @@ def table(
     made.call("no_new_privs", "prctl", _NO_NEW_PRIVS, 1, 0, 0, 0)
     if means.has("landlock"):
         landlock.add(made, confinement, means.landlock, terminal is not None)
+    _open_outputs(made, command)
     if means.has("seccomp"):
         seccomp.add(made, network=confinement.network)
     made.report(READY)
@@ -106,6 +108,20 @@ def table(
     else:
         made.call("exit", "exit_group", 0)
     return made
+
+
+def _open_outputs(made: Table, command: Command) -> None:
+    """Add the rows that open the files for its output, with the rights that it has: a link of it leads no further."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+    for target, name, output in ((1, "stdout", command.stdout), (2, "stderr", command.stderr)):
+        if isinstance(output, File):
+            how = os.O_APPEND if output.append else 0
+            file = made.open(name, "open", made.text(output.path), flags | (how or os.O_TRUNC), 0o666)
+            made.call(name, "fcntl", file, fcntl.F_SETFL, how)
+            made.call(name, "dup2", file, target)
+            made.close(file)
+    if command.stderr == "stdout" and isinstance(command.stdout, File):
+        made.call("stderr", "dup2", 1, 2)
 
 
 def _grant(made: Table, command: Command) -> None:

@@ -52,6 +52,7 @@ def resolve(wishes: Iterable[Wish], *, network: bool) -> Confinement:
     missing: list[Wish] = []
     kept: list[Wish] = []
     for wish in wishes:
+        wish = wish._replace(path="/" + os.path.normpath(wish.path).lstrip("/"))
         path = os.fsencode(os.path.realpath(wish.path))
         if any(covers(own, path) for own in OWN):
             _check_own(wish, path, notes)
@@ -65,8 +66,9 @@ def resolve(wishes: Iterable[Wish], *, network: bool) -> Confinement:
     places = _without_idle(sorted(found.values(), key=lambda place: place.depth))
     for wish in missing:
         _check_missing(wish, places, notes)
+    lasting = [wish for wish in kept if _replaceable_link(wish, places) is None]
     for wish in kept:
-        _check_links(wish, places)
+        _check_links(wish, places, lasting)
     return Confinement(tuple(places), network, tuple(notes))
 
 
@@ -101,28 +103,57 @@ def _check_missing(wish: Wish, places: list[Place], notes: list[str]) -> None:
     above = nearest(places, os.fsencode(os.path.realpath(wish.path)))
     if wish.access == "write":
         notes.append(f"{wish.path}: it is missing, so nothing can be written there")
-    elif above is not None and above.access == "write" and not wish.may_be_missing:
+    elif wish.may_be_missing:
+        return
+    elif link := _replaceable_link(wish, places):
+        raise _refused(f"{wish.path} is to be protected, and {link} is a link that a command could replace")
+    elif above is not None and above.access == "write":
         raise _refused(f"{wish.path} is to be protected and is missing, so a command could make it")
 
 
-def _check_links(wish: Wish, places: list[Place]) -> None:
-    """Refuse to protect what is named through a link that the command may replace."""
-    if wish.access == "write":
+def _check_links(wish: Wish, places: list[Place], lasting: list[Wish]) -> None:
+    """Refuse what is named through a link that a command with this policy may replace, or may have made before.
+
+    So may be written what may be written by a wish that is `lasting`, without any such link.
+    """
+    link = _replaceable_link(wish, places)
+    if link is None:
         return
-    path = os.path.normpath(wish.path)
+    if wish.access != "write":
+        raise _refused(f"{wish.path} is to be protected, and {link} is a link that a command could replace")
+    path = os.path.realpath(wish.path)
+    wished = [Place(os.fsencode(os.path.realpath(other.path)), other.access) for other in lasting]
+    above = nearest(sorted(wished, key=lambda place: _RANK[place.access], reverse=True), os.fsencode(path))
+    if above is None or above.access != "write":
+        raise _refused(f"{wish.path} is to be written, and {link} is a link that a command could have put there")
+
+
+def _replaceable_link(wish: Wish, places: list[Place]) -> str | None:
+    """Return a link on the way to a place that lies where the command may write, None where there is none."""
+    path = wish.path
     while path != "/":
         above = nearest(places, os.fsencode(os.path.realpath(os.path.dirname(path))))
         if os.path.islink(path) and above is not None and above.access == "write":
-            raise _refused(f"{wish.path} is to be protected, and {path} is a link that a command could replace")
+            return path
         path = os.path.dirname(path)
+    return None
 
 
 def matches(pattern: str, most_depth: int | None) -> Iterator[str]:
-    """Yield the paths that have the form of an absolute pattern. Raises `SandboxUnavailableError` for too many."""
+    """Yield the paths that have the form of an absolute pattern.
+
+    Raises `SandboxUnavailableError` for too many, and for a form that others read in another way.
+    """
+    if re.search(r"[\[\]{}\\]", pattern):
+        raise _refused(f"the pattern {pattern} has more than *, ? and **")
     parts = [part for part in pattern.split("/") if part]
-    fixed = next((place for place, part in enumerate(parts) if re.search(r"[*?\[]", part)), len(parts))
+    fixed = next((place for place, part in enumerate(parts) if re.search(r"[*?]", part)), len(parts))
     root = "/" + "/".join(parts[:fixed])
-    expression = re.compile(_expression(parts[fixed:]))
+    if fixed == len(parts):
+        if os.path.lexists(root):
+            yield root
+        return
+    expression = re.compile(_expression(parts[fixed:]), re.DOTALL)
     count = looked_at = 0
     for folder, folders, files in os.walk(root):
         below = os.path.relpath(folder, root)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from execsrv._processes import posix_spawn, spawn_errors
-from execsrv._processes.command import Command, spawn_error
+from execsrv._processes.command import Command, File, spawn_error
 from execsrv._processes.confine import landlock, layers, starter
 from execsrv._processes.confine.layers import Means
 from execsrv._processes.confine.places import Confinement, Place
@@ -24,6 +24,7 @@ from execsrv._processes.rlimit_mark import Mark
 from execsrv.errors import SandboxUnavailableError
 
 _OF_PROGRAM = {"exec", "wishes"}
+_SHORTAGES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
 
 class Refusal(NamedTuple):
@@ -45,12 +46,24 @@ _NEEDS = {
 }
 
 
-@functools.cache
+class _ShortageError(Exception):
+    """A trial failed for want of something that may be there the next time."""
+
+
 def means() -> Means | Refusal:
-    """Return what commands are confined with here, or why they cannot be. It is tried, once.
+    """Return what commands are confined with here, or why they cannot be. It is tried, once, unless that fails for now.
 
     Without a pid namespace, Landlock has to keep signals in.
     """
+    try:
+        return _means()
+    except _ShortageError as error:
+        refusal: Refusal = error.args[0]
+        return refusal
+
+
+@functools.cache
+def _means() -> Means | Refusal:
     if starter.NUMBERS_OF is None:
         return Refusal("starter", errno.ENOSYS, "x86-64, whose system calls are known here")
     if not posix_spawn.available:
@@ -67,6 +80,8 @@ def means() -> Means | Refusal:
             refused = _try(found)
             if refused is None:
                 return found
+            if refused.errno in _SHORTAGES:  # no reason to go by less from now on
+                raise _ShortageError(refused)
             refusal = refusal or refused
     assert refusal is not None
     return refusal
@@ -120,9 +135,6 @@ def start(
         raise SandboxUnavailableError(message, field="passFds")
     if command.account is not None:
         raise SandboxUnavailableError("a confined command has the server's own user", field="user")
-    if command.account is not None:
-        message = "a confined command runs as the user of its server: a sandbox and another user cannot be had together"
-        raise SandboxUnavailableError(message, field="user")
     terminal = stdio if isinstance(stdio, bytes) else None
     ends = (None, None, None) if isinstance(stdio, bytes) else stdio
     closed = [target for target, end in enumerate(ends) if end is None and terminal is None]
@@ -139,6 +151,11 @@ def start(
     except TooLargeError:
         raise spawn_error("sandbox", errno.E2BIG, "start, with so many places in its policy") from None
     except ReportedError as error:
+        output = {"stdout": command.stdout, "stderr": command.stderr}.get(error.step)
+        if isinstance(output, File):
+            raise spawn_error(
+                error.step, error.errno, f"open `{os.fsdecode(output.path)}` for its {error.step}"
+            ) from None
         if error.step in _OF_PROGRAM:
             raise spawn_errors.of_program(command, error.errno) from None
         if error.step == "cwd":

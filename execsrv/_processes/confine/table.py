@@ -95,7 +95,7 @@ class Table:
 
     def open(self, name: str, call: str, *arguments: int) -> int:
         """Add a row that opens a descriptor, and return the number that it will have."""
-        descriptor = next(number for number in range(64) if number not in self._open)
+        descriptor = next(number for number in range(MOST_ROWS) if number not in self._open)  # a row opens one at most
         self._open.add(descriptor)
         self.call(name, call, *arguments)
         return descriptor
