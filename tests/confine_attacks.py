@@ -95,6 +95,8 @@ for _name, _run in {
     "fchmod": lambda: os.fchmod(os.open(out("file"), os.O_RDONLY), 0o644),
     "chown": lambda: os.chown(out("file"), os.getuid(), os.getgid()),
     "utime": lambda: os.utime(out("file")),
+    "touch_null": lambda: os.utime("/dev/null"),
+    "touch_its_null": lambda: os.utime(0 if not os.isatty(0) else "/dev/null"),
     "setxattr": lambda: os.setxattr(out("file"), "user.x", b"1"),
     # -- secrets --
     "read_secret": lambda: read(FACTS["secret"]),

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from execsrv.protocol.bounds import Id, PathText, Variables, Word, Words
 from execsrv.protocol.messages import Wire
+from execsrv.protocol.sandbox import Sandbox
 
 
 class CommandExec(Wire, frozen=True):
@@ -18,6 +19,8 @@ class CommandExec(Wire, frozen=True):
     env: Variables
     tty: bool
     arg0: Word | None = None
+    sandbox: Sandbox | None = None
+    """Only null, or a policy that asks for no confinement, is accepted."""
 
 
 class CommandId(Wire, frozen=True):

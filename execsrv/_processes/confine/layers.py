@@ -61,14 +61,16 @@ def table(
     means: Means,
     *,
     terminal: bytes | None = None,
+    nulls: Sequence[tuple[int, int]] = (),
     closed: Sequence[int] = (),
     mark: Mark | None = None,
     runs: bool = True,
 ) -> Table:
     """Return the table that starts a command.
 
-    `terminal` is the name of its terminal, `closed` are those of its 0, 1 and 2 that it is to have closed. It puts
-    a `mark` on itself, where it does not carry one by birth. Unless it `runs`, all is done but the last step.
+    `terminal` is the name of its terminal. `nulls` are those of its 0, 1 and 2 that are `/dev/null`, with their access
+    mode, and `closed` those that it is to have closed. It puts a `mark` on itself, where it does not carry one by
+    birth. Unless it `runs`, all is done but the last step.
     """
     made = Table()
     if mark is not None:
@@ -97,6 +99,10 @@ def table(
     made.call("no_new_privs", "prctl", _NO_NEW_PRIVS, 1, 0, 0, 0)
     if means.has("landlock"):
         landlock.add(made, confinement, means.landlock, terminal is not None)
+    for target, mode in nulls:  # that of its view, which it cannot change for others
+        null = made.open("null", "open", made.text(b"/dev/null"), mode | os.O_CLOEXEC, 0)
+        made.call("null", "dup2", null, target)
+        made.close(null)
     _open_outputs(made, command)
     if means.has("seccomp"):
         seccomp.add(made, network=confinement.network)

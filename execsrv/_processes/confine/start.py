@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import functools
 import os
 from collections.abc import Sequence
@@ -140,7 +141,13 @@ def start(
     closed = [target for target, end in enumerate(ends) if end is None and terminal is None]
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
-        made = layers.table(command, confinement, found, terminal=terminal, closed=closed, mark=mark)
+        device = os.fstat(null).st_rdev
+        nulls = [
+            (target, fcntl.fcntl(end, fcntl.F_GETFL) & os.O_ACCMODE)
+            for target, end in enumerate(ends)
+            if end is not None and os.fstat(end).st_rdev == device
+        ]
+        made = layers.table(command, confinement, found, terminal=terminal, nulls=nulls, closed=closed, mark=mark)
         return starter.carry_out(
             made,
             starter.interpreter(),

@@ -87,8 +87,12 @@ def _clone(table: Table, place: Place) -> int:
 
 
 def _clone_device(table: Table, path: bytes) -> int:
+    """Add the rows for a copy of a device. Read-only is its inode, which is that of all: its mode, owner and times."""
     name = f"bind {os.fsdecode(path)}"
-    return table.open(name, "open_tree", _AT_FDCWD, table.text(path), _CLONE | _CLOEXEC)
+    copy = table.open(name, "open_tree", _AT_FDCWD, table.text(path), _CLONE | _CLOEXEC)
+    changes = table.data(struct.pack("<4Q", _ATTR_READ_ONLY | _ATTR_NOSUID, 0, 0, 0))
+    table.call(name, "mount_setattr", copy, table.text(b""), _AT_EMPTY_PATH, changes, 32)
+    return copy
 
 
 def _open(table: Table, name: str, path: bytes) -> int:

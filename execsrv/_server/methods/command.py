@@ -5,13 +5,14 @@ from __future__ import annotations
 from execsrv._log.entries import Closed, Entry, Exited, Gap
 from execsrv._processes.command import Command, settle
 from execsrv._processes.environment import command_environment
+from execsrv._server.confining import asked
 from execsrv._server.methods.table import Caller, Later, check_kind, handles, handles_later
 from execsrv._server.session import Session
 from execsrv._server.start_options import StartOptions, shown_argv
 from execsrv._server.starting import Deferred
 from execsrv._server.stdin import Write
 from execsrv._wire.paths import path_from_wire
-from execsrv.errors import UnknownProcessError
+from execsrv.errors import SandboxUnavailableError, UnknownProcessError
 from execsrv.protocol import (
     Accepted,
     CommandExec,
@@ -27,6 +28,8 @@ from execsrv.protocol import (
 
 @handles("command/exec", holds=True)
 def command_exec(caller: Caller, params: CommandExec) -> Deferred[CommandId]:
+    if asked(params.sandbox) is not None:
+        raise SandboxUnavailableError("command/exec confines nothing, as process/start does", field="sandbox")
     check_kind(caller.config, "direct")
     cwd = path_from_wire(params.cwd, "cwd")
 
