@@ -101,6 +101,7 @@ for _name, _run in {
     # -- secrets --
     "read_secret": lambda: read(FACTS["secret"]),
     "read_secret_file": lambda: read(FACTS["secret_file"]),
+    "open_secret_file": lambda: (os.chmod(FACTS["secret_file"], 0o600), read(FACTS["secret_file"])),
     "list_secret": lambda: os.listdir(os.path.dirname(FACTS["secret"])),
     "read_secret_by_root": lambda: read("/proc/self/root" + FACTS["secret"]),
     "read_secret_by_server": lambda: read(f"/proc/{FACTS['server']}/root" + FACTS["secret"]),

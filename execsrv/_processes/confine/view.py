@@ -14,7 +14,7 @@ import struct
 from execsrv._processes.confine.places import Confinement, Place, between
 from execsrv._processes.confine.table import Table
 
-_BIND, _REC, _PRIVATE, _NOSUID, _NODEV, _NOEXEC, _READ_ONLY = 4096, 16384, 1 << 18, 2, 4, 8, 1
+_REC, _PRIVATE, _NOSUID, _NODEV, _NOEXEC, _READ_ONLY = 16384, 1 << 18, 2, 4, 8, 1
 _ATTR_READ_ONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE, _CLONE, _CLOEXEC = -100, 0x1000, 0x8000, 1, os.O_CLOEXEC
 _FROM_EMPTY, _TO_EMPTY = 4, 0x40
@@ -115,13 +115,15 @@ def _place(table: Table, place: Place, descriptor: int) -> None:
         table.call(f"bind {shown}", "move_mount", descriptor, empty, target, empty, _FROM_EMPTY | _TO_EMPTY)
         table.close(descriptor)
     else:
-        path = table.text(b"/proc/self/fd/%d" % target)
         if place.is_folder:
+            path = table.text(b"/proc/self/fd/%d" % target)
             kind, options = table.text(b"tmpfs"), table.text(b"mode=000,size=4k")
             flags = _READ_ONLY | _NOSUID | _NODEV | _NOEXEC
             table.call(f"hide {shown}", "mount", kind, path, kind, flags, options)
         else:
-            table.call(f"hide {shown}", "mount", table.text(b"/dev/.hidden"), path, 0, _BIND, 0)
+            copy, empty = _clone_device(table, b"/dev/.hidden"), table.text(b"")
+            table.call(f"hide {shown}", "move_mount", copy, empty, target, empty, _FROM_EMPTY | _TO_EMPTY)
+            table.close(copy)
     table.close(target)
 
 
