@@ -120,6 +120,18 @@ async def test_a_step_that_fails_is_named(supervisor: Supervisor, tmp_path: Path
     assert caught.value.facts == {"stage": "sandbox", "errno": 2, "step": f"bind {tmp_path}/gone"}
 
 
+async def test_a_path_that_has_become_a_link_allows_nothing(supervisor: Supervisor, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/usr")
+    link = tmp_path / "link"
+    for it in (
+        confinement({"/usr": "read", link: "read"}),
+        confinement({"/": "read", link: "write"}),
+        confinement({"/": "read", tmp_path: "write", link: "none"}),
+    ):
+        with pytest.raises(SpawnError, match=f"{link}: Too many levels of symbolic links"):
+            spawn(supervisor, ["true"], it)
+
+
 async def test_it_has_what_it_asked_for(supervisor: Supervisor, tmp_path: Path) -> None:
     argv = ["sh", "-c", "umask; pwd; echo $PATH; ls /proc/self/fd"]
     async with running(supervisor, argv, confinement({"/": "read", tmp_path: "write"}), str(tmp_path)) as spawned:

@@ -11,6 +11,7 @@ import functools
 import os
 import struct
 
+from execsrv._processes.confine import view
 from execsrv._processes.confine.calls import NUMBERS
 from execsrv._processes.confine.places import Confinement
 from execsrv._processes.confine.table import Table
@@ -50,8 +51,7 @@ def add(table: Table, confinement: Confinement, version: int, terminal: bool) ->
     write = known & ~(_MAKE_CHAR | _MAKE_BLOCK)
 
     def allow(path: bytes, rights: int) -> None:
-        flags = os.O_PATH | os.O_CLOEXEC
-        place = table.open(f"{name} {os.fsdecode(path)}", "open", table.text(path), flags, 0)
+        place = view.open_path(table, f"{name} {os.fsdecode(path)}", path)
         rule = table.data(struct.pack("<Qi", rights, place))
         table.call(f"{name} {os.fsdecode(path)}", "landlock_add_rule", rules, _PATH_BENEATH, rule, 0)
         table.close(place)

@@ -78,7 +78,7 @@ def _clone(table: Table, place: Place) -> int:
     if place.access == "none":
         return -1
     name = f"bind {os.fsdecode(place.path)}"
-    found = _open(table, name, place.path)
+    found = open_path(table, name, place.path)
     empty = table.text(b"")
     copy = table.open(name, "open_tree", found, empty, _CLONE | _CLOEXEC | _AT_EMPTY_PATH | _AT_RECURSIVE)
     table.close(found)
@@ -95,7 +95,8 @@ def _clone_device(table: Table, path: bytes) -> int:
     return copy
 
 
-def _open(table: Table, name: str, path: bytes) -> int:
+def open_path(table: Table, name: str, path: bytes) -> int:
+    """Add the row that opens a path in which there is no link, and return its descriptor."""
     how = table.data(struct.pack("<3Q", os.O_PATH | os.O_CLOEXEC, 0, _NO_SYMLINKS))
     return table.open(name, "openat2", _AT_FDCWD, table.text(path), how, 24)
 
@@ -109,7 +110,7 @@ def _set(table: Table, name: str, folder: int, path: bytes, attributes: int, fla
 
 def _place(table: Table, place: Place, descriptor: int) -> None:
     shown = os.fsdecode(place.path)
-    target = _open(table, f"bind {shown}", place.path)
+    target = open_path(table, f"bind {shown}", place.path)
     if place.access != "none":
         empty = table.text(b"")
         table.call(f"bind {shown}", "move_mount", descriptor, empty, target, empty, _FROM_EMPTY | _TO_EMPTY)
