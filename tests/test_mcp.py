@@ -139,9 +139,11 @@ async def test_sessions_are_resources(era: Era, tmp_path: Path) -> None:
         head, *events = map(json.loads, (await read("execsrv://session/1/recording")).splitlines())
         assert head["version"] == 3
         assert [event[1] for event in events] == ["o", "x"]
-        for wrong in ("execsrv://session/7/output", "execsrv://session/1/screen", "execsrv://session/1/other"):
-            with pytest.raises(MCPError):
+        many = f"execsrv://session/{'9' * 5000}/output"
+        for wrong in ("execsrv://session/7/output", "execsrv://session/1/screen", "execsrv://session/1/other", many):
+            with pytest.raises(MCPError) as error:
                 await read(wrong)
+            assert error.value.error.code == types.INVALID_PARAMS
     kept = sorted("other" in cast.read_text() for cast in casts.glob("*/session-1.cast"))
     assert (kept, len(list(casts.iterdir()))) == ([False, True], 2)
 
