@@ -375,6 +375,7 @@ async def test_what_a_model_asks_for_is_done_or_refused(server: Server) -> None:
             ("exec_command", "{}", "exec_command: Object missing required field `cmd`"),
             ("exec_command", '{"cmd": "true", "cwd": "/"}', "exec_command: Object contains unknown field `cwd`"),
             ("exec_command", "{", "exec_command: Input data was truncated"),
+            ("exec_command", {"cmd": "true", "timeout_ms": 10**400}, "exec_command: Expected `int` <= 9007199254"),
             ("write_stdin", {"session_id": "1"}, "write_stdin: Expected `int`, got `str` - at `$.session_id`"),
         ]:
             with pytest.raises(InvalidParamsError, match=re.escape(complaint)):

@@ -103,6 +103,18 @@ def test_a_report_that_cannot_be_written_is_told_before_anything_runs(tmp_path: 
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_report_takes_the_place_of_no_pipe_and_follows_a_link(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    done = execsrv("run", "--junit", str(pipe), "touch", f"{tmp_path}/ran")
+    assert (done.returncode, pipe.is_fifo(), (tmp_path / "ran").exists()) == (125, True, False)
+    assert done.stderr == f"execsrv: cannot write the report `{pipe}`: not a regular file\n"
+    link.symlink_to("report.xml")
+    assert execsrv("run", "--junit", str(link), "true").returncode == 0
+    assert link.is_symlink()
+    assert case(tmp_path / "report.xml")[1] == []
+
+
 # -- the first process of a container --
 
 CONTAINER = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]

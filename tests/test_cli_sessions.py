@@ -24,6 +24,7 @@ from execsrv._cli.finding import Listing, how_it_stands
 from execsrv._cli.replaying import Replay
 from execsrv.errors import ExecsrvError
 from execsrv.protocol import ListedProcess
+from execsrv.testing import conversations
 from tests.faults.daemon import Daemon, running_daemon
 from tests.peers import PATIENCE
 from tests.processes import marked, new_mark
@@ -87,6 +88,62 @@ def test_what_is_left_running_is_listed_by_name_and_how_it_ended(sh: Shell) -> N
     [facts] = json.loads(sh.out("ps", "--json"))
     assert (facts["name"], facts["state"], facts["exitCode"], facts["argv"]) == ("build", "closed", 3, ASK)
     assert facts["totals"] == {"stdout": 13, "stderr": 0}
+
+
+CLEAR = "\x1b[2J\u202e"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["ps"],
+            {
+                "result": {
+                    "processes": [
+                        {
+                            "processId": CLEAR,
+                            "pid": 2,
+                            "program": "x",
+                            "tty": False,
+                            "running": False,
+                            "exitCode": 1,
+                            "signal": CLEAR,
+                            "closed": True,
+                            "argv": [CLEAR],
+                        }
+                    ]
+                }
+            },
+        ),
+        (
+            ["limits"],
+            {
+                "result": {
+                    "limits": [{"setting": CLEAR, "value": 1, "unit": "", "scope": "server", "most": 1, "used": 0}]
+                }
+            },
+        ),
+        (["ps"], {"error": {"code": -32600, "message": CLEAR}}),
+    ],
+)
+def test_no_word_of_a_server_is_a_command_for_the_terminal(
+    words: list[str], told: dict[str, object], daemon: Daemon, tmp_path: Path
+) -> None:
+    talk = tmp_path / "talk"
+    with conversations.recording(daemon.url, talk) as url:
+        Shell(url)(*words)
+    recorded = json.loads(talk.read_text())
+    last = [step["msg"] for step in recorded["steps"] if step["dir"] == "s2c"][-1]
+    del last["result"]
+    last |= told
+    talk.write_text(json.dumps(recorded))
+    with conversations.replaying(talk) as url:
+        done = Shell(url)(*words)
+    said = done.stdout + done.stderr
+    assert "\\x1b[2J\\u202e" in said
+    assert said.isascii()
+    assert "\x1b" not in said
 
 
 def test_a_name_that_is_done_with_is_free_again_and_one_in_use_is_not(sh: Shell) -> None:
@@ -226,6 +283,13 @@ def test_logs_are_what_is_retained_each_stream_by_itself(sh: Shell) -> None:
     events = [json.loads(line) for line in sh.out("logs", "--json", "-f", "a").splitlines()]
     assert (events[-1]["exitCode"], events[-1]["reason"]) == (143, "terminated")
     assert "expected a time such as `5m`" in sh.refused("logs", "--since", "soon", "a")
+
+
+def test_a_character_that_is_never_whole_is_in_the_json_too(sh: Shell) -> None:
+    sh.out("run", "-d", "--name", "a", "printf", r"caf\303")
+    sh("wait", "a")
+    events = [json.loads(line) for line in sh.out("logs", "--json", "-f", "a").splitlines()]
+    assert "".join(event["text"] for event in events if "text" in event) == "caf\N{REPLACEMENT CHARACTER}"
 
 
 def test_what_is_not_retained_any_more_is_told(tmp_path: Path) -> None:

@@ -505,3 +505,22 @@ async def test_no_server_chooses_where_a_get_writes(lies: dict[str, Any], here: 
         with pytest.raises(FileExistsError):
             await client.files.get("/tree", here / "in/to2")
     assert folders(here) == ["in"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fact", "value"),
+    [
+        ("directory", "permissions", 1 << 64),
+        ("file", "modified_at_ns", 1 << 90),
+        ("symlink", "target", "a%00b"),
+    ],
+)
+async def test_facts_that_no_file_can_have_are_a_malformed_answer(
+    lies: dict[str, Any], here: Path, kind: Any, fact: str, value: object
+) -> None:
+    lies["fs/stat"] = FileStatus(kind="directory", **FACTS)
+    lies["fs/list"] = FileList([ListedFile("a", FileStatus(kind=kind, **(FACTS | {fact: value})))])
+    lies["fs/readFile"] = FileData(b"x")
+    async with lying(lies) as client:
+        with pytest.raises(BadAnswerError, match="`fs/list` is malformed: these are no facts of a file: '/tree/a'"):
+            await client.files.get("/tree", here / "to")

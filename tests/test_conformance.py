@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ import trio
 from execsrv._cli.register.checking import SUITES
 from execsrv.conformance import Verdict, cases, check
 from execsrv.conformance.checking import suites
+from execsrv.conformance.reaching import open_texts
 from execsrv.conformance.report import line, summary
 from execsrv.errors import ConnectionFailedError
 from execsrv.testing import assert_no_strays, conversations, serving
@@ -68,7 +69,7 @@ def test_a_server_that_keeps_no_connection_lacks_that() -> None:
 
 
 @contextmanager
-def wrong(answer: Callable[[dict[str, Any]], list[dict[str, Any]]]) -> Iterator[str]:
+def wrong(answer: Callable[[dict[str, Any]], Iterable[dict[str, Any]]]) -> Iterator[str]:
     """A server that does what a test says."""
 
     def serve(client: socket.socket) -> None:
@@ -124,6 +125,29 @@ def test_a_server_that_talks_nonsense_differs() -> None:
         found = verdicts(url, "commands", patience=1)
     assert {verdict.kind for verdict in found} <= {"differs", "no answer"}
     assert any("said what nobody can follow" in verdict.why for verdict in found)
+
+
+def test_a_server_that_never_stops_talking_differs() -> None:
+    message = {"method": "x", "params": {"x": "x" * 8_000_000}}
+
+    def answer(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        while True:
+            yield message
+
+    with wrong(answer) as url:
+        [verdict] = trio.run(partial(check, url, patience=PATIENCE, wanted=cases("handshake")[:1]))
+    assert (verdict.kind, verdict.why) == (
+        "differs", "said more than 67108864 characters, which nobody has asked for"
+    )  # fmt: skip
+
+
+def test_what_a_server_that_does_not_end_has_started_ends_with_it() -> None:
+    async def main() -> None:
+        async with open_texts("exec:sh -c 'sleep 1000 & echo ready; sleep 1000'") as texts:
+            assert await texts.receive() == "ready"
+
+    with assert_no_strays():
+        trio.run(main)
 
 
 def test_a_number_that_is_left_out_is_found() -> None:

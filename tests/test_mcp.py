@@ -115,7 +115,12 @@ async def test_a_cancelled_call_ends_its_command_and_the_end_of_the_client_all_o
 
 async def test_sessions_are_resources(era: Era, tmp_path: Path) -> None:
     pytest.importorskip("pyte", reason="needs execsrv[screen]")
-    async with served(era, "--recordings", str(tmp_path / "casts"), cache=None) as client:
+    casts = tmp_path / "casts"
+    async with served(era, "--recordings", str(casts), cache=None) as client:
+        async with served(era, "--recordings", str(casts)) as other:  # which has a session 1 as well
+            await told(other, "exec_command", cmd="echo other", yield_time_ms=LONG)
+        async with served(era, "--recordings", str(casts)) as idle:
+            await told(idle, "list_sessions")
         await told(client, "exec_command", cmd="echo once", yield_time_ms=LONG)
         await told(client, "exec_command", cmd="printf 'x\\rscreen'; read x", tty=True, yield_time_ms=0)
         while "screen" not in await told(client, "read_output", session_id=2):
@@ -134,9 +139,13 @@ async def test_sessions_are_resources(era: Era, tmp_path: Path) -> None:
         head, *events = map(json.loads, (await read("execsrv://session/1/recording")).splitlines())
         assert head["version"] == 3
         assert [event[1] for event in events] == ["o", "x"]
-        for wrong in ("execsrv://session/7/output", "execsrv://session/1/screen", "execsrv://session/1/other"):
-            with pytest.raises(MCPError):
+        many = f"execsrv://session/{'9' * 5000}/output"
+        for wrong in ("execsrv://session/7/output", "execsrv://session/1/screen", "execsrv://session/1/other", many):
+            with pytest.raises(MCPError) as error:
                 await read(wrong)
+            assert error.value.error.code == types.INVALID_PARAMS
+    kept = sorted("other" in cast.read_text() for cast in casts.glob("*/session-1.cast"))
+    assert (kept, len(list(casts.iterdir()))) == ([False, True], 2)
 
 
 # -- the operator's policy --
@@ -244,14 +253,21 @@ async def test_http_is_for_those_who_have_the_token(era: Era, tmp_path: Path) ->
     [
         (["--listen", "http://127.0.0.1:0"], "--listen and --http-token-file need each other"),
         (["--listen", "http://0.0.0.0:0", "--http-token-file", "token"], "expected `http://127.0.0.1:PORT/PATH`"),
-        (["--listen", "http://127.0.0.1:0", "--http-token-file", "empty"], "the token in `empty` is empty"),
-        (["--listen", "http://127.0.0.1:0", "--http-token-file", "none"], "cannot use `none`: No such file"),
+        (["--listen", "http://127.0.0.1:0", "--http-token-file", "empty"], "there is no token in `empty`"),
+        (["--listen", "http://127.0.0.1:0", "--http-token-file", "/dev/zero"], "it is no file"),
+        (["--listen", "http://127.0.0.1:0", "--http-token-file", "shared"], "others may write to it"),
+        (
+            ["--listen", "http://127.0.0.1:0", "--http-token-file", "none"],
+            "cannot read the token file `none`: No such file",
+        ),
         (["--url", "unix:///nowhere/at/all"], "No such file or directory"),
     ],
 )
 def test_what_cannot_be_served_is_said(words: list[str], complaint: str, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("secret")
     (tmp_path / "empty").write_text("\n")
+    (tmp_path / "shared").write_text("secret")
+    (tmp_path / "shared").chmod(0o666)
     argv = [sys.executable, "-m", "execsrv", "mcp", *words]
     done = subprocess.run(
         argv, capture_output=True, text=True, timeout=PATIENCE, cwd=tmp_path, stdin=subprocess.DEVNULL

@@ -21,7 +21,7 @@ _MOST_NAMED = 5
 
 
 class Listing:
-    """What a server has, each session by a name that no other has."""
+    """The sessions of a server, each by a name that no other has."""
 
     def __init__(self, processes: Sequence[ListedProcess]) -> None:
         names = [_name(listed, listed.connection_name or listed.connection_id) for listed in processes]

@@ -5,6 +5,7 @@ It is written before the command starts, as a failure, and again at its end. So 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -26,8 +27,10 @@ class JUnitReport:
     """A report on one command: takes its output, and writes how it ended."""
 
     def __init__(self, path: str, argv: Sequence[str]) -> None:
-        """Write the report of a command that has not ended. Raises `OSError`."""
-        self._path = path
+        """Write the report of a command that has not ended. Raises `OSError`, also in place of a device or a pipe."""
+        self._path = os.path.realpath(path)
+        if os.path.exists(self._path) and not os.path.isfile(self._path):
+            raise OSError(errno.EINVAL, "not a regular file", path)
         name = shlex.join(argv)
         self._name = name if len(name) <= _MOST_NAME else f"{name[:_MOST_NAME]}..."
         self._began = time.monotonic()
@@ -73,8 +76,7 @@ class JUnitReport:
             said = left_out + self._output.decode(errors="replace")
             lines.append(f"<system-out>{escape(_printable(said))}</system-out>")
         lines += ["</testcase></testsuite></testsuites>", ""]
-        folder = os.path.dirname(os.path.abspath(self._path))
-        with tempfile.NamedTemporaryFile("wb", dir=folder, prefix=".junit-", delete=False) as file:
+        with tempfile.NamedTemporaryFile("wb", dir=os.path.dirname(self._path), prefix=".junit-", delete=False) as file:
             try:
                 file.write("\n".join(lines).encode())
                 file.flush()

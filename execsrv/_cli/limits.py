@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import trio
 
-from execsrv._cli.manners import Manners, colored, print_json, print_text, size, span
+from execsrv._cli.manners import Manners, colored, one_line, print_json, print_text, size, span
 from execsrv._cli.reach import Reach
 from execsrv._cli.settings import SETTINGS
 from execsrv.protocol.ceilings import Ceiling
@@ -50,7 +50,7 @@ async def _list(everything: bool, reach: Reach, manners: Manners) -> int:
 
 def _row(ceiling: Ceiling) -> tuple[str, str, str, str, str]:
     known = SETTINGS.get(ceiling.setting)
-    flag = known.flag if known is not None else ceiling.setting
+    flag = known.flag if known is not None else one_line(ceiling.setting)
     most = _amount(ceiling.most, ceiling.unit)
     if ceiling.used is None:
         return flag, "", most, "", ""

@@ -1,4 +1,4 @@
-"""How a command says things: results on stdout, everything else on stderr, as much as was asked for."""
+"""Manners of a command that says things: results on stdout, everything else on stderr, as much as was asked for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from execsrv._cli.help import is_colored
-from execsrv._cli.streams import say
+from execsrv._cli.streams import escaped, say
 from execsrv._wire.writing import write_all
 
 _COLORS = {"green": "32", "yellow": "33"}
@@ -16,7 +16,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 class Manners(NamedTuple):
-    """The options of how a command says things."""
+    """The options of how much a command says, and in which form."""
 
     as_json: bool = False
     quiet: bool = False
@@ -46,9 +46,7 @@ def colored(text: str, color: str, descriptor: int = 1) -> str:
 
 def one_line(text: str) -> str:
     """Return a text with nothing in it that could end a line, or move the cursor."""
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    return escaped(text)
 
 
 def size(number: float) -> str:

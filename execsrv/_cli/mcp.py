@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import trio
@@ -14,9 +16,12 @@ import trio
 from execsrv._cli.manners import Manners
 from execsrv._cli.reach import Reach
 from execsrv._cli.usage import UsageError
+from execsrv._doors.tokens import read_own
 from execsrv.agents.policy import Policy
 from execsrv.client import Client
+from execsrv.client.tokens import is_token
 from execsrv.errors import ExecsrvError
+from execsrv.protocol.connection import MAX_TOKEN_CHARACTERS
 
 
 def mcp(
@@ -35,11 +40,31 @@ def mcp(
         raise UsageError("--listen and --http-token-file need each other: over HTTP nobody comes in without a token")
     if importlib.util.find_spec("mcp") is None:
         raise ExecsrvError("cannot speak MCP: its SDK is not installed; install `execsrv[mcp]`")
-    if recordings is not None:
-        os.makedirs(recordings, mode=0o700, exist_ok=True)
+    token = None if http_token_file is None else _token(http_token_file)
     options: dict[str, Any] = {} if cwd is None else {"cwd": os.path.abspath(cwd) if reach.url is None else cwd}
-    trio.run(_serve, reach, Policy(ask=ask, only=only), recordings, options, listen, http_token_file, manners)
+    with nullcontext() if recordings is None else _folder(recordings) as folder:
+        trio.run(_serve, reach, Policy(ask=ask, only=only), folder, options, listen, token, manners)
     return 0
+
+
+def _token(path: str) -> str:
+    """Return the token in a file. Raises `ExecsrvError`."""
+    token = read_own(path, "token file", MAX_TOKEN_CHARACTERS + 64).strip()
+    if not is_token(token):
+        raise ExecsrvError(f"there is no token in `{path}`: expected one, in printable ASCII")
+    return token
+
+
+@contextmanager
+def _folder(recordings: str) -> Iterator[str]:
+    """Give a new folder for the recordings of this run: sessions count from 1 in each. An empty one goes."""
+    os.makedirs(recordings, mode=0o700, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix=time.strftime("%Y-%m-%dT%H%M%S-"), dir=recordings)
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            os.rmdir(folder)
 
 
 async def _serve(
@@ -48,7 +73,7 @@ async def _serve(
     recordings: str | None,
     options: dict[str, Any],
     listen: str | None,
-    token_file: str | None,
+    token: str | None,
     manners: Manners,
 ) -> None:
     from execsrv.agents.mcp import make_server
@@ -59,10 +84,10 @@ async def _serve(
         nursery.start_soon(_heed_signals, nursery.cancel_scope)
         async with _client(reach) as client, open_tools(client, recordings=recordings, **options) as tools:
             server = make_server(tools, policy)
-            if listen is None or token_file is None:
+            if listen is None or token is None:
                 await serve_stdio(server)
             else:
-                await serve_http(server, listen, token_file, lambda url: manners.note(f"mcp listening on {url}"))
+                await serve_http(server, listen, token, lambda url: manners.note(f"mcp listening on {url}"))
         nursery.cancel_scope.cancel()
 
 

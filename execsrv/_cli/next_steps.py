@@ -1,4 +1,4 @@
-"""What `execsrv serve` says on a terminal once it listens: what can be done with it, from another one."""
+"""Hints of `execsrv serve` on a terminal, once it listens: what can be done with it, from another one."""
 
 from __future__ import annotations
 

@@ -41,6 +41,8 @@ async def _print(name: str, follow: bool, since: float | None, stamped: bool, re
                     seq = event.seq
                     for descriptor, data in form.written(event):
                         await pass_on(descriptor, data)
+                for descriptor, data in form.rest():
+                    await pass_on(descriptor, data)
             finally:
                 for descriptor, data in form.undo():
                     write_now(data, descriptor)
@@ -55,6 +57,8 @@ class Form:
         self._stamped = stamped
         self._is_inside_line = {"stdout": False, "stderr": False, "pty": False}
         self._decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in self._is_inside_line}
+        self._begun: dict[str, dict[str, Any]] = {}
+        """The facts about the last piece of each stream, in which a character may have begun that is not whole."""
         self._terminals = {number: (Replay(), Modes()) for number in (1, 2) if os.isatty(number)}
 
     def written(self, event: Entry) -> Iterator[tuple[int, bytes]]:
@@ -85,7 +89,8 @@ class Form:
     def _of_chunk(self, chunk: Chunk, when: float | None) -> tuple[int, bytes]:
         if self._manners.as_json:
             text = self._decoders[chunk.stream].decode(chunk.chunk)
-            return self._json({"seq": chunk.seq, "time": _shown(when), "stream": chunk.stream, "text": text})
+            self._begun[chunk.stream] = facts = {"seq": chunk.seq, "time": _shown(when), "stream": chunk.stream}
+            return self._json(facts | {"text": text})
         data = chunk.chunk
         if self._stamped:
             data = self._with_times(chunk, f"{_shown(when)} ".encode())
@@ -107,6 +112,12 @@ class Form:
     @staticmethod
     def _json(facts: dict[str, Any]) -> tuple[int, bytes]:
         return 1, msgspec.json.encode(facts) + b"\n"
+
+    def rest(self) -> Iterator[tuple[int, bytes]]:
+        """Return what to write at the end: in JSON, characters that were begun, and will never be whole."""
+        for stream, facts in self._begun.items():
+            if text := self._decoders[stream].decode(b"", final=True):
+                yield self._json(facts | {"text": text})
 
     def undo(self) -> Iterator[tuple[int, bytes]]:
         """Return what gives the terminals back as they were."""

@@ -36,7 +36,7 @@ async def _listing(reach: Reach) -> Listing:
 def _row(name: str, listed: ListedProcess) -> tuple[str, ...]:
     return (
         one_line(name),
-        how_it_stands(listed),
+        one_line(how_it_stands(listed)),
         span(listed.age_ms / 1000),
         "" if listed.pid is None else str(listed.pid),
         span(listed.cpu_ms / 1000) if listed.running and isinstance(listed.cpu_ms, int) else "",

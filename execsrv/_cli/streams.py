@@ -29,8 +29,21 @@ def open_missing() -> None:
 
 
 def say(text: str) -> None:
-    """Write a line for people to stderr. Where nobody reads it, or there is no room for it, it is lost."""
-    write_line(2, text.encode(errors="backslashreplace"))
+    """Write a line for people to stderr. Where nobody reads it, or there is no room for it, it is lost.
+
+    Nothing in it is taken by a terminal for more than text: much of what is said are the words of others.
+    """
+    write_line(2, escaped(text, keep="\r\n").encode())
+
+
+def escaped(text: str, keep: str = "") -> str:
+    """Return a text with nothing in it that could move the cursor, or turn what is read, but for what is to be kept."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() or letter in keep else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def write_line(descriptor: int, line: bytes) -> OSError | None:

@@ -1,4 +1,4 @@
-"""What the tools of an agent answer, as values; each is text for a model too."""
+"""Answers of the tools of an agent, as values; each is text for a model too."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Began(Struct, frozen=True, tag_field="type", tag="exec_command_begin"):
 
 
 class Output(Struct, frozen=True, tag_field="type", tag="exec_command_output_delta"):
-    """It has printed something."""
+    """A piece of what it has printed."""
 
     session_id: int
     stream: Stream

@@ -49,7 +49,9 @@ class ExecCommand(Function, frozen=True):
     login: Annotated[bool, Meta(description="Run it in a login shell.")] = False
     yield_time_ms: _YieldTime | UnsetType = UNSET
     max_output_tokens: _MaxTokens | UnsetType = UNSET
-    timeout_ms: Annotated[int, Meta(ge=1, description="End it after so many milliseconds.")] | UnsetType = UNSET
+    timeout_ms: Annotated[int, Meta(ge=1, le=2**53, description="End it after so many milliseconds.")] | UnsetType = (
+        UNSET
+    )
 
     async def do(self, tools: Tools) -> Answer:
         return await tools.exec_command(

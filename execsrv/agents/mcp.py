@@ -8,6 +8,7 @@ the model instead.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable
 from typing import TypeVar
 
@@ -38,6 +39,7 @@ _PROGRESS_SECONDS = 1.0
 _READ_ONLY = ("read_output", "read_screen", "list_sessions")
 
 _SCHEME = "execsrv://session/"
+_NUMBER = re.compile("[0-9]{1,18}")
 
 _MAX_RECORDING_BYTES = 16 * 1024 * 1024
 """The largest recording that is read as a resource. Larger ones are files to be taken from where they are."""
@@ -167,7 +169,7 @@ def _mime_type(uri: str) -> str:
 async def _read(tools: Tools, uri: str) -> str:
     """Return the content of a resource. Raises `ExecsrvError` and `OSError`."""
     number, _, kind = uri.removeprefix(_SCHEME).partition("/")
-    if not uri.startswith(_SCHEME) or not number.isdecimal() or kind not in ("output", "screen", "recording"):
+    if not uri.startswith(_SCHEME) or not _NUMBER.fullmatch(number) or kind not in ("output", "screen", "recording"):
         raise ExecsrvError(f"there is no resource {uri[:200]!r}; those of a session are listed")
     if kind == "output":
         most = tools.settings.most_output_bytes

@@ -8,7 +8,6 @@ from hmac import compare_digest
 from typing import Any
 from urllib.parse import urlsplit
 
-import trio
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 
@@ -23,8 +22,8 @@ async def serve_stdio(server: Server[Any]) -> None:
         await server.run(reading, writing, server.create_initialization_options())
 
 
-async def serve_http(server: Server[Any], url: str, token_file: str, listening: Callable[[str], object]) -> None:
-    """Serve clients that have the token of a file, at `http://HOST:PORT/PATH`, until cancelled.
+async def serve_http(server: Server[Any], url: str, token: str, listening: Callable[[str], object]) -> None:
+    """Serve clients that have the token, at `http://HOST:PORT/PATH`, until cancelled.
 
     Calls `listening` with the URL once it accepts. All clients share the sessions. Raises `InvalidListenURLError` and
     `OSError`.
@@ -36,9 +35,6 @@ async def serve_http(server: Server[Any], url: str, token_file: str, listening: 
     if parts.scheme != "http" or parts.hostname not in ("127.0.0.1", "::1") or parts.port is None or parts.query:
         raise InvalidListenURLError(f"unsupported --listen URL `{url}`; expected `http://127.0.0.1:PORT/PATH`")
     path = parts.path if len(parts.path) > 1 else "/mcp"
-    token = (await trio.Path(token_file).read_bytes()).strip()
-    if not token:
-        raise InvalidListenURLError(f"the token in `{token_file}` is empty")
     application = server.streamable_http_app(streamable_http_path=path, host=parts.hostname)
     config = Config()
     config.bind = [parts.netloc]
@@ -51,7 +47,7 @@ async def serve_http(server: Server[Any], url: str, token_file: str, listening: 
     listening(f"http://{host}:{port}{path}")
     # Taken up by the server: so the port is known, and accepts, before anybody is told.
     config.bind = [f"fd://{sockets.insecure_sockets[0].detach()}"]
-    await serve(with_token(application, token), config)
+    await serve(with_token(application, token.encode()), config)
 
 
 def with_token(application: Application, token: bytes) -> Application:

@@ -127,8 +127,8 @@ class Tools:
         """Write to a session's terminal, and return what came until it ended or the window was over.
 
         Without `chars` it only looks. The window ends sooner when the text `until` is in the new output, and when the
-        session waits for input. Where there is
-        no terminal, Ctrl-C and Ctrl-\\ are their signals, and everything else raises `StdinClosedError`.
+        session waits for input. Where there is no terminal, Ctrl-C and Ctrl-\\ are their signals, and everything else
+        raises `StdinClosedError`.
 
         Cancelling stops waiting, not the session, and the next answer has the output. Raises `UnknownSessionError`,
         `ProcessEndedError` for input that comes too late, and `ConnectionLostError`.

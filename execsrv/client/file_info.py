@@ -9,6 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
 
+from execsrv.errors import BadAnswerError
 from execsrv.protocol import FileStatus
 
 
@@ -58,8 +59,16 @@ class FileInfo(Struct, frozen=True, kw_only=True):
         return self.kind == "symlink"
 
 
-def info(path: str, status: FileStatus) -> FileInfo:
-    """Return what a server has told of a path."""
+_MOST_NS = 2**63 - 1
+"""The latest time that a system keeps of a file."""
+
+
+def info(method: str, path: str, status: FileStatus) -> FileInfo:
+    """Return the facts that a server has answered. Raises `BadAnswerError` for those that no file here could have."""
+    target = None if status.target is None else unquote_to_bytes(status.target)
+    times = status.modified_at_ns, status.accessed_at_ns, status.changed_at_ns
+    if not 0 <= status.permissions <= 0o7777 or max(map(abs, times)) > _MOST_NS or b"\0" in (target or b""):
+        raise BadAnswerError(method, f"these are no facts of a file: {path!r}")
     return FileInfo(
         path=path,
         kind=status.kind,
@@ -73,5 +82,5 @@ def info(path: str, status: FileStatus) -> FileInfo:
         inode=status.inode,
         device=status.device,
         links=status.links,
-        target=None if status.target is None else os.fsdecode(unquote_to_bytes(status.target)),
+        target=None if target is None else os.fsdecode(target),
     )

@@ -62,7 +62,9 @@ class RemoteChanges:
     async def stat(self, path: str, *, follow: bool = True) -> FileInfo:
         """Return the facts of what a path leads to, or of the link itself."""
         with doing("stat", path):
-            return info(path, await self.calls.call("fs/stat", FileStat(sent(path), of_link=not follow), FileStatus))
+            return info(
+                "fs/stat", path, await self.calls.call("fs/stat", FileStat(sent(path), of_link=not follow), FileStatus)
+            )
 
     async def find(self, path: str, *, follow: bool = False) -> FileInfo | None:
         """Return the facts of what is at a path, None where nothing is."""
@@ -82,7 +84,7 @@ class RemoteChanges:
             name = entry.file_name if entry.path is None else posixpath.basename(heard("fs/list", entry.path))
             if name in ("", ".", "..") or "/" in name or "\0" in name:
                 raise BadAnswerError("fs/list", f"{name!r} is no name of a file")
-            found.append(info(posixpath.join(path, name), entry.status))
+            found.append(info("fs/list", posixpath.join(path, name), entry.status))
         return found
 
     async def resolve(self, path: str) -> str:

@@ -1,4 +1,4 @@
-"""What a copy finds of an earlier one: files that are there already, and parts that were left when it was cut off.
+"""Remains of an earlier copy that another one finds: files that are there, and parts that were left where it was cut.
 
 A part is found again by its name, which is made of what it is a copy of. Nothing in it is trusted: it is compared piece
 by piece, by SHA-256, and goes on where it differs.

@@ -58,7 +58,7 @@ class Case(Struct, frozen=True):
 
 
 class Verdict(Struct, frozen=True):
-    """How a server stands to one case. `why` says what it did instead, or what it lacks."""
+    """The stand of a server to one case. `why` says what it did instead, or what it lacks."""
 
     case: Case
     kind: Kind

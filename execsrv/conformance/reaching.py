@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -129,5 +131,5 @@ async def _started(argv: list[str]) -> AsyncIterator[_Lines]:
             with trio.move_on_after(5):
                 await process.wait()
             if process.returncode is None:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)  # it leads its group, with what it has started
                 await process.wait()

@@ -15,6 +15,9 @@ from execsrv.conformance.reaching import Texts
 
 UNKNOWN_METHOD = -32601
 
+_MOST_CHARACTERS = 64 * 1024 * 1024
+"""Characters that are heard on one connection. No case lets a server say nearly as much."""
+
 
 class DiffersError(Exception):
     """The server does something else than it should."""
@@ -48,7 +51,10 @@ class Talk:
 
     async def listen(self) -> None:
         """Hear all that the server says, until it hangs up."""
+        left = _MOST_CHARACTERS
         while (text := await self._texts.receive()) is not None:
+            if (left := left - len(text)) < 0:
+                raise DiffersError(f"said more than {_MOST_CHARACTERS} characters, which nobody has asked for")
             message = json.loads(text)
             if not isinstance(message, dict):
                 raise DiffersError(f"said what is no message: {shown(text)}")

@@ -28,7 +28,11 @@ Commands run here, or with --url on a server, and all of them end with this one.
             many=True,
             title="Policy",
         ),
-        Option(("--recordings",), "Record each session there, as an asciicast that is a resource.", DIRECTORY),
+        Option(
+            ("--recordings",),
+            "Record each session in a new folder there, as an asciicast that is a resource.",
+            DIRECTORY,
+        ),
         Option(
             ("--listen",),
             "Serve it there, as `http://127.0.0.1:PORT/mcp`. Needs --http-token-file.",

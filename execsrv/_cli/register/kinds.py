@@ -130,7 +130,7 @@ class Option(Struct, frozen=True):
 
 
 class Argument(Struct, frozen=True):
-    """What follows the options. `many` takes all the rest, as a tuple."""
+    """A word behind the options. `many` takes all the rest, as a tuple."""
 
     name: str
     kind: Kind = TEXT
