@@ -186,7 +186,8 @@ async def test_an_infinite_time_is_none(server: Server) -> None:
 
 def test_run_takes_what_start_takes() -> None:
     started = inspect.signature(execsrv.Client.start).parameters
-    late = {"Recording": execsrv.record.Recording}  # which is loaded only where something is recorded
+    # Loaded only where something is recorded, or confined.
+    late = {"Recording": execsrv.record.Recording, "Policy": execsrv.Policy}
     hints = typing.get_type_hints(execsrv.Client.start, localns=late)
     own = {"self", "argv", "stdin", "timeout", "end_with_leader", "text", "encoding", "errors", "id", "key"}
     assert set(StartKeywords.__annotations__) == set(started) - own
@@ -217,7 +218,7 @@ def test_constructors_are_not_for_users() -> None:
 
 def test_a_process_shows_nothing_of_its_inside() -> None:
     shown = {name for name in dir(execsrv.Process) if not name.startswith("_")}
-    facts = {"id", "argv", "pid", "exit_code", "returncode", "signal", "reason", "closed"}
+    facts = {"id", "argv", "pid", "exit_code", "returncode", "signal", "reason", "closed", "confined", "denial"}
     reading = {"wait", "next_event", "events", "output", "lines", "text", "communicate", "snapshot"}
     streams = {"stdin", "stdout", "stderr"}
     acting = {"write", "close_stdin", "send_signal", "interrupt", "terminate", "kill", "resize", "leave_running"}

@@ -136,7 +136,7 @@ async def test_a_managed_policy_is_kept_and_told(peer: Peer, tmp_path: Path) -> 
     assert (answer["sandboxType"], answer["sandbox"]["gaps"]) == ("linuxSeccomp", [])
     assert {"view", "landlock", "seccomp", "capabilities", "no-new-privs"} <= set(answer["sandbox"]["layers"])
     await peer.until_told("a", "closed")
-    assert peer.output("a").endswith(b"in\n")
+    assert peer.output("a", "stdout") == b"in\n"
     assert not (tmp_path / "out").exists()
     assert os.listdir(tmp_path / "w/.git") == []
 

@@ -79,7 +79,8 @@ def test_the_commands_do_what_is_said(title: str, lines: int, home: dict[str, st
 
 def test_every_option_is_one(home: dict[str, str]) -> None:
     asked = [line.removesuffix(" &") for line in re.findall(r"(execsrv serve --.*)", PAGE)]
-    entry, cmd = (json.loads(found) for found in re.findall(r"^(?:ENTRYPOINT|CMD) (\[.*\])$", PAGE, re.M))
+    # The first two are of a server, those behind them of a command under `execsrv init`.
+    entry, cmd, *_ = (json.loads(found) for found in re.findall(r"^(?:ENTRYPOINT|CMD) (\[.*\])$", PAGE, re.M))
     asked.append(shlex.join(["execsrv", *entry[1:], *cmd]))
     for unit in (Path(execsrv.__file__).parent / "systemd").glob("*.service"):
         (start,) = re.findall(r"^ExecStart=/usr/bin/env (.*)$", unit.read_text(), re.M)

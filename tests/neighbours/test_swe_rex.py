@@ -51,7 +51,7 @@ async def runtime(home: Path) -> AsyncIterator[ExecsrvRuntime]:
 
 
 async def said(runtime: Any, command: str, **options: Any) -> Any:
-    options = {"timeout": 10, "check": "silent"} | options
+    options = {"timeout": PATIENCE, "check": "silent"} | options
     return await runtime.run_in_session(rex.BashAction(command=command, **options))
 
 
