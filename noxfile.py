@@ -105,6 +105,8 @@ def neighbours(session: nox.Session) -> None:
     session.install(".[inspect,swe-rex]", "pytest", "pytest-timeout")
     ours = ["--noconftest", "-o", "trio_mode=false", "-o", "filterwarnings="]
     session.run("pytest", *ours, "tests/neighbours", *session.posargs)
+    if session.posargs:
+        return
 
     # SWE-ReX has its tests in its source archive alone. They get a runtime of ours from a conftest.py of ours.
     folder = Path(session.create_tmp()).absolute()
@@ -117,7 +119,7 @@ def neighbours(session: nox.Session) -> None:
     (theirs / "__init__.py").touch()
     shutil.copy("tests/neighbours/swe_rex_fixtures.py", theirs / "conftest.py")
     alone = ["-c", os.devnull, "--rootdir", str(theirs), "-o", "anyio_mode=auto"]
-    session.run("pytest", *alone, str(theirs), *session.posargs)
+    session.run("pytest", *alone, str(theirs))
 
 
 @nox.session
