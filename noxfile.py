@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
@@ -22,7 +23,7 @@ PYTHONS = list(dict.fromkeys(["3.11", "3.12", "3.13", "3.14", f"{sys.version_inf
 SOME_FAILED = 1
 """The exit status of pytest for it."""
 
-BESIDE = ("docs", "inspect")
+BESIDE = ("docs", "inspect", "swe-rex")
 """Extras that the test suite does without."""
 
 SPREAD = ["-n", "3", "--dist", "worksteal"]
@@ -95,12 +96,30 @@ def interop(session: nox.Session) -> None:
     session.run("pytest", "tests/interop", *session.posargs, env=env)
 
 
+SWE_REX = "1.4.0"
+
+
 @nox.session
 def neighbours(session: nox.Session) -> None:
     """The suites of the frameworks that execsrv has adapters for, on asyncio and on trio."""
-    session.install(".[inspect]", "pytest", "pytest-timeout")
+    session.install(".[inspect,swe-rex]", "pytest", "pytest-timeout")
     ours = ["--noconftest", "-o", "trio_mode=false", "-o", "filterwarnings="]
     session.run("pytest", *ours, "tests/neighbours", *session.posargs)
+    if session.posargs:
+        return
+
+    # SWE-ReX has its tests in its source archive alone. They get a runtime of ours from a conftest.py of ours.
+    folder = Path(session.create_tmp()).absolute()
+    named = f"swe_rex-{SWE_REX}"
+    given = ["--no-deps", "--no-binary", "swe-rex", "--dest", str(folder), f"swe-rex=={SWE_REX}"]
+    session.run("pip", "download", "-q", *given)
+    with tarfile.open(folder / f"{named}.tar.gz") as archive:
+        archive.extract(f"{named}/tests/test_execution.py", folder, filter="data")
+    theirs = folder / named / "tests"
+    (theirs / "__init__.py").touch()
+    shutil.copy("tests/neighbours/swe_rex_fixtures.py", theirs / "conftest.py")
+    alone = ["-c", os.devnull, "--rootdir", str(theirs), "-o", "anyio_mode=auto"]
+    session.run("pytest", *alone, str(theirs))
 
 
 @nox.session
