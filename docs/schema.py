@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,19 @@ def written() -> str:
         "anyOf": [{"title": title, **part} for title, part in messages.items()],
         "$defs": dict(sorted(parts.items())),
     }
-    return json.dumps(schema, indent=1) + "\n"
+    return json.dumps(_alike(schema), indent=1) + "\n"
+
+
+def _alike(part: Any) -> Any:
+    """Return a part of a schema as every version of msgspec would have it.
+
+    Some leave the indents of texts, and some name the words that may be names in a table.
+    """
+    if isinstance(part, dict):
+        return {name: _alike(value) for name, value in part.items() if name != "propertyNames" or "enum" not in value}
+    if isinstance(part, list):
+        return [_alike(value) for value in part]
+    return cleandoc(part) if isinstance(part, str) else part
 
 
 if __name__ == "__main__":
