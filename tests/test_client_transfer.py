@@ -6,7 +6,8 @@ import os
 import random
 import socket
 import stat
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,12 @@ FACTS |= {"modified_at_ns": 0, "accessed_at_ns": 0, "changed_at_ns": 0, "links":
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
-    """A folder of its own, without links in its path."""
+def here(tmp_path: Path) -> Iterator[Path]:
+    """A folder of its own, without links in its path. A server that lies may make it too deep for pytest to remove."""
     folder = Path(os.path.realpath(tmp_path)) / "files"
     folder.mkdir()
-    return folder
+    yield folder
+    subprocess.run(["rm", "-rf", folder], check=True)
 
 
 @pytest.fixture
