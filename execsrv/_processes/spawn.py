@@ -22,8 +22,6 @@ from contextlib import AbstractContextManager, nullcontext
 
 from execsrv._processes import carried_limits, ends, pidfd, portable_spawn, posix_spawn, proc, spawn_errors, terminal
 from execsrv._processes.command import Command, spawn_error
-from execsrv._processes.confine import start as confine
-from execsrv._processes.confine import starter
 from execsrv._processes.rlimit_mark import Mark
 from execsrv.errors import SpawnError
 from execsrv.protocol import Size, Stream
@@ -81,6 +79,8 @@ class Started:
                 _kill_at_once(self.pid, mark)
                 self.child.value = 0
                 if self.reaper is not None:
+                    from execsrv._processes.confine import starter
+
                     starter.dismiss(starter.Pids(self.reaper, None))
         finally:
             self.close()
@@ -127,6 +127,8 @@ def spawn(
                 if command.confinement is None:
                     _start(command, directory, stdio, started.child, put)
                 else:
+                    from execsrv._processes.confine import start as confine
+
                     started.reaper = confine.start(command, command.confinement, stdio, started.child, put)
         # The command's ends are closed here, which leaves room for its pidfd.
         _hold(started, None if carries or command.confinement is not None else mark)

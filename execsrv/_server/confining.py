@@ -1,15 +1,15 @@
-"""The policy of a start, from its wire form to what a command may do; and what is told of it."""
+"""The policy of a start, from its wire form to what a command may do; and what is told of it.
+
+How a command is confined is imported by the first that is to be: a server that confines nothing pays nothing for it.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from execsrv._log.log import OutputLog
-from execsrv._processes.confine import policy
-from execsrv._processes.confine import start as confined_start
-from execsrv._processes.confine.places import Access, Confinement
-from execsrv._processes.confine.policy import Wish
 from execsrv._processes.leader import ExitStatus
 from execsrv._wire.paths import path_from_wire
 from execsrv.errors import SandboxUnavailableError
@@ -24,6 +24,9 @@ from execsrv.protocol.sandbox import (
     Special,
     SpecialPlace,
 )
+
+if TYPE_CHECKING:
+    from execsrv._processes.confine.places import Access, Confinement
 
 _WORDS = (
     "operation not permitted",
@@ -101,7 +104,11 @@ class Policy:
 
         Raises `SandboxUnavailableError`. Blocks as long as the file systems do.
         """
-        confined_start.needed_means()
+        from execsrv._processes.confine import policy
+        from execsrv._processes.confine.policy import Wish
+        from execsrv._processes.confine.start import needed_means
+
+        needed_means()
         network = self._sandbox.permissions.network == "enabled"
         if self._files.type == "unrestricted":
             return policy.resolve([Wish("/", "write")], network=network)
@@ -119,6 +126,8 @@ class Policy:
             yield self._paths[place.path]
         elif isinstance(place, GlobPlace):
             pattern = os.path.join(self._cwd or os.getcwd(), place.pattern)
+            from execsrv._processes.confine import policy
+
             yield from policy.matches(pattern, self._files.glob_scan_max_depth)
         else:
             yield from self._special(place.value, "read" if entry.access == "read" else "write")
@@ -129,7 +138,9 @@ class Policy:
             case "root":
                 yield "/"
             case "minimal":
-                yield from policy.MINIMAL
+                from execsrv._processes.confine.policy import MINIMAL
+
+                yield from MINIMAL
             case "current_working_directory":
                 yield cwd
             case "project_roots":
@@ -148,7 +159,9 @@ class Policy:
 
 def told(confinement: Confinement) -> Confined:
     """Return what a command's client hears of its confinement."""
-    means = confined_start.needed_means()
+    from execsrv._processes.confine.start import needed_means
+
+    means = needed_means()
     gaps = list(confinement.notes)
     if not means.has("processes"):
         gaps.append("processes of the same user outside can be given other priorities and processors")
