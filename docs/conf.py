@@ -28,6 +28,7 @@ nitpick_ignore = [
     ("py:class", "Offered"),
     ("py:class", "Kind"),
     ("py:class", "Path"),
+    ("py:class", "Policy"),
     ("py:class", "Recording"),
     ("py:class", "Side"),
     ("py:class", "AbstractAsyncContextManager"),
