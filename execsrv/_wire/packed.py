@@ -140,10 +140,10 @@ def _id_in(written: bytes | bytearray | msgspec.Raw) -> MessageId | None:
     if len(written) > _MOST_HEAD_BYTES:
         return None
     try:
-        id = _ids.decode(written)
+        id: MessageId = _ids.decode(written)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
-    return id  # type: ignore[no-any-return]
+    return id
 
 
 def _beginning(data: bytes | bytearray) -> str:
