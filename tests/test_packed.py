@@ -140,7 +140,7 @@ def test_both_encodings_say_the_same(number: int) -> None:
         (pack({7: 7}), "Expected `str`"),
         (pack({"method": "m"})[:-1], "truncated"),
         (pack({"method": "m"}) + b"\xc0", "trailing"),
-        (b"\x81\xa6method\xa1\xff", "invalid UTF-8"),
+        (b"\x81\xa6method\xa1\xff", "(?i:invalid UTF-8)"),
         (pack({"id": 1, "error": "text"}), "Expected `object`, got `str`"),
     ],
 )
@@ -197,7 +197,7 @@ def test_a_message_nested_too_deeply_may_end_anywhere(end: int) -> None:
         (7, "Expected `object`, got `int`"),
         (1.5, "Expected `object`, got `float`"),
         (None, "missing required field"),
-        (msgspec.Raw(b"\x81\xa9processId\xa1\xff"), "invalid UTF-8"),
+        (msgspec.Raw(b"\x81\xa9processId\xa1\xff"), "(?i:invalid UTF-8)"),
     ],
 )
 def test_says_which_parameter_is_wrong(params: Any, why: str) -> None:

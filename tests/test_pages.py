@@ -44,6 +44,10 @@ FOLLOWED = [("tutorial.md", "#"), ("tasks.md", "##"), ("testing.md", "##"), ("co
 SECTIONS = [section for page, heading in FOLLOWED for section in sections(page, heading)]
 
 
+_QUIET = {"PYTHONWARNINGS": "ignore:The configuration option"}
+"""pytest-asyncio asks all who have it to choose a scope of loops; the pages are followed by people without it."""
+
+
 @pytest.fixture(scope="module")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The PATH of somebody who has activated the environment of this Python, with this execsrv in it."""
@@ -60,7 +64,7 @@ def type_in(folder: Path, command: str, path: str) -> str:
     done = subprocess.run(
         ["bash", "-c", command],
         cwd=folder,
-        env={**os.environ, **terminal, **installed, "PATH": path, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, **terminal, **installed, "PATH": path, "PYTHONPATH": str(ROOT), **_QUIET},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
