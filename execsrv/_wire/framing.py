@@ -11,16 +11,23 @@ _BLANK = re.compile(rb"(?:[ \t\r\n]++|\xef\xbb\xbf)*+")
 """Nothing between two messages: white space, and byte order marks."""
 
 
-class LineBuffer:
-    """Lines. Blank ones are passed over."""
+class _Buffer:
+    """Bytes that were received, of which those up to `_start` are taken."""
 
-    def __init__(self, bound: MessageBound) -> None:
+    def __init__(self, bound: MessageBound, rest: bytes | bytearray = b"") -> None:
+        """`rest` was received before."""
         self._bound = bound
-        self._buffer = bytearray()
+        self._buffer = bytearray(rest)
         self._start = 0
-        self._searched = 0
-        self.last_was_whole = True
-        """False after a last line without its end."""
+
+    def __len__(self) -> int:
+        """Return the bytes that are in here."""
+        return len(self._buffer)
+
+    @property
+    def has_more(self) -> bool:
+        """Return True while something was fed that no message has taken."""
+        return self._start < len(self._buffer)
 
     def feed(self, data: bytes | bytearray) -> None:
         """Add what was received."""
@@ -31,17 +38,29 @@ class LineBuffer:
     def _cut(self) -> None:
         """Let go of what was taken."""
         del self._buffer[: self._start]
-        self._searched -= self._start
         self._start = 0
 
-    def __len__(self) -> int:
-        """Return the bytes that are in here."""
-        return len(self._buffer)
+    def _hand_over(self, start: int, end: int, rest: int) -> bytearray:
+        """Return what is in between. It is the buffer itself: to copy so much would hold up everybody."""
+        taken, self._buffer = self._buffer, self._buffer[rest:]
+        del taken[end:]
+        del taken[:start]
+        self._start = 0
+        return taken
 
-    @property
-    def has_more(self) -> bool:
-        """Return True while something was fed that no line has taken."""
-        return self._start < len(self._buffer)
+
+class LineBuffer(_Buffer):
+    """Lines. Blank ones are passed over."""
+
+    def __init__(self, bound: MessageBound) -> None:
+        super().__init__(bound)
+        self._searched = 0
+        self.last_was_whole = True
+        """False after a last line without its end."""
+
+    def _cut(self) -> None:
+        self._searched -= self._start
+        super()._cut()
 
     def take_rest(self) -> bytearray:
         """Return what no line has taken, and forget it."""
@@ -73,21 +92,14 @@ class LineBuffer:
                 raise self._too_long()
             self.last_was_whole = end < len(self._buffer)
             if end - self._start > LARGE_BYTES:
-                return self._hand_over(end)
+                self._searched = 0
+                return self._hand_over(self._start, end, end + 1)
             line = bytes(memoryview(self._buffer)[self._start : end])
             self._start = self._searched = min(end + 1, len(self._buffer))
             if self._start > LARGE_BYTES or self._start == len(self._buffer):
                 self._cut()  # not only when more comes: that may be never
             if line and not line.isspace():
                 return line
-
-    def _hand_over(self, end: int) -> bytearray:
-        """Return the line up to there. It is the buffer itself: to copy so much would hold up everybody."""
-        line, self._buffer = self._buffer, self._buffer[end + 1 :]
-        del line[end:]
-        del line[: self._start]
-        self._start = self._searched = 0
-        return line
 
     def _too_long(self) -> ProtocolError:
         return ProtocolError(self._bound.complaint(), close_code=1009)
@@ -97,32 +109,8 @@ LENGTH_BYTES = 4
 """In front of each frame of msgpack: the bytes that it has, as an unsigned number, the least significant byte first."""
 
 
-class FrameBuffer:
+class FrameBuffer(_Buffer):
     """Frames with their length in front."""
-
-    def __init__(self, bound: MessageBound, rest: bytes | bytearray = b"") -> None:
-        """`rest` was received before."""
-        self._bound = bound
-        self._buffer = bytearray(rest)
-        self._start = 0
-
-    def feed(self, data: bytes | bytearray) -> None:
-        """Add what was received."""
-        if self._start == len(self._buffer):
-            self._buffer = bytearray(data)
-        else:
-            del self._buffer[: self._start]
-            self._buffer += data
-        self._start = 0
-
-    def __len__(self) -> int:
-        """Return the bytes that are in here."""
-        return len(self._buffer)
-
-    @property
-    def has_more(self) -> bool:
-        """Return True while something was fed that no frame has taken."""
-        return self._start < len(self._buffer)
 
     def next_message(self, at_end: bool = False) -> bytes | bytearray | None:
         """Return the next whole frame without its length, or None.
@@ -139,17 +127,9 @@ class FrameBuffer:
                 raise CutOffError("malformed message: the end came in the middle of a frame")
             return None
         if size > LARGE_BYTES:
-            return self._hand_over(start, start + size)
+            return self._hand_over(start, start + size, start + size)
         frame = bytes(memoryview(self._buffer)[start : start + size])
         self._start = start + size
         if self._start == len(self._buffer):
             self._buffer, self._start = bytearray(), 0  # not only when more comes: that may be never
-        return frame
-
-    def _hand_over(self, start: int, end: int) -> bytearray:
-        """Return what is in between. It is the buffer itself: to copy so much would hold up everybody."""
-        frame, self._buffer = self._buffer, self._buffer[end:]
-        del frame[end:]
-        del frame[:start]
-        self._start = 0
         return frame
