@@ -39,7 +39,7 @@ FLOORS = [
     {"_doors"},
     # the service
     {"_server.outbox", "_server.feed", "_server.view", "_server.host", "_server.start_options", "_server.secrets"},
-    {"_server.confining"},
+    {"_server.confining", "_server.policy"},
     {"_server.ending"},
     {"_server.stdin"},
     {"_server.pump"},

@@ -43,6 +43,6 @@ def confinement_here(options: RunOptions, tmpdir: str | None) -> Confinement | N
     policy = policy_of(options, os.path.abspath)
     if policy is None:
         return None
-    from execsrv._server.confining import Policy as Resolved
+    from execsrv._server.policy import Policy as Resolved
 
     return Resolved(sandbox_of(policy), os.getcwd()).resolve(tmpdir)

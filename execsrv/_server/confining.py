@@ -1,32 +1,11 @@
-"""The policy of a start, from its wire form to what a command may do; and what is told of it.
-
-How a command is confined is imported by the first that is to be: a server that confines nothing pays nothing for it.
-"""
+"""Policies that a start may ask for, and failures that look like the work of one."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
 from execsrv._log.log import OutputLog
 from execsrv._processes.leader import ExitStatus
-from execsrv._wire.paths import path_from_wire
 from execsrv.errors import SandboxUnavailableError
-from execsrv.protocol.sandbox import (
-    Confined,
-    Denial,
-    FileSystem,
-    GlobPlace,
-    PathPlace,
-    PolicyEntry,
-    Sandbox,
-    Special,
-    SpecialPlace,
-)
-
-if TYPE_CHECKING:
-    from execsrv._processes.confine.places import Access, Confinement
+from execsrv.protocol.sandbox import Denial, PolicyEntry, Sandbox, Special, SpecialPlace
 
 _WORDS = (
     "operation not permitted",
@@ -78,94 +57,6 @@ def _check_special(special: Special, entry: PolicyEntry) -> None:
 
 def _refused(why: str) -> SandboxUnavailableError:
     return SandboxUnavailableError(f"this policy cannot be kept: {why}", field="sandbox")
-
-
-class Policy:
-    """A policy with its paths read, which can be resolved once the command's directory and environment are known."""
-
-    def __init__(self, sandbox: Sandbox, cwd: str | None) -> None:
-        """Raises `InvalidParamsError` for a path that is none."""
-        self._sandbox = sandbox
-        self._cwd = cwd if sandbox.cwd is None else path_from_wire(sandbox.cwd, "sandbox.cwd")
-        self._roots = [path_from_wire(root, "sandbox.workspaceRoots") for root in sandbox.workspace_roots]
-        temporary = sandbox.temporary_directories
-        self._temporary = (
-            None if temporary is None else [path_from_wire(path, "sandbox.temporaryDirectories") for path in temporary]
-        )
-        self._files = sandbox.permissions.file_system or FileSystem()
-        self._paths = {
-            entry.path.path: path_from_wire(entry.path.path, "sandbox.permissions.file_system.entries")
-            for entry in self._files.entries
-            if isinstance(entry.path, PathPlace)
-        }
-
-    def resolve(self, tmpdir: str | None) -> Confinement:
-        """Return what the command may do. `tmpdir` is its TMPDIR.
-
-        Raises `SandboxUnavailableError`. Blocks as long as the file systems do.
-        """
-        from execsrv._processes.confine import policy
-        from execsrv._processes.confine.policy import Wish
-        from execsrv._processes.confine.start import needed_means
-
-        needed_means()
-        network = self._sandbox.permissions.network == "enabled"
-        if self._files.type == "unrestricted":
-            return policy.resolve([Wish("/", "write")], network=network)
-        self._tmpdir = tmpdir
-        wishes = [
-            Wish(path, "none" if entry.access == "deny" else entry.access, entry.missing_path_behavior == "skip")
-            for entry in self._files.entries
-            for path in self._paths_of(entry)
-        ]
-        return policy.resolve(wishes, network=network)
-
-    def _paths_of(self, entry: PolicyEntry) -> Iterator[str]:
-        place = entry.path
-        if isinstance(place, PathPlace):
-            yield self._paths[place.path]
-        elif isinstance(place, GlobPlace):
-            pattern = os.path.join(self._cwd or os.getcwd(), place.pattern)
-            from execsrv._processes.confine import policy
-
-            yield from policy.matches(pattern, self._files.glob_scan_max_depth)
-        else:
-            yield from self._special(place.value, "read" if entry.access == "read" else "write")
-
-    def _special(self, special: Special, access: Access) -> Iterator[str]:
-        cwd = self._cwd or os.getcwd()
-        match special.kind:
-            case "root":
-                yield "/"
-            case "minimal":
-                from execsrv._processes.confine.policy import MINIMAL
-
-                yield from MINIMAL
-            case "current_working_directory":
-                yield cwd
-            case "project_roots":
-                for root in self._roots or [cwd]:
-                    yield os.path.normpath(os.path.join(root, special.subpath or ""))
-            case "tmpdir":
-                if self._temporary is not None:
-                    yield from self._temporary
-                elif self._tmpdir and self._tmpdir.startswith("/"):
-                    yield self._tmpdir
-            case "slash_tmp":
-                yield "/tmp"
-            case "unknown":
-                pass
-
-
-def told(confinement: Confinement) -> Confined:
-    """Return what a command's client hears of its confinement."""
-    from execsrv._processes.confine.start import needed_means
-
-    means = needed_means()
-    gaps = list(confinement.notes)
-    if not means.has("processes"):
-        gaps.append("processes of the same user outside can be given other priorities and processors")
-    return Confined(sorted([*means.layers, "no-new-privs"]), gaps)
 
 
 def denial(status: ExitStatus, log: OutputLog) -> Denial | None:

@@ -12,7 +12,7 @@ from execsrv._processes.command import Command, File, Output, Wishes, settle
 from execsrv._processes.environment import command_environment, inherited_environment
 from execsrv._processes.terminal import checked_modes
 from execsrv._processes.withheld import withheld_by
-from execsrv._server.confining import Policy, asked, told
+from execsrv._server.confining import asked
 from execsrv._server.keys import key_of
 from execsrv._server.methods.process_dialect import process_dialect
 from execsrv._server.methods.table import (
@@ -53,7 +53,12 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
     modes = checked_modes(params.modes)
     outputs = _output(params, "stdout"), _output(params, "stderr")
     withheld = withheld_by(caller.config)
-    policy = None if sandbox is None else Policy(sandbox, cwd)
+    if sandbox is None:
+        policy = None
+    else:
+        from execsrv._server.policy import Policy
+
+        policy = Policy(sandbox, cwd)
 
     def settled() -> Command:
         inherited = inherited_environment(withheld) if params.env_policy is not None else {}
@@ -97,6 +102,8 @@ def process_of(process: Session | Starting) -> ProcessStarted | Deferred[Process
 def _process_started(session: Session) -> ProcessStarted:
     if session.confinement is None:
         return ProcessStarted(session.id, pid=session.pid)
+    from execsrv._server.policy import told
+
     return ProcessStarted(session.id, "linuxSeccomp", session.pid, told(session.confinement))
 
 
