@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanag
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any, TypeVar
 
 import hypothesis
@@ -269,6 +270,18 @@ def allowances() -> Iterator[list[Allowance]]:
         patch.setattr("execsrv._budget.allowance.Allowance", Noted)
         yield made
     assert [budget for allowance in made for budget in allowance.budgets if budget.taken] == []
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Path]:
+    """A folder for files, without links in its path, and not the one with the server's socket.
+
+    A server that lies may make it too deep for pytest to remove.
+    """
+    folder = Path(os.path.realpath(tmp_path)) / "files"
+    folder.mkdir()
+    yield folder
+    subprocess.run(["rm", "-rf", folder], check=True)
 
 
 @pytest.fixture(params=TRANSPORTS)

@@ -36,14 +36,6 @@ ODD = os.fsdecode(b"odd \xff\x80 %41#?")
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
-    """A folder of its own, without links in its path."""
-    folder = Path(os.path.realpath(tmp_path)) / "files"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 async def client(server: Server) -> Client:
     return await server.client()
 

@@ -6,8 +6,7 @@ import os
 import random
 import socket
 import stat
-import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -44,15 +43,6 @@ MIB = 1 << 20
 FACTS: dict[str, Any] = {"size": 0, "permissions": 0o755, "user_id": 0, "group_id": 0, "inode": 1, "device": 1}
 FACTS |= {"modified_at_ns": 0, "accessed_at_ns": 0, "changed_at_ns": 0, "links": 1}
 """What is told of any file."""
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[Path]:
-    """A folder of its own, without links in its path. A server that lies may make it too deep for pytest to remove."""
-    folder = Path(os.path.realpath(tmp_path)) / "files"
-    folder.mkdir()
-    yield folder
-    subprocess.run(["rm", "-rf", folder], check=True)
 
 
 @pytest.fixture

@@ -121,7 +121,8 @@ def test_descriptors_have_the_numbers_that_the_table_counts_on(by: Interpreter, 
     assert run(table, by) == (0, b"alpha")
 
 
-def test_a_command_may_be_forked_beside_a_reaper_and_is_a_child_of_ours(by: Interpreter) -> None:
+def beside_a_reaper() -> Table:
+    """Return a table that forks a reaper, and goes on in the command that it forks beside it."""
     table = Table()
     reaper = table.fork("fork a reaper", CLONE_PARENT, REAPER)
     command = table.fork("fork", CLONE_PARENT, LEADER)
@@ -131,6 +132,11 @@ def test_a_command_may_be_forked_beside_a_reaper_and_is_a_child_of_ours(by: Inte
         table.call("close", "close", descriptor)
     table.call("sleep", "pause")
     table.begins(command)
+    return table
+
+
+def test_a_command_may_be_forked_beside_a_reaper_and_is_a_child_of_ours(by: Interpreter) -> None:
+    table = beside_a_reaper()
     execute(table, (b"/bin/sh", b"-c", b"exit 5"))
     pids = carry_out(table, by)
     assert pids.reaper is not None
@@ -141,15 +147,7 @@ def test_a_command_may_be_forked_beside_a_reaper_and_is_a_child_of_ours(by: Inte
 
 
 def test_nothing_is_left_of_a_fork_whose_command_cannot_be_executed(by: Interpreter) -> None:
-    table = Table()
-    reaper = table.fork("fork a reaper", CLONE_PARENT, REAPER)
-    command = table.fork("fork", CLONE_PARENT, LEADER)
-    table.call("exit", "exit_group", 0)
-    table.begins(reaper)
-    for descriptor in range(4):
-        table.call("close", "close", descriptor)
-    table.call("sleep", "pause")
-    table.begins(command)
+    table = beside_a_reaper()
     execute(table, (b"/nowhere",))
     with pytest.raises(ReportedError):
         carry_out(table, by)

@@ -40,14 +40,6 @@ WALK = {"maxDepth": 9, "maxDirectories": 99, "maxEntries": 99, "followDirectoryS
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
-    """A folder of its own, without links in its path, and not the one with the server's socket."""
-    folder = Path(os.path.realpath(tmp_path)) / "files"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 async def memory_peer(open_server: OpenServer) -> Peer:
     """A peer for what has nothing to do with the transport."""
     return await open_server("memory", ServerConfig()).peer()

@@ -22,13 +22,6 @@ PIECE = 8 * MIB
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
-    folder = Path(os.path.realpath(tmp_path)) / "files"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 async def client(open_server: OpenServer) -> Client:
     return await open_server("unix", ServerConfig()).client()
 
