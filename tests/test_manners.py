@@ -209,7 +209,9 @@ async def test_what_is_still_printed_behind_the_leader_is_read_until_it_is_quiet
     assert out == [b"1", b"2", b"3", b"4", b"5"]
     assert closed["ended"]
     out, closed = await closed_of(peer, "b", "(for i in 1 2 3; do sleep .01; echo $i; done) & exit 0")
-    assert (out, closed["ended"], closed["treeEmpty"]) == ([b"1", b"2", b"3"], [], None)
+    assert out == [b"1", b"2", b"3"]
+    # It may have closed its output and not be gone yet. Nothing else was there to be ended.
+    assert {process["name"] for process in closed["ended"]} <= {"bash"}
 
 
 async def test_who_never_gets_quiet_and_is_deaf_ends_with_the_leader(open_server: OpenServer) -> None:

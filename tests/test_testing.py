@@ -212,7 +212,7 @@ def test_a_server_that_does_not_start_says_why() -> None:
 
 
 def test_a_server_that_ends_by_itself_is_told() -> None:
-    ended = pytest.raises(ServerFailedError, match=r"the server has ended by itself: signal SIGKILL\n")
+    ended = pytest.raises(ServerFailedError, match="the server has ended by itself: signal SIGKILL")
     with ended, serving() as server:
         assert server.pid is not None
         os.kill(server.pid, signal.SIGKILL)
