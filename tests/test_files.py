@@ -262,9 +262,7 @@ async def test_switched_off(open_server: OpenServer, transport: str, here: Path)
     assert os.listdir(here) == []
 
 
-async def test_before_the_handshake_and_with_a_policy_of_nothing(
-    open_server: OpenServer, here: Path
-) -> None:
+async def test_before_the_handshake_and_with_a_policy_of_nothing(open_server: OpenServer, here: Path) -> None:
     peer = await open_server("memory", ServerConfig()).peer(ready=False)
     code, message, _ = await peer.refused("fs/readFile", {"path": "/x"})
     assert (code, message) == (-32600, "client must call initialize before using filesystem methods")
