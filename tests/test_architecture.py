@@ -54,9 +54,10 @@ FLOORS = [
     {"_server.connections", "_server.operations", "_server.failures"},
     {"_server.dispatch"},
     {"_server"},
-    # its two wings
-    {"server", "client"},
+    # its two wings, and what tells clients of servers
+    {"server", "client", "directories"},
     # roof
+    {"pool"},
     {"_in_process", "processes"},
     {"_run"},
     {"_portal"},
