@@ -4,7 +4,7 @@
     timeout        `Ending.open`: the deadline of the start is over
     idle           `Ending.open`: the idle clock has run out
     terminated     `process/terminate`, `command/exec/terminate`
-    disconnected   `Conversation._end_sessions`, `Ending.hang_up`: the connection ends
+    disconnected   `Conversation._end_sessions`, `Ending.hang_up`: the connection ends; or its runner is gone
     shutdown       `Conversation._end_sessions`, `Connection._stop`: the server ends
     signaled       nobody asked: the leader died of a signal
     exited         nobody asked: the leader ended by itself
@@ -118,7 +118,9 @@ class Ending:
 
     def reason(self, status: ExitStatus) -> Reason:
         """Return the reason of the leader's end, now that it has ended with this status."""
-        return self._cause or ("signaled" if status.signal else "exited")
+        if self._cause is not None:
+            return self._cause
+        return "disconnected" if status.is_lost else "signaled" if status.signal else "exited"
 
     def bound_drain(self, draining: trio.CancelScope) -> None:
         """Let the wait for the end of the streams, which is in this scope, take `DRAIN_SECONDS` after a kill."""
