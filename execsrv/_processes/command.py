@@ -41,7 +41,13 @@ class File(NamedTuple):
     append: bool = False
 
 
-Output = Literal["pipe", "null", "stdout"] | File
+class Given(NamedTuple):
+    """The end of a pipe that somebody else has made. The start closes it, once the command has its own."""
+
+    descriptor: int
+
+
+Output = Literal["pipe", "null", "stdout"] | File | Given
 """The place where a command's output goes. "stdout", for its stderr, is wherever its stdout goes."""
 
 
@@ -64,6 +70,7 @@ class Command:
     inherited: Inherited | None = None
     stdout: Output = "pipe"
     stderr: Output = "pipe"
+    stdin: Given | None = None
     confinement: Confinement | None = None
     """The things that it may do, where those are fewer than we may."""
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from execsrv._processes import spawn_errors, terminal
-from execsrv._processes.command import Command, File, Output, spawn_error
+from execsrv._processes.command import Command, File, Given, Output, spawn_error
 from execsrv.protocol import Size, Stream
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def open_stdio(
 
     Raises `SpawnError` for a file that cannot be written to.
     """
+    its.extend(end.descriptor for end in (command.stdin, command.stdout, command.stderr) if isinstance(end, Given))
     if size is not None:
         master, slave, name = terminal.open_terminal(size.rows, size.cols, size.xpixel, size.ypixel, modes)
         its.append(slave)
@@ -52,7 +53,9 @@ def open_stdio(
         return name
     if command.inherited is not None:
         return command.inherited.stdio
-    if pipe_stdin:
+    if command.stdin is not None:
+        source = command.stdin.descriptor
+    elif pipe_stdin:
         source, started.stdin = _open_pipe(its)
         os.set_blocking(started.stdin, False)
     else:
@@ -73,6 +76,8 @@ def _open_output(stream: Stream, output: Output, started: Started, its: Descript
         return _keep(its, os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
     if isinstance(output, File):
         return _keep(its, _open_file(stream, output))
+    if isinstance(output, Given):
+        return output.descriptor
     read, write = os.pipe()
     its.append(write)
     started.outputs[stream] = read = _lifted(read)
