@@ -89,6 +89,8 @@ class RunnerPeer:
                 if isinstance(message, kind) and accept(message):
                     del self.came[place]
                     return message
+            if any(isinstance(message, messages.Error) and message.code == "failed" for message in self.came):
+                raise AssertionError(f"the runner has a fault: {self.came}")
             if not await self.read():
                 raise AssertionError(f"the runner has hung up; {kind.__name__} did not come, but {self.came}")
 

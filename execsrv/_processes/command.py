@@ -41,13 +41,22 @@ class File(NamedTuple):
     append: bool = False
 
 
-class Given(NamedTuple):
-    """The end of a pipe that somebody else has made. The start closes it, once the command has its own."""
+class Lent:
+    """A descriptor of ours that a command gets. It is closed when nobody refers to it any more.
 
-    descriptor: int
+    So a start that hangs in its thread, and that everybody has given up, never hands on a number that is another
+    file's by then.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """Take ownership of the descriptor, which is 3 or above."""
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
 
 
-Output = Literal["pipe", "null", "stdout"] | File | Given
+Output = Literal["pipe", "null", "stdout"] | File | Lent
 """The place where a command's output goes. "stdout", for its stderr, is wherever its stdout goes."""
 
 
@@ -70,7 +79,8 @@ class Command:
     inherited: Inherited | None = None
     stdout: Output = "pipe"
     stderr: Output = "pipe"
-    stdin: Given | None = None
+    stdin: Lent | None = None
+    """Its stdin, where that is one of ours."""
     confinement: Confinement | None = None
     """The things that it may do, where those are fewer than we may."""
 

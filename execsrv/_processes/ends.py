@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from execsrv._processes import spawn_errors, terminal
-from execsrv._processes.command import Command, File, Given, Output, spawn_error
+from execsrv._processes.command import Command, File, Lent, Output, spawn_error
 from execsrv.protocol import Size, Stream
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ def open_stdio(
 
     Raises `SpawnError` for a file that cannot be written to.
     """
-    its.extend(end.descriptor for end in (command.stdin, command.stdout, command.stderr) if isinstance(end, Given))
     if size is not None:
         master, slave, name = terminal.open_terminal(size.rows, size.cols, size.xpixel, size.ypixel, modes)
         its.append(slave)
@@ -53,6 +52,7 @@ def open_stdio(
         return name
     if command.inherited is not None:
         return command.inherited.stdio
+    source: int
     if command.stdin is not None:
         source = command.stdin.descriptor
     elif pipe_stdin:
@@ -74,10 +74,10 @@ def _open_output(stream: Stream, output: Output, started: Started, its: Descript
     """Return the end of an output that the command gets. Ours, of a pipe, goes into what was started."""
     if output == "null":
         return _keep(its, os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
+    if isinstance(output, Lent):
+        return output.descriptor
     if isinstance(output, File):
         return _keep(its, _open_file(stream, output))
-    if isinstance(output, Given):
-        return output.descriptor
     read, write = os.pipe()
     its.append(write)
     started.outputs[stream] = read = _lifted(read)

@@ -10,6 +10,7 @@ import trio
 from execsrv._nursery import owned
 from execsrv._processes import terminal
 from execsrv._processes.attempt import Attempt, SharedThreads, Spawned
+from execsrv._processes.command import Lent
 from execsrv._processes.supervisor import Supervisor
 from execsrv._processes.usage import usage_of, used_by
 from execsrv._runner.frames import data_header
@@ -32,7 +33,7 @@ from execsrv._runner.messages import (
 )
 from execsrv._runner.outgoing import Outgoing
 from execsrv._runner.output import OutputStream
-from execsrv._runner.settling import close_given, settled
+from execsrv._runner.settling import settled
 from execsrv.errors import ExecsrvError
 
 _GIVE_UP_SECONDS = 1.0
@@ -44,8 +45,8 @@ _ASK_AGAIN_SECONDS = 0.1
 class RunnerCommand:
     """A command by the id of its request. `run` is its task."""
 
-    def __init__(self, request: SpawnRequest, given: dict[str, int], outgoing: Outgoing) -> None:
-        """`given` are the descriptors that came along, by the names of their streams. Takes ownership of them."""
+    def __init__(self, request: SpawnRequest, given: dict[str, Lent], outgoing: Outgoing) -> None:
+        """`given` are the descriptors that came along, by the names of their streams."""
         self._request = request
         self._id = request.id
         self._given = given
@@ -93,7 +94,6 @@ class RunnerCommand:
                 start = partial(attempt.start, size=size, pipe_stdin=request.stdin_open, modes=request.modes)
                 spawned = await owned(start, settle, threads)
         except ExecsrvError as found:
-            close_given(self._given)
             error = Error(
                 self._id,
                 "spawn_failed",
@@ -102,6 +102,8 @@ class RunnerCommand:
                 step=getattr(found, "step", None),
                 errno=getattr(found, "errno", None),
             )
+        if not self._starting.cancelled_caught:
+            self._given.clear()  # nor may a traceback keep them open
         if spawned is None:
             self._outgoing.tell(error)
         else:

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from execsrv._nursery import open_helpers, owned
 from execsrv._processes.attempt import SharedThreads
+from execsrv._processes.command import Lent
 from execsrv._processes.supervisor import Supervisor
 from execsrv._runner.channel import Channel
 from execsrv._runner.command import RunnerCommand
@@ -99,10 +100,8 @@ class _Commands:
         passed = [name for name in ("stdin", "stdout", "stderr") if _is_passed(request, name)]
         if len(passed) > len(self._channel.descriptors):
             raise ProtocolError(f"{len(passed)} descriptors were to come along with a spawn_request")
-        given = {name: self._channel.descriptors.popleft() for name in passed}
+        given = {name: Lent(self._channel.descriptors.popleft()) for name in passed}
         if len(self._by_id) >= MOST_COMMANDS:
-            for descriptor in given.values():
-                os.close(descriptor)
             self._outgoing.tell(Error(request.id, "busy", f"{MOST_COMMANDS} commands run already"))
             return
         command = RunnerCommand(request, given, self._outgoing)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from execsrv._processes.command import Command, Given, Output, Wishes, settle
+from execsrv._processes.command import Command, Lent, Output, Wishes, settle
 from execsrv._processes.environment import command_environment, inherited_environment
 from execsrv._processes.terminal import checked_modes
 from execsrv._runner.messages import SpawnRequest
@@ -14,8 +13,8 @@ from execsrv._server.confining import asked
 from execsrv.errors import InvalidParamsError
 
 
-def settled(request: SpawnRequest, given: dict[str, int]) -> Callable[[], Command]:
-    """Return what decides, in a thread, what is to run. It takes the descriptors that were `given` out of there.
+def settled(request: SpawnRequest, given: Mapping[str, Lent]) -> Callable[[], Command]:
+    """Return what decides, in a thread, what is to run. `given` are the descriptors that streams are, by their names.
 
     Raises `InvalidParamsError` and `SandboxUnavailableError`.
     """
@@ -34,29 +33,14 @@ def settled(request: SpawnRequest, given: dict[str, int]) -> Callable[[], Comman
         wishes = Wishes(request.umask, request.nice, request.oom_score_adj)
         command = settle(request.command, request.cwd, env, request.arg0, wishes)
         if sandbox is not None:
-            from execsrv._server.policy import Policy
+            from execsrv._server.policy import Resolver
 
-            command = replace(command, confinement=Policy(sandbox, request.cwd).resolve(env.get("TMPDIR")))
-        stdin = Given(given["stdin"]) if "stdin" in given else None
-        command = replace(
-            command,
-            stdin=stdin,
-            stdout=_output(request.stdout, "stdout", given),
-            stderr=_output(request.stderr, "stderr", given),
-        )
-        given.clear()  # the start closes them
-        return command
+            command = replace(command, confinement=Resolver(sandbox, request.cwd).resolve(env.get("TMPDIR")))
+        stdout, stderr = _output(request.stdout, "stdout", given), _output(request.stderr, "stderr", given)
+        return replace(command, stdin=given.get("stdin"), stdout=stdout, stderr=stderr)
 
     return settle_it
 
 
-def _output(place: str, name: str, given: Mapping[str, int]) -> Output:
-    if name in given:
-        return Given(given[name])
-    return "null" if place == "null" else "stdout" if place == "stdout" else "pipe"
-
-
-def close_given(given: dict[str, int]) -> None:
-    """Close the descriptors that no start has taken."""
-    while given:
-        os.close(given.popitem()[1])
+def _output(place: str, name: str, given: Mapping[str, Lent]) -> Output:
+    return given.get(name) or ("null" if place == "null" else "stdout" if place == "stdout" else "pipe")
