@@ -36,6 +36,7 @@ _HOMES = {
     "completion": "self",
     "man": "self",
     "bridge": "self",
+    "runner": "runner",
 }
 """The module of each command, in the order in which they are listed."""
 
