@@ -124,7 +124,7 @@ class Link:
         self._to_write.clear()
         questions, self._questions = self._questions, {}
         for question in questions.values():
-            question.answered.set()
+            question.settle(None)
         commands, self._commands = self._commands, {}
         for command in commands.values():
             command.lost()
@@ -163,10 +163,10 @@ class Link:
             raise ProtocolError("its hello did not come first")
         elif isinstance(message, Signaled | Looked):
             question = self._questions.pop(message.request, None)
-            if question is None or not isinstance(message, question.kind):
+            if question is not None and isinstance(message, question.kind):
+                question.settle(message)
+            elif question is not None or not 0 < message.request <= self._last_question:
                 raise ProtocolError("an answer to no question")
-            question.answer = message
-            question.answered.set()
         elif isinstance(message, Error) and message.id is None:
             raise ProtocolError(f"it says {quoted(message.code)}: {quoted(message.message)}")
         elif not isinstance(message, Pong):
@@ -251,31 +251,45 @@ class Link:
         else:
             await trio.lowlevel.checkpoint()
 
-    def ask(self, kind: type[A], ask: Callable[[int], Struct]) -> Coroutine[Any, Any, A | None]:
-        """Send a question at once, and return the wait for its answer, which is None when the runner is lost.
+    def ask(self, id: int, kind: type[A], ask: Callable[[int], Struct]) -> Coroutine[Any, Any, A | None]:
+        """Send a question about a command at once, and return the wait for its answer.
+
+        That is None when the runner is lost, and when nothing of the command lives: then no answer need come.
 
         Raises `BusyError` where too many have none yet. Cancelling stops waiting.
         """
         if len(self._questions) >= _MOST_QUESTIONS:
             raise BusyError(f"the runner {self.name} has not answered {_MOST_QUESTIONS} questions yet")
         self._last_question += 1
-        question: _Question[A] = _Question(kind)
+        question: _Question[A] = _Question(id, kind)
         if self.why is None:
             self._questions[self._last_question] = question
             self.send(ask(self._last_question))
         else:
-            question.answered.set()
+            question.settle(None)
         return question.wait()
+
+    def end_questions(self, id: int) -> None:
+        """Wait for no answer about a command any more. Those that come are passed over."""
+        for number, question in list(self._questions.items()):
+            if question.id == id:
+                del self._questions[number]
+                question.settle(None)
 
 
 class _Question(Generic[A]):
     """A question on its way. The answer to one that nobody waits for any more is taken all the same."""
 
-    def __init__(self, kind: type[A]) -> None:
+    def __init__(self, id: int, kind: type[A]) -> None:
+        self.id = id
         self.kind = kind
-        self.answer: A | None = None
-        self.answered = trio.Event()
+        self._answer: A | None = None
+        self._settled = trio.Event()
+
+    def settle(self, answer: A | None) -> None:
+        self._answer = answer
+        self._settled.set()
 
     async def wait(self) -> A | None:
-        await self.answered.wait()
-        return self.answer
+        await self._settled.wait()
+        return self._answer

@@ -29,7 +29,6 @@ from execsrv._runner.messages import (
     Exit,
     Forget,
     SpawnReady,
-    SpawnRequest,
     StdinDone,
     TreeEmpty,
 )
@@ -112,6 +111,7 @@ class RemoteCommand:
                     raise ProtocolError("a second tree_empty")
                 self.layer, self.cpu_ms = message.layer, message.cpu_ms
                 self.empty.set()
+                self.link.end_questions(self.id)
                 self.arrivals.last()
 
     def _check_open(self, stream: str) -> None:
@@ -164,9 +164,6 @@ class RemoteCommand:
         self.arrivals.last()
 
     # -- what its session asks for --
-
-    def start(self, request: SpawnRequest) -> None:
-        """Ask for its start."""
 
     def give(self, data: memoryview) -> int:
         """Send input, as far as it is credited and there is room. Return how much that was."""

@@ -82,7 +82,7 @@ class RunnerTree:
         command = self._command
         if command.empty.is_set():
             return 0
-        answer = command.link.ask(Signaled, lambda request: Signal(command.id, request, number, target))
+        answer = command.link.ask(command.id, Signaled, lambda request: Signal(command.id, request, number, target))
 
         async def received() -> int:
             signaled = await answer
@@ -107,7 +107,7 @@ class RunnerTree:
         """Ask who lives of it, and how that is. None where nobody does, or nobody can tell any more."""
         command = self._command
         while not command.empty.is_set():
-            looked = await command.link.ask(Looked, lambda request: Look(command.id, request))
+            looked = await command.link.ask(command.id, Looked, lambda request: Look(command.id, request))
             if looked is None or looked.errno is None:
                 return looked
             await trio.sleep(_AGAIN_SECONDS)  # the runner had no descriptor left to look with

@@ -7,6 +7,7 @@ terminal, the bytes come in frames.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 
@@ -21,7 +22,7 @@ from execsrv._runner.remote import WINDOW_BYTES, RemoteCommand
 from execsrv._runner.tree import RunnerInput, RunnerSpawned, RunnerStreams, RunnerTree
 from execsrv._server.runners import Launched, Runners
 from execsrv._threads import run_briefly
-from execsrv.errors import BusyError, RequestError, SandboxUnavailableError, SpawnError
+from execsrv.errors import BusyError, ProtocolError, RequestError, SandboxUnavailableError, SpawnError
 from execsrv.protocol import Stream
 from execsrv.protocol.sandbox import Confined
 
@@ -77,7 +78,12 @@ class RunnerAttempt:
         if not passes:
             framed = ["pty"] if request.tty else [name for name in ("stdout", "stderr") if pipes[name]]
         self._command = command = RemoteCommand(link, framed, passes=passes)
-        link.send(replace(request, id=command.id), lent)
+        try:
+            link.send(replace(request, id=command.id), lent)
+        except UnicodeEncodeError:
+            raise spawn_error("arguments", errno.EILSEQ, "start over a runner, with a name that is no text") from None
+        except ProtocolError:  # it is too large
+            raise spawn_error("arguments", errno.E2BIG, "start over a runner") from None
         del lent  # so that the end of the command's own is an end
         await command.started.wait()
         if command.error is not None:

@@ -134,7 +134,7 @@ class Client(Held, of=TrioClient):
 
         With `text`, or an `encoding` (UTF-8) or `errors` ("strict"), input and output are strings, and lines end with
         "\n". Other keywords are those of `start`: `cwd`, `env`, `env_add`, `env_remove`, `secret_env`, `stdout`,
-        `stderr`, `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `sandbox`, `user`,
+        `stderr`, `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `sandbox`, `user`, `runner`,
         `idle_timeout`, `grace`, `overflow`, `prepared` and `record`.
 
         It ends with the process that was started. What that has started, and left behind, is collected from while it
@@ -340,6 +340,7 @@ class Client(Held, of=TrioClient):
         oom_score_adj: int | None = None,
         sandbox: Policy | None = None,
         user: str | None = None,
+        runner: str | Sequence[str] | None = None,
         timeout: float | None = None,
         idle_timeout: float | None = None,
         grace: float | None = None,
@@ -369,6 +370,10 @@ class Client(Held, of=TrioClient):
 
         `sandbox` is a policy by which it is confined; `Process.confined` tells what it has. Where the server cannot
         keep it, the start is a `SandboxUnavailableError`, and nothing has run.
+
+        `runner` starts it in a place that the server cannot enter itself: one of the server's own, by its name, or the
+        words of a command that gets there, as `["sudo", "-n", "-u", "box"]`. Directory, environment and pids are those
+        of that place.
 
         `text`, `encoding` and `errors` are how its output is read as text (UTF-8, "strict"), and input may be a string.
 
@@ -410,6 +415,7 @@ class Client(Held, of=TrioClient):
             oom_score_adj=oom_score_adj,
             sandbox=sandbox,
             user=user,
+            runner=runner,
             timeout=timeout,
             idle_timeout=idle_timeout,
             grace=grace,

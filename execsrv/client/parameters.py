@@ -63,6 +63,7 @@ class StartKeywords(TypedDict, total=False):
     oom_score_adj: int | None
     sandbox: Policy | None
     user: str | None
+    runner: str | Sequence[str] | None
     idle_timeout: float | None
     grace: float | None
     overflow: Literal["block", "drop"]

@@ -86,6 +86,7 @@ class Starting:
         oom_score_adj: int | None = None,
         sandbox: Policy | None = None,
         user: str | None = None,
+        runner: str | Sequence[str] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # the server's to keep
         idle_timeout: float | None = None,
         grace: float | None = None,
@@ -116,6 +117,10 @@ class Starting:
         `sandbox` is a policy by which it is confined; `Process.confined` tells what it has. Where the server cannot
         keep it, the start is a `SandboxUnavailableError`, and nothing has run.
 
+        `runner` starts it in a place that the server cannot enter itself: one of the server's own, by its name, or the
+        words of a command that gets there, as `["sudo", "-n", "-u", "box"]`. Directory, environment and pids are those
+        of that place.
+
         `text`, `encoding` and `errors` are how its output is read as text (UTF-8, "strict"), and input may be a string.
 
         The server ends it `timeout` seconds after its start, and when it has neither printed nor been given anything
@@ -145,7 +150,7 @@ class Starting:
                 mirror.begin(0, attached=False)
             params = ProcessStart(
                 argv=words(argv),
-                cwd=_place(connection, cwd, prepared),
+                cwd=_place(connection, cwd, prepared) if runner is None or cwd is not None else None,
                 env=variables(env, env_add),
                 env_remove=names("env_remove", env_remove),
                 secret_env=references(secret_env),
@@ -164,6 +169,7 @@ class Starting:
                 oom_score_adj=oom_score_adj,
                 sandbox=None if sandbox is None else sandbox_of(sandbox),
                 user=None if user is None else string("user", user),
+                runner=runner if runner is None or isinstance(runner, str) else words(runner),
                 window_bytes=connection.config.window_bytes if connection.is_execsrv else None,
                 timeout_ms=milliseconds("timeout", timeout),
                 idle_timeout_ms=milliseconds("idle_timeout", idle_timeout),
@@ -209,7 +215,7 @@ def _place(connection: Connection, cwd: Path | None, prepared: bool) -> str | No
 
 def _check_known(connection: Connection, params: ProcessStart) -> None:
     """Raise `InvalidParamsError` for what a server that is not execsrv would pass over, and do something else."""
-    for field in ("secret_env", "user"):
+    for field in ("secret_env", "user", "runner"):
         if getattr(params, field) and not connection.is_execsrv:
             raise InvalidParamsError(f"{field}: this server has no such thing", field=field)
     if params.sandbox is not None and not connection.is_execsrv:
