@@ -29,6 +29,7 @@ from execsrv._doors.principal import Identify, Principal
 from execsrv._files.channel import open_files
 from execsrv._http.channel import open_http
 from execsrv._nursery import is_cancelled, open_helpers, owned
+from execsrv._server.confining import rules_of
 from execsrv._server.connection import Connection
 from execsrv._server.connections import Connections
 from execsrv._server.dispatch import Dispatch
@@ -120,7 +121,7 @@ class Conversation:
         try:
             # Files and relay around the rest: requests are at their end before what they use is closed.
             needed = self.config, lambda: self.allowance, self._outbox.tell, self._outbox.wait_answered
-            async with open_files(*needed) as self.files, open_http(*needed) as self.relay:
+            async with open_files(*needed, rules_of) as self.files, open_http(*needed) as self.relay:
                 await self._converse()
         finally:
             self._outbox.close()
@@ -153,10 +154,8 @@ class Conversation:
                 lasting = self._connection is not None and self._connection.may_last
             raise
         finally:
-            if self._connection is not None and lasting:
-                self._connection.detach()
-            elif self._connection is not None:
-                self._connection.end()
+            if self._connection is not None:
+                (self._connection.detach if lasting else self._connection.end)()
 
     # -- in --
 

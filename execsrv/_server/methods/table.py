@@ -15,13 +15,12 @@ from msgspec import Struct
 
 from execsrv._budget.allowance import Allowance
 from execsrv._doors.principal import Principal
-from execsrv._server.confining import asked
 from execsrv._server.sessions import Sessions
 from execsrv._server.sharing import Shared
 from execsrv._server.starting import Deferred
 from execsrv.errors import LimitExceededError, NotAllowedError, SandboxUnavailableError
 from execsrv.limits import ServerConfig
-from execsrv.protocol.sandbox import NetworkWish, Sandbox
+from execsrv.protocol.sandbox import NetworkWish
 
 if TYPE_CHECKING:
     from execsrv._files.files import Files
@@ -99,13 +98,6 @@ def check_window(config: ServerConfig, window_bytes: int | None) -> None:
     if window_bytes is not None and window_bytes > bound:
         message = f"windowBytes is {window_bytes}: max_window_bytes ({bound}) would be exceeded"
         raise LimitExceededError(message, limit="max_window_bytes", value=bound)
-
-
-def check_unconfined(sandbox: Sandbox | None) -> None:
-    """Raise `SandboxUnavailableError` for a policy that asks for confinement: file methods keep none."""
-    if asked(sandbox) is not None:
-        message = "this server confines commands, and no file methods: sandbox must be null"
-        raise SandboxUnavailableError(message, field="sandbox")
 
 
 def check_own_network(wish: NetworkWish | None, field: str) -> None:
