@@ -17,8 +17,8 @@ from execsrv._wire.paths import path_from_wire
 from execsrv.protocol.sandbox import Confined, FileSystem, GlobPlace, PathPlace, PolicyEntry, Sandbox, Special
 
 
-class Policy:
-    """A policy with its paths read, which can be resolved once the command's directory and environment are known."""
+class Resolver:
+    """A policy with its paths read, to be resolved once the command's directory and environment are known."""
 
     def __init__(self, sandbox: Sandbox, cwd: str | None) -> None:
         """Raises `InvalidParamsError` for a path that is none."""

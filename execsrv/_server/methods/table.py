@@ -15,7 +15,6 @@ from msgspec import Struct
 
 from execsrv._budget.allowance import Allowance
 from execsrv._doors.principal import Principal
-from execsrv._http.relay import Relay
 from execsrv._server.sessions import Sessions
 from execsrv._server.sharing import Shared
 from execsrv._server.starting import Deferred
@@ -25,6 +24,7 @@ from execsrv.protocol.sandbox import NetworkWish
 
 if TYPE_CHECKING:
     from execsrv._files.files import Files
+    from execsrv._http.relay import Relay
 
 
 class Caller(Protocol):
@@ -33,17 +33,16 @@ class Caller(Protocol):
     principal: Principal
     allowance: Allowance
     sessions: Sessions
-    relay: Relay
     shared: Shared
     config: ServerConfig
-
-    def files(self) -> Files:
-        """Return the file methods of the channel."""
+    files: Callable[[], Files]
+    """Returns the file methods of the channel."""
+    relay: Callable[[], Relay]
+    """Returns the HTTP relay of the channel."""
 
 
 P = TypeVar("P", bound=Struct)
 R = TypeVar("R", bound=Struct)
-S = TypeVar("S", bound=Struct | Deferred[Struct])
 Later = Coroutine[Any, Any, R]
 """The rest of a handler that has to wait for something; it gives the result."""
 
@@ -65,10 +64,13 @@ class Handler(NamedTuple):
 HANDLERS: dict[str, Handler] = {}
 
 
-def handles(method: str, *, holds: bool = False) -> Callable[[Callable[[Caller, P], S]], Callable[[Caller, P], S]]:
-    """Enter a function that answers a method at once, or as soon as a start that is under way has its outcome."""
+def handles(method: str, *, holds: bool = False) -> Callable[[Callable[[Caller, P], A]], Callable[[Caller, P], A]]:
+    """Enter a function that answers a method at once, or as soon as a start that is under way has its outcome.
 
-    def enter(run: Callable[[Caller, P], S]) -> Callable[[Caller, P], S]:
+    The little that one waits for is bounded by itself.
+    """
+
+    def enter(run: Callable[[Caller, P], A]) -> Callable[[Caller, P], A]:
         HANDLERS[method] = Handler(run, waits=False, holds=holds)
         return run
 
