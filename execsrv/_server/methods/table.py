@@ -43,7 +43,6 @@ class Caller(Protocol):
 
 P = TypeVar("P", bound=Struct)
 R = TypeVar("R", bound=Struct)
-S = TypeVar("S", bound=Struct | Deferred[Struct])
 Later = Coroutine[Any, Any, R]
 """The rest of a handler that has to wait for something; it gives the result."""
 
@@ -65,10 +64,13 @@ class Handler(NamedTuple):
 HANDLERS: dict[str, Handler] = {}
 
 
-def handles(method: str, *, holds: bool = False) -> Callable[[Callable[[Caller, P], S]], Callable[[Caller, P], S]]:
-    """Enter a function that answers a method at once, or as soon as a start that is under way has its outcome."""
+def handles(method: str, *, holds: bool = False) -> Callable[[Callable[[Caller, P], A]], Callable[[Caller, P], A]]:
+    """Enter a function that answers a method at once, or as soon as a start that is under way has its outcome.
 
-    def enter(run: Callable[[Caller, P], S]) -> Callable[[Caller, P], S]:
+    The little that one waits for is bounded by itself.
+    """
+
+    def enter(run: Callable[[Caller, P], A]) -> Callable[[Caller, P], A]:
         HANDLERS[method] = Handler(run, waits=False, holds=holds)
         return run
 
