@@ -27,7 +27,8 @@ import execsrv
 from execsrv import Policy
 from execsrv._processes.command import settle
 from execsrv._processes.confine import layers, start, starter
-from execsrv._server.policy import Policy as Resolving
+from execsrv._processes.confine.table import Table
+from execsrv._server.policy import Resolver
 from execsrv.client.policy import sandbox_of
 
 KINDS: dict[str, Policy | None] = {
@@ -73,14 +74,14 @@ def parts(rounds: int) -> None:
     assert policy is not None
     means = start.needed_means()
     command = settle(["/bin/true"], "/", {}, None)
-    resolved = Resolving(sandbox_of(policy), "/").resolve(None)
+    resolved = Resolver(sandbox_of(policy), "/").resolve(None)
     by = starter.interpreter()
-    bare = starter.Table()
+    bare = Table()
     bare.report(starter.READY)
     bare.call("exec", "execve", bare.text(b"/bin/true"), bare.texts((b"true",)), bare.texts(()))
     whole = layers.table(command, resolved, means)
 
-    def carry_out(table: starter.Table) -> None:
+    def carry_out(table: Table) -> None:
         pids = starter.carry_out(table, by, child=ctypes.c_int())
         os.waitpid(pids.leader, 0)
         if pids.reaper is not None:
@@ -88,7 +89,7 @@ def parts(rounds: int) -> None:
             os.waitpid(pids.reaper, 0)
 
     each: dict[str, Callable[[], object]] = {
-        "policy resolved": lambda: Resolving(sandbox_of(policy), "/").resolve(None),
+        "policy resolved": lambda: Resolver(sandbox_of(policy), "/").resolve(None),
         f"table made ({len(whole.rows)} rows)": lambda: layers.table(command, resolved, means),
         "bare table carried out": lambda: carry_out(bare),
         "whole table carried out": lambda: carry_out(whole),
