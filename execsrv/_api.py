@@ -56,6 +56,7 @@ from execsrv.errors import (
     InvalidParamsError,
     KeyConflictError,
     LimitExceededError,
+    LimitUnavailableError,
     NameTakenError,
     NotAllowedError,
     NotFoundError,
@@ -76,7 +77,7 @@ from execsrv.errors import (
     WaitTimeoutError,
 )
 from execsrv.limits import ClientConfig, Limits, ServerConfig
-from execsrv.protocol import Chunk, OutputFile
+from execsrv.protocol import Chunk, OutputFile, ProcessLimits
 from execsrv.server import Server, open_server, serve, serve_channel
 
 __all__ = [
@@ -120,6 +121,7 @@ __all__ = [
     "InvalidParamsError",
     "KeyConflictError",
     "LimitExceededError",
+    "LimitUnavailableError",
     "Limits",
     "NameTakenError",
     "NotAllowedError",
@@ -132,6 +134,7 @@ __all__ = [
     "Process",
     "ProcessEndedError",
     "ProcessExistsError",
+    "ProcessLimits",
     "ProtocolError",
     "RemoteFile",
     "RemotePath",

@@ -49,7 +49,7 @@ OF_THE_MACHINE = {
     "createdAtMs",
     "modifiedAtMs",
 }
-OF_THE_MACHINE |= {"ageMs", "endsInMs", "cpuMs", "memoryBytes", "connectionId", "principal", "secret"}
+OF_THE_MACHINE |= {"ageMs", "endsInMs", "cpuMs", "cpuSeconds", "memoryBytes", "connectionId", "principal", "secret"}
 OF_THE_MACHINE |= {"modifiedAtNs", "accessedAtNs", "changedAtNs", "userId", "groupId", "inode", "device"}
 
 

@@ -12,6 +12,7 @@ import resource
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -25,6 +26,9 @@ from execsrv._processes.spawn import Started
 from execsrv._processes.tree import ProcessTree
 from execsrv._threads import run_briefly
 from execsrv.protocol import Size, Stream
+
+if TYPE_CHECKING:
+    from execsrv._processes.limiting.group import LimitGroup
 
 MOST_THREADS = 40
 """So many starts of one server may be under way at once. More wait."""
@@ -50,6 +54,8 @@ class Spawned:
     stdin: int | None
     held: int | None = None
     confinement: Confinement | None = None
+    group: LimitGroup | None = None
+    """The limits that it has. Whoever has taken the command over removes it in the end."""
 
 
 class SharedThreads:
@@ -112,6 +118,7 @@ class Attempt:
         self._started = Started()
         self._program = ""
         self._confinement: Confinement | None = None
+        self._group: LimitGroup | None = None
         self._lock = threading.Lock()
         self._runs = False  # in its thread
         self._tree: ProcessTree | None = None
@@ -168,6 +175,10 @@ class Attempt:
                 raise spawn_errors.of_no_means()
             command = settle()
             self._confinement = command.confinement
+            if command.limits is not None:
+                from execsrv._processes.limiting.make import make
+
+                self._group = make(command.limits, self._register.server, self._number)
             self._program = os.path.basename(command.program).decode(errors="replace")
             spawn.spawn(
                 command,
@@ -177,6 +188,7 @@ class Attempt:
                 carries=self._carries,
                 modes=modes,
                 started=self._started,
+                group=self._group,
             )
         finally:
             with self._lock:
@@ -184,6 +196,8 @@ class Attempt:
                 given_up = self._started.given_up
             if given_up:
                 self._started.undo(self._mark)
+            if self._group is not None and not self._started.pid:
+                self._group.remove()
 
     def enter(self) -> Spawned:
         """Watch the command, which was started, and have it found by its server. It may be done again."""
@@ -193,7 +207,9 @@ class Attempt:
             tree.reaper = Reaper(started.reaper, started.reaper_pidfd)
         self._register.enter(tree)
         self._tree = tree
-        return Spawned(self._program, tree, started.outputs, started.stdin, started.held, self._confinement)
+        return Spawned(
+            self._program, tree, started.outputs, started.stdin, started.held, self._confinement, self._group
+        )
 
     def pass_streams(self) -> None:
         """Leave the streams to whoever holds what was spawned. The command still ends with this."""
@@ -201,7 +217,7 @@ class Attempt:
 
     def release(self) -> None:
         """Leave the command too. `end` ends nothing any more."""
-        self._tree, self._started = None, Started()
+        self._tree, self._started, self._group = None, Started(), None
 
     async def end(self) -> None:
         """End what was started, and what still is being started. Cannot be cancelled."""
@@ -221,6 +237,8 @@ class Attempt:
         finally:
             self._register.starting.discard(self._number)
             if not runs:
+                if self._group is not None:
+                    self._group.remove()
                 if self._tree is not None:
                     self._started.pidfd = self._started.reaper_pidfd = None  # the tree's
                 self._started.close()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import select
 import signal
 import time
@@ -23,23 +24,42 @@ from pathlib import Path
 from execsrv._processes import proc
 
 PREFIX = "execsrv-"
+LIMITING = ("memory", "pids", "cpu", "cpuacct")
+"""Controllers that hold limits of sessions, or count what they use."""
+
 _ROUND_MILLISECONDS = 20
 _GONE = (errno.ENOENT, errno.ENODEV)
 
 
-def own_folder() -> Path | None:
-    """Return the folder of the control group that this process is in, in a v2 tree (pure or hybrid), None without."""
+def own_folder(controller: str = "") -> Path | None:
+    """Return the folder of the control group that this process is in, None without.
+
+    It is that of a v2 tree (pure or hybrid), or with a controller, that of its v1 hierarchy.
+    """
     try:
-        group = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+        lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+        group = next(path for _, names, path in lines if controller in names.split(","))
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
-            fields, _, kind = line.partition(" - ")
+            fields, _, more = line.partition(" - ")
+            kind, _, options = more.split(" ", 2)
             root, mounted = fields.split()[3:5]
             inside = os.path.relpath(group, root)
-            if kind.startswith("cgroup2 ") and not inside.startswith(".."):
+            wanted = kind == "cgroup" and controller in options.split(",") if controller else kind == "cgroup2"
+            if wanted and not inside.startswith(".."):
                 return Path(mounted, inside)
     except (OSError, StopIteration, ValueError):
         pass
     return None
+
+
+def mounts() -> list[bytes]:
+    """Return the folders at which control groups are mounted."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        fields, _, more = line.partition(b" - ")
+        if more.startswith((b"cgroup ", b"cgroup2 ")):
+            found.append(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), fields.split()[4]))
+    return found
 
 
 def make(name: str) -> Path | None:
@@ -146,9 +166,24 @@ def remove(folder: Path) -> None:
 
 
 def remove_empty(folder: Path) -> None:
-    """Remove the empty groups of earlier servers directly in a folder."""
+    """Remove the empty groups of servers that are gone directly in a folder. One that lives may be about to use its."""
     try:
         for left in folder.glob(f"{PREFIX}*"):
-            remove(left)
+            server = left.name.removeprefix(PREFIX).partition("-")[0]
+            if not (server.isdigit() and proc.living(int(server))):
+                remove(left)
     except OSError:
         pass
+
+
+def limits_name(server: int, number: int, session: int | str) -> str:
+    """Return the name of the groups that hold the limits of a session of a server, or "*" for a pattern of all."""
+    return f"{PREFIX}{server}-{number:x}-limits-{session}"
+
+
+def remove_limits(server: int, number: int) -> None:
+    """Remove the groups that hold the limits of the sessions of a server, which are over."""
+    for controller in ("", *LIMITING):
+        if (folder := own_folder(controller)) is not None:
+            for left in folder.glob(limits_name(server, number, "*")):
+                remove(left)

@@ -87,6 +87,7 @@ def main(server: int, slot: int, number: int, cgroups: bool, patience: float) ->
     if group and os.getppid() == server:
         cgroup.enter(group.parent, server)  # an orderly end: it only lets go
     kill(PATIENCE_SECONDS, 0)
+    cgroup.remove_limits(server, number)
     if group:
         cgroup.remove(group)
 

@@ -59,6 +59,11 @@ class Register:
         self._held: list[Leader] = []
         self._last_number = 0
 
+    @property
+    def server(self) -> int:
+        """The server's own number."""
+        return id(self) if self.mark is None else self.mark.server
+
     def reserve_number(self) -> int:
         """Return a number for a new session, which is `starting` from now on."""
         while True:

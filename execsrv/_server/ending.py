@@ -6,6 +6,7 @@
     terminated     `process/terminate`, `command/exec/terminate`
     disconnected   `Conversation._end_sessions`, `Ending.hang_up`: the connection ends
     shutdown       `Conversation._end_sessions`, `Connection._stop`: the server ends
+    oom, cpu, file-size    nobody asked: the leader died of one of its limits
     signaled       nobody asked: the leader died of a signal
     exited         nobody asked: the leader ended by itself
 
@@ -20,6 +21,7 @@ import logging
 import math
 import signal
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -29,6 +31,9 @@ from execsrv._processes.tree import ProcessTree
 from execsrv._processes.wait_gone import wait_gone
 from execsrv._server.feed import Feed
 from execsrv.protocol import Member, Reason
+
+if TYPE_CHECKING:
+    from execsrv._processes.limiting.group import LimitGroup
 
 logger = logging.getLogger(__name__)
 
@@ -70,11 +75,22 @@ class IdleClock:
 class Ending:
     """The way in which one session is made to end, and the reason. It owns neither the tree nor the tasks."""
 
-    def __init__(self, tree: ProcessTree, feed: Feed, timeout: float, idle_timeout: float, grace: float) -> None:
+    def __init__(
+        self,
+        tree: ProcessTree,
+        feed: Feed,
+        timeout: float,
+        idle_timeout: float,
+        grace: float,
+        group: LimitGroup | None = None,
+    ) -> None:
         """Start the clocks, in seconds and infinite where none is wanted. `open` must follow.
 
-        `grace` is what a session has that was asked to end by a clock, or because its leader has ended.
+        `grace` is what a session has that was asked to end by a clock, or because its leader has ended. `group` has its
+        limits.
         """
+        self.was_sent_kill = False
+        """True when its peer has sent it SIGKILL, so that it says nothing of limits to have died of that."""
         self.killed = False
         """True when it is to end by force. From then on nothing of the session waits for a reader."""
         self.is_over = False
@@ -85,6 +101,7 @@ class Ending:
         self._tree = tree
         self._feed = feed
         self._own_grace = grace
+        self._group = group
         self._cause: Reason | None = None
         self._nursery: trio.Nursery | None = None
         self._clocks: list[tuple[trio.CancelScope, Reason, float]] = []
@@ -117,6 +134,10 @@ class Ending:
 
     def reason(self, status: ExitStatus) -> Reason:
         """Return the reason of the leader's end, now that it has ended with this status."""
+        if self._cause is None and self._group is not None:
+            reached = self._group.reason(self._tree.leader, status, was_killed=self.was_sent_kill)
+            if reached is not None:
+                return reached
         return self._cause or ("signaled" if status.signal else "exited")
 
     def bound_drain(self, draining: trio.CancelScope) -> None:

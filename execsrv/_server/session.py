@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from signal import SIGKILL
 from typing import Any
 
 import trio
@@ -35,7 +36,7 @@ from execsrv._server.pump import Pump
 from execsrv._server.start_options import StartOptions, cost, largest_piece, new_clock
 from execsrv._server.stdin import Stdin
 from execsrv.limits import ServerConfig
-from execsrv.protocol import Reason, SignalTarget
+from execsrv.protocol import ProcessLimits, Reason, SignalTarget
 
 
 class Session:
@@ -81,6 +82,7 @@ class Session:
         self.waits: dict[str, Callable[[], None]] = {}
         """Ends a wait for something, by the name that its peer gave it."""
         self.confinement = spawned.confinement
+        self._group = spawned.group
         self._tree = spawned.tree
         self._outputs = spawned.outputs
         self._held = spawned.held
@@ -88,7 +90,7 @@ class Session:
         self._hangup_grace = config.hangup_grace
         self._ends_with_leader = options.ends_with_leader
         grace = self.grace(config.end_grace)
-        self._ending = Ending(self._tree, self.feed, options.timeout, options.idle_timeout, grace)
+        self._ending = Ending(self._tree, self.feed, options.timeout, options.idle_timeout, grace, self._group)
         self._life: trio.CancelScope | None = None
         self._pump = Pump(spawned.outputs, self._tree.leader, self.log, self.feed, self._ending)
         self.stdin = Stdin(
@@ -168,7 +170,8 @@ class Session:
             await self._ending.wait_alone()
             proof = await self._tree.kill()
         remaining = [] if proof else await self._tree.remaining()
-        self.log.append_closed(remaining, proof, self._ending.ended)
+        usage = None if self._group is None else self._group.usage(self._tree.leader)
+        self.log.append_closed(remaining, proof, self._ending.ended, usage)
         self.closed_at = trio.current_time()
         self.feed.announce()
         if remaining:  # without any of our streams, as they were told to; they are still ours
@@ -240,6 +243,7 @@ class Session:
         """Send a signal. Return how many processes received it. `foreground` is the job in front of a terminal."""
         if self._ending.is_over:
             return 0
+        self._ending.was_sent_kill |= number == SIGKILL
         if target != "foreground":
             return self._tree.signal(number, target)
         return self._tree.signal_foreground(number, self._outputs["pty"]) if self._outputs else 0
@@ -270,6 +274,11 @@ class Session:
                 return None
             names = {f"pipe:[{os.fstat(self.stdin.descriptor).st_ino}]"}
         return (yield from input_wait.look(pids, names))
+
+    @property
+    def limits(self) -> ProcessLimits | None:
+        """The limits that it was started with."""
+        return None if self._group is None else self._group.limits
 
     async def usage(self) -> Usage:
         """Return what it takes of processors and memory: all that lives of it, or what its leader has taken."""

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from execsrv.errors import InvalidParamsError, LimitExceededError
-from execsrv.protocol import METHODS, EnvPolicy, OutputFile, Size
+from execsrv.protocol import METHODS, EnvPolicy, OutputFile, ProcessLimits, Size
 
 P = TypeVar("P", bound=Struct)
 
@@ -62,6 +62,7 @@ class StartKeywords(TypedDict, total=False):
     nice: int | None
     oom_score_adj: int | None
     sandbox: Policy | None
+    limits: ProcessLimits | None
     user: str | None
     idle_timeout: float | None
     grace: float | None

@@ -26,7 +26,7 @@ from execsrv.errors import (
     UnknownProcessError,
 )
 from execsrv.limits import MIB
-from execsrv.protocol import Chunk, Member, Reason, Stream
+from execsrv.protocol import Chunk, Member, ProcessUsage, Reason, Stream
 from execsrv.protocol.sandbox import Denial
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ class Result(Struct, Generic[Said], frozen=True, kw_only=True):
     `exit_code` is 128+N after a death by signal N, whose name is in `signal`. `omitted_bytes` is how much of the middle
     of `stdout` and `stderr` was left out to stay within the bound. `totals` is what each stream carried, by the
     server's count; `remaining` are processes of it that lived on after the close, `ended` those that were ended
-    because the command itself had. `denial` is why the failure is taken for the work of its confinement.
+    because the command itself had. `denial` is why the failure is taken for the work of its confinement, `usage` what
+    it has used, where it had limits.
     """
 
     argv: list[str]
@@ -77,6 +78,7 @@ class Result(Struct, Generic[Said], frozen=True, kw_only=True):
     remaining: list[Member] = []
     ended: list[Member] = []
     denial: Denial | None = None
+    usage: ProcessUsage | None = None
 
     @property
     def text(self) -> str:
@@ -241,31 +243,25 @@ class Collected:
             totals=closed.totals if closed else {},
             remaining=closed.remaining if closed and not also_ended else [],
             ended=(closed.ended if closed else []) + (also_ended or []),
+            usage=closed.usage if closed else None,
         )
 
     def _late(self, patience: float) -> CommandTimeoutError:
-        process = self._process
-        return CommandTimeoutError(
-            process.argv,
-            timeout=patience,
-            exit_code=process.exit_code,
-            signal=process.signal,
-            reason=process.reason,
-            stdout=self._so_far("stdout"),
-            stderr=self._so_far("stderr"),
-        )
+        return CommandTimeoutError(self._process.argv, timeout=patience, **self._facts())
 
     def _truncated(self, how: str) -> OutputTruncatedError:
+        return OutputTruncatedError(self._process.argv, how, **self._facts())
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what is known so far, for an error."""
         process = self._process
-        return OutputTruncatedError(
-            process.argv,
-            how,
-            exit_code=process.exit_code,
-            signal=process.signal,
-            reason=process.reason,
-            stdout=self._so_far("stdout"),
-            stderr=self._so_far("stderr"),
-        )
+        return {
+            "exit_code": process.exit_code,
+            "signal": process.signal,
+            "reason": process.reason,
+            "stdout": self._so_far("stdout"),
+            "stderr": self._so_far("stderr"),
+        }
 
     def _whole(self, part: Part) -> bytes | str:
         """Return a stream in the form that was asked for. What is cut may be cut within a character."""

@@ -171,6 +171,13 @@ class SandboxUnavailableError(RequestError):
     kind = "sandboxUnavailable"
 
 
+class LimitUnavailableError(RequestError):
+    """A limit was asked for that this server cannot keep; the command was not started."""
+
+    code = -32602
+    kind = "limit-unavailable"
+
+
 class HttpUnavailableError(RequestError):
     """This server makes no HTTP requests: it was told not to, or its HTTP client is not installed."""
 
@@ -270,6 +277,7 @@ _BY_KIND |= {
         InvalidParamsError,
         KeyConflictError,
         LimitExceededError,
+        LimitUnavailableError,
         NameTakenError,
         NotAllowedError,
         NotFoundError,

@@ -135,6 +135,7 @@ from execsrv.protocol.process import (
     Size,
     StreamSnapshot,
 )
+from execsrv.protocol.process_limits import ProcessLimits, ProcessUsage
 from execsrv.protocol.sharing import (
     ConnectionGrant,
     ConnectionGranted,
@@ -254,6 +255,7 @@ __all__ = [
     "ProcessGap",
     "ProcessHappened",
     "ProcessId",
+    "ProcessLimits",
     "ProcessList",
     "ProcessListing",
     "ProcessOutput",
@@ -266,6 +268,7 @@ __all__ = [
     "ProcessStart",
     "ProcessStarted",
     "ProcessTerminate",
+    "ProcessUsage",
     "ProcessWait",
     "ProcessWaitFor",
     "ProcessWaited",

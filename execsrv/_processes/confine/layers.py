@@ -12,7 +12,7 @@ import signal
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from execsrv._processes import carried_limits
 from execsrv._processes.command import Command, File
@@ -21,6 +21,9 @@ from execsrv._processes.confine.places import Confinement
 from execsrv._processes.confine.starter import LEADER, READY, REAPER
 from execsrv._processes.confine.table import LIFE, REPORT, Table
 from execsrv._processes.rlimit_mark import Mark, own_limit
+
+if TYPE_CHECKING:
+    from execsrv._processes.limiting.group import LimitGroup
 
 LayerName = Literal["view", "ipc", "processes", "capabilities", "landlock", "seccomp"]
 ALL: frozenset[LayerName] = frozenset(get_args(LayerName))
@@ -64,13 +67,14 @@ def table(
     nulls: Sequence[tuple[int, int]] = (),
     closed: Sequence[int] = (),
     mark: Mark | None = None,
+    group: LimitGroup | None = None,
     runs: bool = True,
 ) -> Table:
     """Return the table that starts a command.
 
     `terminal` is the name of its terminal. `nulls` are those of its 0, 1 and 2 that are `/dev/null`, with their access
     mode, and `closed` those that it is to have closed. It puts a `mark` on itself, where it does not carry one by
-    birth. Unless it `runs`, all is done but the last step.
+    birth, and steps into the groups of its limits before it sees less. Unless it `runs`, all is done but the last step.
     """
     made = Table()
     if mark is not None:
@@ -83,6 +87,8 @@ def table(
         made.call("unshare", "unshare", new)
     if means.has("processes"):
         _fork(made)
+    for door in [] if group is None else group.doors:  # not before: the reaper is none of the command's
+        _write(made, str(door), os.fsencode(door), b"0")
     inherited = command.inherited is not None
     if (terminal is not None or not inherited) and (means.has("processes") or inherited):
         made.call("setsid", "setsid")
@@ -104,6 +110,8 @@ def table(
         made.call("null", "dup2", null, target)
         made.close(null)
     _open_outputs(made, command)
+    for limit in [] if group is None else group.rlimits():
+        _set_limit(made, "limits", limit.slot, limit.soft, limit.hard)
     if means.has("seccomp"):
         seccomp.add(made, network=confinement.network)
     made.report(READY)
@@ -143,7 +151,11 @@ def _grant(made: Table, command: Command) -> None:
 
 
 def _limit(made: Table, name: str, slot: int, value: int) -> None:
-    limits = made.data(struct.pack("<QQ", value, own_limit(slot)[1] & 2**64 - 1))
+    _set_limit(made, name, slot, value, own_limit(slot)[1])
+
+
+def _set_limit(made: Table, name: str, slot: int, soft: int, hard: int) -> None:
+    limits = made.data(struct.pack("<QQ", soft & 2**64 - 1, hard & 2**64 - 1))
     made.call(name, "prlimit64", 0, slot, limits, 0)
 
 

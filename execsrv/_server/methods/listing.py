@@ -102,6 +102,7 @@ def _listed(shared: Shared, process: Session | Starting, usage: Usage | None = N
         next_seq=log.next_seq,
         connection_id=shared.id,
         connection_name=shared.terms.name,
+        limits=process.limits or UNSET,
         size=UNSET if process.master is None else Size(*get_size(process.master)),
         cpu_ms=cpu_ms,
         memory_bytes=memory,
