@@ -77,7 +77,8 @@ from execsrv.errors import (
     WaitTimeoutError,
 )
 from execsrv.limits import ClientConfig, Limits, ServerConfig
-from execsrv.protocol import Chunk, OutputFile, ProcessLimits
+from execsrv.protocol import Chunk, OutputFile
+from execsrv.protocol.process_limits import ProcessLimits
 from execsrv.server import Server, open_server, serve, serve_channel
 
 __all__ = [

@@ -11,7 +11,7 @@ import pytest
 from execsrv._processes import cgroup
 from execsrv._processes.limiting.make import trial
 from execsrv.errors import LimitUnavailableError
-from execsrv.protocol import ProcessLimits
+from execsrv.protocol.process_limits import ProcessLimits
 
 
 @cache

@@ -57,7 +57,7 @@ def policy_of(name: str | None) -> Policy | None:
 @pytest.mark.parametrize("policy", Policies)
 async def test_limits_of_each_process_are_there_at_its_first_line_and_cannot_be_raised(policy: str | None) -> None:
     script = "for kind in v t n f c; do ulimit -S$kind; ulimit -H$kind; done; ulimit -Hn 1000 || echo no"
-    async with connect_in_process() as client:
+    async with connect_in_process(own_process=True) as client:
         limits = ProcessLimits(**OF_PROCESSES)
         result = await client.run(["bash", "-c", script], limits=limits, sandbox=policy_of(policy), text=True)
     assert result.lines == [*["8388608"] * 2, "30", "31", *["50"] * 2, *["4"] * 2, *["0"] * 2, "no"]
@@ -70,7 +70,7 @@ async def test_limits_of_each_process_are_there_at_its_first_line_and_cannot_be_
 async def test_what_descends_from_a_command_is_in_its_groups_and_they_go_with_it(policy: str | None) -> None:
     script = "cat /proc/self/cgroup; setsid sh -c 'cat /proc/self/cgroup; sleep 1000' & wait"
     async with (
-        connect_in_process() as client,
+        connect_in_process(own_process=True) as client,
         client.start(["sh", "-c", script], limits=EVERY, sandbox=policy_of(policy), text=True) as process,
     ):
         groups = groups_of()
@@ -95,7 +95,7 @@ SHORT = {
 @pytest.mark.parametrize("reason", SHORT)
 async def test_a_leader_that_dies_of_a_limit_is_told_so(reason: str, tmp_path: Path) -> None:
     script, limits, code, name = SHORT[reason]
-    async with connect_in_process() as client:
+    async with connect_in_process(own_process=True) as client:
         argv = ["sh", "-c", script.replace("FILE", f"{tmp_path}/x")]
         result = await client.run(argv, limits=limits)
     assert (result.reason, result.exit_code, result.signal) == (reason, code, name)
@@ -109,7 +109,7 @@ async def test_a_leader_that_dies_of_a_limit_is_told_so(reason: str, tmp_path: P
 
 @pytest.mark.slow
 async def test_who_goes_on_after_the_processor_time_is_killed_for_it() -> None:
-    async with connect_in_process() as client:
+    async with connect_in_process(own_process=True) as client:
         argv = ["bash", "-c", "trap : XCPU; while :; do :; done"]
         result = await client.run(argv, limits=ProcessLimits(cpu_seconds=1))
     assert (result.reason, result.signal) == ("cpu", "SIGKILL")
@@ -121,7 +121,7 @@ async def test_that_a_child_had_no_memory_is_counted_and_no_reason_for_the_leade
     """Not even where somebody kills the leader then."""
     ends = {"exit 3": ("exited", 3), "kill -STOP $$": ("signaled", 137), "kill -TERM $$": ("signaled", 143)}
     async with (
-        connect_in_process() as client,
+        connect_in_process(own_process=True) as client,
         client.start(
             ["sh", "-c", f"exec 2>/dev/null; {EAT}; echo $?; {end}"], limits=ProcessLimits(memory_bytes=48 * MIB)
         ) as process,
@@ -139,7 +139,7 @@ async def test_that_a_child_had_no_memory_is_counted_and_no_reason_for_the_leade
 @needs_groups
 async def test_forks_beyond_the_limit_fail_and_are_counted() -> None:
     script = "import os\nfor _ in range(9):\n    if not os.fork(): __import__('time').sleep(1000)"
-    async with connect_in_process() as client:
+    async with connect_in_process(own_process=True) as client:
         argv = [sys.executable, "-S", "-c", script]
         result = await client.run(argv, limits=ProcessLimits(processes=5), text=True, grace=0)
     assert "BlockingIOError" in result.stderr
@@ -150,7 +150,7 @@ async def test_forks_beyond_the_limit_fail_and_are_counted() -> None:
 
 @needs_groups
 async def test_who_takes_more_of_the_processors_waits() -> None:
-    async with connect_in_process() as client:
+    async with connect_in_process(own_process=True) as client:
         argv = [sys.executable, "-S", "-c", "import time\nwhile time.process_time() < 0.1: pass"]
         result = await client.run(argv, limits=ProcessLimits(cpu_percent=20))
     assert (result.reason, result.exit_code) == ("exited", 0)
@@ -164,7 +164,7 @@ async def test_who_takes_more_of_the_processors_waits() -> None:
 async def test_a_command_of_another_user_is_let_in() -> None:
     if not may_become_nobody():
         pytest.skip("not allowed to become another user")
-    async with connect_in_process() as client:
+    async with connect_in_process(own_process=True) as client:
         argv = ["sh", "-c", "id -u; ulimit -n; grep -c limits /proc/self/cgroup"]
         result = await client.run(argv, user="nobody", limits=EVERY, text=True)
     assert (result.stderr, result.lines[1:]) == ("", ["50", str(len(groups_of_every()))])
@@ -187,7 +187,7 @@ async def test_a_confined_command_cannot_leave_its_groups(confined: bool) -> Non
     folder.joinpath("cgroup.procs").open("a").close()
     script = LEAVE.replace("FILE", f"{folder}/cgroup.procs")
     policy = Policy.everything(network=True).write(folder) if confined else None
-    async with connect_in_process() as client:
+    async with connect_in_process(own_process=True) as client:
         result = await client.run(["bash", "-c", script], limits=EVERY, sandbox=policy, text=True)
     assert (result.lines == ["left"]) != confined
     assert ("Read-only file system" in result.stderr) == confined
@@ -213,7 +213,7 @@ async def test_a_limit_that_is_none_is_refused(peer: Peer, limits: dict[str, obj
 
 
 async def test_a_number_that_no_limit_takes_is_refused_before_it_is_sent() -> None:
-    async with connect_in_process() as client:
+    async with connect_in_process(own_process=True) as client:
         with pytest.raises(InvalidParamsError, match="memoryBytes"):
             await client.run(["true"], limits=ProcessLimits(memory_bytes=-1))
 
@@ -221,7 +221,7 @@ async def test_a_number_that_no_limit_takes_is_refused_before_it_is_sent() -> No
 REFUSING = """
 import os, sys, trio, execsrv
 async def main():
-    async with execsrv.connect_in_process() as client:
+    async with execsrv.connect_in_process(own_process=True) as client:
         await client.run(["true"], limits=execsrv.ProcessLimits(processes=5))  # which loads all that it takes
         os.setgroups([]); os.setgid(65534); os.setuid(65534)
         print((await client.run(["sh", "-c", "ulimit -n"], limits=execsrv.ProcessLimits(open_files=30))).text.strip())
@@ -257,7 +257,7 @@ def closed_group(monkeypatch: pytest.MonkeyPatch) -> Path:
     except OSError:
         pytest.skip("no group can be made")
 
-    def make(limits: ProcessLimits, server: int, session: int) -> LimitGroup:
+    def make(limits: ProcessLimits, server: int, session: int, *, moves: bool) -> LimitGroup:
         group = LimitGroup(limits)
         group.parts.append(Part("cpuset", folder, V1))
         return group
@@ -270,7 +270,7 @@ def closed_group(monkeypatch: pytest.MonkeyPatch) -> Path:
 async def test_a_command_that_is_not_let_in_does_not_run(
     closed_group: Path, policy: str | None, tmp_path: Path
 ) -> None:
-    async with connect_in_process() as client:
+    async with connect_in_process(own_process=True) as client:
         with pytest.raises(LimitUnavailableError) as caught:
             await client.run(["touch", tmp_path / "x"], limits=EVERY, sandbox=policy_of(policy))
     assert (caught.value.facts["step"], caught.value.facts["errno"]) == (f"write 0 to {closed_group}", errno.ENOSPC)
@@ -283,7 +283,7 @@ async def test_a_command_that_is_not_let_in_does_not_run(
 
 @needs_groups
 async def test_starts_that_fail_leave_no_group() -> None:
-    async with connect_in_process() as client:
+    async with connect_in_process(own_process=True) as client:
         for argv in (["/nowhere"], ["/etc/passwd"]):
             with pytest.raises(execsrv.SpawnError):
                 await client.run(argv, limits=EVERY)
@@ -318,7 +318,7 @@ def test_groups_that_nobody_could_remove_are_removed_by_the_next(monkeypatch: py
     left.mkdir()
     used.mkdir()
     try:
-        making.make(ProcessLimits(processes=1), 1, 2).remove()
+        making.make(ProcessLimits(processes=1), 1, 2, moves=False).remove()
         assert (left.exists(), used.exists()) == (False, True)
     finally:
         used.rmdir()

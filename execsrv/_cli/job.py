@@ -14,7 +14,8 @@ from execsrv._cli.register.kinds import OWN_FAILURE
 from execsrv._cli.register.running import DEFAULT_GRACE_SECONDS
 from execsrv._cli.streams import say
 from execsrv._wire.writing import write_all
-from execsrv.protocol import Member, ProcessUsage
+from execsrv.protocol import Member
+from execsrv.protocol.process_limits import ProcessUsage
 
 TIMED_OUT = 124
 """The exit status as in timeout(1). As in env(1), 126 is not executable and 127 not found."""

@@ -9,7 +9,8 @@ import msgspec
 from execsrv._cli.job import Ended, RunOptions
 from execsrv._cli.streams import say
 from execsrv.errors import ExecsrvError
-from execsrv.protocol import ProcessLimits, ProcessUsage, Reason
+from execsrv.protocol import Reason
+from execsrv.protocol.process_limits import ProcessLimits, ProcessUsage
 
 _REACHED: dict[Reason, str] = {
     "oom": "was killed, as all of it had more memory than --limit-memory",

@@ -11,7 +11,7 @@ from execsrv._cli.confining import policy_of
 from execsrv._cli.job import RunOptions
 from execsrv._cli.reach import Reach, path_there
 from execsrv.client import Client
-from execsrv.protocol import ProcessLimits
+from execsrv.protocol.process_limits import ProcessLimits
 
 
 def surroundings(client: Client, options: RunOptions) -> dict[str, Any]:

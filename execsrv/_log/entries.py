@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from msgspec import UNSET, Struct
 
-from execsrv.protocol import AtMs, Chunk, Layer, Member, ProcessUsage, Reason, Stream, seconds_since_start
+from execsrv.protocol import AtMs, Chunk, Layer, Member, Reason, Stream, seconds_since_start
+from execsrv.protocol.process_limits import ProcessUsage
 from execsrv.protocol.sandbox import Denial
 
 ENTRY_BYTES = 256

@@ -22,7 +22,8 @@ from execsrv._log.head_tail import HeadTail
 from execsrv._log.reader import AttachedReader
 from execsrv._log.retained import Retained
 from execsrv.limits import KIB
-from execsrv.protocol import AtMs, Chunk, Layer, Member, ProcessUsage, Reason, Stream
+from execsrv.protocol import AtMs, Chunk, Layer, Member, Reason, Stream
+from execsrv.protocol.process_limits import ProcessUsage
 from execsrv.protocol.sandbox import Denial
 
 __all__ = ["ENTRY_BYTES", "Closed", "Entry", "Exited", "Gap", "OutputLog", "entry_bytes", "first_seq"]

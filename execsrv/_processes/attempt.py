@@ -104,15 +104,17 @@ class Attempt:
         *,
         carries: bool,
         refuses: bool,
+        moves: bool,
     ) -> None:
         """`begin_guard` waits until there is a guardian, `wait_guarded` until it is ready. With `refuses` nothing is
-        started."""
+        started. Where it `moves`, this process may be put into another control group for the limits of a command."""
         self._register = register
         self._finder = finder
         self._begin_guard = begin_guard
         self._wait_guarded = wait_guarded
         self._carries = carries
         self._refuses = refuses
+        self._moves = moves
         self._number = register.reserve_number()
         self._mark = register.mark.of(self._number) if register.mark else None
         self._started = Started()
@@ -178,7 +180,7 @@ class Attempt:
             if command.limits is not None:
                 from execsrv._processes.limiting.make import make
 
-                self._group = make(command.limits, self._register.server, self._number)
+                self._group = make(command.limits, self._register.server, self._number, moves=self._moves)
             self._program = os.path.basename(command.program).decode(errors="replace")
             spawn.spawn(
                 command,

@@ -27,6 +27,7 @@ PREFIX = "execsrv-"
 LIMITING = ("memory", "pids", "cpu", "cpuacct")
 """Controllers that hold limits of sessions, or count what they use."""
 
+_GUARDIAN = "-guardian"
 _ROUND_MILLISECONDS = 20
 _GONE = (errno.ENOENT, errno.ENODEV)
 
@@ -62,21 +63,32 @@ def mounts() -> list[bytes]:
     return found
 
 
+def server_name(server: int, number: int) -> str:
+    """Return the name of a server's own group. Those that it makes beside it begin so too."""
+    return f"{PREFIX}{server}-{number:x}"
+
+
+def place_of(name: str) -> Path | None:
+    """Return the folder for a server's groups: the group that it was started in, or where ours is, by their name."""
+    here = own_folder()
+    return here.parent if here is not None and here.name in (name, name + _GUARDIAN) else here
+
+
 def make(name: str) -> Path | None:
-    """Return a group below the one that we are in. It is made unless we are in it: then we step out of it.
+    """Return a group of that name below the one that we are in. It is made unless we are in it: then we step out.
 
     Return None where there is none to be had, or it has no `cgroup.kill` (Linux 5.14). Empty groups that earlier
     servers had to leave behind are removed.
     """
-    above = own_folder()
+    above = place_of(name)
     if above is None:
         return None
-    if above.name == f"{PREFIX}{name}":
-        return above if enter(above.parent) else None
+    folder = above / name
+    if own_folder() == folder:
+        return folder if enter(above) or step_aside(folder) else None
     remove_empty(above)
-    folder = above / f"{PREFIX}{name}"
     try:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
     except OSError:
         return None
     if not (folder / "cgroup.kill").exists() or not os.access(folder.parent / "cgroup.procs", os.W_OK):
@@ -92,6 +104,54 @@ def enter(folder: Path, pid: int = 0) -> bool:
     except OSError:
         return False
     return True
+
+
+def step_aside(folder: Path) -> bool:
+    """Step into a group beside that of our server: where controllers are handed on, nobody may be above."""
+    aside = folder.with_name(folder.name + _GUARDIAN)
+    try:
+        aside.mkdir(exist_ok=True)
+    except OSError:
+        return False
+    return enter(aside)
+
+
+def hands_on(above: Path) -> bool:
+    """Tell whether controllers that hold limits could be handed on to the groups in a folder."""
+    try:
+        return not {*LIMITING}.isdisjoint((above / "cgroup.controllers").read_text().split())
+    except OSError:
+        return False
+
+
+def step_out(folder: Path, pid: int = 0) -> bool:
+    """Put a process (0: this one) back above the group of a server that is over. Return whether it is there.
+
+    No controllers are handed on from there any more, if that is in the way.
+    """
+    above = folder.parent
+    if enter(above, pid):
+        return True
+    try:
+        handed_on = (above / "cgroup.subtree_control").read_text().split()
+        (above / "cgroup.subtree_control").write_text(" ".join(f"-{name}" for name in handed_on))
+    except OSError:
+        return False
+    return enter(above, pid)
+
+
+def with_limits(folder: Path) -> list[Path]:
+    """Return the group of a server, and those beside it that hold the limits of its sessions."""
+    return [folder, *folder.parent.glob(f"{folder.name}-limits-*")]
+
+
+def leave(folder: Path) -> None:
+    """Remove the group of a server that is over, and the one beside it. Who is in one of them steps out."""
+    aside = folder.with_name(folder.name + _GUARDIAN)
+    if own_folder() in (aside, folder):
+        step_out(folder)
+    remove(aside)
+    remove(folder)
 
 
 def holds(folder: Path) -> bool:
@@ -178,12 +238,12 @@ def remove_empty(folder: Path) -> None:
 
 def limits_name(server: int, number: int, session: int | str) -> str:
     """Return the name of the groups that hold the limits of a session of a server, or "*" for a pattern of all."""
-    return f"{PREFIX}{server}-{number:x}-limits-{session}"
+    return f"{server_name(server, number)}-limits-{session}"
 
 
 def remove_limits(server: int, number: int) -> None:
     """Remove the groups that hold the limits of the sessions of a server, which are over."""
-    for controller in ("", *LIMITING):
-        if (folder := own_folder(controller)) is not None:
+    for folder in (place_of(server_name(server, number)), *map(own_folder, LIMITING)):
+        if folder is not None:
             for left in folder.glob(limits_name(server, number, "*")):
                 remove(left)

@@ -17,7 +17,7 @@ from execsrv._processes.accounts import Account
 from execsrv._processes.confine.places import Confinement
 from execsrv._processes.inherited import Inherited
 from execsrv.errors import InvalidParamsError, SpawnError
-from execsrv.protocol import ProcessLimits
+from execsrv.protocol.process_limits import ProcessLimits
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where a bare program name is looked up when the command's environment has no PATH."""

@@ -57,6 +57,7 @@ class Supervisor:
         self._strays: Strays | None = None
         self._guard: Guard | None = None
         self._refuses = False
+        self._moves = False
         self.kin = Kin(self._register, sole=False)
         """All processes of all sessions, for telling who they are not."""
         self.threads = trio.CapacityLimiter(MOST_THREADS)
@@ -119,6 +120,7 @@ class Supervisor:
             self.wait_guarded,
             carries=self._own_process,
             refuses=self._refuses,
+            moves=self._moves,
         )
 
     def spawn(self, command: Command, *, size: Size | None, pipe_stdin: bool) -> Spawned:
@@ -149,9 +151,10 @@ async def open_supervisor(
     `own_process` allows it to change settings of this process: it becomes a subreaper, hears SIGCHLD, carries a mark
     for the instant of each start (so no other thread may start processes), and has a guardian as a child. It must then
     run in the main thread. `sole` says that no other code of this process starts any: then all children are ours, and
-    it is moved into a control group of its own, if there is one to be had, unless `cgroups` is off. There is no
-    guardian unless it is `guarded`. It ends the sessions too when the loop stands still for `guardian_patience`
-    seconds, unless that is 0. Where it is `guarded` and nothing else than session ids can be had, starts are refused.
+    it is moved into a control group of its own, if there is one to be had, unless `cgroups` is off; without `sole`, for
+    the first command with limits that take it. There is no guardian unless it is `guarded`. It ends the sessions too
+    when the loop stands still for `guardian_patience` seconds, unless that is 0. Where it is `guarded` and nothing else
+    than session ids can be had, starts are refused.
     """
     if not own_process:
         yield Supervisor()
@@ -166,6 +169,7 @@ async def open_supervisor(
             strays = stack.enter_context(subreaper.open_strays(register, sole=sole))
             supervisor._finder = ByDescent(register, strays)
             supervisor._strays = strays
+        supervisor._moves = cgroups
         supervisor._refuses = guarded and supervisor.layer == "session"
         async with open_helpers() as nursery:
             nursery.start_soon(owned, _end_turns, register)

@@ -16,7 +16,7 @@ from execsrv._processes.confine.layers import Means
 from execsrv._processes.limiting.make import trial
 from execsrv._processes.refused_calls import refusals
 from execsrv.errors import LimitUnavailableError
-from execsrv.protocol import ProcessLimits
+from execsrv.protocol.process_limits import ProcessLimits
 
 MINIMUM_KERNEL = "5.4"
 """The first long-term kernel with `pidfd_open` (5.3), by which all processes are watched and signalled."""
@@ -131,7 +131,7 @@ def _words(
 
 
 def _makes_groups() -> bool:
-    folder = cgroup.make(f"doctor-{os.getpid()}")
+    folder = cgroup.make(f"{cgroup.PREFIX}doctor-{os.getpid()}")
     if folder is not None:
         cgroup.remove(folder)
     return folder is not None

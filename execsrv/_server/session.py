@@ -36,7 +36,8 @@ from execsrv._server.pump import Pump
 from execsrv._server.start_options import StartOptions, cost, largest_piece, new_clock
 from execsrv._server.stdin import Stdin
 from execsrv.limits import ServerConfig
-from execsrv.protocol import ProcessLimits, Reason, SignalTarget
+from execsrv.protocol import Reason, SignalTarget
+from execsrv.protocol.process_limits import ProcessLimits
 
 
 class Session:

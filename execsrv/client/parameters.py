@@ -17,7 +17,8 @@ import msgspec
 from msgspec import Struct
 
 from execsrv.errors import InvalidParamsError, LimitExceededError
-from execsrv.protocol import METHODS, EnvPolicy, OutputFile, ProcessLimits, Size
+from execsrv.protocol import METHODS, EnvPolicy, OutputFile, Size
+from execsrv.protocol.process_limits import ProcessLimits
 
 P = TypeVar("P", bound=Struct)
 

@@ -26,7 +26,8 @@ from execsrv.errors import (
     UnknownProcessError,
 )
 from execsrv.limits import MIB
-from execsrv.protocol import Chunk, Member, ProcessUsage, Reason, Stream
+from execsrv.protocol import Chunk, Member, Reason, Stream
+from execsrv.protocol.process_limits import ProcessUsage
 from execsrv.protocol.sandbox import Denial
 
 if TYPE_CHECKING:

@@ -37,7 +37,6 @@ from execsrv.errors import BadAnswerError, InvalidParamsError, ProcessExistsErro
 from execsrv.protocol import (
     Failure,
     OutputFile,
-    ProcessLimits,
     ProcessList,
     ProcessListing,
     ProcessOutputRead,
@@ -48,6 +47,7 @@ from execsrv.protocol import (
     ProcessWaited,
     Size,
 )
+from execsrv.protocol.process_limits import ProcessLimits
 
 if TYPE_CHECKING:
     from execsrv.record import Recording

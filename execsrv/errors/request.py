@@ -186,10 +186,7 @@ class HttpUnavailableError(RequestError):
 
 
 class HttpFailedError(RequestError):
-    """An HTTP request got no whole response: unreachable, refused, cut off, too slow, or led in a circle.
-
-    A response with an error status is a response.
-    """
+    """An HTTP request got no whole response: unreachable, cut off, too slow, a circle. An error status is one."""
 
     code = -32603
     kind = "http-failed"

@@ -135,7 +135,6 @@ from execsrv.protocol.process import (
     Size,
     StreamSnapshot,
 )
-from execsrv.protocol.process_limits import ProcessLimits, ProcessUsage
 from execsrv.protocol.sharing import (
     ConnectionGrant,
     ConnectionGranted,
@@ -255,7 +254,6 @@ __all__ = [
     "ProcessGap",
     "ProcessHappened",
     "ProcessId",
-    "ProcessLimits",
     "ProcessList",
     "ProcessListing",
     "ProcessOutput",
@@ -268,7 +266,6 @@ __all__ = [
     "ProcessStart",
     "ProcessStarted",
     "ProcessTerminate",
-    "ProcessUsage",
     "ProcessWait",
     "ProcessWaitFor",
     "ProcessWaited",

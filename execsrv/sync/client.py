@@ -22,9 +22,9 @@ from execsrv.protocol import (
     ListedConnection,
     ListedProcess,
     OutputFile,
-    ProcessLimits,
 )
 from execsrv.protocol.ceilings import Ceiling
+from execsrv.protocol.process_limits import ProcessLimits
 from execsrv.record import Recording
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from execsrv.errors import LimitUnavailableError
-from execsrv.protocol import ProcessLimits
+from execsrv.protocol.process_limits import ProcessLimits
 
 _STEP = struct.Struct("<II")
 

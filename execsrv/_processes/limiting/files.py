@@ -66,6 +66,30 @@ V1 = Version(
 )
 
 
+V2 = Version(
+    2,
+    {
+        "memory": lambda size: [
+            Setting("memory.max", f"{size}"),
+            Setting("memory.swap.max", "0", of_swap=True),
+        ],
+        "pids": lambda most: [Setting("pids.max", f"{most}")],
+        "cpu": lambda percent: [
+            Setting("cpu.max", f"{percent * PERIOD_MICROSECONDS // 100} {PERIOD_MICROSECONDS}"),
+        ],
+        "cpuacct": lambda _: [],
+    },
+    {
+        "cpu_seconds": [Counter("cpuacct", "cpu.stat", "usage_usec", 1e-6)],
+        "peak_memory": [Counter("memory", "memory.peak")],
+        "oom_kills": [Counter("memory", "memory.events", "oom_kill")],
+        "refused_forks": [Counter("pids", "pids.events", "max")],
+        "throttled_seconds": [Counter("cpu", "cpu.stat", "throttled_usec", 1e-6)],
+    },
+)
+"""Every group counts its processor time there, whatever its controllers."""
+
+
 def read(folder: Path, counter: Counter) -> float | None:
     """Return what a group has counted, None where it does not tell."""
     try:

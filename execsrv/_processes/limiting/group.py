@@ -15,7 +15,8 @@ from execsrv._processes.leader import ExitStatus, Leader
 from execsrv._processes.limiting.entry import Entry, Rlimit, not_entered, rlimits
 from execsrv._processes.limiting.files import Count, Version, read
 from execsrv._processes.usage import usage_of, used_by
-from execsrv.protocol import ProcessLimits, ProcessUsage, Reason
+from execsrv.protocol import Reason
+from execsrv.protocol.process_limits import ProcessLimits, ProcessUsage
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _USER_TIME = 11

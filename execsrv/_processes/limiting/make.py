@@ -10,55 +10,70 @@ import errno
 import os
 import secrets
 from pathlib import Path
+from typing import NamedTuple
 
 from execsrv._processes import cgroup, portable_spawn
 from execsrv._processes.command import Command
+from execsrv._processes.limiting.delegated import open_place
 from execsrv._processes.limiting.entry import unavailable
-from execsrv._processes.limiting.files import V1, Setting
+from execsrv._processes.limiting.files import V1, V2, Setting, Version
 from execsrv._processes.limiting.group import LimitGroup, Part
-from execsrv.protocol import ProcessLimits
+from execsrv.protocol.process_limits import ProcessLimits
 
 
-def make(limits: ProcessLimits, server: int, session: int) -> LimitGroup:
+class _Wish(NamedTuple):
+    """A limit by its name on the wire, and the controller that holds it. Without a value, one that only counts."""
+
+    field: str
+    controller: str
+    value: int | None
+
+
+def make(limits: ProcessLimits, server: int, session: int, *, moves: bool) -> LimitGroup:
     """Return the limits of a session of a server, with the groups that they take.
 
-    Raises `LimitUnavailableError` for one that cannot be kept. Then nothing is left behind.
+    Where it `moves`, this process may be put into another group for that. Raises `LimitUnavailableError` for a limit
+    that cannot be kept. Then nothing is left behind.
     """
     made = LimitGroup(limits)
+    all_of_it = [
+        _Wish("memoryBytes", "memory", limits.memory_bytes),
+        _Wish("processes", "pids", limits.processes),
+        _Wish("cpuPercent", "cpu", limits.cpu_percent),
+    ]
+    wishes = [wish for wish in all_of_it if wish.value is not None]
+    if not wishes:
+        return made
     name = cgroup.limits_name(os.getpid(), server, session)
+    places = {controller: cgroup.own_folder(controller) for controller in cgroup.LIMITING}
+    others = [wish for wish in wishes if places[wish.controller] is None]
     try:
-        for field, controller, value in (
-            ("memoryBytes", "memory", limits.memory_bytes),
-            ("processes", "pids", limits.processes),
-            ("cpuPercent", "cpu", limits.cpu_percent),
-        ):
-            if value is not None:
-                above = cgroup.own_folder(controller)
-                if above is None:
-                    need = f"control groups of version 1 with the controller {controller}"
-                    raise unavailable(field, f"find the controller {controller}", errno.ENOENT, need)
-                _add(made, field, controller, value, above, name)
-        if made.parts and (above := cgroup.own_folder("cpuacct")) is not None:
-            _add(made, "cpuSeconds", "cpuacct", 0, above, name)  # which only counts
+        place = None
+        if others:
+            place = open_place(others[0].field, [wish.controller for wish in others], server, moves=moves)
+        for wish in [*wishes, _Wish("cpuSeconds", "cpuacct", None)]:
+            if (above := places[wish.controller]) is not None:
+                _add(made, wish, V1, above / name)
+            elif place is not None:
+                _add(made, wish, V2, place / name)
     except BaseException:
         made.remove()
         raise
     return made
 
 
-def _add(made: LimitGroup, field: str, controller: str, value: int, above: Path, name: str) -> None:
-    """Make the group of a controller below a folder, unless it has that of another, and set its limit."""
-    folder = above / name
+def _add(made: LimitGroup, wish: _Wish, version: Version, folder: Path) -> None:
+    """Make the group of a controller, unless it has that of another, and set its limit."""
     if folder not in made.folders:
-        _clean(above)
+        _clean(folder.parent)
         try:
             folder.mkdir()
         except OSError as error:
-            need = f"the right to make a control group in {above}"
-            raise unavailable(field, f"make {folder}", error.errno or 0, need) from None
-    made.parts.append(Part(controller, folder, V1))
-    for setting in V1.settings[controller](value):
-        _set(field, folder, setting)
+            need = f"the right to make a control group in {folder.parent}"
+            raise unavailable(wish.field, f"make {folder}", error.errno or 0, need) from None
+    made.parts.append(Part(wish.controller, folder, version))
+    for setting in version.settings[wish.controller](wish.value or 0):
+        _set(wish.field, folder, setting)
 
 
 def _set(field: str, folder: Path, setting: Setting) -> None:
@@ -96,8 +111,11 @@ def trial(limits: ProcessLimits) -> int:
 
     Raises `LimitUnavailableError`, and `OSError` where no command can be run at all.
     """
-    group = make(limits, secrets.randbits(31), 0)
+    server = secrets.randbits(31)
+    name = cgroup.server_name(os.getpid(), server)
+    place, group = cgroup.place_of(name), None
     try:
+        group = make(limits, server, 0, moves=True)
         child = ctypes.c_int()
         with open(os.devnull, "r+") as null:
             command = Command(b"/bin/sh", (b"sh", b"-c", b":"), (), None)
@@ -105,4 +123,7 @@ def trial(limits: ProcessLimits) -> int:
         os.waitpid(child.value, 0)
         return group.parts[0].version.number
     finally:
-        group.remove()
+        if group is not None:
+            group.remove()
+        if place is not None:
+            cgroup.leave(place / name)
