@@ -25,7 +25,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str]]
 
 @needs_groups
 def test_each_option_bounds_something_and_what_ended_a_command_is_said(place: list[str], tmp_path: Path) -> None:
-    options = (
+    options: tuple[str, ...] = (
         "--limit-cpu-time",
         "1.5",
         "--limit-file-size",
@@ -35,7 +35,7 @@ def test_each_option_bounds_something_and_what_ended_a_command_is_said(place: li
         "--limit-core",
         "1KiB",
     )
-    options = (*options, "--limit-address-space", "4GiB", "--limit-processes", "30", "--limit-cpu", "80%")
+    options += ("--limit-address-space", "4GiB", "--limit-processes", "30", "--limit-cpu", "80%")
     script = f"for kind in t f n c v; do ulimit -S$kind; done; grep -c limits /proc/self/cgroup; exec yes >{tmp_path}/x"
     done = execsrv("run", *place, *options, "--json", "--", "bash", "-c", script)
     *limits, groups = done.stdout.split()

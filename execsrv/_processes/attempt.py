@@ -181,6 +181,7 @@ class Attempt:
                 from execsrv._processes.limiting.make import make
 
                 self._group = make(command.limits, self._register.server, self._number, moves=self._moves)
+                self._register.has_had_limits = True
             self._program = os.path.basename(command.program).decode(errors="replace")
             spawn.spawn(
                 command,

@@ -68,10 +68,10 @@ def server_name(server: int, number: int) -> str:
     return f"{PREFIX}{server}-{number:x}"
 
 
-def place_of(name: str) -> Path | None:
-    """Return the folder for a server's groups: the group that it was started in, or where ours is, by their name."""
+def place_of(prefix: str) -> Path | None:
+    """Return the folder for the groups whose names begin so: that of ours, or the group in which we were started."""
     here = own_folder()
-    return here.parent if here is not None and here.name in (name, name + _GUARDIAN) else here
+    return here.parent if here is not None and here.name.startswith(prefix) else here
 
 
 def make(name: str) -> Path | None:
@@ -146,12 +146,23 @@ def with_limits(folder: Path) -> list[Path]:
 
 
 def leave(folder: Path) -> None:
-    """Remove the group of a server that is over, and the one beside it. Who is in one of them steps out."""
+    """Remove the group of a server that is over, and our own beside it."""
     aside = folder.with_name(folder.name + _GUARDIAN)
-    if own_folder() in (aside, folder):
+    if own_folder() == aside:
         step_out(folder)
     remove(aside)
     remove(folder)
+
+
+def leave_own(server: int) -> None:
+    """Have a server step out of its group with all others there, unless sessions of it have limits beside it."""
+    here = own_folder()
+    if here is None or not here.name.startswith(f"{PREFIX}{server}-"):
+        return
+    if not any(here.parent.glob(f"{PREFIX}{server}-*-limits-*")):
+        for pid in members(here):
+            step_out(here, pid)
+        remove(here)
 
 
 def holds(folder: Path) -> bool:

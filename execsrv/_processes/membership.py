@@ -55,6 +55,8 @@ class Register:
         self.reserve = Reserve(_SPARE_DESCRIPTORS)
         self.turn = trio.Lock()
         """Held by whoever looks for long, so that all looks together hold up the others no longer than one."""
+        self.has_had_limits = False
+        """True once a command has had limits."""
         self._leaders: dict[int, tuple[Leader, int]] = {}  # until reaped
         self._held: list[Leader] = []
         self._last_number = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 
@@ -164,6 +165,8 @@ async def open_supervisor(
     supervisor.kin = Kin(register, sole=sole)
     with ExitStack() as stack:
         stack.enter_context(register.reserve)
+        if not sole:  # else the guardian sees to it
+            stack.callback(_step_out, register)
         strays = None
         if subreaper.available():
             strays = stack.enter_context(subreaper.open_strays(register, sole=sole))
@@ -179,6 +182,14 @@ async def open_supervisor(
                 supervisor._guard = Guard(register, register.mark, cgroups=sole and cgroups, patience=guardian_patience)
                 nursery.start_soon(owned, supervisor._guard.run)
             yield supervisor
+
+
+def _step_out(register: Register) -> None:
+    """Undo what limits have done to this process: for some it has to be put into another control group."""
+    if register.has_had_limits:
+        from execsrv._processes import cgroup
+
+        cgroup.leave_own(os.getpid())
 
 
 async def _end_turns(register: Register) -> None:

@@ -30,7 +30,7 @@ def open_place(field: str, controllers: Collection[str], server: int, *, moves: 
     """
     name = cgroup.server_name(os.getpid(), server)
     with _turn:
-        place = cgroup.place_of(name)
+        place = cgroup.place_of(f"{cgroup.PREFIX}{os.getpid()}-")
         wanted = ", ".join(controllers)
         if place is None:
             need = f"control groups with the controllers {wanted}"
