@@ -32,6 +32,7 @@ from execsrv.client import (
     launch,
 )
 from execsrv.client import replwrap as replwrap
+from execsrv.directories import Endpoint
 from execsrv.errors import (
     AlreadyAttachedError,
     BadAnswerError,
@@ -58,6 +59,7 @@ from execsrv.errors import (
     LimitExceededError,
     LimitUnavailableError,
     NameTakenError,
+    NoServerError,
     NotAllowedError,
     NotFoundError,
     NotReadyError,
@@ -71,12 +73,14 @@ from execsrv.errors import (
     SpawnError,
     StdinClosedError,
     UnauthorizedError,
+    Unknown,
     UnknownConnectionError,
     UnknownMethodError,
     UnknownProcessError,
     WaitTimeoutError,
 )
 from execsrv.limits import ClientConfig, Limits, ServerConfig
+from execsrv.pool import Lease, Pool
 from execsrv.protocol import Chunk, OutputFile
 from execsrv.protocol.process_limits import ProcessLimits
 from execsrv.server import Server, open_server, serve, serve_channel
@@ -99,6 +103,7 @@ __all__ = [
     "ConnectionFailedError",
     "ConnectionLostError",
     "CutOffError",
+    "Endpoint",
     "Event",
     "ExecsrvError",
     "Exited",
@@ -121,10 +126,12 @@ __all__ = [
     "InvalidListenURLError",
     "InvalidParamsError",
     "KeyConflictError",
+    "Lease",
     "LimitExceededError",
     "LimitUnavailableError",
     "Limits",
     "NameTakenError",
+    "NoServerError",
     "NotAllowedError",
     "NotFoundError",
     "NotReadyError",
@@ -132,6 +139,7 @@ __all__ = [
     "OutputTruncatedError",
     "OutsideRootsError",
     "Policy",
+    "Pool",
     "Process",
     "ProcessEndedError",
     "ProcessExistsError",
@@ -149,6 +157,7 @@ __all__ = [
     "StdinClosedError",
     "Transferred",
     "UnauthorizedError",
+    "Unknown",
     "UnknownConnectionError",
     "UnknownMethodError",
     "UnknownProcessError",

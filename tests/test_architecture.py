@@ -55,9 +55,10 @@ FLOORS = [
     {"_server.dispatch"},
     {"_server"},
     {"_runner"},
-    # its two wings
-    {"server", "client"},
+    # its two wings, and what tells clients of servers
+    {"server", "client", "directories"},
     # roof
+    {"pool"},
     {"_in_process", "processes"},
     {"_run"},
     {"_portal"},

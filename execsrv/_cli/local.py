@@ -98,7 +98,7 @@ class _Life:
     def __init__(self, options: RunOptions, spawned: Spawned, streams: LocalStreams) -> None:
         self._options = options
         self._tree = spawned.tree
-        self._group = spawned.group
+        self._limits = spawned.limits
         self._streams = streams
         self._nursery: trio.Nursery | None = None
         self._insistence = Insistence()
@@ -135,15 +135,15 @@ class _Life:
                 self._tree.release()
             else:
                 await self._tree.end()
-            if self._group is not None:
-                usage = self._group.usage(self._tree.leader)
-                self._group.remove()
+            if self._limits is not None:
+                usage = self._limits.usage()
+                self._limits.remove()
         if left and self._timed_out is None:
             say_ended(options, left)
         if self._timed_out is not None:
             return timed_out(options, idle=self._timed_out == "idle")
         ended = Ended(status.code, status.signal)
-        if self._group is None:
+        if self._limits is None:
             return ended
         from execsrv._cli.limiting import ended_with
 
@@ -151,9 +151,9 @@ class _Life:
 
     def _limit_reached(self, status: ExitStatus) -> Reason | None:
         """Return the limit that the command, whose leader is not reaped yet, has died of."""
-        if self._group is None or self._is_ending:
+        if self._limits is None or self._is_ending:
             return None
-        return self._group.reason(self._tree.leader, status, was_killed=False)
+        return self._limits.reached(status, was_killed=False)
 
     # -- its end --
 

@@ -21,6 +21,7 @@ from execsrv._processes.command import Command
 from execsrv._processes.confine.places import Confinement
 from execsrv._processes.leader import Leader
 from execsrv._processes.membership import ByDescent, ByWalk, Register
+from execsrv._processes.own_streams import OwnStreams
 from execsrv._processes.reaper import Reaper
 from execsrv._processes.spawn import Started
 from execsrv._processes.tree import ProcessTree
@@ -54,8 +55,12 @@ class Spawned:
     stdin: int | None
     held: int | None = None
     confinement: Confinement | None = None
-    group: LimitGroup | None = None
+    limits: LimitGroup | None = None
     """The limits that it has. Whoever has taken the command over removes it in the end."""
+
+    def streams(self) -> OwnStreams:
+        """Return its streams as a session has them, which takes ownership of the descriptors."""
+        return OwnStreams(self.tree, self.outputs, self.stdin, self.held)
 
 
 class SharedThreads:
@@ -120,7 +125,7 @@ class Attempt:
         self._started = Started()
         self._program = ""
         self._confinement: Confinement | None = None
-        self._group: LimitGroup | None = None
+        self._limits: LimitGroup | None = None
         self._lock = threading.Lock()
         self._runs = False  # in its thread
         self._tree: ProcessTree | None = None
@@ -180,7 +185,7 @@ class Attempt:
             if command.limits is not None:
                 from execsrv._processes.limiting.make import make
 
-                self._group = make(command.limits, self._register.server, self._number, moves=self._moves)
+                self._limits = make(command.limits, self._register.server, self._number, moves=self._moves)
                 self._register.has_had_limits = True
             self._program = os.path.basename(command.program).decode(errors="replace")
             spawn.spawn(
@@ -191,7 +196,7 @@ class Attempt:
                 carries=self._carries,
                 modes=modes,
                 started=self._started,
-                group=self._group,
+                group=self._limits,
             )
         finally:
             with self._lock:
@@ -199,8 +204,8 @@ class Attempt:
                 given_up = self._started.given_up
             if given_up:
                 self._started.undo(self._mark)
-            if self._group is not None and not self._started.pid:
-                self._group.remove()
+            if self._limits is not None and not self._started.pid:
+                self._limits.remove()
 
     def enter(self) -> Spawned:
         """Watch the command, which was started, and have it found by its server. It may be done again."""
@@ -208,10 +213,12 @@ class Attempt:
         tree = ProcessTree(Leader(started.pid, started.pidfd), self._number, self._finder, started.born_after)
         if started.reaper is not None:
             tree.reaper = Reaper(started.reaper, started.reaper_pidfd)
+        if self._limits is not None:
+            self._limits.leader = tree.leader
         self._register.enter(tree)
         self._tree = tree
         return Spawned(
-            self._program, tree, started.outputs, started.stdin, started.held, self._confinement, self._group
+            self._program, tree, started.outputs, started.stdin, started.held, self._confinement, self._limits
         )
 
     def pass_streams(self) -> None:
@@ -220,7 +227,7 @@ class Attempt:
 
     def release(self) -> None:
         """Leave the command too. `end` ends nothing any more."""
-        self._tree, self._started, self._group = None, Started(), None
+        self._tree, self._started, self._limits = None, Started(), None
 
     async def end(self) -> None:
         """End what was started, and what still is being started. Cannot be cancelled."""
@@ -240,8 +247,8 @@ class Attempt:
         finally:
             self._register.starting.discard(self._number)
             if not runs:
-                if self._group is not None:
-                    self._group.remove()
+                if self._limits is not None:
+                    self._limits.remove()
                 if self._tree is not None:
                     self._started.pidfd = self._started.reaper_pidfd = None  # the tree's
                 self._started.close()

@@ -165,8 +165,7 @@ async def open_supervisor(
     supervisor.kin = Kin(register, sole=sole)
     with ExitStack() as stack:
         stack.enter_context(register.reserve)
-        if not sole:  # else the guardian sees to it
-            stack.callback(_step_out, register)
+        stack.callback(_step_out, register)
         strays = None
         if subreaper.available():
             strays = stack.enter_context(subreaper.open_strays(register, sole=sole))
@@ -185,7 +184,7 @@ async def open_supervisor(
 
 
 def _step_out(register: Register) -> None:
-    """Undo what limits have done to this process: for some it has to be put into another control group."""
+    """Undo what limits may have done to this process, unless the guardian has: put it into another control group."""
     if register.has_had_limits:
         from execsrv._processes import cgroup
 

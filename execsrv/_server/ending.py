@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -27,13 +26,11 @@ import trio
 
 from execsrv._nursery import owned
 from execsrv._processes.leader import ExitStatus
-from execsrv._processes.tree import ProcessTree
-from execsrv._processes.wait_gone import wait_gone
 from execsrv._server.feed import Feed
 from execsrv.protocol import Member, Reason
 
 if TYPE_CHECKING:
-    from execsrv._processes.limiting.group import LimitGroup
+    from execsrv._processes.contract import AnyLimits, AnyTree
 
 logger = logging.getLogger(__name__)
 
@@ -77,17 +74,17 @@ class Ending:
 
     def __init__(
         self,
-        tree: ProcessTree,
+        tree: AnyTree,
         feed: Feed,
         timeout: float,
         idle_timeout: float,
         grace: float,
-        group: LimitGroup | None = None,
+        limits: AnyLimits | None = None,
     ) -> None:
         """Start the clocks, in seconds and infinite where none is wanted. `open` must follow.
 
-        `grace` is what a session has that was asked to end by a clock, or because its leader has ended. `group` has its
-        limits.
+        `grace` is what a session has that was asked to end by a clock, or because its leader has ended. `limits` are
+        its own.
         """
         self.was_sent_kill = False
         """True when its peer has sent it SIGKILL, so that it says nothing of limits to have died of that."""
@@ -101,7 +98,7 @@ class Ending:
         self._tree = tree
         self._feed = feed
         self._own_grace = grace
-        self._group = group
+        self._limits = limits
         self._cause: Reason | None = None
         self._nursery: trio.Nursery | None = None
         self._clocks: list[tuple[trio.CancelScope, Reason, float]] = []
@@ -134,11 +131,10 @@ class Ending:
 
     def reason(self, status: ExitStatus) -> Reason:
         """Return the reason of the leader's end, now that it has ended with this status."""
-        if self._cause is None and self._group is not None:
-            reached = self._group.reason(self._tree.leader, status, was_killed=self.was_sent_kill)
-            if reached is not None:
-                return reached
-        return self._cause or ("signaled" if status.signal else "exited")
+        reached = None
+        if self._limits is not None:
+            reached = self._limits.reached(status, was_killed=self.was_sent_kill)
+        return self._cause or reached or ("signaled" if status.signal else "exited")
 
     def bound_drain(self, draining: trio.CancelScope) -> None:
         """Let the wait for the end of the streams, which is in this scope, take `DRAIN_SECONDS` after a kill."""
@@ -181,9 +177,8 @@ class Ending:
 
     async def wait_empty(self) -> None:
         """Wait until nothing of the session lives, its leader neither, and leave all as it is."""
-        while not self.is_over and (living := await self._tree.remaining()):
-            for member in living:
-                await wait_gone(member.pid)
+        while not self.is_over and await self._tree.wait_gone():
+            pass
 
     # -- for those who want its end --
 
@@ -223,7 +218,7 @@ class Ending:
         self._grace = trio.CancelScope()
         self._cause = self._cause or "disconnected"
         if not self._ask():  # and no task that could do so later
-            self._tree.leader.signal_group(signal.SIGTERM)
+            self._tree.ask_group_to_end()
         return now + grace
 
     def _kill(self) -> None:

@@ -65,7 +65,7 @@ class Result(Struct, Generic[Said], frozen=True, kw_only=True):
     of `stdout` and `stderr` was left out to stay within the bound. `totals` is what each stream carried, by the
     server's count; `remaining` are processes of it that lived on after the close, `ended` those that were ended
     because the command itself had. `denial` is why the failure is taken for the work of its confinement, `usage` what
-    it has used, where it had limits.
+    it has used, where it had limits. `server` is the URL of the server, where a pool has chosen it.
     """
 
     argv: list[str]
@@ -80,6 +80,7 @@ class Result(Struct, Generic[Said], frozen=True, kw_only=True):
     ended: list[Member] = []
     denial: Denial | None = None
     usage: ProcessUsage | None = None
+    server: str | None = None
 
     @property
     def text(self) -> str:
@@ -215,6 +216,7 @@ class Collected:
             return await take()
         except ConnectionLostError as lost:
             lost.stdout, lost.stderr = self._so_far("stdout"), self._so_far("stderr")
+            lost.process = self._process.id
             raise
 
     def _take(self, event: Event) -> None:
@@ -248,13 +250,13 @@ class Collected:
         )
 
     def _late(self, patience: float) -> CommandTimeoutError:
-        return CommandTimeoutError(self._process.argv, timeout=patience, **self._facts())
+        return CommandTimeoutError(self._process.argv, timeout=patience, **self._known())
 
     def _truncated(self, how: str) -> OutputTruncatedError:
-        return OutputTruncatedError(self._process.argv, how, **self._facts())
+        return OutputTruncatedError(self._process.argv, how, **self._known())
 
-    def _facts(self) -> dict[str, Any]:
-        """Return what is known so far, for an error."""
+    def _known(self) -> dict[str, Any]:
+        """Return what is known of the command, for an error."""
         process = self._process
         return {
             "exit_code": process.exit_code,

@@ -9,6 +9,7 @@ from execsrv.errors.base import (
     ExecsrvError,
     InvalidConfigError,
     InvalidListenURLError,
+    NoServerError,
     ProtocolError,
 )
 from execsrv.errors.command import (
@@ -17,6 +18,7 @@ from execsrv.errors.command import (
     CommandTimeoutError,
     OutputTruncatedError,
     ProcessEndedError,
+    Unknown,
     WaitTimeoutError,
 )
 from execsrv.errors.request import (
@@ -75,6 +77,7 @@ __all__ = [
     "LimitExceededError",
     "LimitUnavailableError",
     "NameTakenError",
+    "NoServerError",
     "NotAllowedError",
     "NotFoundError",
     "NotReadyError",
@@ -88,6 +91,7 @@ __all__ = [
     "SpawnError",
     "StdinClosedError",
     "UnauthorizedError",
+    "Unknown",
     "UnknownConnectionError",
     "UnknownMethodError",
     "UnknownProcessError",

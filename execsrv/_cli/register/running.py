@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from execsrv._cli.register.common import REACHING, url_option
+from execsrv._cli.register.common import CONFINING, REACHING, url_option
 from execsrv._cli.register.kinds import (
     DIRECTORY,
     FILE,
@@ -85,15 +85,7 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
             SPAN,
             default=DEFAULT_GRACE_SECONDS,
         ),
-        Option(
-            ("--sandbox",),
-            "Confine it: `read-only`, or `workspace-write`, which leaves DIR (by default its directory) and temporary"
-            " files to be written. The network stays open without --no-network.",
-            named("read-only|workspace-write[:DIR]"),
-        ),
-        Option(("--no-network",), "Take the network from it, and every socket to another program."),
-        Option(("--read-only",), "As --sandbox read-only: it may write no file."),
-        Option(("--hide",), "Hide a file or a folder from it. Repeatable.", FILE, many=True),
+        *CONFINING,
         Option(("--limit-memory",), "Memory and swap of all of it. Who takes more is killed.", SIZE, title="Limits"),
         Option(("--limit-processes",), "Processes and threads of all of it at a time.", NUMBER, title="Limits"),
         Option(

@@ -34,8 +34,10 @@ class Part(NamedTuple):
 class LimitGroup:
     """The limits of one command. Whoever makes it calls `remove` in the end."""
 
-    def __init__(self, limits: ProcessLimits) -> None:
-        self.limits = limits
+    def __init__(self, asked: ProcessLimits) -> None:
+        self.asked = asked
+        self.leader: Leader | None = None
+        """The leader of what has these limits, once it has been started."""
         self.parts: list[Part] = []
 
     def __repr__(self) -> str:
@@ -55,7 +57,7 @@ class LimitGroup:
 
     def rlimits(self) -> list[Rlimit]:
         """Return the limits of each process."""
-        return rlimits(self.limits)
+        return rlimits(self.asked)
 
     def open_entry(self) -> Entry:
         """Open the way in for a child. Raises `LimitUnavailableError`."""
@@ -68,32 +70,33 @@ class LimitGroup:
 
     # -- its end --
 
-    def reason(self, leader: Leader, status: ExitStatus, *, was_killed: bool) -> Reason | None:
-        """Return the limit that a leader which is not reaped yet has died of, None where it was none.
+    def reached(self, status: ExitStatus, *, was_killed: bool) -> Reason | None:
+        """Return the limit that the leader, which is not reaped yet, has died of, None where it was none.
 
-        `was_killed` says that somebody has sent it SIGKILL. That another process than the leader was killed for want of
+        `was_killed` says that its peer has sent it SIGKILL. That another process than the leader was killed for want of
         memory is no such reason.
         """
-        limits = self.limits
+        limits = self.asked
         if status.signal == "SIGXFSZ" and limits.file_bytes is not None:
             return "file-size"
         if status.signal == "SIGXCPU" and limits.cpu_seconds is not None:
             return "cpu"
         if status.signal == "SIGKILL" and not was_killed:
-            if limits.cpu_seconds is not None and _own_seconds(leader.pid) >= limits.cpu_seconds:
+            if limits.cpu_seconds is not None and _own_seconds(self.leader) >= limits.cpu_seconds:
                 return "cpu"
             if self._count("oom_kills"):
                 return "oom"
         return None
 
-    def usage(self, leader: Leader) -> ProcessUsage:
+    def usage(self) -> ProcessUsage:
         """Return what was used, now that the leader has ended."""
         seconds = self._count("cpu_seconds")
-        if seconds is None:
-            taken = usage_of([leader.pid]) if leader.usage is None else used_by(leader.usage)
+        if seconds is None and self.leader is not None:
+            past = self.leader.usage
+            taken = usage_of([self.leader.pid]) if past is None else used_by(past)
             seconds = taken.cpu_ms / 1000
         return ProcessUsage(
-            round(seconds, 6),
+            round(seconds or 0, 6),
             self._whole("peak_memory"),
             self._whole("oom_kills"),
             self._whole("refused_forks"),
@@ -119,7 +122,9 @@ class LimitGroup:
         self.parts = []
 
 
-def _own_seconds(pid: int) -> float:
-    """Return the processor time that a process has taken itself, which may be a zombie."""
-    fields = proc.table(pid, "stat").rpartition(b")")[2].split()[_USER_TIME : _USER_TIME + 2]
+def _own_seconds(leader: Leader | None) -> float:
+    """Return the processor time that a leader has taken itself, which may be a zombie."""
+    if leader is None:
+        return 0
+    fields = proc.table(leader.pid, "stat").rpartition(b")")[2].split()[_USER_TIME : _USER_TIME + 2]
     return sum(map(int, fields)) / _TICKS
