@@ -1,4 +1,4 @@
-"""The journal of `execsrv map`: a file that tells of each line of input how far it has come, so that another run goes on.
+"""The journal of `execsrv map`: a file that tells how far each line of input has come, so that another run goes on.
 
 A line is written down before its command is started, and again with its result. What is torn at the end of the file,
 by a death in the middle of a line, is cut off. It outlives our death by SIGKILL; a machine that loses its power may
@@ -41,6 +41,11 @@ class _Record(msgspec.Struct, rename="camel"):
     exit_code: int | None = None
     kind: str | None = None
     """The kind of an error, where there was no end."""
+
+    @property
+    def state(self) -> State:
+        """How far a result says that its line has come. One that was not started is as good as new."""
+        return "ended" if self.exit_code is not None else "unknown" if self.kind == "unknown" else "new"
 
 
 class Journal:
@@ -101,7 +106,9 @@ class Journal:
             self._note(record.begun, record.input, "begun")
         elif record.line is not None:
             ended = record.exit_code is not None
-            self._note(record.line, record.input, "ended" if ended else "unknown" if record.kind == "unknown" else "new")
+            self._note(
+                record.line, record.input, "ended" if ended else "unknown" if record.kind == "unknown" else "new"
+            )
         else:
             raise self._wrong(number)
 
@@ -145,5 +152,3 @@ def _lines(descriptor: int) -> Iterator[bytes]:
 def _sum(line: str) -> int:
     """Return a checksum that is never 0."""
     return zlib.crc32(line.encode()) or 1
-
-

@@ -223,4 +223,4 @@ def _labels(node: dict[str, Any]) -> dict[str, str]:
         for name, amount in node.get("Resources", {}).items()
         if name not in _NOT_LABELS and not name.startswith("node:")
     }
-    return resources | node.get("Labels", {}) | {"node": node["NodeID"]}
+    return resources | node.get("Labels", {})
