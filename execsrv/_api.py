@@ -32,6 +32,7 @@ from execsrv.client import (
     launch,
 )
 from execsrv.client import replwrap as replwrap
+from execsrv.directories import Endpoint
 from execsrv.errors import (
     AlreadyAttachedError,
     BadAnswerError,
@@ -57,6 +58,7 @@ from execsrv.errors import (
     KeyConflictError,
     LimitExceededError,
     NameTakenError,
+    NoServerError,
     NotAllowedError,
     NotFoundError,
     NotReadyError,
@@ -70,12 +72,14 @@ from execsrv.errors import (
     SpawnError,
     StdinClosedError,
     UnauthorizedError,
+    Unknown,
     UnknownConnectionError,
     UnknownMethodError,
     UnknownProcessError,
     WaitTimeoutError,
 )
 from execsrv.limits import ClientConfig, Limits, ServerConfig
+from execsrv.pool import Lease, Pool
 from execsrv.protocol import Chunk, OutputFile
 from execsrv.server import Server, open_server, serve, serve_channel
 
@@ -97,6 +101,7 @@ __all__ = [
     "ConnectionFailedError",
     "ConnectionLostError",
     "CutOffError",
+    "Endpoint",
     "Event",
     "ExecsrvError",
     "Exited",
@@ -119,9 +124,11 @@ __all__ = [
     "InvalidListenURLError",
     "InvalidParamsError",
     "KeyConflictError",
+    "Lease",
     "LimitExceededError",
     "Limits",
     "NameTakenError",
+    "NoServerError",
     "NotAllowedError",
     "NotFoundError",
     "NotReadyError",
@@ -129,6 +136,7 @@ __all__ = [
     "OutputTruncatedError",
     "OutsideRootsError",
     "Policy",
+    "Pool",
     "Process",
     "ProcessEndedError",
     "ProcessExistsError",
@@ -145,6 +153,7 @@ __all__ = [
     "StdinClosedError",
     "Transferred",
     "UnauthorizedError",
+    "Unknown",
     "UnknownConnectionError",
     "UnknownMethodError",
     "UnknownProcessError",

@@ -17,7 +17,7 @@ FLOORS = [
     {"_setting_units"},
     {"errors", "limits", "protocol", "_version"},
     # rules, and the log: still no I/O
-    {"_wire.quoting", "_budget"},
+    {"_wire.quoting", "_budget", "_runner.frames", "_runner.founding", "_runner.messages"},
     {"_wire.unreadable", "_wire.bounds", "_wire.pieces", "_wire.values", "_wire.framing"},
     {"_nursery", "_threads", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths"},
     {"_http.request"},
@@ -54,9 +54,11 @@ FLOORS = [
     {"_server.connections", "_server.operations", "_server.failures"},
     {"_server.dispatch"},
     {"_server"},
-    # its two wings
-    {"server", "client"},
+    {"_runner"},
+    # its two wings, and what tells clients of servers
+    {"server", "client", "directories"},
     # roof
+    {"pool"},
     {"_in_process", "processes"},
     {"_run"},
     {"_portal"},
@@ -70,7 +72,7 @@ FLOORS = [
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 """A room is a module or a package, and holds what no longer name in here does."""
 
-WINGS = {"_server", "_processes", "_files", "_http", "_doors", "server"}, {"client"}
+WINGS = {"_server", "_processes", "_files", "_http", "_doors", "_runner", "server"}, {"client"}
 PURE = {"errors", "limits", "protocol", "_log", "_wire.codecs", "_wire.handshake", "_wire.paths", "_http.request"}
 PURE |= {
     "_budget",
@@ -88,6 +90,9 @@ PURE |= {
     "_wire.leaving",
     "_doors.principal",
     "_wire.unreadable",
+    "_runner.frames",
+    "_runner.founding",
+    "_runner.messages",
 }
 
 

@@ -64,6 +64,8 @@ class Calls:
         self._overdue: list[PendingCall] = []
         self._channel: MessageChannel | None = None
         self.lost: ConnectionLostError | None = None
+        self.ended = trio.Event()
+        """Set when there will be no further channel."""
 
     async def run(
         self, channel: MessageChannel, greet: Callable[[], Awaitable[None]], ping_interval: float, ping_timeout: float
@@ -104,9 +106,15 @@ class Calls:
     def end(self, reason: str) -> None:
         """Let every call fail with `ConnectionLostError`: there will be no other channel."""
         self.lost = ConnectionLostError(reason)
+        self.ended.set()
         self._to_write.close()
         for asked in self._pending.values():
             asked.answered.set()
+
+    def check(self) -> None:
+        """Raise `ConnectionLostError` where there will be no further channel."""
+        if self.lost is not None:
+            raise self._lost()
 
     async def call(self, method: str, params: Struct, result: type[R]) -> R:
         """Ask and wait for the answer.
@@ -129,7 +137,9 @@ class Calls:
                 except InvalidParamsError as error:
                     raise BadAnswerError(asked.request.method, str(error)) from None
             case Failure(_, error):
-                raise RequestError.from_wire(error.code, error.message, error.data)
+                refused = RequestError.from_wire(error.code, error.message, error.data)
+                refused.method = asked.request.method
+                raise refused
             case None:
                 raise self._lost()
 

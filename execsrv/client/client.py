@@ -236,8 +236,8 @@ class Client(Sharing, Starting):
         others, unless `return_errors` has it among the results. Raises `ConnectionLostError`.
         """
         flag("return_errors", return_errors)
-        nursery = self._connection.nursery
-        return Results(self._connection.calls, nursery, partial(self.run, **options), commands, limit, return_errors)
+        connection, run = self._connection, partial(self.run, **options)
+        return Results(connection.calls.check, connection.nursery, run, commands, limit, return_errors)
 
     @asynccontextmanager
     async def record(

@@ -74,6 +74,8 @@ class Connection:
         self.mirrors: dict[str, Mirror] = {}
         self.watchers: list[Callable[[Mirror], None]] = []
         """Called with the mirror of each process, before anything is known of it: to tap it."""
+        self.directory: str | None = None
+        """Where commands start whose start names no directory. None: where the server runs."""
         self._ids = count(1)
         self._first_letters = "p"  # of the ids of processes
         self._listeners: WeakSet[Presence] = WeakSet()

@@ -11,7 +11,6 @@ from typing import Any, Generic, TypeVar
 
 import trio
 
-from execsrv.client.calls import Calls
 from execsrv.client.parameters import Path, count
 from execsrv.errors import CommandError, ConnectionLostError, RequestError
 
@@ -22,24 +21,25 @@ Run = Callable[[Sequence[Path]], Awaitable[Any]]
 
 
 class Results(AsyncIterator[R_co], Generic[R_co]):
-    """The results of many commands, as they end. Made by `Client.map`.
+    """The results of many commands, as they end. Made by `Client.map` and `Pool.map`.
 
     No command runs before the first is asked for. When this is not used any more, what still runs is made to end.
     """
 
     def __init__(
         self,
-        calls: Calls,
+        check: Callable[[], None],
         nursery: trio.Nursery,
         run: Run,
         commands: Iterable[Sequence[Path]],
         limit: int,
         return_errors: bool,
     ) -> None:
+        """`check` raises an error where nothing can be run any more."""
         count("limit", limit)
         if isinstance(commands, str | bytes) or not isinstance(commands, Iterable):
             raise TypeError(f"commands must be lists of words, got {type(commands).__name__}")
-        self._calls = calls
+        self._check = check
         self._nursery = nursery
         self._token: trio.lowlevel.TrioToken | None = None
         self._batch = _Batch(run, iter(commands), limit)
@@ -55,8 +55,7 @@ class Results(AsyncIterator[R_co], Generic[R_co]):
         `ConnectionLostError` is raised too. Cancelling loses nothing.
         """
         if not self._is_started:
-            if self._calls.lost is not None:
-                raise ConnectionLostError(*self._calls.lost.args)
+            self._check()
             self._token = trio.lowlevel.current_trio_token()
             self._nursery.start_soon(self._batch.go)
             self._is_started = True

@@ -63,7 +63,8 @@ class Result(Struct, Generic[Said], frozen=True, kw_only=True):
     `exit_code` is 128+N after a death by signal N, whose name is in `signal`. `omitted_bytes` is how much of the middle
     of `stdout` and `stderr` was left out to stay within the bound. `totals` is what each stream carried, by the
     server's count; `remaining` are processes of it that lived on after the close, `ended` those that were ended
-    because the command itself had. `denial` is why the failure is taken for the work of its confinement.
+    because the command itself had. `denial` is why the failure is taken for the work of its confinement. `server` is
+    the URL of the server, where a pool has chosen it.
     """
 
     argv: list[str]
@@ -77,6 +78,7 @@ class Result(Struct, Generic[Said], frozen=True, kw_only=True):
     remaining: list[Member] = []
     ended: list[Member] = []
     denial: Denial | None = None
+    server: str | None = None
 
     @property
     def text(self) -> str:
@@ -212,6 +214,7 @@ class Collected:
             return await take()
         except ConnectionLostError as lost:
             lost.stdout, lost.stderr = self._so_far("stdout"), self._so_far("stderr")
+            lost.process = self._process.id
             raise
 
     def _take(self, event: Event) -> None:
@@ -244,28 +247,21 @@ class Collected:
         )
 
     def _late(self, patience: float) -> CommandTimeoutError:
-        process = self._process
-        return CommandTimeoutError(
-            process.argv,
-            timeout=patience,
-            exit_code=process.exit_code,
-            signal=process.signal,
-            reason=process.reason,
-            stdout=self._so_far("stdout"),
-            stderr=self._so_far("stderr"),
-        )
+        return CommandTimeoutError(self._process.argv, timeout=patience, **self._known())
 
     def _truncated(self, how: str) -> OutputTruncatedError:
+        return OutputTruncatedError(self._process.argv, how, **self._known())
+
+    def _known(self) -> dict[str, Any]:
+        """Return what is known of the command, for an error."""
         process = self._process
-        return OutputTruncatedError(
-            process.argv,
-            how,
-            exit_code=process.exit_code,
-            signal=process.signal,
-            reason=process.reason,
-            stdout=self._so_far("stdout"),
-            stderr=self._so_far("stderr"),
-        )
+        return {
+            "exit_code": process.exit_code,
+            "signal": process.signal,
+            "reason": process.reason,
+            "stdout": self._so_far("stdout"),
+            "stderr": self._so_far("stderr"),
+        }
 
     def _whole(self, part: Part) -> bytes | str:
         """Return a stream in the form that was asked for. What is cut may be cut within a character."""

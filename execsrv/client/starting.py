@@ -33,7 +33,7 @@ from execsrv.client.parameters import (
 from execsrv.client.policy import Policy, sandbox_of
 from execsrv.client.process import Process
 from execsrv.client.text import text_mode
-from execsrv.errors import BadAnswerError, InvalidParamsError, ProcessExistsError
+from execsrv.errors import BadAnswerError, ConnectionLostError, InvalidParamsError, ProcessExistsError
 from execsrv.protocol import (
     Failure,
     OutputFile,
@@ -202,6 +202,8 @@ def _place(connection: Connection, cwd: Path | None, prepared: bool) -> str | No
     """Return a directory as it is sent. The server's own needs no name, but for who has everything prepared."""
     if cwd is not None:
         return string("cwd", cwd)
+    if connection.directory is not None:
+        return connection.directory
     return None if connection.is_execsrv and not prepared else connection.greeting.environment_info.cwd
 
 
@@ -230,6 +232,9 @@ async def _pid_of(connection: Connection, mirror: Mirror) -> int | None:
         return await _pid_listed(connection, mirror.id)
     except BadAnswerError:
         mirror.is_unsure = True
+        raise
+    except ConnectionLostError as lost:
+        lost.process = mirror.id
         raise
     mirror.started = True
     mirror.confined = answer.sandbox or None

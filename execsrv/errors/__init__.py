@@ -9,6 +9,7 @@ from execsrv.errors.base import (
     ExecsrvError,
     InvalidConfigError,
     InvalidListenURLError,
+    NoServerError,
     ProtocolError,
 )
 from execsrv.errors.command import (
@@ -17,6 +18,7 @@ from execsrv.errors.command import (
     CommandTimeoutError,
     OutputTruncatedError,
     ProcessEndedError,
+    Unknown,
     WaitTimeoutError,
 )
 from execsrv.errors.request import (
@@ -73,6 +75,7 @@ __all__ = [
     "KeyConflictError",
     "LimitExceededError",
     "NameTakenError",
+    "NoServerError",
     "NotAllowedError",
     "NotFoundError",
     "NotReadyError",
@@ -86,6 +89,7 @@ __all__ = [
     "SpawnError",
     "StdinClosedError",
     "UnauthorizedError",
+    "Unknown",
     "UnknownConnectionError",
     "UnknownMethodError",
     "UnknownProcessError",

@@ -44,11 +44,17 @@ class ConnectionFailedError(ExecsrvError):
 class ConnectionLostError(ExecsrvError):
     """A connection ended while a call was waiting on it.
 
-    `stdout` and `stderr` hold what had arrived of a command's output, where the call was collecting it.
+    `stdout` and `stderr` hold what had arrived of a command's output, where the call was collecting it. `process` is
+    the id of a command that had been asked for, and may have run; None where nothing was started.
     """
 
     stdout: Any = b""
     stderr: Any = b""
+    process: str | None = None
+
+
+class NoServerError(ExecsrvError):
+    """No server of a pool is there that has the labels which were asked for."""
 
 
 class BadAnswerError(ExecsrvError):

@@ -20,8 +20,10 @@ class CommandError(ExecsrvError):
     `argv` is the command. `exit_code`, `signal` and `reason` tell how it ended, each None while that is not known;
     `stdout` and `stderr` are the output so far, as text where that was asked for. The text of the error has the
     command, how it ended, and the last line of stderr, or of stdout where stderr has none: as on a terminal.
+    `server` is the URL of the server, where a pool has chosen it.
     """
 
+    server: str | None = None
     _quotes_stdout = True
 
     def __init__(
@@ -98,6 +100,21 @@ class OutputTruncatedError(CommandError):
     """The output of a command is not whole, and nobody had allowed that. `stdout` and `stderr` are what there is."""
 
     _quotes_stdout = False
+
+
+class Unknown(CommandError):  # it is an outcome, which `Pool.map` gives in place of a result
+    """The server of a command was lost for good. The command may have run to its end, to some point, or not at all.
+
+    `server` is the URL of that server, and `process` the id that the command had there. `stdout` and `stderr` are what
+    had arrived. Where the server is gone, so is all that the command had started.
+    """
+
+    def __init__(
+        self, argv: Sequence[str], *, server: str, process: str, why: str, stdout: Any = b"", stderr: Any = b""
+    ) -> None:
+        super().__init__(argv, f"has an unknown end: {server} was lost: {why}", stdout=stdout, stderr=stderr)
+        self.server = server
+        self.process = process
 
 
 def _quoted(argv: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from execsrv.client.many import Results as TrioResults
 
 
 class Results(Facade, Generic[R_co], of=TrioResults):
-    """The results of many commands, as they end. Made by `Client.map`.
+    """The results of many commands, as they end. Made by `Client.map` and `Pool.map`.
 
     No command runs before the first is asked for. When this is not used any more, what still runs is made to end.
     """

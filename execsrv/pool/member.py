@@ -1,0 +1,241 @@
+"""One server of a pool: its connection, for as long as there is a server, and how much trust it has.
+
+A server that cannot be reached, or is lost again and again, is tried ever more rarely. One that has no room for a
+command, though there should be, rests. One that does not answer gets nothing new, and is lost when that goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from typing import Any, Literal, Protocol
+
+import trio
+
+from execsrv._nursery import open_helpers
+from execsrv.client.client import Client
+from execsrv.directories import Endpoint
+from execsrv.errors import ConnectionLostError, ExecsrvError, RequestError
+from execsrv.limits import ClientConfig
+from execsrv.pool.places import Places, labels_of
+from execsrv.protocol import EnvironmentStatus, Unit
+
+State = Literal["new", "up", "interrupted", "silent", "resting", "ending", "lost"]
+
+Dial = Callable[[Endpoint], AbstractAsyncContextManager["Line"]]
+"""Opens a connection to a server. Raises `ConnectionFailedError`."""
+
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 30.0
+"""Before a server that was lost is tried again. Each time in a row twice as long, and never at the same time as others
+that have lost it too."""
+
+_FIRST_REST_SECONDS, _LONGEST_REST_SECONDS = 0.05, 5.0
+"""For a server that had no room."""
+
+_STEADY_SECONDS = 5.0
+"""After so long a connection is taken for one that works."""
+
+
+class Line(Protocol):
+    """What a pool wants of a connection."""
+
+    @property
+    def run(self) -> Callable[..., Awaitable[Any]]:
+        """Runs a command as `Client.run` does."""
+
+    async def ask(self) -> None:
+        """Ask for a sign of life. Raises `ConnectionLostError`."""
+
+    async def wait_lost(self) -> str:
+        """Wait until the connection is lost for good, and return why."""
+
+    async def wait_interrupted(self, wanted: bool) -> None:
+        """Wait until the connection is interrupted, or is not."""
+
+    @property
+    def is_ending(self) -> bool:
+        """True once the server has said that it starts nothing any more."""
+
+
+class ClientLine:
+    """A client as a line."""
+
+    def __init__(self, client: Client) -> None:
+        self.run: Callable[..., Awaitable[Any]] = client.run
+        self._connection = client._connection
+        self.wait_interrupted = self._connection.wait_interrupted
+
+    async def ask(self) -> None:
+        """Ask for a sign of life. A refusal is one. Raises `ConnectionLostError`."""
+        try:
+            await self._connection.calls.call("environment/status", Unit(), EnvironmentStatus)
+        except RequestError:
+            return
+
+    async def wait_lost(self) -> str:
+        """Wait until the connection is lost for good, and return why."""
+        await self._connection.calls.ended.wait()
+        return str(self._connection.calls.lost)
+
+    @property
+    def is_ending(self) -> bool:
+        """True once the server has said that it starts nothing any more."""
+        return self._connection.ends_at is not None
+
+
+class Member:
+    """One server, as long as the directory has it, and longer while something runs there."""
+
+    def __init__(self, endpoint: Endpoint, slots: int, places: Places, config: ClientConfig) -> None:
+        self.endpoint = endpoint
+        self.labels = labels_of(endpoint.labels)
+        self.running = 0
+        self.slots = slots
+        self.why = ""
+        self.line: Line | None = None
+        self._places = places
+        self._config = config
+        self._is_silent = False
+        self._is_interrupted = False
+        self._rests_until = -math.inf
+        self._rest = _FIRST_REST_SECONDS
+        self._pause = _FIRST_PAUSE_SECONDS
+        self._is_leaving = False
+        self._idle = trio.Event()
+        self._nursery: trio.Nursery | None = None
+
+    def __str__(self) -> str:
+        return self.endpoint.url
+
+    def __repr__(self) -> str:
+        return f"<Member {self.endpoint.url} {self.state} running={self.running}>"
+
+    @property
+    def is_there(self) -> bool:
+        """True while it takes commands, though it may have no room for one now."""
+        line = self.line
+        return line is not None and not (self._is_silent or self._is_interrupted or self._is_leaving or line.is_ending)
+
+    @property
+    def is_resting(self) -> bool:
+        """True while it is to be left alone for a moment."""
+        return self._rests_until > trio.current_time()
+
+    @property
+    def state(self) -> State:
+        """How it is, for people."""
+        if self.line is None:
+            return "lost" if self.why else "new"
+        if self._is_leaving or self.line.is_ending:
+            return "ending"
+        if self._is_interrupted:
+            return "interrupted"
+        if self._is_silent:
+            return "silent"
+        return "resting" if self.is_resting else "up"
+
+    # -- what commands have met with --
+
+    def has_run(self) -> None:
+        """Note that a command has run there."""
+        self._rest, self._pause = _FIRST_REST_SECONDS, _FIRST_PAUSE_SECONDS
+
+    def had_no_room(self, why: str) -> None:
+        """Leave it alone for a moment, each time in a row for longer."""
+        self.why = why
+        if self.is_resting:
+            return  # others have met with the same
+        seconds = self._rest * random.uniform(0.5, 1.5)
+        self._rest = min(2 * self._rest, _LONGEST_REST_SECONDS)
+        self._rests_until = trio.current_time() + seconds
+        if self._nursery is not None:
+            self._nursery.start_soon(self._until_rested, seconds)
+
+    async def _until_rested(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+        self._places.fill(self)
+
+    def was_lost(self, line: Line, why: str) -> str:
+        """Note that a connection is lost, and return why, which somebody else may have noted before."""
+        if self.line is line:
+            self.line, self.why = None, why
+        return self.why or why
+
+    def give(self) -> None:
+        """Give a place back."""
+        self._places.give(self)
+        if self._is_leaving and not self.running:
+            self._idle.set()
+
+    def leave(self) -> None:
+        """Take nothing new, and end when nothing runs here any more."""
+        self._is_leaving = True
+        if not self.running:
+            self._idle.set()
+
+    # -- its connections --
+
+    async def stay(self, dial: Dial, dialing: trio.CapacityLimiter) -> None:
+        """Be connected, again and again, until it has left. `dialing` is for those who are just being connected."""
+        async with open_helpers() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._keep_dialing, dial, dialing)
+            await self._idle.wait()
+
+    async def _keep_dialing(self, dial: Dial, dialing: trio.CapacityLimiter) -> None:
+        while True:
+            try:
+                async with AsyncExitStack() as stack:
+                    async with dialing:
+                        line = await stack.enter_async_context(dial(self.endpoint))
+                    await self._stay_connected(line)
+            except ExecsrvError as error:
+                self.why = str(error)
+            await trio.sleep(self._pause * random.uniform(0.5, 1.5))
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
+
+    async def _stay_connected(self, line: Line) -> None:
+        """Have commands use a connection until it is lost."""
+        began = trio.current_time()
+        self.line, self.why, self._is_silent, self._is_interrupted = line, "", False, False
+        self._places.fill(self)
+        try:
+            async with open_helpers() as nursery:
+                nursery.start_soon(self._watch_interruptions, line)
+                nursery.start_soon(self._keep_asking, line, nursery.cancel_scope)
+                self.was_lost(line, await line.wait_lost())
+        finally:
+            self.was_lost(line, "the connection was given up")
+        if trio.current_time() - began > _STEADY_SECONDS:
+            self._pause = _FIRST_PAUSE_SECONDS
+
+    async def _watch_interruptions(self, line: Line) -> None:
+        while True:
+            await line.wait_interrupted(True)
+            self._is_interrupted = True
+            await line.wait_interrupted(False)
+            self._is_interrupted = False
+            self._places.fill(self)
+
+    async def _keep_asking(self, line: Line, connected: trio.CancelScope) -> None:
+        """Ask for signs of life, and give the connection up when there is none."""
+        patience = self._config.ping_timeout
+        with suppress(ConnectionLostError):
+            while True:
+                await trio.sleep(self._config.ping_interval)
+                with trio.move_on_after(patience / 2) as first:
+                    await line.ask()
+                if not first.cancelled_caught:
+                    continue
+                self._is_silent = True
+                with trio.move_on_after(patience / 2) as last:
+                    await line.ask()
+                if last.cancelled_caught and not self._is_interrupted:
+                    break
+                self._is_silent = False
+                self._places.fill(self)
+        if self.line is line:
+            self.was_lost(line, f"no answer within {patience:g} s")
+            connected.cancel()

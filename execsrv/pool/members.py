@@ -1,0 +1,133 @@
+"""The servers of a pool, as its directory tells of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable
+
+import trio
+from msgspec import Struct
+
+from execsrv._nursery import open_helpers
+from execsrv.directories import Endpoint
+from execsrv.errors import ConnectionLostError
+from execsrv.limits import ClientConfig
+from execsrv.pool.asking import Ask
+from execsrv.pool.member import Dial, Member, State
+from execsrv.pool.places import Labels, Places, labels_of
+
+logger = logging.getLogger(__name__)
+
+_MOST_DIALING = 64
+"""So many servers are being connected to at a time."""
+
+
+class ServerState(Struct, frozen=True):
+    """A server of a pool. `running` of its `slots` are taken; `why` is the last that went wrong, if anything did."""
+
+    url: str
+    labels: dict[str, str]
+    state: State
+    running: int
+    slots: int
+    why: str
+
+
+class Members:
+    """All servers, each with a task of its own, and the places on them."""
+
+    def __init__(
+        self, ask: Ask, dial: Dial, per_server: int, patience: float, refresh: float, config: ClientConfig
+    ) -> None:
+        self.patience = patience
+        self._ask = ask
+        self._dial = dial
+        self._per_server = per_server
+        self._refresh = refresh
+        self._config = config
+        self._places = Places(patience)
+        self._by_url: dict[str, Member] = {}
+        self._leaving: set[Member] = set()
+        self._nursery: trio.Nursery | None = None
+        self._dialing = trio.CapacityLimiter(_MOST_DIALING)
+
+    def __len__(self) -> int:
+        return len(self._by_url)
+
+    @property
+    def running(self) -> int:
+        """The places that are taken."""
+        return sum(member.running for member in (*self._by_url.values(), *self._leaving))
+
+    @property
+    def waiting(self) -> int:
+        """The commands that wait for a place."""
+        return self._places.waiting
+
+    @property
+    def states(self) -> list[ServerState]:
+        """All servers, for people."""
+        return [
+            ServerState(str(each), dict(each.endpoint.labels), each.state, each.running, each.slots, each.why)
+            for each in (*self._by_url.values(), *self._leaving)
+        ]
+
+    def check(self) -> None:
+        """Raise `ConnectionLostError` where the pool is not open."""
+        if self._nursery is None:
+            raise _closed()
+
+    async def take(self, labels: Labels, share: Hashable, *, first: bool) -> Member:
+        """Return a server on which a place is taken. Raises `NoServerError`, and as `check` does."""
+        self.check()
+        member = await self._places.take(labels, share, first=first)
+        assert isinstance(member, Member)
+        return member
+
+    async def stay(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Be connected with all servers that the directory names, for ever. Raises what it raises at first."""
+        async with open_helpers() as nursery:
+            self._nursery = nursery
+            self._update(await self._ask())
+            nursery.start_soon(self._places.watch)
+            task_status.started()
+            while True:
+                await trio.sleep(self._refresh)
+                try:
+                    self._update(await self._ask())
+                except Exception as error:  # whatever somebody's directory may raise
+                    logger.warning("cannot ask the directory, its last answer goes on: %s", error)
+
+    def close(self) -> None:
+        """Start nothing any more."""
+        self._nursery = None
+        self._places.close(_closed)
+
+    def _update(self, endpoints: list[Endpoint]) -> None:
+        named = {endpoint.url: endpoint for endpoint in endpoints}
+        for url in [url for url in self._by_url if url not in named]:
+            member = self._by_url.pop(url)
+            self._places.remove(member)
+            self._leaving.add(member)
+            member.leave()
+        for url, endpoint in named.items():
+            known = self._by_url.get(url)
+            slots = self._per_server if endpoint.free is None else endpoint.free
+            if known is None:
+                known = self._by_url[url] = Member(endpoint, slots, self._places, self._config)
+                self._places.add(known)
+                assert self._nursery is not None
+                self._nursery.start_soon(self._keep, known)
+            elif known.endpoint != endpoint:
+                known.endpoint, known.slots = endpoint, slots
+                self._places.relabel(known, labels_of(endpoint.labels))
+
+    async def _keep(self, member: Member) -> None:
+        try:
+            await member.stay(self._dial, self._dialing)
+        finally:
+            self._leaving.discard(member)
+
+
+def _closed() -> ConnectionLostError:
+    return ConnectionLostError("the pool is closed")

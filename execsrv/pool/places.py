@@ -1,0 +1,263 @@
+"""Places for commands on the servers of a pool: which server gets the next one, and who is next where all are full.
+
+Where there is room, the freer of two servers taken at random gets the command: nearly as even as asking all of them,
+and two pools that know nothing of each other do not run to the same one. Where there is none, the shares of a pool take
+turns at each place that becomes free, so that a share with thousands of commands does not hold up one with a few.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
+from typing import Protocol
+
+import trio
+from outcome import Error, Value
+
+from execsrv.errors import NoServerError
+
+_LOOK_SECONDS = 0.5
+
+_MOST_GROUPS = 256
+"""Sets of labels that are remembered, beside those that somebody waits for."""
+
+_MOST_WHYS = 3
+"""An error names the troubles of so many servers."""
+
+Labels = frozenset[tuple[str, str]]
+"""Labels that a server must have."""
+
+
+class Host(Protocol):
+    """A server, as far as places are concerned."""
+
+    labels: Labels
+    running: int
+    """Places that are taken."""
+    slots: int
+    """Places that there are."""
+    why: str
+    """The last that went wrong, empty where nothing did."""
+
+    @property
+    def is_there(self) -> bool:
+        """True while it takes commands, though it may have no room for one now."""
+
+    @property
+    def is_resting(self) -> bool:
+        """True while it is to be left alone for a moment."""
+
+
+class _Waiter:
+    """Somebody who waits for a place."""
+
+    __slots__ = ("is_gone", "task")
+
+    def __init__(self, task: trio.lowlevel.Task) -> None:
+        self.task = task
+        self.is_gone = False
+
+
+class _Group:
+    """The servers that have the same labels asked for, and since when none of them is there."""
+
+    def __init__(self) -> None:
+        self.hosts: list[Host] = []
+        self.missing_since: float | None = None
+
+
+Queue = deque[_Waiter]
+
+
+class Places:
+    """The places of all servers, and the shares that wait for one."""
+
+    def __init__(self, patience: float, pick: Callable[[int], int] = random.randrange) -> None:
+        """`patience` is how long to wait for a server to be there, in seconds; `pick` gives a number below another."""
+        self._patience = patience
+        self._pick = pick
+        self._hosts: list[Host] = []
+        self._groups: dict[Labels, _Group] = {}
+        self._shares: dict[Hashable, dict[Labels, Queue]] = {}  # the first is the next to get a place
+        self._waiting = 0
+
+    # -- servers --
+
+    def add(self, host: Host) -> None:
+        """Take in a server."""
+        self._hosts.append(host)
+        for labels, group in self._groups.items():
+            if labels <= host.labels:
+                group.hosts.append(host)
+        self.fill(host)
+
+    def remove(self, host: Host) -> None:
+        """Forget a server. Places that are taken there are still to be given back."""
+        self._hosts.remove(host)
+        for group in self._groups.values():
+            if host in group.hosts:
+                group.hosts.remove(host)
+
+    def relabel(self, host: Host, labels: Labels) -> None:
+        """Give a server other labels."""
+        self.remove(host)
+        host.labels = labels
+        self.add(host)
+
+    # -- commands --
+
+    async def take(self, labels: Labels, share: Hashable, *, first: bool = False) -> Host:
+        """Return a server with these labels, on which a place is taken. `first` is for who comes back for another one.
+
+        Raises `NoServerError`. Cancelling takes none.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        group = self._group(labels)
+        if first or not self._waiting or not self._is_asked_for(labels):
+            host = self._choose(group)
+            if host is not None:
+                host.running += 1
+                return host
+        return await self._wait(labels, share, first=first)
+
+    def give(self, host: Host) -> None:
+        """Give a place back."""
+        host.running -= 1
+        self.fill(host)
+
+    def fill(self, host: Host) -> None:
+        """Have those who wait take the places that a server has."""
+        while self._waiting and _has_room(host):
+            waiter = self._next(host)
+            if waiter is None:
+                return
+            host.running += 1
+            trio.lowlevel.reschedule(waiter.task, Value(host))
+
+    async def watch(self) -> None:
+        """Tell those who wait in vain, for ever."""
+        while True:
+            await trio.sleep(min(_LOOK_SECONDS, self._patience / 4))
+            now = trio.current_time()
+            for labels, group in [*self._groups.items()]:
+                if self._is_missing(labels, group, now):
+                    self._refuse(labels, partial(self._nobody, labels))
+
+    @property
+    def waiting(self) -> int:
+        """The commands that wait for a place."""
+        return self._waiting
+
+    def close(self, error: Callable[[], Exception]) -> None:
+        """Have all who wait raise an error."""
+        for labels in [*self._groups]:
+            self._refuse(labels, error)
+
+    def _group(self, labels: Labels) -> _Group:
+        group = self._groups.get(labels)
+        if group is None:
+            if len(self._groups) > _MOST_GROUPS:
+                self._groups = {key: known for key, known in self._groups.items() if self._is_asked_for(key)}
+            group = self._groups[labels] = _Group()
+            group.hosts = [host for host in self._hosts if labels <= host.labels]
+        return group
+
+    def _is_asked_for(self, labels: Labels) -> bool:
+        return any(labels in queues for queues in self._shares.values())
+
+    def _choose(self, group: _Group) -> Host | None:
+        """Return the freer one of two servers at random, and where neither has room, the freest of all."""
+        hosts = group.hosts
+        if not hosts:
+            return None
+        one, other = hosts[self._pick(len(hosts))], hosts[self._pick(len(hosts))]
+        best = max(one, other, key=_free)
+        if _has_room(best):
+            return best
+        best = max(hosts, key=_free)
+        return best if _has_room(best) else None
+
+    async def _wait(self, labels: Labels, share: Hashable, *, first: bool) -> Host:
+        waiter = _Waiter(trio.lowlevel.current_task())
+        queue = self._shares.setdefault(share, {}).setdefault(labels, deque())
+        if first:
+            queue.appendleft(waiter)
+        else:
+            queue.append(waiter)
+        self._waiting += 1
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            waiter.is_gone = True
+            self._waiting -= 1
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        host: Host = await trio.lowlevel.wait_task_rescheduled(abort)
+        return host
+
+    def _next(self, host: Host) -> _Waiter | None:
+        """Return who is next of those that this server is good for, and put its share behind all others."""
+        for share, queues in [*self._shares.items()]:
+            for labels in [labels for labels in queues if labels <= host.labels]:
+                waiter = self._pop(share, labels)
+                if waiter is not None:
+                    if (rest := self._shares.pop(share, None)) is not None:
+                        self._shares[share] = rest
+                    return waiter
+        return None
+
+    def _pop(self, share: Hashable, labels: Labels) -> _Waiter | None:
+        queue = self._shares[share][labels]
+        found = None
+        while queue and found is None:
+            waiter = queue.popleft()
+            found = None if waiter.is_gone else waiter
+        if not queue:
+            del self._shares[share][labels]
+            if not self._shares[share]:
+                del self._shares[share]
+        self._waiting -= found is not None
+        return found
+
+    # -- servers that are not there --
+
+    def _is_missing(self, labels: Labels, group: _Group, now: float) -> bool:
+        """Return True where somebody waits, and no server was there for as long as that is to go on."""
+        if not self._waiting or not self._is_asked_for(labels) or any(host.is_there for host in group.hosts):
+            group.missing_since = None
+            return False
+        if group.missing_since is None:
+            group.missing_since = now
+        return now - group.missing_since >= self._patience
+
+    def _refuse(self, labels: Labels, error: Callable[[], Exception]) -> None:
+        for share in [share for share, queues in self._shares.items() if labels in queues]:
+            while share in self._shares and labels in self._shares[share]:
+                waiter = self._pop(share, labels)
+                if waiter is not None:
+                    trio.lowlevel.reschedule(waiter.task, Error(error()))
+
+    def _nobody(self, labels: Labels) -> NoServerError:
+        named = " with " + ", ".join(f"{name}={value}" for name, value in sorted(labels)) if labels else ""
+        hosts = self._group(labels).hosts
+        known = f"{len(hosts)} of {len(self._hosts)} servers have them" if labels else f"{len(self._hosts)} are known"
+        whys = "".join(f"; {host}: {host.why}" for host in hosts[:_MOST_WHYS] if host.why)
+        return NoServerError(f"no server{named} was there for {self._patience:g} s: {known}{whys}")
+
+
+def labels_of(labels: Mapping[str, str] | None) -> Labels:
+    """Return labels as they are looked up."""
+    return frozenset(labels.items()) if labels else _NONE
+
+
+_NONE: Labels = frozenset()
+
+
+def _free(host: Host) -> int:
+    """Return how much room a server has, below all others where it takes nothing."""
+    return host.slots - host.running if host.is_there and not host.is_resting else -1 << 30
+
+
+def _has_room(host: Host) -> bool:
+    return host.running < host.slots and host.is_there and not host.is_resting

@@ -1,0 +1,65 @@
+"""One command on its way: to a server that has room, elsewhere where that did not start it, and not too often."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from msgspec import structs
+
+from execsrv.client.parameters import Path, words
+from execsrv.client.result import Result
+from execsrv.errors import CommandError, ConnectionLostError, RequestError, Unknown
+from execsrv.pool.members import Members
+from execsrv.pool.places import labels_of
+from execsrv.pool.refusals import Refusals, had_no_room
+
+
+class Sending:
+    """A command that is to be run `runs` times at most: again where its end is unknown."""
+
+    def __init__(self, members: Members, labels: Mapping[str, str] | None, share: Hashable, runs: int) -> None:
+        self._members = members
+        self._labels = labels_of(labels)
+        self._share = share
+        self._runs = runs
+        self._refusals = Refusals(members.patience)
+
+    async def run(self, argv: Sequence[Path], options: dict[str, Any]) -> Result[Any]:
+        """Return the result. Raises as `Pool.run` does."""
+        is_back = False
+        while True:
+            member = await self._members.take(self._labels, self._share, first=is_back)
+            is_back = True
+            try:
+                line = member.line
+                if line is None:
+                    continue  # it was lost since
+                try:
+                    result = await line.run(argv, **options)
+                except ConnectionLostError as lost:
+                    why = member.was_lost(line, str(lost))
+                    if lost.process is not None:
+                        self._runs -= 1
+                        if not self._runs:
+                            raise Unknown(
+                                words(argv),
+                                server=str(member),
+                                process=lost.process,
+                                why=why,
+                                stdout=lost.stdout,
+                                stderr=lost.stderr,
+                            ) from lost
+                except RequestError as error:
+                    if not had_no_room(error):
+                        raise
+                    member.had_no_room(str(error))
+                    self._refusals.add(error)
+                except CommandError as error:
+                    error.server = str(member)
+                    raise
+                else:
+                    member.has_run()
+                    return structs.replace(result, server=str(member))
+            finally:
+                member.give()

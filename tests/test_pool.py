@@ -1,0 +1,396 @@
+"""A pool: commands go to servers that have room, and each is reported once, with what is known of it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+import execsrv
+from execsrv import Endpoint, NoServerError, Pool, Unknown
+from execsrv.limits import ClientConfig, ServerConfig
+from execsrv.testing.faults import Fault, open_faulty_line
+from execsrv.testing.running_server import RunningServer, ServerFailedError, serving
+from tests.conftest import OpenServer
+from tests.peers import PATIENCE
+from tests.processes import new_mark, until_gone, until_marked
+
+DEFAULTS = ServerConfig()
+
+
+async def urls(open_server: OpenServer, count: int, config: ServerConfig = DEFAULTS) -> list[str]:
+    return [await open_server("unix", config).url() for _ in range(count)]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until something is so."""
+    with trio.fail_after(PATIENCE):
+        while True:
+            if condition():
+                return
+            await trio.sleep(0.005)
+
+
+async def until_up(pool: Pool, count: int = 1) -> None:
+    """Wait until so many servers take commands."""
+    await until(lambda: sum(server.state == "up" for server in pool.servers) == count)
+
+
+async def test_a_command_runs_on_one_of_the_servers(open_server: OpenServer) -> None:
+    servers = await urls(open_server, 2)
+    async with Pool(servers) as pool:
+        result = await pool.run(["sh", "-c", "cat; exit 3"], input="said", text=True)
+        assert (result.stdout, result.exit_code, result.argv[0]) == ("said", 3, "sh")
+        assert result.server in servers
+        with pytest.raises(execsrv.CommandFailedError) as failed:
+            await pool.run(["false"], check=True)
+        assert failed.value.server in servers
+        with pytest.raises(execsrv.SpawnError):
+            await pool.run(["no-such-program"])
+    with pytest.raises(execsrv.ConnectionLostError, match="the pool is closed"):
+        await pool.run(["true"])
+
+
+async def test_many_commands_are_spread_and_each_has_one_result(open_server: OpenServer) -> None:
+    servers = await urls(open_server, 3)
+    async with Pool(servers) as pool:
+        await until_up(pool, 3)
+        commands = [["echo", str(number)] for number in range(60)]
+        results = [result async for result in pool.map(commands, limit=12, text=True)]
+    assert sorted(int(result.stdout) for result in results) == [*range(60)]
+    assert all(result.stdout.strip() == result.argv[1] for result in results)
+    assert Counter(result.server for result in results).keys() == {*servers}
+
+
+async def test_errors_can_be_among_the_results(open_server: OpenServer) -> None:
+    async with Pool(await urls(open_server, 1)) as pool:
+        commands = [["true"], ["no-such-program"]]
+        ended = [each async for each in pool.map(commands, return_errors=True)]
+        assert sorted((each.argv[0], isinstance(each, execsrv.CommandError)) for each in ended) == [
+            ("no-such-program", True),
+            ("true", False),
+        ]
+        with pytest.raises(execsrv.CommandError, match="could not be run"):
+            async for _ in pool.map(commands):
+                pass
+
+
+async def test_no_server_gets_more_than_its_places(open_server: OpenServer, tmp_path: Path) -> None:
+    small, large = await urls(open_server, 2)
+    gate = tmp_path / "gate"
+    wait = ["sh", "-c", f"until test -e {gate}; do sleep 0.01; done"]
+    async with Pool([Endpoint(small, free=1), large], per_server=3) as pool, trio.open_nursery() as nursery:
+        for _ in range(6):
+            nursery.start_soon(pool.run, wait)
+        await until(lambda: repr(pool) == "<Pool servers=2 running=4 waiting=2>")
+        assert {server.url: (server.running, server.slots) for server in pool.servers} == {small: (1, 1), large: (3, 3)}
+        gate.touch()
+
+
+async def test_labels_choose_the_server(open_server: OpenServer) -> None:
+    plain, fast = await urls(open_server, 2)
+    async with Pool([plain, Endpoint(fast, labels={"gpu": "1", "zone": "a"})], patience=0.5) as pool:
+        for _ in range(5):
+            assert (await pool.run(["true"], labels={"gpu": "1"})).server == fast
+        with pytest.raises(NoServerError, match=r"^no server with gpu=2 was there for 0.5 s: 0 of 2 .*$"):
+            await pool.run(["true"], labels={"gpu": "2"})
+
+
+async def test_servers_that_are_not_there_are_named(open_server: OpenServer, tmp_path: Path) -> None:
+    async with Pool([f"unix://{tmp_path}/nobody"], patience=0.5) as pool:
+        with pytest.raises(NoServerError, match=r"1 are known; unix://.*/nobody: cannot connect"):
+            await pool.run(["true"])
+        assert pool.servers[0].state == "lost"
+
+
+async def test_a_refused_start_goes_elsewhere(open_server: OpenServer) -> None:
+    """One server takes a single session: what it refuses runs on the other, or there when it has room again."""
+    (narrow,) = await urls(open_server, 1, ServerConfig(max_sessions_per_connection=1))
+    (wide,) = await urls(open_server, 1)
+    async with Pool([narrow, wide], per_server=8) as pool:
+        await until_up(pool, 2)
+        results = [each async for each in pool.map([["sleep", "0.05"]] * 16, limit=12)]
+    assert [each.exit_code for each in results] == [0] * 16
+    async with Pool([narrow], per_server=8) as pool:  # nowhere else: they wait for it
+        results = [each async for each in pool.map([["true"]] * 8, limit=8)]
+    assert len(results) == 8
+
+
+async def test_a_server_that_is_always_full_is_given_up(open_server: OpenServer) -> None:
+    (narrow,) = await urls(open_server, 1, ServerConfig(max_sessions_per_connection=1))
+    async with Pool([narrow], patience=0.3) as pool, trio.open_nursery() as nursery:
+        mark = new_mark()
+        nursery.start_soon(pool.run, ["bash", "-c", f"exec -a {mark} sleep 1000"])
+        await until_marked(mark, 1)
+        with pytest.raises(execsrv.LimitExceededError, match=r"max_sessions_per_connection \(1\) are running"):
+            await pool.run(["true"])
+        nursery.cancel_scope.cancel()
+
+
+async def test_shares_take_turns(open_server: OpenServer) -> None:
+    """Somebody with two commands does not wait for somebody with many."""
+    servers = await urls(open_server, 1)
+    ended: list[str] = []
+
+    async def many(pool: Pool) -> None:
+        async for _ in pool.map([["true"]] * 60, limit=60):
+            ended.append("many")
+
+    async def few(pool: Pool) -> None:
+        async for _ in pool.map([["true"]] * 2, limit=2):
+            ended.append("few")
+
+    async with Pool(servers, per_server=2) as pool:
+        await until_up(pool)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(many, pool)
+            await until(lambda: pool._members.waiting > 50)
+            nursery.start_soon(few, pool)
+    assert ended.count("many") == 60
+    assert ended[30:].count("few") == 0
+
+
+async def test_a_lease_is_one_server_with_a_directory(open_server: OpenServer) -> None:
+    servers = await urls(open_server, 2)
+    mark = new_mark()
+    async with Pool(servers) as pool:
+        async with pool.lease() as lease:
+            assert lease.server in servers
+            assert lease.scratch is not None
+            assert (await lease.run(["pwd"], text=True)).stdout == f"{lease.scratch}\n"
+            assert os.stat(lease.scratch).st_mode & 0o777 == 0o700
+            await lease.run(["touch", "here"])
+            assert os.listdir(lease.scratch) == ["here"]
+            assert (await lease.run(["pwd"], cwd="/", text=True)).stdout == "/\n"
+            async with lease.start(["bash", "-c", f"exec -a {mark} sleep 1000"]):
+                await until_marked(mark, 1)
+                assert sum(server.running for server in pool.servers) == 1
+        with pytest.raises(FileNotFoundError):
+            os.stat(lease.scratch)
+        await until_gone(mark)
+        assert sum(server.running for server in pool.servers) == 0
+        async with pool.lease(scratch=False) as lease:
+            assert lease.scratch is None
+
+
+async def test_what_is_not_open_or_no_list_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="servers must be a directory, or a list of URLs, got str"):
+        Pool("ws://127.0.0.1:1")
+    with pytest.raises(execsrv.InvalidParamsError, match="servers must not be empty"):
+        Pool([])
+    with pytest.raises(TypeError, match="a server must be a URL or an Endpoint, got int"):
+        Pool([1])  # type: ignore[list-item]
+    with pytest.raises(execsrv.InvalidParamsError, match="per_server"):
+        Pool([f"unix://{tmp_path}/a"], per_server=0)
+    with pytest.raises(RuntimeError, match="the pool is not open"):
+        Pool([f"unix://{tmp_path}/a"]).map([["true"]])
+    assert "secret" not in repr(Endpoint("unix:///a", token="secret", labels={"a": "1"}))
+
+
+# -- directories that change --
+
+
+async def test_a_directory_is_asked_again(open_server: OpenServer) -> None:
+    old, new = await urls(open_server, 2)
+    servers: list[str] | None = [old]
+
+    async def directory() -> list[str]:
+        if servers is None:
+            raise OSError("gone")
+        return servers
+
+    async with Pool(directory, refresh=0.02) as pool, trio.open_nursery() as nursery:
+        mark = new_mark()
+        nursery.start_soon(pool.run, ["bash", "-c", f"exec -a {mark} sleep 1000"])
+        await until_marked(mark, 1)
+        servers = None  # its last answer goes on
+        assert (await pool.run(["true"])).server == old
+        servers = [new]
+        await until(lambda: pool.servers[0].url == new)
+        assert (await pool.run(["true"])).server == new
+        assert [(server.url, server.state) for server in pool.servers] == [(new, "up"), (old, "ending")]
+        nursery.cancel_scope.cancel()
+    await until_gone(mark)
+
+
+async def test_a_directory_may_block_in_a_thread(open_server: OpenServer) -> None:
+    servers = await urls(open_server, 1)
+    async with Pool(lambda: servers) as pool:
+        assert (await pool.run(["true"])).exit_code == 0
+
+    def broken() -> list[str]:
+        raise OSError("no directory")
+
+    with pytest.raises(OSError, match="no directory"):
+        async with Pool(broken):
+            pass
+
+
+# -- servers that are lost --
+
+
+@contextmanager
+def killable(tmp_path: Path, *options: str) -> Iterator[RunningServer]:
+    """A server of its own, which a test may kill."""
+    with suppress(ServerFailedError), serving(f"unix://{tmp_path}/{new_mark()[-12:]}", *options) as server:
+        yield server
+
+
+def kill(server: RunningServer) -> None:
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+
+
+async def test_a_command_whose_server_is_lost_is_unknown(tmp_path: Path) -> None:
+    mark = new_mark()
+    command = ["bash", "-c", f"exec -a {mark} sleep 1000"]
+    with killable(tmp_path) as server:
+        async with Pool([server.url], reconnect=0.2, patience=0.5) as pool:
+            async with trio.open_nursery() as nursery:
+
+                async def fail() -> None:
+                    with pytest.raises(Unknown, match=rf"has an unknown end: {server.url} was lost: ") as unknown:
+                        await pool.run(command, text=True)
+                    assert (unknown.value.argv, unknown.value.server) == (command, server.url)
+                    assert unknown.value.process.startswith("p")
+                    assert unknown.value.exit_code is None
+                    assert pickle.loads(pickle.dumps(unknown.value)).process == unknown.value.process
+
+                nursery.start_soon(fail)
+                await until_marked(mark, 1)
+                kill(server)
+            await until_gone(mark)
+            with pytest.raises(NoServerError, match=server.url):
+                await pool.run(["true"])
+
+
+async def test_what_is_idempotent_runs_again_elsewhere(tmp_path: Path) -> None:
+    mark = new_mark()
+    gate = tmp_path / "gate"
+    command = ["bash", "-c", f"test -e {gate} || exec -a {mark} sleep 1000"]
+    with killable(tmp_path) as one, killable(tmp_path) as other:
+        async with Pool([one.url, other.url], reconnect=0) as pool, trio.open_nursery() as nursery:
+            results: list[str | None] = []
+
+            async def run() -> None:
+                results.append((await pool.run(command, idempotent=True)).server)
+
+            nursery.start_soon(run)
+            await until_marked(mark, 1)
+            (busy,) = [server.url for server in pool.servers if server.running]
+            gate.touch()
+            first, second = (one, other) if busy == one.url else (other, one)
+            kill(first)
+        assert results == [second.url]
+
+
+async def test_a_line_that_is_lost_is_taken_up_again(open_server: OpenServer, tmp_path: Path) -> None:
+    """The command goes on over the next connection, and has run once."""
+    target = await open_server("unix", ServerConfig(resume_grace=60)).url()
+    counted = tmp_path / "counted"
+    async with open_faulty_line(target, f"{tmp_path}/line") as line, Pool([line.url]) as pool:
+        await until_up(pool)
+        cuts: list[int] = []
+        for at in (0, 40, 150):
+            line.expect(Fault("cut", "server", at), happened=partial(cuts.append, at))
+            result = await pool.run(["sh", "-c", f"echo x >> {counted}; echo said"], text=True)
+            assert result.stdout == "said\n"
+    assert cuts == [0, 40, 150]
+    assert counted.read_text() == "x\n" * 3
+
+
+async def test_a_server_that_accepts_and_says_nothing_gets_nothing(open_server: OpenServer, tmp_path: Path) -> None:
+    (good,) = await urls(open_server, 1)
+    listener = socket.socket(socket.AF_UNIX)
+    with listener:
+        listener.bind(f"{tmp_path}/deaf")
+        listener.listen()
+        deaf = f"unix://{tmp_path}/deaf"
+        config = ClientConfig(handshake_timeout=0.3)
+        async with Pool([deaf, good], config=config) as pool:
+            results = [each async for each in pool.map([["true"]] * 20)]
+            assert {each.server for each in results} == {good}
+            await until(lambda: pool.servers[0].why)
+            assert (pool.servers[0].url, pool.servers[0].state) == (deaf, "lost")
+            assert pool.servers[0].why == "handshake failed: no answer within 0.3 s"
+
+
+async def test_a_server_that_stops_answering_gets_nothing_new(tmp_path: Path, open_server: OpenServer) -> None:
+    """It is stopped with a command in it: that is unknown, and others go to the other server."""
+    (good,) = await urls(open_server, 1)
+    mark = new_mark()
+    config = ClientConfig(ping_interval=0.1, ping_timeout=1)
+    with killable(tmp_path) as server:
+        async with Pool([server.url], config=config, reconnect=0) as pool, trio.open_nursery() as nursery:
+
+            async def fail() -> None:
+                with pytest.raises(Unknown, match="no answer within 1 s"):
+                    await pool.run(["bash", "-c", f"exec -a {mark} sleep 1000"])
+
+            nursery.start_soon(fail)
+            await until_marked(mark, 1)
+            assert server.pid is not None
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                await until(lambda: pool.servers[0].state == "silent")
+                await until(lambda: pool.servers[0].state == "lost")
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            async with Pool([good]) as other:
+                assert (await other.run(["true"])).server == good
+
+
+async def test_a_server_that_ends_in_order_gets_nothing_new(open_server: OpenServer, tmp_path: Path) -> None:
+    ending, staying = (open_server("unix", ServerConfig(drain_period=PATIENCE)) for _ in range(2))
+    gate = tmp_path / "gate"
+    async with Pool([await ending.url(), await staying.url()]) as pool:
+        await until_up(pool, 2)
+        results: list[execsrv.Result[bytes]] = []
+
+        async def collect() -> None:
+            command = ["sh", "-c", f"until test -e {gate}; do sleep 0.01; done"]
+            async for result in pool.map([command] * 8):
+                results.append(result)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(collect)
+            await until(lambda: all(server.running for server in pool.servers))
+            ending.shutdown.set()
+            await until(lambda: pool.servers[0].state == "ending")
+            assert {(await pool.run(["true"])).server for _ in range(6)} == {await staying.url()}
+            gate.touch()
+    assert len(results) == 8
+    assert {result.exit_code for result in results} == {0}
+
+
+async def test_every_command_is_reported_once_while_servers_are_killed(tmp_path: Path) -> None:
+    """Each that has a result has run once, and no other has run more than once."""
+    ran = tmp_path / "ran"
+    commands = [["sh", "-c", f"echo {number} >> {ran}; echo {number}"] for number in range(300)]
+    outcomes: list[execsrv.Result[Any] | execsrv.CommandError] = []
+    with killable(tmp_path) as one, killable(tmp_path) as two, killable(tmp_path) as three:
+        async with Pool([one.url, two.url, three.url], per_server=8, reconnect=0) as pool:
+            await until_up(pool, 3)
+            async for outcome in pool.map(commands, limit=24, return_errors=True):
+                outcomes.append(outcome)
+                if len(outcomes) in (50, 150):
+                    kill({50: one, 150: two}[len(outcomes)])
+    assert sorted(outcome.argv[2] for outcome in outcomes) == sorted(command[2] for command in commands)
+    unknown = [outcome for outcome in outcomes if isinstance(outcome, Unknown)]
+    results = [outcome for outcome in outcomes if isinstance(outcome, execsrv.Result)]
+    assert len(unknown) + len(results) == 300
+    assert len(unknown) <= 16
+    assert all(result.exit_code == 0 for result in results)
+    times = Counter(ran.read_text().split())
+    assert max(times.values()) == 1
+    assert {result.argv[2].split()[1] for result in results} <= times.keys()
