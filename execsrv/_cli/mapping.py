@@ -111,7 +111,7 @@ class _Map:
 
     async def _take(self, pool: Pool) -> None:
         """Start a command for each line, as soon as there is room for it, and wait for all."""
-        async with open_helpers() as nursery:
+        async with trio.open_nursery() as nursery:
             with self._taking:
                 async for number, line in numbered_lines():
                     if await self._is_to_run(number, line):

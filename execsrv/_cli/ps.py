@@ -14,7 +14,6 @@ from execsrv._cli.manners import Manners, one_line, print_json, print_text, size
 from execsrv._cli.reach import Reach
 from execsrv._cli.register.kinds import OWN_FAILURE
 from execsrv._cli.streams import say
-from execsrv._nursery import open_helpers
 from execsrv.errors import ConnectionFailedError, ConnectionLostError, RequestError
 from execsrv.protocol import ListedProcess
 
@@ -78,7 +77,7 @@ async def _listings(pool: PoolReach) -> tuple[dict[str, Listing], dict[str, str]
         except (ConnectionFailedError, ConnectionLostError, RequestError) as error:
             failed[endpoint.url] = str(error)
 
-    async with open_helpers() as nursery:
+    async with trio.open_nursery() as nursery:
         for endpoint in endpoints:
             nursery.start_soon(ask, endpoint)
     order = [endpoint.url for endpoint in endpoints]

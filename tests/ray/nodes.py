@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from ray.cluster_utils import Cluster
 import execsrv
 from execsrv.adapters.ray import RayDirectory
 from execsrv.directories import Endpoint
+from execsrv.errors import ExecsrvError
 from tests.faults.daemon import MARK, alive_with, new_mark, until_alive
 
 TREES = 10
@@ -54,7 +55,7 @@ if how == "actor":
     pid = ray.get(actor.pid.remote())
 else:
     servers = start_servers(name, detached=how == "detached")
-print(pid, flush=True)
+print("ready", pid, flush=True)
 sys.stdin.read()
 if how != "actor":
     servers.stop()
@@ -126,9 +127,8 @@ def running_driver(cluster: Cluster, how: str = "plain") -> Iterator[Driver]:
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            said = process.stdout.readline()
-            assert said, "the driver has ended"
-            yield Driver(process, int(said), name)
+            ready = next(line for line in process.stdout if line.startswith("ready "))  # Ray has news to tell too
+            yield Driver(process, int(ready.split()[1]), name)
         finally:
             process.kill()
 
@@ -153,7 +153,9 @@ async def until_back(driver: Driver, gone: Sequence[Place], many: int) -> list[E
     lost = {place.endpoint.url for place in gone}
     with trio.fail_after(60):
         while True:
-            endpoints = await trio.to_thread.run_sync(driver.directory)
+            endpoints: list[Endpoint] = []
+            with suppress(ExecsrvError):  # the keeper itself may be starting anew
+                endpoints = await trio.to_thread.run_sync(driver.directory)
             if len(endpoints) == many and not lost & {endpoint.url for endpoint in endpoints}:
                 return endpoints
             await trio.sleep(0.1)
