@@ -36,6 +36,8 @@ EXAMPLES = [
         "conformance.md",
         "without-trio.md",
         "msgpack.md",
+        "ray.md",
+        "dask.md",
     )  # followed elsewhere
 ]
 PROGRAMS = [

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 
 from execsrv._cli.map_journal import open_journal
 from execsrv.errors import ExecsrvError
-from execsrv.testing import serving
+from execsrv.testing import ServerFailedError, serving
 from tests.peers import PATIENCE
 from tests.processes import marked, new_mark
 
@@ -154,7 +154,7 @@ def test_the_line_is_the_last_word_where_it_has_no_place(servers: str) -> None:
 def test_what_cannot_be_run_or_takes_too_long_is_a_result_too(servers: str) -> None:
     done = mapped(servers, [1], "no-such-program")
     assert (done.returncode, results(done.stdout)[1]["kind"]) == (1, "spawnNotFound")
-    [found] = results(mapped(servers, [60], "--timeout", "100ms", "sleep").stdout.values())
+    [found] = results(mapped(servers, [60], "--timeout", "100ms", "sleep").stdout).values()
     assert (found["exitCode"], found["signal"]) == (143, "SIGTERM")
     assert "did not end within 0.1 s" in found["error"]
 
@@ -195,7 +195,7 @@ def test_what_was_under_way_at_a_sigkill_is_unknown_and_runs_again_only_where_it
     assert {**before, **found}.keys() == {*range(1, 21)}
     assert sorted(map(int, ran.read_text().split())) == [*range(1, 21)]
     again = mapped(servers, range(1, 21), "--journal", journal, "--idempotent", *command)
-    assert (again.returncode, results(again.stdout).keys()) == (0, {5, 6, 7, 8})
+    assert (again.returncode, {*results(again.stdout)}) == (0, {5, 6, 7, 8})
 
 
 def test_a_second_request_ends_what_runs(servers: str) -> None:
@@ -212,7 +212,7 @@ def test_a_second_request_ends_what_runs(servers: str) -> None:
 
 
 def test_a_server_that_dies_leaves_unknown_ends_and_the_rest_goes_on(servers: str, tmp_path: Path) -> None:
-    with serving() as dying:
+    with suppress(ServerFailedError), serving() as dying:
         assert dying.pid is not None
         parents = tmp_path / "parents"
         command = ["sh", "-c", f"echo $PPID >> {parents}; exec sleep 1 # {{}}"]
@@ -227,3 +227,40 @@ def test_a_server_that_dies_leaves_unknown_ends_and_the_rest_goes_on(servers: st
     unknown = [each for each in found.values() if each.get("kind") == "unknown"]
     assert {each["server"] for each in unknown} == {dying.url}
     assert all(each["exitCode"] == 0 for each in found.values() if each not in unknown)
+
+
+# -- the other commands of a pool --
+
+
+def execsrv(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "execsrv", *words],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, env=ENV,
+    )  # fmt: skip
+
+
+def test_one_command_runs_on_a_server_of_a_pool_by_its_label_and_is_listed_there(tmp_path: Path) -> None:
+    pool = tmp_path / "pool"
+    command = ["run", "--pool", str(pool), "--label", "disk=fast", "--", "sh", "-c"]
+    with (
+        serving("unix://", "--join", str(pool)),
+        serving("unix://", "--join", str(pool), "--label", "disk=fast") as fast,
+        subprocess.Popen(
+            [sys.executable, "-m", "execsrv", *command, "echo $PPID; read line; exit 3"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENV,
+        ) as process,
+    ):  # fmt: skip
+        assert process.stdout is not None
+        assert int(process.stdout.readline()) == fast.pid
+        with pool.open("a") as file:
+            file.write('{"url": "ws://127.0.0.1:1"}\n')
+        done = execsrv("ps", "--pool", str(pool), "--json")
+        [listed] = json.loads(done.stdout)
+        assert (listed["server"], listed["argv"][:2], listed["running"]) == (fast.url, ["sh", "-c"], True)
+        assert done.returncode == 125
+        assert "cannot list what runs on `ws://127.0.0.1:1`: cannot connect" in done.stderr
+        assert execsrv("ps", "--pool", fast.url).stdout.split()[:3] == ["SERVER", "NAME", "STATE"]
+        process.communicate(b"\n", timeout=PATIENCE)
+        assert process.returncode == 3
+    refused = execsrv("run", "--pool", str(pool), "--detach", "true")
+    assert (refused.returncode, refused.stderr.split(":")[1]) == (125, " cannot use --detach with --pool")

@@ -65,7 +65,8 @@ class Tally:
 
     async def _count(self) -> None:
         """Learn how many there will be, where stdin is a file."""
-        count = await trio.to_thread.run_sync(_lines_of_stdin, abandon_on_cancel=True)
+        limiter = trio.CapacityLimiter(1)
+        count = await trio.to_thread.run_sync(_lines_of_stdin, abandon_on_cancel=True, limiter=limiter)
         if self._meter.total is None:
             self._meter.total = count
 

@@ -10,7 +10,6 @@ from execsrv._cli.reach import Reach
 from execsrv._cli.usage import UsageError
 from execsrv.client import Client
 from execsrv.directories import Directory, Endpoint, directory_of
-from execsrv.errors import InvalidParamsError
 from execsrv.pool import Lease, Pool
 from execsrv.pool.asking import asks
 
@@ -22,16 +21,13 @@ class PoolReach(NamedTuple):
     reach: Reach
 
     @property
-    def directory(self) -> Directory:
-        """Where its servers are found. Raises `UsageError`."""
-        try:
-            return directory_of(self.pool or self.reach.where)
-        except InvalidParamsError as error:
-            raise UsageError(f"cannot take `{self.pool}` for --pool: {error}") from None
+    def directory(self) -> Directory | list[Endpoint]:
+        """Where its servers are found. Raises `InvalidConfigError`."""
+        return directory_of(self.pool) if self.pool is not None else [Endpoint(self.reach.where)]
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Pool]:
-        """Open the pool. Raises `ExecsrvError` and `UsageError`."""
+        """Open the pool. Raises `ExecsrvError`."""
         reach = self.reach
         async with Pool(
             self.directory, token_file=reach.token_file, reconnect=reach.reconnect, config=reach.config
@@ -39,7 +35,7 @@ class PoolReach(NamedTuple):
             yield pool
 
     async def endpoints(self) -> list[Endpoint]:
-        """Ask which servers there are. Raises `ExecsrvError` and `UsageError`."""
+        """Ask which servers there are. Raises `ExecsrvError`."""
         return await asks(self.directory)()
 
     @asynccontextmanager

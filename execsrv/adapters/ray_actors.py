@@ -218,9 +218,10 @@ def _environment(raylet: int) -> dict[str, str]:
 
 def _labels(node: dict[str, Any]) -> dict[str, str]:
     """Return the labels of a node: its own, and how much it has of each resource."""
-    resources = {
+    labels = {
         name: f"{amount:g}"
         for name, amount in node.get("Resources", {}).items()
         if name not in _NOT_LABELS and not name.startswith("node:")
     }
-    return resources | node.get("Labels", {})
+    labels.update(node.get("Labels", {}))
+    return labels

@@ -13,7 +13,18 @@ from ray.cluster_utils import Cluster
 
 from execsrv.errors import ExecsrvError
 from tests.faults.daemon import until_gone
-from tests.ray.nodes import NODE, PROCESSES, TREES, Place, add_node, kill, places, running_cluster, running_driver, until_back
+from tests.ray.nodes import (
+    NODE,
+    PROCESSES,
+    TREES,
+    Place,
+    add_node,
+    kill,
+    places,
+    running_cluster,
+    running_driver,
+    until_back,
+)
 
 
 @pytest.fixture(scope="module")
