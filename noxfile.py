@@ -103,7 +103,7 @@ SWE_REX = "1.4.0"
 def neighbours(session: nox.Session) -> None:
     """The suites of the frameworks that execsrv has adapters for, on asyncio and on trio."""
     session.install(".[inspect,swe-rex]", "pytest", "pytest-timeout")
-    ours = ["--noconftest", "-o", "trio_mode=false", "-o", "filterwarnings="]
+    ours = ["-c", os.devnull, "--rootdir", ".", "--noconftest"]  # without the settings of our own suite
     session.run("pytest", *ours, "tests/neighbours", *session.posargs)
     if session.posargs:
         return

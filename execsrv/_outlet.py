@@ -58,7 +58,7 @@ class Outlet:
 
     def say(self, text: str) -> None:
         """Have one line written, escaped and cut. Does not wait."""
-        self.put(one_line(text))
+        self.put(log_line(text))
 
     def put(self, text: bytes) -> None:
         """Have whole lines written as they are, or none of them where the queue is full. Does not wait."""
@@ -156,7 +156,7 @@ class Printed(io.TextIOBase):
         return len(text)
 
 
-def one_line(text: str) -> bytes:
+def log_line(text: str) -> bytes:
     """Return text as one line without its end: control characters are escaped, and it is cut to 1 KiB."""
     is_cut = len(text) > LINE_BYTES
     text = text[:LINE_BYTES]

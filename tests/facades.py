@@ -31,6 +31,8 @@ HELPERS = {"execsrv.client.replwrap": ["bash", "python", "wrap"]}
 """Functions that are given an object of the client first."""
 MADE = [execsrv.Pool]
 """Classes whose objects users make themselves."""
+AGENTS = {"execsrv.agents.tools": ["open_tools"], "execsrv.agents.functions": ["call"]}
+"""Such functions of `execsrv.agents`, which has a module of its own that nobody else imports."""
 NOT_HERE = {
     "connect_in_process": "a server in a thread cannot keep what is promised of commands that take to flight",
     "connect_stdio": "it takes streams of trio",
@@ -186,7 +188,8 @@ def is_iterator(cls: type) -> bool:
 
 def needs_facade(cls: type) -> bool:
     """Return True for a class that something can be waited for in, at once or by what it gives."""
-    if not cls.__module__.startswith(("execsrv.client", "execsrv.pool")) or issubclass(cls, BaseException):
+    packages = ("execsrv.client", "execsrv.pool", "execsrv.agents")
+    if not cls.__module__.startswith(packages) or issubclass(cls, BaseException):
         return False
     return is_iterator(cls) or any(
         isinstance(member.node, ast.AsyncFunctionDef) or member.kind in ("enter", "iterate", "iterating property")
@@ -207,7 +210,7 @@ def facades() -> dict[type, bool]:
     """Return the classes that get a facade, and for each whether a block gives it."""
     found: dict[type, bool] = {execsrv.Client: True} | dict.fromkeys(MADE, True)
     waiting = [member for cls in found for member in members(cls).values()]
-    waiting += [function_of(module, name) for module, names in HELPERS.items() for name in names]
+    waiting += [function_of(module, name) for module, names in (HELPERS | AGENTS).items() for name in names]
     while waiting:
         member = waiting.pop()
         for cls in given(member):
@@ -217,6 +220,11 @@ def facades() -> dict[type, bool]:
                 waiting += members(cls).values()
             found[cls] = found.get(cls, False) or member.kind == "enter"
     return dict(sorted(found.items(), key=lambda item: item[0].__name__))
+
+
+def home(module: str) -> str:
+    """Return the module of a world that has what a module of the package defines."""
+    return "agents" if module in AGENTS else module.rpartition(".")[2]
 
 
 def function_of(module: str, name: str) -> Member:
@@ -256,7 +264,7 @@ class Module:
                     "io" if name.id == "BufferedReader" else f"execsrv._portal.{WORLDS[self.world]}_streams", name.id
                 )
             elif cls is not None and cls in FACADES:
-                if (own := cls.__module__.rpartition(".")[2]) != self.source.rpartition(".")[2]:
+                if (own := home(cls.__module__)) != home(self.source):
                     self.facade_imports.setdefault(f"execsrv.{self.world}.{own}", set()).add(name.id)
             elif (origin := origins(module).get(name.id)) is not None:
                 self.add(origin, name.id)
@@ -344,7 +352,7 @@ class Module:
         else:
             base = "Made" if cls in MADE else "Held" if is_held else "Facade"
             self.add(f"execsrv._portal.{WORLDS[self.world]}", base)
-        self.add(self.source, f"{cls.__name__} as Trio{cls.__name__}")
+        self.add(cls.__module__, f"{cls.__name__} as Trio{cls.__name__}")
         generic = [each for each in definition(cls).bases if ast.unparse(each).startswith("Generic[")]
         bases = ", ".join([base, *(self.annotation(each, cls.__module__) for each in generic)])
         self.text += f"class {cls.__name__}({bases}, of=Trio{cls.__name__}):\n"
@@ -403,12 +411,12 @@ class Module:
         self.text += f"def {name}({signature}) -> {returns}:\n    {self.words(member.words)}\n"
         self.text += f"    return {maker}(Facade._kinds, partial({call}))\n\n\n"
 
-    def helper(self, name: str) -> None:
+    def helper(self, name: str, source: str) -> None:
         """Write a function that is given an object of the client first."""
-        member = function_of(self.source, name)
+        member = function_of(source, name)
         node = member.node
         assert isinstance(node, Function)
-        self.add(self.source, f"{name} as trio_{name}")
+        self.add(source, f"{name} as trio_{name}")
         is_async = not self.is_sync and member.kind == "wait"
         returns, signature = self.returns(member, node), self.signature(node, member.module)
         own, *_ = passed = arguments(node)
@@ -540,15 +548,18 @@ def generated() -> dict[Path, str]:
     for world in WORLDS:
         by_module: dict[str, list[type]] = {}
         for cls in FACADES:
-            by_module.setdefault(cls.__module__, []).append(cls)
+            if cls.__module__ not in AGENTS:
+                by_module.setdefault(cls.__module__, []).append(cls)
         for source, classes in by_module.items():
             tree.cache_clear()
             module = Module(world, source)
             for cls in sorted(classes, key=lambda cls: definition(cls).lineno):
                 module.facade(cls, FACADES[cls])
             for name in HELPERS.get(source, ()):
-                module.helper(name)
+                module.helper(name, source)
             files[ROOT / world / f"{source.rpartition('.')[2]}.py"] = module.written()
+        tree.cache_clear()
+        files[ROOT / world / "agents.py"] = agents(world)
         tree.cache_clear()
         module = Module(world, execsrv.connect.__module__)
         for name in FUNCTIONS:
@@ -559,15 +570,28 @@ def generated() -> dict[Path, str]:
     return files
 
 
+def agents(world: str) -> str:
+    """Return the module that has the tools of agents."""
+    module = Module(world, "execsrv.agents")
+    for cls in FACADES:
+        if cls.__module__ in AGENTS:
+            module.facade(cls, FACADES[cls])
+    for source, names in AGENTS.items():
+        for name in names:
+            module.helper(name, source)
+    return module.written()
+
+
 def package(world: str) -> str:
     """Return the module that has all names of a world."""
     code = f'{HEAD.format("the client")}"""{PACKAGE_WORDS[world]}"""\n\n'
-    for cls in FACADES:
+    classes = [cls for cls in FACADES if cls.__module__ not in AGENTS]
+    for cls in classes:
         code += f"from execsrv.{world}.{cls.__module__.rpartition('.')[2]} import {cls.__name__}\n"
     code += f"from execsrv.{world}.connect import {', '.join([*FUNCTIONS, 'run'])}\n"
     modules = [source.rpartition(".")[2] for source in HELPERS]
     code += f"from execsrv.{world} import {', '.join(modules)}\n"
-    names = sorted([*modules, *(cls.__name__ for cls in FACADES), *FUNCTIONS, "run"])
+    names = sorted([*modules, *(cls.__name__ for cls in classes), *FUNCTIONS, "run"])
     return formatted(f"{code}\n__all__ = {names}\n")
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, get_args
 
 import jsonschema
@@ -15,6 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import execsrv
+import execsrv.asyncio.agents
+import execsrv.sync.agents
 from execsrv.agents import (
     AgentEvent,
     Began,
@@ -38,9 +44,11 @@ from execsrv.errors import (
     SpawnError,
     StdinClosedError,
 )
+from execsrv.testing import assert_no_strays
+from tests.confined import needs_confinement
 from tests.conftest import Daemon, Server
 from tests.peers import PATIENCE
-from tests.processes import new_mark, until_gone, until_marked
+from tests.processes import marked, new_mark, until_gone, until_marked
 
 LONG = 50_000
 """A window that is over only when what is waited for has happened."""
@@ -58,7 +66,10 @@ LONG = 50_000
         (b"a\x08\x00\x07b\tc", "ab\tc"),
         (b"\x1b[" + b"1;" * 200 + b"m", "1;" * 200 + "m"),
         (b"unfinished\x1b[3", "unfinished"),
-        (b"unfinished \x1b]0;title", "unfinished "),
+        (b"unfinished \x1b]0;not hidden", "unfinished 0;not hidden"),
+        (b"\x1b]0;no end\nFAILED\x07 \x1bPq" + b"x" * 4097 + b"\x1b\\", "0;no end\nFAILED q" + "x" * 4097),
+        (b"\x1b]0;\x1b[31mFAILED\x1b_\x1b[0m\x1b\\", "0;FAILED"),
+        (b"\x1b\x1b[31m]0;a", "]0;a"),
         ("π ∞ 🐍".encode(), "π ∞ 🐍"),
         (b"\xff\xf0\x9f", "\ufffd\ufffd"),
     ],
@@ -305,7 +316,19 @@ async def test_the_oldest_that_has_ended_is_forgotten_first_and_its_end_is_not()
         assert refused.value.facts["limit"] == "max_sessions"
         with pytest.raises(UnknownSessionError, match=r"there is no session ID 2; known are 1, 5, 6"):
             await tools.kill_session(2)
-        assert "session ID 5: exec sleep 1000" in str(tools.list_sessions())
+        assert "session ID 5: `exec sleep 1000`" in str(tools.list_sessions())
+
+
+async def test_a_list_is_no_longer_than_a_model_can_be_given() -> None:
+    async with execsrv.connect_in_process() as client, open_tools(client, ToolSettings(max_sessions=110)) as tools:
+        for number in range(105):
+            await tools.exec_command(["true", str(number), "x" * 100_000], yield_time_ms=0)
+        await tools.exec_command("true\n\x1b[2Jdone with session ID 999", yield_time_ms=LONG)
+        first, *lines = str(tools.list_sessions()).splitlines()
+        assert first == "6 older sessions are not shown."
+        assert len(lines) == 100
+        assert max(map(len, lines)) < 400
+        assert ": `true\\n\\x1b[2Jdone with session ID 999` (" in lines[-1]
 
 
 async def test_a_lost_server_is_told_of(daemon: Daemon) -> None:
@@ -380,6 +403,94 @@ async def test_what_a_model_asks_for_is_done_or_refused(server: Server) -> None:
         ]:
             with pytest.raises(InvalidParamsError, match=re.escape(complaint)):
                 await call(tools, name, arguments)
+
+
+@needs_confinement
+async def test_no_call_widens_the_policy_of_the_tools(tmp_path: Path) -> None:
+    casts, workspace = tmp_path / "casts", tmp_path / "workspace"
+    casts.mkdir()
+    workspace.mkdir()
+    policy = execsrv.Policy.workspace_write(network=False)
+    async with (
+        execsrv.connect_in_process() as client,
+        open_tools(client, cwd=str(workspace), sandbox=policy, recordings=casts) as tools,
+    ):
+
+        async def said(script: str, **options: Any) -> str:
+            return (await tools.exec_command(script, yield_time_ms=LONG, **options)).output
+
+        assert await said("echo fine > file; cat file") == "fine\n"
+        elsewhere = f"/var/tmp/{new_mark()}"
+        assert "Read-only file system" in await said(f"touch {elsewhere}", cwd="/var/tmp")
+        with pytest.raises(InvalidParamsError, match="TMPDIR may not be set"):
+            await said("true", env={"TMPDIR": "/var/tmp"})
+        assert "Permission denied" in await said(f"cat {casts}/session-1.cast")
+        await said(f"ln -sf /etc/shadow {casts}/session-1.cast; mv {casts} {tmp_path}/other; rm -r {casts}")
+        assert not os.path.lexists(elsewhere)  # noqa: ASYNC240
+        assert "fine" in (casts / "session-1.cast").read_text()
+
+
+# -- the example --
+
+
+def test_the_whole_agent_mends_a_repository_and_leaves_nothing(tmp_path: Path) -> None:
+    docs = Path(execsrv.__file__).parent.parent / "docs"
+    program = (docs / "agent.py").read_text()
+    assert len(program.splitlines()) <= 60
+    (page,) = re.findall(r"^With a repository.*?^```console\n(.*?)^```", (docs / "agents.md").read_text(), re.S | re.M)
+    (tmp_path / "agent.py").write_text(program)
+    (tmp_path / "tmp").mkdir()
+    lines = [line.removeprefix("$ ") for line in page.splitlines() if line.startswith("$ ")]
+    script = "\n".join(lines).replace("python agent.py", f"{sys.executable} ../agent.py")
+    env = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    with assert_no_strays():
+        done = subprocess.run(
+            ["bash", "-ec", script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=PATIENCE
+        )
+    log = (tmp_path / "adding" / "log").read_text()
+    assert done.returncode == 0, done.stderr + log
+    said = "".join(line + "\n" for line in page.splitlines() if not line.startswith("$ "))
+    assert done.stdout == said
+    assert "FAILED (failures=1)" in log
+    assert os.listdir(tmp_path / "tmp") == []
+
+
+# -- without trio --
+
+
+def test_plain_code_has_the_tools() -> None:
+    events: list[AgentEvent] = []
+    with execsrv.sync.launch() as client, execsrv.sync.agents.open_tools(client, on_event=events.append) as tools:
+        assert tools.exec_command("echo hello", yield_time_ms=LONG).output == "hello\n"
+        tools.exec_command("read x; echo you said $x", tty=True, yield_time_ms=0)
+        typed = {"session_id": 2, "chars": "hm\n", "yield_time_ms": LONG}
+        assert execsrv.sync.agents.call(tools, "write_stdin", typed).output == "hm\nyou said hm\n"  # type: ignore[union-attr]
+        assert tools.read_output(2, -3).output == "hm\n"
+        assert [session.state for session in tools.list_sessions().sessions] == ["ended", "ended"]
+        with pytest.raises(UnknownSessionError):
+            tools.kill_session(3)
+        with ThreadPoolExecutor(4) as pool:
+            answers = [*pool.map(lambda number: tools.exec_command(f"echo {number}", yield_time_ms=LONG), range(8))]
+        assert [answer.output for answer in answers] == [f"{number}\n" for number in range(8)]
+    assert sum(isinstance(event, Ended) for event in events) == 10
+
+
+def test_a_cancelled_task_of_asyncio_ends_its_command() -> None:
+    mark = new_mark()
+
+    async def main() -> None:
+        async with execsrv.asyncio.launch() as client, execsrv.asyncio.agents.open_tools(client) as tools:
+            script = f"exec -a {mark} sleep 1000"
+            task = asyncio.create_task(tools.exec_command(["bash", "-c", script], yield_time_ms=LONG))
+            while not marked(mark):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            while marked(mark):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
 
 
 def test_settings_are_checked() -> None:

@@ -483,10 +483,11 @@ ASKS = (
     b"\x1b[6n", b"\x1b[?6n", b"\x1b[c", b"\x1b[>0c", b"\x1b[=c", b"\x1b[>q", b"\x1b[?u", b"\x1b[?2026$p", b"\x1b[18t",
     b"\x1b]11;?\x07", b"\x1b]10;?\x1b\\", b"\x1b]52;c;aGFsbG8=\x07", b"\x1bP$qm\x1b\\", b"\x1bP+q544e\x1b\\", b"\x05",
     b"\x1bZ", b"\x1b_Gi=31,a=q;AAAA\x1b\\", b"\x1b[x", b"\x1b[14;2t",
+    b"\xc2\x9b6n", b"\xc2\x9d11;?\xc2\x9c", b"\xc2\x90$qm\xc2\x9c", b"\xc2\x9a", b"\x9a",
 )  # fmt: skip
 SHOWN = (
     b"\x1b[31mred\x1b[m", b"\x1b[2J\x1b[H", b"\x1b]0;title\x07", b"\x1b[?1049h", b"\x1b[>4;1m", b"\x1b(B", b"\x1b7",
-    b"\x1bc", b"text\r\n", b"\xc3\xa4", b"\x1b[22;0;0t", b"\x1b[3 q",
+    b"\x1bc", b"text\r\n", b"\xc3\xa4", b"\x1b[22;0;0t", b"\x1b[3 q", b"\xe6\x9b\x9b6n", b"\xf0\x9f\x90\x9a",
 )  # fmt: skip
 
 
@@ -498,6 +499,8 @@ def test_a_replay_asks_a_terminal_for_nothing_however_it_is_cut() -> None:
         assert replay.take(output[:at]) + replay.take(output[at:]) + replay.rest() == wanted
     replay = Replay()
     assert b"".join(replay.take(bytes([byte])) for byte in output) + replay.rest() == wanted
+    bare = Replay()
+    assert bare.take(b"a\x9b6n\x90\xe6\x9b") + bare.take(b"\x9b") + bare.rest() == b"a6n\xe6\x9b\x9b"
     unended = Replay()
     taken = b"".join(unended.take(b"\x1b]0;" + b"x" * 1000) for _ in range(100))
     assert len(taken) > 90_000  # what has no end is not kept

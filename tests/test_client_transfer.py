@@ -466,6 +466,22 @@ async def test_a_block_that_is_none_is_a_malformed_answer(
                     await file.read()
 
 
+async def test_a_get_of_what_has_no_end_is_ended_and_told(lies: dict[str, Any], here: Path) -> None:
+    lies["fs/readBlock"] = Block(bytes(256 * 1024), eof=False)
+    directory = FileStatus(kind="directory", **FACTS)
+    with trio.fail_after(PATIENCE):
+        async with lying(lies, max_read_bytes=512 * 1024, max_tree_entries=30) as client:
+            with pytest.raises(LimitExceededError, match=r"cannot get '/f' .*it has grown by more than max_read_bytes"):
+                await client.files.get("/f", here / "f")
+            lies["fs/stat"] = directory
+            lies["fs/list"] = FileList([ListedFile("deeper", directory)])
+            with pytest.raises(LimitExceededError, match="'/t': the tree has more than max_tree_entries") as error:
+                await client.files.get("/t", here / "t")
+            assert (error.value.facts["limit"], error.value.facts["value"]) == ("max_tree_entries", 30)
+    assert os.listdir(here) == ["t"]
+    assert sum(1 for _ in os.walk(here / "t")) == 30
+
+
 async def test_no_server_makes_up_a_tree_without_end(
     lies: dict[str, Any], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,6 +18,8 @@ import trio
 from execsrv._processes import proc
 from execsrv._processes.accounts import Account
 from execsrv._processes.command import Wishes, settle
+from execsrv._processes.confine import start
+from execsrv._processes.confine.layers import Means
 from execsrv._processes.confine.places import Confinement
 from execsrv._processes.supervisor import Spawned, Supervisor, open_supervisor
 from execsrv.errors import SandboxUnavailableError, SpawnError
@@ -140,14 +143,14 @@ async def test_it_has_what_it_asked_for(supervisor: Supervisor, tmp_path: Path) 
 
 
 async def test_its_terminal_is_its_controlling_terminal(supervisor: Supervisor) -> None:
-    script = "stty size </dev/tty; tty; echo ready; exec sleep 1000"
+    script = "stty size </dev/tty; tty; echo again >/dev/stdout; echo ready; exec sleep 1000"
     async with running(supervisor, ["bash", "-c", script], READ, size=Size(33, 99)) as spawned:
         master = spawned.outputs["pty"]
         text = b""
         while b"ready" not in text:
             await trio.lowlevel.wait_readable(master)
             text += os.read(master, 65536)
-        assert text.split() == [b"33", b"99", b"/dev/console", b"ready"]
+        assert text.split() == [b"33", b"99", b"/dev/console", b"again", b"ready"]
         os.write(master, b"\3")
         status = await spawned.tree.leader.wait_exited()
         assert (status.code, status.signal) == (130, "SIGINT")
@@ -214,8 +217,57 @@ def test_a_shortage_of_descriptors_at_the_first_start_is_no_reason_to_refuse_lat
     assert said == b"Refusal Means\n"
 
 
-async def test_one_of_another_user_is_refused(supervisor: Supervisor) -> None:
-    nobody = Wishes(account=Account("nobody", 65534, 65534, (65534,), "/", "/bin/sh"))
-    command = replace(settle(["true"], "/", ENV, None, nobody), confinement=READ)
-    with pytest.raises(SandboxUnavailableError, match="the server's own user"):
+NOBODY = Account("nobody", 65534, 65534, (65534, 100), "/", "/bin/sh")
+
+AS_NOBODY = """
+id -u; id -g; id -G; grep -E '^(CapPrm|CapEff|CapBnd|NoNewPrivs)' /proc/self/status
+cat secret && echo open
+echo x >made && echo wrote
+echo again >/dev/stdout && echo its own
+echo ready
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs commands of others")
+@pytest.mark.parametrize("size", [None, Size(24, 80)], ids=["pipes", "terminal"])
+async def test_one_of_another_user_has_that_ones_rights_and_no_more(supervisor: Supervisor, size: Size | None) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # others find no way into those of pytest
+        os.chmod(folder, 0o755)
+        work = Path(folder) / "work"
+        work.mkdir()
+        os.chown(work, NOBODY.uid, NOBODY.gid)
+        (work / "secret").write_text("of root")
+        (work / "secret").chmod(0o600)
+        it = confinement({"/": "read", work: "write"})
+        argv = ["sh", "-c", f"exec 2>{'/dev/null' if size is None else '&2'}; {AS_NOBODY}"]
+        command = replace(settle(argv, str(work), ENV, None, Wishes(account=NOBODY)), confinement=it)
+        spawned = supervisor.spawn(command, size=size, pipe_stdin=False)
+        try:
+            output, said = next(iter(spawned.outputs.values())), b""
+            while b"ready" not in said:
+                await trio.lowlevel.wait_readable(output)
+                said += os.read(output, 65536)
+            assert (work / "made").stat().st_uid == NOBODY.uid
+        finally:
+            await spawned.tree.end()
+            for descriptor in {*spawned.outputs.values(), spawned.stdin, spawned.held} - {None}:
+                assert descriptor is not None
+                os.close(descriptor)
+    words = said.split()
+    assert words[:4] == [b"65534", b"65534", b"65534", b"100"]
+    for line in (b"CapPrm:\t" + b"0" * 16, b"CapEff:\t" + b"0" * 16, b"CapBnd:\t" + b"0" * 16, b"NoNewPrivs:\t1"):
+        assert line in said
+    assert b"wrote" in said
+    assert b"its own" in said
+    assert b"open" not in said
+
+
+async def test_one_of_another_user_is_refused_in_a_user_namespace(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = start.means()
+    assert isinstance(found, Means)
+    monkeypatch.setattr(start, "means", lambda: replace(found, in_user=True))
+    command = replace(settle(["true"], "/", ENV, None, Wishes(account=NOBODY)), confinement=READ)
+    with pytest.raises(SandboxUnavailableError, match="without one for users"):
         supervisor.spawn(command, size=None, pipe_stdin=False)

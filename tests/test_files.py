@@ -26,6 +26,7 @@ from execsrv._files.files import Files
 from execsrv._files.listings import first_by_name
 from execsrv._files.roots import Roots
 from execsrv._files.watch import Watch
+from execsrv._server.confining import rules_of
 from execsrv._wire.paths import uri_from_path
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Failure, FileData, FileHandle, FileOpen, FilePath, Notification, Response
@@ -261,13 +262,11 @@ async def test_switched_off(open_server: OpenServer, transport: str, here: Path)
     assert os.listdir(here) == []
 
 
-async def test_before_the_handshake_and_with_a_sandbox(open_server: OpenServer, here: Path) -> None:
+async def test_before_the_handshake_and_with_a_policy_of_nothing(open_server: OpenServer, here: Path) -> None:
     peer = await open_server("memory", ServerConfig()).peer(ready=False)
     code, message, _ = await peer.refused("fs/readFile", {"path": "/x"})
     assert (code, message) == (-32600, "client must call initialize before using filesystem methods")
     await peer.handshake()
-    managed = {"permissions": {"type": "managed"}}
-    assert (await error(peer, "fs/getMetadata", path="/", sandbox=managed))[1] == "sandboxUnavailable"
     await peer.call("fs/getMetadata", {"path": "/", "sandbox": {"permissions": {"type": "disabled"}}})
     assert (await error(peer, "fs/getMetadata", path="relative"))[0] == -32602
     assert (await error(peer, "fs/getMetadata", path="file:///a%00b"))[0] == -32602
@@ -610,7 +609,7 @@ async def test_large_files_wait_until_the_answers_before_them_have_left(here: Pa
 
     with trio.fail_after(PATIENCE):
         async with (
-            open_files(ServerConfig(file_block_bytes=10), tell, answers_left) as get_files,
+            open_files(ServerConfig(file_block_bytes=10), tell, answers_left, rules_of) as get_files,
             trio.open_nursery() as nursery,
         ):
             files = get_files(Allowance(ServerConfig()))
@@ -639,7 +638,7 @@ async def test_a_close_that_does_not_come_to_its_thread_leaves_no_file_open(here
     config = ServerConfig()
     allowance = Allowance(config)
     with trio.fail_after(PATIENCE):
-        async with open_files(config, tell_nobody, nothing_to_wait_for) as get_files:
+        async with open_files(config, tell_nobody, nothing_to_wait_for, rules_of) as get_files:
             blocks = get_files(allowance).blocks
             await blocks.open(FileOpen(str(path), handle_id="h"))
             assert is_open(path)

@@ -23,7 +23,7 @@ import trio
 from execsrv import connect_unix
 from execsrv._cli.log_forms import Text
 from execsrv._cli.logs import OutletHandler
-from execsrv._outlet import one_line, open_outlet
+from execsrv._outlet import log_line, open_outlet
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_marked
 from tests.test_daemon import EXECSRV, daemon, execsrv, until_listening
@@ -223,7 +223,7 @@ def test_no_text_can_forge_a_line(lines: Log, text: str, escaped: bytes) -> None
 
 @pytest.mark.parametrize("character", ["x", "é", "\x1b", "\U0001f600"])
 def test_a_line_is_cut(character: str) -> None:
-    line = one_line(character * 10_000_000)
+    line = log_line(character * 10_000_000)
     assert 1000 < len(line) <= 1024
     assert line.endswith(b"...")
     line.decode()

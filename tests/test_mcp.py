@@ -23,8 +23,9 @@ from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
 from execsrv.agents.functions import FUNCTIONS
-from execsrv.agents.policy import Policy
+from execsrv.agents.rules import Rules
 from execsrv.errors import ForbiddenError
+from tests.confined import needs_confinement
 from tests.conftest import end
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_marked
@@ -148,7 +149,7 @@ async def test_sessions_are_resources(era: Era, tmp_path: Path) -> None:
     assert (kept, len(list(casts.iterdir()))) == ([False, True], 2)
 
 
-# -- the operator's policy --
+# -- the operator's rules --
 
 
 async def test_the_user_is_asked(era: Era) -> None:
@@ -189,14 +190,32 @@ async def test_only_some_programs_run(era: Era) -> None:
         assert "env may not be set" in await refused(client, "exec_command", cmd=["true"], env={"PATH": "/tmp"})
 
 
+@needs_confinement
+async def test_commands_are_confined(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    words = ["--cwd", str(tmp_path), "--sandbox", "workspace-write", "--no-network", "--hide", str(tmp_path / "secret")]
+    async with served("auto", *words) as client:
+        assert "fine" in await told(client, "exec_command", cmd="echo fine > file; cat file", yield_time_ms=LONG)
+        mark = new_mark()
+        script = f"touch /var/tmp/{mark}"
+        assert "Read-only" in await told(client, "exec_command", cmd=script, workdir="/var/tmp", yield_time_ms=LONG)
+        assert "Permission denied" in await told(client, "exec_command", cmd="cat secret", yield_time_ms=LONG)
+        script = "import socket; socket.socket()"
+        said = await told(client, "exec_command", cmd=[sys.executable, "-c", script], yield_time_ms=LONG)
+        assert "PermissionError" in said
+        wrong = {"TMPDIR": "/var/tmp"}
+        assert "TMPDIR may not be set" in await refused(client, "exec_command", cmd="true", env=wrong)
+        assert not os.path.lexists(f"/var/tmp/{mark}")  # noqa: ASYNC240
+
+
 def test_a_question_shows_everything_that_is_done() -> None:
-    policy = Policy(ask=True)
-    assert policy.question("read_output", {"session_id": 1}) is None
-    assert policy.question("kill_session", {"session_id": 1}) is None
-    asked = policy.question("exec_command", {"cmd": ["a", "b c"], "env": {"LD_PRELOAD": "x"}, "workdir": "/"})
+    rules = Rules(ask=True)
+    assert rules.question("read_output", {"session_id": 1}) is None
+    assert rules.question("kill_session", {"session_id": 1}) is None
+    asked = rules.question("exec_command", {"cmd": ["a", "b c"], "env": {"LD_PRELOAD": "x"}, "workdir": "/"})
     assert asked == 'Run ["a", "b c"] with {"env": {"LD_PRELOAD": "x"}, "workdir": "/"}?'
     with pytest.raises(ForbiddenError):
-        policy.question("exec_command", {"cmd": "true", "env": {"A": "x" * 5000}})
+        rules.question("exec_command", {"cmd": "true", "env": {"A": "x" * 5000}})
 
 
 # -- HTTP --
@@ -261,6 +280,8 @@ async def test_http_is_for_those_who_have_the_token(era: Era, tmp_path: Path) ->
             "cannot read the token file `none`: No such file",
         ),
         (["--url", "unix:///nowhere/at/all"], "No such file or directory"),
+        (["--sandbox", "strict"], "invalid --sandbox `strict`; expected `read-only` or `workspace-write[:DIR]`"),
+        (["--sandbox", "workspace-write:/tmp", "--hide", "none"], "this policy cannot be kept"),
     ],
 )
 def test_what_cannot_be_served_is_said(words: list[str], complaint: str, tmp_path: Path) -> None:

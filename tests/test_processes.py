@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import trio
 import trio.testing
 
 from execsrv._processes import portable_spawn, posix_spawn, spawn, terminal, tree
-from execsrv._processes.command import settle
+from execsrv._processes.command import Lent, settle
 from execsrv._processes.supervisor import Spawned, Supervisor
 from execsrv.errors import SpawnError
 from execsrv.protocol import Size
@@ -66,6 +68,22 @@ async def test_a_process_leads_its_own_session() -> None:
     script = "import os; p = os.getpid(); print(os.getsid(0) == p, os.getpgid(0) == p, os.getcwd(), sorted(os.environ))"
     code, said = await finish(start([sys.executable, "-I", "-S", "-c", script], cwd="/tmp"))
     assert (code, said) == (0, b"True True /tmp ['LC_CTYPE', 'PATH']\n")  # Python sets LC_CTYPE for itself
+
+
+@pytest.mark.usefixtures("way")
+async def test_a_command_has_one_descriptor_that_was_lent_to_it_for_input_and_output() -> None:
+    ours, theirs = socket.socketpair()
+    lent = Lent(theirs.detach())
+    ours.sendall(b"said")
+    ours.shutdown(socket.SHUT_WR)
+    command = replace(settle(["cat"], "/", PATH), stdin=lent, stdout=lent)
+    spawned = Supervisor().spawn(command, size=None, pipe_stdin=False)
+    del lent, command
+    with trio.fail_after(60), ours:
+        code, _ = await finish(spawned)
+        assert (code, list(spawned.outputs), spawned.stdin) == (0, ["stderr"], None)
+        assert ours.recv(100) == b"said"
+        assert ours.recv(100) == b"", "this process has kept the end that it lent"
 
 
 @pytest.mark.usefixtures("way")
@@ -125,7 +143,7 @@ def test_a_directory_that_may_not_be_entered(tmp_path: object, way: Callable[...
     script = f"""
 import os, sys
 sys.path[:0] = {sys.path!r}
-from execsrv._processes.command import settle
+from execsrv._processes.command import Lent, settle
 from execsrv._processes.supervisor import Spawned, Supervisor
 from execsrv.errors import SpawnError
 from execsrv._processes import spawn
@@ -186,7 +204,7 @@ import os, sys
 sys.path[:0] = {sys.path!r}
 import trio
 import trio.testing
-from execsrv._processes.command import settle
+from execsrv._processes.command import Lent, settle
 from execsrv._processes.supervisor import Supervisor
 report = os.dup(2)
 for descriptor in (0, 1, 2):

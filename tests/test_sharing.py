@@ -92,6 +92,8 @@ async def test_a_kept_command_is_found_read_and_typed_into_by_another_client(ser
     pid = await leave_running(url, ASK)
     async with connect(url) as client:
         await until_alone(client, "build")
+        async with client.join("build", "viewer") as build, build.attach("make") as process:
+            assert await anext(process.lines()) == "ready"  # so it has run, and what Linux says of its memory is no 0
         (found,) = [each for each in await client.processes(all=True, usage=True) if each.connection_name == "build"]
         assert (found.process_id, found.pid, found.argv, found.state) == ("make", pid, ASK, "running")
         assert found.age_ms >= 0

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from execsrv._cli.job import RunOptions
 from execsrv.client.policy import Policy, sandbox_of
 from execsrv.errors import ExecsrvError
 
@@ -16,7 +15,20 @@ if TYPE_CHECKING:
 WORKSPACE = "workspace-write"
 
 
-def policy_of(options: RunOptions, path: Callable[[str], str]) -> Policy | None:
+class Confining(Protocol):
+    """The options, in whatever has them."""
+
+    @property
+    def sandbox(self) -> str | None: ...
+    @property
+    def no_network(self) -> bool: ...
+    @property
+    def read_only(self) -> bool: ...
+    @property
+    def hide(self) -> Sequence[str]: ...
+
+
+def policy_of(options: Confining, path: Callable[[str], str]) -> Policy | None:
     """Return the policy, None where nothing is taken away. `path` makes an absolute path of one that was given.
 
     Raises `ExecsrvError` for a policy of another name.
@@ -38,11 +50,11 @@ def policy_of(options: RunOptions, path: Callable[[str], str]) -> Policy | None:
     return policy.hide(*map(path, options.hide))
 
 
-def confinement_here(options: RunOptions, tmpdir: str | None) -> Confinement | None:
+def confinement_here(options: Confining, tmpdir: str | None) -> Confinement | None:
     """Return what a command may do here. Raises `ExecsrvError` for a policy that cannot be kept."""
     policy = policy_of(options, os.path.abspath)
     if policy is None:
         return None
-    from execsrv._server.policy import Policy as Resolved
+    from execsrv._server.policy import Resolver
 
-    return Resolved(sandbox_of(policy), os.getcwd()).resolve(tmpdir)
+    return Resolver(sandbox_of(policy), os.getcwd()).resolve(tmpdir)

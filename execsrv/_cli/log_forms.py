@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from execsrv._outlet import LINE_BYTES, one_line
+from execsrv._outlet import LINE_BYTES, log_line
 
 _TRACEBACK_LINES = 200
 _FORMATTER = logging.Formatter()
@@ -64,14 +64,14 @@ class Text:
         """Write an event in a line, and its traceback below."""
         stamp = datetime.fromtimestamp(event.time).isoformat(" ", "milliseconds").replace(".", ",")
         request = f" (request {event.request})" if event.request else ""
-        line = one_line(f"{stamp} {event.level} {event.logger}: {event.message}{request}")
+        line = log_line(f"{stamp} {event.level} {event.logger}: {event.message}{request}")
         if more:
             line += b" (and %d more like it)" % more
-        return b"\n".join([line, *(b"  | " + one_line(text) for text in event.traceback)])
+        return b"\n".join([line, *(b"  | " + log_line(text) for text in event.traceback)])
 
     def said(self, text: str) -> bytes:
         """Write it as it is."""
-        return one_line(text)
+        return log_line(text)
 
     def dropped(self, count: int) -> bytes:
         """Write it as the program says other things."""
@@ -103,7 +103,7 @@ class Json:
     def said(self, text: str) -> bytes:
         """Write it as it is, or as an event."""
         if not self._says_all:
-            return one_line(text)
+            return log_line(text)
         return self.event(Event(datetime.now().timestamp(), "INFO", "execsrv", text))
 
     def dropped(self, count: int) -> bytes:

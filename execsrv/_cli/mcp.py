@@ -9,15 +9,17 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import trio
 
+from execsrv._cli.confining import policy_of
 from execsrv._cli.manners import Manners
-from execsrv._cli.reach import Reach
+from execsrv._cli.reach import Reach, path_there
 from execsrv._cli.usage import UsageError
 from execsrv._doors.tokens import read_own
-from execsrv.agents.policy import Policy
+from execsrv.agents.rules import Rules
 from execsrv.client import Client
 from execsrv.client.tokens import is_token
 from execsrv.errors import ExecsrvError
@@ -29,6 +31,10 @@ def mcp(
     cwd: str | None,
     ask: bool,
     only: tuple[str, ...],
+    sandbox: str | None,
+    no_network: bool,
+    read_only: bool,
+    hide: tuple[str, ...],
     recordings: str | None,
     listen: str | None,
     http_token_file: str | None,
@@ -43,8 +49,18 @@ def mcp(
     token = None if http_token_file is None else _token(http_token_file)
     options: dict[str, Any] = {} if cwd is None else {"cwd": os.path.abspath(cwd) if reach.url is None else cwd}
     with nullcontext() if recordings is None else _folder(recordings) as folder:
-        trio.run(_serve, reach, Policy(ask=ask, only=only), folder, options, listen, token, manners)
+        wanted = Wanted(sandbox, no_network, read_only, hide)
+        trio.run(_serve, reach, Rules(ask=ask, only=only), wanted, folder, options, listen, token, manners)
     return 0
+
+
+class Wanted(NamedTuple):
+    """The options of what commands may do."""
+
+    sandbox: str | None
+    no_network: bool
+    read_only: bool
+    hide: tuple[str, ...]
 
 
 def _token(path: str) -> str:
@@ -69,7 +85,8 @@ def _folder(recordings: str) -> Iterator[str]:
 
 async def _serve(
     reach: Reach,
-    policy: Policy,
+    rules: Rules,
+    wanted: Wanted,
     recordings: str | None,
     options: dict[str, Any],
     listen: str | None,
@@ -82,12 +99,17 @@ async def _serve(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_heed_signals, nursery.cancel_scope)
-        async with _client(reach) as client, open_tools(client, recordings=recordings, **options) as tools:
-            server = make_server(tools, policy)
-            if listen is None or token is None:
-                await serve_stdio(server)
-            else:
-                await serve_http(server, listen, token, lambda url: manners.note(f"mcp listening on {url}"))
+        async with _client(reach) as client:
+            if (policy := policy_of(wanted, partial(path_there, client))) is not None:
+                options["sandbox"] = policy
+                # One that cannot be kept is told to the operator, and not by each call to a model.
+                await client.run([client.info.shell.path, "-c", ":"], **options)
+            async with open_tools(client, recordings=recordings, **options) as tools:
+                server = make_server(tools, rules)
+                if listen is None or token is None:
+                    await serve_stdio(server)
+                else:
+                    await serve_http(server, listen, token, lambda url: manners.note(f"mcp listening on {url}"))
         nursery.cancel_scope.cancel()
 
 

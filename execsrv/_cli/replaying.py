@@ -1,6 +1,9 @@
 """Output of the past, as it may be shown on a terminal again: without what a terminal would answer.
 
 The answers were for a program that has asked long ago. Now they would be typed into whatever reads the keys. Pure.
+
+A control character of 8 bits becomes the escape that it stands for. As a bare byte, in no character of UTF-8, it is
+left out: what that means depends on the terminal.
 """
 
 from __future__ import annotations
@@ -19,8 +22,17 @@ _ASKS = re.compile(
     rb"|\x1b\](?:4|5|1[0-9]|52|60|61);[^\x07\x1b]*(?:\x07|\x1b\\)"  # colors, and the clipboard
     rb"|\x1b(?:P[0-9;]*[$+]q|_)[^\x1b]*\x1b\\"  # settings, and graphics
 )
-_OPEN = re.compile(rb"\x1b(?:\[[<=>?0-9;:$* ]*|\][^\x07\x1b]*\x1b?|[P_][^\x1b]*\x1b?)?\Z")
-"""The beginning of a sequence at the end of a piece of output."""
+_EIGHT_BITS = re.compile(
+    rb"\xc2([\x80-\x9f])"
+    rb"|(?:[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]|[\xf0-\xf4][\x80-\xbf]{2})(?:[\x80-\xbf]|\Z)"  # a character
+    rb"|[\xf0-\xf4][\x80-\xbf]?\Z|[\xe0-\xef]\Z"  # the beginning of one
+    rb"|([\x80-\x9f])"
+)
+_OPEN = re.compile(
+    rb"(?:\x1b(?:\[[<=>?0-9;:$* ]*|\][^\x07\x1b]*\x1b?|[P_][^\x1b]*\x1b?)?"
+    rb"|[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})\Z"
+)
+"""The beginning of a sequence, or of a character, at the end of a piece of output."""
 
 
 class Replay:
@@ -32,7 +44,9 @@ class Replay:
     def take(self, output: bytes) -> bytes:
         """Return what can be shown by now."""
         text = self._rest + output
-        opened = _OPEN.search(text, max(0, len(text) - _MOST_OPEN)) if b"\x1b" in text else None
+        if not text.isascii():
+            text = _EIGHT_BITS.sub(_in_seven_bits, text)
+        opened = _OPEN.search(text, max(0, len(text) - _MOST_OPEN))
         end = len(text) if opened is None else opened.start()
         self._rest = text[end:]
         return _ASKS.sub(b"", text[:end])
@@ -41,3 +55,9 @@ class Replay:
         """Return what was held back. What comes behind it is not of the past."""
         rest, self._rest = self._rest, b""
         return rest
+
+
+def _in_seven_bits(found: re.Match[bytes]) -> bytes:
+    if found[1] is not None:
+        return bytes([0x1B, found[1][0] - 0x40])
+    return b"" if found[2] is not None else found[0]

@@ -14,9 +14,17 @@ from functools import partial
 import trio
 
 from execsrv._files.handles import MAX_OFFSET, Handle, Handles, Turn, close_all
+from execsrv._files.rules import Use
 from execsrv._files.threads import Call, Work
 from execsrv._threads import run_in_thread
-from execsrv.errors import BusyError, FileError, FileRefusedError, LimitExceededError, NotFoundError
+from execsrv.errors import (
+    BusyError,
+    FileError,
+    FileRefusedError,
+    LimitExceededError,
+    NotFoundError,
+    SandboxUnavailableError,
+)
 from execsrv.protocol import Block, BlockChecksum, BlockRead, BlockWrite, Checksum, FileHandle, FileOpen, Nothing
 
 _CLOSE_SECONDS = 0.5
@@ -44,6 +52,7 @@ class Blocks:
     def open(self, params: FileOpen) -> Call[FileHandle]:
         """Open a file for blocks. Raises `FileRefusedError`."""
         self._work.path(params)
+        self._work.roots_of(params)
         handle = self._handles.claim(params.handle_id)
         return self._open(handle, handle.take_turn(), params)
 
@@ -51,7 +60,8 @@ class Blocks:
         async with turn.taken():
             with self._forgotten_on_failure(handle):
                 mode = params.mode or "read"
-                await self._work.in_place(params, lambda place: handle.open(place, mode, params.permissions))
+                use: Use = "read" if mode == "read" else "write"
+                await self._work.in_place(params, lambda place: handle.open(place, mode, params.permissions), use=use)
         return FileHandle(handle.id)
 
     def read_block(self, params: BlockRead) -> Call[Block]:
@@ -114,7 +124,7 @@ class Blocks:
         """Forget the handle, and free its id, when opening or reading it fails."""
         try:
             yield
-        except FileError:
+        except (FileError, SandboxUnavailableError):
             self._handles.forget(handle)
             raise
 

@@ -30,7 +30,7 @@ def create_directory(roots: Roots, path: str, *, recursive: bool = True, follow:
     """Make a directory. With `recursive`, make its parents too, and accept one that exists."""
     with roots.at(path, follow=follow, follow_last=False, make=recursive) as place:
         try:
-            os.mkdir(place.name, dir_fd=place.directory)
+            _make_directory(roots, place)
         except FileExistsError:
             if not recursive:
                 raise
@@ -47,6 +47,17 @@ def create_directory(roots: Roots, path: str, *, recursive: bool = True, follow:
     except FileNotFoundError:
         pass  # a link that leads nowhere
     raise failure(errno.EEXIST)
+
+
+def _make_directory(roots: Roots, place: Place) -> None:
+    """Make a directory at a place. Raises `FileExistsError` before the rules are asked, as the system does it."""
+    try:
+        place.status()
+    except FileNotFoundError:
+        roots.check(place.path, "write")
+        os.mkdir(place.name, dir_fd=place.directory)
+    else:
+        raise failure(errno.EEXIST)
 
 
 # -- remove --
@@ -139,7 +150,7 @@ def copy(roots: Roots, source: str, destination: str, *, recursive: bool, config
                 raise FileRefusedError("fs/copy requires recursive: true when sourcePath is a directory")
             _copy_tree(roots, place.path, destination, config)
         else:
-            with roots.at(destination, follow_last=False) as target:
+            with roots.at(destination, follow_last=False, use="write") as target:
                 if not _copy_one(roots, place, mode, target):
                     raise FileRefusedError("fs/copy only supports regular files, directories, and symlinks")
 
@@ -152,7 +163,7 @@ def _copy_one(roots: Roots, source: Place, mode: int, destination: Place) -> boo
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-            with roots.at(destination.path) as place:
+            with roots.at(destination.path, use="write") as place:
                 copy_file(source, place)
     elif stat.S_ISLNK(mode):
         link = os.readlink(source.name, dir_fd=source.directory)
@@ -187,6 +198,8 @@ def _copy_tree(roots: Roots, source: str, destination: str, config: ServerConfig
                     child = Place(directory, entry.name, source, source)
                     mode = child.status().st_mode
                     if not stat.S_ISDIR(mode):
+                        roots.check(source, "read")
+                        roots.check(destination, "write")
                         _copy_one(roots, child, mode, Place(target, entry.name, destination, destination))
                     elif len(waiting) >= config.directory_entries:
                         bound = config.directory_entries

@@ -13,6 +13,7 @@ from execsrv.limits import ServerConfig
 
 if TYPE_CHECKING:
     from execsrv._files.files import Files
+    from execsrv._files.threads import RulesOf
 
 
 def file_capabilities(config: ServerConfig) -> dict[str, bool]:
@@ -22,12 +23,12 @@ def file_capabilities(config: ServerConfig) -> dict[str, bool]:
 
 @asynccontextmanager
 async def open_files(
-    config: ServerConfig, tell: Tell, answers_left: AnswersLeft
+    config: ServerConfig, tell: Tell, answers_left: AnswersLeft, rules_of: RulesOf
 ) -> AsyncIterator[Callable[[Allowance], Files]]:
     """Open the file side of a channel, and give a function that returns its file methods, for the peer's allowance.
 
     Leaving closes its files and ends its watch. A large answer is made only after `answers_left`, so that large answers
-    cannot pile up for a slow peer.
+    cannot pile up for a slow peer. `rules_of` finds the rules for a call with a policy.
     """
     files: Files | None = None
 
@@ -36,7 +37,7 @@ async def open_files(
         if files is None:
             from execsrv._files.files import Files
 
-            files = Files(config, nursery, tell, answers_left, allowance)
+            files = Files(config, nursery, tell, answers_left, allowance, rules_of)
         return files
 
     async with open_helpers() as nursery:

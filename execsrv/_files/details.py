@@ -59,8 +59,11 @@ def status(place: Place) -> FileStatus:
     )
 
 
-def list_directory(place: Place, config: ServerConfig) -> list[ListedFile]:
-    """Return all entries but `.` and `..`, sorted by name. Raises `LimitExceededError` for too large a directory."""
+def list_directory(roots: Roots, place: Place, config: ServerConfig) -> list[ListedFile]:
+    """Return all entries that may be read but `.` and `..`, sorted by name.
+
+    Raises `LimitExceededError` for too large a directory.
+    """
     found: list[tuple[str, ListedFile]] = []
     size = 0
     with open_directory(place) as directory, os.scandir(directory) as entries:
@@ -68,6 +71,8 @@ def list_directory(place: Place, config: ServerConfig) -> list[ListedFile]:
             if number % _CHECK_EVERY == 0:
                 trio.from_thread.check_cancelled()
             path = posixpath.join(place.path, entry.name)
+            if not roots.may(path, "read"):
+                continue
             try:
                 facts = status(Place(directory, entry.name, path, path))
             except FileNotFoundError:
@@ -116,7 +121,10 @@ def change(place: Place, params: FileChange) -> None:
 
 def rename(roots: Roots, source: str, destination: str) -> None:
     """Give what is at a path another one, in one step; of a link, the link itself. Raises `OSError`."""
-    with roots.at(source, follow_last=False) as old, roots.at(destination, follow_last=False) as new:
+    with (
+        roots.at(source, follow_last=False, use="replace") as old,
+        roots.at(destination, follow_last=False, use="replace") as new,
+    ):
         if "." in (old.name, new.name):
             raise FileRefusedError("this directory holds everything that may be reached; it cannot be renamed")
         os.rename(old.name, new.name, src_dir_fd=old.directory, dst_dir_fd=new.directory)

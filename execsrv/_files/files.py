@@ -17,7 +17,8 @@ from execsrv._budget.allowance import Allowance
 from execsrv._files import AnswersLeft, Tell, changes, contents, details, listings
 from execsrv._files.blocks import Blocks
 from execsrv._files.roots import Place
-from execsrv._files.threads import Call, Work, follows
+from execsrv._files.rules import Use
+from execsrv._files.threads import Call, RulesOf, Work, follows
 from execsrv._files.tree_watch import TreeWatches
 from execsrv._files.watch import Watches
 from execsrv._wire.paths import uri_from_path
@@ -42,6 +43,7 @@ from execsrv.protocol import (
     FileWalk,
     FileWrite,
     LinkCreate,
+    ListedFile,
     Nothing,
     Walked,
 )
@@ -57,8 +59,9 @@ class Files:
         tell: Tell,
         answers_left: AnswersLeft,
         allowance: Allowance,
+        rules_of: RulesOf,
     ) -> None:
-        self._work = Work(config, answers_left, allowance)
+        self._work = Work(config, answers_left, allowance, rules_of)
         self.blocks = Blocks(self._work)
         self.watches = Watches(self._work, nursery, tell)
         self.tree_watches = TreeWatches(self._work)
@@ -72,10 +75,10 @@ class Files:
 
     async def read_file(self, params: FilePath) -> FileData:
         """Return the content of a file. A large one is read when the answers before it have left."""
-        path = self._work.path(params)
+        path, roots = self._work.path(params), self._work.roots_of(params)
 
         def read(most: int) -> bytes | None:
-            with self._work.roots.at(path, follow=follows(params)) as place:
+            with roots.at(path, follow=follows(params)) as place:
                 return contents.read_file(place, most)
 
         limit = self._work.config.max_file_bytes
@@ -100,24 +103,27 @@ class Files:
 
         if not params.atomic and not (params.permissions is params.modified_at_ns is None):
             raise InvalidParamsError("permissions, modifiedAtNs: only with atomic", field="permissions")
-        return self._written(params, len(params.data_base64), write)
+        return self._written(params, len(params.data_base64), write, "replace" if params.atomic else "write")
 
     def append(self, params: FileAppend) -> Call[Nothing]:
         """Write behind the end of a file. Raises `BusyError`."""
         data = params.data_base64
         return self._written(params, len(data), lambda place: contents.append_file(place, data))
 
-    def _written(self, params: FilePath, size: int, write: Callable[[Place], None]) -> Call[Nothing]:
+    def _written(
+        self, params: FilePath, size: int, write: Callable[[Place], None], use: Use = "write"
+    ) -> Call[Nothing]:
         self._work.check_queue(size)
-        return self._work.write(size, lambda: self._work.in_place(params, write))
+        return self._work.write(size, lambda: self._work.in_place(params, write, use=use))
 
     # -- names --
 
     async def create_directory(self, params: DirectoryCreate) -> Nothing:
         """Make a directory."""
         path, recursive = self._work.path(params), params.recursive is not False
+        roots = self._work.roots_of(params)
         await self._work.in_thread(
-            lambda: changes.create_directory(self._work.roots, path, recursive=recursive, follow=follows(params))
+            lambda: changes.create_directory(roots, path, recursive=recursive, follow=follows(params))
         )
         return Nothing()
 
@@ -136,12 +142,14 @@ class Files:
 
     async def read_directory(self, params: FilePath) -> DirectoryListing:
         """Return the entries of a directory."""
+        path, roots = self._work.path(params), self._work.roots_of(params)
 
-        def read(place: Place) -> list[DirectoryEntry]:
-            return listings.read_directory(self._work.roots, place, self._work.config)
+        def read() -> list[DirectoryEntry]:
+            with roots.at(path, follow=follows(params)) as place:
+                return listings.read_directory(roots, place, self._work.config)
 
         async with self._work.large_answer():
-            return DirectoryListing(await self._work.in_place(params, read))
+            return DirectoryListing(await self._work.in_thread(read))
 
     async def stat(self, params: FileStat) -> FileStatus:
         """Return the facts of what a path leads to, or of a link itself."""
@@ -150,9 +158,14 @@ class Files:
 
     async def list(self, params: FilePath) -> FileList:
         """Return the entries of a directory, each with its facts."""
-        config = self._work.config
+        path, roots = self._work.path(params), self._work.roots_of(params)
+
+        def read() -> list[ListedFile]:
+            with roots.at(path, follow=follows(params)) as place:
+                return details.list_directory(roots, place, self._work.config)
+
         async with self._work.large_answer():
-            return FileList(await self._work.in_place(params, lambda place: details.list_directory(place, config)))
+            return FileList(await self._work.in_thread(read))
 
     async def check_directory(self, path: str) -> None:
         """Raise an error unless `path`, which is absolute, leads to a directory that can be read."""
@@ -167,7 +180,7 @@ class Files:
     async def walk(self, params: FileWalk) -> Walked:
         """Return the entries of a tree."""
         path = self._work.path(params)
-        walk = listings.Walk(self._work.roots, params.options, self._work.config)
+        walk = listings.Walk(self._work.roots_of(params), params.options, self._work.config)
         async with self._work.large_answer():
             return await self._work.in_thread(lambda: walk.run(path))
 
@@ -181,7 +194,7 @@ class Files:
             changes.remove(place, recursive=recursive, no_links=not follow)
 
         try:
-            await self._work.in_place(params, remove, follow_last=False)
+            await self._work.in_place(params, remove, follow_last=False, use="replace")
         except NotFoundError:
             if not force:
                 raise
@@ -191,7 +204,7 @@ class Files:
         """Copy a file, a link or a tree."""
         source = self._work.checked(params.source_path, "sourcePath")
         destination = self._work.checked(params.destination_path, "destinationPath")
-        roots, config = self._work.roots, self._work.config
+        roots, config = self._work.roots_of(params), self._work.config
         await self._work.in_thread(
             lambda: changes.copy(roots, source, destination, recursive=params.recursive, config=config)
         )
@@ -200,18 +213,21 @@ class Files:
     async def change(self, params: FileChange) -> Nothing:
         """Set permissions, times or size of a file."""
         last = False if params.of_link else None
-        await self._work.in_place(params, lambda place: details.change(place, params), follow_last=last)
+        await self._work.in_place(params, lambda place: details.change(place, params), follow_last=last, use="write")
         return Nothing()
 
     async def rename(self, params: FileRename) -> Nothing:
         """Give a file, a link or a directory another path."""
         source = self._work.checked(params.source_path, "sourcePath")
         destination = self._work.checked(params.destination_path, "destinationPath")
-        await self._work.in_thread(lambda: details.rename(self._work.roots, source, destination))
+        roots = self._work.roots_of(params)
+        await self._work.in_thread(lambda: details.rename(roots, source, destination))
         return Nothing()
 
     async def symlink(self, params: LinkCreate) -> Nothing:
         """Make a symbolic link."""
         target = params.target
-        await self._work.in_place(params, lambda place: details.make_link(place, target), follow_last=False)
+        await self._work.in_place(
+            params, lambda place: details.make_link(place, target), follow_last=False, use="write"
+        )
         return Nothing()

@@ -65,7 +65,10 @@ def open_directory(place: Place) -> Iterator[int]:
 
 
 def read_directory(roots: Roots, place: Place, config: ServerConfig) -> list[DirectoryEntry]:
-    """Return all entries but `.` and `..`, sorted by name. Raises `LimitExceededError` for too large a directory."""
+    """Return all entries that may be read but `.` and `..`, sorted by name.
+
+    Raises `LimitExceededError` for too large a directory.
+    """
     found: list[DirectoryEntry] = []
     size = 0
     with open_directory(place) as descriptor, os.scandir(descriptor) as entries:
@@ -77,6 +80,8 @@ def read_directory(roots: Roots, place: Place, config: ServerConfig) -> list[Dir
                 trio.from_thread.check_cancelled()
                 hold_entries(len(found))
             path = posixpath.join(place.path, entry.name)
+            if not roots.may(path, "read"):
+                continue
             kind = _kind(roots, entry, path)
             name = shown(entry.name)
             addressed = uri_from_path(path) if os.fsencode(name) != os.fsencode(entry.name) else None
@@ -168,7 +173,12 @@ class Walk:
             self._read.add(identity)
             with os.scandir(descriptor) as entries:
                 # One more than may be looked at, to know whether there is one.
-                known = (entry for entry in _cancellable(entries) if not self._leads_nowhere(directory, entry))
+                known = (
+                    entry
+                    for entry in _cancellable(entries)
+                    if self._roots.may(posixpath.join(place.path, entry.name), "read")
+                    if not self._leads_nowhere(directory, entry)
+                )
                 smallest = first_by_name(known, self._entries_left + 1)
             return [path for entry in smallest if (path := self._enter(directory, entry)) is not None]
 

@@ -4,7 +4,9 @@ Every component is opened beneath the directory before it, and no link is left t
 like the rest. So nothing leads out of a root, whatever is renamed or replaced meanwhile. However deep the path is, one
 descriptor is held. A place is a name in an open directory. Its users must refuse a link there (`O_NOFOLLOW`): a link
 that was there has been walked already, and a new one could lead anywhere. Two ways are closed within the roots too: to
-the processes in a /proc, and through links that somebody else has put where everybody may put some.
+the processes in a /proc, and through links that somebody else has put where everybody may put some. The rules of a
+policy may narrow the roots: they are asked about every step and about the place at the end, by its path without links.
+No command with that policy can change what such a path means, since a place of it cannot be moved, nor a folder above.
 
 These functions block for as long as the file system does, so they run in threads.
 """
@@ -17,9 +19,11 @@ import posixpath
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 
 from execsrv._files import procfs
+from execsrv._files.rules import Rules, Use
 from execsrv.errors import OutsideRootsError
 
 MAX_LINKS = 40
@@ -63,6 +67,37 @@ class Roots:
     def __init__(self, paths: Sequence[str]) -> None:
         roots = {posixpath.normpath("/" + path.lstrip("/")) for path in paths}
         self._roots = sorted((components(root) for root in roots), key=len, reverse=True)
+        self._make_rules: Callable[[], Rules] | None = None
+        self._rules: Rules | None = None
+
+    def under(self, rules: Callable[[], Rules]) -> Roots:
+        """Return these roots, narrowed by rules, which are made when the first place is looked for."""
+        narrowed = copy(self)
+        narrowed._make_rules, narrowed._rules = rules, None
+        return narrowed
+
+    @property
+    def rules(self) -> Rules | None:
+        """The rules that narrow them, None where none do. Making them blocks as long as the file systems do."""
+        if self._make_rules is not None and self._rules is None:
+            self._rules = self._make_rules()
+        return self._rules
+
+    def may(self, path: str, use: Use) -> bool:
+        """Tell whether the rules let a path, one of a place, be used so."""
+        return self.rules is None or self.rules.may(self.real(path), use)
+
+    def check(self, path: str, use: Use) -> None:
+        """Raise `PermissionError` where the rules do not let a path, one of a place, be used so."""
+        if self.rules is not None:
+            self.rules.check(self.real(path), use)
+
+    def real(self, path: str) -> str:
+        """Return the path of a place with the links on the way to its root followed, as rules have it."""
+        found = self.split(path)
+        assert found is not None
+        root, names = found
+        return path if root == "/" else posixpath.join(posixpath.realpath(root), *names)
 
     def split(self, path: str) -> tuple[str, list[str]] | None:
         """Return the nearest root above an absolute path, and the names below it; None outside of all roots."""
@@ -80,9 +115,12 @@ class Roots:
         follow: bool = True,
         follow_last: bool | None = None,
         make: bool = False,
+        use: Use = "read",
         visit: Visit | None = None,
     ) -> Iterator[Place]:
         """Give the place of an absolute path, until the block is left. Its directory must exist, the place need not.
+
+        It is for that `use`; where the rules do not allow that, this is a `PermissionError`.
 
         Without `follow`, a link in the middle is ENOTDIR. `follow_last` is for the last component, and is `follow`
         unless given. With `make`, directories that are missing in the middle are made. `..` is resolved as text, as in
@@ -90,7 +128,9 @@ class Roots:
         """
         walk = _Walk(self, follow, follow if follow_last is None else follow_last, make, visit)
         try:
-            yield walk.to(path)
+            place = walk.to(path)
+            self.check(place.path, use)
+            yield place
         finally:
             walk.leave()
 
@@ -121,6 +161,8 @@ class _Walk:
                 self._up()
                 continue
             assert self._directory is not None
+            if self._roots.rules is not None:
+                self._roots.rules.check_way(self._roots.real(posixpath.join(self._path, name)))
             if self._visit:
                 self._visit(self._directory, name)
             last = not self._todo
@@ -181,6 +223,7 @@ class _Walk:
                 raise failure(errno.ENOTDIR) from None
             if error.errno != errno.ENOENT or not self._make:
                 raise
+            self._roots.check(posixpath.join(self._path, name), "write")
             child = self._made(name)
         self._enter(child, posixpath.join(self._path, name))
         return None

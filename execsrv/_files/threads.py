@@ -17,14 +17,21 @@ from execsrv._files import AnswersLeft
 from execsrv._files.holding import holding
 from execsrv._files.listings import error_text
 from execsrv._files.roots import Place, Roots
+from execsrv._files.rules import Rules, Use
 from execsrv._threads import run_in_thread
 from execsrv._wire.paths import path_from_wire
 from execsrv.errors import BusyError, FileError, FileRefusedError, FilesDisabledError, NotFoundError
 from execsrv.limits import KIB, ServerConfig
-from execsrv.protocol import FilePath, FileWalk, Nothing
+from execsrv.protocol import FileCall, FilePath, FileWalk, Nothing
+from execsrv.protocol.sandbox import Sandbox
 
 T = TypeVar("T")
 Call = Coroutine[Any, Any, T]
+
+RulesOf = Callable[[Sandbox], Callable[[], Rules] | None]
+"""Function that returns what makes the rules of a call's policy, None for a policy without any.
+
+Raises `SandboxUnavailableError`, as does what it returns."""
 
 _THREAD_BYTES = 128 * KIB
 """The cost of a thread, with what it may hold without asking."""
@@ -36,10 +43,13 @@ _LARGE_ANSWERS = 4
 class Work:
     """File work of one channel: the configuration, the roots, and how much is under way, of what is allowed."""
 
-    def __init__(self, config: ServerConfig, answers_left: AnswersLeft, allowance: Allowance) -> None:
+    def __init__(
+        self, config: ServerConfig, answers_left: AnswersLeft, allowance: Allowance, rules_of: RulesOf
+    ) -> None:
         self.config = config
         self.allowance = allowance
         self.roots = Roots(config.file_roots)
+        self._rules_of = rules_of
         self._answers_left = answers_left
         self._threads = trio.CapacityLimiter(config.file_threads)
         self._large = trio.Semaphore(_LARGE_ANSWERS)
@@ -56,6 +66,11 @@ class Work:
         """
         self.check_allowed()
         return path_from_wire(path, field)
+
+    def roots_of(self, params: FileCall) -> Roots:
+        """Return the roots for a call, narrowed by its policy. Raises `SandboxUnavailableError`."""
+        rules = None if params.sandbox is None else self._rules_of(params.sandbox)
+        return self.roots if rules is None else self.roots.under(rules)
 
     def check_allowed(self) -> None:
         """Raise `FilesDisabledError` where file methods are switched off."""
@@ -93,12 +108,14 @@ class Work:
             await self._answers_left()
             yield
 
-    async def in_place(self, params: FilePath, work: Callable[[Place], T], *, follow_last: bool | None = None) -> T:
+    async def in_place(
+        self, params: FilePath, work: Callable[[Place], T], *, follow_last: bool | None = None, use: Use = "read"
+    ) -> T:
         """Find the place of a call's path, and return what `work` makes of it in a thread. Raises `RequestError`."""
-        path = self.path(params)
+        path, roots = self.path(params), self.roots_of(params)
 
         def find_and_work() -> T:
-            with self.roots.at(path, follow=follows(params), follow_last=follow_last) as place:
+            with roots.at(path, follow=follows(params), follow_last=follow_last, use=use) as place:
                 return work(place)
 
         return await self.in_thread(find_and_work)

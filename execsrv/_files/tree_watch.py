@@ -51,6 +51,7 @@ class _Watch:
         self.inotify = Inotify()
         self._roots = roots
         self._top = path
+        self._real_top = path  # without links, as soon as it is known
         self._recursive = recursive
         self._paths: dict[int, str] = {}
         self._room = 0  # in the answer that is being made, for what is found
@@ -127,6 +128,8 @@ class _Watch:
                 del self._paths[event.watch]
             return True
         path = posixpath.join(directory, os.fsdecode(event.name)) if event.name else directory
+        if not self._is_shown(path):
+            return True
         is_directory = bool(event.change & Change.ISDIR)
         if event.change & _CREATED:
             _add(changes, "created", path)
@@ -161,6 +164,8 @@ class _Watch:
                 with self._roots.at(path, follow=path == self._top) as place, open_directory(place) as directory:
                     watch = self.inotify.add(directory, _CREATED | _REMOVED | _CHANGED | _OWN_END)
                     self._paths[watch] = path
+                    if path == self._top:
+                        self._real_top = place.path
                     if len(self._paths) > _DIRECTORIES:
                         message = f"a watch has at most {_DIRECTORIES} directories, and more are below this one"
                         raise LimitExceededError(message, limit="watched directories", value=_DIRECTORIES)
@@ -169,6 +174,8 @@ class _Watch:
                     with os.scandir(directory) as entries:
                         for entry in entries:
                             child = posixpath.join(path, entry.name)
+                            if not self._is_shown(child):
+                                continue
                             self._room -= 3 * len(os.fsencode(child))
                             if self._room >= 0:
                                 found.append(child)
@@ -177,6 +184,13 @@ class _Watch:
             except (FileNotFoundError, NotADirectoryError, PermissionError):
                 if path == top:
                     raise  # others: gone meanwhile, or closed to us
+
+    def _is_shown(self, path: str) -> bool:
+        """Tell whether the rules let a path in the tree be read."""
+        if self._roots.rules is None:
+            return True
+        below = path[len(self._top) :].strip("/")
+        return self._roots.may(posixpath.join(self._real_top, below) if below else self._real_top, "read")
 
     def _forget(self, path: str) -> None:
         """Stop to watch a directory that was moved; where it is still in the tree, it is found again there."""
@@ -206,7 +220,7 @@ class TreeWatches:
 
     async def watch(self, params: TreeWatch) -> Nothing:
         """Begin to watch. Raises `FileRefusedError` for an id in use and for too many, and as a listing does."""
-        path = posixpath.normpath(self._work.checked(params.path, "path"))
+        path, roots = posixpath.normpath(self._work.checked(params.path, "path")), self._work.roots_of(params)
         if params.watch_id in self._by_id:
             raise FileRefusedError(f"watch `{params.watch_id}` already exists", field="watchId")
         if len(self._by_id) >= _WATCHES:
@@ -214,7 +228,7 @@ class TreeWatches:
 
         self._work.allowance.watches.take()
         try:
-            watch = _Watch(self._work.roots, path, params.recursive)
+            watch = _Watch(roots, path, params.recursive)
         except OSError as error:
             self._work.allowance.watches.give()
             raise file_error(error) from error

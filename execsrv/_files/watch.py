@@ -114,6 +114,7 @@ class Watches:
         Raises `InvalidParamsError` and `FilesDisabledError`.
         """
         self._work.check_allowed()
+        roots = self._work.roots_of(params)
         missing = [path_from_wire(path, "missing") for path in params.missing]
         present = None if params.present is None else path_from_wire(params.present, "present")
         if params.watch_id <= self._last_id or len(missing) > _WATCHED_PATHS:
@@ -121,9 +122,11 @@ class Watches:
         self._last_id = params.watch_id
         self._watching.cancel()
         self._watching = trio.CancelScope()
-        return self._start(params.watch_id, self._watching, missing, present)
+        return self._start(params.watch_id, self._watching, roots, missing, present)
 
-    async def _start(self, id: int, watching: trio.CancelScope, missing: list[str], present: str | None) -> Watching:
+    async def _start(
+        self, id: int, watching: trio.CancelScope, roots: Roots, missing: list[str], present: str | None
+    ) -> Watching:
         with ExitStack() as owned:
             watches = self._work.allowance.watches
             watches.take()
@@ -132,7 +135,7 @@ class Watches:
                 watch = owned.enter_context(closing(Watch()))
             except OSError:
                 return Watching(False)
-            if not await self._work.in_thread(lambda: watch.start(self._work.roots, missing, present)):
+            if not await self._work.in_thread(lambda: watch.start(roots, missing, present)):
                 return Watching(False)
             # Not `nursery.start`: the answer must be there before the task can tell anything.
             self._nursery.start_soon(self._watch, id, watching, watch, owned.pop_all())

@@ -20,6 +20,7 @@ from execsrv._processes.command import Command
 from execsrv._processes.confine.places import Confinement
 from execsrv._processes.leader import Leader
 from execsrv._processes.membership import ByDescent, ByWalk, Register
+from execsrv._processes.own_streams import OwnStreams
 from execsrv._processes.reaper import Reaper
 from execsrv._processes.spawn import Started
 from execsrv._processes.tree import ProcessTree
@@ -50,6 +51,10 @@ class Spawned:
     stdin: int | None
     held: int | None = None
     confinement: Confinement | None = None
+
+    def streams(self) -> OwnStreams:
+        """Return its streams as a session has them, which takes ownership of the descriptors."""
+        return OwnStreams(self.tree, self.outputs, self.stdin, self.held)
 
 
 class SharedThreads:

@@ -41,7 +41,22 @@ class File(NamedTuple):
     append: bool = False
 
 
-Output = Literal["pipe", "null", "stdout"] | File
+class Lent:
+    """A descriptor of ours that a command gets. It is closed when nobody refers to it any more.
+
+    So a start that hangs in its thread, and that everybody has given up, never hands on a number that is another
+    file's by then.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """Take ownership of the descriptor, which is 3 or above."""
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+Output = Literal["pipe", "null", "stdout"] | File | Lent
 """The place where a command's output goes. "stdout", for its stderr, is wherever its stdout goes."""
 
 
@@ -64,6 +79,8 @@ class Command:
     inherited: Inherited | None = None
     stdout: Output = "pipe"
     stderr: Output = "pipe"
+    stdin: Lent | None = None
+    """Its stdin, where that is one of ours."""
     confinement: Confinement | None = None
     """The things that it may do, where those are fewer than we may."""
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from execsrv._processes import spawn_errors, terminal
-from execsrv._processes.command import Command, File, Output, spawn_error
+from execsrv._processes.command import Command, File, Lent, Output, spawn_error
 from execsrv.protocol import Size, Stream
 
 if TYPE_CHECKING:
@@ -52,7 +52,10 @@ def open_stdio(
         return name
     if command.inherited is not None:
         return command.inherited.stdio
-    if pipe_stdin:
+    source: int
+    if command.stdin is not None:
+        source = command.stdin.descriptor
+    elif pipe_stdin:
         source, started.stdin = _open_pipe(its)
         os.set_blocking(started.stdin, False)
     else:
@@ -71,6 +74,8 @@ def _open_output(stream: Stream, output: Output, started: Started, its: Descript
     """Return the end of an output that the command gets. Ours, of a pipe, goes into what was started."""
     if output == "null":
         return _keep(its, os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
+    if isinstance(output, Lent):
+        return output.descriptor
     if isinstance(output, File):
         return _keep(its, _open_file(stream, output))
     read, write = os.pipe()

@@ -80,7 +80,7 @@ def start(
     try:
         lent_score = None if command.oom_score_adj is None else _lend_score(command.oom_score_adj)
         if account is not None:
-            _give(account, descriptors if inherited is None or terminal is not None else ())
+            give_streams(account, descriptors if inherited is None or terminal is not None else ())
         popen = subprocess.Popen(
             command.argv,
             executable=command.program,
@@ -110,7 +110,7 @@ def start(
     popen.returncode = 0
 
 
-def _give(account: Account, descriptors: Sequence[int | None]) -> None:
+def give_streams(account: Account, descriptors: Sequence[int | None]) -> None:
     """Make the terminal or the pipes of a command its user's, who may open them again by name: /dev/stdout."""
     for descriptor in {descriptor for descriptor in descriptors if descriptor is not None}:
         mode = os.fstat(descriptor).st_mode

@@ -10,9 +10,8 @@ import logging
 import math
 import os
 import signal
-from contextlib import AbstractContextManager
 from functools import partial
-from typing import Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import trio
 
@@ -21,8 +20,12 @@ from execsrv._processes.leader import Leader, signals_groups_by_pidfd
 from execsrv._processes.proc import Steps, at_once
 from execsrv._processes.reaper import Reaper
 from execsrv._processes.turns import in_turns
+from execsrv._processes.usage import Usage, usage_of, used_by
 from execsrv._processes.wait_gone import wait_gone
 from execsrv.protocol import Layer, Member
+
+if TYPE_CHECKING:
+    from execsrv._processes.finder import Finder
 
 logger = logging.getLogger(__name__)
 
@@ -33,34 +36,6 @@ _ROUND_SECONDS = 0.1
 
 T = TypeVar("T")
 Target = Literal["leader", "group", "tree"]
-
-
-class Finder(Protocol):
-    """A way of knowing who belongs to a session."""
-
-    layer: Layer
-    """The layer of docs/survival.md that it goes by, and so what an empty answer proves."""
-
-    turn: trio.Lock
-    """Held by whoever looks for long."""
-
-    def spare(self) -> AbstractContextManager[None]:
-        """Leave descriptors to a block that were kept for a time when there are no others. It must not await."""
-
-    def find(self, tree: ProcessTree) -> Steps[dict[int, int]]:
-        """Find the living processes of a session, its leader included: each with its parent, 0 where it has a mark.
-
-        Nobody is the answer only when nobody was there. Who comes and goes too fast may be named and have ended.
-        """
-
-    def belongs(self, tree: ProcessTree, pid: int) -> bool:
-        """Tell whether that number is, now, a process of the session."""
-
-    def ending(self, tree: ProcessTree) -> None:
-        """Hear that the session is being ended."""
-
-    def ended(self, tree: ProcessTree) -> None:
-        """Hear that the session is over. Its leader may still have to be reaped, when a debugger has let go of it."""
 
 
 class ProcessTree:
@@ -111,6 +86,10 @@ class ProcessTree:
         except OSError:
             with self._finder.spare():
                 at_once(self._asking())
+
+    def ask_group_to_end(self) -> None:
+        """Send SIGTERM to the leader's group at once, for which no descriptor is needed."""
+        self.leader.signal_group(signal.SIGTERM)
 
     async def ask_to_end(self) -> None:
         """Send what `ask_to_end_now` does, and let others have their turns.
@@ -198,6 +177,18 @@ class ProcessTree:
             except OSError:
                 await trio.sleep(_ROUND_SECONDS)  # for a descriptor to look with
         return []
+
+    async def usage(self) -> Usage:
+        """Return what it takes of processors and memory: all that lives of it, or what its leader has taken."""
+        living = await self.remaining()
+        return usage_of(member.pid for member in living) if living else used_by(self.leader.usage)
+
+    async def wait_gone(self) -> bool:
+        """Wait until those are gone who live of it now. Return whether there was anybody."""
+        living = await self.remaining()
+        for member in living:
+            await wait_gone(member.pid)
+        return bool(living)
 
     async def wait_alone(self) -> None:
         """Wait until nothing of the session lives, and reap the leader, which has ended. Cancelling stops waiting.

@@ -9,8 +9,11 @@ from typing import NamedTuple
 
 from execsrv._processes import proc
 
-_USER_TIME, _RESIDENT = 11, 21
-"""Fields of /proc/PID/stat behind the name. The three behind the first are the other times."""
+_USER_TIME = 11
+"""The first field with a time in /proc/PID/stat, behind the name. The other times are the three behind it."""
+
+_RESIDENT = 1
+"""The field of /proc/PID/statm, which Linux counts out. That of /proc/PID/stat is often 0 for a process that is new."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -27,9 +30,9 @@ def usage_of(pids: Iterable[int]) -> Usage:
     ticks = pages = 0
     for pid in pids:
         fields = proc.table(pid, "stat").rpartition(b")")[2].split()
-        if len(fields) > _RESIDENT:
-            ticks += sum(map(int, fields[_USER_TIME : _USER_TIME + 4]))
-            pages += int(fields[_RESIDENT])
+        ticks += sum(map(int, fields[_USER_TIME : _USER_TIME + 4]))
+        memory = proc.table(pid, "statm").split()
+        pages += int(memory[_RESIDENT]) if memory else 0
     return Usage(ticks * 1000 // _TICKS, pages * resource.getpagesize())
 
 

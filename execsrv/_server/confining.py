@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from execsrv._log.log import OutputLog
 from execsrv._processes.leader import ExitStatus
 from execsrv.errors import SandboxUnavailableError
 from execsrv.protocol.sandbox import Denial, PolicyEntry, Sandbox, Special, SpecialPlace
+
+if TYPE_CHECKING:
+    from execsrv._files.rules import Rules
 
 _WORDS = (
     "operation not permitted",
@@ -45,6 +51,19 @@ def asked(sandbox: Sandbox | None) -> Sandbox | None:
     if files.type == "unrestricted" and permissions.network == "enabled":
         return None
     return sandbox
+
+
+def rules_of(sandbox: Sandbox) -> Callable[[], Rules] | None:
+    """Return what makes the rules that a policy has for a call about files, None for one that asks for none.
+
+    Raises `SandboxUnavailableError` and `InvalidParamsError`.
+    """
+    wanted = asked(sandbox)
+    if wanted is None:
+        return None
+    from execsrv._server.policy import Resolver
+
+    return Resolver(wanted, None).rules
 
 
 def _check_special(special: Special, entry: PolicyEntry) -> None:

@@ -29,6 +29,7 @@ from execsrv._doors.principal import Identify, Principal
 from execsrv._files.channel import open_files
 from execsrv._http.relay import Relay, open_relay
 from execsrv._nursery import is_cancelled, open_helpers, owned
+from execsrv._server.confining import rules_of
 from execsrv._server.connection import Connection
 from execsrv._server.connections import Connections
 from execsrv._server.dispatch import Dispatch
@@ -124,7 +125,7 @@ class Conversation:
             # Files and relay around the rest: requests are at their end before what they use is closed.
             tell, answers_left = self._outbox.tell, self._outbox.wait_answered
             async with (
-                open_files(self.config, tell, answers_left) as self._get_files,
+                open_files(self.config, tell, answers_left, rules_of) as self._get_files,
                 open_relay(self.config, tell, answers_left, self.allowance) as self.relay,
             ):
                 await self._converse()
@@ -159,10 +160,8 @@ class Conversation:
                 lasting = self._connection is not None and self._connection.may_last
             raise
         finally:
-            if self._connection is not None and lasting:
-                self._connection.detach()
-            elif self._connection is not None:
-                self._connection.end()
+            if self._connection is not None:
+                (self._connection.detach if lasting else self._connection.end)()
 
     # -- in --
 

@@ -18,17 +18,18 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import trio
 
 from execsrv._nursery import owned
 from execsrv._processes.leader import ExitStatus
-from execsrv._processes.tree import ProcessTree
-from execsrv._processes.wait_gone import wait_gone
 from execsrv._server.feed import Feed
 from execsrv.protocol import Member, Reason
+
+if TYPE_CHECKING:
+    from execsrv._processes.contract import AnyTree
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class IdleClock:
 class Ending:
     """The way in which one session is made to end, and the reason. It owns neither the tree nor the tasks."""
 
-    def __init__(self, tree: ProcessTree, feed: Feed, timeout: float, idle_timeout: float, grace: float) -> None:
+    def __init__(self, tree: AnyTree, feed: Feed, timeout: float, idle_timeout: float, grace: float) -> None:
         """Start the clocks, in seconds and infinite where none is wanted. `open` must follow.
 
         `grace` is what a session has that was asked to end by a clock, or because its leader has ended.
@@ -160,9 +161,8 @@ class Ending:
 
     async def wait_empty(self) -> None:
         """Wait until nothing of the session lives, its leader neither, and leave all as it is."""
-        while not self.is_over and (living := await self._tree.remaining()):
-            for member in living:
-                await wait_gone(member.pid)
+        while not self.is_over and await self._tree.wait_gone():
+            pass
 
     # -- for those who want its end --
 
@@ -202,7 +202,7 @@ class Ending:
         self._grace = trio.CancelScope()
         self._cause = self._cause or "disconnected"
         if not self._ask():  # and no task that could do so later
-            self._tree.leader.signal_group(signal.SIGTERM)
+            self._tree.ask_group_to_end()
         return now + grace
 
     def _kill(self) -> None:

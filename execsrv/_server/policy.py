@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from execsrv._files.rules import Rules
 from execsrv._processes.confine import policy
 from execsrv._processes.confine.places import Access, Confinement
 from execsrv._processes.confine.policy import Wish
@@ -16,8 +17,8 @@ from execsrv._wire.paths import path_from_wire
 from execsrv.protocol.sandbox import Confined, FileSystem, GlobPlace, PathPlace, PolicyEntry, Sandbox, Special
 
 
-class Policy:
-    """A policy with its paths read, which can be resolved once the command's directory and environment are known."""
+class Resolver:
+    """A policy with its paths read, to be resolved once the command's directory and environment are known."""
 
     def __init__(self, sandbox: Sandbox, cwd: str | None) -> None:
         """Raises `InvalidParamsError` for a path that is none."""
@@ -41,6 +42,16 @@ class Policy:
         Raises `SandboxUnavailableError`. Blocks as long as the file systems do.
         """
         needed_means()
+        return self._resolve(tmpdir)
+
+    def rules(self) -> Rules:
+        """Return what a call about files may do. It is this server that keeps it, so no machine refuses that.
+
+        Raises `SandboxUnavailableError`. Blocks as long as the file systems do.
+        """
+        return Rules({os.fsdecode(place.path): place.access for place in self._resolve(None).places})
+
+    def _resolve(self, tmpdir: str | None) -> Confinement:
         network = self._sandbox.permissions.network == "enabled"
         if self._files.type == "unrestricted":
             return policy.resolve([Wish("/", "write")], network=network)

@@ -11,9 +11,8 @@ goes on for the grace, and what is left then is killed: that is the only way to 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import trio
 from msgspec import UNSET
@@ -21,12 +20,9 @@ from msgspec import UNSET
 from execsrv._budget.budget import Budget
 from execsrv._log.log import OutputLog
 from execsrv._nursery import is_cancelled, owned
-from execsrv._processes import input_wait, proc, streams, terminal
-from execsrv._processes.attempt import Spawned
 from execsrv._processes.input_wait import InputWait
 from execsrv._processes.leader import ExitStatus
-from execsrv._processes.proc import Steps
-from execsrv._processes.usage import Usage, usage_of, used_by
+from execsrv._processes.usage import Usage
 from execsrv._server.confining import denial
 from execsrv._server.ending import Ending
 from execsrv._server.feed import Dialect, Feed
@@ -35,7 +31,10 @@ from execsrv._server.pump import Pump
 from execsrv._server.start_options import StartOptions, cost, largest_piece, new_clock
 from execsrv._server.stdin import Stdin
 from execsrv.limits import ServerConfig
-from execsrv.protocol import Reason, SignalTarget
+from execsrv.protocol import Reason, SignalTarget, Size
+
+if TYPE_CHECKING:
+    from execsrv._processes.contract import AnySpawned, Received
 
 
 class Session:
@@ -47,7 +46,7 @@ class Session:
     def __init__(
         self,
         id: str,
-        spawned: Spawned,
+        spawned: AnySpawned,
         options: StartOptions,
         config: ServerConfig,
         dialect: Dialect,
@@ -64,11 +63,12 @@ class Session:
         self.cwd = options.cwd
         self.key = options.key
         self.started_at = trio.current_time()
-        self.is_terminal = "pty" in spawned.outputs
+        self._streams = spawned.streams()
+        self.is_terminal = "pty" in self._streams.outputs
         self.log = OutputLog(
             config.retained_output_bytes_per_session,
             options.window_bytes or config.unsent_output_bytes,
-            streams=spawned.outputs,
+            streams=self._streams.outputs,
             acknowledged=options.window_bytes is not None,
             drops=options.drops,
             clock=new_clock() if options.times else lambda: UNSET,
@@ -82,18 +82,16 @@ class Session:
         """Ends a wait for something, by the name that its peer gave it."""
         self.confinement = spawned.confinement
         self._tree = spawned.tree
-        self._outputs = spawned.outputs
-        self._held = spawned.held
         self._grace = options.grace
         self._hangup_grace = config.hangup_grace
         self._ends_with_leader = options.ends_with_leader
         grace = self.grace(config.end_grace)
         self._ending = Ending(self._tree, self.feed, options.timeout, options.idle_timeout, grace)
         self._life: trio.CancelScope | None = None
-        self._pump = Pump(spawned.outputs, self._tree.leader, self.log, self.feed, self._ending)
+        self._pump = Pump(self._streams.outputs, self._tree.leader, self.log, self.feed, self._ending)
         self.stdin = Stdin(
             id,
-            spawned.stdin,
+            self._streams.input,
             self._ending.idle,
             is_terminal=self.is_terminal,
             max_queued_bytes=config.queued_stdin_bytes,
@@ -195,27 +193,19 @@ class Session:
     async def _exit(self) -> None:
         """Wait for the leader's end and log it, behind all that the leader wrote."""
         status = await self._tree.leader.wait_exited()
-        self._let_go_of_terminal()
-        held = await self._pump.catch_up()
+        self._streams.let_go_of_terminal()
+        await self._pump.catch_up()
         reason = self._ending.reason(status)
         is_own_end = self.confinement is not None and reason in ("exited", "signaled")
         self.log.append_exited(status.code, status.signal, reason, denial(status, self.log) if is_own_end else None)
         self.feed.announce()
-        if self._ends_with_leader and not all(map(streams.is_at_its_end, held)):
+        if self._ends_with_leader and self._pump.is_held:
             self._ending.end_when_quiet()
-
-    def _let_go_of_terminal(self) -> None:
-        """Close the other end of the terminal: as long as its leader lives, it may be opened again by anybody of it."""
-        if self._held is not None:
-            os.close(self._held)
-            self._held = None
 
     def _close_streams(self) -> None:
         self._pump.close()
         self.stdin.end()
-        self._let_go_of_terminal()
-        while self._outputs:
-            os.close(self._outputs.popitem()[1])
+        self._streams.close()
 
     # -- what may be asked of it --
 
@@ -236,45 +226,36 @@ class Session:
         """
         return self._ending.terminate(reason, grace)
 
-    def signal(self, number: int, target: SignalTarget) -> int:
+    def signal(self, number: int, target: SignalTarget) -> Received:
         """Send a signal. Return how many processes received it. `foreground` is the job in front of a terminal."""
         if self._ending.is_over:
             return 0
         if target != "foreground":
             return self._tree.signal(number, target)
-        return self._tree.signal_foreground(number, self._outputs["pty"]) if self._outputs else 0
+        return self._streams.signal_foreground(number)
 
-    def resize(self, rows: int, cols: int, xpixel: int = 0, ypixel: int = 0) -> None:
+    def resize(self, size: Size) -> None:
         """Change the size of its terminal."""
-        if "pty" in self._outputs:
-            terminal.set_size(self._outputs["pty"], rows, cols, xpixel, ypixel)
+        self._streams.resize(size)
 
     @property
-    def master(self) -> int | None:
-        """The server's end of its terminal, None where it has none any more."""
-        return self._outputs.get("pty")
+    def size(self) -> Size | None:
+        """The size of its terminal, None where it has none any more."""
+        return self._streams.size
 
-    def look_for_input_wait(self) -> Steps[InputWait | None]:
+    async def echoes(self) -> bool:
+        """Return whether its terminal shows what is typed. One that is gone does as far as anybody knows."""
+        return await self._streams.echoes()
+
+    async def input_wait(self) -> InputWait | None:
         """Look for a process of it that waits for input, where there is none that nobody has read yet."""
-        if self.stdin.descriptor is None or self.stdin.is_waiting or self.log.exited is not None:
+        if not self.stdin.is_open or self.stdin.is_waiting or self.log.exited is not None:
             return None
-        pids: Steps[Any] = proc.family_in_steps([self._tree.pid])
-        if self.is_terminal:
-            if self._held is None or terminal.unread(self._held):
-                return None
-            master, front = self._outputs["pty"], os.tcgetpgrp(self._outputs["pty"])
-            pids = input_wait.in_front(pids, lambda pid: proc.group(pid) == front)
-            names = {terminal.name(master), "/dev/tty"}
-        else:
-            if terminal.unread(self.stdin.descriptor):
-                return None
-            names = {f"pipe:[{os.fstat(self.stdin.descriptor).st_ino}]"}
-        return (yield from input_wait.look(pids, names))
+        return await self._streams.input_wait()
 
     async def usage(self) -> Usage:
         """Return what it takes of processors and memory: all that lives of it, or what its leader has taken."""
-        living = await self._tree.remaining()
-        return usage_of(member.pid for member in living) if living else used_by(self._tree.leader.usage)
+        return await self._tree.usage()
 
     async def wait_empty(self) -> None:
         """Wait until neither the leader nor anything that descends from it lives. Cancelling stops waiting."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from execsrv._processes.terminal import get_size
 from execsrv._server.session import Session
 from execsrv.protocol import Size, SizePolicy
 
@@ -28,11 +27,11 @@ class Sizes:
         if self._policy == "owner" and owner is not None and who is not owner:
             return
         if self._policy != "smallest":
-            session.resize(size.rows, size.cols, size.xpixel, size.ypixel)
+            session.resize(size)
             return
         asked = self._asked.setdefault(session, {})
-        if not asked and owner is not None and session.master is not None:
-            asked[owner] = Size(*get_size(session.master))  # it had this from its start
+        if not asked and owner is not None and session.size is not None:
+            asked[owner] = session.size  # it had this from its start
         asked[who] = size
         self._apply(session, asked)
 
@@ -52,6 +51,6 @@ class Sizes:
         """Give a terminal the size that all can see whole. Pixels are those of nobody."""
         sizes = list(asked.values())
         if len(sizes) == 1:
-            session.resize(sizes[0].rows, sizes[0].cols, sizes[0].xpixel, sizes[0].ypixel)
+            session.resize(sizes[0])
         else:
-            session.resize(min(size.rows for size in sizes), min(size.cols for size in sizes))
+            session.resize(Size(min(size.rows for size in sizes), min(size.cols for size in sizes)))

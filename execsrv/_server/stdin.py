@@ -1,26 +1,22 @@
 """The input of one session: handed over at once as far as the command takes it, and queued behind that.
 
-The order of the writes is the order of the bytes. It owns the server's end of the command's stdin, what waits for the
-command to read, and the ids of the last writes, so that a write which is sent again is done once; it pays for these
-from a budget. A terminal is only lent to it: the streams of the output own that descriptor.
+The order of the writes is the order of the bytes. It owns the way to the command's stdin, what waits for the command to
+read, and the ids of the last writes, so that a write which is sent again is done once; it pays for these from a budget.
 """
 
 from __future__ import annotations
 
-import os
 from collections import deque
+from typing import TYPE_CHECKING
 
 import trio
 
 from execsrv._budget.budget import Budget
-from execsrv._processes import terminal
-from execsrv._processes.spawn import widen
 from execsrv._server.ending import IdleClock
 from execsrv.errors import LimitExceededError, StdinClosedError
-from execsrv.limits import MIB
 
-PIPE_BYTES = MIB
-"""The width asked for a pipe that is busy: Linux allows as much without rights. Refused, the pipe stays as it was."""
+if TYPE_CHECKING:
+    from execsrv._processes.contract import Input
 
 _REMEMBERED_WRITES = 256
 """Ids of writes that a session remembers, so that a write which is sent again is done once."""
@@ -59,20 +55,20 @@ class Stdin:
     def __init__(
         self,
         id: str,
-        descriptor: int | None,
+        input: Input | None,
         idle: IdleClock | None,
         *,
         is_terminal: bool,
         max_queued_bytes: int,
         budget: Budget | None = None,
     ) -> None:
-        """Take ownership of the descriptor, unless it is a terminal's: `end` must follow, and `forget`.
+        """Take ownership of the way in: `end` must follow, and `forget`.
 
         `idle` begins anew with each write and whenever the command reads.
         """
-        self.was_open = descriptor is not None
+        self.was_open = input is not None
         self._id = id
-        self._descriptor = descriptor
+        self._input = input
         self._idle = idle
         self._budget = budget or Budget()
         self._is_terminal = is_terminal
@@ -84,13 +80,13 @@ class Stdin:
         self._remembered: dict[str, Write] = {}
 
     def __repr__(self) -> str:
-        state = "closed" if self._descriptor is None else f"open queued={self._queued_bytes}"
+        state = f"open queued={self._queued_bytes}" if self.is_open else "closed"
         return f"<Stdin {self._id} {state}>"
 
     @property
-    def descriptor(self) -> int | None:
-        """The end that is written to, None where it is closed or was never open."""
-        return self._descriptor
+    def is_open(self) -> bool:
+        """True while the command can be given more."""
+        return self._input is not None
 
     @property
     def is_waiting(self) -> bool:
@@ -106,7 +102,7 @@ class Stdin:
         if write_id is not None and write_id in self._remembered:
             return self._remembered[write_id]
         self._stir()
-        if self._descriptor is None or None in self._queue:
+        if self._input is None or None in self._queue:
             raise self._closed()
         if self._queued_bytes and self._queued_bytes + len(data) > self._max_queued:
             message = f"{self._id} does not read its input: queued_stdin_bytes ({self._max_queued}) would be exceeded"
@@ -116,7 +112,7 @@ class Stdin:
         self._last_typed = data[-1:] or self._last_typed
         if write_id is not None:
             self._remember(write_id, write)
-        if not self._queue and self._write_now(write, self._descriptor):
+        if not self._queue and self._write_now(write, self._input):
             return write
         self._queued_bytes += len(write.data)
         self._put(write)
@@ -148,17 +144,17 @@ class Stdin:
         """
         if not self.was_open:
             raise self._closed()
-        if self._descriptor is None:
+        if self._input is None:
             return
         if self._is_terminal:
-            self.write(terminal.end_of_input(self._descriptor, self._last_typed))
+            self.write(self._input.end_line(self._last_typed))
         elif None not in self._queue:
             self._put(None)
 
     async def feed(self) -> None:
         """Hand over what could not be written at once, in order, as the command reads. Returns when it is closed."""
         self._queued = trio.lowlevel.ParkingLot()
-        while self._descriptor is not None:
+        while self._input is not None:
             while not self._queue:
                 await self._queued.park()
             write = self._queue[0]
@@ -166,17 +162,15 @@ class Stdin:
                 self.end()
                 return
             size = len(write.data)
-            settled = self._write_now(write, self._descriptor)
+            settled = self._write_now(write, self._input)
             self._queued_bytes -= size - len(write.data)
             if len(write.data) < size:
                 self._stir()
             if settled:
                 del self._queue[0]
             else:
-                if not self._is_terminal:
-                    widen(self._descriptor, PIPE_BYTES)
                 try:
-                    await trio.lowlevel.wait_writable(self._descriptor)
+                    await self._input.wait_writable()
                 except trio.ClosedResourceError:
                     return  # `end` was called meanwhile
 
@@ -187,11 +181,9 @@ class Stdin:
 
     def end(self) -> None:
         """Close our end now, and tell those who wait to write."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            trio.lowlevel.notify_closing(descriptor)
-            if not self._is_terminal:
-                os.close(descriptor)
+        input, self._input = self._input, None
+        if input is not None:
+            input.close()
         for write in self._queue:
             if write is not None:
                 write.error = self._closed()
@@ -199,10 +191,10 @@ class Stdin:
         self._queue = ()
         self._queued_bytes = 0
 
-    def _write_now(self, write: Write, descriptor: int) -> bool:
+    def _write_now(self, write: Write, input: Input) -> bool:
         """Hand over what the system takes without waiting. Return whether the write is settled."""
         try:
-            count = os.write(descriptor, write.data) if write.data else 0
+            count = input.write(write.data) if write.data else 0
         except BlockingIOError:
             return False
         except OSError:  # EPIPE, EIO: nobody reads this any more

@@ -6,7 +6,11 @@ from typing import Literal
 
 from msgspec import Struct
 
+from execsrv._wire.quoting import quoted
 from execsrv.protocol import InputWait, Member, Reason
+
+_SHOWN_SESSIONS = 100
+_SHOWN_CHARACTERS = 200
 
 State = Literal["running", "background", "ended"]
 """The leader runs; it has ended, and something that it left behind has not; nothing of it lives."""
@@ -111,16 +115,19 @@ class Listed(Facts, frozen=True, kw_only=True):
     recording: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.ending}: {self.command} ({self.age:.0f} s, {self.unread_bytes} bytes unread)"
+        command = quoted(self.command, _SHOWN_CHARACTERS)
+        return f"{self.ending}: {command} ({self.age:.0f} s, {self.unread_bytes} bytes unread)"
 
 
 class Sessions(Struct, frozen=True):
-    """The sessions that are known, oldest first."""
+    """The sessions that are known, oldest first. The text has the newest of them, and the beginnings of commands."""
 
     sessions: list[Listed]
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.sessions)) or "There are no sessions."
+        older = len(self.sessions) - _SHOWN_SESSIONS
+        lines = [f"{older} older sessions are not shown."] if older > 0 else []
+        return "\n".join([*lines, *map(str, self.sessions[-_SHOWN_SESSIONS:])]) or "There are no sessions."
 
 
 class Picture(Facts, frozen=True, kw_only=True):

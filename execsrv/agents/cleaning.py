@@ -1,30 +1,31 @@
 """Output as text that a model can be given: UTF-8 wherever it was cut, and without control sequences if so wished.
 
 A character, a sequence or a line end may come in pieces: what is not whole yet is held back until the rest has come.
-Of a sequence never more than `_LONGEST` characters are held, so no output makes this slow or large. Pure: no I/O.
+Of a sequence never more than `_LONGEST` characters are held, or `_LONGEST_STRING` of a title and its like, and no line
+end: so no output makes this slow or large, and none hides what follows it. Pure: no I/O.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator
 
 _LONGEST = 128
 """Characters of a sequence with numbers in it. What is longer is no sequence, and is text."""
 
-_SEQUENCE = re.compile(
-    rf"\x1b\[[0-?]{{0,{_LONGEST}}}[ -/]{{0,8}}[@-~]"  # CSI: colours, the cursor
+_LONGEST_STRING = 4096
+"""Characters of a title, a link or a picture, which are on one line. What is longer, or goes on, is text."""
+
+_CSI = rf"\[[0-?]{{0,{_LONGEST}}}+[ -/]{{0,8}}+"
+_STRING = rf"[\]PX^_][^\n\x07\x18\x1a\x1b\x9c]{{0,{_LONGEST_STRING}}}+"
+_LEFT_OUT = re.compile(
+    rf"\x1b{_CSI}[@-~]"  # colours, the cursor
+    rf"|\x1b{_STRING}(?:[\x07\x18\x1a\x9c]|\x1b\\)"  # what has an end of its own
     r"|\x1b[ -/]{1,8}[0-~]|\x1b[0-OQ-WYZ\\`-~]"  # escapes of two or three characters
+    r"|\x1b[\[\]PX^_]"  # the beginning of what is none of these
+    r"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
 )
-_BEGUN = re.compile(rf"\x1b(?:\[[0-?]{{0,{_LONGEST}}}[ -/]{{0,8}}|[ -/]{{0,8}})\Z")
-_STRING = re.compile(r"\x1b[\]PX^_]")
-"""The beginning of a title, a link or a picture, which goes on to an end of its own."""
-
-_STRING_END = re.compile("\x07|\x1b\\\\|\x18|\x1a|\x9c")
-_MARKS = re.compile(r"\x1b\[|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-"""Control characters that stand alone, and what is left of a sequence that is none."""
-
+_BEGUN = re.compile(rf"\x1b(?:(?P<string>{_STRING})\x1b?|{_CSI}|[ -/]{{0,8}})\Z")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -35,8 +36,7 @@ class Cleaner:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._strip = strip
         self._begun = ""
-        """A sequence, or a string's end, whose rest is to come."""
-        self._is_in_string = False
+        """A sequence whose rest is to come."""
         self._is_behind_return = False
 
     def clean(self, data: bytes, final: bool = False) -> str:
@@ -44,8 +44,8 @@ class Cleaner:
         text = self._decoder.decode(data, final)
         if not self._strip:
             return text
-        if self._begun or self._is_in_string or _CONTROLS.search(text):
-            text = "".join(map(_without_controls, self._outside_strings(self._begun + text, final)))
+        if self._begun or _CONTROLS.search(text):
+            text = self._without_controls(self._begun + text, final)
         if self._is_behind_return and text:
             text, self._is_behind_return = text.removeprefix("\n"), False
         if "\r" in text:
@@ -53,27 +53,12 @@ class Cleaner:
             text = text.replace("\r\n", "\n").replace("\r", "\n")
         return text
 
-    def _outside_strings(self, text: str, final: bool) -> Iterator[str]:
-        """Yield the parts of text that are in no string. What may go on to be a sequence is held back at the end."""
-        at, self._begun = 0, ""
-        while True:
-            if self._is_in_string:
-                if (end := _STRING_END.search(text, at)) is None:
-                    self._begun = "\x1b" if text.endswith("\x1b") else ""
-                    return
-                self._is_in_string, at = False, end.end()
-            if (start := _STRING.search(text, at)) is None:
-                break
-            yield text[at : start.start()]
-            self._is_in_string, at = True, start.end()
-        rest = text[at:]
-        if begun := _BEGUN.search(rest):
-            rest, self._begun = rest[: begun.start()], "" if final else begun.group()
-        yield rest
-
-
-def _without_controls(text: str) -> str:
-    return _MARKS.sub("", _SEQUENCE.sub("", text))
+    def _without_controls(self, text: str, final: bool) -> str:
+        """Return text without sequences and controls. What may go on to be a sequence is held back at its end."""
+        self._begun = ""
+        if (begun := _BEGUN.search(text)) and not (final and begun["string"]):
+            text, self._begun = text[: begun.start()], "" if final else begun.group()
+        return _LEFT_OUT.sub("", text)
 
 
 def shortened(head: bytes, tail: bytes, omitted: int, max_bytes: int) -> tuple[str, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 import trio
@@ -42,7 +43,7 @@ class Session:
         self.command = command
         self.tty = tty
         self.recording: str | None = None
-        self.began_at = trio.current_time()
+        self.began_at = monotonic()
         self.ended_at: float | None = None
         self.lost: ConnectionLostError | None = None
         self.exited: Exited | None = None
@@ -57,8 +58,8 @@ class Session:
         self._unanswered = HeadTail(settings.most_output_bytes)
         self._answered = 0
         self._answers = 0
-        self._recent = bytearray()
-        self._total = 0
+        self._recent = 0, bytearray()
+        """The output that is retained, behind the place where it begins. Another thread may read both together."""
         self._settled_at = math.inf
         self._seq = 0
         self._waiting: InputWait | None = None
@@ -96,7 +97,7 @@ class Session:
         process = self.process
         if self.exited is None and process.exit_code is not None and process.reason is not None:
             self.exited = Exited(0, process.exit_code, process.signal, process.reason)  # which nobody has read
-        self.ended_at, self.lost = trio.current_time(), lost
+        self.ended_at, self.lost = monotonic(), lost
         if (exited := self.exited) is not None:
             duration = self.ended_at - self.began_at
             self._tell(Ended(self.number, exited.exit_code, exited.signal, exited.reason, duration, self._total))
@@ -110,12 +111,18 @@ class Session:
 
     def _append(self, text: str) -> None:
         data = text.encode()
-        self._total += len(data)
         self._unanswered.append(data)
-        self._recent += data
+        first, recent = self._recent
+        recent += data
         most = self._settings.retained_bytes
-        if len(self._recent) > most + most // 4:  # not at each chunk, since all of it is moved
-            del self._recent[:-most]
+        if len(recent) > most + most // 4:  # not at each chunk, since all of it is copied
+            self._recent = first + len(recent) - most, recent[-most:]
+
+    @property
+    def _total(self) -> int:
+        """The bytes that were printed so far, as text."""
+        first, recent = self._recent
+        return first + len(recent)
 
     # -- waiting, and what there is --
 
@@ -129,8 +136,8 @@ class Session:
         wanted, looked = until.encode(), self._answered
         while self.closed is None and self.ended_at is None:
             if wanted:
-                first = self._total - len(self._recent)
-                if self._recent.find(wanted, max(0, looked - first)) >= 0:
+                first, recent = self._recent
+                if recent.find(wanted, max(0, looked - first)) >= 0:
                     return
                 looked = max(self._answered, self._total - len(wanted) + 1)
             if self._waiting is not None and self._seq >= self._waiting_at:
@@ -198,10 +205,12 @@ class Session:
 
     def read(self, offset: int, max_bytes: int) -> Piece:
         """Return up to so many bytes from a place on, as far as they are retained. Nothing is taken."""
-        retained = bytes(self._recent[-self._settings.retained_bytes :])
-        first = self._total - len(retained)
-        offset = offset if offset >= 0 else max(0, self._total + offset)
-        start = min(max(offset, first), self._total)
+        first, recent = self._recent
+        retained = bytes(recent)
+        total = first + len(retained)
+        first, retained = max(first, total - self._settings.retained_bytes), retained[-self._settings.retained_bytes :]
+        offset = offset if offset >= 0 else max(0, total + offset)
+        start = min(max(offset, first), total)
         data = retained[start - first :][:max_bytes]
         begin = next((at for at in range(min(4, len(data))) if data[at] & 0xC0 != 0x80), 0)
         text = data[begin:].decode(errors="ignore")
@@ -211,7 +220,7 @@ class Session:
             output=text,
             offset=start + begin,
             next_offset=start + begin + size,
-            total_bytes=self._total,
+            total_bytes=total,
             forgotten_bytes=max(0, start + begin - offset),
         )
 
@@ -222,7 +231,7 @@ class Session:
             command=self.command,
             pid=self.process.pid,
             tty=self.tty,
-            age=trio.current_time() - self.began_at,
+            age=monotonic() - self.began_at,
             total_bytes=self._total,
             unread_bytes=self._unanswered.total_bytes,
             recording=self.recording,

@@ -18,7 +18,7 @@ import trio
 
 from execsrv._nursery import open_helpers
 from execsrv.agents.answers import Answer, Picture, Piece, Sessions
-from execsrv.agents.asking import command_argv, joined
+from execsrv.agents.asking import added, command_argv, confined, joined
 from execsrv.agents.bookkeeping import Book
 from execsrv.agents.events import AgentEvent, Began, Typed
 from execsrv.agents.session import EventSink, Session
@@ -87,8 +87,9 @@ class Tools:
         The window ends sooner when a command on a terminal waits for input: `Answer.waiting` names the process, and how
         that is known. `cmd` is a line for the `shell`, by default that of the server's user, with `login` as a login
         shell; or a list of words, which no shell sees. A relative `cwd` counts from that of the tools, or the server's.
-        `env` is laid on top of the environment. A command with a `tty` can be written to; one without has an empty
-        stdin, and its stdout and stderr are one, in the order of writing. The server ends it after `timeout` seconds.
+        `env` is laid on top of the environment; in a `sandbox` it has no TMPDIR. A command with a `tty` can be written
+        to; one without has an empty stdin, and its stdout and stderr are one, in the order of writing. The server ends
+        it after `timeout` seconds.
 
         Cancelling ends the command: nobody would know of it. Raises `SpawnError` and other kinds of `RequestError`,
         `LimitExceededError` when too many go on, and `ConnectionLostError`.
@@ -98,7 +99,7 @@ class Tools:
         argv = command_argv(cmd, self._client.info.shell.path if shell is None else shell, login)
         command = cmd if isinstance(cmd, str) else shlex.join(argv)
         options: dict[str, Any] = dict(self._options)
-        options |= {"tty": tty, "timeout": timeout, "env_add": {**self._options.get("env_add", {}), **(env or {})}}
+        options |= {"tty": tty, "timeout": timeout, "env_add": added(self._options, env)}
         if cwd is not None:
             options["cwd"] = joined(self._options.get("cwd") or self._client.info.cwd, cwd)
         if not tty and self._client._connection.is_execsrv:
@@ -179,7 +180,7 @@ class Tools:
 
     def list_sessions(self) -> Sessions:
         """Return the sessions that are known, oldest first."""
-        return Sessions([session.listed() for session in self._book.sessions.values()])
+        return Sessions([session.listed() for session in list(self._book.sessions.values())])
 
     async def kill_session(self, session_id: int, *, grace: float = KILL_GRACE_SECONDS) -> Answer:
         """End everything of a session, by force after `grace` seconds, and return its last output and its end.
@@ -272,20 +273,16 @@ async def open_tools(
 
     Each `AgentEvent` is passed to `on_event` as it happens, which must not wait; its errors end the tools. `recordings`
     is a directory on this machine in which each session is recorded as `session-N.cast`. Other keywords are those of
-    `Client.start`, for every command: `cwd`, `env`, `env_remove`, `size` and so on.
+    `Client.start`, for every command: `cwd`, `env`, `env_remove`, `size` and so on. A `sandbox` that lets the command's
+    directory be written lets that of the tools, whichever one a call names.
     """
     for name in ("tty", "record", "stdout", "stderr", "grace"):
         if name in options:
             raise TypeError(f"open_tools() takes no {name}: it belongs to one command")
+    folder = None if recordings is None else os.fspath(recordings)
+    settled = confined(options, client.info.cwd, folder)
     async with open_helpers() as tree:
-        yield Tools(
-            client,
-            settings or ToolSettings(),
-            on_event or _nothing,
-            options,
-            tree,
-            None if recordings is None else os.fspath(recordings),
-        )
+        yield Tools(client, settings or ToolSettings(), on_event or _nothing, settled, tree, folder)
 
 
 def _nothing(event: AgentEvent) -> None:

@@ -73,7 +73,7 @@ class Client(Sharing, Starting):
     def files(self) -> Files:
         """Files of the server's machine."""
         config = self._connection.config
-        return Files(RemoteChanges(self._connection.calls, config.leave_timeout, config.max_read_bytes))
+        return Files(RemoteChanges(self._connection.calls, config))
 
     @cached_property
     def http(self) -> Http:

@@ -7,10 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import msgspec
+
 from execsrv.client.parameters import Path, flag, string
 from execsrv.protocol.sandbox import FileSystem, PathPlace, Permissions, PolicyEntry, Sandbox, Special, SpecialPlace
 
 _ROOT = SpecialPlace(Special("root"))
+_OF_THE_COMMAND = ("project_roots", "current_working_directory")
 _TEMPORARY = SpecialPlace(Special("slash_tmp")), SpecialPlace(Special("tmpdir"))
 
 
@@ -73,3 +76,21 @@ def sandbox_of(policy: Policy) -> Sandbox:
         raise TypeError(f"sandbox must be a Policy, got {type(policy).__name__}")
     network = "enabled" if policy.network else "restricted"
     return Sandbox(Permissions("managed", network, FileSystem("restricted", list(policy.entries))))
+
+
+def around(policy: Policy, folder: str) -> Policy:
+    """Return a policy with a folder in place of the command's directory, wherever a command is started."""
+
+    def settled(entry: PolicyEntry) -> PolicyEntry:
+        place = entry.path
+        if not isinstance(place, SpecialPlace) or place.value.kind not in _OF_THE_COMMAND:
+            return entry
+        part = place.value.subpath
+        return msgspec.structs.replace(entry, path=PathPlace(os.path.join(folder, part) if part else folder))
+
+    return replace(policy, entries=tuple(map(settled, policy.entries)))
+
+
+def without(policy: Policy, path: str) -> Policy:
+    """Return a policy that hides a file or a folder as well, which may be missing."""
+    return replace(policy, entries=(*policy.entries, PolicyEntry(PathPlace(path), "none", "skip")))

@@ -23,6 +23,7 @@ from execsrv.client.file_paths import doing, heard, sent
 from execsrv.client.local_files import Threads
 from execsrv.client.unfinished import is_kept, part_for
 from execsrv.errors import BadAnswerError, FileError, LimitExceededError, NotFoundError, RequestError
+from execsrv.limits import ClientConfig
 from execsrv.protocol import (
     CanonicalPath,
     DirectoryCreate,
@@ -46,15 +47,13 @@ _MOST_WAITING = 1_000_000
 
 
 class RemoteChanges:
-    """Files of one server. `patience` is the time that cleaning up may take, in seconds.
+    """Files of one server: no more than the settings allow is gathered, whatever that says of them."""
 
-    No more than `max_read_bytes` of a file are gathered, whatever the server says of its size.
-    """
-
-    def __init__(self, calls: Calls, patience: float, max_read_bytes: int) -> None:
+    def __init__(self, calls: Calls, config: ClientConfig) -> None:
         self.calls = calls
-        self.patience = patience
-        self.max_read_bytes = max_read_bytes
+        self.patience = config.leave_timeout
+        self.max_read_bytes = config.max_read_bytes
+        self.max_tree_entries = config.max_tree_entries
         self.threads = Threads()
 
     # -- facts --

@@ -30,7 +30,7 @@ from execsrv.client.file_paths import doing
 from execsrv.client.local_files import LocalEntry
 from execsrv.client.remote_changes import RemoteChanges, check_waiting
 from execsrv.client.unfinished import is_kept, is_same, part_key
-from execsrv.errors import FileError, NotFoundError
+from execsrv.errors import FileError, LimitExceededError, NotFoundError
 
 Progress = Callable[[str, str, int, int], None]
 """Function that is told of each file, as it goes on: source, destination, bytes done, bytes in all."""
@@ -71,6 +71,7 @@ class Transfer:
         self._done = Transferred()
         self._made = "", (0, 0)  # the directory at the top of the copy, and its device and inode
         self._has_failed = False
+        self._entries = 0
 
     async def put(self, source: str, destination: str) -> Transferred:
         """Copy a file or a tree of this machine to the server."""
@@ -145,6 +146,7 @@ class Transfer:
         async with open_helpers() as nursery:
             while waiting:
                 info, to = waiting.pop()
+                self._check_entries(source)
                 if info.is_directory:
                     children = await self._get_directory(info, to, top)
                     waiting += [(child, os.path.join(to, child.name)) for child in reversed(children)]
@@ -194,6 +196,7 @@ class Transfer:
         try:
 
             async def write(offset: int, data: bytes, sha256: hashlib._Hash) -> None:
+                self._check_growth(info.size, offset + len(data))
                 await self._threads.run(lambda: local.write_at(part.descriptor, offset, data, sha256), to)
 
             async def read(offset: int, size: int, sha256: hashlib._Hash) -> bytes:
@@ -211,6 +214,21 @@ class Transfer:
         if not size:
             tell(0)
         return size
+
+    def _check_entries(self, source: str) -> None:
+        """Raise `LimitExceededError` for a tree that has more entries than one `get` takes."""
+        self._entries += 1
+        most = self._remote.max_tree_entries
+        if self._entries > most:
+            message = f"cannot get {source!r}: the tree has more than max_tree_entries ({most})"
+            raise LimitExceededError(message, limit="max_tree_entries", value=most)
+
+    def _check_growth(self, size: int, reached: int) -> None:
+        """Raise `LimitExceededError` for a file that grows on and on while it is read."""
+        most = self._remote.max_read_bytes
+        if reached > size + most:
+            message = f"it has grown by more than max_read_bytes ({most}) while it was read"
+            raise LimitExceededError(message, limit="max_read_bytes", value=most)
 
     # -- both ways --
 

@@ -75,9 +75,16 @@ class ClientConfig(Limits):
         FILES,
         Meta(
             ge=1,
-            description="The most that one `read` of a file of the server returns. A larger file is read in pieces.",
+            description="The most that one `read` of a file of the server returns; a larger file is read in pieces."
+            " And the most by which a file may grow while `get` reads it.",
         ),
     ] = 512 * MIB
+
+    max_tree_entries: Annotated[
+        int,
+        FILES,
+        Meta(ge=1, le=2**53, description="Files, links and directories of one `get`. A larger tree is refused."),
+    ] = 10_000_000
 
     encoding: Annotated[
         Literal["msgpack", "json"],

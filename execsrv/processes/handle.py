@@ -12,6 +12,7 @@ from execsrv._nursery import check_trio
 from execsrv._processes import terminal
 from execsrv._processes.attempt import Spawned
 from execsrv._processes.leader import ExitStatus
+from execsrv._processes.own_streams import OwnInput
 from execsrv._server.stdin import Stdin
 from execsrv.errors import InvalidParamsError, StdinClosedError
 from execsrv.limits import DEFAULTS
@@ -47,7 +48,7 @@ class Running:
         self.token = trio.lowlevel.current_trio_token()
         self.stdin = Stdin(
             f"pid {spawned.tree.pid}",
-            spawned.stdin,
+            None if spawned.stdin is None else OwnInput(spawned.stdin, is_terminal=self.terminal is not None),
             None,
             is_terminal=self.terminal is not None,
             max_queued_bytes=DEFAULTS.queued_stdin_bytes,

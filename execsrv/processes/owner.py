@@ -23,9 +23,9 @@ from execsrv._processes import streams
 from execsrv._processes.attempt import MOST_THREADS, Attempt, SharedThreads
 from execsrv._processes.command import Command, settle
 from execsrv._processes.leader import ExitStatus
+from execsrv._processes.own_streams import PIPE_BYTES
 from execsrv._processes.spawn import widen
 from execsrv._processes.supervisor import Supervisor, open_supervisor
-from execsrv._server.stdin import PIPE_BYTES
 from execsrv.errors import InvalidParamsError
 from execsrv.processes.handle import Running, SpawnedProcess, TerminalSize, checked, handed_out
 from execsrv.processes.receivers import Output

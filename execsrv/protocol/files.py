@@ -12,7 +12,7 @@ from execsrv.protocol.sandbox import Sandbox
 
 
 class FileCall(Wire, frozen=True, kw_only=True):
-    """The base of calls that name a path. Only null, or a policy that asks for no confinement, is accepted."""
+    """The base of calls that name a path. `sandbox` is a policy that the call keeps, as a command would."""
 
     sandbox: Sandbox | None = None
 

@@ -175,6 +175,7 @@ class Files(Facade, of=TrioFiles):
     ) -> Transferred:
         """Copy a file or a tree of the server to `destination` on this machine, in the same way as `put`.
 
-        Raises `FileError` for a file that changes while it is read.
+        Raises `FileError` for a file that changes while it is read. Raises `LimitExceededError` for one that grows
+        without end (`max_read_bytes`), and for a tree of more entries than `max_tree_entries`.
         """
         return self._wait("get", source, destination, progress=progress, limit=limit, resume=resume)

@@ -594,3 +594,31 @@ async def test_a_confined_command_is_confined_or_refused(scene: Scene) -> None:
     assert params["sandbox"]["permissions"]["type"] == "managed"
     [answer] = scene.record.answers("process/start")
     assert "error" in answer or answer["result"]["sandboxType"] != "none"
+
+
+@pytest.mark.parametrize("place", ["work", ".git", "outside"])
+async def test_a_patch_is_made_in_the_workspace_and_nowhere_else(scene: Scene, place: str) -> None:
+    (scene.work / ".git").mkdir()
+    outside = Path("/var/tmp") / f"execsrv-interop-{scene.mark}"
+    target = {"work": scene.work / "new/made", ".git": scene.work / ".git/made", "outside": outside}[place]
+    scene.configure("", sandbox_mode="workspace-write")
+    patch = f"*** Begin Patch\n*** Add File: {target}\n+hello\n*** End Patch\n"
+    try:
+        async with scene.codex() as model:
+            [told] = await model.call(custom("apply_patch", patch))
+        assert target.exists() == ("Success" in told) == (place == "work"), told
+    finally:
+        outside.unlink(missing_ok=True)
+    if place == "work":
+        assert target.read_text() == "hello\n"
+        kinds = {asked["sandbox"]["permissions"]["type"] for asked in scene.record.asked("fs/writeFile")}
+        assert kinds == {"managed"}
+
+
+async def test_no_patch_is_made_where_files_are_only_to_be_read(scene: Scene) -> None:
+    scene.configure("", sandbox_mode="read-only")
+    async with scene.codex() as model:
+        [told] = await model.call(custom("apply_patch", PATCH.split("*** Update")[0] + "*** End Patch\n"))
+    assert "Success" not in told
+    assert list(scene.work.iterdir()) == []
+    assert all("error" in answer for answer in scene.record.answers("fs/writeFile"))

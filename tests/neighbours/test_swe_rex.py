@@ -6,6 +6,8 @@ SWE-ReX's own tests, which its wheel lacks, are run by `nox -s neighbours`.
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,14 @@ pytest.importorskip("swerex", reason="needs swe-rex")
 
 import pexpect
 from swerex import exceptions as errors
+from swerex.deployment.hooks.abstract import DeploymentHook
 from swerex.runtime import abstract as rex
 from swerex.runtime.local import LocalRuntime
 
+import execsrv
 import execsrv.asyncio
 from execsrv.agents.adapters.swe_rex import ExecsrvRuntime
+from execsrv.agents.adapters.swe_rex_deployment import ExecsrvDeployment
 from tests.peers import PATIENCE
 from tests.processes import marked, new_mark
 
@@ -225,3 +230,55 @@ def test_each_call_may_come_from_a_loop_of_its_own(home: Path) -> None:
     assert asyncio.run(said(runtime, "echo $x")).output == "kept\n"
     asyncio.run(runtime.close())
     asyncio.run(client.close())
+
+
+# -- the deployment --
+
+
+class Hook(DeploymentHook):
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def on_custom_step(self, message: str) -> None:
+        self.steps.append(message)
+
+
+async def test_a_deployment_is_a_server_of_its_own(home: Path) -> None:
+    deployment, hook, mark = ExecsrvDeployment(), Hook(), new_mark()
+    deployment.add_hook(hook)
+    with pytest.raises(errors.DeploymentNotStartedError):
+        await deployment.is_alive()
+    await deployment.stop()
+    await deployment.start()
+    try:
+        assert (await deployment.is_alive(timeout=PATIENCE)).is_alive
+        runtime = deployment.runtime
+        await deployment.start()  # as that of containers has it: the second time does nothing
+        assert deployment.runtime is runtime
+        await runtime.create_session(SESSION)
+        observed = await said(runtime, f"setsid bash -c 'exec -a {mark} sleep 1000' & echo hello")
+        assert observed.output.endswith("hello\n")
+        assert hook.steps == ["Starting a server"]
+    finally:
+        await deployment.stop()
+    assert not marked(mark)
+    with pytest.raises(errors.DeploymentNotStartedError):
+        _ = deployment.runtime
+    assert not (await runtime.is_alive()).is_alive
+
+
+async def test_a_deployment_is_a_server_elsewhere(home: Path, tmp_path: Path) -> None:
+    url = f"unix://{tmp_path}/socket"
+    with pytest.raises(execsrv.ConnectionFailedError):
+        await ExecsrvDeployment(url).start()
+    argv = [sys.executable, "-m", "execsrv", "serve", "--listen", url]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=tmp_path) as server:  # noqa: ASYNC220
+        try:
+            assert server.stdout is not None
+            server.stdout.readline()
+            deployment = ExecsrvDeployment(url)
+            await deployment.start()
+            assert (await deployment.runtime.execute(rex.Command(command=["pwd"]))).stdout == f"{tmp_path}\n"
+            await deployment.stop()
+        finally:
+            server.kill()

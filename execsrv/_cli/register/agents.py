@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from execsrv._cli.register.common import MANNERS, REACHING, url_option
+from execsrv._cli.register.common import CONFINING, MANNERS, REACHING, url_option
 from execsrv._cli.register.kinds import DIRECTORY, FILE, USAGE, Command, Example, Option, named
 
 _MCP = Command(
@@ -19,15 +19,16 @@ Commands run here, or with --url on a server, and all of them end with this one.
         Option(
             ("--ask",),
             "Have the user asked before each command, and before something is typed; where the client cannot, refuse.",
-            title="Policy",
+            title="Rules",
         ),
         Option(
             ("--only",),
             "Run no program but this, and no shell. Repeatable.",
             named("PROGRAM"),
             many=True,
-            title="Policy",
+            title="Rules",
         ),
+        *CONFINING,
         Option(
             ("--recordings",),
             "Record each session in a new folder there, as an asciicast that is a resource.",
@@ -47,6 +48,7 @@ Commands run here, or with --url on a server, and all of them end with this one.
     examples=(
         Example("execsrv mcp", "what an agent's configuration names"),
         Example("execsrv mcp --url ssh://build --cwd /src", "commands on another machine"),
+        Example("execsrv mcp --sandbox workspace-write:/src --no-network", "confined to one folder"),
         Example("execsrv mcp --only git --only make", "two programs, and nothing else"),
     ),
     usage=USAGE,

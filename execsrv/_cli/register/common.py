@@ -114,6 +114,20 @@ def coming_back(options: Iterable[Option], text: str, seconds: float) -> tuple[O
     )
 
 
+CONFINING = (
+    Option(
+        ("--sandbox",),
+        "Leave no file to be written (`read-only`), or DIR, by default the directory, and temporary ones"
+        " (`workspace-write`). The network stays open without --no-network.",
+        named("read-only|workspace-write[:DIR]"),
+        title="Confinement",
+    ),
+    Option(("--read-only",), "As --sandbox read-only.", title="Confinement"),
+    Option(("--no-network",), "Take the network away, and every socket to another program.", title="Confinement"),
+    Option(("--hide",), "Hide a file or a folder. Repeatable.", FILE, many=True, title="Confinement"),
+)
+"""The options of what commands may do."""
+
 MANNERS = (
     Option(("--json",), "Print JSON.", dest="as_json", value=True, title="Output"),
     Option(("--quiet", "-q"), "Say nothing but errors.", title="Output"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from execsrv._cli.register.common import LABEL_OPTION, POOL_OPTION, REACHING, url_option
+from execsrv._cli.register.common import CONFINING, LABEL_OPTION, POOL_OPTION, REACHING, url_option
 from execsrv._cli.register.kinds import (
     DIRECTORY,
     FILE,
@@ -83,15 +83,7 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
             SPAN,
             default=DEFAULT_GRACE_SECONDS,
         ),
-        Option(
-            ("--sandbox",),
-            "Confine it: `read-only`, or `workspace-write`, which leaves DIR (by default its directory) and temporary"
-            " files to be written. The network stays open without --no-network.",
-            named("read-only|workspace-write[:DIR]"),
-        ),
-        Option(("--no-network",), "Take the network from it, and every socket to another program."),
-        Option(("--read-only",), "As --sandbox read-only: it may write no file."),
-        Option(("--hide",), "Hide a file or a folder from it. Repeatable.", FILE, many=True),
+        *CONFINING,
         Option(("--leave",), "Let live what outlives the command. Not with --url or --tty."),
         Option(
             ("--record",),

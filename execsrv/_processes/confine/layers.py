@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from execsrv._processes import carried_limits
+from execsrv._processes.accounts import Account
 from execsrv._processes.command import Command, File
 from execsrv._processes.confine import landlock, seccomp, view
 from execsrv._processes.confine.places import Confinement
@@ -86,15 +87,20 @@ def table(
     inherited = command.inherited is not None
     if (terminal is not None or not inherited) and (means.has("processes") or inherited):
         made.call("setsid", "setsid")
-    if terminal is not None:
-        descriptor = made.open("terminal", "open", made.text(terminal), os.O_RDWR, 0)
+    if means.has("view"):
+        view.add(made, confinement, terminal, own_processes=means.has("processes"))
+    if terminal is not None:  # as the view has it, where it may be opened again by `/dev/stdout`
+        name = b"/dev/console" if means.has("view") else terminal
+        descriptor = made.open("terminal", "open", made.text(name), os.O_RDWR, 0)
         for target in range(3):
             made.call("terminal", "dup2", descriptor, target)
         made.close(descriptor)
-    if means.has("view"):
-        view.add(made, confinement, terminal, own_processes=means.has("processes"))
     if means.has("capabilities"):
-        _drop_capabilities(made, means)
+        _bound_capabilities(made, means)
+    if command.account is not None:
+        _become(made, command.account)
+    if means.has("capabilities"):
+        _drop_capabilities(made)
     made.call("cwd", "chdir", made.text(command.cwd or os.getcwdb()))
     made.call("no_new_privs", "prctl", _NO_NEW_PRIVS, 1, 0, 0, 0)
     if means.has("landlock"):
@@ -191,11 +197,24 @@ def _capabilities() -> int:
         return int(file.read()) + 1
 
 
-def _drop_capabilities(made: Table, means: Means) -> None:
+def _become(made: Table, account: Account) -> None:
+    """Add the rows that take on another user, in the order in which each is still allowed."""
+    groups = made.data(struct.pack(f"<{len(account.groups)}I", *account.groups))
+    made.call("user", "setgroups", len(account.groups), groups)
+    made.call("user", "setresgid", *[account.gid] * 3)
+    made.call("user", "setresuid", *[account.uid] * 3)
+
+
+def _bound_capabilities(made: Table, means: Means) -> None:
+    """Add the rows by which no capability comes back."""
     may_lack = not means.in_user and not privileged()  # who has none has none to drop
     name = "capabilities"
     made.call(name, "prctl", _SECUREBITS, _LOCKED_BITS, 0, 0, 0, optional=may_lack)
     for capability in range(_capabilities()):
         made.call(name, "prctl", _BOUNDING_DROP, capability, 0, 0, 0, optional=may_lack)
+
+
+def _drop_capabilities(made: Table) -> None:
+    name = "capabilities"
     made.call(name, "prctl", _AMBIENT, 4, 0, 0, 0)  # PR_CAP_AMBIENT_CLEAR_ALL
     made.call(name, "capset", made.data(struct.pack("<Ii", _CAPABILITIES, 0)), made.data(bytes(24)))

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from execsrv._processes import posix_spawn, spawn_errors
+from execsrv._processes import portable_spawn, posix_spawn, spawn_errors
+from execsrv._processes.accounts import Account
 from execsrv._processes.command import Command, File, spawn_error
 from execsrv._processes.confine import landlock, layers, starter
 from execsrv._processes.confine.layers import Means
@@ -45,6 +46,16 @@ _NEEDS = {
     "mount /proc": "a /proc that nothing is mounted over",
     "mount read-only": "mount_setattr, of Linux 5.12",
 }
+
+
+def _hand_over(account: Account, means: Means, terminal: bytes | None, ends: Sequence[int | None]) -> None:
+    """Give the streams of a command to its user. Raises `SandboxUnavailableError` where it cannot have another."""
+    if means.in_user:
+        message = "a confined command has another user only where its server may make namespaces without one for users"
+        raise SandboxUnavailableError(message, field="user")
+    if terminal is not None:
+        os.chown(terminal, account.uid, -1)
+    portable_spawn.give_streams(account, ends)
 
 
 class _ShortageError(Exception):
@@ -134,10 +145,10 @@ def start(
     if inherited is not None and inherited.pass_fds:
         message = "a confined command gets no descriptors beside its 0, 1 and 2"
         raise SandboxUnavailableError(message, field="passFds")
-    if command.account is not None:
-        raise SandboxUnavailableError("a confined command has the server's own user", field="user")
     terminal = stdio if isinstance(stdio, bytes) else None
     ends = (None, None, None) if isinstance(stdio, bytes) else stdio
+    if command.account is not None:
+        _hand_over(command.account, found, terminal, () if inherited is not None else ends)
     closed = [target for target, end in enumerate(ends) if end is None and terminal is None]
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from execsrv._server.methods.table import Caller, Later, check_unconfined, handles_later
+from execsrv._server.methods.table import Caller, Later, handles_later
 from execsrv.protocol import (
     Block,
     BlockChecksum,
@@ -15,7 +13,6 @@ from execsrv.protocol import (
     DirectoryCreate,
     DirectoryListing,
     FileAppend,
-    FileCall,
     FileChange,
     FileCopy,
     FileData,
@@ -40,64 +37,55 @@ from execsrv.protocol import (
     WatchMissing,
 )
 
-if TYPE_CHECKING:
-    from execsrv._files.files import Files
-
-
-def _files(caller: Caller, call: FileCall) -> Files:
-    """Return the files for a call that names a path. Raises `SandboxUnavailableError` where it is to be confined."""
-    check_unconfined(call.sandbox)
-    return caller.files()
-
 
 @handles_later("fs/readFile")
 def read_file(caller: Caller, params: FilePath) -> Later[FileData]:
-    return _files(caller, params).read_file(params)
+    return caller.files().read_file(params)
 
 
 @handles_later("fs/writeFile")
 def write_file(caller: Caller, params: FileWrite) -> Later[Nothing]:
-    return _files(caller, params).write_file(params)
+    return caller.files().write_file(params)
 
 
 @handles_later("fs/createDirectory")
 def create_directory(caller: Caller, params: DirectoryCreate) -> Later[Nothing]:
-    return _files(caller, params).create_directory(params)
+    return caller.files().create_directory(params)
 
 
 @handles_later("fs/getMetadata")
 def get_metadata(caller: Caller, params: FilePath) -> Later[FileMetadata]:
-    return _files(caller, params).get_metadata(params)
+    return caller.files().get_metadata(params)
 
 
 @handles_later("fs/canonicalize")
 def canonicalize(caller: Caller, params: FilePath) -> Later[CanonicalPath]:
-    return _files(caller, params).canonicalize(params)
+    return caller.files().canonicalize(params)
 
 
 @handles_later("fs/readDirectory")
 def read_directory(caller: Caller, params: FilePath) -> Later[DirectoryListing]:
-    return _files(caller, params).read_directory(params)
+    return caller.files().read_directory(params)
 
 
 @handles_later("fs/walk")
 def walk(caller: Caller, params: FileWalk) -> Later[Walked]:
-    return _files(caller, params).walk(params)
+    return caller.files().walk(params)
 
 
 @handles_later("fs/remove")
 def remove(caller: Caller, params: FileRemove) -> Later[Nothing]:
-    return _files(caller, params).remove(params)
+    return caller.files().remove(params)
 
 
 @handles_later("fs/copy")
 def copy(caller: Caller, params: FileCopy) -> Later[Nothing]:
-    return _files(caller, params).copy(params)
+    return caller.files().copy(params)
 
 
 @handles_later("fs/open")
 def open_file(caller: Caller, params: FileOpen) -> Later[FileHandle]:
-    return _files(caller, params).blocks.open(params)
+    return caller.files().blocks.open(params)
 
 
 @handles_later("fs/readBlock")
@@ -117,37 +105,37 @@ def close_file(caller: Caller, params: FileHandle) -> Later[Nothing]:
 
 @handles_later("fs/watchMissing")
 def watch_missing(caller: Caller, params: WatchMissing) -> Later[Watching]:
-    return _files(caller, params).watches.watch_missing(params)
+    return caller.files().watches.watch_missing(params)
 
 
 @handles_later("fs/append")
 def append(caller: Caller, params: FileAppend) -> Later[Nothing]:
-    return _files(caller, params).append(params)
+    return caller.files().append(params)
 
 
 @handles_later("fs/stat")
 def stat(caller: Caller, params: FileStat) -> Later[FileStatus]:
-    return _files(caller, params).stat(params)
+    return caller.files().stat(params)
 
 
 @handles_later("fs/list")
 def list_directory(caller: Caller, params: FilePath) -> Later[FileList]:
-    return _files(caller, params).list(params)
+    return caller.files().list(params)
 
 
 @handles_later("fs/change")
 def change(caller: Caller, params: FileChange) -> Later[Nothing]:
-    return _files(caller, params).change(params)
+    return caller.files().change(params)
 
 
 @handles_later("fs/rename")
 def rename(caller: Caller, params: FileRename) -> Later[Nothing]:
-    return _files(caller, params).rename(params)
+    return caller.files().rename(params)
 
 
 @handles_later("fs/symlink")
 def symlink(caller: Caller, params: LinkCreate) -> Later[Nothing]:
-    return _files(caller, params).symlink(params)
+    return caller.files().symlink(params)
 
 
 @handles_later("fs/checksum")
@@ -157,7 +145,7 @@ def checksum(caller: Caller, params: BlockChecksum) -> Later[Checksum]:
 
 @handles_later("fs/watch")
 def watch(caller: Caller, params: TreeWatch) -> Later[Nothing]:
-    return _files(caller, params).tree_watches.watch(params)
+    return caller.files().tree_watches.watch(params)
 
 
 @handles_later("fs/readChanges")

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import trio
 from msgspec import UNSET, UnsetType
 
-from execsrv._processes.terminal import get_size
 from execsrv._processes.usage import Usage
 from execsrv._server.methods.process_dialect import process_dialect
 from execsrv._server.methods.table import Caller, Later, check_window, handles, handles_later
@@ -25,7 +24,6 @@ from execsrv.protocol import (
     ProcessDetach,
     ProcessList,
     ProcessListing,
-    Size,
 )
 
 
@@ -102,7 +100,7 @@ def _listed(shared: Shared, process: Session | Starting, usage: Usage | None = N
         next_seq=log.next_seq,
         connection_id=shared.id,
         connection_name=shared.terms.name,
-        size=UNSET if process.master is None else Size(*get_size(process.master)),
+        size=process.size or UNSET,
         cpu_ms=cpu_ms,
         memory_bytes=memory,
     )

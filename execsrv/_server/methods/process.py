@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 import trio
 
 from execsrv._processes.signals import signal_number
-from execsrv._processes.terminal import get_size
 from execsrv._server.feed import Feed
 from execsrv._server.methods.process_dialect import closed_notice, exited_notice
 from execsrv._server.methods.table import (
@@ -111,7 +113,7 @@ def process_snapshot(caller: Caller, params: ProcessId) -> ProcessSnapshot:
         closed=log.closed is not None,
         next_seq=log.next_seq,
         totals=log.totals,
-        size=None if session.master is None else Size(*get_size(session.master)),
+        size=session.size,
         **{
             "terminal" if stream == "pty" else stream: StreamSnapshot(
                 ends.head, ends.tail, ends.omitted_bytes, ends.total_bytes
@@ -140,7 +142,7 @@ def process_resize(caller: Caller, params: ProcessResize) -> Nothing:
 
 
 @handles("process/signal")
-def process_signal(caller: Caller, params: ProcessSignal) -> ProcessSignaled:
+def process_signal(caller: Caller, params: ProcessSignal) -> ProcessSignaled | Later[ProcessSignaled]:
     number = signal_number(params.signal)
     session = found(caller, params.process_id)
     if session is None:
@@ -149,7 +151,12 @@ def process_signal(caller: Caller, params: ProcessSignal) -> ProcessSignaled:
         raise _unknown(params.process_id)
     if params.target == "foreground" and not session.is_terminal:
         raise InvalidParamsError(f"process {session.id} has no terminal, and so no job in front", field="target")
-    return ProcessSignaled(session.signal(number, params.target))
+    received = session.signal(number, params.target)
+    return ProcessSignaled(received) if isinstance(received, int) else _process_signaled(received)
+
+
+async def _process_signaled(received: Coroutine[Any, Any, int]) -> ProcessSignaled:
+    return ProcessSignaled(await received)
 
 
 @handles("process/terminate")

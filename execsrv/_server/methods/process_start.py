@@ -56,9 +56,9 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
     if sandbox is None:
         policy = None
     else:
-        from execsrv._server.policy import Policy
+        from execsrv._server.policy import Resolver
 
-        policy = Policy(sandbox, cwd)
+        policy = Resolver(sandbox, cwd)
 
     def settled() -> Command:
         inherited = inherited_environment(withheld) if params.env_policy is not None else {}

@@ -16,13 +16,12 @@ from msgspec import Struct
 from execsrv._budget.allowance import Allowance
 from execsrv._doors.principal import Principal
 from execsrv._http.relay import Relay
-from execsrv._server.confining import asked
 from execsrv._server.sessions import Sessions
 from execsrv._server.sharing import Shared
 from execsrv._server.starting import Deferred
 from execsrv.errors import LimitExceededError, NotAllowedError, SandboxUnavailableError
 from execsrv.limits import ServerConfig
-from execsrv.protocol.sandbox import NetworkWish, Sandbox
+from execsrv.protocol.sandbox import NetworkWish
 
 if TYPE_CHECKING:
     from execsrv._files.files import Files
@@ -44,7 +43,6 @@ class Caller(Protocol):
 
 P = TypeVar("P", bound=Struct)
 R = TypeVar("R", bound=Struct)
-S = TypeVar("S", bound=Struct | Deferred[Struct])
 Later = Coroutine[Any, Any, R]
 """The rest of a handler that has to wait for something; it gives the result."""
 
@@ -66,10 +64,13 @@ class Handler(NamedTuple):
 HANDLERS: dict[str, Handler] = {}
 
 
-def handles(method: str, *, holds: bool = False) -> Callable[[Callable[[Caller, P], S]], Callable[[Caller, P], S]]:
-    """Enter a function that answers a method at once, or as soon as a start that is under way has its outcome."""
+def handles(method: str, *, holds: bool = False) -> Callable[[Callable[[Caller, P], A]], Callable[[Caller, P], A]]:
+    """Enter a function that answers a method at once, or as soon as a start that is under way has its outcome.
 
-    def enter(run: Callable[[Caller, P], S]) -> Callable[[Caller, P], S]:
+    The little that one waits for is bounded by itself.
+    """
+
+    def enter(run: Callable[[Caller, P], A]) -> Callable[[Caller, P], A]:
         HANDLERS[method] = Handler(run, waits=False, holds=holds)
         return run
 
@@ -99,13 +100,6 @@ def check_window(config: ServerConfig, window_bytes: int | None) -> None:
     if window_bytes is not None and window_bytes > bound:
         message = f"windowBytes is {window_bytes}: max_window_bytes ({bound}) would be exceeded"
         raise LimitExceededError(message, limit="max_window_bytes", value=bound)
-
-
-def check_unconfined(sandbox: Sandbox | None) -> None:
-    """Raise `SandboxUnavailableError` for a policy that asks for confinement: file methods keep none."""
-    if asked(sandbox) is not None:
-        message = "this server confines commands, and no file methods: sandbox must be null"
-        raise SandboxUnavailableError(message, field="sandbox")
 
 
 def check_own_network(wish: NetworkWish | None, field: str) -> None:

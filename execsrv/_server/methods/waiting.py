@@ -22,7 +22,6 @@ from msgspec import UNSET, UnsetType
 from execsrv._log.entries import ENTRY_BYTES, Closed, Exited
 from execsrv._log.search import Search
 from execsrv._nursery import owned
-from execsrv._processes.terminal import echoes
 from execsrv._server.methods.process import known, own_name
 from execsrv._server.methods.table import Caller, Later, handles_later
 from execsrv._server.session import Session
@@ -237,7 +236,7 @@ class _Wait:
         self._happened("treeEmpty")
 
     async def _watch_echo(self) -> None:
-        while (master := self._session.master) is None or echoes(master):  # noqa: ASYNC110  # there is nothing that tells
+        while await self._session.echoes():  # noqa: ASYNC110  # there is nothing that tells
             await trio.sleep(_ECHO_SECONDS)
         self._happened("noEcho")
 
@@ -249,13 +248,8 @@ class _Wait:
         self._happened("input", input=found)
 
     async def _input_wait(self) -> InputWait | None:
-        steps = self._session.look_for_input_wait()
-        try:
-            while True:
-                next(steps)
-                await trio.lowlevel.checkpoint()
-        except StopIteration as done:
-            return None if done.value is None else InputWait(*done.value)
+        found = await self._session.input_wait()
+        return None if found is None else InputWait(*found)
 
     async def _try_port(self, port: int) -> None:
         while True:

@@ -14,8 +14,8 @@ _SHOWN_CHARACTERS = 2000
 """The most of a command that a question shows. A longer one is refused: nobody can approve what he does not see."""
 
 
-class Policy(Struct, frozen=True, kw_only=True):
-    """Which commands are run. With `ask` the user is asked before each, and before something is typed.
+class Rules(Struct, frozen=True, kw_only=True):
+    """The calls that are done. With `ask` the user is asked before each, and before something is typed.
 
     With `only`, nothing runs but these programs, as words that no shell sees, and with no variables of the model's.
     """

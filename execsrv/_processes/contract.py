@@ -1,0 +1,158 @@
+"""The contract between a session and what it was started as: its processes, their leader, and their streams.
+
+`ProcessTree` and `OwnStreams` keep it for a command that this process has started itself. A session asks for nothing
+else, so a command that somebody else has started for it is a session like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Mapping
+from typing import Any, Protocol
+
+from execsrv._processes.confine.places import Confinement
+from execsrv._processes.input_wait import InputWait
+from execsrv._processes.leader import ExitStatus
+from execsrv._processes.tree import Target
+from execsrv._processes.usage import Usage
+from execsrv.protocol import Layer, Member, Size, Stream
+
+Received = int | Coroutine[Any, Any, int]
+"""The number of processes that received a signal, or the wait for it. The signal is on its way in either case."""
+
+
+class AnyLeader(Protocol):
+    """The first process of a session."""
+
+    @property
+    def pidfd(self) -> int | None:
+        """Descriptor that can be read from once it has ended, None where there is none."""
+
+    @property
+    def has_ended(self) -> bool:
+        """True once it has ended, also when the way it did is not known yet."""
+
+    def exit_status(self) -> ExitStatus | None:
+        """Return how it ended, None while that cannot be told."""
+
+    async def wait_exited(self) -> ExitStatus:
+        """Wait until it has ended, and return how. Cancelling stops waiting, not the process."""
+
+    async def wait_ended(self) -> None:
+        """Wait until it has ended, also when the way it did is not known yet."""
+
+
+class AnyTree(Protocol):
+    """A leader and all that descends from it."""
+
+    @property
+    def pid(self) -> int:
+        """The pid of the leader, where it runs."""
+
+    @property
+    def leader(self) -> AnyLeader:
+        """The process that was started."""
+
+    def signal(self, number: int, target: Target = "tree") -> Received:
+        """Send a signal to the leader, to its process group or to all that descends from it."""
+
+    def ask_to_end_now(self) -> None:
+        """Send SIGTERM to all of it at once. Raises `OSError` without a descriptor left to look with."""
+
+    def ask_group_to_end(self) -> None:
+        """Send SIGTERM to the leader's group at once, for which no descriptor is needed."""
+
+    async def ask_to_end(self) -> None:
+        """Send what `ask_to_end_now` does, and let others have their turns."""
+
+    async def remaining(self) -> list[Member]:
+        """Find who lives of it. The leader counts as long as it runs."""
+
+    async def usage(self) -> Usage:
+        """Return what it takes of processors and memory: all that lives of it, or what its leader has taken."""
+
+    async def wait_gone(self) -> bool:
+        """Wait until those are gone who live of it now. Return whether there was anybody."""
+
+    async def wait_alone(self) -> None:
+        """Wait until nothing of it lives. The leader has ended before. Cancelling stops waiting."""
+
+    async def kill(self) -> Layer | None:
+        """Kill all that is left, and wait until it is gone. Cannot be cancelled.
+
+        Return the layer that proved that nothing is left, None when it could not be proved.
+        """
+
+    async def end(self) -> None:
+        """Kill all that is left, and let go of it. Cannot be cancelled."""
+
+
+class Input(Protocol):
+    """The way of input to a command. It never waits but in `wait_writable`."""
+
+    def write(self, data: memoryview) -> int:
+        """Hand over what is taken now, and return how much that was.
+
+        Raises `BlockingIOError` where nothing is, and another `OSError` when nobody reads any more.
+        """
+
+    async def wait_writable(self) -> None:
+        """Wait until something is taken again. Raises `trio.ClosedResourceError` when it is closed meanwhile."""
+
+    def end_line(self, last_key: bytes) -> bytes:
+        """Return the keys that are an end-of-file on its terminal, where the last one was that."""
+
+    def close(self) -> None:
+        """End the input. A terminal's stays."""
+
+
+class Streams(Protocol):
+    """The server's ends of a command's output and input."""
+
+    @property
+    def outputs(self) -> Mapping[Stream, int]:
+        """The descriptors of its outputs, none of which blocks. They are open until `close`."""
+
+    @property
+    def input(self) -> Input | None:
+        """Its input, None where it has none."""
+
+    @property
+    def size(self) -> Size | None:
+        """The size of its terminal, None where it has none any more."""
+
+    def resize(self, size: Size) -> None:
+        """Change the size of its terminal, where it has one."""
+
+    def signal_foreground(self, number: int) -> Received:
+        """Send a signal to the job in front on its terminal."""
+
+    async def echoes(self) -> bool:
+        """Return whether its terminal shows what is typed. One that is gone does as far as anybody knows."""
+
+    async def input_wait(self) -> InputWait | None:
+        """Look for a process of it that waits for input, where there is none that nobody has read yet."""
+
+    def let_go_of_terminal(self) -> None:
+        """Let its terminal end with its last holder, now that its leader has ended."""
+
+    def close(self) -> None:
+        """Close the outputs, and let go of the terminal. It may be called again."""
+
+
+class AnySpawned(Protocol):
+    """A running command. Whoever holds it owns its tree and its streams."""
+
+    @property
+    def program(self) -> str:
+        """The name of its file."""
+
+    @property
+    def tree(self) -> AnyTree:
+        """Its processes."""
+
+    @property
+    def confinement(self) -> Confinement | None:
+        """The things that it may do, where those are fewer than its server may."""
+
+    def streams(self) -> Streams:
+        """Return its streams. They belong to whoever asks, who does so once."""

@@ -1,0 +1,120 @@
+"""The server's ends of the streams of a command that it has started itself: descriptors of pipes, or of a terminal."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import trio
+
+from execsrv._processes import input_wait, proc, terminal
+from execsrv._processes.input_wait import InputWait
+from execsrv._processes.proc import Steps
+from execsrv._processes.spawn import widen
+from execsrv._processes.tree import ProcessTree
+from execsrv.limits import MIB
+from execsrv.protocol import Size, Stream
+
+PIPE_BYTES = MIB
+"""The width asked for a pipe that is busy: Linux allows as much without rights. Refused, the pipe stays as it was."""
+
+
+class OwnInput:
+    """The writing end of a pipe, or a terminal's master, which is only lent to it."""
+
+    def __init__(self, descriptor: int, *, is_terminal: bool) -> None:
+        """Take ownership of the descriptor, unless it is a terminal's: `close` must follow."""
+        self.descriptor = descriptor
+        self._is_terminal = is_terminal
+
+    def write(self, data: memoryview) -> int:
+        """Write what is taken now. Raises `OSError`."""
+        return os.write(self.descriptor, data)
+
+    async def wait_writable(self) -> None:
+        """Wait until it can be written to. A pipe whose command is slow becomes wide."""
+        if not self._is_terminal:
+            widen(self.descriptor, PIPE_BYTES)
+        await trio.lowlevel.wait_writable(self.descriptor)
+
+    def end_line(self, last_key: bytes) -> bytes:
+        """Return the keys that are an end-of-file on this terminal, where the last one was that."""
+        return terminal.end_of_input(self.descriptor, last_key)
+
+    def close(self) -> None:
+        """Close our end."""
+        trio.lowlevel.notify_closing(self.descriptor)
+        if not self._is_terminal:
+            os.close(self.descriptor)
+
+
+class OwnStreams:
+    """The streams of a command of ours."""
+
+    def __init__(self, tree: ProcessTree, outputs: dict[Stream, int], stdin: int | None, held: int | None) -> None:
+        """Take ownership of the descriptors. `held` is the other end of its terminal."""
+        self.outputs = outputs
+        self.input = None if stdin is None else OwnInput(stdin, is_terminal="pty" in outputs)
+        self._tree = tree
+        self._held = held
+
+    @property
+    def _master(self) -> int | None:
+        return self.outputs.get("pty")
+
+    @property
+    def size(self) -> Size | None:
+        """The size of its terminal, None where it has none any more."""
+        return None if self._master is None else Size(*terminal.get_size(self._master))
+
+    def resize(self, size: Size) -> None:
+        """Change the size of its terminal, where it has one."""
+        if self._master is not None:
+            terminal.set_size(self._master, size.rows, size.cols, size.xpixel, size.ypixel)
+
+    def signal_foreground(self, number: int) -> int:
+        """Send a signal to the job in front on its terminal. Return how many received it."""
+        return 0 if self._master is None else self._tree.signal_foreground(number, self._master)
+
+    async def echoes(self) -> bool:
+        """Return whether its terminal shows what is typed. One that is gone does as far as anybody knows."""
+        return self._master is None or terminal.echoes(self._master)
+
+    async def input_wait(self) -> InputWait | None:
+        """Look for a process of it that waits for input, where there is none that nobody has read yet."""
+        steps = self._look_for_input_wait()
+        try:
+            while True:
+                next(steps)
+                await trio.lowlevel.checkpoint()
+        except StopIteration as done:
+            found: InputWait | None = done.value
+            return found
+
+    def _look_for_input_wait(self) -> Steps[InputWait | None]:
+        if self.input is None:
+            return None
+        pids: Steps[Any] = proc.family_in_steps([self._tree.pid])
+        if (master := self._master) is not None:
+            if self._held is None or terminal.unread(self._held):
+                return None
+            front = os.tcgetpgrp(master)
+            pids = input_wait.in_front(pids, lambda pid: proc.group(pid) == front)
+            names = {terminal.name(master), "/dev/tty"}
+        else:
+            if terminal.unread(self.input.descriptor):
+                return None
+            names = {f"pipe:[{os.fstat(self.input.descriptor).st_ino}]"}
+        return (yield from input_wait.look(pids, names))
+
+    def let_go_of_terminal(self) -> None:
+        """Close the other end of the terminal: as long as its leader lives, it may be opened again by anybody of it."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+    def close(self) -> None:
+        """Close the outputs, and let go of the terminal. It may be called again."""
+        self.let_go_of_terminal()
+        while self.outputs:
+            os.close(self.outputs.popitem()[1])
