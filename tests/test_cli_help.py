@@ -62,7 +62,7 @@ def test_the_handler_of_a_command_takes_what_is_parsed(name: str) -> None:
     keys = {option.key for option in found.options} | {argument.key for argument in found.arguments}
     if not found.raw:
         manners = {option.key for option in MANNERS}
-        for bundle, needed, word in (({*Reach._fields}, {"url", "token_file"}, "reach"), (manners, manners, "manners")):
+        for bundle, needed, word in (({*Reach._fields}, {"url", "reconnect"}, "reach"), (manners, manners, "manners")):
             if needed <= keys:
                 keys = keys - bundle | {word}
     module, _, handler = found.handler.partition(":")

@@ -30,7 +30,7 @@ def done(command: Command, handler: Callable[..., Any], values: dict[str, Any]) 
     url = values.get("url")
     manners = Manners()
     keys = {option.key for option in command.options}
-    if {"url", "token_file"} <= keys:
+    if {"url", "reconnect"} <= keys:
         from execsrv._cli.reach import Reach
 
         values["reach"] = Reach(**{name: values.pop(name) for name in Reach._fields if name in keys})
