@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import resource
@@ -105,7 +104,6 @@ def run_daemon(loaded: Loaded, options: DaemonOptions, read_again: Callable[[], 
     reset_signals()
     _raise_descriptor_limit()
     sys.setswitchinterval(_SWITCH_SECONDS)
-    gc.freeze()  # what is there now stays: to look at it again and again would hold up everybody
     close_memory(withheld_by(loaded.config), allow_debugging=loaded.config.allow_debugging)
     manager = Manager()
     reloads = None
