@@ -11,8 +11,9 @@ import math
 import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -29,7 +30,6 @@ from execsrv._cli.job import (
     timed_out,
 )
 from execsrv._cli.local_place import enter, has_no_children, inherited_environment
-from execsrv._cli.local_recording import recorded
 from execsrv._cli.local_streams import LocalStreams, open_streams
 from execsrv._cli.signals import ENDING
 from execsrv._cli.streams import say
@@ -41,6 +41,9 @@ from execsrv._processes.inherited import Inherited
 from execsrv._processes.supervisor import open_supervisor
 from execsrv._processes.tree import ProcessTree
 from execsrv.protocol import Member, Size
+
+if TYPE_CHECKING:
+    from execsrv._cli.local_recording import LocalRecording
 
 _STOP_SECONDS = 0.05
 """The command is stopped for good, and not about to be continued together with us, when it still is after that time."""
@@ -63,8 +66,8 @@ async def run_here(options: RunOptions, signals: Signals, report: Recorder | Non
         from execsrv._cli.confining import confinement_here
 
         command = replace(command, confinement=confinement_here(options, env.get("TMPDIR")))
-    record = partial(recorded, options.record, options.argv, is_terminal=options.tty)
-    with trio.open_signal_receiver(signal.SIGCHLD) as news, record() as recording, open_streams(options) as streams:
+    record = _recorded(options)
+    with trio.open_signal_receiver(signal.SIGCHLD) as news, record as recording, open_streams(options) as streams:
         streams.recording, streams.others = recording, [] if report is None else [report]
         inherited = Inherited(
             streams.stdio,
@@ -86,6 +89,14 @@ async def run_here(options: RunOptions, signals: Signals, report: Recorder | Non
             if recording is not None:
                 recording.exit_code = ended.code
             return ended
+
+
+def _recorded(options: RunOptions) -> AbstractContextManager[LocalRecording | None]:
+    if options.record is None:
+        return nullcontext()
+    from execsrv._cli.local_recording import recorded
+
+    return recorded(options.record, options.argv, is_terminal=options.tty)
 
 
 class _Life:

@@ -61,9 +61,9 @@ def rules_of(sandbox: Sandbox) -> Callable[[], Rules] | None:
     wanted = asked(sandbox)
     if wanted is None:
         return None
-    from execsrv._server.policy import Policy
+    from execsrv._server.policy import Resolver
 
-    return Policy(wanted, None).rules
+    return Resolver(wanted, None).rules
 
 
 def _check_special(special: Special, entry: PolicyEntry) -> None:

@@ -62,7 +62,15 @@ def _factor(text: str) -> float:
     return float(text)
 
 
+def _label(text: str) -> tuple[str, str]:
+    name, has_value, value = text.partition("=")
+    if not name or not has_value:
+        raise ValueError
+    return name, value
+
+
 TEXT = Kind("TEXT", str)
+LABEL = Kind("NAME=VALUE", _label, "a label such as `gpu=1`")
 FILE = Kind("FILE", str, complete="files")
 DIRECTORY = Kind("DIR", str, complete="directories")
 SPAN = Kind("TIME", _seconds, "a time such as `5`, `5s`, `1m` or `2h`")
