@@ -38,6 +38,8 @@ EXAMPLES = [
         "without-trio.md",
         "msgpack.md",
         "runner.md",
+        "ray.md",
+        "dask.md",
     )  # followed elsewhere
 ]
 PROGRAMS = [

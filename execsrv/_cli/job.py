@@ -40,13 +40,16 @@ _NAMED = 5
 
 
 class RunOptions(NamedTuple):
-    """A command and its options. Without a `url` it runs here. `env` is `NAME=VALUE`, `secret_env` is `NAME=SECRET`.
+    """A command and its options. Without a `url` it runs here; that of a `pool` is its text.
 
-    Times are in seconds. With `is_init` signals are passed on as they come, and mean nothing to us.
+    `env` is `NAME=VALUE`, `secret_env` is `NAME=SECRET`. Times are in seconds. With `is_init` signals are passed on as
+    they come, and mean nothing to us.
     """
 
     argv: Sequence[str]
     url: str | None = None
+    pool: str | None = None
+    label: Sequence[str] = ()
     tty: bool = False
     interactive: bool = False
     no_stdin: bool = False

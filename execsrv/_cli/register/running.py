@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from execsrv._cli.register.common import CONFINING, REACHING, url_option
+from execsrv._cli.register.common import CONFINING, LABEL_OPTION, POOL_OPTION, REACHING, url_option
 from execsrv._cli.register.kinds import (
     DIRECTORY,
     FILE,
@@ -102,6 +102,8 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
             FILE,
         ),
         url_option("it runs here"),
+        POOL_OPTION,
+        LABEL_OPTION,
         *REACHING,
         Option(
             ("--json",), "Say at the end, in a line of JSON on stderr, how it ended.", dest="as_json", title="Output"
@@ -113,6 +115,7 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
         Example("execsrv run --timeout 5m -- make check", "end it, and all it started, after five minutes"),
         Example("execsrv run --url ssh://build -it -- bash", "a shell on another machine"),
         Example("execsrv run -e CI -e LEVEL=2 -- env", "with a variable of yours, and another"),
+        Example("execsrv run --pool servers --label disk=fast -- make", "on one of many servers that has room"),
         Example("execsrv run --timeout 10m --junit check.xml -- make check", "as a step of a CI system"),
         Example("execsrv run -dt --name build -- make", "left running; `execsrv attach build` comes back to it"),
         Example("execsrv run --sandbox workspace-write --no-network -- make test", "confined to its own folder"),
