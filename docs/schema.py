@@ -11,15 +11,17 @@ import msgspec
 from msgspec import Struct
 
 from execsrv.protocol import METHODS, NOTIFICATIONS, ErrorObject, Failure, MessageId
+from execsrv.protocol.methods import struct_named
 
 PAGE = Path(__file__).with_name("protocol.schema.json")
 
 
 def written() -> str:
     """The schema as it should be. It matches one message; `$defs` has all parameters, results and notifications."""
-    structs = [*NOTIFICATIONS.values(), *(struct for method in METHODS.values() for struct in method[:2])]
+    called = [struct for method in METHODS.values() for struct in (method.params, method.result)]
+    notified = {name: struct_named(struct) for name, struct in NOTIFICATIONS.items()}
     (id, failure, *_), parts = msgspec.json.schema_components(
-        [MessageId, Failure, ErrorObject, *dict.fromkeys(structs)], ref_template="#/$defs/{name}"
+        [MessageId, Failure, ErrorObject, *dict.fromkeys([*notified.values(), *called])], ref_template="#/$defs/{name}"
     )
 
     def message(**members: Any) -> dict[str, Any]:
@@ -36,8 +38,7 @@ def written() -> str:
     responses = {f"response {name}": message(id=id, result=ref(method.result)) for name, method in METHODS.items()}
     initialized = message(method={"const": "initialized"})
     told = {
-        f"notification {name}": message(method={"const": name}, params=ref(struct))
-        for name, struct in NOTIFICATIONS.items()
+        f"notification {name}": message(method={"const": name}, params=ref(struct)) for name, struct in notified.items()
     }
     messages = {**requests, **responses, "error": failure, "notification initialized": initialized, **told}
     schema = {

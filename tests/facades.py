@@ -29,6 +29,8 @@ FUNCTIONS = ["connect", "connect_unix", "connect_websocket", "launch"]
 HEAD = "# Written by tests/facades.py from {}: change that, and run `python -m tests.facades`.\n"
 HELPERS = {"execsrv.client.replwrap": ["bash", "python", "wrap"]}
 """Functions that are given an object of the client first."""
+MADE = [execsrv.Pool]
+"""Classes whose objects users make themselves."""
 AGENTS = {"execsrv.agents.tools": ["open_tools"], "execsrv.agents.functions": ["call"]}
 """Such functions of `execsrv.agents`, which has a module of its own that nobody else imports."""
 NOT_HERE = {
@@ -186,7 +188,8 @@ def is_iterator(cls: type) -> bool:
 
 def needs_facade(cls: type) -> bool:
     """Return True for a class that something can be waited for in, at once or by what it gives."""
-    if not cls.__module__.startswith(("execsrv.client", "execsrv.agents")) or issubclass(cls, BaseException):
+    packages = ("execsrv.client", "execsrv.pool", "execsrv.agents")
+    if not cls.__module__.startswith(packages) or issubclass(cls, BaseException):
         return False
     return is_iterator(cls) or any(
         isinstance(member.node, ast.AsyncFunctionDef) or member.kind in ("enter", "iterate", "iterating property")
@@ -205,8 +208,8 @@ def given(member: Member) -> Iterator[type]:
 
 def facades() -> dict[type, bool]:
     """Return the classes that get a facade, and for each whether a block gives it."""
-    found: dict[type, bool] = {execsrv.Client: True}
-    waiting = [*members(execsrv.Client).values()]
+    found: dict[type, bool] = {execsrv.Client: True} | dict.fromkeys(MADE, True)
+    waiting = [member for cls in found for member in members(cls).values()]
     waiting += [function_of(module, name) for module, names in (HELPERS | AGENTS).items() for name in names]
     while waiting:
         member = waiting.pop()
@@ -341,14 +344,22 @@ class Module:
 
     def facade(self, cls: type, is_held: bool) -> None:
         """Write the facade of a class."""
-        base = "Held" if is_held else "Facade"
+        own = members(cls)
+        if (higher := next((each for each in cls.__mro__[1:] if each in FACADES), None)) is not None:
+            base = higher.__name__
+            self.add(f"execsrv.{self.world}.{higher.__module__.rpartition('.')[2]}", base)
+            own = {name: member for name, member in own.items() if member.module == cls.__module__}
+        else:
+            base = "Made" if cls in MADE else "Held" if is_held else "Facade"
+            self.add(f"execsrv._portal.{WORLDS[self.world]}", base)
         self.add(cls.__module__, f"{cls.__name__} as Trio{cls.__name__}")
-        self.add(f"execsrv._portal.{WORLDS[self.world]}", base)
         generic = [each for each in definition(cls).bases if ast.unparse(each).startswith("Generic[")]
         bases = ", ".join([base, *(self.annotation(each, cls.__module__) for each in generic)])
         self.text += f"class {cls.__name__}({bases}, of=Trio{cls.__name__}):\n"
         self.text += indented(self.words(ast.get_docstring(definition(cls), clean=False)))
-        for name, member in members(cls).items():
+        if cls in MADE:
+            self.maker(cls)
+        for name, member in own.items():
             if name in ("aclose", "close") and is_held:
                 continue
             if member.other_name is not None:
@@ -359,6 +370,14 @@ class Module:
         if is_iterator(cls):
             self.iterator(cls)
         self.text += "\n\n"
+
+    def maker(self, cls: type) -> None:
+        """Write how it is made."""
+        node = next(node for node in definition(cls).body if isinstance(node, Function) and node.name == "__init__")
+        self.add("functools", "partial")
+        call = ", ".join([f"Trio{cls.__name__}", *arguments(node)[1:]])
+        head = f"def __init__({self.signature(node, cls.__module__)}) -> None:"
+        self.text += "\n" + indented(f"{head}\n    self._make(partial({call}))")
 
     def iterator(self, cls: type) -> None:
         """Write that the facade itself is iterated over."""

@@ -18,6 +18,7 @@ from execsrv import connect_in_process
 from execsrv.errors import ProtocolError, RequestError, SpawnError
 from execsrv.errors.request import _SPAWN_KINDS
 from execsrv.protocol import METHODS, NOTIFICATIONS
+from execsrv.protocol.methods import struct_named
 from execsrv.testing import assert_no_strays
 from tests import test_protocol_page
 
@@ -37,6 +38,8 @@ EXAMPLES = [
         "without-trio.md",
         "msgpack.md",
         "runner.md",
+        "ray.md",
+        "dask.md",
     )  # followed elsewhere
 ]
 PROGRAMS = [
@@ -136,14 +139,14 @@ def test_the_protocol_page_has_every_field() -> None:
             assert documented.pop(("heard", name), set()) == fields(method.result), name
     for name, struct in NOTIFICATIONS.items():
         if page_of(name) is None:
-            assert documented.pop(("heard", name)) == fields(struct), name
+            assert documented.pop(("heard", name)) == fields(struct_named(struct)), name
     assert not documented
 
 
 def test_the_other_pages_have_every_field() -> None:
     for name, struct in [
-        *((name, struct) for name, method in METHODS.items() for struct in method[:2]),
-        *NOTIFICATIONS.items(),
+        *((name, struct) for name, method in METHODS.items() for struct in (method.params, method.result)),
+        *((name, struct_named(struct)) for name, struct in NOTIFICATIONS.items()),
     ]:
         if page := page_of(name):
             sections = re.split(r"^## ", (DOCS / page).read_text(), flags=re.M)

@@ -607,12 +607,13 @@ async def test_large_files_wait_until_the_answers_before_them_have_left(here: Pa
         assert await files.read_file(FilePath(str(here / "large"))) == FileData(bytes(11))
         done.set()
 
+    config = ServerConfig(file_block_bytes=10)
     with trio.fail_after(PATIENCE):
         async with (
-            open_files(ServerConfig(file_block_bytes=10), tell, answers_left, rules_of) as get_files,
+            open_files(config, lambda: Allowance(config), tell, answers_left, rules_of) as get_files,
             trio.open_nursery() as nursery,
         ):
-            files = get_files(Allowance(ServerConfig()))
+            files = get_files()
             assert await files.read_file(FilePath(str(here / "small"))) == FileData(bytes(10))
             assert not asked.is_set()
             nursery.start_soon(read_large, files)
@@ -638,8 +639,8 @@ async def test_a_close_that_does_not_come_to_its_thread_leaves_no_file_open(here
     config = ServerConfig()
     allowance = Allowance(config)
     with trio.fail_after(PATIENCE):
-        async with open_files(config, tell_nobody, nothing_to_wait_for, rules_of) as get_files:
-            blocks = get_files(allowance).blocks
+        async with open_files(config, lambda: allowance, tell_nobody, nothing_to_wait_for, rules_of) as get_files:
+            blocks = get_files().blocks
             await blocks.open(FileOpen(str(path), handle_id="h"))
             assert is_open(path)
             async with trio.open_nursery() as nursery:

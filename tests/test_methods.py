@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Coroutine, Iterator
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -12,11 +14,15 @@ import pytest
 from msgspec import Struct
 
 from execsrv._files.files import Files
-from execsrv._server.methods import HANDLERS
+from execsrv._server import methods
+from execsrv._server.methods import HANDLERS, handler_of, home_of
 from execsrv._server.methods.table import Handler
 from execsrv._server.starting import Deferred
 from execsrv.protocol import METHODS
 from tests.test_protocol_page import EXCHANGES, PAGES, messages
+
+for module in iter_modules(methods.__path__):
+    import_module(f"{methods.__name__}.{module.name}")
 
 DOCS = Path(__file__).parent.parent / "docs"
 FAMILIES = {
@@ -61,9 +67,17 @@ def of_its_family(struct: type[Struct], name: str) -> bool:
     return struct.__module__.rpartition(".")[2] in ["messages", *FAMILIES[name.partition("/")[0]]]
 
 
+def found_handler(name: str) -> Handler | None:
+    """The handler that a server finds."""
+    try:
+        return handler_of(name)
+    except LookupError:
+        return None
+
+
 def missing(name: str) -> Iterator[str]:
     """Each place in which a method is not written, or not as it is elsewhere."""
-    method, handler = METHODS.get(name), HANDLERS.get(name)
+    method, handler = METHODS.get(name), found_handler(name)
     if name.partition("/")[0] not in FAMILIES:
         yield "a module of execsrv.protocol for its family (FAMILIES of this file)"
     elif method is None:
@@ -78,6 +92,8 @@ def missing(name: str) -> Iterator[str]:
         answers = list(results(hints["return"]))
         if hints["params"] is not method.params or {result for result, _ in answers} != {method.result}:
             yield "the same structs in METHODS and at its handler"
+        if handler.run.__module__ != home_of(name):
+            yield "a handler in the module that `_HOMES` names (execsrv/_server/methods/__init__.py)"
         if handler.waits != any(later for _, later in answers):
             yield "`@handles_later` where its handler may have to wait, and `@handles` where it never does"
     if name not in TITLES:

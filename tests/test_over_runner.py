@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import signal
@@ -9,6 +10,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 import trio
@@ -39,6 +41,8 @@ from execsrv._runner.remote import WINDOW_BYTES, RemoteCommand
 from execsrv._server import runners
 from execsrv.errors import InvalidParamsError, NotAllowedError, SpawnError
 from execsrv.limits import ServerConfig
+from execsrv.protocol.process_limits import ProcessLimits
+from tests.conftest import OpenServer
 from tests.over_runner import LAUNCH, RELAYED
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_in_front, until_marked
@@ -90,11 +94,12 @@ async def test_a_terminal_is_the_runners(client: Client, launch: list[str]) -> N
         await it.wait_for(no_echo=True)
         await it.sendline("word")
         await it.expect(rb"got word")
-        await it.sendline("cat; echo cat has ended")
+        await it.sendline("echo ca''t; cat; echo e''nd")
+        await it.expect(rb"cat\r\n")
         await it.sendline("a line")
-        await it.expect(rb"a line\r\na line\r\n")
+        await it.expect(rb"a line\r\n")
         await it.close_stdin()
-        await it.expect(rb"cat has ended")
+        await it.expect(rb"end\r\n")
         await it.sendline(f"bash -c 'exec -a {mark} sleep 1000'")
         await until_in_front(mark)
         assert await it.send_signal("INT", target="foreground") == 1
@@ -163,15 +168,19 @@ async def test_an_operator_names_runners() -> None:
             await client.run(argv, runner=LAUNCH, prepared=True, cwd="/", env={})
 
 
-async def test_a_name_that_is_no_text_is_a_clear_error(client: Client) -> None:
-    with pytest.raises(SpawnError, match="with a name that is no text"):
-        await client.run(["true"], runner=LAUNCH, cwd="/tmp/\udcff")
+async def test_a_name_that_is_no_text_is_a_clear_error(open_server: OpenServer) -> None:
+    peer = await open_server("runner", ServerConfig()).peer()
+    start = peer.start_params("a", ["true"], cwd="file:///tmp/%FF")
+    code, message, data = await peer.refused("process/start", start)
+    assert (code, data["stage"], data["errno"]) == (-32603, "arguments", errno.EILSEQ), message
 
 
-@pytest.mark.parametrize("term", [{"user": "nobody"}, {"stdout": "/tmp/out"}, {"stderr": "/tmp/out"}])
-async def test_what_a_runner_does_not_know_is_refused(client: Client, term: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "term", [{"user": "nobody"}, {"limits": ProcessLimits(open_files=9)}, {"stdout": "/a"}, {"stderr": "/a"}]
+)
+async def test_what_a_runner_does_not_know_is_refused(client: Client, term: dict[str, Any]) -> None:
     with pytest.raises(InvalidParamsError, match="over a runner"):
-        await client.run(["true"], runner=LAUNCH, **term)  # type: ignore[arg-type]
+        await client.run(["true"], runner=LAUNCH, **term)
 
 
 # -- a hostile runner --
@@ -258,6 +267,7 @@ async def test_a_runner_that_does_not_say_that_all_is_gone_is_given_up(monkeypat
 async def test_a_runner_that_gives_no_sign_of_life_is_given_up(autojump_clock: trio.abc.Clock) -> None:
     ours, theirs = trio.socket.socketpair()
     channel = Link(ours, "silent")
+    channel.ready.set()
     begun = trio.current_time()
     with theirs:
         await channel.run()

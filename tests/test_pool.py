@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import signal
@@ -24,6 +25,7 @@ from execsrv.testing.running_server import RunningServer, ServerFailedError, ser
 from tests.conftest import OpenServer
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_marked
+from tests.simulated import simulate
 
 DEFAULTS = ServerConfig()
 
@@ -394,3 +396,55 @@ async def test_every_command_is_reported_once_while_servers_are_killed(tmp_path:
     times = Counter(ran.read_text().split())
     assert max(times.values()) == 1
     assert {result.argv[2].split()[1] for result in results} <= times.keys()
+
+
+# -- large pools: simulated servers and time, and the pool itself --
+
+
+def test_a_large_pool_is_even_and_reports_each_command_once() -> None:
+    report = simulate(100, 4000, load=0.5, dead=0.05)
+    assert len(report.reported) == report.reported.total() == 4000
+    assert set(report.begun.values()) == {1}
+    assert 0 < report.unknown < 5 * 32
+    healthy = report.shares[5:]
+    assert healthy[-1] / healthy[0] < 2.5
+    assert max(server.most for server in report.servers) < 32
+    assert report.wait(0.99) < 0.1
+
+
+def test_a_full_pool_is_full_and_no_fuller() -> None:
+    report = simulate(50, 4000, load=1.5)
+    assert {server.most for server in report.servers} == {32}
+    assert report.wait(1) < 2  # who came first goes first
+
+
+# -- in the other worlds --
+
+
+def test_pools_without_trio(tmp_path: Path) -> None:
+    with serving(f"unix://{tmp_path}/s") as server:
+        with execsrv.sync.Pool([server.url]) as pool:
+            assert pool.run(["echo", "said"], text=True).stdout == "said\n"
+            assert sorted(result.argv[1] for result in pool.map([["echo", "a"], ["echo", "b"]])) == ["a", "b"]
+            with pool.lease() as lease:
+                assert isinstance(lease, execsrv.sync.Lease)
+                assert lease.run(["pwd"], text=True).stdout == f"{lease.scratch}\n"
+                assert lease.server == pool.servers[0].url == server.url
+        with pytest.raises(execsrv.InvalidParamsError, match="servers must not be empty"):
+            execsrv.sync.Pool([])
+
+        async def main() -> None:
+            async with execsrv.asyncio.Pool(lambda: [server.url]) as pool:
+                assert (await pool.run(["echo", "said"], text=True)).server == server.url
+                assert [result.exit_code async for result in pool.map([["false"]])] == [1]
+                async with pool.lease(scratch=False) as lease:
+                    assert (await lease.run(["pwd"], text=True)).exit_code == 0
+            pool = execsrv.asyncio.Pool([server.url])
+            assert repr(pool) == "<Pool not open>"
+            with pytest.raises(RuntimeError, match="the Pool is not open"):
+                await pool.run(["true"])
+            await pool
+            assert (await pool.run(["true"])).exit_code == 0
+            await pool.close()
+
+        asyncio.run(main())

@@ -17,7 +17,8 @@ import pytest
 import trio
 
 from execsrv._budget.allowance import Allowance
-from execsrv._http.relay import Relay, open_relay
+from execsrv._http.channel import open_http
+from execsrv._http.relay import Relay
 from execsrv._http.request import prepare, proxy_url
 from execsrv._server.outbox import Outbox
 from execsrv._wire.channel import MessageChannel
@@ -615,9 +616,10 @@ async def test_whole_bodies_count_until_the_answers_before_them_have_left(web: W
     with trio.fail_after(PATIENCE):
         allowance = Allowance(config)
         async with (
-            open_relay(config, tell, answers_left, allowance) as relay,
+            open_http(config, lambda: allowance, tell, answers_left) as get_relay,
             trio.open_nursery() as nursery,
         ):
+            relay = get_relay()
             nursery.start_soon(read_first, relay)
             await asked.wait()
             with pytest.raises(LimitExceededError):

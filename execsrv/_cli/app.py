@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -72,6 +73,8 @@ def _run(found: Command, words: Sequence[str]) -> int:
         values: dict[str, Any] = parsed(found, words)
         module, _, name = found.handler.partition(":")
         handler = getattr(import_module(f"execsrv._cli.{module}"), name)
+        gc.freeze()  # what is there now stays: to look at it again and again would hold up everybody
+        gc.enable()
         if not found.raw:
             from execsrv._cli.doing import done
 

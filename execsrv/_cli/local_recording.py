@@ -54,11 +54,8 @@ class LocalRecording:
 
 
 @contextmanager
-def recorded(path: str | None, argv: Sequence[str], *, is_terminal: bool) -> Iterator[LocalRecording | None]:
-    """Record in this block, where there is a path. Raises `OSError`."""
-    if path is None:
-        yield None
-        return
+def recorded(path: str, argv: Sequence[str], *, is_terminal: bool) -> Iterator[LocalRecording]:
+    """Record in this block. Raises `OSError`."""
     recording = LocalRecording(path, argv, is_terminal=is_terminal)
     try:
         yield recording

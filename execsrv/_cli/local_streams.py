@@ -10,16 +10,19 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import trio
 
 from execsrv._cli.job import FLOOD_SECONDS, QUIET_SECONDS, Recorder, RunOptions, pass_on
-from execsrv._cli.local_recording import LocalRecording
 from execsrv._cli.streams import missing
 from execsrv._cli.telling import shows_progress
 from execsrv._cli.terminal import Escape, size_of
 from execsrv._processes import terminal
 from execsrv._wire.stdio import read_shared
+
+if TYPE_CHECKING:
+    from execsrv._cli.local_recording import LocalRecording
 
 _READ_BYTES = 64 * 1024
 _NOBODY_SECONDS = 0.05

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
@@ -44,6 +43,10 @@ class DaemonOptions(NamedTuple):
     """Log warnings and errors alone."""
     lifeline: int | None = None
     """A descriptor. When its other end is closed, the server ends."""
+    join: str | None = None
+    """The file of servers that this one joins."""
+    label: tuple[tuple[str, str], ...] = ()
+    """The labels that it has there."""
     single: bool = False
     """That of `serve_url`."""
 
@@ -58,6 +61,8 @@ def serve(
     codex: bool,
     print_config: bool,
     lifeline: int | None,
+    join: str | None,
+    label: tuple[tuple[str, str], ...],
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -69,7 +74,7 @@ def serve(
         flags = {**flags, "log_format": "json"}
     if verbose:
         flags = {**flags, "log_level": "debug"}
-    options = DaemonOptions(codex=codex, quiet=quiet, lifeline=lifeline)
+    options = DaemonOptions(codex, quiet, lifeline, join, label)
 
     def read() -> Loaded:
         return load(flags, os.environ, codex=options.codex)
@@ -83,6 +88,10 @@ def serve(
         raise UsageError(str(error)) from None
     if options.lifeline is not None and loaded.listen == "stdio://":
         raise UsageError("on stdio:// the server ends with its stdin: a lifeline is for those that listen")
+    if options.join is not None and loaded.listen == "stdio://":
+        raise UsageError("on stdio:// nobody else comes in: to join a file is for those that listen")
+    if options.label and options.join is None:
+        raise UsageError("--label is for a server that joins a file: with --join")
     return run_daemon(loaded, options, read)
 
 
@@ -94,7 +103,6 @@ def run_daemon(loaded: Loaded, options: DaemonOptions, read_again: Callable[[], 
     reset_signals()
     raise_descriptor_limit()
     sys.setswitchinterval(_SWITCH_SECONDS)
-    gc.freeze()  # what is there now stays: to look at it again and again would hold up everybody
     close_memory(withheld_by(loaded.config), allow_debugging=loaded.config.allow_debugging)
     manager = Manager()
     reloads = None
@@ -135,6 +143,11 @@ async def _serve(
         await nursery.start(_hear_signals, asked, reloads)
         if options.lifeline is not None:
             await nursery.start(_keep_lifeline, options.lifeline, asked)
+        if options.join is not None:
+            from execsrv._cli.joining import keep_joined  # for servers of a pool
+
+            wait_listening, wait_ending = announcement.wait_started, asked.to_end.wait
+            nursery.start_soon(keep_joined, options.join, options.label, wait_listening, wait_ending)
         nursery.start_soon(give_back)
         config = loaded.config
         async with open_supervisor(
@@ -222,10 +235,20 @@ class _Announcement(trio.TaskStatus[str]):
         self._guides = guides
         self._has_page = has_page
         self._is_typed_to = os.isatty(0)  # on stdio another file has its number later
+        self._url: str | None = None
+        self._started = trio.Event()
+
+    async def wait_started(self) -> str:
+        """Wait until the server listens, and return its URL."""
+        await self._started.wait()
+        assert self._url is not None
+        return self._url
 
     def started(self, url: str | None = None) -> None:
         """Print the URL on stdout, and a line for people on stderr."""
         assert url is not None
+        self._url = url
+        self._started.set()
         self._manager.ready(f"listening on {url}")
         if url == "stdio://":
             if self._guides and self._is_typed_to:

@@ -23,21 +23,25 @@ def file_capabilities(config: ServerConfig) -> dict[str, bool]:
 
 @asynccontextmanager
 async def open_files(
-    config: ServerConfig, tell: Tell, answers_left: AnswersLeft, rules_of: RulesOf
-) -> AsyncIterator[Callable[[Allowance], Files]]:
-    """Open the file side of a channel, and give a function that returns its file methods, for the peer's allowance.
+    config: ServerConfig,
+    allowance: Callable[[], Allowance],
+    tell: Tell,
+    answers_left: AnswersLeft,
+    rules_of: RulesOf,
+) -> AsyncIterator[Callable[[], Files]]:
+    """Open the file side of a channel, and give a function that returns its file methods. `allowance` is the peer's.
 
     Leaving closes its files and ends its watch. A large answer is made only after `answers_left`, so that large answers
     cannot pile up for a slow peer. `rules_of` finds the rules for a call with a policy.
     """
     files: Files | None = None
 
-    def get_files(allowance: Allowance) -> Files:
+    def get_files() -> Files:
         nonlocal files
         if files is None:
             from execsrv._files.files import Files
 
-            files = Files(config, nursery, tell, answers_left, allowance, rules_of)
+            files = Files(config, nursery, tell, answers_left, allowance(), rules_of)
         return files
 
     async with open_helpers() as nursery:

@@ -1,4 +1,5 @@
 """HTTP requests that a peer makes from this machine.
 
-`request` decides what is sent, `client` sends it, and `relay` counts requests and streams bodies to the peer.
+`channel` opens the HTTP side of a channel, `request` decides what is sent, `client` sends it, and `relay` counts
+requests and streams bodies to the peer.
 """

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -28,11 +27,6 @@ if TYPE_CHECKING:
 
 _KEPT_CONNECTIONS = 8
 _KEPT_SECONDS = 15.0
-
-
-def installed() -> bool:
-    """Return whether httpcore is installed."""
-    return find_spec("httpcore") is not None
 
 
 class HttpClient:

@@ -1,6 +1,6 @@
 """Relay for the HTTP requests that one peer makes from this machine, and for the bodies that it has streamed.
 
-    open_relay                  as long as one channel lasts
+    open_http (`channel`)       as long as one channel lasts
     └─ _stream                  one for each streamed body: read a chunk, wait for room, tell it
 
 The relay owns the ids of the streams, the number of requests under way, and the client with its HTTP connections. All
@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from execsrv._budget.allowance import Allowance
-from execsrv._http.client import HttpClient, fields_of, installed, open_body, sending
+from execsrv._http.channel import Tell
+from execsrv._http.client import HttpClient, fields_of, open_body, sending
 from execsrv._http.request import PreparedRequest, prepare
-from execsrv._nursery import open_helpers, owned
+from execsrv._nursery import owned
 from execsrv.errors import BusyError, HttpFailedError, HttpUnavailableError, InvalidParamsError, LimitExceededError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import (
@@ -37,8 +37,6 @@ from execsrv.protocol import (
 if TYPE_CHECKING:
     import httpcore
 
-Tell = Callable[[Notification], Awaitable[None]]
-
 _EXCHANGE_BYTES = 256 * 1024
 """The cost of an exchange: its connection, and the chunk of a body that waits to be told."""
 
@@ -46,47 +44,20 @@ _HEAD_BYTES = 256 * 1024
 """Bytes kept free in an answer for the response's header, of which httpcore allows 100 KiB."""
 
 
-@asynccontextmanager
-async def open_relay(
-    config: ServerConfig,
-    tell: Tell,
-    answers_left: Callable[[], Awaitable[None]],
-    allowance: Allowance,
-) -> AsyncIterator[Relay]:
-    """Open the HTTP side of one channel.
-
-    `tell` sends a notification, and waits for room. `answers_left` waits until the answers so far have been sent; until
-    then a whole body counts as held here. The allowance is for as long as the peer is not known. Leaving ends the
-    streams without another word, and closes every HTTP connection.
-    """
-    client = HttpClient()
-    relay: Relay | None = None
-    try:
-        async with open_helpers() as nursery:
-            relay = Relay(config, nursery, client, tell, answers_left, allowance)
-            yield relay
-    finally:
-        if relay is not None:
-            relay.give_back()
-        await client.aclose()
-
-
 class Relay:
-    """HTTP requests and streams of one channel. `open_relay` makes it."""
+    """HTTP requests and streams of one channel, whose nursery ends before `aclose`."""
 
     def __init__(
         self,
         config: ServerConfig,
         nursery: trio.Nursery,
-        client: HttpClient,
         tell: Tell,
         answers_left: Callable[[], Awaitable[None]],
         allowance: Allowance,
     ) -> None:
-        self.allowance = allowance
-        """Set anew once it is known whose it is, before anything is asked for."""
+        self._allowance = allowance
         self._nursery = nursery
-        self._client = client
+        self._client = HttpClient()
         self._tell = tell
         self._answers_left = answers_left
         self._config = config
@@ -99,16 +70,6 @@ class Relay:
 
     def __repr__(self) -> str:
         return f"<Relay exchanges={self._under_way} streams={len(self._streams)}>"
-
-    @property
-    def available(self) -> bool:
-        """True when requests can be made: they are allowed, and httpcore is installed."""
-        return self._config.allow_http and installed()
-
-    @property
-    def has_variables(self) -> bool:
-        """True when requests can be made, and some may send variables of the server's environment."""
-        return self.available and bool(self._config.http_variables)
 
     def request(self, params: HttpRequest) -> Coroutine[Any, Any, HttpResponse]:
         """Check a request, and return a coroutine that makes it.
@@ -135,23 +96,24 @@ class Relay:
 
     def _take(self) -> None:
         """Take what an exchange has from its beginning. Raises `LimitExceededError`."""
-        self.allowance.exchanges.take()
+        self._allowance.exchanges.take()
         try:
-            self.allowance.for_http.take(_EXCHANGE_BYTES)
+            self._allowance.for_http.take(_EXCHANGE_BYTES)
         except LimitExceededError:
-            self.allowance.exchanges.give()
+            self._allowance.exchanges.give()
             raise
 
-    def give_back(self) -> None:
-        """Give back what the exchanges have that nobody has begun or ended: there will be no more."""
-        self.allowance.exchanges.give(self._under_way)
-        self.allowance.for_http.give(self._under_way * _EXCHANGE_BYTES)
+    async def aclose(self) -> None:
+        """Close every HTTP connection, and give back what exchanges have that nobody has begun or ended."""
+        self._allowance.exchanges.give(self._under_way)
+        self._allowance.for_http.give(self._under_way * _EXCHANGE_BYTES)
         self._under_way = 0
+        await self._client.aclose()
 
     def _finished(self, params: HttpRequest) -> None:
         self._under_way -= 1
-        self.allowance.exchanges.give()
-        self.allowance.for_http.give(_EXCHANGE_BYTES)
+        self._allowance.exchanges.give()
+        self._allowance.for_http.give(_EXCHANGE_BYTES)
         if _is_streamed(params):
             del self._streams[params.request_id]
 
@@ -185,7 +147,7 @@ class Relay:
         Raises `HttpFailedError` for a body that is cut, `LimitExceededError` for one that is too large.
         """
         pieces: list[bytes] = []
-        held = self.allowance.for_http
+        held = self._allowance.for_http
         try:
             with trio.move_on_at(deadline) as patience:
                 async with open_body(response) as chunks:

@@ -218,6 +218,33 @@ class Held(Facade):
             del error, traceback
 
 
+class Made(Held):
+    """A handle that its users make, and open by `async with`, or by `await`: then it is open until `close`."""
+
+    _open: Callable[[], AbstractAsyncContextManager[Any]]
+
+    def _make(self, open: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
+        self._open = open
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("_inner", "_hold"):
+            raise RuntimeError(f"the {type(self).__name__} is not open: use `async with`, or `await`")
+        raise AttributeError(name)
+
+    def __repr__(self) -> str:
+        return super().__repr__() if "_inner" in vars(self) else f"<{type(self).__name__} not open>"
+
+    async def _entered(self) -> Self:
+        self._stand_for(*await _enter(self._open, None, warns=True))
+        return self
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._entered().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self._entered()
+
+
 class Opened(Held, Generic[T]):
     """A block that gives a value, or nothing, that needs no facade."""
 

@@ -172,6 +172,13 @@ class Held(Facade):
             del error, traceback
 
 
+class Made(Held):
+    """A handle that its users make, which opens it."""
+
+    def _make(self, open: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
+        self._stand_for(*_enter(open, None, warns=True))
+
+
 class Opened(Held, Generic[T]):
     """A block that gives a value, or nothing, that needs no facade."""
 

@@ -116,8 +116,11 @@ class Facade:
     @classmethod
     def _made(cls, inner: Any, hold: Hold) -> Self:
         facade = cls.__new__(cls)
-        facade._inner, facade._hold, facade._parts, facade._kept = inner, hold, {}, {}
+        facade._stand_for(inner, hold)
         return facade
+
+    def _stand_for(self, inner: Any, hold: Hold) -> None:
+        self._inner, self._hold, self._parts, self._kept = inner, hold, {}, {}
 
     def __repr__(self) -> str:
         return repr(self._inner)

@@ -208,6 +208,7 @@ class Link:
     async def _watch(self) -> None:
         """Give it up when it has left several questions in a row without an answer."""
         unanswered = 0
+        await self.ready.wait()  # nothing else is said before
         while unanswered * _ASKED_SECONDS < SILENCE_SECONDS:
             self._has_spoken = False
             self.send(Ping())

@@ -254,6 +254,7 @@ class RunnerSpawned:
     tree: RunnerTree
     its_streams: RunnerStreams
     confinement: Confined | None = None
+    limits: None = None
 
     def streams(self) -> RunnerStreams:
         """Return its streams."""

@@ -27,14 +27,14 @@ import trio
 from execsrv._budget.allowance import Allowance
 from execsrv._doors.principal import Identify, Principal
 from execsrv._files.channel import open_files
-from execsrv._http.relay import Relay, open_relay
+from execsrv._http.channel import open_http
 from execsrv._nursery import is_cancelled, open_helpers, owned
 from execsrv._server.confining import rules_of
 from execsrv._server.connection import Connection
 from execsrv._server.connections import Connections
 from execsrv._server.dispatch import Dispatch
 from execsrv._server.failures import cut, failure_of
-from execsrv._server.methods import tell_of_environment
+from execsrv._server.methods.host import tell_of_environment
 from execsrv._server.outbox import Outbox
 from execsrv._server.sessions import Sessions
 from execsrv._server.sharing import Shared, Terms
@@ -56,6 +56,7 @@ from execsrv.protocol import (
 
 if TYPE_CHECKING:
     from execsrv._files.files import Files
+    from execsrv._http.relay import Relay
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +80,9 @@ class Conversation:
     principal: Principal
     allowance: Allowance
     sessions: Sessions
-    relay: Relay
     shared: Shared
-    _get_files: Callable[[Allowance], Files]
+    files: Callable[[], Files]
+    relay: Callable[[], Relay]
 
     def __init__(
         self,
@@ -111,10 +112,6 @@ class Conversation:
     def __repr__(self) -> str:
         return f"<Conversation {self._handshake.state.name} {self._connection}>"
 
-    def files(self) -> Files:
-        """Return the file methods of the channel."""
-        return self._get_files(self.allowance)
-
     async def run(self) -> None:
         """Speak until one side ends it, and close the channel, which it takes ownership of.
 
@@ -123,11 +120,8 @@ class Conversation:
         """
         try:
             # Files and relay around the rest: requests are at their end before what they use is closed.
-            tell, answers_left = self._outbox.tell, self._outbox.wait_answered
-            async with (
-                open_files(self.config, tell, answers_left, rules_of) as self._get_files,
-                open_relay(self.config, tell, answers_left, self.allowance) as self.relay,
-            ):
+            needed = self.config, lambda: self.allowance, self._outbox.tell, self._outbox.wait_answered
+            async with open_files(*needed, rules_of) as self.files, open_http(*needed) as self.relay:
                 await self._converse()
         finally:
             self._outbox.close()
@@ -205,7 +199,7 @@ class Conversation:
         connection.sessions.supervisor.expect_starts()
         self.principal, self._connection, self.sessions = principal, connection, connection.sessions
         self.shared = connection.shared
-        self.allowance = self.relay.allowance = connection.allowance
+        self.allowance = connection.allowance
         self._outbox.draw_on(self.allowance.for_messages)
         self._reading.deadline = math.inf
         self._handshake.greeted()

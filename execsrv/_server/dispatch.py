@@ -16,7 +16,7 @@ from msgspec import Raw, Struct
 from execsrv._budget.weight import weight_of
 from execsrv._nursery import owned
 from execsrv._server.failures import failure_of
-from execsrv._server.methods import HANDLERS
+from execsrv._server.methods import handler_of
 from execsrv._server.methods.table import Answer, Caller, Later
 from execsrv._server.outbox import Outbox
 from execsrv._server.starting import Deferred
@@ -90,7 +90,7 @@ class Dispatch:
             return await self._greet(params), 0
         if self._caller.shared.visits.by_id:
             self._caller.shared.visits.check(getattr(params, "process_id", ""), method.role)
-        handler = HANDLERS[request.method]
+        handler = handler_of(request.method)
         starting = self._caller.sessions.starting_named_in(params)
         if starting is not None and await starting.lets_wait(params):
             return Deferred(starting, partial(handler.run, self._caller, params)), self._take(request)

@@ -20,7 +20,9 @@ from execsrv.asyncio.connect import connect, connect_unix, connect_websocket, la
 from execsrv.asyncio.file_handles import RemoteFile
 from execsrv.asyncio.files import Files
 from execsrv.asyncio.http import Http, HttpStream
+from execsrv.asyncio.lease import Lease
 from execsrv.asyncio.many import Results
+from execsrv.asyncio.pool import Pool
 from execsrv.asyncio.process import Process
 from execsrv.asyncio.remote_path import RemotePath
 from execsrv.asyncio.replwrap import REPLWrapper
@@ -35,6 +37,8 @@ __all__ = [
     "Http",
     "HttpStream",
     "Joined",
+    "Lease",
+    "Pool",
     "Process",
     "REPLWrapper",
     "RemoteFile",

@@ -30,15 +30,25 @@ class Lease(Client):
     where no `cwd` is given, and it goes with the lease. None where it was not wanted.
     """
 
-    server: str
-    scratch: str | None
+    _server: str
+    _scratch: str | None
+
+    @property
+    def server(self) -> str:
+        """URL of the server."""
+        return self._server
+
+    @property
+    def scratch(self) -> str | None:
+        """Directory of this lease on the server, None where none was wanted."""
+        return self._scratch
 
     @classmethod
     def _of(cls, client: Client, server: str, scratch: str | None) -> Lease:
         lease = cls.__new__(cls)
         lease._connection = client._connection
         lease._connection.directory = scratch
-        lease.server, lease.scratch = server, scratch
+        lease._server, lease._scratch = server, scratch
         return lease
 
 

@@ -6,7 +6,6 @@ command, though there should be, rests. One that does not answer gets nothing ne
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
@@ -93,13 +92,14 @@ class Member:
         self.labels = labels_of(endpoint.labels)
         self.running = 0
         self.slots = slots
+        self.is_resting = False
+        """True while it is to be left alone for a moment."""
         self.why = ""
         self.line: Line | None = None
         self._places = places
         self._config = config
         self._is_silent = False
         self._is_interrupted = False
-        self._rests_until = -math.inf
         self._rest = _FIRST_REST_SECONDS
         self._pause = _FIRST_PAUSE_SECONDS
         self._is_leaving = False
@@ -117,11 +117,6 @@ class Member:
         """True while it takes commands, though it may have no room for one now."""
         line = self.line
         return line is not None and not (self._is_silent or self._is_interrupted or self._is_leaving or line.is_ending)
-
-    @property
-    def is_resting(self) -> bool:
-        """True while it is to be left alone for a moment."""
-        return self._rests_until > trio.current_time()
 
     @property
     def state(self) -> State:
@@ -145,16 +140,15 @@ class Member:
     def had_no_room(self, why: str) -> None:
         """Leave it alone for a moment, each time in a row for longer."""
         self.why = why
-        if self.is_resting:
+        if self.is_resting or self._nursery is None:
             return  # others have met with the same
-        seconds = self._rest * random.uniform(0.5, 1.5)
-        self._rest = min(2 * self._rest, _LONGEST_REST_SECONDS)
-        self._rests_until = trio.current_time() + seconds
-        if self._nursery is not None:
-            self._nursery.start_soon(self._until_rested, seconds)
+        self.is_resting = True
+        self._nursery.start_soon(self._have_rest)
 
-    async def _until_rested(self, seconds: float) -> None:
-        await trio.sleep(seconds)
+    async def _have_rest(self) -> None:
+        seconds, self._rest = self._rest, min(2 * self._rest, _LONGEST_REST_SECONDS)
+        await trio.sleep(seconds * random.uniform(0.5, 1.5))
+        self.is_resting = False
         self._places.fill(self)
 
     def was_lost(self, line: Line, why: str) -> str:

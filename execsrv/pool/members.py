@@ -91,12 +91,16 @@ class Members:
             self._update(await self._ask())
             nursery.start_soon(self._places.watch)
             task_status.started()
+            fails = False
             while True:
                 await trio.sleep(self._refresh)
                 try:
                     self._update(await self._ask())
+                    fails = False
                 except Exception as error:  # whatever somebody's directory may raise
-                    logger.warning("cannot ask the directory, its last answer goes on: %s", error)
+                    if not fails:
+                        logger.warning("cannot ask the directory, its last answer goes on: %s", error)
+                    fails = True
 
     def close(self) -> None:
         """Start nothing any more."""

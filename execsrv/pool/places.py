@@ -38,16 +38,14 @@ class Host(Protocol):
     """Places that are taken."""
     slots: int
     """Places that there are."""
+    is_resting: bool
+    """True while it is to be left alone for a moment."""
     why: str
     """The last that went wrong, empty where nothing did."""
 
     @property
     def is_there(self) -> bool:
         """True while it takes commands, though it may have no room for one now."""
-
-    @property
-    def is_resting(self) -> bool:
-        """True while it is to be left alone for a moment."""
 
 
 class _Waiter:

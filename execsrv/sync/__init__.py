@@ -16,7 +16,9 @@ from execsrv.sync.connect import connect, connect_unix, connect_websocket, launc
 from execsrv.sync.file_handles import RemoteFile
 from execsrv.sync.files import Files
 from execsrv.sync.http import Http, HttpStream
+from execsrv.sync.lease import Lease
 from execsrv.sync.many import Results
+from execsrv.sync.pool import Pool
 from execsrv.sync.process import Process
 from execsrv.sync.remote_path import RemotePath
 from execsrv.sync.replwrap import REPLWrapper
@@ -31,6 +33,8 @@ __all__ = [
     "Http",
     "HttpStream",
     "Joined",
+    "Lease",
+    "Pool",
     "Process",
     "REPLWrapper",
     "RemoteFile",

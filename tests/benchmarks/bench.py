@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import base64
+import compileall
 import hashlib
+import io
 import json
 import math
 import os
@@ -26,12 +28,13 @@ import socket
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -913,6 +916,13 @@ class Row:
     def ratio(self, server: str, base: str) -> float:
         return self.median(server) / self.median(base) if self.median(base) else math.nan
 
+    def ratios(self, server: str, base: str) -> list[float]:
+        """The ratio of each round, in order. Empty where a round of either failed."""
+        pairs = self.values.get(server, []), self.values.get(base, [])
+        if len(pairs[0]) != len(pairs[1]) or not all(pairs[1]):
+            return []
+        return sorted(value / of_base for value, of_base in zip(*pairs, strict=True))
+
 
 @dataclass
 class Report:
@@ -984,13 +994,16 @@ def print_report(report: Report, servers: Sequence[str], *, rounds: int) -> None
     base, *others = servers
     heads = ["figure", "unit", "better"]
     heads += [head for server in servers for head in (server, "spread")]
-    heads += [f"{other}/{base}" for other in others]
+    heads += [head for other in others for head in (f"{other}/{base}", "by round")]
     table = [heads]
     for name, row in report.rows.items():
         cells = [name, row.unit, row.better]
         for server in servers:
             cells += [shown(row.median(server)), shown(row.spread(server), "{:.0f}%")]
-        cells += [shown(row.ratio(other, base), "{:.2f}") for other in others]
+        for other in others:
+            ratios = row.ratios(other, base)
+            cells += [shown(row.ratio(other, base), "{:.2f}")]
+            cells += [f"{ratios[0]:.2f} to {ratios[-1]:.2f}" if len(ratios) > 1 else "-"]
         table.append(cells)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     print(f"medians of {rounds} rounds" if rounds > 1 else "one round")
@@ -1041,6 +1054,7 @@ EXAMPLES = """\
 examples:
   python tests/benchmarks/bench.py
   python tests/benchmarks/bench.py --only spawn,echo --rounds 5
+  python tests/benchmarks/bench.py --compare HEAD~1 --rounds 9
   python tests/benchmarks/bench.py "codex=codex exec-server --listen {listen}"
   python tests/benchmarks/bench.py "packed=msgpack:python -m execsrv serve --listen {listen}"
   python tests/benchmarks/bench.py --stdio "before=old/bin/python -m execsrv serve --listen {listen}"
@@ -1068,6 +1082,7 @@ def command_line() -> argparse.ArgumentParser:
         "With `msgpack:` in front of COMMAND the messages are msgpack. "
         "The name `execsrv` replaces the server that is measured first",
     )
+    parser.add_argument("--compare", metavar="REV", help="measure execsrv as it was in that commit too")
     parser.add_argument("--stdio", action="store_true", help="talk over the servers' stdin and stdout, not a websocket")
     parser.add_argument(
         "--only", type=cases_argument, metavar="CASE,...", help="measure only these cases, or `client` alone"
@@ -1121,6 +1136,27 @@ def range_argument(lowest: int, highest: int) -> Callable[[str], int]:
     return integer
 
 
+def serving(folder: Path | None = None) -> str:
+    """The command of a server of execsrv: of this Python, or of the package in that folder."""
+    there = [] if folder is None else ["env", "-C", str(folder)]
+    return shlex.join([*there, sys.executable, "-m", "execsrv", "serve", "--listen", "{listen}"])
+
+
+@contextmanager
+def checked_out(revision: str) -> Iterator[Path]:
+    """The package as it was in a commit, compiled, in a folder of its own."""
+    archive = subprocess.run(
+        ["git", "archive", revision, "execsrv"], cwd=Path(__file__).parents[2], capture_output=True, check=False
+    )
+    if archive.returncode:
+        raise BenchError(f"cannot compare with {revision}: {archive.stderr.decode(errors='replace').strip()}")
+    with tempfile.TemporaryDirectory(prefix="exec-bench-") as folder:
+        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+            files.extractall(folder, filter="data")
+        compileall.compile_dir(folder, quiet=2)
+        yield Path(folder)
+
+
 def chosen_cases(options: argparse.Namespace) -> dict[str, Case]:
     """The cases to run, in the order of `CASES`."""
     wanted = set(options.only or CASES.keys() - ONLY_WHEN_ASKED)
@@ -1145,14 +1181,18 @@ def main() -> int:
     if options.only == [CLIENT]:
         programs = [Path(__file__).with_name(name) for name in ("client.py", "without_trio.py")]
         return max(subprocess.run([sys.executable, program], check=False).returncode for program in programs)
-    execsrv = shlex.join([sys.executable, "-m", "execsrv", "serve", "--listen", "{listen}"])
-    servers = {"execsrv": execsrv, **dict(options.servers)}
+    servers = {"execsrv": serving(), **dict(options.servers)}
     signal.signal(signal.SIGTERM, end_politely)
     signal.signal(signal.SIGHUP, end_politely)
-    try:
-        report = measure_all(servers, chosen_cases(options), options)
-    except KeyboardInterrupt:
-        return 130
+    with ExitStack() as stack:
+        try:
+            if options.compare is not None:
+                servers[options.compare] = serving(stack.enter_context(checked_out(options.compare)))
+            report = measure_all(servers, chosen_cases(options), options)
+        except KeyboardInterrupt:
+            return 130
+        except BenchError as error:
+            parser.error(str(error))
     print_report(report, list(servers), rounds=options.rounds)
     if options.json:
         write_json(options.json, report, servers, options)

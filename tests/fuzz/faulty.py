@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from execsrv._cli.app import main
-from execsrv._server.methods import HANDLERS
+from execsrv._server.methods import HANDLERS, handler_of
 from execsrv.protocol import EnvironmentStatus, Nothing
 
 METHOD = "environmentConfig/read"
@@ -37,5 +37,5 @@ if __name__ == "__main__":
         done = FAULTS[kind]()
         return done if isinstance(done, EnvironmentStatus) else Nothing()
 
-    HANDLERS[METHOD] = HANDLERS[METHOD]._replace(run=run)
+    HANDLERS[METHOD] = handler_of(METHOD)._replace(run=run)
     main()

@@ -18,6 +18,7 @@ import msgspec
 import trio
 
 from execsrv.protocol import METHODS, NOTIFICATIONS
+from execsrv.protocol.methods import struct_named
 from tests.fuzz import packing
 from tests.fuzz.scripts import SESSION, Again, Frame, Hear, Raw, Say, Script
 from tests.peers import PATIENCE
@@ -288,7 +289,7 @@ class Judge:
         message.pop("jsonrpc", None)
         if "method" in message:
             assert message.keys() == {"method", "params"}
-            msgspec.convert(message["params"], NOTIFICATIONS[message["method"]])
+            msgspec.convert(message["params"], struct_named(NOTIFICATIONS[message["method"]]))
             return
         id = message["id"]
         assert message.keys() in ({"id", "result"}, {"id", "error"})

@@ -256,9 +256,8 @@ async def test_a_deployment_is_a_server_of_its_own(home: Path) -> None:
         await deployment.start()  # as that of containers has it: the second time does nothing
         assert deployment.runtime is runtime
         await runtime.create_session(SESSION)
-        assert (await said(runtime, f"setsid bash -c 'exec -a {mark} sleep 1000' & echo hello")).output.endswith(
-            "hello\n"
-        )
+        observed = await said(runtime, f"setsid bash -c 'exec -a {mark} sleep 1000' & echo hello")
+        assert observed.output.endswith("hello\n")
         assert hook.steps == ["Starting a server"]
     finally:
         await deployment.stop()

@@ -14,6 +14,7 @@ _HOMES = {
     "serve": "serving",
     "run": "running",
     "init": "running",
+    "map": "pools",
     "shell": "shells",
     "ps": "sessions",
     "logs": "sessions",

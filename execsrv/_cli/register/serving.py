@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from execsrv._cli.register.kinds import FILE, NUMBER, USAGE, Command, Example, Kind, Option
+from execsrv._cli.register.kinds import FILE, LABEL, NUMBER, USAGE, Command, Example, Kind, Option
 from execsrv._cli.settings import SETTINGS, Setting
 
 
@@ -59,6 +59,12 @@ file. BYTES may have a unit: 64KiB, 16MiB, 1GiB.""",
             Kind("FD", NUMBER.read, NUMBER.expected),
             dest="lifeline",
         ),
+        Option(
+            ("--join",),
+            "Be in this file, by URL and labels, as long as connections are taken: pools find their servers there.",
+            FILE,
+        ),
+        Option(("--label",), "A label there, such as gpu=1. Repeatable.", LABEL, many=True),
         Option(("--json",), "Log JSON: as --log-format json.", dest="as_json"),
         Option(("--quiet", "-q"), "Log warnings and errors alone."),
         Option(("--verbose", "-v"), "Log all there is: as --log-level debug."),

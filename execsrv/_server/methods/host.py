@@ -1,8 +1,9 @@
-"""`http/*`, `environment/*` and the discovery of capabilities: the machine that the server runs on."""
+"""`environment/*` and the discovery of capabilities: the machine that the server runs on."""
 
 from __future__ import annotations
 
 from execsrv._files.channel import file_capabilities
+from execsrv._http.channel import http_capabilities
 from execsrv._server.host import discover_roots, environment_config, environment_info
 from execsrv._server.methods.table import Caller, Later, handles, handles_later
 from execsrv._wire.paths import path_from_wire
@@ -15,34 +16,14 @@ from execsrv.protocol import (
     EnvironmentConfigRead,
     EnvironmentInfo,
     EnvironmentStatus,
-    HttpBodyPiece,
-    HttpRequest,
-    HttpRequestId,
-    HttpResponse,
-    Nothing,
     Unit,
 )
 
 
-@handles_later("http/request")
-def http_request(caller: Caller, params: HttpRequest) -> Later[HttpResponse]:
-    return caller.relay.request(params)
-
-
-@handles_later("http/read")
-def http_read(caller: Caller, params: HttpRequestId) -> Later[HttpBodyPiece]:
-    return caller.relay.read(params)
-
-
-@handles("http/close")
-def http_close(caller: Caller, params: HttpRequestId) -> Nothing:
-    return caller.relay.close(params)
-
-
 @handles("environment/info")
 def tell_of_environment(caller: Caller, params: Unit) -> EnvironmentInfo:
-    capabilities = {"environmentConfigRead": True, "httpHeaderEnvVars": caller.relay.has_variables}
-    return environment_info(capabilities | file_capabilities(caller.config))
+    config = caller.config
+    return environment_info({"environmentConfigRead": True} | http_capabilities(config) | file_capabilities(config))
 
 
 @handles("environment/status")

@@ -33,6 +33,8 @@ def over(
         raise InvalidParamsError("argv must not be empty", field="argv")
     if params.user is not None:
         raise InvalidParamsError("user: over a runner, a command has the rights of the runner", field="user")
+    if params.limits is not None:
+        raise InvalidParamsError("limits: over a runner, a command has no limits of its own", field="limits")
     stdout, stderr = params.stdout, params.stderr
     if isinstance(stdout, OutputFile) or isinstance(stderr, OutputFile):
         field = "stdout" if isinstance(stdout, OutputFile) else "stderr"

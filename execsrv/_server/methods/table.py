@@ -15,7 +15,6 @@ from msgspec import Struct
 
 from execsrv._budget.allowance import Allowance
 from execsrv._doors.principal import Principal
-from execsrv._http.relay import Relay
 from execsrv._server.sessions import Sessions
 from execsrv._server.sharing import Shared
 from execsrv._server.starting import Deferred
@@ -25,6 +24,7 @@ from execsrv.protocol.sandbox import NetworkWish
 
 if TYPE_CHECKING:
     from execsrv._files.files import Files
+    from execsrv._http.relay import Relay
 
 
 class Caller(Protocol):
@@ -33,12 +33,12 @@ class Caller(Protocol):
     principal: Principal
     allowance: Allowance
     sessions: Sessions
-    relay: Relay
     shared: Shared
     config: ServerConfig
-
-    def files(self) -> Files:
-        """Return the file methods of the channel."""
+    files: Callable[[], Files]
+    """Returns the file methods of the channel."""
+    relay: Callable[[], Relay]
+    """Returns the HTTP relay of the channel."""
 
 
 P = TypeVar("P", bound=Struct)

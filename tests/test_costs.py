@@ -1,0 +1,119 @@
+"""What must not grow unnoticed, counted where a time would say nothing: modules that are loaded, calls that are made.
+
+The ceilings are a little above what is needed now. Who has a reason to need more raises them, and says it.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import execsrv
+from execsrv import protocol
+from execsrv.protocol import Size
+from tests.peers import PATIENCE
+
+PACKAGE = Path(execsrv.__file__).parent
+
+FIRST_COMMANDS = {
+    "serve": (["serve", "--quiet"], 190),
+    "run": (["run", "--", "true"], 95),
+}
+"""Words of a command line, and how many modules of ours it may load. `serve` speaks with one client, on stdio."""
+
+HELLO = b"""{"id":1,"method":"initialize","params":{"clientName":"t"}}
+{"method":"initialized"}
+{"id":2,"method":"process/start","params":{"processId":"p","argv":["/bin/true"],"cwd":"/","env":{},"tty":false}}
+{"id":3,"method":"process/wait","params":{"processId":"p"}}
+"""
+
+
+TELLING = """
+import atexit, os, runpy, sys
+atexit.register(lambda: os.write(2, "\\n".join(sys.modules).encode()))
+runpy.run_module("execsrv", run_name="__main__", alter_sys=True)
+"""
+
+
+def modules_of(words: list[str], said: bytes) -> list[str]:
+    """Return the modules that a command line has loaded when it ends."""
+    argv = [sys.executable, "-c", TELLING, *words]
+    done = subprocess.run(argv, input=said, capture_output=True, timeout=PATIENCE)
+    assert done.returncode == 0
+    assert b'"error"' not in done.stdout
+    return done.stderr.decode().splitlines()
+
+
+@pytest.mark.parametrize("command", FIRST_COMMANDS)
+def test_a_first_command_loads_little(command: str) -> None:
+    words, most = FIRST_COMMANDS[command]
+    ours = [name for name in modules_of(words, HELLO) if name.partition(".")[0] == "execsrv"]
+    late = {"protocol.files", "protocol.file_extras", "protocol.http", "protocol.ceilings"}
+    late |= {"_files.files", "_http.relay", "_server.methods.files", "_server.methods.sharing", "record", "agents"}
+    assert not {name for name in ours if name.removeprefix("execsrv.") in late}
+    assert len(ours) <= most
+
+
+def test_what_is_loaded_late_is_where_it_is_said_to_be() -> None:
+    tree = ast.parse(Path(protocol.__file__).read_text())
+    checked = {
+        (node.module, alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module != "importlib"
+        for alias in node.names
+    }
+    assert checked == {(f"execsrv.protocol.{module}", name) for name, module in protocol._HOMES.items()}  # type: ignore[attr-defined]
+    assert all(getattr(protocol, name) is not None for name in protocol.__all__)  # type: ignore[attr-defined]
+    assert protocol.Size is Size
+    with pytest.raises(AttributeError, match=r"^module 'execsrv.protocol' has no attribute 'Sizes'$"):
+        protocol.Sizes  # type: ignore[attr-defined]  # noqa: B018
+
+
+async def calls_of(do: Callable[[], Awaitable[object]]) -> Counter[str]:
+    """Count the calls of Python functions in this thread, by module. What is not to be counted is done once before."""
+    await do()
+    calls: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, argument: Any) -> None:
+        if event == "call":
+            calls[frame.f_globals.get("__name__", "")] += 1
+
+    sys.setprofile(count)
+    try:
+        await do()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+async def least(do: Callable[[], Awaitable[object]], times: int = 5) -> int:
+    """Return the calls of the best of a few times: what others make this wait for is no call of ours."""
+    return min([(await calls_of(do)).total() for _ in range(times)])
+
+
+async def test_a_command_costs_few_calls() -> None:
+    async with execsrv.connect_in_process() as client:
+        assert await least(lambda: client.run(["true"])) <= 1050
+
+
+async def test_output_costs_few_calls() -> None:
+    """A mebibyte, read as it comes."""
+    size = 8 * 2**20
+
+    async def read() -> None:
+        async with client.start(["head", "-c", str(size), "/dev/zero"]) as process:
+            got = 0
+            while data := await process.stdout.receive_some():
+                got += len(data)
+        assert got == size
+
+    async with execsrv.connect_in_process() as client:
+        assert await least(read, 3) / 8 <= 3500
