@@ -57,7 +57,10 @@ def run_once(options: RunOptions) -> int:
     if options.verbose:
         say(f"execsrv: it ended with status {ended.code} after {time.monotonic() - began:.3f} s")
     if options.as_json:
-        facts = {"exitCode": ended.code, "signal": ended.signal, "seconds": round(time.monotonic() - began, 3)}
+        facts: dict[str, Any] = {"exitCode": ended.code, "signal": ended.signal}
+        facts["seconds"] = round(time.monotonic() - began, 3)
+        if ended.usage is not None:
+            facts["usage"] = ended.usage
         say(msgspec.json.encode(facts).decode())
     if ended.signal in _OUR_DEATHS:
         die_of(_OUR_DEATHS[ended.signal])
