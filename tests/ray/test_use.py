@@ -48,7 +48,6 @@ async def test_commands_run_on_the_nodes_that_have_their_labels(servers: Servers
         assert result.server == fast.url
 
 
-@ray.remote(num_cpus=0)  # type: ignore[misc]
 class Agent:
     """An actor as most are: its methods are coroutines of asyncio."""
 
@@ -58,7 +57,6 @@ class Agent:
             return {result.exit_code async for result in pool.map(commands)}
 
 
-@ray.remote(num_cpus=0)  # type: ignore[misc]
 def task(directory: RayDirectory) -> str | None:
     with execsrv.sync.Pool(directory) as pool, pool.lease() as lease:
         lease.files.write(f"{lease.scratch}/note", b"kept")
@@ -66,8 +64,9 @@ def task(directory: RayDirectory) -> str | None:
 
 
 async def test_an_actor_and_a_task_use_them(servers: Servers) -> None:
-    agent = Agent.remote()
-    asked = [agent.work.remote(servers.directory, 30), task.remote(servers.directory)]
+    on_none = ray.remote(num_cpus=0)
+    agent = on_none(Agent).remote()
+    asked = [agent.work.remote(servers.directory, 30), on_none(task).remote(servers.directory)]
     assert await trio.to_thread.run_sync(ray.get, asked) == [{0, 1, 2}, "kept"]
 
 
