@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import trio
+from msgspec import Struct
 
 from execsrv._cli.heard_signals import Heard
 from execsrv._cli.register.kinds import OWN_FAILURE
@@ -39,7 +40,7 @@ _NAMED = 5
 """So many processes that outlived the command are named."""
 
 
-class RunOptions(NamedTuple):
+class RunOptions(Struct, frozen=True):
     """A command and its options. Without a `url` it runs here. `env` is `NAME=VALUE`, `secret_env` is `NAME=SECRET`.
 
     Times are in seconds. With `is_init` signals are passed on as they come, and mean nothing to us.

@@ -11,8 +11,9 @@ import os
 import signal
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, get_args
+
+from msgspec import Struct
 
 from execsrv._processes import carried_limits
 from execsrv._processes.accounts import Account
@@ -32,8 +33,7 @@ _LOCKED_BITS = 0xEF  # neither root's id nor a change of ids gives a capability,
 _CAPABILITIES = 0x20080522  # the third version of capset(2)
 
 
-@dataclass(frozen=True, slots=True)
-class Means:
+class Means(Struct, frozen=True):
     """The things that a start is confined with. `in_user` says that namespaces are made in a new user namespace.
 
     `landlock` is the version of Landlock, 0 for none.
