@@ -22,8 +22,8 @@ import mcp_types as types
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
+from execsrv.agents.approval import Approval
 from execsrv.agents.functions import FUNCTIONS
-from execsrv.agents.rules import Rules
 from execsrv.errors import ForbiddenError
 from tests.confined import needs_confinement
 from tests.conftest import end
@@ -149,7 +149,7 @@ async def test_sessions_are_resources(era: Era, tmp_path: Path) -> None:
     assert (kept, len(list(casts.iterdir()))) == ([False, True], 2)
 
 
-# -- the operator's rules --
+# -- the operator's approval --
 
 
 async def test_the_user_is_asked(era: Era) -> None:
@@ -209,13 +209,13 @@ async def test_commands_are_confined(tmp_path: Path) -> None:
 
 
 def test_a_question_shows_everything_that_is_done() -> None:
-    rules = Rules(ask=True)
-    assert rules.question("read_output", {"session_id": 1}) is None
-    assert rules.question("kill_session", {"session_id": 1}) is None
-    asked = rules.question("exec_command", {"cmd": ["a", "b c"], "env": {"LD_PRELOAD": "x"}, "workdir": "/"})
+    approval = Approval(ask=True)
+    assert approval.question("read_output", {"session_id": 1}) is None
+    assert approval.question("kill_session", {"session_id": 1}) is None
+    asked = approval.question("exec_command", {"cmd": ["a", "b c"], "env": {"LD_PRELOAD": "x"}, "workdir": "/"})
     assert asked == 'Run ["a", "b c"] with {"env": {"LD_PRELOAD": "x"}, "workdir": "/"}?'
     with pytest.raises(ForbiddenError):
-        rules.question("exec_command", {"cmd": "true", "env": {"A": "x" * 5000}})
+        approval.question("exec_command", {"cmd": "true", "env": {"A": "x" * 5000}})
 
 
 # -- HTTP --

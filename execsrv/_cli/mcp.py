@@ -19,7 +19,7 @@ from execsrv._cli.manners import Manners
 from execsrv._cli.reach import Reach, path_there
 from execsrv._cli.usage import UsageError
 from execsrv._doors.tokens import read_own
-from execsrv.agents.rules import Rules
+from execsrv.agents.approval import Approval
 from execsrv.client import Client
 from execsrv.client.tokens import is_token
 from execsrv.errors import ExecsrvError
@@ -50,7 +50,7 @@ def mcp(
     options: dict[str, Any] = {} if cwd is None else {"cwd": os.path.abspath(cwd) if reach.url is None else cwd}
     with nullcontext() if recordings is None else _folder(recordings) as folder:
         wanted = Wanted(sandbox, no_network, read_only, hide)
-        trio.run(_serve, reach, Rules(ask=ask, only=only), wanted, folder, options, listen, token, manners)
+        trio.run(_serve, reach, Approval(ask=ask, only=only), wanted, folder, options, listen, token, manners)
     return 0
 
 
@@ -85,7 +85,7 @@ def _folder(recordings: str) -> Iterator[str]:
 
 async def _serve(
     reach: Reach,
-    rules: Rules,
+    approval: Approval,
     wanted: Wanted,
     recordings: str | None,
     options: dict[str, Any],
@@ -105,7 +105,7 @@ async def _serve(
                 # One that cannot be kept is told to the operator, and not by each call to a model.
                 await client.run([client.info.shell.path, "-c", ":"], **options)
             async with open_tools(client, recordings=recordings, **options) as tools:
-                server = make_server(tools, rules)
+                server = make_server(tools, approval)
                 if listen is None or token is None:
                     await serve_stdio(server)
                 else:

@@ -22,7 +22,7 @@ from execsrv._nursery import open_helpers
 from execsrv._version import __version__
 from execsrv.agents import functions
 from execsrv.agents.answers import Listed
-from execsrv.agents.rules import Rules
+from execsrv.agents.approval import Approval
 from execsrv.agents.tools import Tools
 from execsrv.errors import ExecsrvError
 
@@ -49,8 +49,8 @@ _APPROVE: types.ElicitRequestedSchema = {"type": "object", "properties": {}}
 """A form without a field: to accept it is to approve."""
 
 
-def make_server(tools: Tools, rules: Rules) -> Server[dict[str, object]]:
-    """Return a server that offers these tools as far as the rules allow."""
+def make_server(tools: Tools, approval: Approval) -> Server[dict[str, object]]:
+    """Return a server that offers these tools as far as they are approved."""
 
     async def list_tools(
         context: ServerRequestContext, params: types.PaginatedRequestParams | None
@@ -73,12 +73,12 @@ def make_server(tools: Tools, rules: Rules) -> Server[dict[str, object]]:
         try:
             arguments = params.arguments or {}
             functions.checked(params.name, arguments)
-            rules.check(params.name, arguments)
-            if (question := rules.question(params.name, arguments)) is not None:
+            approval.check(params.name, arguments)
+            if (question := approval.question(params.name, arguments)) is not None:
                 answer = await _asked(context, params, question)
                 if isinstance(answer, types.InputRequiredResult):
                     return answer
-                rules.check_approved(answer.action == "accept")
+                approval.check_approved(answer.action == "accept")
             said = await _with_progress(context, functions.call(tools, params.name, arguments))
         except ExecsrvError as error:
             return types.CallToolResult(content=[types.TextContent(text=str(error))], is_error=True)
@@ -123,7 +123,7 @@ async def _asked(
         return given
     capabilities = context.session.client_capabilities
     if capabilities is None or capabilities.elicitation is None:
-        raise Rules.refusal("the user is to be asked, which this client cannot do")
+        raise Approval.refusal("the user is to be asked, which this client cannot do")
     if context.session.can_send_request:
         return await context.session.elicit_form(question, _APPROVE, context.request_id)
     return types.InputRequiredResult(input_requests={_APPROVAL: types.ElicitRequest(params=form)})

@@ -19,14 +19,14 @@ Commands run here, or with --url on a server, and all of them end with this one.
         Option(
             ("--ask",),
             "Have the user asked before each command, and before something is typed; where the client cannot, refuse.",
-            title="Rules",
+            title="Approval",
         ),
         Option(
             ("--only",),
             "Run no program but this, and no shell. Repeatable.",
             named("PROGRAM"),
             many=True,
-            title="Rules",
+            title="Approval",
         ),
         *CONFINING,
         Option(

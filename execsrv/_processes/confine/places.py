@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 Access = Literal["none", "read", "write"]
 
@@ -41,6 +42,21 @@ class Confinement(Struct, frozen=True):
     def at(self, path: bytes) -> Place | None:
         """Return the place that decides for a path without links, None for none."""
         return nearest(self.places, path)
+
+    def protecting(self, paths: Iterable[bytes]) -> Confinement:
+        """Return the same, but that nothing in these folders may be written."""
+        paths = list(paths)
+        places = [
+            replace(place, access="read")
+            if place.access == "write" and any(covers(path, place.path) for path in paths)
+            else place
+            for place in self.places
+        ]
+        for path in paths:
+            above = nearest(places, path)
+            if above is not None and above.access == "write":
+                places.append(Place(path, "read"))
+        return replace(self, places=tuple(sorted(places, key=lambda place: place.depth)))
 
     def above(self, place: Place) -> Place | None:
         """Return the place that would decide without `place`."""

@@ -14,7 +14,7 @@ _SHOWN_CHARACTERS = 2000
 """The most of a command that a question shows. A longer one is refused: nobody can approve what he does not see."""
 
 
-class Rules(Struct, frozen=True, kw_only=True):
+class Approval(Struct, frozen=True, kw_only=True):
     """The calls that are done. With `ask` the user is asked before each, and before something is typed.
 
     With `only`, nothing runs but these programs, as words that no shell sees, and with no variables of the model's.
