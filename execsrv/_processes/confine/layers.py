@@ -78,7 +78,8 @@ def table(
     """
     inherited = command.inherited is not None
     leads = (terminal is not None or not inherited) and (means.has("processes") or inherited)
-    made = _enclosed(confinement, means, terminal, leads, _granted(command, mark)).copy()
+    enclosed = _enclosed if means.has("view") else _enclosed.__wrapped__  # which looks at what is in the root folder
+    made = enclosed(confinement, means, terminal, leads, _granted(command, mark)).copy()
     made.call("cwd", "chdir", made.text(command.cwd or os.getcwdb()))
     for target, mode in nulls:  # that of its view, which it cannot change for others
         null = made.open("null", "open", made.text(b"/dev/null"), mode | os.O_CLOEXEC, 0)
@@ -148,7 +149,7 @@ def _enclosed(confinement: Confinement, means: Means, terminal: bytes | None, le
         _drop_capabilities(made)
     made.call("no_new_privs", "prctl", _NO_NEW_PRIVS, 1, 0, 0, 0)
     if means.has("landlock"):
-        landlock.add(made, confinement, means.landlock, terminal is not None)
+        landlock.add(made, confinement, means.landlock, terminal is not None, in_view=means.has("view"))
     return made
 
 
