@@ -158,7 +158,7 @@ async def test_its_terminal_is_its_controlling_terminal(supervisor: Supervisor) 
 
 
 async def test_a_signal_reaches_the_whole_tree(supervisor: Supervisor) -> None:
-    async with running(supervisor, ["bash", "-c", "sleep 1000 & echo; wait"], READ) as spawned:
+    async with running(supervisor, ["bash", "-c", "sleep 1000 & echo; while :; do wait; done"], READ) as spawned:
         await trio.lowlevel.wait_readable(spawned.outputs["stdout"])
         assert spawned.tree.signal(signal.SIGTERM) == 2
         assert (await spawned.tree.leader.wait_exited()).signal == "SIGTERM"

@@ -12,7 +12,7 @@ import signal
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from execsrv._processes import carried_limits
 from execsrv._processes.accounts import Account
@@ -22,6 +22,9 @@ from execsrv._processes.confine.places import Confinement
 from execsrv._processes.confine.starter import LEADER, READY, REAPER
 from execsrv._processes.confine.table import LIFE, REPORT, Table
 from execsrv._processes.rlimit_mark import Mark, own_limit
+
+if TYPE_CHECKING:
+    from execsrv._processes.limiting.group import LimitGroup
 
 LayerName = Literal["view", "ipc", "processes", "capabilities", "landlock", "seccomp"]
 ALL: frozenset[LayerName] = frozenset(get_args(LayerName))
@@ -68,24 +71,31 @@ def table(
     nulls: Sequence[tuple[int, int]] = (),
     closed: Sequence[int] = (),
     mark: Mark | None = None,
+    group: LimitGroup | None = None,
     runs: bool = True,
 ) -> Table:
     """Return the table that starts a command.
 
     `terminal` is the name of its terminal. `nulls` are those of its 0, 1 and 2 that are `/dev/null`, with their access
     mode, and `closed` those that it is to have closed. It puts a `mark` on itself, where it does not carry one by
-    birth. Unless it `runs`, all is done but the last step.
+    birth, and steps into the groups of its limits before it sees less. Unless it `runs`, all is done but the last step.
     """
     inherited = command.inherited is not None
     leads = (terminal is not None or not inherited) and (means.has("processes") or inherited)
-    enclosed = _enclosed if means.has("view") else _enclosed.__wrapped__  # which looks at what is in the root folder
-    made = enclosed(confinement, means, terminal, leads, _granted(command, mark)).copy()
+    granted, doors = _granted(command, mark), [] if group is None else group.doors
+    if doors or not means.has("view"):  # of one start alone, and of what is in the root folder now
+        made = _enclosed.__wrapped__(confinement, means, terminal, leads, granted, doors)
+    else:
+        made = _enclosed(confinement, means, terminal, leads, granted).copy()
     made.call("cwd", "chdir", made.text(command.cwd or os.getcwdb()))
     for target, mode in nulls:  # that of its view, which it cannot change for others
         null = made.open("null", "open", made.text(b"/dev/null"), mode | os.O_CLOEXEC, 0)
         made.call("null", "dup2", null, target)
         made.close(null)
     _open_outputs(made, command)
+    for limit in [] if group is None else group.rlimits():
+        pair = made.data(struct.pack("<QQ", limit.soft & 2**64 - 1, limit.hard & 2**64 - 1))
+        made.call("limits", "prlimit64", 0, limit.slot, pair, 0)
     if means.has("seccomp"):
         seccomp.add(made, network=confinement.network)
     made.report(READY)
@@ -120,7 +130,14 @@ def _granted(command: Command, mark: Mark | None) -> _Granted:
 
 
 @functools.lru_cache(maxsize=_KEPT)
-def _enclosed(confinement: Confinement, means: Means, terminal: bytes | None, leads: bool, granted: _Granted) -> Table:
+def _enclosed(
+    confinement: Confinement,
+    means: Means,
+    terminal: bytes | None,
+    leads: bool,
+    granted: _Granted,
+    doors: Sequence[os.PathLike[str]] = (),
+) -> Table:
     """Return the rows of a start that its command has no part in. They are kept: most starts have those of another."""
     made = Table()
     _grant(made, granted)
@@ -131,6 +148,8 @@ def _enclosed(confinement: Confinement, means: Means, terminal: bytes | None, le
         made.call("unshare", "unshare", new)
     if means.has("processes"):
         _fork(made)
+    for door in doors:  # not before: the reaper is none of the command's
+        _write(made, os.fspath(door), os.fsencode(door), b"0")
     if leads:
         made.call("setsid", "setsid")
     if means.has("view"):
