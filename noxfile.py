@@ -23,7 +23,7 @@ PYTHONS = list(dict.fromkeys(["3.11", "3.12", "3.13", "3.14", f"{sys.version_inf
 SOME_FAILED = 1
 """The exit status of pytest for it."""
 
-BESIDE = ("docs", "inspect", "swe-rex")
+BESIDE = ("docs", "inspect", "ray", "swe-rex")
 """Extras that the test suite does without."""
 
 SPREAD = ["-n", "3", "--dist", "worksteal"]
@@ -120,6 +120,13 @@ def neighbours(session: nox.Session) -> None:
     shutil.copy("tests/neighbours/swe_rex_fixtures.py", theirs / "conftest.py")
     alone = ["-c", os.devnull, "--rootdir", str(theirs), "-o", "anyio_mode=auto"]
     session.run("pytest", *alone, str(theirs))
+
+
+@nox.session(name="ray")
+def on_ray(session: nox.Session) -> None:
+    """Servers on a real Ray cluster of three nodes on this machine, and what dies with what."""
+    session.install(".[test,ray]")
+    session.run("pytest", "-o", "filterwarnings=", "tests/ray", *session.posargs)
 
 
 @nox.session

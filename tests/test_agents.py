@@ -249,7 +249,7 @@ async def test_killing_tells_the_last_words(server: Server) -> None:
             "import signal, sys; signal.signal(15, lambda *_: sys.exit(print('bye') or 7)); print('ready', flush=True)"
         )
         await tools.exec_command([sys.executable, "-c", f"{script}; signal.pause()"], yield_time_ms=0)
-        await until_said(tools, "ready")
+        await until_said(tools, "ready\n")
         over = await tools.kill_session(1, grace=PATIENCE)
         assert (over.output, over.exit_code, over.reason) == ("bye\n", 7, "terminated")
         assert "ended by the server: terminated" in str(over)

@@ -65,7 +65,7 @@ FLOORS = [
     {"sync", "asyncio", "agents"},
     {"_api"},
     {"conformance"},
-    {"__init__", "testing"},
+    {"__init__", "testing", "adapters"},
     {"_cli"},
     {"__main__"},
 ]

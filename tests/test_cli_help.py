@@ -55,14 +55,16 @@ def test_the_handler_of_a_command_takes_what_is_parsed(name: str) -> None:
     from importlib import import_module
     from inspect import signature
 
-    from execsrv._cli.register.common import MANNERS, SERVER
+    from execsrv._cli.reach import Reach
+    from execsrv._cli.register.common import MANNERS
 
     found = command(name)
     keys = {option.key for option in found.options} | {argument.key for argument in found.arguments}
     if not found.raw:
-        for bundle, word in ((SERVER, "reach"), (MANNERS, "manners")):
-            if (bundled := {option.key for option in bundle}) <= keys:
-                keys = keys - bundled | {word}
+        manners = {option.key for option in MANNERS}
+        for bundle, needed, word in (({*Reach._fields}, {"url", "reconnect"}, "reach"), (manners, manners, "manners")):
+            if needed <= keys:
+                keys = keys - bundle | {word}
     module, _, handler = found.handler.partition(":")
     function = getattr(import_module(f"execsrv._cli.{module}"), handler)
     signature(function).bind(**dict.fromkeys(keys))

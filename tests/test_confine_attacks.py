@@ -154,9 +154,11 @@ async def attacked(scene: Scene, user: str) -> AsyncIterator[execsrv.Client]:
         yield client
 
 
-async def outcomes(client: execsrv.Client, scene: Scene, tty: bool, policy: Policy | None) -> dict[str, str]:
+async def outcomes(
+    client: execsrv.Client, scene: Scene, tty: bool, policy: Policy | None, user: str | None = None
+) -> dict[str, str]:
     argv = [SYSTEM_PYTHON, "-I", "-c", SOURCE, json.dumps(scene.facts)]
-    result = await client.run(argv, cwd="/", tty=tty, sandbox=policy, text=True, timeout=300)
+    result = await client.run(argv, cwd="/", tty=tty, user=user, sandbox=policy, text=True, timeout=300)
     try:
         found: dict[str, str] = json.loads(result.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
@@ -178,6 +180,28 @@ async def test_every_attack_fails_that_succeeds_without(scene: Scene, user: str,
         assert {name: free[name] for name in void} == {}
         odd = {name: outcome for name, outcome in confined.items() if outcome not in EXPECTED}
         assert odd == {}
+
+
+@pytest.mark.parametrize("tty", [False, True], ids=["pipes", "terminal"])
+async def test_every_attack_fails_of_a_command_of_another_user(scene: Scene, tty: bool) -> None:
+    """What it attacks is its own user's, but for the server and its neighbour."""
+    if not may_become_nobody():
+        pytest.skip("nobody else can be had here")
+    async with attacked(scene, "ours") as client:
+        give(scene, NOBODY)
+        scene.facts["without"] += sorted(OF_ROOT)
+        confined = await outcomes(client, scene, tty, scene.policy, "nobody")
+        assert sorted(name for name, outcome in confined.items() if outcome == "open") == []
+        assert {name: outcome for name, outcome in confined.items() if outcome not in EXPECTED} == {}
+        free = await outcomes(client, scene, tty, None, "nobody")
+        void = {name for name, outcome in free.items() if outcome != "open"} - MAY_BE_MISSING
+        assert void <= OF_READABLE_SERVER | OF_SAME_USER
+
+
+OF_SAME_USER = {name for name in ATTACKS if "server" in name or "neighbour" in name or name.startswith("kill")} | {
+    "open_server_memory"
+}
+"""Attacks that the rights of another user stop already."""
 
 
 EXPECTED = {"EPERM", "EACCES", "EROFS", "ESRCH", "ENOENT", "ENOSYS", "EXDEV", "EBUSY", "ECONNREFUSED", "signal 31"}

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -18,7 +19,7 @@ import trio
 from execsrv._processes import proc
 from execsrv._processes.accounts import Account
 from execsrv._processes.command import Wishes, settle
-from execsrv._processes.confine import start
+from execsrv._processes.confine import layers, start
 from execsrv._processes.confine.layers import Means
 from execsrv._processes.confine.places import Confinement
 from execsrv._processes.supervisor import Spawned, Supervisor, open_supervisor
@@ -157,7 +158,7 @@ async def test_its_terminal_is_its_controlling_terminal(supervisor: Supervisor) 
 
 
 async def test_a_signal_reaches_the_whole_tree(supervisor: Supervisor) -> None:
-    async with running(supervisor, ["bash", "-c", "sleep 1000 & echo; wait"], READ) as spawned:
+    async with running(supervisor, ["bash", "-c", "sleep 1000 & echo; while :; do wait; done"], READ) as spawned:
         await trio.lowlevel.wait_readable(spawned.outputs["stdout"])
         assert spawned.tree.signal(signal.SIGTERM) == 2
         assert (await spawned.tree.leader.wait_exited()).signal == "SIGTERM"
@@ -202,7 +203,7 @@ async def test_a_hundred_of_them_leave_nothing(supervisor: Supervisor) -> None:
 
 SHORT = """
 import resource
-from execsrv._processes.confine import start
+from execsrv._processes.confine import layers, start
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 start.layers.privileged()
 resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
@@ -271,3 +272,19 @@ async def test_one_of_another_user_is_refused_in_a_user_namespace(
     command = replace(settle(["true"], "/", ENV, None, Wishes(account=NOBODY)), confinement=READ)
     with pytest.raises(SandboxUnavailableError, match="without one for users"):
         supervisor.spawn(command, size=None, pipe_stdin=False)
+
+
+def test_a_table_that_is_kept_is_the_one_that_would_be_made_and_takes_nothing_from_another_command() -> None:
+    means = start.needed_means()
+
+    def written(argv: list[str], cwd: str, **more: Any) -> bytes:
+        with tempfile.TemporaryFile() as file:
+            layers.table(settle(argv, cwd, ENV, None, Wishes(**more)), READ, means).write(file.fileno())
+            return file.read()
+
+    kept = [written(["true"], "/"), written(["echo", "secret"], "/usr"), written(["true"], "/", umask=0o77)]
+    assert [written(["true"], "/"), written(["echo", "secret"], "/usr"), written(["true"], "/", umask=0o77)] == kept
+    assert len(set(kept)) == 3
+    for place, (argv, cwd) in enumerate([(["true"], "/"), (["echo", "secret"], "/usr")]):
+        layers._enclosed.cache_clear()
+        assert written(argv, cwd) == kept[place]

@@ -380,6 +380,7 @@ async def start_and_end(
     *,
     names: list[str] | None = None,
     surroundings: Surroundings | None = None,
+    sandbox: dict[str, Any] | None = None,
 ) -> None:
     """Start the escapes of these names in sessions of a daemon there, let them end, and see that nothing is left."""
     # A peer on the loopback is not taken for gone because it is silent.
@@ -414,7 +415,7 @@ async def start_and_end(
             case = Case(daemon, victim, line)
             path = placement[1].get("PYTHONPATH")
             limits: dict[str, Any] = {"timeoutMs": DEADLINE_MS} if ending == "deadline" else {}
-            case.marks = await start_escapes(victim, tty, python, names, path=path, **limits)
+            case.marks = await start_escapes(victim, tty, python, names, path=path, sandbox=sandbox, **limits)
             if surroundings is not None:
                 await surroundings.upset(url)
             if ending == "end of stdin":
@@ -744,7 +745,7 @@ SHEDDER = Escape(
 def how_it_ends(request: pytest.FixtureRequest) -> str:
     """Against SIGKILL only a control group helps."""
     if request.param == "SIGKILL":
-        if (folder := cgroup.make(f"test-{os.getpid()}")) is None:
+        if (folder := cgroup.make(f"{cgroup.PREFIX}test-{os.getpid()}")) is None:
             pytest.skip("no control group to be had here")
         cgroup.remove(folder)
     return str(request.param)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from execsrv._cli.manners import Manners
-from execsrv._cli.register.common import DEFAULT_URL, MANNERS, SERVER
+from execsrv._cli.register.common import DEFAULT_URL, MANNERS
 from execsrv._cli.register.kinds import Command
 from execsrv._cli.streams import say
 from execsrv._cli.usage import UsageError
@@ -30,10 +30,10 @@ def done(command: Command, handler: Callable[..., Any], values: dict[str, Any]) 
     url = values.get("url")
     manners = Manners()
     keys = {option.key for option in command.options}
-    if {option.key for option in SERVER} <= keys:
+    if {"url", "reconnect"} <= keys:
         from execsrv._cli.reach import Reach
 
-        values["reach"] = Reach(**{option.key: values.pop(option.key) for option in SERVER})
+        values["reach"] = Reach(**{name: values.pop(name) for name in Reach._fields if name in keys})
     if {option.key for option in MANNERS} <= keys:
         manners = values["manners"] = Manners(**{option.key: values.pop(option.key) for option in MANNERS})
     logging.getLogger("execsrv").setLevel(logging.DEBUG if manners.verbose else logging.ERROR)

@@ -15,6 +15,7 @@ from execsrv._cli.register.running import DEFAULT_GRACE_SECONDS
 from execsrv._cli.streams import say
 from execsrv._wire.writing import write_all
 from execsrv.protocol import Member
+from execsrv.protocol.process_limits import ProcessUsage
 
 TIMED_OUT = 124
 """The exit status as in timeout(1). As in env(1), 126 is not executable and 127 not found."""
@@ -40,13 +41,16 @@ _NAMED = 5
 
 
 class RunOptions(NamedTuple):
-    """A command and its options. Without a `url` it runs here. `env` is `NAME=VALUE`, `secret_env` is `NAME=SECRET`.
+    """A command and its options. Without a `url` it runs here; that of a `pool` is its text.
 
-    Times are in seconds. With `is_init` signals are passed on as they come, and mean nothing to us.
+    `env` is `NAME=VALUE`, `secret_env` is `NAME=SECRET`. Times are in seconds. With `is_init` signals are passed on as
+    they come, and mean nothing to us.
     """
 
     argv: Sequence[str]
     url: str | None = None
+    pool: str | None = None
+    label: Sequence[str] = ()
     tty: bool = False
     interactive: bool = False
     no_stdin: bool = False
@@ -62,6 +66,14 @@ class RunOptions(NamedTuple):
     no_network: bool = False
     read_only: bool = False
     hide: Sequence[str] = ()
+    limit_memory: int | None = None
+    limit_processes: int | None = None
+    limit_cpu: int | None = None
+    limit_cpu_time: float | None = None
+    limit_file_size: int | None = None
+    limit_open_files: int | None = None
+    limit_core: int | None = None
+    limit_address_space: int | None = None
     timeout: float | None = None
     idle_timeout: float | None = None
     grace: float = DEFAULT_GRACE_SECONDS
@@ -80,6 +92,11 @@ class RunOptions(NamedTuple):
     as_json: bool = False
     quiet: bool = False
     verbose: bool = False
+
+    @property
+    def has_limits(self) -> bool:
+        """True where the command is to take no more than it was given."""
+        return any(getattr(self, name) is not None for name in self._fields if name.startswith("limit_"))
 
     @property
     def confines(self) -> bool:
@@ -104,6 +121,8 @@ class Ended(NamedTuple):
     why: str = ""
     is_said: bool = False
     """Nothing more is to be said of it: it was not started, or goes on without us."""
+    usage: ProcessUsage | None = None
+    """What it has used, where it had limits."""
 
 
 class Insistence:

@@ -21,7 +21,9 @@ DRAW_SECONDS = 0.1
 _RATE_SECONDS = 5.0
 """A rate is that of so long a time."""
 
-_BAR_CELLS = 20
+BAR_CELLS = 20
+"""Width of a bar."""
+
 _CLEAR = "\r\x1b[K"
 
 
@@ -108,6 +110,6 @@ class Meter:
         if self.total is None:
             return figures
         part = min(1.0, self.done / self.total) if self.total else 1.0
-        bar = "#" * int(part * _BAR_CELLS)
+        bar = "#" * int(part * BAR_CELLS)
         rest = f"  {span((self.total - self.done) / rate)} left" if rate > 0 and self.total > self.done else ""
-        return f"{part:4.0%} [{bar:<{_BAR_CELLS}}] {size(self.done)} of {size(self.total)}  {size(rate)}/s{rest}"
+        return f"{part:4.0%} [{bar:<{BAR_CELLS}}] {size(self.done)} of {size(self.total)}  {size(rate)}/s{rest}"

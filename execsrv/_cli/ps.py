@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
@@ -11,13 +12,25 @@ import trio
 from execsrv._cli.finding import Listing, how_it_stands, listing
 from execsrv._cli.manners import Manners, one_line, print_json, print_text, size, span
 from execsrv._cli.reach import Reach
+from execsrv._cli.register.kinds import OWN_FAILURE
+from execsrv._cli.streams import say
+from execsrv.errors import ConnectionFailedError, ConnectionLostError, RequestError
 from execsrv.protocol import ListedProcess
+
+if TYPE_CHECKING:
+    from execsrv._cli.pooling import PoolReach
+    from execsrv.directories import Endpoint
+
+_AT_A_TIME = 32
+"""So many servers of a pool are asked at a time."""
 
 _HEADS = ("NAME", "STATE", "AGE", "PID", "CPU", "MEMORY", "OUTPUT", "COMMAND")
 
 
-def ps(*, reach: Reach, manners: Manners) -> int:
-    """List what is there."""
+def ps(*, pool: str | None, reach: Reach, manners: Manners) -> int:
+    """List what is there; return the exit status."""
+    if pool is not None:
+        return _ps_of_pool(pool, reach, manners)
     found = trio.run(_listing, reach)
     if manners.as_json:
         print_json([{"name": name} | msgspec.to_builtins(listed) for name, listed in found.by_name.items()])
@@ -33,6 +46,44 @@ async def _listing(reach: Reach) -> Listing:
         return await listing(client, usage=True)
 
 
+def _ps_of_pool(pool: str, reach: Reach, manners: Manners) -> int:
+    """List what is on all servers of a pool. It is a failure if one of them cannot be asked."""
+    from execsrv._cli.pooling import PoolReach
+
+    found, failed = trio.run(_listings, PoolReach(pool, reach))
+    rows = [(url, name, listed) for url, each in found.items() for name, listed in each.by_name.items()]
+    if manners.as_json:
+        print_json([{"server": url, "name": name} | msgspec.to_builtins(listed) for url, name, listed in rows])
+    elif rows:
+        print_text(_table([("SERVER", *_HEADS), *((one_line(url), *_row(name, listed)) for url, name, listed in rows)]))
+    else:
+        manners.note(f"nothing runs on the {len(found)} servers that answer")
+    for url, why in failed.items():
+        say(f"execsrv: cannot list what runs on `{url}`: {why}")
+    return OWN_FAILURE if failed else 0
+
+
+async def _listings(pool: PoolReach) -> tuple[dict[str, Listing], dict[str, str]]:
+    """Return what is on each server, or why that is not known."""
+    endpoints = await pool.endpoints()
+    found: dict[str, Listing] = {}
+    failed: dict[str, str] = {}
+    room = trio.CapacityLimiter(_AT_A_TIME)
+
+    async def ask(endpoint: Endpoint) -> None:
+        try:
+            async with room, pool.connect(endpoint) as client:
+                found[endpoint.url] = await listing(client, usage=True)
+        except (ConnectionFailedError, ConnectionLostError, RequestError) as error:
+            failed[endpoint.url] = str(error)
+
+    async with trio.open_nursery() as nursery:
+        for endpoint in endpoints:
+            nursery.start_soon(ask, endpoint)
+    order = [endpoint.url for endpoint in endpoints]
+    return {url: found[url] for url in order if url in found}, {url: failed[url] for url in order if url in failed}
+
+
 def _row(name: str, listed: ListedProcess) -> tuple[str, ...]:
     return (
         one_line(name),
@@ -40,10 +91,18 @@ def _row(name: str, listed: ListedProcess) -> tuple[str, ...]:
         span(listed.age_ms / 1000),
         "" if listed.pid is None else str(listed.pid),
         span(listed.cpu_ms / 1000) if listed.running and isinstance(listed.cpu_ms, int) else "",
-        size(listed.memory_bytes) if listed.running and isinstance(listed.memory_bytes, int) else "",
+        _memory(listed),
         size(sum(listed.totals.values())),
         one_line(shlex.join(listed.argv)),
     )
+
+
+def _memory(listed: ListedProcess) -> str:
+    """Return the memory that a session has, and the most that it may have where that is bounded."""
+    if not listed.running or not isinstance(listed.memory_bytes, int):
+        return ""
+    most = listed.limits.memory_bytes if listed.limits else None
+    return size(listed.memory_bytes) + ("" if most is None else f" of {size(most)}")
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:

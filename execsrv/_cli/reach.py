@@ -30,21 +30,25 @@ class Reach(NamedTuple):
         """The URL that is meant."""
         return self.url or DEFAULT_URL
 
-    @asynccontextmanager
-    async def connect(self, **more: Any) -> AsyncIterator[Client]:
-        """Connect. More keywords are those of `connect`. Raises `ConnectionFailedError`."""
-        config = ClientConfig(
+    @property
+    def config(self) -> ClientConfig:
+        """The settings of the client."""
+        return ClientConfig(
             server_uids=self.server_uid,
             tls_ca_file=self.ca_file or "",
             tls_certificate_file=self.certificate_file or "",
             tls_key_file=self.key_file or "",
         )
+
+    @asynccontextmanager
+    async def connect(self, **more: Any) -> AsyncIterator[Client]:
+        """Connect. More keywords are those of `connect`. Raises `ConnectionFailedError`."""
         async with connect(
             self.where,
             token_file=self.token_file,
             reconnect=self.reconnect,
             bring=not self.no_bring,
-            config=config,
+            config=self.config,
             **more,
         ) as client:
             yield client

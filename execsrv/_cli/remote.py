@@ -61,8 +61,13 @@ async def run_there(options: RunOptions, url: str, signals: Signals, report: Rec
         # Outside of what they end, so that a second signal cannot interrupt the clean-up after the first.
         nursery.start_soon(run.hear_signals, signals)
         with run.scope:
+            if options.pool is not None:
+                from execsrv._cli.pooling import leased
+
+                async with leased(options.pool, options.label, reach_of(options, url)) as lease:
+                    return await run.through(lease, lease.server)
             async with connected_as(reach_of(options, url), options.name) as client:
-                return await run.through(client)
+                return await run.through(client, url)
     assert run.killed_by is not None
     return Ended(128 + run.killed_by, signal_name(run.killed_by))
 
@@ -74,6 +79,7 @@ class _RemoteRun:
         self.scope = trio.CancelScope()
         self.killed_by: int | None = None
         self._options = options
+        self._url = ""
         self._others = [] if report is None else [report]
         self._process: Process | None = None
         self._started = trio.Event()
@@ -83,8 +89,9 @@ class _RemoteRun:
         self._exited: Exited | None = None
         self._is_stopping = False
 
-    async def through(self, client: Client) -> Ended:
-        """Run the command; return its end."""
+    async def through(self, client: Client, url: str) -> Ended:
+        """Run the command on the server of that URL; return its end."""
+        self._url = url
         try:
             return await self._run(client, self._options.grace)
         except LimitExceededError as error:
@@ -108,7 +115,7 @@ class _RemoteRun:
         ) as process:
             self._process = process
             if options.verbose:
-                say(f"execsrv: it runs at {options.url} as pid {process.pid}")
+                say(f"execsrv: it runs at {self._url} as pid {process.pid}")
             self._started.set()
             with terminal.raw_terminal(options.tty):
                 return await self._attend(process)
@@ -134,7 +141,12 @@ class _RemoteRun:
             return say_timed_out(self._options, idle="idle" in (self._timed_out, exited.reason))
         if exited.reason in _ENDED_BY_SERVER:
             return failed(_ENDED_BY_SERVER[exited.reason])
-        return Ended(exited.exit_code, exited.signal)
+        ended = Ended(exited.exit_code, exited.signal)
+        if not self._options.has_limits:
+            return ended
+        from execsrv._cli.limiting import ended_with
+
+        return ended_with(self._options, ended, exited.reason, process.closed.usage if process.closed else None)
 
     # -- output --
 

@@ -31,6 +31,8 @@ _OUR_DEATHS = {name: signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIG
 def run(*, command: Sequence[str], **options: Any) -> int:
     """Run a command by the words of a command line; return the exit status, or end as the command did."""
     asked = RunOptions(command, **options)
+    if asked.pool is not None:
+        asked = asked._replace(url=asked.pool)
     try:
         asked = asked._replace(env=variables(asked.env_file, asked.env))
     except ExecsrvError as error:
@@ -55,7 +57,10 @@ def run_once(options: RunOptions) -> int:
     if options.verbose:
         say(f"execsrv: it ended with status {ended.code} after {time.monotonic() - began:.3f} s")
     if options.as_json:
-        facts = {"exitCode": ended.code, "signal": ended.signal, "seconds": round(time.monotonic() - began, 3)}
+        facts: dict[str, Any] = {"exitCode": ended.code, "signal": ended.signal}
+        facts["seconds"] = round(time.monotonic() - began, 3)
+        if ended.usage is not None:
+            facts["usage"] = ended.usage
         say(msgspec.json.encode(facts).decode())
     if ended.signal in _OUR_DEATHS:
         die_of(_OUR_DEATHS[ended.signal])
@@ -118,6 +123,11 @@ def _check(options: RunOptions) -> None:
     for setting in options.secret_env:
         if not all(setting.partition("=")):
             raise ExecsrvError(f"invalid --secret-env `{setting}`; expected `NAME=SECRET`")
+    if options.label and options.pool is None:
+        raise ExecsrvError("cannot use --label without --pool")
+    if options.pool is not None and (options.detach or options.name is not None):
+        word = "--detach" if options.detach else "--name"
+        raise ExecsrvError(f"cannot use {word} with --pool: nobody would know where to ask for it")
     if options.detach:
         for name in ("leave", "record", "junit", "pass_fd", "no_stdin"):
             if getattr(options, name):

@@ -17,6 +17,7 @@ from execsrv._processes.accounts import Account
 from execsrv._processes.confine.places import Confinement
 from execsrv._processes.inherited import Inherited
 from execsrv.errors import InvalidParamsError, SpawnError
+from execsrv.protocol.process_limits import ProcessLimits
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where a bare program name is looked up when the command's environment has no PATH."""
@@ -83,6 +84,8 @@ class Command:
     """Its stdin, where that is one of ours."""
     confinement: Confinement | None = None
     """The things that it may do, where those are fewer than we may."""
+    limits: ProcessLimits | None = None
+    """The most that it may take, where that is bounded."""
 
     @property
     def has_wishes(self) -> bool:

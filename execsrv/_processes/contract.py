@@ -14,7 +14,8 @@ from execsrv._processes.input_wait import InputWait
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.tree import Target
 from execsrv._processes.usage import Usage
-from execsrv.protocol import Layer, Member, Size, Stream
+from execsrv.protocol import Layer, Member, Reason, Size, Stream
+from execsrv.protocol.process_limits import ProcessLimits, ProcessUsage
 
 Received = int | Coroutine[Any, Any, int]
 """The number of processes that received a signal, or the wait for it. The signal is on its way in either case."""
@@ -139,6 +140,23 @@ class Streams(Protocol):
         """Close the outputs, and let go of the terminal. It may be called again."""
 
 
+class AnyLimits(Protocol):
+    """The limits of a command, from its start to its end."""
+
+    @property
+    def asked(self) -> ProcessLimits:
+        """The limits that its start has asked for."""
+
+    def reached(self, status: ExitStatus, *, was_killed: bool) -> Reason | None:
+        """Return the limit that its leader has died of, None where it was none.
+
+        `was_killed` says that its peer has sent it SIGKILL.
+        """
+
+    def usage(self) -> ProcessUsage:
+        """Return what was used, now that the leader has ended."""
+
+
 class AnySpawned(Protocol):
     """A running command. Whoever holds it owns its tree and its streams."""
 
@@ -153,6 +171,10 @@ class AnySpawned(Protocol):
     @property
     def confinement(self) -> Confinement | None:
         """The things that it may do, where those are fewer than its server may."""
+
+    @property
+    def limits(self) -> AnyLimits | None:
+        """The limits that it has, where it was started with some."""
 
     def streams(self) -> Streams:
         """Return its streams. They belong to whoever asks, who does so once."""

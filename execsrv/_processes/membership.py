@@ -55,9 +55,16 @@ class Register:
         self.reserve = Reserve(_SPARE_DESCRIPTORS)
         self.turn = trio.Lock()
         """Held by whoever looks for long, so that all looks together hold up the others no longer than one."""
+        self.has_had_limits = False
+        """True once a command has had limits."""
         self._leaders: dict[int, tuple[Leader, int]] = {}  # until reaped
         self._held: list[Leader] = []
         self._last_number = 0
+
+    @property
+    def server(self) -> int:
+        """The server's own number."""
+        return id(self) if self.mark is None else self.mark.server
 
     def reserve_number(self) -> int:
         """Return a number for a new session, which is `starting` from now on."""

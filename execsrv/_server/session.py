@@ -12,6 +12,7 @@ goes on for the grace, and what is left then is killed: that is the only way to 
 from __future__ import annotations
 
 from collections.abc import Callable
+from signal import SIGKILL
 from typing import TYPE_CHECKING
 
 import trio
@@ -32,6 +33,7 @@ from execsrv._server.start_options import StartOptions, cost, largest_piece, new
 from execsrv._server.stdin import Stdin
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Reason, SignalTarget, Size
+from execsrv.protocol.process_limits import ProcessLimits
 
 if TYPE_CHECKING:
     from execsrv._processes.contract import AnySpawned, Received
@@ -81,12 +83,13 @@ class Session:
         self.waits: dict[str, Callable[[], None]] = {}
         """Ends a wait for something, by the name that its peer gave it."""
         self.confinement = spawned.confinement
+        self._limits = spawned.limits
         self._tree = spawned.tree
         self._grace = options.grace
         self._hangup_grace = config.hangup_grace
         self._ends_with_leader = options.ends_with_leader
         grace = self.grace(config.end_grace)
-        self._ending = Ending(self._tree, self.feed, options.timeout, options.idle_timeout, grace)
+        self._ending = Ending(self._tree, self.feed, options.timeout, options.idle_timeout, grace, self._limits)
         self._life: trio.CancelScope | None = None
         self._pump = Pump(self._streams.outputs, self._tree.leader, self.log, self.feed, self._ending)
         self.stdin = Stdin(
@@ -166,7 +169,8 @@ class Session:
             await self._ending.wait_alone()
             proof = await self._tree.kill()
         remaining = [] if proof else await self._tree.remaining()
-        self.log.append_closed(remaining, proof, self._ending.ended)
+        usage = None if self._limits is None else self._limits.usage()
+        self.log.append_closed(remaining, proof, self._ending.ended, usage)
         self.closed_at = trio.current_time()
         self.feed.announce()
         if remaining:  # without any of our streams, as they were told to; they are still ours
@@ -230,6 +234,7 @@ class Session:
         """Send a signal. Return how many processes received it. `foreground` is the job in front of a terminal."""
         if self._ending.is_over:
             return 0
+        self._ending.was_sent_kill |= number == SIGKILL
         if target != "foreground":
             return self._tree.signal(number, target)
         return self._streams.signal_foreground(number)
@@ -252,6 +257,11 @@ class Session:
         if not self.stdin.is_open or self.stdin.is_waiting or self.log.exited is not None:
             return None
         return await self._streams.input_wait()
+
+    @property
+    def asked_limits(self) -> ProcessLimits | None:
+        """The limits that its start has asked for."""
+        return None if self._limits is None else self._limits.asked
 
     async def usage(self) -> Usage:
         """Return what it takes of processors and memory: all that lives of it, or what its leader has taken."""

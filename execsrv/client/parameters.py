@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from execsrv.errors import InvalidParamsError, LimitExceededError
 from execsrv.protocol import METHODS, EnvPolicy, OutputFile, Size
+from execsrv.protocol.process_limits import ProcessLimits
 
 P = TypeVar("P", bound=Struct)
 
@@ -62,6 +63,7 @@ class StartKeywords(TypedDict, total=False):
     nice: int | None
     oom_score_adj: int | None
     sandbox: Policy | None
+    limits: ProcessLimits | None
     user: str | None
     idle_timeout: float | None
     grace: float | None

@@ -47,6 +47,7 @@ from execsrv.protocol import (
     ProcessWaited,
     Size,
 )
+from execsrv.protocol.process_limits import ProcessLimits
 
 if TYPE_CHECKING:
     from execsrv.record import Recording
@@ -85,6 +86,7 @@ class Starting:
         nice: int | None = None,
         oom_score_adj: int | None = None,
         sandbox: Policy | None = None,
+        limits: ProcessLimits | None = None,
         user: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # the server's to keep
         idle_timeout: float | None = None,
@@ -114,7 +116,9 @@ class Starting:
         server that is root.
 
         `sandbox` is a policy by which it is confined; `Process.confined` tells what it has. Where the server cannot
-        keep it, the start is a `SandboxUnavailableError`, and nothing has run.
+        keep it, the start is a `SandboxUnavailableError`, and nothing has run. `limits` are the most that it may take;
+        one that the server cannot keep is a `LimitUnavailableError` in the same way. `Process.closed` tells what it has
+        used then.
 
         `text`, `encoding` and `errors` are how its output is read as text (UTF-8, "strict"), and input may be a string.
 
@@ -163,6 +167,7 @@ class Starting:
                 nice=nice,
                 oom_score_adj=oom_score_adj,
                 sandbox=None if sandbox is None else sandbox_of(sandbox),
+                limits=limits,
                 user=None if user is None else string("user", user),
                 window_bytes=connection.config.window_bytes if connection.is_execsrv else None,
                 timeout_ms=milliseconds("timeout", timeout),
@@ -209,7 +214,7 @@ def _place(connection: Connection, cwd: Path | None, prepared: bool) -> str | No
 
 def _check_known(connection: Connection, params: ProcessStart) -> None:
     """Raise `InvalidParamsError` for what a server that is not execsrv would pass over, and do something else."""
-    for field in ("secret_env", "user"):
+    for field in ("secret_env", "user", "limits"):
         if getattr(params, field) and not connection.is_execsrv:
             raise InvalidParamsError(f"{field}: this server has no such thing", field=field)
     if params.sandbox is not None and not connection.is_execsrv:

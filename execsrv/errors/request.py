@@ -173,6 +173,13 @@ class SandboxUnavailableError(RequestError):
     kind = "sandboxUnavailable"
 
 
+class LimitUnavailableError(RequestError):
+    """A limit was asked for that this server cannot keep; the command was not started."""
+
+    code = -32602
+    kind = "limit-unavailable"
+
+
 class HttpUnavailableError(RequestError):
     """This server makes no HTTP requests: it was told not to, or its HTTP client is not installed."""
 
@@ -181,10 +188,7 @@ class HttpUnavailableError(RequestError):
 
 
 class HttpFailedError(RequestError):
-    """An HTTP request got no whole response: unreachable, refused, cut off, too slow, or led in a circle.
-
-    A response with an error status is a response.
-    """
+    """An HTTP request got no whole response: unreachable, cut off, too slow, a circle. An error status is one."""
 
     code = -32603
     kind = "http-failed"
@@ -272,6 +276,7 @@ _BY_KIND |= {
         InvalidParamsError,
         KeyConflictError,
         LimitExceededError,
+        LimitUnavailableError,
         NameTakenError,
         NotAllowedError,
         NotFoundError,

@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 from execsrv.protocol.bounds import Id, Name, PathText, Patterns, Variables, Whole, Word, Words
 from execsrv.protocol.messages import Wire
 from execsrv.protocol.output import Chunk, ProcessClosed, ProcessExited, ReadGap, Reason, Stream
+from execsrv.protocol.process_limits import ProcessLimits
 from execsrv.protocol.sandbox import Confined, NetworkWish, Sandbox
 
 
@@ -99,6 +100,8 @@ class ProcessStart(Wire, frozen=True):
     own to give. None: the server's."""
     modes: Annotated[dict[Name, bool | Annotated[int, Meta(ge=-(2**31), le=2**31)]], Meta(max_length=256)] = {}
     """Modes of its terminal that are on or off, and keys as numbers of characters, by their names in stty(1)."""
+    limits: ProcessLimits | None = None
+    """The most that it may take. One that cannot be kept here is refused."""
 
 
 class ProcessStarted(Wire, frozen=True):

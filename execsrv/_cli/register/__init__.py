@@ -14,6 +14,7 @@ _HOMES = {
     "serve": "serving",
     "run": "running",
     "init": "running",
+    "map": "pools",
     "shell": "shells",
     "ps": "sessions",
     "logs": "sessions",
@@ -36,6 +37,7 @@ _HOMES = {
     "completion": "self",
     "man": "self",
     "bridge": "self",
+    "runner": "runner",
 }
 """The module of each command, in the order in which they are listed."""
 

@@ -87,6 +87,22 @@ REACHING = (
 SERVER = (url_option("the socket of this user, as for `execsrv serve --listen unix://`"), *REACHING)
 """The options of a command that asks a server."""
 
+POOL_OPTION = Option(
+    ("--pool",),
+    "The servers: a file that they have joined (`serve --join FILE`), their URLs with commas between, or"
+    " ray://NAME, dns://HOST:PORT, kubernetes://NAMESPACE/SELECTOR. Goes before --url.",
+    named("POOL", complete="files"),
+    title="Server",
+)
+
+LABEL_OPTION = Option(
+    ("--label", "-l"),
+    "Only on servers of the pool with that label. Repeatable.",
+    named("NAME=VALUE"),
+    many=True,
+    title="Server",
+)
+
 
 def coming_back(options: Iterable[Option], text: str, seconds: float) -> tuple[Option, ...]:
     """Return options of reaching a server for a command that by default tries for that time to come back."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from execsrv._cli.register.common import CONFINING, REACHING, url_option
+from execsrv._cli.register.common import CONFINING, LABEL_OPTION, POOL_OPTION, REACHING, url_option
 from execsrv._cli.register.kinds import (
     DIRECTORY,
     FILE,
     NUMBER,
+    PERCENT,
+    SIZE,
     SOME_TIME,
     SPAN,
     Argument,
@@ -84,6 +86,24 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
             default=DEFAULT_GRACE_SECONDS,
         ),
         *CONFINING,
+        Option(("--limit-memory",), "Memory and swap of all of it. Who takes more is killed.", SIZE, title="Limits"),
+        Option(("--limit-processes",), "Processes and threads of all of it at a time.", NUMBER, title="Limits"),
+        Option(
+            ("--limit-cpu",),
+            "Share of the processors for all of it: 100% is one. Who takes more has to wait.",
+            PERCENT,
+            title="Limits",
+        ),
+        Option(
+            ("--limit-cpu-time",),
+            "Processor time of each of its processes, in whole seconds. SIGXCPU then, and a kill a second later.",
+            SOME_TIME,
+            title="Limits",
+        ),
+        Option(("--limit-file-size",), "Length of the files that it writes. Beyond: SIGXFSZ.", SIZE, title="Limits"),
+        Option(("--limit-open-files",), "Open descriptors of each of its processes.", NUMBER, title="Limits"),
+        Option(("--limit-core",), "Length of the core file that a crash leaves. 0: none.", SIZE, title="Limits"),
+        Option(("--limit-address-space",), "Addresses of each of its processes.", SIZE, title="Limits"),
         Option(("--leave",), "Let live what outlives the command. Not with --url or --tty."),
         Option(
             ("--record",),
@@ -102,6 +122,8 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
             FILE,
         ),
         url_option("it runs here"),
+        POOL_OPTION,
+        LABEL_OPTION,
         *REACHING,
         Option(
             ("--json",), "Say at the end, in a line of JSON on stderr, how it ended.", dest="as_json", title="Output"
@@ -113,9 +135,11 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
         Example("execsrv run --timeout 5m -- make check", "end it, and all it started, after five minutes"),
         Example("execsrv run --url ssh://build -it -- bash", "a shell on another machine"),
         Example("execsrv run -e CI -e LEVEL=2 -- env", "with a variable of yours, and another"),
+        Example("execsrv run --pool servers --label disk=fast -- make", "on one of many servers that has room"),
         Example("execsrv run --timeout 10m --junit check.xml -- make check", "as a step of a CI system"),
         Example("execsrv run -dt --name build -- make", "left running; `execsrv attach build` comes back to it"),
         Example("execsrv run --sandbox workspace-write --no-network -- make test", "confined to its own folder"),
+        Example("execsrv run --limit-memory 2GiB --limit-processes 200 -- make -j8", "no more than that, all together"),
         Example("execsrv run --record demo.cast -t -- htop", "record a terminal"),
     ),
     mixed=False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from execsrv._cli.register.common import MANNERS, SERVER
+from execsrv._cli.register.common import MANNERS, POOL_OPTION, SERVER
 from execsrv._cli.register.kinds import SOME_TIME, SPAN, TEXT, Argument, Command, Example, Option, moment, named
 from execsrv._cli.register.running import DEFAULT_GRACE_SECONDS
 from execsrv._cli.register.shells import ESCAPE, PATIENT_SERVER
@@ -21,9 +21,10 @@ age, processor time, memory and output.
 What was started under a name (`run --detach --name`, `shell --name`) is called by it. All else is called by the number
 of its connection and its own name there: `3/p1`.""",
     "ps:ps",
-    options=(*SERVER, *MANNERS),
+    options=(POOL_OPTION, *SERVER, *MANNERS),
     examples=(
         Example("execsrv ps", "on the server of this user"),
+        Example("execsrv ps --pool servers", "on all servers of a pool"),
         Example("execsrv ps --json", "every fact of it"),
     ),
 )

@@ -12,7 +12,7 @@ import signal
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from execsrv._processes import carried_limits
 from execsrv._processes.accounts import Account
@@ -23,6 +23,9 @@ from execsrv._processes.confine.starter import LEADER, READY, REAPER
 from execsrv._processes.confine.table import LIFE, REPORT, Table
 from execsrv._processes.rlimit_mark import Mark, own_limit
 
+if TYPE_CHECKING:
+    from execsrv._processes.limiting.group import LimitGroup
+
 LayerName = Literal["view", "ipc", "processes", "capabilities", "landlock", "seccomp"]
 ALL: frozenset[LayerName] = frozenset(get_args(LayerName))
 
@@ -30,6 +33,9 @@ _NEWNS, _NEWIPC, _NEWUSER, _NEWPID, _PARENT = 0x20000, 0x8000000, 0x10000000, 0x
 _SECUREBITS, _BOUNDING_DROP, _NO_NEW_PRIVS, _AMBIENT, _DUMPABLE, _NAME = 28, 24, 38, 47, 4, 15
 _LOCKED_BITS = 0xEF  # neither root's id nor a change of ids gives a capability, and so it stays
 _CAPABILITIES = 0x20080522  # the third version of capset(2)
+
+_KEPT = 16
+"""So many tables are kept, of some 20 KB each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,27 +71,86 @@ def table(
     nulls: Sequence[tuple[int, int]] = (),
     closed: Sequence[int] = (),
     mark: Mark | None = None,
+    group: LimitGroup | None = None,
     runs: bool = True,
 ) -> Table:
     """Return the table that starts a command.
 
     `terminal` is the name of its terminal. `nulls` are those of its 0, 1 and 2 that are `/dev/null`, with their access
     mode, and `closed` those that it is to have closed. It puts a `mark` on itself, where it does not carry one by
-    birth. Unless it `runs`, all is done but the last step.
+    birth, and steps into the groups of its limits before it sees less. Unless it `runs`, all is done but the last step.
     """
+    inherited = command.inherited is not None
+    leads = (terminal is not None or not inherited) and (means.has("processes") or inherited)
+    granted, doors = _granted(command, mark), [] if group is None else group.doors
+    if doors:  # which are of one start alone
+        made = _enclosed.__wrapped__(confinement, means, terminal, leads, granted, doors)
+    else:
+        made = _enclosed(confinement, means, terminal, leads, granted).copy()
+    made.call("cwd", "chdir", made.text(command.cwd or os.getcwdb()))
+    for target, mode in nulls:  # that of its view, which it cannot change for others
+        null = made.open("null", "open", made.text(b"/dev/null"), mode | os.O_CLOEXEC, 0)
+        made.call("null", "dup2", null, target)
+        made.close(null)
+    _open_outputs(made, command)
+    for limit in [] if group is None else group.rlimits():
+        pair = made.data(struct.pack("<QQ", limit.soft & 2**64 - 1, limit.hard & 2**64 - 1))
+        made.call("limits", "prlimit64", 0, limit.slot, pair, 0)
+    if means.has("seccomp"):
+        seccomp.add(made, network=confinement.network)
+    made.report(READY)
+    for descriptor in closed:
+        made.call("close", "close", descriptor)
+    if runs:
+        made.call("exec", "execve", made.text(command.program), made.texts(command.argv), made.texts(command.env))
+    else:
+        made.call("exit", "exit_group", 0)
+    return made
+
+
+class _Granted(NamedTuple):
+    """The things that a command is given before it is confined: its wishes, limits, and who it is to be."""
+
+    umask: int | None
+    nice: int | None
+    oom_score_adj: int | None
+    limits: tuple[tuple[str, int, int, int], ...]
+    """Each with the name that its failure is told by, its soft and its hard value."""
+    account: Account | None
+    user: int
+    group: int
+
+
+def _granted(command: Command, mark: Mark | None) -> _Granted:
+    marked = [] if mark is None else [("mark", mark.slot, mark.value)]
+    carried = [("limits", slot, value) for slot, value in carried_limits.commands_limits]
+    limits = tuple((name, slot, value, own_limit(slot)[1] & 2**64 - 1) for name, slot, value in (*marked, *carried))
+    ids = os.geteuid(), os.getegid()
+    return _Granted(command.umask, command.nice, command.oom_score_adj, limits, command.account, *ids)
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _enclosed(
+    confinement: Confinement,
+    means: Means,
+    terminal: bytes | None,
+    leads: bool,
+    granted: _Granted,
+    doors: Sequence[os.PathLike[str]] = (),
+) -> Table:
+    """Return the rows of a start that its command has no part in. They are kept: most starts have those of another."""
     made = Table()
-    if mark is not None:
-        _limit(made, "mark", mark.slot, mark.value)
-    _grant(made, command)
+    _grant(made, granted)
     if means.in_user:
-        _enter_user_namespace(made)
+        _enter_user_namespace(made, granted)
     new = _NEWNS * means.has("view") | _NEWIPC * means.has("ipc") | _NEWPID * means.has("processes")
     if new:
         made.call("unshare", "unshare", new)
     if means.has("processes"):
         _fork(made)
-    inherited = command.inherited is not None
-    if (terminal is not None or not inherited) and (means.has("processes") or inherited):
+    for door in doors:  # not before: the reaper is none of the command's
+        _write(made, os.fspath(door), os.fsencode(door), b"0")
+    if leads:
         made.call("setsid", "setsid")
     if means.has("view"):
         view.add(made, confinement, terminal, own_processes=means.has("processes"))
@@ -97,28 +162,13 @@ def table(
         made.close(descriptor)
     if means.has("capabilities"):
         _bound_capabilities(made, means)
-    if command.account is not None:
-        _become(made, command.account)
+    if granted.account is not None:
+        _become(made, granted.account)
     if means.has("capabilities"):
         _drop_capabilities(made)
-    made.call("cwd", "chdir", made.text(command.cwd or os.getcwdb()))
     made.call("no_new_privs", "prctl", _NO_NEW_PRIVS, 1, 0, 0, 0)
     if means.has("landlock"):
         landlock.add(made, confinement, means.landlock, terminal is not None)
-    for target, mode in nulls:  # that of its view, which it cannot change for others
-        null = made.open("null", "open", made.text(b"/dev/null"), mode | os.O_CLOEXEC, 0)
-        made.call("null", "dup2", null, target)
-        made.close(null)
-    _open_outputs(made, command)
-    if means.has("seccomp"):
-        seccomp.add(made, network=confinement.network)
-    made.report(READY)
-    for descriptor in closed:
-        made.call("close", "close", descriptor)
-    if runs:
-        made.call("exec", "execve", made.text(command.program), made.texts(command.argv), made.texts(command.env))
-    else:
-        made.call("exit", "exit_group", 0)
     return made
 
 
@@ -136,21 +186,16 @@ def _open_outputs(made: Table, command: Command) -> None:
         made.call("stderr", "dup2", 1, 2)
 
 
-def _grant(made: Table, command: Command) -> None:
+def _grant(made: Table, granted: _Granted) -> None:
     """Add the rows for the wishes of a command, and for the limits that differ from ours."""
-    if command.umask is not None:
-        made.call("wishes", "umask", command.umask)
-    if command.nice is not None:
-        made.call("wishes", "setpriority", 0, 0, command.nice)
-    if command.oom_score_adj is not None:
-        _write(made, "wishes", b"/proc/self/oom_score_adj", b"%d" % command.oom_score_adj)
-    for slot, value in carried_limits.commands_limits:
-        _limit(made, "limits", slot, value)
-
-
-def _limit(made: Table, name: str, slot: int, value: int) -> None:
-    limits = made.data(struct.pack("<QQ", value, own_limit(slot)[1] & 2**64 - 1))
-    made.call(name, "prlimit64", 0, slot, limits, 0)
+    for name, slot, soft, hard in granted.limits:
+        made.call(name, "prlimit64", 0, slot, made.data(struct.pack("<QQ", soft, hard)), 0)
+    if granted.umask is not None:
+        made.call("wishes", "umask", granted.umask)
+    if granted.nice is not None:
+        made.call("wishes", "setpriority", 0, 0, granted.nice)
+    if granted.oom_score_adj is not None:
+        _write(made, "wishes", b"/proc/self/oom_score_adj", b"%d" % granted.oom_score_adj)
 
 
 def _write(made: Table, name: str, path: bytes, content: bytes) -> None:
@@ -159,11 +204,11 @@ def _write(made: Table, name: str, path: bytes, content: bytes) -> None:
     made.close(file)
 
 
-def _enter_user_namespace(made: Table) -> None:
+def _enter_user_namespace(made: Table, granted: _Granted) -> None:
     """Add the rows for a user namespace in which everybody is who he is outside."""
     made.call("unshare user", "unshare", _NEWUSER)
     _write(made, "setgroups", b"/proc/self/setgroups", b"deny")
-    for name, id in (("uid_map", os.geteuid()), ("gid_map", os.getegid())):
+    for name, id in (("uid_map", granted.user), ("gid_map", granted.group)):
         _write(made, name, b"/proc/self/" + name.encode(), b"%d %d 1" % (id, id))
 
 

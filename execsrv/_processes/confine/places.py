@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Access = Literal["none", "read", "write"]
@@ -42,6 +42,21 @@ class Confinement:
     def at(self, path: bytes) -> Place | None:
         """Return the place that decides for a path without links, None for none."""
         return nearest(self.places, path)
+
+    def protecting(self, paths: Iterable[bytes]) -> Confinement:
+        """Return the same, but that nothing in these folders may be written."""
+        paths = list(paths)
+        places = [
+            replace(place, access="read")
+            if place.access == "write" and any(covers(path, place.path) for path in paths)
+            else place
+            for place in self.places
+        ]
+        for path in paths:
+            above = nearest(places, path)
+            if above is not None and above.access == "write":
+                places.append(Place(path, "read"))
+        return replace(self, places=tuple(sorted(places, key=lambda place: place.depth)))
 
     def above(self, place: Place) -> Place | None:
         """Return the place that would decide without `place`."""

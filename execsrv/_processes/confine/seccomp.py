@@ -7,6 +7,7 @@ kernel only debuggers and administrators need. The errors are those that program
 from __future__ import annotations
 
 import errno
+import functools
 import socket
 import struct
 import termios
@@ -15,11 +16,12 @@ from execsrv._processes.confine.calls import NUMBERS
 from execsrv._processes.confine.table import Table
 from execsrv._processes.rlimit_mark import LOCKS, RTTIME
 
-_LOAD, _AND, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
+_LOAD, _AND, _EQUAL, _AT_LEAST, _ANY_BIT, _JUMP, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x05, 0x06
 _ALLOW, _ERROR, _KILL = 0x7FFF0000, 0x50000, 0x80000000
 _NUMBER, _ARCHITECTURE = 0, 4
 _X86_64, _X32 = 0xC000003E, 0x40000000
 _SET_MODE_FILTER = 1
+_TIOCLINUX = 0x541C
 _NAMESPACES = 0x7E020080  # CLONE_NEW* of <linux/sched.h>, time included
 
 DENIED = """
@@ -36,6 +38,7 @@ DENIED_NETWORK = "accept accept4 bind connect listen sendmmsg".split()
 """Denied where the network is."""
 
 Instruction = tuple[int, int, int, int]
+Body = tuple[Instruction, ...]
 
 
 def _argument(index: int, high: bool = False) -> Instruction:
@@ -46,8 +49,7 @@ def _returns(value: int) -> Instruction:
     return _RETURN, 0, 0, value
 
 
-_DENY = _returns(_ERROR | errno.EPERM)
-
+_DENY, _PASS, _NO_CALL = _returns(_ERROR | errno.EPERM), _returns(_ALLOW), _returns(_ERROR | errno.ENOSYS)
 
 _ONLY_CONNECTED = (
     (_AND, 0, 0, 0xF),
@@ -57,33 +59,18 @@ _ONLY_CONNECTED = (
 )
 """Datagram sockets, which raw ones are too, reach others by their paths, with calls whose addresses no filter sees."""
 
+_NO_NAMESPACES = _argument(0), (_ANY_BIT, 0, 1, _NAMESPACES), _DENY, _PASS
+_NO_ADDRESS = _argument(4), (_EQUAL, 0, 2, 0), _argument(4, high=True), (_EQUAL, 1, 0, 0), _DENY, _PASS
 
-def _on(call: str, *body: Instruction) -> list[Instruction]:
-    """Return what is done for one call. Behind it the number of the call is loaded again."""
-    return [(_EQUAL, 0, len(body) + 1, NUMBERS[call]), *body, (_LOAD, 0, 0, _NUMBER)]
-
-
-def program(*, network: bool) -> bytes:
-    """Return the filter, as the kernel takes it."""
-    code: list[Instruction] = [
-        (_LOAD, 0, 0, _ARCHITECTURE),
-        (_EQUAL, 1, 0, _X86_64),
-        _returns(_KILL),
-        (_LOAD, 0, 0, _NUMBER),
-        (_AT_LEAST, 0, 1, _X32),
-        _returns(_ERROR | errno.ENOSYS),
-    ]
-    for call in DENIED if network else [*DENIED, *DENIED_NETWORK]:
-        code += [(_EQUAL, 0, 1, NUMBERS[call]), _DENY]
+_LOOKED_INTO: dict[str, Body] = {
     # Its flags are in memory, where no filter sees them; the C library falls back to clone.
-    code += [(_EQUAL, 0, 1, NUMBERS["clone3"]), _returns(_ERROR | errno.ENOSYS)]
-    for call in ("clone", "unshare"):
-        code += _on(call, _argument(0), (_ANY_BIT, 0, 1, _NAMESPACES), _DENY)
+    "clone3": (_NO_CALL,),
+    "clone": _NO_NAMESPACES,
+    "unshare": _NO_NAMESPACES,
     # Typing into a terminal on behalf of its user.
-    code += _on("ioctl", _argument(1), (_EQUAL, 1, 0, termios.TIOCSTI), (_EQUAL, 0, 1, 0x541C), _DENY)  # TIOCLINUX
-    code += _on("setrlimit", _argument(0), (_EQUAL, 1, 0, RTTIME), (_EQUAL, 0, 1, LOCKS), _DENY)
-    code += _on(
-        "prlimit64",
+    "ioctl": (_argument(1), (_EQUAL, 1, 0, termios.TIOCSTI), (_EQUAL, 0, 1, _TIOCLINUX), _DENY, _PASS),
+    "setrlimit": (_argument(0), (_EQUAL, 1, 0, RTTIME), (_EQUAL, 0, 1, LOCKS), _DENY, _PASS),
+    "prlimit64": (
         _argument(2),  # a pointer to new values, or 0: asking is allowed
         (_EQUAL, 0, 2, 0),
         _argument(2, high=True),
@@ -94,13 +81,47 @@ def program(*, network: bool) -> bytes:
         (_EQUAL, 1, 0, RTTIME),
         (_EQUAL, 0, 1, LOCKS),
         _DENY,
-    )
-    if not network:
-        for call in ("socket", "socketpair"):
-            code += _on(call, _argument(0), (_EQUAL, 1, 0, socket.AF_UNIX), _DENY, _argument(1), *_ONLY_CONNECTED)
-        code += _on("sendto", _argument(4), (_EQUAL, 0, 2, 0), _argument(4, high=True), (_EQUAL, 1, 0, 0), _DENY)
-    code.append(_returns(_ALLOW))
+        _PASS,
+    ),
+}
+_OF_SOCKETS = _argument(0), (_EQUAL, 1, 0, socket.AF_UNIX), _DENY, _argument(1), *_ONLY_CONNECTED, _PASS
+_LOOKED_INTO_NETWORK: dict[str, Body] = {"socket": _OF_SOCKETS, "socketpair": _OF_SOCKETS, "sendto": _NO_ADDRESS}
+
+
+@functools.cache
+def program(*, network: bool) -> bytes:
+    """Return the filter, as the kernel takes it.
+
+    It looks for a call by halves: the kernel tries a new filter with every call that there is.
+    """
+    denied = DENIED if network else [*DENIED, *DENIED_NETWORK]
+    bodies = {**dict.fromkeys(denied, (_DENY,)), **_LOOKED_INTO, **({} if network else _LOOKED_INTO_NETWORK)}
+    parts: list[tuple[int, Body]] = [(0, (_PASS,))]
+    for number, body in sorted((NUMBERS[call], body) for call, body in bodies.items()):
+        if number == parts[-1][0]:
+            parts.pop()
+        if body != parts[-1][1]:
+            parts.append((number, body))
+        parts.append((number + 1, (_PASS,)))
+    code: list[Instruction] = [
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        (_EQUAL, 1, 0, _X86_64),
+        _returns(_KILL),
+        (_LOAD, 0, 0, _NUMBER),
+        (_AT_LEAST, 0, 1, _X32),
+        _NO_CALL,
+        *_search(parts),
+    ]
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
+
+
+def _search(parts: list[tuple[int, Body]]) -> list[Instruction]:
+    """Return what finds the part that a call's number is in, and carries out its body. Each has its first number."""
+    if len(parts) == 1:
+        return list(parts[0][1])
+    middle = len(parts) // 2
+    below, rest = _search(parts[:middle]), _search(parts[middle:])
+    return [(_AT_LEAST, 0, 1, parts[middle][0]), (_JUMP, 0, 0, len(below)), *below, *rest]
 
 
 def add(table: Table, *, network: bool) -> None:

@@ -12,9 +12,9 @@ import functools
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from execsrv._processes import portable_spawn, posix_spawn, spawn_errors
+from execsrv._processes import cgroup, portable_spawn, posix_spawn, spawn_errors
 from execsrv._processes.accounts import Account
 from execsrv._processes.command import Command, File, spawn_error
 from execsrv._processes.confine import landlock, layers, starter
@@ -24,6 +24,9 @@ from execsrv._processes.confine.starter import ReportedError
 from execsrv._processes.confine.table import TooLargeError
 from execsrv._processes.rlimit_mark import Mark
 from execsrv.errors import SandboxUnavailableError
+
+if TYPE_CHECKING:
+    from execsrv._processes.limiting.group import LimitGroup
 
 _OF_PROGRAM = {"exec", "wishes"}
 _SHORTAGES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
@@ -134,11 +137,13 @@ def start(
     stdio: Sequence[int | None] | bytes,
     child: ctypes.c_int,
     mark: Mark | None,
+    group: LimitGroup | None = None,
 ) -> int | None:
     """Start `command`, confined, write its pid into `child`, and return that of its reaper, None where it has none.
 
-    `stdio` is as `posix_spawn.start` takes it. `mark` is put on it, unless we carry it. The given descriptors stay the
-    caller's. Raises `SpawnError` when it could not be executed or confined; then nothing is left behind.
+    `stdio` is as `posix_spawn.start` takes it. `mark` is put on it, unless we carry it, and the limits of its
+    `group`, whose files it cannot write. The given descriptors stay the caller's. Raises `SpawnError` when it could not
+    be executed or confined, and `LimitUnavailableError`; then nothing is left behind.
     """
     found = needed_means()
     inherited = command.inherited
@@ -158,7 +163,11 @@ def start(
             for target, end in enumerate(ends)
             if end is not None and os.fstat(end).st_rdev == device
         ]
-        made = layers.table(command, confinement, found, terminal=terminal, nulls=nulls, closed=closed, mark=mark)
+        if group is not None and group.parts:
+            confinement = confinement.protecting(cgroup.mounts())
+        made = layers.table(
+            command, confinement, found, terminal=terminal, nulls=nulls, closed=closed, mark=mark, group=group
+        )
         return starter.carry_out(
             made,
             starter.interpreter(),
@@ -174,6 +183,8 @@ def start(
             raise spawn_error(
                 error.step, error.errno, f"open `{os.fsdecode(output.path)}` for its {error.step}"
             ) from None
+        if group is not None:
+            group.check_entered(error.step, error.errno)
         if error.step in _OF_PROGRAM:
             raise spawn_errors.of_program(command, error.errno) from None
         if error.step == "cwd":

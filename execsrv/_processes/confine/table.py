@@ -31,7 +31,7 @@ FIRST_FREE = 7
 
 MOST_ROWS = (DATA - BASE) // 96
 
-_ROW = struct.Struct("<12Q")
+_ROW, _CELL = struct.Struct("<12Q"), struct.Struct("<Q")
 _ZERO = 8  # the place of the row that follows upon 0
 
 
@@ -56,13 +56,20 @@ class Table:
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
-        self._cells: list[list[int]] = []
+        self._packed = bytearray()
         self._data = bytearray()
         self._open = {0, 1, 2, REPORT, LIFE}
         for descriptor in (REPORT, LIFE):
             self.call("close", "fcntl", descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
         self.call("close", "close", IMAGE)
         self.call("close", "close", PROGRAM, optional=True)
+
+    def copy(self) -> Table:
+        """Return a table with the same rows, to which others may be added."""
+        copied = Table.__new__(Table)
+        copied.rows = self.rows.copy()
+        copied._packed, copied._data, copied._open = self._packed.copy(), self._data.copy(), self._open.copy()
+        return copied
 
     def data(self, content: bytes) -> int:
         """Keep some bytes, aligned to 8, and return their address."""
@@ -90,7 +97,9 @@ class Table:
         six = [argument & 2**64 - 1 for argument in arguments] + [0] * (6 - len(arguments))
         spare = row.address + 88
         self.rows.append(row)
-        self._cells.append([NUMBERS[call], *six, following if optional else 0, following, following, store or spare, 0])
+        self._packed += _ROW.pack(
+            NUMBERS[call], *six, following if optional else 0, following, following, store or spare, 0
+        )
         return row
 
     def open(self, name: str, call: str, *arguments: int) -> int:
@@ -120,7 +129,7 @@ class Table:
 
     def begins(self, child: Row) -> None:
         """Have the child of a `fork` go on with the row that is added next."""
-        self._cells[child.index][_ZERO] = BASE + len(self.rows) * _ROW.size
+        _CELL.pack_into(self._packed, child.index * _ROW.size + _ZERO * _CELL.size, BASE + len(self._packed))
 
     def name_at(self, address: int) -> str:
         """Return the name of the row at an address."""
@@ -129,7 +138,7 @@ class Table:
 
     def write(self, file: int) -> None:
         """Write it into an empty file."""
-        os.pwrite(file, b"".join(_ROW.pack(*cells) for cells in self._cells), 0)
+        os.pwrite(file, self._packed, 0)
         data, offset = memoryview(self._data), DATA - BASE
         while data:
             written = os.pwrite(file, data, offset)

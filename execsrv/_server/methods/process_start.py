@@ -75,6 +75,8 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
         other = account if account is not None and not account.is_ours else None
         wishes = Wishes(params.umask, params.nice, params.oom_score_adj, other)
         command = settle(params.argv, cwd, env, params.arg0, wishes, outputs)
+        if params.limits is not None:
+            command = replace(command, limits=params.limits)
         return command if policy is None else replace(command, confinement=policy.resolve(env.get("TMPDIR")))
 
     starting = caller.sessions.start(

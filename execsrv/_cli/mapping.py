@@ -1,0 +1,198 @@
+"""`execsrv map`: a command for each line of stdin, over the servers of a pool, and a line of JSON for each result."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import msgspec
+import trio
+
+from execsrv._cli.manners import Manners
+from execsrv._cli.map_journal import Journal, open_journal
+from execsrv._cli.map_results import facts_of, facts_of_error
+from execsrv._cli.map_watching import Tally
+from execsrv._cli.pooling import PoolReach, labels_of
+from execsrv._cli.reach import Reach
+from execsrv._cli.register.kinds import OWN_FAILURE
+from execsrv._cli.remote_stdin import read_stdin
+from execsrv._cli.signals import received
+from execsrv._cli.streams import say
+from execsrv._cli.usage import UsageError
+from execsrv._cli.written_lines import WrittenLines
+from execsrv._nursery import open_helpers
+from execsrv.errors import CommandError, ExecsrvError, NoServerError, RequestError
+from execsrv.pool import Pool
+
+PLACE = "{}"
+"""Stands in a command for the line."""
+
+_MOST_LINE_BYTES = 1 << 20
+"""No command could get a longer line: Linux takes no word of more than 128 KiB."""
+
+_SOME_FAILED = 1
+
+
+def map_lines(
+    *,
+    command: Sequence[str],
+    limit: int,
+    journal: str | None,
+    idempotent: bool,
+    label: Sequence[str],
+    timeout: float | None,
+    max_output: int,
+    pool: str | None,
+    reach: Reach,
+    manners: Manners,
+) -> int:
+    """Run a command for each line of stdin; return the exit status."""
+    if not limit:
+        raise UsageError("cannot take `0` for --limit: expected a whole number above 0")
+    options: dict[str, Any] = {
+        "labels": labels_of(label),
+        "idempotent": idempotent,
+        "timeout": timeout,
+        "max_bytes": max_output,
+        "truncate": True,
+    }
+    with nullcontext(None) if journal is None else open_journal(journal, command) as kept:
+        task = _Map(command, limit, kept, options, manners)
+        trio.run(task.run, PoolReach(pool, reach))
+    if task.ended_by is not None:
+        from execsrv._cli.heard_signals import die_of
+
+        die_of(task.ended_by)
+        return 128 + task.ended_by
+    return task.status
+
+
+class _Map:
+    """The lines as they are read, the commands that run, and the results as they are written."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        limit: int,
+        journal: Journal | None,
+        options: Mapping[str, Any],
+        manners: Manners,
+    ) -> None:
+        self.ended_by: int | None = None
+        """The signal that asked us to end."""
+        self._command = list(command)
+        self._limit = limit
+        self._room = trio.Semaphore(limit)
+        self._journal = journal
+        self._options = options
+        self._manners = manners
+        self._taking = trio.CancelScope()
+        self._running = trio.CancelScope()
+        self._tally = Tally(manners)
+        self._out = WrittenLines(1, self._tally.foot.clear)
+        self._lacks_servers = False
+
+    @property
+    def status(self) -> int:
+        """The exit status."""
+        return OWN_FAILURE if self._lacks_servers else _SOME_FAILED if self._tally.went_wrong else 0
+
+    async def run(self, reach: PoolReach) -> None:
+        """Run all commands. Raises `ExecsrvError` and `OSError`."""
+        async with open_helpers() as nursery:
+            await nursery.start(self._hear)
+            async with self._tally.drawn():
+                with self._running:
+                    async with reach.open() as pool:
+                        await self._take(pool)
+            nursery.cancel_scope.cancel()
+        self._tally.report()
+
+    async def _take(self, pool: Pool) -> None:
+        """Start a command for each line, as soon as there is room for it, and wait for all."""
+        async with trio.open_nursery() as nursery:
+            with self._taking:
+                async for number, line in numbered_lines():
+                    if await self._is_to_run(number, line):
+                        await self._room.acquire()
+                        nursery.start_soon(self._one, pool, number, line)
+                self._tally.knows_all(self._running_now)
+
+    @property
+    def _running_now(self) -> int:
+        return self._limit - self._room.value
+
+    async def _is_to_run(self, number: int, line: str) -> bool:
+        """Return whether a line is to be run, by what the journal knows of it."""
+        state = "new" if self._journal is None else self._journal.state(number, line)
+        if state == "new" or (state != "ended" and self._options["idempotent"]):
+            return True
+        if state == "begun":
+            why = "an earlier run was cut off while it ran: it may have run wholly, in part, or not at all"
+            await self._tell(number, line, {"error": why, "kind": "unknown"})
+        else:
+            self._tally.was_there(unknown=state == "unknown")
+        return False
+
+    async def _one(self, pool: Pool, number: int, line: str) -> None:
+        """Run the command of one line, and tell how it ended."""
+        argv = [word.replace(PLACE, line) for word in self._command]
+        if argv == self._command:
+            argv.append(line)
+        if self._journal is not None:
+            self._journal.begin(number, line)
+        try:
+            facts = facts_of(await pool.run(argv, **self._options))
+        except (CommandError, RequestError, NoServerError) as error:
+            facts = facts_of_error(error)
+            if isinstance(error, NoServerError) and not self._lacks_servers:
+                self._lacks_servers = True
+                self._taking.cancel()
+                say(f"execsrv: {error}")
+        await self._tell(number, line, {"argv": argv} | facts)
+        self._room.release()
+
+    async def _tell(self, number: int, line: str, facts: dict[str, Any]) -> None:
+        """Count a result and write it, first to the journal. While nobody takes results, nothing more is started."""
+        text = msgspec.json.encode({"line": number, "input": line} | facts) + b"\n"
+        if self._journal is not None:
+            self._journal.write(text)
+        is_unknown = facts.get("kind") == "unknown"
+        self._tally.ended(failed=not is_unknown and ("error" in facts or facts["exitCode"] != 0), unknown=is_unknown)
+        await self._out.write(text)
+
+    async def _hear(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take no more lines at the first signal that asks us to end, and end what runs at the next."""
+        with received() as signals:
+            task_status.started()
+            async for number in signals:
+                if self.ended_by is None:
+                    self.ended_by = number
+                    self._taking.cancel()
+                    self._tally.foot.clear()
+                    self._manners.note(f"waiting for {self._running_now} commands that run; once more ends them")
+                else:
+                    self._running.cancel()
+
+
+async def numbered_lines() -> AsyncIterator[tuple[int, str]]:
+    """Return the lines of our stdin, each with its number from 1. Blank ones are passed over. Raises `ExecsrvError`."""
+    number, rest = 0, b""
+    while data := await read_stdin():
+        *whole, rest = (rest + data).split(b"\n")
+        for line in whole:
+            number += 1
+            if line.strip():
+                yield number, _text(line, number)
+        if len(rest) > _MOST_LINE_BYTES:
+            raise ExecsrvError(f"line {number + 1} is longer than {_MOST_LINE_BYTES} bytes")
+    if rest.strip():
+        yield number + 1, _text(rest, number + 1)
+
+
+def _text(line: bytes, number: int) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        raise ExecsrvError(f"line {number} is not UTF-8") from None

@@ -1,0 +1,1 @@
+"""Servers on a real Ray cluster of three nodes, on this machine: `nox -s ray`."""

@@ -1,0 +1,266 @@
+"""`execsrv map`: commands over lines of stdin, and the journal by which another run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from execsrv._cli.map_journal import open_journal
+from execsrv.errors import ExecsrvError
+from execsrv.testing import ServerFailedError, serving
+from tests.peers import PATIENCE
+from tests.processes import marked, new_mark
+
+ECHO = ["echo", "{}"]
+ENV = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
+
+
+def result(number: int, line: str, **facts: object) -> bytes:
+    return json.dumps({"line": number, "input": line, **facts}).encode() + b"\n"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "journal")
+
+
+def test_a_journal_tells_how_far_each_line_has_come(path: str) -> None:
+    with open_journal(path, ECHO) as journal:
+        assert journal.state(1, "a") == "new"
+        for number, line in enumerate("abcd", 1):
+            journal.begin(number, line)
+        journal.write(result(2, "b", exitCode=3))
+        journal.write(result(3, "c", error="gone", kind="unknown"))
+        journal.write(result(4, "d", error="none", kind="no-server"))
+    with open_journal(path, ECHO) as journal:
+        states = [journal.state(number, line) for number, line in enumerate("abcde", 1)]
+        assert states == ["begun", "ended", "unknown", "new", "new"]
+        with pytest.raises(ExecsrvError, match="line 2 is not the one"):
+            journal.state(2, "other")
+
+
+def test_a_journal_that_is_torn_anywhere_goes_on_before_the_tear(path: str) -> None:
+    with open_journal(path, ECHO) as journal:
+        journal.begin(1, "a")
+        journal.write(result(1, "a", exitCode=0))
+    whole = Path(path).read_bytes()
+    ends = [at for at, byte in enumerate(whole, 1) if byte == ord("\n")]
+    for cut in range(len(whole) + 1):
+        Path(path).write_bytes(whole[:cut])
+        with open_journal(path, ECHO) as journal:
+            lines = sum(end <= cut for end in ends)
+            assert journal.state(1, "a") == ["new", "new", "begun", "ended"][lines]
+            journal.write(result(2, "b", exitCode=0))
+        with open_journal(path, ECHO) as journal:
+            assert journal.state(2, "b") == "ended"
+
+
+@pytest.mark.parametrize("content", [b"precious", b"precious\n", b'{"line": 1}\n', b'{"journal": 2, "command": []}\n'])
+def test_a_file_that_is_no_journal_is_left_alone(path: str, content: bytes) -> None:
+    Path(path).write_bytes(content)
+    with pytest.raises(ExecsrvError, match="is no journal"), open_journal(path, ECHO):
+        pass
+    assert Path(path).read_bytes() == content
+
+
+def test_a_journal_is_of_one_command_and_one_run(path: str) -> None:
+    with open_journal(path, ECHO):
+        with pytest.raises(ExecsrvError, match="another `execsrv map` writes it"), open_journal(path, ECHO):
+            pass
+        assert os.stat(path).st_mode & 0o777 == 0o600
+    with pytest.raises(ExecsrvError, match="is of another command"), open_journal(path, ["true"]):
+        pass
+
+
+# -- the command --
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[str]:
+    with serving() as one, serving() as two:
+        yield f"{one.url},{two.url}"
+
+
+def words(servers: str, *more: str) -> list[str]:
+    return [sys.executable, "-m", "execsrv", "map", "--pool", servers, *more]
+
+
+def mapped(servers: str, lines: Iterable[str | int], *more: str) -> subprocess.CompletedProcess[bytes]:
+    text = "".join(f"{line}\n" for line in lines).encode()
+    return subprocess.run(words(servers, *more), input=text, capture_output=True, timeout=PATIENCE, env=ENV)
+
+
+def results(said: bytes) -> dict[int, dict[str, Any]]:
+    """Return the results by their lines, each of which is there once."""
+    found = [json.loads(line) for line in said.splitlines()]
+    by_line = {each["line"]: each for each in found}
+    assert len(by_line) == len(found)
+    return by_line
+
+
+@contextmanager
+def running_map(servers: str, count: int, *more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run it for the block over the numbers from 1, with a stdin that stays open."""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words(servers, *more), **pipes, env=ENV) as process:
+        try:
+            assert process.stdin is not None
+            process.stdin.write(b"".join(b"%d\n" % number for number in range(1, count + 1)))
+            process.stdin.flush()
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_each_line_has_one_result(servers: str) -> None:
+    script = r'echo "$0 $1"; printf "\377" >&2; [ "$1" != 2 ]'
+    done = mapped(servers, [1, 2, "", "three  3"], "sh", "-c", script, "<{}>", "{}")
+    assert (done.returncode, done.stderr) == (1, b"execsrv: 3 commands, 1 failed\n")
+    found = results(done.stdout)
+    assert {number: (each["input"], each["stdout"], each["exitCode"]) for number, each in found.items()} == {
+        1: ("1", "<1> 1\n", 0),
+        2: ("2", "<2> 2\n", 1),
+        4: ("three  3", "<three  3> three  3\n", 0),
+    }
+    assert found[1]["argv"][-2:] == ["<1>", "1"]
+    assert found[1]["stderrBase64"] == "/w=="
+    assert found[1]["server"] in servers.split(",")
+
+
+def test_the_line_is_the_last_word_where_it_has_no_place(servers: str) -> None:
+    done = mapped(servers, ["a b"], "--quiet", "--max-output", "4", "echo", "-n", "123456")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert results(done.stdout)[1]["stdout"] == "12 b"
+    assert results(done.stdout)[1]["omittedBytes"] == 6
+
+
+def test_what_cannot_be_run_or_takes_too_long_is_a_result_too(servers: str) -> None:
+    done = mapped(servers, [1], "no-such-program")
+    assert (done.returncode, results(done.stdout)[1]["kind"]) == (1, "spawnNotFound")
+    [found] = results(mapped(servers, [60], "--timeout", "100ms", "sleep").stdout).values()
+    assert (found["exitCode"], found["signal"]) == (143, "SIGTERM")
+    assert "did not end within 0.1 s" in found["error"]
+
+
+def test_one_request_to_end_waits_for_what_runs_and_another_run_goes_on(servers: str, tmp_path: Path) -> None:
+    ran, journal = tmp_path / "ran", str(tmp_path / "journal")
+    command = ["sh", "-c", f"echo {{}} >> {ran}; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done"]
+    with running_map(servers, 20, "--journal", journal, "-j", "4", *command) as first:
+        wait_for(lambda: ran.exists() and len(ran.read_text().split()) == 4)
+        first.send_signal(signal.SIGINT)
+        assert first.stderr is not None
+        assert first.stderr.readline() == b"execsrv: waiting for 4 commands that run; once more ends them\n"
+        (tmp_path / "go").touch()
+        said, _ = first.communicate(timeout=PATIENCE)
+        assert first.returncode == -signal.SIGINT
+    assert len(results(said)) == 4
+    done = mapped(servers, range(1, 21), "--journal", journal, "-j", "4", *command)
+    assert (done.returncode, done.stderr) == (0, b"execsrv: 16 commands, 0 failed, 4 had ended before\n")
+    assert results(said + done.stdout).keys() == {*range(1, 21)}
+    assert sorted(map(int, ran.read_text().split())) == [*range(1, 21)]
+
+
+def test_what_was_under_way_at_a_sigkill_is_unknown_and_runs_again_only_where_it_may(
+    servers: str, tmp_path: Path
+) -> None:
+    ran, journal = tmp_path / "ran", str(tmp_path / "journal")
+    command = ["sh", "-c", f"echo {{}} >> {ran}; [ {{}} -le 4 ] || [ -e {tmp_path}/go ] || exec sleep 1000"]
+    with running_map(servers, 20, "--journal", journal, "-j", "4", *command) as first:
+        wait_for(lambda: ran.exists() and len(ran.read_text().split()) == 8)
+        first.kill()
+        said, _ = first.communicate()
+    before = results(said)
+    (tmp_path / "go").touch()
+    done = mapped(servers, range(1, 21), "--journal", journal, *command)
+    assert done.returncode == 1
+    found = results(done.stdout)
+    assert {number for number, each in found.items() if each.get("kind") == "unknown"} == {5, 6, 7, 8}
+    assert {**before, **found}.keys() == {*range(1, 21)}
+    assert sorted(map(int, ran.read_text().split())) == [*range(1, 21)]
+    again = mapped(servers, range(1, 21), "--journal", journal, "--idempotent", *command)
+    assert (again.returncode, {*results(again.stdout)}) == (0, {5, 6, 7, 8})
+
+
+def test_a_second_request_ends_what_runs(servers: str) -> None:
+    mark = new_mark()
+    with running_map(servers, 3, "bash", "-c", f"exec -a {mark} sleep 1000 # {{}}") as process:
+        wait_for(lambda: len(marked(mark)) == 3)
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+        assert process.returncode == -signal.SIGTERM
+    wait_for(lambda: not marked(mark))
+
+
+def test_a_server_that_dies_leaves_unknown_ends_and_the_rest_goes_on(servers: str, tmp_path: Path) -> None:
+    with suppress(ServerFailedError), serving() as dying:
+        assert dying.pid is not None
+        parents = tmp_path / "parents"
+        command = ["sh", "-c", f"echo $PPID >> {parents}; exec sleep 1 # {{}}"]
+        with running_map(f"{servers},{dying.url}", 30, "-j", "15", "--reconnect", "0", *command) as process:
+            wait_for(lambda: parents.exists() and str(dying.pid) in parents.read_text().split())
+            os.kill(dying.pid, signal.SIGKILL)
+            assert process.stdin is not None
+            said, _ = process.communicate(timeout=PATIENCE)
+            assert process.returncode == 1
+    found = results(said)
+    assert found.keys() == {*range(1, 31)}
+    unknown = [each for each in found.values() if each.get("kind") == "unknown"]
+    assert {each["server"] for each in unknown} == {dying.url}
+    assert all(each["exitCode"] == 0 for each in found.values() if each not in unknown)
+
+
+# -- the other commands of a pool --
+
+
+def execsrv(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "execsrv", *words],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, env=ENV,
+    )  # fmt: skip
+
+
+def test_one_command_runs_on_a_server_of_a_pool_by_its_label_and_is_listed_there(tmp_path: Path) -> None:
+    pool = tmp_path / "pool"
+    command = ["run", "--pool", str(pool), "--label", "disk=fast", "--", "sh", "-c"]
+    with (
+        serving("unix://", "--join", str(pool)),
+        serving("unix://", "--join", str(pool), "--label", "disk=fast") as fast,
+        subprocess.Popen(
+            [sys.executable, "-m", "execsrv", *command, "echo $PPID; read line; exit 3"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENV,
+        ) as process,
+    ):  # fmt: skip
+        assert process.stdout is not None
+        assert int(process.stdout.readline()) == fast.pid
+        with pool.open("a") as file:
+            file.write('{"url": "ws://127.0.0.1:1"}\n')
+        done = execsrv("ps", "--pool", str(pool), "--json")
+        [listed] = json.loads(done.stdout)
+        assert (listed["server"], listed["argv"][:2], listed["running"]) == (fast.url, ["sh", "-c"], True)
+        assert done.returncode == 125
+        assert "cannot list what runs on `ws://127.0.0.1:1`: cannot connect" in done.stderr
+        assert execsrv("ps", "--pool", fast.url).stdout.split()[:3] == ["SERVER", "NAME", "STATE"]
+        process.communicate(b"\n", timeout=PATIENCE)
+        assert process.returncode == 3
+    refused = execsrv("run", "--pool", str(pool), "--detach", "true")
+    assert (refused.returncode, refused.stderr.split(":")[1]) == (125, " cannot use --detach with --pool")
