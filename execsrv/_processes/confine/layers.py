@@ -11,8 +11,9 @@ import os
 import signal
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+from msgspec import Struct
 
 from execsrv._processes import carried_limits
 from execsrv._processes.accounts import Account
@@ -38,8 +39,7 @@ _KEPT = 16
 """So many tables are kept, of some 20 KB each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Means:
+class Means(Struct, frozen=True):
     """The things that a start is confined with. `in_user` says that namespaces are made in a new user namespace.
 
     `landlock` is the version of Landlock, 0 for none.

@@ -11,8 +11,9 @@ import fcntl
 import functools
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.structs import replace
 
 from execsrv._processes import cgroup, portable_spawn, posix_spawn, spawn_errors
 from execsrv._processes.accounts import Account

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import replace
 from typing import Literal
+
+from msgspec.structs import replace
 
 from execsrv._processes.accounts import account_of
 from execsrv._processes.command import Command, File, Output, Wishes, settle
