@@ -38,6 +38,15 @@ class CommandSettings(Settings):
         bool, COMMANDS, Meta(description='Whether requests of kind "prepared" run: exactly what was sent.')
     ] = True
 
+    allow_landlock_only: Annotated[
+        bool,
+        COMMANDS,
+        Meta(
+            description="Whether a policy whose caller asks for it (`atLeast`) may be kept by Landlock alone, on a"
+            " machine without namespaces. It is told with what it lacks."
+        ),
+    ] = False
+
     cgroup: Annotated[
         bool,
         COMMANDS,

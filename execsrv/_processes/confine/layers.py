@@ -83,7 +83,7 @@ def table(
     inherited = command.inherited is not None
     leads = (terminal is not None or not inherited) and (means.has("processes") or inherited)
     granted, doors = _granted(command, mark), [] if group is None else group.doors
-    if doors:  # which are of one start alone
+    if doors or not means.has("view"):  # of one start alone, and of what is in the root folder now
         made = _enclosed.__wrapped__(confinement, means, terminal, leads, granted, doors)
     else:
         made = _enclosed(confinement, means, terminal, leads, granted).copy()
@@ -168,7 +168,7 @@ def _enclosed(
         _drop_capabilities(made)
     made.call("no_new_privs", "prctl", _NO_NEW_PRIVS, 1, 0, 0, 0)
     if means.has("landlock"):
-        landlock.add(made, confinement, means.landlock, terminal is not None)
+        landlock.add(made, confinement, means.landlock, terminal is not None, in_view=means.has("view"))
     return made
 
 

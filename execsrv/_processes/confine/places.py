@@ -38,6 +38,8 @@ class Confinement(Struct, frozen=True):
     places: tuple[Place, ...]
     network: bool
     notes: tuple[str, ...] = ()
+    may_lack_view: bool = False
+    """True where it may be kept by Landlock alone, on a machine that makes no view."""
 
     def at(self, path: bytes) -> Place | None:
         """Return the place that decides for a path without links, None for none."""

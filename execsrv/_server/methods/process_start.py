@@ -59,7 +59,7 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
     else:
         from execsrv._server.policy import Resolver
 
-        policy = Resolver(sandbox, cwd)
+        policy = Resolver(sandbox, cwd, may_lack_view=caller.config.allow_landlock_only)
 
     def settled() -> Command:
         inherited = inherited_environment(withheld) if params.env_policy is not None else {}
