@@ -14,12 +14,12 @@ import os
 import stat
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 
 import msgspec
 import trio
 from msgspec import Struct
+from msgspec.structs import replace
 
 from execsrv._nursery import owned
 from execsrv._processes.attempt import SharedThreads
