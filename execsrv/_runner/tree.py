@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 import trio
+from msgspec import Struct
 
 from execsrv._processes.arrivals import Arrivals
 from execsrv._processes.input_wait import InputWait
@@ -246,8 +246,7 @@ class RunnerStreams:
             os.close(self.outputs.popitem()[1])
 
 
-@dataclass(frozen=True, slots=True)
-class RunnerSpawned:
+class RunnerSpawned(Struct, frozen=True):
     """A running command of a runner."""
 
     program: str

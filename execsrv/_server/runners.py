@@ -15,9 +15,9 @@ import math
 import shlex
 import socket
 from collections.abc import Sequence
-from dataclasses import replace
 
 import trio
+from msgspec.structs import replace
 
 from execsrv._nursery import contain, owned
 from execsrv._processes import streams

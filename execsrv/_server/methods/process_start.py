@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Literal
+
+from msgspec.structs import replace
 
 from execsrv._processes.accounts import account_of
 from execsrv._processes.command import Command, File, Output, Wishes, settle
 from execsrv._processes.environment import command_environment, inherited_environment
+from execsrv._processes.git_trust import trusting
 from execsrv._processes.terminal import checked_modes
 from execsrv._processes.withheld import withheld_by
 from execsrv._server.confining import asked
@@ -61,7 +63,7 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
     else:
         from execsrv._server.policy import Resolver
 
-        policy = Resolver(sandbox, cwd)
+        policy = Resolver(sandbox, cwd, may_lack_view=caller.config.allow_landlock_only)
 
     def noted() -> Mapping[str, str]:
         return {} if starting.note is None or params.kind == "prepared" else starting.note.variables(params.env)
@@ -78,6 +80,8 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
             env = {**env, **secret_environment(params.secret_env, caller.config)}
         env = {**env, **noted()}
         other = account if account is not None and not account.is_ours else None
+        if other is not None and params.env_policy is not None:
+            env = trusting(env, cwd)
         wishes = Wishes(params.umask, params.nice, params.oom_score_adj, other)
         command = settle(params.argv, cwd, env, params.arg0, wishes, outputs)
         if params.limits is not None:
