@@ -144,6 +144,8 @@ class Link:
         except ProtocolError as error:
             logger.warning("runner %s broke the protocol: %s", self.name, error)
             self._lose(f"it broke the protocol: {error}")
+        except ConnectionResetError:  # with something of ours unread
+            self._lose("it has ended")
         except OSError as error:
             self._lose(f"its channel broke: {error}")
         else:
