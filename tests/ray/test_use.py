@@ -85,7 +85,7 @@ async def test_servers_that_a_task_has_started_end_with_it(cluster: Cluster) -> 
 
 
 def test_what_a_server_says_that_does_not_start_is_told(cluster: Cluster) -> None:
-    with pytest.raises(ExecsrvError, match=r"node \w+: cannot listen on ws://127.0.0.\d:0: there is no TLS"):
+    with pytest.raises(ExecsrvError, match=r"node \w+: cannot listen on ws://127.0.0.\d+:0: there is no TLS"):
         start_servers(new_mark(), options=["--tls-certificate-file", "/nonexistent"])
     with pytest.raises(ExecsrvError, match="unknown option `--nope`"):
         start_servers(new_mark(), options=["--nope"])
