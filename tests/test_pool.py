@@ -20,7 +20,7 @@ import trio
 import execsrv
 from execsrv import Endpoint, NoServerError, Pool, Unknown
 from execsrv.limits import ClientConfig, ServerConfig
-from execsrv.testing.faults import Fault, open_faulty_line
+from execsrv.testing.faults import Fault, Side, open_faulty_line
 from execsrv.testing.running_server import RunningServer, ServerFailedError, serving
 from tests.conftest import OpenServer
 from tests.peers import PATIENCE
@@ -314,19 +314,52 @@ async def test_what_is_idempotent_runs_again_elsewhere(tmp_path: Path) -> None:
         assert results == [second.url]
 
 
-async def test_a_line_that_is_lost_is_taken_up_again(open_server: OpenServer, tmp_path: Path) -> None:
-    """The command goes on over the next connection, and has run once."""
+@pytest.mark.parametrize("step", [97, pytest.param(7, marks=pytest.mark.slow)])
+async def test_a_line_that_is_lost_is_taken_up_again(open_server: OpenServer, tmp_path: Path, step: int) -> None:
+    """Wherever it was cut, the command goes on over the next connection, and has run once."""
     target = await open_server("unix", ServerConfig(resume_grace=60)).url()
     counted = tmp_path / "counted"
-    async with open_faulty_line(target, f"{tmp_path}/line") as line, Pool([line.url]) as pool:
+    happened: list[Fault] = []
+    async with open_faulty_line(target, f"{tmp_path}/line") as line, Pool([line.url], reconnect=PATIENCE) as pool:
         await until_up(pool)
-        cuts: list[int] = []
-        for at in (0, 40, 150):
-            line.expect(Fault("cut", "server", at), happened=partial(cuts.append, at))
-            result = await pool.run(["sh", "-c", f"echo x >> {counted}; echo said"], text=True)
+        for fault in cuts(step):
+            line.expect(fault, happened=partial(happened.append, fault))
+            result = await pool.run(["sh", "-c", f"echo {fault.side} {fault.at} >> {counted}; echo said"], text=True)
             assert result.stdout == "said\n"
-    assert cuts == [0, 40, 150]
-    assert counted.read_text() == "x\n" * 3
+    assert sorted(counted.read_text().splitlines()) == sorted(f"{fault.side} {fault.at}" for fault in cuts(step))
+    assert {*cuts(step)[:3]} <= {*happened}
+
+
+@pytest.mark.parametrize("step", [97, pytest.param(7, marks=pytest.mark.slow)])
+async def test_a_line_that_is_lost_for_good_runs_nothing_twice(
+    open_server: OpenServer, tmp_path: Path, step: int
+) -> None:
+    """Wherever it was cut: what has a result has run once, and what is unknown has not run more often."""
+    target = await open_server("unix", ServerConfig()).url()
+    counted = tmp_path / "counted"
+    with_result, unknown = [], []
+    async with open_faulty_line(target, f"{tmp_path}/line") as line, Pool([line.url]) as pool:
+        for fault in cuts(step):
+            line.expect()
+            await pool.run(["true"])  # it is there again
+            line.expect(fault)
+            what = f"{fault.side} {fault.at}"
+            try:
+                await pool.run(["sh", "-c", f"echo {what} >> {counted}"], text=True)
+                with_result.append(what)
+            except Unknown:
+                unknown.append(what)
+    times = Counter(counted.read_text().splitlines())
+    assert {*with_result} <= times.keys()
+    assert max(times.values()) == 1
+    assert unknown
+    assert len(with_result) + len(unknown) == len(cuts(step))
+
+
+def cuts(step: int) -> list[Fault]:
+    """Cuts within a command that is run: its start is some 300 bytes of the client."""
+    sides: list[Side] = ["client", "server"]
+    return [Fault("cut", side, at) for side in sides for at in range(0, 400, step)]
 
 
 async def test_a_server_that_accepts_and_says_nothing_gets_nothing(open_server: OpenServer, tmp_path: Path) -> None:
