@@ -12,10 +12,10 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec.structs import replace
 
 from execsrv._cli import terminal
 from execsrv._cli.heard_signals import Heard, Signals, ignored_signals
@@ -37,6 +37,7 @@ from execsrv._cli.telling import watch_silence
 from execsrv._nursery import open_helpers
 from execsrv._processes.accounts import account_of
 from execsrv._processes.command import Wishes, settle
+from execsrv._processes.git_trust import trusting
 from execsrv._processes.inherited import Inherited
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.supervisor import Spawned, open_supervisor
@@ -61,6 +62,8 @@ async def run_here(options: RunOptions, signals: Signals, report: Recorder | Non
     if account is not None:
         env = {**env, **account.variables, **dict(setting.split("=", 1) for setting in options.env)}
     other = account if account is not None and not account.is_ours else None
+    if other is not None:
+        env = trusting(env, None)
     command = settle(options.argv, None, env, wishes=Wishes(account=other))
     if options.confines:
         from execsrv._cli.confining import confinement_here
