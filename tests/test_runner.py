@@ -10,6 +10,8 @@ from contextlib import suppress
 
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec import Struct
 
 from execsrv._runner import founding
@@ -401,3 +403,44 @@ async def test_a_command_has_none_of_its_descriptors_and_cannot_read_its_memory(
         exit = await program.until_over(1, "stdout", "stderr")
         assert program.bytes[1, "stdout"] == b"[0, 1, 2, 3]\n"  # 3 is that of the listing
         assert exit.exit_code == (0 if os.geteuid() == 0 else 1)
+
+
+# -- a hostile server --
+
+
+@given(st.data())
+@settings(max_examples=25)
+def test_whatever_a_server_sends_nothing_fails_and_nothing_is_left(data: st.DataObject) -> None:
+    """Frames of both versions, some of them spoiled, in any order."""
+    mark = new_mark()
+    sane = [
+        Hello(),
+        request(1, "bash", "-c", f"exec -a {mark} sleep 1000", stdin_open=True),
+        request(2, "true", tty=True),
+        Data(1, "stdin", b"x"),
+        CloseStdin(1),
+        Resize(2, 1, 1),
+        Signal(1, 0, 64, "group"),
+        Terminate(2, 5),
+        Look(1, 2**32 - 1),
+        Credit(1, "pty", 2**53),
+        Forget(2),
+        Ping(),
+        founding.Terminate(),
+    ]
+    said = [encode(Hello()), *(encode(message) for message in data.draw(st.lists(st.sampled_from(sane), max_size=8)))]
+    spoiled = data.draw(st.integers(0, len(said) - 1))
+    at = data.draw(st.integers(0, len(said[spoiled])))
+    said[spoiled] = said[spoiled][:at] + data.draw(st.binary(max_size=4)) + said[spoiled][at:]
+
+    async def talk() -> None:
+        async with open_runner(says_hello=False) as runner:
+            with suppress(OSError):
+                await runner.send_bytes(b"".join(said))
+                runner.socket.shutdown(trio.socket.SHUT_WR)
+            await runner.until_end()
+            assert not [message for message in runner.came if isinstance(message, Error) and message.code == "failed"]
+        assert runner.status is not None
+        assert not marked(mark)
+
+    trio.run(talk)

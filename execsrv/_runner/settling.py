@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from execsrv._processes.command import Command, Lent, Output, Wishes, settle
 from execsrv._processes.environment import command_environment, inherited_environment
