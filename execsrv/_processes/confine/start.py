@@ -173,6 +173,8 @@ def start(
     be executed or confined, and `LimitUnavailableError`; then nothing is left behind.
     """
     found = needed_means(may_lack_view=confinement.may_lack_view)
+    if group is not None and group.parts:
+        confinement = confinement.protecting(cgroup.mounts())
     if not found.has("view"):
         landlock.check_alone(confinement)
     inherited = command.inherited
@@ -192,8 +194,6 @@ def start(
             for target, end in enumerate(ends)
             if end is not None and os.fstat(end).st_rdev == device
         ]
-        if group is not None and group.parts:
-            confinement = confinement.protecting(cgroup.mounts())
         made = layers.table(
             command, confinement, found, terminal=terminal, nulls=nulls, closed=closed, mark=mark, group=group
         )
