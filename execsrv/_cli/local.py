@@ -84,7 +84,10 @@ async def run_here(options: RunOptions, signals: Signals, report: Recorder | Non
             terminal.window(),
         )
         async with open_supervisor(
-            own_process=True, sole=has_no_children(), cgroups=options.has_limits, guarded=not options.leave
+            own_process=True,
+            sole=has_no_children(),
+            cgroups=command.limits is not None and command.limits.takes_group,
+            guarded=not options.leave,
         ) as supervisor:
             await supervisor.begin_guard()
             size = Size() if options.tty else None

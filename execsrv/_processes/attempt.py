@@ -184,8 +184,8 @@ class Attempt:
             if command.limits is not None:
                 from execsrv._processes.limiting.make import make
 
-                self._limits = make(command.limits, self._register.server, self._number, moves=self._moves)
                 self._register.has_had_limits = True
+                self._limits = make(command.limits, self._register.server, self._number, moves=self._moves)
             self._program = os.path.basename(command.program).decode(errors="replace")
             spawn.spawn(
                 command,

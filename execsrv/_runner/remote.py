@@ -86,6 +86,10 @@ class RemoteCommand:
 
     def heard(self, message: Struct) -> None:
         """Take a message about it. Raises `ProtocolError`."""
+        if isinstance(message, Error) and message.code == "failed" and self.facts is not None:
+            self.link.leave(self.id)
+            self.lost()  # a fault of the runner's own, which has killed it
+            return
         if self.started.is_set() == isinstance(message, SpawnReady | Error) or self.error is not None:
             raise ProtocolError(f"{_name(message)} out of order")
         match message:

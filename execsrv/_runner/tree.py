@@ -233,8 +233,10 @@ class RunnerStreams:
         return looked is None or looked.echoes
 
     async def input_wait(self) -> InputWait | None:
-        """Nobody is seen."""
-        return None  # no runner tells
+        """Ask for a process of it that waits for input. Of a pipe that was passed, its runner cannot tell."""
+        looked = await self._tree.look()
+        found = None if looked is None else looked.input_wait
+        return None if found is None else InputWait(found.pid, found.name, found.call, found.descriptor, found.sleeps)
 
     def let_go_of_terminal(self) -> None:
         """The runner has done so."""
