@@ -295,6 +295,18 @@ async def test_starts_that_fail_leave_no_group() -> None:
 
 
 @needs_groups
+@pytest.mark.slow
+async def test_two_hundred_starts_leave_no_group_and_no_descriptor() -> None:
+    async with connect_in_process(own_process=True) as client:
+        await client.run(["true"], limits=EVERY)
+        before = len(os.listdir("/proc/self/fd"))
+        commands = [["sh", "-c", f"sleep 1000 & exit {number % 3}"] for number in range(200)]
+        codes = [result.exit_code async for result in client.map(commands, limit=8, limits=EVERY, grace=0)]
+        assert (len(codes), {*codes}) == (200, {0, 1, 2})
+        assert (groups_of(os.getpid()), len(os.listdir("/proc/self/fd"))) == ([], before)
+
+
+@needs_groups
 async def test_a_server_that_is_killed_leaves_no_group(tmp_path: Path) -> None:
     mark = new_mark()
     with alone() as before, daemon(f"unix://{tmp_path}/s", before) as (server, url):
