@@ -168,8 +168,8 @@ class FrameReader:
         self._message += piece
         self._bound.come(len(piece))
         if self._key != _NO_MASK:
-            for number, byte in enumerate(self._key):
-                self._message[start + number :: 4] = piece[number::4].tobytes().translate(_masked(byte))
+            for at, byte in enumerate(self._key, start):
+                self._message[at::4] = self._message[at::4].translate(_masked(byte))
             turn = len(piece) % 4
             self._key = self._key[turn:] + self._key[:turn]
 
