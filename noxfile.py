@@ -124,8 +124,8 @@ def neighbours(session: nox.Session) -> None:
 
 @nox.session(name="ray")
 def on_ray(session: nox.Session) -> None:
-    """Servers on a real Ray cluster of three nodes on this machine, and what dies with what."""
-    session.install(".[test,ray]")
+    """Servers on a real Ray cluster of three nodes on this machine, and on a Dask cluster, and what dies with what."""
+    session.install(".[test,ray]", "distributed")
     session.run("pytest", "-o", "filterwarnings=", "tests/ray", *session.posargs)
 
 

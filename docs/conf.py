@@ -17,6 +17,7 @@ html_title = f"execsrv {release}"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+autodoc_mock_imports = ["ray"]  # of an adapter: it is large, and not needed to read this
 add_module_names = False
 default_role = "code"  # single backquotes in docstrings
 

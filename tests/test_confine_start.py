@@ -9,12 +9,12 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from execsrv._processes import proc
 from execsrv._processes.accounts import Account
@@ -166,7 +166,7 @@ async def test_a_signal_reaches_the_whole_tree(supervisor: Supervisor) -> None:
 
 GUEST = """
 import os, sys
-from dataclasses import replace
+from msgspec.structs import replace
 from execsrv._processes.command import settle
 from execsrv._processes.supervisor import Supervisor
 from tests.confined import confinement

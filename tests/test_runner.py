@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 import trio
@@ -183,6 +184,16 @@ async def test_who_lives_of_it_and_what_it_takes(runner: RunnerPeer) -> None:
     assert looked.memory_bytes > 0
 
 
+@pytest.mark.parametrize("tty", [False, True])
+async def test_who_waits_for_input(runner: RunnerPeer, tty: bool) -> None:
+    pid = await runner.start(1, "cat", stdin_open=True, tty=tty)
+    looked = Looked(0)
+    while looked.input_wait is None:
+        await runner.send(Look(1, 4))
+        looked = await runner.until(Looked)
+    assert (looked.input_wait.pid, looked.input_wait.call, looked.input_wait.descriptor) == (pid, "read", 0)
+
+
 async def test_terminate_takes_everything_and_terminate_with_a_grace_asks(runner: RunnerPeer) -> None:
     mark = new_mark()
     script = f"trap 'echo asked; exit 4' TERM; setsid bash -c 'trap \"\" TERM; exec -a {mark} sleep 1000' & wait"
@@ -325,11 +336,13 @@ async def test_a_server_that_breaks_the_protocol_is_told_and_loses_everything(na
         assert not marked(mark)
 
 
-async def test_more_input_than_its_credit_is_a_breach(runner: RunnerPeer) -> None:
-    await runner.start(1, "sleep", "1000", stdin_open=True)
-    with pytest.raises((AssertionError, OSError)):  # it may hang up while we send
-        await runner.send(*[Data(1, "stdin", bytes(65536))] * (STDIN_WINDOW_BYTES // 65536 + 2))
-        await runner.until(SpawnReady)
+async def test_more_input_than_its_credit_is_a_breach(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_runner() as runner:
+        await runner.start(1, "sleep", "1000", stdin_open=True)
+        with suppress(OSError):  # it may hang up while we send
+            await runner.send(*[Data(1, "stdin", bytes(65536))] * (3 * STDIN_WINDOW_BYTES // 65536))
+        await runner.until_end()
+    assert "more input than its credit" in caplog.text
 
 
 async def test_an_unknown_version_is_answered_with_those_that_are_known() -> None:

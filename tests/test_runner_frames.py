@@ -59,7 +59,7 @@ FROM_RUNNER = [
     messages.Exit(1, 143, "SIGTERM"),
     messages.TreeEmpty(1, "subreaper", 12),
     messages.Signaled(7, 2),
-    messages.Looked(8, [Member(4712, "sh")], 3, 4096, False),
+    messages.Looked(8, [Member(4712, "sh")], 3, 4096, False, messages.InputWait(4712, "sh", "read", 0, 1)),
     messages.Error(None, "protocol", "what was wrong", versions=[1, 2]),
     messages.Pong(),
 ]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import trio
+from msgspec import Struct
 
 from execsrv._cli.heard_signals import Heard
 from execsrv._cli.register.kinds import OWN_FAILURE
@@ -40,7 +41,7 @@ _NAMED = 5
 """So many processes that outlived the command are named."""
 
 
-class RunOptions(NamedTuple):
+class RunOptions(Struct, frozen=True):
     """A command and its options. Without a `url` it runs here; that of a `pool` is its text.
 
     `env` is `NAME=VALUE`, `secret_env` is `NAME=SECRET`. Times are in seconds. With `is_init` signals are passed on as
@@ -96,7 +97,7 @@ class RunOptions(NamedTuple):
     @property
     def has_limits(self) -> bool:
         """True where the command is to take no more than it was given."""
-        return any(getattr(self, name) is not None for name in self._fields if name.startswith("limit_"))
+        return any(getattr(self, name) is not None for name in self.__struct_fields__ if name.startswith("limit_"))
 
     @property
     def confines(self) -> bool:

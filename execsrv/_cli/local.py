@@ -12,10 +12,10 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec.structs import replace
 
 from execsrv._cli import terminal
 from execsrv._cli.heard_signals import Heard, Signals, ignored_signals

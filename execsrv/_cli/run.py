@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 import trio
+from msgspec.structs import replace
 
 from execsrv._cli.heard_signals import Signals, die_of, heard_signals
 from execsrv._cli.job import Ended, Recorder, RunOptions, failed
@@ -32,9 +33,9 @@ def run(*, command: Sequence[str], **options: Any) -> int:
     """Run a command by the words of a command line; return the exit status, or end as the command did."""
     asked = RunOptions(command, **options)
     if asked.pool is not None:
-        asked = asked._replace(url=asked.pool)
+        asked = replace(asked, url=asked.pool)
     try:
-        asked = asked._replace(env=variables(asked.env_file, asked.env))
+        asked = replace(asked, env=variables(asked.env_file, asked.env))
     except ExecsrvError as error:
         return failed(str(error)).code
     return run_once(asked)

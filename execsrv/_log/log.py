@@ -21,7 +21,7 @@ from execsrv._log.entries import ENTRY_BYTES, Closed, Entry, Exited, Gap, entry_
 from execsrv._log.head_tail import HeadTail
 from execsrv._log.reader import AttachedReader
 from execsrv._log.retained import Retained
-from execsrv.limits import KIB
+from execsrv._setting_units import KIB
 from execsrv.protocol import AtMs, Chunk, Layer, Member, Reason, Stream
 from execsrv.protocol.process_limits import ProcessUsage
 from execsrv.protocol.sandbox import Denial

@@ -11,10 +11,10 @@ import os
 import resource
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec import Struct
 
 from execsrv._processes import carried_limits, spawn, spawn_errors, terminal
 from execsrv._processes.command import Command
@@ -42,8 +42,7 @@ _BRIEF_SECONDS = 0.002
 """So long the loop waits for a start, unless one of the same connection has taken longer and is still under way."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spawned:
+class Spawned(Struct, frozen=True):
     """A running command and the server's ends of its streams. The descriptors belong to whoever holds this.
 
     `program` is the name of its file. `held` is the other end of its terminal, to be closed when its leader has ended.

@@ -10,8 +10,9 @@ import os
 import stat
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
+
+from msgspec import Struct
 
 from execsrv._processes.accounts import Account
 from execsrv._processes.confine.places import Confinement
@@ -61,8 +62,7 @@ Output = Literal["pipe", "null", "stdout"] | File | Lent
 """The place where a command's output goes. "stdout", for its stderr, is wherever its stdout goes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(Struct, frozen=True):
     """A command with nothing left to decide, as the bytes that the operating system takes.
 
     `program` holds a slash; where it is relative, it is so to `cwd`. `env` are NAME=VALUE strings. Without a `cwd` it
@@ -71,7 +71,7 @@ class Command:
 
     program: bytes
     argv: tuple[bytes, ...]
-    env: tuple[bytes, ...] = field(repr=False)  # of which some may be secrets
+    env: tuple[bytes, ...]
     cwd: bytes | None
     umask: int | None = None
     nice: int | None = None
@@ -86,6 +86,9 @@ class Command:
     """The things that it may do, where those are fewer than we may."""
     limits: ProcessLimits | None = None
     """The most that it may take, where that is bounded."""
+
+    def __repr__(self) -> str:
+        return f"<Command {self.program!r} argv={self.argv} cwd={self.cwd!r}>"  # and no variables: some may be secrets
 
     @property
     def has_wishes(self) -> bool:

@@ -12,7 +12,7 @@ from execsrv._processes.input_wait import InputWait
 from execsrv._processes.proc import Steps
 from execsrv._processes.spawn import widen
 from execsrv._processes.tree import ProcessTree
-from execsrv.limits import MIB
+from execsrv._setting_units import MIB
 from execsrv.protocol import Size, Stream
 
 PIPE_BYTES = MIB

@@ -9,7 +9,7 @@ import select
 import struct
 import termios
 
-from execsrv.limits import KIB
+from execsrv._setting_units import KIB
 
 PIPE_CHUNK_BYTES = 64 * KIB
 """The size of one read from a pipe, and so its largest chunk. More falls out of the processor's cache and is slower."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from execsrv.limits import ServerConfig
+if TYPE_CHECKING:
+    from execsrv.limits import ServerConfig
 
 SECRET_NAMES = (
     "*KEY*",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 
 import trio
 
 from execsrv._nursery import owned
-from execsrv._processes import terminal
 from execsrv._processes.attempt import Attempt, SharedThreads, Spawned
 from execsrv._processes.command import Lent
+from execsrv._processes.own_streams import OwnStreams
 from execsrv._processes.supervisor import Supervisor
 from execsrv._processes.usage import usage_of, used_by
 from execsrv._runner.frames import data_header
@@ -21,6 +20,7 @@ from execsrv._runner.messages import (
     Eof,
     Error,
     Exit,
+    InputWait,
     Looked,
     Resize,
     Signal,
@@ -35,6 +35,7 @@ from execsrv._runner.outgoing import Outgoing
 from execsrv._runner.output import OutputStream
 from execsrv._runner.settling import settled
 from execsrv.errors import ExecsrvError
+from execsrv.protocol import Size
 
 _GIVE_UP_SECONDS = 1.0
 """So long a start may still take when the command is to end already."""
@@ -59,7 +60,7 @@ class RunnerCommand:
         self._nursery: trio.Nursery | None = None
         self._streams: dict[Stream, OutputStream] = {}
         self._input: Input | None = None
-        self._held: int | None = None
+        self._its: OwnStreams | None = None
 
     def __repr__(self) -> str:
         return f"<RunnerCommand {self._id} {'starting' if self._spawned is None else self._spawned.tree}>"
@@ -113,7 +114,7 @@ class RunnerCommand:
 
     def _take(self, spawned: Spawned) -> None:
         """Take ownership of a running command, and tell the server."""
-        self._held = spawned.held
+        self._its = spawned.streams()
         is_terminal = "pty" in spawned.outputs
         layers: list[str] = []
         gaps: list[str] = []
@@ -132,8 +133,8 @@ class RunnerCommand:
                 most=DATA_BYTES,
                 credit=self._request.window,
             )
-        if spawned.stdin is not None:
-            self._input = Input(spawned.stdin, self._tell_taken, is_terminal=is_terminal)
+        if self._its.input is not None:
+            self._input = Input(self._its.input, self._tell_taken, is_terminal=is_terminal)
         self._spawned = spawned
 
     async def _live(self, spawned: Spawned) -> None:
@@ -158,8 +159,9 @@ class RunnerCommand:
         self._outgoing.tell(Eof(self._id, name))
 
     async def _tell_exit(self, spawned: Spawned) -> None:
+        assert self._its is not None
         status = await spawned.tree.leader.wait_exited()
-        self._let_go_of_terminal()
+        self._its.let_go_of_terminal()
         for stream in self._streams.values():
             await stream.wait_drained()
         self._outgoing.tell(Exit(self._id, status.code, status.signal))
@@ -174,20 +176,12 @@ class RunnerCommand:
     def _tell_taken(self, count: int) -> None:
         self._outgoing.tell(StdinDone(self._id, count, closed=count == 0))
 
-    def _let_go_of_terminal(self) -> None:
-        """Close the other end of the terminal: as long as its leader lives, it may be opened again by anybody of it."""
-        if self._held is not None:
-            os.close(self._held)
-            self._held = None
-
     def _close(self) -> None:
         self._nursery = None
         if self._input is not None:
             self._input.close()
-        self._let_go_of_terminal()
-        if self._spawned is not None:
-            while self._spawned.outputs:
-                os.close(self._spawned.outputs.popitem()[1])
+        if self._its is not None:
+            self._its.close()
 
     # -- what the server asks of it --
 
@@ -230,8 +224,8 @@ class RunnerCommand:
 
     def resize(self, message: Resize) -> None:
         """Change the size of its terminal, where it has one."""
-        if (master := self._master) is not None:
-            terminal.set_size(master, message.rows, message.cols, message.xpixel, message.ypixel)
+        if self._its is not None:
+            self._its.resize(Size(message.rows, message.cols, message.xpixel, message.ypixel))
 
     def give(self, message: Credit) -> None:
         """Let more of a stream be sent."""
@@ -241,26 +235,30 @@ class RunnerCommand:
     def signal(self, message: Signal) -> None:
         """Send it a signal, and tell how many received it."""
         assert self._spawned is not None
-        tree, received, number = self._spawned.tree, 0, message.signal
+        assert self._its is not None
         try:
-            if message.target != "foreground":
-                received = tree.signal(number, message.target)
-            elif (master := self._master) is not None:
-                received = tree.signal_foreground(number, master)
-        except OSError as error:
+            if message.target == "foreground":
+                received = self._its.signal_foreground(message.signal)
+            else:
+                received = self._spawned.tree.signal(message.signal, message.target)
+        except OSError as error:  # no descriptor left to look with
             self._outgoing.tell(Signaled(message.request, 0, error.errno))
-            return
-        self._outgoing.tell(Signaled(message.request, received))
+        else:
+            self._outgoing.tell(Signaled(message.request, received))
 
     async def look(self, request: int) -> Looked:
-        """Look who lives of it."""
+        """Look who lives of it, and what that does."""
         assert self._spawned is not None
-        tree, master = self._spawned.tree, self._master
+        assert self._its is not None
+        tree = self._spawned.tree
         members = await tree.remaining()
         usage = usage_of(member.pid for member in members) if members else used_by(tree.leader.usage)
-        echoes = master is None or terminal.echoes(master)
-        return Looked(request, members, usage.cpu_ms, usage.memory_bytes, echoes)
-
-    @property
-    def _master(self) -> int | None:
-        return None if self._spawned is None else self._spawned.outputs.get("pty")
+        waits = None
+        try:
+            if self._input is not None and not self._input.is_closed and not self._input.waiting_bytes:
+                waits = await self._its.input_wait()
+            echoes = await self._its.echoes()
+        except OSError as error:
+            return Looked(request, members, usage.cpu_ms, usage.memory_bytes, errno=error.errno)
+        found = None if waits is None else InputWait(*waits)
+        return Looked(request, members, usage.cpu_ms, usage.memory_bytes, echoes, found)

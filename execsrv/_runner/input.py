@@ -15,7 +15,7 @@ from typing import IO
 
 import trio
 
-from execsrv._processes import terminal
+from execsrv._processes.own_streams import OwnInput
 
 MEMORY_BYTES = 1024 * 1024
 MOST_BYTES = 4 * 1024**3
@@ -25,13 +25,13 @@ _PIECE_BYTES = 64 * 1024
 
 
 class Input:
-    """The writing end of a command's stdin, which it owns unless it is a terminal's. `feed` is its task."""
+    """The input of a command, which it owns. `feed` is its task."""
 
-    def __init__(self, descriptor: int, taken: Callable[[int], None], *, is_terminal: bool) -> None:
+    def __init__(self, its: OwnInput, taken: Callable[[int], None], *, is_terminal: bool) -> None:
         """`taken` hears how many bytes the command has taken, each time, and 0 once it takes none any more."""
         self.is_closed = False
         self.waiting_bytes = 0
-        self._descriptor = descriptor
+        self._its = its
         self._taken = taken
         self._is_terminal = is_terminal
         self._is_ending = False
@@ -69,7 +69,7 @@ class Input:
         if self.is_closed or self._is_ending:
             return
         if self._is_terminal:
-            keys = terminal.end_of_input(self._descriptor, self._last_typed)
+            keys = self._its.end_line(self._last_typed)
             self._keys += len(keys)
             self.put(keys)
         else:
@@ -96,10 +96,10 @@ class Input:
     async def _write(self) -> None:
         data = self._memory[0]
         try:
-            count = os.write(self._descriptor, data)
+            count = self._its.write(memoryview(data))
         except BlockingIOError:
             with suppress(trio.ClosedResourceError):  # `close` was called meanwhile
-                await trio.lowlevel.wait_writable(self._descriptor)
+                await self._its.wait_writable()
             return
         except OSError:  # EPIPE, EIO: nobody reads it any more
             self.close()
@@ -142,9 +142,7 @@ class Input:
         """Close it now. What was not handed over is lost. It may be called again."""
         if not self.is_closed:
             self.is_closed = True
-            if not self._is_terminal:
-                trio.lowlevel.notify_closing(self._descriptor)
-                os.close(self._descriptor)
+            self._its.close()
             self._memory.clear()
             self._memory_bytes = self.waiting_bytes = 0
             self._stack.close()

@@ -202,6 +202,16 @@ class Signaled(Struct, frozen=True):
     errno: Errno | None = None
 
 
+class InputWait(Struct, frozen=True):
+    """A process that waits for input, by that system call on that descriptor, and how often it went to sleep."""
+
+    pid: Pid
+    name: Name
+    call: Name
+    descriptor: Count
+    sleeps: Count
+
+
 class Looked(Struct, frozen=True):
     """The answer to `Look`; with an `errno`, the runner could not look."""
 
@@ -210,6 +220,8 @@ class Looked(Struct, frozen=True):
     cpu_ms: Count = 0
     memory_bytes: Count = 0
     echoes: bool = True
+    input_wait: InputWait | None = None
+    """Who waits for input of which there is none. It is not known of input that was passed."""
     errno: Errno | None = None
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import binascii
 import math
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -20,6 +19,7 @@ from execsrv._nursery import open_helpers, owned
 from execsrv._processes.attempt import SharedThreads, Spawned
 from execsrv._processes.command import Command, settle
 from execsrv._processes.leader import ExitStatus
+from execsrv._processes.own_streams import OwnStreams
 from execsrv._processes.supervisor import Supervisor
 from execsrv._runner.founding import (
     OUTPUT_BYTES,
@@ -72,7 +72,6 @@ class _OneCommand:
         self._begun = trio.Event()  # it runs, or never will
         self._unended = trio.CancelScope()  # its life, as long as nobody ends it
         self._timed_out = False
-        self._held: int | None = None
 
     async def run(self, supervisor: Supervisor, reading: trio.CancelScope) -> None:
         """Start it, and tell of it to its end. Then `reading` is over."""
@@ -92,17 +91,18 @@ class _OneCommand:
                 else:
                     attempt.pass_streams()
                     self._outgoing.tell(SpawnReady(spawned.tree.pid))
-                    await self._live(spawned)
+                    its = spawned.streams()
+                    try:
+                        await self._live(spawned, its)
+                    finally:
+                        self._close(its)
             await self._outgoing.wait_sent()
             reading.cancel()
         finally:
-            if spawned is not None:
-                self._close(spawned)
             await owned(attempt.end)
 
-    async def _live(self, spawned: Spawned) -> None:
-        is_terminal = "pty" in spawned.outputs
-        self._held = spawned.held
+    async def _live(self, spawned: Spawned, its: OwnStreams) -> None:
+        is_terminal = "pty" in its.outputs
         outputs = {
             OutputStream(
                 descriptor,
@@ -112,11 +112,11 @@ class _OneCommand:
                 most=OUTPUT_BYTES,
                 credit=math.inf,
             )
-            for name, descriptor in spawned.outputs.items()
+            for name, descriptor in its.outputs.items()
         }
         async with trio.open_nursery() as helpers:
-            if spawned.stdin is not None and self._request.stdin_open:
-                self._input = Input(spawned.stdin, _pass, is_terminal=is_terminal)
+            if its.input is not None:
+                self._input = Input(its.input, _pass, is_terminal=is_terminal)
                 helpers.start_soon(owned, self._input.feed)
             self._begun.set()
             if self._request.timeout_ms is not None:
@@ -127,7 +127,7 @@ class _OneCommand:
                 await spawned.tree.leader.wait_exited()
             await spawned.tree.kill()  # what it has left behind, too
             status = spawned.tree.leader.exit_status() or ExitStatus(255)
-            self._let_go_of_terminal()
+            its.let_go_of_terminal()
             for output in outputs:
                 await output.wait_drained()
             helpers.cancel_scope.cancel()
@@ -153,19 +153,10 @@ class _OneCommand:
                 self._input.put(data)
                 await self._input.wait_room()
 
-    def _let_go_of_terminal(self) -> None:
-        if self._held is not None:
-            os.close(self._held)
-            self._held = None
-
-    def _close(self, spawned: Spawned) -> None:
+    def _close(self, its: OwnStreams) -> None:
         if self._input is not None:
             self._input.close()
-        elif spawned.stdin is not None and "pty" not in spawned.outputs:
-            os.close(spawned.stdin)
-        self._let_go_of_terminal()
-        while spawned.outputs:
-            os.close(spawned.outputs.popitem()[1])
+        its.close()
 
 
 def settled(request: SpawnRequest) -> Callable[[], Command]:

@@ -10,6 +10,7 @@ tokens alone; commands and their output go from client to server.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -79,7 +80,7 @@ def start_servers(
     name: str = NAME,
     *,
     listen: str = "ws://{node}:0",
-    options: tuple[str, ...] = (),
+    options: Sequence[str] = (),
     detached: bool = False,
     timeout: float = _START_SECONDS,
 ) -> Servers:

@@ -11,8 +11,9 @@ import os
 import signal
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+from msgspec import Struct
 
 from execsrv._processes import carried_limits
 from execsrv._processes.accounts import Account
@@ -38,8 +39,7 @@ _KEPT = 16
 """So many tables are kept, of some 20 KB each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Means:
+class Means(Struct, frozen=True):
     """The things that a start is confined with. `in_user` says that namespaces are made in a new user namespace.
 
     `landlock` is the version of Landlock, 0 for none.
@@ -83,7 +83,7 @@ def table(
     inherited = command.inherited is not None
     leads = (terminal is not None or not inherited) and (means.has("processes") or inherited)
     granted, doors = _granted(command, mark), [] if group is None else group.doors
-    if doors:  # which are of one start alone
+    if doors or not means.has("view"):  # of one start alone, and of what is in the root folder now
         made = _enclosed.__wrapped__(confinement, means, terminal, leads, granted, doors)
     else:
         made = _enclosed(confinement, means, terminal, leads, granted).copy()
@@ -168,7 +168,7 @@ def _enclosed(
         _drop_capabilities(made)
     made.call("no_new_privs", "prctl", _NO_NEW_PRIVS, 1, 0, 0, 0)
     if means.has("landlock"):
-        landlock.add(made, confinement, means.landlock, terminal is not None)
+        landlock.add(made, confinement, means.landlock, terminal is not None, in_view=means.has("view"))
     return made
 
 

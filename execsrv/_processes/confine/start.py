@@ -11,8 +11,9 @@ import fcntl
 import functools
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.structs import replace
 
 from execsrv._processes import cgroup, portable_spawn, posix_spawn, spawn_errors
 from execsrv._processes.accounts import Account
@@ -53,7 +54,7 @@ _NEEDS = {
 
 def _hand_over(account: Account, means: Means, terminal: bytes | None, ends: Sequence[int | None]) -> None:
     """Give the streams of a command to its user. Raises `SandboxUnavailableError` where it cannot have another."""
-    if means.in_user:
+    if means.in_user or not layers.privileged():
         message = "a confined command has another user only where its server may make namespaces without one for users"
         raise SandboxUnavailableError(message, field="user")
     if terminal is not None:
@@ -105,7 +106,9 @@ def _means() -> Means | Refusal:
 def _try(found: Means) -> Refusal | None:
     """Return why a command cannot be confined with that, None if it can."""
     command = Command(b"/", (), (), b"/")
-    places = (Place(b"/", "read"), Place(b"/usr", "write"), Place(b"/usr/bin", "read"))
+    places = [Place(b"/", "read"), Place(b"/usr", "write")]
+    if found.has("view"):
+        places.append(Place(b"/usr/bin", "read"))
     trial = Confinement(tuple(place for place in places if os.path.realpath(place.path) == place.path), network=False)
     child = ctypes.c_int()
     try:
@@ -121,9 +124,30 @@ def _try(found: Means) -> Refusal | None:
     return None
 
 
-def needed_means() -> Means:
+@functools.cache
+def means_without_view() -> Means | Refusal:
+    """Return what commands are confined with where there are no namespaces, or why they cannot be. It is tried."""
+    version = landlock.version()
+    if starter.NUMBERS_OF is None or not posix_spawn.available or version < landlock.SIGNALS_VERSION:
+        return Refusal("landlock", errno.EOPNOTSUPP, "Landlock that keeps signals in, of Linux 6.12, on x86-64")
+    found = Means(frozenset({"capabilities", "landlock", "seccomp"}), in_user=False, landlock=version)
+    return _try(found) or found
+
+
+WITHOUT_VIEW = (
+    "files outside can be changed in mode, owner, times and attributes",
+    "processes outside can be seen; those of the same user, unless it is root, given other priorities and processors",
+    "shared memory and queues of System V are those of the machine",
+    "/dev has a few devices, no terminals and no shared memory, and / cannot be listed",
+)
+"""What a command that is confined without a view can do all the same, or cannot do."""
+
+
+def needed_means(*, may_lack_view: bool = False) -> Means:
     """Return what commands are confined with here. Raises `SandboxUnavailableError` where they cannot be."""
     found = means()
+    if isinstance(found, Refusal) and may_lack_view and isinstance(less := means_without_view(), Means):
+        return less
     if isinstance(found, Means):
         return found
     said = f"{os.strerror(found.errno)} (os error {found.errno})"
@@ -145,7 +169,9 @@ def start(
     `group`, whose files it cannot write. The given descriptors stay the caller's. Raises `SpawnError` when it could not
     be executed or confined, and `LimitUnavailableError`; then nothing is left behind.
     """
-    found = needed_means()
+    found = needed_means(may_lack_view=confinement.may_lack_view)
+    if not found.has("view"):
+        landlock.check_alone(confinement)
     inherited = command.inherited
     if inherited is not None and inherited.pass_fds:
         message = "a confined command gets no descriptors beside its 0, 1 and 2"

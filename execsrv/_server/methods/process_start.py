@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import replace
 from typing import Literal
+
+from msgspec.structs import replace
 
 from execsrv._processes.accounts import account_of
 from execsrv._processes.command import Command, File, Output, Wishes, settle
@@ -58,7 +59,7 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
     else:
         from execsrv._server.policy import Resolver
 
-        policy = Resolver(sandbox, cwd)
+        policy = Resolver(sandbox, cwd, may_lack_view=caller.config.allow_landlock_only)
 
     def settled() -> Command:
         inherited = inherited_environment(withheld) if params.env_policy is not None else {}
