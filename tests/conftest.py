@@ -21,7 +21,7 @@ import trio
 from execsrv import Client, connect_in_process, connect_stdio, connect_unix, connect_websocket, serve
 from execsrv._budget.allowance import Allowance
 from execsrv._processes.supervisor import Supervisor
-from execsrv._server.listeners import serve_descriptors
+from execsrv._server.serving import serve_descriptors
 from execsrv._server.single_connection import serve_connection
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.lines import LineChannel

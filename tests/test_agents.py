@@ -166,6 +166,13 @@ async def test_a_window_ends_when_the_command_waits_for_input(server: Server) ->
         assert (over.exit_code, over.waiting) == (0, None)
 
 
+async def test_a_question_is_not_hidden_by_a_title_that_does_not_end(server: Server) -> None:
+    async with open_tools(await server.client()) as tools:
+        asked = await tools.exec_command(r"printf '\033]0;Go on? '; read x", tty=True, yield_time_ms=LONG)
+        assert asked.waiting is not None
+        assert asked.output == "0;Go on? "
+
+
 async def test_a_cancelled_look_loses_nothing(server: Server) -> None:
     async with open_tools(await server.client()) as tools:
         await tools.exec_command("cat", tty=True, yield_time_ms=0)

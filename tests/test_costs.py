@@ -24,8 +24,8 @@ from tests.peers import PATIENCE
 PACKAGE = Path(execsrv.__file__).parent
 
 FIRST_COMMANDS = {
-    "serve": (["serve", "--quiet"], 190),
-    "run": (["run", "--", "true"], 95),
+    "serve": (["serve", "--quiet"], 178),
+    "run": (["run", "--", "true"], 78),
 }
 """Words of a command line, and how many modules of ours it may load. `serve` speaks with one client, on stdio."""
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from tests.limited import needs_groups
-from tests.test_daemon import daemon, execsrv
+from tests.limited import alone, needs_groups
+from tests.test_daemon import EXECSRV, daemon, execsrv
 
 
 @pytest.fixture(params=["here", "there"])
@@ -19,8 +21,13 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str]]
     if request.param == "here":
         yield []
         return
-    with daemon(f"unix://{tmp_path}/s") as (_, url):
+    with alone() as before, daemon(f"unix://{tmp_path}/s", before) as (_, url):
         yield ["--url", url]
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    with nullcontext(list[str]()) if "--url" in words else alone() as before:
+        return subprocess.run([*before, *EXECSRV, "run", *words], capture_output=True, text=True)
 
 
 @needs_groups
@@ -37,7 +44,7 @@ def test_each_option_bounds_something_and_what_ended_a_command_is_said(place: li
     )
     options += ("--limit-address-space", "4GiB", "--limit-processes", "30", "--limit-cpu", "80%")
     script = f"for kind in t f n c v; do ulimit -S$kind; done; grep -c limits /proc/self/cgroup; exec yes >{tmp_path}/x"
-    done = execsrv("run", *place, *options, "--json", "--", "bash", "-c", script)
+    done = run(*place, *options, "--json", "--", "bash", "-c", script)
     *limits, groups = done.stdout.split()
     assert limits == ["2", "4", "40", "1", "4194304"]
     assert int(groups) > 0
@@ -47,7 +54,7 @@ def test_each_option_bounds_something_and_what_ended_a_command_is_said(place: li
     assert (done.returncode, found["exitCode"], found["signal"]) == (153, 153, "SIGXFSZ")
     assert found["usage"]["refusedForks"] == 0
     eater = "pieces = []\nwhile True: pieces.append(b'x' * 1_000_000)"
-    done = execsrv("run", *place, "--limit-memory", "48MiB", "--", sys.executable, "-S", "-c", eater)
+    done = run(*place, "--limit-memory", "48MiB", "--", sys.executable, "-S", "-c", eater)
     said = "execsrv: the command was killed, as all of it had more memory than --limit-memory\n"
     assert (done.returncode, done.stderr) == (137, said)
 
@@ -65,7 +72,7 @@ def test_a_number_that_no_limit_takes_is_refused() -> None:
 
 @needs_groups
 def test_ps_shows_the_bound_beside_what_is_in_use(tmp_path: Path) -> None:
-    with daemon(f"unix://{tmp_path}/s") as (_, url):
+    with alone() as before, daemon(f"unix://{tmp_path}/s", before) as (_, url):
         execsrv(
             "run", "-d", "--name", "nap", "--url", url, "--limit-memory", "64MiB", "--", "sleep", "1000", check=True
         )

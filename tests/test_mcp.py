@@ -191,10 +191,12 @@ async def test_only_some_programs_run(era: Era) -> None:
 
 
 @needs_confinement
-async def test_commands_are_confined(tmp_path: Path) -> None:
+async def test_commands_are_confined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "secret").write_text("secret")
-    words = ["--cwd", str(tmp_path), "--sandbox", "workspace-write", "--no-network", "--hide", str(tmp_path / "secret")]
-    async with served("auto", *words) as client:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = ["--cwd", str(tmp_path), "--sandbox", "workspace-write", "--no-network", "--hide", "~/secret"]
+    async with served("auto", *words, "--limit-open-files", "33") as client:
+        assert "Output:\n33\n" in await told(client, "exec_command", cmd="ulimit -n", yield_time_ms=LONG)
         assert "fine" in await told(client, "exec_command", cmd="echo fine > file; cat file", yield_time_ms=LONG)
         mark = new_mark()
         script = f"touch /var/tmp/{mark}"
@@ -282,6 +284,10 @@ async def test_http_is_for_those_who_have_the_token(era: Era, tmp_path: Path) ->
         (["--url", "unix:///nowhere/at/all"], "No such file or directory"),
         (["--sandbox", "strict"], "invalid --sandbox `strict`; expected `read-only` or `workspace-write[:DIR]`"),
         (["--sandbox", "workspace-write:/tmp", "--hide", "none"], "this policy cannot be kept"),
+        (["--sandbox", "workspace-write", "--cwd", "/"], "is about the directory, which is `/`"),
+        (["--hide", "~other/x"], "only `~` is known"),
+        (["--cwd", "nowhere"], "No such file or directory"),
+        (["--limit-open-files", "0"], "invalid limit"),
     ],
 )
 def test_what_cannot_be_served_is_said(words: list[str], complaint: str, tmp_path: Path) -> None:

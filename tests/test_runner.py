@@ -7,9 +7,12 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec import Struct
 
 from execsrv._runner import founding
@@ -38,8 +41,11 @@ from execsrv._runner.messages import (
     TreeEmpty,
 )
 from execsrv.protocol import EnvPolicy, Size
+from execsrv.protocol.process_limits import ProcessLimits
 from execsrv.protocol.sandbox import FileSystem, Permissions, PolicyEntry, Sandbox, Special, SpecialPlace
 from tests.confined import needs_confinement
+from tests.escapes import ESCAPES, until_astray, until_none_lives
+from tests.peers import PATIENCE
 from tests.processes import marked, new_mark, until_gone, until_in_front, until_marked
 from tests.runners import RunnerPeer, open_program, open_runner, request
 
@@ -313,6 +319,55 @@ async def test_there_is_a_bound_on_commands(runner: RunnerPeer) -> None:
     assert (await runner.until(Error)).code == "busy"
 
 
+async def test_limits_are_kept_and_the_one_that_it_died_of_is_told(runner: RunnerPeer, tmp_path: Path) -> None:
+    limits = ProcessLimits(file_bytes=1000, open_files=20)
+    script = f"ulimit -n; exec head -c 5000 /dev/zero > {tmp_path}/file"
+    await runner.start(1, "bash", "-c", script, limits=limits)
+    empty = await runner.until(TreeEmpty)
+    assert empty.usage is not None
+    assert empty.usage.cpu_seconds >= 0
+    exit = await runner.until(Exit)
+    assert (exit.signal, exit.limit) == ("SIGXFSZ", "file-size")
+    assert runner.bytes[1, "stdout"] == b"20\n"
+
+
+@pytest.mark.parametrize("ending", ["hang up", pytest.param("kill", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tty", [False, pytest.param(True, marks=pytest.mark.slow)])
+async def test_nothing_survives_whatever_it_does(ending: str, tty: bool) -> None:
+    async with open_program() as program:
+        await program.send(Hello())
+        marks = {new_mark(): name for name in ESCAPES}
+        for number, (mark, name) in enumerate(marks.items()):
+            await program.start(number, *ESCAPES[name].argv(mark, sys.executable), tty=tty)
+        for mark, name in marks.items():
+            await until_astray(mark, ESCAPES[name].strays)
+        if ending == "kill":
+            program.process.kill()
+        program.hang_up()
+        await program.wait()
+        await until_none_lives(marks)
+
+
+async def test_many_commands_leave_nothing_in_the_runner(runner: RunnerPeer) -> None:
+    await runner.start(0, "true")
+    await runner.until_over(0, "stdout", "stderr")
+    before = sorted(os.listdir("/proc/self/fd"))
+    for number in range(1, 200):
+        await runner.send(request(number, "cat", stdin_open=True, tty=number % 2 == 0), CloseStdin(number - 1))
+        await runner.until(SpawnReady)
+        await runner.send(CloseStdin(number) if number % 3 else Forget(number))
+    for number in range(1, 200):
+        if number % 3:
+            await runner.until_over(number)
+    await runner.send(request(1000, "sh", "-c", "exit"))
+    await runner.until_over(1000, "stdout", "stderr")
+    with trio.fail_after(PATIENCE):
+        while True:  # those that were forgotten say nothing when they are over
+            if sorted(os.listdir("/proc/self/fd")) == before:
+                break
+            await trio.sleep(0.01)
+
+
 BREACHES: dict[str, list[Struct]] = {
     "bytes for nobody": [Data(7, "stdin", b"x")],
     "an id that never was": [Terminate(7)],
@@ -401,3 +456,44 @@ async def test_a_command_has_none_of_its_descriptors_and_cannot_read_its_memory(
         exit = await program.until_over(1, "stdout", "stderr")
         assert program.bytes[1, "stdout"] == b"[0, 1, 2, 3]\n"  # 3 is that of the listing
         assert exit.exit_code == (0 if os.geteuid() == 0 else 1)
+
+
+# -- a hostile server --
+
+
+@given(st.data())
+@settings(max_examples=25)
+def test_whatever_a_server_sends_nothing_fails_and_nothing_is_left(data: st.DataObject) -> None:
+    """Frames of both versions, some of them spoiled, in any order."""
+    mark = new_mark()
+    sane = [
+        Hello(),
+        request(1, "bash", "-c", f"exec -a {mark} sleep 1000", stdin_open=True),
+        request(2, "true", tty=True),
+        Data(1, "stdin", b"x"),
+        CloseStdin(1),
+        Resize(2, 1, 1),
+        Signal(1, 0, 64, "group"),
+        Terminate(2, 5),
+        Look(1, 2**32 - 1),
+        Credit(1, "pty", 2**53),
+        Forget(2),
+        Ping(),
+        founding.Terminate(),
+    ]
+    said = [encode(Hello()), *(encode(message) for message in data.draw(st.lists(st.sampled_from(sane), max_size=8)))]
+    spoiled = data.draw(st.integers(0, len(said) - 1))
+    at = data.draw(st.integers(0, len(said[spoiled])))
+    said[spoiled] = said[spoiled][:at] + data.draw(st.binary(max_size=4)) + said[spoiled][at:]
+
+    async def talk() -> None:
+        async with open_runner(says_hello=False) as runner:
+            with suppress(OSError):
+                await runner.send_bytes(b"".join(said))
+                runner.socket.shutdown(trio.socket.SHUT_WR)
+            await runner.until_end()
+            assert not [message for message in runner.came if isinstance(message, Error) and message.code == "failed"]
+        assert runner.status is not None
+        assert not marked(mark)
+
+    trio.run(talk)

@@ -37,6 +37,7 @@ from execsrv._cli.telling import watch_silence
 from execsrv._nursery import open_helpers
 from execsrv._processes.accounts import account_of
 from execsrv._processes.command import Wishes, settle
+from execsrv._processes.git_trust import trusting
 from execsrv._processes.inherited import Inherited
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.supervisor import Spawned, open_supervisor
@@ -61,6 +62,8 @@ async def run_here(options: RunOptions, signals: Signals, report: Recorder | Non
     if account is not None:
         env = {**env, **account.variables, **dict(setting.split("=", 1) for setting in options.env)}
     other = account if account is not None and not account.is_ours else None
+    if other is not None:
+        env = trusting(env, None)
     command = settle(options.argv, None, env, wishes=Wishes(account=other))
     if options.confines:
         from execsrv._cli.confining import confinement_here
@@ -81,7 +84,10 @@ async def run_here(options: RunOptions, signals: Signals, report: Recorder | Non
             terminal.window(),
         )
         async with open_supervisor(
-            own_process=True, sole=has_no_children(), cgroups=options.has_limits, guarded=not options.leave
+            own_process=True,
+            sole=has_no_children(),
+            cgroups=command.limits is not None and command.limits.takes_group,
+            guarded=not options.leave,
         ) as supervisor:
             await supervisor.begin_guard()
             size = Size() if options.tty else None

@@ -14,7 +14,6 @@ import trio
 
 from execsrv._cli.config import Loaded, as_toml, load
 from execsrv._cli.descriptors import raise_descriptor_limit
-from execsrv._cli.lifeline import open_lifeline
 from execsrv._cli.logs import Log, open_log
 from execsrv._cli.notify import Manager
 from execsrv._cli.reloading import has_terminal, reload_of_settings
@@ -27,7 +26,7 @@ from execsrv._outlet import Outlet, open_outlet
 from execsrv._processes.own_memory import close_memory
 from execsrv._processes.supervisor import open_supervisor
 from execsrv._processes.withheld import withheld_by
-from execsrv._server.listeners import serve_url
+from execsrv._server.serving import serve_url
 from execsrv._wire.writing import write_all
 from execsrv.errors import ExecsrvError, InvalidConfigError
 
@@ -212,6 +211,8 @@ async def _keep_lifeline(
     descriptor: int, asked: _Asked, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """End the server with whoever holds the other end of a descriptor. Raises `ExecsrvError`."""
+    from execsrv._cli.lifeline import open_lifeline  # for those who have one
+
     with open_lifeline(descriptor) as wait_closed:
         task_status.started()
         await wait_closed()

@@ -184,8 +184,8 @@ class Attempt:
             if command.limits is not None:
                 from execsrv._processes.limiting.make import make
 
-                self._limits = make(command.limits, self._register.server, self._number, moves=self._moves)
                 self._register.has_had_limits = True
+                self._limits = make(command.limits, self._register.server, self._number, moves=self._moves)
             self._program = os.path.basename(command.program).decode(errors="replace")
             spawn.spawn(
                 command,
@@ -247,7 +247,13 @@ class Attempt:
             self._register.starting.discard(self._number)
             if not runs:
                 if self._limits is not None:
-                    self._limits.remove()
+                    await _remove(self._limits)
                 if self._tree is not None:
                     self._started.pidfd = self._started.reaper_pidfd = None  # the tree's
                 self._started.close()
+
+
+async def _remove(limits: LimitGroup) -> None:
+    """Remove the groups of a command that is over, in a thread: the kernel may have to wait for others' groups."""
+    with trio.CancelScope(shield=True):
+        await trio.to_thread.run_sync(limits.remove, limiter=trio.CapacityLimiter(1))

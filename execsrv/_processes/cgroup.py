@@ -33,12 +33,17 @@ _GONE = (errno.ENOENT, errno.ENODEV)
 
 
 def own_folder(controller: str = "") -> Path | None:
-    """Return the folder of the control group that this process is in, None without.
+    """Return the folder of the control group that this process is in, as `folder_of` does."""
+    return folder_of("self", controller)
+
+
+def folder_of(pid: int | str, controller: str = "") -> Path | None:
+    """Return the folder of the control group that a process is in, None without.
 
     It is that of a v2 tree (pure or hybrid), or with a controller, that of its v1 hierarchy.
     """
     try:
-        lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+        lines = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
         group = next(path for _, names, path in lines if controller in names.split(","))
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
             fields, _, more = line.partition(" - ")

@@ -7,15 +7,17 @@ else, so a command that somebody else has started for it is a session like any o
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from execsrv._processes.confine.places import Confinement
-from execsrv._processes.input_wait import InputWait
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.tree import Target
 from execsrv._processes.usage import Usage
 from execsrv.protocol import Layer, Member, Reason, Size, Stream
 from execsrv.protocol.process_limits import ProcessLimits, ProcessUsage
+
+if TYPE_CHECKING:
+    from execsrv._processes.input_wait import InputWait
 
 Received = int | Coroutine[Any, Any, int]
 """The number of processes that received a signal, or the wait for it. The signal is on its way in either case."""

@@ -63,7 +63,8 @@ def main(server: int, slot: int, number: int, cgroups: bool, patience: float) ->
         for pid, _ in walk(mark.session_of):  # what it has started before
             if wait_end(server, 0):
                 break
-            cgroup.enter(group, pid)
+            if cgroup.folder_of(pid) == group.parent:  # who has limits is where those hold
+                cgroup.enter(group, pid)
 
     def groups() -> list[Path]:
         return cgroup.with_limits(group) if group else []

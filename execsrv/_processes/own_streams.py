@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
-from execsrv._processes import input_wait, proc, terminal
-from execsrv._processes.input_wait import InputWait
+from execsrv._processes import proc, terminal
 from execsrv._processes.proc import Steps
 from execsrv._processes.spawn import widen
 from execsrv._processes.tree import ProcessTree
 from execsrv._setting_units import MIB
 from execsrv.protocol import Size, Stream
+
+if TYPE_CHECKING:
+    from execsrv._processes.input_wait import InputWait
 
 PIPE_BYTES = MIB
 """The width asked for a pipe that is busy: Linux allows as much without rights. Refused, the pipe stays as it was."""
@@ -94,6 +96,8 @@ class OwnStreams:
     def _look_for_input_wait(self) -> Steps[InputWait | None]:
         if self.input is None:
             return None
+        from execsrv._processes import input_wait  # for clients that ask
+
         pids: Steps[Any] = proc.family_in_steps([self._tree.pid])
         if (master := self._master) is not None:
             if self._held is None or terminal.unread(self._held):

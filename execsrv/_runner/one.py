@@ -8,12 +8,12 @@ from __future__ import annotations
 import binascii
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 import trio
 from msgspec import Struct
+from msgspec.structs import replace
 
 from execsrv._nursery import open_helpers, owned
 from execsrv._processes.attempt import SharedThreads, Spawned

@@ -21,7 +21,6 @@ from msgspec import UNSET
 from execsrv._budget.budget import Budget
 from execsrv._log.log import OutputLog
 from execsrv._nursery import is_cancelled, owned
-from execsrv._processes.input_wait import InputWait
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.usage import Usage
 from execsrv._server.confining import denial
@@ -37,6 +36,7 @@ from execsrv.protocol.process_limits import ProcessLimits
 
 if TYPE_CHECKING:
     from execsrv._processes.contract import AnySpawned, Received
+    from execsrv._processes.input_wait import InputWait
 
 
 class Session:

@@ -36,6 +36,11 @@ class ProcessLimits(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True)
     core_bytes: Whole | None = None
     """Length of the core file that a process leaves when it crashes."""
 
+    @property
+    def takes_group(self) -> bool:
+        """True where a control group has to hold some of them."""
+        return not (self.memory_bytes is self.processes is self.cpu_percent is None)
+
 
 class ProcessUsage(Wire, frozen=True):
     """What a command has used that had limits. The parts of a control group are None without one.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from execsrv._cli.register.common import CONFINING, LABEL_OPTION, POOL_OPTION, REACHING, url_option
+from execsrv._cli.register.common import CONFINING, LABEL_OPTION, LIMITING, POOL_OPTION, REACHING, url_option
 from execsrv._cli.register.kinds import (
     DIRECTORY,
     FILE,
     NUMBER,
-    PERCENT,
-    SIZE,
     SOME_TIME,
     SPAN,
     Argument,
@@ -86,24 +84,7 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
             default=DEFAULT_GRACE_SECONDS,
         ),
         *CONFINING,
-        Option(("--limit-memory",), "Memory and swap of all of it. Who takes more is killed.", SIZE, title="Limits"),
-        Option(("--limit-processes",), "Processes and threads of all of it at a time.", NUMBER, title="Limits"),
-        Option(
-            ("--limit-cpu",),
-            "Share of the processors for all of it: 100% is one. Who takes more has to wait.",
-            PERCENT,
-            title="Limits",
-        ),
-        Option(
-            ("--limit-cpu-time",),
-            "Processor time of each of its processes, in whole seconds. SIGXCPU then, and a kill a second later.",
-            SOME_TIME,
-            title="Limits",
-        ),
-        Option(("--limit-file-size",), "Length of the files that it writes. Beyond: SIGXFSZ.", SIZE, title="Limits"),
-        Option(("--limit-open-files",), "Open descriptors of each of its processes.", NUMBER, title="Limits"),
-        Option(("--limit-core",), "Length of the core file that a crash leaves. 0: none.", SIZE, title="Limits"),
-        Option(("--limit-address-space",), "Addresses of each of its processes.", SIZE, title="Limits"),
+        *LIMITING,
         Option(("--leave",), "Let live what outlives the command. Not with --url or --tty."),
         Option(
             ("--record",),

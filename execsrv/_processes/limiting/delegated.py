@@ -31,28 +31,36 @@ def open_place(field: str, controllers: Collection[str], server: int, *, moves: 
     name = cgroup.server_name(os.getpid(), server)
     with _turn:
         place = cgroup.place_of(f"{cgroup.PREFIX}{os.getpid()}-")
-        wanted = ", ".join(controllers)
         if place is None:
-            need = f"control groups with the controllers {wanted}"
+            need = f"control groups with the controllers {', '.join(controllers)}"
             raise unavailable(field, "find its control group", errno.ENOENT, need)
         missing = set(controllers) - set(_words(place, "cgroup.subtree_control"))
-        if not missing:
-            return place
-        if lacking := sorted(missing - set(_words(place, "cgroup.controllers"))):
-            need = f"a control group with these controllers delegated to it, as by Delegate=yes of systemd: {wanted}"
-            raise unavailable(field, f"find {', '.join(lacking)} in {place}", errno.ENOENT, need)
-        for _ in range(_TRIES):
-            if (place / "cgroup.type").exists():  # which the root has not
-                _leave(field, place, name, moves)
-            try:
-                (place / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in sorted(missing)))
-                return place
-            except OSError as error:
-                if error.errno != errno.EBUSY:
-                    step = f"write to {place}/cgroup.subtree_control"
-                    need = f"the right to hand the controllers {wanted} on"
-                    raise unavailable(field, step, error.errno or 0, need) from None
-        raise unavailable(field, f"leave {place}", errno.EBUSY, "fewer processes that are born there all the time")
+        if missing:
+            _hand_on(field, sorted(missing), place, name, moves)
+        if moves and cgroup.own_folder() == place:
+            # A command is born where we are, and our guardian puts there whom it finds above. So nobody is to be born
+            # above who is to step into a group of its own.
+            _enter(field, place / name, os.getpid())
+        return place
+
+
+def _hand_on(field: str, controllers: list[str], place: Path, name: str, moves: bool) -> None:
+    """Have the groups in a folder get controllers. Raises `LimitUnavailableError`."""
+    wanted = ", ".join(controllers)
+    if lacking := set(controllers) - set(_words(place, "cgroup.controllers")):
+        need = f"a control group with these controllers delegated to it, as by Delegate=yes of systemd: {wanted}"
+        raise unavailable(field, f"find {', '.join(sorted(lacking))} in {place}", errno.ENOENT, need)
+    for _ in range(_TRIES):
+        if (place / "cgroup.type").exists():  # which the root has not
+            _leave(field, place, name, moves)
+        try:
+            (place / "cgroup.subtree_control").write_text(" ".join(f"+{controller}" for controller in controllers))
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                need = f"the right to hand the controllers {wanted} on"
+                raise unavailable(field, f"write to {place}/cgroup.subtree_control", error.errno or 0, need) from None
+    raise unavailable(field, f"leave {place}", errno.EBUSY, "fewer processes that are born there all the time")
 
 
 def _words(place: Path, file: str) -> list[str]:
@@ -72,14 +80,17 @@ def _leave(field: str, place: Path, name: str, moves: bool) -> None:
         step = f"hand controllers on in {place}, where others are: {_named(strangers)}"
         need = "a control group of its own, as of a service or by `systemd-run --user --scope -p Delegate=yes`"
         raise unavailable(field, step, errno.EBUSY, need)
-    folder = place / name
+    for pid in sorted(there):
+        _enter(field, place / name, pid)
+
+
+def _enter(field: str, folder: Path, pid: int) -> None:
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        need = f"the right to make a control group in {place}"
+        need = f"the right to make a control group in {folder.parent}"
         raise unavailable(field, f"make {folder}", error.errno or 0, need) from None
-    for pid in [os.getpid(), *sorted(there - {os.getpid()})]:  # us first: who is born from then on is born there
-        cgroup.enter(folder, pid)
+    cgroup.enter(folder, pid)
 
 
 def _named(pids: set[int]) -> str:

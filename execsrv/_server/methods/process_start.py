@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from execsrv._processes.accounts import account_of
 from execsrv._processes.command import Command, File, Output, Wishes, settle
 from execsrv._processes.environment import command_environment, inherited_environment
+from execsrv._processes.git_trust import trusting
 from execsrv._processes.terminal import checked_modes
 from execsrv._processes.withheld import withheld_by
 from execsrv._server.confining import asked
@@ -74,6 +75,8 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
         if starting.note is not None and params.kind != "prepared":
             env = {**env, **starting.note.variables(params.env)}
         other = account if account is not None and not account.is_ours else None
+        if other is not None and params.env_policy is not None:
+            env = trusting(env, cwd)
         wishes = Wishes(params.umask, params.nice, params.oom_score_adj, other)
         command = settle(params.argv, cwd, env, params.arg0, wishes, outputs)
         if params.limits is not None:
