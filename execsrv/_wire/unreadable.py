@@ -29,7 +29,10 @@ _MOST_BACKSLASHES = 1000
 _HALF = rb"\\u[dD][89abAB]"
 _BEGINNING_BYTES = 4096
 
-_EARLY_ID = r'\s*+\{\s*+(?:"(?:jsonrpc|method)"\s*+:\s*+"[^"\\]{0,256}"\s*+,\s*+){0,2}"id"\s*+:\s*+(-?\d{1,19}|"[^"\\]{0,256}")\s*+,'
+_EARLY_ID = (
+    r'\s*+\{\s*+(?:"(?:jsonrpc|method)"\s*+:\s*+"[^"\\]{0,256}"\s*+,\s*+){0,2}'
+    r'"id"\s*+:\s*+(-?\d{1,19}|"[^"\\]{0,256}")\s*+,'
+)
 """The id of a message that is too large, or nested too deeply, to be read, where clients commonly put it."""
 
 _NUMBER = rb'("(?:[^"\\]|\\.)*+")|-?\d++(?:\.\d++)?+(?:[eE][-+]?\d++)?+'
