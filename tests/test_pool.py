@@ -157,20 +157,21 @@ async def test_two_pools_share_the_servers_that_they_have(open_server: OpenServe
     assert {result.server for result in results} == {*servers}
 
 
-async def test_shares_take_turns(open_server: OpenServer) -> None:
-    """Somebody with two commands does not wait for somebody with many."""
-    servers = await urls(open_server, 1)
+@pytest.mark.parametrize(("share", "labels"), [(None, {}), ("one", {"gpu": "1"})], ids=["shares", "labels"])
+async def test_shares_take_turns(open_server: OpenServer, share: str | None, labels: dict[str, str]) -> None:
+    """Somebody with two commands does not wait for somebody with many, nor who wants what others do not need."""
+    (server,) = await urls(open_server, 1)
     ended: list[str] = []
 
     async def many(pool: Pool) -> None:
-        async for _ in pool.map([["true"]] * 60, limit=60):
+        async for _ in pool.map([["true"]] * 60, limit=60, share=share):
             ended.append("many")
 
     async def few(pool: Pool) -> None:
-        async for _ in pool.map([["true"]] * 2, limit=2):
+        async for _ in pool.map([["true"]] * 2, limit=2, share=share, labels=labels):
             ended.append("few")
 
-    async with Pool(servers, per_server=2) as pool:
+    async with Pool([Endpoint(server, labels={"gpu": "1"})], per_server=2) as pool:
         await until_up(pool)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(many, pool)
@@ -178,6 +179,14 @@ async def test_shares_take_turns(open_server: OpenServer) -> None:
             nursery.start_soon(few, pool)
     assert ended.count("many") == 60
     assert ended[30:].count("few") == 0
+
+
+async def test_a_directory_may_name_what_is_no_server(open_server: OpenServer) -> None:
+    (server,) = await urls(open_server, 1)
+    wrong = ["ws://a..b:1", "http://127.0.0.1:1", "ws://[::1:1", "unix:///\0", "ws://127.0.0.1:99999999", ""]
+    async with Pool([*wrong, server]) as pool:
+        await until(lambda: sum(bool(known.why) for known in pool.servers) == len(wrong))
+        assert (await pool.run(["true"])).server == server
 
 
 async def test_a_lease_is_one_server_with_a_directory(open_server: OpenServer) -> None:
@@ -452,7 +461,7 @@ async def test_a_server_that_ends_in_order_gets_nothing_new(open_server: OpenSer
     assert {result.exit_code for result in results} == {0}
 
 
-@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 async def test_every_command_is_reported_once_while_servers_are_killed(count: int, tmp_path: Path) -> None:
     """Each that has a result has run once, and no other has run more than once. Nothing is left of any of them."""
     ran, mark = tmp_path / "ran", new_mark()
