@@ -75,6 +75,13 @@ async def test_all_that_the_leader_wrote_comes_before_its_exit(runner: RunnerPee
     await runner.until(Eof)
 
 
+async def test_the_exit_comes_while_others_print_on_and_on(runner: RunnerPeer) -> None:
+    await runner.start(1, "sh", "-c", "cat /dev/zero & exit 3")
+    assert (await runner.until(Exit)).exit_code == 3
+    await runner.send(Terminate(1))
+    await runner.until(Eof, lambda eof: eof.stream == "stdout")
+
+
 async def test_many_commands_at_once_and_none_holds_up_another(runner: RunnerPeer) -> None:
     runner.gives = False
     await runner.send(*(request(number, "sh", "-c", "cat /dev/zero") for number in range(20)))
@@ -244,7 +251,9 @@ async def test_a_command_that_cannot_be_started(runner: RunnerPeer) -> None:
     error = await runner.until(Error, lambda error: error.id == 2)
     assert (error.code, error.stage, error.errno) == ("spawn_failed", "permission", 13)
     assert (await runner.until(Error, lambda error: error.id == 3)).kind == "invalid-params"
-    await runner.start(4, "true")
+    await runner.send(request(4, "x" * 1024 * 1024))
+    assert len((await runner.until(Error, lambda error: error.id == 4)).message) < 5000
+    await runner.start(5, "true")
 
 
 async def test_the_environment_is_exact_or_laid_upon_that_of_the_runner(runner: RunnerPeer) -> None:
