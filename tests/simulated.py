@@ -117,7 +117,10 @@ class Report:
     @property
     def begun(self) -> Counter[str]:
         """How often each command was begun, on all servers together."""
-        return sum((server.begun for server in self.servers), Counter())
+        begun: Counter[str] = Counter()
+        for server in self.servers:
+            begun.update(server.begun)
+        return begun
 
     @property
     def shares(self) -> list[float]:

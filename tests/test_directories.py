@@ -71,6 +71,11 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
         join(file, Endpoint("unix:///b"))
     assert file.read_text().startswith('{"url": "unix:///a"}')
     assert FileDirectory(tmp_path / "none")() == []
+    file.write_text("")
+    assert FileDirectory(file)() == []
+    file.chmod(0o660)
+    with pytest.raises(execsrv.InvalidConfigError, match="servers`: others than this user may write to it"):
+        FileDirectory(file)()
 
 
 @pytest.mark.parametrize(

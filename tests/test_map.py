@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from execsrv.errors import ExecsrvError
 from execsrv.testing import ServerFailedError, serving
 from tests.peers import PATIENCE
 from tests.processes import marked, new_mark
+from tests.terminals import seen_program
 
 ECHO = ["echo", "{}"]
 ENV = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
@@ -227,6 +230,18 @@ def test_a_server_that_dies_leaves_unknown_ends_and_the_rest_goes_on(servers: st
     unknown = [each for each in found.values() if each.get("kind") == "unknown"]
     assert {each["server"] for each in unknown} == {dying.url}
     assert all(each["exitCode"] == 0 for each in found.values() if each not in unknown)
+
+
+def test_a_terminal_shows_how_far_it_is_and_in_the_end_the_sum(servers: str, tmp_path: Path) -> None:
+    lines, results = tmp_path / "lines", tmp_path / "results"
+    lines.write_text("".join(f"{number}\n\n" for number in range(1, 31)))
+    command = shlex.join([*words(servers, "-j", "3"), "sh", "-c", "sleep 0.1; [ {} != 7 ]"])
+    with seen_program(["sh", "-c", f"exec {command} < {lines} > {results}"], (10, 100), {}) as terminal:
+        assert terminal.end() == 1
+    drawn = terminal.output.decode()
+    assert re.search(r"\r\x1b\[K +\d+% \[#* *\] \d+ of 30  1 failed  \d+/s  [\d.]+ s left", drawn), drawn
+    assert terminal.text == "execsrv: 30 commands, 1 failed"
+    assert len(results.read_text().splitlines()) == 30
 
 
 # -- the other commands of a pool --

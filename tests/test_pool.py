@@ -20,11 +20,12 @@ import trio
 import execsrv
 from execsrv import Endpoint, NoServerError, Pool, Unknown
 from execsrv.limits import ClientConfig, ServerConfig
-from execsrv.testing.faults import Fault, open_faulty_line
+from execsrv.testing.faults import Fault, Side, open_faulty_line
 from execsrv.testing.running_server import RunningServer, ServerFailedError, serving
 from tests.conftest import OpenServer
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_marked
+from tests.relay import open_line
 from tests.simulated import simulate
 
 DEFAULTS = ServerConfig()
@@ -139,20 +140,38 @@ async def test_a_server_that_is_always_full_is_given_up(open_server: OpenServer)
         nursery.cancel_scope.cancel()
 
 
-async def test_shares_take_turns(open_server: OpenServer) -> None:
-    """Somebody with two commands does not wait for somebody with many."""
-    servers = await urls(open_server, 1)
+async def test_two_pools_share_the_servers_that_they_have(open_server: OpenServer) -> None:
+    """Neither knows of the other, and together they want more than there is."""
+    servers = await urls(open_server, 2, ServerConfig(max_sessions=3))
+    results: list[execsrv.Result[bytes]] = []
+
+    async def run() -> None:
+        async with Pool(servers, per_server=6) as pool:
+            async for result in pool.map([["sleep", "0.02"]] * 24, limit=12):
+                results.append(result)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        nursery.start_soon(run)
+    assert [result.exit_code for result in results] == [0] * 48
+    assert {result.server for result in results} == {*servers}
+
+
+@pytest.mark.parametrize(("share", "labels"), [(None, {}), ("one", {"gpu": "1"})], ids=["shares", "labels"])
+async def test_shares_take_turns(open_server: OpenServer, share: str | None, labels: dict[str, str]) -> None:
+    """Somebody with two commands does not wait for somebody with many, nor who wants what others do not need."""
+    (server,) = await urls(open_server, 1)
     ended: list[str] = []
 
     async def many(pool: Pool) -> None:
-        async for _ in pool.map([["true"]] * 60, limit=60):
+        async for _ in pool.map([["true"]] * 60, limit=60, share=share):
             ended.append("many")
 
     async def few(pool: Pool) -> None:
-        async for _ in pool.map([["true"]] * 2, limit=2):
+        async for _ in pool.map([["true"]] * 2, limit=2, share=share, labels=labels):
             ended.append("few")
 
-    async with Pool(servers, per_server=2) as pool:
+    async with Pool([Endpoint(server, labels={"gpu": "1"})], per_server=2) as pool:
         await until_up(pool)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(many, pool)
@@ -160,6 +179,14 @@ async def test_shares_take_turns(open_server: OpenServer) -> None:
             nursery.start_soon(few, pool)
     assert ended.count("many") == 60
     assert ended[30:].count("few") == 0
+
+
+async def test_a_directory_may_name_what_is_no_server(open_server: OpenServer) -> None:
+    (server,) = await urls(open_server, 1)
+    wrong = ["ws://a..b:1", "http://127.0.0.1:1", "ws://[::1:1", "unix:///\0", "ws://127.0.0.1:99999999", ""]
+    async with Pool([*wrong, server]) as pool:
+        await until(lambda: sum(bool(known.why) for known in pool.servers) == len(wrong))
+        assert (await pool.run(["true"])).server == server
 
 
 async def test_a_lease_is_one_server_with_a_directory(open_server: OpenServer) -> None:
@@ -296,19 +323,52 @@ async def test_what_is_idempotent_runs_again_elsewhere(tmp_path: Path) -> None:
         assert results == [second.url]
 
 
-async def test_a_line_that_is_lost_is_taken_up_again(open_server: OpenServer, tmp_path: Path) -> None:
-    """The command goes on over the next connection, and has run once."""
+@pytest.mark.parametrize("step", [97, pytest.param(7, marks=pytest.mark.slow)])
+async def test_a_line_that_is_lost_is_taken_up_again(open_server: OpenServer, tmp_path: Path, step: int) -> None:
+    """Wherever it was cut, the command goes on over the next connection, and has run once."""
     target = await open_server("unix", ServerConfig(resume_grace=60)).url()
     counted = tmp_path / "counted"
-    async with open_faulty_line(target, f"{tmp_path}/line") as line, Pool([line.url]) as pool:
+    happened: list[Fault] = []
+    async with open_faulty_line(target, f"{tmp_path}/line") as line, Pool([line.url], reconnect=PATIENCE) as pool:
         await until_up(pool)
-        cuts: list[int] = []
-        for at in (0, 40, 150):
-            line.expect(Fault("cut", "server", at), happened=partial(cuts.append, at))
-            result = await pool.run(["sh", "-c", f"echo x >> {counted}; echo said"], text=True)
+        for fault in cuts(step):
+            line.expect(fault, happened=partial(happened.append, fault))
+            result = await pool.run(["sh", "-c", f"echo {fault.side} {fault.at} >> {counted}; echo said"], text=True)
             assert result.stdout == "said\n"
-    assert cuts == [0, 40, 150]
-    assert counted.read_text() == "x\n" * 3
+    assert sorted(counted.read_text().splitlines()) == sorted(f"{fault.side} {fault.at}" for fault in cuts(step))
+    assert {*cuts(step)[:3]} <= {*happened}
+
+
+@pytest.mark.parametrize("step", [97, pytest.param(7, marks=pytest.mark.slow)])
+async def test_a_line_that_is_lost_for_good_runs_nothing_twice(
+    open_server: OpenServer, tmp_path: Path, step: int
+) -> None:
+    """Wherever it was cut: what has a result has run once, and what is unknown has not run more often."""
+    target = await open_server("unix", ServerConfig()).url()
+    counted = tmp_path / "counted"
+    with_result, unknown = [], []
+    async with open_faulty_line(target, f"{tmp_path}/line") as line, Pool([line.url]) as pool:
+        for fault in cuts(step):
+            line.expect()
+            await pool.run(["true"])  # it is there again
+            line.expect(fault)
+            what = f"{fault.side} {fault.at}"
+            try:
+                await pool.run(["sh", "-c", f"echo {what} >> {counted}"], text=True)
+                with_result.append(what)
+            except Unknown:
+                unknown.append(what)
+    times = Counter(counted.read_text().splitlines())
+    assert {*with_result} <= times.keys()
+    assert max(times.values()) == 1
+    assert unknown
+    assert len(with_result) + len(unknown) == len(cuts(step))
+
+
+def cuts(step: int) -> list[Fault]:
+    """Cuts within a command that is run: its start is some 300 bytes of the client."""
+    sides: list[Side] = ["client", "server"]
+    return [Fault("cut", side, at) for side in sides for at in range(0, 400, step)]
 
 
 async def test_a_server_that_accepts_and_says_nothing_gets_nothing(open_server: OpenServer, tmp_path: Path) -> None:
@@ -352,6 +412,32 @@ async def test_a_server_that_stops_answering_gets_nothing_new(tmp_path: Path, op
                 assert (await other.run(["true"])).server == good
 
 
+async def test_a_server_behind_a_broken_network_comes_back(
+    open_server: OpenServer, tmp_path: Path, elsewhere: str
+) -> None:
+    """Nobody is told that nothing passes: either side finds out, and the server ends what the pool has given up."""
+    server = open_server("websocket", ServerConfig(ping_interval=0.2, ping_timeout=2))
+    server.host = elsewhere
+    target = await server.url()
+    mark = new_mark()
+    config = ClientConfig(ping_interval=0.2, ping_timeout=2)
+    async with open_line(target, f"{tmp_path}/line") as line, Pool([line.url], config=config, reconnect=0) as pool:
+        async with trio.open_nursery() as nursery:
+
+            async def fail() -> None:
+                with pytest.raises(Unknown, match=r"no answer within 2 s|the server does not answer"):
+                    await pool.run(["bash", "-c", f"exec -a {mark} sleep 1000"])
+
+            nursery.start_soon(fail)
+            await until_marked(mark, 1)
+            line.target = None
+            line.silence()
+        await until_gone(mark)
+        assert pool.servers[0].state == "lost"
+        line.target = target
+        assert (await pool.run(["true"], idempotent=True)).exit_code == 0
+
+
 async def test_a_server_that_ends_in_order_gets_nothing_new(open_server: OpenServer, tmp_path: Path) -> None:
     ending, staying = (open_server("unix", ServerConfig(drain_period=PATIENCE)) for _ in range(2))
     gate = tmp_path / "gate"
@@ -375,22 +461,26 @@ async def test_a_server_that_ends_in_order_gets_nothing_new(open_server: OpenSer
     assert {result.exit_code for result in results} == {0}
 
 
-async def test_every_command_is_reported_once_while_servers_are_killed(tmp_path: Path) -> None:
-    """Each that has a result has run once, and no other has run more than once."""
-    ran = tmp_path / "ran"
-    commands = [["sh", "-c", f"echo {number} >> {ran}; echo {number}"] for number in range(300)]
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+async def test_every_command_is_reported_once_while_servers_are_killed(count: int, tmp_path: Path) -> None:
+    """Each that has a result has run once, and no other has run more than once. Nothing is left of any of them."""
+    ran, mark = tmp_path / "ran", new_mark()
+    escapes = f"(setsid bash -c 'exec -a {mark} sleep 1000' &)"
+    commands = [["bash", "-c", f"echo {number} >> {ran}; {escapes}"] for number in range(count)]
+    kills = [count // 6, count // 2]
     outcomes: list[execsrv.Result[Any] | execsrv.CommandError] = []
     with killable(tmp_path) as one, killable(tmp_path) as two, killable(tmp_path) as three:
         async with Pool([one.url, two.url, three.url], per_server=8, reconnect=0) as pool:
             await until_up(pool, 3)
             async for outcome in pool.map(commands, limit=24, return_errors=True):
                 outcomes.append(outcome)
-                if len(outcomes) in (50, 150):
-                    kill({50: one, 150: two}[len(outcomes)])
+                if len(outcomes) in kills:
+                    kill((one, two)[kills.index(len(outcomes))])
+            await until_gone(mark)
     assert sorted(outcome.argv[2] for outcome in outcomes) == sorted(command[2] for command in commands)
     unknown = [outcome for outcome in outcomes if isinstance(outcome, Unknown)]
     results = [outcome for outcome in outcomes if isinstance(outcome, execsrv.Result)]
-    assert len(unknown) + len(results) == 300
+    assert len(unknown) + len(results) == count
     assert len(unknown) <= 16
     assert all(result.exit_code == 0 for result in results)
     times = Counter(ran.read_text().split())

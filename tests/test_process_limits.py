@@ -295,6 +295,19 @@ async def test_starts_that_fail_leave_no_group() -> None:
 
 
 @needs_groups
+@pytest.mark.slow
+async def test_two_hundred_starts_leave_no_group_and_no_descriptor() -> None:
+    async with connect_in_process(own_process=True) as client:
+        await client.run(["true"], limits=EVERY)
+        before = len(os.listdir("/proc/self/fd"))
+        commands = [["sh", "-c", f"sleep 1000 & exit {number % 3}"] for number in range(200)]
+        codes = [result.exit_code async for result in client.map(commands, limit=8, limits=EVERY, grace=0)]
+        assert (len(codes), {*codes}) == (200, {0, 1, 2})
+        assert len(os.listdir("/proc/self/fd")) == before
+    assert not groups_of(os.getpid())
+
+
+@needs_groups
 async def test_a_server_that_is_killed_leaves_no_group(tmp_path: Path) -> None:
     mark = new_mark()
     with alone() as before, daemon(f"unix://{tmp_path}/s", before) as (server, url):
@@ -333,6 +346,19 @@ async def test_a_guardian_leaves_everybody_in_his_group_and_ends_who_has_shed_hi
 def _is_aside(guardian: int) -> bool:
     """Whether a guardian is where it stays, and waits."""
     return proc.table(guardian, "cgroup").strip().endswith(b"-guardian") and proc.state(guardian) == "S"
+
+
+def test_a_limit_above_what_the_server_has_is_what_the_server_has() -> None:
+    code = """
+import resource
+from execsrv._processes.limiting.entry import rlimits
+from execsrv.protocol.process_limits import ProcessLimits
+resource.setrlimit(resource.RLIMIT_NOFILE, (20, 40))
+resource.setrlimit(resource.RLIMIT_CPU, (50, 60))
+print([limit[1:] for limit in rlimits(ProcessLimits(open_files=100, cpu_seconds=60, core_bytes=0))])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[(60, 60), (0, 0), (40, 40)]\n", done.stderr
 
 
 @needs_groups

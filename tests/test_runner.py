@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import trio
@@ -40,8 +41,11 @@ from execsrv._runner.messages import (
     TreeEmpty,
 )
 from execsrv.protocol import EnvPolicy, Size
+from execsrv.protocol.process_limits import ProcessLimits
 from execsrv.protocol.sandbox import FileSystem, Permissions, PolicyEntry, Sandbox, Special, SpecialPlace
 from tests.confined import needs_confinement
+from tests.escapes import ESCAPES, until_astray, until_none_lives
+from tests.peers import PATIENCE
 from tests.processes import marked, new_mark, until_gone, until_in_front, until_marked
 from tests.runners import RunnerPeer, open_program, open_runner, request
 
@@ -313,6 +317,55 @@ async def test_there_is_a_bound_on_commands(runner: RunnerPeer) -> None:
         await runner.start(number, "sleep", "1000", stdout="null", stderr="null")
     await runner.send(request(MOST_COMMANDS, "true"))
     assert (await runner.until(Error)).code == "busy"
+
+
+async def test_limits_are_kept_and_the_one_that_it_died_of_is_told(runner: RunnerPeer, tmp_path: Path) -> None:
+    limits = ProcessLimits(file_bytes=1000, open_files=20)
+    script = f"ulimit -n; exec head -c 5000 /dev/zero > {tmp_path}/file"
+    await runner.start(1, "bash", "-c", script, limits=limits)
+    empty = await runner.until(TreeEmpty)
+    assert empty.usage is not None
+    assert empty.usage.cpu_seconds >= 0
+    exit = await runner.until(Exit)
+    assert (exit.signal, exit.limit) == ("SIGXFSZ", "file-size")
+    assert runner.bytes[1, "stdout"] == b"20\n"
+
+
+@pytest.mark.parametrize("ending", ["hang up", pytest.param("kill", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tty", [False, pytest.param(True, marks=pytest.mark.slow)])
+async def test_nothing_survives_whatever_it_does(ending: str, tty: bool) -> None:
+    async with open_program() as program:
+        await program.send(Hello())
+        marks = {new_mark(): name for name in ESCAPES}
+        for number, (mark, name) in enumerate(marks.items()):
+            await program.start(number, *ESCAPES[name].argv(mark, sys.executable), tty=tty)
+        for mark, name in marks.items():
+            await until_astray(mark, ESCAPES[name].strays)
+        if ending == "kill":
+            program.process.kill()
+        program.hang_up()
+        await program.wait()
+        await until_none_lives(marks)
+
+
+async def test_many_commands_leave_nothing_in_the_runner(runner: RunnerPeer) -> None:
+    await runner.start(0, "true")
+    await runner.until_over(0, "stdout", "stderr")
+    before = sorted(os.listdir("/proc/self/fd"))
+    for number in range(1, 200):
+        await runner.send(request(number, "cat", stdin_open=True, tty=number % 2 == 0), CloseStdin(number - 1))
+        await runner.until(SpawnReady)
+        await runner.send(CloseStdin(number) if number % 3 else Forget(number))
+    for number in range(1, 200):
+        if number % 3:
+            await runner.until_over(number)
+    await runner.send(request(1000, "sh", "-c", "exit"))
+    await runner.until_over(1000, "stdout", "stderr")
+    with trio.fail_after(PATIENCE):
+        while True:  # those that were forgotten say nothing when they are over
+            if sorted(os.listdir("/proc/self/fd")) == before:
+                break
+            await trio.sleep(0.01)
 
 
 BREACHES: dict[str, list[Struct]] = {

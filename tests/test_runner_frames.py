@@ -19,6 +19,7 @@ from execsrv._runner.frames import AS_RUNNER, AS_SERVER, MAX_PAYLOAD_BYTES, Fram
 from execsrv._runner.messages import Data
 from execsrv.errors import CutOffError, ProtocolError
 from execsrv.protocol import Member, Size
+from execsrv.protocol.process_limits import ProcessUsage
 
 REQUEST = founding.SpawnRequest(
     command=["true"],
@@ -56,8 +57,8 @@ FROM_RUNNER = [
     Data(1, "pty", b"{"),
     messages.Eof(1, "stdout"),
     messages.StdinDone(1, 3, True),
-    messages.Exit(1, 143, "SIGTERM"),
-    messages.TreeEmpty(1, "subreaper", 12),
+    messages.Exit(1, 153, "SIGXFSZ", "file-size"),
+    messages.TreeEmpty(1, "subreaper", 12, ProcessUsage(0.5)),
     messages.Signaled(7, 2),
     messages.Looked(8, [Member(4712, "sh")], 3, 4096, False, messages.InputWait(4712, "sh", "read", 0, 1)),
     messages.Error(None, "protocol", "what was wrong", versions=[1, 2]),

@@ -33,6 +33,12 @@ _MOST_LINE_BYTES = 1 << 20
 
 _SOME_FAILED = 1
 
+_CUT_OFF = {
+    "error": "an earlier run was cut off while it ran: it may have run wholly, in part, or not at all",
+    "kind": "unknown",
+}
+"""The result of a line whose command was under way when we were killed."""
+
 
 def map_lines(
     *,
@@ -104,7 +110,7 @@ class _Map:
             await nursery.start(self._hear)
             async with self._tally.drawn():
                 with self._running:
-                    async with reach.open() as pool:
+                    async with reach.open(per_server=self._limit) as pool:
                         await self._take(pool)
             nursery.cancel_scope.cancel()
         self._tally.report()
@@ -114,26 +120,19 @@ class _Map:
         async with trio.open_nursery() as nursery:
             with self._taking:
                 async for number, line in numbered_lines():
-                    if await self._is_to_run(number, line):
+                    state = "new" if self._journal is None else self._journal.state(number, line)
+                    if state == "new" or (state != "ended" and self._options["idempotent"]):
                         await self._room.acquire()
                         nursery.start_soon(self._one, pool, number, line)
+                    elif state == "begun":
+                        nursery.start_soon(self._tell, number, line, _CUT_OFF)
+                    else:
+                        self._tally.was_there(unknown=state == "unknown")
                 self._tally.knows_all(self._running_now)
 
     @property
     def _running_now(self) -> int:
         return self._limit - self._room.value
-
-    async def _is_to_run(self, number: int, line: str) -> bool:
-        """Return whether a line is to be run, by what the journal knows of it."""
-        state = "new" if self._journal is None else self._journal.state(number, line)
-        if state == "new" or (state != "ended" and self._options["idempotent"]):
-            return True
-        if state == "begun":
-            why = "an earlier run was cut off while it ran: it may have run wholly, in part, or not at all"
-            await self._tell(number, line, {"error": why, "kind": "unknown"})
-        else:
-            self._tally.was_there(unknown=state == "unknown")
-        return False
 
     async def _one(self, pool: Pool, number: int, line: str) -> None:
         """Run the command of one line, and tell how it ended."""
@@ -149,13 +148,14 @@ class _Map:
             if isinstance(error, NoServerError) and not self._lacks_servers:
                 self._lacks_servers = True
                 self._taking.cancel()
+                self._tally.foot.clear()
                 say(f"execsrv: {error}")
         await self._tell(number, line, {"argv": argv} | facts)
         self._room.release()
 
-    async def _tell(self, number: int, line: str, facts: dict[str, Any]) -> None:
+    async def _tell(self, number: int, line: str, facts: Mapping[str, Any]) -> None:
         """Count a result and write it, first to the journal. While nobody takes results, nothing more is started."""
-        text = msgspec.json.encode({"line": number, "input": line} | facts) + b"\n"
+        text = msgspec.json.encode({"line": number, "input": line, **facts}) + b"\n"
         if self._journal is not None:
             self._journal.write(text)
         is_unknown = facts.get("kind") == "unknown"

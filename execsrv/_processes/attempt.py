@@ -247,7 +247,13 @@ class Attempt:
             self._register.starting.discard(self._number)
             if not runs:
                 if self._limits is not None:
-                    self._limits.remove()
+                    await _remove(self._limits)
                 if self._tree is not None:
                     self._started.pidfd = self._started.reaper_pidfd = None  # the tree's
                 self._started.close()
+
+
+async def _remove(limits: LimitGroup) -> None:
+    """Remove the groups of a command that is over, in a thread: the kernel may have to wait for others' groups."""
+    with trio.CancelScope(shield=True):
+        await trio.to_thread.run_sync(limits.remove, limiter=trio.CapacityLimiter(1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import cast
 
 import trio
 
@@ -22,6 +23,7 @@ from execsrv._runner.messages import (
     Exit,
     InputWait,
     Looked,
+    Reached,
     Resize,
     Signal,
     Signaled,
@@ -55,6 +57,7 @@ class RunnerCommand:
         self._life = trio.CancelScope()
         self._starting = trio.CancelScope()
         self._outlived = trio.CancelScope()  # the wait for its end as long as nobody kills it
+        self._noted = trio.Event()  # how its leader ended, which may be reaped
         self._graces: list[int] = []  # those of terminations that came before it ran
         self._spawned: Spawned | None = None
         self._nursery: trio.Nursery | None = None
@@ -161,17 +164,23 @@ class RunnerCommand:
     async def _tell_exit(self, spawned: Spawned) -> None:
         assert self._its is not None
         status = await spawned.tree.leader.wait_exited()
+        limit = None
+        if spawned.limits is not None:
+            reached = spawned.limits.reached(status, was_killed=self._outlived.cancel_called)
+            limit = cast("Reached | None", reached)
+        self._noted.set()
         self._its.let_go_of_terminal()
         for stream in self._streams.values():
             await stream.wait_drained()
-        self._outgoing.tell(Exit(self._id, status.code, status.signal))
+        self._outgoing.tell(Exit(self._id, status.code, status.signal, limit))
 
     async def _tell_empty(self, spawned: Spawned) -> None:
         with self._outlived:
-            await spawned.tree.leader.wait_exited()
+            await self._noted.wait()
             await spawned.tree.wait_alone()
         layer = await spawned.tree.kill()
-        self._outgoing.tell(TreeEmpty(self._id, layer, used_by(spawned.tree.leader.usage).cpu_ms))
+        usage = None if spawned.limits is None else spawned.limits.usage()
+        self._outgoing.tell(TreeEmpty(self._id, layer, used_by(spawned.tree.leader.usage).cpu_ms, usage))
 
     def _tell_taken(self, count: int) -> None:
         self._outgoing.tell(StdinDone(self._id, count, closed=count == 0))

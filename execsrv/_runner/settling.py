@@ -38,7 +38,7 @@ def settled(request: SpawnRequest, given: Mapping[str, Lent]) -> Callable[[], Co
 
             command = replace(command, confinement=Resolver(sandbox, request.cwd).resolve(env.get("TMPDIR")))
         stdout, stderr = _output(request.stdout, "stdout", given), _output(request.stderr, "stderr", given)
-        return replace(command, stdin=given.get("stdin"), stdout=stdout, stderr=stderr)
+        return replace(command, stdin=given.get("stdin"), stdout=stdout, stderr=stderr, limits=request.limits)
 
     return settle_it
 

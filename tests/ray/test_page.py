@@ -45,10 +45,12 @@ def test_ten_thousand_commands_each_end_once(tmp_path: Path) -> None:
             servers.terminate()
     results = [json.loads(line) for line in (tmp_path / "results").read_text().splitlines()]
     assert sorted(result["line"] for result in results) == [*range(1, 10001)], said
-    assert all(result.get("exitCode", result["line"] % 3) == result["line"] % 3 for result in results)
+    ended = [result for result in results if result.get("reason") == "exited"]
+    assert all(result["exitCode"] == result["line"] % 3 for result in ended)
     unknown = [result for result in results if result.get("kind") == "unknown"]
-    assert len(killed) <= len(unknown) <= 32 * len(killed)
-    assert all("exitCode" in result for result in results if result not in unknown), said
+    assert 0 < len(unknown) <= 64 * len(killed)
+    with_server = [result for result in results if result.get("reason") == "shutdown"]
+    assert len(ended) + len(unknown) + len(with_server) == 10000, said
     with sh(table) as counted:
         said, _ = counted.communicate(timeout=60)
     ends = {end: int(count) for count, end in (line.split() for line in said.splitlines())}
@@ -62,7 +64,7 @@ def kill_after(results: Path, count: int) -> int:
         time.sleep(0.05)
     while True:
         owners = sorted(pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if is_owner(pid))
-        with suppress(OSError, ValueError):  # it may just have ended by itself
+        with suppress(OSError, ValueError, ZeroDivisionError):  # it may just have ended by itself
             owner = owners[count // 1000 % len(owners)]
             [server] = map(int, Path(f"/proc/{owner}/task/{owner}/children").read_text().split())
             os.kill(owner if count // 1000 % 2 else server, signal.SIGKILL)

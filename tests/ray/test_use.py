@@ -70,8 +70,22 @@ async def test_an_actor_and_a_task_use_them(servers: Servers) -> None:
     assert await trio.to_thread.run_sync(ray.get, asked) == [{0, 1, 2}, "kept"]
 
 
+def starter(name: str) -> int:
+    return len(start_servers(name).directory())
+
+
+async def test_servers_that_a_task_has_started_end_with_it(cluster: Cluster) -> None:
+    name = new_mark()
+    asked = ray.remote(num_cpus=0)(starter).remote(name)
+    assert await trio.to_thread.run_sync(ray.get, asked) == 3
+    with trio.fail_after(60), pytest.raises(ExecsrvError, match="there are no servers"):
+        while True:
+            await trio.to_thread.run_sync(RayDirectory(name))
+            await trio.sleep(0.1)
+
+
 def test_what_a_server_says_that_does_not_start_is_told(cluster: Cluster) -> None:
-    with pytest.raises(ExecsrvError, match=r"node \w+: cannot listen on ws://127.0.0.\d:0: there is no TLS"):
+    with pytest.raises(ExecsrvError, match=r"node \w+: cannot listen on ws://127.0.0.\d+:0: there is no TLS"):
         start_servers(new_mark(), options=["--tls-certificate-file", "/nonexistent"])
     with pytest.raises(ExecsrvError, match="unknown option `--nope`"):
         start_servers(new_mark(), options=["--nope"])

@@ -21,7 +21,7 @@ from execsrv._processes.command import Command, File
 from execsrv._processes.confine import landlock, seccomp, view
 from execsrv._processes.confine.places import Confinement
 from execsrv._processes.confine.starter import LEADER, READY, REAPER
-from execsrv._processes.confine.table import LIFE, REPORT, Table
+from execsrv._processes.confine.table import AT_FDCWD, LIFE, REPORT, Table
 from execsrv._processes.rlimit_mark import Mark, own_limit
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def table(
         made = _enclosed(confinement, means, terminal, leads, granted).copy()
     made.call("cwd", "chdir", made.text(command.cwd or os.getcwdb()))
     for target, mode in nulls:  # that of its view, which it cannot change for others
-        null = made.open("null", "open", made.text(b"/dev/null"), mode | os.O_CLOEXEC, 0)
-        made.call("null", "dup2", null, target)
+        null = made.open("null", "openat", AT_FDCWD, made.text(b"/dev/null"), mode | os.O_CLOEXEC, 0)
+        made.call("null", "dup3", null, target, 0)
         made.close(null)
     _open_outputs(made, command)
     for limit in [] if group is None else group.rlimits():
@@ -156,9 +156,9 @@ def _enclosed(
         view.add(made, confinement, terminal, own_processes=means.has("processes"))
     if terminal is not None:  # as the view has it, where it may be opened again by `/dev/stdout`
         name = b"/dev/console" if means.has("view") else terminal
-        descriptor = made.open("terminal", "open", made.text(name), os.O_RDWR, 0)
+        descriptor = made.open("terminal", "openat", AT_FDCWD, made.text(name), os.O_RDWR, 0)
         for target in range(3):
-            made.call("terminal", "dup2", descriptor, target)
+            made.call("terminal", "dup3", descriptor, target, 0)
         made.close(descriptor)
     if means.has("capabilities"):
         _bound_capabilities(made, means)
@@ -178,12 +178,12 @@ def _open_outputs(made: Table, command: Command) -> None:
     for target, name, output in ((1, "stdout", command.stdout), (2, "stderr", command.stderr)):
         if isinstance(output, File):
             how = os.O_APPEND if output.append else 0
-            file = made.open(name, "open", made.text(output.path), flags | (how or os.O_TRUNC), 0o666)
+            file = made.open(name, "openat", AT_FDCWD, made.text(output.path), flags | (how or os.O_TRUNC), 0o666)
             made.call(name, "fcntl", file, fcntl.F_SETFL, how)
-            made.call(name, "dup2", file, target)
+            made.call(name, "dup3", file, target, 0)
             made.close(file)
     if command.stderr == "stdout" and isinstance(command.stdout, File):
-        made.call("stderr", "dup2", 1, 2)
+        made.call("stderr", "dup3", 1, 2, 0)
 
 
 def _grant(made: Table, granted: _Granted) -> None:
@@ -199,7 +199,7 @@ def _grant(made: Table, granted: _Granted) -> None:
 
 
 def _write(made: Table, name: str, path: bytes, content: bytes) -> None:
-    file = made.open(name, "open", made.text(path), os.O_WRONLY | os.O_CLOEXEC, 0)
+    file = made.open(name, "openat", AT_FDCWD, made.text(path), os.O_WRONLY | os.O_CLOEXEC, 0)
     made.call(name, "write", file, made.data(content), len(content))
     made.close(file)
 

@@ -19,6 +19,7 @@ from execsrv._processes import cgroup, portable_spawn, posix_spawn, spawn_errors
 from execsrv._processes.accounts import Account
 from execsrv._processes.command import Command, File, spawn_error
 from execsrv._processes.confine import landlock, layers, starter
+from execsrv._processes.confine.calls import is_known
 from execsrv._processes.confine.layers import Means
 from execsrv._processes.confine.places import Confinement, Place
 from execsrv._processes.confine.starter import ReportedError
@@ -80,8 +81,8 @@ def means() -> Means | Refusal:
 
 @functools.cache
 def _means() -> Means | Refusal:
-    if starter.NUMBERS_OF is None:
-        return Refusal("starter", errno.ENOSYS, "x86-64, whose system calls are known here")
+    if not is_known:
+        return Refusal("starter", errno.ENOSYS, "x86-64 or aarch64, whose system calls are known here")
     if not posix_spawn.available:
         return Refusal("starter", errno.ENOSYS, "a C library whose posix_spawn is complete, as glibc 2.34")
     version = landlock.version()
@@ -128,8 +129,10 @@ def _try(found: Means) -> Refusal | None:
 def means_without_view() -> Means | Refusal:
     """Return what commands are confined with where there are no namespaces, or why they cannot be. It is tried."""
     version = landlock.version()
-    if starter.NUMBERS_OF is None or not posix_spawn.available or version < landlock.SIGNALS_VERSION:
-        return Refusal("landlock", errno.EOPNOTSUPP, "Landlock that keeps signals in, of Linux 6.12, on x86-64")
+    if not is_known or not posix_spawn.available or version < landlock.SIGNALS_VERSION:
+        return Refusal(
+            "landlock", errno.EOPNOTSUPP, "Landlock that keeps signals in, of Linux 6.12, on x86-64 or aarch64"
+        )
     found = Means(frozenset({"capabilities", "landlock", "seccomp"}), in_user=False, landlock=version)
     return _try(found) or found
 
