@@ -87,7 +87,9 @@ async def test_a_user_that_cannot_be_taken_on_is_named(tmp_path: Path) -> None:
             assert "with user nobody" in message
 
 
-@pytest.mark.parametrize("user", ["no such user", "", "a\0b", "99999999999", "-1", "٣", "root:no such group", "x" * 256])
+@pytest.mark.parametrize(
+    "user", ["no such user", "", "a\0b", "99999999999", "-1", "٣", "root:no such group", "x" * 256]
+)
 async def test_a_user_that_is_not_there_is_refused(open_server: OpenServer, user: str) -> None:
     peer = await open_server("memory", ServerConfig()).peer()
     code, message, data = await peer.refused("process/start", peer.start_params("a", ["true"], user=user))
