@@ -31,10 +31,14 @@ _ASKED_SECONDS = 0.001, 0.2
 
 
 class ExitStatus(Struct, frozen=True):
-    """The end of a leader. `code` is 128+N after a death by signal N, whose name is in `signal`."""
+    """The end of a leader. `code` is 128+N after a death by signal N, whose name is in `signal`.
+
+    `is_lost`: nobody can tell any more how it ended, or whether it has.
+    """
 
     code: int
     signal: str | None = None
+    is_lost: bool = False
 
 
 class Leader:

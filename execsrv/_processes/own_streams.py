@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -53,12 +54,19 @@ class OwnInput:
 class OwnStreams:
     """The streams of a command of ours."""
 
+    arrivals = None
+
     def __init__(self, tree: ProcessTree, outputs: dict[Stream, int], stdin: int | None, held: int | None) -> None:
         """Take ownership of the descriptors. `held` is the other end of its terminal."""
         self.outputs = outputs
         self.input = None if stdin is None else OwnInput(stdin, is_terminal="pty" in outputs)
         self._tree = tree
         self._held = held
+
+    @property
+    def names(self) -> Collection[Stream]:
+        """The outputs that it has."""
+        return self.outputs
 
     @property
     def _master(self) -> int | None:

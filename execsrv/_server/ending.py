@@ -4,7 +4,7 @@
     timeout        `Ending.open`: the deadline of the start is over
     idle           `Ending.open`: the idle clock has run out
     terminated     `process/terminate`, `command/exec/terminate`
-    disconnected   `Conversation._end_sessions`, `Ending.hang_up`: the connection ends
+    disconnected   `Conversation._end_sessions`, `Ending.hang_up`: the connection ends; or its runner is gone
     shutdown       `Conversation._end_sessions`, `Connection._stop`: the server ends
     oom, cpu, file-size    nobody asked: the leader died of one of its limits
     signaled       nobody asked: the leader died of a signal
@@ -131,10 +131,14 @@ class Ending:
 
     def reason(self, status: ExitStatus) -> Reason:
         """Return the reason of the leader's end, now that it has ended with this status."""
+        if self._cause is not None:
+            return self._cause
+        if status.is_lost:
+            return "disconnected"
         reached = None
         if self._limits is not None:
             reached = self._limits.reached(status, was_killed=self.was_sent_kill)
-        return self._cause or reached or ("signaled" if status.signal else "exited")
+        return reached or ("signaled" if status.signal else "exited")
 
     def bound_drain(self, draining: trio.CancelScope) -> None:
         """Let the wait for the end of the streams, which is in this scope, take `DRAIN_SECONDS` after a kill."""

@@ -37,6 +37,7 @@ from execsrv.protocol.process_limits import ProcessLimits
 if TYPE_CHECKING:
     from execsrv._processes.contract import AnySpawned, Received
     from execsrv._processes.input_wait import InputWait
+    from execsrv._server.framed_pump import FramedPump
 
 
 class Session:
@@ -66,11 +67,11 @@ class Session:
         self.key = options.key
         self.started_at = trio.current_time()
         self._streams = spawned.streams()
-        self.is_terminal = "pty" in self._streams.outputs
+        self.is_terminal = "pty" in self._streams.names
         self.log = OutputLog(
             config.retained_output_bytes_per_session,
             options.window_bytes or config.unsent_output_bytes,
-            streams=self._streams.outputs,
+            streams=self._streams.names,
             acknowledged=options.window_bytes is not None,
             drops=options.drops,
             clock=new_clock() if options.times else lambda: UNSET,
@@ -91,7 +92,13 @@ class Session:
         grace = self.grace(config.end_grace)
         self._ending = Ending(self._tree, self.feed, options.timeout, options.idle_timeout, grace, self._limits)
         self._life: trio.CancelScope | None = None
-        self._pump = Pump(self._streams.outputs, self._tree.leader, self.log, self.feed, self._ending)
+        self._pump: Pump | FramedPump
+        if self._streams.arrivals is None:
+            self._pump = Pump(self._streams.outputs, self._tree.leader, self.log, self.feed, self._ending)
+        else:
+            from execsrv._server.framed_pump import FramedPump
+
+            self._pump = FramedPump(self._streams.arrivals, self.log, self.feed, self._ending)
         self.stdin = Stdin(
             id,
             self._streams.input,

@@ -65,6 +65,7 @@ class StartKeywords(TypedDict, total=False):
     sandbox: Policy | None
     limits: ProcessLimits | None
     user: str | None
+    runner: str | Sequence[str] | None
     idle_timeout: float | None
     grace: float | None
     overflow: Literal["block", "drop"]

@@ -88,6 +88,7 @@ class Starting:
         sandbox: Policy | None = None,
         limits: ProcessLimits | None = None,
         user: str | None = None,
+        runner: str | Sequence[str] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # the server's to keep
         idle_timeout: float | None = None,
         grace: float | None = None,
@@ -120,6 +121,10 @@ class Starting:
         one that the server cannot keep is a `LimitUnavailableError` in the same way. `Process.closed` tells what it has
         used then.
 
+        `runner` starts it in a place that the server cannot enter itself: one of the server's own, by its name, or the
+        words of a command that gets there, as `["sudo", "-n", "-u", "box"]`. Directory, environment and pids are those
+        of that place.
+
         `text`, `encoding` and `errors` are how its output is read as text (UTF-8, "strict"), and input may be a string.
 
         The server ends it `timeout` seconds after its start, and when it has neither printed nor been given anything
@@ -149,7 +154,7 @@ class Starting:
                 mirror.begin(0, attached=False)
             params = ProcessStart(
                 argv=words(argv),
-                cwd=_place(connection, cwd, prepared),
+                cwd=_place(connection, cwd, prepared) if runner is None or cwd is not None else None,
                 env=variables(env, env_add),
                 env_remove=names("env_remove", env_remove),
                 secret_env=references(secret_env),
@@ -169,6 +174,7 @@ class Starting:
                 sandbox=None if sandbox is None else sandbox_of(sandbox),
                 limits=limits,
                 user=None if user is None else string("user", user),
+                runner=runner if runner is None or isinstance(runner, str) else words(runner),
                 window_bytes=connection.config.window_bytes if connection.is_execsrv else None,
                 timeout_ms=milliseconds("timeout", timeout),
                 idle_timeout_ms=milliseconds("idle_timeout", idle_timeout),
@@ -214,7 +220,7 @@ def _place(connection: Connection, cwd: Path | None, prepared: bool) -> str | No
 
 def _check_known(connection: Connection, params: ProcessStart) -> None:
     """Raise `InvalidParamsError` for what a server that is not execsrv would pass over, and do something else."""
-    for field in ("secret_env", "user", "limits"):
+    for field in ("secret_env", "user", "limits", "runner"):
         if getattr(params, field) and not connection.is_execsrv:
             raise InvalidParamsError(f"{field}: this server has no such thing", field=field)
     if params.sandbox is not None and not connection.is_execsrv:

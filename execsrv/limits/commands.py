@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from execsrv._setting_units import COMMANDS, NEEDS_RESTART, Count, FilePath, Patterns, Seconds
+from execsrv._setting_units import COMMANDS, NEEDS_RESTART, Count, FilePath, Patterns, Runners, Seconds
 from execsrv.limits.group import Settings, group
 
 
@@ -81,6 +81,15 @@ class CommandSettings(Settings):
             " variable (`secretEnv`)."
         ),
     ] = ""
+
+    runners: Annotated[
+        Runners,
+        COMMANDS,
+        Meta(
+            description="Runners of this server, each with its name: commands that get to a place where `execsrv"
+            " runner` can start what clients ask for, as `box=sudo -n -u box`."
+        ),
+    ] = ()
 
     allow_debugging: Annotated[
         bool,

@@ -185,7 +185,7 @@ class Member:
                     async with dialing:
                         line = await stack.enter_async_context(dial(self.endpoint))
                     await self._stay_connected(line)
-            except ExecsrvError as error:
+            except (ExecsrvError, OSError, ValueError) as error:  # a directory may name any host
                 self.why = str(error)
             await trio.sleep(self._pause * random.uniform(0.5, 1.5))
             self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)

@@ -98,6 +98,9 @@ class ProcessStart(Wire, frozen=True):
     user: Name | None = None
     """The user of the server's machine whose rights it has, by name or number. A server that is not root has only its
     own to give. None: the server's."""
+    runner: Name | Annotated[list[Word], Meta(min_length=1, max_length=256)] | None = None
+    """The runner that starts it, in a place which the server cannot enter itself: one of the server's own, by its name,
+    or the words of a command that gets there, as `["sudo", "-n", "-u", "box"]`. None: the server itself."""
     modes: Annotated[dict[Name, bool | Annotated[int, Meta(ge=-(2**31), le=2**31)]], Meta(max_length=256)] = {}
     """Modes of its terminal that are on or off, and keys as numbers of characters, by their names in stty(1)."""
     limits: ProcessLimits | None = None

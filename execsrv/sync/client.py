@@ -135,8 +135,8 @@ class Client(Held, of=TrioClient):
 
         With `text`, or an `encoding` (UTF-8) or `errors` ("strict"), input and output are strings, and lines end with
         "\n". Other keywords are those of `start`: `cwd`, `env`, `env_add`, `env_remove`, `secret_env`, `stdout`,
-        `stderr`, `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `sandbox`, `limits`,
-        `user`, `idle_timeout`, `grace`, `overflow`, `prepared` and `record`.
+        `stderr`, `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `sandbox`, `limits`, `user`,
+        `runner`, `idle_timeout`, `grace`, `overflow`, `prepared` and `record`.
 
         It ends with the process that was started. What that has started, and left behind, is collected from while it
         prints, then asked to end, and killed after `grace` (2 s): `Result.ended`. All that descends from the command is
@@ -342,6 +342,7 @@ class Client(Held, of=TrioClient):
         sandbox: Policy | None = None,
         limits: ProcessLimits | None = None,
         user: str | None = None,
+        runner: str | Sequence[str] | None = None,
         timeout: float | None = None,
         idle_timeout: float | None = None,
         grace: float | None = None,
@@ -373,6 +374,10 @@ class Client(Held, of=TrioClient):
         keep it, the start is a `SandboxUnavailableError`, and nothing has run. `limits` are the most that it may take;
         one that the server cannot keep is a `LimitUnavailableError` in the same way. `Process.closed` tells what it has
         used then.
+
+        `runner` starts it in a place that the server cannot enter itself: one of the server's own, by its name, or the
+        words of a command that gets there, as `["sudo", "-n", "-u", "box"]`. Directory, environment and pids are those
+        of that place.
 
         `text`, `encoding` and `errors` are how its output is read as text (UTF-8, "strict"), and input may be a string.
 
@@ -415,6 +420,7 @@ class Client(Held, of=TrioClient):
             sandbox=sandbox,
             limits=limits,
             user=user,
+            runner=runner,
             timeout=timeout,
             idle_timeout=idle_timeout,
             grace=grace,
