@@ -211,8 +211,32 @@ async def test_a_lease_is_one_server_with_a_directory(open_server: OpenServer) -
             os.stat(lease.scratch)
         await until_gone(mark)
         assert sum(server.running for server in pool.servers) == 0
+        with trio.CancelScope() as scope:
+            async with pool.lease() as lease:
+                scope.cancel()
+                await trio.sleep_forever()
+        with pytest.raises(FileNotFoundError):
+            os.stat(lease.scratch or "")
         async with pool.lease(scratch=False) as lease:
             assert lease.scratch is None
+
+
+async def test_a_lease_whose_server_is_lost_stays_where_it_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, open_server: OpenServer
+) -> None:
+    (other,) = await urls(open_server, 1)
+    with killable(tmp_path) as server:
+        places = [Endpoint(server.url, labels={"here": "1"}), Endpoint(other)]
+        async with Pool(places, reconnect=0) as pool, pool.lease(labels={"here": "1"}) as lease:
+            kill(server)
+            with pytest.raises(execsrv.ConnectionLostError):
+                await lease.run(["sleep", "1000"])
+            with pytest.raises(execsrv.ConnectionLostError):
+                await lease.run(["true"])
+            assert (await pool.run(["true"])).server == other
+        assert sum(state.running for state in pool.servers) == 0
+    assert f"cannot remove the directory {lease.scratch} of a lease on {server.url}: " in caplog.text
+    os.rmdir(lease.scratch or "")
 
 
 async def test_leaving_the_block_ends_all_commands(open_server: OpenServer) -> None:
