@@ -215,6 +215,32 @@ async def test_a_lease_is_one_server_with_a_directory(open_server: OpenServer) -
             assert lease.scratch is None
 
 
+async def test_leaving_the_block_ends_all_commands(open_server: OpenServer) -> None:
+    """Those of other tasks too, which hear of it; and those that waited for a place."""
+    servers = await urls(open_server, 1)
+    mark = new_mark()
+    command = ["bash", "-c", f"exec -a {mark} sleep 1000"]
+    heard: list[type[Exception]] = []
+
+    async def run(pool: Pool) -> None:
+        try:
+            await pool.run(command)
+        except (Unknown, execsrv.ConnectionLostError) as error:
+            heard.append(type(error))
+
+    async with trio.open_nursery() as nursery:
+        async with Pool(servers, per_server=2) as pool:
+            for _ in range(3):
+                nursery.start_soon(run, pool)
+            await until_marked(mark, 2)
+            await until(lambda: repr(pool) == "<Pool servers=1 running=2 waiting=1>")
+        await until_gone(mark)
+    assert sorted(kind.__name__ for kind in heard) == ["ConnectionLostError", "Unknown", "Unknown"]
+    with pytest.raises(RuntimeError, match="a pool is opened once"):
+        async with pool:
+            pass
+
+
 async def test_what_is_not_open_or_no_list_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="servers must be a directory, or a list of URLs, got str"):
         Pool("ws://127.0.0.1:1")
