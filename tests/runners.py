@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -124,9 +124,8 @@ class RunnerPeer:
 
 def request(id: int, *command: str, **terms: Any) -> messages.SpawnRequest:
     """Return a request of version 2."""
-    return messages.SpawnRequest(
-        id, list(command), "/", {"PATH": os.environ["PATH"]}, window=terms.pop("window", WINDOW), **terms
-    )
+    given = {"env": {"PATH": os.environ["PATH"]}, "window": WINDOW, **terms}
+    return messages.SpawnRequest(id, list(command), "/", **given)
 
 
 @asynccontextmanager
@@ -169,13 +168,14 @@ class Program(RunnerPeer):
 
 
 @asynccontextmanager
-async def open_program(*options: str, prefix: Sequence[str] = ()) -> AsyncIterator[Program]:
+async def open_program(
+    command: Sequence[str] = (sys.executable, "-m", "execsrv", "runner"), env: Mapping[str, str] | None = None
+) -> AsyncIterator[Program]:
     """Open the runner as a program."""
     ours, theirs = socket.socketpair()
-    command = [*prefix, sys.executable, "-m", "execsrv", "runner", *options]
     with theirs:
         process = await trio.lowlevel.open_process(
-            command, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.PIPE
+            command, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.PIPE, env=env
         )
     program = Program(ours, process)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -47,7 +48,8 @@ from tests.confined import needs_confinement
 from tests.escapes import ESCAPES, until_astray, until_none_lives
 from tests.peers import PATIENCE
 from tests.processes import marked, new_mark, until_gone, until_in_front, until_marked
-from tests.runners import RunnerPeer, open_program, open_runner, request
+from tests.runners import Program, RunnerPeer, open_program, open_runner, request
+from tests.test_survivors import as_ordinary_user
 
 
 @pytest.fixture
@@ -241,7 +243,7 @@ async def test_a_command_that_cannot_be_started(runner: RunnerPeer) -> None:
     assert (await runner.until(Error, lambda error: error.id == 1)).stage == "program"
     error = await runner.until(Error, lambda error: error.id == 2)
     assert (error.code, error.stage, error.errno) == ("spawn_failed", "permission", 13)
-    assert (await runner.until(Error, lambda error: error.id == 3)).code == "spawn_failed"
+    assert (await runner.until(Error, lambda error: error.id == 3)).kind == "invalid-params"
     await runner.start(4, "true")
 
 
@@ -308,7 +310,8 @@ async def test_a_confined_command(runner: RunnerPeer) -> None:
     assert b"Read-only file system" in runner.bytes[1, "stderr"]
     unknown = Sandbox(Permissions("dance"))
     await runner.send(request(2, "true", sandbox=unknown))
-    assert (await runner.until(Error)).code == "spawn_failed"
+    error = await runner.until(Error)
+    assert (error.code, error.kind, error.field) == ("spawn_failed", "sandboxUnavailable", "sandbox")
 
 
 @pytest.mark.slow
@@ -335,17 +338,34 @@ async def test_limits_are_kept_and_the_one_that_it_died_of_is_told(runner: Runne
 @pytest.mark.parametrize("tty", [False, pytest.param(True, marks=pytest.mark.slow)])
 async def test_nothing_survives_whatever_it_does(ending: str, tty: bool) -> None:
     async with open_program() as program:
-        await program.send(Hello())
-        marks = {new_mark(): name for name in ESCAPES}
-        for number, (mark, name) in enumerate(marks.items()):
-            await program.start(number, *ESCAPES[name].argv(mark, sys.executable), tty=tty)
-        for mark, name in marks.items():
-            await until_astray(mark, ESCAPES[name].strays)
-        if ending == "kill":
-            program.process.kill()
-        program.hang_up()
-        await program.wait()
-        await until_none_lives(marks)
+        await survive_nothing(program, ending, tty=tty)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["hang up", "kill"])
+async def test_nothing_of_a_runner_of_another_user_survives(ending: str) -> None:
+    """As a server that is no root has one by sudo."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        (*command, _), env = as_ordinary_user(Path(folder))
+        python = command[command.index("-m") - 1]
+        async with open_program([*command, "runner"], env) as program:
+            await survive_nothing(program, ending, python, env=env)
+
+
+async def survive_nothing(program: Program, ending: str, python: str = sys.executable, **terms: object) -> None:
+    """Start every escape, end the runner, and see that nothing is left."""
+    await program.send(Hello())
+    marks = {new_mark(): name for name in ESCAPES}
+    for number, (mark, name) in enumerate(marks.items()):
+        await program.start(number, *ESCAPES[name].argv(mark, python), **terms)
+    for mark, name in marks.items():
+        await until_astray(mark, ESCAPES[name].strays)
+    if ending == "kill":
+        program.process.kill()
+    program.hang_up()
+    await program.wait()
+    await until_none_lives(marks)
 
 
 async def test_many_commands_leave_nothing_in_the_runner(runner: RunnerPeer) -> None:

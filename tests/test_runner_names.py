@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -117,28 +118,27 @@ async def test_what_belongs_to_another_user_is_opened_only_where_he_is_named(tmp
 
 
 @contextmanager
-def nobody_listens(path: Path) -> Iterator[None]:
-    """Have the user nobody listen at a path."""
-    for folder in path.parents[:-2]:
-        if folder.stat().st_uid == os.geteuid():
-            folder.chmod(folder.stat().st_mode | 0o011)
-    path.parent.chmod(0o1777)
+def nobody_listens() -> Iterator[str]:
+    """Have the user nobody listen at a path, and give that."""
     script = "import os, socket, sys; os.setuid(65534); s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1])"
-    command = [sys.executable, "-c", f"{script}; s.listen(); print(flush=True); sys.stdin.read()", str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as listener:
-        assert listener.stdout is not None
-        listener.stdout.readline()
-        yield
-        listener.communicate()
+    script += "; s.listen(); print(flush=True); sys.stdin.read()"
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o1777)
+        path = f"{folder}/socket"
+        command = [sys.executable, "-c", script, path]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as listener:
+            assert listener.stdout is not None
+            listener.stdout.readline()
+            yield path
+            listener.communicate()
 
 
 @as_root
-async def test_a_socket_on_which_another_user_listens_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "socket"
-    with nobody_listens(path):
+async def test_a_socket_on_which_another_user_listens_is_refused() -> None:
+    with nobody_listens() as path:
         with pytest.raises(ConnectionFailedError, match=r"another user \(uid 65534\) listens there"):
-            await open_socket(str(path), [])
-        os.close(await open_socket(str(path), [NOBODY]))
+            await open_socket(path, [])
+        os.close(await open_socket(path, [NOBODY]))
 
 
 async def test_nobody_at_the_other_end(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:

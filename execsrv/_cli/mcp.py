@@ -83,23 +83,36 @@ async def _serve(
     token: str | None,
     manners: Manners,
 ) -> None:
-    from execsrv.agents.mcp import make_server
-    from execsrv.agents.mcp_serving import serve_http, serve_stdio
-    from execsrv.agents.tools import open_tools
-
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_heed_signals, nursery.cancel_scope)
         async with _client(reach) as client:
             options = _rights(client, wanted)
             # What cannot be kept is told to the operator, and not by each call to a model.
             await client.run([client.info.shell.path, "-c", ":"], **options)
-            async with open_tools(client, recordings=recordings, **options) as tools:
-                server = make_server(tools, approval)
-                if listen is None or token is None:
-                    await serve_stdio(server)
-                else:
-                    await serve_http(server, listen, token, lambda url: manners.note(f"mcp listening on {url}"))
+            await _offer(client, approval, options, recordings, listen, token, manners)
         nursery.cancel_scope.cancel()
+
+
+async def _offer(
+    client: Client,
+    approval: Approval,
+    options: StartKeywords,
+    recordings: str | None,
+    listen: str | None,
+    token: str | None,
+    manners: Manners,
+) -> None:
+    """Serve by the SDK, which takes longest to load, and so is loaded when nothing is wrong with the options."""
+    from execsrv.agents.mcp import make_server
+    from execsrv.agents.mcp_serving import serve_http, serve_stdio
+    from execsrv.agents.tools import open_tools
+
+    async with open_tools(client, recordings=recordings, **options) as tools:
+        server = make_server(tools, approval)
+        if listen is None or token is None:
+            await serve_stdio(server)
+        else:
+            await serve_http(server, listen, token, lambda url: manners.note(f"mcp listening on {url}"))
 
 
 def _rights(client: Client, wanted: RunOptions) -> StartKeywords:

@@ -36,7 +36,7 @@ from execsrv._runner.messages import (
 from execsrv._runner.outgoing import Outgoing
 from execsrv._runner.output import OutputStream
 from execsrv._runner.settling import settled
-from execsrv.errors import ExecsrvError
+from execsrv.errors import RequestError
 from execsrv.protocol import Size
 
 _GIVE_UP_SECONDS = 1.0
@@ -97,15 +97,8 @@ class RunnerCommand:
                 size = request.size if request.tty else None
                 start = partial(attempt.start, size=size, pipe_stdin=request.stdin_open, modes=request.modes)
                 spawned = await owned(start, settle, threads)
-        except ExecsrvError as found:
-            error = Error(
-                self._id,
-                "spawn_failed",
-                str(found),
-                stage=getattr(found, "stage", None),
-                step=getattr(found, "step", None),
-                errno=getattr(found, "errno", None),
-            )
+        except RequestError as found:
+            error = _error(self._id, found)
         if not self._starting.cancelled_caught:
             self._given.clear()  # nor may a traceback keep them open
         if spawned is None:
@@ -271,3 +264,9 @@ class RunnerCommand:
             return Looked(request, members, usage.cpu_ms, usage.memory_bytes, errno=error.errno)
         found = None if waits is None else InputWait(*waits)
         return Looked(request, members, usage.cpu_ms, usage.memory_bytes, echoes, found)
+
+
+def _error(id: int, error: RequestError) -> Error:
+    """Return what the server hears of a start that was refused."""
+    told = {name: error.facts[name] for name in ("stage", "step", "errno", "field", "need") if error.facts.get(name)}
+    return Error(id, "spawn_failed", str(error), error.kind, **told)

@@ -11,10 +11,9 @@ from execsrv._nursery import open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
 from execsrv._runner import founding, messages
 from execsrv._runner.channel import Channel
+from execsrv._runner.founding import FAILED
 from execsrv._runner.frames import AS_RUNNER, VERSIONS, FrameReader, UnsupportedVersionError
 from execsrv._runner.incoming import Incoming
-from execsrv._runner.many import serve_many
-from execsrv._runner.one import FAILED, serve_one
 from execsrv._runner.outgoing import Outgoing
 from execsrv.errors import ProtocolError
 
@@ -63,8 +62,12 @@ async def _talk(supervisor: Supervisor, channel: Channel, incoming: Incoming, ou
         case None:
             raise ProtocolError("pipe closed before spawn_request")
         case founding.SpawnRequest():
+            from execsrv._runner.one import serve_one  # a runner is of one version, and starts fast
+
             return await serve_one(supervisor, first, incoming, outgoing)
         case messages.Hello():
+            from execsrv._runner.many import serve_many
+
             await serve_many(supervisor, channel, incoming, outgoing)
             return 0
     expected = "spawn_request" if incoming.version == 1 else "hello"
