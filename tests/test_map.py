@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from execsrv._cli.map_journal import open_journal
-from execsrv.errors import ExecsrvError
+from execsrv.directories import directory_of
+from execsrv.errors import ExecsrvError, InvalidConfigError
 from execsrv.testing import ServerFailedError, serving
 from tests.peers import PATIENCE
 from tests.processes import marked, new_mark
@@ -274,6 +275,12 @@ def test_a_terminal_shows_how_far_it_is_and_in_the_end_the_sum(servers: str, tmp
     assert re.search(r"\r\x1b\[K +\d+% \[#* *\] \d+ of 30  1 failed  \d+/s  [\d.]+ s left", drawn), drawn
     assert terminal.text == "execsrv: 30 commands, 1 failed"
     assert len(results.read_text().splitlines()) == 30
+
+
+def test_a_pool_of_ray_without_ray_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "execsrv.adapters.ray", None)
+    with pytest.raises(InvalidConfigError, match=r"pip install 'execsrv\[ray\]'"):
+        directory_of("ray://execsrv")
 
 
 # -- the other commands of a pool --
