@@ -30,6 +30,7 @@ nitpick_ignore = [
     ("py:class", "Kind"),
     ("py:class", "Path"),
     ("py:class", "Policy"),
+    ("py:class", "ProcessLimits"),
     ("py:class", "Recording"),
     ("py:class", "Side"),
     ("py:class", "AbstractAsyncContextManager"),

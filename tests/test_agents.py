@@ -263,6 +263,12 @@ async def test_killing_tells_the_last_words(server: Server) -> None:
         assert (await tools.kill_session(1)).exit_code == 7
 
 
+async def test_a_limit_that_has_ended_a_command_is_said(server: Server, tmp_path: Path) -> None:
+    async with open_tools(await server.client(), limits=execsrv.ProcessLimits(file_bytes=1000)) as tools:
+        answer = await tools.exec_command(f"exec yes >{tmp_path}/big", yield_time_ms=LONG)
+        assert "code 153 (SIGXFSZ), ended by its limit of the length of files" in str(answer)
+
+
 async def test_keys_are_signals_where_there_is_no_terminal(server: Server) -> None:
     async with open_tools(await server.client()) as tools:
         await tools.exec_command("echo ready; exec sleep 1000", yield_time_ms=0)

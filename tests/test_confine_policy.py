@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import execsrv
 from execsrv import Policy
+from execsrv._files.rules import Rules, Use
 from execsrv._processes.confine import policy, start
 from execsrv._processes.confine.calls import NUMBERS
 from execsrv._processes.confine.layers import Means
@@ -362,6 +363,7 @@ async def test_a_client_has_policies(tmp_path: Path) -> None:
 
 # -- a policy against the kernel --
 
+USES: list[Use] = ["read", "write"]
 NAMES = ["a", "a/b", "a/b/c", "a/d", "e", "e/f"]
 Wishes = dict[str, Literal["read", "write", "none"]]
 
@@ -388,11 +390,14 @@ async def test_what_is_resolved_is_what_the_kernel_does(
     async with execsrv.connect_in_process() as client:
         argv = ["sh", "-c", probe, "sh", *(str(top / name) for name in NAMES)]
         said = (await client.run(argv, sandbox=made, text=True, check=True)).stdout.split()
+    rules = Rules({os.fsdecode(place.path): place.access for place in found.places})
     expected = {"none": "00", "read": "10", "write": "11"}
     for name, seen in zip(NAMES, said, strict=True):
         place = found.at(os.fsencode(top / name))
         assert place is not None
         assert seen == expected[place.access], (name, wanted)
+        for use, allowed in zip(USES, seen, strict=True):  # so do the methods of files
+            assert rules.may(str(top / name / "file"), use) == (allowed == "1"), (name, wanted)
 
 
 def _wishes(top: Path, wanted: Wishes) -> Iterator[Wish]:

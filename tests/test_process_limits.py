@@ -155,12 +155,12 @@ async def test_forks_beyond_the_limit_fail_and_are_counted() -> None:
 @needs_groups
 async def test_who_takes_more_of_the_processors_waits() -> None:
     async with connect_in_process(own_process=True) as client:
-        argv = [sys.executable, "-S", "-c", "import time\nwhile time.process_time() < 0.1: pass"]
-        result = await client.run(argv, limits=ProcessLimits(cpu_percent=20))
+        script = "i=0; while [ $i -lt 5000 ]; do i=$((i + 1)); done"  # some milliseconds, of which it has one in 100
+        result = await client.run(["sh", "-c", script], limits=ProcessLimits(cpu_percent=1))
     assert (result.reason, result.exit_code) == ("exited", 0)
     assert result.usage is not None
     assert result.usage.throttled_seconds
-    assert result.usage.cpu_seconds > 0.05
+    assert result.usage.cpu_seconds
 
 
 @needs_groups
@@ -303,7 +303,7 @@ async def test_two_hundred_starts_leave_no_group_and_no_descriptor() -> None:
         commands = [["sh", "-c", f"sleep 1000 & exit {number % 3}"] for number in range(200)]
         codes = [result.exit_code async for result in client.map(commands, limit=8, limits=EVERY, grace=0)]
         assert (len(codes), {*codes}) == (200, {0, 1, 2})
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(os.listdir("/proc/self/fd")) <= before
     assert not groups_of(os.getpid())
 
 
@@ -346,6 +346,15 @@ async def test_a_guardian_leaves_everybody_in_his_group_and_ends_who_has_shed_hi
 def _is_aside(guardian: int) -> bool:
     """Whether a guardian is where it stays, and waits."""
     return proc.table(guardian, "cgroup").strip().endswith(b"-guardian") and proc.state(guardian) == "S"
+
+
+@pytest.mark.skipif(version() != 2, reason="needs control groups of version 2, which a server has to step aside for")
+async def test_a_server_that_may_not_step_aside_refuses_and_stays() -> None:
+    before = cgroup.own_folder()
+    async with connect_in_process() as client:
+        with pytest.raises(LimitUnavailableError, match="it needs a server that may step into a group below"):
+            await client.run(["true"], limits=ProcessLimits(processes=5))
+        assert cgroup.own_folder() == before
 
 
 def test_a_limit_above_what_the_server_has_is_what_the_server_has() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import shutil
@@ -86,7 +87,9 @@ async def test_a_user_that_cannot_be_taken_on_is_named(tmp_path: Path) -> None:
             assert "with user nobody" in message
 
 
-@pytest.mark.parametrize("user", ["no such user", "", "a\0b", "99999999999", "-1", "٣", "root:root", "x" * 256])
+@pytest.mark.parametrize(
+    "user", ["no such user", "", "a\0b", "99999999999", "-1", "٣", "root:no such group", "x" * 256]
+)
 async def test_a_user_that_is_not_there_is_refused(open_server: OpenServer, user: str) -> None:
     peer = await open_server("memory", ServerConfig()).peer()
     code, message, data = await peer.refused("process/start", peer.start_params("a", ["true"], user=user))
@@ -162,3 +165,20 @@ async def test_git_works_in_a_repository_of_the_server_and_in_no_other(
     exact = {"user": "nobody", "cwd": str(repositories / "main"), "env": {"PATH": os.environ["PATH"]}}
     _, out, _ = await peer.run("exact", ["env"], **exact)
     assert out == f"PATH={os.environ['PATH']}\n".encode()
+
+
+@needs_root
+@pytest.mark.parametrize("sandbox", [None, pytest.param(READ_ONLY, marks=needs_confinement)], ids=["free", "confined"])
+async def test_a_group_that_is_asked_for_is_the_only_one(
+    open_server: OpenServer, sandbox: dict[str, Any] | None
+) -> None:
+    peer = await open_server("memory", ServerConfig()).peer()
+    daemon = grp.getgrnam("daemon").gr_gid
+    for number, user in enumerate(["nobody:daemon", f"{NOBODY.pw_uid}:{daemon}", "root:daemon"]):
+        done = await peer.run(f"{number}", ["sh", "-c", "id -u; id -g; id -G"], user=user, sandbox=sandbox)
+        uid = 0 if user.startswith("root") else NOBODY.pw_uid
+        assert done[1].split() == [str(found).encode() for found in (uid, daemon, daemon)], user
+    for user in ("nobody:", ":daemon", "nobody:no such group", "nobody:daemon:x"):
+        _, message, data = await peer.refused("process/start", peer.start_params("x", ["true"], user=user))
+        assert (data["kind"], data["field"]) == ("invalid-params", "user")
+        assert message == f"user: there is no user and group {user!r} on this machine"

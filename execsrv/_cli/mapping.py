@@ -39,6 +39,8 @@ _CUT_OFF = {
 }
 """The result of a line whose command was under way when we were killed."""
 
+_NOT_TEXT = {"error": "the line is not UTF-8", "kind": "invalid-params"}
+
 
 def map_lines(
     *,
@@ -119,7 +121,12 @@ class _Map:
         """Start a command for each line, as soon as there is room for it, and wait for all."""
         async with trio.open_nursery() as nursery:
             with self._taking:
-                async for number, line in numbered_lines():
+                async for number, raw in numbered_lines():
+                    try:
+                        line = raw.decode()
+                    except UnicodeDecodeError:
+                        nursery.start_soon(self._tell, number, raw.decode(errors="replace"), _NOT_TEXT)
+                        continue
                     state = "new" if self._journal is None else self._journal.state(number, line)
                     if state == "new" or (state != "ended" and self._options["idempotent"]):
                         await self._room.acquire()
@@ -176,7 +183,7 @@ class _Map:
                     self._running.cancel()
 
 
-async def numbered_lines() -> AsyncIterator[tuple[int, str]]:
+async def numbered_lines() -> AsyncIterator[tuple[int, bytes]]:
     """Return the lines of our stdin, each with its number from 1. Blank ones are passed over. Raises `ExecsrvError`."""
     number, rest = 0, b""
     while data := await read_stdin():
@@ -184,15 +191,8 @@ async def numbered_lines() -> AsyncIterator[tuple[int, str]]:
         for line in whole:
             number += 1
             if line.strip():
-                yield number, _text(line, number)
+                yield number, line
         if len(rest) > _MOST_LINE_BYTES:
             raise ExecsrvError(f"line {number + 1} is longer than {_MOST_LINE_BYTES} bytes")
     if rest.strip():
-        yield number + 1, _text(rest, number + 1)
-
-
-def _text(line: bytes, number: int) -> str:
-    try:
-        return line.decode()
-    except UnicodeDecodeError:
-        raise ExecsrvError(f"line {number} is not UTF-8") from None
+        yield number + 1, rest

@@ -83,26 +83,39 @@ async def _serve(
     token: str | None,
     manners: Manners,
 ) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_heed_signals, nursery.cancel_scope)
+        async with _client(reach) as client:
+            options = rights_of(client, wanted)
+            # What cannot be kept is told to the operator, and not by each call to a model.
+            await client.run([client.info.shell.path, "-c", ":"], **options)
+            await _offer(client, approval, options, recordings, listen, token, manners)
+        nursery.cancel_scope.cancel()
+
+
+async def _offer(
+    client: Client,
+    approval: Approval,
+    options: StartKeywords,
+    recordings: str | None,
+    listen: str | None,
+    token: str | None,
+    manners: Manners,
+) -> None:
+    """Serve by the SDK, which takes longest to load, and so is loaded when nothing is wrong with the options."""
     from execsrv.agents.mcp import make_server
     from execsrv.agents.mcp_serving import serve_http, serve_stdio
     from execsrv.agents.tools import open_tools
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_heed_signals, nursery.cancel_scope)
-        async with _client(reach) as client:
-            options = _rights(client, wanted)
-            # What cannot be kept is told to the operator, and not by each call to a model.
-            await client.run([client.info.shell.path, "-c", ":"], **options)
-            async with open_tools(client, recordings=recordings, **options) as tools:
-                server = make_server(tools, approval)
-                if listen is None or token is None:
-                    await serve_stdio(server)
-                else:
-                    await serve_http(server, listen, token, lambda url: manners.note(f"mcp listening on {url}"))
-        nursery.cancel_scope.cancel()
+    async with open_tools(client, recordings=recordings, **options) as tools:
+        server = make_server(tools, approval)
+        if listen is None or token is None:
+            await serve_stdio(server)
+        else:
+            await serve_http(server, listen, token, lambda url: manners.note(f"mcp listening on {url}"))
 
 
-def _rights(client: Client, wanted: RunOptions) -> StartKeywords:
+def rights_of(client: Client, wanted: RunOptions) -> StartKeywords:
     """Return where all commands are started, and what they may do and take. Raises `ExecsrvError`.
 
     Paths may begin with `~`: those of an agent's configuration have been through no shell.
@@ -112,7 +125,7 @@ def _rights(client: Client, wanted: RunOptions) -> StartKeywords:
         if name.startswith("~") and name.partition("/")[0] != "~":
             raise ExecsrvError(f"cannot tell whose home `{name}` is in: only `~` is known")
         if name.startswith("~"):
-            return posixpath.join(path_from_wire(client.info.user_home_dir, "home"), name[2:])
+            return posixpath.normpath(posixpath.join(path_from_wire(client.info.user_home_dir, "home"), name[2:]))
         return path_there(client, name)
 
     if wanted.sandbox == WORKSPACE and path(wanted.cwd or ".") == "/":

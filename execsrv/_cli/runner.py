@@ -17,8 +17,6 @@ from execsrv._processes.own_memory import close_memory
 from execsrv._processes.supervisor import open_supervisor
 from execsrv._processes.withheld import NOTHING
 from execsrv._runner.channel import open_channel
-from execsrv._runner.filed import run_filed
-from execsrv._runner.named import open_fifo, open_socket
 from execsrv._runner.serve import serve_runner
 from execsrv._wire.stdio import taken_stdio
 from execsrv.errors import ExecsrvError
@@ -49,10 +47,13 @@ def runner(
     reset_signals()
     raise_descriptor_limit()
     close_memory(NOTHING, allow_debugging=False)
-    with open_log("warning", "auto") as log:
+    with open_log("warning", "text") as log:
         try:
             with taken_stdio() as ends:
-                return trio.run(_run, names, *ends)
+                status = trio.run(_run, names, *ends)
+            if status and request_file is not None:
+                log.say(f"runner child exited with code {status}")
+            return status
         except (ExecsrvError, OSError) as error:
             log.say(f"execsrv: runner: {error}")
             return 1
@@ -73,23 +74,28 @@ async def _run(names: _Names, stdin: int, stdout: int) -> int:
                     if channel is not None:
                         status = await serve_runner(supervisor, channel)
                     elif names.request_file is not None:
+                        from execsrv._runner.filed import run_filed  # the old way
+
                         status = await run_filed(supervisor, names.request_file, names.peers)
     return status
 
 
 async def _ends(names: _Names, stdin: int, stdout: int, stack: ExitStack) -> tuple[int, int]:
     """Return the two descriptors of the channel. Those that are opened here are the stack's."""
+    if names.pipe is names.pipe_in is names.pipe_out is None:
+        return stdin, stdout
+    from execsrv._runner.named import open_fifo, open_socket  # few do
+
     if names.pipe_in is not None and names.pipe_out is not None:
         incoming = await open_fifo(names.pipe_in, os.O_RDONLY, names.peers)
         stack.callback(os.close, incoming)
         outgoing = await open_fifo(names.pipe_out, os.O_WRONLY, names.peers)
         stack.callback(os.close, outgoing)
         return incoming, outgoing
-    if names.pipe is not None:
-        both = await open_socket(names.pipe, names.peers)
-        stack.callback(os.close, both)
-        return both, both
-    return stdin, stdout
+    assert names.pipe is not None
+    both = await open_socket(names.pipe, names.peers)
+    stack.callback(os.close, both)
+    return both, both
 
 
 async def _end_on_signal(

@@ -233,15 +233,19 @@ class Looked(Struct, frozen=True):
     errno: Errno | None = None
 
 
-class Error(Struct, frozen=True):
+class Error(Struct, frozen=True, omit_defaults=True):
     """A command that could not be started, by its id; or, without one, what ends the channel."""
 
     id: Id | None
     code: Name
     message: Text
+    kind: Name | None = None
+    """That of a refused start on the wire of a server. What follows are the facts that it has there."""
     stage: Name | None = None
     step: Name | None = None
     errno: Errno | None = None
+    field: Name | None = None
+    need: Text | None = None
     versions: Annotated[list[int], Meta(max_length=256)] = []
 
 

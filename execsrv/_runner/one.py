@@ -22,6 +22,7 @@ from execsrv._processes.leader import ExitStatus
 from execsrv._processes.own_streams import OwnStreams
 from execsrv._processes.supervisor import Supervisor
 from execsrv._runner.founding import (
+    FAILED,
     OUTPUT_BYTES,
     TERMINATED,
     TIMED_OUT,
@@ -41,9 +42,6 @@ from execsrv._runner.output import OutputStream
 from execsrv._runner.preset import sandbox_of
 from execsrv.errors import ExecsrvError, InvalidParamsError
 from execsrv.protocol import Size
-
-FAILED = 1
-"""The exit status of a runner whose command did not start, or whose server has gone."""
 
 READY_SECONDS = 15
 """So long a start may take."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
 
 import trio
@@ -11,14 +10,11 @@ from execsrv._nursery import open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
 from execsrv._runner import founding, messages
 from execsrv._runner.channel import Channel
+from execsrv._runner.founding import FAILED
 from execsrv._runner.frames import AS_RUNNER, VERSIONS, FrameReader, UnsupportedVersionError
 from execsrv._runner.incoming import Incoming
-from execsrv._runner.many import serve_many
-from execsrv._runner.one import FAILED, serve_one
 from execsrv._runner.outgoing import Outgoing
 from execsrv.errors import ProtocolError
-
-logger = logging.getLogger(__name__)
 
 FIRST_SECONDS = 15
 """So long a runner waits for its first frame."""
@@ -29,7 +25,8 @@ _LAST_WORD_SECONDS = 1.0
 async def serve_runner(supervisor: Supervisor, channel: Channel) -> int:
     """Serve the one at the other end of a channel, until it hangs up; return the exit status.
 
-    When this returns, nothing is left of what was started. Cancelling ends it at once.
+    When this is over, nothing is left of what was started. Cancelling ends it at once. Raises `ProtocolError` for one
+    that breaks the protocol, and has been told.
     """
     incoming = Incoming(channel, FrameReader(AS_RUNNER))
     outgoing = Outgoing(channel.send_all)
@@ -40,9 +37,9 @@ async def serve_runner(supervisor: Supervisor, channel: Channel) -> int:
             try:
                 status = await _talk(supervisor, channel, incoming, outgoing)
             except ProtocolError as error:
-                logger.error("runner: %s", error)
                 if incoming.version != 1:  # which has no words for it
                     await _complain(outgoing, error)
+                raise
     return status
 
 
@@ -63,8 +60,12 @@ async def _talk(supervisor: Supervisor, channel: Channel, incoming: Incoming, ou
         case None:
             raise ProtocolError("pipe closed before spawn_request")
         case founding.SpawnRequest():
+            from execsrv._runner.one import serve_one  # a runner is of one version, and starts fast
+
             return await serve_one(supervisor, first, incoming, outgoing)
         case messages.Hello():
+            from execsrv._runner.many import serve_many
+
             await serve_many(supervisor, channel, incoming, outgoing)
             return 0
     expected = "spawn_request" if incoming.version == 1 else "hello"

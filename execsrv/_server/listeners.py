@@ -97,7 +97,8 @@ async def _open_listener(
     address = urls.parse_listen(listen)
     check_exposure(address, connections.config)
     certificates = await open_certificates(address, connections, reloads)
-    (listener,) = await trio.open_tcp_listeners(address.port, host=address.ip)
+    # In bytes: for a text, what encodes the names of hosts would be loaded.
+    (listener,) = await trio.open_tcp_listeners(address.port, host=address.ip.encode())
     ip, port = listener.socket.getsockname()[:2]
     serve_peer = partial(receive_websocket, connections, keeper, certificates)
     return listener, str(address._replace(ip=ip, port=port)), serve_peer

@@ -10,6 +10,7 @@ from typing import Any, Literal, Unpack, overload
 
 from execsrv._nursery import check_trio, open_helpers
 from execsrv.client.connection import Connection, OpenChannel
+from execsrv.client.file_calls import FileCalls
 from execsrv.client.files import Files
 from execsrv.client.http import Http
 from execsrv.client.many import Results
@@ -73,7 +74,7 @@ class Client(Sharing, Starting):
     def files(self) -> Files:
         """Files of the server's machine."""
         config = self._connection.config
-        return Files(RemoteChanges(self._connection.calls, config))
+        return Files(RemoteChanges(FileCalls(self._connection.calls), config))
 
     @cached_property
     def http(self) -> Http:

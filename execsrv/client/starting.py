@@ -113,7 +113,7 @@ class Starting:
         of `STDOUT` is one stream with stdout, in the order of writing. `tty` gives it a terminal instead of all of
         them, of `size` rows and columns (24, 80), and width and height in pixels where they are known, and with `modes`
         by their names in stty(1). `arg0` is what the program sees as its name. `umask`, `nice` and `oom_score_adj` are
-        the server's unless they are given. So is `user`, one of its machine by name or number; another one takes a
+        the server's unless they are given. So is `user`, one of its machine, or `USER:GROUP`; another one takes a
         server that is root.
 
         `sandbox` is a policy by which it is confined; `Process.confined` tells what it has. Where the server cannot

@@ -96,7 +96,7 @@ class ProcessStart(Wire, frozen=True):
     key: Id | None = None
     """The same key with the same request is the same process, and starts nothing again."""
     user: Name | None = None
-    """The user of the server's machine whose rights it has, by name or number. A server that is not root has only its
+    """The user of the server's machine, or `USER:GROUP`, whose rights it has. A server that is not root has only its
     own to give. None: the server's."""
     runner: Name | Annotated[list[Word], Meta(min_length=1, max_length=256)] | None = None
     """The runner that starts it, in a place which the server cannot enter itself: one of the server's own, by its name,

@@ -3,7 +3,8 @@
 Short commands (`true`) go to three servers on this machine, 64 at a time: by three clients that have a third of them
 each, by one pool, and with `--ray` as one Ray task each, on a cluster of three nodes with one processor each, which run
 them by `subprocess.run`. They take turns, for some rounds. Printed are commands a second, with the lowest and the
-highest round, processor time of the client for a command, and by how much its memory grew over the last nine tenths.
+highest round; processor time for a command, of the client alone and of all together, which hardly depends on who else
+is busy; and by how much the client's memory grew over the last nine tenths.
 
 `--commands 10000`, `--rounds 3`. Nothing passes or fails.
 """
@@ -11,13 +12,14 @@ highest round, processor time of the client for a command, and by how much its m
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -36,12 +38,26 @@ class Round(NamedTuple):
 
     rate: float
     cpu: float
+    cpu_of_all: float
     grown: int
 
 
 def cpu() -> float:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
+
+
+def cpu_of_all() -> float:
+    """Return the processor time of this process and of all that descends from it, ended children included."""
+    found: dict[int, tuple[int, int]] = {}
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError), open(f"/proc/{name}/stat") as file:
+            words = file.read().rpartition(")")[2].split()
+            found[int(name)] = int(words[1]), sum(map(int, words[11:15]))
+    ours = {os.getpid()}
+    while more := {pid for pid, (parent, _) in found.items() if parent in ours} - ours:
+        ours |= more
+    return sum(found[pid][1] for pid in ours) / os.sysconf("SC_CLK_TCK")
 
 
 def resident() -> int:
@@ -115,10 +131,11 @@ def cluster() -> Iterator[None]:
 
 def measured(way: Callable[[Count], object], total: int) -> Round:
     count = Count(total)
-    began, used = time.monotonic(), cpu()
+    began, used, all_used = time.monotonic(), cpu(), cpu_of_all()
     way(count)
     assert count.done == total
-    return Round(total / (time.monotonic() - began), (cpu() - used) / total, resident() - count.early)
+    rate = total / (time.monotonic() - began)
+    return Round(rate, (cpu() - used) / total, (cpu_of_all() - all_used) / total, resident() - count.early)
 
 
 def of_trio(work: Callable[[list[str], Count], Awaitable[None]], urls: list[str], count: Count) -> None:
@@ -149,11 +166,11 @@ def main() -> None:
     for name, found in rounds.items():
         rates = sorted(one.rate for one in found)
         rate = statistics.median(rates)
-        spent = statistics.median(one.cpu for one in found) * 1000
+        spent, of_all = (1000 * statistics.median(one[place] for one in found) for place in (1, 2))
         grown = statistics.median(one.grown for one in found) / 2**20
         print(
             f"{name:14} {rate:7.0f}/s ({rates[0]:.0f} to {rates[-1]:.0f})  {first / rate:5.2f} times the time of plain"
-            f" clients  {spent:.2f} ms of the client's processor  {grown:+.1f} MiB"
+            f" clients  {spent:.2f} ms of the client's processor, {of_all:.2f} ms of all  {grown:+.1f} MiB"
         )
 
 

@@ -16,8 +16,8 @@ OWN_FAILURE = 125
 USAGE = 2
 """The exit status of a wrong command line, where no command is run whose status could be taken for it."""
 
-_SPAN = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ms|s|m|h|d)?")
-_SIZE = re.compile(r"([0-9]{1,15})(?: ?(KiB|MiB|GiB))?")
+_SPAN = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ms|s|m|h|d)?"
+_SIZE = r"([0-9]{1,15})(?: ?(KiB|MiB|GiB))?"
 _SIZE_BYTES = {None: 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _SPAN_SECONDS = {"ms": 0.001, None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -34,7 +34,7 @@ class Kind(Struct, frozen=True):
 
 
 def _seconds(text: str) -> float:
-    found = _SPAN.fullmatch(text)
+    found = re.fullmatch(_SPAN, text)
     if found is None:
         raise ValueError
     return float(found[1]) * _SPAN_SECONDS[found[2]]
@@ -47,14 +47,14 @@ def _some_seconds(text: str) -> float:
 
 
 def _bytes(text: str) -> int:
-    found = _SIZE.fullmatch(text)
+    found = re.fullmatch(_SIZE, text)
     if found is None:
         raise ValueError
     return int(found[1]) * _SIZE_BYTES[found[2]]
 
 
 def _moment(text: str) -> float:
-    if _SPAN.fullmatch(text) is not None:
+    if re.fullmatch(_SPAN, text) is not None:
         return time.time() - _seconds(text)
     return datetime.fromisoformat(text).timestamp()
 

@@ -72,7 +72,7 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
         Option(("--pass-fd",), "Pass descriptor N on. Not with --url.", NUMBER, many=True),
         Option(
             ("--user",),
-            "Run it with the rights of that user, by name or number. Takes root, or a server that is.",
+            "Run it with the rights of that user, or USER:GROUP, by name or number. Takes root, or a server that is.",
             named("USER"),
         ),
         Option(("--timeout",), "Ask it to end after that time.", SOME_TIME),

@@ -96,7 +96,7 @@ class LimitGroup:
             taken = usage_of([self.leader.pid]) if past is None else used_by(past)
             seconds = taken.cpu_ms / 1000
         return ProcessUsage(
-            round(seconds or 0, 6),
+            round(seconds or 0.0, 6),
             self._whole("peak_memory"),
             self._whole("oom_kills"),
             self._whole("refused_forks"),
