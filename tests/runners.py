@@ -184,6 +184,8 @@ async def open_program(
         program.hang_up()
         with trio.move_on_after(PATIENCE, shield=True) as patience:
             await process.wait()
+        assert process.stderr is not None
+        await process.stderr.aclose()
         if patience.cancelled_caught:
             process.send_signal(signal.SIGKILL)
             raise AssertionError("the runner did not end with its channel")

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import trio
 
+from execsrv._cli.app import called
 from execsrv._processes.supervisor import Supervisor
 from execsrv._runner import named
 from execsrv._runner.filed import run_filed, taken
@@ -81,11 +82,9 @@ async def test_two_fifos_by_their_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("given", "missing"), [("--pipe-out", "pipe-in"), ("--pipe-in", "pipe-out")])
-def test_half_a_channel_is_none(given: str, missing: str) -> None:
-    command = [sys.executable, "-m", "execsrv", "runner", given, "/nowhere"]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
-    assert done.returncode == 2
-    assert f"no {missing} provided" in done.stderr
+def test_half_a_channel_is_none(given: str, missing: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert called(["runner", given, "/nowhere"]) == 2
+    assert f"no {missing} provided" in capfd.readouterr().err
 
 
 async def refused(path: Path, *peers: int) -> str:
