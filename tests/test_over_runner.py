@@ -45,7 +45,7 @@ from execsrv._server import runners
 from execsrv._server.ending import Ending
 from execsrv._server.feed import Feed
 from execsrv._server.framed_pump import FramedPump
-from execsrv.errors import InvalidParamsError, NotAllowedError, SpawnError
+from execsrv.errors import ConnectionLostError, InvalidParamsError, NotAllowedError, SpawnError
 from execsrv.limits import KIB, ServerConfig
 from execsrv.protocol.process_limits import ProcessLimits
 from tests.conftest import OpenServer
@@ -128,6 +128,19 @@ async def test_a_runner_that_is_killed_takes_its_sessions_along_and_no_other(cli
         await neighbour.write(b"here")
         assert await neighbour.stdout.receive_some() == b"here"
     assert (await client.run(["echo", "again"], runner=launch)).stdout == b"again\n"
+
+
+async def test_a_server_that_is_killed_takes_along_what_it_has_over_runners(launch: list[str]) -> None:
+    mark = new_mark()
+    flees = f"setsid bash -c 'exec -a {mark} sleep 1000' </dev/null >/dev/null 2>&1 & exec -a {mark} sleep 1000"
+    with trio.fail_after(PATIENCE), suppress(ConnectionLostError):
+        async with execsrv.launch() as client:
+            server = int((await client.run(["sh", "-c", "echo $PPID"], text=True)).stdout)
+            async with client.start(["bash", "-c", flees], runner=launch):
+                await until_marked(mark, 2)
+                os.kill(server, signal.SIGKILL)
+                await until_gone(mark)
+    await until_gone(mark)
 
 
 async def test_leaving_a_session_ends_all_of_it_there(client: Client, launch: list[str]) -> None:
