@@ -86,7 +86,7 @@ async def _serve(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_heed_signals, nursery.cancel_scope)
         async with _client(reach) as client:
-            options = _rights(client, wanted)
+            options = rights_of(client, wanted)
             # What cannot be kept is told to the operator, and not by each call to a model.
             await client.run([client.info.shell.path, "-c", ":"], **options)
             await _offer(client, approval, options, recordings, listen, token, manners)
@@ -115,7 +115,7 @@ async def _offer(
             await serve_http(server, listen, token, lambda url: manners.note(f"mcp listening on {url}"))
 
 
-def _rights(client: Client, wanted: RunOptions) -> StartKeywords:
+def rights_of(client: Client, wanted: RunOptions) -> StartKeywords:
     """Return where all commands are started, and what they may do and take. Raises `ExecsrvError`.
 
     Paths may begin with `~`: those of an agent's configuration have been through no shell.
@@ -125,7 +125,7 @@ def _rights(client: Client, wanted: RunOptions) -> StartKeywords:
         if name.startswith("~") and name.partition("/")[0] != "~":
             raise ExecsrvError(f"cannot tell whose home `{name}` is in: only `~` is known")
         if name.startswith("~"):
-            return posixpath.join(path_from_wire(client.info.user_home_dir, "home"), name[2:])
+            return posixpath.normpath(posixpath.join(path_from_wire(client.info.user_home_dir, "home"), name[2:]))
         return path_there(client, name)
 
     if wanted.sandbox == WORKSPACE and path(wanted.cwd or ".") == "/":

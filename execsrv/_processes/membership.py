@@ -257,15 +257,17 @@ def _family_of(look: Callable[[], Steps[list[int]]], reaper: Leader | None) -> S
     """Find the living among those that a look finds, and their descendants, but for a reaper, which is none of them.
 
     Who was seen and has ended since may have left a child that the look came too early for. So nobody is the answer
-    only when nobody was seen. Where every look comes too late, those of the last are the answer: the caller goes on,
-    and asks again when others have had their turn.
+    only when nobody was seen but who had ended before that look. Where every look comes too late, those of the last are
+    the answer: the caller goes on, and asks again when others have had their turn.
     """
+    ended: set[int] = set()
     for _ in range(_LOOKS):
-        roots = _but((yield from look()), reaper)
+        roots = [pid for pid in _but((yield from look()), reaper) if pid not in ended or proc.living(pid)]
         if not roots:
             return {}
         if found := (yield from proc.family_in_steps(roots)):
             break
+        ended.update(roots)
     else:
         found = dict.fromkeys(roots, 0)
     if reaper is not None:  # whose children are no others

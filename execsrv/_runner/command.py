@@ -38,11 +38,15 @@ from execsrv._runner.output import OutputStream
 from execsrv._runner.settling import settled
 from execsrv.errors import RequestError
 from execsrv.protocol import Size
+from execsrv.protocol.bounds import MOST_NAME_BYTES
 
 _GIVE_UP_SECONDS = 1.0
 """So long a start may still take when the command is to end already."""
 
 _ASK_AGAIN_SECONDS = 0.1
+
+_MOST_WORDS, _MOST_GAPS, _MOST_MEMBERS = 4096, 1024, 65536
+"""The bounds of `messages.py` hold for what this side says too: words of errors repeat what was asked for."""
 
 
 class RunnerCommand:
@@ -58,7 +62,8 @@ class RunnerCommand:
         self._starting = trio.CancelScope()
         self._outlived = trio.CancelScope()  # the wait for its end as long as nobody kills it
         self._noted = trio.Event()  # how its leader ended, which may be reaped
-        self._graces: list[int] = []  # those of terminations that came before it ran
+        self._grace_ms: int | None = None  # the shortest of terminations that came before it ran
+        self._is_asking = False
         self._spawned: Spawned | None = None
         self._nursery: trio.Nursery | None = None
         self._streams: dict[Stream, OutputStream] = {}
@@ -118,7 +123,7 @@ class RunnerCommand:
             from execsrv._server.policy import told
 
             confined = told(spawned.confinement)
-            layers, gaps = confined.layers, confined.gaps
+            layers, gaps = confined.layers, [gap[:_MOST_WORDS] for gap in confined.gaps[:_MOST_GAPS]]
         self._outgoing.tell(SpawnReady(self._id, spawned.tree.pid, layers, gaps))
         for name, descriptor in spawned.outputs.items():
             self._streams[name] = OutputStream(
@@ -138,8 +143,8 @@ class RunnerCommand:
             self._nursery = helpers
             if self._input is not None:
                 helpers.start_soon(owned, self._input.feed)
-            for grace in self._graces:
-                self.terminate(grace)
+            if self._grace_ms is not None:
+                self.terminate(self._grace_ms)
             async with trio.open_nursery() as parts:
                 for name, stream in self._streams.items():
                     parts.start_soon(owned, self._send, name, stream)
@@ -190,17 +195,19 @@ class RunnerCommand:
     def terminate(self, grace_ms: int) -> None:
         """Kill all of it, or with a grace ask it to end."""
         if self._spawned is None:
-            self._graces.append(grace_ms)
+            self._grace_ms = grace_ms if self._grace_ms is None else min(self._grace_ms, grace_ms)
             self._starting.deadline = min(self._starting.deadline, trio.current_time() + _GIVE_UP_SECONDS)
         elif grace_ms == 0:
             self._outlived.cancel()
-        elif self._nursery is not None:
+        elif self._nursery is not None and not self._is_asking:
+            self._is_asking = True
             self._nursery.start_soon(owned, self._ask_to_end, self._spawned)
 
     async def _ask_to_end(self, spawned: Spawned) -> None:
         while not self._outlived.cancel_called:
             try:
                 await spawned.tree.ask_to_end()
+                self._is_asking = False
                 return
             except OSError:  # no descriptor left to look with
                 await trio.sleep(_ASK_AGAIN_SECONDS)
@@ -255,18 +262,20 @@ class RunnerCommand:
         tree = self._spawned.tree
         members = await tree.remaining()
         usage = usage_of(member.pid for member in members) if members else used_by(tree.leader.usage)
-        waits = None
+        shown, waits = members[:_MOST_MEMBERS], None
         try:
             if self._input is not None and not self._input.is_closed and not self._input.waiting_bytes:
                 waits = await self._its.input_wait()
             echoes = await self._its.echoes()
         except OSError as error:
-            return Looked(request, members, usage.cpu_ms, usage.memory_bytes, errno=error.errno)
+            return Looked(request, shown, usage.cpu_ms, usage.memory_bytes, errno=error.errno)
         found = None if waits is None else InputWait(*waits)
-        return Looked(request, members, usage.cpu_ms, usage.memory_bytes, echoes, found)
+        return Looked(request, shown, usage.cpu_ms, usage.memory_bytes, echoes, found)
 
 
 def _error(id: int, error: RequestError) -> Error:
     """Return what the server hears of a start that was refused."""
     told = {name: error.facts[name] for name in ("stage", "step", "errno", "field", "need") if error.facts.get(name)}
-    return Error(id, "spawn_failed", str(error), error.kind, **told)
+    for name in told.keys() - {"errno"}:
+        told[name] = str(told[name])[: _MOST_WORDS if name == "need" else MOST_NAME_BYTES]
+    return Error(id, "spawn_failed", str(error)[:_MOST_WORDS], error.kind, **told)

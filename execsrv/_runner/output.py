@@ -41,6 +41,7 @@ class OutputStream:
         self._is_drained = False
         self._is_queued = False
         self._news = trio.lowlevel.ParkingLot()
+        self._drained = trio.lowlevel.ParkingLot()
 
     def __repr__(self) -> str:
         return f"<OutputStream sent={self._sent} credit={self.credit}{' at its end' if self.is_at_end else ''}>"
@@ -49,6 +50,7 @@ class OutputStream:
         """Let so many bytes more be sent."""
         self.credit += count
         self._news.unpark_all()
+        self._drained.unpark_all()
 
     async def run(self) -> None:
         """Send all of it. Cancelling leaves the rest unread."""
@@ -65,7 +67,7 @@ class OutputStream:
         while not (self.is_at_end or self._is_drained or self._sent >= self._drained_at):
             if self.credit > 0:
                 self._queue()
-            await self._news.park()
+            await self._drained.park()
 
     def _queue(self) -> None:
         if not (self._is_queued or self.is_at_end):
@@ -89,6 +91,8 @@ class OutputStream:
                     self._is_busy()
         if not self._is_queued:
             self._news.unpark_all()
+        if self._drained_at is not None:
+            self._drained.unpark_all()
         return self._frame(chunk) if chunk else None
 
     def _is_busy(self) -> None:

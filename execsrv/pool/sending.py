@@ -38,7 +38,7 @@ class Sending:
                 try:
                     result = await line.run(argv, **options)
                 except ConnectionLostError as lost:
-                    why = member.was_lost(line, str(lost))
+                    why = member.has_lost(line, str(lost))
                     if lost.process is not None:
                         self._runs -= 1
                         if not self._runs:

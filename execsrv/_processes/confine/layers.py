@@ -219,12 +219,12 @@ def _fork(made: Table) -> None:
     it does by ignoring their ends, and its own end is the end of them all.
     It ends when the server is gone.
     """
+    ignoring, usual = (made.data(struct.pack("<4Q", action, 0, 0, 0)) for action in (signal.SIG_IGN, signal.SIG_DFL))
+    made.call("reaper", "rt_sigaction", signal.SIGCHLD, ignoring, 0, 8)  # from its first instant
     reaper = made.fork("fork reaper", _PARENT, REAPER)
     command = made.fork("fork", _PARENT, LEADER)
     made.call("exit", "exit_group", 0)
     made.begins(reaper)
-    ignoring = made.data(struct.pack("<4Q", signal.SIG_IGN, 0, 0, 0))
-    made.call("reaper", "rt_sigaction", signal.SIGCHLD, ignoring, 0, 8)
     made.call("reaper", "prctl", _NAME, made.text(b"execsrv-reaper"), 0, 0, 0)
     made.call("reaper", "prctl", _DUMPABLE, 0, 0, 0, 0)
     made.call("reaper", "chdir", made.text(b"/"))
@@ -233,6 +233,7 @@ def _fork(made: Table) -> None:
     made.call("reaper", "read", LIFE, made.data(bytes(8)), 8)
     made.call("reaper", "exit_group", 0)
     made.begins(command)
+    made.call("fork", "rt_sigaction", signal.SIGCHLD, usual, 0, 8)
 
 
 @functools.cache
