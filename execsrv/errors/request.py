@@ -200,11 +200,9 @@ _SPAWN_KINDS = {errno.ENOENT: "spawnNotFound", errno.EACCES: "spawnPermissionDen
 
 
 class SpawnError(RequestError):
-    """The command could not be started.
-
-    `stage` is "cwd", "stdout", "stderr", "program", "permission", "format", "arguments", "resources" or "runner";
-    `errno` the system's number. `kind` follows from that: "spawnNotFound" (ENOENT), "spawnPermissionDenied" (EACCES),
-    else "spawnFailed".
+    """The command could not be started. `stage` is "cwd", "stdout", "stderr", "program", "permission", "format",
+    "arguments", "resources" or "runner"; `errno` the system's number, from which `kind` follows: "spawnNotFound"
+    (ENOENT), "spawnPermissionDenied" (EACCES), else "spawnFailed".
     """
 
     code = -32603
