@@ -18,9 +18,8 @@ from execsrv.errors.base import ExecsrvError
 class RequestError(ExecsrvError):
     """A request was refused or failed; everything else on the connection goes on.
 
-    `code` is the JSON-RPC error code, `kind` a stable word to test for, `facts` further JSON values. `method` is the
-    method that a server answered with this, None for what was refused before it was sent; `server` is the URL of the
-    server, where a pool has chosen it.
+    `code` is the JSON-RPC error code, `kind` a stable word to test for, `facts` further JSON values. `method` is what
+    was answered with this, None where it was never sent; `server` is the URL of the server, where a pool has chosen it.
     """
 
     code: int = -32603
@@ -298,5 +297,4 @@ _BY_KIND |= {
 
 
 def _errno(facts: dict[str, Any]) -> int:
-    number = facts.get("errno", 0)
-    return number if isinstance(number, int) else 0
+    return number if isinstance(number := facts.get("errno", 0), int) else 0
