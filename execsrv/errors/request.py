@@ -19,12 +19,14 @@ class RequestError(ExecsrvError):
     """A request was refused or failed; everything else on the connection goes on.
 
     `code` is the JSON-RPC error code, `kind` a stable word to test for, `facts` further JSON values. `method` is the
-    method that a server answered with this, None for what was refused before it was sent.
+    method that a server answered with this, None for what was refused before it was sent; `server` is the URL of the
+    server, where a pool has chosen it.
     """
 
     code: int = -32603
     kind: str = "internal-error"
     method: str | None = None
+    server: str | None = None
 
     def __init__(self, message: str, /, **facts: Any) -> None:
         super().__init__(message)
