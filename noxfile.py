@@ -77,6 +77,15 @@ def survivors(session: nox.Session) -> None:
     session.run("pytest", "--all-survivors", "tests/test_survivors.py", *session.posargs)
 
 
+@nox.session
+def kernel(session: nox.Session) -> None:
+    """Limits by control groups of version 2, on a kernel that runs as a program here, where there is `linux.uml`."""
+    session.install(".[test]")
+    session.run(
+        "python", "-m", "tests.uml", "tests/test_process_limits.py", "tests/test_limits_cli.py", *session.posargs
+    )
+
+
 CODEX = "@openai/codex@0.171.0"
 
 
@@ -124,8 +133,8 @@ def neighbours(session: nox.Session) -> None:
 
 @nox.session(name="ray")
 def on_ray(session: nox.Session) -> None:
-    """Servers on a real Ray cluster of three nodes on this machine, and what dies with what."""
-    session.install(".[test,ray]")
+    """Servers on a real Ray cluster of three nodes on this machine, and on a Dask cluster, and what dies with what."""
+    session.install(".[test,ray]", "distributed")
     session.run("pytest", "-o", "filterwarnings=", "tests/ray", *session.posargs)
 
 

@@ -17,6 +17,7 @@ html_title = f"execsrv {release}"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+autodoc_mock_imports = ["ray"]  # of an adapter: it is large, and not needed to read this
 add_module_names = False
 default_role = "code"  # single backquotes in docstrings
 
@@ -29,6 +30,7 @@ nitpick_ignore = [
     ("py:class", "Kind"),
     ("py:class", "Path"),
     ("py:class", "Policy"),
+    ("py:class", "ProcessLimits"),
     ("py:class", "Recording"),
     ("py:class", "Side"),
     ("py:class", "AbstractAsyncContextManager"),

@@ -57,6 +57,7 @@ from execsrv.errors import (
     InvalidParamsError,
     KeyConflictError,
     LimitExceededError,
+    LimitUnavailableError,
     NameTakenError,
     NoServerError,
     NotAllowedError,
@@ -81,6 +82,7 @@ from execsrv.errors import (
 from execsrv.limits import ClientConfig, Limits, ServerConfig
 from execsrv.pool import Lease, Pool
 from execsrv.protocol import Chunk, OutputFile
+from execsrv.protocol.process_limits import ProcessLimits
 from execsrv.server import Server, open_server, serve, serve_channel
 
 __all__ = [
@@ -126,6 +128,7 @@ __all__ = [
     "KeyConflictError",
     "Lease",
     "LimitExceededError",
+    "LimitUnavailableError",
     "Limits",
     "NameTakenError",
     "NoServerError",
@@ -140,6 +143,7 @@ __all__ = [
     "Process",
     "ProcessEndedError",
     "ProcessExistsError",
+    "ProcessLimits",
     "ProtocolError",
     "RemoteFile",
     "RemotePath",

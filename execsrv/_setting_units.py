@@ -24,6 +24,11 @@ Patterns = Annotated[
     Meta(extra={"items": "patterns of names", "metavar": "PATTERN"}),
 ]
 
+Runners = Annotated[
+    tuple[Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_.-]{0,63}=[^\0]+\Z", max_length=4096)], ...],
+    Meta(extra={"items": "runners", "metavar": "NAME=COMMAND"}),
+]
+
 # What belongs together where settings are listed.
 CONNECTIONS = Meta(extra={"group": "Connections"})
 DOORS = Meta(extra={"group": "Who may come in"})

@@ -15,7 +15,7 @@ from execsrv._nursery import check_trio, open_helpers
 from execsrv._processes.supervisor import open_supervisor
 from execsrv._server.connections import Connections, open_connections
 from execsrv._server.conversation import Conversation
-from execsrv._server.listeners import serve_url
+from execsrv._server.serving import serve_url
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.offered import OfferedChannel, WebSocket

@@ -22,14 +22,16 @@ import trio
 from execsrv import Client, connect_in_process, connect_stdio, connect_unix, connect_websocket, serve
 from execsrv._budget.allowance import Allowance
 from execsrv._processes.supervisor import Supervisor
-from execsrv._server.listeners import serve_descriptors
+from execsrv._server.serving import serve_descriptors
 from execsrv._server.single_connection import serve_connection
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.memory import open_memory_pair
 from execsrv._wire.websocket import open_websocket
+from execsrv.client.client import open_client
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig, ServerConfig
 from tests.elsewhere import own_network
+from tests.over_runner import WAYS, OverRunner, is_wanted
 from tests.peers import PATIENCE, Peer, open_peer
 from tests.processes import resident
 
@@ -50,6 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what is slow, and what a module's `NOT_YET` names with a reason: a test, a case of it, or the beginning."""
+    slow = config.getoption("--slow")
+    items[:] = [item for item in items if _is_wanted(item, slow=slow)]
     for item in items:
         if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow: runs with --slow"))
@@ -58,6 +62,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for name, reason in getattr(getattr(item, "module", None), "NOT_YET", {}).items():
             if item.name == name or item.name.startswith((f"{name}[", f"{name}-")):
                 item.add_marker(pytest.mark.skip(reason=f"not yet: {reason}"))
+
+
+def _is_wanted(item: pytest.Item, *, slow: bool) -> bool:
+    transport = item.callspec.params.get("transport") if hasattr(item, "callspec") else None
+    test = getattr(item, "originalname", item.name)
+    return is_wanted(getattr(getattr(item, "module", None), "__name__", ""), test, transport, slow=slow)
 
 
 TRANSPORTS = ["memory", "stdio", "unix", "websocket"]
@@ -72,7 +82,7 @@ def with_packed() -> Any:
     def transport(request: pytest.FixtureRequest) -> str:
         return str(request.param)
 
-    return pytest.fixture(transport, params=[*TRANSPORTS, PACKED])
+    return pytest.fixture(transport, params=[*TRANSPORTS, PACKED, *WAYS])
 
 
 T = TypeVar("T")
@@ -141,13 +151,13 @@ class Server:
     async def open_channel(self) -> AsyncIterator[MessageChannel]:
         """A new connection, before its handshake."""
         match self.transport:
-            case "memory":
-                channel, theirs = open_memory_pair()
+            case "memory" | "runner" | "relayed":
+                ours, theirs = open_memory_pair()
                 self._nursery.start_soon(
                     partial(serve_connection, theirs, Supervisor(), self.config, shutdown_trigger=self.shutdown.wait)
                 )
-                yield channel
-                await channel.aclose()
+                yield OverRunner(ours, WAYS[self.transport]) if self.transport in WAYS else ours
+                await ours.aclose()
             case "websocket":
                 async with open_websocket(await self.url(), ServerConfig()) as websocket:
                     yield websocket
@@ -180,6 +190,8 @@ class Server:
     async def open_client(self, config: ClientConfig = CLIENT_DEFAULTS) -> AsyncIterator[Client]:
         """The real client on a new connection; leaving hangs up."""
         match self.transport:
+            case "runner" | "relayed":
+                connection = open_client(self.open_channel, config)
             case "memory":
                 connection = connect_in_process(config=self.config, client_config=config)
             case "websocket":
@@ -325,7 +337,7 @@ def here(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["rm", "-rf", folder], check=True)
 
 
-@pytest.fixture(params=TRANSPORTS)
+@pytest.fixture(params=[*TRANSPORTS, *WAYS])
 def transport(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

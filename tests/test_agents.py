@@ -166,6 +166,13 @@ async def test_a_window_ends_when_the_command_waits_for_input(server: Server) ->
         assert (over.exit_code, over.waiting) == (0, None)
 
 
+async def test_a_question_is_not_hidden_by_a_title_that_does_not_end(server: Server) -> None:
+    async with open_tools(await server.client()) as tools:
+        asked = await tools.exec_command(r"printf '\033]0;Go on? '; read x", tty=True, yield_time_ms=LONG)
+        assert asked.waiting is not None
+        assert asked.output == "0;Go on? "
+
+
 async def test_a_cancelled_look_loses_nothing(server: Server) -> None:
     async with open_tools(await server.client()) as tools:
         await tools.exec_command("cat", tty=True, yield_time_ms=0)
@@ -254,6 +261,12 @@ async def test_killing_tells_the_last_words(server: Server) -> None:
         assert (over.output, over.exit_code, over.reason) == ("bye\n", 7, "terminated")
         assert "ended by the server: terminated" in str(over)
         assert (await tools.kill_session(1)).exit_code == 7
+
+
+async def test_a_limit_that_has_ended_a_command_is_said(server: Server, tmp_path: Path) -> None:
+    async with open_tools(await server.client(), limits=execsrv.ProcessLimits(file_bytes=1000)) as tools:
+        answer = await tools.exec_command(f"exec yes >{tmp_path}/big", yield_time_ms=LONG)
+        assert "code 153 (SIGXFSZ), ended by its limit of the length of files" in str(answer)
 
 
 async def test_keys_are_signals_where_there_is_no_terminal(server: Server) -> None:

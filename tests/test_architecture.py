@@ -35,7 +35,7 @@ FLOORS = [
     },
     # the machine, each kind alone
     {"_wire", "_processes", "_files", "_http", "_memory", "_outlet", "_web", "_doors.reloads", "_doors.exposure"},
-    {"_doors.journal"},
+    {"_doors.journal", "_runner.link", "_runner.remote", "_runner.tree"},
     {"_doors"},
     # the service
     {"_server.outbox", "_server.feed", "_server.view", "_server.host", "_server.start_options", "_server.secrets"},
@@ -43,9 +43,11 @@ FLOORS = [
     {"_server.ending"},
     {"_server.stdin"},
     {"_server.pump"},
+    {"_server.framed_pump"},
     {"_server.session"},
     {"_server.starting"},
-    {"_server.roster"},
+    {"_server.roster", "_server.runners"},
+    {"_server.over_runner"},
     {"_server.sessions"},
     {"_server.keys"},
     {"_server.sizes", "_server.sharing", "_server.visits", "_server.directory"},

@@ -23,6 +23,7 @@ from execsrv import Policy
 from execsrv._processes import proc
 from execsrv._processes.confine import landlock, layers, start
 from execsrv._processes.confine.layers import LayerName, Means
+from execsrv.limits import ServerConfig
 from tests import confine_attacks
 from tests.confine_attacks import ATTACKS, OF_ROOT
 from tests.confined import needs_confinement
@@ -227,6 +228,7 @@ async def test_no_layer_is_in_vain(scene: Scene, layer: LayerName, monkeypatch: 
     async with execsrv.connect_in_process() as client, client.start(["sleep", "1000"], cwd="/") as neighbour:
         scene.facts |= {"neighbour": neighbour.pid, "server": os.getpid()}
         scene.facts["without"] = sorted(ATTACKS.keys() - set(ALONE.values()))
+        monkeypatch.setattr(landlock, "check_alone", lambda confinement: None)  # which refuses what is tried here
         version = found.landlock if layer != "processes" else landlock.SIGNALS_VERSION - 1
         monkeypatch.setattr(start, "means", lambda: Means(layers.ALL, found.in_user, version))
         whole = await outcomes(client, scene, False, scene.policy)
@@ -235,3 +237,71 @@ async def test_no_layer_is_in_vain(scene: Scene, layer: LayerName, monkeypatch: 
         monkeypatch.setattr(start, "means", lambda: Means(layers.ALL - {layer}, found.in_user, version))
         less = await outcomes(client, scene, False, scene.policy)
         assert [name for name, outcome in less.items() if outcome == "open"] == [ALONE[layer]]
+
+
+OF_NO_VIEW = set(
+    "chmod fchmod chown utime setxattr touch_null touch_its_null terminal_of_others read_server_descriptors"
+    " shared_memory".split()
+)
+"""Attacks that a command without a view is told to be open to: see `start.WITHOUT_VIEW`."""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="some of the attacks take a right of root")
+@pytest.mark.parametrize("tty", [False, True], ids=["pipes", "terminal"])
+async def test_landlock_alone_leaves_open_what_is_told(
+    scene: Scene, tty: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not isinstance(start.means_without_view(), Means):
+        pytest.skip("Landlock keeps no signals in here")
+    monkeypatch.setattr(start, "means", lambda: start.Refusal("unshare", 1, "namespaces"))
+    config = ServerConfig(allow_landlock_only=True)
+    policy = Policy.read_only(network=False).write(scene.root / "workspace").or_landlock()
+    secrets = {name for name in ATTACKS if "secret" in name}  # which are to be read
+    parts = {"write_git", "create_in_git", "rename_git", "rename_above_protected", "write_protected_below", "chmod_git"}
+    scene.facts["without"] += sorted(secrets | parts)
+    async with (
+        execsrv.connect_in_process(config=config) as client,
+        client.start(["sleep", "1000"], cwd="/") as neighbour,
+    ):
+        scene.facts |= {"neighbour": neighbour.pid, "server": os.getpid()}
+        confined = await outcomes(client, scene, tty, policy)
+        assert {name for name, outcome in confined.items() if outcome == "open"} == OF_NO_VIEW
+        async with client.start(["true"], cwd="/", sandbox=policy) as process:
+            assert process.confined is not None
+            assert process.confined.gaps == list(start.WITHOUT_VIEW)
+            assert process.confined.layers == ["capabilities", "landlock", "no-new-privs", "seccomp"]
+
+
+LET_THROUGH: dict[LayerName, str] = {
+    "view": "chmod chmod_git chown create_in_git fchmod list_secret open_secret_file read_secret read_secret_by_root"
+    " read_secret_file read_server_descriptors rename_above_protected rename_git setxattr terminal_of_others"
+    " touch_its_null touch_null utime write_git write_protected_below",
+    "ipc": "shared_memory",
+    "processes": "kill_by_pidfd kill_group kill_neighbour kill_server kill_thread read_server_descriptors",
+    "capabilities": "list_secret read_secret_file set_id",
+    "landlock": "fifo",
+    "seccomp": "handle_at i386 io_uring ipv6 keyring netlink new_root ptrace_child shed_mark shed_mark_by_lock"
+    " shed_mark_of_child tcp tcp_listen udp unix_datagram unix_message unix_pair unix_raw unix_stream user_namespace"
+    " user_namespace_by_clone user_namespace_by_clone3",
+}
+"""The attacks of a command of root that succeed without one layer, with a Landlock that keeps no signals in for one."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.getuid() != 0, reason="some of the attacks take a right of root")
+@pytest.mark.parametrize("layer", LET_THROUGH)
+async def test_without_a_layer_its_own_attacks_succeed_and_no_others(
+    scene: Scene, layer: LayerName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = start.means()
+    assert isinstance(found, Means)
+    version = found.landlock if layer != "processes" else landlock.SIGNALS_VERSION - 1
+    monkeypatch.setattr(landlock, "check_alone", lambda confinement: None)  # which refuses what is tried here
+    monkeypatch.setattr(start, "means", lambda: Means(layers.ALL - {layer}, found.in_user, version))
+    async with execsrv.connect_in_process() as client, client.start(["sleep", "1000"], cwd="/") as neighbour:
+        scene.facts |= {"neighbour": neighbour.pid, "server": os.getpid()}
+        tried = await outcomes(client, scene, False, scene.policy)
+    let_through = {name for name, outcome in tried.items() if outcome == "open"}
+    assert let_through - MAY_BE_MISSING == set(LET_THROUGH[layer].split()) - MAY_BE_MISSING - set(
+        scene.facts["without"]
+    )

@@ -10,10 +10,10 @@ import termios
 import pytest
 
 from execsrv._processes.confine import seccomp
-from execsrv._processes.confine.calls import NUMBERS
+from execsrv._processes.confine.calls import BY_MACHINE
 from execsrv._processes.rlimit_mark import LOCKS, RTTIME
 
-X86_64, I386 = 0xC000003E, 0x40000003
+X86_64, AARCH64, I386 = 0xC000003E, 0xC00000B7, 0x40000003
 PASSED, KILLED = 0x7FFF0000, 0x80000000
 
 
@@ -39,21 +39,24 @@ def answer(program: bytes, number: int, *arguments: int, architecture: int = X86
                 return {PASSED: "pass", KILLED: "kill"}.get(operand) or errno.errorcode[operand & 0xFFFF]
 
 
+@pytest.mark.parametrize("machine", BY_MACHINE)
 @pytest.mark.parametrize("network", [False, True])
-def test_every_call_is_answered_as_it_is_listed(network: bool) -> None:
-    program = seccomp.program(network=network)
+def test_every_call_is_answered_as_it_is_listed(machine: str, network: bool) -> None:
+    program, numbers = seccomp.program(network=network, machine=machine), BY_MACHINE[machine]
+    ours, other = (X86_64, AARCH64) if machine == "x86_64" else (AARCH64, X86_64)
     assert len(program) % 8 == 0
     assert len(program) // 8 <= 4096  # BPF_MAXINSNS
-    denied = {NUMBERS[name] for name in seccomp.DENIED}
+    denied = {numbers[name] for name in seccomp.DENIED if name in numbers}
     if not network:
-        denied |= {NUMBERS[name] for name in seccomp.DENIED_NETWORK}
+        denied |= {numbers[name] for name in seccomp.DENIED_NETWORK}
     for number in range(600):
-        expected = "EPERM" if number in denied else "ENOSYS" if number == NUMBERS["clone3"] else "pass"
-        if network or number not in {NUMBERS["socket"], NUMBERS["socketpair"]}:
-            assert answer(program, number) == expected, number
-        assert answer(program, number, architecture=I386) == "kill"
-        assert answer(program, 0x40000000 + number) == "ENOSYS"
-    assert answer(program, 0xFFFFFFFF) == "ENOSYS"
+        expected = "EPERM" if number in denied else "ENOSYS" if number == numbers["clone3"] else "pass"
+        if network or number not in {numbers["socket"], numbers["socketpair"]}:
+            assert answer(program, number, architecture=ours) == expected, number
+        for architecture in (other, I386):
+            assert answer(program, number, architecture=architecture) == "kill"
+        assert answer(program, 0x40000000 + number, architecture=ours) == "ENOSYS"
+    assert answer(program, 0xFFFFFFFF, architecture=ours) == "ENOSYS"
 
 
 HIGH = 1 << 32
@@ -95,6 +98,9 @@ OF_NETWORK = [
 
 @pytest.mark.parametrize(("name", "arguments", "expected"), NAMED + OF_NETWORK)
 def test_arguments_are_looked_at(name: str, arguments: tuple[int, ...], expected: str) -> None:
-    assert answer(seccomp.program(network=False), NUMBERS[name], *arguments) == expected
     with_network = expected if (name, arguments, expected) in NAMED else "pass"
-    assert answer(seccomp.program(network=True), NUMBERS[name], *arguments) == with_network
+    for machine, architecture in {"x86_64": X86_64, "aarch64": AARCH64}.items():
+        number = BY_MACHINE[machine][name]
+        closed, opened = (seccomp.program(network=network, machine=machine) for network in (False, True))
+        assert answer(closed, number, *arguments, architecture=architecture) == expected
+        assert answer(opened, number, *arguments, architecture=architecture) == with_network

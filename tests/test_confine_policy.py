@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,13 +17,18 @@ from hypothesis import strategies as st
 
 import execsrv
 from execsrv import Policy
-from execsrv._processes.confine import policy
+from execsrv._files.rules import Rules, Use
+from execsrv._processes.confine import policy, start
+from execsrv._processes.confine.calls import NUMBERS
+from execsrv._processes.confine.layers import Means
 from execsrv._processes.confine.places import Access, Confinement
 from execsrv._processes.confine.policy import Wish, resolve
 from execsrv.errors import InvalidParamsError, SandboxUnavailableError, SpawnError
 from execsrv.protocol import OutputFile
+from tests import deny
 from tests.confined import needs_confinement
 from tests.peers import Peer
+from tests.test_survivors import _connected, open_daemon
 
 
 def files(*entries: dict[str, Any], network: str = "restricted", **more: Any) -> dict[str, Any]:
@@ -354,6 +363,7 @@ async def test_a_client_has_policies(tmp_path: Path) -> None:
 
 # -- a policy against the kernel --
 
+USES: list[Use] = ["read", "write"]
 NAMES = ["a", "a/b", "a/b/c", "a/d", "e", "e/f"]
 Wishes = dict[str, Literal["read", "write", "none"]]
 
@@ -380,13 +390,106 @@ async def test_what_is_resolved_is_what_the_kernel_does(
     async with execsrv.connect_in_process() as client:
         argv = ["sh", "-c", probe, "sh", *(str(top / name) for name in NAMES)]
         said = (await client.run(argv, sandbox=made, text=True, check=True)).stdout.split()
+    rules = Rules({os.fsdecode(place.path): place.access for place in found.places})
     expected = {"none": "00", "read": "10", "write": "11"}
     for name, seen in zip(NAMES, said, strict=True):
         place = found.at(os.fsencode(top / name))
         assert place is not None
         assert seen == expected[place.access], (name, wanted)
+        for use, allowed in zip(USES, seen, strict=True):  # so do the methods of files
+            assert rules.may(str(top / name / "file"), use) == (allowed == "1"), (name, wanted)
 
 
 def _wishes(top: Path, wanted: Wishes) -> Iterator[Wish]:
     for name, access in wanted.items():
         yield Wish(str(top / name), access)
+
+
+# -- less --
+
+EPERM = 1
+
+
+@asynccontextmanager
+async def denying(call: str, folder: Path, *options: str) -> AsyncIterator[Peer]:
+    """Open a peer of a server on a machine that refuses a system call."""
+    argv = [sys.executable, deny.__file__, str(EPERM), call, sys.executable, "-m", "execsrv", "serve"]
+    async with (
+        open_daemon((argv, dict(os.environ)), f"unix://{folder}/s", *options) as (_, url),
+        _connected(url) as peer,
+    ):
+        await peer.handshake()
+        yield peer
+
+
+@pytest.fixture
+def without_namespaces(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Peer]]:
+    """Open a peer of a server on a machine that makes no namespaces, with some options."""
+    if not isinstance(start.means_without_view(), Means):
+        pytest.skip("Landlock keeps no signals in here")
+    return partial(denying, str(NUMBERS["unshare"]), tmp_path)
+
+
+PRIMITIVES = [
+    *"mount mount_setattr open_tree move_mount openat2 mknod symlink capset setsid".split(),
+    *"landlock_create_ruleset landlock_add_rule landlock_restrict_self seccomp unshare".split(),
+    *("prctl:24", "prctl:28"),
+]
+
+
+@needs_confinement
+@pytest.mark.skipif(os.getuid() != 0, reason="others have no use for some of them")
+@pytest.mark.parametrize(
+    "call", [call if call == "landlock_add_rule" else pytest.param(call, marks=pytest.mark.slow) for call in PRIMITIVES]
+)
+async def test_without_any_of_its_primitives_a_start_is_refused_and_nothing_has_run(call: str, tmp_path: Path) -> None:
+    name, colon, first = call.partition(":")
+    async with denying(f"{NUMBERS[name]}{colon}{first}", tmp_path) as peer:
+        _, _, data = await peer.refused("process/start", start_with(peer, tmp_path))
+        assert data["kind"] == "sandboxUnavailable"
+        assert data["errno"] in (EPERM, errno.EOPNOTSUPP)
+        assert not (tmp_path / "made").exists()
+        assert await peer.call("process/list") == {"processes": []}
+
+
+def start_with(peer: Peer, folder: Path, *more: dict[str, Any], **others: Any) -> dict[str, Any]:
+    script = f"echo x >{folder}/made; echo x >{folder}/../outside; echo $?; cat /dev/null; ls -d /usr"
+    it = files(ROOT, entry(folder, "write"), *more, **others)
+    return peer.start_params("a", ["sh", "-c", script]) | {"sandbox": it}
+
+
+async def test_less_is_had_only_where_its_caller_asks_and_the_operator_permits_it(
+    without_namespaces: Callable[..., AbstractAsyncContextManager[Peer]], tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    async with without_namespaces() as peer:
+        _, message, data = await peer.refused("process/start", start_with(peer, work, atLeast="landlock"))
+        assert message.endswith("is not allowed here: allow_landlock_only is off")
+        assert (data["kind"], data["step"], data["errno"]) == ("sandboxUnavailable", "unshare", EPERM)
+    async with without_namespaces("--allow-landlock-only") as peer:
+        code, message, _ = await peer.refused("process/start", start_with(peer, work))
+        assert (code, "allow_landlock_only" in message) == (-32602, False)
+        part = start_with(peer, tmp_path, entry(work, "read"), atLeast="landlock")
+        _, message, _ = await peer.refused("process/start", part)
+        assert message.startswith("Landlock alone cannot keep this policy: ")
+        everything = files(entry(special("root"), "write"), atLeast="landlock")
+        _, message, _ = await peer.refused("process/start", part | {"sandbox": everything})
+        assert message == "Landlock alone cannot keep this policy: everything is to be written, devices among it"
+        assert os.listdir(work) == []
+        answer = await peer.call("process/start", start_with(peer, work, atLeast="landlock"))
+        assert answer["sandbox"] == {
+            "layers": ["capabilities", "landlock", "no-new-privs", "seccomp"],
+            "gaps": list(start.WITHOUT_VIEW),
+        }
+        await peer.until_told("a", "closed")
+        assert peer.output("a", "stdout") == b"2\n/usr\n"
+    assert os.listdir(work) == ["made"]
+    assert not (tmp_path / "outside").exists()
+
+
+@needs_confinement
+async def test_who_takes_less_gets_all_where_it_can_be_had(peer: Peer, tmp_path: Path) -> None:
+    answer = await peer.call("process/start", start_with(peer, tmp_path, atLeast="landlock"))
+    assert "view" in answer["sandbox"]["layers"]
+    assert answer["sandbox"]["gaps"] == []

@@ -9,12 +9,12 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from execsrv._processes import proc
 from execsrv._processes.accounts import Account
@@ -166,7 +166,7 @@ async def test_a_signal_reaches_the_whole_tree(supervisor: Supervisor) -> None:
 
 GUEST = """
 import os, sys
-from dataclasses import replace
+from msgspec.structs import replace
 from execsrv._processes.command import settle
 from execsrv._processes.supervisor import Supervisor
 from tests.confined import confinement
@@ -288,3 +288,23 @@ def test_a_table_that_is_kept_is_the_one_that_would_be_made_and_takes_nothing_fr
     for place, (argv, cwd) in enumerate([(["true"], "/"), (["echo", "secret"], "/usr")]):
         layers._enclosed.cache_clear()
         assert written(argv, cwd) == kept[place]
+
+
+RESTLESS = """
+import os, time
+if os.fork(): os._exit(0)
+os.setsid()
+os.closerange(0, 3)
+while True:
+    time.sleep(0.0001)
+    if os.fork(): os._exit(0)
+"""
+
+
+async def test_who_forks_and_exits_all_the_time_is_never_taken_for_gone(supervisor: Supervisor) -> None:
+    async with running(supervisor, [sys.executable, "-I", "-S", "-c", RESTLESS], READ) as spawned:
+        await spawned.tree.leader.wait_exited()
+        for _ in range(3000):
+            assert await spawned.tree.remaining()
+        assert spawned.tree.reaper is None or not spawned.tree.reaper.has_ended
+        assert await spawned.tree.kill() is not None

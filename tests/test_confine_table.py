@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import struct
 import subprocess
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from execsrv._processes import proc
-from execsrv._processes.confine import starter
+from execsrv._processes.confine import calls, starter
+from execsrv._processes.confine import table as table_module
+from execsrv._processes.confine.calls import AARCH64
 from execsrv._processes.confine.starter import LEADER, READY, REAPER, Interpreter, ReportedError, carry_out
-from execsrv._processes.confine.table import MOST_ROWS, Table, TooLargeError
+from execsrv._processes.confine.table import AT_FDCWD, MOST_ROWS, Table, TooLargeError
 
 CLONE_PARENT = 0x8000
 
@@ -87,10 +91,10 @@ def test_rows_are_carried_out_in_order_until_one_fails(by: Interpreter, tmp_path
     before = descriptors()
     table = Table()
     for name in ("one", "two"):
-        table.call(f"make {name}", "mkdir", table.text(os.fsencode(tmp_path / name)), 0o755)
-    table.call("again", "mkdir", table.text(os.fsencode(tmp_path / "one")), 0o755, optional=True)
+        table.call(f"make {name}", "mkdirat", AT_FDCWD, table.text(os.fsencode(tmp_path / name)), 0o755)
+    table.call("again", "mkdirat", AT_FDCWD, table.text(os.fsencode(tmp_path / "one")), 0o755, optional=True)
     table.call("missing", "chdir", table.text(os.fsencode(tmp_path / "none")))
-    table.call("make three", "mkdir", table.text(os.fsencode(tmp_path / "three")), 0o755)
+    table.call("make three", "mkdirat", AT_FDCWD, table.text(os.fsencode(tmp_path / "three")), 0o755)
     execute(table, (b"/bin/true",))
     with pytest.raises(ReportedError, match="missing: No such file") as caught:
         carry_out(table, by)
@@ -111,12 +115,12 @@ def test_a_failing_exec_is_told_as_the_last_step(by: Interpreter, tmp_path: Path
 def test_descriptors_have_the_numbers_that_the_table_counts_on(by: Interpreter, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("alpha")
     table = Table()
-    first = table.open("open", "open", table.text(os.fsencode(tmp_path)), os.O_PATH, 0)
-    second = table.open("open", "open", table.text(os.fsencode(tmp_path / "a")), os.O_RDONLY, 0)
+    first = table.open("open", "openat", AT_FDCWD, table.text(os.fsencode(tmp_path)), os.O_PATH, 0)
+    second = table.open("open", "openat", AT_FDCWD, table.text(os.fsencode(tmp_path / "a")), os.O_RDONLY, 0)
     table.close(first)
-    third = table.open("open", "open", table.text(b"/dev/null"), os.O_RDONLY, 0)
+    third = table.open("open", "openat", AT_FDCWD, table.text(b"/dev/null"), os.O_RDONLY, 0)
     assert (first, second, third) == (4, 6, 4)
-    table.call("dup", "dup2", second, 0)
+    table.call("dup", "dup3", second, 0, 0)
     execute(table, (b"/bin/cat",))
     assert run(table, by) == (0, b"alpha")
 
@@ -130,7 +134,7 @@ def beside_a_reaper() -> Table:
     table.begins(reaper)
     for descriptor in range(4):
         table.call("close", "close", descriptor)
-    table.call("sleep", "pause")
+    table.call("sleep", "ppoll", 0, 0, 0, 0)
     table.begins(command)
     return table
 
@@ -165,7 +169,7 @@ def test_a_table_is_bounded() -> None:
     table = Table()
     with pytest.raises(TooLargeError):
         for _ in range(MOST_ROWS + 1):
-            table.call("x", "pause")
+            table.call("x", "ppoll")
     with pytest.raises(TooLargeError):
         Table().data(bytes(1 << 24))
 
@@ -185,12 +189,129 @@ mov rbx,rcx | jmp 0x4000d8
 """
 
 
+def disassembled(code: bytes, objdump: str, *options: str) -> list[str]:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(code)
+        file.flush()
+        argv = [objdump, "-D", "-b", "binary", *options, "--adjust-vma=0x4000b0", file.name]
+        listing = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    rows = [line.split("\t", 2)[2] for line in listing.splitlines() if line.count("\t") >= 2]
+    return [re.sub(r"\s+", " ", row.partition("//")[0].replace("QWORD PTR ", "")).strip() for row in rows]
+
+
+def words(assembly: str) -> list[str]:
+    return [word.strip() for line in assembly.strip().splitlines() for word in line.split("|")]
+
+
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump")
-def test_the_machine_code_is_the_one_that_is_described(tmp_path: Path) -> None:
-    file = tmp_path / "code"
-    file.write_bytes(starter.elf()[176:])
-    argv = ["objdump", "-D", "-b", "binary", "-m", "i386:x86-64", "-M", "intel", "--adjust-vma=0x4000b0", str(file)]
-    listing = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    found = [line.split("\t")[2] for line in listing.splitlines() if line.count("\t") >= 2]
-    words = [re.sub(r"\s+", " ", text.replace("QWORD PTR ", "")).strip() for text in found]
-    assert words == [word.strip() for line in ASSEMBLY.strip().splitlines() for word in line.split("|")]
+def test_the_machine_code_is_the_one_that_is_described() -> None:
+    found = disassembled(starter.elf("x86_64")[176:], "objdump", "-m", "i386:x86-64", "-M", "intel")
+    assert found == words(ASSEMBLY)
+
+
+AARCH64_ASSEMBLY = """
+mov x0, #0x10000000 | mov x1, #0x1000000 | mov x2, #0x3 | mov x3, #0x12 | mov x4, #0x4 | mov x5, #0x0 | mov x8, #0xde
+svc #0x0 | mov x19, x0
+ldp x8, x0, [x19] | ldp x1, x2, [x19, #16] | ldp x3, x4, [x19, #32] | ldr x5, [x19, #48] | svc #0x0
+ldr x9, [x19, #80] | str x0, [x9]
+ldr x9, [x19, #72] | cmp x0, #0x0 | b.gt 0x400130
+ldr x9, [x19, #64] | b.eq 0x400130
+ldr x9, [x19, #56] | cbnz x9, 0x400130
+stp x19, x0, [sp, #-16]! | mov x0, #0x3 | mov x1, sp | mov x2, #0x10 | mov x8, #0x40 | svc #0x0
+mov x0, #0x7f | mov x8, #0x5e | svc #0x0
+mov x19, x9 | b 0x4000d4
+"""
+
+
+def encoded(text: str, address: int) -> int:
+    """Encode one of the instructions that the code has, by the Arm Architecture Reference Manual, C6.2."""
+    name, _, rest = text.partition(" ")
+    registers = [31 if found == "sp" else int(found[1:]) for found in re.findall(r"\b(?:x\d+|sp)\b", rest)]
+    numbers = [int(found, 0) for found in re.findall(r"(?:#|\b)(-?(?:0x[0-9a-f]+|\d+))\b", rest)]
+    d, n, *more = [*registers, 0, 0]
+    offset = (numbers[-1] - address) // 4 if numbers else 0
+    match name:
+        case "svc":
+            return 0xD4000001
+        case "mov" if rest.endswith("sp"):
+            return 0x91000000 | n << 5 | d  # add, with 0
+        case "mov" if len(registers) == 2:
+            return 0xAA0003E0 | n << 16 | d  # orr, with the zero register
+        case "mov":
+            high = numbers[0] > 0xFFFF
+            return 0xD2800000 | high << 21 | (numbers[0] >> 16 * high) << 5 | d  # movz
+        case "cmp":
+            return 0xF100001F | d << 5
+        case "ldp" | "stp":
+            kind = 0xA9400000 if name == "ldp" else 0xA9800000  # which writes the address back
+            return kind | ((numbers or [0])[0] // 8 & 0x7F) << 15 | n << 10 | more[0] << 5 | d
+        case "ldr" | "str":
+            return (0xF9400000 if name == "ldr" else 0xF9000000) | (numbers or [0])[0] // 8 << 10 | n << 5 | d
+        case "b.gt" | "b.eq":
+            return 0x54000000 | (offset & 0x7FFFF) << 5 | (12 if name == "b.gt" else 0)
+        case "cbnz":
+            return 0xB5000000 | (offset & 0x7FFFF) << 5 | d
+        case "b":
+            return 0x14000000 | offset & 0x3FFFFFF
+    raise AssertionError(text)
+
+
+def test_the_machine_code_for_aarch64_is_the_one_that_is_described() -> None:
+    code = starter.elf("aarch64")[176:]
+    by_hand = [encoded(text, 0x4000B0 + 4 * place) for place, text in enumerate(words(AARCH64_ASSEMBLY))]
+    assert [f"{word:08x}" for (word,) in struct.iter_unpack("<I", code)] == [f"{word:08x}" for word in by_hand]
+    if (objdump := shutil.which("aarch64-linux-gnu-objdump")) is not None:
+        assert disassembled(code, objdump, "-m", "aarch64") == words(AARCH64_ASSEMBLY)
+
+
+QEMU = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
+
+
+@pytest.mark.skipif(QEMU is None, reason="needs an emulator of aarch64 (Debian: qemu-user-static)")
+def test_the_machine_code_for_aarch64_carries_out_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an emulator, with the numbers of that machine: rows in order, a fork, a child's branch, and a failing row."""
+    assert QEMU is not None
+    monkeypatch.setattr(table_module, "NUMBERS", AARCH64)
+    (tmp_path / "program").write_bytes(starter.elf("aarch64"))
+    (tmp_path / "program").chmod(0o755)
+    table = Table()
+    table.call("make one", "mkdirat", AT_FDCWD, table.text(os.fsencode(tmp_path / "one")), 0o755)
+    table.call("again", "mkdirat", AT_FDCWD, table.text(os.fsencode(tmp_path / "one")), 0o755, optional=True)
+    child = table.fork("fork", 17, LEADER)
+    file = table.open("open", "openat", AT_FDCWD, table.text(os.fsencode(tmp_path / "parent")), os.O_CREAT, 0o644)
+    table.close(file)
+    table.call("missing", "chdir", table.text(os.fsencode(tmp_path / "none")))
+    table.call("make never", "mkdirat", AT_FDCWD, table.text(os.fsencode(tmp_path / "never")), 0o755)
+    table.begins(child)
+    table.call("make two", "mkdirat", AT_FDCWD, table.text(os.fsencode(tmp_path / "two")), 0o755)
+    table.call("exit", "exit_group", 0)
+    by = Interpreter(os.fsencode(QEMU), (os.fsencode(QEMU), os.fsencode(tmp_path / "program")))
+    with pytest.raises(ReportedError) as caught:
+        carry_out(table, by)
+    assert (caught.value.step, caught.value.errno) == ("missing", 2)
+    assert {"one", "parent", "program"} <= set(os.listdir(tmp_path)) <= {"one", "two", "parent", "program"}
+
+
+HEADERS = {
+    "x86_64": (Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"), calls.X86_64),
+    "aarch64": (Path("/usr/include/asm-generic/unistd.h"), calls.AARCH64),
+}
+
+
+@pytest.mark.parametrize("machine", HEADERS)
+def test_the_numbers_of_system_calls_are_those_of_the_kernel(machine: str) -> None:
+    header, numbers = HEADERS[machine]
+    if not header.exists():
+        pytest.skip("needs the headers of the kernel")
+    defined = dict(re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", header.read_text()))
+    known = {name: number for name, number in numbers.items() if name in defined}  # others are younger than these
+    assert known == {name: int(defined[name]) for name in known}
+    assert len(known) > 0.9 * len(numbers)
+
+
+def test_a_start_makes_only_calls_that_every_machine_has() -> None:
+    source = "".join(path.read_text() for path in Path(starter.__file__).parent.glob("*.py"))
+    made = set(re.findall(r'\.(?:call|open)\(\s*(?:f?"[^"]*"|name), "(\w+)"', source))
+    assert {"openat", "mount", "execve", "prctl"} <= made
+    for numbers in calls.BY_MACHINE.values():
+        assert made <= numbers.keys()

@@ -12,7 +12,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 
@@ -33,11 +33,10 @@ UNSUPPORTED = (
 
 
 @contextmanager
-def daemon(listen: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A daemon that accepts connections, and its URL."""
-    with subprocess.Popen(
-        [*EXECSRV, "serve", "--listen", listen], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+def daemon(listen: str, before: Sequence[str] = ()) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A daemon that accepts connections, and its URL. `before` are words in front of its command."""
+    argv = [*before, *EXECSRV, "serve", "--listen", listen]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             yield process, process.stdout.readline().strip()

@@ -10,12 +10,14 @@ import shutil
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 import execsrv
-from execsrv import ConnectionFailedError, connect
+from execsrv import ClientConfig, ConnectionFailedError, connect
+from tests.certificates import Authority
 from tests.peers import PATIENCE
 from tests.test_daemon import EXECSRV
 from tests.test_health import free_port
@@ -90,6 +92,93 @@ def test_every_option_is_one(home: dict[str, str]) -> None:
         words = shlex.split(command.split("`")[0])
         done = subprocess.run([*words, "--print-config"], env=home, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, (command, done.stderr)
+
+
+NGINX = """
+daemon off; master_process off; pid {folder}/pid; error_log stderr;
+events {{}}
+http {{
+    access_log off; client_body_temp_path {folder}/1; proxy_temp_path {folder}/2; fastcgi_temp_path {folder}/3;
+    uwsgi_temp_path {folder}/4; scgi_temp_path {folder}/5;
+    server {{
+        listen 127.0.0.1:{port} ssl; server_name build.example.org;
+        ssl_certificate {certificate}; ssl_certificate_key {certificate};
+{lines}
+    }}
+}}
+"""
+
+CADDY = """
+{{
+    admin off
+    auto_https disable_redirects
+}}
+{lines}
+"""
+
+
+class Here(trio.abc.HostnameResolver):
+    """Finds every name on the loopback."""
+
+    async def getaddrinfo(self, host: Any, port: Any, *how: Any, **more: Any) -> Any:
+        return await trio.socket.getaddrinfo("127.0.0.1", port)
+
+    async def getnameinfo(self, *how: Any) -> Any:
+        raise NotImplementedError
+
+
+async def until_it_listens(port: int) -> None:
+    with trio.fail_after(PATIENCE):
+        while True:
+            try:
+                await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
+                return
+            except OSError:
+                await trio.sleep(0.02)
+
+
+@pytest.mark.parametrize("name", ["nginx", "caddy"])
+async def test_the_lines_for_a_proxy_are_all_it_takes(name: str, home: dict[str, str]) -> None:
+    """They are put into what every configuration has around them: a port, a certificate, and paths of a test's own."""
+    program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+    if program is None:
+        pytest.skip(f"needs {name}")
+    folder = home["HOME"]
+    authority = Authority(Path(folder))
+    certificate = authority.server("build.example.org")
+    page = section("Behind a proxy")
+    (lines,) = re.findall(rf"^{name}:\n\n```\w+\n(.*?)^```", page, re.S | re.M | re.I)
+    with ExitStack() as stack:
+        follow("```console\n$ execsrv token new ada --file tokens --out ada.token\n```", home, stack)
+        port, behind = free_port(), free_port()
+        (serve,) = re.findall(r"^\$ (execsrv serve .*) &$", page, re.M)
+        words = shlex.split(serve.replace("8765", str(behind)))
+        server = stack.enter_context(
+            subprocess.Popen(words, env=home, cwd=folder, stdout=subprocess.PIPE)  # noqa: ASYNC220
+        )
+        stack.callback(server.kill)
+        assert server.stdout is not None
+        server.stdout.readline()
+        lines = lines.replace("8765", str(behind))
+        if name == "nginx":
+            said = NGINX.format(folder=folder, port=port, certificate=certificate, lines=lines)
+            argv = [program, "-p", folder, "-c", f"{folder}/proxy", "-e", "stderr"]
+        else:
+            inside = f"build.example.org:{port} {{\n    bind 127.0.0.1\n    tls {certificate} {certificate}"
+            said = CADDY.format(lines=lines.replace("build.example.org {", inside))
+            argv = [program, "run", "--adapter", "caddyfile", "--config", f"{folder}/proxy"]
+        (Path(folder) / "proxy").write_text(said)
+        proxy = stack.enter_context(subprocess.Popen(argv, env=home, stderr=subprocess.DEVNULL))  # noqa: ASYNC220
+        stack.callback(proxy.kill)
+        await until_it_listens(port)
+        trio.socket.set_custom_hostname_resolver(Here())
+        url, config = f"wss://build.example.org:{port}", ClientConfig(tls_ca_file=authority.file)
+        with pytest.raises(ConnectionFailedError, match="401"):
+            async with connect(url, config=config):
+                pass
+        async with connect(url, token_file=f"{folder}/ada.token", config=config) as client:
+            result = await client.run(["sort"], input=b"b\na\n" * 100_000)
+            assert result.stdout == b"a\n" * 100_000 + b"b\n" * 100_000
 
 
 async def test_who_comes_by_a_proxy_needs_a_token(home: dict[str, str]) -> None:

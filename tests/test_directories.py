@@ -16,9 +16,13 @@ import trio
 import execsrv
 from execsrv import Endpoint, Pool
 from execsrv._cli.joining import url_for_others
-from execsrv.directories import FileDirectory, directory_of
+from execsrv.directories import DnsDirectory, FileDirectory, KubernetesDirectory, directory_of
 from execsrv.directories.joined import join, joined, leave
+from execsrv.limits import ServerConfig
 from execsrv.testing.running_server import serving
+from tests.certificates import Authority
+from tests.conftest import OpenServer
+from tests.kubernetes_api import kubernetes_api, pod
 from tests.peers import PATIENCE
 from tests.test_pool import killable, until
 
@@ -67,6 +71,11 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
         join(file, Endpoint("unix:///b"))
     assert file.read_text().startswith('{"url": "unix:///a"}')
     assert FileDirectory(tmp_path / "none")() == []
+    file.write_text("")
+    assert FileDirectory(file)() == []
+    file.chmod(0o660)
+    with pytest.raises(execsrv.InvalidConfigError, match="servers`: others than this user may write to it"):
+        FileDirectory(file)()
 
 
 @pytest.mark.parametrize(
@@ -92,8 +101,80 @@ def test_a_server_on_every_address_is_reached_by_name() -> None:
     assert url_for_others("ws://0.0.0.0:80") == f"ws://{os.uname().nodename}:80"
 
 
-def test_a_text_is_urls_or_a_file() -> None:
+def test_a_text_names_servers_or_a_directory() -> None:
     assert directory_of("ws://a:1,unix:///b") == [Endpoint("ws://a:1"), Endpoint("unix:///b")]
     assert repr(directory_of("/tmp/servers")) == "<FileDirectory /tmp/servers>"
-    with pytest.raises(execsrv.InvalidConfigError, match="a pool needs"):
-        directory_of("")
+    assert repr(directory_of("dns://servers.jobs:8765")) == "<DnsDirectory servers.jobs:8765>"
+    assert repr(directory_of("kubernetes://jobs:80/app=a,b=c")) == "<KubernetesDirectory jobs/app=a,b=c>"
+    assert repr(directory_of("kubernetes:///app=a")) == "<KubernetesDirectory /app=a>"
+    for wrong in ("", ",", "dns://name", "dns://name:port", "kubernetes://jobs"):
+        with pytest.raises(execsrv.InvalidConfigError, match=r"expected `FILE`, `ws://HOST:PORT,\.\.\.`, "):
+            directory_of(wrong)
+
+
+# -- names --
+
+
+async def test_a_name_has_a_server_at_each_address(open_server: OpenServer) -> None:
+    server = await open_server("websocket", ServerConfig()).url()
+    directory = DnsDirectory("127.0.0.1", int(server.rpartition(":")[2]), labels={"zone": "a"})
+    async with Pool(directory) as pool:
+        assert (await pool.run(["true"], labels={"zone": "a"})).server == server
+    assert Endpoint("wss://[::1]:80") in await DnsDirectory("::1", 80, scheme="wss")()
+    with pytest.raises(execsrv.ConnectionFailedError, match=r"cannot look up `nobody\.invalid`: "):
+        await DnsDirectory("nobody.invalid", 80)()
+
+
+# -- Kubernetes: against a stand-in, since there is no cluster here --
+
+
+async def test_pods_that_are_ready_are_servers(open_server: OpenServer) -> None:
+    server = await open_server("websocket", ServerConfig()).url()
+    with kubernetes_api() as api:
+        api.pods = [
+            pod("127.0.0.1", app="execsrv", zone="a"),
+            pod("127.0.0.2", app="other"),
+            pod("127.0.0.3", app="execsrv", ready=False),
+            pod("127.0.0.4", app="execsrv", ending=True),
+            pod(None, app="execsrv"),
+            pod("fd00::5", app="execsrv"),
+        ]
+        directory = KubernetesDirectory(
+            "app=execsrv", namespace="jobs", port=int(server.rpartition(":")[2]), api=api.url
+        )
+        first, last = await directory()
+        assert first == Endpoint(server, labels={"app": "execsrv", "zone": "a"})
+        assert last.url.startswith("ws://[fd00::5]:")
+        assert len(api.asked) == 3  # pages
+        async with Pool(directory) as pool:
+            assert (await pool.run(["true"], labels={"zone": "a"})).server == server
+        api.pods.clear()
+        assert await directory() == []
+
+
+async def test_a_pod_asks_with_its_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = Authority(tmp_path, "ca")
+    (tmp_path / "ca.pem").rename(tmp_path / "ca.crt")
+    (tmp_path / "token").write_text("first\n")
+    (tmp_path / "namespace").write_text("jobs")
+    directory = KubernetesDirectory("app=execsrv", account=tmp_path)
+    with pytest.raises(execsrv.InvalidConfigError, match="no Kubernetes is known here: give `api`, or run in a pod"):
+        await directory()
+    with kubernetes_api(authority.server(), "first") as api:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(api.server_address[1]))
+        api.pods = [pod("10.0.0.1", app="execsrv")]
+        assert await directory() == [Endpoint("ws://10.0.0.1:8765", labels={"app": "execsrv"})]
+        api.token = "second"
+        with pytest.raises(execsrv.ConnectionFailedError, match=r"lists no pods: 401 Unauthorized: .*Unauthorized"):
+            await directory()
+        (tmp_path / "token").write_text("second\n")
+        assert len(await directory()) == 1
+        elsewhere = KubernetesDirectory("app=execsrv", namespace="a/b", account=tmp_path)
+        with pytest.raises(execsrv.ConnectionFailedError, match=r"403 Forbidden: .*pods is forbidden"):
+            await elsewhere()
+        (tmp_path / "ca.crt").unlink()
+        with pytest.raises(execsrv.ConnectionFailedError, match=r"cannot ask the Kubernetes API at 127.*certificate"):
+            await directory()
+    with pytest.raises(execsrv.ConnectionFailedError, match="cannot ask the Kubernetes API at 127"):
+        await directory()

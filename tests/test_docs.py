@@ -37,13 +37,14 @@ EXAMPLES = [
         "conformance.md",
         "without-trio.md",
         "msgpack.md",
+        "runner.md",
         "ray.md",
         "dask.md",
     )  # followed elsewhere
 ]
 PROGRAMS = [
     pytest.param(code, said, id=f"{name}-{number}")
-    for name in ("without-trio.md", "msgpack.md")
+    for name in ("without-trio.md", "msgpack.md", "runner.md")
     for number, (code, said) in enumerate(
         re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", (DOCS / name).read_text(), re.S | re.M), 1
     )
@@ -192,5 +193,5 @@ def test_a_program_without_trio_prints_what_is_said(code: str, said: str, tmp_pa
 
 
 def test_every_program_without_trio_is_run() -> None:
-    pages = [(DOCS / name).read_text() for name in ("without-trio.md", "msgpack.md")]
+    pages = [(DOCS / name).read_text() for name in ("without-trio.md", "msgpack.md", "runner.md")]
     assert len(PROGRAMS) == sum(page.count("```python") for page in pages)

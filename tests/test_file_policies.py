@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+import execsrv
+from execsrv import FileRefusedError, Policy
 from execsrv._files.roots import Roots
 from execsrv._files.rules import Rules
 from execsrv.limits import ServerConfig
@@ -280,3 +283,52 @@ def test_no_link_that_comes_and_goes_leads_past_the_rules(here: Path) -> None:
         stop.set()
         thread.join()
     assert found
+
+
+async def test_a_client_has_files_under_a_policy(here: Path, tmp_path: Path) -> None:
+    work = here / "work"
+    policy = Policy.read_only(network=False).write(work).protect(work / ".git").hide(work / "hidden")
+    async with execsrv.connect_in_process() as client:
+        files = client.files.under(policy)
+        await files.write(work / "new", b"x" * 9_000_000)
+        assert len(await files.read(work / "new")) == 9_000_000
+        assert sorted(found.name for found in await files.list(work)) == [
+            ".git",
+            "a",
+            "f",
+            "new",
+            "to-hidden",
+            "to-out",
+        ]
+        async with files.open(work / "new", "r+b") as file:
+            await file.write(b"y")
+        await (files.path(work) / "new").unlink()
+        (tmp_path / "local").write_text("put")
+        await files.put(tmp_path / "local", work / "put")
+        for refused in (
+            files.write(work / ".git/config", b""),
+            files.write(here / "out/f", b""),
+            files.read(work / "hidden/key"),
+            files.put(tmp_path / "local", here / "out/put"),
+            files.get(work / "hidden", tmp_path / "got"),
+            files.remove(work, recursive=True),
+        ):
+            with pytest.raises(FileRefusedError, match="the policy of this call"):
+                await refused
+        async with files.watch(work) as changes:
+            await client.files.write(work / "hidden/key", b"changed", atomic=False)
+            await files.write(work / "seen", b"", atomic=False)
+            assert (await anext(changes)).path == str(work / "seen")
+        assert await client.files.under(Policy.everything(network=True)).read(work / "hidden/key") == b"changed"
+        with pytest.raises(TypeError, match="sandbox must be a Policy"):
+            client.files.under("strict")  # type: ignore[arg-type]
+    assert (work / ".git/config").read_text() == "content"
+
+
+def test_plain_code_has_files_under_a_policy(here: Path) -> None:
+    policy = Policy.read_only(network=False).write(here / "work")
+    with execsrv.sync.launch([sys.executable, "-m", "execsrv", "serve", "--listen", "stdio://"]) as client:
+        files = client.files.under(policy)
+        files.write(here / "work/new", b"")
+        with pytest.raises(FileRefusedError, match="the policy of this call"):
+            files.write(here / "out/f", b"")

@@ -278,7 +278,7 @@ def test_a_control_group_is_killed_whole() -> None:
         while " Z " not in Path(f"/proc/{children[1].pid}/stat").read_text():
             pass
         # Only now: an empty group is removed by any server that comes up on this machine.
-        folder = cgroup.make(f"test-{os.getpid()}")
+        folder = cgroup.make(f"{cgroup.PREFIX}test-{os.getpid()}")
         if folder is None:
             pytest.skip("no control group to be had here")
         assert not cgroup.holds(folder)

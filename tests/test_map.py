@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,10 +18,12 @@ from typing import Any
 import pytest
 
 from execsrv._cli.map_journal import open_journal
-from execsrv.errors import ExecsrvError
+from execsrv.directories import directory_of
+from execsrv.errors import ExecsrvError, InvalidConfigError
 from execsrv.testing import ServerFailedError, serving
 from tests.peers import PATIENCE
 from tests.processes import marked, new_mark
+from tests.terminals import seen_program
 
 ECHO = ["echo", "{}"]
 ENV = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
@@ -159,6 +163,38 @@ def test_what_cannot_be_run_or_takes_too_long_is_a_result_too(servers: str) -> N
     assert "did not end within 0.1 s" in found["error"]
 
 
+def test_a_line_that_is_no_text_is_told_and_the_others_go_on(servers: str) -> None:
+    done = subprocess.run(words(servers, "echo"), input=b"a\n\xff\nb", capture_output=True, timeout=PATIENCE, env=ENV)
+    found = results(done.stdout)
+    assert (done.returncode, found[2]["kind"], found[2]["error"]) == (1, "invalid-params", "the line is not UTF-8")
+    assert [found[number]["stdout"] for number in (1, 3)] == ["a\n", "b\n"]
+
+
+def test_two_that_fight_for_small_servers_both_have_all_their_results() -> None:
+    with serving("unix://", "--max-sessions", "2") as one, serving("unix://", "--max-sessions", "2") as two:
+        maps = [words(f"{one.url},{two.url}", "sh", "-c", "sleep 0.02") for _ in range(2)]
+        lines = b"".join(b"%d\n" % number for number in range(40))
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        running = [subprocess.Popen(each, **pipes, env=ENV) for each in maps]
+        for process in running:
+            assert process.stdin is not None
+            process.stdin.write(lines)
+            process.stdin.close()
+            process.stdin = None
+        for process in running:
+            said, _ = process.communicate(timeout=PATIENCE)
+            assert [each["exitCode"] for each in results(said).values()] == [0] * 40
+
+
+def test_who_reads_no_more_of_the_results_ends_it(servers: str) -> None:
+    with running_map(servers, 100, "-j", "2", "sh", "-c", "sleep 0.1") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        assert (process.stderr.read(), process.wait(PATIENCE)) == (b"", -signal.SIGPIPE)
+
+
 def test_one_request_to_end_waits_for_what_runs_and_another_run_goes_on(servers: str, tmp_path: Path) -> None:
     ran, journal = tmp_path / "ran", str(tmp_path / "journal")
     command = ["sh", "-c", f"echo {{}} >> {ran}; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done"]
@@ -227,6 +263,24 @@ def test_a_server_that_dies_leaves_unknown_ends_and_the_rest_goes_on(servers: st
     unknown = [each for each in found.values() if each.get("kind") == "unknown"]
     assert {each["server"] for each in unknown} == {dying.url}
     assert all(each["exitCode"] == 0 for each in found.values() if each not in unknown)
+
+
+def test_a_terminal_shows_how_far_it_is_and_in_the_end_the_sum(servers: str, tmp_path: Path) -> None:
+    lines, results = tmp_path / "lines", tmp_path / "results"
+    lines.write_text("".join(f"{number}\n\n" for number in range(1, 31)))
+    command = shlex.join([*words(servers, "-j", "3"), "sh", "-c", "sleep 0.1; [ {} != 7 ]"])
+    with seen_program(["sh", "-c", f"exec {command} < {lines} > {results}"], (10, 100), {}) as terminal:
+        assert terminal.end() == 1
+    drawn = terminal.output.decode()
+    assert re.search(r"\r\x1b\[K +\d+% \[#* *\] \d+ of 30  1 failed  \d+/s  [\d.]+ s left", drawn), drawn
+    assert terminal.text == "execsrv: 30 commands, 1 failed"
+    assert len(results.read_text().splitlines()) == 30
+
+
+def test_a_pool_of_ray_without_ray_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "execsrv.adapters.ray", None)
+    with pytest.raises(InvalidConfigError, match=r"pip install 'execsrv\[ray\]'"):
+        directory_of("ray://execsrv")
 
 
 # -- the other commands of a pool --

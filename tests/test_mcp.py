@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -22,6 +23,9 @@ import mcp_types as types
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
+import execsrv
+from execsrv._cli.job import RunOptions
+from execsrv._cli.mcp import rights_of
 from execsrv.agents.approval import Approval
 from execsrv.agents.functions import FUNCTIONS
 from execsrv.errors import ForbiddenError
@@ -191,10 +195,12 @@ async def test_only_some_programs_run(era: Era) -> None:
 
 
 @needs_confinement
-async def test_commands_are_confined(tmp_path: Path) -> None:
+async def test_commands_are_confined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "secret").write_text("secret")
-    words = ["--cwd", str(tmp_path), "--sandbox", "workspace-write", "--no-network", "--hide", str(tmp_path / "secret")]
-    async with served("auto", *words) as client:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = ["--cwd", str(tmp_path), "--sandbox", "workspace-write", "--no-network", "--hide", "~/secret"]
+    async with served("auto", *words, "--limit-open-files", "33") as client:
+        assert "Output:\n33\n" in await told(client, "exec_command", cmd="ulimit -n", yield_time_ms=LONG)
         assert "fine" in await told(client, "exec_command", cmd="echo fine > file; cat file", yield_time_ms=LONG)
         mark = new_mark()
         script = f"touch /var/tmp/{mark}"
@@ -206,6 +212,23 @@ async def test_commands_are_confined(tmp_path: Path) -> None:
         wrong = {"TMPDIR": "/var/tmp"}
         assert "TMPDIR may not be set" in await refused(client, "exec_command", cmd="true", env=wrong)
         assert not os.path.lexists(f"/var/tmp/{mark}")  # noqa: ASYNC240
+
+
+async def test_rights_are_understood_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    async with execsrv.connect_in_process() as client:
+        rights = rights_of(client, RunOptions((), cwd="~", sandbox="workspace-write:~/src", limit_open_files=33))
+        assert rights["cwd"] == str(tmp_path)
+        assert rights["sandbox"] == execsrv.Policy.workspace_write(tmp_path / "src", network=True)
+        assert rights["limits"] == execsrv.ProcessLimits(open_files=33)
+        for wrong, complaint in (
+            ({"sandbox": "strict"}, "invalid --sandbox `strict`; expected `read-only` or `workspace-write[:DIR]`"),
+            ({"sandbox": "workspace-write", "cwd": "/"}, "is about the directory, which is `/`"),
+            ({"hide": ["~other/x"]}, "only `~` is known"),
+            ({"limit_open_files": 0}, "invalid limit"),
+        ):
+            with pytest.raises(execsrv.ExecsrvError, match=re.escape(complaint)):
+                rights_of(client, RunOptions((), **wrong))
 
 
 def test_a_question_shows_everything_that_is_done() -> None:
@@ -280,8 +303,8 @@ async def test_http_is_for_those_who_have_the_token(era: Era, tmp_path: Path) ->
             "cannot read the token file `none`: No such file",
         ),
         (["--url", "unix:///nowhere/at/all"], "No such file or directory"),
-        (["--sandbox", "strict"], "invalid --sandbox `strict`; expected `read-only` or `workspace-write[:DIR]`"),
         (["--sandbox", "workspace-write:/tmp", "--hide", "none"], "this policy cannot be kept"),
+        (["--cwd", "nowhere"], "No such file or directory"),
     ],
 )
 def test_what_cannot_be_served_is_said(words: list[str], complaint: str, tmp_path: Path) -> None:

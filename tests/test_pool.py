@@ -8,23 +8,28 @@ import pickle
 import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 import execsrv
 from execsrv import Endpoint, NoServerError, Pool, Unknown
 from execsrv.limits import ClientConfig, ServerConfig
-from execsrv.testing.faults import Fault, open_faulty_line
+from execsrv.pool.member import Line
+from execsrv.testing.faults import Fault, Side, open_faulty_line
 from execsrv.testing.running_server import RunningServer, ServerFailedError, serving
 from tests.conftest import OpenServer
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_marked
+from tests.relay import open_line
+from tests.simulated import SimulatedLine, SimulatedPool, SimulatedServer, simulate
 
 DEFAULTS = ServerConfig()
 
@@ -56,8 +61,9 @@ async def test_a_command_runs_on_one_of_the_servers(open_server: OpenServer) -> 
         with pytest.raises(execsrv.CommandFailedError) as failed:
             await pool.run(["false"], check=True)
         assert failed.value.server in servers
-        with pytest.raises(execsrv.SpawnError):
+        with pytest.raises(execsrv.SpawnError) as not_started:
             await pool.run(["no-such-program"])
+        assert not_started.value.server in servers
     with pytest.raises(execsrv.ConnectionLostError, match="the pool is closed"):
         await pool.run(["true"])
 
@@ -81,6 +87,7 @@ async def test_errors_can_be_among_the_results(open_server: OpenServer) -> None:
             ("no-such-program", True),
             ("true", False),
         ]
+        assert {each.server for each in ended} == {pool.servers[0].url}
         with pytest.raises(execsrv.CommandError, match="could not be run"):
             async for _ in pool.map(commands):
                 pass
@@ -138,20 +145,38 @@ async def test_a_server_that_is_always_full_is_given_up(open_server: OpenServer)
         nursery.cancel_scope.cancel()
 
 
-async def test_shares_take_turns(open_server: OpenServer) -> None:
-    """Somebody with two commands does not wait for somebody with many."""
-    servers = await urls(open_server, 1)
+async def test_two_pools_share_the_servers_that_they_have(open_server: OpenServer) -> None:
+    """Neither knows of the other, and together they want more than there is."""
+    servers = await urls(open_server, 2, ServerConfig(max_sessions=3))
+    results: list[execsrv.Result[bytes]] = []
+
+    async def run() -> None:
+        async with Pool(servers, per_server=6) as pool:
+            async for result in pool.map([["sleep", "0.02"]] * 24, limit=12):
+                results.append(result)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        nursery.start_soon(run)
+    assert [result.exit_code for result in results] == [0] * 48
+    assert {result.server for result in results} == {*servers}
+
+
+@pytest.mark.parametrize(("share", "labels"), [(None, {}), ("one", {"gpu": "1"})], ids=["shares", "labels"])
+async def test_shares_take_turns(open_server: OpenServer, share: str | None, labels: dict[str, str]) -> None:
+    """Somebody with two commands does not wait for somebody with many, nor who wants what others do not need."""
+    (server,) = await urls(open_server, 1)
     ended: list[str] = []
 
     async def many(pool: Pool) -> None:
-        async for _ in pool.map([["true"]] * 60, limit=60):
+        async for _ in pool.map([["true"]] * 60, limit=60, share=share):
             ended.append("many")
 
     async def few(pool: Pool) -> None:
-        async for _ in pool.map([["true"]] * 2, limit=2):
+        async for _ in pool.map([["true"]] * 2, limit=2, share=share, labels=labels):
             ended.append("few")
 
-    async with Pool(servers, per_server=2) as pool:
+    async with Pool([Endpoint(server, labels={"gpu": "1"})], per_server=2) as pool:
         await until_up(pool)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(many, pool)
@@ -159,6 +184,14 @@ async def test_shares_take_turns(open_server: OpenServer) -> None:
             nursery.start_soon(few, pool)
     assert ended.count("many") == 60
     assert ended[30:].count("few") == 0
+
+
+async def test_a_directory_may_name_what_is_no_server(open_server: OpenServer) -> None:
+    (server,) = await urls(open_server, 1)
+    wrong = ["ws://a..b:1", "http://127.0.0.1:1", "ws://[::1:1", "unix:///\0", "ws://127.0.0.1:99999999", ""]
+    async with Pool([*wrong, server]) as pool:
+        await until(lambda: sum(bool(known.why) for known in pool.servers) == len(wrong))
+        assert (await pool.run(["true"])).server == server
 
 
 async def test_a_lease_is_one_server_with_a_directory(open_server: OpenServer) -> None:
@@ -180,8 +213,58 @@ async def test_a_lease_is_one_server_with_a_directory(open_server: OpenServer) -
             os.stat(lease.scratch)
         await until_gone(mark)
         assert sum(server.running for server in pool.servers) == 0
+        with trio.CancelScope() as scope:
+            async with pool.lease() as lease:
+                scope.cancel()
+                await trio.sleep_forever()
+        with pytest.raises(FileNotFoundError):
+            os.stat(lease.scratch or "")
         async with pool.lease(scratch=False) as lease:
             assert lease.scratch is None
+
+
+async def test_a_lease_whose_server_is_lost_stays_where_it_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, open_server: OpenServer
+) -> None:
+    (other,) = await urls(open_server, 1)
+    with killable(tmp_path) as server:
+        places = [Endpoint(server.url, labels={"here": "1"}), Endpoint(other)]
+        async with Pool(places, reconnect=0) as pool, pool.lease(labels={"here": "1"}) as lease:
+            kill(server)
+            with pytest.raises(execsrv.ConnectionLostError):
+                await lease.run(["sleep", "1000"])
+            with pytest.raises(execsrv.ConnectionLostError):
+                await lease.run(["true"])
+            assert (await pool.run(["true"])).server == other
+        assert sum(state.running for state in pool.servers) == 0
+    assert f"cannot remove the directory {lease.scratch} of a lease on {server.url}: " in caplog.text
+    os.rmdir(lease.scratch or "")
+
+
+async def test_leaving_the_block_ends_all_commands(open_server: OpenServer) -> None:
+    """Those of other tasks too, which hear of it; and those that waited for a place."""
+    servers = await urls(open_server, 1)
+    mark = new_mark()
+    command = ["bash", "-c", f"exec -a {mark} sleep 1000"]
+    heard: list[type[Exception]] = []
+
+    async def run(pool: Pool) -> None:
+        try:
+            await pool.run(command)
+        except (Unknown, execsrv.ConnectionLostError) as error:
+            heard.append(type(error))
+
+    async with trio.open_nursery() as nursery:
+        async with Pool(servers, per_server=2) as pool:
+            for _ in range(3):
+                nursery.start_soon(run, pool)
+            await until_marked(mark, 2)
+            await until(lambda: repr(pool) == "<Pool servers=1 running=2 waiting=1>")
+        await until_gone(mark)
+    assert sorted(kind.__name__ for kind in heard) == ["ConnectionLostError", "Unknown", "Unknown"]
+    with pytest.raises(RuntimeError, match="a pool is opened once"):
+        async with pool:
+            pass
 
 
 async def test_what_is_not_open_or_no_list_is_refused(tmp_path: Path) -> None:
@@ -295,19 +378,52 @@ async def test_what_is_idempotent_runs_again_elsewhere(tmp_path: Path) -> None:
         assert results == [second.url]
 
 
-async def test_a_line_that_is_lost_is_taken_up_again(open_server: OpenServer, tmp_path: Path) -> None:
-    """The command goes on over the next connection, and has run once."""
+@pytest.mark.parametrize("step", [97, pytest.param(7, marks=pytest.mark.slow)])
+async def test_a_line_that_is_lost_is_taken_up_again(open_server: OpenServer, tmp_path: Path, step: int) -> None:
+    """Wherever it was cut, the command goes on over the next connection, and has run once."""
     target = await open_server("unix", ServerConfig(resume_grace=60)).url()
     counted = tmp_path / "counted"
-    async with open_faulty_line(target, f"{tmp_path}/line") as line, Pool([line.url]) as pool:
+    happened: list[Fault] = []
+    async with open_faulty_line(target, f"{tmp_path}/line") as line, Pool([line.url], reconnect=PATIENCE) as pool:
         await until_up(pool)
-        cuts: list[int] = []
-        for at in (0, 40, 150):
-            line.expect(Fault("cut", "server", at), happened=partial(cuts.append, at))
-            result = await pool.run(["sh", "-c", f"echo x >> {counted}; echo said"], text=True)
+        for fault in cuts(step):
+            line.expect(fault, happened=partial(happened.append, fault))
+            result = await pool.run(["sh", "-c", f"echo {fault.side} {fault.at} >> {counted}; echo said"], text=True)
             assert result.stdout == "said\n"
-    assert cuts == [0, 40, 150]
-    assert counted.read_text() == "x\n" * 3
+    assert sorted(counted.read_text().splitlines()) == sorted(f"{fault.side} {fault.at}" for fault in cuts(step))
+    assert {*cuts(step)[:3]} <= {*happened}
+
+
+@pytest.mark.parametrize("step", [97, pytest.param(7, marks=pytest.mark.slow)])
+async def test_a_line_that_is_lost_for_good_runs_nothing_twice(
+    open_server: OpenServer, tmp_path: Path, step: int
+) -> None:
+    """Wherever it was cut: what has a result has run once, and what is unknown has not run more often."""
+    target = await open_server("unix", ServerConfig()).url()
+    counted = tmp_path / "counted"
+    with_result, unknown = [], []
+    async with open_faulty_line(target, f"{tmp_path}/line") as line, Pool([line.url]) as pool:
+        for fault in cuts(step):
+            line.expect()
+            await pool.run(["true"])  # it is there again
+            line.expect(fault)
+            what = f"{fault.side} {fault.at}"
+            try:
+                await pool.run(["sh", "-c", f"echo {what} >> {counted}"], text=True)
+                with_result.append(what)
+            except Unknown:
+                unknown.append(what)
+    times = Counter(counted.read_text().splitlines())
+    assert {*with_result} <= times.keys()
+    assert max(times.values()) == 1
+    assert unknown
+    assert len(with_result) + len(unknown) == len(cuts(step))
+
+
+def cuts(step: int) -> list[Fault]:
+    """Cuts within a command that is run: its start is some 300 bytes of the client."""
+    sides: list[Side] = ["client", "server"]
+    return [Fault("cut", side, at) for side in sides for at in range(0, 400, step)]
 
 
 async def test_a_server_that_accepts_and_says_nothing_gets_nothing(open_server: OpenServer, tmp_path: Path) -> None:
@@ -330,12 +446,12 @@ async def test_a_server_that_stops_answering_gets_nothing_new(tmp_path: Path, op
     """It is stopped with a command in it: that is unknown, and others go to the other server."""
     (good,) = await urls(open_server, 1)
     mark = new_mark()
-    config = ClientConfig(ping_interval=0.1, ping_timeout=1)
+    config = ClientConfig(ping_interval=0.1, ping_timeout=2)
     with killable(tmp_path) as server:
         async with Pool([server.url], config=config, reconnect=0) as pool, trio.open_nursery() as nursery:
 
             async def fail() -> None:
-                with pytest.raises(Unknown, match="no answer within 1 s"):
+                with pytest.raises(Unknown, match="no answer within 2 s"):
                     await pool.run(["bash", "-c", f"exec -a {mark} sleep 1000"])
 
             nursery.start_soon(fail)
@@ -343,12 +459,38 @@ async def test_a_server_that_stops_answering_gets_nothing_new(tmp_path: Path, op
             assert server.pid is not None
             os.kill(server.pid, signal.SIGSTOP)
             try:
-                await until(lambda: pool.servers[0].state == "silent")
+                await until(lambda: pool.servers[0].state != "up")  # it is silent
                 await until(lambda: pool.servers[0].state == "lost")
             finally:
                 os.kill(server.pid, signal.SIGCONT)
             async with Pool([good]) as other:
                 assert (await other.run(["true"])).server == good
+
+
+async def test_a_server_behind_a_broken_network_comes_back(
+    open_server: OpenServer, tmp_path: Path, elsewhere: str
+) -> None:
+    """Nobody is told that nothing passes: either side finds out, and the server ends what the pool has given up."""
+    server = open_server("websocket", ServerConfig(ping_interval=0.2, ping_timeout=2))
+    server.host = elsewhere
+    target = await server.url()
+    mark = new_mark()
+    config = ClientConfig(ping_interval=0.2, ping_timeout=2)
+    async with open_line(target, f"{tmp_path}/line") as line, Pool([line.url], config=config, reconnect=0) as pool:
+        async with trio.open_nursery() as nursery:
+
+            async def fail() -> None:
+                with pytest.raises(Unknown, match=r"no answer within 2 s|the server does not answer"):
+                    await pool.run(["bash", "-c", f"exec -a {mark} sleep 1000"])
+
+            nursery.start_soon(fail)
+            await until_marked(mark, 1)
+            line.target = None
+            line.silence()
+        await until_gone(mark)
+        assert pool.servers[0].state == "lost"
+        line.target = target
+        assert (await pool.run(["true"], idempotent=True)).exit_code == 0
 
 
 async def test_a_server_that_ends_in_order_gets_nothing_new(open_server: OpenServer, tmp_path: Path) -> None:
@@ -374,27 +516,101 @@ async def test_a_server_that_ends_in_order_gets_nothing_new(open_server: OpenSer
     assert {result.exit_code for result in results} == {0}
 
 
-async def test_every_command_is_reported_once_while_servers_are_killed(tmp_path: Path) -> None:
-    """Each that has a result has run once, and no other has run more than once."""
-    ran = tmp_path / "ran"
-    commands = [["sh", "-c", f"echo {number} >> {ran}; echo {number}"] for number in range(300)]
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+async def test_every_command_is_reported_once_while_servers_are_killed(count: int, tmp_path: Path) -> None:
+    """Each that has a result has run once, and no other has run more than once. Nothing is left of any of them."""
+    ran, mark = tmp_path / "ran", new_mark()
+    escapes = f"(setsid bash -c 'exec -a {mark} sleep 1000' &)"
+    commands = [["bash", "-c", f"echo {number} >> {ran}; {escapes}"] for number in range(count)]
+    kills = [count // 6, count // 2]
     outcomes: list[execsrv.Result[Any] | execsrv.CommandError] = []
     with killable(tmp_path) as one, killable(tmp_path) as two, killable(tmp_path) as three:
         async with Pool([one.url, two.url, three.url], per_server=8, reconnect=0) as pool:
             await until_up(pool, 3)
             async for outcome in pool.map(commands, limit=24, return_errors=True):
                 outcomes.append(outcome)
-                if len(outcomes) in (50, 150):
-                    kill({50: one, 150: two}[len(outcomes)])
+                if len(outcomes) in kills:
+                    kill((one, two)[kills.index(len(outcomes))])
+            await until_gone(mark)
     assert sorted(outcome.argv[2] for outcome in outcomes) == sorted(command[2] for command in commands)
     unknown = [outcome for outcome in outcomes if isinstance(outcome, Unknown)]
     results = [outcome for outcome in outcomes if isinstance(outcome, execsrv.Result)]
-    assert len(unknown) + len(results) == 300
+    assert len(unknown) + len(results) == count
     assert len(unknown) <= 16
     assert all(result.exit_code == 0 for result in results)
     times = Counter(ran.read_text().split())
     assert max(times.values()) == 1
     assert {result.argv[2].split()[1] for result in results} <= times.keys()
+
+
+# -- large pools: simulated servers and time, and the pool itself --
+
+
+def test_a_large_pool_is_even_and_reports_each_command_once() -> None:
+    report = simulate(60, 2400, load=0.5, dead=0.05)
+    assert len(report.reported) == report.reported.total() == 2400
+    assert set(report.begun.values()) == {1}
+    assert 0 < report.unknown < 3 * 32
+    healthy = report.shares[3:]
+    assert healthy[-1] / healthy[0] < 2.5
+    assert max(server.most for server in report.servers) < 32
+    assert report.wait(0.99) < 0.1
+
+
+def test_a_full_pool_is_full_and_no_fuller() -> None:
+    report = simulate(25, 2000, load=1.5)
+    assert {server.most for server in report.servers} == {32}
+    assert report.wait(1) < 2  # who came first goes first
+
+
+def test_a_server_that_is_not_there_is_tried_ever_more_rarely() -> None:
+    tried: list[float] = []
+
+    class Nobody(SimulatedPool):
+        @asynccontextmanager
+        async def _dial(self, endpoint: Endpoint) -> AsyncIterator[Line]:
+            tried.append(trio.current_time())
+            raise execsrv.ConnectionFailedError("refused")
+            yield
+
+    async def main() -> None:
+        async with Nobody([SimulatedServer("ws://0")]) as pool:
+            await trio.sleep(600)
+            assert (pool.servers[0].state, pool.servers[0].why) == ("lost", "refused")
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    pauses = [later - earlier for earlier, later in pairwise(tried)]
+    assert pauses[0] < 1
+    assert max(pauses) <= 45
+    assert 600 / 45 < len(tried) < 60
+
+
+def test_a_command_that_is_lost_alone_does_not_take_its_server_along() -> None:
+    """As one that the server has forgotten while the line was interrupted."""
+
+    class Forgetful(SimulatedLine):
+        async def run(self, argv: list[str], **options: Any) -> execsrv.Result[bytes]:
+            if argv[1] == "0":
+                lost = execsrv.ConnectionLostError("unknown process 0")
+                lost.process = "0"
+                raise lost
+            return await super().run(argv, **options)
+
+    class Forgetting(SimulatedPool):
+        @asynccontextmanager
+        async def _dial(self, endpoint: Endpoint) -> AsyncIterator[Line]:
+            yield Forgetful(server, trio.Event())
+
+    server = SimulatedServer("ws://0")
+
+    async def main() -> None:
+        async with Forgetting([server]) as pool:
+            with pytest.raises(Unknown, match="unknown process 0"):
+                await pool.run(["job", "0", "1"])
+            assert pool.servers[0].state == "up"
+            assert (await pool.run(["job", "1", "1"])).exit_code == 0
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 # -- in the other worlds --

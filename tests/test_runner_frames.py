@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import struct
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -17,6 +19,7 @@ from execsrv._runner.frames import AS_RUNNER, AS_SERVER, MAX_PAYLOAD_BYTES, Fram
 from execsrv._runner.messages import Data
 from execsrv.errors import CutOffError, ProtocolError
 from execsrv.protocol import Member, Size
+from execsrv.protocol.process_limits import ProcessUsage
 
 REQUEST = founding.SpawnRequest(
     command=["true"],
@@ -54,10 +57,10 @@ FROM_RUNNER = [
     Data(1, "pty", b"{"),
     messages.Eof(1, "stdout"),
     messages.StdinDone(1, 3, True),
-    messages.Exit(1, 143, "SIGTERM"),
-    messages.TreeEmpty(1, "subreaper", 12),
+    messages.Exit(1, 153, "SIGXFSZ", "file-size"),
+    messages.TreeEmpty(1, "subreaper", 12, ProcessUsage(0.5)),
     messages.Signaled(7, 2),
-    messages.Looked(8, [Member(4712, "sh")], 3, 4096, False),
+    messages.Looked(8, [Member(4712, "sh")], 3, 4096, False, messages.InputWait(4712, "sh", "read", 0, 1)),
     messages.Error(None, "protocol", "what was wrong", versions=[1, 2]),
     messages.Pong(),
 ]
@@ -205,3 +208,16 @@ def test_a_header_is_what_stands_in_front_of_the_bytes() -> None:
     header = frames.data_header(7, "stderr", len(data))
     assert len(header) == frames.DATA_HEADER_BYTES
     assert header + data == encode(Data(7, "stderr", data))
+
+
+def test_the_page_has_every_message_with_its_members() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "runner.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|(?: [^|]+ \|)?? ((?:`\w+`(?:, )?)*) ?\|", page, re.M)
+    told = [(name, re.findall(r"`(\w+)`", members)) for name, members in rows]
+    tables = (messages.TO_RUNNER, messages.FROM_RUNNER, founding.MESSAGES)
+    has = [(name, list(kind.__struct_fields__)) for table in tables for name, kind in table.items()]
+
+    def in_order(rows: list[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
+        return sorted((name, sorted(members)) for name, members in rows)
+
+    assert in_order(told) == in_order(has)

@@ -745,7 +745,7 @@ SHEDDER = Escape(
 def how_it_ends(request: pytest.FixtureRequest) -> str:
     """Against SIGKILL only a control group helps."""
     if request.param == "SIGKILL":
-        if (folder := cgroup.make(f"test-{os.getpid()}")) is None:
+        if (folder := cgroup.make(f"{cgroup.PREFIX}test-{os.getpid()}")) is None:
             pytest.skip("no control group to be had here")
         cgroup.remove(folder)
     return str(request.param)

@@ -55,7 +55,7 @@ TEST = """
 """
 
 
-def pytest_says(folder: Path, *words: str, program: str | None = None) -> tuple[int, str]:
+def pytest_says(folder: Path, *words: str, program: str | None = None, timeout: float = 100) -> tuple[int, str]:
     """Run pytest in a folder, with what was installed there; return its status and what it printed."""
     (folder / "pytest.ini").write_text(INI)
     if program is not None:
@@ -78,7 +78,7 @@ def pytest_says(folder: Path, *words: str, program: str | None = None) -> tuple[
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=100,
+        timeout=timeout,
     )
     return done.returncode, done.stdout
 
@@ -176,6 +176,7 @@ def test_it(exec_process, number):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_two_hundred_workers_of_xdist_leave_nothing(tmp_path: Path) -> None:
     program = """
 @pytest.mark.parametrize("number", range(200))
@@ -183,8 +184,9 @@ def test_it(exec_process, number):
     exec_process(["sh", "-c", "setsid sleep 1000 & echo ready; wait"], text=True).wait_for(output="ready")
 """
     with assert_no_strays():
-        status, said = pytest_says(tmp_path, "-n", "200", program=program)
+        status, said = pytest_says(tmp_path, "-n", "200", program=program, timeout=1500)
     assert status == 0, said
+    assert "200 passed" in said
 
 
 def test_a_run_that_asks_for_no_fixture_loads_nothing_else(tmp_path: Path) -> None:

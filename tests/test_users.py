@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from execsrv import ServerConfig
 from execsrv._processes.accounts import account_of
 from execsrv.errors import InvalidParamsError
+from tests.confined import needs_confinement
 from tests.conftest import OpenServer
 from tests.faults.daemon import connected, running_daemon
 from tests.peers import PATIENCE
 from tests.processes import may_become_nobody, new_mark, until_gone, until_marked
+from tests.test_confine_policy import ROOT, files
 
 NOBODY = pwd.getpwnam("nobody")
 EVERYTHING = {"inherit": "all", "ignoreDefaultExcludes": True, "exclude": [], "set": {}, "includeOnly": []}
@@ -25,6 +31,7 @@ WHO = """
 id -u; id -g; id -G; echo $HOME $USER $LOGNAME $SHELL; echo again > /dev/stdout
 test -w /etc/passwd || echo no more than that
 """
+READ_ONLY = files(ROOT)
 EXECSRV = [sys.executable, "-m", "execsrv"]
 
 needs_root = pytest.mark.skipif(not may_become_nobody(), reason="only root may run commands as another user")
@@ -80,7 +87,9 @@ async def test_a_user_that_cannot_be_taken_on_is_named(tmp_path: Path) -> None:
             assert "with user nobody" in message
 
 
-@pytest.mark.parametrize("user", ["no such user", "", "a\0b", "99999999999", "-1", "٣", "root:root", "x" * 256])
+@pytest.mark.parametrize(
+    "user", ["no such user", "", "a\0b", "99999999999", "-1", "٣", "root:no such group", "x" * 256]
+)
 async def test_a_user_that_is_not_there_is_refused(open_server: OpenServer, user: str) -> None:
     peer = await open_server("memory", ServerConfig()).peer()
     code, message, data = await peer.refused("process/start", peer.start_params("a", ["true"], user=user))
@@ -109,3 +118,67 @@ def test_run_as_a_user_here_and_there(tmp_path: Path) -> None:
             )  # fmt: skip
             assert (done.returncode, done.stdout) == (125, "")
             assert done.stderr.startswith("execsrv: user: there is no user 'no such user' on this machine")
+
+
+@pytest.fixture
+def repositories() -> Iterator[Path]:
+    """One with a worktree beside it, and two of somebody else, of which one is in it."""
+    with tempfile.TemporaryDirectory() as name:  # others find no way into those of pytest
+        folder = Path(name)
+        folder.chmod(0o755)
+        as_author = ["-c", "user.name=A", "-c", "user.email=a@b"]
+        for argv in (
+            ["init", "-q", "main"],
+            ["-C", "main", *as_author, "commit", "-q", "--allow-empty", "-m", "first"],
+            ["-C", "main", "worktree", "add", "-q", "../beside"],
+            ["init", "-q", "others"],
+            ["init", "-q", "main/below/theirs"],
+        ):
+            subprocess.run(["git", *argv], cwd=folder, check=True, capture_output=True)
+        for theirs in (folder / "others", folder / "main/below/theirs"):
+            for path in (theirs, *theirs.rglob("*")):
+                os.chown(path, NOBODY.pw_uid + 1, -1)
+        (folder / "main/deep/down").mkdir(parents=True)
+        yield folder
+
+
+@needs_root
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+@pytest.mark.parametrize("sandbox", [None, pytest.param(READ_ONLY, marks=needs_confinement)], ids=["free", "confined"])
+async def test_git_works_in_a_repository_of_the_server_and_in_no_other(
+    open_server: OpenServer, repositories: Path, sandbox: dict[str, Any] | None
+) -> None:
+    peer = await open_server("memory", ServerConfig()).peer()
+    script = "git log --format=%s; git config --get-all safe.directory; git config a.b"
+    given = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "a.b", "GIT_CONFIG_VALUE_0": "given"}
+    said = {}
+    for number, place in enumerate(["main", "main/deep/down", "beside", "others", "main/below/theirs"]):
+        params: dict[str, Any] = {"user": "nobody", "envPolicy": EVERYTHING, "env": given, "sandbox": sandbox}
+        params["cwd"] = str(repositories / place)
+        _, out, err = await peer.run(f"{number}", ["sh", "-c", script], **params)
+        said[place] = out.decode().split(), b"dubious ownership" in err
+    for place in ("main", "main/deep/down", "beside"):
+        root = repositories / place.partition("/")[0]
+        assert said[place] == (["first", str(root), "given"], False), place
+    for place in ("others", "main/below/theirs"):
+        assert said[place] == (["given"], True), place
+    exact = {"user": "nobody", "cwd": str(repositories / "main"), "env": {"PATH": os.environ["PATH"]}}
+    _, out, _ = await peer.run("exact", ["env"], **exact)
+    assert out == f"PATH={os.environ['PATH']}\n".encode()
+
+
+@needs_root
+@pytest.mark.parametrize("sandbox", [None, pytest.param(READ_ONLY, marks=needs_confinement)], ids=["free", "confined"])
+async def test_a_group_that_is_asked_for_is_the_only_one(
+    open_server: OpenServer, sandbox: dict[str, Any] | None
+) -> None:
+    peer = await open_server("memory", ServerConfig()).peer()
+    daemon = grp.getgrnam("daemon").gr_gid
+    for number, user in enumerate(["nobody:daemon", f"{NOBODY.pw_uid}:{daemon}", "root:daemon"]):
+        done = await peer.run(f"{number}", ["sh", "-c", "id -u; id -g; id -G"], user=user, sandbox=sandbox)
+        uid = 0 if user.startswith("root") else NOBODY.pw_uid
+        assert done[1].split() == [str(found).encode() for found in (uid, daemon, daemon)], user
+    for user in ("nobody:", ":daemon", "nobody:no such group", "nobody:daemon:x"):
+        _, message, data = await peer.refused("process/start", peer.start_params("x", ["true"], user=user))
+        assert (data["kind"], data["field"]) == ("invalid-params", "user")
+        assert message == f"user: there is no user and group {user!r} on this machine"

@@ -14,8 +14,8 @@ from execsrv._cli.register.kinds import USAGE, Command
 from execsrv._cli.streams import open_missing, say, write_line
 from execsrv._cli.usage import UsageError, unknown
 
-_OWN_PARSER = ("serve", "run", "init", "bridge")
-"""Those that are read without typer. A bridge runs where no typer may be: execsrv was brought along."""
+_OWN_PARSER = ("serve", "run", "init", "bridge", "runner")
+"""Those that are read without typer. A bridge and a runner are where no typer may be: execsrv was brought along."""
 
 
 def main() -> None:

@@ -19,11 +19,10 @@ from execsrv._cli.settings import CODEX_DEFAULTS, CONFIG_VARIABLE, SETTINGS, UNI
 from execsrv.errors import InvalidConfigError
 from execsrv.limits import ServerConfig
 
-_OF_A_SERVICE = re.compile(
-    rf"{PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=.*"
+_OF_A_SERVICE = (
+    rf"(?s){PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=.*"
     rf"|{PREFIX}(\w+_)?PORT=(tcp|udp|sctp)://.*"
-    rf"|{PREFIX}(\w+_)?NAME=/.*|{PREFIX}(\w+_)?ENV_.*",
-    re.DOTALL,
+    rf"|{PREFIX}(\w+_)?NAME=/.*|{PREFIX}(\w+_)?ENV_.*"
 )
 """The variables that Kubernetes and container links make for a service whose name begins with `execsrv`."""
 
@@ -73,7 +72,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], *, codex: bool = 
         elif (
             variable.startswith(PREFIX)
             and variable not in _NO_SETTINGS
-            and not _OF_A_SERVICE.fullmatch(f"{variable}={value}")
+            and not re.fullmatch(_OF_A_SERVICE, f"{variable}={value}")
         ):
             raise _unknown(f"environment variable `{variable}`", variable, [*by_variable, CONFIG_VARIABLE])
     for name, setting in SETTINGS.items():

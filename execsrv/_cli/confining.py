@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from execsrv._cli.job import RunOptions
 from execsrv.client.policy import Policy, sandbox_of
 from execsrv.errors import ExecsrvError
 
@@ -15,20 +16,7 @@ if TYPE_CHECKING:
 WORKSPACE = "workspace-write"
 
 
-class Confining(Protocol):
-    """The options, in whatever has them."""
-
-    @property
-    def sandbox(self) -> str | None: ...
-    @property
-    def no_network(self) -> bool: ...
-    @property
-    def read_only(self) -> bool: ...
-    @property
-    def hide(self) -> Sequence[str]: ...
-
-
-def policy_of(options: Confining, path: Callable[[str], str]) -> Policy | None:
+def policy_of(options: RunOptions, path: Callable[[str], str]) -> Policy | None:
     """Return the policy, None where nothing is taken away. `path` makes an absolute path of one that was given.
 
     Raises `ExecsrvError` for a policy of another name.
@@ -50,7 +38,7 @@ def policy_of(options: Confining, path: Callable[[str], str]) -> Policy | None:
     return policy.hide(*map(path, options.hide))
 
 
-def confinement_here(options: Confining, tmpdir: str | None) -> Confinement | None:
+def confinement_here(options: RunOptions, tmpdir: str | None) -> Confinement | None:
     """Return what a command may do here. Raises `ExecsrvError` for a policy that cannot be kept."""
     policy = policy_of(options, os.path.abspath)
     if policy is None:

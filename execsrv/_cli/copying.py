@@ -202,4 +202,7 @@ async def _bytes_there(client: Client, top: str) -> int:
     found = await client.files.stat(top)
     if not found.is_directory:
         return found.size
-    return sum([each.size async for each in client.files.walk(top) if each.is_file])
+    total = 0
+    async for each in client.files.walk(top):
+        total += each.size if each.is_file else 0
+    return total

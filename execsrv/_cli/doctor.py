@@ -23,5 +23,7 @@ def doctor(*, manners: Manners) -> int:
     lines += ["", "what can still escape:", *(f"  - {words}" for words in found.escapes)]
     lines += ["", "commands with fewer rights:"]
     lines += [f"  {words[found.policies.available]}  {found.policies.name}: {found.policies.meaning}"]
+    lines += ["", "limits of all of a command together:"]
+    lines += [f"  {words[limit.available]}  {limit.name}: {limit.meaning}" for limit in found.limits]
     print_text("\n".join(lines) + "\n")
     return 0

@@ -50,6 +50,8 @@ def done(command: Command, handler: Callable[..., Any], values: dict[str, Any]) 
         errors = list(_leaves(group))
         if any(isinstance(error, KeyboardInterrupt) for error in errors):
             return _die(signal.SIGINT)
+        if any(isinstance(error, BrokenPipeError) for error in errors):
+            return _die(signal.SIGPIPE)
         wrong = next((error for error in errors if isinstance(error, ExecsrvError | OSError)), None)
         if wrong is None:
             raise

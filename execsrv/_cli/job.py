@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import trio
+from msgspec import Struct
 
 from execsrv._cli.heard_signals import Heard
 from execsrv._cli.register.kinds import OWN_FAILURE
@@ -15,6 +16,7 @@ from execsrv._cli.register.running import DEFAULT_GRACE_SECONDS
 from execsrv._cli.streams import say
 from execsrv._wire.writing import write_all
 from execsrv.protocol import Member
+from execsrv.protocol.process_limits import ProcessUsage
 
 TIMED_OUT = 124
 """The exit status as in timeout(1). As in env(1), 126 is not executable and 127 not found."""
@@ -39,7 +41,7 @@ _NAMED = 5
 """So many processes that outlived the command are named."""
 
 
-class RunOptions(NamedTuple):
+class RunOptions(Struct, frozen=True):
     """A command and its options. Without a `url` it runs here; that of a `pool` is its text.
 
     `env` is `NAME=VALUE`, `secret_env` is `NAME=SECRET`. Times are in seconds. With `is_init` signals are passed on as
@@ -65,6 +67,14 @@ class RunOptions(NamedTuple):
     no_network: bool = False
     read_only: bool = False
     hide: Sequence[str] = ()
+    limit_memory: int | None = None
+    limit_processes: int | None = None
+    limit_cpu: int | None = None
+    limit_cpu_time: float | None = None
+    limit_file_size: int | None = None
+    limit_open_files: int | None = None
+    limit_core: int | None = None
+    limit_address_space: int | None = None
     timeout: float | None = None
     idle_timeout: float | None = None
     grace: float = DEFAULT_GRACE_SECONDS
@@ -83,6 +93,11 @@ class RunOptions(NamedTuple):
     as_json: bool = False
     quiet: bool = False
     verbose: bool = False
+
+    @property
+    def has_limits(self) -> bool:
+        """True where the command is to take no more than it was given."""
+        return any(getattr(self, name) is not None for name in self.__struct_fields__ if name.startswith("limit_"))
 
     @property
     def confines(self) -> bool:
@@ -107,6 +122,8 @@ class Ended(NamedTuple):
     why: str = ""
     is_said: bool = False
     """Nothing more is to be said of it: it was not started, or goes on without us."""
+    usage: ProcessUsage | None = None
+    """What it has used, where it had limits."""
 
 
 class Insistence:

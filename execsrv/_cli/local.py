@@ -12,10 +12,10 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec.structs import replace
 
 from execsrv._cli import terminal
 from execsrv._cli.heard_signals import Heard, Signals, ignored_signals
@@ -37,10 +37,11 @@ from execsrv._cli.telling import watch_silence
 from execsrv._nursery import open_helpers
 from execsrv._processes.accounts import account_of
 from execsrv._processes.command import Wishes, settle
+from execsrv._processes.git_trust import trusting
 from execsrv._processes.inherited import Inherited
-from execsrv._processes.supervisor import open_supervisor
-from execsrv._processes.tree import ProcessTree
-from execsrv.protocol import Member, Size
+from execsrv._processes.leader import ExitStatus
+from execsrv._processes.supervisor import Spawned, open_supervisor
+from execsrv.protocol import Member, Reason, Size
 
 if TYPE_CHECKING:
     from execsrv._cli.local_recording import LocalRecording
@@ -61,11 +62,17 @@ async def run_here(options: RunOptions, signals: Signals, report: Recorder | Non
     if account is not None:
         env = {**env, **account.variables, **dict(setting.split("=", 1) for setting in options.env)}
     other = account if account is not None and not account.is_ours else None
+    if other is not None:
+        env = trusting(env, None)
     command = settle(options.argv, None, env, wishes=Wishes(account=other))
     if options.confines:
         from execsrv._cli.confining import confinement_here
 
         command = replace(command, confinement=confinement_here(options, env.get("TMPDIR")))
+    if options.has_limits:
+        from execsrv._cli.limiting import limits_of
+
+        command = replace(command, limits=limits_of(options))
     record = _recorded(options)
     with trio.open_signal_receiver(signal.SIGCHLD) as news, record as recording, open_streams(options) as streams:
         streams.recording, streams.others = recording, [] if report is None else [report]
@@ -77,7 +84,10 @@ async def run_here(options: RunOptions, signals: Signals, report: Recorder | Non
             terminal.window(),
         )
         async with open_supervisor(
-            own_process=True, sole=has_no_children(), cgroups=False, guarded=not options.leave
+            own_process=True,
+            sole=has_no_children(),
+            cgroups=command.limits is not None and command.limits.takes_group,
+            guarded=not options.leave,
         ) as supervisor:
             await supervisor.begin_guard()
             size = Size() if options.tty else None
@@ -85,7 +95,7 @@ async def run_here(options: RunOptions, signals: Signals, report: Recorder | Non
             streams.started(spawned.outputs.get("pty"), spawned.held)
             if options.verbose:
                 say(f"execsrv: it runs here as pid {spawned.tree.pid}")
-            ended = await _Life(options, spawned.tree, streams).live(signals, news)
+            ended = await _Life(options, spawned, streams).live(signals, news)
             if recording is not None:
                 recording.exit_code = ended.code
             return ended
@@ -102,9 +112,10 @@ def _recorded(options: RunOptions) -> AbstractContextManager[LocalRecording | No
 class _Life:
     """One command from its start to the end of all that descends from it."""
 
-    def __init__(self, options: RunOptions, tree: ProcessTree, streams: LocalStreams) -> None:
+    def __init__(self, options: RunOptions, spawned: Spawned, streams: LocalStreams) -> None:
         self._options = options
-        self._tree = tree
+        self._tree = spawned.tree
+        self._limits = spawned.limits
         self._streams = streams
         self._nursery: trio.Nursery | None = None
         self._insistence = Insistence()
@@ -132,6 +143,7 @@ class _Life:
                     streams.pump(nursery)
                     status = await self._tree.leader.wait_exited()
                     self._is_over = True
+                    reached = self._limit_reached(status)
                     await streams.settle()
                     left = [] if options.leave else await self._end_rest()
                     await streams.settle()
@@ -140,11 +152,25 @@ class _Life:
                 self._tree.release()
             else:
                 await self._tree.end()
+            if self._limits is not None:
+                usage = self._limits.usage()
+                self._limits.remove()
         if left and self._timed_out is None:
             say_ended(options, left)
         if self._timed_out is not None:
             return timed_out(options, idle=self._timed_out == "idle")
-        return Ended(status.code, status.signal)
+        ended = Ended(status.code, status.signal)
+        if self._limits is None:
+            return ended
+        from execsrv._cli.limiting import ended_with
+
+        return ended_with(options, ended, reached, usage)
+
+    def _limit_reached(self, status: ExitStatus) -> Reason | None:
+        """Return the limit that the command, whose leader is not reaped yet, has died of."""
+        if self._limits is None or self._is_ending:
+            return None
+        return self._limits.reached(status, was_killed=False)
 
     # -- its end --
 

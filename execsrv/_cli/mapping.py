@@ -33,6 +33,14 @@ _MOST_LINE_BYTES = 1 << 20
 
 _SOME_FAILED = 1
 
+_CUT_OFF = {
+    "error": "an earlier run was cut off while it ran: it may have run wholly, in part, or not at all",
+    "kind": "unknown",
+}
+"""The result of a line whose command was under way when we were killed."""
+
+_NOT_TEXT = {"error": "the line is not UTF-8", "kind": "invalid-params"}
+
 
 def map_lines(
     *,
@@ -104,7 +112,7 @@ class _Map:
             await nursery.start(self._hear)
             async with self._tally.drawn():
                 with self._running:
-                    async with reach.open() as pool:
+                    async with reach.open(per_server=self._limit) as pool:
                         await self._take(pool)
             nursery.cancel_scope.cancel()
         self._tally.report()
@@ -113,27 +121,25 @@ class _Map:
         """Start a command for each line, as soon as there is room for it, and wait for all."""
         async with trio.open_nursery() as nursery:
             with self._taking:
-                async for number, line in numbered_lines():
-                    if await self._is_to_run(number, line):
+                async for number, raw in numbered_lines():
+                    try:
+                        line = raw.decode()
+                    except UnicodeDecodeError:
+                        nursery.start_soon(self._tell, number, raw.decode(errors="replace"), _NOT_TEXT)
+                        continue
+                    state = "new" if self._journal is None else self._journal.state(number, line)
+                    if state == "new" or (state != "ended" and self._options["idempotent"]):
                         await self._room.acquire()
                         nursery.start_soon(self._one, pool, number, line)
+                    elif state == "begun":
+                        nursery.start_soon(self._tell, number, line, _CUT_OFF)
+                    else:
+                        self._tally.was_there(unknown=state == "unknown")
                 self._tally.knows_all(self._running_now)
 
     @property
     def _running_now(self) -> int:
         return self._limit - self._room.value
-
-    async def _is_to_run(self, number: int, line: str) -> bool:
-        """Return whether a line is to be run, by what the journal knows of it."""
-        state = "new" if self._journal is None else self._journal.state(number, line)
-        if state == "new" or (state != "ended" and self._options["idempotent"]):
-            return True
-        if state == "begun":
-            why = "an earlier run was cut off while it ran: it may have run wholly, in part, or not at all"
-            await self._tell(number, line, {"error": why, "kind": "unknown"})
-        else:
-            self._tally.was_there(unknown=state == "unknown")
-        return False
 
     async def _one(self, pool: Pool, number: int, line: str) -> None:
         """Run the command of one line, and tell how it ended."""
@@ -149,13 +155,14 @@ class _Map:
             if isinstance(error, NoServerError) and not self._lacks_servers:
                 self._lacks_servers = True
                 self._taking.cancel()
+                self._tally.foot.clear()
                 say(f"execsrv: {error}")
         await self._tell(number, line, {"argv": argv} | facts)
         self._room.release()
 
-    async def _tell(self, number: int, line: str, facts: dict[str, Any]) -> None:
+    async def _tell(self, number: int, line: str, facts: Mapping[str, Any]) -> None:
         """Count a result and write it, first to the journal. While nobody takes results, nothing more is started."""
-        text = msgspec.json.encode({"line": number, "input": line} | facts) + b"\n"
+        text = msgspec.json.encode({"line": number, "input": line, **facts}) + b"\n"
         if self._journal is not None:
             self._journal.write(text)
         is_unknown = facts.get("kind") == "unknown"
@@ -176,7 +183,7 @@ class _Map:
                     self._running.cancel()
 
 
-async def numbered_lines() -> AsyncIterator[tuple[int, str]]:
+async def numbered_lines() -> AsyncIterator[tuple[int, bytes]]:
     """Return the lines of our stdin, each with its number from 1. Blank ones are passed over. Raises `ExecsrvError`."""
     number, rest = 0, b""
     while data := await read_stdin():
@@ -184,15 +191,8 @@ async def numbered_lines() -> AsyncIterator[tuple[int, str]]:
         for line in whole:
             number += 1
             if line.strip():
-                yield number, _text(line, number)
+                yield number, line
         if len(rest) > _MOST_LINE_BYTES:
             raise ExecsrvError(f"line {number + 1} is longer than {_MOST_LINE_BYTES} bytes")
     if rest.strip():
-        yield number + 1, _text(rest, number + 1)
-
-
-def _text(line: bytes, number: int) -> str:
-    try:
-        return line.decode()
-    except UnicodeDecodeError:
-        raise ExecsrvError(f"line {number} is not UTF-8") from None
+        yield number + 1, rest

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import posixpath
 import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import trio
 
-from execsrv._cli.confining import policy_of
+from execsrv._cli.confining import WORKSPACE, policy_of
+from execsrv._cli.job import RunOptions
+from execsrv._cli.limiting import limits_of
 from execsrv._cli.manners import Manners
 from execsrv._cli.reach import Reach, path_there
 from execsrv._cli.usage import UsageError
 from execsrv._doors.tokens import read_own
+from execsrv._wire.paths import path_from_wire
 from execsrv.agents.approval import Approval
 from execsrv.client import Client
+from execsrv.client.parameters import StartKeywords
 from execsrv.client.tokens import is_token
 from execsrv.errors import ExecsrvError
 from execsrv.protocol.connection import MAX_TOKEN_CHARACTERS
@@ -31,36 +35,23 @@ def mcp(
     cwd: str | None,
     ask: bool,
     only: tuple[str, ...],
-    sandbox: str | None,
-    no_network: bool,
-    read_only: bool,
-    hide: tuple[str, ...],
     recordings: str | None,
     listen: str | None,
     http_token_file: str | None,
     reach: Reach,
     manners: Manners,
+    **rights: Any,
 ) -> int:
-    """Serve until the client hangs up, or a signal ends it."""
+    """Serve until the client hangs up, or a signal ends it. `rights` are options of what commands may do and take."""
     if (listen is None) != (http_token_file is None):
         raise UsageError("--listen and --http-token-file need each other: over HTTP nobody comes in without a token")
     if importlib.util.find_spec("mcp") is None:
         raise ExecsrvError("cannot speak MCP: its SDK is not installed; install `execsrv[mcp]`")
     token = None if http_token_file is None else _token(http_token_file)
-    options: dict[str, Any] = {} if cwd is None else {"cwd": os.path.abspath(cwd) if reach.url is None else cwd}
+    approval, wanted = Approval(ask=ask, only=only), RunOptions((), cwd=cwd, **rights)
     with nullcontext() if recordings is None else _folder(recordings) as folder:
-        wanted = Wanted(sandbox, no_network, read_only, hide)
-        trio.run(_serve, reach, Approval(ask=ask, only=only), wanted, folder, options, listen, token, manners)
+        trio.run(_serve, reach, approval, wanted, folder, listen, token, manners)
     return 0
-
-
-class Wanted(NamedTuple):
-    """The options of what commands may do."""
-
-    sandbox: str | None
-    no_network: bool
-    read_only: bool
-    hide: tuple[str, ...]
 
 
 def _token(path: str) -> str:
@@ -86,31 +77,61 @@ def _folder(recordings: str) -> Iterator[str]:
 async def _serve(
     reach: Reach,
     approval: Approval,
-    wanted: Wanted,
+    wanted: RunOptions,
     recordings: str | None,
-    options: dict[str, Any],
     listen: str | None,
     token: str | None,
     manners: Manners,
 ) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_heed_signals, nursery.cancel_scope)
+        async with _client(reach) as client:
+            options = rights_of(client, wanted)
+            # What cannot be kept is told to the operator, and not by each call to a model.
+            await client.run([client.info.shell.path, "-c", ":"], **options)
+            await _offer(client, approval, options, recordings, listen, token, manners)
+        nursery.cancel_scope.cancel()
+
+
+async def _offer(
+    client: Client,
+    approval: Approval,
+    options: StartKeywords,
+    recordings: str | None,
+    listen: str | None,
+    token: str | None,
+    manners: Manners,
+) -> None:
+    """Serve by the SDK, which takes longest to load, and so is loaded when nothing is wrong with the options."""
     from execsrv.agents.mcp import make_server
     from execsrv.agents.mcp_serving import serve_http, serve_stdio
     from execsrv.agents.tools import open_tools
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_heed_signals, nursery.cancel_scope)
-        async with _client(reach) as client:
-            if (policy := policy_of(wanted, partial(path_there, client))) is not None:
-                options["sandbox"] = policy
-                # One that cannot be kept is told to the operator, and not by each call to a model.
-                await client.run([client.info.shell.path, "-c", ":"], **options)
-            async with open_tools(client, recordings=recordings, **options) as tools:
-                server = make_server(tools, approval)
-                if listen is None or token is None:
-                    await serve_stdio(server)
-                else:
-                    await serve_http(server, listen, token, lambda url: manners.note(f"mcp listening on {url}"))
-        nursery.cancel_scope.cancel()
+    async with open_tools(client, recordings=recordings, **options) as tools:
+        server = make_server(tools, approval)
+        if listen is None or token is None:
+            await serve_stdio(server)
+        else:
+            await serve_http(server, listen, token, lambda url: manners.note(f"mcp listening on {url}"))
+
+
+def rights_of(client: Client, wanted: RunOptions) -> StartKeywords:
+    """Return where all commands are started, and what they may do and take. Raises `ExecsrvError`.
+
+    Paths may begin with `~`: those of an agent's configuration have been through no shell.
+    """
+
+    def path(name: str) -> str:
+        if name.startswith("~") and name.partition("/")[0] != "~":
+            raise ExecsrvError(f"cannot tell whose home `{name}` is in: only `~` is known")
+        if name.startswith("~"):
+            return posixpath.normpath(posixpath.join(path_from_wire(client.info.user_home_dir, "home"), name[2:]))
+        return path_there(client, name)
+
+    if wanted.sandbox == WORKSPACE and path(wanted.cwd or ".") == "/":
+        raise ExecsrvError(f"--sandbox {WORKSPACE} is about the directory, which is `/`: name another by --cwd")
+    cwd = None if wanted.cwd is None else path(wanted.cwd)
+    return {"cwd": cwd, "sandbox": policy_of(wanted, path), "limits": limits_of(wanted)}
 
 
 @asynccontextmanager

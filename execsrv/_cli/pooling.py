@@ -26,12 +26,13 @@ class PoolReach(NamedTuple):
         return directory_of(self.pool) if self.pool is not None else [Endpoint(self.reach.where)]
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Pool]:
-        """Open the pool. Raises `ExecsrvError`."""
+    async def open(self, **more: Any) -> AsyncIterator[Pool]:
+        """Open the pool. More keywords are those of `Pool`. Raises `ExecsrvError`."""
         reach = self.reach
-        async with Pool(
-            self.directory, token_file=reach.token_file, reconnect=reach.reconnect, config=reach.config
-        ) as pool:
+        opening = Pool(
+            self.directory, token_file=reach.token_file, reconnect=reach.reconnect, config=reach.config, **more
+        )
+        async with opening as pool:
             yield pool
 
     async def endpoints(self) -> list[Endpoint]:

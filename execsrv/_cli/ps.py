@@ -91,10 +91,18 @@ def _row(name: str, listed: ListedProcess) -> tuple[str, ...]:
         span(listed.age_ms / 1000),
         "" if listed.pid is None else str(listed.pid),
         span(listed.cpu_ms / 1000) if listed.running and isinstance(listed.cpu_ms, int) else "",
-        size(listed.memory_bytes) if listed.running and isinstance(listed.memory_bytes, int) else "",
+        _memory(listed),
         size(sum(listed.totals.values())),
         one_line(shlex.join(listed.argv)),
     )
+
+
+def _memory(listed: ListedProcess) -> str:
+    """Return the memory that a session has, and the most that it may have where that is bounded."""
+    if not listed.running or not isinstance(listed.memory_bytes, int):
+        return ""
+    most = listed.limits.memory_bytes if listed.limits else None
+    return size(listed.memory_bytes) + ("" if most is None else f" of {size(most)}")
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:

@@ -141,7 +141,12 @@ class _RemoteRun:
             return say_timed_out(self._options, idle="idle" in (self._timed_out, exited.reason))
         if exited.reason in _ENDED_BY_SERVER:
             return failed(_ENDED_BY_SERVER[exited.reason])
-        return Ended(exited.exit_code, exited.signal)
+        ended = Ended(exited.exit_code, exited.signal)
+        if not self._options.has_limits:
+            return ended
+        from execsrv._cli.limiting import ended_with
+
+        return ended_with(self._options, ended, exited.reason, process.closed.usage if process.closed else None)
 
     # -- output --
 

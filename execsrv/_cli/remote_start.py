@@ -11,6 +11,7 @@ from execsrv._cli.confining import policy_of
 from execsrv._cli.job import RunOptions
 from execsrv._cli.reach import Reach, path_there
 from execsrv.client import Client
+from execsrv.protocol.process_limits import ProcessLimits
 
 
 def surroundings(client: Client, options: RunOptions) -> dict[str, Any]:
@@ -24,11 +25,20 @@ def surroundings(client: Client, options: RunOptions) -> dict[str, Any]:
         "user": options.user,
         "env_add": env,
         "secret_env": {name: secret for name, _, secret in (it.partition("=") for it in options.secret_env)},
+        "limits": _limits_of(options),
         "sandbox": policy_of(options, partial(path_there, client)),
         "tty": options.tty,
         "size": None if window is None else terminal.size_of(window),
         "modes": terminal.named_modes() if options.tty else None,
     }
+
+
+def _limits_of(options: RunOptions) -> ProcessLimits | None:
+    if not options.has_limits:
+        return None
+    from execsrv._cli.limiting import limits_of
+
+    return limits_of(options)
 
 
 def reach_of(options: RunOptions, url: str) -> Reach:

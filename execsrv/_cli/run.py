@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 import trio
+from msgspec.structs import replace
 
 from execsrv._cli.heard_signals import Signals, die_of, heard_signals
 from execsrv._cli.job import Ended, Recorder, RunOptions, failed
@@ -32,9 +33,9 @@ def run(*, command: Sequence[str], **options: Any) -> int:
     """Run a command by the words of a command line; return the exit status, or end as the command did."""
     asked = RunOptions(command, **options)
     if asked.pool is not None:
-        asked = asked._replace(url=asked.pool)
+        asked = replace(asked, url=asked.pool)
     try:
-        asked = asked._replace(env=variables(asked.env_file, asked.env))
+        asked = replace(asked, env=variables(asked.env_file, asked.env))
     except ExecsrvError as error:
         return failed(str(error)).code
     return run_once(asked)
@@ -57,7 +58,10 @@ def run_once(options: RunOptions) -> int:
     if options.verbose:
         say(f"execsrv: it ended with status {ended.code} after {time.monotonic() - began:.3f} s")
     if options.as_json:
-        facts = {"exitCode": ended.code, "signal": ended.signal, "seconds": round(time.monotonic() - began, 3)}
+        facts: dict[str, Any] = {"exitCode": ended.code, "signal": ended.signal}
+        facts["seconds"] = round(time.monotonic() - began, 3)
+        if ended.usage is not None:
+            facts["usage"] = ended.usage
         say(msgspec.json.encode(facts).decode())
     if ended.signal in _OUR_DEATHS:
         die_of(_OUR_DEATHS[ended.signal])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import trio
 
 from execsrv._cli.config import Loaded, as_toml, load
-from execsrv._cli.lifeline import open_lifeline
+from execsrv._cli.descriptors import raise_descriptor_limit
 from execsrv._cli.logs import Log, open_log
 from execsrv._cli.notify import Manager
 from execsrv._cli.reloading import has_terminal, reload_of_settings
@@ -24,11 +23,10 @@ from execsrv._doors.reloads import Reloads
 from execsrv._memory import give_back
 from execsrv._nursery import open_helpers
 from execsrv._outlet import Outlet, open_outlet
-from execsrv._processes import carried_limits
 from execsrv._processes.own_memory import close_memory
 from execsrv._processes.supervisor import open_supervisor
 from execsrv._processes.withheld import withheld_by
-from execsrv._server.listeners import serve_url
+from execsrv._server.serving import serve_url
 from execsrv._wire.writing import write_all
 from execsrv.errors import ExecsrvError, InvalidConfigError
 
@@ -102,7 +100,7 @@ def run_daemon(loaded: Loaded, options: DaemonOptions, read_again: Callable[[], 
     `read_again` reads the settings again. Without it, SIGHUP ends the server.
     """
     reset_signals()
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     sys.setswitchinterval(_SWITCH_SECONDS)
     close_memory(withheld_by(loaded.config), allow_debugging=loaded.config.allow_debugging)
     manager = Manager()
@@ -132,17 +130,6 @@ def run_daemon(loaded: Loaded, options: DaemonOptions, read_again: Callable[[], 
             log.say("execsrv: the server ended without having been asked to: this is a fault of execsrv")
             return 1
     return 0
-
-
-def _raise_descriptor_limit() -> None:
-    """Raise our soft limit of descriptors to the hard one. Commands get the old one."""
-    try:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):
-        return  # we serve with what we have
-    if soft != hard:
-        carried_limits.commands_limits = ((resource.RLIMIT_NOFILE, soft),)
 
 
 async def _serve(
@@ -224,6 +211,8 @@ async def _keep_lifeline(
     descriptor: int, asked: _Asked, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """End the server with whoever holds the other end of a descriptor. Raises `ExecsrvError`."""
+    from execsrv._cli.lifeline import open_lifeline  # for those who have one
+
     with open_lifeline(descriptor) as wait_closed:
         task_status.started()
         await wait_closed()

@@ -37,7 +37,7 @@ def check_page(listen: str, config: ServerConfig) -> None:
     """Raises `CannotListenError` for a page that no browser reaches, or that nobody could come in by."""
     if not config.web:
         return
-    if listen.startswith(("stdio:", "unix:")):
+    if listen.startswith("unix:"):
         raise CannotListenError(f"cannot serve a page on {listen}: a browser reaches only `ws://` and `wss://`")
     if not (config.token_file or config.bearer_secret_file):
         raise CannotListenError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import UNSET, Struct
 
 from execsrv.protocol import AtMs, Chunk, Layer, Member, Reason, Stream, seconds_since_start
+from execsrv.protocol.process_limits import ProcessUsage
 from execsrv.protocol.sandbox import Denial
 
 ENTRY_BYTES = 256
@@ -47,7 +48,7 @@ class Closed(Struct, frozen=True):
     """Nothing more will come. `totals` is what each stream carried, `remaining` what descends from it and lives on.
 
     `tree_empty`, once it was made to end: by which layer the server knows that nothing does. `ended` is what was ended
-    because the leader had.
+    because the leader had. `usage` is what it has used, where it had limits.
     """
 
     seq: int
@@ -56,6 +57,7 @@ class Closed(Struct, frozen=True):
     tree_empty: Layer | None = None
     ended: list[Member] = []
     at_ms: AtMs = UNSET
+    usage: ProcessUsage | None = None
 
     @property
     def at(self) -> float | None:

@@ -21,8 +21,9 @@ from execsrv._log.entries import ENTRY_BYTES, Closed, Entry, Exited, Gap, entry_
 from execsrv._log.head_tail import HeadTail
 from execsrv._log.reader import AttachedReader
 from execsrv._log.retained import Retained
-from execsrv.limits import KIB
+from execsrv._setting_units import KIB
 from execsrv.protocol import AtMs, Chunk, Layer, Member, Reason, Stream
+from execsrv.protocol.process_limits import ProcessUsage
 from execsrv.protocol.sandbox import Denial
 
 __all__ = ["ENTRY_BYTES", "Closed", "Entry", "Exited", "Gap", "OutputLog", "entry_bytes", "first_seq"]
@@ -124,10 +125,14 @@ class OutputLog(Retained):
         self.add(Exited(self.next_seq, exit_code, signal, reason, self._clock(), denial))
 
     def append_closed(
-        self, remaining: list[Member], tree_empty: Layer | None = None, ended: list[Member] | None = None
+        self,
+        remaining: list[Member],
+        tree_empty: Layer | None = None,
+        ended: list[Member] | None = None,
+        usage: ProcessUsage | None = None,
     ) -> None:
         """Number the end of everything."""
-        self.add(Closed(self.next_seq, self.totals, remaining, tree_empty, ended or [], self._clock()))
+        self.add(Closed(self.next_seq, self.totals, remaining, tree_empty, ended or [], self._clock(), usage))
 
     def add(self, entry: Entry) -> None:
         """Append an entry that is numbered already. Raises `ValueError` unless it is the next."""

@@ -11,9 +11,10 @@ import os
 import resource
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import trio
+from msgspec import Struct
 
 from execsrv._processes import carried_limits, spawn, spawn_errors, terminal
 from execsrv._processes.command import Command
@@ -27,6 +28,9 @@ from execsrv._processes.tree import ProcessTree
 from execsrv._threads import run_briefly
 from execsrv.protocol import Size, Stream
 
+if TYPE_CHECKING:
+    from execsrv._processes.limiting.group import LimitGroup
+
 MOST_THREADS = 40
 """So many starts of one server may be under way at once. More wait."""
 
@@ -38,8 +42,7 @@ _BRIEF_SECONDS = 0.002
 """So long the loop waits for a start, unless one of the same connection has taken longer and is still under way."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spawned:
+class Spawned(Struct, frozen=True):
     """A running command and the server's ends of its streams. The descriptors belong to whoever holds this.
 
     `program` is the name of its file. `held` is the other end of its terminal, to be closed when its leader has ended.
@@ -51,6 +54,8 @@ class Spawned:
     stdin: int | None
     held: int | None = None
     confinement: Confinement | None = None
+    limits: LimitGroup | None = None
+    """The limits that it has. Whoever has taken the command over removes it in the end."""
 
     def streams(self) -> OwnStreams:
         """Return its streams as a session has them, which takes ownership of the descriptors."""
@@ -103,20 +108,23 @@ class Attempt:
         *,
         carries: bool,
         refuses: bool,
+        moves: bool,
     ) -> None:
         """`begin_guard` waits until there is a guardian, `wait_guarded` until it is ready. With `refuses` nothing is
-        started."""
+        started. Where it `moves`, this process may be put into another control group for the limits of a command."""
         self._register = register
         self._finder = finder
         self._begin_guard = begin_guard
         self._wait_guarded = wait_guarded
         self._carries = carries
         self._refuses = refuses
+        self._moves = moves
         self._number = register.reserve_number()
         self._mark = register.mark.of(self._number) if register.mark else None
         self._started = Started()
         self._program = ""
         self._confinement: Confinement | None = None
+        self._limits: LimitGroup | None = None
         self._lock = threading.Lock()
         self._runs = False  # in its thread
         self._tree: ProcessTree | None = None
@@ -173,6 +181,11 @@ class Attempt:
                 raise spawn_errors.of_no_means()
             command = settle()
             self._confinement = command.confinement
+            if command.limits is not None:
+                from execsrv._processes.limiting.make import make
+
+                self._register.has_had_limits = True
+                self._limits = make(command.limits, self._register.server, self._number, moves=self._moves)
             self._program = os.path.basename(command.program).decode(errors="replace")
             spawn.spawn(
                 command,
@@ -182,6 +195,7 @@ class Attempt:
                 carries=self._carries,
                 modes=modes,
                 started=self._started,
+                group=self._limits,
             )
         finally:
             with self._lock:
@@ -189,6 +203,8 @@ class Attempt:
                 given_up = self._started.given_up
             if given_up:
                 self._started.undo(self._mark)
+            if self._limits is not None and not self._started.pid:
+                self._limits.remove()
 
     def enter(self) -> Spawned:
         """Watch the command, which was started, and have it found by its server. It may be done again."""
@@ -196,9 +212,13 @@ class Attempt:
         tree = ProcessTree(Leader(started.pid, started.pidfd), self._number, self._finder, started.born_after)
         if started.reaper is not None:
             tree.reaper = Reaper(started.reaper, started.reaper_pidfd)
+        if self._limits is not None:
+            self._limits.leader = tree.leader
         self._register.enter(tree)
         self._tree = tree
-        return Spawned(self._program, tree, started.outputs, started.stdin, started.held, self._confinement)
+        return Spawned(
+            self._program, tree, started.outputs, started.stdin, started.held, self._confinement, self._limits
+        )
 
     def pass_streams(self) -> None:
         """Leave the streams to whoever holds what was spawned. The command still ends with this."""
@@ -206,7 +226,7 @@ class Attempt:
 
     def release(self) -> None:
         """Leave the command too. `end` ends nothing any more."""
-        self._tree, self._started = None, Started()
+        self._tree, self._started, self._limits = None, Started(), None
 
     async def end(self) -> None:
         """End what was started, and what still is being started. Cannot be cancelled."""
@@ -226,6 +246,14 @@ class Attempt:
         finally:
             self._register.starting.discard(self._number)
             if not runs:
+                if self._limits is not None:
+                    await _remove(self._limits)
                 if self._tree is not None:
                     self._started.pidfd = self._started.reaper_pidfd = None  # the tree's
                 self._started.close()
+
+
+async def _remove(limits: LimitGroup) -> None:
+    """Remove the groups of a command that is over, in a thread: the kernel may have to wait for others' groups."""
+    with trio.CancelScope(shield=True):
+        await trio.to_thread.run_sync(limits.remove, limiter=trio.CapacityLimiter(1))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import select
 import signal
 import time
@@ -23,40 +24,76 @@ from pathlib import Path
 from execsrv._processes import proc
 
 PREFIX = "execsrv-"
+LIMITING = ("memory", "pids", "cpu", "cpuacct")
+"""Controllers that hold limits of sessions, or count what they use."""
+
+_GUARDIAN = "-guardian"
 _ROUND_MILLISECONDS = 20
 _GONE = (errno.ENOENT, errno.ENODEV)
 
 
-def own_folder() -> Path | None:
-    """Return the folder of the control group that this process is in, in a v2 tree (pure or hybrid), None without."""
+def own_folder(controller: str = "") -> Path | None:
+    """Return the folder of the control group that this process is in, as `folder_of` does."""
+    return folder_of("self", controller)
+
+
+def folder_of(pid: int | str, controller: str = "") -> Path | None:
+    """Return the folder of the control group that a process is in, None without.
+
+    It is that of a v2 tree (pure or hybrid), or with a controller, that of its v1 hierarchy.
+    """
     try:
-        group = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+        lines = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+        group = next(path for _, names, path in lines if controller in names.split(","))
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
-            fields, _, kind = line.partition(" - ")
+            fields, _, more = line.partition(" - ")
+            kind, _, options = more.split(" ", 2)
             root, mounted = fields.split()[3:5]
             inside = os.path.relpath(group, root)
-            if kind.startswith("cgroup2 ") and not inside.startswith(".."):
+            wanted = kind == "cgroup" and controller in options.split(",") if controller else kind == "cgroup2"
+            if wanted and not inside.startswith(".."):
                 return Path(mounted, inside)
     except (OSError, StopIteration, ValueError):
         pass
     return None
 
 
+def mounts() -> list[bytes]:
+    """Return the folders at which control groups are mounted."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        fields, _, more = line.partition(b" - ")
+        if more.startswith((b"cgroup ", b"cgroup2 ")):
+            found.append(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), fields.split()[4]))
+    return found
+
+
+def server_name(server: int, number: int) -> str:
+    """Return the name of a server's own group. Those that it makes beside it begin so too."""
+    return f"{PREFIX}{server}-{number:x}"
+
+
+def place_of(prefix: str) -> Path | None:
+    """Return the folder for the groups whose names begin so: that of ours, or the group in which we were started."""
+    here = own_folder()
+    return here.parent if here is not None and here.name.startswith(prefix) else here
+
+
 def make(name: str) -> Path | None:
-    """Return a group below the one that we are in. It is made unless we are in it: then we step out of it.
+    """Return a group of that name below the one that we are in. It is made unless we are in it: then we step out.
 
     Return None where there is none to be had, or it has no `cgroup.kill` (Linux 5.14). Empty groups that earlier
     servers had to leave behind are removed.
     """
-    above = own_folder()
+    above = place_of(name)
     if above is None:
         return None
-    if above.name == f"{PREFIX}{name}":
-        return above if enter(above.parent) else None
+    folder = above / name
+    if own_folder() == folder:
+        return folder if enter(above) or step_aside(folder) else None
     remove_empty(above)
-    folder = above / f"{PREFIX}{name}"
     try:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
     except OSError:
         return None
     if not (folder / "cgroup.kill").exists() or not os.access(folder.parent / "cgroup.procs", os.W_OK):
@@ -72,6 +109,65 @@ def enter(folder: Path, pid: int = 0) -> bool:
     except OSError:
         return False
     return True
+
+
+def step_aside(folder: Path) -> bool:
+    """Step into a group beside that of our server: where controllers are handed on, nobody may be above."""
+    aside = folder.with_name(folder.name + _GUARDIAN)
+    try:
+        aside.mkdir(exist_ok=True)
+    except OSError:
+        return False
+    return enter(aside)
+
+
+def hands_on(above: Path) -> bool:
+    """Tell whether controllers that hold limits could be handed on to the groups in a folder."""
+    try:
+        return not {*LIMITING}.isdisjoint((above / "cgroup.controllers").read_text().split())
+    except OSError:
+        return False
+
+
+def step_out(folder: Path, pid: int = 0) -> bool:
+    """Put a process (0: this one) back above the group of a server that is over. Return whether it is there.
+
+    No controllers are handed on from there any more, if that is in the way.
+    """
+    above = folder.parent
+    if enter(above, pid):
+        return True
+    try:
+        handed_on = (above / "cgroup.subtree_control").read_text().split()
+        (above / "cgroup.subtree_control").write_text(" ".join(f"-{name}" for name in handed_on))
+    except OSError:
+        return False
+    return enter(above, pid)
+
+
+def with_limits(folder: Path) -> list[Path]:
+    """Return the group of a server, and those beside it that hold the limits of its sessions."""
+    return [folder, *folder.parent.glob(f"{folder.name}-limits-*")]
+
+
+def leave(folder: Path) -> None:
+    """Remove the group of a server that is over, and our own beside it."""
+    aside = folder.with_name(folder.name + _GUARDIAN)
+    if own_folder() == aside:
+        step_out(folder)
+    remove(aside)
+    remove(folder)
+
+
+def leave_own(server: int) -> None:
+    """Have a server step out of its group with all others there, unless sessions of it have limits beside it."""
+    here = own_folder()
+    if here is None or not here.name.startswith(f"{PREFIX}{server}-"):
+        return
+    if not any(here.parent.glob(f"{PREFIX}{server}-*-limits-*")):
+        for pid in members(here):
+            step_out(here, pid)
+        remove(here)
 
 
 def holds(folder: Path) -> bool:
@@ -146,9 +242,24 @@ def remove(folder: Path) -> None:
 
 
 def remove_empty(folder: Path) -> None:
-    """Remove the empty groups of earlier servers directly in a folder."""
+    """Remove the empty groups of servers that are gone directly in a folder. One that lives may be about to use its."""
     try:
         for left in folder.glob(f"{PREFIX}*"):
-            remove(left)
+            server = left.name.removeprefix(PREFIX).partition("-")[0]
+            if not (server.isdigit() and proc.living(int(server))):
+                remove(left)
     except OSError:
         pass
+
+
+def limits_name(server: int, number: int, session: int | str) -> str:
+    """Return the name of the groups that hold the limits of a session of a server, or "*" for a pattern of all."""
+    return f"{server_name(server, number)}-limits-{session}"
+
+
+def remove_limits(server: int, number: int) -> None:
+    """Remove the groups that hold the limits of the sessions of a server, which are over."""
+    for folder in (place_of(server_name(server, number)), *map(own_folder, LIMITING)):
+        if folder is not None:
+            for left in folder.glob(limits_name(server, number, "*")):
+                remove(left)

@@ -10,13 +10,15 @@ import os
 import stat
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
+
+from msgspec import Struct
 
 from execsrv._processes.accounts import Account
 from execsrv._processes.confine.places import Confinement
 from execsrv._processes.inherited import Inherited
 from execsrv.errors import InvalidParamsError, SpawnError
+from execsrv.protocol.process_limits import ProcessLimits
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where a bare program name is looked up when the command's environment has no PATH."""
@@ -60,8 +62,7 @@ Output = Literal["pipe", "null", "stdout"] | File | Lent
 """The place where a command's output goes. "stdout", for its stderr, is wherever its stdout goes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(Struct, frozen=True):
     """A command with nothing left to decide, as the bytes that the operating system takes.
 
     `program` holds a slash; where it is relative, it is so to `cwd`. `env` are NAME=VALUE strings. Without a `cwd` it
@@ -70,7 +71,7 @@ class Command:
 
     program: bytes
     argv: tuple[bytes, ...]
-    env: tuple[bytes, ...] = field(repr=False)  # of which some may be secrets
+    env: tuple[bytes, ...]
     cwd: bytes | None
     umask: int | None = None
     nice: int | None = None
@@ -83,6 +84,11 @@ class Command:
     """Its stdin, where that is one of ours."""
     confinement: Confinement | None = None
     """The things that it may do, where those are fewer than we may."""
+    limits: ProcessLimits | None = None
+    """The most that it may take, where that is bounded."""
+
+    def __repr__(self) -> str:
+        return f"<Command {self.program!r} argv={self.argv} cwd={self.cwd!r}>"  # and no variables: some may be secrets
 
     @property
     def has_wishes(self) -> bool:

@@ -1,20 +1,25 @@
 """The contract between a session and what it was started as: its processes, their leader, and their streams.
 
-`ProcessTree` and `OwnStreams` keep it for a command that this process has started itself. A session asks for nothing
-else, so a command that somebody else has started for it is a session like any other.
+`ProcessTree` and `OwnStreams` keep it for a command that this process has started itself, `RunnerTree` and
+`RunnerStreams` for one that a runner has. A session asks for nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
-from typing import Any, Protocol
+from collections.abc import Collection, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
+from execsrv._processes.arrivals import Arrivals
 from execsrv._processes.confine.places import Confinement
-from execsrv._processes.input_wait import InputWait
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.tree import Target
 from execsrv._processes.usage import Usage
-from execsrv.protocol import Layer, Member, Size, Stream
+from execsrv.protocol import Layer, Member, Reason, Size, Stream
+from execsrv.protocol.process_limits import ProcessLimits, ProcessUsage
+from execsrv.protocol.sandbox import Confined
+
+if TYPE_CHECKING:
+    from execsrv._processes.input_wait import InputWait
 
 Received = int | Coroutine[Any, Any, int]
 """The number of processes that received a signal, or the wait for it. The signal is on its way in either case."""
@@ -98,19 +103,30 @@ class Input(Protocol):
     async def wait_writable(self) -> None:
         """Wait until something is taken again. Raises `trio.ClosedResourceError` when it is closed meanwhile."""
 
-    def end_line(self, last_key: bytes) -> bytes:
-        """Return the keys that are an end-of-file on its terminal, where the last one was that."""
+    def end_line(self, last_key: bytes) -> bytes | None:
+        """Return the keys that are an end-of-file on its terminal, where the last one was that.
+
+        None: `close` types them, and the terminal stays open.
+        """
 
     def close(self) -> None:
-        """End the input. A terminal's stays."""
+        """End the input, or hand a terminal back that was lent to it."""
 
 
 class Streams(Protocol):
     """The server's ends of a command's output and input."""
 
     @property
+    def names(self) -> Collection[Stream]:
+        """The outputs that it has."""
+
+    @property
     def outputs(self) -> Mapping[Stream, int]:
         """The descriptors of its outputs, none of which blocks. They are open until `close`."""
+
+    @property
+    def arrivals(self) -> Arrivals | None:
+        """Its outputs, where those arrive as messages and not by descriptors."""
 
     @property
     def input(self) -> Input | None:
@@ -139,6 +155,23 @@ class Streams(Protocol):
         """Close the outputs, and let go of the terminal. It may be called again."""
 
 
+class AnyLimits(Protocol):
+    """The limits of a command, from its start to its end."""
+
+    @property
+    def asked(self) -> ProcessLimits:
+        """The limits that its start has asked for."""
+
+    def reached(self, status: ExitStatus, *, was_killed: bool) -> Reason | None:
+        """Return the limit that its leader has died of, None where it was none.
+
+        `was_killed` says that its peer has sent it SIGKILL.
+        """
+
+    def usage(self) -> ProcessUsage:
+        """Return what was used, now that the leader has ended."""
+
+
 class AnySpawned(Protocol):
     """A running command. Whoever holds it owns its tree and its streams."""
 
@@ -151,8 +184,12 @@ class AnySpawned(Protocol):
         """Its processes."""
 
     @property
-    def confinement(self) -> Confinement | None:
-        """The things that it may do, where those are fewer than its server may."""
+    def confinement(self) -> Confinement | Confined | None:
+        """The things that it may do, or what was told of that, where those are fewer than its server may."""
+
+    @property
+    def limits(self) -> AnyLimits | None:
+        """The limits that it has, where it was started with some."""
 
     def streams(self) -> Streams:
         """Return its streams. They belong to whoever asks, who does so once."""

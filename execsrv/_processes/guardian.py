@@ -19,6 +19,10 @@ import signal
 import sys
 import time
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PATIENCE_SECONDS = 60.0
 """Time for which it goes on where a process cannot be killed: the kernel is busy with it, or it is another user's."""
@@ -52,12 +56,18 @@ def main(server: int, slot: int, number: int, cgroups: bool, patience: float) ->
     answer()
     from execsrv._processes import cgroup  # not before, for its imports take as long as all the rest
 
-    group = cgroup.make(f"{server}-{number:x}") if cgroups else None
+    group = cgroup.make(cgroup.server_name(server, number)) if cgroups else None
+    if group and cgroup.hands_on(group.parent):
+        cgroup.step_aside(group)
     if group and os.getppid() == server and cgroup.enter(group, server):
         for pid, _ in walk(mark.session_of):  # what it has started before
             if wait_end(server, 0):
                 break
-            cgroup.enter(group, pid)
+            if cgroup.folder_of(pid) == group.parent:  # who has limits is where those hold
+                cgroup.enter(group, pid)
+
+    def groups() -> list[Path]:
+        return cgroup.with_limits(group) if group else []
 
     def kill(seconds: float, spared: int) -> None:
         """Kill the sessions, for that long if need be. One process is spared: it may carry a mark for a start."""
@@ -74,9 +84,11 @@ def main(server: int, slot: int, number: int, cgroups: bool, patience: float) ->
                 proc.send(pid, signal.SIGSTOP, carries)
             left = [proc.send(pid, signal.SIGKILL, carries) for pid, _ in walk(session_of)]
             if spared:  # which reaps nobody, so the dead stay where they are
-                if (not group or cgroup.kill_others(group, spared)) and not any(left):
-                    break
-            elif (not group or cgroup.kill(group, _ROUND_SECONDS)) and not left:
+                emptied = [cgroup.kill_others(each, spared) for each in groups()]
+                left = [lives for lives in left if lives]
+            else:
+                emptied = [cgroup.kill(each, _ROUND_SECONDS) for each in groups()]
+            if all(emptied) and not left:
                 break
             time.sleep(_PAUSE_SECONDS)
 
@@ -84,11 +96,13 @@ def main(server: int, slot: int, number: int, cgroups: bool, patience: float) ->
         kill(_SILENT_ROUND_SECONDS, server)
         answer(SILENCE)
 
-    if group and os.getppid() == server:
-        cgroup.enter(group.parent, server)  # an orderly end: it only lets go
-    kill(PATIENCE_SECONDS, 0)
+    spared = 0
+    if group and os.getppid() == server and not cgroup.step_out(group, server):
+        spared = server  # an orderly end: it only lets go
+    kill(PATIENCE_SECONDS, spared)
+    cgroup.remove_limits(server, number)
     if group:
-        cgroup.remove(group)
+        cgroup.leave(group)
 
 
 def answer(words: bytes = b"\n") -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Inherited:
+
+class Inherited(Struct, frozen=True):
     """The things of ours that a command has. It runs in our directory, which need not have a name any more.
 
     Without a terminal of its own it stays in our session and process group, so the keys of our terminal reach it, and

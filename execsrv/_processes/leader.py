@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import resource
-from dataclasses import dataclass
 from functools import cache
 
 import trio
+from msgspec import Struct
 
 from execsrv._processes import pidfd, proc
 from execsrv._processes.signals import signal_name
@@ -30,12 +30,15 @@ _ASKED_SECONDS = 0.001, 0.2
 """Pauses, at first and in the end, between two looks at a leader that has no pidfd."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExitStatus:
-    """The end of a leader. `code` is 128+N after a death by signal N, whose name is in `signal`."""
+class ExitStatus(Struct, frozen=True):
+    """The end of a leader. `code` is 128+N after a death by signal N, whose name is in `signal`.
+
+    `is_lost`: nobody can tell any more how it ended, or whether it has.
+    """
 
     code: int
     signal: str | None = None
+    is_lost: bool = False
 
 
 class Leader:

@@ -55,9 +55,16 @@ class Register:
         self.reserve = Reserve(_SPARE_DESCRIPTORS)
         self.turn = trio.Lock()
         """Held by whoever looks for long, so that all looks together hold up the others no longer than one."""
+        self.has_had_limits = False
+        """True once a command has had limits."""
         self._leaders: dict[int, tuple[Leader, int]] = {}  # until reaped
         self._held: list[Leader] = []
         self._last_number = 0
+
+    @property
+    def server(self) -> int:
+        """The server's own number."""
+        return id(self) if self.mark is None else self.mark.server
 
     def reserve_number(self) -> int:
         """Return a number for a new session, which is `starting` from now on."""
@@ -177,10 +184,10 @@ class ByWalk:
             if known == [] and not self._unattributed(tree, census):
                 return {}
             if known and time.monotonic() - census.taken_at < _FRESH_SECONDS:
-                found = yield from proc.family_in_steps(known)
+                found = yield from proc.family_in_steps(_but(known, tree.reaper))
                 if found:
                     return found
-        return (yield from _family_of(lambda: self._look(tree)))
+        return (yield from _family_of(lambda: self._look(tree), tree.reaper))
 
     def _look(self, tree: ProcessTree) -> Steps[list[int]]:
         while True:
@@ -222,13 +229,13 @@ class ByDescent:
         return self._register.reserve.lent()
 
     def find(self, tree: ProcessTree) -> Steps[dict[int, int]]:
-        return (yield from _family_of(lambda: self._look(tree)))
+        return (yield from _family_of(lambda: self._look(tree), tree.reaper))
 
     def _look(self, tree: ProcessTree) -> Steps[list[int]]:
         leader = [] if tree.leader.has_ended else [tree.pid]
         others = self._strays.unattributed if not leader and self._register.is_alone(tree) else ()
         if tree.reaper is not None and not tree.reaper.has_ended:
-            leader.append(tree.reaper.pid)
+            leader += proc.children(tree.reaper.pid)
         return leader + (yield from self._strays.of(tree.number, *others))
 
     def belongs(self, tree: ProcessTree, pid: int) -> bool:
@@ -242,17 +249,27 @@ class ByDescent:
         self._strays.disown(tree.number)
 
 
-def _family_of(look: Callable[[], Steps[list[int]]]) -> Steps[dict[int, int]]:
-    """Find the living among those that a look finds, and their descendants.
+def _but(pids: list[int], reaper: Leader | None) -> list[int]:
+    return pids if reaper is None else [pid for pid in pids if pid != reaper.pid]
+
+
+def _family_of(look: Callable[[], Steps[list[int]]], reaper: Leader | None) -> Steps[dict[int, int]]:
+    """Find the living among those that a look finds, and their descendants, but for a reaper, which is none of them.
 
     Who was seen and has ended since may have left a child that the look came too early for. So nobody is the answer
-    only when nobody was seen. Where every look comes too late, those of the last are the answer: the caller goes on,
-    and asks again when others have had their turn.
+    only when nobody was seen but who had ended before that look. Where every look comes too late, those of the last are
+    the answer: the caller goes on, and asks again when others have had their turn.
     """
+    ended: set[int] = set()
     for _ in range(_LOOKS):
-        roots = yield from look()
+        roots = [pid for pid in _but((yield from look()), reaper) if pid not in ended or proc.living(pid)]
         if not roots:
             return {}
         if found := (yield from proc.family_in_steps(roots)):
-            return found
-    return dict.fromkeys(roots, 0)
+            break
+        ended.update(roots)
+    else:
+        found = dict.fromkeys(roots, 0)
+    if reaper is not None:  # whose children are no others
+        found |= {pid: reaper.pid for pid, parent in found.items() if not parent and proc.parent(pid) == reaper.pid}
+    return found

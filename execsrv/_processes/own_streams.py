@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
 
 import trio
 
-from execsrv._processes import input_wait, proc, terminal
-from execsrv._processes.input_wait import InputWait
+from execsrv._processes import proc, terminal
 from execsrv._processes.proc import Steps
 from execsrv._processes.spawn import widen
 from execsrv._processes.tree import ProcessTree
-from execsrv.limits import MIB
+from execsrv._setting_units import MIB
 from execsrv.protocol import Size, Stream
+
+if TYPE_CHECKING:
+    from execsrv._processes.input_wait import InputWait
 
 PIPE_BYTES = MIB
 """The width asked for a pipe that is busy: Linux allows as much without rights. Refused, the pipe stays as it was."""
@@ -51,12 +54,19 @@ class OwnInput:
 class OwnStreams:
     """The streams of a command of ours."""
 
+    arrivals = None
+
     def __init__(self, tree: ProcessTree, outputs: dict[Stream, int], stdin: int | None, held: int | None) -> None:
         """Take ownership of the descriptors. `held` is the other end of its terminal."""
         self.outputs = outputs
         self.input = None if stdin is None else OwnInput(stdin, is_terminal="pty" in outputs)
         self._tree = tree
         self._held = held
+
+    @property
+    def names(self) -> Collection[Stream]:
+        """The outputs that it has."""
+        return self.outputs
 
     @property
     def _master(self) -> int | None:
@@ -94,6 +104,8 @@ class OwnStreams:
     def _look_for_input_wait(self) -> Steps[InputWait | None]:
         if self.input is None:
             return None
+        from execsrv._processes import input_wait  # for clients that ask
+
         pids: Steps[Any] = proc.family_in_steps([self._tree.pid])
         if (master := self._master) is not None:
             if self._held is None or terminal.unread(self._held):

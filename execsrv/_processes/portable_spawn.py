@@ -18,11 +18,15 @@ import subprocess
 import termios
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from execsrv._processes import carried_limits
 from execsrv._processes.accounts import Account
 from execsrv._processes.command import Command
 from execsrv._processes.rlimit_mark import Mark
+
+if TYPE_CHECKING:
+    from execsrv._processes.limiting.group import LimitGroup
 
 own_score: int | None = None
 """An open descriptor of our own /proc/self/oom_score_adj, where our memory is closed. A child of ours cannot open its
@@ -35,17 +39,20 @@ def start(
     stdio: Sequence[int | None] | bytes,
     child: ctypes.c_int,
     mark: Mark | None = None,
+    group: LimitGroup | None = None,
 ) -> None:
     """Start `command` and write its pid into `child`. It leads a new session, unless it has `inherited` ours.
 
     `directory` is a descriptor of its working directory, None for ours. `stdio` is either the three descriptors that
     become its 0, 1 and 2, None for one that is to be closed, or the name of a terminal that becomes all three and its
     controlling terminal. It inherits no other, but for `pass_fds`. The wishes of the command are granted in the
-    child. It puts the mark on itself too: this process may have no right to, where the child is another user's.
+    child, and the limits of its `group`. It puts the mark on itself too: this process may have no right to, where the
+    child is another user's.
 
-    Raises `OSError` when it could not be executed; then nothing was left behind. All given descriptors stay the
-    caller's, and must be 3 or above where they get another number.
+    Raises `OSError` when it could not be executed, and `LimitUnavailableError`; then nothing was left behind. All given
+    descriptors stay the caller's, and must be 3 or above where they get another number.
     """
+    entry = None if group is None else group.open_entry()
     terminal = os.open(stdio, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC) if isinstance(stdio, bytes) else None
     descriptors = (terminal, terminal, terminal) if isinstance(stdio, bytes) else stdio
     inherited = command.inherited
@@ -74,6 +81,8 @@ def start(
         elif command.oom_score_adj is not None:
             with open("/proc/self/oom_score_adj", "w") as file:
                 file.write(str(command.oom_score_adj))
+        if entry is not None:
+            entry.step_in()
 
     account = command.account
     env = dict(entry.split(b"=", 1) for entry in command.env)
@@ -100,12 +109,16 @@ def start(
         )
         child.value = popen.pid
     except subprocess.SubprocessError:
+        if entry is not None:
+            entry.check()
         raise OSError(errno.EPERM, os.strerror(errno.EPERM)) from None
     finally:
         if lent_score is not None and own_score is not None and not child.value:
             os.pwrite(own_score, lent_score, 0)
         if terminal is not None:
             os.close(terminal)
+        if entry is not None:
+            entry.close()
     # The pid is all that we keep; the exit status is read by its owner, never by this object.
     popen.returncode = 0
 

@@ -19,11 +19,9 @@ class Reaper(Leader):
     def find(self, find: Callable[[], Steps[dict[int, int]]], leader: Leader) -> Steps[dict[int, int]]:
         """Find the members of its session by `find`, and end all that is in there once that is nobody."""
         found = yield from find()
-        found.pop(self.pid, None)
         if not found and leader.has_ended:
             # Who was left behind by somebody that had been looked at became its child after the look.
             found = yield from find()
-            found.pop(self.pid, None)
             if not found:
                 proc.send(self.pid, signal.SIGKILL, lambda pid: not self.has_ended)
         return found

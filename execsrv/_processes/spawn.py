@@ -19,12 +19,16 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 from execsrv._processes import carried_limits, ends, pidfd, portable_spawn, posix_spawn, proc, spawn_errors, terminal
 from execsrv._processes.command import Command, spawn_error
 from execsrv._processes.rlimit_mark import Mark
 from execsrv.errors import SpawnError
 from execsrv.protocol import Size, Stream
+
+if TYPE_CHECKING:
+    from execsrv._processes.limiting.group import LimitGroup
 
 start = posix_spawn.start if posix_spawn.available else portable_spawn.start
 
@@ -95,15 +99,17 @@ def spawn(
     carries: bool,
     modes: Mapping[str, bool | int] = terminal.DEFAULT_MODES,
     started: Started | None = None,
+    group: LimitGroup | None = None,
 ) -> Started:
     """Start `command` on a terminal of `size`, or on pipes where that is None, and return it running.
 
     Without `pipe_stdin` a piped command reads an empty stdin. One that `carries` its mark does so from its first
     instant, since this process carries it for that time, as it does no mark for a command without; otherwise it is put
-    on the command that runs already.
+    on the command that runs already. It has the limits of a `group` before its program runs.
 
-    Blocks as long as the file system of the directory or of the program does. Raises `SpawnError`; then nothing is
-    left behind. It fills `started`, so that another thread knows of it as soon as it is born.
+    Blocks as long as the file system of the directory or of the program does. Raises `SpawnError`, and
+    `LimitUnavailableError` with a group; then nothing is left behind. It fills `started`, so that another thread knows
+    of it as soon as it is born.
     """
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         message = "cannot start: SIGCHLD is ignored in this process, so exit statuses are lost"
@@ -125,11 +131,11 @@ def spawn(
                 started.born_after = time.monotonic()
                 put = None if carries else mark
                 if command.confinement is None:
-                    _start(command, directory, stdio, started.child, put)
+                    _start(command, directory, stdio, started.child, put, group)
                 else:
                     from execsrv._processes.confine import start as confine
 
-                    started.reaper = confine.start(command, command.confinement, stdio, started.child, put)
+                    started.reaper = confine.start(command, command.confinement, stdio, started.child, put, group)
         # The command's ends are closed here, which leaves room for its pidfd.
         _hold(started, None if carries or command.confinement is not None else mark)
     except OSError as error:
@@ -178,14 +184,15 @@ def _start(
     stdio: Sequence[int | None] | bytes,
     child: ctypes.c_int,
     mark: Mark | None,
+    group: LimitGroup | None,
 ) -> None:
-    in_child = command.has_wishes
+    in_child = command.has_wishes or group is not None
     if carried_limits.commands_limits and not in_child:
         ends = () if isinstance(stdio, bytes) else stdio
         in_child = not carried_limits.may_be_carried(max(directory or 0, *(end or 0 for end in ends), 0))
     try:
         if in_child:
-            portable_spawn.start(command, directory, stdio, child, mark)
+            portable_spawn.start(command, directory, stdio, child, mark, group)
         else:
             start(command, directory, stdio, child)
     except OSError as error:

@@ -9,7 +9,7 @@ import select
 import struct
 import termios
 
-from execsrv.limits import KIB
+from execsrv._setting_units import KIB
 
 PIPE_CHUNK_BYTES = 64 * KIB
 """The size of one read from a pipe, and so its largest chunk. More falls out of the processor's cache and is slower."""
@@ -24,21 +24,23 @@ _TERMINAL_PIECE = 4096
 """The most that the kernel gives of a terminal in one read."""
 
 
-def read(descriptor: int, is_terminal: bool) -> bytes | None:
-    """Return the bytes that are there now: None if there are none, empty at the end."""
+def read(descriptor: int, is_terminal: bool, most: int | None = None) -> bytes | None:
+    """Return the bytes that are there now, and no more than `most`: None if there are none, empty at the end."""
     try:
-        return _read_terminal(descriptor) if is_terminal else os.read(descriptor, PIPE_CHUNK_BYTES)
+        if is_terminal:
+            return _read_terminal(descriptor, most or TERMINAL_CHUNK_BYTES)
+        return os.read(descriptor, most or PIPE_CHUNK_BYTES)
     except BlockingIOError:
         return None
 
 
-def _read_terminal(descriptor: int) -> bytes:
+def _read_terminal(descriptor: int, most: int) -> bytes:
     """Return the pieces that are there now, joined. Raises `BlockingIOError` when there is none."""
     pieces: list[bytes] = []
-    left = TERMINAL_CHUNK_BYTES
+    left = most
     try:
         while left > 0:
-            pieces.append(os.read(descriptor, _TERMINAL_PIECE))
+            pieces.append(os.read(descriptor, min(left, _TERMINAL_PIECE)))
             left -= len(pieces[-1])
     except BlockingIOError:
         if not pieces:

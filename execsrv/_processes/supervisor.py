@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 
@@ -57,6 +58,7 @@ class Supervisor:
         self._strays: Strays | None = None
         self._guard: Guard | None = None
         self._refuses = False
+        self._moves = False
         self.kin = Kin(self._register, sole=False)
         """All processes of all sessions, for telling who they are not."""
         self.threads = trio.CapacityLimiter(MOST_THREADS)
@@ -119,6 +121,7 @@ class Supervisor:
             self.wait_guarded,
             carries=self._own_process,
             refuses=self._refuses,
+            moves=self._moves,
         )
 
     def spawn(self, command: Command, *, size: Size | None, pipe_stdin: bool) -> Spawned:
@@ -149,9 +152,10 @@ async def open_supervisor(
     `own_process` allows it to change settings of this process: it becomes a subreaper, hears SIGCHLD, carries a mark
     for the instant of each start (so no other thread may start processes), and has a guardian as a child. It must then
     run in the main thread. `sole` says that no other code of this process starts any: then all children are ours, and
-    it is moved into a control group of its own, if there is one to be had, unless `cgroups` is off. There is no
-    guardian unless it is `guarded`. It ends the sessions too when the loop stands still for `guardian_patience`
-    seconds, unless that is 0. Where it is `guarded` and nothing else than session ids can be had, starts are refused.
+    it is moved into a control group of its own, if there is one to be had, unless `cgroups` is off; without `sole`, for
+    the first command with limits that take it. There is no guardian unless it is `guarded`. It ends the sessions too
+    when the loop stands still for `guardian_patience` seconds, unless that is 0. Where it is `guarded` and nothing else
+    than session ids can be had, starts are refused.
     """
     if not own_process:
         yield Supervisor()
@@ -161,11 +165,13 @@ async def open_supervisor(
     supervisor.kin = Kin(register, sole=sole)
     with ExitStack() as stack:
         stack.enter_context(register.reserve)
+        stack.callback(_step_out, register)
         strays = None
         if subreaper.available():
             strays = stack.enter_context(subreaper.open_strays(register, sole=sole))
             supervisor._finder = ByDescent(register, strays)
             supervisor._strays = strays
+        supervisor._moves = cgroups
         supervisor._refuses = guarded and supervisor.layer == "session"
         async with open_helpers() as nursery:
             nursery.start_soon(owned, _end_turns, register)
@@ -175,6 +181,14 @@ async def open_supervisor(
                 supervisor._guard = Guard(register, register.mark, cgroups=sole and cgroups, patience=guardian_patience)
                 nursery.start_soon(owned, supervisor._guard.run)
             yield supervisor
+
+
+def _step_out(register: Register) -> None:
+    """Undo what limits may have done to this process, unless the guardian has: put it into another control group."""
+    if register.has_had_limits:
+        from execsrv._processes import cgroup
+
+        cgroup.leave_own(os.getpid())
 
 
 async def _end_turns(register: Register) -> None:

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from execsrv._processes import cgroup, guardian_keeper, posix_spawn, proc, rlimit_mark, subreaper
 from execsrv._processes.confine import start
 from execsrv._processes.confine.layers import Means
+from execsrv._processes.limiting.make import trial
 from execsrv._processes.refused_calls import refusals
+from execsrv.errors import LimitUnavailableError
+from execsrv.protocol.process_limits import ProcessLimits
 
 MINIMUM_KERNEL = "5.4"
 """The first long-term kernel with `pidfd_open` (5.3), by which all processes are watched and signalled."""
@@ -32,7 +35,8 @@ class Capability:
 class Survey:
     """The layers from the weakest to the strongest, what they guarantee together, and what can still escape.
 
-    `policies` is whether commands can be confined. `refused` names the system calls that this machine refuses, with the
+    `policies` is whether commands can be confined, `limits` which can be kept of the limits of all of a command
+    together. `refused` names the system calls that this machine refuses, with the
     name of the error.
     """
 
@@ -43,6 +47,7 @@ class Survey:
     guarantees: list[str]
     escapes: list[str]
     policies: Capability
+    limits: list[Capability]
 
 
 def survey() -> Survey:
@@ -65,7 +70,7 @@ def survey() -> Survey:
         words = _words(mark, descent, guardian, group, refused)
     else:
         words = [], ["nothing: without the process table in /proc, of our own pid namespace, no server starts"]
-    return Survey(platform.release(), MINIMUM_KERNEL, refused, layers, *words, _policies(table=table))
+    return Survey(platform.release(), MINIMUM_KERNEL, refused, layers, *words, _policies(table=table), _limits())
 
 
 def _policies(*, table: bool) -> Capability:
@@ -74,8 +79,28 @@ def _policies(*, table: bool) -> Capability:
     if isinstance(found, Means):
         meaning = f"every policy is kept, by {', '.join(sorted(found.layers))} and no new privileges"
         return Capability("policies", True, f"{meaning}; Landlock {found.landlock}")
-    refusal = f"{found.step}: {errno.errorcode.get(found.errno, found.errno)}"
-    return Capability("policies", False, f"none is kept, and such starts are refused: {refusal}; it needs {found.need}")
+    refusal = f"{found.step}: {errno.errorcode.get(found.errno, found.errno)}; it needs {found.need}"
+    if table and isinstance(start.means_without_view(), Means):
+        kept = "none is kept but, with allow_landlock_only, those whose callers ask for less (`atLeast`)"
+        return Capability("policies", False, f"{kept}: {refusal}")
+    return Capability("policies", False, f"none is kept, and such starts are refused: {refusal}")
+
+
+def _limits() -> list[Capability]:
+    """Try to start a command with each limit that takes a control group."""
+    found = []
+    for name, limits in (
+        ("memory", ProcessLimits(memory_bytes=64 << 20)),
+        ("processes", ProcessLimits(processes=10)),
+        ("cpu", ProcessLimits(cpu_percent=50)),
+    ):
+        try:
+            version = trial(limits)
+        except LimitUnavailableError as error:
+            found.append(Capability(name, False, f"refused: {error}"))
+        else:
+            found.append(Capability(name, True, f"kept by control groups of version {version}"))
+    return found
 
 
 def _words(
@@ -109,7 +134,7 @@ def _words(
 
 
 def _makes_groups() -> bool:
-    folder = cgroup.make(f"doctor-{os.getpid()}")
+    folder = cgroup.make(f"{cgroup.PREFIX}doctor-{os.getpid()}")
     if folder is not None:
         cgroup.remove(folder)
     return folder is not None

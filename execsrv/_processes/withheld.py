@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from execsrv.limits import ServerConfig
+if TYPE_CHECKING:
+    from execsrv.limits import ServerConfig
 
 SECRET_NAMES = (
     "*KEY*",
@@ -25,7 +26,7 @@ SECRET_NAMES = (
     "*COOKIE*",
 )
 _URL_NAMES = ("*_URL", "*_URI", "*_DSN")
-_PASSWORD_IN_URL = re.compile(r"://[^/?#]*:[^/?#]+@")
+_PASSWORD_IN_URL = r"://[^/?#]*:[^/?#]+@"
 
 
 OWN_TOKEN = "EXECSRV_TOKEN"
@@ -61,7 +62,7 @@ def is_secret(name: str, value: str) -> bool:
     """Return whether a variable looks like a secret."""
     if matches(name, SECRET_NAMES):
         return True
-    return matches(name, _URL_NAMES) and _PASSWORD_IN_URL.search(value) is not None
+    return matches(name, _URL_NAMES) and re.search(_PASSWORD_IN_URL, value) is not None
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

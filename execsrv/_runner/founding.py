@@ -12,6 +12,9 @@ from msgspec import Meta, Struct
 
 from execsrv.protocol.bounds import PathText, Variables, Word, Words
 
+FAILED = 1
+"""The exit status of a runner whose command did not start, or whose server has gone."""
+
 TIMED_OUT = 192
 """The exit code of a command whose time was over: 128 + 64."""
 

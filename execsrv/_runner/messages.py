@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from execsrv.limits import KIB, MIB
 from execsrv.protocol import EnvPolicy, Layer, Member, SignalTarget, Size
 from execsrv.protocol.bounds import Name, PathText, Variables, Word, Words
+from execsrv.protocol.process_limits import ProcessLimits, ProcessUsage
 from execsrv.protocol.sandbox import Sandbox
 
 STDIN_WINDOW_BYTES = MIB
@@ -35,6 +36,7 @@ Text = Annotated[str, Meta(max_length=64 * KIB)]
 Facts = Annotated[list[Text], Meta(max_length=1024)]
 
 Stream = Literal["stdout", "stderr", "pty"]
+Reached = Literal["oom", "cpu", "file-size"]
 
 
 class Data(Struct, frozen=True, gc=False):
@@ -78,6 +80,8 @@ class SpawnRequest(Struct, frozen=True):
     stdin_passed: bool = False
     stdout: Literal["pipe", "null", "passed"] = "pipe"
     stderr: Literal["pipe", "null", "passed", "stdout"] = "pipe"
+    limits: ProcessLimits | None = None
+    """What cannot be kept there is refused."""
     umask: Annotated[int, Meta(ge=0, le=0o777)] | None = None
     nice: Annotated[int, Meta(ge=-20, le=19)] | None = None
     oom_score_adj: Annotated[int, Meta(ge=-1000, le=1000)] | None = None
@@ -181,6 +185,8 @@ class Exit(Struct, frozen=True):
     id: Id
     exit_code: Annotated[int, Meta(ge=0, le=255)]
     signal: Name | None = None
+    limit: Reached | None = None
+    """The limit that it has died of."""
 
 
 class TreeEmpty(Struct, frozen=True):
@@ -192,6 +198,8 @@ class TreeEmpty(Struct, frozen=True):
     id: Id
     layer: Layer | None
     cpu_ms: Count = 0
+    usage: ProcessUsage | None = None
+    """What was used, where there were limits."""
 
 
 class Signaled(Struct, frozen=True):
@@ -202,6 +210,16 @@ class Signaled(Struct, frozen=True):
     errno: Errno | None = None
 
 
+class InputWait(Struct, frozen=True):
+    """A process that waits for input, by that system call on that descriptor, and how often it went to sleep."""
+
+    pid: Pid
+    name: Name
+    call: Name
+    descriptor: Count
+    sleeps: Count
+
+
 class Looked(Struct, frozen=True):
     """The answer to `Look`; with an `errno`, the runner could not look."""
 
@@ -210,18 +228,24 @@ class Looked(Struct, frozen=True):
     cpu_ms: Count = 0
     memory_bytes: Count = 0
     echoes: bool = True
+    input_wait: InputWait | None = None
+    """Who waits for input of which there is none. It is not known of input that was passed."""
     errno: Errno | None = None
 
 
-class Error(Struct, frozen=True):
+class Error(Struct, frozen=True, omit_defaults=True):
     """A command that could not be started, by its id; or, without one, what ends the channel."""
 
     id: Id | None
     code: Name
     message: Text
+    kind: Name | None = None
+    """That of a refused start on the wire of a server. What follows are the facts that it has there."""
     stage: Name | None = None
     step: Name | None = None
     errno: Errno | None = None
+    field: Name | None = None
+    need: Text | None = None
     versions: Annotated[list[int], Meta(max_length=256)] = []
 
 

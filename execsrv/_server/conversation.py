@@ -122,7 +122,10 @@ class Conversation:
             # Files and relay around the rest: requests are at their end before what they use is closed.
             needed = self.config, lambda: self.allowance, self._outbox.tell, self._outbox.wait_answered
             async with open_files(*needed, rules_of) as self.files, open_http(*needed) as self.relay:
-                await self._converse()
+                try:
+                    await self._converse()
+                finally:
+                    del self.files, self.relay  # which know us, too: all of us would wait for the collector
         finally:
             self._outbox.close()
             with trio.move_on_after(self.config.flush_timeout, shield=True):

@@ -15,7 +15,7 @@ from execsrv.errors import InvalidParamsError, LimitExceededError, NameTakenErro
 from execsrv.limits import ServerConfig
 from execsrv.protocol.sharing import MOST_NAME_CHARACTERS
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
+_NAME = r"[A-Za-z][A-Za-z0-9._-]*"
 
 
 class Directory:
@@ -61,7 +61,7 @@ class Directory:
         Raises `InvalidParamsError`, `NameTakenError` and `LimitExceededError`.
         """
         if (name := terms.name) is not None:
-            if len(name) > MOST_NAME_CHARACTERS or not _NAME.fullmatch(name):
+            if len(name) > MOST_NAME_CHARACTERS or not re.fullmatch(_NAME, name):
                 text = (
                     f"name: {quoted(name)} is not a name: it takes a letter, then letters, digits and `._-`,"
                     f" {MOST_NAME_CHARACTERS} in all"

@@ -4,8 +4,9 @@
     timeout        `Ending.open`: the deadline of the start is over
     idle           `Ending.open`: the idle clock has run out
     terminated     `process/terminate`, `command/exec/terminate`
-    disconnected   `Conversation._end_sessions`, `Ending.hang_up`: the connection ends
+    disconnected   `Conversation._end_sessions`, `Ending.hang_up`: the connection ends; or its runner is gone
     shutdown       `Conversation._end_sessions`, `Connection._stop`: the server ends
+    oom, cpu, file-size    nobody asked: the leader died of one of its limits
     signaled       nobody asked: the leader died of a signal
     exited         nobody asked: the leader ended by itself
 
@@ -29,7 +30,7 @@ from execsrv._server.feed import Feed
 from execsrv.protocol import Member, Reason
 
 if TYPE_CHECKING:
-    from execsrv._processes.contract import AnyTree
+    from execsrv._processes.contract import AnyLimits, AnyTree
 
 logger = logging.getLogger(__name__)
 
@@ -71,11 +72,22 @@ class IdleClock:
 class Ending:
     """The way in which one session is made to end, and the reason. It owns neither the tree nor the tasks."""
 
-    def __init__(self, tree: AnyTree, feed: Feed, timeout: float, idle_timeout: float, grace: float) -> None:
+    def __init__(
+        self,
+        tree: AnyTree,
+        feed: Feed,
+        timeout: float,
+        idle_timeout: float,
+        grace: float,
+        limits: AnyLimits | None = None,
+    ) -> None:
         """Start the clocks, in seconds and infinite where none is wanted. `open` must follow.
 
-        `grace` is what a session has that was asked to end by a clock, or because its leader has ended.
+        `grace` is what a session has that was asked to end by a clock, or because its leader has ended. `limits` are
+        its own.
         """
+        self.was_sent_kill = False
+        """True when its peer has sent it SIGKILL, so that it says nothing of limits to have died of that."""
         self.killed = False
         """True when it is to end by force. From then on nothing of the session waits for a reader."""
         self.is_over = False
@@ -86,6 +98,7 @@ class Ending:
         self._tree = tree
         self._feed = feed
         self._own_grace = grace
+        self._limits = limits
         self._cause: Reason | None = None
         self._nursery: trio.Nursery | None = None
         self._clocks: list[tuple[trio.CancelScope, Reason, float]] = []
@@ -118,7 +131,14 @@ class Ending:
 
     def reason(self, status: ExitStatus) -> Reason:
         """Return the reason of the leader's end, now that it has ended with this status."""
-        return self._cause or ("signaled" if status.signal else "exited")
+        if self._cause is not None:
+            return self._cause
+        if status.is_lost:
+            return "disconnected"
+        reached = None
+        if self._limits is not None:
+            reached = self._limits.reached(status, was_killed=self.was_sent_kill)
+        return reached or ("signaled" if status.signal else "exited")
 
     def bound_drain(self, draining: trio.CancelScope) -> None:
         """Let the wait for the end of the streams, which is in this scope, take `DRAIN_SECONDS` after a kill."""

@@ -25,12 +25,9 @@ from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connections import Connections, open_connections
 from execsrv._server.entrance import open_certificates, open_doors, receive_lines, receive_websocket
-from execsrv._server.single_connection import serve_connection
 from execsrv._wire import activation, unix, urls
-from execsrv._wire.lines import LineChannel
-from execsrv._wire.stdio import receive_stream, send_stream, taken_stdio
 from execsrv.errors import CannotListenError, InvalidListenURLError
-from execsrv.limits import DEFAULTS, ServerConfig
+from execsrv.limits import ServerConfig
 
 logger = logging.getLogger(__name__)
 
@@ -44,42 +41,19 @@ ServePeer = Callable[[trio.SocketStream, Callable[[], None]], Awaitable[None]]
 """Serves one peer from its first byte, and calls the function when it has said who it is."""
 
 
-async def serve_url(
+async def serve_listener(
     supervisor: Supervisor,
     listen: str,
-    config: ServerConfig = DEFAULTS,
+    config: ServerConfig,
+    shutdown_trigger: Callable[[], Awaitable[object]],
+    hurry_trigger: Callable[[], Awaitable[object]],
+    reloads: Reloads | None,
     *,
-    shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
-    hurry_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
-    single: bool = False,
-    reloads: Reloads | None = None,
-    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+    single: bool,
+    task_status: trio.TaskStatus[str],
 ) -> None:
-    """Serve connections on a URL until the trigger returns, or on stdio until the peer hangs up.
-
-    When `hurry_trigger` returns as well, what runs is not waited for.
-
-    With `single` it is for one client: it ends with the last connection, and where none comes. A later peer takes the
-    place of the one before, whose channel may be cut without anybody here having heard of it.
-
-    `reloads` gets all that can be read again while it serves.
-
-    Raises `InvalidListenURLError`, `CannotListenError` and `InvalidConfigError`. Cancelling kills everything at once.
-    """
+    """Serve connections on a URL that is not stdio, with the parameters of `serve_url`."""
     check_page(listen, config)
-    if listen == "stdio://":
-        with taken_stdio() as (protocol_in, protocol_out):
-            _tell_means(supervisor)
-            task_status.started(listen)
-            await serve_descriptors(
-                supervisor,
-                protocol_in,
-                protocol_out,
-                config,
-                shutdown_trigger=shutdown_trigger,
-                hurry_trigger=hurry_trigger,
-            )
-        return
     with ExitStack() as stack:
         async with open_connections(supervisor, config, reloads) as connections:
             keeper = await open_doors(supervisor, connections, reloads)
@@ -93,7 +67,7 @@ async def serve_url(
             async with open_helpers() as peers:
                 async with listener, open_helpers() as accepting:
                     accepting.start_soon(owned, _accept, listener, peers, serve_peer, door, single)
-                    _tell_means(supervisor)
+                    logger.info("keeping sessions together by %s", supervisor.means())
                     connections.accepts = True
                     task_status.started(url)
                     if single:
@@ -106,31 +80,6 @@ async def serve_url(
 async def _until(wait: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
     await wait()
     scope.cancel()
-
-
-def _tell_means(supervisor: Supervisor) -> None:
-    logger.info("keeping sessions together by %s", supervisor.means())
-
-
-async def serve_descriptors(
-    supervisor: Supervisor,
-    protocol_in: int,
-    protocol_out: int,
-    config: ServerConfig = DEFAULTS,
-    *,
-    shutdown_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
-    hurry_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
-) -> None:
-    """Serve one connection over two descriptors, which stay the caller's, until the peer hangs up."""
-    channel = LineChannel(send_stream(protocol_out), receive_stream(protocol_in), config, is_known=False)
-    await serve_connection(
-        channel,
-        supervisor,
-        config,
-        origin="stdio",
-        shutdown_trigger=shutdown_trigger,
-        hurry_trigger=hurry_trigger,
-    )
 
 
 async def _open_listener(
@@ -148,7 +97,8 @@ async def _open_listener(
     address = urls.parse_listen(listen)
     check_exposure(address, connections.config)
     certificates = await open_certificates(address, connections, reloads)
-    (listener,) = await trio.open_tcp_listeners(address.port, host=address.ip)
+    # In bytes: for a text, what encodes the names of hosts would be loaded.
+    (listener,) = await trio.open_tcp_listeners(address.port, host=address.ip.encode())
     ip, port = listener.socket.getsockname()[:2]
     serve_peer = partial(receive_websocket, connections, keeper, certificates)
     return listener, str(address._replace(ip=ip, port=port)), serve_peer

@@ -8,21 +8,28 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from execsrv._files.rules import Rules
 from execsrv._processes.confine import policy
 from execsrv._processes.confine.places import Access, Confinement
 from execsrv._processes.confine.policy import Wish
-from execsrv._processes.confine.start import needed_means
+from execsrv._processes.confine.start import WITHOUT_VIEW, needed_means
 from execsrv._wire.paths import path_from_wire
+from execsrv.errors import SandboxUnavailableError
 from execsrv.protocol.sandbox import Confined, FileSystem, GlobPlace, PathPlace, PolicyEntry, Sandbox, Special
 
 
 class Resolver:
     """A policy with its paths read, to be resolved once the command's directory and environment are known."""
 
-    def __init__(self, sandbox: Sandbox, cwd: str | None) -> None:
-        """Raises `InvalidParamsError` for a path that is none."""
+    def __init__(self, sandbox: Sandbox, cwd: str | None, *, may_lack_view: bool = False) -> None:
+        """With `may_lack_view`, a policy whose caller takes less may be kept by Landlock alone.
+
+        Raises `InvalidParamsError` for a path that is none.
+        """
         self._sandbox = sandbox
+        self._may_lack_view = may_lack_view and sandbox.at_least == "landlock"
         self._cwd = cwd if sandbox.cwd is None else path_from_wire(sandbox.cwd, "sandbox.cwd")
         self._roots = [path_from_wire(root, "sandbox.workspaceRoots") for root in sandbox.workspace_roots]
         temporary = sandbox.temporary_directories
@@ -41,8 +48,14 @@ class Resolver:
 
         Raises `SandboxUnavailableError`. Blocks as long as the file systems do.
         """
-        needed_means()
-        return self._resolve(tmpdir)
+        try:
+            needed_means(may_lack_view=self._may_lack_view)
+        except SandboxUnavailableError as error:
+            if self._sandbox.at_least == "landlock" and not self._may_lack_view:
+                why = "less, as its caller would take, is not allowed here: allow_landlock_only is off"
+                raise SandboxUnavailableError(f"{error.message}; {why}", **error.facts) from None
+            raise
+        return replace(self._resolve(tmpdir), may_lack_view=self._may_lack_view)
 
     def rules(self) -> Rules:
         """Return what a call about files may do. It is this server that keeps it, so no machine refuses that.
@@ -98,8 +111,10 @@ class Resolver:
 
 def told(confinement: Confinement) -> Confined:
     """Return what a command's client hears of its confinement."""
-    means = needed_means()
+    means = needed_means(may_lack_view=confinement.may_lack_view)
     gaps = list(confinement.notes)
-    if not means.has("processes"):
+    if not means.has("view"):
+        gaps += WITHOUT_VIEW
+    elif not means.has("processes"):
         gaps.append("processes of the same user outside can be given other priorities and processors")
     return Confined(sorted([*means.layers, "no-new-privs"]), gaps)

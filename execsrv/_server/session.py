@@ -12,6 +12,7 @@ goes on for the grace, and what is left then is killed: that is the only way to 
 from __future__ import annotations
 
 from collections.abc import Callable
+from signal import SIGKILL
 from typing import TYPE_CHECKING
 
 import trio
@@ -20,7 +21,6 @@ from msgspec import UNSET
 from execsrv._budget.budget import Budget
 from execsrv._log.log import OutputLog
 from execsrv._nursery import is_cancelled, owned
-from execsrv._processes.input_wait import InputWait
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.usage import Usage
 from execsrv._server.confining import denial
@@ -32,9 +32,12 @@ from execsrv._server.start_options import StartOptions, cost, largest_piece, new
 from execsrv._server.stdin import Stdin
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Reason, SignalTarget, Size
+from execsrv.protocol.process_limits import ProcessLimits
 
 if TYPE_CHECKING:
     from execsrv._processes.contract import AnySpawned, Received
+    from execsrv._processes.input_wait import InputWait
+    from execsrv._server.framed_pump import FramedPump
 
 
 class Session:
@@ -64,11 +67,11 @@ class Session:
         self.key = options.key
         self.started_at = trio.current_time()
         self._streams = spawned.streams()
-        self.is_terminal = "pty" in self._streams.outputs
+        self.is_terminal = "pty" in self._streams.names
         self.log = OutputLog(
             config.retained_output_bytes_per_session,
             options.window_bytes or config.unsent_output_bytes,
-            streams=self._streams.outputs,
+            streams=self._streams.names,
             acknowledged=options.window_bytes is not None,
             drops=options.drops,
             clock=new_clock() if options.times else lambda: UNSET,
@@ -81,14 +84,21 @@ class Session:
         self.waits: dict[str, Callable[[], None]] = {}
         """Ends a wait for something, by the name that its peer gave it."""
         self.confinement = spawned.confinement
+        self._limits = spawned.limits
         self._tree = spawned.tree
         self._grace = options.grace
         self._hangup_grace = config.hangup_grace
         self._ends_with_leader = options.ends_with_leader
         grace = self.grace(config.end_grace)
-        self._ending = Ending(self._tree, self.feed, options.timeout, options.idle_timeout, grace)
+        self._ending = Ending(self._tree, self.feed, options.timeout, options.idle_timeout, grace, self._limits)
         self._life: trio.CancelScope | None = None
-        self._pump = Pump(self._streams.outputs, self._tree.leader, self.log, self.feed, self._ending)
+        self._pump: Pump | FramedPump
+        if self._streams.arrivals is None:
+            self._pump = Pump(self._streams.outputs, self._tree.leader, self.log, self.feed, self._ending)
+        else:
+            from execsrv._server.framed_pump import FramedPump
+
+            self._pump = FramedPump(self._streams.arrivals, self.log, self.feed, self._ending)
         self.stdin = Stdin(
             id,
             self._streams.input,
@@ -166,7 +176,8 @@ class Session:
             await self._ending.wait_alone()
             proof = await self._tree.kill()
         remaining = [] if proof else await self._tree.remaining()
-        self.log.append_closed(remaining, proof, self._ending.ended)
+        usage = None if self._limits is None else self._limits.usage()
+        self.log.append_closed(remaining, proof, self._ending.ended, usage)
         self.closed_at = trio.current_time()
         self.feed.announce()
         if remaining:  # without any of our streams, as they were told to; they are still ours
@@ -230,6 +241,7 @@ class Session:
         """Send a signal. Return how many processes received it. `foreground` is the job in front of a terminal."""
         if self._ending.is_over:
             return 0
+        self._ending.was_sent_kill |= number == SIGKILL
         if target != "foreground":
             return self._tree.signal(number, target)
         return self._streams.signal_foreground(number)
@@ -252,6 +264,11 @@ class Session:
         if not self.stdin.is_open or self.stdin.is_waiting or self.log.exited is not None:
             return None
         return await self._streams.input_wait()
+
+    @property
+    def asked_limits(self) -> ProcessLimits | None:
+        """The limits that its start has asked for."""
+        return None if self._limits is None else self._limits.asked
 
     async def usage(self) -> Usage:
         """Return what it takes of processors and memory: all that lives of it, or what its leader has taken."""

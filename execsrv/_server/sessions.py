@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
@@ -31,9 +32,23 @@ from execsrv.errors import LimitExceededError, NotReadyError, ProcessExistsError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Size
 
-Spawn = Callable[[Attempt], Awaitable[Spawned]]
+if TYPE_CHECKING:
+    from execsrv._processes.contract import AnySpawned
+    from execsrv._runner.messages import SpawnRequest
+    from execsrv._server.over_runner import RunnerAttempt
+    from execsrv._server.runners import Runners
+
+    AnyAttempt = Attempt | RunnerAttempt
+    Spawn = Callable[[Any], Awaitable[AnySpawned]]
 
 logger = logging.getLogger(__name__)
+
+
+class Over(NamedTuple):
+    """A start over a runner: the command that launches the runner, and what decides in a thread what to ask of it."""
+
+    words: Sequence[str]
+    settle: Callable[[], SpawnRequest]
 
 
 class Sessions(Roster):
@@ -46,7 +61,8 @@ class Sessions(Roster):
         self._config = config
         self._nursery: trio.Nursery | None = None
         self._threads = SharedThreads(supervisor.threads)
-        self._attempts: set[Attempt] = set()
+        self._attempts: set[AnyAttempt] = set()
+        self._runners: Runners | None = None
         self._last_number = 0
         self._draining = False
         self.page: Page | None = None  # where starts and ends are noted
@@ -61,11 +77,13 @@ class Sessions(Roster):
     def close(self) -> None:
         """Start nothing from now on."""
         self._nursery = None
+        if self._runners is not None:
+            self._runners.close()
 
     def start(
         self,
         id: str | None,
-        settle: Callable[[], Command],
+        settle: Callable[[], Command] | Over,
         dialect: Dialect,
         options: StartOptions,
         *,
@@ -76,8 +94,8 @@ class Sessions(Roster):
     ) -> Starting:
         """Start a command under that id, or under the next `session-N`. It ends with the connection.
 
-        `settle` decides in a thread what is to run; until then `argv` names it. `dialect` says to the peer what happens
-        to the session. A `timeout` holds for the start too.
+        `settle` decides in a thread what is to run, here or over a runner; until then `argv` names it. `dialect` says
+        to the peer what happens to the session. A `timeout` holds for the start too.
 
         Raises `ProcessExistsError`, `LimitExceededError` when as many run as may, and `NotReadyError` at the end of the
         connection. What else can go wrong is the outcome.
@@ -92,15 +110,36 @@ class Sessions(Roster):
         starting = Starting(self._claim(id), program, options, most_bytes, is_terminal=size is not None)
         self._allowance.take_session(cost(is_terminal=starting.is_terminal))
 
-        async def spawn(attempt: Attempt) -> Spawned:
-            return await attempt.start(settle, self._threads, size=size, pipe_stdin=pipe_stdin, modes=modes)
+        new_attempt: Callable[[], AnyAttempt]
+        if isinstance(settle, Over):
+            new_attempt, spawn = self._start_over(settle)
+        else:
+            new_attempt = self.supervisor.new_attempt
+            how: dict[str, Any] = {"size": size, "pipe_stdin": pipe_stdin, "modes": modes}
+
+            async def spawn(attempt: Attempt) -> Spawned:
+                return await attempt.start(settle, self._threads, **how)
 
         if self.page is not None:
             now, is_terminal = trio.current_time(), size is not None
             starting.note = self.page.begin(starting.id, program, argv, now, is_terminal=is_terminal)
         self._starting[starting.id] = starting
-        nursery.start_soon(self._run, starting, spawn, dialect, options)
+        nursery.start_soon(self._run, starting, new_attempt, spawn, dialect, options)
         return starting
+
+    def _start_over(self, over: Over) -> tuple[Callable[[], RunnerAttempt], Spawn]:
+        """Return what makes an attempt over a runner, and what starts with it."""
+        from execsrv._server.over_runner import RunnerAttempt
+        from execsrv._server.runners import Runners
+
+        runners = self._runners = self._runners or Runners(self.supervisor, self._config, self._threads)
+        if self._nursery is not None:
+            runners.open(self._nursery)
+
+        async def spawn(attempt: RunnerAttempt) -> AnySpawned:
+            return await attempt.start(over.settle, self._threads)
+
+        return lambda: RunnerAttempt(runners, over.words, self._allowance.for_sessions), spawn
 
     def _claim(self, id: str | None) -> str:
         if id is not None and (id in self._by_id or id in self._starting):
@@ -116,18 +155,25 @@ class Sessions(Roster):
         return assigned
 
     @trio.lowlevel.enable_ki_protection
-    async def _run(self, starting: Starting, spawn: Spawn, dialect: Dialect, options: StartOptions) -> None:
+    async def _run(
+        self,
+        starting: Starting,
+        new_attempt: Callable[[], AnyAttempt],
+        spawn: Spawn,
+        dialect: Dialect,
+        options: StartOptions,
+    ) -> None:
         """Start a command, and keep its session until that is over.
 
         An interrupt of the program waits for another moment: from its first instant on, the command has an owner.
         """
-        attempt = self.supervisor.new_attempt()
+        attempt = new_attempt()
         self._attempts.add(attempt)
         first, session = cost(is_terminal=starting.is_terminal), None
         try:
             session = await self._begin(attempt, starting, spawn, dialect, options)
             note = starting.note
-            del starting, spawn, dialect, options  # they hold the request
+            del starting, new_attempt, spawn, dialect, options  # they hold the request
             if session is not None:
                 if self._outbox is not None and self._outbox.has_answers:
                     # Those who hear of the start come first: what there is to hear of the command takes longer.
@@ -152,11 +198,11 @@ class Sessions(Roster):
             await owned(self._attempts.pop().end)
 
     async def _begin(
-        self, attempt: Attempt, starting: Starting, spawn: Spawn, dialect: Dialect, options: StartOptions
+        self, attempt: AnyAttempt, starting: Starting, spawn: Spawn, dialect: Dialect, options: StartOptions
     ) -> Session | None:
         """Start a command, and let those who wait know what became of it. Return its session, None for an error."""
         try:
-            spawned: Spawned | None = None
+            spawned: AnySpawned | None = None
             with starting.scope:
                 spawned = await owned(spawn, attempt)
             if spawned is None:

@@ -102,7 +102,7 @@ class Stdin:
         if write_id is not None and write_id in self._remembered:
             return self._remembered[write_id]
         self._stir()
-        if self._input is None or None in self._queue:
+        if self._input is None or (None in self._queue and not self._is_terminal):
             raise self._closed()
         if self._queued_bytes and self._queued_bytes + len(data) > self._max_queued:
             message = f"{self._id} does not read its input: queued_stdin_bytes ({self._max_queued}) would be exceeded"
@@ -146,8 +146,8 @@ class Stdin:
             raise self._closed()
         if self._input is None:
             return
-        if self._is_terminal:
-            self.write(self._input.end_line(self._last_typed))
+        if self._is_terminal and (keys := self._input.end_line(self._last_typed)) is not None:
+            self.write(keys)
         elif None not in self._queue:
             self._put(None)
 
@@ -159,8 +159,12 @@ class Stdin:
                 await self._queued.park()
             write = self._queue[0]
             if write is None:
-                self.end()
-                return
+                if not self._is_terminal:
+                    self.end()
+                    return
+                self._input.close()
+                del self._queue[0]
+                continue
             size = len(write.data)
             settled = self._write_now(write, self._input)
             self._queued_bytes -= size - len(write.data)

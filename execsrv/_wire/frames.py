@@ -1,4 +1,4 @@
-"""The few frames of a websocket that are written without the library, and the count of those that it is to read.
+"""The few frames of a websocket that are written without the library, and the payloads that are read without it.
 
 See RFC 6455 section 5.2. Pure: no I/O.
 """
@@ -6,16 +6,20 @@ See RFC 6455 section 5.2. Pure: no I/O.
 from __future__ import annotations
 
 import struct
+from collections import deque
+from functools import cache
 
 from execsrv._wire.bounds import MessageBound
 
 _FINAL_TEXT, _FINAL_BINARY = 0x81, 0x82
 _FINAL_CLOSE = 0x88
 _MAX_REASON_BYTES = 123
-_OPCODE = 0xF
-_CONTINUATION, _TEXT, _BINARY, _CONTROL = 0x0, 0x1, 0x2, 0x8
+_RESERVED, _OPCODE = 0x70, 0xF
+_CONTINUATION, _BINARY = 0x0, 0x2
 _FINAL = 0x80
 _MASKED = 0x80
+_SIZE = 0x7F
+_SIZE_OF_2, _SIZE_OF_8 = 126, 127
 _NO_MASK = bytes(4)
 
 MAX_HEADER = 10
@@ -51,47 +55,64 @@ def close_frame(code: int, reason: str, *, masked: bool) -> bytes:
     return bytes([_FINAL_CLOSE, len(payload)]) + payload
 
 
-class FrameCounter:
-    """Walks over the frames that come in, so that they can be taken a few at a time, and bounds their messages.
+@cache
+def _masked(byte: int) -> bytes:
+    """Return what a byte of a mask makes of each byte."""
+    return bytes(byte ^ other for other in range(256))
 
-    Those of text become binary ones: the library would make letters of them, which may take four times the memory, and
-    bounds a message by their number. It counts an empty part as nothing, but keeps every one.
+
+class FrameReader:
+    """Walks over the frames that come in, and takes the payloads of messages out of them.
+
+    The library is given the rest: control frames, and each frame of a message without its payload, once that is
+    complete. So it sees to it that frames come in their order, and tells when a message is there, which is the next of
+    `messages` then. It would copy a payload six times, make letters of a text, which may take four times the memory,
+    and bound a message by their number. A frame that it is to refuse it gets as it came.
     """
 
-    def __init__(self, bound: MessageBound) -> None:
+    def __init__(self, bound: MessageBound, *, is_server: bool) -> None:
         self._bound = bound
-        self._bytes = self._parts = 0  # of the message that is coming in
+        self._mask_bit = _MASKED if is_server else 0
         self._header = bytearray()  # as much as is there of the next frame's
         self._payload_left = 0
-        self._is_data = False  # the frame that is coming in
+        self._key = _NO_MASK  # turned to where the payload goes on
+        self._shown = b""  # what the library is given of the frame that is coming in, once that is complete
+        self._message = bytearray()  # as much as is there of the message that is coming in
+        self._bytes = self._parts = 0  # of that message, with all of the frame that is coming in
+        self._is_amid = False  # a message has begun whose last frame has not come
         self._is_last = False  # the frame that is coming in: it ends a message
+        self._is_data = False  # that frame: the library is given no payload of it
+        self.messages: deque[bytearray] = deque()
+        """Payloads of the messages that are complete, in order."""
         self.excess = ""
         """Tells which bound a message has gone beyond, and by how much it may not."""
 
-    def walk(self, data: bytearray, start: int, most: int) -> int:
+    def walk(self, data: bytes | bytearray, start: int, most: int, library: bytearray) -> int:
         """Walk on over up to `most` frames in what came, from `start`. Return where it stopped.
 
-        That is at the end of a message at the latest, where the peer is not known.
+        Adds to `library` what that is to be given. Stops at the end of a message at the latest, where the peer is not
+        known.
         """
         at, end = start, len(data)
-        while at < end and most > 0 and not self.excess:
-            if self._payload_left:
-                step = min(self._payload_left, end - at)
-                self._payload_left -= step
-                at += step
-                if self._is_data:
-                    self._bound.come(step)
+        with memoryview(data) as view:
+            while at < end and most > 0 and not self.excess:
+                if self._payload_left:
+                    step = min(self._payload_left, end - at)
+                    with view[at : at + step] as piece:
+                        self._take(piece, library)
+                    at += step
+                else:
+                    missing = self._header_size() - len(self._header)
+                    self._header += view[at : at + missing]
+                    at = min(end, at + missing)
+                    if len(self._header) < self._header_size():
+                        continue
+                    self._begin_frame(library)
+                    most -= 1
+                if not self._payload_left and not self.excess:
+                    self._end_frame(library)
                 if self.is_between_messages and not self._bound.is_known:
                     break
-                continue
-            if not self._header and data[at] & _OPCODE == _TEXT:
-                data[at] ^= _TEXT ^ _BINARY
-            missing = self._header_size() - len(self._header)
-            self._header += data[at : at + missing]
-            at = min(end, at + missing)
-            if len(self._header) == self._header_size():
-                self._begin_frame()
-                most -= 1
         return at
 
     @property
@@ -103,24 +124,32 @@ class FrameCounter:
         """Return the size of the header, as far as its beginning tells."""
         if len(self._header) < 2:
             return 2
-        length = self._header[1] & 0x7F
-        return 2 + (2 if length == 126 else 8 if length == 127 else 0) + (4 if self._header[1] & _MASKED else 0)
+        size = self._header[1] & _SIZE
+        return 2 + {_SIZE_OF_2: 2, _SIZE_OF_8: 8}.get(size, 0) + (4 if self._header[1] & _MASKED else 0)
 
-    def _begin_frame(self) -> None:
-        header = self._header
-        size = header[1] & 0x7F
-        if size == 126:
+    def _begin_frame(self, library: bytearray) -> None:
+        header = bytes(self._header)
+        self._header.clear()
+        first, size = header[0], header[1] & _SIZE
+        is_short = True
+        if size == _SIZE_OF_2:
             size = int.from_bytes(header[2:4], "big")
-        elif size == 127:
+            is_short = size >= _SIZE_OF_2
+        elif size == _SIZE_OF_8:
             size = int.from_bytes(header[2:10], "big")
-        opcode = header[0] & _OPCODE
-        self._is_data = opcode < _CONTROL
-        self._is_last = bool(header[0] & _FINAL) and self._is_data
+            is_short = size >= 1 << 16
         self._payload_left = size
-        header.clear()
+        opcode = first & _OPCODE
+        is_first = opcode != _CONTINUATION
+        is_right = not first & _RESERVED and header[1] & _MASKED == self._mask_bit and is_short
+        self._is_data = is_right and opcode <= _BINARY and is_first != self._is_amid
+        self._is_last = self._is_data and bool(first & _FINAL)
         if not self._is_data:
+            library += header
             return
-        if opcode != _CONTINUATION:
+        self._shown = bytes([first, self._mask_bit]) + (_NO_MASK if self._mask_bit else b"")
+        self._key = header[-4:] if self._mask_bit else _NO_MASK
+        if is_first:
             self._bytes = self._parts = 0
         self._bytes += size
         self._parts += 1
@@ -128,3 +157,28 @@ class FrameCounter:
             self.excess = self._bound.complaint()
         elif self._parts > self._bound.max_parts:
             self.excess = f"message has more than {self._bound.max_parts} parts"
+
+    def _take(self, piece: memoryview, library: bytearray) -> None:
+        """Take a piece of a frame's payload."""
+        self._payload_left -= len(piece)
+        if not self._is_data:
+            library += piece
+            return
+        start = len(self._message)
+        self._message += piece
+        self._bound.come(len(piece))
+        if self._key != _NO_MASK:
+            for at, byte in enumerate(self._key, start):
+                self._message[at::4] = self._message[at::4].translate(_masked(byte))
+            turn = len(piece) % 4
+            self._key = self._key[turn:] + self._key[:turn]
+
+    def _end_frame(self, library: bytearray) -> None:
+        """Show the frame to the library, and let its message be the next of all where it is complete."""
+        if not self._is_data:
+            return
+        library += self._shown
+        self._is_amid = not self._is_last
+        if self._is_last:
+            self.messages.append(self._message)
+            self._message = bytearray()

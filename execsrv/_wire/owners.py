@@ -32,7 +32,7 @@ def check_directory(path: str, allowed: Collection[int] = ()) -> None:
         raise OSError(errno.ENAMETOOLONG, "unix socket path too long", path)
     directory = os.path.dirname(path) or "."
     facts = os.stat(directory)
-    if not _is_trusted(facts.st_uid, allowed):
+    if not is_trusted(facts.st_uid, allowed):
         raise PermissionError(0, f"its directory belongs to another user (uid {facts.st_uid})", path)
     if facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX:
         raise PermissionError(0, "every user may remove what is in its directory", path)
@@ -42,11 +42,12 @@ def check_listener(connection: socket.socket, allowed: Collection[int] = ()) -> 
     """Look at who listens at the other end of a unix socket. Raises `PermissionError` for another user."""
     size = _CREDENTIALS.size
     _, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    if not _is_trusted(uid, allowed):
+    if not is_trusted(uid, allowed):
         raise PermissionError(0, f"another user (uid {uid}) listens there")
 
 
-def _is_trusted(uid: int, allowed: Collection[int]) -> bool:
+def is_trusted(uid: int, allowed: Collection[int]) -> bool:
+    """Tell whether what belongs to that user is this user's own, root's, or of one who is allowed."""
     return uid in (os.geteuid(), _ROOT) or uid in allowed
 
 

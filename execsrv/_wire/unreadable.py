@@ -20,21 +20,22 @@ from execsrv.protocol import MessageId, Request
 
 _HEX = "[0-9a-fA-F]{2}"
 _HIGH, _LOW = rf"\\u[dD][89abAB]{_HEX}", rf"\\u[dD][c-fC-F]{_HEX}"
-_LONE_SURROGATE = re.compile(rf"\\u[dD](?:[89abAB]{_HEX}(?!{_LOW})|[c-fC-F]{_HEX}(?<!{_HIGH}{_LOW}))")
+_LONE_SURROGATE = rf"\\u[dD](?:[89abAB]{_HEX}(?!{_LOW})|[c-fC-F]{_HEX}(?<!{_HIGH}{_LOW}))"
 """It begins with letters, which is what makes it fast to search for."""
 _REPLACEMENT = r"\ufffd"
 _MOST_SURROGATES = 1000
 _MOST_BACKSLASHES = 1000
 
-_HALF = re.compile(rb"\\u[dD][89abAB]")
+_HALF = rb"\\u[dD][89abAB]"
 _BEGINNING_BYTES = 4096
 
-_EARLY_ID = re.compile(
-    r'\s*+\{\s*+(?:"(?:jsonrpc|method)"\s*+:\s*+"[^"\\]{0,256}"\s*+,\s*+){0,2}"id"\s*+:\s*+(-?\d{1,19}|"[^"\\]{0,256}")\s*+,'
+_EARLY_ID = (
+    r'\s*+\{\s*+(?:"(?:jsonrpc|method)"\s*+:\s*+"[^"\\]{0,256}"\s*+,\s*+){0,2}'
+    r'"id"\s*+:\s*+(-?\d{1,19}|"[^"\\]{0,256}")\s*+,'
 )
 """The id of a message that is too large, or nested too deeply, to be read, where clients commonly put it."""
 
-_NUMBER = re.compile(rb'("(?:[^"\\]|\\.)*+")|-?\d++(?:\.\d++)?+(?:[eE][-+]?\d++)?+')
+_NUMBER = rb'("(?:[^"\\]|\\.)*+")|-?\d++(?:\.\d++)?+(?:[eE][-+]?\d++)?+'
 _MOST_REWRITTEN_BYTES = 1024 * 1024
 _MOST_REWRITTEN = 10_000
 """Strings and numbers: so many take some milliseconds."""
@@ -116,7 +117,7 @@ def refuse_id(written: str) -> NoReturn:
 
 def _lone_surrogates(text: str) -> list[int]:
     """Return where escapes of half a surrogate pair begin, the first of them at least."""
-    found = islice(_LONE_SURROGATE.finditer(text), _MOST_SURROGATES)
+    found = islice(re.finditer(_LONE_SURROGATE, text), _MOST_SURROGATES)
     return [match.start() for match in found if not _is_escaped(text, match.start())]
 
 
@@ -144,7 +145,7 @@ def _refuse_nested(text: str) -> NoReturn:
 
 
 def _early_id(text: str) -> MessageId | None:
-    found = _EARLY_ID.match(text)
+    found = re.match(_EARLY_ID, text)
     return _id_in(found[1].encode()) if found else None
 
 
@@ -152,7 +153,7 @@ def _refuse_large(data: bytes | bytearray, why: str) -> NoReturn:
     """Refuse a message without looking at all of it: that would hold up others."""
     text = str(data[:_BEGINNING_BYTES], "utf-8", "replace")
     id = _early_id(text)
-    if id is not None or _HALF.search(data) is not None:
+    if id is not None or re.search(_HALF, data) is not None:
         raise UnreadableError(id, InvalidParamsError(why))
     raise ProtocolError(f"malformed message: {why}; it begins with {quoted(text)}")
 
@@ -198,7 +199,7 @@ def with_whole_numbers(params: bytes | msgspec.Raw) -> bytes | None:
     if len(params) > _MOST_REWRITTEN_BYTES:
         return None
     written = bytes(params)
-    rewritten = _NUMBER.sub(_as_whole, written, count=_MOST_REWRITTEN)
+    rewritten = re.sub(_NUMBER, _as_whole, written, count=_MOST_REWRITTEN)
     return rewritten if rewritten != written else None
 
 

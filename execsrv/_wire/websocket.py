@@ -1,9 +1,10 @@
 """Messages over websockets, one in a frame. trio-websocket speaks the protocol, RFC 6455.
 
-One thing is done beside it. A server's data frame is its payload with a few bytes in front, and trio-websocket copies
-the payload six times on the way there: more time than all the rest of sending a chunk of output. So a server writes
-its messages into one buffer behind the room for that header, and sends them under the lock that all of the
-connection's bytes pass. Everything else, the client's masked frames among it, is left to the library.
+The payloads of messages are kept from it, since it copies each six times on its way: more time than all the rest of
+a chunk takes. A server's data frame is its payload with a few bytes in front: so a server writes its messages into one
+buffer behind the room for that header, and sends them under the lock that all of the connection's bytes pass. What
+comes in is put together before the library sees the frame, which is then empty (`FrameReader`). Everything else, the
+masked frames that a client sends among it, is left to the library.
 """
 
 from __future__ import annotations
@@ -86,9 +87,7 @@ class WebSocketChannel(EncodedChannel):
         self._wire.bound.handled(self._received_bytes)
         self._received_bytes = 0
         try:
-            data = await self._connection.get_message()
-            self._has_received = True
-            self._received_bytes = _size_of(data)
+            await self._connection.get_message()
         except ConnectionClosed as closed:
             if self._wire.refusal is not None:
                 self._broken = True
@@ -98,7 +97,9 @@ class WebSocketChannel(EncodedChannel):
                 text = f"malformed message: {closed.reason.reason or closed.reason.name}"
                 raise ProtocolError(text, closed.reason.code) from None
             return None
-        assert isinstance(data, bytes)
+        data = self._wire.next_message()
+        self._has_received = True
+        self._received_bytes = len(data)
         return await self._read(data)
 
     def trust(self, budget: Budget) -> None:
@@ -284,8 +285,3 @@ async def open_websocket(
     finally:
         if stream is not None:
             await trio.aclose_forcefully(stream)
-
-
-def _size_of(data: str | bytes) -> int:
-    """Return the bytes of a message as it came."""
-    return len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())

@@ -15,7 +15,7 @@ import wsproto.utilities
 from execsrv._nursery import owned
 from execsrv._wire.at_once import AtOnce
 from execsrv._wire.bounds import MessageBound
-from execsrv._wire.frames import FrameCounter
+from execsrv._wire.frames import FrameReader
 from execsrv._wire.room import wait_for_room
 from execsrv._wire.tcp import is_local, unacknowledged_seconds
 from execsrv._wire.unreachable import NO_HTTP, why_unreachable
@@ -42,9 +42,10 @@ class Wire(trio.abc.Stream):
 
     A cancelled write leaves the frame `is_cut`. Nothing may follow it: the peer would read that as the rest of it.
 
-    What came is given to the library in slices of a few frames, since it handles all of them at once. A message beyond
-    its bounds ends the reading, and `refusal` says why; so does a library that fails. As long as the peer is not known,
-    the next message waits until the one before was handled: that may raise the bounds.
+    What came is given to the library a few frames at a time, since it handles all of them at once, and without the
+    payloads of messages (`FrameReader`). A message beyond its bounds ends the reading, and `refusal` says why; so does
+    a library that fails. As long as the peer is not known, the next message waits until the one before was handled:
+    that may raise the bounds.
     """
 
     def __init__(self, stream: trio.abc.Stream, bound: MessageBound, head: bytes = b"", rest: bytes = b"") -> None:
@@ -53,12 +54,12 @@ class Wire(trio.abc.Stream):
         self._is_drained = False
         self._stream = stream
         self._head = head
-        self._data = bytearray(rest)
-        self._at = 0  # how much of the data the library has
+        self._data: bytes | bytearray = rest
+        self._at = 0  # so much of the data was read
         self.bound = bound
         self._pause: trio.Event | None = None
         self._pauses = True
-        self._frames = FrameCounter(bound)
+        self._frames = FrameReader(bound, is_server=bool(head))
         self._answer = None if head else bytearray()  # the head of the server's answer, as long as that is coming in
         self.refusal: ProtocolError | None = None
         self.is_server = bool(head)
@@ -119,6 +120,13 @@ class Wire(trio.abc.Stream):
             return head
         if self.is_server:
             await self.opened.wait()
+        while (library := await self._receive_frames(max_bytes)) is not None:
+            if library:
+                return library
+        return b""
+
+    async def _receive_frames(self, max_bytes: int | None) -> bytearray | None:
+        """Read a few frames, and return what the library is to be given of them, None at the end."""
         if self._pause is not None:
             await self._pause.wait()
         if self.refusal is not None:
@@ -132,22 +140,28 @@ class Wire(trio.abc.Stream):
         if self._at < len(self._data):
             await trio.lowlevel.checkpoint()
         else:
-            self._at, self._data = 0, bytearray(await self._receive(max_bytes))
+            self._at, self._data = 0, await self._receive(max_bytes)
             self.heard_at = trio.current_time()
-            if not self._data and not self.opened.is_set():
-                raise ConnectionFailedError("the peer hung up in the handshake")
-        start = self._at
+            if not self._data:
+                if not self.opened.is_set():
+                    raise ConnectionFailedError("the peer hung up in the handshake")
+                return None
+        library = bytearray()
         if self._answer is not None:
             self._at = self._skip_answer()
-        self._at = self._frames.walk(self._data, self._at, _FRAMES_A_TURN)
+            library += self._data[: self._at]
+        self._at = self._frames.walk(self._data, self._at, _FRAMES_A_TURN, library)
+        if self._at == len(self._data):
+            self._at, self._data = 0, b""
         if self._frames.excess:
             self.refusal = ProtocolError(self._frames.excess, _TOO_LARGE)
         if self._pauses and not self.bound.is_known and self._frames.is_between_messages:
             self._pause = trio.Event()
-        data, end = self._data, self._at
-        if end == len(data):
-            self._data, self._at = bytearray(), 0
-        return data if (start, end) == (0, len(data)) else data[start:end]
+        return library
+
+    def next_message(self) -> bytearray:
+        """Return the payload of the message that the library has told of."""
+        return self._frames.messages.popleft()
 
     def go_on(self, *, to_end: bool = False) -> None:
         """Give the library the next message: those that it gave us are done. With `to_end`, also all that follow."""

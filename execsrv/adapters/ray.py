@@ -10,6 +10,7 @@ tokens alone; commands and their output go from client to server.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -64,12 +65,9 @@ class RayDirectory:
 
     def __call__(self) -> list[Endpoint]:
         """Return the servers that answer. It blocks. Raises `ExecsrvError`."""
-        _connect()
+        keeper = _keeper(self.name)
         try:
-            keeper = ray.get_actor(self.name, namespace=NAME)
             found = ray.get(keeper.endpoints.remote(), timeout=_ANSWER_SECONDS)
-        except ValueError as error:
-            raise ExecsrvError(f"there are no servers `{self!r}` in this Ray cluster") from error
         except ray.exceptions.RayError as error:
             raise ExecsrvError(f"cannot ask for the servers `{self!r}`: {_first_line(error)}") from error
         return [Endpoint(**facts) for facts in found]
@@ -79,7 +77,7 @@ def start_servers(
     name: str = NAME,
     *,
     listen: str = "ws://{node}:0",
-    options: tuple[str, ...] = (),
+    options: Sequence[str] = (),
     detached: bool = False,
     timeout: float = _START_SECONDS,
 ) -> Servers:
@@ -93,7 +91,7 @@ def start_servers(
     A server has the labels of its node, and what it has of each resource, such as `{"GPU": "8"}`. It runs commands in
     the environment of the node, as the user of the node, and takes nothing of what Ray counts.
 
-    They end with whoever has called this: the driver, the actor or the task. If `detached`, they live until `stop`.
+    They end with whoever has called this: driver, actor or task. If `detached`, they live until `stop_servers`.
 
     Raises `ExecsrvError`, with what a server said, and where `timeout` is over. Then there are none.
     """
@@ -104,15 +102,30 @@ def start_servers(
     )
     try:
         keeper = actor.remote(listen, tuple(options))
-        failure = ray.get(keeper.wait_ready.remote(timeout), timeout=timeout + _ANSWER_SECONDS)
     except ValueError as error:
         raise ExecsrvError(f"cannot start servers `ray://{name}`: there are some of that name") from error
+    try:
+        failure = ray.get(keeper.wait_ready.remote(timeout), timeout=timeout + _ANSWER_SECONDS)
     except ray.exceptions.RayError as error:
-        raise ExecsrvError(f"cannot start servers `ray://{name}`: {_first_line(error)}") from error
+        failure = _first_line(error)
     if failure:
         ray.kill(keeper)
         raise ExecsrvError(f"cannot start servers `ray://{name}`: {failure}")
     return Servers(keeper, name)
+
+
+def stop_servers(name: str = NAME) -> None:
+    """End the servers of that name, whoever has started them. Raises `ExecsrvError` where there are none."""
+    ray.kill(_keeper(name))
+
+
+def _keeper(name: str) -> Any:
+    """Return the keeper of that name. Raises `ExecsrvError`."""
+    _connect()
+    try:
+        return ray.get_actor(name, namespace=NAME)
+    except ValueError as error:
+        raise ExecsrvError(f"there are no servers `ray://{name}` in this Ray cluster") from error
 
 
 def _connect() -> None:

@@ -16,6 +16,9 @@ State = Literal["running", "background", "ended"]
 """The leader runs; it has ended, and something that it left behind has not; nothing of it lives."""
 
 
+_LIMITS: dict[Reason | None, str] = {"oom": "memory", "cpu": "processor time", "file-size": "the length of files"}
+
+
 class Facts(Struct, frozen=True, kw_only=True):
     """The state of a session. `exit_code`, `signal` and `reason` are the leader's, None while it runs.
 
@@ -50,7 +53,9 @@ class Facts(Struct, frozen=True, kw_only=True):
         how = f"Process exited with code {self.exit_code}"
         if self.signal is not None:
             how += f" ({self.signal})"
-        if self.reason not in ("exited", "signaled", None):
+        if self.reason in _LIMITS:
+            how += f", ended by its limit of {_LIMITS[self.reason]}"
+        elif self.reason not in ("exited", "signaled", None):
             how += f", ended by the server: {self.reason}"
         if self.state == "background":
             names = ", ".join(f"{member.name} (pid {member.pid})" for member in self.background[:10])

@@ -53,6 +53,14 @@ class Cleaner:
             text = text.replace("\r\n", "\n").replace("\r", "\n")
         return text
 
+    def give_up(self) -> str:
+        """Return as text what was held back as the beginning of a title and its like: nobody waits for its end."""
+        begun = _BEGUN.match(self._begun)
+        if begun is None or begun["string"] is None:
+            return ""
+        self._begun = ""
+        return _LEFT_OUT.sub("", begun.group())
+
     def _without_controls(self, text: str, final: bool) -> str:
         """Return text without sequences and controls. What may go on to be a sequence is held back at its end."""
         self._begun = ""

@@ -190,6 +190,9 @@ class Session:
 
     def answer(self, since: float, max_bytes: int) -> Answer:
         """Return what was printed since the last answer, which this one is now."""
+        if self._waiting is not None:
+            for cleaner in self._cleaners.values():
+                self._append(cleaner.give_up())
         unanswered, self._unanswered = self._unanswered, HeadTail(self._settings.most_output_bytes)
         offset, self._answered = self._answered, self._total
         self._answers += 1

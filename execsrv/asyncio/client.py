@@ -24,6 +24,7 @@ from execsrv.protocol import (
     OutputFile,
 )
 from execsrv.protocol.ceilings import Ceiling
+from execsrv.protocol.process_limits import ProcessLimits
 from execsrv.record import Recording
 
 if TYPE_CHECKING:
@@ -134,8 +135,8 @@ class Client(Held, of=TrioClient):
 
         With `text`, or an `encoding` (UTF-8) or `errors` ("strict"), input and output are strings, and lines end with
         "\n". Other keywords are those of `start`: `cwd`, `env`, `env_add`, `env_remove`, `secret_env`, `stdout`,
-        `stderr`, `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `sandbox`, `user`,
-        `idle_timeout`, `grace`, `overflow`, `prepared` and `record`.
+        `stderr`, `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `sandbox`, `limits`, `user`,
+        `runner`, `idle_timeout`, `grace`, `overflow`, `prepared` and `record`.
 
         It ends with the process that was started. What that has started, and left behind, is collected from while it
         prints, then asked to end, and killed after `grace` (2 s): `Result.ended`. All that descends from the command is
@@ -339,7 +340,9 @@ class Client(Held, of=TrioClient):
         nice: int | None = None,
         oom_score_adj: int | None = None,
         sandbox: Policy | None = None,
+        limits: ProcessLimits | None = None,
         user: str | None = None,
+        runner: str | Sequence[str] | None = None,
         timeout: float | None = None,
         idle_timeout: float | None = None,
         grace: float | None = None,
@@ -364,11 +367,17 @@ class Client(Held, of=TrioClient):
         of `STDOUT` is one stream with stdout, in the order of writing. `tty` gives it a terminal instead of all of
         them, of `size` rows and columns (24, 80), and width and height in pixels where they are known, and with `modes`
         by their names in stty(1). `arg0` is what the program sees as its name. `umask`, `nice` and `oom_score_adj` are
-        the server's unless they are given. So is `user`, one of its machine by name or number; another one takes a
+        the server's unless they are given. So is `user`, one of its machine, or `USER:GROUP`; another one takes a
         server that is root.
 
         `sandbox` is a policy by which it is confined; `Process.confined` tells what it has. Where the server cannot
-        keep it, the start is a `SandboxUnavailableError`, and nothing has run.
+        keep it, the start is a `SandboxUnavailableError`, and nothing has run. `limits` are the most that it may take;
+        one that the server cannot keep is a `LimitUnavailableError` in the same way. `Process.closed` tells what it has
+        used then.
+
+        `runner` starts it in a place that the server cannot enter itself: one of the server's own, by its name, or the
+        words of a command that gets there, as `["sudo", "-n", "-u", "box"]`. Directory, environment and pids are those
+        of that place.
 
         `text`, `encoding` and `errors` are how its output is read as text (UTF-8, "strict"), and input may be a string.
 
@@ -409,7 +418,9 @@ class Client(Held, of=TrioClient):
             nice=nice,
             oom_score_adj=oom_score_adj,
             sandbox=sandbox,
+            limits=limits,
             user=user,
+            runner=runner,
             timeout=timeout,
             idle_timeout=idle_timeout,
             grace=grace,

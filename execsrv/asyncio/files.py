@@ -12,6 +12,7 @@ from execsrv.client.file_info import FileInfo
 from execsrv.client.file_paths import ServerPath
 from execsrv.client.files import Files as TrioFiles
 from execsrv.client.parameters import Data
+from execsrv.client.policy import Policy
 from execsrv.client.transfer import Progress, Transferred
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ class Files(Facade, of=TrioFiles):
     `OutsideRootsError` are kinds; `TypeError` and `InvalidParamsError` for an argument that is none; and
     `ConnectionLostError`. Cancelling stops waiting; whether a change under way is still made is then unknown.
     """
+
+    def under(self, policy: Policy) -> Files:
+        """Return these files under a policy, which the server keeps in every call."""
+        return self._plain("under", policy)
 
     def path(self, path: ServerPath, *more: str) -> RemotePath:
         """Return a path object: `client.files.path("/srv") / "a.txt"`."""

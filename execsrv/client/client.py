@@ -10,6 +10,7 @@ from typing import Any, Literal, Unpack, overload
 
 from execsrv._nursery import check_trio, open_helpers
 from execsrv.client.connection import Connection, OpenChannel
+from execsrv.client.file_calls import FileCalls
 from execsrv.client.files import Files
 from execsrv.client.http import Http
 from execsrv.client.many import Results
@@ -73,7 +74,7 @@ class Client(Sharing, Starting):
     def files(self) -> Files:
         """Files of the server's machine."""
         config = self._connection.config
-        return Files(RemoteChanges(self._connection.calls, config))
+        return Files(RemoteChanges(FileCalls(self._connection.calls), config))
 
     @cached_property
     def http(self) -> Http:
@@ -149,8 +150,8 @@ class Client(Sharing, Starting):
 
         With `text`, or an `encoding` (UTF-8) or `errors` ("strict"), input and output are strings, and lines end with
         "\\n". Other keywords are those of `start`: `cwd`, `env`, `env_add`, `env_remove`, `secret_env`, `stdout`,
-        `stderr`, `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `sandbox`, `user`,
-        `idle_timeout`, `grace`, `overflow`, `prepared` and `record`.
+        `stderr`, `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `sandbox`, `limits`, `user`,
+        `runner`, `idle_timeout`, `grace`, `overflow`, `prepared` and `record`.
 
         It ends with the process that was started. What that has started, and left behind, is collected from while it
         prints, then asked to end, and killed after `grace` (2 s): `Result.ended`. All that descends from the command is

@@ -15,7 +15,8 @@ from typing import Literal, TypeVar
 import trio
 from msgspec import Struct
 
-from execsrv.client.calls import Calls, PendingCall
+from execsrv.client.calls import PendingCall
+from execsrv.client.file_calls import FileCalls
 from execsrv.client.file_paths import doing, sent
 from execsrv.client.parameters import Data, pieces
 from execsrv.errors import BadAnswerError, BusyError, ConnectionLostError, LimitExceededError, NotFoundError
@@ -79,7 +80,7 @@ class Asked(Struct):
 class OpenFile:
     """An open file, of one path and one mode, under one handle after the other. Its owner calls `close`."""
 
-    def __init__(self, calls: Calls, path: str, mode: OpenMode, permissions: int | None = None) -> None:
+    def __init__(self, calls: FileCalls, path: str, mode: OpenMode, permissions: int | None = None) -> None:
         self.path = path
         self._calls = calls
         self._mode: OpenMode = mode
@@ -149,7 +150,7 @@ class RemoteFile:
     path; one for appending then raises `ConnectionLostError`.
     """
 
-    def __init__(self, file: OpenFile, calls: Calls, mode: str, place: int, max_read_bytes: int) -> None:
+    def __init__(self, file: OpenFile, calls: FileCalls, mode: str, place: int, max_read_bytes: int) -> None:
         self._file = file
         self._max_read_bytes = max_read_bytes
         self._calls = calls

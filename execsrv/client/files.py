@@ -1,7 +1,6 @@
 """Files of the server's machine: `Client.files`.
 
-Paths are absolute. What is written appears whole or not at all. Nothing here depends on the server being on another
-machine, and nothing is read or written on this one but by `put` and `get`.
+Paths are absolute. What is written appears whole or not at all. Only `put` and `get` read and write on this machine.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 from execsrv.client.file_arguments import checked_mode, checked_progress, content_of, nanoseconds
 from execsrv.client.file_handles import MODES, OpenFile, RemoteFile
@@ -23,6 +22,9 @@ from execsrv.client.text import text_mode
 from execsrv.client.transfer import Progress, Transfer, Transferred
 from execsrv.client.tree_changes import Changes, open_changes
 from execsrv.errors import FileError, InvalidParamsError, NotFoundError
+
+if TYPE_CHECKING:
+    from execsrv.client.policy import Policy
 
 _MESSAGE_BYTES = 4 * 1024 * 1024
 """The most that is written in one message."""
@@ -38,6 +40,10 @@ class Files:
 
     def __init__(self, remote: RemoteChanges) -> None:
         self._remote = remote
+
+    def under(self, policy: Policy) -> Files:
+        """Return these files under a policy, which the server keeps in every call."""
+        return Files(RemoteChanges(self._remote.calls.under(policy), self._remote.config))
 
     def path(self, path: ServerPath, *more: str) -> RemotePath:
         """Return a path object: `client.files.path("/srv") / "a.txt"`."""

@@ -285,4 +285,4 @@ def exited_entry(told: ProcessExited) -> Exited:
 
 def closed_entry(told: ProcessClosed) -> Closed:
     """Return the end of everything as an entry of the log."""
-    return Closed(told.seq, told.totals, told.remaining, told.tree_empty, told.ended, told.at_ms)
+    return Closed(told.seq, told.totals, told.remaining, told.tree_empty, told.ended, told.at_ms, told.usage or None)

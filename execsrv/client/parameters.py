@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from execsrv.errors import InvalidParamsError, LimitExceededError
 from execsrv.protocol import METHODS, EnvPolicy, OutputFile, Size
+from execsrv.protocol.process_limits import ProcessLimits
 
 P = TypeVar("P", bound=Struct)
 
@@ -62,7 +63,9 @@ class StartKeywords(TypedDict, total=False):
     nice: int | None
     oom_score_adj: int | None
     sandbox: Policy | None
+    limits: ProcessLimits | None
     user: str | None
+    runner: str | Sequence[str] | None
     idle_timeout: float | None
     grace: float | None
     overflow: Literal["block", "drop"]

@@ -28,6 +28,7 @@ class Policy:
 
     entries: tuple[PolicyEntry, ...]
     network: bool
+    may_lack_view: bool = False
 
     @classmethod
     def read_only(cls, *, network: bool) -> Policy:
@@ -65,6 +66,13 @@ class Policy:
         """Return this policy with further files and folders that may be written."""
         return self._with(paths, "write")
 
+    def or_landlock(self) -> Policy:
+        """Return this policy for machines without namespaces too, where the server permits it.
+
+        There Landlock alone keeps it, and `Process.confined` tells the `gaps`.
+        """
+        return replace(self, may_lack_view=True)
+
     def _with(self, paths: Iterable[Path], access: Literal["read", "write", "none"]) -> Policy:
         entries = tuple(PolicyEntry(PathPlace(string("paths", path)), access) for path in paths)
         return replace(self, entries=self.entries + entries)
@@ -75,7 +83,8 @@ def sandbox_of(policy: Policy) -> Sandbox:
     if not isinstance(policy, Policy):
         raise TypeError(f"sandbox must be a Policy, got {type(policy).__name__}")
     network = "enabled" if policy.network else "restricted"
-    return Sandbox(Permissions("managed", network, FileSystem("restricted", list(policy.entries))))
+    permissions = Permissions("managed", network, FileSystem("restricted", list(policy.entries)))
+    return Sandbox(permissions, at_least="landlock" if policy.may_lack_view else "view")
 
 
 def around(policy: Policy, folder: str) -> Policy:

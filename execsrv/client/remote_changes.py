@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from execsrv._wire.paths import escaped, part_name
 from execsrv.client.blocks import Progressed, Read, Write, agreed, receive, send
-from execsrv.client.calls import Calls
+from execsrv.client.file_calls import FileCalls
 from execsrv.client.file_handles import OpenFile, check_size
 from execsrv.client.file_info import FileInfo, info
 from execsrv.client.file_paths import doing, heard, sent
@@ -49,8 +49,9 @@ _MOST_WAITING = 1_000_000
 class RemoteChanges:
     """Files of one server: no more than the settings allow is gathered, whatever that says of them."""
 
-    def __init__(self, calls: Calls, config: ClientConfig) -> None:
+    def __init__(self, calls: FileCalls, config: ClientConfig) -> None:
         self.calls = calls
+        self.config = config
         self.patience = config.leave_timeout
         self.max_read_bytes = config.max_read_bytes
         self.max_tree_entries = config.max_tree_entries

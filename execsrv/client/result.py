@@ -27,6 +27,7 @@ from execsrv.errors import (
 )
 from execsrv.limits import MIB
 from execsrv.protocol import Chunk, Member, Reason, Stream
+from execsrv.protocol.process_limits import ProcessUsage
 from execsrv.protocol.sandbox import Denial
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class Result(Struct, Generic[Said], frozen=True, kw_only=True):
     `exit_code` is 128+N after a death by signal N, whose name is in `signal`. `omitted_bytes` is how much of the middle
     of `stdout` and `stderr` was left out to stay within the bound. `totals` is what each stream carried, by the
     server's count; `remaining` are processes of it that lived on after the close, `ended` those that were ended
-    because the command itself had. `denial` is why the failure is taken for the work of its confinement. `server` is
-    the URL of the server, where a pool has chosen it.
+    because the command itself had. `denial` is why the failure is taken for the work of its confinement, `usage` what
+    it has used, where it had limits. `server` is the URL of the server, where a pool has chosen it.
     """
 
     argv: list[str]
@@ -78,6 +79,7 @@ class Result(Struct, Generic[Said], frozen=True, kw_only=True):
     remaining: list[Member] = []
     ended: list[Member] = []
     denial: Denial | None = None
+    usage: ProcessUsage | None = None
     server: str | None = None
 
     @property
@@ -244,6 +246,7 @@ class Collected:
             totals=closed.totals if closed else {},
             remaining=closed.remaining if closed and not also_ended else [],
             ended=(closed.ended if closed else []) + (also_ended or []),
+            usage=closed.usage if closed else None,
         )
 
     def _late(self, patience: float) -> CommandTimeoutError:

@@ -47,6 +47,7 @@ from execsrv.protocol import (
     ProcessWaited,
     Size,
 )
+from execsrv.protocol.process_limits import ProcessLimits
 
 if TYPE_CHECKING:
     from execsrv.record import Recording
@@ -85,7 +86,9 @@ class Starting:
         nice: int | None = None,
         oom_score_adj: int | None = None,
         sandbox: Policy | None = None,
+        limits: ProcessLimits | None = None,
         user: str | None = None,
+        runner: str | Sequence[str] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # the server's to keep
         idle_timeout: float | None = None,
         grace: float | None = None,
@@ -110,11 +113,17 @@ class Starting:
         of `STDOUT` is one stream with stdout, in the order of writing. `tty` gives it a terminal instead of all of
         them, of `size` rows and columns (24, 80), and width and height in pixels where they are known, and with `modes`
         by their names in stty(1). `arg0` is what the program sees as its name. `umask`, `nice` and `oom_score_adj` are
-        the server's unless they are given. So is `user`, one of its machine by name or number; another one takes a
+        the server's unless they are given. So is `user`, one of its machine, or `USER:GROUP`; another one takes a
         server that is root.
 
         `sandbox` is a policy by which it is confined; `Process.confined` tells what it has. Where the server cannot
-        keep it, the start is a `SandboxUnavailableError`, and nothing has run.
+        keep it, the start is a `SandboxUnavailableError`, and nothing has run. `limits` are the most that it may take;
+        one that the server cannot keep is a `LimitUnavailableError` in the same way. `Process.closed` tells what it has
+        used then.
+
+        `runner` starts it in a place that the server cannot enter itself: one of the server's own, by its name, or the
+        words of a command that gets there, as `["sudo", "-n", "-u", "box"]`. Directory, environment and pids are those
+        of that place.
 
         `text`, `encoding` and `errors` are how its output is read as text (UTF-8, "strict"), and input may be a string.
 
@@ -145,7 +154,7 @@ class Starting:
                 mirror.begin(0, attached=False)
             params = ProcessStart(
                 argv=words(argv),
-                cwd=_place(connection, cwd, prepared),
+                cwd=_place(connection, cwd, prepared) if runner is None or cwd is not None else None,
                 env=variables(env, env_add),
                 env_remove=names("env_remove", env_remove),
                 secret_env=references(secret_env),
@@ -163,7 +172,9 @@ class Starting:
                 nice=nice,
                 oom_score_adj=oom_score_adj,
                 sandbox=None if sandbox is None else sandbox_of(sandbox),
+                limits=limits,
                 user=None if user is None else string("user", user),
+                runner=runner if runner is None or isinstance(runner, str) else words(runner),
                 window_bytes=connection.config.window_bytes if connection.is_execsrv else None,
                 timeout_ms=milliseconds("timeout", timeout),
                 idle_timeout_ms=milliseconds("idle_timeout", idle_timeout),
@@ -209,7 +220,7 @@ def _place(connection: Connection, cwd: Path | None, prepared: bool) -> str | No
 
 def _check_known(connection: Connection, params: ProcessStart) -> None:
     """Raise `InvalidParamsError` for what a server that is not execsrv would pass over, and do something else."""
-    for field in ("secret_env", "user"):
+    for field in ("secret_env", "user", "limits", "runner"):
         if getattr(params, field) and not connection.is_execsrv:
             raise InvalidParamsError(f"{field}: this server has no such thing", field=field)
     if params.sandbox is not None and not connection.is_execsrv:

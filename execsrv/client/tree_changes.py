@@ -10,7 +10,8 @@ from typing import Literal
 import trio
 from msgspec import Struct
 
-from execsrv.client.calls import Calls, PendingCall
+from execsrv.client.calls import PendingCall
+from execsrv.client.file_calls import FileCalls
 from execsrv.client.file_paths import doing, heard, sent
 from execsrv.errors import NotFoundError
 from execsrv.protocol import Nothing, TreeChanges, TreeWatch, WatchId
@@ -28,7 +29,7 @@ class FileChanged(Struct, frozen=True):
 class Changes:
     """The changes of one watch, in their order: `async for change in changes`. Cancelling loses none."""
 
-    def __init__(self, calls: Calls, path: str, recursive: bool) -> None:
+    def __init__(self, calls: FileCalls, path: str, recursive: bool) -> None:
         self._calls = calls
         self._path = path
         self._recursive = recursive
@@ -84,7 +85,7 @@ class Changes:
 
 
 @asynccontextmanager
-async def open_changes(calls: Calls, path: str, recursive: bool, patience: float) -> AsyncIterator[Changes]:
+async def open_changes(calls: FileCalls, path: str, recursive: bool, patience: float) -> AsyncIterator[Changes]:
     """Watch a directory as long as the block lasts."""
     changes = Changes(calls, path, recursive)
     try:

@@ -47,9 +47,13 @@ class FileDirectory:
 def joined(path: Path) -> list[Endpoint]:
     """Return the servers that have joined a file.
 
-    Raises `OSError`, and `InvalidConfigError` for a line that is none.
+    Raises `OSError`, and `InvalidConfigError` for a line that is none, and for a file of another user, or to which
+    others may write: they would have our commands, and our token, go where they like.
     """
     with open(path, "rb") as file:
+        facts = os.fstat(file.fileno())
+        if facts.st_uid not in (os.geteuid(), 0) or facts.st_mode & 0o022:
+            raise InvalidConfigError(f"cannot trust `{os.fspath(path)}`: others than this user may write to it")
         return [*_endpoints(path, file.read(_MOST_BYTES))]
 
 

@@ -4,10 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from urllib.parse import unquote, urlsplit
 
+from execsrv.directories.dns import DnsDirectory
 from execsrv.directories.endpoint import Directory, Endpoint
 from execsrv.directories.joined import FileDirectory
 from execsrv.errors import InvalidConfigError
+
+FORMS = ("FILE", "ws://HOST:PORT,...", "dns://HOST:PORT", "kubernetes://[NAMESPACE[:PORT]]/SELECTOR", "ray://[NAME]")
+"""The texts that name servers, for people."""
+
+_PORT = 8765
+
+
+def _of_dns(text: str) -> Directory:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname or not parts.port or parts.path:
+        raise ValueError
+    return DnsDirectory(parts.hostname, parts.port)
+
+
+def _of_kubernetes(text: str) -> Directory:
+    from execsrv.directories.kubernetes import KubernetesDirectory  # which brings in HTTP and TLS
+
+    parts = urlsplit(f"//{text}")
+    if not (selector := unquote(parts.path.removeprefix("/"))):
+        raise ValueError
+    return KubernetesDirectory(selector, namespace=parts.hostname, port=parts.port or _PORT)
 
 
 def _of_ray(name: str) -> Directory:
@@ -19,22 +42,27 @@ def _of_ray(name: str) -> Directory:
     return found
 
 
-_BY_SCHEME: dict[str, Callable[[str], Directory]] = {"ray": _of_ray}
+_BY_SCHEME: dict[str, Callable[[str], Directory]] = {"dns": _of_dns, "kubernetes": _of_kubernetes, "ray": _of_ray}
 
 
 def directory_of(text: str) -> Directory | list[Endpoint]:
-    """Return the directory, or the servers, that a text names.
+    """Return the directory, or the servers, that a text names: one of `FORMS`.
 
-    A text with URLs, and commas between them, is these servers; `ray://NAME` is those that Ray keeps under that name;
-    any other is the path of a file that servers join. Raises `InvalidConfigError` for an empty one, and for one whose
-    extra is not installed.
+    A text with URLs, and commas between them, is these servers; one that is no URL is the path of a file that servers
+    join. `ray://NAME` is what Ray keeps under that name. The port of pods is 8765 where none is given.
+
+    Raises `InvalidConfigError` for another text, and for one whose extra is not installed.
     """
     scheme, separator, rest = text.partition("://")
-    if separator and scheme in _BY_SCHEME:
-        return _BY_SCHEME[scheme](rest)
     words = [word for word in text.split(",") if word]
-    if not words:
-        raise InvalidConfigError("a pool needs the path of a file, or URLs of servers with commas between them")
+    try:
+        if separator and scheme in _BY_SCHEME:
+            return _BY_SCHEME[scheme](rest)
+        if not words:
+            raise ValueError
+    except ValueError:
+        expected = ", ".join(f"`{form}`" for form in FORMS[:-1]) + f" or `{FORMS[-1]}`"
+        raise InvalidConfigError(f"cannot take `{text}` for the servers of a pool: expected {expected}") from None
     if "://" in words[0] or words[0].startswith("exec:"):
         return [Endpoint(word) for word in words]
     return FileDirectory(text)

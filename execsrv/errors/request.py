@@ -19,12 +19,14 @@ class RequestError(ExecsrvError):
     """A request was refused or failed; everything else on the connection goes on.
 
     `code` is the JSON-RPC error code, `kind` a stable word to test for, `facts` further JSON values. `method` is the
-    method that a server answered with this, None for what was refused before it was sent.
+    method that a server answered with this, None for what was refused before it was sent; `server` is the URL of the
+    server, where a pool has chosen it.
     """
 
     code: int = -32603
     kind: str = "internal-error"
     method: str | None = None
+    server: str | None = None
 
     def __init__(self, message: str, /, **facts: Any) -> None:
         super().__init__(message)
@@ -173,6 +175,13 @@ class SandboxUnavailableError(RequestError):
     kind = "sandboxUnavailable"
 
 
+class LimitUnavailableError(RequestError):
+    """A limit was asked for that this server cannot keep; the command was not started."""
+
+    code = -32602
+    kind = "limit-unavailable"
+
+
 class HttpUnavailableError(RequestError):
     """This server makes no HTTP requests: it was told not to, or its HTTP client is not installed."""
 
@@ -181,10 +190,7 @@ class HttpUnavailableError(RequestError):
 
 
 class HttpFailedError(RequestError):
-    """An HTTP request got no whole response: unreachable, refused, cut off, too slow, or led in a circle.
-
-    A response with an error status is a response.
-    """
+    """An HTTP request got no whole response: unreachable, cut off, too slow, a circle. An error status is one."""
 
     code = -32603
     kind = "http-failed"
@@ -196,9 +202,9 @@ _SPAWN_KINDS = {errno.ENOENT: "spawnNotFound", errno.EACCES: "spawnPermissionDen
 class SpawnError(RequestError):
     """The command could not be started.
 
-    `stage` is "cwd", "stdout", "stderr", "program", "permission", "format", "arguments" or "resources"; `errno` the
-    system's number. `kind` follows from that: "spawnNotFound" (ENOENT), "spawnPermissionDenied" (EACCES), else
-    "spawnFailed".
+    `stage` is "cwd", "stdout", "stderr", "program", "permission", "format", "arguments", "resources" or "runner";
+    `errno` the system's number. `kind` follows from that: "spawnNotFound" (ENOENT), "spawnPermissionDenied" (EACCES),
+    else "spawnFailed".
     """
 
     code = -32603
@@ -272,6 +278,7 @@ _BY_KIND |= {
         InvalidParamsError,
         KeyConflictError,
         LimitExceededError,
+        LimitUnavailableError,
         NameTakenError,
         NotAllowedError,
         NotFoundError,

@@ -5,14 +5,10 @@ has `bytes` in its name; every time is in seconds. The meaning of a field and th
 type, and nowhere else: validation, the options of `execsrv serve`, the tables of the documentation and a JSON schema
 are made from it. Nothing is validated here: `execsrv serve` does that with its options, and a program that makes its
 own `ServerConfig` has its type checker.
-
-The groups of `ServerConfig` have fields alone. The methods of a dataclass take a millisecond of every start to make, so
-they are made once, for all groups together.
 """
 
 # No `from __future__ import annotations`: `dataclasses.fields` is to give the types themselves, not their text.
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -27,14 +23,15 @@ from execsrv.limits.connections import ConnectionSettings
 from execsrv.limits.doors import DoorSettings
 from execsrv.limits.endings import EndingSettings
 from execsrv.limits.files import FileSettings
+from execsrv.limits.group import Settings, group
 from execsrv.limits.http import HttpSettings
 from execsrv.limits.identity import IdentitySettings
 from execsrv.limits.operations import OperationSettings
 from execsrv.limits.streams import StreamSettings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+@group(frozen=True, kw_only=True)
+class Limits(Settings):
     """The bounds that either side of a channel has. Use `ClientConfig` or `ServerConfig`."""
 
     handshake_timeout: Annotated[
@@ -56,7 +53,7 @@ class Limits:
     ] = 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@group(frozen=True, kw_only=True)
 class ClientConfig(Limits):
     """All that can be set of a client. Frozen: make another one with `dataclasses.replace`."""
 
@@ -139,7 +136,7 @@ class ClientConfig(Limits):
     ] = 2.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@group(frozen=True, kw_only=True)
 class ServerConfig(
     OperationSettings,
     BudgetSettings,

@@ -2,19 +2,17 @@
 
 # No `from __future__ import annotations`: `dataclasses.fields` is to give the types themselves, not their text.
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from msgspec import Meta
 
-from execsrv._setting_units import COMMANDS, NEEDS_RESTART, Count, FilePath, Patterns, Seconds
+from execsrv._setting_units import COMMANDS, NEEDS_RESTART, Count, FilePath, Patterns, Runners, Seconds
+from execsrv.limits.group import Settings, group
 
 
-@dataclass(init=False, repr=False, eq=False, frozen=True, kw_only=True)
-class CommandSettings:
+@group(frozen=True, kw_only=True)
+class CommandSettings(Settings):
     """A part of `ServerConfig`."""
-
-    __slots__ = ()
 
     max_sessions_per_connection: Annotated[
         Count, COMMANDS, Meta(ge=1, description="Running sessions of one connection. One more is refused.")
@@ -39,6 +37,15 @@ class CommandSettings:
     allow_prepared_exec: Annotated[
         bool, COMMANDS, Meta(description='Whether requests of kind "prepared" run: exactly what was sent.')
     ] = True
+
+    allow_landlock_only: Annotated[
+        bool,
+        COMMANDS,
+        Meta(
+            description="Whether a policy whose caller asks for it (`atLeast`) may be kept by Landlock alone, on a"
+            " machine without namespaces. It is told with what it lacks."
+        ),
+    ] = False
 
     cgroup: Annotated[
         bool,
@@ -74,6 +81,15 @@ class CommandSettings:
             " variable (`secretEnv`)."
         ),
     ] = ""
+
+    runners: Annotated[
+        Runners,
+        COMMANDS,
+        Meta(
+            description="Runners of this server, each with its name: commands that get to a place where `execsrv"
+            " runner` can start what clients ask for, as `box=sudo -n -u box`."
+        ),
+    ] = ()
 
     allow_debugging: Annotated[
         bool,

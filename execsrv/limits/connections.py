@@ -2,19 +2,17 @@
 
 # No `from __future__ import annotations`: `dataclasses.fields` is to give the types themselves, not their text.
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from msgspec import Meta
 
 from execsrv._setting_units import CONNECTIONS, Count, Seconds
+from execsrv.limits.group import Settings, group
 
 
-@dataclass(init=False, repr=False, eq=False, frozen=True, kw_only=True)
-class ConnectionSettings:
+@group(frozen=True, kw_only=True)
+class ConnectionSettings(Settings):
     """A part of `ServerConfig`."""
-
-    __slots__ = ()
 
     max_connections: Annotated[
         Count, CONNECTIONS, Meta(ge=1, description="Connections that the server keeps at once. One more is refused.")

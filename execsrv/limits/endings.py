@@ -2,19 +2,17 @@
 
 # No `from __future__ import annotations`: `dataclasses.fields` is to give the types themselves, not their text.
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from msgspec import Meta
 
 from execsrv._setting_units import ENDINGS, NEEDS_RESTART, Seconds
+from execsrv.limits.group import Settings, group
 
 
-@dataclass(init=False, repr=False, eq=False, frozen=True, kw_only=True)
-class EndingSettings:
+@group(frozen=True, kw_only=True)
+class EndingSettings(Settings):
     """A part of `ServerConfig`."""
-
-    __slots__ = ()
 
     end_grace: Annotated[
         Seconds,

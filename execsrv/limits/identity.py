@@ -2,23 +2,21 @@
 
 # No `from __future__ import annotations`: `dataclasses.fields` is to give the types themselves, not their text.
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from msgspec import Meta
 
 from execsrv._setting_units import DOORS, FilePath, Seconds, Uid
+from execsrv.limits.group import Settings, group
 
 _USERS = Meta(extra={"items": "numbers of users", "metavar": "UID"})
 _NAMES = Meta(extra={"items": "names of hosts", "metavar": "HOST", "separator": ","})
 _ORIGINS = Meta(extra={"items": "origins, such as `https://tools.example`", "metavar": "ORIGIN", "separator": ","})
 
 
-@dataclass(init=False, repr=False, eq=False, frozen=True, kw_only=True)
-class IdentitySettings:
+@group(frozen=True, kw_only=True)
+class IdentitySettings(Settings):
     """A part of `ServerConfig`."""
-
-    __slots__ = ()
 
     allow_same_user: Annotated[
         bool,

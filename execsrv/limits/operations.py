@@ -2,19 +2,17 @@
 
 # No `from __future__ import annotations`: `dataclasses.fields` is to give the types themselves, not their text.
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from execsrv._setting_units import NEEDS_RESTART, OPERATIONS, FilePath
+from execsrv.limits.group import Settings, group
 
 
-@dataclass(init=False, repr=False, eq=False, frozen=True, kw_only=True)
-class OperationSettings:
+@group(frozen=True, kw_only=True)
+class OperationSettings(Settings):
     """A part of `ServerConfig`."""
-
-    __slots__ = ()
 
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],

@@ -57,7 +57,7 @@ async def open_lease(
     members: Members,
     connect: Connect,
     labels: Mapping[str, str] | None,
-    share: str,
+    share: str | None,
     with_scratch: bool,
 ) -> Lease:
     """Return a lease that ends with the stack. Raises as `Pool.lease` does."""

@@ -86,21 +86,27 @@ class Members:
 
     async def stay(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Be connected with all servers that the directory names, for ever. Raises what it raises at first."""
-        async with open_helpers() as nursery:
-            self._nursery = nursery
-            self._update(await self._ask())
-            nursery.start_soon(self._places.watch)
-            task_status.started()
-            fails = False
-            while True:
-                await trio.sleep(self._refresh)
-                try:
-                    self._update(await self._ask())
-                    fails = False
-                except Exception as error:  # whatever somebody's directory may raise
-                    if not fails:
-                        logger.warning("cannot ask the directory, its last answer goes on: %s", error)
-                    fails = True
+        try:
+            async with open_helpers() as nursery:
+                self._nursery = nursery
+                self._update(await self._ask())
+                nursery.start_soon(self._places.watch)
+                task_status.started()
+                await self._keep_asking()
+        finally:
+            self.close()
+
+    async def _keep_asking(self) -> None:
+        fails = False
+        while True:
+            await trio.sleep(self._refresh)
+            try:
+                self._update(await self._ask())
+                fails = False
+            except Exception as error:  # whatever somebody's directory may raise
+                if not fails:
+                    logger.warning("cannot ask the directory, its last answer goes on: %s", error)
+                fails = True
 
     def close(self) -> None:
         """Start nothing any more."""

@@ -11,7 +11,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 from outcome import Error, Value
@@ -195,15 +195,19 @@ class Places:
         return host
 
     def _next(self, host: Host) -> _Waiter | None:
-        """Return who is next of those that this server is good for, and put its share behind all others."""
-        for share, queues in [*self._shares.items()]:
-            for labels in [labels for labels in queues if labels <= host.labels]:
-                waiter = self._pop(share, labels)
-                if waiter is not None:
-                    if (rest := self._shares.pop(share, None)) is not None:
-                        self._shares[share] = rest
-                    return waiter
+        """Return who is next of those that this server is good for. Others of its share, and labels, are behind all."""
+        while (found := self._first(host)) is not None:
+            share, labels = found
+            waiter = self._pop(share, labels)
+            if waiter is not None:
+                _put_last(self._shares, share)
+                _put_last(self._shares.get(share, {}), labels)
+                return waiter
         return None
+
+    def _first(self, host: Host) -> tuple[Hashable, Labels] | None:
+        places = ((share, labels) for share, queues in self._shares.items() for labels in queues)
+        return next(((share, labels) for share, labels in places if labels <= host.labels), None)
 
     def _pop(self, share: Hashable, labels: Labels) -> _Waiter | None:
         queue = self._shares[share][labels]
@@ -250,6 +254,11 @@ def labels_of(labels: Mapping[str, str] | None) -> Labels:
 
 
 _NONE: Labels = frozenset()
+
+
+def _put_last(queues: dict[Any, Any], key: Hashable) -> None:
+    if key in queues:
+        queues[key] = queues.pop(key)
 
 
 def _free(host: Host) -> int:

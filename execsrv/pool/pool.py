@@ -38,7 +38,7 @@ class PoolKeywords(RunKeywords, total=False):
     """Keywords of `Pool.run` beside `input` and those of text, where they are explained."""
 
     labels: Mapping[str, str] | None
-    share: str
+    share: str | None
     idempotent: bool
 
 
@@ -169,7 +169,7 @@ class Pool:
         argv: Sequence[Path],
         *,
         labels: Mapping[str, str] | None = None,
-        share: Hashable = "",
+        share: Hashable = None,
         idempotent: bool = False,
         **options: Any,
     ) -> Result[Any]:
@@ -213,7 +213,7 @@ class Pool:
 
     @overload
     def map(
-        self, commands: Iterable[Sequence[Path]], *, limit: int = 64, return_errors: bool = False, **options: Any
+        self, commands: Iterable[Sequence[Path]], *, limit: int = 64, return_errors: bool, **options: Any
     ) -> Results[Result[Any] | CommandError]: ...
 
     def map(
@@ -222,7 +222,7 @@ class Pool:
         *,
         limit: int = 64,
         return_errors: bool = False,
-        share: Hashable = None,
+        share: str | None = None,
         **options: Any,
     ) -> Results[Any]:
         """Run many commands, at most `limit` at a time, and iterate over their results in the order in which they end.
@@ -241,7 +241,7 @@ class Pool:
 
     @asynccontextmanager
     async def lease(
-        self, *, labels: Mapping[str, str] | None = None, share: str = "", scratch: bool = True
+        self, *, labels: Mapping[str, str] | None = None, share: str | None = None, scratch: bool = True
     ) -> AsyncIterator[Lease]:
         """Have one server for what is more than a command: a client of one's own there, and a `scratch` directory.
 

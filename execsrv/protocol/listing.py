@@ -10,6 +10,7 @@ from execsrv.protocol.bounds import Id, Whole
 from execsrv.protocol.messages import Wire
 from execsrv.protocol.output import ReadGap, Reason, Stream
 from execsrv.protocol.process import Size
+from execsrv.protocol.process_limits import ProcessLimits
 
 ConnectionRef = Id
 """A connection by its id in `connection/list`, or by its name where it is the asker's own."""
@@ -60,6 +61,8 @@ class ListedProcess(Wire, frozen=True):
     """Processor time of all that lives of it, where `usage` was asked for."""
     memory_bytes: int | UnsetType = UNSET
     """Memory that all that lives of it has in use, where `usage` was asked for."""
+    limits: ProcessLimits | UnsetType = UNSET
+    """The limits that it was started with, where it has some."""
 
 
 class ProcessList(Wire, frozen=True):

@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from execsrv.protocol.messages import Wire
+from execsrv.protocol.process_limits import ProcessUsage
 from execsrv.protocol.sandbox import Denial
 
 Stream = Literal["stdout", "stderr", "pty"]
@@ -14,7 +15,9 @@ Stream = Literal["stdout", "stderr", "pty"]
 Layer = Literal["subreaper", "mark", "session", "group"]
 """The means by which a server knows who descends from a command, the strongest first (docs/survival.md)."""
 
-Reason = Literal["exited", "signaled", "timeout", "idle", "terminated", "disconnected", "shutdown"]
+Reason = Literal[
+    "exited", "signaled", "timeout", "idle", "terminated", "disconnected", "shutdown", "oom", "cpu", "file-size"
+]
 
 
 AtMs = int | UnsetType
@@ -95,6 +98,7 @@ class ProcessClosed(Wire, frozen=True):
     `totals` is what each stream carried, in bytes; `remaining` what descends from the command and still lives.
     `tree_empty`, once it was made to end: by which layer it is known that nothing does.
     `ended`, with `end_with_leader`: what lived on after the leader, and was ended.
+    `usage`, with `limits`: what it has used.
     """
 
     process_id: str
@@ -104,3 +108,4 @@ class ProcessClosed(Wire, frozen=True):
     tree_empty: Layer | None = None
     ended: list[Member] = []
     at_ms: AtMs = UNSET
+    usage: ProcessUsage | UnsetType = UNSET

@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 from execsrv.protocol.bounds import Id, Name, PathText, Patterns, Variables, Whole, Word, Words
 from execsrv.protocol.messages import Wire
 from execsrv.protocol.output import Chunk, ProcessClosed, ProcessExited, ReadGap, Reason, Stream
+from execsrv.protocol.process_limits import ProcessLimits
 from execsrv.protocol.sandbox import Confined, NetworkWish, Sandbox
 
 
@@ -95,10 +96,15 @@ class ProcessStart(Wire, frozen=True):
     key: Id | None = None
     """The same key with the same request is the same process, and starts nothing again."""
     user: Name | None = None
-    """The user of the server's machine whose rights it has, by name or number. A server that is not root has only its
+    """The user of the server's machine, or `USER:GROUP`, whose rights it has. A server that is not root has only its
     own to give. None: the server's."""
+    runner: Name | Annotated[list[Word], Meta(min_length=1, max_length=256)] | None = None
+    """The runner that starts it, in a place which the server cannot enter itself: one of the server's own, by its name,
+    or the words of a command that gets there, as `["sudo", "-n", "-u", "box"]`. None: the server itself."""
     modes: Annotated[dict[Name, bool | Annotated[int, Meta(ge=-(2**31), le=2**31)]], Meta(max_length=256)] = {}
     """Modes of its terminal that are on or off, and keys as numbers of characters, by their names in stty(1)."""
+    limits: ProcessLimits | None = None
+    """The most that it may take. One that cannot be kept here is refused."""
 
 
 class ProcessStarted(Wire, frozen=True):

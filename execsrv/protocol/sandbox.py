@@ -86,6 +86,8 @@ class Sandbox(Wire, frozen=True):
     temporary_directories: Places | None = None
     """Its tmpdir. None: what TMPDIR is for the command."""
     use_legacy_landlock: bool = False
+    at_least: Literal["view", "landlock"] = "view"
+    """"landlock": where no view can be made, Landlock alone is enough to its caller."""
 
 
 class NetworkWish(Wire, frozen=True):

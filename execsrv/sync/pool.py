@@ -108,7 +108,7 @@ class Pool(Made, of=TrioPool):
         argv: Sequence[Path],
         *,
         labels: Mapping[str, str] | None = None,
-        share: Hashable = "",
+        share: Hashable = None,
         idempotent: bool = False,
         **options: Any,
     ) -> Result[Any]:
@@ -150,7 +150,7 @@ class Pool(Made, of=TrioPool):
 
     @overload
     def map(
-        self, commands: Iterable[Sequence[Path]], *, limit: int = 64, return_errors: bool = False, **options: Any
+        self, commands: Iterable[Sequence[Path]], *, limit: int = 64, return_errors: bool, **options: Any
     ) -> Results[Result[Any] | CommandError]: ...
 
     def map(
@@ -159,7 +159,7 @@ class Pool(Made, of=TrioPool):
         *,
         limit: int = 64,
         return_errors: bool = False,
-        share: Hashable = None,
+        share: str | None = None,
         **options: Any,
     ) -> Results[Any]:
         """Run many commands, at most `limit` at a time, and iterate over their results in the order in which they end.
@@ -172,7 +172,9 @@ class Pool(Made, of=TrioPool):
         """
         return self._plain("map", commands, limit=limit, return_errors=return_errors, share=share, **options)
 
-    def lease(self, *, labels: Mapping[str, str] | None = None, share: str = "", scratch: bool = True) -> Lease:
+    def lease(
+        self, *, labels: Mapping[str, str] | None = None, share: str | None = None, scratch: bool = True
+    ) -> Lease:
         """Have one server for what is more than a command: a client of one's own there, and a `scratch` directory.
 
         It takes one place on a server with these `labels`, and is waited for as by `run`. Leaving the block ends all

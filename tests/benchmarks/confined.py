@@ -1,4 +1,4 @@
-"""What confinement costs a start: plain and confined commands in turns, and where the time goes.
+"""What confinement and limits cost a start: each kind in turns with plain ones, and where the time goes.
 
 $ python tests/benchmarks/confined.py
 
@@ -18,23 +18,27 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import trio
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import execsrv
-from execsrv import Policy
+from execsrv import Policy, ProcessLimits
 from execsrv._processes.command import settle
 from execsrv._processes.confine import layers, start, starter
 from execsrv._processes.confine.table import Table
 from execsrv._server.policy import Resolver
 from execsrv.client.policy import sandbox_of
 
-KINDS: dict[str, Policy | None] = {
-    "plain": None,
-    "read only": Policy.read_only(network=False),
-    "workspace-write": Policy.workspace_write("/var/tmp", network=False),
+WORKSPACE = Policy.workspace_write("/var/tmp", network=False)
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "read only": {"sandbox": Policy.read_only(network=False)},
+    "workspace-write": {"sandbox": WORKSPACE},
+    "limits of each process": {"limits": ProcessLimits(open_files=100)},
+    "limits of all of it": {"limits": ProcessLimits(memory_bytes=1 << 30, processes=100, cpu_percent=100)},
 }
 
 
@@ -56,9 +60,9 @@ async def measure(rounds: int) -> None:
     processor: dict[str, list[float]] = {name: [] for name in KINDS}
     async with execsrv.connect_in_process(own_process=True) as client:
         for number in range(rounds + 5):
-            for name, policy in KINDS.items():
+            for name, kind in KINDS.items():
                 begun, used = time.perf_counter(), processor_seconds()
-                await client.run(["/bin/true"], cwd="/", env={}, sandbox=policy)
+                await client.run(["/bin/true"], cwd="/", env={}, **kind)
                 if number >= 5:
                     seconds[name].append(time.perf_counter() - begun)
                     processor[name].append(processor_seconds() - used)
@@ -70,11 +74,9 @@ async def measure(rounds: int) -> None:
 
 
 def parts(rounds: int) -> None:
-    policy = KINDS["workspace-write"]
-    assert policy is not None
     means = start.needed_means()
     command = settle(["/bin/true"], "/", {}, None)
-    resolved = Resolver(sandbox_of(policy), "/").resolve(None)
+    resolved = Resolver(sandbox_of(WORKSPACE), "/").resolve(None)
     by = starter.interpreter()
     bare = Table()
     bare.report(starter.READY)
@@ -89,7 +91,7 @@ def parts(rounds: int) -> None:
             os.waitpid(pids.reaper, 0)
 
     each: dict[str, Callable[[], object]] = {
-        "policy resolved": lambda: Resolver(sandbox_of(policy), "/").resolve(None),
+        "policy resolved": lambda: Resolver(sandbox_of(WORKSPACE), "/").resolve(None),
         f"table made ({len(whole.rows)} rows)": lambda: layers.table(command, resolved, means),
         "bare table carried out": lambda: carry_out(bare),
         "whole table carried out": lambda: carry_out(whole),

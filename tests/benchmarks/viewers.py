@@ -5,7 +5,8 @@ that read slowly, some that read all they get. Printed are, by kind of viewer: w
 ratio to a round without viewers, just before; what one viewer got; the processor time of the server, in percent of one;
 and by how much its memory grew for one viewer. With `--rate 0` the flood prints as fast as it is read.
 
-`--only silent,eager` chooses; `--viewers 20`, `--seconds 5`, `--rounds 3`. Nothing passes or fails.
+`--only silent,eager` chooses, `--window BYTES` is what a viewer with a window lets be under way; `--viewers 20`,
+`--seconds 5`, `--rounds 3`. Nothing passes or fails.
 """
 
 from __future__ import annotations
@@ -35,9 +36,6 @@ while True:
     if rate and (ahead := count * len(piece) / rate - (time.monotonic() - began)) > 0:
         time.sleep(ahead)
 """
-WINDOW_BYTES = 1 * MIB
-"""So much a viewer lets be under way, as our own client does."""
-
 SLOW_SECONDS = 0.05
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -68,7 +66,7 @@ def owner(path: str, rate: int, seconds: float, line: Connection) -> None:
     line.recv()
 
 
-def viewers(path: str, kind: str, count: int, seconds: float, line: Connection) -> None:
+def viewers(path: str, kind: str, count: int, window: int, seconds: float, line: Connection) -> None:
     """Attach so many viewers, and read as their kind does; tell how many MiB one of them got in a second."""
     peers = [Peer(path) for _ in range(count)]
     for peer in peers:
@@ -76,7 +74,7 @@ def viewers(path: str, kind: str, count: int, seconds: float, line: Connection) 
         assert "result" in joined, joined
         attach: dict[str, object] = {"connection": "flood", "processId": "flood", "attachedId": "f"}
         if kind == "window":
-            attach["windowBytes"] = WINDOW_BYTES
+            attach["windowBytes"] = window
         peer.post("process/attach", attach)
     line.send(None)
     line.recv()
@@ -112,7 +110,7 @@ def begun(target: Callable[..., None], *args: object) -> Connection:
     return line
 
 
-def measure(kind: str, count: int, rate: int, seconds: float, options: list[str]) -> Round:
+def measure(kind: str, count: int, window: int, rate: int, seconds: float, options: list[str]) -> Round:
     """Have one server, its owner, and so many viewers of a kind."""
     with tempfile.TemporaryDirectory() as folder:
         argv = [sys.executable, "-m", "execsrv", "serve", "--quiet", "--listen", f"unix://{folder}/s", *options]
@@ -123,7 +121,7 @@ def measure(kind: str, count: int, rate: int, seconds: float, options: list[str]
                 lines = [begun(owner, path, rate, seconds)]
                 _, before = facts(server.pid)
                 if count:
-                    lines.append(begun(viewers, path, kind, count, seconds))
+                    lines.append(begun(viewers, path, kind, count, window, seconds))
                 time.sleep(0.5)
                 used, _ = facts(server.pid)
                 for line in lines:
@@ -149,6 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default=",".join(KINDS))
     parser.add_argument("--viewers", type=int, default=20)
+    parser.add_argument("--window", type=int, default=1 * MIB, help="bytes that a viewer lets be under way")
     parser.add_argument("--rate", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=3)
@@ -159,8 +158,8 @@ def main() -> None:
     for kind in chosen.only.split(","):
         alone, together = [], []
         for _ in range(chosen.rounds):
-            alone.append(measure(kind, 0, chosen.rate, chosen.seconds, chosen.option))
-            together.append(measure(kind, chosen.viewers, chosen.rate, chosen.seconds, chosen.option))
+            alone.append(measure(kind, 0, chosen.window, chosen.rate, chosen.seconds, chosen.option))
+            together.append(measure(kind, chosen.viewers, chosen.window, chosen.rate, chosen.seconds, chosen.option))
         before, now = (statistics.median(each.owner for each in rounds) for rounds in (alone, together))
         ratio = statistics.median(b.owner / a.owner for a, b in zip(alone, together, strict=True))
         viewer, processor, memory = (

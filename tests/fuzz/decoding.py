@@ -25,7 +25,7 @@ if __name__ == "__main__" and importlib.util.find_spec("atheris"):
 
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.codecs import Codec, decode_params
-from execsrv._wire.frames import FrameCounter
+from execsrv._wire.frames import FrameReader
 from execsrv._wire.framing import FrameBuffer, LineBuffer
 from execsrv._wire.http_head import Names, Page, Upgrade, answer_to
 from execsrv._wire.packed import PackedCodec
@@ -83,11 +83,12 @@ def _pieces(data: bytes, buffer: LineBuffer | FrameBuffer, codec: Codec | Packed
 
 def _frames(data: bytes) -> None:
     for known in (True, False):
-        counter, at = FrameCounter(MessageBound(MAX_BYTES, is_known=known)), 0
-        while at < len(data) and not counter.excess:
-            after = counter.walk(bytearray(data), at, _FRAMES_A_TURN)
-            assert after > at
-            at = after
+        for is_server in (True, False):
+            reader, at = FrameReader(MessageBound(MAX_BYTES, is_known=known), is_server=is_server), 0
+            while at < len(data) and not reader.excess:
+                after = reader.walk(data, at, _FRAMES_A_TURN, bytearray())
+                assert after > at
+                at = after
 
 
 def example(texts: list[str], seed: int, number: int) -> bytes:

@@ -11,6 +11,7 @@ import ray
 import trio
 from ray.cluster_utils import Cluster
 
+from execsrv.adapters.ray import stop_servers
 from execsrv.errors import ExecsrvError
 from tests.faults.daemon import until_gone
 from tests.ray.nodes import (
@@ -125,7 +126,7 @@ async def test_the_driver_of_detached_ones_is_killed(cluster: Cluster) -> None:
         driver.process.wait()
         assert len(await until_back(driver, [], 3)) == 3
         untouched(*there)
-        ray.kill(ray.get_actor(driver.name, namespace="execsrv"))
+        stop_servers(driver.name)
         await gone(*there)
 
 

@@ -37,6 +37,7 @@ _HOMES = {
     "completion": "self",
     "man": "self",
     "bridge": "self",
+    "runner": "runner",
 }
 """The module of each command, in the order in which they are listed."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from execsrv._cli.register.common import CONFINING, MANNERS, REACHING, url_option
+from execsrv._cli.register.common import CONFINING, LIMITING, MANNERS, REACHING, url_option
 from execsrv._cli.register.kinds import DIRECTORY, FILE, USAGE, Command, Example, Option, named
 
 _MCP = Command(
@@ -29,6 +29,7 @@ Commands run here, or with --url on a server, and all of them end with this one.
             title="Approval",
         ),
         *CONFINING,
+        *LIMITING,
         Option(
             ("--recordings",),
             "Record each session in a new folder there, as an asciicast that is a resource.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from execsrv._cli.register.kinds import FILE, NUMBER, SPAN, Option, named
+from execsrv._cli.register.kinds import FILE, NUMBER, PERCENT, SIZE, SOME_TIME, SPAN, Option, named
 
 PREFIX = "EXECSRV_"
 
@@ -127,6 +127,28 @@ CONFINING = (
     Option(("--hide",), "Hide a file or a folder. Repeatable.", FILE, many=True, title="Confinement"),
 )
 """The options of what commands may do."""
+
+LIMITING = (
+    Option(("--limit-memory",), "Memory and swap of all of it. Who takes more is killed.", SIZE, title="Limits"),
+    Option(("--limit-processes",), "Processes and threads of all of it at a time.", NUMBER, title="Limits"),
+    Option(
+        ("--limit-cpu",),
+        "Share of the processors for all of it: 100% is one. Who takes more has to wait.",
+        PERCENT,
+        title="Limits",
+    ),
+    Option(
+        ("--limit-cpu-time",),
+        "Processor time of each of its processes, in whole seconds. SIGXCPU then, and a kill a second later.",
+        SOME_TIME,
+        title="Limits",
+    ),
+    Option(("--limit-file-size",), "Length of the files that it writes. Beyond: SIGXFSZ.", SIZE, title="Limits"),
+    Option(("--limit-open-files",), "Open descriptors of each of its processes.", NUMBER, title="Limits"),
+    Option(("--limit-core",), "Length of the core file that a crash leaves. 0: none.", SIZE, title="Limits"),
+    Option(("--limit-address-space",), "Addresses of each of its processes.", SIZE, title="Limits"),
+)
+"""The options of how much a command may take."""
 
 MANNERS = (
     Option(("--json",), "Print JSON.", dest="as_json", value=True, title="Output"),

@@ -16,7 +16,9 @@ OWN_FAILURE = 125
 USAGE = 2
 """The exit status of a wrong command line, where no command is run whose status could be taken for it."""
 
-_SPAN = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ms|s|m|h|d)?")
+_SPAN = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ms|s|m|h|d)?"
+_SIZE = r"([0-9]{1,15})(?: ?(KiB|MiB|GiB))?"
+_SIZE_BYTES = {None: 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _SPAN_SECONDS = {"ms": 0.001, None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -32,7 +34,7 @@ class Kind(Struct, frozen=True):
 
 
 def _seconds(text: str) -> float:
-    found = _SPAN.fullmatch(text)
+    found = re.fullmatch(_SPAN, text)
     if found is None:
         raise ValueError
     return float(found[1]) * _SPAN_SECONDS[found[2]]
@@ -44,8 +46,15 @@ def _some_seconds(text: str) -> float:
     return seconds
 
 
+def _bytes(text: str) -> int:
+    found = re.fullmatch(_SIZE, text)
+    if found is None:
+        raise ValueError
+    return int(found[1]) * _SIZE_BYTES[found[2]]
+
+
 def _moment(text: str) -> float:
-    if _SPAN.fullmatch(text) is not None:
+    if re.fullmatch(_SPAN, text) is not None:
         return time.time() - _seconds(text)
     return datetime.fromisoformat(text).timestamp()
 
@@ -75,6 +84,8 @@ FILE = Kind("FILE", str, complete="files")
 DIRECTORY = Kind("DIR", str, complete="directories")
 SPAN = Kind("TIME", _seconds, "a time such as `5`, `5s`, `1m` or `2h`")
 SOME_TIME = Kind("TIME", _some_seconds, "a time above 0, such as `5`, `5s`, `1m` or `2h`")
+SIZE = Kind("SIZE", _bytes, "bytes, or a size such as `64MiB` or `2GiB`")
+PERCENT = Kind("PERCENT", lambda text: _count(text.removesuffix("%")), "a percentage such as `50%`")
 NUMBER = Kind("N", _count, "a whole number of 0 or more")
 FACTOR = Kind("N", _factor, "a number above 0")
 

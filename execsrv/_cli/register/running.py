@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from execsrv._cli.register.common import CONFINING, LABEL_OPTION, POOL_OPTION, REACHING, url_option
+from execsrv._cli.register.common import CONFINING, LABEL_OPTION, LIMITING, POOL_OPTION, REACHING, url_option
 from execsrv._cli.register.kinds import (
     DIRECTORY,
     FILE,
@@ -72,7 +72,7 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
         Option(("--pass-fd",), "Pass descriptor N on. Not with --url.", NUMBER, many=True),
         Option(
             ("--user",),
-            "Run it with the rights of that user, by name or number. Takes root, or a server that is.",
+            "Run it with the rights of that user, or USER:GROUP, by name or number. Takes root, or a server that is.",
             named("USER"),
         ),
         Option(("--timeout",), "Ask it to end after that time.", SOME_TIME),
@@ -84,6 +84,7 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
             default=DEFAULT_GRACE_SECONDS,
         ),
         *CONFINING,
+        *LIMITING,
         Option(("--leave",), "Let live what outlives the command. Not with --url or --tty."),
         Option(
             ("--record",),
@@ -119,6 +120,7 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
         Example("execsrv run --timeout 10m --junit check.xml -- make check", "as a step of a CI system"),
         Example("execsrv run -dt --name build -- make", "left running; `execsrv attach build` comes back to it"),
         Example("execsrv run --sandbox workspace-write --no-network -- make test", "confined to its own folder"),
+        Example("execsrv run --limit-memory 2GiB --limit-processes 200 -- make -j8", "no more than that, all together"),
         Example("execsrv run --record demo.cast -t -- htop", "record a terminal"),
     ),
     mixed=False,

@@ -10,11 +10,13 @@ import ctypes
 import functools
 import os
 import struct
+from collections.abc import Iterator
 
 from execsrv._processes.confine import view
 from execsrv._processes.confine.calls import NUMBERS
-from execsrv._processes.confine.places import Confinement
+from execsrv._processes.confine.places import Confinement, Place
 from execsrv._processes.confine.table import Table
+from execsrv.errors import SandboxUnavailableError
 
 SIGNALS_VERSION = 6
 """The first one that keeps signals in. Linux 6.12."""
@@ -41,7 +43,20 @@ def _all(version: int) -> int:
     return (1 << 13 + (version >= 2) + (version >= 3) + (version >= 5)) - 1
 
 
-def add(table: Table, confinement: Confinement, version: int, terminal: bool) -> None:
+def check_alone(confinement: Confinement) -> None:
+    """Raise `SandboxUnavailableError` for what Landlock cannot keep without a view: its rules only ever add rights."""
+    for place in confinement.places:
+        above = confinement.above(place)
+        if above is not None and place.access != "write":
+            why = f"{os.fsdecode(place.path)} takes away from what is allowed around it"
+        elif place.path == b"/" and place.access == "write":
+            why = "everything is to be written, devices among it"
+        else:
+            continue
+        raise SandboxUnavailableError(f"Landlock alone cannot keep this policy: {why}", field="sandbox")
+
+
+def add(table: Table, confinement: Confinement, version: int, terminal: bool, *, in_view: bool) -> None:
     """Add the rows that put it on. All mounts must be there: rules are by inode."""
     known = _all(version)
     scope = _SIGNALS if confinement.network else _SIGNALS | _ABSTRACT_SOCKETS
@@ -56,15 +71,32 @@ def add(table: Table, confinement: Confinement, version: int, terminal: bool) ->
         table.call(f"{name} {os.fsdecode(path)}", "landlock_add_rule", rules, _PATH_BENEATH, rule, 0)
         table.close(place)
 
-    for place in confinement.places:
+    for place in confinement.places if in_view else _without_devices(confinement):
         if place.access != "none":
             rights = _READ if place.access == "read" else write
             allow(place.path, rights if place.is_folder else rights & _OF_FILES)
-    allow(b"/dev", _READ | _WRITE_FILE | _TRUNCATE & known | _IOCTL & known)
-    allow(b"/dev/shm", write)
+    of_devices = _WRITE_FILE | _TRUNCATE & known | _IOCTL & known
+    if in_view:
+        allow(b"/dev", _READ | of_devices)
+        allow(b"/dev/shm", write)
+    else:
+        for device in view.DEVICES:
+            allow(b"/dev/" + device, _READ_FILE | of_devices)
     allow(b"/proc", _READ)
     if terminal:
         rule = table.data(struct.pack("<Qi", _OF_FILES & known & ~_EXECUTE, 0))
         table.call(f"{name} terminal", "landlock_add_rule", rules, _PATH_BENEATH, rule, 0)
     table.call(name, "landlock_restrict_self", rules, 0)
     table.close(rules)
+
+
+def _without_devices(confinement: Confinement) -> Iterator[Place]:
+    """Yield the places, with all that is in `/` in its own place: but for the devices, which are the machine's."""
+    for place in confinement.places:
+        if place.path != b"/":
+            yield place
+            continue
+        with os.scandir(b"/") as entries:
+            for entry in entries:
+                if entry.path not in view.OWN and not entry.is_symlink():
+                    yield Place(entry.path, place.access, entry.is_dir())

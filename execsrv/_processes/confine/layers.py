@@ -11,8 +11,9 @@ import os
 import signal
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+from msgspec import Struct
 
 from execsrv._processes import carried_limits
 from execsrv._processes.accounts import Account
@@ -20,8 +21,11 @@ from execsrv._processes.command import Command, File
 from execsrv._processes.confine import landlock, seccomp, view
 from execsrv._processes.confine.places import Confinement
 from execsrv._processes.confine.starter import LEADER, READY, REAPER
-from execsrv._processes.confine.table import LIFE, REPORT, Table
+from execsrv._processes.confine.table import AT_FDCWD, LIFE, REPORT, Table
 from execsrv._processes.rlimit_mark import Mark, own_limit
+
+if TYPE_CHECKING:
+    from execsrv._processes.limiting.group import LimitGroup
 
 LayerName = Literal["view", "ipc", "processes", "capabilities", "landlock", "seccomp"]
 ALL: frozenset[LayerName] = frozenset(get_args(LayerName))
@@ -35,8 +39,7 @@ _KEPT = 16
 """So many tables are kept, of some 20 KB each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Means:
+class Means(Struct, frozen=True):
     """The things that a start is confined with. `in_user` says that namespaces are made in a new user namespace.
 
     `landlock` is the version of Landlock, 0 for none.
@@ -68,23 +71,31 @@ def table(
     nulls: Sequence[tuple[int, int]] = (),
     closed: Sequence[int] = (),
     mark: Mark | None = None,
+    group: LimitGroup | None = None,
     runs: bool = True,
 ) -> Table:
     """Return the table that starts a command.
 
     `terminal` is the name of its terminal. `nulls` are those of its 0, 1 and 2 that are `/dev/null`, with their access
     mode, and `closed` those that it is to have closed. It puts a `mark` on itself, where it does not carry one by
-    birth. Unless it `runs`, all is done but the last step.
+    birth, and steps into the groups of its limits before it sees less. Unless it `runs`, all is done but the last step.
     """
     inherited = command.inherited is not None
     leads = (terminal is not None or not inherited) and (means.has("processes") or inherited)
-    made = _enclosed(confinement, means, terminal, leads, _granted(command, mark)).copy()
+    granted, doors = _granted(command, mark), [] if group is None else group.doors
+    if doors or not means.has("view"):  # of one start alone, and of what is in the root folder now
+        made = _enclosed.__wrapped__(confinement, means, terminal, leads, granted, doors)
+    else:
+        made = _enclosed(confinement, means, terminal, leads, granted).copy()
     made.call("cwd", "chdir", made.text(command.cwd or os.getcwdb()))
     for target, mode in nulls:  # that of its view, which it cannot change for others
-        null = made.open("null", "open", made.text(b"/dev/null"), mode | os.O_CLOEXEC, 0)
-        made.call("null", "dup2", null, target)
+        null = made.open("null", "openat", AT_FDCWD, made.text(b"/dev/null"), mode | os.O_CLOEXEC, 0)
+        made.call("null", "dup3", null, target, 0)
         made.close(null)
     _open_outputs(made, command)
+    for limit in [] if group is None else group.rlimits():
+        pair = made.data(struct.pack("<QQ", limit.soft & 2**64 - 1, limit.hard & 2**64 - 1))
+        made.call("limits", "prlimit64", 0, limit.slot, pair, 0)
     if means.has("seccomp"):
         seccomp.add(made, network=confinement.network)
     made.report(READY)
@@ -119,7 +130,14 @@ def _granted(command: Command, mark: Mark | None) -> _Granted:
 
 
 @functools.lru_cache(maxsize=_KEPT)
-def _enclosed(confinement: Confinement, means: Means, terminal: bytes | None, leads: bool, granted: _Granted) -> Table:
+def _enclosed(
+    confinement: Confinement,
+    means: Means,
+    terminal: bytes | None,
+    leads: bool,
+    granted: _Granted,
+    doors: Sequence[os.PathLike[str]] = (),
+) -> Table:
     """Return the rows of a start that its command has no part in. They are kept: most starts have those of another."""
     made = Table()
     _grant(made, granted)
@@ -130,15 +148,17 @@ def _enclosed(confinement: Confinement, means: Means, terminal: bytes | None, le
         made.call("unshare", "unshare", new)
     if means.has("processes"):
         _fork(made)
+    for door in doors:  # not before: the reaper is none of the command's
+        _write(made, os.fspath(door), os.fsencode(door), b"0")
     if leads:
         made.call("setsid", "setsid")
     if means.has("view"):
         view.add(made, confinement, terminal, own_processes=means.has("processes"))
     if terminal is not None:  # as the view has it, where it may be opened again by `/dev/stdout`
         name = b"/dev/console" if means.has("view") else terminal
-        descriptor = made.open("terminal", "open", made.text(name), os.O_RDWR, 0)
+        descriptor = made.open("terminal", "openat", AT_FDCWD, made.text(name), os.O_RDWR, 0)
         for target in range(3):
-            made.call("terminal", "dup2", descriptor, target)
+            made.call("terminal", "dup3", descriptor, target, 0)
         made.close(descriptor)
     if means.has("capabilities"):
         _bound_capabilities(made, means)
@@ -148,7 +168,7 @@ def _enclosed(confinement: Confinement, means: Means, terminal: bytes | None, le
         _drop_capabilities(made)
     made.call("no_new_privs", "prctl", _NO_NEW_PRIVS, 1, 0, 0, 0)
     if means.has("landlock"):
-        landlock.add(made, confinement, means.landlock, terminal is not None)
+        landlock.add(made, confinement, means.landlock, terminal is not None, in_view=means.has("view"))
     return made
 
 
@@ -158,12 +178,12 @@ def _open_outputs(made: Table, command: Command) -> None:
     for target, name, output in ((1, "stdout", command.stdout), (2, "stderr", command.stderr)):
         if isinstance(output, File):
             how = os.O_APPEND if output.append else 0
-            file = made.open(name, "open", made.text(output.path), flags | (how or os.O_TRUNC), 0o666)
+            file = made.open(name, "openat", AT_FDCWD, made.text(output.path), flags | (how or os.O_TRUNC), 0o666)
             made.call(name, "fcntl", file, fcntl.F_SETFL, how)
-            made.call(name, "dup2", file, target)
+            made.call(name, "dup3", file, target, 0)
             made.close(file)
     if command.stderr == "stdout" and isinstance(command.stdout, File):
-        made.call("stderr", "dup2", 1, 2)
+        made.call("stderr", "dup3", 1, 2, 0)
 
 
 def _grant(made: Table, granted: _Granted) -> None:
@@ -179,7 +199,7 @@ def _grant(made: Table, granted: _Granted) -> None:
 
 
 def _write(made: Table, name: str, path: bytes, content: bytes) -> None:
-    file = made.open(name, "open", made.text(path), os.O_WRONLY | os.O_CLOEXEC, 0)
+    file = made.open(name, "openat", AT_FDCWD, made.text(path), os.O_WRONLY | os.O_CLOEXEC, 0)
     made.call(name, "write", file, made.data(content), len(content))
     made.close(file)
 
@@ -199,12 +219,12 @@ def _fork(made: Table) -> None:
     it does by ignoring their ends, and its own end is the end of them all.
     It ends when the server is gone.
     """
+    ignoring, usual = (made.data(struct.pack("<4Q", action, 0, 0, 0)) for action in (signal.SIG_IGN, signal.SIG_DFL))
+    made.call("reaper", "rt_sigaction", signal.SIGCHLD, ignoring, 0, 8)  # from its first instant
     reaper = made.fork("fork reaper", _PARENT, REAPER)
     command = made.fork("fork", _PARENT, LEADER)
     made.call("exit", "exit_group", 0)
     made.begins(reaper)
-    ignoring = made.data(struct.pack("<4Q", signal.SIG_IGN, 0, 0, 0))
-    made.call("reaper", "rt_sigaction", signal.SIGCHLD, ignoring, 0, 8)
     made.call("reaper", "prctl", _NAME, made.text(b"execsrv-reaper"), 0, 0, 0)
     made.call("reaper", "prctl", _DUMPABLE, 0, 0, 0, 0)
     made.call("reaper", "chdir", made.text(b"/"))
@@ -213,6 +233,7 @@ def _fork(made: Table) -> None:
     made.call("reaper", "read", LIFE, made.data(bytes(8)), 8)
     made.call("reaper", "exit_group", 0)
     made.begins(command)
+    made.call("fork", "rt_sigaction", signal.SIGCHLD, usual, 0, 8)
 
 
 @functools.cache

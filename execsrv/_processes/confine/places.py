@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 Access = Literal["none", "read", "write"]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A file or a folder with all that is in it. Its path is absolute and has no links in it."""
 
     path: bytes
@@ -28,8 +29,7 @@ class Place:
         return 0 if self.path == b"/" else self.path.count(b"/")
 
 
-@dataclass(frozen=True, slots=True)
-class Confinement:
+class Confinement(Struct, frozen=True):
     """The things that a command may do. `places` are in the order of their depth.
 
     `notes` are wishes of the policy that came to nothing, in words.
@@ -38,10 +38,27 @@ class Confinement:
     places: tuple[Place, ...]
     network: bool
     notes: tuple[str, ...] = ()
+    may_lack_view: bool = False
+    """True where it may be kept by Landlock alone, on a machine that makes no view."""
 
     def at(self, path: bytes) -> Place | None:
         """Return the place that decides for a path without links, None for none."""
         return nearest(self.places, path)
+
+    def protecting(self, paths: Iterable[bytes]) -> Confinement:
+        """Return the same, but that nothing in these folders may be written."""
+        paths = list(paths)
+        places = [
+            replace(place, access="read")
+            if place.access == "write" and any(covers(path, place.path) for path in paths)
+            else place
+            for place in self.places
+        ]
+        for path in paths:
+            above = nearest(places, path)
+            if above is not None and above.access == "write":
+                places.append(Place(path, "read"))
+        return replace(self, places=tuple(sorted(places, key=lambda place: place.depth)))
 
     def above(self, place: Place) -> Place | None:
         """Return the place that would decide without `place`."""

@@ -12,14 +12,15 @@ import socket
 import struct
 import termios
 
-from execsrv._processes.confine.calls import NUMBERS
+from execsrv._processes.confine.calls import BY_MACHINE, MACHINE
 from execsrv._processes.confine.table import Table
 from execsrv._processes.rlimit_mark import LOCKS, RTTIME
 
 _LOAD, _AND, _EQUAL, _AT_LEAST, _ANY_BIT, _JUMP, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x05, 0x06
 _ALLOW, _ERROR, _KILL = 0x7FFF0000, 0x50000, 0x80000000
 _NUMBER, _ARCHITECTURE = 0, 4
-_X86_64, _X32 = 0xC000003E, 0x40000000
+_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_* of <linux/audit.h>
+_X32 = 0x40000000
 _SET_MODE_FILTER = 1
 _TIOCLINUX = 0x541C
 _NAMESPACES = 0x7E020080  # CLONE_NEW* of <linux/sched.h>, time included
@@ -32,7 +33,7 @@ DENIED = """
     process_vm_writev ptrace quotactl quotactl_fd reboot request_key setdomainname sethostname setns settimeofday
     statmount swapoff swapon syslog umount2 uselib userfaultfd vhangup _sysctl
 """.split()
-"""Denied to all that is confined."""
+"""Denied to all that is confined, where the machine has it."""
 
 DENIED_NETWORK = "accept accept4 bind connect listen sendmmsg".split()
 """Denied where the network is."""
@@ -89,15 +90,16 @@ _LOOKED_INTO_NETWORK: dict[str, Body] = {"socket": _OF_SOCKETS, "socketpair": _O
 
 
 @functools.cache
-def program(*, network: bool) -> bytes:
-    """Return the filter, as the kernel takes it.
+def program(*, network: bool, machine: str = MACHINE) -> bytes:
+    """Return the filter, as the kernel of a machine takes it.
 
     It looks for a call by halves: the kernel tries a new filter with every call that there is.
     """
-    denied = DENIED if network else [*DENIED, *DENIED_NETWORK]
+    numbers = BY_MACHINE[machine]
+    denied = [call for call in (DENIED if network else [*DENIED, *DENIED_NETWORK]) if call in numbers]
     bodies = {**dict.fromkeys(denied, (_DENY,)), **_LOOKED_INTO, **({} if network else _LOOKED_INTO_NETWORK)}
     parts: list[tuple[int, Body]] = [(0, (_PASS,))]
-    for number, body in sorted((NUMBERS[call], body) for call, body in bodies.items()):
+    for number, body in sorted((numbers[call], body) for call, body in bodies.items()):
         if number == parts[-1][0]:
             parts.pop()
         if body != parts[-1][1]:
@@ -105,10 +107,10 @@ def program(*, network: bool) -> bytes:
         parts.append((number + 1, (_PASS,)))
     code: list[Instruction] = [
         (_LOAD, 0, 0, _ARCHITECTURE),
-        (_EQUAL, 1, 0, _X86_64),
+        (_EQUAL, 1, 0, _ARCHITECTURES[machine]),
         _returns(_KILL),
         (_LOAD, 0, 0, _NUMBER),
-        (_AT_LEAST, 0, 1, _X32),
+        (_AT_LEAST, 0, 1, _X32),  # of x86-64; elsewhere there are no such numbers
         _NO_CALL,
         *_search(parts),
     ]

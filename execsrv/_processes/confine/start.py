@@ -11,19 +11,24 @@ import fcntl
 import functools
 import os
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from execsrv._processes import portable_spawn, posix_spawn, spawn_errors
+from msgspec.structs import replace
+
+from execsrv._processes import cgroup, portable_spawn, posix_spawn, spawn_errors
 from execsrv._processes.accounts import Account
 from execsrv._processes.command import Command, File, spawn_error
 from execsrv._processes.confine import landlock, layers, starter
+from execsrv._processes.confine.calls import is_known
 from execsrv._processes.confine.layers import Means
 from execsrv._processes.confine.places import Confinement, Place
 from execsrv._processes.confine.starter import ReportedError
 from execsrv._processes.confine.table import TooLargeError
 from execsrv._processes.rlimit_mark import Mark
 from execsrv.errors import SandboxUnavailableError
+
+if TYPE_CHECKING:
+    from execsrv._processes.limiting.group import LimitGroup
 
 _OF_PROGRAM = {"exec", "wishes"}
 _SHORTAGES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
@@ -50,7 +55,7 @@ _NEEDS = {
 
 def _hand_over(account: Account, means: Means, terminal: bytes | None, ends: Sequence[int | None]) -> None:
     """Give the streams of a command to its user. Raises `SandboxUnavailableError` where it cannot have another."""
-    if means.in_user:
+    if means.in_user or not layers.privileged():
         message = "a confined command has another user only where its server may make namespaces without one for users"
         raise SandboxUnavailableError(message, field="user")
     if terminal is not None:
@@ -76,8 +81,8 @@ def means() -> Means | Refusal:
 
 @functools.cache
 def _means() -> Means | Refusal:
-    if starter.NUMBERS_OF is None:
-        return Refusal("starter", errno.ENOSYS, "x86-64, whose system calls are known here")
+    if not is_known:
+        return Refusal("starter", errno.ENOSYS, "x86-64 or aarch64, whose system calls are known here")
     if not posix_spawn.available:
         return Refusal("starter", errno.ENOSYS, "a C library whose posix_spawn is complete, as glibc 2.34")
     version = landlock.version()
@@ -102,7 +107,9 @@ def _means() -> Means | Refusal:
 def _try(found: Means) -> Refusal | None:
     """Return why a command cannot be confined with that, None if it can."""
     command = Command(b"/", (), (), b"/")
-    places = (Place(b"/", "read"), Place(b"/usr", "write"), Place(b"/usr/bin", "read"))
+    places = [Place(b"/", "read"), Place(b"/usr", "write")]
+    if found.has("view"):
+        places.append(Place(b"/usr/bin", "read"))
     trial = Confinement(tuple(place for place in places if os.path.realpath(place.path) == place.path), network=False)
     child = ctypes.c_int()
     try:
@@ -118,9 +125,32 @@ def _try(found: Means) -> Refusal | None:
     return None
 
 
-def needed_means() -> Means:
+@functools.cache
+def means_without_view() -> Means | Refusal:
+    """Return what commands are confined with where there are no namespaces, or why they cannot be. It is tried."""
+    version = landlock.version()
+    if not is_known or not posix_spawn.available or version < landlock.SIGNALS_VERSION:
+        return Refusal(
+            "landlock", errno.EOPNOTSUPP, "Landlock that keeps signals in, of Linux 6.12, on x86-64 or aarch64"
+        )
+    found = Means(frozenset({"capabilities", "landlock", "seccomp"}), in_user=False, landlock=version)
+    return _try(found) or found
+
+
+WITHOUT_VIEW = (
+    "files outside can be changed in mode, owner, times and attributes",
+    "processes outside can be seen; those of the same user, unless it is root, given other priorities and processors",
+    "shared memory and queues of System V are those of the machine",
+    "/dev has a few devices, no terminals and no shared memory, and / cannot be listed",
+)
+"""What a command that is confined without a view can do all the same, or cannot do."""
+
+
+def needed_means(*, may_lack_view: bool = False) -> Means:
     """Return what commands are confined with here. Raises `SandboxUnavailableError` where they cannot be."""
     found = means()
+    if isinstance(found, Refusal) and may_lack_view and isinstance(less := means_without_view(), Means):
+        return less
     if isinstance(found, Means):
         return found
     said = f"{os.strerror(found.errno)} (os error {found.errno})"
@@ -134,13 +164,19 @@ def start(
     stdio: Sequence[int | None] | bytes,
     child: ctypes.c_int,
     mark: Mark | None,
+    group: LimitGroup | None = None,
 ) -> int | None:
     """Start `command`, confined, write its pid into `child`, and return that of its reaper, None where it has none.
 
-    `stdio` is as `posix_spawn.start` takes it. `mark` is put on it, unless we carry it. The given descriptors stay the
-    caller's. Raises `SpawnError` when it could not be executed or confined; then nothing is left behind.
+    `stdio` is as `posix_spawn.start` takes it. `mark` is put on it, unless we carry it, and the limits of its
+    `group`, whose files it cannot write. The given descriptors stay the caller's. Raises `SpawnError` when it could not
+    be executed or confined, and `LimitUnavailableError`; then nothing is left behind.
     """
-    found = needed_means()
+    found = needed_means(may_lack_view=confinement.may_lack_view)
+    if group is not None and group.parts:
+        confinement = confinement.protecting(cgroup.mounts())
+    if not found.has("view"):
+        landlock.check_alone(confinement)
     inherited = command.inherited
     if inherited is not None and inherited.pass_fds:
         message = "a confined command gets no descriptors beside its 0, 1 and 2"
@@ -158,7 +194,9 @@ def start(
             for target, end in enumerate(ends)
             if end is not None and os.fstat(end).st_rdev == device
         ]
-        made = layers.table(command, confinement, found, terminal=terminal, nulls=nulls, closed=closed, mark=mark)
+        made = layers.table(
+            command, confinement, found, terminal=terminal, nulls=nulls, closed=closed, mark=mark, group=group
+        )
         return starter.carry_out(
             made,
             starter.interpreter(),
@@ -174,6 +212,8 @@ def start(
             raise spawn_error(
                 error.step, error.errno, f"open `{os.fsdecode(output.path)}` for its {error.step}"
             ) from None
+        if group is not None:
+            group.check_entered(error.step, error.errno)
         if error.step in _OF_PROGRAM:
             raise spawn_errors.of_program(command, error.errno) from None
         if error.step == "cwd":

@@ -1,7 +1,7 @@
 """The program between spawn and exec: it carries out a table of system calls, row by row, and knows nothing else.
 
 It is a static ELF file of constant bytes, kept in memory, or the same loop in a Python interpreter where no such file
-can be executed (`vm.memfd_noexec`). Source of the code, for x86-64:
+can be executed (`vm.memfd_noexec`). Source of the code, for x86-64; on aarch64 rbx is x19, and rcx is x9:
 
     mmap(BASE, MAPPED_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, IMAGE, 0); rbx = BASE
     run: rax = syscall(row[0], row[1] ... row[6])       # row is what rbx points to
@@ -22,7 +22,6 @@ import errno
 import fcntl
 import functools
 import os
-import platform
 import signal
 import struct
 import sys
@@ -34,6 +33,7 @@ from typing import NamedTuple
 
 from execsrv._processes import ends, posix_spawn
 from execsrv._processes.command import Command
+from execsrv._processes.confine.calls import MACHINE, is_known
 from execsrv._processes.confine.table import BASE, FIRST_FREE, PROGRAM, Table
 from execsrv._processes.inherited import Inherited
 
@@ -42,15 +42,20 @@ REAPER, LEADER, READY = 1, 2, 3
 
 FAILED = 127
 
-_CODE = bytes.fromhex(
+_X86_64 = bytes.fromhex(
     "bf00000010 be00000001 ba03000000 41ba12000000 41b804000000 4531c9 b809000000 0f05 4889c3"
     "488b03 488b7b08 488b7310 488b5318 4c8b5320 4c8b4328 4c8b4b30 0f05"
     "488b4b50 488901 488b4b48 4885c0 7f31 488b4b40 742b 488b4b38 4885c9 7522"
     "50 53 bf03000000 4889e6 ba10000000 b801000000 0f05 bf7f000000 b8e7000000 0f05"
     "4889cb eb9d"
 )
-NUMBERS_OF = "x86_64" if platform.machine() == "x86_64" and sys.maxsize > 2**32 else None
-"""The machine, where its system calls are known here."""
+_AARCH64 = bytes.fromhex(
+    "0000a2d2 0120a0d2 620080d2 430280d2 840080d2 050080d2 c81b80d2 010000d4 f30300aa 680240a9 610a41a9 631242a9"
+    "651a40f9 010000d4 692a40f9 200100f9 692640f9 1f0000f1 cc010054 692240f9 80010054 691e40f9 490100b5"
+    "f303bfa9 600080d2 e1030091 020280d2 080880d2 010000d4 e00f80d2 c80b80d2 010000d4 f30309aa e8ffff17"
+)
+_CODE = {"x86_64": (62, _X86_64), "aarch64": (183, _AARCH64)}
+"""The code for each machine, with the number that ELF has for it."""
 
 _AT, _HEADER_BYTES = 0x400000, 64 + 2 * 56
 
@@ -80,14 +85,15 @@ class Interpreter:
     file: int | None = None
 
 
-def elf() -> bytes:
+def elf(machine: str = MACHINE) -> bytes:
     """Return the program as a file: one segment that can be read and executed, and a stack that cannot."""
-    size = _HEADER_BYTES + len(_CODE)
+    number, code = _CODE[machine]
+    size = _HEADER_BYTES + len(code)
     ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
-    header = struct.pack("<16sHHIQQQIHHHHHH", ident, 2, 62, 1, _AT + _HEADER_BYTES, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+    header = struct.pack("<16sHHIQQQIHHHHHH", ident, 2, number, 1, _AT + _HEADER_BYTES, 64, 0, 0, 64, 56, 2, 0, 0, 0)
     load = struct.pack("<IIQQQQQQ", 1, 5, 0, _AT, _AT, size, size, 4096)
     stack = struct.pack("<IIQQQQQQ", 0x6474E551, 6, 0, 0, 0, 0, 0, 16)
-    return header + load + stack + _CODE
+    return header + load + stack + code
 
 
 @functools.cache
@@ -99,7 +105,7 @@ def _life() -> int:
 @functools.cache
 def in_machine_code() -> Interpreter | None:
     """Return the program in machine code, None where no file in memory can be executed or the machine is another."""
-    if NUMBERS_OF is None:
+    if not is_known:
         return None
     try:
         file = os.memfd_create("execsrv-start", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

@@ -29,6 +29,9 @@ server is gone, and in most cases its own file."""
 
 FIRST_FREE = 7
 
+AT_FDCWD = -100
+"""The working directory, for calls that take a directory."""
+
 MOST_ROWS = (DATA - BASE) // 96
 
 _ROW, _CELL = struct.Struct("<12Q"), struct.Struct("<Q")

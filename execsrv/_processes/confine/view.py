@@ -12,11 +12,11 @@ import stat
 import struct
 
 from execsrv._processes.confine.places import Confinement, Place, between
-from execsrv._processes.confine.table import Table
+from execsrv._processes.confine.table import AT_FDCWD, Table
 
 _REC, _PRIVATE, _NOSUID, _NODEV, _NOEXEC, _READ_ONLY = 16384, 1 << 18, 2, 4, 8, 1
 _ATTR_READ_ONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
-_AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE, _CLONE, _CLOEXEC = -100, 0x1000, 0x8000, 1, os.O_CLOEXEC
+_AT_EMPTY_PATH, _AT_RECURSIVE, _CLONE, _CLOEXEC = 0x1000, 0x8000, 1, os.O_CLOEXEC
 _FROM_EMPTY, _TO_EMPTY = 4, 0x40
 _NO_SYMLINKS = 4  # RESOLVE_NO_SYMLINKS of openat2(2)
 
@@ -41,14 +41,14 @@ def add(table: Table, confinement: Confinement, terminal: bytes | None, *, own_p
         devices.append((b"console", _clone_device(table, terminal)))
     root = confinement.at(b"/")
     all_written = root is not None and root.access == "write"
-    _set(table, "mount read-only", _AT_FDCWD, b"/", 0 if all_written else _ATTR_READ_ONLY)
+    _set(table, "mount read-only", AT_FDCWD, b"/", 0 if all_written else _ATTR_READ_ONLY)
     _add_devices(table, devices)
     for place, descriptor in binds:
         _place(table, place, descriptor)
-    table.call("unlink", "unlink", table.text(b"/dev/.hidden"))
+    table.call("unlink", "unlinkat", AT_FDCWD, table.text(b"/dev/.hidden"), 0)
     for name, content in _LINKS.items():
-        table.call("link /dev", "symlink", table.text(content), table.text(b"/dev/" + name))
-    _set(table, "mount /dev read-only", _AT_FDCWD, b"/dev", _ATTR_READ_ONLY, flags=0)
+        table.call("link /dev", "symlinkat", table.text(content), AT_FDCWD, table.text(b"/dev/" + name))
+    _set(table, "mount /dev read-only", AT_FDCWD, b"/dev", _ATTR_READ_ONLY, flags=0)
     if own_processes:
         kind, path = table.text(b"proc"), table.text(b"/proc")
         table.call("mount /proc", "mount", kind, path, kind, _NOSUID | _NODEV | _NOEXEC | _READ_ONLY, 0)
@@ -89,7 +89,7 @@ def _clone(table: Table, place: Place) -> int:
 def _clone_device(table: Table, path: bytes) -> int:
     """Add the rows for a copy of a device. Read-only is its inode, which is that of all: its mode, owner and times."""
     name = f"bind {os.fsdecode(path)}"
-    copy = table.open(name, "open_tree", _AT_FDCWD, table.text(path), _CLONE | _CLOEXEC)
+    copy = table.open(name, "open_tree", AT_FDCWD, table.text(path), _CLONE | _CLOEXEC)
     changes = table.data(struct.pack("<4Q", _ATTR_READ_ONLY | _ATTR_NOSUID, 0, 0, 0))
     table.call(name, "mount_setattr", copy, table.text(b""), _AT_EMPTY_PATH, changes, 32)
     return copy
@@ -98,7 +98,7 @@ def _clone_device(table: Table, path: bytes) -> int:
 def open_path(table: Table, name: str, path: bytes) -> int:
     """Add the row that opens a path in which there is no link, and return its descriptor."""
     how = table.data(struct.pack("<3Q", os.O_PATH | os.O_CLOEXEC, 0, _NO_SYMLINKS))
-    return table.open(name, "openat2", _AT_FDCWD, table.text(path), how, 24)
+    return table.open(name, "openat2", AT_FDCWD, table.text(path), how, 24)
 
 
 def _set(table: Table, name: str, folder: int, path: bytes, attributes: int, flags: int = _AT_RECURSIVE) -> None:
@@ -134,14 +134,14 @@ def _add_devices(table: Table, devices: list[tuple[bytes, int]]) -> None:
     table.call("mount /dev", "mount", memory, table.text(b"/dev"), memory, _NOSUID, table.text(b"mode=755,size=64k"))
     for name, descriptor in devices:
         path = table.text(b"/dev/" + name)
-        table.call("make device", "mknod", path, stat.S_IFREG | 0o666, 0)
+        table.call("make device", "mknodat", AT_FDCWD, path, stat.S_IFREG | 0o666, 0)
         empty = table.text(b"")
-        table.call("move device", "move_mount", descriptor, empty, _AT_FDCWD, path, _FROM_EMPTY)
+        table.call("move device", "move_mount", descriptor, empty, AT_FDCWD, path, _FROM_EMPTY)
         table.close(descriptor)
-    table.call("make hidden", "mknod", table.text(b"/dev/.hidden"), stat.S_IFREG, 0)
+    table.call("make hidden", "mknodat", AT_FDCWD, table.text(b"/dev/.hidden"), stat.S_IFREG, 0)
     terminals, shared = table.text(b"/dev/pts"), table.text(b"/dev/shm")
     for path in (terminals, shared):
-        table.call("make folder", "mkdir", path, 0o755)
+        table.call("make folder", "mkdirat", AT_FDCWD, path, 0o755)
     kind, options = table.text(b"devpts"), table.text(b"newinstance,ptmxmode=0666,mode=620")
     table.call("mount /dev/pts", "mount", kind, terminals, kind, _NOSUID | _NOEXEC, options)
     table.call("mount /dev/shm", "mount", memory, shared, memory, _NOSUID | _NODEV, table.text(b"mode=1777"))

@@ -101,6 +101,7 @@ def _listed(shared: Shared, process: Session | Starting, usage: Usage | None = N
         connection_id=shared.id,
         connection_name=shared.terms.name,
         size=process.size or UNSET,
+        limits=process.asked_limits or UNSET,
         cpu_ms=cpu_ms,
         memory_bytes=memory,
     )

@@ -36,4 +36,13 @@ def exited_notice(id: str, entry: Exited) -> ProcessExited:
 
 
 def closed_notice(id: str, entry: Closed) -> ProcessClosed:
-    return ProcessClosed(id, entry.seq, entry.totals, entry.remaining, entry.tree_empty, entry.ended, entry.at_ms)
+    return ProcessClosed(
+        id,
+        entry.seq,
+        entry.totals,
+        entry.remaining,
+        entry.tree_empty,
+        entry.ended,
+        entry.at_ms,
+        UNSET if entry.usage is None else entry.usage,
+    )

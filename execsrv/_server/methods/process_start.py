@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Literal
+
+from msgspec.structs import replace
 
 from execsrv._processes.accounts import account_of
 from execsrv._processes.command import Command, File, Output, Wishes, settle
 from execsrv._processes.environment import command_environment, inherited_environment
+from execsrv._processes.git_trust import trusting
 from execsrv._processes.terminal import checked_modes
 from execsrv._processes.withheld import withheld_by
 from execsrv._server.confining import asked
@@ -24,6 +27,7 @@ from execsrv._server.methods.table import (
 )
 from execsrv._server.secrets import secret_environment
 from execsrv._server.session import Session
+from execsrv._server.sessions import Over
 from execsrv._server.start_options import Key, StartOptions, shown_argv
 from execsrv._server.starting import Deferred, Starting
 from execsrv._wire.paths import path_from_wire
@@ -35,6 +39,7 @@ from execsrv.protocol import (
     ProcessStarted,
     Size,
 )
+from execsrv.protocol.sandbox import Confined
 
 
 @handles("process/start", holds=True)
@@ -53,12 +58,15 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
     modes = checked_modes(params.modes)
     outputs = _output(params, "stdout"), _output(params, "stderr")
     withheld = withheld_by(caller.config)
-    if sandbox is None:
+    if sandbox is None or params.runner is not None:
         policy = None
     else:
         from execsrv._server.policy import Resolver
 
-        policy = Resolver(sandbox, cwd)
+        policy = Resolver(sandbox, cwd, may_lack_view=caller.config.allow_landlock_only)
+
+    def noted() -> Mapping[str, str]:
+        return {} if starting.note is None or params.kind == "prepared" else starting.note.variables(params.env)
 
     def settled() -> Command:
         inherited = inherited_environment(withheld) if params.env_policy is not None else {}
@@ -70,16 +78,24 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
             env = {**env, **account.variables, **params.env}
         if params.secret_env:
             env = {**env, **secret_environment(params.secret_env, caller.config)}
-        if starting.note is not None and params.kind != "prepared":
-            env = {**env, **starting.note.variables(params.env)}
+        env = {**env, **noted()}
         other = account if account is not None and not account.is_ours else None
+        if other is not None and params.env_policy is not None:
+            env = trusting(env, cwd)
         wishes = Wishes(params.umask, params.nice, params.oom_score_adj, other)
         command = settle(params.argv, cwd, env, params.arg0, wishes, outputs)
+        if params.limits is not None:
+            command = replace(command, limits=params.limits)
         return command if policy is None else replace(command, confinement=policy.resolve(env.get("TMPDIR")))
 
+    how: Callable[[], Command] | Over = settled
+    if params.runner is not None:
+        from execsrv._server.methods.process_over import over
+
+        how = over(caller.config, params, cwd, sandbox, noted)
     starting = caller.sessions.start(
         params.process_id,
-        settled,
+        how,
         process_dialect,
         options,
         argv=params.argv,
@@ -102,6 +118,8 @@ def process_of(process: Session | Starting) -> ProcessStarted | Deferred[Process
 def _process_started(session: Session) -> ProcessStarted:
     if session.confinement is None:
         return ProcessStarted(session.id, pid=session.pid)
+    if isinstance(session.confinement, Confined):
+        return ProcessStarted(session.id, "linuxSeccomp", session.pid, session.confinement)
     from execsrv._server.policy import told
 
     return ProcessStarted(session.id, "linuxSeccomp", session.pid, told(session.confinement))

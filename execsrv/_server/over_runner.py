@@ -1,0 +1,154 @@
+"""The start of a command over a runner: what `Attempt` is for a command of this machine.
+
+Where nothing relays between server and runner, the command gets ends of pipes of ours, and no byte of it passes through
+the runner. We keep the other ends, which no runner ever had: it could make them block. Otherwise, and always on a
+terminal, the bytes come in frames.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+
+from msgspec.structs import replace
+
+from execsrv._budget.budget import Budget
+from execsrv._processes.attempt import SharedThreads
+from execsrv._processes.command import Lent, spawn_error
+from execsrv._processes.own_streams import OwnInput
+from execsrv._runner.messages import STDIN_WINDOW_BYTES, Error, SpawnRequest
+from execsrv._runner.remote import WINDOW_BYTES, RemoteCommand
+from execsrv._runner.tree import RunnerInput, RunnerSpawned, RunnerStreams, RunnerTree
+from execsrv._server.runners import Launched, Runners
+from execsrv._threads import run_briefly
+from execsrv.errors import BusyError, ProtocolError, RequestError, SandboxUnavailableError, SpawnError
+from execsrv.protocol import Stream
+from execsrv.protocol.sandbox import Confined
+
+FRAMED_BYTES = 2 * WINDOW_BYTES + STDIN_WINDOW_BYTES
+"""The cost of a framed session beside that of any: what may be on its way from the runner, and to it."""
+
+_MESSAGE_CHARACTERS = 2000
+
+
+class RunnerAttempt:
+    """One start. Whoever makes it calls `end` in the end, whatever happened."""
+
+    usage = None
+    """Nobody here has waited for the command's end."""
+
+    def __init__(self, runners: Runners, words: Sequence[str], budget: Budget) -> None:
+        """`words` launch the runner, unless it is there."""
+        self._runners = runners
+        self._words = words
+        self._launched: Launched | None = None
+        self._budget = budget
+        self._taken = 0
+        self._command: RemoteCommand | None = None
+        self._ours: dict[str, int] = {}
+
+    def __repr__(self) -> str:
+        return f"<RunnerAttempt {self._launched!r} {self._command!r}>"
+
+    async def start(self, settle: Callable[[], SpawnRequest], threads: SharedThreads) -> RunnerSpawned:
+        """Settle the request in a thread, and have it done. Its `id`, and what is passed, are decided here.
+
+        Raises what `settle` does, `SpawnError`, and `BusyError` where the machine gives no thread. Cancelling gives it
+        up.
+        """
+        launched = self._launched = self._runners.acquire(self._words)
+        request = await run_briefly(settle, threads, 0)
+        link = await launched.ready()
+        passes = link.passes and not request.tty
+        pipes = {
+            "stdin": request.stdin_open,
+            "stdout": request.stdout == "pipe",
+            "stderr": request.stderr == "pipe",
+        }
+        lent: list[Lent] = []
+        if passes:
+            names = [name for name, wanted in pipes.items() if wanted]
+            lent = self._open_pipes(names)
+            request = replace(request, stdin_passed="stdin" in names, **dict.fromkeys(set(names) - {"stdin"}, "passed"))
+        else:
+            self._budget.take(FRAMED_BYTES)
+            self._taken = FRAMED_BYTES
+        framed: list[Stream] = []
+        if not passes:
+            framed = ["pty"] if request.tty else [name for name in ("stdout", "stderr") if pipes[name]]
+        self._command = command = RemoteCommand(link, framed, passes=passes)
+        try:
+            link.send(replace(request, id=command.id), lent)
+        except UnicodeEncodeError:
+            raise spawn_error("arguments", errno.EILSEQ, "start over a runner, with a name that is no text") from None
+        except ProtocolError:  # it is too large
+            raise spawn_error("arguments", errno.E2BIG, "start over a runner") from None
+        del lent  # so that the end of the command's own is an end
+        await command.started.wait()
+        if command.error is not None:
+            raise _error_of(command.error)
+        if command.facts is None:
+            raise launched.cannot(link.why or "it has ended")
+        return self._spawned(request, command, passes=passes)
+
+    def _open_pipes(self, names: list[str]) -> list[Lent]:
+        """Open pipes, keep our ends, and return those of the command."""
+        lent = []
+        for name in names:
+            try:
+                read, write = os.pipe()
+            except OSError as error:
+                raise spawn_error("resources", error.errno or 0, "start") from error
+            self._ours[name], its = (write, read) if name == "stdin" else (read, write)
+            lent.append(Lent(its))
+            os.set_blocking(self._ours[name], False)
+        return lent
+
+    def _spawned(self, request: SpawnRequest, command: RemoteCommand, *, passes: bool) -> RunnerSpawned:
+        tree = RunnerTree(command)
+        its_input: OwnInput | RunnerInput | None = None
+        if "stdin" in self._ours:
+            its_input = OwnInput(self._ours["stdin"], is_terminal=False)
+        elif request.stdin_open or request.tty:
+            its_input = RunnerInput(command, is_terminal=request.tty)
+        outputs: dict[Stream, int] | None = None
+        if passes:
+            outputs = {name: self._ours[name] for name in ("stdout", "stderr") if name in self._ours}
+        streams = RunnerStreams(tree, command, outputs, its_input, request.size if request.tty else None)
+        facts = command.facts
+        confined = None if facts is None or request.sandbox is None else Confined(facts.layers, facts.gaps)
+        return RunnerSpawned(os.path.basename(request.command[0]), tree, streams, confined)
+
+    def pass_streams(self) -> None:
+        """Leave the streams to whoever holds what was spawned. The command still ends with this."""
+        self._ours.clear()
+
+    async def end(self) -> None:
+        """End what was started, and what still is being started. Cannot be cancelled."""
+        try:
+            if self._command is not None and not self._command.is_over:
+                if self._command.facts is None:
+                    self._command.forget()
+                else:
+                    await RunnerTree(self._command).end()
+        finally:
+            self._budget.give(self._taken)
+            self._taken = 0
+            for descriptor in self._ours.values():
+                os.close(descriptor)
+            self._ours.clear()
+            launched, self._launched = self._launched, None
+            if launched is not None:
+                self._runners.release(launched)
+
+
+def _error_of(error: Error) -> RequestError:
+    """Return the error of a start as the runner tells it, without letters that a terminal would obey."""
+    text = error.message[:_MESSAGE_CHARACTERS]
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    if error.code == "busy":
+        return BusyError(text)
+    if error.stage == "sandbox":
+        return SandboxUnavailableError(text, field="sandbox")
+    return SpawnError(text, stage=error.stage or "runner", errno=error.errno or 0)

@@ -1,0 +1,347 @@
+"""Sessions over a runner: what is their own. How they behave otherwise is what the behaviour suite says, over one."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import shlex
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+import trio
+from msgspec import Struct
+
+import execsrv
+from execsrv import Client, connect_in_process
+from execsrv._log.log import OutputLog
+from execsrv._processes import proc
+from execsrv._processes.arrivals import Arrivals
+from execsrv._processes.wait_gone import wait_gone
+from execsrv._runner import frames, link, tree
+from execsrv._runner.link import Link
+from execsrv._runner.messages import (
+    DATA_BYTES,
+    STDIN_WINDOW_BYTES,
+    Data,
+    Eof,
+    Error,
+    Exit,
+    HelloBack,
+    Looked,
+    Pong,
+    Signaled,
+    SpawnReady,
+    StdinDone,
+    TreeEmpty,
+)
+from execsrv._runner.remote import WINDOW_BYTES, RemoteCommand
+from execsrv._server import runners
+from execsrv._server.ending import Ending
+from execsrv._server.feed import Feed
+from execsrv._server.framed_pump import FramedPump
+from execsrv.errors import InvalidParamsError, NotAllowedError, SpawnError
+from execsrv.limits import KIB, ServerConfig
+from execsrv.protocol.process_limits import ProcessLimits
+from tests.conftest import OpenServer
+from tests.over_runner import LAUNCH, RELAYED
+from tests.peers import PATIENCE
+from tests.processes import new_mark, until_gone, until_in_front, until_marked
+
+
+@pytest.fixture(params=[LAUNCH, RELAYED], ids=["passed", "framed"])
+def launch(request: pytest.FixtureRequest) -> list[str]:
+    """A runner that gets descriptors, and one that everything is framed for."""
+    return list(request.param)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    with trio.fail_after(PATIENCE):
+        async with connect_in_process() as client:
+            yield client
+
+
+async def test_bytes_and_ends_are_those_of_the_command(client: Client, launch: list[str]) -> None:
+    script = "cat; echo done >&2; kill -TERM $$"
+    data = os.urandom(700_000)
+    result = await client.run(["sh", "-c", script], input=data, runner=launch)
+    assert (result.stdout, result.stderr) == (data, b"done\n")
+    assert (result.exit_code, result.signal, result.reason) == (128 + signal.SIGTERM, "SIGTERM", "signaled")
+
+
+async def test_all_sessions_of_a_connection_share_a_runner_that_ends_with_it(launch: list[str]) -> None:
+    async with connect_in_process() as client:
+        said = [
+            await client.run(["sh", "-c", "echo $PPID"], text=True, runner=launch, env_add={"N": f"{number}"})
+            for number in range(3)
+        ]
+        parents = {int(result.stdout) for result in said}
+        assert len(parents) == 1
+        assert proc.living(*parents)
+    with trio.fail_after(PATIENCE):
+        await wait_gone(*parents)
+
+
+async def test_a_terminal_is_the_runners(client: Client, launch: list[str]) -> None:
+    mark, shell = new_mark(), ["bash", "--norc", "-i"]
+    async with client.start(shell, tty=True, size=(30, 90), runner=launch, env_add={"PS1": "$ "}) as it:
+        await it.expect(rb"\$ ")
+        await it.sendline("stty size")
+        await it.expect(rb"30 90\r\n")
+        await it.resize(40, 100)
+        await it.sendline("stty size; read -s SECRET; echo got $SECRET")
+        await it.expect(rb"40 100\r\n")
+        await it.wait_for(no_echo=True)
+        await it.sendline("word")
+        await it.expect(rb"got word")
+        await it.sendline("echo ca''t; cat; echo e''nd")
+        await it.expect(rb"cat\r\n")
+        await it.sendline("a line")
+        await it.expect(rb"a line\r\n")
+        await it.close_stdin()
+        await it.expect(rb"end\r\n")
+        await it.sendline(f"bash -c 'exec -a {mark} sleep 1000'")
+        await until_in_front(mark)
+        assert await it.send_signal("INT", target="foreground") == 1
+        await it.sendline("echo $?; exit 7")
+        await it.expect(rb"130\r\n")
+        assert (await it.wait()).exit_code == 7
+
+
+async def test_a_runner_that_is_killed_takes_its_sessions_along_and_no_other(client: Client, launch: list[str]) -> None:
+    mark = new_mark()
+    script = f"echo $PPID; setsid bash -c 'exec -a {mark} sleep 1000' & exec -a {mark} sleep 1000"
+    async with client.start(["cat"], stdin=execsrv.PIPE) as neighbour:
+        async with client.start(["bash", "-c", script], runner=launch) as lost:
+            runner = int(await anext(lost.lines()))
+            await until_marked(mark, 2)
+            os.kill(runner, signal.SIGKILL)
+            result = await lost.wait()
+            assert (result.exit_code, result.signal, result.reason) == (255, None, "disconnected")
+        await until_gone(mark)
+        await neighbour.write(b"here")
+        assert await neighbour.stdout.receive_some() == b"here"
+    assert (await client.run(["echo", "again"], runner=launch)).stdout == b"again\n"
+
+
+async def test_leaving_a_session_ends_all_of_it_there(client: Client, launch: list[str]) -> None:
+    mark = new_mark()
+    async with client.start(["bash", "-c", f"setsid bash -c 'exec -a {mark} sleep 1000' & wait"], runner=launch):
+        await until_marked(mark, 1)
+    await until_gone(mark)
+
+
+async def test_a_runner_that_does_not_come_up_is_an_error_with_its_own_word(client: Client) -> None:
+    with pytest.raises(SpawnError, match=r"it has ended: `no such place`$") as error:
+        await client.run(["true"], runner=["sh", "-c", "echo no such place >&2; exit 4"])
+    assert error.value.stage == "runner"
+    with pytest.raises(SpawnError, match="cannot find `there-is-none` in PATH"):
+        await client.run(["true"], runner=["there-is-none"])
+    with pytest.raises(SpawnError, match="cannot find `there-is-none` in PATH") as error:
+        await client.run(["there-is-none"], runner=LAUNCH)
+    assert error.value.stage == "program"
+
+
+async def test_a_silent_runner_is_given_up(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runners, "READY_SECONDS", 0.1)
+    mark = new_mark()
+    with pytest.raises(SpawnError, match=r"it has not answered within 0\.1 seconds$"):
+        await client.run(["true"], runner=["bash", "-c", f"exec -a {mark} sleep 1000"])
+    await until_gone(mark)
+
+
+async def test_a_runner_that_nobody_needs_is_let_go(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runners, "IDLE_SECONDS", 0)
+    first = await client.run(["sh", "-c", "echo $PPID"], text=True, runner=LAUNCH)
+    await wait_gone(int(first.stdout))
+
+
+async def test_an_operator_names_runners() -> None:
+    config = ServerConfig(runners=(f"here={shlex.join(LAUNCH)}",), allow_direct_exec=False)
+    async with connect_in_process(config=config) as client:
+        argv = [sys.executable, "-c", "print(1)"]
+        result = await client.run(argv, runner="here", prepared=True, cwd="/", env={})
+        assert result.stdout == b"1\n"
+        with pytest.raises(InvalidParamsError, match="this server has no runner `there`"):
+            await client.run(argv, runner="there", prepared=True, cwd="/", env={})
+        with pytest.raises(NotAllowedError, match="launches no runner but its own"):
+            await client.run(argv, runner=LAUNCH, prepared=True, cwd="/", env={})
+
+
+async def test_a_name_that_is_no_text_is_a_clear_error(open_server: OpenServer) -> None:
+    peer = await open_server("runner", ServerConfig()).peer()
+    start = peer.start_params("a", ["true"], cwd="file:///tmp/%FF")
+    code, message, data = await peer.refused("process/start", start)
+    assert (code, data["stage"], data["errno"]) == (-32603, "arguments", errno.EILSEQ), message
+
+
+@pytest.mark.parametrize(
+    "term", [{"user": "nobody"}, {"limits": ProcessLimits(open_files=9)}, {"stdout": "/a"}, {"stderr": "/a"}]
+)
+async def test_what_a_runner_does_not_know_is_refused(client: Client, term: dict[str, Any]) -> None:
+    with pytest.raises(InvalidParamsError, match="over a runner"):
+        await client.run(["true"], runner=LAUNCH, **term)
+
+
+# -- a hostile runner --
+
+READY = [HelloBack([2], False, 1), SpawnReady(1, 1)]
+LIES: dict[str, list[Struct | bytes]] = {
+    "no frame": [b"\xff\xff\xff\xff"],
+    "no JSON": [b"\1\0\0\0{"],
+    "another version": [HelloBack([1], False, 1)],
+    "no hello": [Pong()],
+    "two hellos": [HelloBack([2], False, 1), HelloBack([2], False, 1)],
+    "an id that is nobody's": [*READY, Exit(2, 0)],
+    "no ready": [READY[0], Exit(1, 0)],
+    "two readies": [*READY, SpawnReady(1, 1)],
+    "an error behind ready": [*READY, Error(1, "spawn_failed", "no")],
+    "a stream that is not there": [*READY, Data(1, "pty", b"x")],
+    "input": [*READY, Data(1, "stdin", b"x")],
+    "too much at once": [*READY, Data(1, "stdout", bytes(DATA_BYTES + 1))],
+    "no credit": [*READY, *[Data(1, "stdout", bytes(DATA_BYTES))] * (WINDOW_BYTES // DATA_BYTES + 1)],
+    "output behind its end": [*READY, Eof(1, "stdout"), Data(1, "stdout", b"x")],
+    "two ends of a stream": [*READY, Eof(1, "stdout"), Eof(1, "stdout")],
+    "two exits": [*READY, Exit(1, 0), Exit(1, 0)],
+    "two empty trees": [*READY, TreeEmpty(1, "mark"), TreeEmpty(1, "mark")],
+    "more input than there was": [*READY, StdinDone(1, 1)],
+    "an answer to no question": [*READY, Signaled(1, 1)],
+    "an answer of another kind": [*READY, Looked(7)],
+    "the end in the middle": [*READY, frames.encode(Exit(1, 0))[:-1]],
+    "the end": [*READY],
+    "a word of its own": [*READY, Error(None, "protocol", "I say so")],
+}
+
+
+@asynccontextmanager
+async def linked() -> AsyncIterator[tuple[Link, RemoteCommand, trio.SocketStream]]:
+    """A link with one command, and the runner's end of it."""
+    ours, theirs = socket.socketpair()
+    channel = Link(trio.socket.from_stdlib_socket(ours), "liar")
+    command = RemoteCommand(channel, ["stdout"], passes=False)
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(channel.run)
+            async with trio.SocketStream(trio.socket.from_stdlib_socket(theirs)) as runner:
+                yield channel, command, runner
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_lie_ends_the_runner_and_all_that_is_known_of_its_commands(lie: str) -> None:
+    async with linked() as (channel, command, runner):
+        for message in LIES[lie]:
+            await runner.send_all(message if isinstance(message, bytes) else frames.encode(message))
+        await runner.send_eof()
+        await channel.gone.wait()
+        assert channel.why is not None
+        assert ("broke the protocol" in channel.why) == (not lie.startswith("the end")), channel.why
+        assert command.is_lost or command.status is not None
+        assert await tree.RunnerTree(command).kill() is None or lie == "two empty trees"
+        assert command.empty.is_set()
+        await command_over(command)
+
+
+async def command_over(command: RemoteCommand) -> None:
+    """What has arrived can be taken, and nothing waits for more."""
+    while command.arrivals.take() is not None:
+        pass
+    assert command.arrivals.is_over
+    its = tree.RunnerTree(command)
+    assert await its.remaining() == []
+    assert its.signal(9) == 0
+    await its.wait_alone()
+    await its.end()
+
+
+async def test_a_runner_that_does_not_say_that_all_is_gone_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "END_SECONDS", 0.05)
+    async with linked() as (channel, command, runner):
+        for message in READY:
+            await runner.send_all(frames.encode(message))
+        await command.started.wait()
+        assert await tree.RunnerTree(command).kill() is None
+        assert channel.why == "it does not say that what was to be killed is gone"
+
+
+async def test_a_runner_that_gives_no_sign_of_life_is_given_up(autojump_clock: trio.abc.Clock) -> None:
+    ours, theirs = trio.socket.socketpair()
+    channel = Link(ours, "silent")
+    channel.ready.set()
+    begun = trio.current_time()
+    with theirs:
+        await channel.run()
+    assert channel.why == "it has said nothing for 30 seconds"
+    assert trio.current_time() - begun == link.SILENCE_SECONDS
+
+
+async def test_a_runner_that_does_not_read_is_given_up_before_it_costs_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "_MOST_WAITING_BYTES", 100_000)
+    async with linked() as (channel, command, runner):
+        for message in READY:
+            await runner.send_all(frames.encode(message))
+        await command.started.wait()
+        it = tree.RunnerInput(command, is_terminal=False)
+        given = it.write(memoryview(bytes(10_000)))
+        assert given == 10_000
+        its = tree.RunnerTree(command)
+        for _ in range(10_000):
+            its.ask_to_end_now()
+            if channel.why is not None:
+                break
+        assert channel.why == "it does not read what is sent to it"
+        with pytest.raises(BrokenPipeError):
+            it.write(memoryview(b"x"))
+
+
+async def test_input_goes_no_further_than_its_credit() -> None:
+    async with linked() as (_, command, runner), trio.open_nursery() as nursery:
+        for message in READY:
+            await runner.send_all(frames.encode(message))
+        await command.started.wait()
+
+        async def read() -> None:
+            async for _ in runner:
+                pass
+
+        nursery.start_soon(read)
+        given, it = 0, tree.RunnerInput(command, is_terminal=False)
+        while command.input_credit:
+            with suppress(BlockingIOError):
+                given += it.write(memoryview(bytes(4 * DATA_BYTES)))
+            await trio.lowlevel.checkpoint()
+        assert given == STDIN_WINDOW_BYTES
+        with pytest.raises(BlockingIOError):
+            it.write(memoryview(b"x"))
+        await runner.send_all(frames.encode(StdinDone(1, 1)))
+        await it.wait_writable()
+        assert it.write(memoryview(b"xy")) == 1
+        await runner.send_all(frames.encode(StdinDone(1, 0, closed=True)))
+        await it.wait_writable()
+        with pytest.raises(BrokenPipeError):
+            it.write(memoryview(b"x"))
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("until_exit", [True, False])
+async def test_an_end_that_comes_while_the_reader_lags_is_seen(until_exit: bool) -> None:
+    arrivals = Arrivals(["stdout"], lambda stream, size: None)
+    log = OutputLog(KIB, 1, streams=["stdout"], acknowledged=True)
+    feed = Feed("a", log, lambda id, entry: None, None)
+    async with linked() as (_, command, _), trio.open_nursery() as nursery:
+        ending = Ending(tree.RunnerTree(command), feed, math.inf, math.inf, 0)
+        pump = FramedPump(arrivals, log, feed, ending)
+        arrivals.put("stdout", b"a piece")
+        nursery.start_soon(pump.run_until_exit if until_exit else pump.run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not log.has_room
+        arrivals.end("stdout")
+        await trio.testing.wait_all_tasks_blocked()
+        feed.let_run()
+    assert pump.is_over

@@ -1,0 +1,154 @@
+"""Places on the servers of a pool: whatever happens, none is taken twice, and nobody waits where there is one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import hypothesis
+import pytest
+import trio
+import trio.testing
+from hypothesis import strategies as st
+
+from execsrv import NoServerError
+from execsrv.pool.places import Labels, Places, labels_of
+
+LABELS = [labels_of(None), labels_of({"gpu": "1"}), labels_of({"zone": "a"}), labels_of({"gpu": "1", "zone": "a"})]
+
+
+@dataclass(eq=False)
+class Host:
+    """A server, as far as places are concerned."""
+
+    labels: Labels
+    slots: int
+    running: int = 0
+    is_there: bool = True
+    is_resting: bool = False
+    why: str = ""
+
+    @property
+    def room(self) -> int:
+        return self.slots - self.running if self.is_there and not self.is_resting else 0
+
+
+@dataclass(eq=False)
+class Asker:
+    """Somebody who asks for a place, and keeps it until told otherwise."""
+
+    labels: Labels
+    share: str
+    host: Host | None = None
+    done: trio.Event = field(default_factory=trio.Event)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    async def ask(self, places: Places) -> None:
+        with self.scope:
+            host = await places.take(self.labels, self.share)
+            assert isinstance(host, Host)
+            self.host = host
+            try:
+                await self.done.wait()
+            finally:
+                self.host = None
+                places.give(host)
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("ask"), st.sampled_from(LABELS), st.sampled_from("abc")),
+        st.tuples(st.sampled_from(["end", "cancel", "turn", "rest", "remove"]), st.integers(0, 20), st.just("")),
+        st.tuples(st.just("add"), st.sampled_from(LABELS), st.sampled_from("123")),
+    ),
+    min_size=5,
+    max_size=40,
+)
+
+
+@hypothesis.settings(max_examples=60)
+@hypothesis.given(steps=STEPS)
+def test_nobody_waits_where_there_is_a_place(steps: list[tuple[str, Labels | int, str]]) -> None:
+    async def main() -> None:
+        places, hosts, gone, askers = Places(60), list[Host](), list[Host](), list[Asker]()
+        async with trio.open_nursery() as nursery:
+            for do, what, detail in [("add", LABELS[3], "2"), *steps]:
+                match do, what:
+                    case "ask", frozenset():
+                        askers.append(Asker(what, detail))
+                        nursery.start_soon(askers[-1].ask, places)
+                    case "add", frozenset():
+                        hosts.append(Host(what, int(detail)))
+                        places.add(hosts[-1])
+                    case "end" | "cancel", int() if askers:
+                        asker = askers.pop(what % len(askers))
+                        if do == "end":
+                            asker.done.set()
+                        asker.scope.cancel()
+                    case "turn" | "rest" | "remove", int() if hosts:
+                        host = hosts[what % len(hosts)]
+                        if do == "remove":
+                            hosts.remove(host)
+                            gone.append(host)
+                            places.remove(host)
+                            host.is_there = False
+                        elif do == "turn":
+                            host.is_there = not host.is_there
+                        else:
+                            host.is_resting = not host.is_resting
+                        places.fill(host)
+                await trio.testing.wait_all_tasks_blocked()
+                for host in (*hosts, *gone):
+                    assert host.running == sum(asker.host is host for asker in askers)
+                    assert host.running <= host.slots
+                waiting = [asker for asker in askers if asker.host is None]
+                assert places.waiting == len(waiting)
+                for asker in askers:
+                    assert asker.host is None or asker.labels <= asker.host.labels
+                assert not [each for each in waiting if any(h.room and each.labels <= h.labels for h in hosts)]
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_who_comes_first_is_first_within_a_share() -> None:
+    order: list[int] = []
+
+    async def main() -> None:
+        places, host = Places(60), Host(LABELS[0], 1)
+        places.add(host)
+        await places.take(LABELS[0], "a")
+
+        async def ask(number: int) -> None:
+            await places.take(LABELS[0], "a")
+            order.append(number)
+            places.give(host)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(ask, number)
+                await trio.testing.wait_all_tasks_blocked()
+            places.give(host)
+
+    trio.run(main)
+    assert order == [0, 1, 2, 3, 4]
+
+
+async def test_patience_counts_only_while_somebody_waits(autojump_clock: trio.testing.MockClock) -> None:
+    """Nor does it while a server is there, be it full."""
+    places, host = Places(10), Host(LABELS[0], 1)
+    places.add(host)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(places.watch)
+        await places.take(LABELS[0], "a")
+        with trio.move_on_after(100) as full:
+            await places.take(LABELS[0], "a")
+        assert full.cancelled_caught
+        host.is_there = False
+        with trio.move_on_after(5):
+            await places.take(LABELS[0], "a")
+        await trio.sleep(100)
+        began = trio.current_time()
+        with pytest.raises(NoServerError, match="no server was there for 10 s: 1 are known"):
+            await places.take(LABELS[0], "a")
+        assert 10 <= trio.current_time() - began <= 12
+        nursery.cancel_scope.cancel()
