@@ -254,32 +254,10 @@ def no_settings() -> Iterator[None]:
         yield
 
 
-MEASURED = [
-    "cli_*",
-    "run",
-    "daemon",
-    "guard",
-    "lifeline",
-    "logs",
-    "log_forms",
-    "tokens",
-    "systemd",
-    "ci",
-    "mcp",
-    "testing",
-]
-MEASURED += [
-    "conformance",
-    "record",
-    "reloading",
-    "machine",
-    "bench",
-    "agents",
-    "confine_*",
-    "users",
-    "interact",
-    "silence",
-]
+MEASURED = """
+agents bench ci cli_* confine_* conformance daemon guard interact lifeline limits_cli log_forms logs machine map mcp
+record reloading run runner* silence systemd testing tokens users
+""".split()
 
 
 @pytest.fixture(scope="module", autouse=True)
