@@ -199,7 +199,17 @@ class HttpFailedError(RequestError):
 _SPAWN_KINDS = {errno.ENOENT: "spawnNotFound", errno.EACCES: "spawnPermissionDenied"}
 
 
-class SpawnError(RequestError):
+class _OfSystem:
+    facts: dict[str, Any]
+
+    @property
+    def errno(self) -> int:
+        """Error number of the operating system, 0 where there was none."""
+        number = self.facts.get("errno", 0)
+        return number if isinstance(number, int) else 0
+
+
+class SpawnError(_OfSystem, RequestError):
     """The command could not be started.
 
     `stage` is "cwd", "stdout", "stderr", "program", "permission", "format", "arguments", "resources" or "runner";
@@ -219,21 +229,11 @@ class SpawnError(RequestError):
         """Step that failed."""
         return str(self.facts.get("stage", "program"))
 
-    @property
-    def errno(self) -> int:
-        """Error number of the operating system, 0 where there was none."""
-        return _errno(self.facts)
 
-
-class FileError(RequestError):
+class FileError(_OfSystem, RequestError):
     """A file method failed: the operating system said `errno`, 0 where it was not asked."""
 
     kind = "file-failed"
-
-    @property
-    def errno(self) -> int:
-        """Error number of the operating system, 0 where there was none."""
-        return _errno(self.facts)
 
 
 class NotFoundError(FileError):
@@ -295,8 +295,3 @@ _BY_KIND |= {
     )
 }
 """Classes of this module alone: a subclass elsewhere does not change what a server's error becomes."""
-
-
-def _errno(facts: dict[str, Any]) -> int:
-    number = facts.get("errno", 0)
-    return number if isinstance(number, int) else 0
