@@ -80,7 +80,7 @@ async def run_briefly(work: Callable[[], T], threads: Threads, patience: float) 
     gives no thread. Cancelling leaves the thread behind, which counts among `threads` until it ends.
     """
     await trio.lowlevel.checkpoint_if_cancelled()
-    job = _Job[T](threads)
+    job: _Job[T] = _Job(threads)
     await threads.acquire_on_behalf_of(job)
     try:
         with needing_threads():

@@ -20,6 +20,7 @@ from execsrv._runner import founding, messages
 from execsrv._runner.channel import open_channel
 from execsrv._runner.frames import AS_SERVER, FrameReader, encode
 from execsrv._runner.serve import serve_runner
+from execsrv.errors import ProtocolError
 from tests.peers import PATIENCE
 
 M = TypeVar("M", bound=Struct)
@@ -36,6 +37,8 @@ class RunnerPeer:
         self.bytes: dict[tuple[int, str], bytearray] = defaultdict(bytearray)
         self.status: int | None = None
         """The exit status of a runner in this very process, once it is over."""
+        self.complaint = ""
+        """The way in which we broke the protocol, by its words."""
         self.gives = True
         """Each byte that comes is credit again."""
         self._frames = FrameReader(AS_SERVER)
@@ -146,7 +149,10 @@ async def open_runner(*, says_hello: bool = True) -> AsyncIterator[RunnerPeer]:
 
 async def _serve(peer: RunnerPeer, theirs: socket.socket) -> None:
     with theirs, open_channel(theirs.fileno(), theirs.fileno()) as channel:
-        peer.status = await serve_runner(Supervisor(), channel)
+        try:
+            peer.status = await serve_runner(Supervisor(), channel)
+        except ProtocolError as error:
+            peer.status, peer.complaint = 1, str(error)
 
 
 class Program(RunnerPeer):

@@ -78,6 +78,10 @@ class SimulatedLine:
         if self._death.is_set():
             raise ConnectionLostError("the server is dead")
 
+    @property
+    def is_lost(self) -> bool:
+        return self._death.is_set()
+
     async def wait_lost(self) -> str:
         await self._death.wait()
         return "the server has died"

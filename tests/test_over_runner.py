@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shlex
 import signal
@@ -18,7 +19,9 @@ from msgspec import Struct
 
 import execsrv
 from execsrv import Client, connect_in_process
+from execsrv._log.log import OutputLog
 from execsrv._processes import proc
+from execsrv._processes.arrivals import Arrivals
 from execsrv._processes.wait_gone import wait_gone
 from execsrv._runner import frames, link, tree
 from execsrv._runner.link import Link
@@ -39,8 +42,11 @@ from execsrv._runner.messages import (
 )
 from execsrv._runner.remote import WINDOW_BYTES, RemoteCommand
 from execsrv._server import runners
+from execsrv._server.ending import Ending
+from execsrv._server.feed import Feed
+from execsrv._server.framed_pump import FramedPump
 from execsrv.errors import InvalidParamsError, NotAllowedError, SpawnError
-from execsrv.limits import ServerConfig
+from execsrv.limits import KIB, ServerConfig
 from execsrv.protocol.process_limits import ProcessLimits
 from tests.conftest import OpenServer
 from tests.over_runner import LAUNCH, RELAYED
@@ -321,3 +327,21 @@ async def test_input_goes_no_further_than_its_credit() -> None:
         with pytest.raises(BrokenPipeError):
             it.write(memoryview(b"x"))
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("until_exit", [True, False])
+async def test_an_end_that_comes_while_the_reader_lags_is_seen(until_exit: bool) -> None:
+    arrivals = Arrivals(["stdout"], lambda stream, size: None)
+    log = OutputLog(KIB, 1, streams=["stdout"], acknowledged=True)
+    feed = Feed("a", log, lambda id, entry: None, None)
+    async with linked() as (_, command, _), trio.open_nursery() as nursery:
+        ending = Ending(tree.RunnerTree(command), feed, math.inf, math.inf, 0)
+        pump = FramedPump(arrivals, log, feed, ending)
+        arrivals.put("stdout", b"a piece")
+        nursery.start_soon(pump.run_until_exit if until_exit else pump.run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not log.has_room
+        arrivals.end("stdout")
+        await trio.testing.wait_all_tasks_blocked()
+        feed.let_run()
+    assert pump.is_over

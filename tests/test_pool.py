@@ -29,7 +29,7 @@ from tests.conftest import OpenServer
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_marked
 from tests.relay import open_line
-from tests.simulated import SimulatedPool, SimulatedServer, simulate
+from tests.simulated import SimulatedLine, SimulatedPool, SimulatedServer, simulate
 
 DEFAULTS = ServerConfig()
 
@@ -61,8 +61,9 @@ async def test_a_command_runs_on_one_of_the_servers(open_server: OpenServer) -> 
         with pytest.raises(execsrv.CommandFailedError) as failed:
             await pool.run(["false"], check=True)
         assert failed.value.server in servers
-        with pytest.raises(execsrv.SpawnError):
+        with pytest.raises(execsrv.SpawnError) as not_started:
             await pool.run(["no-such-program"])
+        assert not_started.value.server in servers
     with pytest.raises(execsrv.ConnectionLostError, match="the pool is closed"):
         await pool.run(["true"])
 
@@ -86,6 +87,7 @@ async def test_errors_can_be_among_the_results(open_server: OpenServer) -> None:
             ("no-such-program", True),
             ("true", False),
         ]
+        assert {each.server for each in ended} == {pool.servers[0].url}
         with pytest.raises(execsrv.CommandError, match="could not be run"):
             async for _ in pool.map(commands):
                 pass
@@ -581,6 +583,34 @@ def test_a_server_that_is_not_there_is_tried_ever_more_rarely() -> None:
     assert pauses[0] < 1
     assert max(pauses) <= 45
     assert 600 / 45 < len(tried) < 60
+
+
+def test_a_command_that_is_lost_alone_does_not_take_its_server_along() -> None:
+    """As one that the server has forgotten while the line was interrupted."""
+
+    class Forgetful(SimulatedLine):
+        async def run(self, argv: list[str], **options: Any) -> execsrv.Result[bytes]:
+            if argv[1] == "0":
+                lost = execsrv.ConnectionLostError("unknown process 0")
+                lost.process = "0"
+                raise lost
+            return await super().run(argv, **options)
+
+    class Forgetting(SimulatedPool):
+        @asynccontextmanager
+        async def _dial(self, endpoint: Endpoint) -> AsyncIterator[Line]:
+            yield Forgetful(server, trio.Event())
+
+    server = SimulatedServer("ws://0")
+
+    async def main() -> None:
+        async with Forgetting([server]) as pool:
+            with pytest.raises(Unknown, match="unknown process 0"):
+                await pool.run(["job", "0", "1"])
+            assert pool.servers[0].state == "up"
+            assert (await pool.run(["job", "1", "1"])).exit_code == 0
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 # -- in the other worlds --

@@ -348,6 +348,15 @@ def _is_aside(guardian: int) -> bool:
     return proc.table(guardian, "cgroup").strip().endswith(b"-guardian") and proc.state(guardian) == "S"
 
 
+@pytest.mark.skipif(version() != 2, reason="needs control groups of version 2, which a server has to step aside for")
+async def test_a_server_that_may_not_step_aside_refuses_and_stays() -> None:
+    before = cgroup.own_folder()
+    async with connect_in_process() as client:
+        with pytest.raises(LimitUnavailableError, match="it needs a server that may step into a group below"):
+            await client.run(["true"], limits=ProcessLimits(processes=5))
+        assert cgroup.own_folder() == before
+
+
 def test_a_limit_above_what_the_server_has_is_what_the_server_has() -> None:
     code = """
 import resource

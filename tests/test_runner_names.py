@@ -28,7 +28,7 @@ from execsrv._runner.named import open_fifo, open_socket
 from execsrv.errors import ConnectionFailedError, ExecsrvError, ProtocolError
 from tests.confined import needs_confinement
 from tests.peers import PATIENCE
-from tests.processes import may_become_nobody, new_mark, until_gone, until_marked
+from tests.processes import marked, may_become_nobody, new_mark, until_gone, until_marked
 from tests.runners import RunnerPeer
 
 NOBODY = 65534
@@ -230,42 +230,51 @@ async def filed(tmp_path: Path, **members: Any) -> tuple[int, bytes]:
     ends = {name: os.open(tmp_path / name, os.O_RDWR) for name in ("stdin", "stdout", "stderr")}
     os.write(ends["stdin"], b"line\n")
     status = await run_filed(Supervisor(), str(path), [])
-    os.set_blocking(ends["stdout"], False)
-    output = os.read(ends["stdout"], 65536)
+    os.write(ends["stdout"], b"\n")  # so that there is something to be read
+    output = os.read(ends["stdout"], 65536)[:-1]
     for end in ends.values():
         os.close(end)
     return status, output
 
 
 @needs_confinement
-async def test_a_request_file_is_obeyed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    script = "read word; echo got $word; exit 7"
-    assert await filed(tmp_path, command=["sh", "-c", script]) == (7, b"got line\n")
-    assert "runner child exited with code 7" in caplog.text
+async def test_a_request_file_is_obeyed(tmp_path: Path) -> None:
+    assert await filed(tmp_path, command=["sh", "-c", "read word; echo got $word; exit 7"]) == (7, b"got line\n")
 
 
 @needs_confinement
 async def test_the_time_of_a_request_file(tmp_path: Path) -> None:
     mark = new_mark()
-    script = f"echo begun; exec -a {mark} sleep 1000"
-    assert await filed(tmp_path, command=["bash", "-c", script], timeout_ms=300) == (192, b"begun\n")
-    await until_gone(mark)
+    script = f"trap '' TERM; exec -a {mark} sleep 1000"
+    status, _ = await filed(tmp_path, command=["bash", "-c", script], timeout_ms=300)
+    assert status == 192
+    assert not marked(mark)
 
 
 @needs_confinement
-async def test_the_program_obeys_a_request_file_and_ends_with_a_signal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_told", [False, True])
+async def test_the_program_obeys_a_request_file_or_a_signal(is_told: bool, tmp_path: Path) -> None:
     mark = new_mark()
     for name in ("stdin", "stdout", "stderr"):
         os.mkfifo(tmp_path / name, 0o600)
-    path = written(tmp_path / "request", command=["bash", "-c", f"exec -a {mark} sleep 1000"])
-    ends = [os.open(tmp_path / name, os.O_RDWR) for name in ("stdin", "stdout", "stderr")]
+    path = written(tmp_path / "request", command=["bash", "-c", f"(exec -a {mark} cat); exit 7"])
+    ends = [os.open(tmp_path / name, os.O_RDWR) for name in ("stdout", "stderr")]
     async with program(f"--request-file={path}", "--pipe-in=/nowhere") as process:
+        to_it = await trio.to_thread.run_sync(os.open, tmp_path / "stdin", os.O_WRONLY)
         await until_marked(mark, 1)
         assert not path.exists()
-        process.send_signal(signal.SIGTERM)
+        if is_told:
+            process.send_signal(signal.SIGTERM)
+        else:
+            os.close(to_it)
         with trio.fail_after(PATIENCE):
-            assert await process.wait() == 1
+            assert await process.wait() == (1 if is_told else 7)
+        assert process.stderr is not None
+        said = bytes(await process.stderr.receive_some())
+        assert is_told or b"runner child exited with code 7" in said
         await until_gone(mark)
+        if is_told:
+            os.close(to_it)
     for end in ends:
         os.close(end)
 

@@ -47,10 +47,13 @@ def runner(
     reset_signals()
     raise_descriptor_limit()
     close_memory(NOTHING, allow_debugging=False)
-    with open_log("warning", "auto") as log:
+    with open_log("warning", "text") as log:
         try:
             with taken_stdio() as ends:
-                return trio.run(_run, names, *ends)
+                status = trio.run(_run, names, *ends)
+            if status and request_file is not None:
+                log.say(f"runner child exited with code {status}")
+            return status
         except (ExecsrvError, OSError) as error:
             log.say(f"execsrv: runner: {error}")
             return 1

@@ -8,7 +8,6 @@ signal.
 from __future__ import annotations
 
 import errno
-import logging
 import math
 import os
 import stat
@@ -32,8 +31,6 @@ from execsrv._runner.named import check_own, open_fifo
 from execsrv._runner.one import settled
 from execsrv.errors import ConnectionFailedError, ProtocolError
 from execsrv.protocol.bounds import PathText, Variables, Word, Words
-
-logger = logging.getLogger(__name__)
 
 
 class FileRequest(Struct, frozen=True):
@@ -92,10 +89,7 @@ async def run_filed(supervisor: Supervisor, path: str, peers: Collection[int]) -
         status = spawned.tree.leader.exit_status() or ExitStatus(255)
     finally:
         await owned(attempt.end)
-    code = TIMED_OUT if waiting.cancelled_caught else status.code
-    if code:
-        logger.error("runner child exited with code %d", code)
-    return code
+    return TIMED_OUT if waiting.cancelled_caught else status.code
 
 
 def taken(path: str, peers: Collection[int]) -> FileRequest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
 
 import trio
@@ -17,8 +16,6 @@ from execsrv._runner.incoming import Incoming
 from execsrv._runner.outgoing import Outgoing
 from execsrv.errors import ProtocolError
 
-logger = logging.getLogger(__name__)
-
 FIRST_SECONDS = 15
 """So long a runner waits for its first frame."""
 
@@ -28,7 +25,8 @@ _LAST_WORD_SECONDS = 1.0
 async def serve_runner(supervisor: Supervisor, channel: Channel) -> int:
     """Serve the one at the other end of a channel, until it hangs up; return the exit status.
 
-    When this returns, nothing is left of what was started. Cancelling ends it at once.
+    When this is over, nothing is left of what was started. Cancelling ends it at once. Raises `ProtocolError` for one
+    that breaks the protocol, and has been told.
     """
     incoming = Incoming(channel, FrameReader(AS_RUNNER))
     outgoing = Outgoing(channel.send_all)
@@ -39,9 +37,9 @@ async def serve_runner(supervisor: Supervisor, channel: Channel) -> int:
             try:
                 status = await _talk(supervisor, channel, incoming, outgoing)
             except ProtocolError as error:
-                logger.error("runner: %s", error)
                 if incoming.version != 1:  # which has no words for it
                     await _complain(outgoing, error)
+                raise
     return status
 
 

@@ -125,7 +125,7 @@ class _Batch:
             ended = await self._run(argv)
         except RequestError as error:
             ended = CommandError([str(word) for word in argv], f"could not be run: {error}")
-            ended.__cause__ = error
+            ended.__cause__, ended.server = error, error.server
         except Exception as error:
             ended = error
         await self._tell.send(ended)

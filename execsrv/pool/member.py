@@ -47,6 +47,10 @@ class Line(Protocol):
     async def ask(self) -> None:
         """Ask for a sign of life. Raises `ConnectionLostError`."""
 
+    @property
+    def is_lost(self) -> bool:
+        """True once the connection is lost for good."""
+
     async def wait_lost(self) -> str:
         """Wait until the connection is lost for good, and return why."""
 
@@ -72,6 +76,11 @@ class ClientLine:
             await self._connection.calls.call("environment/status", Unit(), EnvironmentStatus)
         except RequestError:
             return
+
+    @property
+    def is_lost(self) -> bool:
+        """True once the connection is lost for good."""
+        return self._connection.calls.lost is not None
 
     async def wait_lost(self) -> str:
         """Wait until the connection is lost for good, and return why."""
@@ -151,11 +160,15 @@ class Member:
         self.is_resting = False
         self._places.fill(self)
 
-    def was_lost(self, line: Line, why: str) -> str:
-        """Note that a connection is lost, and return why, which somebody else may have noted before."""
+    def has_lost(self, line: Line, why: str) -> str:
+        """Note that a command was lost, most likely with its connection, and return why: others may know better."""
+        if line.is_lost:
+            self._lose(line, why)
+        return why if self.line is line else self.why or why
+
+    def _lose(self, line: Line, why: str) -> None:
         if self.line is line:
             self.line, self.why = None, why
-        return self.why or why
 
     def give(self) -> None:
         """Give a place back."""
@@ -199,9 +212,9 @@ class Member:
             async with open_helpers() as nursery:
                 nursery.start_soon(self._watch_interruptions, line)
                 nursery.start_soon(self._keep_asking, line, nursery.cancel_scope)
-                self.was_lost(line, await line.wait_lost())
+                self._lose(line, await line.wait_lost())
         finally:
-            self.was_lost(line, "the connection was given up")
+            self._lose(line, "the connection was given up")
         if trio.current_time() - began > _STEADY_SECONDS:
             self._pause = _FIRST_PAUSE_SECONDS
 
@@ -231,5 +244,5 @@ class Member:
                 self._is_silent = False
                 self._places.fill(self)
         if self.line is line:
-            self.was_lost(line, f"no answer within {patience:g} s")
+            self._lose(line, f"no answer within {patience:g} s")
             connected.cancel()

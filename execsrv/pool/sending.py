@@ -38,7 +38,7 @@ class Sending:
                 try:
                     result = await line.run(argv, **options)
                 except ConnectionLostError as lost:
-                    why = member.was_lost(line, str(lost))
+                    why = member.has_lost(line, str(lost))
                     if lost.process is not None:
                         self._runs -= 1
                         if not self._runs:
@@ -52,6 +52,7 @@ class Sending:
                             ) from lost
                 except RequestError as error:
                     if not had_no_room(error):
+                        error.server = str(member)
                         raise
                     member.had_no_room(str(error))
                     self._refusals.add(error)

@@ -11,8 +11,8 @@ _RUNNER = Command(
 Start commands for a server in a place that it cannot enter itself: as another user, in a container, on another machine.
 A server starts its runners by itself.
 
-It speaks frames on stdin and stdout, as `docs/runner.md` has them, and ends with whoever is at the other end. Then
-nothing is left of what it has started. In version 1 of the frames it runs one command, and its exit status is that of
+It speaks frames on stdin and stdout, and ends with whoever is at the other end. Then nothing is left of what it has
+started. In version 1 of the frames it runs one command, and its exit status is that of
 the command; 192 says that its time was over. Any other failure is exit status 1, a wrong command line 2.
 
 Instead of stdin and stdout it can open what the server has made for it. That has to belong to this user, to root, or to

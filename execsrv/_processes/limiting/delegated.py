@@ -60,7 +60,7 @@ def _hand_on(field: str, controllers: list[str], place: Path, name: str, moves: 
             if error.errno != errno.EBUSY:
                 need = f"the right to hand the controllers {wanted} on"
                 raise unavailable(field, f"write to {place}/cgroup.subtree_control", error.errno or 0, need) from None
-    raise unavailable(field, f"leave {place}", errno.EBUSY, "fewer processes that are born there all the time")
+    raise unavailable(field, f"leave {place}", errno.EBUSY, "all who are there to be put into a group below")
 
 
 def _words(place: Path, file: str) -> list[str]:
@@ -75,7 +75,10 @@ def _leave(field: str, place: Path, name: str, moves: bool) -> None:
     there = {int(pid) for pid in _words(place, "cgroup.procs")}
     if not there:
         return
-    family = set(proc.family([os.getpid()])) if moves else set[int]()
+    family = set(proc.family([os.getpid()]))
+    if there & family and not moves:
+        need = "a server that may step into a group below: with `--cgroup`, or with `own_process` in another program"
+        raise unavailable(field, f"leave {place}", errno.EBUSY, need)
     if strangers := there - family:
         step = f"hand controllers on in {place}, where others are: {_named(strangers)}"
         need = "a control group of its own, as of a service or by `systemd-run --user --scope -p Delegate=yes`"
