@@ -235,6 +235,7 @@ async def test_a_lease_whose_server_is_lost_stays_where_it_was(
                 await lease.run(["sleep", "1000"])
             with pytest.raises(execsrv.ConnectionLostError):
                 await lease.run(["true"])
+            await until(lambda: pool.servers[0].state == "lost")  # over its other connection too
             assert (await pool.run(["true"])).server == other
         assert sum(state.running for state in pool.servers) == 0
     assert f"cannot remove the directory {lease.scratch} of a lease on {server.url}: " in caplog.text
