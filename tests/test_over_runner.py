@@ -212,6 +212,7 @@ async def test_a_runner_that_does_not_come_up_is_an_error_with_its_own_word(clie
 
 async def test_a_silent_runner_is_given_up(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runners, "READY_SECONDS", 0.1)
+    monkeypatch.setattr(runners, "_LEAVE_SECONDS", 0.1)
     mark = new_mark()
     with pytest.raises(SpawnError, match=r"it has not answered within 0\.1 seconds$"):
         await client.run(["true"], runner=["bash", "-c", f"exec -a {mark} sleep 1000"])
