@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import replace
+from fnmatch import fnmatch
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -250,6 +251,24 @@ def no_settings() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as environment:
         for name in [name for name in os.environ if name.startswith("EXECSRV_")]:
             environment.delenv(name)
+        yield
+
+
+MEASURED = """
+agents bench ci cli_* confine_* conformance daemon guard interact lifeline limits_cli log_forms logs machine map mcp
+record reloading run runner* silence systemd testing tokens users
+""".split()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def measured(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Has coverage measure the processes that some modules start: what no others reach.
+
+    Its start takes longer than that of a server, so all of them would double the time of the suite.
+    """
+    with pytest.MonkeyPatch.context() as environment:
+        if not any(fnmatch(request.path.stem, f"test_{name}") for name in MEASURED):
+            environment.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,8 +31,9 @@ needs_groups = pytest.mark.skipif(version() is None, reason="no control group ca
 
 def groups_of(server: int) -> list[Path]:
     """The control groups that hold limits of the sessions of a server, by its pid."""
-    mounts = [Path(os.fsdecode(folder)) for folder in cgroup.mounts()]
-    return sorted(path for mount in mounts for path in mount.rglob(f"{cgroup.PREFIX}{server}-*-limits-*"))
+    pattern = f"{cgroup.PREFIX}{server}-*-limits-*"
+    walks = [os.walk(os.fsdecode(folder)) for folder in cgroup.mounts()]  # which pass over what is removed meanwhile
+    return sorted(Path(at, name) for walk in walks for at, names, _ in walk for name in fnmatch.filter(names, pattern))
 
 
 @contextmanager

@@ -19,9 +19,11 @@ _RELAY = """
 import os, subprocess, sys, threading
 far = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
 def relay(source, sink):
-    while data := os.read(source, 65536):
-        while data:
-            data = data[os.write(sink, data):]
+    buffer = memoryview(bytearray(1 << 20))
+    while size := os.readv(source, [buffer]):
+        sent = 0
+        while sent < size:
+            sent += os.write(sink, buffer[sent:size])
     os.close(sink)
 threading.Thread(target=relay, args=(0, far.stdin.fileno()), daemon=True).start()
 relay(far.stdout.fileno(), 1)

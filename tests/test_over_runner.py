@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shlex
 import signal
@@ -10,6 +11,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +20,9 @@ from msgspec import Struct
 
 import execsrv
 from execsrv import Client, connect_in_process
+from execsrv._log.log import OutputLog
 from execsrv._processes import proc
+from execsrv._processes.arrivals import Arrivals
 from execsrv._processes.wait_gone import wait_gone
 from execsrv._runner import frames, link, tree
 from execsrv._runner.link import Link
@@ -39,8 +43,19 @@ from execsrv._runner.messages import (
 )
 from execsrv._runner.remote import WINDOW_BYTES, RemoteCommand
 from execsrv._server import runners
-from execsrv.errors import InvalidParamsError, NotAllowedError, SpawnError
-from execsrv.limits import ServerConfig
+from execsrv._server.ending import Ending
+from execsrv._server.feed import Feed
+from execsrv._server.framed_pump import FramedPump
+from execsrv._server.over_runner import error_of
+from execsrv.errors import (
+    BusyError,
+    ConnectionLostError,
+    InvalidParamsError,
+    LimitUnavailableError,
+    NotAllowedError,
+    SpawnError,
+)
+from execsrv.limits import KIB, ServerConfig
 from execsrv.protocol.process_limits import ProcessLimits
 from tests.conftest import OpenServer
 from tests.over_runner import LAUNCH, RELAYED
@@ -124,6 +139,37 @@ async def test_a_runner_that_is_killed_takes_its_sessions_along_and_no_other(cli
     assert (await client.run(["echo", "again"], runner=launch)).stdout == b"again\n"
 
 
+async def test_a_server_that_is_killed_takes_along_what_it_has_over_runners(launch: list[str]) -> None:
+    mark = new_mark()
+    flees = f"setsid bash -c 'exec -a {mark} sleep 1000' </dev/null >/dev/null 2>&1 & exec -a {mark} sleep 1000"
+    with trio.fail_after(PATIENCE), suppress(ConnectionLostError):
+        async with execsrv.launch() as client:
+            server = int((await client.run(["sh", "-c", "echo $PPID"], text=True)).stdout)
+            async with client.start(["bash", "-c", flees], runner=launch):
+                await until_marked(mark, 2)
+                os.kill(server, signal.SIGKILL)
+                await until_gone(mark)
+    await until_gone(mark)
+
+
+async def test_limits_are_kept_by_the_runner(client: Client, launch: list[str], here: Path) -> None:
+    limits = ProcessLimits(file_bytes=10, open_files=50)
+    argv = ["sh", "-c", "ulimit -n; exec sh -c 'echo more than ten bytes > file'"]
+    result = await client.run(argv, runner=launch, limits=limits, cwd=here)
+    assert (result.stdout, result.signal, result.reason) == (b"50\n", "SIGXFSZ", "file-size")
+    assert result.usage is not None
+
+
+def test_a_refusal_there_is_the_same_error_here_without_what_a_terminal_would_obey() -> None:
+    told = Error(1, "spawn_failed", "cannot keep\x1b[2J it", "limit-unavailable", field="limits", errno=errno.EPERM)
+    error = error_of(told)
+    assert isinstance(error, LimitUnavailableError)
+    assert (str(error), error.facts) == ("cannot keep [2J it", {"field": "limits", "errno": errno.EPERM})
+    assert isinstance(error_of(Error(1, "busy", "1024 run")), BusyError)
+    other = error_of(Error(1, "spawn_failed", "no", "unauthorized", stage="cwd", errno=errno.ENOENT))
+    assert (type(other), other.kind, other.facts["stage"]) == (SpawnError, "spawnNotFound", "cwd")
+
+
 async def test_leaving_a_session_ends_all_of_it_there(client: Client, launch: list[str]) -> None:
     mark = new_mark()
     async with client.start(["bash", "-c", f"setsid bash -c 'exec -a {mark} sleep 1000' & wait"], runner=launch):
@@ -175,9 +221,7 @@ async def test_a_name_that_is_no_text_is_a_clear_error(open_server: OpenServer) 
     assert (code, data["stage"], data["errno"]) == (-32603, "arguments", errno.EILSEQ), message
 
 
-@pytest.mark.parametrize(
-    "term", [{"user": "nobody"}, {"limits": ProcessLimits(open_files=9)}, {"stdout": "/a"}, {"stderr": "/a"}]
-)
+@pytest.mark.parametrize("term", [{"user": "nobody"}, {"stdout": "/a"}, {"stderr": "/a"}])
 async def test_what_a_runner_does_not_know_is_refused(client: Client, term: dict[str, Any]) -> None:
     with pytest.raises(InvalidParamsError, match="over a runner"):
         await client.run(["true"], runner=LAUNCH, **term)
@@ -261,7 +305,7 @@ async def test_a_runner_that_does_not_say_that_all_is_gone_is_given_up(monkeypat
             await runner.send_all(frames.encode(message))
         await command.started.wait()
         assert await tree.RunnerTree(command).kill() is None
-        assert channel.why == "it does not say that what was to be killed is gone"
+        assert channel.why == "it does not say that what was to be killed, or has ended, is gone"
 
 
 async def test_a_runner_that_gives_no_sign_of_life_is_given_up(autojump_clock: trio.abc.Clock) -> None:
@@ -321,3 +365,21 @@ async def test_input_goes_no_further_than_its_credit() -> None:
         with pytest.raises(BrokenPipeError):
             it.write(memoryview(b"x"))
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("until_exit", [True, False])
+async def test_an_end_that_comes_while_the_reader_lags_is_seen(until_exit: bool) -> None:
+    arrivals = Arrivals(["stdout"], lambda stream, size: None)
+    log = OutputLog(KIB, 1, streams=["stdout"], acknowledged=True)
+    feed = Feed("a", log, lambda id, entry: None, None)
+    async with linked() as (_, command, _), trio.open_nursery() as nursery:
+        ending = Ending(tree.RunnerTree(command), feed, math.inf, math.inf, 0)
+        pump = FramedPump(arrivals, log, feed, ending)
+        arrivals.put("stdout", b"a piece")
+        nursery.start_soon(pump.run_until_exit if until_exit else pump.run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not log.has_room
+        arrivals.end("stdout")
+        await trio.testing.wait_all_tasks_blocked()
+        feed.let_run()
+    assert pump.is_over

@@ -61,8 +61,9 @@ async def test_a_command_runs_on_one_of_the_servers(open_server: OpenServer) -> 
         with pytest.raises(execsrv.CommandFailedError) as failed:
             await pool.run(["false"], check=True)
         assert failed.value.server in servers
-        with pytest.raises(execsrv.SpawnError):
+        with pytest.raises(execsrv.SpawnError) as not_started:
             await pool.run(["no-such-program"])
+        assert not_started.value.server in servers
     with pytest.raises(execsrv.ConnectionLostError, match="the pool is closed"):
         await pool.run(["true"])
 
@@ -86,6 +87,7 @@ async def test_errors_can_be_among_the_results(open_server: OpenServer) -> None:
             ("no-such-program", True),
             ("true", False),
         ]
+        assert {each.server for each in ended} == {pool.servers[0].url}
         with pytest.raises(execsrv.CommandError, match="could not be run"):
             async for _ in pool.map(commands):
                 pass
@@ -233,6 +235,7 @@ async def test_a_lease_whose_server_is_lost_stays_where_it_was(
                 await lease.run(["sleep", "1000"])
             with pytest.raises(execsrv.ConnectionLostError):
                 await lease.run(["true"])
+            await until(lambda: pool.servers[0].state == "lost")  # over its other connection too
             assert (await pool.run(["true"])).server == other
         assert sum(state.running for state in pool.servers) == 0
     assert f"cannot remove the directory {lease.scratch} of a lease on {server.url}: " in caplog.text

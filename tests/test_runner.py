@@ -181,9 +181,9 @@ async def test_the_end_of_a_terminals_input_is_its_key(runner: RunnerPeer) -> No
 @pytest.mark.parametrize(("target", "received"), [("leader", 1), ("group", 2), ("tree", 3)])
 async def test_a_signal_reaches_its_target(runner: RunnerPeer, target: str, received: int) -> None:
     mark = new_mark()
-    script = f"(exec -a {mark} sleep 1000) & setsid bash -c 'exec -a {mark} sleep 1000' & wait"
-    await runner.start(1, "bash", "-c", script)
-    await until_marked(mark, 2)
+    script = f"(exec -a {mark} sleep 1000) & setsid bash -c 'exec -a {mark} sleep 1000' &"
+    await runner.start(1, "bash", "-c", f"{script} exec -a {mark} sleep 1000")  # who waits for no child
+    await until_marked(mark, 3)
     await runner.send(Signal(1, 9, signal.SIGTERM, target))  # type: ignore[arg-type]
     assert await runner.until(Signaled) == Signaled(9, received)
     assert await runner.until(Exit) == Exit(1, 143, "SIGTERM")

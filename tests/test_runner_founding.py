@@ -80,9 +80,8 @@ async def test_a_terminal_is_only_stdout() -> None:
 
 
 async def test_the_end_of_its_time() -> None:
-    runner, exit = await run(request("sh", "-c", "echo out; sleep 1000", timeout_ms=300))
+    _, exit = await run(request("sleep", "1000", timeout_ms=300))
     assert exit == Exit(192, timed_out=True)
-    assert runner.bytes[0, "stdout"] == b"out\n"
 
 
 async def test_a_command_that_does_not_start_is_an_error_and_a_failure() -> None:

@@ -49,7 +49,12 @@ class Arrivals:
     @property
     def is_over(self) -> bool:
         """True when all streams are at their end, and everything was taken."""
-        return not self._open and not any(self._waiting.values())
+        return not self._open and not self.has_some
+
+    @property
+    def has_some(self) -> bool:
+        """True when something waits to be taken."""
+        return any(self._waiting.values())
 
     # -- for whoever receives --
 

@@ -4,9 +4,12 @@ The guardian moves the server into a new group, below the one it was started in,
 that descends from it later is born there. When the server is gone, `cgroup.kill` ends the rest in one atomic step, also
 what has shed its mark. See cgroups(7).
 
-One group for the server and not one for each session: a process is moved into a group in 13 ms (the kernel waits for
-all processors), eight times what a start takes; and a child can be born in another group only by a `posix_spawn` of
-glibc 2.39.
+Where controllers are handed on to it, the groups that hold limits of sessions are beside it, and end with it; so is
+that of the guardian, as nobody may be above then.
+
+One group for the server and not one for each session without limits: a process is moved into a group in 13 ms (the
+kernel waits for all processors), eight times what a start takes; and a child can be born in another group only by a
+`posix_spawn` of glibc 2.39.
 
 Standard library only: the guardian runs this too.
 """

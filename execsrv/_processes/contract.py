@@ -168,8 +168,8 @@ class AnyLimits(Protocol):
         `was_killed` says that its peer has sent it SIGKILL.
         """
 
-    def usage(self) -> ProcessUsage:
-        """Return what was used, now that the leader has ended."""
+    def usage(self) -> ProcessUsage | None:
+        """Return what was used, now that the leader has ended, None where nobody can tell."""
 
 
 class AnySpawned(Protocol):

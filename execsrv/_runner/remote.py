@@ -34,7 +34,8 @@ from execsrv._runner.messages import (
 )
 from execsrv.errors import ProtocolError
 from execsrv.limits import KIB
-from execsrv.protocol import Layer, Stream
+from execsrv.protocol import Layer, Reason, Stream
+from execsrv.protocol.process_limits import ProcessUsage
 
 WINDOW_BYTES = 256 * KIB
 """The credit for each stream: as much as a session lets wait for its reader anyway."""
@@ -60,6 +61,9 @@ class RemoteCommand:
         """Set when nothing of it lives, or nothing more can be known."""
         self.layer: Layer | None = None
         self.cpu_ms = 0
+        self.limit: Reason | None = None
+        """The limit that its leader has died of."""
+        self.usage: ProcessUsage | None = None
         self.is_over = False
         """True when the runner can say nothing more about it."""
         self.arrivals = Arrivals(streams, self._took)
@@ -109,11 +113,12 @@ class RemoteCommand:
             case Exit():
                 if self.status is not None:
                     raise ProtocolError("a second exit")
+                self.limit = message.limit
                 self._end(ExitStatus(message.exit_code, message.signal))
             case TreeEmpty():
                 if self.empty.is_set():
                     raise ProtocolError("a second tree_empty")
-                self.layer, self.cpu_ms = message.layer, message.cpu_ms
+                self.layer, self.cpu_ms, self.usage = message.layer, message.cpu_ms, message.usage
                 self.empty.set()
                 self.link.end_questions(self.id)
                 self.arrivals.last()

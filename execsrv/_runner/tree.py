@@ -20,7 +20,8 @@ from execsrv._processes.own_streams import OwnInput
 from execsrv._processes.usage import Usage
 from execsrv._runner.messages import CloseStdin, Look, Looked, Resize, Signal, Signaled, Terminate
 from execsrv._runner.remote import RemoteCommand
-from execsrv.protocol import Layer, Member, SignalTarget, Size, Stream
+from execsrv.protocol import Layer, Member, Reason, SignalTarget, Size, Stream
+from execsrv.protocol.process_limits import ProcessLimits, ProcessUsage
 from execsrv.protocol.sandbox import Confined
 
 logger = logging.getLogger(__name__)
@@ -116,7 +117,10 @@ class RunnerTree:
     async def remaining(self) -> list[Member]:
         """Find who lives of it, by their pids in the runner's world."""
         looked = await self.look()
-        return [] if looked is None else looked.members
+        if looked is None or looked.members:
+            return [] if looked is None else looked.members
+        await self._wait(self._command.empty)  # which brings the proof, and what was used
+        return []
 
     async def usage(self) -> Usage:
         """Return what it takes there, or what its leader has taken."""
@@ -143,14 +147,18 @@ class RunnerTree:
         return None if self._command.is_lost else self._command.layer
 
     async def _kill(self, *words: trio.Event) -> None:
-        command = self._command
-        if not command.empty.is_set():
-            command.link.send(Terminate(command.id))
-        with trio.move_on_after(END_SECONDS, shield=True) as patience:
+        if not self._command.empty.is_set():
+            self._command.link.send(Terminate(self._command.id))
+        with trio.CancelScope(shield=True):
+            await self._wait(*words)
+
+    async def _wait(self, *words: trio.Event) -> None:
+        """Wait for words that have to come now. A runner that does not say them is given up."""
+        with trio.move_on_after(END_SECONDS) as patience:
             for word in words:
                 await word.wait()
         if patience.cancelled_caught:
-            command.link.lose("it does not say that what was to be killed is gone")
+            self._command.link.lose("it does not say that what was to be killed, or has ended, is gone")
 
     async def end(self) -> None:
         """Have all that is left killed, and let go of it. Cannot be cancelled."""
@@ -248,6 +256,22 @@ class RunnerStreams:
             os.close(self.outputs.popitem()[1])
 
 
+class RunnerLimits:
+    """The limits of a command over a runner, which its runner keeps."""
+
+    def __init__(self, asked: ProcessLimits, command: RemoteCommand) -> None:
+        self.asked = asked
+        self._command = command
+
+    def reached(self, status: ExitStatus, *, was_killed: bool) -> Reason | None:
+        """Return the limit that the runner says it has died of."""
+        return self._command.limit
+
+    def usage(self) -> ProcessUsage | None:
+        """Return what was used, None while anything lives, and where nobody can tell."""
+        return self._command.usage
+
+
 class RunnerSpawned(Struct, frozen=True):
     """A running command of a runner."""
 
@@ -255,7 +279,7 @@ class RunnerSpawned(Struct, frozen=True):
     tree: RunnerTree
     its_streams: RunnerStreams
     confinement: Confined | None = None
-    limits: None = None
+    limits: RunnerLimits | None = None
 
     def streams(self) -> RunnerStreams:
         """Return its streams."""

@@ -40,18 +40,22 @@ class FramedPump(LogWriter):
     async def run_until_exit(self) -> None:
         """Move what arrives into the log until the leader has ended, or all streams have."""
         while not self.is_over and self._arrivals.of_leader is None:
-            if not await self._has_room():
+            if not self._arrivals.has_some:
+                await self._arrivals.wait()  # at once: what came while we waited for something else would wake nobody
+            elif await self._has_room():
+                self._move()
+            else:
                 return
-            if not self._move():
-                await self._arrivals.wait()
 
     async def run(self) -> None:
         """Move what arrives into the log to its end."""
         while not self.is_over:
-            while not self._log.has_room and not self._is_last:
-                await self._wait_taken()
-            if not self._move():
+            if not self._arrivals.has_some:
                 await self._arrivals.wait()
+            elif self._log.has_room or self._is_last:
+                self._move()
+            else:
+                await self._wait_taken()
 
     async def catch_up(self) -> None:
         """Move what the leader, which has ended, may have written."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -19,10 +20,18 @@ from execsrv._processes.command import Lent, spawn_error
 from execsrv._processes.own_streams import OwnInput
 from execsrv._runner.messages import STDIN_WINDOW_BYTES, Error, SpawnRequest
 from execsrv._runner.remote import WINDOW_BYTES, RemoteCommand
-from execsrv._runner.tree import RunnerInput, RunnerSpawned, RunnerStreams, RunnerTree
+from execsrv._runner.tree import RunnerInput, RunnerLimits, RunnerSpawned, RunnerStreams, RunnerTree
 from execsrv._server.runners import Launched, Runners
 from execsrv._threads import run_briefly
-from execsrv.errors import BusyError, ProtocolError, RequestError, SandboxUnavailableError, SpawnError
+from execsrv.errors import (
+    BusyError,
+    InvalidParamsError,
+    LimitUnavailableError,
+    ProtocolError,
+    RequestError,
+    SandboxUnavailableError,
+    SpawnError,
+)
 from execsrv.protocol import Stream
 from execsrv.protocol.sandbox import Confined
 
@@ -87,7 +96,7 @@ class RunnerAttempt:
         del lent  # so that the end of the command's own is an end
         await command.started.wait()
         if command.error is not None:
-            raise _error_of(command.error)
+            raise error_of(command.error)
         if command.facts is None:
             raise launched.cannot(link.why or "it has ended")
         return self._spawned(request, command, passes=passes)
@@ -118,7 +127,8 @@ class RunnerAttempt:
         streams = RunnerStreams(tree, command, outputs, its_input, request.size if request.tty else None)
         facts = command.facts
         confined = None if facts is None or request.sandbox is None else Confined(facts.layers, facts.gaps)
-        return RunnerSpawned(os.path.basename(request.command[0]), tree, streams, confined)
+        limits = None if request.limits is None else RunnerLimits(request.limits, command)
+        return RunnerSpawned(os.path.basename(request.command[0]), tree, streams, confined, limits)
 
     def pass_streams(self) -> None:
         """Leave the streams to whoever holds what was spawned. The command still ends with this."""
@@ -143,12 +153,24 @@ class RunnerAttempt:
                 self._runners.release(launched)
 
 
-def _error_of(error: Error) -> RequestError:
+_KINDS: dict[str | None, type[RequestError]] = {
+    error.kind: error for error in (InvalidParamsError, LimitUnavailableError, SandboxUnavailableError)
+}
+
+
+def error_of(error: Error) -> RequestError:
     """Return the error of a start as the runner tells it, without letters that a terminal would obey."""
-    text = error.message[:_MESSAGE_CHARACTERS]
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    text = _printable(error.message)
     if error.code == "busy":
         return BusyError(text)
-    if error.stage == "sandbox":
-        return SandboxUnavailableError(text, field="sandbox")
-    return SpawnError(text, stage=error.stage or "runner", errno=error.errno or 0)
+    told = {"step": error.step, "field": error.field, "need": error.need}
+    facts: dict[str, Any] = {name: _printable(fact) for name, fact in told.items() if fact is not None}
+    if error.errno is not None:
+        facts["errno"] = error.errno
+    if (kind := _KINDS.get(error.kind)) is not None:
+        return kind(text, **facts)
+    return SpawnError(text, stage=_printable(error.stage or "runner"), **({"errno": 0} | facts))
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in text[:_MESSAGE_CHARACTERS])

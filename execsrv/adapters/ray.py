@@ -28,7 +28,10 @@ _START_SECONDS = 60.0
 
 
 class Servers:
-    """The servers of a cluster, for as long as whoever started them, or until `stop`. `directory` is for a `Pool`."""
+    """The servers of a cluster, for a block or until `stop`. `directory` is for a `Pool`.
+
+    Servers that are not detached end when nobody has this object any more.
+    """
 
     def __init__(self, keeper: Any, name: str) -> None:
         self._keeper = keeper
@@ -91,7 +94,8 @@ def start_servers(
     A server has the labels of its node, and what it has of each resource, such as `{"GPU": "8"}`. It runs commands in
     the environment of the node, as the user of the node, and takes nothing of what Ray counts.
 
-    They end with whoever has called this: driver, actor or task. If `detached`, they live until `stop_servers`.
+    They live as long as the `Servers` is kept, and end with whoever has called this: driver, actor or task. If
+    `detached`, they live until `stop_servers`.
 
     Raises `ExecsrvError`, with what a server said, and where `timeout` is over. Then there are none.
     """

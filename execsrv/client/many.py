@@ -138,7 +138,7 @@ class _Batch:
             return await self._run(argv)
         except RequestError as error:
             ended = CommandError([str(word) for word in argv], f"could not be run: {error}")
-            ended.__cause__ = error
+            ended.__cause__, ended.server = error, error.server
             return ended
         except Exception as error:
             return error

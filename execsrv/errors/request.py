@@ -19,12 +19,14 @@ class RequestError(ExecsrvError):
     """A request was refused or failed; everything else on the connection goes on.
 
     `code` is the JSON-RPC error code, `kind` a stable word to test for, `facts` further JSON values. `method` is the
-    method that a server answered with this, None for what was refused before it was sent.
+    method that a server answered with this, None for what was refused before it was sent; `server` is the URL of the
+    server, where a pool has chosen it.
     """
 
     code: int = -32603
     kind: str = "internal-error"
     method: str | None = None
+    server: str | None = None
 
     def __init__(self, message: str, /, **facts: Any) -> None:
         super().__init__(message)
@@ -197,7 +199,17 @@ class HttpFailedError(RequestError):
 _SPAWN_KINDS = {errno.ENOENT: "spawnNotFound", errno.EACCES: "spawnPermissionDenied"}
 
 
-class SpawnError(RequestError):
+class _OfSystem:
+    facts: dict[str, Any]
+
+    @property
+    def errno(self) -> int:
+        """Error number of the operating system, 0 where there was none."""
+        number = self.facts.get("errno", 0)
+        return number if isinstance(number, int) else 0
+
+
+class SpawnError(_OfSystem, RequestError):
     """The command could not be started.
 
     `stage` is "cwd", "stdout", "stderr", "program", "permission", "format", "arguments", "resources" or "runner";
@@ -217,21 +229,11 @@ class SpawnError(RequestError):
         """Step that failed."""
         return str(self.facts.get("stage", "program"))
 
-    @property
-    def errno(self) -> int:
-        """Error number of the operating system, 0 where there was none."""
-        return _errno(self.facts)
 
-
-class FileError(RequestError):
+class FileError(_OfSystem, RequestError):
     """A file method failed: the operating system said `errno`, 0 where it was not asked."""
 
     kind = "file-failed"
-
-    @property
-    def errno(self) -> int:
-        """Error number of the operating system, 0 where there was none."""
-        return _errno(self.facts)
 
 
 class NotFoundError(FileError):
@@ -293,8 +295,3 @@ _BY_KIND |= {
     )
 }
 """Classes of this module alone: a subclass elsewhere does not change what a server's error becomes."""
-
-
-def _errno(facts: dict[str, Any]) -> int:
-    number = facts.get("errno", 0)
-    return number if isinstance(number, int) else 0

@@ -52,6 +52,7 @@ class Sending:
                             ) from lost
                 except RequestError as error:
                     if not had_no_room(error):
+                        error.server = str(member)
                         raise
                     member.had_no_room(str(error))
                     self._refusals.add(error)

@@ -13,7 +13,7 @@ from ray.cluster_utils import Cluster
 
 from execsrv.adapters.ray import stop_servers
 from execsrv.errors import ExecsrvError
-from tests.faults.daemon import until_gone
+from tests.faults.daemon import until, until_gone
 from tests.ray.nodes import (
     NODE,
     PROCESSES,
@@ -45,12 +45,10 @@ def untouched(*there: Place) -> None:
         assert len(place.alive) == TREES * PROCESSES
 
 
-def keeper() -> int:
-    """Return the process of the keeper, by the name that Ray gives it."""
-    [pid] = [
-        int(pid) for pid in os.listdir("/proc") if pid.isdecimal() and command_line(int(pid)).startswith(b"ray::K")
-    ]
-    return pid
+def keepers() -> list[int]:
+    """Return the processes of all keepers, by the name that Ray gives them."""
+    pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    return [pid for pid in pids if command_line(pid).startswith(b"ray::Keeper")]
 
 
 def command_line(pid: int) -> bytes:
@@ -101,7 +99,8 @@ async def test_a_node_is_removed(cluster: Cluster) -> None:
 async def test_the_keeper_is_killed(cluster: Cluster) -> None:
     with running_driver(cluster) as driver:
         there = await places(driver)
-        kill(keeper())
+        await until(lambda: len(keepers()) == 1, keepers)  # those of other drivers are about to end
+        kill(keepers()[0])
         await gone(*there)
         await until_back(driver, there, 3)
 

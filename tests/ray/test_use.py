@@ -71,7 +71,8 @@ async def test_an_actor_and_a_task_use_them(servers: Servers) -> None:
 
 
 def starter(name: str) -> int:
-    return len(start_servers(name).directory())
+    servers = start_servers(name)
+    return len(servers.directory())
 
 
 async def test_servers_that_a_task_has_started_end_with_it(cluster: Cluster) -> None:

@@ -33,8 +33,6 @@ def over(
         raise InvalidParamsError("argv must not be empty", field="argv")
     if params.user is not None:
         raise InvalidParamsError("user: over a runner, a command has the rights of the runner", field="user")
-    if params.limits is not None:
-        raise InvalidParamsError("limits: over a runner, a command has no limits of its own", field="limits")
     stdout, stderr = params.stdout, params.stderr
     if isinstance(stdout, OutputFile) or isinstance(stderr, OutputFile):
         field = "stdout" if isinstance(stdout, OutputFile) else "stderr"
@@ -60,6 +58,7 @@ def over(
             stdin_open=params.pipe_stdin and not params.tty,
             stdout=stdout,
             stderr=stderr,
+            limits=params.limits,
             umask=params.umask,
             nice=params.nice,
             oom_score_adj=params.oom_score_adj,
