@@ -35,7 +35,7 @@ READ_ONLY = files(ROOT)
 NAMES = [name for name in ESCAPES if name != "another execsrv"]
 """A server needs a folder to write in."""
 
-DAILY = [("root", "terminate", True), ("root", "SIGKILL", False), ("ordinary user", "hang up", False)]
+DAILY = [("root", "SIGKILL", True), ("ordinary user", "terminate", False)]
 ALL = [(place, ending, tty) for place in PLACES for ending in ENDINGS for tty in (True, False)]
 CASES = [
     pytest.param(*case, id="-".join(map(str, case)), marks=() if case in DAILY else pytest.mark.slow)

@@ -129,6 +129,7 @@ async def test_nothing_is_written_but_where_the_policy_says_so(peer: Peer, here:
         for call, params in {
             "fs/writeFile": {**new, "dataBase64": ""},
             "fs/createDirectory": new,
+            "fs/createDirectory deep": {"path": f"{new['path']}/and/deeper"},
             "fs/symlink": {**new, "target": "f"},
             "fs/open create": {**new, "handleId": "h", "mode": "create"},
         }.items():
@@ -154,7 +155,9 @@ async def test_all_is_written_within_the_workspace(peer: Peer, here: Path) -> No
 
 
 async def test_what_is_hidden_or_not_named_is_not_told(peer: Peer, here: Path) -> None:
-    for place in ("work/hidden/key", "work/hidden/missing", "work/hidden", "work/to-hidden", "work/a/free/.env"):
+    (here / "work/hidden/out").symlink_to(here / "out")
+    inside = [f"work/hidden/{name}" for name in ("key", "missing", "missing/f", "key/f", "out/f")]
+    for place in (*inside, "work/hidden", "work/to-hidden", "work/a/free/.env"):
         for call, params in reads(here / place, here / "work/copy").items():
             of_link = (call, place) == ("fs/copy", "work/to-hidden")
             assert await refused(peer, call, params, here) is not of_link, (call, place)

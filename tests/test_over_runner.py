@@ -9,7 +9,8 @@ import shlex
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,22 @@ from tests.conftest import OpenServer
 from tests.over_runner import LAUNCH, RELAYED
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_in_front, until_marked
+from tests.test_survivors import as_ordinary_user
 
 
 @pytest.fixture(params=[LAUNCH, RELAYED], ids=["passed", "framed"])
 def launch(request: pytest.FixtureRequest) -> list[str]:
     """A runner that gets descriptors, and one that everything is framed for."""
     return list(request.param)
+
+
+@pytest.fixture
+def nobodys() -> Iterator[list[str]]:
+    """A runner of the user nobody."""
+    with tempfile.TemporaryDirectory(prefix="execsrv-") as folder:
+        Path(folder).chmod(0o755)
+        command, env = as_ordinary_user(Path(folder))
+        yield ["env", *(f"{name}={value}" for name, value in env.items()), *command[:-1], "runner"]
 
 
 @pytest.fixture
@@ -149,6 +160,17 @@ async def test_a_server_that_is_killed_takes_along_what_it_has_over_runners(laun
                 await until_marked(mark, 2)
                 os.kill(server, signal.SIGKILL)
                 await until_gone(mark)
+    await until_gone(mark)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="another user takes root")
+async def test_another_user_has_pipes_of_the_servers_and_is_ended(client: Client, nobodys: list[str]) -> None:
+    mark = new_mark()
+    result = await client.run(["sh", "-c", "id -u > /dev/stdout; cat"], input=b"data", runner=nobodys)
+    assert (result.stdout, result.stderr, result.exit_code) == (b"65534\ndata", b"", 0)
+    flees = f"setsid bash -c 'exec -a {mark} sleep 1000' </dev/null >/dev/null 2>&1 & sleep 1000"
+    async with client.start(["bash", "-c", flees], runner=nobodys):
+        await until_marked(mark, 1)
     await until_gone(mark)
 
 

@@ -868,6 +868,14 @@ def test_tildes_that_are_no_escape() -> None:
 # -- its own mistakes --
 
 
+def test_a_command_over_a_runner() -> None:
+    setting = f"EXECSRV_RUNNERS=here={shlex.join([*EXECSRV, 'runner'])}"
+    with daemon("ws://127.0.0.1:0", ["env", setting]) as (_, url):
+        for runner in ("here", shlex.join([*EXECSRV, "runner"])):
+            done = execsrv("run", "--url", url, "--runner", runner, "--", "sh", "-c", "echo there; exit 3")
+            assert (done.returncode, done.stdout, done.stderr) == (3, "there\n", "")
+
+
 @pytest.mark.parametrize(
     ("args", "text"),
     [
@@ -882,6 +890,8 @@ def test_tildes_that_are_no_escape() -> None:
         (["--secret-env", "A=b", "--", "true"], "--secret-env without --url"),
         (["--url", "ws://127.0.0.1:1", "--secret-env", "A=", "--", "true"], "expected `NAME=SECRET`"),
         (["--tty", "--leave", "--", "true"], "--leave"),
+        (["--runner", "box", "--", "true"], "--runner without --url"),
+        (["--url", "ws://127.0.0.1:1", "--runner", "sudo 'box", "--", "true"], "--runner `sudo 'box`"),
     ],
 )
 def test_a_mistake_in_run_is_no_status_of_a_command(args: list[str], text: str) -> None:

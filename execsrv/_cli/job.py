@@ -58,6 +58,7 @@ class RunOptions(Struct, frozen=True):
     detach: bool = False
     name: str | None = None
     user: str | None = None
+    runner: str | None = None
     cwd: str | None = None
     env: Sequence[str] = ()
     env_file: Sequence[str] = ()

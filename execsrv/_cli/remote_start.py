@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ def surroundings(client: Client, options: RunOptions) -> dict[str, Any]:
     return {
         "cwd": None if options.cwd is None else path_there(client, options.cwd),
         "user": options.user,
+        "runner": None if options.runner is None else _runner_of(options.runner),
         "env_add": env,
         "secret_env": {name: secret for name, _, secret in (it.partition("=") for it in options.secret_env)},
         "limits": _limits_of(options),
@@ -44,3 +46,8 @@ def _limits_of(options: RunOptions) -> ProcessLimits | None:
 def reach_of(options: RunOptions, url: str) -> Reach:
     """Return the server that was asked for."""
     return Reach(url, *(getattr(options, name) for name in Reach._fields[1:]))
+
+
+def _runner_of(given: str) -> str | list[str]:
+    """Return the name of a runner, or the words that launch one."""
+    return shlex.split(given) if " " in given else given

@@ -10,6 +10,7 @@ import fcntl
 import logging
 import math
 import os
+import shlex
 import signal
 import time
 from collections.abc import Sequence
@@ -137,6 +138,13 @@ def _check(options: RunOptions) -> None:
         raise ExecsrvError("cannot use --name without --url or --detach: it is a server that others ask for it")
     if options.url is None and options.secret_env and not options.detach:
         raise ExecsrvError("cannot use --secret-env without --url: it is the server that has secrets")
+    if options.url is None and options.pool is None and options.runner is not None and not options.detach:
+        raise ExecsrvError("cannot use --runner without --url: it is for places that a server cannot enter")
+    if options.runner is not None and " " in options.runner:
+        try:
+            shlex.split(options.runner)
+        except ValueError as error:
+            raise ExecsrvError(f"invalid --runner `{options.runner}`: {error}") from None
     if options.url is not None and options.leave:
         raise ExecsrvError("cannot use --leave with --url: a server ends what it has started")
     if options.tty and options.leave:

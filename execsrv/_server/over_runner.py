@@ -111,6 +111,7 @@ class RunnerAttempt:
                 raise spawn_error("resources", error.errno or 0, "start") from error
             self._ours[name], its = (write, read) if name == "stdin" else (read, write)
             lent.append(Lent(its))
+            os.fchmod(its, 0o666)  # whoever the command is, it may open /dev/stdout; nobody else has a way to it
             os.set_blocking(self._ours[name], False)
         return lent
 

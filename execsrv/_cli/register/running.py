@@ -69,6 +69,12 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
             named("NAME=SECRET"),
             many=True,
         ),
+        Option(
+            ("--runner",),
+            "Start it over a runner, where the server cannot enter: the name of one that it has, or a command that gets"
+            " there, as 'sudo -n -u box'. With --url.",
+            named("RUNNER"),
+        ),
         Option(("--pass-fd",), "Pass descriptor N on. Not with --url.", NUMBER, many=True),
         Option(
             ("--user",),
