@@ -38,6 +38,7 @@ nitpick_ignore = [
     ("py:class", "execsrv.client.parameters.StartKeywords"),
     ("py:class", "execsrv.client.result.Said"),
     ("py:class", "execsrv.conformance.case.Stage"),
+    ("py:class", "execsrv.errors.request._OfSystem"),
     ("py:class", "execsrv.client.streams.Input"),
     ("py:class", "execsrv.client.streams.Output"),
     ("py:class", "execsrv.protocol.host.EnvironmentInfo"),

@@ -431,7 +431,7 @@ def without_namespaces(tmp_path: Path) -> Callable[..., AbstractAsyncContextMana
 
 
 PRIMITIVES = [
-    *"mount mount_setattr open_tree move_mount openat2 mknod symlink capset setsid".split(),
+    *"mount mount_setattr open_tree move_mount openat2 mknodat symlinkat capset setsid".split(),
     *"landlock_create_ruleset landlock_add_rule landlock_restrict_self seccomp unshare".split(),
     *("prctl:24", "prctl:28"),
 ]

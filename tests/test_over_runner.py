@@ -320,6 +320,17 @@ async def command_over(command: RemoteCommand) -> None:
     await its.end()
 
 
+async def test_a_command_that_the_runner_has_failed_is_lost_and_no_other() -> None:
+    async with linked() as (channel, command, runner):
+        for message in [*READY, Data(1, "stdout", b"so far"), Error(1, "failed", "KeyError")]:
+            await runner.send_all(frames.encode(message))
+        await command.ended.wait()
+        assert command.is_lost
+        assert command.arrivals.take() == ("stdout", b"so far")
+        await command_over(command)
+        assert channel.why is None
+
+
 async def test_a_runner_that_does_not_say_that_all_is_gone_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree, "END_SECONDS", 0.05)
     async with linked() as (channel, command, runner):

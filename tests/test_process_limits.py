@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -250,7 +251,7 @@ def test_what_takes_rights_that_a_server_has_not_is_refused_and_nothing_runs(tmp
 
 
 @pytest.fixture
-def closed_group(monkeypatch: pytest.MonkeyPatch) -> Path:
+def closed_group(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The door of a group that lets nobody in, which every command with limits is to enter."""
     above = cgroup.own_folder("cpuset")
     if above is None:
@@ -267,7 +268,8 @@ def closed_group(monkeypatch: pytest.MonkeyPatch) -> Path:
         return group
 
     monkeypatch.setattr(making, "make", make)
-    return folder / "cgroup.procs"
+    yield folder / "cgroup.procs"
+    cgroup.remove(folder)
 
 
 @pytest.mark.parametrize("policy", Policies)
