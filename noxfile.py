@@ -26,8 +26,8 @@ SOME_FAILED = 1
 BESIDE = ("docs", "inspect", "ray", "swe-rex")
 """Extras that the test suite does without."""
 
-SPREAD = ["-n", "3", "--dist", "worksteal"]
-"""Most tests wait for other processes: so three at a time, on two processors."""
+SPREAD = ["-n", "4", "--dist", "worksteal"]
+"""Most tests wait for other processes: so four at a time, on two processors."""
 
 
 @nox.session(python=PYTHONS)

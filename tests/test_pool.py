@@ -180,7 +180,7 @@ async def test_shares_take_turns(open_server: OpenServer, share: str | None, lab
         await until_up(pool)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(many, pool)
-            await until(lambda: pool._members.waiting > 50)
+            await until(lambda: pool._members.waiting > 40)
             nursery.start_soon(few, pool)
     assert ended.count("many") == 60
     assert ended[30:].count("few") == 0

@@ -6,7 +6,7 @@ error or a cancel, it is gone, and with it what still runs.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import trio
@@ -90,12 +90,12 @@ class Results(AsyncIterator[R_co], Generic[R_co]):
 
 
 class _Batch:
-    """The commands under way."""
+    """The commands under way: each of a few tasks runs one after the other."""
 
-    def __init__(self, run: Run, commands: Any, limit: int) -> None:
+    def __init__(self, run: Run, commands: Iterator[Sequence[Path]], limit: int) -> None:
         self._run = run
         self._commands = commands
-        self._room = trio.Semaphore(limit)
+        self._free = limit  # so many more tasks there may be
         self._tell, self.ended = trio.open_memory_channel[Any](0)
         self.scope = trio.CancelScope()
         self.over = trio.Event()
@@ -107,26 +107,38 @@ class _Batch:
         try:
             with self.scope:
                 async with trio.open_nursery() as nursery:
-                    try:
-                        for argv in self._commands:
-                            await self._room.acquire()
-                            nursery.start_soon(self._one, argv)
-                    except Exception as error:  # of the user's own iterator
-                        await self._tell.send(error)
+                    nursery.start_soon(self._work, nursery)
                 self.is_whole = True
         finally:
             self._tell.close()
             self.over.set()
 
-    async def _one(self, argv: Sequence[Path]) -> None:
-        """Run one command, and make room for another when its result was taken."""
-        ended: Any
+    async def _work(self, nursery: trio.Nursery) -> None:
+        """Run a command, and the next one when its result was taken. Have another task begin, if it found one."""
+        is_first = True
+        self._free -= 1
+        while True:
+            try:
+                argv = next(self._commands)
+            except StopIteration:
+                self._free = 0
+                return
+            except Exception as error:  # of the user's own iterator
+                self._commands, self._free = iter(()), 0
+                await self._tell.send(error)
+                return
+            if is_first and self._free > 0:
+                nursery.start_soon(self._work, nursery)
+            is_first = False
+            await self._tell.send(await self._end_of(argv))
+
+    async def _end_of(self, argv: Sequence[Path]) -> Any:
+        """Run one command, and return its result or its error."""
         try:
-            ended = await self._run(argv)
+            return await self._run(argv)
         except RequestError as error:
             ended = CommandError([str(word) for word in argv], f"could not be run: {error}")
             ended.__cause__, ended.server = error, error.server
+            return ended
         except Exception as error:
-            ended = error
-        await self._tell.send(ended)
-        self._room.release()
+            return error
