@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import trio
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 import execsrv
 from execsrv import Client, connect_in_process
@@ -54,6 +54,7 @@ from execsrv._server import runners
 from execsrv._server.ending import Ending
 from execsrv._server.feed import Feed
 from execsrv._server.framed_pump import FramedPump
+from execsrv._server.methods import listing
 from execsrv._server.over_runner import RunnerAttempt, error_of
 from execsrv.errors import (
     BusyError,
@@ -314,6 +315,32 @@ async def test_a_runner_that_is_lost_while_a_start_is_being_settled_is_an_error_
                 await attempt.end()
                 all_of_them.release(launched)
                 all_of_them.close()
+
+
+_MUTE = """
+import os
+def say(kind, payload):
+    frame = b'{"version":2,"type":"%s","payload":%s}' % (kind, payload)
+    os.write(1, len(frame).to_bytes(4, "little") + frame)
+say(b"hello", b'{"versions":[2],"descriptors":false,"process_id":1}')
+while b"spawn_request" not in os.read(0, 65536):
+    pass
+say(b"spawn_ready", b'{"id":1,"process_id":1}')
+while os.read(0, 65536):
+    pass
+"""
+
+
+async def test_a_runner_that_does_not_say_what_its_commands_take_holds_up_no_list(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(tree, "END_SECONDS", 0.05)
+    over_it = client.start(["sleep", "1000"], runner=[sys.executable, "-c", _MUTE])
+    async with over_it as far, client.start(["sleep", "1000"]) as near:
+        listed = {process.process_id: process for process in await client.processes(usage=True)}
+        assert listed[far.id].cpu_ms is UNSET
+        assert isinstance(listed[near.id].cpu_ms, int)
 
 
 _FICKLE = """

@@ -68,6 +68,8 @@ class RunnerLeader:
 class RunnerTree:
     """A command of a runner, and all that descends from it there."""
 
+    is_over_runner = True
+
     def __init__(self, command: RemoteCommand) -> None:
         self.leader = RunnerLeader(command)
         self._command = command
