@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 import trio
 
 from execsrv._threads import run_in_thread
+from execsrv._wire.urls import is_unix_url, parse_unix
 from execsrv.directories import Endpoint
 from execsrv.directories.joined import join, leave
 from execsrv.errors import ExecsrvError, InvalidConfigError
@@ -52,6 +54,8 @@ async def keep_joined(
 
 def url_for_others(url: str) -> str:
     """Return the URL at which others reach a server. One on every address is reached by the machine's name."""
+    if is_unix_url(url):
+        return f"unix://{os.path.abspath(parse_unix(url))}"  # whoever reads it may be in another directory
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme in ("ws", "wss") and ipaddress.ip_address(host.partition("%")[0]).is_unspecified:

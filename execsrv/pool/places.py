@@ -64,9 +64,15 @@ nobody is not kept: it would be taken for somebody who waits."""
 class Places:
     """The places of all servers, and the shares that wait for one."""
 
-    def __init__(self, patience: float, pick: Callable[[int], int] = random.randrange) -> None:
-        """`patience` is how long to wait for a server to be there, in seconds; `pick` gives a number below another."""
+    def __init__(
+        self, patience: float, directory: object = None, pick: Callable[[int], int] = random.randrange
+    ) -> None:
+        """`patience` is how long to wait for a server to be there, in seconds; `pick` gives a number below another.
+
+        `directory` is who tells of servers, for people.
+        """
         self._patience = patience
+        self._directory = directory
         self._pick = pick
         self._hosts: list[Host] = []
         self._groups: dict[Labels, _Group] = {}
@@ -227,6 +233,8 @@ class Places:
         named = " with " + ", ".join(f"{name}={value}" for name, value in sorted(labels)) if labels else ""
         hosts = self._group(labels).hosts
         known = f"{len(hosts)} of {len(self._hosts)} servers have them" if labels else f"{len(self._hosts)} are known"
+        if not self._hosts:
+            known = f"none is known to {self._directory!r}"
         whys = "".join(f"; {host}: {host.why}" for host in hosts[:_MOST_WHYS] if host.why)
         return NoServerError(f"no server{named} was there for {self._patience:g} s: {known}{whys}")
 
