@@ -92,6 +92,7 @@ def test_a_server_says_why_it_cannot_join(words: list[str], said: str, tmp_path:
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode in (1, 2)
     assert said in done.stderr
+    assert "cannot leave" not in done.stderr
 
 
 def test_a_server_on_every_address_is_reached_by_name() -> None:

@@ -338,5 +338,7 @@ def test_one_command_runs_on_a_server_of_a_pool_by_its_label_and_is_listed_there
         process.communicate(b"\n", timeout=PATIENCE)
         assert process.returncode == 3
     assert "no server is in the pool" in execsrv("ps", "--pool", str(tmp_path / "none")).stderr
+    refused = execsrv("run", "--pool", "ssh://nowhere.invalid", "--no-bring", "true")
+    assert (refused.returncode, refused.stderr.split(":")[1]) == (125, " cannot use --no-bring with --pool")
     refused = execsrv("run", "--pool", str(pool), "--detach", "true")
     assert (refused.returncode, refused.stderr.split(":")[1]) == (125, " cannot use --detach with --pool")

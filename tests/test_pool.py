@@ -249,6 +249,19 @@ async def test_a_lease_whose_server_is_lost_stays_where_it_was(
     os.rmdir(lease.scratch or "")
 
 
+def test_a_lease_that_can_have_no_directory_says_on_which_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(url: str) -> None:
+        async with Pool([url]) as pool:
+            with pytest.raises(execsrv.CommandFailedError, match="mktemp") as caught:
+                async with pool.lease():
+                    pass
+            assert caught.value.server == url
+
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    with serving("unix://") as server:
+        trio.run(main, server.url)
+
+
 async def test_leaving_the_block_ends_all_commands(open_server: OpenServer) -> None:
     """Those of other tasks too, which hear of it; and those that waited for a place."""
     servers = await urls(open_server, 1)
