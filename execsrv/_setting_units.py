@@ -26,7 +26,7 @@ Patterns = Annotated[
 
 Runners = Annotated[
     tuple[Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_.-]{0,63}=[^\0]+\Z", max_length=4096)], ...],
-    Meta(extra={"items": "runners", "metavar": "NAME=COMMAND"}),
+    Meta(extra={"items": "runners as NAME=COMMAND", "metavar": "NAME=COMMAND"}),
 ]
 
 # What belongs together where settings are listed.

@@ -47,7 +47,12 @@ def other(setting: Setting) -> Any:
     if setting.is_switch:
         return not setting.default
     if setting.is_list:
-        others = {"UID": (1, 2), "HOST": ("a", "b.example"), "ORIGIN": ("https://a.example", "http://b:80")}
+        others = {
+            "NAME=COMMAND": ("a=b c", "d=e"),
+            "UID": (1, 2),
+            "HOST": ("a", "b.example"),
+            "ORIGIN": ("https://a.example", "http://b:80"),
+        }
         return others.get(setting.facts["metavar"], ("/a", "/b c"))
     if setting.choices:
         return setting.choices[-1]

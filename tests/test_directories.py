@@ -92,11 +92,13 @@ def test_a_server_says_why_it_cannot_join(words: list[str], said: str, tmp_path:
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode in (1, 2)
     assert said in done.stderr
+    assert "cannot leave" not in done.stderr
 
 
 def test_a_server_on_every_address_is_reached_by_name() -> None:
     assert url_for_others("ws://10.0.0.1:80") == "ws://10.0.0.1:80"
     assert url_for_others("unix:///a") == "unix:///a"
+    assert url_for_others("unix://a") == f"unix://{os.getcwd()}/a"
     assert re.fullmatch(r"wss://[\w.-]+:80", url_for_others("wss://[::]:80"))
     assert url_for_others("ws://0.0.0.0:80") == f"ws://{os.uname().nodename}:80"
 

@@ -158,6 +158,7 @@ def test_the_line_is_the_last_word_where_it_has_no_place(servers: str) -> None:
 def test_what_cannot_be_run_or_takes_too_long_is_a_result_too(servers: str) -> None:
     done = mapped(servers, [1], "no-such-program")
     assert (done.returncode, results(done.stdout)[1]["kind"]) == (1, "spawnNotFound")
+    assert results(done.stdout)[1]["server"] in servers.split(",")
     [found] = results(mapped(servers, [60], "--timeout", "100ms", "sleep").stdout).values()
     assert (found["exitCode"], found["signal"]) == (143, "SIGTERM")
     assert "did not end within 0.1 s" in found["error"]
@@ -168,6 +169,26 @@ def test_a_line_that_is_no_text_is_told_and_the_others_go_on(servers: str) -> No
     found = results(done.stdout)
     assert (done.returncode, found[2]["kind"], found[2]["error"]) == (1, "invalid-params", "the line is not UTF-8")
     assert [found[number]["stdout"] for number in (1, 3)] == ["a\n", "b\n"]
+
+
+def test_a_line_that_is_no_text_waits_for_room_as_others_do(servers: str, tmp_path: Path) -> None:
+    """So that a whole file of such lines is not held while nobody takes results."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    with running_map(servers, 1, "-j", "1", "sh", "-c", f"cat {gate}") as process:
+        assert process.stdin is not None
+        process.stdin.write(b"\xff\n")
+        process.stdin.flush()
+
+        def is_read() -> bool:
+            with suppress(OSError):
+                os.close(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))
+                return True
+            return False
+
+        wait_for(is_read)
+        said, _ = process.communicate(timeout=PATIENCE)
+    assert [json.loads(line)["line"] for line in said.splitlines()] == [1, 2]
 
 
 def test_two_that_fight_for_small_servers_both_have_all_their_results() -> None:
@@ -316,5 +337,8 @@ def test_one_command_runs_on_a_server_of_a_pool_by_its_label_and_is_listed_there
         assert execsrv("ps", "--pool", fast.url).stdout.split()[:3] == ["SERVER", "NAME", "STATE"]
         process.communicate(b"\n", timeout=PATIENCE)
         assert process.returncode == 3
+    assert "no server is in the pool" in execsrv("ps", "--pool", str(tmp_path / "none")).stderr
+    refused = execsrv("run", "--pool", "ssh://nowhere.invalid", "--no-bring", "true")
+    assert (refused.returncode, refused.stderr.split(":")[1]) == (125, " cannot use --no-bring with --pool")
     refused = execsrv("run", "--pool", str(pool), "--detach", "true")
     assert (refused.returncode, refused.stderr.split(":")[1]) == (125, " cannot use --detach with --pool")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import dataclass, field
 
 import hypothesis
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from execsrv import NoServerError
 from execsrv.pool.places import Labels, Places, labels_of
+from tests.peers import PATIENCE
 
 LABELS = [labels_of(None), labels_of({"gpu": "1"}), labels_of({"zone": "a"}), labels_of({"gpu": "1", "zone": "a"})]
 
@@ -152,3 +155,39 @@ async def test_patience_counts_only_while_somebody_waits(autojump_clock: trio.te
             await places.take(LABELS[0], "a")
         assert 10 <= trio.current_time() - began <= 12
         nursery.cancel_scope.cancel()
+
+
+async def test_who_has_given_up_holds_up_nobody() -> None:
+    places, one, other = Places(60), Host(LABELS[1], 1), Host(LABELS[2], 1)
+    places.add(one)
+    places.add(other)
+    await places.take(LABELS[1], "a")
+    await places.take(LABELS[2], "a")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(places.take, LABELS[1], "a")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    places.give(one)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(places.take, LABELS[2], "a")
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(PATIENCE):
+            assert await places.take(LABELS[1], "a") is one
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_kept_of_who_has_given_up() -> None:
+    places, gone = Places(60), list[weakref.ref[object]]()
+
+    async def ask(number: int) -> None:
+        gone.append(weakref.ref(trio.lowlevel.current_task()))
+        await places.take(LABELS[number % 4], number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(ask, number)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    gc.collect()
+    assert [ref() for ref in gone] == [None] * 8
+    assert places.waiting == 0

@@ -21,6 +21,7 @@ import trio.testing
 
 import execsrv
 from execsrv import Endpoint, NoServerError, Pool, Unknown
+from execsrv.directories import FileDirectory
 from execsrv.limits import ClientConfig, ServerConfig
 from execsrv.pool.member import Line
 from execsrv.testing.faults import Fault, Side, open_faulty_line
@@ -119,6 +120,12 @@ async def test_servers_that_are_not_there_are_named(open_server: OpenServer, tmp
         with pytest.raises(NoServerError, match=r"1 are known; unix://.*/nobody: cannot connect"):
             await pool.run(["true"])
         assert pool.servers[0].state == "lost"
+
+
+async def test_a_directory_that_knows_no_server_is_named(tmp_path: Path) -> None:
+    async with Pool(FileDirectory(tmp_path / "servres"), patience=0.1) as pool:
+        with pytest.raises(NoServerError, match=r"none is known to <FileDirectory .*/servres>"):
+            await pool.run(["true"])
 
 
 async def test_a_refused_start_goes_elsewhere(open_server: OpenServer) -> None:
@@ -240,6 +247,19 @@ async def test_a_lease_whose_server_is_lost_stays_where_it_was(
         assert sum(state.running for state in pool.servers) == 0
     assert f"cannot remove the directory {lease.scratch} of a lease on {server.url}: " in caplog.text
     os.rmdir(lease.scratch or "")
+
+
+def test_a_lease_that_can_have_no_directory_says_on_which_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(url: str) -> None:
+        async with Pool([url]) as pool:
+            with pytest.raises(execsrv.CommandFailedError, match="mktemp") as caught:
+                async with pool.lease():
+                    pass
+            assert caught.value.server == url
+
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    with serving("unix://") as server:
+        trio.run(main, server.url)
 
 
 async def test_leaving_the_block_ends_all_commands(open_server: OpenServer) -> None:
@@ -612,6 +632,51 @@ def test_a_command_that_is_lost_alone_does_not_take_its_server_along() -> None:
             assert (await pool.run(["job", "1", "1"])).exit_code == 0
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_a_server_that_is_lost_says_why_though_it_was_just_being_asked() -> None:
+    class Cut(SimulatedLine):
+        async def ask(self) -> None:
+            raise execsrv.ConnectionLostError("cut by the proxy")
+
+    class Cutting(SimulatedPool):
+        @asynccontextmanager
+        async def _dial(self, endpoint: Endpoint) -> AsyncIterator[Line]:
+            if self.servers[0].why:
+                await trio.sleep_forever()
+            yield Cut(server, trio.Event())
+
+    server = SimulatedServer("ws://0")
+
+    async def main() -> None:
+        async with Cutting([server], config=ClientConfig(ping_interval=5)) as pool:
+            await trio.sleep(10)
+            assert (pool.servers[0].state, pool.servers[0].why) == ("lost", "cut by the proxy")
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def test_a_lease_that_is_on_its_way_when_the_pool_is_closed_says_so() -> None:
+    connecting, closed = trio.Event(), trio.Event()
+
+    class Slow(SimulatedPool):
+        @asynccontextmanager
+        async def _connect(self, endpoint: Endpoint) -> AsyncIterator[execsrv.Client]:
+            connecting.set()
+            await closed.wait()
+            raise execsrv.ConnectionFailedError("refused")
+            yield
+
+    async def have_lease(pool: Pool) -> None:
+        with pytest.raises(execsrv.ConnectionLostError, match="the pool is closed"):
+            async with pool.lease():
+                pass
+
+    async with trio.open_nursery() as nursery:
+        async with Slow([SimulatedServer("ws://0")]) as pool:
+            nursery.start_soon(have_lease, pool)
+            await connecting.wait()
+        closed.set()
 
 
 # -- in the other worlds --

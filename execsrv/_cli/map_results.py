@@ -31,7 +31,7 @@ def facts_of_error(error: ExecsrvError) -> Facts:
     """Return why there is no ordinary end, and what is known of the command. `exitCode` is there if it has ended."""
     facts: Facts = {"error": " ".join(str(error).split())}
     if isinstance(error, RequestError):
-        return facts | {"kind": error.kind}
+        return ({} if error.server is None else {"server": error.server}) | facts | {"kind": error.kind}
     if not isinstance(error, CommandError):
         return facts | {"kind": "no-server"}
     facts = {"server": error.server} | facts | _output(error.stdout, error.stderr)

@@ -122,19 +122,20 @@ class _Map:
         async with trio.open_nursery() as nursery:
             with self._taking:
                 async for number, raw in numbered_lines():
-                    try:
-                        line = raw.decode()
-                    except UnicodeDecodeError:
-                        nursery.start_soon(self._tell, number, raw.decode(errors="replace"), _NOT_TEXT)
-                        continue
-                    state = "new" if self._journal is None else self._journal.state(number, line)
-                    if state == "new" or (state != "ended" and self._options["idempotent"]):
-                        await self._room.acquire()
+                    line = raw.decode(errors="replace")
+                    facts = None if line.encode() == raw else _NOT_TEXT
+                    if facts is None and self._journal is not None:
+                        state = self._journal.state(number, line)
+                        if state == "ended" or (state == "unknown" and not self._options["idempotent"]):
+                            self._tally.was_there(unknown=state == "unknown")
+                            continue
+                        if state == "begun" and not self._options["idempotent"]:
+                            facts = _CUT_OFF
+                    await self._room.acquire()
+                    if facts is None:
                         nursery.start_soon(self._one, pool, number, line)
-                    elif state == "begun":
-                        nursery.start_soon(self._tell, number, line, _CUT_OFF)
                     else:
-                        self._tally.was_there(unknown=state == "unknown")
+                        nursery.start_soon(self._tell, number, line, facts)
                 self._tally.knows_all(self._running_now)
 
     @property
@@ -158,16 +159,16 @@ class _Map:
                 self._tally.foot.clear()
                 say(f"execsrv: {error}")
         await self._tell(number, line, {"argv": argv} | facts)
-        self._room.release()
 
     async def _tell(self, number: int, line: str, facts: Mapping[str, Any]) -> None:
-        """Count a result and write it, first to the journal. While nobody takes results, nothing more is started."""
+        """Count a result and write it, first to the journal. While nobody takes results, no more lines are taken."""
         text = msgspec.json.encode({"line": number, "input": line, **facts}) + b"\n"
         if self._journal is not None:
             self._journal.write(text)
         is_unknown = facts.get("kind") == "unknown"
         self._tally.ended(failed=not is_unknown and ("error" in facts or facts["exitCode"] != 0), unknown=is_unknown)
         await self._out.write(text)
+        self._room.release()
 
     async def _hear(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take no more lines at the first signal that asks us to end, and end what runs at the next."""

@@ -56,6 +56,8 @@ def _ps_of_pool(pool: str, reach: Reach, manners: Manners) -> int:
         print_json([{"server": url, "name": name} | msgspec.to_builtins(listed) for url, name, listed in rows])
     elif rows:
         print_text(_table([("SERVER", *_HEADS), *((one_line(url), *_row(name, listed)) for url, name, listed in rows)]))
+    elif not found and not failed:
+        manners.note(f"no server is in the pool `{pool}`")
     else:
         manners.note(f"nothing runs on the {len(found)} servers that answer")
     for url, why in failed.items():

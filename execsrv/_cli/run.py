@@ -130,6 +130,8 @@ def _check(options: RunOptions) -> None:
     if options.pool is not None and (options.detach or options.name is not None):
         word = "--detach" if options.detach else "--name"
         raise ExecsrvError(f"cannot use {word} with --pool: nobody would know where to ask for it")
+    if options.pool is not None and options.no_bring:
+        raise ExecsrvError("cannot use --no-bring with --pool: name the server by --url")
     if options.detach:
         for name in ("leave", "record", "junit", "pass_fd", "no_stdin"):
             if getattr(options, name):

@@ -40,6 +40,9 @@ class _Asked:
         self._is_async = any(map(inspect.iscoroutinefunction, (directory, getattr(directory, "__call__", None))))  # noqa: B004
         self._thread = trio.CapacityLimiter(1)
 
+    def __repr__(self) -> str:
+        return repr(self._directory)
+
     async def __call__(self) -> list[Endpoint]:
         """Return the servers. Raises what the directory raises, and `ConnectionFailedError` where it takes too long."""
         with trio.move_on_after(_ANSWER_SECONDS):

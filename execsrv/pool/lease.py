@@ -10,7 +10,7 @@ import trio
 
 from execsrv.client.client import Client
 from execsrv.directories import Endpoint
-from execsrv.errors import ConnectionFailedError, ConnectionLostError, ExecsrvError, RequestError
+from execsrv.errors import CommandError, ConnectionFailedError, ConnectionLostError, ExecsrvError, RequestError
 from execsrv.pool.member import Member
 from execsrv.pool.members import Members
 from execsrv.pool.places import labels_of
@@ -78,9 +78,13 @@ async def open_lease(
                 refusals.add(error)
             except RequestError as error:
                 if not had_no_room(error):
+                    error.server = str(member)
                     raise
                 member.had_no_room(str(error))
                 refusals.add(error)
+            except CommandError as error:
+                error.server = str(member)
+                raise
             else:
                 stack.push_async_exit(attempt.pop_all())
                 return Lease._of(client, str(member), scratch.path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Literal, Protocol
 
 import trio
@@ -186,10 +186,13 @@ class Member:
 
     async def stay(self, dial: Dial, dialing: trio.CapacityLimiter) -> None:
         """Be connected, again and again, until it has left. `dialing` is for those who are just being connected."""
-        async with open_helpers() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(self._keep_dialing, dial, dialing)
-            await self._idle.wait()
+        try:
+            async with open_helpers() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._keep_dialing, dial, dialing)
+                await self._idle.wait()
+        finally:
+            self._nursery = None  # a lease may still be on its way when the pool is closed
 
     async def _keep_dialing(self, dial: Dial, dialing: trio.CapacityLimiter) -> None:
         while True:
@@ -229,7 +232,8 @@ class Member:
     async def _keep_asking(self, line: Line, connected: trio.CancelScope) -> None:
         """Ask for signs of life, and give the connection up when there is none."""
         patience = self._config.ping_timeout
-        with suppress(ConnectionLostError):
+        why = f"no answer within {patience:g} s"
+        try:
             while True:
                 await trio.sleep(self._config.ping_interval)
                 with trio.move_on_after(patience / 2) as first:
@@ -243,6 +247,8 @@ class Member:
                     break
                 self._is_silent = False
                 self._places.fill(self)
+        except ConnectionLostError as error:
+            why = str(error)
         if self.line is line:
-            self._lose(line, f"no answer within {patience:g} s")
+            self._lose(line, why)
             connected.cancel()

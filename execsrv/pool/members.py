@@ -45,7 +45,7 @@ class Members:
         self._per_server = per_server
         self._refresh = refresh
         self._config = config
-        self._places = Places(patience)
+        self._places = Places(patience, ask)
         self._by_url: dict[str, Member] = {}
         self._leaving: set[Member] = set()
         self._nursery: trio.Nursery | None = None

@@ -8,7 +8,7 @@ turns at each place that becomes free, so that a share with thousands of command
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import Any, Protocol
@@ -48,16 +48,6 @@ class Host(Protocol):
         """True while it takes commands, though it may have no room for one now."""
 
 
-class _Waiter:
-    """Somebody who waits for a place."""
-
-    __slots__ = ("is_gone", "task")
-
-    def __init__(self, task: trio.lowlevel.Task) -> None:
-        self.task = task
-        self.is_gone = False
-
-
 class _Group:
     """The servers that have the same labels asked for, and since when none of them is there."""
 
@@ -66,15 +56,23 @@ class _Group:
         self.missing_since: float | None = None
 
 
-Queue = deque[_Waiter]
+Queue = OrderedDict[trio.lowlevel.Task, None]
+"""Tasks that wait for a place, in their order. One that gives up is taken out wherever it stands, and one that has
+nobody is not kept: it would be taken for somebody who waits."""
 
 
 class Places:
     """The places of all servers, and the shares that wait for one."""
 
-    def __init__(self, patience: float, pick: Callable[[int], int] = random.randrange) -> None:
-        """`patience` is how long to wait for a server to be there, in seconds; `pick` gives a number below another."""
+    def __init__(
+        self, patience: float, directory: object = None, pick: Callable[[int], int] = random.randrange
+    ) -> None:
+        """`patience` is how long to wait for a server to be there, in seconds; `pick` gives a number below another.
+
+        `directory` is who tells of servers, for people.
+        """
         self._patience = patience
+        self._directory = directory
         self._pick = pick
         self._hosts: list[Host] = []
         self._groups: dict[Labels, _Group] = {}
@@ -128,11 +126,15 @@ class Places:
     def fill(self, host: Host) -> None:
         """Have those who wait take the places that a server has."""
         while self._waiting and _has_room(host):
-            waiter = self._next(host)
-            if waiter is None:
+            found = self._first(host)
+            if found is None:
                 return
+            share, labels = found
+            task = self._pop(share, labels)
+            _put_last(self._shares, share)  # others of its share, and of its labels, are behind all
+            _put_last(self._shares.get(share, {}), labels)
             host.running += 1
-            trio.lowlevel.reschedule(waiter.task, Value(host))
+            trio.lowlevel.reschedule(task, Value(host))
 
     async def watch(self) -> None:
         """Tell those who wait in vain, for ever."""
@@ -178,49 +180,38 @@ class Places:
         return best if _has_room(best) else None
 
     async def _wait(self, labels: Labels, share: Hashable, *, first: bool) -> Host:
-        waiter = _Waiter(trio.lowlevel.current_task())
-        queue = self._shares.setdefault(share, {}).setdefault(labels, deque())
+        task = trio.lowlevel.current_task()
+        queue = self._shares.setdefault(share, {}).setdefault(labels, OrderedDict())
+        queue[task] = None
         if first:
-            queue.appendleft(waiter)
-        else:
-            queue.append(waiter)
+            queue.move_to_end(task, last=False)
         self._waiting += 1
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            waiter.is_gone = True
-            self._waiting -= 1
+            del queue[task]
+            self._is_out(share, labels)
             return trio.lowlevel.Abort.SUCCEEDED
 
         host: Host = await trio.lowlevel.wait_task_rescheduled(abort)
         return host
 
-    def _next(self, host: Host) -> _Waiter | None:
-        """Return who is next of those that this server is good for. Others of its share, and labels, are behind all."""
-        while (found := self._first(host)) is not None:
-            share, labels = found
-            waiter = self._pop(share, labels)
-            if waiter is not None:
-                _put_last(self._shares, share)
-                _put_last(self._shares.get(share, {}), labels)
-                return waiter
-        return None
-
     def _first(self, host: Host) -> tuple[Hashable, Labels] | None:
+        """Return the share and the labels that are next of those that this server is good for."""
         places = ((share, labels) for share, queues in self._shares.items() for labels in queues)
         return next(((share, labels) for share, labels in places if labels <= host.labels), None)
 
-    def _pop(self, share: Hashable, labels: Labels) -> _Waiter | None:
-        queue = self._shares[share][labels]
-        found = None
-        while queue and found is None:
-            waiter = queue.popleft()
-            found = None if waiter.is_gone else waiter
-        if not queue:
+    def _pop(self, share: Hashable, labels: Labels) -> trio.lowlevel.Task:
+        task, _ = self._shares[share][labels].popitem(last=False)
+        self._is_out(share, labels)
+        return task
+
+    def _is_out(self, share: Hashable, labels: Labels) -> None:
+        """Note that one of these waits no longer."""
+        self._waiting -= 1
+        if not self._shares[share][labels]:
             del self._shares[share][labels]
             if not self._shares[share]:
                 del self._shares[share]
-        self._waiting -= found is not None
-        return found
 
     # -- servers that are not there --
 
@@ -236,14 +227,14 @@ class Places:
     def _refuse(self, labels: Labels, error: Callable[[], Exception]) -> None:
         for share in [share for share, queues in self._shares.items() if labels in queues]:
             while share in self._shares and labels in self._shares[share]:
-                waiter = self._pop(share, labels)
-                if waiter is not None:
-                    trio.lowlevel.reschedule(waiter.task, Error(error()))
+                trio.lowlevel.reschedule(self._pop(share, labels), Error(error()))
 
     def _nobody(self, labels: Labels) -> NoServerError:
         named = " with " + ", ".join(f"{name}={value}" for name, value in sorted(labels)) if labels else ""
         hosts = self._group(labels).hosts
         known = f"{len(hosts)} of {len(self._hosts)} servers have them" if labels else f"{len(self._hosts)} are known"
+        if not self._hosts:
+            known = f"none is known to {self._directory!r}"
         whys = "".join(f"; {host}: {host.why}" for host in hosts[:_MOST_WHYS] if host.why)
         return NoServerError(f"no server{named} was there for {self._patience:g} s: {known}{whys}")
 
