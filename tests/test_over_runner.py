@@ -219,6 +219,25 @@ async def test_a_runner_that_does_not_come_up_is_an_error_with_its_own_word(clie
     assert error.value.stage == "program"
 
 
+async def test_an_operator_hears_why_a_runner_with_commands_is_lost(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ["sh", "-c", '"$@"; echo the host is gone >&2; exit 1', "-", *LAUNCH]
+    async with client.start(["sh", "-c", "echo $PPID; sleep 1000"], runner=words) as process:
+        os.kill(int(await anext(process.lines())), signal.SIGKILL)
+        assert (await process.wait()).reason == "disconnected"
+        while "is lost, with 1 commands: it has ended: `the host is gone`" not in caplog.text:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
+async def test_a_runner_whose_time_is_over_is_not_taken_for_another_command(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runners, "IDLE_SECONDS", 0)
+    for _ in range(5):
+        assert (await client.run(["echo", "again"], runner=LAUNCH)).stdout == b"again\n"
+
+
 async def test_a_silent_runner_is_given_up(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runners, "READY_SECONDS", 0.1)
     monkeypatch.setattr(runners, "_LEAVE_SECONDS", 0.1)

@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from execsrv._processes.attempt import SharedThreads
+from execsrv._processes.own_streams import OwnInput
 from execsrv._processes.supervisor import Supervisor
 from execsrv._runner import founding
+from execsrv._runner import input as inputs
 from execsrv._runner.command import RunnerCommand
 from execsrv._runner.frames import encode
 from execsrv._runner.many import MOST_COMMANDS
@@ -439,6 +441,48 @@ async def test_keys_that_end_the_input_of_a_terminal_take_none_of_its_credit(run
         taken += sum(message.bytes for message in done)
     await runner.send(Terminate(1))
     await runner.until_over(1, "pty")
+
+
+async def test_a_file_for_input_grows_no_larger_than_what_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "MOST_BYTES", 3_000_000)
+    monkeypatch.setattr(inputs, "MAX_PAYLOAD_BYTES", 100_000)
+    gc.collect()  # of the tests before
+    before = {*map(os.readlink, _open_files())}
+    pieces = [os.urandom(100_000) for _ in range(160)]
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    its = inputs.Input(OwnInput(writing, is_terminal=False), lambda count: None, is_terminal=False)
+    came, sizes = bytearray(), [0]
+
+    async def read() -> bool:
+        try:
+            came.extend(data := os.read(reading, 65536))
+        except BlockingIOError:
+            data = b"later"
+        await trio.lowlevel.checkpoint()
+        return bool(data)
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(its.feed)
+            for piece in pieces:
+                its.put(piece)
+                while its.waiting_bytes > inputs.MOST_BYTES:
+                    await read()
+                sizes += [os.stat(file).st_size for file in _open_files() if os.readlink(file) not in before]
+            its.end()
+            while await read():
+                pass
+    os.close(reading)
+    assert came == b"".join(pieces)
+    assert 1_000_000 < max(sizes) <= 3_100_000
+
+
+def _open_files() -> list[str]:
+    """Return the descriptors of files that have no name, by their paths."""
+    found = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+    return [path for path in found if os.path.lexists(path) and os.readlink(path).endswith("(deleted)")]
 
 
 async def test_words_may_come_until_the_very_end_of_a_command() -> None:

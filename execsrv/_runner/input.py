@@ -1,7 +1,8 @@
 """The input of one command: taken in as it comes, and handed over as the command reads.
 
-Behind the first MiB it waits in a file that has no name. Version 1 has no credits: who wants to hear `terminate` behind
-input that nobody reads has to take all of it in.
+Behind the first MiB it waits in a file that has no name, and that is written around in a circle: however much goes
+through it, it grows no larger than what may wait. Version 1 has no credits: who wants to hear `terminate` behind input
+that nobody reads has to take all of it in.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import IO
 import trio
 
 from execsrv._processes.own_streams import OwnInput
+from execsrv._runner.frames import MAX_PAYLOAD_BYTES
 
 MEMORY_BYTES = 1024 * 1024
 MOST_BYTES = 4 * 1024**3
@@ -128,14 +130,17 @@ class Input:
             self._file = self._stack.enter_context(tempfile.TemporaryFile(buffering=0))  # noqa: SIM115
         left = memoryview(data)
         while left:
-            count = os.pwrite(self._file.fileno(), left, self._file_end)
+            place = self._file_end % _file_bytes()
+            count = os.pwrite(self._file.fileno(), left[: _file_bytes() - place], place)
             self._file_end += count
             left = left[count:]
 
     def _unspool(self) -> None:
         if self._file is None or self._file_start == self._file_end:
             return
-        data = os.pread(self._file.fileno(), min(_PIECE_BYTES, self._file_end - self._file_start), self._file_start)
+        place = self._file_start % _file_bytes()
+        size = min(_PIECE_BYTES, self._file_end - self._file_start, _file_bytes() - place)
+        data = os.pread(self._file.fileno(), size, place)
         self._file_start += len(data)
         if self._file_start == self._file_end:
             self._file.truncate(0)
@@ -153,3 +158,8 @@ class Input:
             self._stack.close()
             self._room.unpark_all()
             self._wanted.unpark_all()
+
+
+def _file_bytes() -> int:
+    """Return the size of the file: all that may wait, and the message that comes before anybody waits for room."""
+    return MOST_BYTES + MAX_PAYLOAD_BYTES

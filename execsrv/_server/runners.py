@@ -92,9 +92,14 @@ class Launched:
 
     def cannot(self, why: str) -> SpawnError:
         """Return the error of a start that it has failed."""
+        return SpawnError(
+            f"cannot start over the runner {self.name}: {self.with_last_word(why)}", stage="runner", errno=0
+        )
+
+    def with_last_word(self, why: str) -> str:
+        """Return why it is lost, and what it has said last to people."""
         lines = self.last_words.decode(errors="replace").strip().splitlines()
-        said = f": {quoted(lines[-1])}" if lines else ""
-        return SpawnError(f"cannot start over the runner {self.name}: {why}{said}", stage="runner", errno=0)
+        return f"{why}: {quoted(lines[-1])}" if lines else why
 
 
 class Runners:
@@ -188,10 +193,15 @@ class Runners:
                 launched.link = link
                 self._settle(launched)
                 await link.gone.wait()
-            else:
-                with trio.move_on_after(_LAST_WORDS_SECONDS):
-                    await launched.silent.wait()
-                launched.error = launched.cannot(link.why)
+            lost, why = launched.users, link.why or "it was given up"
+            with trio.move_on_after(_LAST_WORDS_SECONDS):
+                await launched.silent.wait()
+            if launched.link is None:
+                launched.error = launched.cannot(why)
+            elif lost:
+                logger.warning(
+                    "the runner %s is lost, with %d commands: %s", launched.name, lost, launched.with_last_word(why)
+                )
             tasks.cancel_scope.cancel()
 
     @staticmethod
