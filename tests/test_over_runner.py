@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import errno
+import gc
 import math
 import os
+import resource
 import shlex
 import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 import execsrv
 from execsrv import Client, connect_in_process
+from execsrv._budget.budget import Budget
 from execsrv._log.log import OutputLog
 from execsrv._processes import proc
 from execsrv._processes.arrivals import Arrivals
+from execsrv._processes.attempt import SharedThreads
+from execsrv._processes.supervisor import open_supervisor
 from execsrv._processes.wait_gone import wait_gone
 from execsrv._runner import frames, link, tree
 from execsrv._runner.link import Link
@@ -39,6 +45,7 @@ from execsrv._runner.messages import (
     Pong,
     Signaled,
     SpawnReady,
+    SpawnRequest,
     StdinDone,
     TreeEmpty,
 )
@@ -47,7 +54,8 @@ from execsrv._server import runners
 from execsrv._server.ending import Ending
 from execsrv._server.feed import Feed
 from execsrv._server.framed_pump import FramedPump
-from execsrv._server.over_runner import error_of
+from execsrv._server.methods import listing
+from execsrv._server.over_runner import RunnerAttempt, error_of
 from execsrv.errors import (
     BusyError,
     ConnectionLostError,
@@ -57,6 +65,7 @@ from execsrv.errors import (
     SpawnError,
 )
 from execsrv.limits import KIB, ServerConfig
+from execsrv.protocol import Member
 from execsrv.protocol.process_limits import ProcessLimits
 from tests.conftest import OpenServer
 from tests.over_runner import LAUNCH, RELAYED
@@ -244,6 +253,150 @@ async def test_a_name_that_is_no_text_is_a_clear_error(open_server: OpenServer) 
     assert (code, data["stage"], data["errno"]) == (-32603, "arguments", errno.EILSEQ), message
 
 
+@pytest.mark.parametrize(
+    ("argv", "cwd"),
+    [(["true"], "file:///tmp/%FF"), (["true", "x" * frames.MAX_PAYLOAD_BYTES], None)],
+    ids=["no text", "too large"],
+)
+async def test_a_start_that_its_runner_cannot_be_told_of_fails_alone(
+    client: Client, launch: list[str], argv: list[str], cwd: str | None
+) -> None:
+    async with client.start(["cat"], stdin=execsrv.PIPE, runner=launch) as neighbour:
+        with pytest.raises(SpawnError) as error:
+            await client.run(argv, cwd=cwd, runner=launch)
+        assert error.value.facts["stage"] == "arguments"
+        assert (await client.run(["echo", "again"], runner=launch)).stdout == b"again\n"
+        await neighbour.write(b"here")
+        assert await neighbour.stdout.receive_some() == b"here"
+
+
+async def test_large_starts_wait_for_each_other(client: Client, launch: list[str]) -> None:
+    async with client.start(["cat"], stdin=execsrv.PIPE, runner=launch) as neighbour:
+
+        async def start() -> None:
+            with pytest.raises(SpawnError, match="Argument list too long"):
+                await client.run(["echo", "x" * 4_000_000], runner=launch)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(6):
+                nursery.start_soon(start)
+        await neighbour.write(b"here")
+        assert await neighbour.stdout.receive_some() == b"here"
+
+
+async def test_a_runner_that_is_lost_while_a_start_is_being_settled_is_an_error_of_the_start() -> None:
+    given_up = threading.Event()
+
+    def settle() -> SpawnRequest:
+        given_up.wait(PATIENCE)
+        return SpawnRequest(0, ["true"], "/", {}, WINDOW_BYTES)
+
+    with trio.fail_after(PATIENCE):
+        async with open_supervisor() as supervisor, trio.open_nursery() as nursery:
+            threads = SharedThreads(supervisor.threads)
+            all_of_them = runners.Runners(supervisor, ServerConfig(), threads)
+            all_of_them.open(nursery)
+            launched = all_of_them.acquire(LAUNCH)
+            channel = await launched.ready()
+            attempt = RunnerAttempt(all_of_them, LAUNCH, Budget())
+
+            async def start() -> None:
+                with pytest.raises(SpawnError, match=r"it is of no use$"):
+                    await attempt.start(settle, threads)
+
+            try:
+                async with trio.open_nursery() as starting:
+                    starting.start_soon(start)
+                    await trio.testing.wait_all_tasks_blocked()
+                    channel.lose("it is of no use")
+                    await trio.testing.wait_all_tasks_blocked()
+                    given_up.set()
+            finally:
+                await attempt.end()
+                all_of_them.release(launched)
+                all_of_them.close()
+
+
+_MUTE = """
+import os
+def say(kind, payload):
+    frame = b'{"version":2,"type":"%s","payload":%s}' % (kind, payload)
+    os.write(1, len(frame).to_bytes(4, "little") + frame)
+say(b"hello", b'{"versions":[2],"descriptors":false,"process_id":1}')
+while b"spawn_request" not in os.read(0, 65536):
+    pass
+say(b"spawn_ready", b'{"id":1,"process_id":1}')
+while os.read(0, 65536):
+    pass
+"""
+
+
+async def test_a_runner_that_does_not_say_what_its_commands_take_holds_up_no_list(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(tree, "END_SECONDS", 0.05)
+    over_it = client.start(["sleep", "1000"], runner=[sys.executable, "-c", _MUTE])
+    async with over_it as far, client.start(["sleep", "1000"]) as near:
+        listed = {process.process_id: process for process in await client.processes(usage=True)}
+        assert listed[far.id].cpu_ms is UNSET
+        assert isinstance(listed[near.id].cpu_ms, int)
+
+
+_FICKLE = """
+import os
+hello = b'{"version":2,"type":"hello","payload":{"versions":[2],"descriptors":true,"process_id":1}}'
+os.write(1, len(hello).to_bytes(4, "little") + hello)
+heard = b""
+while b"spawn_request" not in heard:
+    heard += os.read(0, 65536)
+"""
+
+
+async def test_runners_that_end_during_a_start_leave_no_descriptor(client: Client) -> None:
+    async def start() -> None:
+        with pytest.raises(SpawnError, match=r"it has ended$"):
+            await client.run(["true"], runner=[sys.executable, "-c", _FICKLE])
+
+    await client.run(["true"])  # what every server keeps is there from now on
+    gc.collect()  # of the tests before
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        await start()
+    while True:  # those of the runners go a moment later
+        if len(os.listdir("/proc/self/fd")) <= before:
+            break
+        await trio.sleep(0.01)
+
+
+@contextmanager
+def without_descriptors() -> Iterator[None]:
+    """Let this process open nothing."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+async def test_without_a_descriptor_no_runner_is_launched_and_the_next_start_launches_it(client: Client) -> None:
+    with without_descriptors(), pytest.raises(SpawnError) as error:
+        await client.run(["true"], runner=LAUNCH)
+    assert (error.value.facts["stage"], error.value.facts["errno"]) == ("resources", errno.EMFILE)
+    assert (await client.run(["echo", "again"], runner=LAUNCH)).stdout == b"again\n"
+
+
+async def test_a_command_without_a_descriptor_for_its_end_is_none_and_the_others_hear_of_theirs() -> None:
+    async with linked() as (channel, command, _):
+        with without_descriptors(), pytest.raises(OSError, match="Too many open files"):
+            RemoteCommand(channel, [], passes=True)
+        other = RemoteCommand(channel, [], passes=False)
+        channel.lose("it is of no use")
+        assert command.is_lost
+        assert other.is_lost
+
+
 @pytest.mark.parametrize("term", [{"user": "nobody"}, {"stdout": "/a"}, {"stderr": "/a"}])
 async def test_what_a_runner_does_not_know_is_refused(client: Client, term: dict[str, Any]) -> None:
     with pytest.raises(InvalidParamsError, match="over a runner"):
@@ -330,6 +483,43 @@ async def test_a_command_that_the_runner_has_failed_is_lost_and_no_other() -> No
         assert command.arrivals.take() == ("stdout", b"so far")
         await command_over(command)
         assert channel.why is None
+
+
+async def test_nobody_waits_for_word_of_a_command_that_the_runner_has_failed() -> None:
+    async with linked() as (_, command, runner):
+        for message in READY:
+            await runner.send_all(frames.encode(message))
+        await command.started.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tree.RunnerTree(command).look)
+            await trio.testing.wait_all_tasks_blocked()
+            await runner.send_all(frames.encode(Error(1, "failed", "KeyError")))
+
+
+async def test_a_question_waits_for_others_that_have_no_answer_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "_MOST_QUESTIONS", 1)
+    found: list[Member] = []
+    async with linked() as (_, command, runner):
+        for message in READY:
+            await runner.send_all(frames.encode(message))
+        await command.started.wait()
+        its = tree.RunnerTree(command)
+        first = its.signal(signal.SIGCONT)
+        assert not isinstance(first, int)
+
+        async def look() -> None:
+            found.extend(await its.remaining())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look)
+            await trio.testing.wait_all_tasks_blocked()
+            await runner.send_all(frames.encode(Signaled(1, 1)))
+            assert await first == 1
+            heard = b""
+            while b'"look"' not in heard:
+                heard += await runner.receive_some()
+            await runner.send_all(frames.encode(Looked(2, [Member(1, "sleep")])))
+    assert found == [Member(1, "sleep")]
 
 
 async def test_a_runner_that_does_not_say_that_all_is_gone_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from ctypes import c_int
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ import trio
 
 import execsrv
 from execsrv import LimitUnavailableError, Policy, ProcessLimits, connect_in_process
-from execsrv._processes import cgroup, proc
+from execsrv._processes import cgroup, portable_spawn, proc
+from execsrv._processes.command import Command
 from execsrv._processes.limiting import make as making
 from execsrv._processes.limiting.files import V1
 from execsrv._processes.limiting.group import LimitGroup, Part
@@ -294,6 +296,19 @@ async def test_starts_that_fail_leave_no_group() -> None:
             with pytest.raises(execsrv.SpawnError):
                 await client.run(argv, limits=EVERY)
     assert not groups_of(os.getpid())
+
+
+@needs_groups
+def test_a_start_whose_terminal_is_gone_leaves_no_door_open() -> None:
+    group = making.make(EVERY, 1, 1, moves=True)
+    try:
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(FileNotFoundError):
+            portable_spawn.start(Command(b"/bin/true", (b"true",), (), None), None, b"/gone", c_int(), None, group)
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        group.remove()
+        cgroup.leave_own(os.getpid())
 
 
 @needs_groups

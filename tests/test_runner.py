@@ -17,7 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
+from execsrv._processes.attempt import SharedThreads
+from execsrv._processes.supervisor import Supervisor
 from execsrv._runner import founding
+from execsrv._runner.command import RunnerCommand
 from execsrv._runner.frames import encode
 from execsrv._runner.many import MOST_COMMANDS
 from execsrv._runner.messages import (
@@ -42,6 +45,7 @@ from execsrv._runner.messages import (
     Terminate,
     TreeEmpty,
 )
+from execsrv._runner.outgoing import Outgoing
 from execsrv.protocol import EnvPolicy, Size
 from execsrv.protocol.process_limits import ProcessLimits
 from execsrv.protocol.sandbox import FileSystem, Permissions, PolicyEntry, Sandbox, Special, SpecialPlace
@@ -420,6 +424,41 @@ async def test_a_server_that_breaks_the_protocol_is_told_and_loses_everything(na
         assert (await runner.until(Error)).code == "protocol"
         await runner.until_end()
         assert not marked(mark)
+
+
+async def test_keys_that_end_the_input_of_a_terminal_take_none_of_its_credit(runner: RunnerPeer) -> None:
+    await runner.start(1, "sleep", "1000", tty=True)
+    await runner.send(CloseStdin(1), *[Data(1, "stdin", b"\n" * 65536)] * (STDIN_WINDOW_BYTES // 65536))
+    taken, given = (await runner.until(StdinDone)).bytes, 0
+    while taken > given:  # until the terminal takes no more
+        await runner.send(Data(1, "stdin", b"\n" * (taken - given)), Ping())
+        given = taken
+        await runner.until(Pong)
+        done = [message for message in runner.came if isinstance(message, StdinDone)]
+        runner.came = [message for message in runner.came if message not in done]
+        taken += sum(message.bytes for message in done)
+    await runner.send(Terminate(1))
+    await runner.until_over(1, "pty")
+
+
+async def test_words_may_come_until_the_very_end_of_a_command() -> None:
+    async def send(data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+
+    supervisor, outgoing = Supervisor(), Outgoing(send)
+    threads = SharedThreads(supervisor.threads)
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outgoing.run)
+            for number in range(20):
+                command = RunnerCommand(request(number, "true"), {}, outgoing)
+                async with trio.open_nursery() as running:
+                    running.start_soon(command.run, supervisor, threads)
+                    await trio.lowlevel.checkpoint()
+                    while running.child_tasks:  # in each turn of the loop
+                        command.terminate(grace_ms=1)
+                        await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
 
 
 async def test_more_input_than_its_credit_is_a_breach() -> None:

@@ -50,6 +50,10 @@ class AnyTree(Protocol):
     """A leader and all that descends from it."""
 
     @property
+    def is_over_runner(self) -> bool:
+        """True where a runner is asked about it, which may not answer."""
+
+    @property
     def pid(self) -> int:
         """The pid of the leader, where it runs."""
 

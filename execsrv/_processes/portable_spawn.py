@@ -26,6 +26,7 @@ from execsrv._processes.command import Command
 from execsrv._processes.rlimit_mark import Mark
 
 if TYPE_CHECKING:
+    from execsrv._processes.limiting.entry import Entry
     from execsrv._processes.limiting.group import LimitGroup
 
 own_score: int | None = None
@@ -52,8 +53,8 @@ def start(
     Raises `OSError` when it could not be executed, and `LimitUnavailableError`; then nothing was left behind. All given
     descriptors stay the caller's, and must be 3 or above where they get another number.
     """
-    entry = None if group is None else group.open_entry()
     terminal = os.open(stdio, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC) if isinstance(stdio, bytes) else None
+    entry: Entry | None = None
     descriptors = (terminal, terminal, terminal) if isinstance(stdio, bytes) else stdio
     inherited = command.inherited
     lent_score: bytes | None = None
@@ -87,6 +88,8 @@ def start(
     account = command.account
     env = dict(entry.split(b"=", 1) for entry in command.env)
     try:
+        if group is not None:
+            entry = group.open_entry()
         lent_score = None if command.oom_score_adj is None else _lend_score(command.oom_score_adj)
         if account is not None:
             give_streams(account, descriptors if inherited is None or terminal is not None else ())

@@ -41,6 +41,7 @@ Target = Literal["leader", "group", "tree"]
 class ProcessTree:
     """A leader and all that descends from it. Whoever holds it calls `end` in the end."""
 
+    is_over_runner = False
     reaper: Reaper | None = None
     """The first process of its pid namespace, where it has one of its own."""
 

@@ -145,11 +145,14 @@ class RunnerCommand:
                 helpers.start_soon(owned, self._input.feed)
             if self._grace_ms is not None:
                 self.terminate(self._grace_ms)
-            async with trio.open_nursery() as parts:
-                for name, stream in self._streams.items():
-                    parts.start_soon(owned, self._send, name, stream)
-                parts.start_soon(owned, self._tell_exit, spawned)
-                parts.start_soon(owned, self._tell_empty, spawned)
+            try:
+                async with trio.open_nursery() as parts:
+                    for name, stream in self._streams.items():
+                        parts.start_soon(owned, self._send, name, stream)
+                    parts.start_soon(owned, self._tell_exit, spawned)
+                    parts.start_soon(owned, self._tell_empty, spawned)
+            finally:
+                self._nursery = None  # a closed one takes no task, and words may come until the very end
             helpers.cancel_scope.cancel()
 
     def _frame(self, name: Stream, chunk: bytes) -> bytes:
@@ -184,7 +187,6 @@ class RunnerCommand:
         self._outgoing.tell(StdinDone(self._id, count, closed=count == 0))
 
     def _close(self) -> None:
-        self._nursery = None
         if self._input is not None:
             self._input.close()
         if self._its is not None:
@@ -218,8 +220,8 @@ class RunnerCommand:
 
     @property
     def queued_bytes(self) -> int:
-        """Bytes of input that it has not taken."""
-        return 0 if self._input is None else self._input.waiting_bytes
+        """Bytes of input that it was given and has not taken."""
+        return 0 if self._input is None else self._input.given_bytes
 
     def write(self, data: bytes) -> None:
         """Give it input. Nobody reads it where it has no input, or none any more."""

@@ -56,7 +56,7 @@ class Input:
         if self.is_closed or self._is_ending or not data:
             return
         self._last_typed = data[-1:]
-        if self._file_start < self._file_end or self._memory_bytes + len(data) > MEMORY_BYTES:
+        if self._file_start < self._file_end or self._memory_bytes + len(data) > MEMORY_BYTES + self._keys:
             self._spool(data)
         else:
             self._memory.append(data)
@@ -75,6 +75,11 @@ class Input:
         else:
             self._is_ending = True
             self._wanted.unpark()
+
+    @property
+    def given_bytes(self) -> int:
+        """Bytes that wait and were given: all but the keys that are ours, which count as the last."""
+        return max(0, self.waiting_bytes - self._keys)
 
     async def wait_room(self) -> None:
         """Wait until less waits than ever may."""

@@ -15,8 +15,10 @@ from collections.abc import Sequence
 
 import trio
 from msgspec import Struct
+from msgspec.structs import replace
 
 from execsrv._processes.arrivals import Arrivals
+from execsrv._processes.command import Lent
 from execsrv._processes.leader import ExitStatus
 from execsrv._runner.link import Link
 from execsrv._runner.messages import (
@@ -29,6 +31,7 @@ from execsrv._runner.messages import (
     Exit,
     Forget,
     SpawnReady,
+    SpawnRequest,
     StdinDone,
     TreeEmpty,
 )
@@ -48,9 +51,11 @@ class RemoteCommand:
     """A command, from its request on. Whoever makes it calls `forget` in the end."""
 
     def __init__(self, link: Link, streams: Sequence[Stream], *, passes: bool) -> None:
-        """`streams` are those that come framed. With `passes`, its end can be waited for by a descriptor."""
+        """`streams` are those that come framed. With `passes`, its end can be waited for by a descriptor.
+
+        Raises `OSError` where there is none for that.
+        """
         self.link = link
-        self.id = link.enter(self)
         self.pid = 0
         self.error: Error | None = None
         self.started = trio.Event()
@@ -76,6 +81,7 @@ class RemoteCommand:
         self._credit = dict.fromkeys(streams, WINDOW_BYTES)
         self._taken = dict.fromkeys(streams, 0)
         self._input_left = 0  # bytes that were sent and not yet taken
+        self.id = link.enter(self)
 
     def __repr__(self) -> str:
         state = "lost" if self.is_lost else "ended" if self.status else "running" if self.pid else "starting"
@@ -92,6 +98,7 @@ class RemoteCommand:
         """Take a message about it. Raises `ProtocolError`."""
         if isinstance(message, Error) and message.code == "failed" and self.facts is not None:
             self.link.leave(self.id)
+            self.link.end_questions(self.id)
             self.lost()  # a fault of the runner's own, which has killed it
             return
         if self.started.is_set() == isinstance(message, SpawnReady | Error) or self.error is not None:
@@ -173,6 +180,19 @@ class RemoteCommand:
         self.arrivals.last()
 
     # -- what its session asks for --
+
+    def request(self, request: SpawnRequest, lent: Sequence[Lent]) -> None:
+        """Have the runner start it, with descriptors that go along.
+
+        Raises `UnicodeEncodeError`, and `ProtocolError` for a request that is too large. Then the runner does not know
+        of it, and is not to hear its id: that would be a breach of the protocol.
+        """
+        try:
+            self.link.send(replace(request, id=self.id), lent)
+        except (UnicodeEncodeError, ProtocolError):
+            self.is_over = True
+            self.link.leave(self.id)
+            raise
 
     def give(self, data: memoryview) -> int:
         """Send input, as far as it is credited and there is room. Return how much that was."""

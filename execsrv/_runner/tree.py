@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -20,6 +21,7 @@ from execsrv._processes.own_streams import OwnInput
 from execsrv._processes.usage import Usage
 from execsrv._runner.messages import CloseStdin, Look, Looked, Resize, Signal, Signaled, Terminate
 from execsrv._runner.remote import RemoteCommand
+from execsrv.errors import BusyError
 from execsrv.protocol import Layer, Member, Reason, SignalTarget, Size, Stream
 from execsrv.protocol.process_limits import ProcessLimits, ProcessUsage
 from execsrv.protocol.sandbox import Confined
@@ -66,6 +68,8 @@ class RunnerLeader:
 class RunnerTree:
     """A command of a runner, and all that descends from it there."""
 
+    is_over_runner = True
+
     def __init__(self, command: RemoteCommand) -> None:
         self.leader = RunnerLeader(command)
         self._command = command
@@ -108,10 +112,11 @@ class RunnerTree:
         """Ask who lives of it, and how that is. None where nobody does, or nobody can tell any more."""
         command = self._command
         while not command.empty.is_set():
-            looked = await command.link.ask(command.id, Looked, lambda request: Look(command.id, request))
-            if looked is None or looked.errno is None:
-                return looked
-            await trio.sleep(_AGAIN_SECONDS)  # the runner had no descriptor left to look with
+            with suppress(BusyError):  # a session is not to fail because others ask so much
+                looked = await command.link.ask(command.id, Looked, lambda request: Look(command.id, request))
+                if looked is None or looked.errno is None:
+                    return looked
+            await trio.sleep(_AGAIN_SECONDS)  # or the runner had no descriptor left to look with
         return None
 
     async def remaining(self) -> list[Member]:

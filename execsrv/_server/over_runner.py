@@ -69,6 +69,9 @@ class RunnerAttempt:
         launched = self._launched = self._runners.acquire(self._words)
         request = await run_briefly(settle, threads, 0)
         link = await launched.ready()
+        while not link.has_room:  # requests may be large
+            await link.wait_room()
+            link = await launched.ready()
         passes = link.passes and not request.tty
         pipes = {
             "stdin": request.stdin_open,
@@ -86,9 +89,11 @@ class RunnerAttempt:
         framed: list[Stream] = []
         if not passes:
             framed = ["pty"] if request.tty else [name for name in ("stdout", "stderr") if pipes[name]]
-        self._command = command = RemoteCommand(link, framed, passes=passes)
         try:
-            link.send(replace(request, id=command.id), lent)
+            self._command = command = RemoteCommand(link, framed, passes=passes)
+            command.request(request, lent)
+        except OSError as error:
+            raise spawn_error("resources", error.errno or 0, "start") from error
         except UnicodeEncodeError:
             raise spawn_error("arguments", errno.EILSEQ, "start over a runner, with a name that is no text") from None
         except ProtocolError:  # it is too large
@@ -138,8 +143,8 @@ class RunnerAttempt:
     async def end(self) -> None:
         """End what was started, and what still is being started. Cannot be cancelled."""
         try:
-            if self._command is not None and not self._command.is_over:
-                if self._command.facts is None:
+            if self._command is not None:
+                if self._command.facts is None or self._command.is_over:
                     self._command.forget()
                 else:
                     await RunnerTree(self._command).end()

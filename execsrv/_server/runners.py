@@ -22,13 +22,20 @@ from msgspec.structs import replace
 from execsrv._nursery import contain, owned
 from execsrv._processes import streams
 from execsrv._processes.attempt import Attempt, SharedThreads, Spawned
-from execsrv._processes.command import Command, Lent, settle
+from execsrv._processes.command import Command, Lent, settle, spawn_error
 from execsrv._processes.environment import inherited_environment
 from execsrv._processes.supervisor import Supervisor
 from execsrv._processes.withheld import withheld_by
 from execsrv._runner.link import Link
 from execsrv._wire.quoting import quoted
-from execsrv.errors import InvalidParamsError, LimitExceededError, NotAllowedError, NotReadyError, SpawnError
+from execsrv.errors import (
+    InvalidParamsError,
+    LimitExceededError,
+    NotAllowedError,
+    NotReadyError,
+    RequestError,
+    SpawnError,
+)
 from execsrv.limits import ServerConfig
 
 logger = logging.getLogger(__name__)
@@ -59,7 +66,7 @@ class Launched:
         self.settled = trio.Event()
         """Set when it is known whether it can be spoken with."""
         self.link: Link | None = None
-        self.error: SpawnError | None = None
+        self.error: RequestError | None = None
         self.last_words = b""
         self.silent = trio.Event()
         """Set when it says nothing to people any more."""
@@ -70,14 +77,17 @@ class Launched:
     @property
     def is_lost(self) -> bool:
         """True where it can start nothing any more."""
-        return self.error is not None or (self.link is not None and self.link.why is not None)
+        is_gone = self.link is not None and self.link.why is not None
+        return is_gone or self.error is not None or self.life.cancel_called
 
     async def ready(self) -> Link:
-        """Wait until it can be spoken with. Raises `SpawnError`."""
+        """Wait until it can be spoken with. Raises `RequestError` where it cannot, or cannot any more."""
         await self.settled.wait()
         if self.error is not None:
             raise self.error
         assert self.link is not None
+        if self.link.why is not None:  # nobody would tell a command that enters now
+            raise self.cannot(self.link.why)
         return self.link
 
     def cannot(self, why: str) -> SpawnError:
@@ -138,18 +148,16 @@ class Runners:
     async def _keep(self, launched: Launched) -> None:
         """Launch a runner, and keep it as long as it is needed."""
         attempt = self._supervisor.new_attempt()
-        ours, theirs = socket.socketpair()
         spawned: Spawned | None = None
         try:
-            with launched.life:
+            ours, theirs = _socketpair()
+            with ours, theirs, launched.life:
                 launched.life.shield = True
                 spawned = await self._start(attempt, launched, Lent(theirs.detach()))
                 await self._speak(launched, Link(trio.socket.from_stdlib_socket(ours), launched.name), spawned)
-        except SpawnError as error:
+        except RequestError as error:
             launched.error = error
         finally:
-            ours.close()
-            theirs.close()
             self._settle(launched)
             if self._by_words.get(launched.words) is launched:
                 del self._by_words[launched.words]
@@ -201,6 +209,13 @@ class Runners:
                 launched.silent.set()
                 return
             launched.last_words = (launched.last_words + (said or b""))[-_LAST_WORDS_BYTES:]
+
+
+def _socketpair() -> tuple[socket.socket, socket.socket]:
+    try:
+        return socket.socketpair()
+    except OSError as error:
+        raise spawn_error("resources", error.errno or 0, "start a runner") from error
 
 
 def words_of(runner: str | Sequence[str], config: ServerConfig) -> Sequence[str]:

@@ -221,6 +221,11 @@ class Session:
     # -- what may be asked of it --
 
     @property
+    def is_over_runner(self) -> bool:
+        """True where a runner is asked about its processes, which may not answer."""
+        return self._tree.is_over_runner
+
+    @property
     def pid(self) -> int:
         """The leader's pid."""
         return self._tree.pid

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import trio
 from msgspec import UNSET, UnsetType
 
+from execsrv._nursery import owned
 from execsrv._processes.usage import Usage
 from execsrv._server.methods.process_dialect import process_dialect
 from execsrv._server.methods.table import Caller, Later, check_window, handles, handles_later
@@ -25,6 +26,9 @@ from execsrv.protocol import (
     ProcessList,
     ProcessListing,
 )
+
+ANSWER_SECONDS = 2.0
+"""So long all runners together have to say what their commands take. Nobody waits for a list because one does not."""
 
 
 @handles_later("process/list")
@@ -51,11 +55,24 @@ def _asked_for(caller: Caller, params: ProcessListing) -> Iterator[tuple[Shared,
 
 
 async def _with_usage(asked_for: list[tuple[Shared, Session | Starting]]) -> ProcessList:
-    """Look up, process by process, what each takes."""
+    """Look up what each takes: of those over runners at once, as far as these say so in time; then one by one."""
+    told: dict[Session | Starting, Usage] = {}
+
+    async def ask(session: Session) -> None:
+        told[session] = await session.usage()
+
+    with trio.move_on_after(ANSWER_SECONDS):
+        async with trio.open_nursery() as asking:
+            for _, process in asked_for:
+                if isinstance(process, Session) and process.is_over_runner:
+                    asking.start_soon(owned, ask, process)
     lines = []
     for shared, process in asked_for:
-        usage = await process.usage() if isinstance(process, Session) else Usage()
-        lines.append(_listed(shared, process, usage))
+        if not isinstance(process, Session):
+            told[process] = Usage()
+        elif not process.is_over_runner:
+            await ask(process)
+        lines.append(_listed(shared, process, told.get(process)))
         await trio.lowlevel.checkpoint()
     return ProcessList(lines)
 
