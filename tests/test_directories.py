@@ -62,6 +62,20 @@ def test_many_join_and_leave_at_a_time(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_lock_that_others_have_laid_there_is_refused(tmp_path: Path) -> None:
+    lock, elsewhere = tmp_path / "servers.lock", tmp_path / "elsewhere"
+    lock.symlink_to(elsewhere)
+    with pytest.raises(OSError, match="symbolic links"):
+        join(tmp_path / "servers", Endpoint("ws://a:1"))
+    assert not elsewhere.exists()
+    if os.geteuid() == 0:
+        lock.unlink()
+        lock.touch()
+        os.chown(lock, 1, 1)
+        with pytest.raises(execsrv.InvalidConfigError, match=r"cannot trust `.*/servers\.lock`: it belongs to uid 1"):
+            join(tmp_path / "servers", Endpoint("ws://a:1"))
+
+
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "servers"
     file.write_text('{"url": "unix:///a"}\n\n{"link": 1}\n')

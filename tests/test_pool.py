@@ -128,6 +128,26 @@ async def test_a_directory_that_knows_no_server_is_named(tmp_path: Path) -> None
             await pool.run(["true"])
 
 
+async def test_a_directory_that_fails_later_is_named_with_its_trouble() -> None:
+    failed = trio.Event()
+
+    class Failing:
+        def __repr__(self) -> str:
+            return "<my servers>"
+
+        async def __call__(self) -> list[Endpoint]:
+            if pool.servers:
+                failed.set()
+                raise OSError("the disk is gone")
+            return [Endpoint("unix:///nowhere")]
+
+    pool = Pool(Failing(), patience=0.1, refresh=0.01)
+    async with pool:
+        await failed.wait()
+        with pytest.raises(NoServerError, match="cannot ask <my servers>: the disk is gone"):
+            await pool.run(["true"])
+
+
 async def test_a_refused_start_goes_elsewhere(open_server: OpenServer) -> None:
     """One server takes a single session: what it refuses runs on the other, or there when it has room again."""
     (narrow,) = await urls(open_server, 1, ServerConfig(max_sessions_per_connection=1))

@@ -107,8 +107,11 @@ def _write(path: Path, endpoints: Iterable[Endpoint]) -> None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Keep others from changing the file. The lock is a file of its own, since the file itself is replaced."""
-    descriptor = os.open(f"{os.fspath(path)}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = f"{os.fspath(path)}.lock"
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
+        if (uid := os.fstat(descriptor).st_uid) not in (os.geteuid(), 0):  # who could keep it locked for ever
+            raise InvalidConfigError(f"cannot trust `{lock}`: it belongs to uid {uid}")
         fcntl.flock(descriptor, fcntl.LOCK_EX)  # which holds over NFS as well
         yield
     finally:

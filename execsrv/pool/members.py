@@ -97,16 +97,15 @@ class Members:
             self.close()
 
     async def _keep_asking(self) -> None:
-        fails = False
         while True:
             await trio.sleep(self._refresh)
             try:
                 self._update(await self._ask())
-                fails = False
+                self._places.trouble = ""
             except Exception as error:  # whatever somebody's directory may raise
-                if not fails:
+                if not self._places.trouble:
                     logger.warning("cannot ask the directory, its last answer goes on: %s", error)
-                fails = True
+                self._places.trouble = str(error) or type(error).__name__
 
     def close(self) -> None:
         """Start nothing any more."""

@@ -73,6 +73,8 @@ class Places:
         """
         self._patience = patience
         self._directory = directory
+        self.trouble = ""
+        """Why it could not be asked the last time, for people."""
         self._pick = pick
         self._hosts: list[Host] = []
         self._groups: dict[Labels, _Group] = {}
@@ -236,6 +238,8 @@ class Places:
         if not self._hosts:
             known = f"none is known to {self._directory!r}"
         whys = "".join(f"; {host}: {host.why}" for host in hosts[:_MOST_WHYS] if host.why)
+        if self.trouble:
+            whys += f"; cannot ask {self._directory!r}: {self.trouble}"
         return NoServerError(f"no server{named} was there for {self._patience:g} s: {known}{whys}")
 
 
