@@ -122,6 +122,19 @@ async def test_servers_that_are_not_there_are_named(open_server: OpenServer, tmp
         assert pool.servers[0].state == "lost"
 
 
+async def test_a_server_with_which_anything_fails_ends_no_other_ones_commands(
+    open_server: OpenServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    [url] = await urls(open_server, 1)
+    odd = Endpoint("unix:///nowhere", token=5)  # type: ignore[arg-type]
+    async with Pool([odd, url]) as pool:
+        assert (await pool.run(["true"])).server == url  # whose connection comes behind the other one's failure
+        failed = pool.servers[0]
+        assert (failed.state, failed.why) == ("lost", "TypeError(\"object of type 'int' has no len()\")")
+        assert (await pool.run(["true"])).exit_code == 0
+    assert "cannot connect to `unix:///nowhere`" in caplog.text
+
+
 async def test_a_directory_that_knows_no_server_is_named(tmp_path: Path) -> None:
     async with Pool(FileDirectory(tmp_path / "servres"), patience=0.1) as pool:
         with pytest.raises(NoServerError, match=r"none is known to <FileDirectory .*/servres>"):

@@ -98,8 +98,8 @@ class Keeper:
         while True:
             try:
                 self._look()
-            except ray.exceptions.RayError as error:  # Ray itself is starting anew, or ending
-                print(f"execsrv: cannot look after the servers: {error}", file=sys.stderr)
+            except Exception as error:  # such as Ray itself starting anew: it is looked again, whatever it was
+                print(f"execsrv: cannot look after the servers: {error!r}", file=sys.stderr)
             self._has_looked.set()
             time.sleep(_LOOK_SECONDS)
 

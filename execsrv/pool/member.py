@@ -6,6 +6,7 @@ command, though there should be, rests. One that does not answer gets nothing ne
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -20,6 +21,8 @@ from execsrv.errors import ConnectionLostError, ExecsrvError, RequestError
 from execsrv.limits import ClientConfig
 from execsrv.pool.places import Places, labels_of
 from execsrv.protocol import EnvironmentStatus, Unit
+
+logger = logging.getLogger(__name__)
 
 State = Literal["new", "up", "interrupted", "silent", "resting", "ending", "lost"]
 
@@ -203,6 +206,9 @@ class Member:
                     await self._stay_connected(line)
             except (ExecsrvError, OSError, ValueError) as error:  # a directory may name any host
                 self.why = str(error)
+            except Exception as error:  # such as no thread to be had: it is no fault of the other servers
+                logger.exception("cannot connect to `%s`", self.endpoint.url)
+                self.why = repr(error)
             await trio.sleep(self._pause * random.uniform(0.5, 1.5))
             self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
 
