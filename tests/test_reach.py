@@ -454,7 +454,11 @@ def left(folder: Path) -> list[object]:
 
 def open_files(pid: int) -> set[str]:
     """The files that a process has open, by what they are."""
-    return {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    found = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found.add(os.readlink(path))
+    return found
 
 
 def living(folder: Path) -> list[int]:
