@@ -157,8 +157,10 @@ class Conversation:
                 lasting = self._connection is not None and self._connection.may_last
             raise
         finally:
-            if self._connection is not None:
-                (self._connection.detach if lasting else self._connection.end)()
+            if self._connection is not None and lasting:
+                self._connection.detach()
+            elif self._connection is not None:
+                self._connection.end()
 
     # -- in --
 

@@ -125,7 +125,8 @@ class FrameReader:
         if len(self._header) < 2:
             return 2
         size = self._header[1] & _SIZE
-        return 2 + {_SIZE_OF_2: 2, _SIZE_OF_8: 8}.get(size, 0) + (4 if self._header[1] & _MASKED else 0)
+        more = 2 if size == _SIZE_OF_2 else 8 if size == _SIZE_OF_8 else 0
+        return 2 + more + (4 if self._header[1] & _MASKED else 0)
 
     def _begin_frame(self, library: bytearray) -> None:
         header = bytes(self._header)
