@@ -79,6 +79,16 @@ async def test_who_is_told_of_a_start_is_guarded(tmp_path: Path) -> None:
     assert "guardian" not in (tmp_path / "log").read_text().replace("with a guardian", "")
 
 
+async def test_a_server_that_listens_has_one_before_anybody_comes(tmp_path: Path) -> None:
+    """So the first command does not wait for it."""
+    argv = [*DAEMON, "--no-cgroup", "--listen", f"unix://{tmp_path}/s"]
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as daemon:  # noqa: ASYNC220
+        try:
+            await until(lambda: guardians(daemon.pid))
+        finally:
+            daemon.kill()
+
+
 async def test_a_stopped_guardian_goes_on(tmp_path: Path) -> None:
     async with connected(tmp_path) as (peer, daemon):
         await peer.start("a", ["sleep", "1000"])

@@ -70,6 +70,7 @@ async def serve_listener(
                     logger.info("keeping sessions together by %s", supervisor.means())
                     connections.accepts = True
                     task_status.started(url)
+                    supervisor.expect_starts()
                     if single:
                         accepting.start_soon(owned, _until, connections.wait_unused, accepting.cancel_scope)
                     await shutdown_trigger()
