@@ -31,7 +31,7 @@ def row_of(document: Document, figure: str) -> bench.Row:
 
 
 class Compared(NamedTuple):
-    """One row of a table: the medians of both servers in each run, and the floors of the runs where there are any."""
+    """One row of a table: the medians of both servers in each run, and of the floor where there is one."""
 
     name: str
     unit: str
@@ -44,6 +44,11 @@ class Compared(NamedTuple):
     def ratios(self) -> list[float]:
         pairs = zip(self.ours, self.peers, strict=True)
         return [ours / peer if peer else math.inf if ours else math.nan for ours, peer in pairs]
+
+    @property
+    def floor(self) -> float:
+        """The better one of both runs: it is a bound."""
+        return (min if self.better == "less" else max)(self.floors, default=math.nan)
 
     def is_behind(self, ratio: float) -> bool:
         return ratio > 1 if self.better == "less" else ratio < 1
@@ -76,13 +81,13 @@ def compared(runs: list[Document], floor_runs: list[Document], peer: str) -> lis
 def table(rows: list[Compared], peer: str) -> str:
     """The rows as Markdown. A ratio at which execsrv is behind is bold."""
     heads = [f"{name}, {run}" for run in RUNS for name in ("execsrv", peer, "ratio")]
-    lines = [["figure", "unit", "better", *heads, "floor"], ["---"] * 3 + ["---:"] * (len(heads) + 1)]
+    lines = [["figure", "better", *heads, "floor"], ["---"] * 2 + ["---:"] * (len(heads) + 1)]
     for row in rows:
-        cells = [row.name, row.unit, row.better]
+        cells = [row.name, f"{row.better} {row.unit}"]
         for ours, theirs, ratio in zip(row.ours, row.peers, row.ratios, strict=True):
             said = number(ratio, 2)
             cells += [number(ours), number(theirs), f"**{said}**" if row.is_behind(ratio) else said]
-        lines.append([*cells, " / ".join(map(number, row.floors))])
+        lines.append([*cells, number(row.floor)])
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
@@ -91,16 +96,14 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def behind(tables: dict[str, list[Compared]]) -> str:
-    """The figures that are not better than the peer's, as a sentence."""
-    names = [
-        f"*{row.name}*{remark}"
-        for remark, rows in tables.items()
-        for row in rows
-        if any(map(row.is_behind, row.ratios))
-    ]
-    if not names:
+    """The figures of each table that are not better than the peer's."""
+    lines = []
+    for title, rows in tables.items():
+        if names := [f"*{row.name}*" for row in rows if any(map(row.is_behind, row.ratios))]:
+            lines.append(f"- {title}: {', '.join(names)}")
+    if not lines:
         return "In both runs every figure is better than the peer's."
-    return f"Not better than the peer's in one run or in both: {', '.join(names)}."
+    return "\n".join(["Not better than the peer's in one run or in both:", "", *lines])
 
 
 def page_part(measured: dict[str, Document], parts: list[str]) -> str:
@@ -108,20 +111,13 @@ def page_part(measured: dict[str, Document], parts: list[str]) -> str:
     peer = peer_in(measured)
     floor_runs = [measured[f"{run}-floors"] for run in RUNS]
     rows = {part: compared([measured[f"{run}-{part}"] for run in RUNS], floor_runs, peer) for part in parts}
-    websocket = rows["latency"] + rows["throughput"]
-    stdio = [row._replace(floors=[]) for row in rows["stdio"]]  # they are those of sockets
-    return "\n\n".join(
-        [
-            conditions(measured),
-            behind({"": websocket, " (acknowledged at once)": rows["prompt"], " (stdio)": stdio}),
-            "### Over a websocket",
-            table(websocket, peer),
-            "### Over a websocket, acknowledged at once",
-            table(rows["prompt"], peer),
-            "### Over stdio",
-            table(stdio, peer),
-        ]
-    )
+    tables = {
+        "Over a websocket": rows["latency"] + rows["throughput"],
+        "Over a websocket, acknowledged at once": rows["prompt"],
+        "Over stdio": [row._replace(floors=[]) for row in rows["stdio"]],  # the floors are those of sockets
+    }
+    sections = [f"## {title}\n\n{table(of_title, peer)}" for title, of_title in tables.items()]
+    return "\n\n".join([conditions(measured), behind(tables), *sections])
 
 
 def peer_in(measured: dict[str, Document]) -> str:
@@ -189,10 +185,10 @@ def plots(measured: dict[str, Document]) -> dict[str, str]:
     """The pictures, by their file names."""
     sizes, loaded, peer = measured["sizes"], measured["load"], peer_in(measured)
     servers = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
-    below = f"{servers}, over a websocket, {sizes['processors']} processors, medians of {sizes['rounds']} rounds"
+    below = f"{servers}, over a websocket, {sizes['processors']} processors, rounds: {sizes['rounds']}"
     by_size = [sizes_plot(sizes, measured["sizes-floors"], peer)]
     by_load = [
-        load_plot(loaded, "spawn, closed", "`true`, from its start to its close", peer),
+        load_plot(loaded, "spawn, closed", "A start of true, until it has closed", peer),
         load_plot(loaded, "echo", "A key in a terminal, until its echo is back", peer),
     ]
     return {

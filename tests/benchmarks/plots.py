@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 WIDTH = 720
 LEFT, RIGHT = 70, 150
-HEAD, PANEL, FOOT = 62, 330, 12
+HEAD, PANEL, FOOT = 62, 336, 0
 PLOT_TOP, PLOT_BOTTOM = 34, 280
 """Within a panel."""
 NAME_DISTANCE = 15
