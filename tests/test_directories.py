@@ -128,6 +128,20 @@ def test_a_text_names_servers_or_a_directory() -> None:
             directory_of(wrong)
 
 
+@pytest.mark.parametrize(
+    "urls",
+    [
+        ["ws://a:1", "unix:///b"],
+        ["unix:///a,b", "http://c:1"],
+        ["exec:ssh -c aes128-ctr,aes256-ctr host execsrv serve", "exec:execsrv serve"],
+        ["exec:relay --to 'ws://a:1,ws://b:2' \"it's ,ws://c:3\" it\\'s", "ws://d:4"],
+        ["exec:relay 'that is never closed, it seems", "ssh://host"],
+    ],
+)
+def test_a_comma_of_a_command_stays_its_own(urls: list[str]) -> None:
+    assert directory_of(",".join(urls)) == [Endpoint(url) for url in urls]
+
+
 # -- names --
 
 
