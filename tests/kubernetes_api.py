@@ -58,7 +58,8 @@ class _Handler(BaseHTTPRequestHandler):
         api = self.server
         api.asked.append(self.path)
         if api.drips:
-            return self._drip()
+            self._drip()
+            return
         asked = parse_qs(urlsplit(self.path).query)
         if api.token is not None and self.headers["Authorization"] != f"Bearer {api.token}":
             self._answer(401, {"kind": "Status", "message": "Unauthorized"})

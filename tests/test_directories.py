@@ -214,10 +214,10 @@ async def test_a_pod_asks_with_its_account(tmp_path: Path, monkeypatch: pytest.M
 async def test_an_api_that_drips_is_given_up_and_nothing_is_left(
     private: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    certificate = Authority(tmp_path, "ca").server() if private else None
-    (tmp_path / "ca.pem").rename(tmp_path / "ca.crt") if private else None
+    authority = Authority(tmp_path, "ca")
+    (tmp_path / "ca.pem").rename(tmp_path / "ca.crt")
     monkeypatch.setattr("execsrv.directories.kubernetes._TIMEOUT_SECONDS", 0.5)
-    with kubernetes_api(certificate) as api:
+    with kubernetes_api(authority.server() if private else None) as api:
         api.drips = True
         directory = KubernetesDirectory("app=execsrv", namespace="jobs", api=api.url, account=tmp_path)
         with pytest.raises(execsrv.ConnectionFailedError, match=r"the Kubernetes API has not answered within 0\.5 s"):
