@@ -184,7 +184,7 @@ async def test_a_server_with_which_anything_fails_ends_no_other_ones_commands(
 
 async def test_a_directory_that_knows_no_server_is_named(tmp_path: Path) -> None:
     async with Pool(FileDirectory(tmp_path / "servres"), patience=0.1) as pool:
-        with pytest.raises(NoServerError, match=r"none is known to <FileDirectory .*/servres>"):
+        with pytest.raises(NoServerError, match=r"none is known to <FileDirectory .*/servres, which is not there>"):
             await pool.run(["true"])
 
 
