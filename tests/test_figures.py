@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.benchmarks import bench, figures, floors, page, plots
+from tests.benchmarks import bench, figures, page, plain, plots
 
 SVG = "{http://www.w3.org/2000/svg}"
 PEER = "peer"
@@ -75,7 +75,7 @@ def test_numbers_have_as_many_digits_as_they_are_worth(value: float, digits: int
 
 
 def test_a_floor_is_that_of_a_figure() -> None:
-    names = {name.removesuffix(", as JSON") for name in floors.FLOORS}
+    names = {name.removesuffix(", as JSON") for name in plain.FLOORS}
     written = (figures.DOCS / "figures.md").read_text()
     assert all(f"| {name} |" in written for name in names)
 

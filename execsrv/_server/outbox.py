@@ -101,7 +101,7 @@ class Outbox:
                 self._send_now(notification)
 
     def feed_later(self, feed: Feed | View) -> None:
-        """Take from this feed, which has news, behind all answers: one that is put at once after this is among them."""
+        """Take from this feed, which has news, behind all answers, also one that is put right after this call."""
         self._feeds[feed] = None
         self._wanted.unpark()
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from execsrv import __version__
-from tests.benchmarks import bench, floors
+from tests.benchmarks import bench, plain
 from tests.benchmarks.page import MSGPACK, PROMPT, RUNS, Document, page_part, plots
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -56,13 +56,13 @@ def measure_tables(folder: Path, peer: str, rounds: int) -> None:
         save(folder / f"{run}-began.json", {"load": os.getloadavg()[0], "date": time.strftime("%Y-%m-%d")})
         for name, part in TABLES.items():
             measure(folder / f"{run}-{name}.json", part, peer, rounds)
-        save(folder / f"{run}-floors.json", floors.measured(floors.FLOORS, rounds))
+        save(folder / f"{run}-floors.json", plain.measured(plain.FLOORS, rounds))
 
 
 def measure_plots(folder: Path, peer: str, rounds: int) -> None:
     for name, part in PLOTS.items():
         measure(folder / f"{name}.json", part, peer, rounds)
-    save(folder / "sizes-floors.json", floors.measured(floors.SIZES, rounds))
+    save(folder / "sizes-floors.json", plain.measured(plain.SIZES, rounds))
 
 
 def measure(path: Path, part: Part, peer: str, rounds: int) -> None:

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any, NamedTuple
 
-from tests.benchmarks import bench, floors
+from tests.benchmarks import bench, plain
 from tests.benchmarks.plots import Line, Panel, shown, svg
 
 RUNS = 1, 2
@@ -64,7 +64,7 @@ def compared(runs: list[Document], floor_runs: list[Document], peer: str) -> lis
                 continue  # latency and memory are those of the work, not of the encoding
             if figure.endswith(", delivered") and all(median(run, figure, peer) == 100 for run in runs):
                 continue
-            floor = figure if server == MSGPACK or f"{figure}, as JSON" not in floors.FLOORS else f"{figure}, as JSON"
+            floor = figure if server == MSGPACK or f"{figure}, as JSON" not in plain.FLOORS else f"{figure}, as JSON"
             found.append(
                 Compared(
                     f"{figure}, in msgpack" if server == MSGPACK else figure,
