@@ -39,9 +39,7 @@ class Part(NamedTuple):
 PACKED = f"{MSGPACK}={bench.MSGPACK}EXECSRV"
 TABLES = {
     "latency": Part("--only start-up,spawn,in-flight,echo,idle,slow-reader"),
-    "prompt": Part(
-        "--only spawn,in-flight,echo", (f"execsrv={bench.PROMPT}EXECSRV", f"PEER={bench.PROMPT}COMMAND")
-    ),
+    "prompt": Part("--only spawn,in-flight,echo", (f"execsrv={bench.PROMPT}EXECSRV", f"PEER={bench.PROMPT}COMMAND")),
     "throughput": Part("--only pipe,lines,terminal,stdin,50-way", ("PEER=COMMAND", PACKED)),
     "stdio": Part("--stdio --only spawn,echo,pipe,stdin,50-way", ("PEER=COMMAND", PACKED)),
 }

@@ -27,7 +27,7 @@ STYLE = (
     ".prompt{stroke:#8a2f7a;fill:#8a2f7a}.floor{stroke:#666;fill:#666}"
     ".peer.line{stroke-dasharray:7 4}.packed.line{stroke-dasharray:12 3 2 3}.prompt.line{stroke-dasharray:3 3}"
     ".floor.line{stroke-dasharray:1 4}.line.line{fill:none;stroke-width:2}.hollow.hollow{fill:#fff;stroke-width:1.5}"
-    "@media(prefers-color-scheme:dark){text{fill:#ddd}.small{fill:#aaa}.ground{fill:#16181a}.grid{stroke:#3a3d40}"
+    "@media screen and (prefers-color-scheme:dark){text{fill:#ddd}.small{fill:#aaa}.ground{fill:#16181a}.grid{stroke:#3a3d40}"
     ".ours{stroke:#76b5e6;fill:#76b5e6}.packed{stroke:#5fc79f;fill:#5fc79f}.peer{stroke:#f0915a;fill:#f0915a}"
     ".prompt{stroke:#dd8fce;fill:#dd8fce}.floor{stroke:#999;fill:#999}.hollow.hollow{fill:#16181a}}"
 )
