@@ -100,7 +100,7 @@ def behind(tables: dict[str, list[Compared]]) -> str:
     lines = []
     for title, rows in tables.items():
         if names := [f"*{row.name}*" for row in rows if any(map(row.is_behind, row.ratios))]:
-            lines.append(f"- {title}: {', '.join(names)}")
+            lines.append(f"- {title}: {'; '.join(names)}")
     if not lines:
         return "In both runs every figure is better than the peer's."
     return "\n".join(["Not better than the peer's in one run or in both:", "", *lines])
