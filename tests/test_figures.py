@@ -135,9 +135,10 @@ def test_names_at_the_ends_of_lines_do_not_cover_each_other() -> None:
     assert places[-1] <= plots.PLOT_BOTTOM
 
 
-def test_a_page_and_its_plots_are_written_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("load_average", "is_busy"), [(0.25, False), (7.5, True)])
+def test_a_page_and_its_plots_are_written_again(tmp_path: Path, load_average: float, is_busy: bool) -> None:
     """A rerun replaces what the last one said, and no other word."""
-    row: dict[str, list[float]] = {"execsrv": [1.0], PEER: [2.0], page.MSGPACK: [3.0], page.PROMPT: [4.0]}
+    row: dict[str, list[float]] = {"execsrv": [1.0], PEER: [2.0], page.MSGPACK: [3.0], page.QUICKACK: [4.0]}
     table = document(**{"pipe": row, "echo, p50": row})
     sizes = {f"pipe, writes of {size} B": row for size in bench.PIECES}
     load = {
@@ -150,7 +151,7 @@ def test_a_page_and_its_plots_are_written_again(tmp_path: Path) -> None:
         "load": document(**load),
         **{f"{run}-{part}": table for run in page.RUNS for part in figures.TABLES},
         **{f"{run}-floors": {"echo, p50": 0.5} for run in page.RUNS},
-        **{f"{run}-began": {"load": 0.25, "date": "2026-11-29"} for run in page.RUNS},
+        **{f"{run}-began": {"load": load_average, "date": "2026-11-29"} for run in page.RUNS},
     }
     for name, content in documents.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
@@ -162,6 +163,7 @@ def test_a_page_and_its_plots_are_written_again(tmp_path: Path) -> None:
     assert written.endswith(f"\n{figures.END}\nafter\n")
     assert "old" not in written
     assert "| peer | 4.5.6 |" in written
+    assert ("no more than a hint" in written) == is_busy
     assert "| echo, p50 | less ms | 1 | 2 | 0.5 | 1 | 2 | 0.5 | 0.5 |" in written
     figures.write(tmp_path, tmp_path)
     assert path.read_text() == written

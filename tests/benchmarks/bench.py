@@ -190,7 +190,7 @@ class Stream:
         self._unread += data
 
 
-class PromptStream(Stream):
+class QuickackStream(Stream):
     """The same over a socket, with all that arrives acknowledged at once.
 
     A server that leaves Nagle's algorithm on holds a small frame back until the one before it is acknowledged. The
@@ -248,10 +248,10 @@ class WebsocketChannel(Channel):
     MASKED = 0x80
     MASK = bytes(4)  # masking with zeros costs the client nothing, and every server the same
 
-    def __init__(self, port: int, is_prompt: bool) -> None:
+    def __init__(self, port: int, is_quickack: bool) -> None:
         self._socket = socket.create_connection((LOOPBACK, port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._stream = (PromptStream if is_prompt else Stream)(self._socket.fileno(), self._socket.fileno())
+        self._stream = (QuickackStream if is_quickack else Stream)(self._socket.fileno(), self._socket.fileno())
         try:
             self._shake_hands(port)
         except BaseException:
@@ -453,13 +453,13 @@ class Server:
         self.command = command
         self.stdio = stdio
         self._encoding = "msgpack" if command.startswith(MSGPACK) else "json"
-        self._is_prompt = command.startswith(PROMPT)
+        self._is_quickack = command.startswith(QUICKACK)
         self.startup_seconds = math.nan
         self._folder = folder
         self._port = 0 if stdio else free_port()
         self._pids: list[int] = []
         listen = "stdio://" if stdio else f"ws://{LOOPBACK}:{self._port}"
-        bare = command.removeprefix(MSGPACK).removeprefix(PROMPT)
+        bare = command.removeprefix(MSGPACK).removeprefix(QUICKACK)
         self._started_at = time.perf_counter()
         with self._stderr.open("wb") as stderr:
             self._process = subprocess.Popen(
@@ -492,7 +492,7 @@ class Server:
 
     def connect(self) -> Client:
         """A client that has shaken hands. Over stdio there can only be one."""
-        channel = LineChannel(self._process) if self.stdio else WebsocketChannel(self._port, self._is_prompt)
+        channel = LineChannel(self._process) if self.stdio else WebsocketChannel(self._port, self._is_quickack)
         client = Client(channel, self._folder)
         client.initialize(self._encoding)
         return client
@@ -1172,7 +1172,7 @@ rounds are printed, with their spread and the ratios to execsrv.
 
 MSGPACK = "msgpack:"
 """In front of the command of a server that is to be spoken with in msgpack."""
-PROMPT = "prompt:"
+QUICKACK = "quickack:"
 """In front of the command of a server whose frames are to be acknowledged at once."""
 FIRST_PACKED = 0x80  # no JSON begins with such a byte
 PACKED_CLOSED, PACKED_ANSWER = b"\x82\xa6method\xaeprocess/closed", b"\x82\xa2id"
@@ -1206,7 +1206,8 @@ def command_line() -> argparse.ArgumentParser:
         type=server_argument,
         metavar="NAME=COMMAND",
         help="a further server; {listen} in COMMAND becomes ws://127.0.0.1:PORT, or stdio:// with --stdio. "
-        "With `msgpack:` in front of COMMAND the messages are msgpack; with `prompt:` the client acknowledges at once. "
+        "With `msgpack:` in front of COMMAND the messages are msgpack. "
+        "With `quickack:` the client acknowledges at once. "
         "The name `execsrv` replaces the server that is measured first",
     )
     parser.add_argument("--compare", metavar="REV", help="measure execsrv as it was in that commit too")

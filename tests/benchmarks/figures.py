@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from execsrv import __version__
 from tests.benchmarks import bench, plain
-from tests.benchmarks.page import MSGPACK, PROMPT, RUNS, Document, page_part, plots
+from tests.benchmarks.page import MSGPACK, QUICKACK, RUNS, Document, page_part, plots
 
 DOCS = Path(__file__).parents[2] / "docs"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -39,13 +39,15 @@ class Part(NamedTuple):
 PACKED = f"{MSGPACK}={bench.MSGPACK}EXECSRV"
 TABLES = {
     "latency": Part("--only start-up,spawn,in-flight,echo,idle,slow-reader"),
-    "prompt": Part("--only spawn,in-flight,echo", (f"execsrv={bench.PROMPT}EXECSRV", f"PEER={bench.PROMPT}COMMAND")),
+    "quickack": Part(
+        "--only spawn,in-flight,echo", (f"execsrv={bench.QUICKACK}EXECSRV", f"PEER={bench.QUICKACK}COMMAND")
+    ),
     "throughput": Part("--only pipe,lines,terminal,stdin,50-way", ("PEER=COMMAND", PACKED)),
     "stdio": Part("--stdio --only spawn,echo,pipe,stdin,50-way", ("PEER=COMMAND", PACKED)),
 }
 PLOTS = {
     "sizes": Part("--only sizes --time-limit 180", ("PEER=COMMAND", PACKED)),
-    "load": Part("--only load --time-limit 180", ("PEER=COMMAND", f"{PROMPT}={bench.PROMPT}COMMAND")),
+    "load": Part("--only load --time-limit 180", ("PEER=COMMAND", f"{QUICKACK}={bench.QUICKACK}COMMAND")),
 }
 
 

@@ -24,12 +24,13 @@ STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#222}.title{font-size:17px;font-weight:600}.panel{font-weight:600}"
     ".small{fill:#555}.ground{fill:#fff}.grid{stroke:#ddd}"
     ".ours{stroke:#1f5f95;fill:#1f5f95}.packed{stroke:#00734f;fill:#00734f}.peer{stroke:#a63d00;fill:#a63d00}"
-    ".prompt{stroke:#8a2f7a;fill:#8a2f7a}.floor{stroke:#666;fill:#666}"
-    ".peer.line{stroke-dasharray:7 4}.packed.line{stroke-dasharray:12 3 2 3}.prompt.line{stroke-dasharray:3 3}"
+    ".quickack{stroke:#8a2f7a;fill:#8a2f7a}.floor{stroke:#666;fill:#666}"
+    ".peer.line{stroke-dasharray:7 4}.packed.line{stroke-dasharray:12 3 2 3}.quickack.line{stroke-dasharray:3 3}"
     ".floor.line{stroke-dasharray:1 4}.line.line{fill:none;stroke-width:2}.hollow.hollow{fill:#fff;stroke-width:1.5}"
-    "@media screen and (prefers-color-scheme:dark){text{fill:#ddd}.small{fill:#aaa}.ground{fill:#16181a}.grid{stroke:#3a3d40}"
+    "@media screen and (prefers-color-scheme:dark){text{fill:#ddd}.small{fill:#aaa}.ground{fill:#16181a}"
+    ".grid{stroke:#3a3d40}"
     ".ours{stroke:#76b5e6;fill:#76b5e6}.packed{stroke:#5fc79f;fill:#5fc79f}.peer{stroke:#f0915a;fill:#f0915a}"
-    ".prompt{stroke:#dd8fce;fill:#dd8fce}.floor{stroke:#999;fill:#999}.hollow.hollow{fill:#16181a}}"
+    ".quickack{stroke:#dd8fce;fill:#dd8fce}.floor{stroke:#999;fill:#999}.hollow.hollow{fill:#16181a}}"
 )
 
 
@@ -118,7 +119,7 @@ def marker(kind: str, x: float, y: float) -> str:
             return f"M{x - r:.1f} {y - r:.1f}h{2 * r}v{2 * r}h{-2 * r}z"
         case "peer":
             return f"M{x - r - 1:.1f} {y + r:.1f}h{2 * r + 2}l{-r - 1} {-2 * r - 1}z"
-        case "prompt":
+        case "quickack":
             return f"M{x - r - 1:.1f} {y - r:.1f}h{2 * r + 2}l{-r - 1} {2 * r + 1}z"
         case _:
             return f"M{x - r:.1f} {y:.1f}h{2 * r}"
