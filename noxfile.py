@@ -75,7 +75,7 @@ def survivors(session: nox.Session) -> None:
     """Every escape with every ending, in every placement: as root, without control groups, as an ordinary user."""
     session.install(".[test]")
     files = [f"tests/test_{which}survivors.py" for which in ("", "confine_", "runner_")]
-    session.run("pytest", "--all-survivors", *files, *session.posargs)
+    session.run("pytest", "--all-survivors", "--slow", *files, *session.posargs)
 
 
 @nox.session
