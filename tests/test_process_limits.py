@@ -397,7 +397,7 @@ os.killpg(0, 9)
 
 def test_who_dies_while_a_group_is_left_is_no_stranger(tmp_path: Path) -> None:
     """A folder of files stands in for a group: who is there is looked for in the process table."""
-    argv = [sys.executable, "-c", LEAVING, tmp_path]
+    argv = [sys.executable, "-c", LEAVING, f"{tmp_path}"]
     done = subprocess.run(argv, capture_output=True, text=True, start_new_session=True)
     assert f"where others are: {os.getpid()} (" in done.stdout, done.stderr
 
