@@ -328,12 +328,13 @@ def test_one_command_runs_on_a_server_of_a_pool_by_its_label_and_is_listed_there
         assert process.stdout is not None
         assert int(process.stdout.readline()) == fast.pid
         with pool.open("a") as file:
-            file.write('{"url": "ws://127.0.0.1:1"}\n')
+            file.write('{"url": "ws://127.0.0.1:1"}\n{"url": "http://127.0.0.1:1"}\n')
         done = execsrv("ps", "--pool", str(pool), "--json")
         [listed] = json.loads(done.stdout)
         assert (listed["server"], listed["argv"][:2], listed["running"]) == (fast.url, ["sh", "-c"], True)
         assert done.returncode == 125
         assert "cannot list what runs on `ws://127.0.0.1:1`: cannot connect" in done.stderr
+        assert "cannot list what runs on `http://127.0.0.1:1`: unsupported --url" in done.stderr
         assert execsrv("ps", "--pool", fast.url).stdout.split()[:3] == ["SERVER", "NAME", "STATE"]
         process.communicate(b"\n", timeout=PATIENCE)
         assert process.returncode == 3

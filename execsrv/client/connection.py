@@ -196,7 +196,7 @@ class Connection:
         task_status.started()
 
     async def _ask_to_be_let_in(self, hello: Initialize) -> Initialized:
-        """Greet, again and again while the connection to be taken up has a channel: that may be lost, and not known."""
+        """Greet, and again while the server takes the connection for attached: it may not know that a channel died."""
         if hello.resume_session_id is not None:
             self._first_letters = f"p{secrets.token_hex(3)}-"  # others have counted from 1 as well
         while True:
