@@ -34,6 +34,7 @@ from execsrv.errors import (
     ExecsrvError,
     InvalidParamsError,
     RequestError,
+    UnauthorizedError,
     UnknownProcessError,
 )
 from execsrv.limits import ClientConfig
@@ -189,7 +190,8 @@ class Connection:
                     await trio.sleep_forever()  # the reader hears of the end, and of what was said before it
         except (trio.TooSlowError, RequestError, BadAnswerError, ConnectionLostError) as error:
             what = str(error) or f"no answer within {self.config.handshake_timeout} s"
-            raise ConnectionFailedError(f"handshake failed: {what}") from error
+            is_final = isinstance(error, UnauthorizedError)
+            raise ConnectionFailedError(f"handshake failed: {what}", is_final=is_final) from error
         if self.is_execsrv:  # which keeps to windows
             self.calls.hear_at_once()
         self._greeted = True
