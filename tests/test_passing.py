@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import asyncio
 import fcntl
 import gc
 import json
@@ -22,6 +23,8 @@ import msgspec
 import pytest
 import trio
 
+import execsrv.asyncio
+import execsrv.sync
 from execsrv import PIPE, Client, connect_unix
 from execsrv._lent import Lent
 from execsrv._wire.passing_channel import PassingChannel
@@ -725,3 +728,33 @@ async def test_the_end_of_the_server_ends_the_streams(tmp_path: Path) -> None:
             daemon.kill()
     await until_gone(mark)
     await until_no_more(before)
+
+
+async def test_plain_code_and_asyncio_have_them_too(server: Server) -> None:
+    url = await server.url()
+
+    def plain() -> None:
+        with (
+            execsrv.sync.connect(url) as client,
+            client.start(["cat"], stdin=PIPE, pass_streams=True) as process,
+        ):
+            process.stdin.write(b"one\ntwo\n")
+            process.stdin.close()
+            assert process.stdout.readline() == b"one\n"
+            assert process.stdout.read() == b"two\n"
+            assert process.wait().exit_code == 0
+
+    async def others() -> None:
+        async with (
+            execsrv.asyncio.connect(url) as client,
+            client.start(["cat"], stdin=PIPE, pass_streams=True) as process,
+        ):
+            process.stdin.write(b"one\n")
+            await process.stdin.drain()
+            await process.close_stdin()
+            assert await process.stdout.read() == b"one\n"
+            assert (await process.wait()).exit_code == 0
+
+    with trio.fail_after(PATIENCE):
+        await trio.to_thread.run_sync(plain)
+        await trio.to_thread.run_sync(lambda: asyncio.run(others()))
