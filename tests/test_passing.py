@@ -294,7 +294,9 @@ async def test_its_ends_are_the_servers(server: Server) -> None:
     peer = await server.peer()
     await peer.start("late", ["sleep", "1000"], passStreams=True, timeoutMs=100)
     assert (await peer.until_told("late", "exited"))["reason"] == "timeout"
-    await peer.start("p", ["sh", "-c", "sleep 1000 & exec sleep 1000"], passStreams=True)
+    mark = new_mark()
+    await peer.start("p", astray(mark), passStreams=True)
+    await until_marked(mark, 2)
     assert (await peer.call("process/wait", {"processId": "p", "timeoutMs": 0}))["running"] is True
     assert (await peer.call("process/snapshot", {"processId": "p"})).get("stdout") is None
     assert (await peer.call("process/signal", {"processId": "p", "signal": "TERM", "target": "leader"}))[
@@ -303,6 +305,7 @@ async def test_its_ends_are_the_servers(server: Server) -> None:
     closed = await peer.until_told("p", "closed")
     assert [each["name"] for each in closed["remaining"]] == ["sleep"]
     await peer.call("process/terminate", {"processId": "p"})
+    await until_gone(mark)
     read = await peer.call("process/read", {"processId": "p"})
     assert (read["chunks"], read["exited"], read["exitCode"], read["closed"]) == ([], True, 143, True)
     await peer.start("q", ["sh", "-c", "sleep 1000 & exec sleep 1000"], passStreams=True)
@@ -749,8 +752,7 @@ async def test_plain_code_and_asyncio_have_them_too(server: Server) -> None:
             execsrv.asyncio.connect(url) as client,
             client.start(["cat"], stdin=PIPE, pass_streams=True) as process,
         ):
-            process.stdin.write(b"one\n")
-            await process.stdin.drain()
+            await process.write(b"one\n")
             await process.close_stdin()
             assert await process.stdout.read() == b"one\n"
             assert (await process.wait()).exit_code == 0
