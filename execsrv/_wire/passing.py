@@ -12,6 +12,7 @@ from execsrv._lent import Lent
 from execsrv.protocol import Message, ProcessStarted, Response
 
 _MOST_UNREAD = 64
+"""Answers that may wait here with their descriptors: those of a start count against no other bound once it is over."""
 
 
 class Passing:

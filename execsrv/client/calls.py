@@ -7,7 +7,7 @@ what was not answered is asked again; nearly everything has the same effect twic
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import TypeVar
@@ -57,7 +57,7 @@ class PendingCall:
         self.sent = False
         self.repeated = False
         self.passes = isinstance(request.params, ProcessStart) and request.params.pass_streams
-        self.lent: list[Lent] = []
+        self.lent: Sequence[Lent] = ()
         """The descriptors that have come with the answer, where it `passes` some."""
 
 
@@ -282,11 +282,11 @@ class Calls:
                 asked.lent = self._lent_with(message)
             asked.answered.set()
 
-    def _lent_with(self, answer: Response | Failure) -> list[Lent]:
+    def _lent_with(self, answer: Response | Failure) -> Sequence[Lent]:
         """Return the descriptors that came with an answer, as far as any did."""
         assert self._channel is not None
         if self._channel.passing is None:
-            return []
+            return ()
         names_some = False
         if isinstance(answer, Response):
             with suppress(InvalidParamsError):  # which is for who has asked

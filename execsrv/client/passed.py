@@ -72,9 +72,10 @@ class PassedStreams:
     async def write(self, data: Data) -> None:
         """Write all of it. Raises `StdinClosedError`. After a cancel, a part may have been written."""
         try:
-            if len(data) > _READ_BYTES:
-                self._widen("stdin")
-            await self._ends["stdin"].send_all(data)
+            with memoryview(data) as view, view.cast("B") if view.c_contiguous else memoryview(bytes(view)) as plain:
+                if len(plain) > _READ_BYTES:
+                    self._widen("stdin")
+                await self._ends["stdin"].send_all(plain)
         except (KeyError, trio.BrokenResourceError, trio.ClosedResourceError):
             raise StdinClosedError(f"stdin is closed for process {self._id}") from None
 
@@ -138,7 +139,7 @@ def streams_of(mirror: Mirror) -> PassedStreams:
     assert start is not None
     if not isinstance(start.answer, Response):  # it is known by other means to run
         raise ConnectionLostError(f"the streams of process {mirror.id} were lost with the connection")
-    lent, start.lent = start.lent, []
+    lent, start.lent = start.lent, ()
     return PassedStreams(mirror.id, mirror.passed, lent)
 
 
