@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -27,6 +27,7 @@ from execsrv._processes.supervisor import Supervisor
 from execsrv._server.single_connection import serve_connection
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.memory import open_memory_pair
+from execsrv._wire.passing_channel import PassingChannel
 from execsrv._wire.websocket import open_websocket
 from execsrv.limits import Limits
 from execsrv.protocol import Notification
@@ -166,18 +167,18 @@ class Case:
     def pid(self) -> int:
         return self.daemon.pid
 
-    def guardians(self) -> list[int]:
-        return [pid for pid in proc.children(self.pid) if b"guardian.py" in _cmdline(pid)]
 
-    async def until_guarded(self, but: int = 0) -> int:
-        """Wait until there is a guardian, and not that one."""
-        with trio.fail_after(PATIENCE):
-            while not (found := [pid for pid in self.guardians() if pid != but]):  # noqa: ASYNC110
-                await trio.sleep(0.01)
-        return found[0]
+async def until_guarded(server: int, but: int = 0) -> int:
+    """Wait until a server, or a runner, has a guardian, and not that one."""
+    with trio.fail_after(PATIENCE):
+        while True:
+            for pid in proc.children(server):
+                if pid != but and b"guardian.py" in cmdline(pid):
+                    return pid
+            await trio.sleep(0.01)
 
 
-def _cmdline(pid: int) -> bytes:
+def cmdline(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -252,6 +253,9 @@ async def _until_heard(daemon: subprocess.Popen[bytes], listen: str) -> None:
 # -- the ways to end --
 
 
+End = Callable[[Case], Awaitable[None]]
+
+
 async def terminate(case: Case) -> None:
     for mark in case.marks:
         await case.victim.post("process/terminate", {"processId": mark})
@@ -289,7 +293,7 @@ async def end_stdin(case: Case) -> None:
     case.daemon.stdin.close()
 
 
-def by_signal(number: int) -> Callable[[Case], Awaitable[None]]:
+def by_signal(number: int) -> End:
     async def end(case: Case) -> None:
         case.daemon.send_signal(number)
 
@@ -297,31 +301,31 @@ def by_signal(number: int) -> Callable[[Case], Awaitable[None]]:
 
 
 async def guardian_first(case: Case) -> None:
-    guardian = await case.until_guarded()
+    guardian = await until_guarded(case.pid)
     os.kill(guardian, signal.SIGKILL)
-    await case.until_guarded(but=guardian)
+    await until_guarded(case.pid, but=guardian)
     case.daemon.kill()
 
 
 async def guardian_only(case: Case) -> None:
     """Nobody is harmed by it, and the server has another one afterwards."""
-    guardian = await case.until_guarded()
+    guardian = await until_guarded(case.pid)
     os.kill(guardian, signal.SIGKILL)
-    await case.until_guarded(but=guardian)
+    await until_guarded(case.pid, but=guardian)
     for mark, name in case.marks.items():
         await until_astray(mark, ESCAPES[name].strays)
     await terminate(case)
 
 
 async def guardian_last(case: Case) -> None:
-    guardian = await case.until_guarded()
+    guardian = await until_guarded(case.pid)
     case.daemon.kill()
     with trio.fail_after(PATIENCE):
         while proc.living(guardian):  # noqa: ASYNC110
             await trio.sleep(0.01)
 
 
-NEIGHBOURLY = {
+NEIGHBOURLY: dict[str, End] = {
     "terminate": terminate,
     "graceful": terminate_gracefully,
     "deadline": deadline,
@@ -330,7 +334,7 @@ NEIGHBOURLY = {
     "half dead": half_dead,
     "guardian only": guardian_only,
 }
-FINAL = {
+FINAL: dict[str, End] = {
     "end of stdin": end_stdin,
     "SIGTERM": by_signal(signal.SIGTERM),
     "SIGINT": by_signal(signal.SIGINT),
@@ -371,6 +375,15 @@ async def test_nothing_survives_an_ending(
     await start_and_end(placement, ending, tty, host, open_path)
 
 
+PASSED = ["terminate", "graceful", "deadline", "hang up", "SIGTERM", "SIGKILL", "guardian first"]
+
+
+@pytest.mark.parametrize("how", PASSED)
+async def test_nothing_survives_whose_streams_were_passed(how: str, tmp_path: Path) -> None:
+    """Whoever holds the pipes: they tell nothing of the end, and keep nothing from it."""
+    await start_and_end(as_root(tmp_path), how, False, "127.0.0.1", tmp_path, passStreams=True)
+
+
 async def start_and_end(
     placement: Placement,
     ending: str,
@@ -380,9 +393,15 @@ async def start_and_end(
     *,
     names: list[str] | None = None,
     surroundings: Surroundings | None = None,
-    sandbox: dict[str, Any] | None = None,
+    settings: Sequence[str] = (),
+    neighbourly: dict[str, End] = NEIGHBOURLY,
+    final: dict[str, End] = FINAL,
+    **params: Any,
 ) -> None:
-    """Start the escapes of these names in sessions of a daemon there, let them end, and see that nothing is left."""
+    """Start the escapes of these names in sessions of a daemon there, let them end, and see that nothing is left.
+
+    The daemon has these `settings`, and the starts these `params`. `final` are the endings that end the neighbour too.
+    """
     # A peer on the loopback is not taken for gone because it is silent.
     websocket = f"ws://{host}:0"
     pings = ["--ping-interval", f"{PING_SECONDS}", "--ping-timeout", f"{PING_SECONDS}"]
@@ -390,7 +409,7 @@ async def start_and_end(
     listen = listens.get(ending, f"unix://{folder}/s")
     # Another machine, which is none of ours to the daemon, could be anybody's.
     options = [*pings, "--allow-plain-network", "--allow-anybody"] if ending == "half dead" else []
-    async with open_daemon(placement, listen, *options, surroundings=surroundings) as (daemon, url):
+    async with open_daemon(placement, listen, *options, *settings, surroundings=surroundings) as (daemon, url):
         assert isinstance(daemon.args, list)
         python = next(word for word in daemon.args if isinstance(word, str) and "python" in word)
         async with trio.open_nursery() as nursery:
@@ -414,16 +433,20 @@ async def start_and_end(
             beside = {} if neighbour is None else await start_escapes(neighbour, tty, python, [NEIGHBOUR])
             case = Case(daemon, victim, line)
             path = placement[1].get("PYTHONPATH")
-            limits: dict[str, Any] = {"timeoutMs": DEADLINE_MS} if ending == "deadline" else {}
-            case.marks = await start_escapes(victim, tty, python, names, path=path, sandbox=sandbox, **limits)
+            if ending == "deadline":
+                params["timeoutMs"] = DEADLINE_MS
+            if params.get("passStreams"):
+                for _ in ESCAPES:
+                    victim.channel.passing.expect()  # and hold the pipes to its end
+            case.marks = await start_escapes(victim, tty, python, names, path=path, **params)
             if surroundings is not None:
                 await surroundings.upset(url)
             if ending == "end of stdin":
                 await channel.aclose()
             with trio.CancelScope(shield=True):
-                await ENDINGS[ending](case)
-                await until_none_lives({**case.marks, **(beside if ending in FINAL else {})})
-            if neighbour is not None and ending in NEIGHBOURLY:
+                await (neighbourly | final)[ending](case)
+                await until_none_lives(case.marks | (beside if ending in final else {}))
+            if neighbour is not None and ending in neighbourly:
                 assert all(len(strays(mark)) == 1 for mark in beside)
                 assert await neighbour.run("x", ["echo", "alive"]) == (0, b"alive\n", b"")
             nursery.cancel_scope.cancel()
@@ -436,7 +459,7 @@ async def _connected(url: str) -> AsyncIterator[Peer]:
             yield peer
     else:
         stream = await trio.open_unix_socket(url.removeprefix("unix://"))
-        async with open_peer(LineChannel(stream, stream, Limits())) as peer:
+        async with open_peer(PassingChannel(stream, Limits())) as peer:
             yield peer
 
 
@@ -725,7 +748,7 @@ async def test_as_pid_1_it_reaps_strangers_and_ends_on_sigterm(placement: Placem
         await until_gone(mark)
         (survivor,) = marked(stranger)
         os.kill(survivor, signal.SIGKILL)
-        await _until(lambda: all("guardian" in _cmdline(pid).decode() for pid in proc.children(daemon)))
+        await _until(lambda: all("guardian" in cmdline(pid).decode() for pid in proc.children(daemon)))
         os.kill(daemon, signal.SIGTERM)
         assert await trio.to_thread.run_sync(unshare.wait) == 0
 

@@ -9,9 +9,11 @@ all that comes behind it in either direction is msgpack.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from msgspec import UNSET, Raw, UnsetType
 
+from execsrv._memory import let_go
 from execsrv._wire.bounds import LARGE_BYTES
 from execsrv._wire.codecs import Codec, decode_params
 from execsrv._wire.packed import PackedCodec
@@ -21,9 +23,14 @@ from execsrv.errors import InvalidParamsError
 from execsrv.protocol import Initialized, Message, Response
 from execsrv.protocol.connection import MSGPACK
 
+if TYPE_CHECKING:
+    from execsrv._wire.passing import Passing
+
 
 class EncodedChannel:
     """One end of a channel of bytes: a `MessageChannel`, once `_send_written` and the rest are there."""
+
+    passing: Passing | None = None
 
     def __init__(self, offset: int = 0) -> None:
         """Leave so many bytes free in front of each message."""
@@ -63,6 +70,7 @@ class EncodedChannel:
             await self._send_written()
         finally:  # also where the peer has gone: this may be around for a while yet
             if len(self._buffer) > LARGE_BYTES:
+                let_go([(self._buffer, len(self._buffer))])
                 self._buffer = bytearray(self._offset)
 
     def _finish(self, message: Message) -> None:
