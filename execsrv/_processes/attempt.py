@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import resource
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -25,10 +26,11 @@ from execsrv._processes.own_streams import OwnStreams
 from execsrv._processes.reaper import Reaper
 from execsrv._processes.spawn import Started
 from execsrv._processes.tree import ProcessTree
-from execsrv._threads import run_briefly
+from execsrv._threads import Job
 from execsrv.protocol import Size, Stream
 
 if TYPE_CHECKING:
+    from execsrv._processes.guardian_keeper import Guard
     from execsrv._processes.limiting.group import LimitGroup
 
 MOST_THREADS = 40
@@ -74,11 +76,25 @@ class SharedThreads:
         """True while none of them is in use."""
         return not self._own.borrowed_tokens
 
+    def acquire_on_behalf_of_nowait(self, borrower: object) -> None:
+        """Take a thread. Raises `trio.WouldBlock` where all are in use."""
+        self._own.acquire_on_behalf_of_nowait(borrower)
+        try:
+            self._of_server.acquire_on_behalf_of_nowait(borrower)
+        except BaseException:
+            self._own.release_on_behalf_of(borrower)
+            raise
+
     async def acquire_on_behalf_of(self, borrower: object) -> None:
         """Wait for a thread. Where there is one, nobody else gets a turn first."""
-        await _acquire(self._own, borrower)
         try:
-            await _acquire(self._of_server, borrower)
+            self.acquire_on_behalf_of_nowait(borrower)
+            return
+        except trio.WouldBlock:
+            pass
+        await self._own.acquire_on_behalf_of(borrower)
+        try:
+            await self._of_server.acquire_on_behalf_of(borrower)
         except BaseException:
             self._own.release_on_behalf_of(borrower)
             raise
@@ -89,13 +105,6 @@ class SharedThreads:
         self._own.release_on_behalf_of(borrower)
 
 
-async def _acquire(limiter: trio.CapacityLimiter, borrower: object) -> None:
-    try:
-        limiter.acquire_on_behalf_of_nowait(borrower)
-    except trio.WouldBlock:
-        await limiter.acquire_on_behalf_of(borrower)
-
-
 class Attempt:
     """One start. Whoever makes it calls `end` in the end, whatever happened."""
 
@@ -103,19 +112,17 @@ class Attempt:
         self,
         register: Register,
         finder: ByWalk | ByDescent,
-        begin_guard: Callable[[], Awaitable[None]],
-        wait_guarded: Callable[[], Awaitable[None]],
+        guard: Guard | None,
         *,
         carries: bool,
         refuses: bool,
         moves: bool,
     ) -> None:
-        """`begin_guard` waits until there is a guardian, `wait_guarded` until it is ready. With `refuses` nothing is
-        started. Where it `moves`, this process may be put into another control group for the limits of a command."""
+        """With `refuses` nothing is started. Where it `moves`, this process may be put into another control group for
+        the limits of a command."""
         self._register = register
         self._finder = finder
-        self._begin_guard = begin_guard
-        self._wait_guarded = wait_guarded
+        self._guard = guard
         self._carries = carries
         self._refuses = refuses
         self._moves = moves
@@ -126,6 +133,8 @@ class Attempt:
         self._confinement: Confinement | None = None
         self._limits: LimitGroup | None = None
         self._lock = threading.Lock()
+        self._job: Job[None] | None = None
+        self._is_launched = False  # the job
         self._runs = False  # in its thread
         self._tree: ProcessTree | None = None
 
@@ -147,25 +156,63 @@ class Attempt:
         pipe_stdin: bool,
         modes: Mapping[str, bool | int] = terminal.DEFAULT_MODES,
     ) -> Spawned:
-        """Settle and start the command in a thread, and watch it. It is this attempt's until `end`.
+        """Do what `begin` does, and what `wait` does where that is needed."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        spawned = self.begin(settle, threads, size=size, pipe_stdin=pipe_stdin, modes=modes)
+        return await self.wait(threads) if spawned is None else spawned
 
-        Raises what `settle` does, `SpawnError`, and `BusyError` where the machine gives no thread. Cancelling waits for
-        no file system.
+    def begin(
+        self,
+        settle: Callable[[], Command],
+        threads: SharedThreads,
+        *,
+        size: Size | None,
+        pipe_stdin: bool,
+        modes: Mapping[str, bool | int] = terminal.DEFAULT_MODES,
+    ) -> Spawned | None:
+        """Settle and start the command in a thread. Return it where that took but a moment, for which the loop stands.
+
+        It is watched then, and this attempt's until `end`. None: there is more to wait for, which `wait` does. Raises
+        what `settle` does, `SpawnError`, and `BusyError` where the machine gives no thread.
         """
-
-        def run() -> None:
-            self.run(settle, size, pipe_stdin, modes)
-
-        await self._begin_guard()  # or a command that kills us in its first instant would outlive us
-        self._runs = True
+        self._job = job = Job(partial(self.run, settle, size, pipe_stdin, modes), threads)
+        if self._guard is not None and not self._guard.is_settled:
+            return None
+        patience = _BRIEF_SECONDS if threads.is_free else 0
         try:
-            await run_briefly(run, threads, _BRIEF_SECONDS if threads.is_free else 0)
-        except trio.Cancelled:
-            raise  # and it may run on
+            threads.acquire_on_behalf_of_nowait(job)
+        except trio.WouldBlock:
+            return None
+        return self._enter_after(job) if self._launch(job, patience) else None
+
+    async def wait(self, threads: SharedThreads) -> Spawned:
+        """Wait for what `begin` has begun, or could not begin yet. Raises as it does. Cancelling waits for no file."""
+        assert self._job is not None
+        if not self._is_launched:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if self._guard is not None:  # or a command that kills us in its first instant would outlive us
+                await self._guard.begun.wait()
+            patience = _BRIEF_SECONDS if threads.is_free else 0
+            await threads.acquire_on_behalf_of(self._job)
+            self._launch(self._job, patience)
+        await self._job.wait()
+        if self._guard is not None:
+            await self._guard.wait_ready()
+        return self._enter_after(self._job)
+
+    def _launch(self, job: Job[None], patience: float) -> bool:
+        """Begin the job, which has its thread. Return whether it is over within so many seconds."""
+        self._is_launched = self._runs = True
+        try:
+            job.begin()
         except BaseException:
             self._runs = False
             raise
-        await self._wait_guarded()
+        return job.is_over_within(patience)
+
+    def _enter_after(self, job: Job[None]) -> Spawned:
+        self._job = None  # it holds the request
+        job.outcome()
         return self.enter()
 
     def run(

@@ -107,18 +107,12 @@ class Supervisor:
         if self._guard is not None and not self._guard.begun.is_set():
             await self._guard.begun.wait()
 
-    async def wait_guarded(self) -> None:
-        """Wait until a guardian looks after what was started, where there can be one, but not for long."""
-        if self._guard is not None:
-            await self._guard.wait_ready()
-
     def new_attempt(self) -> Attempt:
         """Return an attempt to start a command, which its caller must `end`."""
         return Attempt(
             self._register,
             self._finder,
-            self.begin_guard,
-            self.wait_guarded,
+            self._guard,
             carries=self._own_process,
             refuses=self._refuses,
             moves=self._moves,
