@@ -68,6 +68,7 @@ class Sessions(Roster):
         self._runners: Runners | None = None
         self._last_number = 0
         self._draining = False
+        self._is_cancelled = False
         self.page: Page | None = None  # where starts and ends are noted
 
     # -- their start --
@@ -255,6 +256,8 @@ class Sessions(Roster):
 
     async def _keep(self, session: Session) -> None:
         """Run a session, and keep it for a while when it is over."""
+        if self._is_cancelled:
+            session.heed_cancel()
         if not await contain("session", session.run) or session.log.closed is None:
             logger.error("session %s has failed, and was killed; the others go on", quoted(session.id))
             session.abandon()
@@ -282,6 +285,7 @@ class Sessions(Roster):
                 if self._ended and next(iter(self._ended.values())).closed_at == closed_at:
                     self._forget_oldest()
         finally:
+            self._is_cancelled = True
             with ExitStack() as all_of_them:
                 for session in self:
                     all_of_them.callback(session.heed_cancel)
