@@ -89,8 +89,7 @@ async def run_briefly(work: Callable[[], T], threads: Threads, patience: float) 
     await trio.lowlevel.checkpoint_if_cancelled()
     job = Job(work, threads)
     await threads.acquire_on_behalf_of(job)
-    job.begin()
-    job.is_over_within(patience)
+    job.begin(patience)
     await job.wait()
     return job.outcome()
 
@@ -111,13 +110,19 @@ class Job(Generic[T]):
         self._first = threading.Lock()
         """Taken by the thread that is done, or by the loop that waits no longer, whichever is first."""
 
-    def begin(self) -> None:
-        """Have it done from now on. Raises `BusyError` where the machine gives no thread."""
+    def begin(self, patience: float) -> bool:
+        """Have it done, and wait for it with the whole loop, up to `patience` seconds. Return whether it is over.
+
+        Raises `BusyError` where the machine gives no thread.
+        """
         try:
             trio.lowlevel.start_thread_soon(self._work, self._deliver)
         except BaseException as error:
             self._threads.release_on_behalf_of(self)
             raise (_what_it_says(error) if isinstance(error, RuntimeError) else error) from None
+        if self._done.acquire(timeout=patience) or not self._first.acquire(blocking=False):
+            self._end()
+        return self._is_over
 
     def _deliver(self, outcome: Outcome[T]) -> None:
         """Take what came of the work. Called in its thread."""
@@ -129,12 +134,6 @@ class Job(Generic[T]):
             self._token.run_sync_soon(self._report)
         except trio.RunFinishedError:
             pass  # nobody counts threads any more
-
-    def is_over_within(self, seconds: float) -> bool:
-        """Wait for it with the whole loop. To be asked once, before anything else."""
-        if self._done.acquire(timeout=seconds) or not self._first.acquire(blocking=False):
-            self._end()
-        return self._is_over
 
     async def wait(self) -> None:
         """Wait until it is over. For one task. Cancelling stops waiting, not the thread."""

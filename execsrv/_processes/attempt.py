@@ -204,14 +204,14 @@ class Attempt:
         """Begin the job, which has its thread. Return whether it is over within so many seconds."""
         self._is_launched = self._runs = True
         try:
-            job.begin()
+            return job.begin(patience)
         except BaseException:
             self._runs = False
             raise
-        return job.is_over_within(patience)
 
     def _enter_after(self, job: Job[None]) -> Spawned:
         self._job = None  # it holds the request
+        self._runs = False  # whatever came of it
         job.outcome()
         return self.enter()
 
