@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
+from operator import attrgetter
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -20,26 +21,30 @@ _LOOKED_AT = 256
 _LIGHT = (int, float, bool, type(None), UnsetType)
 
 
+_SPELLED = frozenset([bytes, bytearray, str, msgspec.Raw])
+"""Types whose values are as heavy as they are long. To look into a set is faster than `isinstance`."""
+
+
 def weight_of(value: Any) -> int:
     """Return the weight of a struct, of a plain value, or of raw JSON."""
+    if type(value) in _SPELLED:
+        return len(value)
     if isinstance(value, Struct):
         weight = THING_BYTES
-        for name in heavy_fields(type(value)):
-            if held := getattr(value, name):  # most are empty, or None
-                weight += weight_of(held)
+        for held in _heavy_values(type(value))(value):
+            if held:  # most are empty, or None
+                weight += len(held) if type(held) in _SPELLED else weight_of(held)
         return weight
-    if isinstance(value, bytes | bytearray | str | msgspec.Raw):
-        return len(value)
     if isinstance(value, list | tuple):
         return _weight_of_all(value)
     if isinstance(value, dict):
         return _weight_of_all([*value, *value.values()])
-    return 8
+    return len(value) if isinstance(value, str | bytes | bytearray) else 8
 
 
 def _weight_of_all(things: Sequence[Any]) -> int:
     if len(things) <= _LOOKED_AT:
-        return sum([16 + weight_of(thing) for thing in things])
+        return sum([16 + (len(thing) if type(thing) in _SPELLED else weight_of(thing)) for thing in things])
     every = len(things) / _LOOKED_AT
     some = [things[int(number * every)] for number in range(_LOOKED_AT)]
     return int(every * _weight_of_all(some))
@@ -49,6 +54,15 @@ def _weight_of_all(things: Sequence[Any]) -> int:
 def heavy_fields(type_: type[Struct]) -> tuple[str, ...]:
     """Return the names of the fields that may hold more than a number or a word."""
     return tuple(field.name for field in fields(type_) if not _is_light(field.type))
+
+
+@cache
+def _heavy_values(type_: type[Struct]) -> Callable[[Struct], tuple[Any, ...]]:
+    """Return what reads these fields of a struct, all at once."""
+    names = heavy_fields(type_)
+    if len(names) < 2:  # for which `attrgetter` gives no tuple
+        return lambda value: tuple([getattr(value, name) for name in names])
+    return attrgetter(*names)
 
 
 def _is_light(type_: Any) -> bool:
