@@ -70,13 +70,12 @@ def needing_threads() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise _what_it_says(error) from error
+        if str(error) != _NO_THREAD:
+            raise
+        raise _no_thread() from error
 
 
-def _what_it_says(error: RuntimeError) -> Exception:
-    """Return a `BusyError` for an error that says that there is no thread, and any other as it is."""
-    if str(error) != _NO_THREAD:
-        return error
+def _no_thread() -> BusyError:
     return BusyError("no thread is to be had on the server's machine: try again later")
 
 
@@ -119,7 +118,9 @@ class Job(Generic[T]):
             trio.lowlevel.start_thread_soon(self._work, self._deliver)
         except BaseException as error:
             self._threads.release_on_behalf_of(self)
-            raise (_what_it_says(error) if isinstance(error, RuntimeError) else error) from None
+            if str(error) == _NO_THREAD:
+                raise _no_thread() from error
+            raise
         if self._done.acquire(timeout=patience) or not self._first.acquire(blocking=False):
             self._end()
         return self._is_over
