@@ -22,9 +22,9 @@ import trio
 import trio.lowlevel
 
 from execsrv._processes import carried_limits, proc
-from execsrv._processes.attempt import SharedThreads
 from execsrv._processes.command import settle
 from execsrv._processes.rlimit_mark import LOCKS, new_server_mark
+from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import open_supervisor
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Failure, Notification, Response

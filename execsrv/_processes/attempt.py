@@ -24,6 +24,7 @@ from execsrv._processes.leader import Leader
 from execsrv._processes.membership import ByDescent, ByWalk, Register
 from execsrv._processes.own_streams import OwnStreams
 from execsrv._processes.reaper import Reaper
+from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.spawn import Started
 from execsrv._processes.tree import ProcessTree
 from execsrv._threads import Job
@@ -32,13 +33,6 @@ from execsrv.protocol import Size, Stream
 if TYPE_CHECKING:
     from execsrv._processes.guardian_keeper import Guard
     from execsrv._processes.limiting.group import LimitGroup
-
-MOST_THREADS = 40
-"""So many starts of one server may be under way at once. More wait."""
-
-CONNECTION_THREADS = 8
-"""So many of them may be one connection's, so that those which hang hold up nobody else's."""
-
 
 _BRIEF_SECONDS = 0.002
 """So long the loop waits for a start, unless one of the same connection has taken longer and is still under way."""
@@ -62,47 +56,6 @@ class Spawned(Struct, frozen=True):
     def streams(self) -> OwnStreams:
         """Return its streams as a session has them, which takes ownership of the descriptors."""
         return OwnStreams(self.tree, self.outputs, self.stdin, self.held)
-
-
-class SharedThreads:
-    """The threads that one connection may have of those of its server, each until it has really ended."""
-
-    def __init__(self, of_server: trio.CapacityLimiter, most: int = CONNECTION_THREADS) -> None:
-        self._of_server = of_server
-        self._own = trio.CapacityLimiter(most)
-
-    @property
-    def is_free(self) -> bool:
-        """True while none of them is in use."""
-        return not self._own.borrowed_tokens
-
-    def acquire_on_behalf_of_nowait(self, borrower: object) -> None:
-        """Take a thread. Raises `trio.WouldBlock` where all are in use."""
-        self._own.acquire_on_behalf_of_nowait(borrower)
-        try:
-            self._of_server.acquire_on_behalf_of_nowait(borrower)
-        except BaseException:
-            self._own.release_on_behalf_of(borrower)
-            raise
-
-    async def acquire_on_behalf_of(self, borrower: object) -> None:
-        """Wait for a thread. Where there is one, nobody else gets a turn first."""
-        try:
-            self.acquire_on_behalf_of_nowait(borrower)
-            return
-        except trio.WouldBlock:
-            pass
-        await self._own.acquire_on_behalf_of(borrower)
-        try:
-            await self._of_server.acquire_on_behalf_of(borrower)
-        except BaseException:
-            self._own.release_on_behalf_of(borrower)
-            raise
-
-    def release_on_behalf_of(self, borrower: object) -> None:
-        """Give a thread back."""
-        self._of_server.release_on_behalf_of(borrower)
-        self._own.release_on_behalf_of(borrower)
 
 
 class Attempt:

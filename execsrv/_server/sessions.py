@@ -21,8 +21,8 @@ import trio
 from execsrv._budget.allowance import Allowance
 from execsrv._doors.journal import Page, Start
 from execsrv._nursery import contain, owned
-from execsrv._processes.attempt import SharedThreads
 from execsrv._processes.command import Command
+from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import Supervisor
 from execsrv._processes.terminal import DEFAULT_MODES
 from execsrv._server.feed import Dialect
