@@ -21,6 +21,7 @@ import trio
 from execsrv._budget.allowance import Allowance
 from execsrv._doors.journal import Page, Start
 from execsrv._nursery import contain, owned
+from execsrv._processes.attempt import Spawned
 from execsrv._processes.command import Command
 from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import Supervisor
@@ -36,7 +37,7 @@ from execsrv.limits import ServerConfig
 from execsrv.protocol import Size
 
 if TYPE_CHECKING:
-    from execsrv._processes.attempt import Attempt, Spawned
+    from execsrv._processes.attempt import Attempt
     from execsrv._processes.contract import AnySpawned
     from execsrv._runner.messages import SpawnRequest
     from execsrv._server.over_runner import RunnerAttempt
@@ -231,10 +232,12 @@ class Sessions(Roster):
         self, spawned: AnySpawned, attempt: AnyAttempt, starting: Starting, dialect: Dialect, options: StartOptions
     ) -> None:
         """Make a session of what was spawned: that is the outcome of its start. Raises `SpawnError`."""
-        session = Session(
-            starting.id, spawned, options, self._config, dialect, self._outbox, self._allowance.for_sessions
-        )
+        passing = spawned if options.passes and isinstance(spawned, Spawned) else None
+        ours = spawned if passing is None else passing.without_streams()
+        session = Session(starting.id, ours, options, self._config, dialect, self._outbox, self._allowance.for_sessions)
         attempt.pass_streams()
+        if passing is not None:
+            starting.passed = passing.lent_streams()
         if session.id == f"session-{self._last_number + 1}":
             self._last_number += 1
         del self._starting[session.id]
