@@ -118,6 +118,10 @@ class _RemoteRun:
             self._process = process
             if options.verbose:
                 say(f"execsrv: it runs at {self._url} as pid {process.pid}")
+                if process.confined is not None:
+                    from execsrv._cli.confining import say_gaps
+
+                    say_gaps(process.confined)
             self._started.set()
             with terminal.raw_terminal(options.tty):
                 return await self._attend(process)
