@@ -65,6 +65,7 @@ class Session:
         self.argv = options.argv
         self.cwd = options.cwd
         self.key = options.key
+        self.passes = options.passes
         self.started_at = trio.current_time()
         self._streams = spawned.streams()
         self.is_terminal = "pty" in self._streams.names
