@@ -18,51 +18,50 @@ THING_BYTES = 256
 _LOOKED_AT = 256
 """So many things of a list are weighed. The others are taken to be like them."""
 
+_FLAT = (bytes, bytearray, str, msgspec.Raw)
+
 _LIGHT = (int, float, bool, type(None), UnsetType)
-
-
-_SPELLED = frozenset([bytes, bytearray, str, msgspec.Raw])
-"""Types whose values are as heavy as they are long. To look into a set is faster than `isinstance`."""
 
 
 def weight_of(value: Any) -> int:
     """Return the weight of a struct, of a plain value, or of raw JSON."""
-    if type(value) in _SPELLED:
-        return len(value)
+    # Every message is weighed, most of them small ones with many fields: so each step of this counts.
     if isinstance(value, Struct):
         weight = THING_BYTES
         for held in _heavy_values(type(value))(value):
             if held:  # most are empty, or None
-                weight += len(held) if type(held) in _SPELLED else weight_of(held)
+                weight += len(held) if type(held) is str else weight_of(held)
         return weight
+    if isinstance(value, _FLAT):
+        return len(value)
     if isinstance(value, list | tuple):
         return _weight_of_all(value)
     if isinstance(value, dict):
         return _weight_of_all([*value, *value.values()])
-    return len(value) if isinstance(value, str | bytes | bytearray) else 8
+    return 8
 
 
 def _weight_of_all(things: Sequence[Any]) -> int:
     if len(things) <= _LOOKED_AT:
-        return sum([16 + (len(thing) if type(thing) in _SPELLED else weight_of(thing)) for thing in things])
+        return sum([16 + (len(thing) if type(thing) is str else weight_of(thing)) for thing in things])
     every = len(things) / _LOOKED_AT
     some = [things[int(number * every)] for number in range(_LOOKED_AT)]
     return int(every * _weight_of_all(some))
 
 
 @cache
-def heavy_fields(type_: type[Struct]) -> tuple[str, ...]:
-    """Return the names of the fields that may hold more than a number or a word."""
-    return tuple(field.name for field in fields(type_) if not _is_light(field.type))
+def _heavy_values(type_: type[Struct]) -> Callable[[Struct], tuple[Any, ...]]:
+    """Return what gets the values of the heavy fields of a struct."""
+    names = heavy_fields(type_)
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda value: tuple(getattr(value, name) for name in names)
 
 
 @cache
-def _heavy_values(type_: type[Struct]) -> Callable[[Struct], tuple[Any, ...]]:
-    """Return what reads these fields of a struct, all at once."""
-    names = heavy_fields(type_)
-    if len(names) < 2:  # for which `attrgetter` gives no tuple
-        return lambda value: tuple([getattr(value, name) for name in names])
-    return attrgetter(*names)
+def heavy_fields(type_: type[Struct]) -> tuple[str, ...]:
+    """Return the names of the fields that may hold more than a number or a word."""
+    return tuple(field.name for field in fields(type_) if not _is_light(field.type))
 
 
 def _is_light(type_: Any) -> bool:
