@@ -159,7 +159,7 @@ class Collected:
         """Write the input, collect the output to its end and return the result. Cancelling leaves here what came."""
         async with open_helpers() as nursery:
             if input is not None:
-                nursery.start_soon(_feed, self._process, input)
+                nursery.start_soon(feed, self._process, input)
             while (event := await self._next(self._process.next_event)) is not None:
                 self._take(event)
         return self._result()
@@ -176,7 +176,7 @@ class Collected:
                 await self._collect_until_exit()
             else:
                 async with open_helpers() as nursery:
-                    nursery.start_soon(_feed, self._process, input)
+                    nursery.start_soon(feed, self._process, input)
                     await self._collect_until_exit()
         in_time = self._process.exit_code is not None
         if in_time and not self._is_over:
@@ -229,17 +229,16 @@ class Collected:
             self._left_out += sum(event.omitted.values())
 
     def _result(self, also_ended: list[Member] | None = None) -> Result[Any]:
-        process, closed = self._process, self._process.closed
-        assert process.exit_code is not None
-        assert process.reason is not None
+        process, closed, exited = self._process, self._process.closed, self._process._mirror.exited
+        assert exited is not None
         if self._left_out and not process._drops and not self._may_cut:
             raise self._truncated(f"lost {self._left_out} bytes of output, which were not read in time")
         return Result(
             argv=process.argv,
-            exit_code=process.exit_code,
-            signal=process.signal,
-            reason=process.reason,
-            denial=process.denial,
+            exit_code=exited.exit_code,
+            signal=exited.signal,
+            reason=exited.reason,
+            denial=exited.denial,
             stdout=self._whole("stdout"),
             stderr=self._whole("stderr"),
             omitted_bytes=sum(stream.omitted_bytes for stream in self._streams.values()) + self._left_out,
@@ -289,7 +288,7 @@ def check_bound(max_bytes: int | None) -> int:
     return max_bytes
 
 
-async def _feed(process: Process, input: Data) -> None:
+async def feed(process: Process, input: Data) -> None:
     """Write all there is, then the end. A command need not read it."""
     try:
         if input:

@@ -50,6 +50,7 @@ from execsrv.protocol import (
 from execsrv.protocol.process_limits import ProcessLimits
 
 if TYPE_CHECKING:
+    from execsrv.client.passed import PassedStreams
     from execsrv.record import Recording
 
 LEAVE_GRACE_SECONDS = 0.5
@@ -95,6 +96,7 @@ class Starting:
         end_with_leader: bool = False,
         overflow: Literal["block", "drop"] = "block",
         prepared: bool = False,
+        pass_streams: bool = False,
         record: Path | Recording | None = None,
         id: str | None = None,
         key: str | None = None,
@@ -133,6 +135,11 @@ class Starting:
         a slow reader, who gets a `Gap`. A `prepared` command is run exactly as given: its program is an absolute path,
         and nothing is inherited.
 
+        With `pass_streams`, on a unix socket, this client gets the very pipes of the command, and nothing that goes
+        through them is copied: `stdin`, `stdout` and `stderr` are those, and `communicate` and `run` read them. What
+        needs a server that sees the output is an `InvalidParamsError` then: `lines`, `expect` and other readers,
+        `idle_timeout`, `overflow`, `record`; and so are `tty`, `runner` and `key`.
+
         `record` is the path of a file on this machine, or a `Recording`: what the process prints is recorded there to
         the end of the block, as an asciicast.
 
@@ -145,6 +152,10 @@ class Starting:
         connection = self._connection
         flag("prepared", prepared)
         flag("end_with_leader", end_with_leader)
+        if flag("pass_streams", pass_streams):
+            from execsrv.client.passed import check_can_pass, streams_of
+
+            check_can_pass(connection, record)
         leaving = LEAVE_GRACE_SECONDS if grace is None else seconds("grace", grace, zero=True)
         mode = text_mode(text, encoding, errors)
         pipe_stdin = stdin_pipe(stdin)
@@ -183,18 +194,23 @@ class Starting:
                 overflow=overflow,
                 kind="prepared" if prepared else "direct",
                 key=None if key is None else string("key", key),
+                pass_streams=pass_streams,
             )
             _check_known(connection, params)
             async with _recorded(mirror, record, params):
+                streams: PassedStreams | None = None
                 try:
                     mirror.start = await connection.calls.post("process/start", params)
                     pid = await _pid_of(connection, mirror)
+                    if pass_streams:
+                        streams = streams_of(mirror)
                     if key is not None:
                         read = await connection.calls.call("process/read", ProcessRead(mirror.id), ProcessOutputRead)
                         mirror.resumed(read)
-                    yield Process._made(mirror, params, pid, mode)
+                    yield Process._made(mirror, params, pid, mode, streams)
                 finally:
-                    await _end(connection, mirror, leaving)
+                    async with nullcontext() if streams is None else streams.left():
+                        await _end(connection, mirror, leaving)
 
 
 def _recorded(
@@ -220,13 +236,15 @@ def _place(connection: Connection, cwd: Path | None, prepared: bool) -> str | No
 
 def _check_known(connection: Connection, params: ProcessStart) -> None:
     """Raise `InvalidParamsError` for what a server that is not execsrv would pass over, and do something else."""
+    if connection.is_execsrv:
+        return
     for field in ("secret_env", "user", "limits", "runner"):
-        if getattr(params, field) and not connection.is_execsrv:
+        if getattr(params, field):
             raise InvalidParamsError(f"{field}: this server has no such thing", field=field)
-    if params.sandbox is not None and not connection.is_execsrv:
+    if params.sandbox is not None:
         raise InvalidParamsError("sandbox: this server confines in other ways", field="sandbox")
     for field, value in (("stdout", params.stdout), ("stderr", params.stderr)):
-        if value != "pipe" and not connection.is_execsrv:
+        if value != "pipe":
             raise InvalidParamsError(f"{field}: this server knows nothing but pipes", field=field)
 
 
@@ -249,6 +267,7 @@ async def _pid_of(connection: Connection, mirror: Mirror) -> int | None:
         raise
     mirror.started = True
     mirror.confined = answer.sandbox or None
+    mirror.passed = answer.passed
     return answer.pid
 
 

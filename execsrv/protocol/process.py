@@ -105,6 +105,8 @@ class ProcessStart(Wire, frozen=True):
     """Modes of its terminal that are on or off, and keys as numbers of characters, by their names in stty(1)."""
     limits: ProcessLimits | None = None
     """The most that it may take. One that cannot be kept here is refused."""
+    pass_streams: bool = False
+    """Give the client the other ends of its pipes, as descriptors that come with the answer. For unix sockets."""
 
 
 class ProcessStarted(Wire, frozen=True):
@@ -116,6 +118,8 @@ class ProcessStarted(Wire, frozen=True):
     pid: int | None = None
     sandbox: Confined | UnsetType = UNSET
     """The confinement that it has, where it has one."""
+    passed: list[Literal["stdin", "stdout", "stderr"]] | UnsetType = UNSET
+    """The streams whose descriptors come with this answer, in their order. Absent: none do."""
 
 
 class ProcessWrite(Wire, frozen=True):

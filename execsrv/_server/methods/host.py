@@ -18,12 +18,15 @@ from execsrv.protocol import (
     EnvironmentStatus,
     Unit,
 )
+from execsrv.protocol.connection import PASS_STREAMS
 
 
 @handles("environment/info")
 def tell_of_environment(caller: Caller, params: Unit) -> EnvironmentInfo:
     config = caller.config
-    return environment_info({"environmentConfigRead": True} | http_capabilities(config) | file_capabilities(config))
+    passing = {} if caller.passing is None else {PASS_STREAMS: True}
+    read = {"environmentConfigRead": True}
+    return environment_info(read | http_capabilities(config) | file_capabilities(config) | passing)
 
 
 @handles("environment/status")
