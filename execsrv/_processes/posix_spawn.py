@@ -66,8 +66,8 @@ def start(
 
     `directory` is a descriptor of its working directory, None for ours. `stdio` is either the three descriptors that
     become its 0, 1 and 2, None for one that is to be closed, or the name of a terminal that becomes all three and its
-    controlling terminal. It inherits no other, but for `pass_fds`. Those that are `lent` become its 3 and above; they
-    must have higher numbers than that.
+    controlling terminal. It inherits no other, but for `pass_fds`. Those that are `lent` become its 3 and above, its
+    `named` file the next; they must have higher numbers than that.
 
     Raises `OSError` when it could not be executed; then nothing was left behind. All given descriptors stay the
     caller's, and must be 3 or above where they get another number.
@@ -76,6 +76,9 @@ def start(
     if (inherited := command.inherited) is not None:
         attributes = _prepare_attributes(own_session=isinstance(stdio, bytes), ignored=inherited.ignored)
         passed = sorted(inherited.pass_fds)
+    env_strings = command.env_with(3 + len(lent))
+    if command.named is not None:
+        lent = (*lent, command.named.file.descriptor)
     actions = _Actions()
     _check(_quick.posix_spawn_file_actions_init(actions))
     try:
@@ -101,7 +104,7 @@ def start(
             first = max(first, descriptor + 1)
         _check(_quick.posix_spawn_file_actions_addclosefrom_np(actions, first))
         argv = (ctypes.c_char_p * (len(command.argv) + 1))(*command.argv)
-        env = (ctypes.c_char_p * (len(command.env) + 1))(*command.env)
+        env = (ctypes.c_char_p * (len(env_strings) + 1))(*env_strings)
         # Not before: above the limit, the C library takes no descriptor into its actions.
         carried_limits.carry_limits()
         _check(_libc.posix_spawn(ctypes.byref(child), command.program, actions, attributes, argv, env))
