@@ -33,6 +33,7 @@ from execsrv.limits import ServerConfig
 from execsrv.protocol import Size
 
 if TYPE_CHECKING:
+    from execsrv._login_shells.snapshots import Snapshots
     from execsrv._processes.contract import AnySpawned
     from execsrv._runner.messages import SpawnRequest
     from execsrv._server.over_runner import RunnerAttempt
@@ -63,6 +64,7 @@ class Sessions(Roster):
         self._threads = SharedThreads(supervisor.threads)
         self._attempts: set[AnyAttempt] = set()
         self._runners: Runners | None = None
+        self._snapshots: Snapshots | None = None
         self._last_number = 0
         self._draining = False
         self.page: Page | None = None  # where starts and ends are noted
@@ -79,6 +81,8 @@ class Sessions(Roster):
         self._nursery = None
         if self._runners is not None:
             self._runners.close()
+        if self._snapshots is not None:
+            self._snapshots.close()
 
     def start(
         self,
@@ -91,11 +95,13 @@ class Sessions(Roster):
         pipe_stdin: bool = False,
         size: Size | None = None,
         modes: Mapping[str, bool | int] = DEFAULT_MODES,
+        scope: str | None = None,
     ) -> Starting:
         """Start a command under that id, or under the next `session-N`. It ends with the connection.
 
         `settle` decides in a thread what is to run, here or over a runner; until then `argv` names it. `dialect` says
-        to the peer what happens to the session. A `timeout` holds for the start too.
+        to the peer what happens to the session. A `timeout` holds for the start too. A login shell with a `scope` is
+        restored from a snapshot where that can be; an empty one only has it told that it was not.
 
         Raises `ProcessExistsError`, `LimitExceededError` when as many run as may, and `NotReadyError` at the end of the
         connection. What else can go wrong is the outcome.
@@ -118,14 +124,28 @@ class Sessions(Roster):
             how: dict[str, Any] = {"size": size, "pipe_stdin": pipe_stdin, "modes": modes}
 
             async def spawn(attempt: Attempt) -> Spawned:
-                return await attempt.start(settle, self._threads, **how)
+                restored = settle if not scope else await self._restored(starting, scope, settle)
+                return await attempt.start(restored, self._threads, **how)
 
+        if scope is not None:
+            starting.shell_snapshot = "unused"
         if self.page is not None:
             now, is_terminal = trio.current_time(), size is not None
             starting.note = self.page.begin(starting.id, program, argv, now, is_terminal=is_terminal)
         self._starting[starting.id] = starting
         nursery.start_soon(self._run, starting, new_attempt, spawn, dialect, options)
         return starting
+
+    async def _restored(self, starting: Starting, scope: str, settle: Callable[[], Command]) -> Callable[[], Command]:
+        """Return what settles a login shell: as one that is restored from a snapshot, where that can be."""
+        from execsrv._login_shells.snapshots import Snapshots
+
+        if self._snapshots is None:
+            self._snapshots = Snapshots(self.supervisor.new_attempt, self._threads, self._allowance.for_sessions)
+        command = await self._snapshots.settle(scope, settle, starting.scope.deadline)
+        if command.named is not None:
+            starting.shell_snapshot = "restored"
+        return lambda: command
 
     def _start_over(self, over: Over) -> tuple[Callable[[], RunnerAttempt], Spawn]:
         """Return what makes an attempt over a runner, and what starts with it."""
@@ -211,6 +231,7 @@ class Sessions(Roster):
                 starting.id, spawned, options, self._config, dialect, self._outbox, self._allowance.for_sessions
             )
             attempt.pass_streams()
+            session.shell_snapshot = starting.shell_snapshot
             if session.id == f"session-{self._last_number + 1}":
                 self._last_number += 1
             del self._starting[session.id]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import trio
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from execsrv._doors.journal import Start
 from execsrv._server.start_options import StartOptions
@@ -20,6 +20,7 @@ from execsrv.protocol import CommandWrite, ProcessTerminate, ProcessWrite, Reaso
 
 if TYPE_CHECKING:
     from execsrv._server.session import Session
+    from execsrv.protocol.login_shells import Snapshotted
 
 R = TypeVar("R", covariant=True)
 
@@ -48,6 +49,7 @@ class Starting:
         self.begun_at = trio.current_time()
         self.note: Start | None = None
         """What is said of it in the journal."""
+        self.shell_snapshot: Snapshotted | UnsetType = UNSET
         self._then: list[Callable[[], None]] = []
         self._most_bytes = most_bytes
         self._bytes = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from execsrv._files.channel import file_capabilities
 from execsrv._http.channel import http_capabilities
+from execsrv._login_shells.offered import shell_capabilities
 from execsrv._server.host import discover_roots, environment_config, environment_info
 from execsrv._server.methods.table import Caller, Later, handles, handles_later
 from execsrv._wire.paths import path_from_wire
@@ -23,7 +24,8 @@ from execsrv.protocol import (
 @handles("environment/info")
 def tell_of_environment(caller: Caller, params: Unit) -> EnvironmentInfo:
     config = caller.config
-    return environment_info({"environmentConfigRead": True} | http_capabilities(config) | file_capabilities(config))
+    own = {"environmentConfigRead": True} | shell_capabilities()
+    return environment_info(own | http_capabilities(config) | file_capabilities(config))
 
 
 @handles("environment/status")
