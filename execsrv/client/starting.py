@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Literal
@@ -47,6 +48,7 @@ from execsrv.protocol import (
     ProcessWaited,
     Size,
 )
+from execsrv.protocol.login_shells import LoginShell, ShellSnapshot
 from execsrv.protocol.process_limits import ProcessLimits
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ class Starting:
         limits: ProcessLimits | None = None,
         user: str | None = None,
         runner: str | Sequence[str] | None = None,
+        shell_snapshot: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # the server's to keep
         idle_timeout: float | None = None,
         grace: float | None = None,
@@ -125,6 +128,9 @@ class Starting:
         words of a command that gets there, as `["sudo", "-n", "-u", "box"]`. Directory, environment and pids are those
         of that place.
 
+        `shell_snapshot` is a scope of the user's choice: `["bash", "-lc", line]` has its login files run once in it,
+        and the next such shells are given what these have made.
+
         `text`, `encoding` and `errors` are how its output is read as text (UTF-8, "strict"), and input may be a string.
 
         The server ends it `timeout` seconds after its start, and when it has neither printed nor been given anything
@@ -149,11 +155,12 @@ class Starting:
         mode = text_mode(text, encoding, errors)
         pipe_stdin = stdin_pipe(stdin)
         id = key if id is None else id
+        command = words(argv)
         with connection.new_mirror(None if id is None else string("id", id)) as mirror:
             if key is not None:
                 mirror.begin(0, attached=False)
             params = ProcessStart(
-                argv=words(argv),
+                argv=command,
                 cwd=_place(connection, cwd, prepared) if runner is None or cwd is not None else None,
                 env=variables(env, env_add),
                 env_remove=names("env_remove", env_remove),
@@ -175,6 +182,7 @@ class Starting:
                 limits=limits,
                 user=None if user is None else string("user", user),
                 runner=runner if runner is None or isinstance(runner, str) else words(runner),
+                shell_snapshot=_snapshot(shell_snapshot, command),
                 window_bytes=connection.config.window_bytes if connection.is_execsrv else None,
                 timeout_ms=milliseconds("timeout", timeout),
                 idle_timeout_ms=milliseconds("idle_timeout", idle_timeout),
@@ -216,6 +224,14 @@ def _place(connection: Connection, cwd: Path | None, prepared: bool) -> str | No
     if connection.directory is not None:
         return connection.directory
     return None if connection.is_execsrv and not prepared else connection.greeting.environment_info.cwd
+
+
+def _snapshot(scope: str | None, command: Sequence[str]) -> ShellSnapshot | None:
+    """Return the wish for a shell whose login files are run once in a scope, as it is sent."""
+    if scope is None:
+        return None
+    program = command[0] if command else ""
+    return ShellSnapshot(string("shell_snapshot", scope), LoginShell(os.path.basename(program), program))
 
 
 def _check_known(connection: Connection, params: ProcessStart) -> None:
