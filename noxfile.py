@@ -74,7 +74,8 @@ def slow(session: nox.Session) -> None:
 def survivors(session: nox.Session) -> None:
     """Every escape with every ending, in every placement: as root, without control groups, as an ordinary user."""
     session.install(".[test]")
-    session.run("pytest", "--all-survivors", "tests/test_survivors.py", *session.posargs)
+    files = [f"tests/test_{which}survivors.py" for which in ("", "confine_", "runner_")]
+    session.run("pytest", "--all-survivors", "--slow", *files, *session.posargs)
 
 
 @nox.session

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,6 +38,10 @@ class StandIn(ThreadingHTTPServer):
         self.pods: list[dict[str, Any]] = []
         self.token = token
         self.asked: list[str] = []
+        self.drips = False
+        """True to answer a byte at a time, for ever."""
+        self.hung_up = threading.Event()
+        """Set when one to whom it drips has hung up."""
         scheme = "http"
         if certificate is not None:
             scheme, context = "https", ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -52,6 +57,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         api = self.server
         api.asked.append(self.path)
+        if api.drips:
+            self._drip()
+            return
         asked = parse_qs(urlsplit(self.path).query)
         if api.token is not None and self.headers["Authorization"] != f"Bearer {api.token}":
             self._answer(401, {"kind": "Status", "message": "Unauthorized"})
@@ -65,6 +73,16 @@ class _Handler(BaseHTTPRequestHandler):
             if begin + PAGE < len(pods):
                 metadata["continue"] = str(begin + PAGE)
             self._answer(200, {"kind": "PodList", "metadata": metadata, "items": pods[begin : begin + PAGE]})
+
+    def _drip(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        try:
+            while True:
+                self.wfile.write(b" ")
+                time.sleep(0.01)
+        except OSError:
+            self.server.hung_up.set()
 
     def _answer(self, status: int, said: dict[str, Any]) -> None:
         content = json.dumps(said).encode()

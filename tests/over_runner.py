@@ -15,7 +15,7 @@ from execsrv.protocol import Message, ProcessStart, Request
 
 LAUNCH = [sys.executable, "-m", "execsrv", "runner"]
 
-_RELAY = """
+RELAY = """
 import os, subprocess, sys, threading
 far = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
 def relay(source, sink):
@@ -29,7 +29,7 @@ threading.Thread(target=relay, args=(0, far.stdin.fileno()), daemon=True).start(
 relay(far.stdout.fileno(), 1)
 os._exit(far.wait())
 """
-RELAYED = [sys.executable, "-I", "-S", "-c", _RELAY, *LAUNCH]
+RELAYED = [sys.executable, "-I", "-S", "-c", RELAY, *LAUNCH]
 """Nothing but bytes comes through, as with ssh and docker."""
 
 

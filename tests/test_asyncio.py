@@ -161,6 +161,16 @@ def test_streams_have_the_words_of_asyncio() -> None:
     with_client(test)
 
 
+def test_leaving_the_block_of_an_input_ends_it() -> None:
+    async def test(client: Client) -> None:
+        async with client.start(["cat"], stdin=True) as process:
+            async with process.stdin as stdin:
+                await stdin.write(b"said")
+            assert await process.stdout.read() == b"said"
+
+    with_client(test)
+
+
 def test_a_block_that_gives_nothing_can_be_closed_too(tmp_path: Path) -> None:
     async def test(client: Client) -> None:
         async with client.start(["cat"], stdin=True) as process:

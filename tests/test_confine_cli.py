@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from execsrv._processes.confine.calls import NUMBERS
+from execsrv._processes.confine.layers import Means
+from execsrv._processes.confine.start import means_without_view
 from tests import deny
 from tests.confined import needs_confinement
 from tests.test_daemon import daemon
@@ -61,6 +65,7 @@ def test_options_that_cannot_be_kept_are_refused(tmp_path: Path) -> None:
         ("--read-only", "--leave"): "cannot use --leave for a command that is confined",
         ("--read-only", "--pass-fd", "0"): "cannot use --pass-fd for a command that is confined",
         ("--read-only", "--sandbox", "workspace-write"): "cannot use --read-only with --sandbox workspace-write",
+        ("--or-landlock",): "--or-landlock is about a policy: add --sandbox, --read-only, --no-network or --hide",
     }.items():
         done = run("run", *options, "--", "touch", f"{tmp_path}/ran")
         assert (done.returncode, done.stderr) == (125, f"execsrv: {word}\n")
@@ -90,6 +95,30 @@ def test_where_a_step_is_refused_so_is_the_command(call: str) -> None:
     found = json.loads(run("doctor", "--json", before=before).stdout)["policies"]
     assert not found["available"]
     assert run("run", "--", "echo", "ran", before=before).stdout == "ran\n"
+
+
+@pytest.mark.skipif(not isinstance(means_without_view(), Means), reason="Landlock keeps no signals in here")
+@pytest.mark.parametrize("place", ["here", "a server", "a server that permits it"])
+def test_less_is_had_without_namespaces_by_who_asks_for_it(place: str, tmp_path: Path) -> None:
+    without_namespaces = (sys.executable, deny.__file__, "1", str(NUMBERS["unshare"]))
+    words = ["--read-only", "--verbose", "--", "sh", "-c", f"echo ran; echo x >{tmp_path}/x"]
+    permits = f"EXECSRV_ALLOW_LANDLOCK_ONLY={'true' if place == 'a server that permits it' else 'false'}"
+    with ExitStack() as stack:
+        where: list[str] = []
+        if place != "here":
+            before = ["env", permits, *without_namespaces]
+            _, url = stack.enter_context(daemon(f"unix://{tmp_path}/s", before))
+            where = ["--url", url]
+        refused = run("run", *where, *words, before=without_namespaces)
+        done = run("run", *where, "--or-landlock", *words, before=without_namespaces)
+    assert (refused.returncode, refused.stdout) == (125, "")
+    assert not (tmp_path / "x").exists()
+    if place == "a server":
+        assert (done.returncode, done.stdout) == (125, "")
+        assert "is not allowed here: allow_landlock_only is off" in done.stderr
+    else:
+        assert (done.returncode, done.stdout) == (2, "ran\n"), done.stderr
+        assert "execsrv: confined, but files outside can be changed in mode, " in done.stderr
 
 
 @needs_confinement

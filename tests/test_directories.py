@@ -128,6 +128,20 @@ def test_a_text_names_servers_or_a_directory() -> None:
             directory_of(wrong)
 
 
+@pytest.mark.parametrize(
+    "urls",
+    [
+        ["ws://a:1", "unix:///b"],
+        ["unix:///a,b", "http://c:1"],
+        ["exec:ssh -c aes128-ctr,aes256-ctr host execsrv serve", "exec:execsrv serve"],
+        ["exec:relay --to 'ws://a:1,ws://b:2' \"it's ,ws://c:3\" it\\'s", "ws://d:4"],
+        ["exec:relay 'that is never closed, it seems", "ssh://host"],
+    ],
+)
+def test_a_comma_of_a_command_stays_its_own(urls: list[str]) -> None:
+    assert directory_of(",".join(urls)) == [Endpoint(url) for url in urls]
+
+
 # -- names --
 
 
@@ -194,3 +208,18 @@ async def test_a_pod_asks_with_its_account(tmp_path: Path, monkeypatch: pytest.M
             await directory()
     with pytest.raises(execsrv.ConnectionFailedError, match="cannot ask the Kubernetes API at 127"):
         await directory()
+
+
+@pytest.mark.parametrize("private", [False, True])
+async def test_an_api_that_drips_is_given_up_and_nothing_is_left(
+    private: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path, "ca")
+    (tmp_path / "ca.pem").rename(tmp_path / "ca.crt")
+    monkeypatch.setattr("execsrv.directories.kubernetes._TIMEOUT_SECONDS", 0.5)
+    with kubernetes_api(authority.server() if private else None) as api:
+        api.drips = True
+        directory = KubernetesDirectory("app=execsrv", namespace="jobs", api=api.url, account=tmp_path)
+        with pytest.raises(execsrv.ConnectionFailedError, match=r"the Kubernetes API has not answered within 0\.5 s"):
+            await directory()
+        assert await trio.to_thread.run_sync(api.hung_up.wait, PATIENCE)

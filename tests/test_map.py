@@ -298,6 +298,32 @@ def test_a_terminal_shows_how_far_it_is_and_in_the_end_the_sum(servers: str, tmp
     assert len(results.read_text().splitlines()) == 30
 
 
+@pytest.mark.parametrize("verb", ["map", "run"])
+def test_a_person_is_told_what_is_waited_for_and_it_goes_on_when_that_comes(verb: str, tmp_path: Path) -> None:
+    pool = tmp_path / "servres"
+    command = shlex.join([sys.executable, "-m", "execsrv", verb, "--pool", str(pool), "--", "echo", "ran"])
+    with seen_program(["sh", "-c", f"echo line | {command}"], (10, 300), {}) as terminal:
+        terminal.see(
+            rf"^execsrv: waiting for a server, for 60 s at most: none is known to <FileDirectory {pool}, "
+            "which is not there>$"
+        )
+        with serving("unix://", "--join", str(pool)):
+            assert terminal.end() == 0
+    assert "ran" in terminal.text
+    assert terminal.text.count("none is known") == 1
+
+
+def test_what_names_no_server_is_told_at_once() -> None:
+    done = mapped("http://nowhere,ws://", [1, 2, 3], "true")
+    assert done.returncode == 125
+    [said, total] = done.stderr.decode().splitlines()
+    assert said.startswith(
+        "execsrv: no server can be used: 2 are known; http://nowhere: unsupported --url `http://nowh"
+    )
+    assert "; ws://: cannot connect to `ws://`: expected `ws://HOST:PORT`" in said
+    assert re.fullmatch(r"execsrv: [123] commands, [123] failed", total)
+
+
 def test_a_pool_of_ray_without_ray_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "execsrv.adapters.ray", None)
     with pytest.raises(InvalidConfigError, match=r"pip install 'execsrv\[ray\]'"):
@@ -328,12 +354,13 @@ def test_one_command_runs_on_a_server_of_a_pool_by_its_label_and_is_listed_there
         assert process.stdout is not None
         assert int(process.stdout.readline()) == fast.pid
         with pool.open("a") as file:
-            file.write('{"url": "ws://127.0.0.1:1"}\n')
+            file.write('{"url": "ws://127.0.0.1:1"}\n{"url": "http://127.0.0.1:1"}\n')
         done = execsrv("ps", "--pool", str(pool), "--json")
         [listed] = json.loads(done.stdout)
         assert (listed["server"], listed["argv"][:2], listed["running"]) == (fast.url, ["sh", "-c"], True)
         assert done.returncode == 125
         assert "cannot list what runs on `ws://127.0.0.1:1`: cannot connect" in done.stderr
+        assert "cannot list what runs on `http://127.0.0.1:1`: unsupported --url" in done.stderr
         assert execsrv("ps", "--pool", fast.url).stdout.split()[:3] == ["SERVER", "NAME", "STATE"]
         process.communicate(b"\n", timeout=PATIENCE)
         assert process.returncode == 3

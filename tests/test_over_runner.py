@@ -68,10 +68,14 @@ from execsrv.limits import KIB, ServerConfig
 from execsrv.protocol import Member
 from execsrv.protocol.process_limits import ProcessLimits
 from tests.conftest import OpenServer
+from tests.far_sides import FarSide, SshServer, needs_sshd
 from tests.over_runner import LAUNCH, RELAYED
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_in_front, until_marked
+from tests.test_reach import far, ssh_below, ssh_server
 from tests.test_survivors import as_ordinary_user
+
+__all__ = ["far", "ssh_server"]  # fixtures
 
 
 @pytest.fixture(params=[LAUNCH, RELAYED], ids=["passed", "framed"])
@@ -183,6 +187,26 @@ async def test_another_user_has_pipes_of_the_servers_and_is_ended(client: Client
     await until_gone(mark)
 
 
+@needs_sshd
+async def test_a_runner_by_ssh_and_the_end_of_ssh(client: Client, far: FarSide, ssh_server: SshServer) -> None:
+    far.has_execsrv()
+    mark, data = new_mark(), os.urandom(700_000)
+    by_ssh = ["ssh", "-p", f"{ssh_server.port}", "127.0.0.1"]
+    result = await client.run(["bash", "-c", "cat; echo $TMPDIR >&2; exit 7"], input=data, runner=by_ssh)
+    assert (result.stdout, result.stderr, result.exit_code) == (data, f"{far.temporary}\n".encode(), 7)
+    async with client.start(["bash", "-c", "read LINE; [ -t 0 ] && echo got $LINE"], tty=True, runner=by_ssh) as typed:
+        await typed.sendline("word")
+        await typed.expect(rb"got word\r\n")
+    flees = f"setsid bash -c 'exec -a {mark} sleep 1000' </dev/null >/dev/null 2>&1 & exec -a {mark} sleep 1000"
+    async with client.start(["bash", "-c", flees], runner=by_ssh) as lost:
+        await until_marked(mark, 2)
+        for pid in ssh_below():
+            os.kill(pid, signal.SIGKILL)
+        assert (await lost.wait()).reason == "disconnected"
+    await until_gone(mark)
+    assert (await client.run(["cat"], input=b"again", runner=by_ssh)).stdout == b"again"
+
+
 async def test_limits_are_kept_by_the_runner(client: Client, launch: list[str], here: Path) -> None:
     limits = ProcessLimits(file_bytes=10, open_files=50)
     argv = ["sh", "-c", "ulimit -n; exec sh -c 'echo more than ten bytes > file'"]
@@ -263,6 +287,15 @@ async def test_an_operator_names_runners() -> None:
             await client.run(argv, runner="there", prepared=True, cwd="/", env={})
         with pytest.raises(NotAllowedError, match="launches no runner but its own"):
             await client.run(argv, runner=LAUNCH, prepared=True, cwd="/", env={})
+
+
+@pytest.mark.parametrize("term", ["user", "stdout", "stderr"])
+async def test_a_term_that_a_runner_cannot_keep_is_refused_by_its_name(client: Client, term: str, here: Path) -> None:
+    given: dict[str, Any] = {term: "nobody" if term == "user" else here / "file"}
+    with pytest.raises(InvalidParamsError, match=f"^{term}: over a runner, ") as error:
+        await client.run(["true"], runner=LAUNCH, **given)
+    assert error.value.facts["field"] == term
+    assert not (here / "file").exists()
 
 
 async def test_a_name_that_is_no_text_is_a_clear_error(open_server: OpenServer) -> None:

@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -48,11 +50,16 @@ def has(folder: Path, name: str, script: str) -> None:
     path.chmod(0o755)
 
 
-def followed(folder: Path, script: str) -> None:
-    """Run a script as one who has execsrv in the PATH."""
+def surroundings(folder: Path) -> dict[str, str]:
+    """Return the environment of one who has execsrv in the PATH."""
     has(folder, "execsrv", f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m execsrv "$@"\n')
-    env = {**os.environ, "PATH": f"{folder}/bin:{os.environ['PATH']}", "HOME": str(folder)}
-    done = subprocess.run(["bash", "-c", script], cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE)
+    return {**os.environ, "PATH": f"{folder}/bin:{os.environ['PATH']}", "HOME": str(folder)}
+
+
+def followed(folder: Path, script: str) -> None:
+    """Run a script to its end."""
+    argv, env = ["bash", "-c", script], surroundings(folder)
+    done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
 
 
@@ -68,6 +75,22 @@ def test_the_script_for_slurm(tmp_path: Path) -> None:
     assert sorted(result["stdout"] for result in found) == sorted(f"{number}\n" for number in range(1, 91))
     assert all(result["server"].startswith(f"ws://{os.uname().nodename}:") for result in found)
     assert {path.name for path in tmp_path.iterdir()} == {"bin", "results.jsonl"}
+
+
+def test_a_script_for_slurm_that_is_ended_leaves_no_token(tmp_path: Path) -> None:
+    """No command ends by itself: it is the script that ends them all."""
+    [script] = blocks("slurm.md", "bash")
+    has(tmp_path, "srun", SRUN)
+    begun = tmp_path / "begun"
+    waiting = script.replace("-- echo {}", f"-- sh -c 'touch {begun}; exec sleep 1000'")
+    with subprocess.Popen(["bash", "-c", waiting], cwd=tmp_path, env=surroundings(tmp_path)) as process:
+        while not begun.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        assert [*tmp_path.glob("execsrv-*/token")]
+        process.terminate()
+        assert process.wait(PATIENCE) == -signal.SIGTERM
+    assert {path.name for path in tmp_path.iterdir()} == {"bin", "begun", "results.jsonl"}
 
 
 def test_hosts_by_ssh(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ class Host:
     running: int = 0
     is_there: bool = True
     is_resting: bool = False
+    is_hopeless: bool = False
     why: str = ""
 
     @property

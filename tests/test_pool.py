@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import re
 import signal
 import socket
 from collections import Counter
@@ -21,6 +22,7 @@ import trio.testing
 
 import execsrv
 from execsrv import Endpoint, NoServerError, Pool, Unknown
+from execsrv._doors import tokens
 from execsrv.directories import FileDirectory
 from execsrv.limits import ClientConfig, ServerConfig
 from execsrv.pool.member import Line
@@ -122,6 +124,51 @@ async def test_servers_that_are_not_there_are_named(open_server: OpenServer, tmp
         assert pool.servers[0].state == "lost"
 
 
+@pytest.mark.parametrize("url", ["websocket", "unix", "http://127.0.0.1:1", "exec:no-such-program", "ws://"])
+async def test_servers_that_will_never_take_us_are_told_at_once(
+    url: str, open_server: OpenServer, tmp_path: Path
+) -> None:
+    """Nobody's patience ends in this test: where a server may yet come, or was there, commands go on waiting."""
+    known, wrong = tokens.new_token(), tokens.new_token()
+    file = tmp_path / "tokens"
+    file.write_text(f"pool owner {tokens.sha256(known)} never\n")
+    if url in ("websocket", "unix"):
+        url = await open_server(url, ServerConfig(token_file=str(file))).url()
+    refused = Endpoint(url, token=wrong, labels={"which": "refused"})
+    with trio.fail_after(PATIENCE):
+        async with Pool([refused], patience=1000) as pool:
+            for _ in range(2):
+                with pytest.raises(NoServerError, match=rf"^no server can be used: 1 are known; {re.escape(url)}: \w+"):
+                    await pool.run(["true"])
+        nobody = Endpoint(f"unix://{tmp_path}/nobody")
+        async with Pool([refused, nobody], patience=1000) as pool:
+            with pytest.raises(NoServerError, match=r"^no server with which=refused can be used: 1 of 2 "):
+                async with pool.lease(labels={"which": "refused"}):
+                    pass
+            with trio.move_on_after(0.5) as waited:
+                await pool.run(["true"])
+            assert waited.cancelled_caught
+
+
+async def test_a_server_that_took_us_before_may_do_so_again(tmp_path: Path) -> None:
+    """Its tokens are changed before ours: that is no reason to give up."""
+    known, later = tokens.new_token(), tokens.new_token()
+    theirs, ours = tmp_path / "tokens", tmp_path / "token"
+    theirs.write_text(f"pool owner {tokens.sha256(known)} never\n")
+    ours.write_text(known)
+    path = f"unix://{tmp_path}/server"
+    async with Pool([path], token_file=ours, reconnect=0, patience=1000) as pool:
+        with serving(path, "--token-file", str(theirs)):
+            assert (await pool.run(["true"])).exit_code == 0
+        theirs.write_text(f"pool owner {tokens.sha256(later)} never\n")
+        with serving(path, "--token-file", str(theirs)):
+            await until(lambda: "bearer token" in pool.servers[0].why)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(pool.run, ["true"])
+                await until(lambda: "waiting=1" in repr(pool))
+                ours.write_text(later)
+
+
 async def test_a_server_with_which_anything_fails_ends_no_other_ones_commands(
     open_server: OpenServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -137,7 +184,7 @@ async def test_a_server_with_which_anything_fails_ends_no_other_ones_commands(
 
 async def test_a_directory_that_knows_no_server_is_named(tmp_path: Path) -> None:
     async with Pool(FileDirectory(tmp_path / "servres"), patience=0.1) as pool:
-        with pytest.raises(NoServerError, match=r"none is known to <FileDirectory .*/servres>"):
+        with pytest.raises(NoServerError, match=r"none is known to <FileDirectory .*/servres, which is not there>"):
             await pool.run(["true"])
 
 

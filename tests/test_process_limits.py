@@ -365,6 +365,43 @@ def _is_aside(guardian: int) -> bool:
     return proc.table(guardian, "cgroup").strip().endswith(b"-guardian") and proc.state(guardian) == "S"
 
 
+LEAVING = """
+import ctypes, os, sys, time
+from pathlib import Path
+from execsrv import LimitUnavailableError
+from execsrv._processes import proc
+from execsrv._processes.limiting.delegated import _leave
+folder = Path(sys.argv[1])
+def leave(pids):
+    (folder / "cgroup.procs").write_text(" ".join(map(str, pids)))
+    _leave("processes", folder, "ours", True)
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # as a server, it gets the orphans
+for _ in range(3):
+    if not os.fork():
+        for _ in range(2000):
+            if os.fork():
+                break
+            time.sleep(0.001)
+        os._exit(0)
+try:
+    for _ in range(50):
+        leave(proc.family([os.getpid()]))
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    leave([*proc.family([os.getpid()]), os.getppid()])
+except LimitUnavailableError as error:
+    print(error, flush=True)
+os.killpg(0, 9)
+"""
+
+
+def test_who_dies_while_a_group_is_left_is_no_stranger(tmp_path: Path) -> None:
+    """A folder of files stands in for a group: who is there is looked for in the process table."""
+    argv = [sys.executable, "-c", LEAVING, f"{tmp_path}"]
+    done = subprocess.run(argv, capture_output=True, text=True, start_new_session=True)
+    assert f"where others are: {os.getpid()} (" in done.stdout, done.stderr
+
+
 @pytest.mark.skipif(version() != 2, reason="needs control groups of version 2, which a server has to step aside for")
 async def test_a_server_that_may_not_step_aside_refuses_and_stays() -> None:
     before = cgroup.own_folder()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +18,7 @@ from execsrv._runner.frames import encode
 from execsrv._runner.preset import sandbox_of
 from execsrv.errors import InvalidParamsError, SandboxUnavailableError
 from tests.confined import needs_confinement
+from tests.peers import b64
 from tests.processes import marked, new_mark, until_gone, until_in_front, until_marked
 from tests.runners import RunnerPeer, open_program, open_runner
 
@@ -168,6 +174,33 @@ async def test_fault_1_terminate_comes_through_input_that_nobody_reads() -> None
     piece = Stdin("A" * 4 * 1024 * 1024)
     _, exit = await run(request("sleep", "1000", stdin_open=True), *[piece] * 8, Terminate())
     assert exit == Exit(1, timed_out=False)
+
+
+ON_A_SMALL_DISK = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=1m tmpfs "$TMPDIR" && exec "$@"', "sh"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> dict[str, str]:
+    """Give the environment of a program whose TMPDIR has room for one MiB, once `ON_A_SMALL_DISK` is in front of it."""
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    if shutil.which("unshare") is None or subprocess.run([*ON_A_SMALL_DISK, "true"], env=env).returncode:
+        pytest.skip("not allowed to mount a small disk")
+    return env
+
+
+async def test_a_full_disk_is_told_and_ends_the_command(small_disk: dict[str, str]) -> None:
+    mark = new_mark()
+    runner = [sys.executable, "-m", "execsrv", "runner"]
+    async with open_program([*ON_A_SMALL_DISK, *runner], small_disk) as program:
+        await program.send(request("bash", "-c", f"exec -a {mark} sleep 1000", stdin_open=True))
+        await program.until(SpawnReady)
+        await until_marked(mark, 1)
+        await program.send(*(Stdin(b64(bytes(1 << 20))) for _ in range(4)))
+        error = await program.until(Error)
+        cause = os.strerror(errno.ENOSPC)
+        assert error == Error(f"cannot keep input that the command does not read: {cause}", "failed")
+        await until_gone(mark)
+        assert await program.wait() == 1
 
 
 @pytest.mark.slow

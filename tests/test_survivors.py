@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -166,18 +166,18 @@ class Case:
     def pid(self) -> int:
         return self.daemon.pid
 
-    def guardians(self) -> list[int]:
-        return [pid for pid in proc.children(self.pid) if b"guardian.py" in _cmdline(pid)]
 
-    async def until_guarded(self, but: int = 0) -> int:
-        """Wait until there is a guardian, and not that one."""
-        with trio.fail_after(PATIENCE):
-            while not (found := [pid for pid in self.guardians() if pid != but]):  # noqa: ASYNC110
-                await trio.sleep(0.01)
-        return found[0]
+async def until_guarded(server: int, but: int = 0) -> int:
+    """Wait until a server, or a runner, has a guardian, and not that one."""
+    with trio.fail_after(PATIENCE):
+        while True:
+            for pid in proc.children(server):
+                if pid != but and b"guardian.py" in cmdline(pid):
+                    return pid
+            await trio.sleep(0.01)
 
 
-def _cmdline(pid: int) -> bytes:
+def cmdline(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -252,6 +252,9 @@ async def _until_heard(daemon: subprocess.Popen[bytes], listen: str) -> None:
 # -- the ways to end --
 
 
+End = Callable[[Case], Awaitable[None]]
+
+
 async def terminate(case: Case) -> None:
     for mark in case.marks:
         await case.victim.post("process/terminate", {"processId": mark})
@@ -289,7 +292,7 @@ async def end_stdin(case: Case) -> None:
     case.daemon.stdin.close()
 
 
-def by_signal(number: int) -> Callable[[Case], Awaitable[None]]:
+def by_signal(number: int) -> End:
     async def end(case: Case) -> None:
         case.daemon.send_signal(number)
 
@@ -297,31 +300,31 @@ def by_signal(number: int) -> Callable[[Case], Awaitable[None]]:
 
 
 async def guardian_first(case: Case) -> None:
-    guardian = await case.until_guarded()
+    guardian = await until_guarded(case.pid)
     os.kill(guardian, signal.SIGKILL)
-    await case.until_guarded(but=guardian)
+    await until_guarded(case.pid, but=guardian)
     case.daemon.kill()
 
 
 async def guardian_only(case: Case) -> None:
     """Nobody is harmed by it, and the server has another one afterwards."""
-    guardian = await case.until_guarded()
+    guardian = await until_guarded(case.pid)
     os.kill(guardian, signal.SIGKILL)
-    await case.until_guarded(but=guardian)
+    await until_guarded(case.pid, but=guardian)
     for mark, name in case.marks.items():
         await until_astray(mark, ESCAPES[name].strays)
     await terminate(case)
 
 
 async def guardian_last(case: Case) -> None:
-    guardian = await case.until_guarded()
+    guardian = await until_guarded(case.pid)
     case.daemon.kill()
     with trio.fail_after(PATIENCE):
         while proc.living(guardian):  # noqa: ASYNC110
             await trio.sleep(0.01)
 
 
-NEIGHBOURLY = {
+NEIGHBOURLY: dict[str, End] = {
     "terminate": terminate,
     "graceful": terminate_gracefully,
     "deadline": deadline,
@@ -330,7 +333,7 @@ NEIGHBOURLY = {
     "half dead": half_dead,
     "guardian only": guardian_only,
 }
-FINAL = {
+FINAL: dict[str, End] = {
     "end of stdin": end_stdin,
     "SIGTERM": by_signal(signal.SIGTERM),
     "SIGINT": by_signal(signal.SIGINT),
@@ -380,9 +383,15 @@ async def start_and_end(
     *,
     names: list[str] | None = None,
     surroundings: Surroundings | None = None,
-    sandbox: dict[str, Any] | None = None,
+    settings: Sequence[str] = (),
+    neighbourly: dict[str, End] = NEIGHBOURLY,
+    final: dict[str, End] = FINAL,
+    **params: Any,
 ) -> None:
-    """Start the escapes of these names in sessions of a daemon there, let them end, and see that nothing is left."""
+    """Start the escapes of these names in sessions of a daemon there, let them end, and see that nothing is left.
+
+    The daemon has these `settings`, and the starts these `params`. `final` are the endings that end the neighbour too.
+    """
     # A peer on the loopback is not taken for gone because it is silent.
     websocket = f"ws://{host}:0"
     pings = ["--ping-interval", f"{PING_SECONDS}", "--ping-timeout", f"{PING_SECONDS}"]
@@ -390,7 +399,7 @@ async def start_and_end(
     listen = listens.get(ending, f"unix://{folder}/s")
     # Another machine, which is none of ours to the daemon, could be anybody's.
     options = [*pings, "--allow-plain-network", "--allow-anybody"] if ending == "half dead" else []
-    async with open_daemon(placement, listen, *options, surroundings=surroundings) as (daemon, url):
+    async with open_daemon(placement, listen, *options, *settings, surroundings=surroundings) as (daemon, url):
         assert isinstance(daemon.args, list)
         python = next(word for word in daemon.args if isinstance(word, str) and "python" in word)
         async with trio.open_nursery() as nursery:
@@ -414,16 +423,17 @@ async def start_and_end(
             beside = {} if neighbour is None else await start_escapes(neighbour, tty, python, [NEIGHBOUR])
             case = Case(daemon, victim, line)
             path = placement[1].get("PYTHONPATH")
-            limits: dict[str, Any] = {"timeoutMs": DEADLINE_MS} if ending == "deadline" else {}
-            case.marks = await start_escapes(victim, tty, python, names, path=path, sandbox=sandbox, **limits)
+            if ending == "deadline":
+                params["timeoutMs"] = DEADLINE_MS
+            case.marks = await start_escapes(victim, tty, python, names, path=path, **params)
             if surroundings is not None:
                 await surroundings.upset(url)
             if ending == "end of stdin":
                 await channel.aclose()
             with trio.CancelScope(shield=True):
-                await ENDINGS[ending](case)
-                await until_none_lives({**case.marks, **(beside if ending in FINAL else {})})
-            if neighbour is not None and ending in NEIGHBOURLY:
+                await (neighbourly | final)[ending](case)
+                await until_none_lives(case.marks | (beside if ending in final else {}))
+            if neighbour is not None and ending in neighbourly:
                 assert all(len(strays(mark)) == 1 for mark in beside)
                 assert await neighbour.run("x", ["echo", "alive"]) == (0, b"alive\n", b"")
             nursery.cancel_scope.cancel()
@@ -725,7 +735,7 @@ async def test_as_pid_1_it_reaps_strangers_and_ends_on_sigterm(placement: Placem
         await until_gone(mark)
         (survivor,) = marked(stranger)
         os.kill(survivor, signal.SIGKILL)
-        await _until(lambda: all("guardian" in _cmdline(pid).decode() for pid in proc.children(daemon)))
+        await _until(lambda: all("guardian" in cmdline(pid).decode() for pid in proc.children(daemon)))
         os.kill(daemon, signal.SIGTERM)
         assert await trio.to_thread.run_sync(unshare.wait) == 0
 

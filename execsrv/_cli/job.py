@@ -68,6 +68,7 @@ class RunOptions(Struct, frozen=True):
     no_network: bool = False
     read_only: bool = False
     hide: Sequence[str] = ()
+    or_landlock: bool = False
     limit_memory: int | None = None
     limit_processes: int | None = None
     limit_cpu: int | None = None
@@ -103,7 +104,7 @@ class RunOptions(Struct, frozen=True):
     @property
     def confines(self) -> bool:
         """True where the command is to have fewer rights."""
-        return bool(self.sandbox is not None or self.no_network or self.read_only or self.hide)
+        return bool(self.sandbox is not None or self.no_network or self.read_only or self.hide or self.or_landlock)
 
 
 class Recorder(Protocol):

@@ -95,6 +95,10 @@ async def run_here(options: RunOptions, signals: Signals, report: Recorder | Non
             streams.started(spawned.outputs.get("pty"), spawned.held)
             if options.verbose:
                 say(f"execsrv: it runs here as pid {spawned.tree.pid}")
+                if command.confinement is not None:
+                    from execsrv._cli.confining import say_gaps_here
+
+                    say_gaps_here(command.confinement)
             ended = await _Life(options, spawned, streams).live(signals, news)
             if recording is not None:
                 recording.exit_code = ended.code

@@ -38,7 +38,7 @@ def enter(cwd: str) -> None:
 
 
 def has_no_children() -> bool:
-    """Tell whether this process was given none by whoever has executed us. Such children are not ours to end."""
+    """Return True unless this process had children when it became ours by exec: those are not ours to end."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

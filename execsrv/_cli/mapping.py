@@ -112,10 +112,14 @@ class _Map:
             await nursery.start(self._hear)
             async with self._tally.drawn():
                 with self._running:
-                    async with reach.open(per_server=self._limit) as pool:
+                    async with reach.open(self._note, per_server=self._limit) as pool:
                         await self._take(pool)
             nursery.cancel_scope.cancel()
         self._tally.report()
+
+    def _note(self, text: str) -> None:
+        self._tally.foot.clear()
+        self._manners.note(text)
 
     async def _take(self, pool: Pool) -> None:
         """Start a command for each line, as soon as there is room for it, and wait for all."""
@@ -178,8 +182,7 @@ class _Map:
                 if self.ended_by is None:
                     self.ended_by = number
                     self._taking.cancel()
-                    self._tally.foot.clear()
-                    self._manners.note(f"waiting for {self._running_now} commands that run; once more ends them")
+                    self._note(f"waiting for {self._running_now} commands that run; once more ends them")
                 else:
                     self._running.cancel()
 

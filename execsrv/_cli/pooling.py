@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
+import trio
+
 from execsrv._cli.reach import Reach
 from execsrv._cli.usage import UsageError
+from execsrv._nursery import open_helpers
 from execsrv.client import Client
 from execsrv.directories import Directory, Endpoint, directory_of
 from execsrv.pool import Lease, Pool
 from execsrv.pool.asking import asks
+
+_WAIT_SECONDS = 1.0
+"""A shorter wait is not worth a word."""
 
 
 class PoolReach(NamedTuple):
@@ -26,13 +33,18 @@ class PoolReach(NamedTuple):
         return directory_of(self.pool) if self.pool is not None else [Endpoint(self.reach.where)]
 
     @asynccontextmanager
-    async def open(self, **more: Any) -> AsyncIterator[Pool]:
-        """Open the pool. More keywords are those of `Pool`. Raises `ExecsrvError`."""
+    async def open(self, note: Callable[[str], None], **more: Any) -> AsyncIterator[Pool]:
+        """Open the pool. More keywords are those of `Pool`. Raises `ExecsrvError`.
+
+        A person at a terminal is told by `note` of a server that is waited for.
+        """
         reach = self.reach
         opening = Pool(
             self.directory, token_file=reach.token_file, reconnect=reach.reconnect, config=reach.config, **more
         )
-        async with opening as pool:
+        async with opening as pool, open_helpers() as nursery:
+            if os.isatty(2):
+                nursery.start_soon(_tell_waits, pool, note)
             yield pool
 
     async def endpoints(self) -> list[Endpoint]:
@@ -49,13 +61,25 @@ class PoolReach(NamedTuple):
 
 
 @asynccontextmanager
-async def leased(pool: str, labels: Sequence[str], reach: Reach) -> AsyncIterator[Lease]:
-    """Have one server of a pool for a block. Raises `ExecsrvError` and `UsageError`."""
+async def leased(pool: str, labels: Sequence[str], reach: Reach, note: Callable[[str], None]) -> AsyncIterator[Lease]:
+    """Have one server of a pool for a block. `note` is as for `open`. Raises `ExecsrvError` and `UsageError`."""
     async with (
-        PoolReach(pool, reach).open() as opened,
+        PoolReach(pool, reach).open(note) as opened,
         opened.lease(labels=labels_of(labels), scratch=False) as lease,
     ):
         yield lease
+
+
+async def _tell_waits(pool: Pool, note: Callable[[str], None]) -> None:
+    """Tell what is waited for, once for each time that it goes on for a moment."""
+    told: list[str] = []
+    while True:
+        await trio.sleep(_WAIT_SECONDS)
+        wants = pool._members.wants
+        for want in wants:
+            if want not in told:
+                note(f"waiting for {want}")
+        told = wants
 
 
 def labels_of(words: Sequence[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from execsrv._cli.manners import Manners, one_line, print_json, print_text, size
 from execsrv._cli.reach import Reach
 from execsrv._cli.register.kinds import OWN_FAILURE
 from execsrv._cli.streams import say
-from execsrv.errors import ConnectionFailedError, ConnectionLostError, RequestError
+from execsrv.errors import ExecsrvError
 from execsrv.protocol import ListedProcess
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ async def _listings(pool: PoolReach) -> tuple[dict[str, Listing], dict[str, str]
         try:
             async with room, pool.connect(endpoint) as client:
                 found[endpoint.url] = await listing(client, usage=True)
-        except (ConnectionFailedError, ConnectionLostError, RequestError) as error:
+        except (ExecsrvError, OSError, ValueError) as error:  # a directory may name any host
             failed[endpoint.url] = str(error)
 
     async with trio.open_nursery() as nursery:

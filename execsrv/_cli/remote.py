@@ -23,6 +23,7 @@ from execsrv._cli.job import (
     say_ended,
 )
 from execsrv._cli.job import timed_out as say_timed_out
+from execsrv._cli.manners import Manners
 from execsrv._cli.naming import connected_as
 from execsrv._cli.remote_start import reach_of, surroundings
 from execsrv._cli.remote_stdin import has_stdin, pass_stdin
@@ -64,7 +65,8 @@ async def run_there(options: RunOptions, url: str, signals: Signals, report: Rec
             if options.pool is not None:
                 from execsrv._cli.pooling import leased
 
-                async with leased(options.pool, options.label, reach_of(options, url)) as lease:
+                note = Manners(quiet=options.quiet).note
+                async with leased(options.pool, options.label, reach_of(options, url), note) as lease:
                     return await run.through(lease, lease.server)
             async with connected_as(reach_of(options, url), options.name) as client:
                 return await run.through(client, url)
@@ -116,6 +118,10 @@ class _RemoteRun:
             self._process = process
             if options.verbose:
                 say(f"execsrv: it runs at {self._url} as pid {process.pid}")
+                if process.confined is not None:
+                    from execsrv._cli.confining import say_gaps
+
+                    say_gaps(process.confined)
             self._started.set()
             with terminal.raw_terminal(options.tty):
                 return await self._attend(process)

@@ -1,1 +1,5 @@
-"""The output of a session: `log` numbers and retains it, `reader` knows how far it was taken."""
+"""The output of a session, on its way to whoever reads it.
+
+`log` numbers it. `retained` keeps it, up to a bound. `reader` knows how far the peer has taken it, and with that
+whether the command may print more. A `viewer` only follows.
+"""

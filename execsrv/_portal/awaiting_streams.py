@@ -34,6 +34,12 @@ class Input(Facade, of=TrioInput):
         """End the process's input, behind all that was written. A terminal gets its end-of-file character."""
         await self._wait("aclose")
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
 
 class Output(Facade, of=TrioOutput):
     """The stdout or stderr of a process, with the words of `asyncio.StreamReader`. For one task at a time.

@@ -150,7 +150,7 @@ class Streams(Protocol):
         """Return whether its terminal shows what is typed. One that is gone does as far as anybody knows."""
 
     async def input_wait(self) -> InputWait | None:
-        """Look for a process of it that waits for input, where there is none that nobody has read yet."""
+        """Return a process of it that waits for input, None if there is none, or if written input is still unread."""
 
     def let_go_of_terminal(self) -> None:
         """Let its terminal end with its last holder, now that its leader has ended."""

@@ -46,9 +46,10 @@ class Kin:
     def has_socket(self, inode: int, uid: int) -> bool:
         """Return True where one of them holds a socket that a user has made, or may hold it.
 
-        Somebody else who shows that he holds it settles it: it may be passed on here while we look. Where nobody shows
-        it, it may be one of ours that cannot be asked, or has put it where no table has it: into a message that nobody
-        has received, such as to itself. Only where ours cannot have made it is it believed of them that they do not.
+        Another process that shows the socket among its descriptors settles the question. Where none does, a process of
+        ours may still hold it: its descriptors cannot be read, or the socket is on its way in a message (SCM_RIGHTS)
+        that nobody has received yet. The answer is then False only if somebody else hides its descriptors, this server
+        is neither that user nor root, and all of ours show theirs.
         """
         link = f"socket:[{inode}]"
         own = os.getpid()

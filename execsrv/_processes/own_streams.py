@@ -91,7 +91,7 @@ class OwnStreams:
         return self._master is None or terminal.echoes(self._master)
 
     async def input_wait(self) -> InputWait | None:
-        """Look for a process of it that waits for input, where there is none that nobody has read yet."""
+        """Return a process of it that waits for input, None if there is none, or if written input is still unread."""
         steps = self._look_for_input_wait()
         try:
             while True:

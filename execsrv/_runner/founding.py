@@ -70,7 +70,7 @@ class Exit(Struct, frozen=True):
 
 
 class Error(Struct, frozen=True):
-    """From the runner, last: the command could not be started."""
+    """From the runner, last: the command could not be started, or the runner cannot go on with it."""
 
     message: str
     code: str

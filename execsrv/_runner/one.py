@@ -70,6 +70,7 @@ class _OneCommand:
         self._begun = trio.Event()  # it runs, or never will
         self._unended = trio.CancelScope()  # its life, as long as nobody ends it
         self._timed_out = False
+        self._fault: str | None = None
 
     async def run(self, supervisor: Supervisor, reading: trio.CancelScope) -> None:
         """Start it, and tell of it to its end. Then `reading` is over."""
@@ -129,6 +130,9 @@ class _OneCommand:
             for output in outputs:
                 await output.wait_drained()
             helpers.cancel_scope.cancel()
+        if self._unended.cancelled_caught and self._fault is not None:
+            self._outgoing.tell(Error(self._fault, "failed"))
+            return
         self.status = status.code
         if self._unended.cancelled_caught:
             self.status = TIMED_OUT if self._timed_out else TERMINATED
@@ -147,8 +151,12 @@ class _OneCommand:
         elif isinstance(message, Stdin) and self._request.stdin_open:
             data = _decoded(message.data_b64)
             await self._begun.wait()
-            if self._input is not None:
-                self._input.put(data)
+            if self._input is not None and self._fault is None:
+                try:
+                    self._input.put(data)
+                except OSError as error:
+                    self._fault = f"cannot keep input that the command does not read: {error.strerror or error}"
+                    self._unended.cancel()
                 await self._input.wait_room()
 
     def _close(self, its: OwnStreams) -> None:

@@ -11,8 +11,8 @@
     └─ _stop                        when the server ends in order
 
 From `initialize` on it belongs to a connection, a new one or one that has lost its channel. When the channel is at its
-end, so is the connection, or it waits for another channel: that is the server's configuration, and the peer's good
-behaviour. Cancelling closes the channel, saying that the server goes away.
+end, so is the connection; or it waits for another channel, where the server's settings have it so and the peer broke no
+rule. Cancelling closes the channel, saying that the server goes away.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Conversation:
         self._reading = trio.CancelScope()
         self._heard_at = 0.0
         self._goodbye = ProtocolError("the server is shutting down", _GOING_AWAY)
-        self._is_lost = False  # the channel: by a hang-up, an accident, or a mistake of the peer
+        self._is_lost = False  # the channel is, by a hang-up, an accident, or a mistake of the peer
 
     def __repr__(self) -> str:
         return f"<Conversation {self._handshake.state.name} {self._connection}>"

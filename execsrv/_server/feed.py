@@ -131,7 +131,7 @@ class Feed:
         self.wake()
 
     def let_run(self) -> None:
-        """Wait for nobody: whoever comes back reads what is retained then. Not while somebody is attached."""
+        """Let the command print on, with nobody attached. Who comes back reads what is retained."""
         self._log.go_without_reader()
         self.wake()
 

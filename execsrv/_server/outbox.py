@@ -52,7 +52,7 @@ class Outbox:
         self._budget = Budget()
         self._answers: deque[tuple[Message, int]] = deque()  # each with its weight
         self._waiting_bytes = 0  # with what is being sent
-        self._leaving_bytes = 0
+        self._sent: list[tuple[Message, int]] = []  # the answer that is being sent, with its weight
         self._leaving = False  # what was taken last is still being sent
         self._answering = False  # and it is an answer
         self._has_rest = False  # it was sent at once, but for a part of it
@@ -101,7 +101,7 @@ class Outbox:
                 self._send_now(notification)
 
     def feed_later(self, feed: Feed | View) -> None:
-        """Take from this feed, which has news, behind all answers: one that is put at once after this is among them."""
+        """Take from this feed, which has news, behind all answers, also one that is put right after this call."""
         self._feeds[feed] = None
         self._wanted.unpark()
 
@@ -177,9 +177,8 @@ class Outbox:
         """
         self._answered += self._answering
         self._leaving = self._answering = False
-        if self._leaving_bytes:
-            self._give_back(self._leaving_bytes)
-            self._leaving_bytes = 0
+        if self._sent:
+            self._give_back(self._sent.pop()[1])
         self._taken.unpark_all()
         while not self.closed:
             if self._has_rest:
@@ -187,8 +186,8 @@ class Outbox:
                 return None
             if self._answers:
                 self._leaving = self._answering = True
-                answer, self._leaving_bytes = self._answers.popleft()
-                return answer
+                self._sent.append(self._answers.popleft())
+                return self._sent[0][0]
             self._turn_of_told = not self._turn_of_told
             if self._told and (self._turn_of_told or not self._feeds):
                 self._tellers.unpark()
@@ -239,9 +238,9 @@ class Outbox:
         """Forget all that waits, and end every wait: nobody takes anything any more."""
         self.closed = True
         self._give_back(self._waiting_bytes)
-        self._leaving_bytes = 0
-        let_go(self._answers)
-        self._answers.clear()
+        for answers in (self._sent, self._answers):
+            let_go(answers)
+            answers.clear()
         feeds, self._feeds = self._feeds, {}
         for feed in feeds:
             feed.lost()

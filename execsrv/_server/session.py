@@ -267,7 +267,7 @@ class Session:
         return await self._streams.echoes()
 
     async def input_wait(self) -> InputWait | None:
-        """Look for a process of it that waits for input, where there is none that nobody has read yet."""
+        """Return a process of it that waits for input, None if there is none, or if written input is still unread."""
         if not self.stdin.is_open or self.stdin.is_waiting or self.log.exited is not None:
             return None
         return await self._streams.input_wait()

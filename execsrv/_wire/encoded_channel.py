@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from msgspec import UNSET, Raw, UnsetType
 
+from execsrv._memory import let_go
 from execsrv._wire.bounds import LARGE_BYTES
 from execsrv._wire.codecs import Codec, decode_params
 from execsrv._wire.packed import PackedCodec
@@ -63,6 +64,7 @@ class EncodedChannel:
             await self._send_written()
         finally:  # also where the peer has gone: this may be around for a while yet
             if len(self._buffer) > LARGE_BYTES:
+                let_go([(self._buffer, len(self._buffer))])
                 self._buffer = bytearray(self._offset)
 
     def _finish(self, message: Message) -> None:

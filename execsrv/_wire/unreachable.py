@@ -67,6 +67,21 @@ def why_unreachable(error: BaseException) -> str:
     return "the connection broke"
 
 
+def is_final(error: BaseException) -> bool:
+    """Return True where the next attempt would fail for the same reason: one of the two does not take the other."""
+    for cause in _causes(error):
+        match cause:
+            case ssl.SSLCertVerificationError() | UnicodeError():
+                return True
+            case ssl.SSLError() if _REFUSED.search(cause.reason or ""):
+                return True
+            case ConnectionRejected(status_code=401 | 403):
+                return True
+            case ConnectionFailedError(is_final=True):
+                return True
+    return False
+
+
 def _words(error: ssl.SSLError) -> str:
     return (error.reason or "unknown").lower().replace("_", " ")
 

@@ -92,9 +92,9 @@ def parse_websocket(url: str) -> WebSocketAddress:
         secure = parts.scheme == "wss"
         host, port = parts.hostname, parts.port or (443 if secure else 80)
     except ValueError as error:
-        raise ConnectionFailedError(f"cannot connect to `{url}`: {error}") from None
+        raise ConnectionFailedError(f"cannot connect to `{url}`: {error}", is_final=True) from None
     if parts.scheme not in ("ws", "wss") or not host:
-        raise ConnectionFailedError(f"cannot connect to `{url}`: expected `ws://HOST:PORT`")
+        raise ConnectionFailedError(f"cannot connect to `{url}`: expected `ws://HOST:PORT`", is_final=True)
     resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return WebSocketAddress(host, port, secure, resource)
 

@@ -27,7 +27,7 @@ from execsrv._wire.encoded_channel import EncodedChannel
 from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
 from execsrv._wire.http_head import NO_PAGES, Names, Page, Pages, Upgrade, answer_to, receive_head, unauthorized
 from execsrv._wire.tcp import is_local
-from execsrv._wire.unreachable import CONNECT_ERRORS, why_unreachable
+from execsrv._wire.unreachable import CONNECT_ERRORS, is_final, why_unreachable
 from execsrv._wire.urls import parse_websocket
 from execsrv._wire.websocket_library import HEAD_END, MAX_HEAD_BYTES, RECEIVE_BYTES, Reader, Wire
 from execsrv.errors import ConnectionFailedError, ProtocolError
@@ -254,7 +254,8 @@ async def open_websocket(
                 plain.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
                 if not address.secure and not is_local(plain):
                     if token is not None:
-                        raise ConnectionFailedError("a token is not sent to another machine without TLS; use `wss://`")
+                        why = "a token is not sent to another machine without TLS; use `wss://`"
+                        raise ConnectionFailedError(why, is_final=True)
                 elif not address.secure and check_server is not None:
                     await check_server(plain)
                 if address.secure:
@@ -281,7 +282,7 @@ async def open_websocket(
         what = f"no answer within {limits.handshake_timeout} s"
         if not isinstance(error, trio.TooSlowError):
             what = why_unreachable(error)
-        raise ConnectionFailedError(f"cannot connect to `{url}`: {what}") from error
+        raise ConnectionFailedError(f"cannot connect to `{url}`: {what}", is_final=is_final(error)) from error
     finally:
         if stream is not None:
             await trio.aclose_forcefully(stream)

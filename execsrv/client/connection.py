@@ -34,6 +34,7 @@ from execsrv.errors import (
     ExecsrvError,
     InvalidParamsError,
     RequestError,
+    UnauthorizedError,
     UnknownProcessError,
 )
 from execsrv.limits import ClientConfig
@@ -189,14 +190,15 @@ class Connection:
                     await trio.sleep_forever()  # the reader hears of the end, and of what was said before it
         except (trio.TooSlowError, RequestError, BadAnswerError, ConnectionLostError) as error:
             what = str(error) or f"no answer within {self.config.handshake_timeout} s"
-            raise ConnectionFailedError(f"handshake failed: {what}") from error
+            is_final = isinstance(error, UnauthorizedError)
+            raise ConnectionFailedError(f"handshake failed: {what}", is_final=is_final) from error
         if self.is_execsrv:  # which keeps to windows
             self.calls.hear_at_once()
         self._greeted = True
         task_status.started()
 
     async def _ask_to_be_let_in(self, hello: Initialize) -> Initialized:
-        """Greet, again and again while the connection to be taken up has a channel: that may be lost, and not known."""
+        """Greet, and again while the server takes the connection for attached: it may not know that a channel died."""
         if hello.resume_session_id is not None:
             self._first_letters = f"p{secrets.token_hex(3)}-"  # others have counted from 1 as well
         while True:

@@ -32,7 +32,7 @@ async def launched(
     except (OSError, ValueError) as error:
         path = (os.environ if env is None else env).get("PATH")
         if isinstance(error, FileNotFoundError) and "/" not in argv[0] and not shutil.which(argv[0], path=path):
-            raise ConnectionFailedError(f"cannot find `{argv[0]}` in PATH") from error
+            raise ConnectionFailedError(f"cannot find `{argv[0]}` in PATH", is_final=True) from error
         why = getattr(error, "strerror", None) or str(error)
         raise ConnectionFailedError(f"cannot start {shortened(argv)}: {why}") from error
     try:

@@ -274,7 +274,7 @@ def termination(id: str, grace: float) -> ProcessTerminate:
 
 
 def _anybody(id: str) -> ProcessSignal:
-    """Return the signal that a process which runs does not notice, and one that was asked to end needs."""
+    """Return SIGCONT: a stopped process needs it to end when asked to, and one that runs does not notice."""
     return ProcessSignal(id, "SIGCONT", "tree")
 
 

@@ -218,7 +218,7 @@ def _recorded(
 
 
 def _place(connection: Connection, cwd: Path | None, prepared: bool) -> str | None:
-    """Return a directory as it is sent. The server's own needs no name, but for who has everything prepared."""
+    """Return a directory as it is sent. None is the server's own, which a prepared command has to name."""
     if cwd is not None:
         return string("cwd", cwd)
     if connection.directory is not None:

@@ -28,9 +28,10 @@ class FileDirectory:
     def __init__(self, path: Path) -> None:
         self._path = os.fspath(path)
         self._was_there = False
+        self._is_missing = False
 
     def __repr__(self) -> str:
-        return f"<FileDirectory {self._path}>"
+        return f"<FileDirectory {self._path}{', which is not there' if self._is_missing else ''}>"
 
     def __call__(self) -> list[Endpoint]:
         """Return the servers, none where the file is not there yet. Raises `OSError` and `InvalidConfigError`."""
@@ -39,8 +40,9 @@ class FileDirectory:
         except FileNotFoundError:
             if self._was_there:  # that it is gone says nothing of its servers
                 raise
+            self._is_missing = True
             return []
-        self._was_there = True
+        self._was_there, self._is_missing = True, False
         return servers
 
 

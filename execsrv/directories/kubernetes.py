@@ -6,23 +6,28 @@ finds the API, its certificate and its account where Kubernetes puts them; elsew
 
 from __future__ import annotations
 
-import http.client
 import os
 import ssl
-from collections.abc import Iterator
-from urllib.parse import quote, urlencode, urlsplit
+from typing import NamedTuple
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
+import h11
 import msgspec
+import trio
 from msgspec import Struct
 
 from execsrv._threads import run_with_tls
+from execsrv._wire.unreachable import why_unreachable
 from execsrv.directories.endpoint import Endpoint
 from execsrv.errors import ConnectionFailedError, InvalidConfigError
 
 _ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _TIMEOUT_SECONDS = 8.0
+"""Time for all that is asked and answered for one list."""
+
 _PODS_OF_A_PAGE = 500
 _MOST_BYTES = 64 << 20
+_READ_BYTES = 1 << 16
 
 
 class _Condition(Struct, frozen=True):
@@ -89,74 +94,47 @@ class KubernetesDirectory:
         return f"<KubernetesDirectory {self._namespace or ''}/{self._selector}>"
 
     async def __call__(self) -> list[Endpoint]:
-        """Return the servers.
+        """Return the servers. Cancelling hangs up.
 
         Raises `ConnectionFailedError`, and `InvalidConfigError` where there is no cluster, or no namespace.
         """
-        return await run_with_tls(self._servers)
+        with trio.move_on_after(_TIMEOUT_SECONDS):
+            return await self._servers(await run_with_tls(self._find_api))
+        raise ConnectionFailedError(f"the Kubernetes API has not answered within {_TIMEOUT_SECONDS:g} s")
 
-    def _servers(self) -> list[Endpoint]:
-        return [
-            Endpoint(f"{self._scheme}://{_host(pod.status.pod_ip or '')}:{self._port}", labels=pod.metadata.labels)
-            for pod in self._pods()
-            if pod.takes_connections
-        ]
-
-    def _pods(self) -> Iterator[_Pod]:
-        path = f"/api/v1/namespaces/{quote(self._namespace_here(), safe='')}/pods"
+    async def _servers(self, api: _Api) -> list[Endpoint]:
+        target = f"/api/v1/namespaces/{quote(api.namespace, safe='')}/pods"
         asked = {"labelSelector": self._selector, "limit": str(_PODS_OF_A_PAGE)}
-        connection = self._connection()
-        try:
-            while True:
-                answer = self._ask(connection, f"{path}?{urlencode(asked)}")
-                yield from answer.items
-                if not answer.metadata.next_page:
-                    return
-                asked["continue"] = answer.metadata.next_page
-        finally:
-            connection.close()
+        servers: list[Endpoint] = []
+        while True:
+            answer = _pods(*await _ask(api, f"{target}?{urlencode(asked)}"))
+            servers += [self._endpoint(pod) for pod in answer.items if pod.takes_connections]
+            if not answer.metadata.next_page:
+                return servers
+            asked["continue"] = answer.metadata.next_page
 
-    def _ask(self, connection: http.client.HTTPConnection, target: str) -> _Pods:
-        headers = {"Accept": "application/json"}
-        is_private = isinstance(connection, http.client.HTTPSConnection)
-        if is_private and (token := self._read("token")) is not None:  # read each time: it is renewed
-            headers["Authorization"] = f"Bearer {token}"
-        try:
-            connection.request("GET", target, headers=headers)
-            response = connection.getresponse()
-            content = response.read(_MOST_BYTES)
-        except (OSError, http.client.HTTPException) as error:
-            where = f"{connection.host}:{connection.port}"
-            raise ConnectionFailedError(f"cannot ask the Kubernetes API at {where}: {error}") from error
-        if response.status != 200:
-            said = f"{response.status} {response.reason}: {content[:300].decode(errors='replace')}"
-            raise ConnectionFailedError(f"the Kubernetes API lists no pods: {said}")
-        try:
-            return msgspec.json.decode(content, type=_Pods)
-        except msgspec.MsgspecError as error:
-            raise ConnectionFailedError(f"the Kubernetes API has answered with no list of pods: {error}") from None
+    def _endpoint(self, pod: _Pod) -> Endpoint:
+        return Endpoint(f"{self._scheme}://{_host(pod.status.pod_ip or '')}:{self._port}", labels=pod.metadata.labels)
 
-    def _connection(self) -> http.client.HTTPConnection:
-        api = self._api
-        if api is None:
-            host, port = (os.environ.get(f"KUBERNETES_SERVICE_{name}", "") for name in ("HOST", "PORT"))
-            if not host:
-                raise InvalidConfigError("no Kubernetes is known here: give `api`, or run in a pod")
-            api = f"https://{_host(host)}:{port or 443}"
-        parts = urlsplit(api)
-        if parts.scheme == "http":
-            return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_SECONDS)
-        if parts.scheme != "https":
-            raise InvalidConfigError(f"cannot ask a Kubernetes API at `{api}`: expected `http://` or `https://`")
-        authority = f"{self._account}/ca.crt"
-        context = ssl.create_default_context(cafile=authority if os.path.exists(authority) else None)
-        return http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_SECONDS, context=context)
-
-    def _namespace_here(self) -> str:
+    def _find_api(self) -> _Api:
+        """Read what there is to know of the API: each time, since a token is renewed."""
         namespace = self._namespace or self._read("namespace")
         if not namespace:
             raise InvalidConfigError("no namespace is known here: give `namespace`, or run in a pod")
-        return namespace
+        url = self._api
+        if url is None:
+            host, port = (os.environ.get(f"KUBERNETES_SERVICE_{name}", "") for name in ("HOST", "PORT"))
+            if not host:
+                raise InvalidConfigError("no Kubernetes is known here: give `api`, or run in a pod")
+            url = f"https://{_host(host)}:{port or 443}"
+        parts = urlsplit(url)
+        if parts.scheme == "http":
+            return _Api(parts, namespace)
+        if parts.scheme != "https":
+            raise InvalidConfigError(f"cannot ask a Kubernetes API at `{url}`: expected `http://` or `https://`")
+        authority = f"{self._account}/ca.crt"
+        context = ssl.create_default_context(cafile=authority if os.path.exists(authority) else None)
+        return _Api(parts, namespace, context, self._read("token"))
 
     def _read(self, name: str) -> str | None:
         try:
@@ -164,6 +142,76 @@ class KubernetesDirectory:
                 return file.read().strip()
         except FileNotFoundError:
             return None
+
+
+class _Api(NamedTuple):
+    """Where the API is, and how to come in. The token goes nowhere without TLS."""
+
+    url: SplitResult
+    namespace: str
+    context: ssl.SSLContext | None = None
+    token: str | None = None
+
+    @property
+    def host(self) -> str:
+        return self.url.hostname or ""
+
+    @property
+    def port(self) -> int:
+        return self.url.port or (80 if self.context is None else 443)
+
+
+async def _ask(api: _Api, target: str) -> tuple[h11.Response, bytes]:
+    """Ask the API for something, and return the answer. Raises `ConnectionFailedError`."""
+    stream: trio.abc.Stream | None = None
+    try:
+        stream = plain = await trio.open_tcp_stream(api.host, api.port)
+        if api.context is not None:
+            stream = trio.SSLStream(plain, api.context, server_hostname=api.host, https_compatible=True)
+        return await _exchange(stream, api, target)
+    except (OSError, trio.BrokenResourceError, h11.ProtocolError) as error:
+        why = "it does not speak HTTP" if isinstance(error, h11.ProtocolError) else why_unreachable(error)
+        raise ConnectionFailedError(f"cannot ask the Kubernetes API at {api.host}:{api.port}: {why}") from error
+    finally:
+        if stream is not None:
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(stream)
+
+
+async def _exchange(stream: trio.abc.Stream, api: _Api, target: str) -> tuple[h11.Response, bytes]:
+    """Raises `h11.ProtocolError`, and what the stream raises."""
+    headers = [("Host", api.url.netloc.rpartition("@")[2]), ("Accept", "application/json"), ("Connection", "close")]
+    if api.token is not None:
+        headers.append(("Authorization", f"Bearer {api.token}"))
+    talk = h11.Connection(h11.CLIENT)
+    question = h11.Request(method="GET", target=target, headers=headers)
+    await stream.send_all((talk.send(question) or b"") + (talk.send(h11.EndOfMessage()) or b""))
+    response: h11.Response | None = None
+    content = bytearray()
+    while len(content) <= _MOST_BYTES:
+        match talk.next_event():
+            case h11.NEED_DATA:
+                talk.receive_data(bytes(await stream.receive_some(_READ_BYTES)))
+            case h11.Response() as response:
+                pass
+            case h11.Data() as data:
+                content += data.data
+            case h11.EndOfMessage():
+                break
+    assert response is not None
+    return response, bytes(content)
+
+
+def _pods(response: h11.Response, content: bytes) -> _Pods:
+    """Return the list of an answer. Raises `ConnectionFailedError` for one that is none."""
+    if response.status_code != 200:
+        reason = response.reason.decode(errors="replace")
+        said = f"{response.status_code} {reason}: {content[:300].decode(errors='replace')}"
+        raise ConnectionFailedError(f"the Kubernetes API lists no pods: {said}")
+    try:
+        return msgspec.json.decode(content, type=_Pods)
+    except msgspec.MsgspecError as error:
+        raise ConnectionFailedError(f"the Kubernetes API has answered with no list of pods: {error}") from None
 
 
 def _host(address: str) -> str:

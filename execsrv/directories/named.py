@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib import import_module
 from urllib.parse import unquote, urlsplit
@@ -15,6 +16,15 @@ FORMS = ("FILE", "ws://HOST:PORT,...", "dns://HOST:PORT", "kubernetes://[NAMESPA
 """The texts that name servers, for people."""
 
 _PORT = 8765
+
+_URL = r"[a-z][a-z0-9+.-]*://|exec:"
+_SERVERS = re.compile(
+    # A command, with the commas that it quotes, and those behind which no URL begins ...
+    rf"""exec:(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^,]|,(?!{_URL}))*"""
+    # ... or another URL.
+    rf"""|(?:[^,]|,(?!{_URL}|,|$))+""",
+    re.S,
+)
 
 
 def _of_dns(text: str) -> Directory:
@@ -48,21 +58,22 @@ _BY_SCHEME: dict[str, Callable[[str], Directory]] = {"dns": _of_dns, "kubernetes
 def directory_of(text: str) -> Directory | list[Endpoint]:
     """Return the directory, or the servers, that a text names: one of `FORMS`.
 
-    A text with URLs, and commas between them, is these servers; one that is no URL is the path of a file that servers
-    join. `ray://NAME` is what Ray keeps under that name. The port of pods is 8765 where none is given.
+    A text with URLs, and commas between them, is these servers. A comma behind which no URL begins is part of the one
+    before it, as is every comma that the command of an `exec:` quotes. A text that is no URL is the path of a file that
+    servers join. `ray://NAME` is what Ray keeps under that name. The port of pods is 8765 where none is given.
 
     Raises `InvalidConfigError` for another text, and for one whose extra is not installed.
     """
     scheme, separator, rest = text.partition("://")
-    words = [word for word in text.split(",") if word]
+    urls = _SERVERS.findall(text)
     try:
         if separator and scheme in _BY_SCHEME:
             return _BY_SCHEME[scheme](rest)
-        if not words:
+        if not urls:
             raise ValueError
     except ValueError:
         expected = ", ".join(f"`{form}`" for form in FORMS[:-1]) + f" or `{FORMS[-1]}`"
         raise InvalidConfigError(f"cannot take `{text}` for the servers of a pool: expected {expected}") from None
-    if "://" in words[0] or words[0].startswith("exec:"):
-        return [Endpoint(word) for word in words]
+    if "://" in urls[0] or urls[0].startswith("exec:"):
+        return [Endpoint(url) for url in urls]
     return FileDirectory(text)

@@ -17,7 +17,14 @@ import trio
 from execsrv._nursery import open_helpers
 from execsrv.client.client import Client
 from execsrv.directories import Endpoint
-from execsrv.errors import ConnectionLostError, ExecsrvError, RequestError
+from execsrv.errors import (
+    ConnectionFailedError,
+    ConnectionLostError,
+    ExecsrvError,
+    InvalidListenURLError,
+    InvalidParamsError,
+    RequestError,
+)
 from execsrv.limits import ClientConfig
 from execsrv.pool.places import Places, labels_of
 from execsrv.protocol import EnvironmentStatus, Unit
@@ -107,7 +114,10 @@ class Member:
         self.is_resting = False
         """True while it is to be left alone for a moment."""
         self.why = ""
+        self.is_hopeless = False
+        """True where it never took us, and waiting would not change that."""
         self.line: Line | None = None
+        self._was_up = False
         self._places = places
         self._config = config
         self._is_silent = False
@@ -206,6 +216,9 @@ class Member:
                     await self._stay_connected(line)
             except (ExecsrvError, OSError, ValueError) as error:  # a directory may name any host
                 self.why = str(error)
+                if not self._was_up and _is_final(error):
+                    self.is_hopeless = True
+                    self._places.look()
             except Exception as error:  # such as no thread to be had: it is no fault of the other servers
                 logger.exception("cannot connect to `%s`", self.endpoint.url)
                 self.why = repr(error)
@@ -216,6 +229,7 @@ class Member:
         """Have commands use a connection until it is lost."""
         began = trio.current_time()
         self.line, self.why, self._is_silent, self._is_interrupted = line, "", False, False
+        self._was_up, self.is_hopeless = True, False
         self._places.fill(self)
         try:
             async with open_helpers() as nursery:
@@ -258,3 +272,10 @@ class Member:
         if self.line is line:
             self._lose(line, why)
             connected.cancel()
+
+
+def _is_final(error: Exception) -> bool:
+    """Return True where the next attempt to connect would fail for the same reason."""
+    if isinstance(error, ConnectionFailedError):
+        return error.is_final
+    return isinstance(error, InvalidListenURLError | InvalidParamsError | ValueError)

@@ -65,6 +65,11 @@ class Members:
         return self._places.waiting
 
     @property
+    def wants(self) -> list[str]:
+        """Servers that somebody waits for, since none is there, for people."""
+        return self._places.wants
+
+    @property
     def states(self) -> list[ServerState]:
         """All servers, for people."""
         return [

@@ -40,6 +40,8 @@ class Host(Protocol):
     """Places that there are."""
     is_resting: bool
     """True while it is to be left alone for a moment."""
+    is_hopeless: bool
+    """True where waiting for it to be there is in vain."""
     why: str
     """The last that went wrong, empty where nothing did."""
 
@@ -54,6 +56,11 @@ class _Group:
     def __init__(self) -> None:
         self.hosts: list[Host] = []
         self.missing_since: float | None = None
+
+    @property
+    def is_hopeless(self) -> bool:
+        """True where there are some, and it is in vain to wait for any of them."""
+        return bool(self.hosts) and all(host.is_hopeless for host in self.hosts)
 
 
 Queue = OrderedDict[trio.lowlevel.Task, None]
@@ -109,7 +116,7 @@ class Places:
     async def take(self, labels: Labels, share: Hashable, *, first: bool = False) -> Host:
         """Return a server with these labels, on which a place is taken. `first` is for who comes back for another one.
 
-        Raises `NoServerError`. Cancelling takes none.
+        Raises `NoServerError`, at once where all that have the labels are hopeless. Cancelling takes none.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         group = self._group(labels)
@@ -118,6 +125,8 @@ class Places:
             if host is not None:
                 host.running += 1
                 return host
+        if group.is_hopeless:
+            raise self._nobody(labels)
         return await self._wait(labels, share, first=first)
 
     def give(self, host: Host) -> None:
@@ -142,10 +151,23 @@ class Places:
         """Tell those who wait in vain, for ever."""
         while True:
             await trio.sleep(min(_LOOK_SECONDS, self._patience / 4))
-            now = trio.current_time()
-            for labels, group in [*self._groups.items()]:
-                if self._is_missing(labels, group, now):
-                    self._refuse(labels, partial(self._nobody, labels))
+            self.look()
+
+    def look(self) -> None:
+        """Tell those who wait in vain."""
+        now = trio.current_time()
+        for labels, group in [*self._groups.items()]:
+            if self._is_missing(labels, group, now) or group.is_hopeless:
+                self._refuse(labels, partial(self._nobody, labels))
+
+    @property
+    def wants(self) -> list[str]:
+        """Servers that somebody waits for, since none is there, for people."""
+        return [
+            f"a server{_named(labels)}, for {self._patience:g} s at most: {self._known(labels)}"
+            for labels, group in self._groups.items()
+            if group.missing_since is not None and self._is_asked_for(labels)
+        ]
 
     @property
     def waiting(self) -> int:
@@ -232,7 +254,11 @@ class Places:
                 trio.lowlevel.reschedule(self._pop(share, labels), Error(error()))
 
     def _nobody(self, labels: Labels) -> NoServerError:
-        named = " with " + ", ".join(f"{name}={value}" for name, value in sorted(labels)) if labels else ""
+        what = "can be used" if self._group(labels).is_hopeless else f"was there for {self._patience:g} s"
+        return NoServerError(f"no server{_named(labels)} {what}: {self._known(labels)}")
+
+    def _known(self, labels: Labels) -> str:
+        """Return which servers are known, and their troubles, for people."""
         hosts = self._group(labels).hosts
         known = f"{len(hosts)} of {len(self._hosts)} servers have them" if labels else f"{len(self._hosts)} are known"
         if not self._hosts:
@@ -240,7 +266,11 @@ class Places:
         whys = "".join(f"; {host}: {host.why}" for host in hosts[:_MOST_WHYS] if host.why)
         if self.trouble:
             whys += f"; cannot ask {self._directory!r}: {self.trouble}"
-        return NoServerError(f"no server{named} was there for {self._patience:g} s: {known}{whys}")
+        return known + whys
+
+
+def _named(labels: Labels) -> str:
+    return " with " + ", ".join(f"{name}={value}" for name, value in sorted(labels)) if labels else ""
 
 
 def labels_of(labels: Mapping[str, str] | None) -> Labels:

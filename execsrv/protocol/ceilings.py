@@ -32,8 +32,8 @@ class Ceiling(Wire, frozen=True):
     scope: CeilingScope
     most: int | float
     used: int | None = None
-    """So much is in use now; of connections and sessions, by the one that the asker sees with the most. None: it is not
-    counted, or not told to this role."""
+    """How much is in use now. A bound for each connection or session has that of the one that uses most, among those
+    that the asker may see. None where it is not counted, or not told to this role."""
     refused: int | None = None
     """So often somebody was refused for it, where that is counted."""
 

@@ -97,10 +97,14 @@ async def pool(urls: list[str], count: Count) -> None:
             count.add(result.exit_code)
 
 
-def ray_tasks(count: Count) -> None:
+def by_subprocess() -> int:
+    return subprocess.run(COMMAND, capture_output=True).returncode
+
+
+def ray_tasks(work: Callable[[], int], count: Count) -> None:
     import ray
 
-    run = ray.remote(num_cpus=1)(lambda: subprocess.run(COMMAND, capture_output=True).returncode)
+    run = ray.remote(num_cpus=1)(work)
     waiting = [run.remote() for _ in range(min(LIMIT, count.total))]
     asked = len(waiting)
     while waiting:
@@ -122,7 +126,7 @@ def cluster() -> Iterator[None]:
         nodes.add_node(num_cpus=1, node_ip_address=f"127.0.0.{number}", object_store_memory=100_000_000)
     ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
     try:
-        ray_tasks(Count(30))  # the workers are started by the first tasks
+        ray_tasks(by_subprocess, Count(30))  # the workers are started by the first tasks
         yield
     finally:
         ray.shutdown()
@@ -156,7 +160,7 @@ def main() -> None:
         }
         if options.ray:
             stack.enter_context(cluster())
-            ways["ray tasks"] = ray_tasks
+            ways["ray tasks"] = partial(ray_tasks, by_subprocess)
         rounds: dict[str, list[Round]] = {name: [] for name in ways}
         for number in range(options.rounds):
             for name in list(ways) if number % 2 == 0 else reversed(list(ways)):

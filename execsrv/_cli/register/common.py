@@ -125,6 +125,12 @@ CONFINING = (
     Option(("--read-only",), "As --sandbox read-only.", title="Confinement"),
     Option(("--no-network",), "Take the network away, and every socket to another program.", title="Confinement"),
     Option(("--hide",), "Hide a file or a folder. Repeatable.", FILE, many=True, title="Confinement"),
+    Option(
+        ("--or-landlock",),
+        "Take less on a machine without namespaces: what Landlock alone can keep. A server has to permit that"
+        " (--allow-landlock-only).",
+        title="Confinement",
+    ),
 )
 """The options of what commands may do."""
 

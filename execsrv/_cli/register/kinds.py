@@ -199,7 +199,8 @@ class Command(Struct, frozen=True):
     """Options may follow arguments."""
     hidden: bool = False
     raw: bool = False
-    """It takes the options of reaching a server, and of saying things, one by one, and not as `reach` and `manners`."""
+    """Its function takes each option by its name, and not those of reaching a server as one `reach`, those of what is
+    said as one `manners`."""
 
     @property
     def by_name(self) -> dict[str, Option]:

@@ -114,7 +114,7 @@ def _check_missing(wish: Wish, places: list[Place], notes: list[str]) -> None:
 def _check_links(wish: Wish, places: list[Place], lasting: list[Wish]) -> None:
     """Refuse what is named through a link that a command with this policy may replace, or may have made before.
 
-    So may be written what may be written by a wish that is `lasting`, without any such link.
+    To write there is allowed where a `lasting` wish, which names no such link, lets the command write anyway.
     """
     link = _replaceable_link(wish, places)
     if link is None:

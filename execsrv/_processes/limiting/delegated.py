@@ -20,6 +20,9 @@ from execsrv._processes.limiting.entry import unavailable
 _TRIES = 20
 """So often it is begun again because somebody was born meanwhile in the group that all are to leave."""
 
+_LOOKS = 5
+"""So often processes that seem to be strangers are looked for among our own."""
+
 _turn = threading.Lock()
 
 
@@ -79,12 +82,25 @@ def _leave(field: str, place: Path, name: str, moves: bool) -> None:
     if there & family and not moves:
         need = "a server that may step into a group below: with `--cgroup`, or with `own_process` in another program"
         raise unavailable(field, f"leave {place}", errno.EBUSY, need)
-    if strangers := there - family:
+    if strangers := _strangers(there - family):
         step = f"hand controllers on in {place}, where others are: {_named(strangers)}"
         need = "a control group of its own, as of a service or by `systemd-run --user --scope -p Delegate=yes`"
         raise unavailable(field, step, errno.EBUSY, need)
     for pid in sorted(there):
         _enter(field, place / name, pid)
+
+
+def _strangers(there: set[int]) -> set[int]:
+    """Return who lives of these and does not descend from us.
+
+    They are looked for again: a look misses who loses its parent meanwhile, and with it all that descends from it.
+    """
+    for _ in range(_LOOKS):
+        there = {pid for pid in there if proc.living(pid)}
+        if not there:
+            break
+        there -= set(proc.family([os.getpid()]))
+    return there
 
 
 def _enter(field: str, folder: Path, pid: int) -> None:
