@@ -19,7 +19,8 @@ FLOORS = [
     # rules, and the log: still no I/O
     {"_wire.quoting", "_budget", "_runner.frames", "_runner.founding", "_runner.messages"},
     {"_wire.unreadable", "_wire.bounds", "_wire.pieces", "_wire.values", "_wire.framing"},
-    {"_nursery", "_threads", "_log", "_wire.channel", "_wire.codecs", "_wire.handshake", "_wire.paths"},
+    {"_nursery", "_threads", "_lent", "_log", "_wire.codecs", "_wire.handshake", "_wire.paths"},
+    {"_wire.passing", "_wire.channel"},
     {"_http.request"},
     {
         "_wire.packed",

@@ -7,14 +7,16 @@ import re
 import runpy
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import trio
 
-from execsrv import connect_in_process
+from execsrv import Client, connect_in_process, connect_unix, serve
 from execsrv.errors import ProtocolError, RequestError, SpawnError
 from execsrv.errors.request import _SPAWN_KINDS
 from execsrv.protocol import METHODS, NOTIFICATIONS
@@ -180,8 +182,22 @@ async def test_an_example_runs(code: str, tmp_path: Path, monkeypatch: pytest.Mo
     if "main" in names:
         await names["main"]()
     elif "example" in names:
-        async with connect_in_process() as client:
+        async with _client_for(code, tmp_path) as client:
             await names["example"](client)
+
+
+@asynccontextmanager
+async def _client_for(code: str, folder: Path) -> AsyncIterator[Client]:
+    """A client in process, or on a unix socket for an example that needs one."""
+    if "pass_streams" not in code:
+        async with connect_in_process() as client:
+            yield client
+        return
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve, f"unix://{folder}/socket")
+        async with connect_unix(folder / "socket") as client:
+            yield client
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(("code", "said"), PROGRAMS)

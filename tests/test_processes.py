@@ -15,8 +15,9 @@ import trio
 import trio.testing
 from msgspec.structs import replace
 
+from execsrv._lent import Lent
 from execsrv._processes import portable_spawn, posix_spawn, spawn, terminal, tree
-from execsrv._processes.command import Lent, settle
+from execsrv._processes.command import settle
 from execsrv._processes.supervisor import Spawned, Supervisor
 from execsrv.errors import SpawnError
 from execsrv.protocol import Size
@@ -143,7 +144,8 @@ def test_a_directory_that_may_not_be_entered(tmp_path: object, way: Callable[...
     script = f"""
 import os, sys
 sys.path[:0] = {sys.path!r}
-from execsrv._processes.command import Lent, settle
+from execsrv._lent import Lent
+from execsrv._processes.command import settle
 from execsrv._processes.supervisor import Spawned, Supervisor
 from execsrv.errors import SpawnError
 from execsrv._processes import spawn
@@ -204,7 +206,8 @@ import os, sys
 sys.path[:0] = {sys.path!r}
 import trio
 import trio.testing
-from execsrv._processes.command import Lent, settle
+from execsrv._lent import Lent
+from execsrv._processes.command import settle
 from execsrv._processes.supervisor import Supervisor
 report = os.dup(2)
 for descriptor in (0, 1, 2):

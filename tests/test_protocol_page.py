@@ -6,10 +6,12 @@ docs/protocol.md is in one of them. How an exchange is written, that page says i
 
 from __future__ import annotations
 
+import array
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -33,6 +35,7 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 PATIENCE = 60.0
 
 HANDSHAKE = ['{"id":1,"method":"initialize","params":{"clientName":"page"}}', '{"method":"initialized"}']
+ON_UNIX = "--listen unix://"
 NEW, CLOSE_STDIN, LOST = "(a new connection)", "(the client closes its stdin)", "(the channel of `->` is lost)"
 SIGTERM = "(SIGTERM to the server)"
 MARKS = {"-": "->", "=": "=>"}  # of the channel that an answer comes on
@@ -75,6 +78,10 @@ def title(lines: list[str]) -> str:
 
 def over(transport: str, lines: list[str]) -> bool:
     """Whether an exchange makes sense on a transport."""
+    if ON_UNIX in lines[0]:
+        return transport == "unix"
+    if transport == "unix":
+        return False
     if transport == "stdio":
         return "--listen" not in lines[0] and not any(line.startswith("=>") for line in lines)
     return CLOSE_STDIN not in lines
@@ -201,6 +208,29 @@ async def open_stdio(process: trio.Process) -> AsyncIterator[Channel]:
         nursery.cancel_scope.cancel()
 
 
+@asynccontextmanager
+async def open_unix(path: str, came: list[int]) -> AsyncIterator[Channel]:
+    """A unix socket, and what comes along."""
+    with trio.socket.socket(socket.AF_UNIX) as connection:
+        await connection.connect(path)
+
+        async def lines() -> AsyncIterator[bytes]:
+            buffer = b""
+            while True:
+                data, things, *_ = await connection.recvmsg(65536, socket.CMSG_SPACE(12), socket.MSG_CMSG_CLOEXEC)
+                for _level, _kind, content in things:
+                    came.extend(array.array("i", content))
+                *whole, buffer = (buffer + data).split(b"\n")
+                for line in whole:
+                    yield line
+
+        async with trio.open_nursery() as nursery:
+            channel = Channel(lambda text: connection.send(text.encode() + b"\n"), trio.lowlevel.checkpoint)
+            nursery.start_soon(channel.listen, lines())
+            yield channel
+            nursery.cancel_scope.cancel()
+
+
 class Reader:
     """The nursery of the library's reader, which fails where the server's ping comes behind its own close frame."""
 
@@ -314,6 +344,22 @@ async def test_the_exchanges_on_websockets(args: tuple[str, ...]) -> None:
         todo = [lines for lines in EXCHANGES if server_args(lines) == args and over("websocket", lines)]
         for lines in sorted(todo, key=lambda lines: SIGTERM in lines):  # which ends the server, the last
             await replay(lines, opened, process.pid)
+
+
+@pytest.mark.parametrize("lines", [lines for lines in EXCHANGES if over("unix", lines)], ids=title)
+async def test_an_exchange_on_a_unix_socket(lines: list[str], tmp_path: Path) -> None:
+    came: list[int] = []
+    async with daemon("--listen", f"unix://{tmp_path}/socket") as process:
+        assert process.stdout is not None
+        async with aclosing(lines_of(process.stdout)) as said:
+            await anext(said)
+        await replay(lines, partial(open_unix, f"{tmp_path}/socket", came), process.pid)
+    said_of_them = re.findall("`([a-z]+)` (?:is read )?from", "".join(lines))
+    printed = []
+    for descriptor in came:
+        async with trio.lowlevel.FdStream(descriptor) as pipe:
+            printed.append(b"".join([piece async for piece in pipe]).decode())
+    assert printed == [f"{word}\n" for word in said_of_them] != []
 
 
 # -- every row of the page is in an exchange --

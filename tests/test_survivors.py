@@ -27,6 +27,7 @@ from execsrv._processes.supervisor import Supervisor
 from execsrv._server.single_connection import serve_connection
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.memory import open_memory_pair
+from execsrv._wire.passing_channel import PassingChannel
 from execsrv._wire.websocket import open_websocket
 from execsrv.limits import Limits
 from execsrv.protocol import Notification
@@ -374,6 +375,15 @@ async def test_nothing_survives_an_ending(
     await start_and_end(placement, ending, tty, host, open_path)
 
 
+PASSED = ["terminate", "graceful", "deadline", "hang up", "SIGTERM", "SIGKILL", "guardian first"]
+
+
+@pytest.mark.parametrize("how", PASSED)
+async def test_nothing_survives_whose_streams_were_passed(how: str, tmp_path: Path) -> None:
+    """Whoever holds the pipes: they tell nothing of the end, and keep nothing from it."""
+    await start_and_end(as_root(tmp_path), how, False, "127.0.0.1", tmp_path, passStreams=True)
+
+
 async def start_and_end(
     placement: Placement,
     ending: str,
@@ -425,6 +435,9 @@ async def start_and_end(
             path = placement[1].get("PYTHONPATH")
             if ending == "deadline":
                 params["timeoutMs"] = DEADLINE_MS
+            if params.get("passStreams"):
+                for _ in ESCAPES:
+                    victim.channel.passing.expect()  # and hold the pipes to its end
             case.marks = await start_escapes(victim, tty, python, names, path=path, **params)
             if surroundings is not None:
                 await surroundings.upset(url)
@@ -446,7 +459,7 @@ async def _connected(url: str) -> AsyncIterator[Peer]:
             yield peer
     else:
         stream = await trio.open_unix_socket(url.removeprefix("unix://"))
-        async with open_peer(LineChannel(stream, stream, Limits())) as peer:
+        async with open_peer(PassingChannel(stream, Limits())) as peer:
             yield peer
 
 

@@ -11,11 +11,13 @@ import os
 import resource
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import trio
 from msgspec import Struct
+from msgspec.structs import replace
 
+from execsrv._lent import Lent
 from execsrv._processes import carried_limits, spawn, spawn_errors, terminal
 from execsrv._processes.command import Command
 from execsrv._processes.confine.places import Confinement
@@ -37,6 +39,8 @@ MOST_THREADS = 40
 CONNECTION_THREADS = 8
 """So many of them may be one connection's, so that those which hang hold up nobody else's."""
 
+
+PipeName = Literal["stdin", "stdout", "stderr"]
 
 _BRIEF_SECONDS = 0.002
 """So long the loop waits for a start, unless one of the same connection has taken longer and is still under way."""
@@ -60,6 +64,17 @@ class Spawned(Struct, frozen=True):
     def streams(self) -> OwnStreams:
         """Return its streams as a session has them, which takes ownership of the descriptors."""
         return OwnStreams(self.tree, self.outputs, self.stdin, self.held)
+
+    def without_streams(self) -> Spawned:
+        """Return it without its pipes, for who gives them to somebody else."""
+        return replace(self, outputs={}, stdin=None)
+
+    def lent_streams(self) -> dict[PipeName, Lent]:
+        """Return the server's ends of its pipes, which must be nobody else's from now on."""
+        ends: dict[PipeName, int | None] = {"stdin": self.stdin}
+        for name in ("stdout", "stderr"):
+            ends[name] = self.outputs.get(name)
+        return {name: Lent(end) for name, end in ends.items() if end is not None}
 
 
 class SharedThreads:

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
+from execsrv._lent import Lent
 from execsrv._processes.accounts import Account
 from execsrv._processes.confine.places import Confinement
 from execsrv._processes.inherited import Inherited
@@ -41,21 +42,6 @@ class File(NamedTuple):
 
     path: bytes
     append: bool = False
-
-
-class Lent:
-    """A descriptor of ours that a command gets. It is closed when nobody refers to it any more.
-
-    So a start that hangs in its thread, and that everybody has given up, never hands on a number that is another
-    file's by then.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        """Take ownership of the descriptor, which is 3 or above."""
-        self.descriptor = descriptor
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
 
 
 Output = Literal["pipe", "null", "stdout"] | File | Lent

@@ -10,8 +10,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from execsrv._lent import Lent
 from execsrv._processes import spawn_errors, terminal
-from execsrv._processes.command import Command, File, Lent, Output, spawn_error
+from execsrv._processes.command import Command, File, Output, spawn_error
 from execsrv.protocol import Size, Stream
 
 if TYPE_CHECKING:

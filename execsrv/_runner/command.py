@@ -7,9 +7,9 @@ from typing import cast
 
 import trio
 
+from execsrv._lent import Lent
 from execsrv._nursery import owned
 from execsrv._processes.attempt import Attempt, SharedThreads, Spawned
-from execsrv._processes.command import Lent
 from execsrv._processes.own_streams import OwnStreams
 from execsrv._processes.supervisor import Supervisor
 from execsrv._processes.usage import usage_of, used_by

@@ -20,9 +20,10 @@ import trio
 from msgspec import Struct
 from msgspec.structs import replace
 
+from execsrv._lent import Lent
 from execsrv._nursery import owned
 from execsrv._processes.attempt import SharedThreads
-from execsrv._processes.command import Command, Lent
+from execsrv._processes.command import Command
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.supervisor import Supervisor
 from execsrv._runner.founding import TIMED_OUT, SpawnRequest

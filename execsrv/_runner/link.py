@@ -22,8 +22,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import trio
 from msgspec import Struct
 
+from execsrv._lent import Lent
 from execsrv._nursery import owned
-from execsrv._processes.command import Lent
 from execsrv._runner import frames
 from execsrv._runner.messages import (
     Data,

@@ -17,8 +17,8 @@ import trio
 from msgspec import Struct
 from msgspec.structs import replace
 
+from execsrv._lent import Lent
 from execsrv._processes.arrivals import Arrivals
-from execsrv._processes.command import Lent
 from execsrv._processes.leader import ExitStatus
 from execsrv._runner.link import Link
 from execsrv._runner.messages import (

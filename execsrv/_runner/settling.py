@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
-from execsrv._processes.command import Command, Lent, Output, Wishes, settle
+from execsrv._lent import Lent
+from execsrv._processes.command import Command, Output, Wishes, settle
 from execsrv._processes.environment import command_environment, inherited_environment
 from execsrv._processes.terminal import checked_modes
 from execsrv._runner.messages import SpawnRequest

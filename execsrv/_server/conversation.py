@@ -94,6 +94,7 @@ class Conversation:
     ) -> None:
         """`greeted` is called when the peer has said who it is, and was let in. `origin` is where it comes from."""
         self.config = connections.config
+        self.passing = channel.passing
         self._channel = channel
         self._connections = connections
         self._identify = identify

@@ -21,7 +21,7 @@ from execsrv._server.conversation import Conversation
 from execsrv._threads import run_in_thread, run_with_tls
 from execsrv._wire import urls
 from execsrv._wire.channel import MessageChannel
-from execsrv._wire.lines import LineChannel
+from execsrv._wire.passing_channel import PassingChannel
 from execsrv.errors import CannotListenError, InvalidConfigError, UnauthorizedError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ async def receive_lines(
     connections: Connections, keeper: Doorkeeper, stream: trio.SocketStream, greeted: Callable[[], None]
 ) -> None:
     identify = keeper.identify_later(await keeper.look(stream))
-    channel = LineChannel(stream, stream, connections.config, is_known=False)
+    channel = PassingChannel(stream, connections.config, is_known=False)
     await Conversation(channel, connections, identify, greeted, origin_of(stream)).run()
 
 

@@ -15,8 +15,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from execsrv._budget.budget import Budget
+from execsrv._lent import Lent
 from execsrv._processes.attempt import SharedThreads
-from execsrv._processes.command import Lent, spawn_error
+from execsrv._processes.command import spawn_error
 from execsrv._processes.own_streams import OwnInput
 from execsrv._runner.messages import STDIN_WINDOW_BYTES, Error, SpawnRequest
 from execsrv._runner.remote import WINDOW_BYTES, RemoteCommand

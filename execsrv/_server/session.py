@@ -67,6 +67,7 @@ class Session:
         self.cwd = options.cwd
         self.key = options.key
         self.shell_snapshot: Snapshotted | UnsetType = UNSET
+        self.passes = options.passes
         self.started_at = trio.current_time()
         self._streams = spawned.streams()
         self.is_terminal = "pty" in self._streams.names

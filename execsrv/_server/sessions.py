@@ -227,11 +227,15 @@ class Sessions(Roster):
                 spawned = await owned(spawn, attempt)
             if spawned is None:
                 raise given_up()
+            passing = spawned if options.passes and isinstance(spawned, Spawned) else None
+            ours = spawned if passing is None else passing.without_streams()
             session = Session(
-                starting.id, spawned, options, self._config, dialect, self._outbox, self._allowance.for_sessions
+                starting.id, ours, options, self._config, dialect, self._outbox, self._allowance.for_sessions
             )
             attempt.pass_streams()
             session.shell_snapshot = starting.shell_snapshot
+            if passing is not None:
+                starting.passed = passing.lent_streams()
             if session.id == f"session-{self._last_number + 1}":
                 self._last_number += 1
             del self._starting[session.id]

@@ -44,6 +44,8 @@ class StartOptions(NamedTuple):
     cwd: str | None = None
     """The directory, for lists. None: ours."""
     key: Key | None = None
+    passes: bool = False
+    """Its client gets the other ends of its pipes: nothing of them is read or written here."""
 
 
 def shown_argv(argv: Sequence[str]) -> Sequence[str]:

@@ -14,11 +14,13 @@ import trio
 from msgspec import UNSET, Struct, UnsetType
 
 from execsrv._doors.journal import Start
+from execsrv._lent import Lent
 from execsrv._server.start_options import StartOptions
 from execsrv.errors import BusyError, SpawnError
 from execsrv.protocol import CommandWrite, ProcessTerminate, ProcessWrite, Reason
 
 if TYPE_CHECKING:
+    from execsrv._processes.attempt import PipeName
     from execsrv._server.session import Session
     from execsrv.protocol.login_shells import Snapshotted
 
@@ -50,6 +52,8 @@ class Starting:
         self.note: Start | None = None
         """What is said of it in the journal."""
         self.shell_snapshot: Snapshotted | UnsetType = UNSET
+        self.passed: dict[PipeName, Lent] = {}
+        """The pipes that its client gets, once it has begun."""
         self._then: list[Callable[[], None]] = []
         self._most_bytes = most_bytes
         self._bytes = 0

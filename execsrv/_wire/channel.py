@@ -6,12 +6,15 @@ A transport gives `MessageChannel`s. JSON and msgpack happen inside; in memory t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import UnsetType
 
 from execsrv._budget.budget import Budget
 from execsrv.protocol import Message
+
+if TYPE_CHECKING:
+    from execsrv._wire.passing import Passing
 
 CLOSED_IN_ORDER = 1000
 """RFC 6455 section 7.4.1: all is done."""
@@ -22,6 +25,10 @@ GONE_AWAY = 1001
 
 class MessageChannel(Protocol):
     """Two directions of messages to one peer. One task sends and one receives at a time."""
+
+    @property
+    def passing(self) -> Passing | None:
+        """The descriptors that go along, None where none can."""
 
     async def send(self, message: Message) -> None:
         """Send a message. Raises `trio.BrokenResourceError` when the peer is gone.

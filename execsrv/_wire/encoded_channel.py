@@ -9,6 +9,7 @@ all that comes behind it in either direction is msgpack.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from msgspec import UNSET, Raw, UnsetType
 
@@ -22,9 +23,14 @@ from execsrv.errors import InvalidParamsError
 from execsrv.protocol import Initialized, Message, Response
 from execsrv.protocol.connection import MSGPACK
 
+if TYPE_CHECKING:
+    from execsrv._wire.passing import Passing
+
 
 class EncodedChannel:
     """One end of a channel of bytes: a `MessageChannel`, once `_send_written` and the rest are there."""
+
+    passing: Passing | None = None
 
     def __init__(self, offset: int = 0) -> None:
         """Leave so many bytes free in front of each message."""

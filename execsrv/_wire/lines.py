@@ -83,7 +83,7 @@ class LineChannel(EncodedChannel):
             if self._at_end:
                 return None
             try:
-                data = await self._in.receive_some(min(_RECEIVE_BYTES, self._bound.max_bytes))
+                data = await self._receive_some(min(_RECEIVE_BYTES, self._bound.max_bytes))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 data = b""
             self._at_end = not data
@@ -99,6 +99,9 @@ class LineChannel(EncodedChannel):
             if self._at_end and not self._lines.last_was_whole:
                 raise CutOffError(str(error), error.close_code) from None
             raise
+
+    async def _receive_some(self, most: int) -> bytes | bytearray:
+        return await self._in.receive_some(most)
 
     def trust(self, budget: Budget) -> None:
         """Take in large messages too."""

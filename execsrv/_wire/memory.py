@@ -32,6 +32,8 @@ class _Direction:
 class MemoryChannel:
     """One end of a pair (`MessageChannel`)."""
 
+    passing = None
+
     def __init__(self, out: _Direction, into: _Direction) -> None:
         self._out = out
         self._in = into

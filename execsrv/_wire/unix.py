@@ -17,8 +17,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 import trio
 
-from execsrv._wire.lines import LineChannel
 from execsrv._wire.owners import check_directory, check_listener, default_socket, open_private_directory
+from execsrv._wire.passing_channel import PassingChannel
 from execsrv.errors import ConnectionFailedError
 from execsrv.limits import Limits
 
@@ -125,7 +125,7 @@ def _remove_stale(path: str) -> None:
 
 
 @asynccontextmanager
-async def open_unix(path: str, limits: Limits, server_uids: Collection[int] = ()) -> AsyncIterator[LineChannel]:
+async def open_unix(path: str, limits: Limits, server_uids: Collection[int] = ()) -> AsyncIterator[PassingChannel]:
     """Open a channel to the server at `path`, or at `default_socket` without one; leaving closes it.
 
     Raises `ConnectionFailedError`. A server of another user is refused, unless it is root or one of `server_uids`. One
@@ -147,10 +147,11 @@ async def open_unix(path: str, limits: Limits, server_uids: Collection[int] = ()
         except OSError as error:
             raise ConnectionFailedError(f"cannot connect to `{path}`: {error.strerror or error}") from error
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(connection))
-        channel = LineChannel(stream, stream, limits)
+        channel = PassingChannel(stream, limits)
         try:
             yield channel
         finally:
+            channel.passing.close()
             await trio.aclose_forcefully(stream)
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from execsrv.client.connection import Connection
 from execsrv.client.mirror import Mirror
 from execsrv.client.process import Process
-from execsrv.errors import UnknownProcessError
+from execsrv.errors import InvalidParamsError, UnknownProcessError
 from execsrv.protocol import (
     ConnectionJoined,
     ProcessAttach,
@@ -33,6 +33,8 @@ async def attached_to_own(connection: Connection, id: str, after_seq: int | None
     listed = next((listed for listed in listing.processes if listed.process_id == id), None)
     if listed is None:
         raise UnknownProcessError(f"unknown process id {id}")
+    if listed.pass_streams:
+        raise InvalidParamsError(f"process {id}: its streams were passed to its client", field="id")
     with connection.new_mirror(id) as mirror:
         after = min(after_seq or 0, listed.next_seq - 1)
         mirror.begin(after)

@@ -7,13 +7,15 @@ what was not answered is asked again; nearly everything has the same effect twic
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import TypeVar
 
 import trio
 from msgspec import Struct, UnsetType
 
+from execsrv._lent import Lent
 from execsrv._nursery import open_helpers
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import decode_params
@@ -26,7 +28,16 @@ from execsrv.errors import (
     InvalidParamsError,
     RequestError,
 )
-from execsrv.protocol import Failure, Message, MessageId, Notification, Request, Response
+from execsrv.protocol import (
+    Failure,
+    Message,
+    MessageId,
+    Notification,
+    ProcessStart,
+    ProcessStarted,
+    Request,
+    Response,
+)
 
 R = TypeVar("R", bound=Struct)
 
@@ -37,7 +48,7 @@ _NOT_AGAIN = {"process/signal", "fs/append", "http/request"}
 class PendingCall:
     """A request on its way."""
 
-    __slots__ = ("answer", "answered", "repeated", "request", "sent")
+    __slots__ = ("answer", "answered", "lent", "passes", "repeated", "request", "sent")
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -45,6 +56,9 @@ class PendingCall:
         self.answer: Response | Failure | None = None
         self.sent = False
         self.repeated = False
+        self.passes = isinstance(request.params, ProcessStart) and request.params.pass_streams
+        self.lent: Sequence[Lent] = ()
+        """The descriptors that have come with the answer, where it `passes` some."""
 
 
 class Calls:
@@ -110,6 +124,11 @@ class Calls:
         self._to_write.close()
         for asked in self._pending.values():
             asked.answered.set()
+
+    @property
+    def can_pass(self) -> bool:
+        """True where descriptors can come with an answer."""
+        return self._channel is not None and self._channel.passing is not None
 
     def check(self) -> None:
         """Raise `ConnectionLostError` where there will be no further channel."""
@@ -202,14 +221,19 @@ class Calls:
             self._overdue.clear()  # they are among these
             for asked in [asked for asked in self._pending.values() if asked.sent]:
                 asked.repeated = True
-                await channel.send(asked.request)
+                await self._send(channel, asked)
             while True:
                 asked = self._overdue.pop(0) if self._overdue else await self._to_write.receive()
                 asked.sent = True
-                await channel.send(asked.request)
+                await self._send(channel, asked)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # What the server said before it went is still worth reading; its end ends the reader too.
             await trio.sleep_forever()
+
+    async def _send(self, channel: MessageChannel, asked: PendingCall) -> None:
+        if asked.passes and channel.passing is not None:
+            channel.passing.expect()
+        await channel.send(asked.request)
 
     async def _read(self, channel: MessageChannel) -> str | None:
         """Take message after message until the end, and return why it came, if that was said."""
@@ -254,4 +278,17 @@ class Calls:
     def _answer(self, message: Response | Failure) -> None:
         if (asked := self._pending.pop(message.id, None)) is not None:
             asked.answer = message
+            if asked.passes:
+                asked.lent = self._lent_with(message)
             asked.answered.set()
+
+    def _lent_with(self, answer: Response | Failure) -> Sequence[Lent]:
+        """Return the descriptors that came with an answer, as far as any did."""
+        assert self._channel is not None
+        if self._channel.passing is None:
+            return ()
+        names_some = False
+        if isinstance(answer, Response):
+            with suppress(InvalidParamsError):  # which is for who has asked
+                names_some = bool(decode_params(answer.result, ProcessStarted).passed)
+        return self._channel.passing.answered(names_some=names_some)

@@ -22,15 +22,15 @@ from execsrv.client.parameters import (
     flag,
     seconds,
 )
-from execsrv.client.process import Process
+from execsrv.client.process import Process, collected
 from execsrv.client.remote_changes import RemoteChanges
-from execsrv.client.result import END_GRACE_SECONDS, Collected, Result, check_bound
+from execsrv.client.result import END_GRACE_SECONDS, Result, check_bound
 from execsrv.client.sharing import Sharing
 from execsrv.client.starting import Starting
 from execsrv.client.text import as_bytes, text_mode
 from execsrv.client.tokens import ReadToken, no_token
 from execsrv.client.wishes import WISHES, Wishes
-from execsrv.errors import CommandError
+from execsrv.errors import CommandError, InvalidParamsError
 from execsrv.limits import ClientConfig
 from execsrv.protocol import EnvironmentInfo
 
@@ -151,7 +151,7 @@ class Client(Sharing, Starting):
         With `text`, or an `encoding` (UTF-8) or `errors` ("strict"), input and output are strings, and lines end with
         "\\n". Other keywords are those of `start`: `cwd`, `env`, `env_add`, `env_remove`, `secret_env`, `stdout`,
         `stderr`, `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `sandbox`, `limits`, `user`,
-        `runner`, `shell_snapshot`, `idle_timeout`, `grace`, `overflow`, `prepared` and `record`.
+        `runner`, `shell_snapshot`, `idle_timeout`, `grace`, `overflow`, `prepared`, `pass_streams` and `record`.
 
         It ends with the process that was started. What that has started, and left behind, is collected from while it
         prints, then asked to end, and killed after `grace` (2 s): `Result.ended`. All that descends from the command is
@@ -174,7 +174,7 @@ class Client(Sharing, Starting):
             data = b""  # a terminal gets its end-of-file character then
         grace = options.get("grace")
         async with self.start(argv, stdin=data is not None, end_with_leader=True, **options) as process:
-            result = await Collected(process, mode, max_bytes, truncate).run(
+            result = await collected(process, mode, max_bytes, truncate).run(
                 data,
                 patience,
                 END_GRACE_SECONDS if grace is None else grace,
@@ -264,6 +264,9 @@ class Client(Sharing, Starting):
 
         if not isinstance(process, Process):
             raise TypeError(f"process must be a Process, got {type(process).__name__}")
+        if process._passed is not None:
+            message = f"process {process.id} was started with pass_streams, and cannot be recorded"
+            raise InvalidParamsError(message, field="process")
         recording = recorder.recording(Recording(path, input, title, idle_time_limit))
         size = (await process.snapshot()).size
         async with recorder.recorded(process._mirror, recording, process.argv, size):

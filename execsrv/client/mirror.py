@@ -6,10 +6,11 @@ after it (`resumed`) brings what was printed meanwhile, with a gap for what the 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import trio
+from msgspec import UNSET, UnsetType
 
 from execsrv._log.entries import Closed, Entry, Exited, Gap
 from execsrv.client.calls import Calls, PendingCall
@@ -74,6 +75,8 @@ class Mirror:
         """True when the answer to its start told nothing: it may run or not, and may never tell of an end."""
         self.confined: Confined | None = None
         """The confinement that it has, where its start has asked for one."""
+        self.passed: Sequence[str] | UnsetType = UNSET
+        """The names of the streams that came with the answer to its start."""
         self.is_left = False
         """True where it goes on when its block is left."""
         self.is_attached = False

@@ -71,6 +71,7 @@ class StartKeywords(TypedDict, total=False):
     grace: float | None
     overflow: Literal["block", "drop"]
     prepared: bool
+    pass_streams: bool
     record: Path | Recording | None
 
 

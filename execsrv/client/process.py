@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -32,6 +32,9 @@ from execsrv.protocol import (
 )
 from execsrv.protocol.sandbox import Confined
 
+if TYPE_CHECKING:
+    from execsrv.client.passed import PassedStreams
+
 DEFAULT_GRACE_SECONDS = 5.0
 """Time for a command that was asked to end, unless its user says otherwise: enough to save a file or to tell its own
 children, and not so long that anybody gives up waiting."""
@@ -57,8 +60,16 @@ class Process(Dialogue, Reading):
         raise TypeError("a Process is made by `async with client.start(argv) as process`")
 
     @classmethod
-    def _made(cls, mirror: Mirror, params: ProcessStart, pid: int | None, text: TextMode | None = None) -> Process:
+    def _made(
+        cls,
+        mirror: Mirror,
+        params: ProcessStart,
+        pid: int | None,
+        text: TextMode | None = None,
+        passed: PassedStreams | None = None,
+    ) -> Process:
         process = cls.__new__(cls)
+        process._passed = passed
         process._drops, process._text = params.overflow == "drop", text
         process._mirror, process._argv, process._pid = mirror, params.argv, pid
         process._has_pipe = params.pipe_stdin
@@ -102,7 +113,7 @@ class Process(Dialogue, Reading):
         data = as_bytes(input, mode)
         if data is None and self._has_pipe:
             data = b""
-        return await Collected(self, mode, max_bytes, truncate).communicate(data)
+        return await collected(self, mode, max_bytes, truncate).communicate(data)
 
     async def write(self, data: Data | str) -> None:
         """Write to its stdin, and wait until the operating system took it. Raises `StdinClosedError`.
@@ -114,6 +125,9 @@ class Process(Dialogue, Reading):
         if (given := as_bytes(data, self._text, "data")) is None:
             raise TypeError("data must be bytes, got None")
         async with self._input_turn:
+            if self._passed is not None:
+                await self._passed.write(given)
+                return
             for piece in pieces(given, WRITE_BYTES):
                 await self._write(piece)
 
@@ -135,6 +149,9 @@ class Process(Dialogue, Reading):
     async def close_stdin(self) -> None:
         """End its input, behind all that was written. A terminal gets its end-of-file character."""
         async with self._input_turn:
+            if self._passed is not None:
+                await self._passed.close_stdin()
+                return
             await self._mirror.calls.call("process/closeStdin", ProcessId(self.id), Nothing)
 
     async def send_signal(self, signal: str | int, target: SignalTarget = "group") -> int:
@@ -177,8 +194,12 @@ class Process(Dialogue, Reading):
     def leave_running(self) -> None:
         """Have it go on when its block is left, until its connection ends: for one that is kept.
 
-        Its output waits for nobody then. `Client.attach` comes back to it.
+        Its output waits for nobody then. `Client.attach` comes back to it. Raises `InvalidParamsError` where its
+        streams were passed: they end with the block.
         """
+        if self._passed is not None:
+            message = f"process {self.id} was started with pass_streams: its streams end with its block"
+            raise InvalidParamsError(message, field="pass_streams")
         self._mirror.is_left = True
 
     async def resize(self, rows: int, cols: int, xpixel: int = 0, ypixel: int = 0) -> None:
@@ -190,3 +211,12 @@ class Process(Dialogue, Reading):
     async def snapshot(self) -> ProcessSnapshot:
         """Return what the server retains: how the process stands, and the beginning and the end of each stream."""
         return await self._mirror.calls.call("process/snapshot", ProcessId(self.id), ProcessSnapshot)
+
+
+def collected(process: Process, mode: TextMode | None, max_bytes: int | None, truncate: bool) -> Collected:
+    """Return what collects the output of a process."""
+    if process._passed is None:
+        return Collected(process, mode, max_bytes, truncate)
+    from execsrv.client.passed_result import PassedCollected
+
+    return PassedCollected(process, mode, max_bytes, truncate)

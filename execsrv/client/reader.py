@@ -17,7 +17,7 @@ import trio
 from execsrv._log.entries import Closed, Entry, Exited, Gap
 from execsrv.client.calls import Calls
 from execsrv.client.inbox import PARTS, Inbox, Part
-from execsrv.errors import ConnectionLostError
+from execsrv.errors import ConnectionLostError, InvalidParamsError
 from execsrv.protocol import Chunk, ProcessAck
 
 T = TypeVar("T")
@@ -49,6 +49,8 @@ class Reader:
         self._window = window_bytes
         self._acknowledges = acknowledges
         self._is_over = False
+        self.is_passed = False
+        """True where the server tells nothing of its output, since it has passed the streams."""
         self._untold = 0  # the entry up to which the server is still to be told, 0 for none
         self._reading: set[Part] = set()
         self._last_readers: dict[Part, trio.lowlevel.Task | Caller] = {}
@@ -94,6 +96,9 @@ class Reader:
 
         Cancelling takes nothing.
         """
+        if self.is_passed:
+            message = f"process {self.id} was started with pass_streams: only stdin, stdout and stderr are read of it"
+            raise InvalidParamsError(message, field="pass_streams")
         parts = PARTS if part is None else (part,)
         for each in parts:
             if each in self._reading:

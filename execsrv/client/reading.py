@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 from execsrv._log.entries import Entry, Exited, Gap
 from execsrv.client.facts import Facts
@@ -12,10 +13,13 @@ from execsrv.client.iteration import Iteration
 from execsrv.client.line_batches import Lines
 from execsrv.client.parameters import count
 from execsrv.client.reader import Reader
-from execsrv.client.streams import Output
+from execsrv.client.streams import Output, receive_told
 from execsrv.client.text import MAX_LINE_BYTES, LineTaker, TextMode, TextTaker, text_mode
 from execsrv.errors import InvalidParamsError, OutputTruncatedError
 from execsrv.protocol import Chunk
+
+if TYPE_CHECKING:
+    from execsrv.client.passed import PassedStreams
 
 Event = Entry
 """One thing that happens to a process: output, a gap in it where that was asked for, the end of the leader, or the end
@@ -27,11 +31,17 @@ class Reading(Facts):
 
     _drops: bool
     _text: TextMode | None
+    _passed: PassedStreams | None
 
     @cached_property
     def _outputs(self) -> dict[Part, Output]:  # made at first use: most commands are run for all of their output
+        if self._passed is not None:
+            return self._passed.outputs
         reader, close = self._reader, self._mirror.close_part
-        return {part: Output(reader, part, self._missed, partial(close, part)) for part in PARTS}
+        return {
+            part: Output(self.id, part, receive_told(reader, part, self._missed), partial(close, part))
+            for part in PARTS
+        }
 
     @property
     def stdout(self) -> Output:

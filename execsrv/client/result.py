@@ -159,7 +159,7 @@ class Collected:
         """Write the input, collect the output to its end and return the result. Cancelling leaves here what came."""
         async with open_helpers() as nursery:
             if input is not None:
-                nursery.start_soon(_feed, self._process, input)
+                nursery.start_soon(feed, self._process, input)
             while (event := await self._next(self._process.next_event)) is not None:
                 self._take(event)
         return self._result()
@@ -176,7 +176,7 @@ class Collected:
                 await self._collect_until_exit()
             else:
                 async with open_helpers() as nursery:
-                    nursery.start_soon(_feed, self._process, input)
+                    nursery.start_soon(feed, self._process, input)
                     await self._collect_until_exit()
         in_time = self._process.exit_code is not None
         if in_time and not self._is_over:
@@ -289,7 +289,7 @@ def check_bound(max_bytes: int | None) -> int:
     return max_bytes
 
 
-async def _feed(process: Process, input: Data) -> None:
+async def feed(process: Process, input: Data) -> None:
     """Write all there is, then the end. A command need not read it."""
     try:
         if input:

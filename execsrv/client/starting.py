@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Literal
@@ -33,8 +32,9 @@ from execsrv.client.parameters import (
 )
 from execsrv.client.policy import Policy, sandbox_of
 from execsrv.client.process import Process
+from execsrv.client.start_request import check_known, place, snapshot_of
 from execsrv.client.text import text_mode
-from execsrv.errors import BadAnswerError, ConnectionLostError, InvalidParamsError, ProcessExistsError
+from execsrv.errors import BadAnswerError, ConnectionLostError, ProcessExistsError
 from execsrv.protocol import (
     Failure,
     OutputFile,
@@ -48,10 +48,10 @@ from execsrv.protocol import (
     ProcessWaited,
     Size,
 )
-from execsrv.protocol.login_shells import LoginShell, ShellSnapshot
 from execsrv.protocol.process_limits import ProcessLimits
 
 if TYPE_CHECKING:
+    from execsrv.client.passed import PassedStreams
     from execsrv.record import Recording
 
 LEAVE_GRACE_SECONDS = 0.5
@@ -98,6 +98,7 @@ class Starting:
         end_with_leader: bool = False,
         overflow: Literal["block", "drop"] = "block",
         prepared: bool = False,
+        pass_streams: bool = False,
         record: Path | Recording | None = None,
         id: str | None = None,
         key: str | None = None,
@@ -139,6 +140,11 @@ class Starting:
         a slow reader, who gets a `Gap`. A `prepared` command is run exactly as given: its program is an absolute path,
         and nothing is inherited.
 
+        With `pass_streams`, on a unix socket, this client gets the very pipes of the command, and nothing that goes
+        through them is copied: `stdin`, `stdout` and `stderr` are those, and `communicate` and `run` read them. What
+        needs a server that sees the output is an `InvalidParamsError` then: `lines`, `expect` and other readers,
+        `idle_timeout`, `overflow`, `record`; and so are `tty`, `runner` and `key`.
+
         `record` is the path of a file on this machine, or a `Recording`: what the process prints is recorded there to
         the end of the block, as an asciicast.
 
@@ -151,6 +157,10 @@ class Starting:
         connection = self._connection
         flag("prepared", prepared)
         flag("end_with_leader", end_with_leader)
+        if flag("pass_streams", pass_streams):
+            from execsrv.client.passed import check_can_pass, streams_of
+
+            check_can_pass(connection, record)
         leaving = LEAVE_GRACE_SECONDS if grace is None else seconds("grace", grace, zero=True)
         mode = text_mode(text, encoding, errors)
         pipe_stdin = stdin_pipe(stdin)
@@ -161,7 +171,7 @@ class Starting:
                 mirror.begin(0, attached=False)
             params = ProcessStart(
                 argv=command,
-                cwd=_place(connection, cwd, prepared) if runner is None or cwd is not None else None,
+                cwd=place(connection, cwd, prepared) if runner is None or cwd is not None else None,
                 env=variables(env, env_add),
                 env_remove=names("env_remove", env_remove),
                 secret_env=references(secret_env),
@@ -182,7 +192,7 @@ class Starting:
                 limits=limits,
                 user=None if user is None else string("user", user),
                 runner=runner if runner is None or isinstance(runner, str) else words(runner),
-                shell_snapshot=_snapshot(shell_snapshot, command),
+                shell_snapshot=snapshot_of(shell_snapshot, command),
                 window_bytes=connection.config.window_bytes if connection.is_execsrv else None,
                 timeout_ms=milliseconds("timeout", timeout),
                 idle_timeout_ms=milliseconds("idle_timeout", idle_timeout),
@@ -191,18 +201,23 @@ class Starting:
                 overflow=overflow,
                 kind="prepared" if prepared else "direct",
                 key=None if key is None else string("key", key),
+                pass_streams=pass_streams,
             )
-            _check_known(connection, params)
+            check_known(connection, params)
             async with _recorded(mirror, record, params):
+                streams: PassedStreams | None = None
                 try:
                     mirror.start = await connection.calls.post("process/start", params)
                     pid = await _pid_of(connection, mirror)
+                    if pass_streams:
+                        streams = streams_of(mirror)
                     if key is not None:
                         read = await connection.calls.call("process/read", ProcessRead(mirror.id), ProcessOutputRead)
                         mirror.resumed(read)
-                    yield Process._made(mirror, params, pid, mode)
+                    yield Process._made(mirror, params, pid, mode, streams)
                 finally:
-                    await _end(connection, mirror, leaving)
+                    async with nullcontext() if streams is None else streams.left():
+                        await _end(connection, mirror, leaving)
 
 
 def _recorded(
@@ -215,35 +230,6 @@ def _recorded(
 
     size = params.size or Size() if params.tty else None
     return recorder.recorded(mirror, recorder.recording(record), params.argv, size)
-
-
-def _place(connection: Connection, cwd: Path | None, prepared: bool) -> str | None:
-    """Return a directory as it is sent. None is the server's own, which a prepared command has to name."""
-    if cwd is not None:
-        return string("cwd", cwd)
-    if connection.directory is not None:
-        return connection.directory
-    return None if connection.is_execsrv and not prepared else connection.greeting.environment_info.cwd
-
-
-def _snapshot(scope: str | None, command: Sequence[str]) -> ShellSnapshot | None:
-    """Return the wish for a shell whose login files are run once in a scope, as it is sent."""
-    if scope is None:
-        return None
-    program = command[0] if command else ""
-    return ShellSnapshot(string("shell_snapshot", scope), LoginShell(os.path.basename(program), program))
-
-
-def _check_known(connection: Connection, params: ProcessStart) -> None:
-    """Raise `InvalidParamsError` for what a server that is not execsrv would pass over, and do something else."""
-    for field in ("secret_env", "user", "limits", "runner"):
-        if getattr(params, field) and not connection.is_execsrv:
-            raise InvalidParamsError(f"{field}: this server has no such thing", field=field)
-    if params.sandbox is not None and not connection.is_execsrv:
-        raise InvalidParamsError("sandbox: this server confines in other ways", field="sandbox")
-    for field, value in (("stdout", params.stdout), ("stderr", params.stderr)):
-        if value != "pipe" and not connection.is_execsrv:
-            raise InvalidParamsError(f"{field}: this server knows nothing but pipes", field=field)
 
 
 async def _pid_of(connection: Connection, mirror: Mirror) -> int | None:
@@ -265,6 +251,7 @@ async def _pid_of(connection: Connection, mirror: Mirror) -> int | None:
         raise
     mirror.started = True
     mirror.confined = answer.sandbox or None
+    mirror.passed = answer.passed
     return answer.pid
 
 

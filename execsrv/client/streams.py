@@ -15,6 +15,26 @@ from execsrv.errors import ConnectionLostError, InvalidParamsError, StdinClosedE
 
 _MOST_BYTES = 2**31
 
+Receive = Callable[[int | None, Callable[[], None]], Awaitable[bytes]]
+"""Returns what a stream has next, up to so many bytes. The function raises where the stream was closed meanwhile."""
+
+
+def receive_told(reader: Reader, part: Part, missed: Callable[[Gap], None]) -> Receive:
+    """Return what receives the output that a server tells. `missed` hears what is missing of it, and may raise."""
+
+    async def receive(max_bytes: int | None, check_open: Callable[[], None]) -> bytes:
+        def take() -> bytes | Gap | None:
+            check_open()
+            return reader.inbox.take_bytes(part, _MOST_BYTES if max_bytes is None else max_bytes)
+
+        while True:
+            taken: bytes | Gap | None = await reader.read(part, take)
+            if not isinstance(taken, Gap):
+                return taken or b""
+            missed(taken)
+
+    return receive
+
 
 class Input(trio.abc.SendStream):
     """The stdin of a process. For one task at a time.
@@ -78,16 +98,16 @@ class Output(trio.abc.ReceiveStream):
     `trio.BrokenResourceError` when the connection is lost.
     """
 
-    def __init__(self, reader: Reader, part: Part, missed: Callable[[Gap], None], close: Callable[[], None]) -> None:
-        """`missed` is told of output that is missing, and may raise; `close` has what still comes let go."""
-        self._reader = reader
+    def __init__(self, id: str, part: Part, receive: Receive, close: Callable[[], None]) -> None:
+        """`receive` gives what comes next, and `close` has all that still comes let go."""
+        self._id = id
         self._part = part
-        self._missed = missed
+        self._receive = receive
         self._close = close
         self._is_closed = False
 
     def __repr__(self) -> str:
-        return f"<{self._part} of process {self._reader.id}{' closed' if self._is_closed else ''}>"
+        return f"<{self._part} of process {self._id}{' closed' if self._is_closed else ''}>"
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return what comes next, up to `max_bytes`; nothing at the end of the process. Cancelling loses nothing.
@@ -96,24 +116,20 @@ class Output(trio.abc.ReceiveStream):
         """
         if max_bytes is not None and (not isinstance(max_bytes, int) or max_bytes < 1):
             raise InvalidParamsError(f"max_bytes must be a number above 0, got {max_bytes!r}", field="max_bytes")
-        most = _MOST_BYTES if max_bytes is None else max_bytes
-
-        def take() -> bytes | Gap | None:
-            if self._is_closed:
-                raise trio.ClosedResourceError(f"{self._part} of process {self._reader.id} was closed here")
-            return self._reader.inbox.take_bytes(self._part, most)
-
         try:
-            while True:
-                taken: bytes | Gap | None = await self._reader.read(self._part, take)
-                if not isinstance(taken, Gap):
-                    return taken or b""
-                self._missed(taken)
+            return await self._receive(max_bytes, self._check_open)
         except ConnectionLostError as error:
             raise trio.BrokenResourceError(str(error)) from error
 
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise trio.ClosedResourceError(f"{self._part} of process {self._id} was closed here")
+
     async def aclose(self) -> None:
-        """Let go of all that is unread and all that comes. The command is not told, and never waits for a reader."""
+        """Let go of all that is unread and all that comes. The command is not told, and never waits for a reader.
+
+        One whose streams were passed is told, as by any pipe: to write on is an error, and by default its end.
+        """
         self._is_closed = True
         self._close()
         await trio.lowlevel.checkpoint()

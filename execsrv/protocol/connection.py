@@ -15,6 +15,9 @@ MAX_TOKEN_CHARACTERS = 8192
 
 MSGPACK = "msgpack"
 
+PASS_STREAMS = "passStreams"
+"""The capability of a channel over which descriptors can go along."""
+
 
 class Initialize(Wire, frozen=True):
     """The first request of every connection. `token` says who asks, where no HTTP header could say it before."""

@@ -63,6 +63,8 @@ class ListedProcess(Wire, frozen=True):
     """Memory that all that lives of it has in use, where `usage` was asked for."""
     limits: ProcessLimits | UnsetType = UNSET
     """The limits that it was started with, where it has some."""
+    pass_streams: bool | UnsetType = UNSET
+    """True where its client has its pipes, so that nobody can read its output here."""
 
 
 class ProcessList(Wire, frozen=True):

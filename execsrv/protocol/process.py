@@ -109,6 +109,8 @@ class ProcessStart(Wire, frozen=True):
     shell_snapshot: ShellSnapshot | None = None
     """Give a login shell what the login files made for an earlier one of the scope, where that can be done. Else it
     runs them."""
+    pass_streams: bool = False
+    """Give the client the other ends of its pipes, as descriptors that come with the answer. For unix sockets."""
 
 
 class ProcessStarted(Wire, frozen=True):
@@ -122,6 +124,8 @@ class ProcessStarted(Wire, frozen=True):
     """The confinement that it has, where it has one."""
     shell_snapshot: Snapshotted | UnsetType = UNSET
     """"unused" where the login files are run after all; left out where no snapshot was asked for."""
+    passed: list[Literal["stdin", "stdout", "stderr"]] | UnsetType = UNSET
+    """The streams whose descriptors come with this answer, in their order. Absent: none do."""
 
 
 class ProcessWrite(Wire, frozen=True):

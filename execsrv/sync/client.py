@@ -136,7 +136,7 @@ class Client(Held, of=TrioClient):
         With `text`, or an `encoding` (UTF-8) or `errors` ("strict"), input and output are strings, and lines end with
         "\n". Other keywords are those of `start`: `cwd`, `env`, `env_add`, `env_remove`, `secret_env`, `stdout`,
         `stderr`, `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `sandbox`, `limits`, `user`,
-        `runner`, `shell_snapshot`, `idle_timeout`, `grace`, `overflow`, `prepared` and `record`.
+        `runner`, `shell_snapshot`, `idle_timeout`, `grace`, `overflow`, `prepared`, `pass_streams` and `record`.
 
         It ends with the process that was started. What that has started, and left behind, is collected from while it
         prints, then asked to end, and killed after `grace` (2 s): `Result.ended`. All that descends from the command is
@@ -350,6 +350,7 @@ class Client(Held, of=TrioClient):
         end_with_leader: bool = False,
         overflow: Literal["block", "drop"] = "block",
         prepared: bool = False,
+        pass_streams: bool = False,
         record: Path | Recording | None = None,
         id: str | None = None,
         key: str | None = None,
@@ -390,6 +391,11 @@ class Client(Held, of=TrioClient):
         gives `grace` each time, by default as it is configured. With an `overflow` of "drop" a command never waits for
         a slow reader, who gets a `Gap`. A `prepared` command is run exactly as given: its program is an absolute path,
         and nothing is inherited.
+
+        With `pass_streams`, on a unix socket, this client gets the very pipes of the command, and nothing that goes
+        through them is copied: `stdin`, `stdout` and `stderr` are those, and `communicate` and `run` read them. What
+        needs a server that sees the output is an `InvalidParamsError` then: `lines`, `expect` and other readers,
+        `idle_timeout`, `overflow`, `record`; and so are `tty`, `runner` and `key`.
 
         `record` is the path of a file on this machine, or a `Recording`: what the process prints is recorded there to
         the end of the block, as an asciicast.
@@ -432,6 +438,7 @@ class Client(Held, of=TrioClient):
             end_with_leader=end_with_leader,
             overflow=overflow,
             prepared=prepared,
+            pass_streams=pass_streams,
             record=record,
             id=id,
             key=key,

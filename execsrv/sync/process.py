@@ -116,7 +116,8 @@ class Process(Held, of=TrioProcess):
     def leave_running(self) -> None:
         """Have it go on when its block is left, until its connection ends: for one that is kept.
 
-        Its output waits for nobody then. `Client.attach` comes back to it.
+        Its output waits for nobody then. `Client.attach` comes back to it. Raises `InvalidParamsError` where its
+        streams were passed: they end with the block.
         """
         return self._plain("leave_running")
 

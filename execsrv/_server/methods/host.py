@@ -19,13 +19,15 @@ from execsrv.protocol import (
     EnvironmentStatus,
     Unit,
 )
+from execsrv.protocol.connection import PASS_STREAMS
 
 
 @handles("environment/info")
 def tell_of_environment(caller: Caller, params: Unit) -> EnvironmentInfo:
     config = caller.config
+    passing = {} if caller.passing is None else {PASS_STREAMS: True}
     own = {"environmentConfigRead": True} | shell_capabilities()
-    return environment_info(own | http_capabilities(config) | file_capabilities(config))
+    return environment_info(own | http_capabilities(config) | file_capabilities(config) | passing)
 
 
 @handles("environment/status")

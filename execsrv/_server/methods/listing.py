@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 from execsrv._nursery import owned
 from execsrv._processes.usage import Usage
 from execsrv._server.methods.process_dialect import process_dialect
+from execsrv._server.methods.process_passing import check_has_streams
 from execsrv._server.methods.table import Caller, Later, check_window, handles, handles_later
 from execsrv._server.session import Session
 from execsrv._server.sharing import Shared
@@ -119,6 +120,7 @@ def _listed(shared: Shared, process: Session | Starting, usage: Usage | None = N
         connection_name=shared.terms.name,
         size=process.size or UNSET,
         limits=process.asked_limits or UNSET,
+        pass_streams=process.passes or UNSET,
         cpu_ms=cpu_ms,
         memory_bytes=memory,
     )
@@ -143,6 +145,7 @@ def process_attach(caller: Caller, params: ProcessAttach) -> ProcessAttached | D
         raise ProcessExistsError(f"process ID already exists: `{id}`", processId=id)
 
     def attached(session: Session) -> ProcessAttached:
+        check_has_streams(session, "seen")
         after = params.after_seq or 0
         pace = caller.config.viewed_bytes_per_second
         view = visits.attach_to(member, session, id, after, params.window_bytes, process_dialect, pace)

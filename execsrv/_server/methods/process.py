@@ -10,6 +10,7 @@ import trio
 from execsrv._processes.signals import signal_number
 from execsrv._server.feed import Feed
 from execsrv._server.methods.process_dialect import closed_notice, exited_notice
+from execsrv._server.methods.process_passing import check_has_streams
 from execsrv._server.methods.table import (
     Caller,
     Later,
@@ -47,6 +48,7 @@ def process_write(caller: Caller, params: ProcessWrite) -> ProcessWritten | Late
     session = found(caller, params.process_id)
     if session is None:
         return ProcessWritten("unknownProcess")
+    check_has_streams(session, "written to")
     try:
         write = session.stdin.write(params.chunk, own_name(caller, params.process_id, params.write_id))
     except StdinClosedError:
@@ -65,7 +67,9 @@ def _write_status(write: Write) -> ProcessWritten:
 
 @handles("process/closeStdin")
 def process_close_stdin(caller: Caller, params: ProcessId) -> Nothing:
-    known(caller, params.process_id).stdin.close()
+    session = known(caller, params.process_id)
+    check_has_streams(session, "closed")
+    session.stdin.close()
     return Nothing()
 
 

@@ -18,6 +18,7 @@ from execsrv._processes.withheld import withheld_by
 from execsrv._server.confining import asked
 from execsrv._server.keys import key_of
 from execsrv._server.methods.process_dialect import process_dialect
+from execsrv._server.methods.process_passing import check_passing, pass_streams
 from execsrv._server.methods.table import (
     Caller,
     check_kind,
@@ -58,6 +59,8 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
     options = _start_options(caller.config, params, key, cwd)
     modes = checked_modes(params.modes)
     outputs = _output(params, "stdout"), _output(params, "stderr")
+    if params.pass_streams:
+        check_passing(caller, params)
     withheld = withheld_by(caller.config)
     if sandbox is None or params.runner is not None:
         policy = None
@@ -107,6 +110,8 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
     )
     if key is not None:
         caller.shared.keys.enter(key, starting.id)
+    if params.pass_streams:
+        return Deferred(starting, lambda: pass_streams(caller, starting, _process_started(starting.session())))
     return Deferred(starting, lambda: _process_started(starting.session()))
 
 
@@ -182,4 +187,5 @@ def _start_options(config: ServerConfig, params: ProcessStart, key: Key | None, 
         argv=shown_argv(params.argv),
         cwd=cwd,
         key=key,
+        passes=params.pass_streams,
     )

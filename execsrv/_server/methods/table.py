@@ -25,6 +25,7 @@ from execsrv.protocol.sandbox import NetworkWish
 if TYPE_CHECKING:
     from execsrv._files.files import Files
     from execsrv._http.relay import Relay
+    from execsrv._wire.passing import Passing
 
 
 class Caller(Protocol):
@@ -39,6 +40,8 @@ class Caller(Protocol):
     """Returns the file methods of the channel."""
     relay: Callable[[], Relay]
     """Returns the HTTP relay of the channel."""
+    passing: Passing | None
+    """The descriptors that go along over the channel, None where none can."""
 
 
 P = TypeVar("P", bound=Struct)

@@ -23,6 +23,7 @@ from execsrv._log.entries import ENTRY_BYTES, Closed, Exited
 from execsrv._log.search import Search
 from execsrv._nursery import owned
 from execsrv._server.methods.process import known, own_name
+from execsrv._server.methods.process_passing import check_has_streams
 from execsrv._server.methods.table import Caller, Later, handles_later
 from execsrv._server.session import Session
 from execsrv._wire.quoting import quoted
@@ -76,6 +77,8 @@ async def _process_wait(session: Session, params: ProcessWait) -> ProcessWaited:
 @handles_later("process/waitFor")
 def process_wait_for(caller: Caller, params: ProcessWaitFor) -> Later[ProcessHappened]:
     session = known(caller, params.process_id)
+    if params.output or params.idle_ms is not None or params.input:
+        check_has_streams(session, "watched")
     if params.no_echo and not session.is_terminal:
         raise InvalidParamsError(f"process {session.id} has no terminal, and so no echo", field="noEcho")
     if params.after_offset is not None and not params.after_seq:
