@@ -24,8 +24,9 @@ from execsrv._budget.budget import Budget
 from execsrv._lent import Lent
 from execsrv._login_shells import script
 from execsrv._nursery import owned
-from execsrv._processes.attempt import Attempt, SharedThreads
+from execsrv._processes.attempt import Attempt
 from execsrv._processes.command import Command, Named
+from execsrv._processes.shared_threads import SharedThreads
 from execsrv._threads import run_briefly
 
 TAKING_SECONDS = 10.0

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from execsrv._processes import carried_limits
 from execsrv._processes.command import Command
@@ -45,6 +46,12 @@ def _prepare_attributes(*, own_session: bool = True, ignored: Iterable[int] = ()
     return attributes
 
 
+@lru_cache(64)
+def _strings(count: int) -> type[ctypes.Array[ctypes.c_char_p]]:
+    """Return the type of so many strings and their end. To make one takes longer than to fill it."""
+    return ctypes.c_char_p * (count + 1)
+
+
 def _check(number: int) -> None:
     if number:
         raise OSError(number, os.strerror(number))
@@ -76,7 +83,7 @@ def start(
     if (inherited := command.inherited) is not None:
         attributes = _prepare_attributes(own_session=isinstance(stdio, bytes), ignored=inherited.ignored)
         passed = sorted(inherited.pass_fds)
-    env_strings = command.env_with(3 + len(lent))
+    variables = command.env_with(3 + len(lent))
     if command.named is not None:
         lent = (*lent, command.named.file.descriptor)
     actions = _Actions()
@@ -103,8 +110,8 @@ def start(
                 _check(_quick.posix_spawn_file_actions_addclose(actions, between))
             first = max(first, descriptor + 1)
         _check(_quick.posix_spawn_file_actions_addclosefrom_np(actions, first))
-        argv = (ctypes.c_char_p * (len(command.argv) + 1))(*command.argv)
-        env = (ctypes.c_char_p * (len(env_strings) + 1))(*env_strings)
+        argv = _strings(len(command.argv))(*command.argv)
+        env = _strings(len(variables))(*variables)
         # Not before: above the limit, the C library takes no descriptor into its actions.
         carried_limits.carry_limits()
         _check(_libc.posix_spawn(ctypes.byref(child), command.program, actions, attributes, argv, env))

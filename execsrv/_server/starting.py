@@ -7,7 +7,7 @@ order as soon as it is known what became of the start, before anything else happ
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import trio
@@ -21,6 +21,7 @@ from execsrv.protocol import CommandWrite, ProcessTerminate, ProcessWrite, Reaso
 
 if TYPE_CHECKING:
     from execsrv._processes.attempt import PipeName
+    from execsrv._runner.messages import SpawnRequest
     from execsrv._server.session import Session
     from execsrv.protocol.login_shells import Snapshotted
 
@@ -42,13 +43,14 @@ class Starting:
         self.id = id
         self.program = program
         self.is_terminal = is_terminal
-        self.scope = trio.CancelScope(deadline=trio.current_time() + options.timeout)
+        self.begun_at = trio.current_time()
+        self.deadline = self.begun_at + options.timeout
+        self._scope: trio.CancelScope | None = None
         self.outcome: Session | Exception | None = None
         self.over = trio.Event()
         self.argv = options.argv
         self.cwd = options.cwd
         self.key = options.key
-        self.begun_at = trio.current_time()
         self.note: Start | None = None
         """What is said of it in the journal."""
         self.shell_snapshot: Snapshotted | UnsetType = UNSET
@@ -97,9 +99,16 @@ class Starting:
         if self._end is not None and not isinstance(outcome, Exception):
             outcome.terminate(*self._end)
 
+    def patience(self) -> trio.CancelScope:
+        """Return the scope of a wait for it, which is cancelled when it is to be given up."""
+        self._scope = trio.CancelScope(deadline=self.deadline)
+        return self._scope
+
     def hurry(self) -> None:
         """Give it up soon, if it does not end by itself."""
-        self.scope.deadline = min(self.scope.deadline, trio.current_time() + GIVE_UP_SECONDS)
+        self.deadline = min(self.deadline, trio.current_time() + GIVE_UP_SECONDS)
+        if self._scope is not None:
+            self._scope.deadline = self.deadline
 
     def terminate(self, reason: Reason, grace: float) -> None:
         """Have the session end as soon as it has begun, and give its start up soon."""
@@ -114,11 +123,25 @@ class Starting:
         return self.outcome
 
 
+class Over(NamedTuple):
+    """A start over a runner: the command that launches the runner, and what decides in a thread what to ask of it."""
+
+    words: Sequence[str]
+    settle: Callable[[Start | None], SpawnRequest]
+
+
 class Deferred(NamedTuple, Generic[R]):
     """An answer that is made by `run` when a start has its outcome, in the order of the requests."""
 
     starting: Starting
     run: Callable[[], Any]
+
+
+def answer_of(starting: Starting, make: Callable[[Session], R]) -> R | Deferred[R]:
+    """Return the answer that is made of a session, now or as soon as it has been started. Raises the start's error."""
+    if starting.outcome is None:
+        return Deferred(starting, lambda: make(starting.session()))
+    return make(starting.session())
 
 
 def given_up() -> SpawnError:

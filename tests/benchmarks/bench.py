@@ -17,6 +17,7 @@ import hashlib
 import io
 import json
 import math
+import multiprocessing
 import os
 import platform
 import runpy
@@ -38,6 +39,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -188,6 +190,19 @@ class Stream:
         self._unread += data
 
 
+class QuickackStream(Stream):
+    """The same over a socket, with all that arrives acknowledged at once.
+
+    A server that leaves Nagle's algorithm on holds a small frame back until the one before it is acknowledged. The
+    kernel puts that off for up to 40 ms, unless it is asked not to, anew before each read.
+    """
+
+    def _fill(self) -> None:
+        with socket.socket(fileno=os.dup(self._source)) as same:
+            same.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        super()._fill()
+
+
 class Channel(ABC):
     """Whole messages, in bytes. They are JSON unless they are packed: then they are msgpack."""
 
@@ -233,10 +248,10 @@ class WebsocketChannel(Channel):
     MASKED = 0x80
     MASK = bytes(4)  # masking with zeros costs the client nothing, and every server the same
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, is_quickack: bool) -> None:
         self._socket = socket.create_connection((LOOPBACK, port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._stream = Stream(self._socket.fileno(), self._socket.fileno())
+        self._stream = (QuickackStream if is_quickack else Stream)(self._socket.fileno(), self._socket.fileno())
         try:
             self._shake_hands(port)
         except BaseException:
@@ -354,6 +369,12 @@ class Client:
                 parsed(message)
         return messages
 
+    def drain(self) -> None:
+        """Receive for ever, and look at nothing."""
+        self._came_early.clear()
+        while True:
+            self._channel.receive()
+
     def request_start(self, process_id: str, argv: Sequence[str], *, tty: bool = False, stdin: bool = False) -> int:
         return self.request("process/start", self._start_params(process_id, argv, tty, stdin))
 
@@ -435,15 +456,17 @@ class Server:
         self.command = command
         self.stdio = stdio
         self._encoding = "msgpack" if command.startswith(MSGPACK) else "json"
+        self._is_quickack = command.startswith(QUICKACK)
         self.startup_seconds = math.nan
         self._folder = folder
         self._port = 0 if stdio else free_port()
         self._pids: list[int] = []
         listen = "stdio://" if stdio else f"ws://{LOOPBACK}:{self._port}"
+        bare = command.removeprefix(MSGPACK).removeprefix(QUICKACK)
         self._started_at = time.perf_counter()
         with self._stderr.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [part.replace("{listen}", listen) for part in shlex.split(command.removeprefix(MSGPACK))],
+                [part.replace("{listen}", listen) for part in shlex.split(bare)],
                 bufsize=0,
                 stdin=subprocess.PIPE if stdio else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if stdio else subprocess.DEVNULL,
@@ -472,7 +495,7 @@ class Server:
 
     def connect(self) -> Client:
         """A client that has shaken hands. Over stdio there can only be one."""
-        channel = LineChannel(self._process) if self.stdio else WebsocketChannel(self._port)
+        channel = LineChannel(self._process) if self.stdio else WebsocketChannel(self._port, self._is_quickack)
         client = Client(channel, self._folder)
         client.initialize(self._encoding)
         return client
@@ -572,6 +595,12 @@ SLOW_SECONDS = 4.0
 SLOW_BYTES = GIB
 PAUSE_SECONDS = 60.0
 PAUSE_BYTES = 4 * GIB
+PIECES = tuple(4**power for power in range(3, 11))
+PIECES_BYTES = 128 * MIB
+PIECES_MAX = 256 << 10
+LOADS = 0, 1, 4, 16, 50
+LOADED_SAMPLES = 200
+LOADED_SECONDS = 2.0
 
 
 def start_up(server: Server, client: Client) -> list[Figure]:
@@ -698,15 +727,19 @@ def stream(
 
 def echo(server: Server, client: Client) -> list[Figure]:
     """One key, through a raw terminal and `cat`, and back."""
-    client.start("echo", ["sh", "-c", "stty raw -echo; echo ready; exec cat"], tty=True)
-    client.until("process/output", "echo")
-    time.sleep(0.2)  # until `cat` has taken over from the shell
+    start_echo(client)
     samples = [seconds_of_one_key(client) for _ in range(KEYS)]
     client.terminate("echo")
     return [
         Figure("echo, p50", milliseconds(percentile(samples, 50)), "ms"),
         Figure("echo, p99", milliseconds(percentile(samples, 99)), "ms"),
     ]
+
+
+def start_echo(client: Client) -> None:
+    client.start("echo", ["sh", "-c", "stty raw -echo; echo ready; exec cat"], tty=True)
+    client.until("process/output", "echo")
+    time.sleep(0.2)  # until `cat` has taken over from the shell
 
 
 def seconds_of_one_key(client: Client) -> float:
@@ -879,6 +912,95 @@ def paused_reader(server: Server, client: Client) -> list[Figure]:
     return figures
 
 
+def sizes(server: Server, client: Client) -> list[Figure]:
+    """Output in writes of 64 B to 1 MiB. Only when it is named."""
+    figures = []
+    for piece in PIECES:
+        argv, size = writing(piece)
+        begin = time.perf_counter()
+        client.request_start(f"sized-{piece}", argv)
+        messages = client.until_closed(1)
+        elapsed = time.perf_counter() - begin
+        if output_size(messages) != size:
+            raise BenchError(f"{output_size(messages)} of {size} bytes arrived")
+        figures.append(Figure(f"pipe, writes of {piece} B", size / MIB / elapsed, "MiB/s", "more"))
+    return figures
+
+
+def writing(piece: int) -> tuple[list[str], int]:
+    """A command that writes pieces of that size, each by one system call, and how many bytes in all."""
+    pieces = min(PIECES_BYTES // piece, PIECES_MAX)
+    return ["dd", "if=/dev/zero", f"bs={piece}", f"count={pieces}", "status=none"], piece * pieces
+
+
+def load(server: Server, client: Client) -> list[Figure]:
+    """`true` and a key, beside 0 to 50 commands that print. Only when it is named, not with `--stdio`."""
+    figures = []
+    for others in LOADS:
+        with running(server.command, stdio=False) as loaded:
+            one = loaded.first_client()
+            with others_printing(loaded, others):
+                numbers = count()
+                closed = samples_under_load(partial(seconds_of_true, one, numbers))
+                start_echo(one)
+                keys = samples_under_load(partial(seconds_of_one_key, one))
+            one.close()
+        for name, samples in (("spawn, closed", closed), ("echo", keys)):
+            for percent in (50, 99):
+                value = milliseconds(percentile(samples, percent))
+                figures.append(Figure(f"{name}, {others} others, p{percent}", value, "ms"))
+    return figures
+
+
+def seconds_of_true(client: Client, numbers: Iterator[int]) -> float:
+    begin = time.perf_counter()
+    client.run(f"true-{next(numbers)}", ["true"])
+    return time.perf_counter() - begin
+
+
+def samples_under_load(sample: Callable[[], float]) -> list[float]:
+    """As many as there may be, or as the time allows, and one at least."""
+    end = time.perf_counter() + LOADED_SECONDS
+    samples = [sample()]
+    while len(samples) < LOADED_SAMPLES and time.perf_counter() < end:
+        samples.append(sample())
+    return samples
+
+
+@contextmanager
+def others_printing(server: Server, others: int) -> Iterator[None]:
+    """Another client, in a process of its own, whose commands print as fast as they can while it reads."""
+    if not others:
+        yield
+        return
+    processes = multiprocessing.get_context("fork")
+    begun, begins = processes.Pipe(duplex=False)
+    reader = processes.Process(target=read_others, args=(server, others, begins), daemon=True)
+    reader.start()
+    begins.close()
+    try:
+        begun.recv()
+        yield
+        if not reader.is_alive():
+            raise BenchError("the client that reads the others has ended")
+    except EOFError:
+        raise BenchError("the others could not be started") from None
+    finally:
+        reader.kill()
+        reader.join()
+        reader.close()
+        begun.close()
+
+
+def read_others(server: Server, others: int, begins: Connection) -> None:
+    """What that client does, until it is killed."""
+    client = server.connect()
+    for number in range(others):
+        client.start(f"other-{number}", ["cat", "/dev/zero"])
+    begins.send(None)
+    client.drain()
+
+
 def client_files(server: Server, client: Client) -> list[Figure]:
     """The client of execsrv and its own server: 1 GiB and many small files, there and back."""
     rows = runpy.run_path(str(Path(__file__).with_name("client_files.py")))["rows"]  # which needs execsrv
@@ -903,10 +1025,12 @@ CASES: dict[str, Case] = {
     "slow-reader": slow_reader,
     "paused-reader": paused_reader,
     "client-files": client_files,
+    "sizes": sizes,
+    "load": load,
 }
-ONLY_WHEN_ASKED = {"paused-reader", "client-files"}
-"""Takes minutes, or is about the client."""
-NEEDS_CONNECTIONS = {"connections"}
+ONLY_WHEN_ASKED = {"paused-reader", "client-files", "sizes", "load"}
+"""Takes minutes, is about the client, or is for a plot."""
+NEEDS_CONNECTIONS = {"connections", "load"}
 
 
 def output_size(messages: list[bytes]) -> int:
@@ -1056,6 +1180,7 @@ def write_json(path: Path, report: Report, servers: dict[str, str], options: arg
     """Every value of every round, and where they come from."""
     document = {
         "platform": platform.platform(),
+        "python": platform.python_version(),
         "processors": os.cpu_count(),
         "transport": "stdio" if options.stdio else "websocket",
         "rounds": options.rounds,
@@ -1077,6 +1202,8 @@ rounds are printed, with their spread and the ratios to execsrv.
 
 MSGPACK = "msgpack:"
 """In front of the command of a server that is to be spoken with in msgpack."""
+QUICKACK = "quickack:"
+"""In front of the command of a server whose frames are to be acknowledged at once."""
 FIRST_PACKED = 0x80  # no JSON begins with such a byte
 PACKED_CLOSED, PACKED_ANSWER = b"\x82\xa6method\xaeprocess/closed", b"\x82\xa2id"
 
@@ -1110,6 +1237,7 @@ def command_line() -> argparse.ArgumentParser:
         metavar="NAME=COMMAND",
         help="a further server; {listen} in COMMAND becomes ws://127.0.0.1:PORT, or stdio:// with --stdio. "
         "With `msgpack:` in front of COMMAND the messages are msgpack. "
+        "With `quickack:` the client acknowledges at once. "
         "The name `execsrv` replaces the server that is measured first",
     )
     parser.add_argument("--compare", metavar="REV", help="measure execsrv as it was in that commit too")
