@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from execsrv._files.channel import file_capabilities
 from execsrv._http.channel import http_capabilities
-from execsrv._login_shells.offered import shell_capabilities
-from execsrv._server.host import discover_roots, environment_config, environment_info
+from execsrv._server.host import discover_roots, environment_config, environment_info, shell_capabilities
 from execsrv._server.methods.table import Caller, Later, handles, handles_later
 from execsrv._wire.paths import path_from_wire
 from execsrv.protocol import (
