@@ -169,6 +169,23 @@ async def test_a_server_that_took_us_before_may_do_so_again(tmp_path: Path) -> N
                 ours.write_text(later)
 
 
+async def test_a_server_for_which_there_is_another_token_is_waited_for(open_server: OpenServer, tmp_path: Path) -> None:
+    known, file = tokens.new_token(), tmp_path / "tokens"
+    file.write_text(f"pool owner {tokens.sha256(known)} never\n")
+    url = await open_server("unix", ServerConfig(token_file=str(file))).url()
+    endpoints = [Endpoint(url, token=tokens.new_token())]
+
+    async def directory() -> list[Endpoint]:
+        return endpoints
+
+    async with Pool(directory, refresh=0.01, patience=1000) as pool:
+        with pytest.raises(NoServerError):
+            await pool.run(["true"])
+        endpoints = [Endpoint(url, token=known, labels={"mended": "1"})]
+        await until(lambda: pool.servers[0].labels)
+        assert (await pool.run(["true"], labels={"mended": "1"})).exit_code == 0
+
+
 async def test_a_server_with_which_anything_fails_ends_no_other_ones_commands(
     open_server: OpenServer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -209,15 +209,16 @@ class Member:
 
     async def _keep_dialing(self, dial: Dial, dialing: trio.CapacityLimiter) -> None:
         while True:
+            endpoint = self.endpoint
             try:
                 async with AsyncExitStack() as stack:
                     async with dialing:
-                        line = await stack.enter_async_context(dial(self.endpoint))
+                        line = await stack.enter_async_context(dial(endpoint))
                     await self._stay_connected(line)
             except (ExecsrvError, OSError, ValueError) as error:  # a directory may name any host
                 self.why = str(error)
-                if not self._was_up and _is_final(error):
-                    self.is_hopeless = True
+                self.is_hopeless = not self._was_up and endpoint is self.endpoint and _is_final(error)
+                if self.is_hopeless:
                     self._places.look()
             except Exception as error:  # such as no thread to be had: it is no fault of the other servers
                 logger.exception("cannot connect to `%s`", self.endpoint.url)

@@ -134,6 +134,7 @@ class Members:
                 self._nursery.start_soon(self._keep, known)
             elif known.endpoint != endpoint:
                 known.endpoint, known.slots = endpoint, slots
+                known.is_hopeless = False  # it may have another token now
                 self._places.relabel(known, labels_of(endpoint.labels))
 
     async def _keep(self, member: Member) -> None:
