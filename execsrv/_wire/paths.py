@@ -57,7 +57,7 @@ def escaped(text: str) -> str:
 
 @cache
 def _plain_uri() -> re.Pattern[str]:
-    """Return what matches a `file:` URI in which nothing is escaped and nothing is left to be settled: most are such."""
+    """Return what matches a `file:` URI with nothing escaped and nothing left to be settled, as most are."""
     return re.compile("file://((?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+)")
 
 
