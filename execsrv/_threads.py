@@ -24,6 +24,8 @@ _TLS_SECONDS = 2.0
 class Threads(Protocol):
     """A limit of threads, as `trio.to_thread.run_sync` takes it."""
 
+    def acquire_on_behalf_of_nowait(self, borrower: object) -> None: ...
+
     async def acquire_on_behalf_of(self, borrower: object) -> None: ...
 
     def release_on_behalf_of(self, borrower: object) -> None: ...
@@ -70,7 +72,11 @@ def needing_threads() -> Iterator[None]:
     except RuntimeError as error:
         if str(error) != _NO_THREAD:
             raise
-        raise BusyError("no thread is to be had on the server's machine: try again later") from error
+        raise _no_thread() from error
+
+
+def _no_thread() -> BusyError:
+    return BusyError("no thread is to be had on the server's machine: try again later")
 
 
 async def run_briefly(work: Callable[[], T], threads: Threads, patience: float) -> T:
@@ -80,31 +86,46 @@ async def run_briefly(work: Callable[[], T], threads: Threads, patience: float) 
     gives no thread. Cancelling leaves the thread behind, which counts among `threads` until it ends.
     """
     await trio.lowlevel.checkpoint_if_cancelled()
-    job: _Job[T] = _Job(threads)
+    job = Job(work, threads)
     await threads.acquire_on_behalf_of(job)
-    try:
-        with needing_threads():
-            trio.lowlevel.start_thread_soon(work, job.deliver)
-    except BaseException:
-        threads.release_on_behalf_of(job)
-        raise
-    return await job.result(patience)
+    job.begin(patience)
+    await job.wait()
+    return job.outcome()
 
 
-class _Job(Generic[T]):
-    """Work of a thread, and the task that waits for it: at first with the whole loop, then alone."""
+class Job(Generic[T]):
+    """Work of a thread. At first the whole loop may wait for it, and then one task."""
 
-    def __init__(self, threads: Threads) -> None:
+    def __init__(self, work: Callable[[], T], threads: Threads) -> None:
+        """One of the `threads` is to be acquired for it, and then `begin` to be called."""
+        self._work = work
         self._threads = threads
         self._token = trio.lowlevel.current_trio_token()
         self._task: trio.lowlevel.Task | None = None
         self._outcome: Outcome[T] | None = None
+        self._is_over = False  # as far as the loop knows
         self._done = threading.Lock()
         self._done.acquire()
         self._first = threading.Lock()
         """Taken by the thread that is done, or by the loop that waits no longer, whichever is first."""
 
-    def deliver(self, outcome: Outcome[T]) -> None:
+    def begin(self, patience: float) -> bool:
+        """Have it done, and wait for it with the whole loop, up to `patience` seconds. Return whether it is over.
+
+        Raises `BusyError` where the machine gives no thread.
+        """
+        try:
+            trio.lowlevel.start_thread_soon(self._work, self._deliver)
+        except BaseException as error:
+            self._threads.release_on_behalf_of(self)
+            if str(error) == _NO_THREAD:
+                raise _no_thread() from error
+            raise
+        if self._done.acquire(timeout=patience) or not self._first.acquire(blocking=False):
+            self._end()
+        return self._is_over
+
+    def _deliver(self, outcome: Outcome[T]) -> None:
         """Take what came of the work. Called in its thread."""
         self._outcome = outcome
         if self._first.acquire(blocking=False):
@@ -115,22 +136,28 @@ class _Job(Generic[T]):
         except trio.RunFinishedError:
             pass  # nobody counts threads any more
 
-    async def result(self, patience: float) -> T:
-        """Return what came of the work, or raise it."""
-        if self._done.acquire(timeout=patience) or not self._first.acquire(blocking=False):
-            self._threads.release_on_behalf_of(self)
-            assert self._outcome is not None
-            return self._outcome.unwrap()
+    async def wait(self) -> None:
+        """Wait until it is over. For one task. Cancelling stops waiting, not the thread."""
+        if self._is_over:
+            return
         self._task = trio.lowlevel.current_task()
 
         def abandon(_: object) -> trio.lowlevel.Abort:
             self._task = None
             return trio.lowlevel.Abort.SUCCEEDED
 
-        result: T = await trio.lowlevel.wait_task_rescheduled(abandon)
-        return result
+        await trio.lowlevel.wait_task_rescheduled(abandon)
+
+    def outcome(self) -> T:
+        """Return what came of the work, which is over, or raise it."""
+        assert self._outcome is not None
+        return self._outcome.unwrap()
 
     def _report(self) -> None:
+        self._end()
+        if self._task is not None:
+            trio.lowlevel.reschedule(self._task)
+
+    def _end(self) -> None:
+        self._is_over = True
         self._threads.release_on_behalf_of(self)
-        if self._task is not None and self._outcome is not None:
-            trio.lowlevel.reschedule(self._task, self._outcome)

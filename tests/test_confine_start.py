@@ -188,7 +188,6 @@ async def test_all_of_it_ends_with_its_server_even_without_a_guardian() -> None:
 
 async def test_a_hundred_of_them_leave_nothing(supervisor: Supervisor) -> None:
     await supervisor.begin_guard()
-    await supervisor.wait_guarded()
     for turn in range(101):
         async with running(supervisor, ["true"], READ) as spawned:
             await spawned.tree.leader.wait_exited()

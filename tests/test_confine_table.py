@@ -7,7 +7,9 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,14 +25,19 @@ from execsrv._processes.confine.table import AT_FDCWD, MOST_ROWS, Table, TooLarg
 CLONE_PARENT = 0x8000
 
 
-@pytest.fixture(params=["machine code", "python"])
-def by(request: pytest.FixtureRequest) -> Interpreter:
+FILES = {"in memory": starter.in_memory, "on disk": starter.on_disk}
+
+
+@pytest.fixture(params=[*FILES, "python"])
+def by(request: pytest.FixtureRequest) -> Iterator[Interpreter]:
     if request.param == "python":
-        return starter.in_python()
-    found = starter.in_machine_code()
-    if found is None:
-        pytest.skip("no file in memory can be executed here, or the machine is another")
-    return found
+        yield starter.in_python()
+        return
+    found = starter.in_file(FILES[request.param]) if calls.is_known else None
+    if found is None or found.file is None:
+        pytest.skip("no such file can be executed here, or the machine is another")
+    yield found
+    os.close(found.file)
 
 
 def execute(table: Table, argv: tuple[bytes, ...], env: tuple[bytes, ...] = ()) -> None:
@@ -65,6 +72,36 @@ def children() -> list[int]:
 
 def descriptors() -> list[str]:
     return sorted(os.listdir("/proc/self/fd"))
+
+
+WITHOUT_MEMORY = """
+mount -t tmpfs -o "$0" tmpfs "$TMPDIR" && echo 2 >/proc/sys/vm/memfd_noexec || exit 77
+exec "$@"
+"""
+CHOOSING = """
+import os
+from execsrv._processes.confine import starter
+assert starter.in_file(starter.in_memory) is None
+by = starter.interpreter()
+print("python" if by.file is None else os.readlink(f"/proc/self/fd/{by.file}"))
+"""
+
+
+@pytest.mark.skipif(not calls.is_known, reason="the machine is another")
+@pytest.mark.parametrize(("option", "expected"), [("exec", "/#"), ("noexec", "python")])
+def test_where_no_file_in_memory_can_be_executed_another_program_is_there(
+    option: str, expected: str, tmp_path: Path
+) -> None:
+    before = ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", WITHOUT_MEMORY, option]
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare to make namespaces with")
+    env = {**os.environ, "TMPDIR": f"{tmp_path}"}
+    done = subprocess.run([*before, sys.executable, "-c", CHOOSING], env=env, capture_output=True, text=True)
+    if done.returncode == 77 or done.stderr.startswith("unshare: "):
+        pytest.skip(f"not allowed to refuse files in memory: {done.stderr}")
+    assert expected in done.stdout, done.stderr
+    if option == "exec":
+        assert done.stdout.startswith(f"{tmp_path}/")
 
 
 def test_a_command_has_the_arguments_and_the_environment_of_the_table_and_nothing_else(by: Interpreter) -> None:

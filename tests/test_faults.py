@@ -22,7 +22,7 @@ def start_doomed(connection: Connection, mark: str) -> None:
     """Start a command whose session has nothing left to wait for its output with."""
     sessions = connection.sessions
     command = settle(["bash", "-c", f"exec -a {mark} sleep 1000"], "/", ENV)
-    starting = sessions.start("doomed", lambda: command, lambda session, entry: None, StartOptions())
+    starting = sessions.start("doomed", lambda note: command, lambda session, entry: None, StartOptions())
 
     starting.then(lambda: starting.session()._pump.close())
 

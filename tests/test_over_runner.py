@@ -28,7 +28,7 @@ from execsrv._budget.budget import Budget
 from execsrv._log.log import OutputLog
 from execsrv._processes import proc
 from execsrv._processes.arrivals import Arrivals
-from execsrv._processes.attempt import SharedThreads
+from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import open_supervisor
 from execsrv._processes.wait_gone import wait_gone
 from execsrv._runner import frames, link, tree

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from execsrv._processes.attempt import SharedThreads
 from execsrv._processes.own_streams import OwnInput
+from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import Supervisor
 from execsrv._runner import founding
 from execsrv._runner import input as inputs

@@ -22,9 +22,9 @@ import trio
 import trio.lowlevel
 
 from execsrv._processes import carried_limits, proc
-from execsrv._processes.attempt import SharedThreads
 from execsrv._processes.command import settle
 from execsrv._processes.rlimit_mark import LOCKS, new_server_mark
+from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import open_supervisor
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Failure, Notification, Response
@@ -263,7 +263,7 @@ def test_a_turn_is_passed_on_when_the_child_is_born(tmp_path: Path) -> None:
     one, two = server.of(1), server.of(2)
 
     def start_behind_the_lease() -> None:
-        with carried_limits.carried(one):
+        with carried_limits.Turn(one):
             subprocess.run([program], check=False)
 
     before = os.getpid()
@@ -272,7 +272,7 @@ def test_a_turn_is_passed_on_when_the_child_is_born(tmp_path: Path) -> None:
         thread.start()
         while not carried_limits.born(thread.native_id or 0, one):
             pass
-        with carried_limits.carried(two):
+        with carried_limits.Turn(two):
             assert two.is_on(before)
         assert not one.is_on(before)
         assert not two.is_on(before)

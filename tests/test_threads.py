@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from execsrv import _threads
-from execsrv._processes.attempt import SharedThreads
+from execsrv._processes.shared_threads import SharedThreads
 from execsrv._threads import run_briefly, run_with_tls
 from tests.peers import PATIENCE
 

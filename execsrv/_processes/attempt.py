@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import resource
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import trio
@@ -25,20 +26,15 @@ from execsrv._processes.leader import Leader
 from execsrv._processes.membership import ByDescent, ByWalk, Register
 from execsrv._processes.own_streams import OwnStreams
 from execsrv._processes.reaper import Reaper
+from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.spawn import Started
 from execsrv._processes.tree import ProcessTree
-from execsrv._threads import run_briefly
+from execsrv._threads import Job
 from execsrv.protocol import Size, Stream
 
 if TYPE_CHECKING:
+    from execsrv._processes.guardian_keeper import Guard
     from execsrv._processes.limiting.group import LimitGroup
-
-MOST_THREADS = 40
-"""So many starts of one server may be under way at once. More wait."""
-
-CONNECTION_THREADS = 8
-"""So many of them may be one connection's, so that those which hang hold up nobody else's."""
-
 
 PipeName = Literal["stdin", "stdout", "stderr"]
 
@@ -77,40 +73,6 @@ class Spawned(Struct, frozen=True):
         return {name: Lent(end) for name, end in ends.items() if end is not None}
 
 
-class SharedThreads:
-    """The threads that one connection may have of those of its server, each until it has really ended."""
-
-    def __init__(self, of_server: trio.CapacityLimiter, most: int = CONNECTION_THREADS) -> None:
-        self._of_server = of_server
-        self._own = trio.CapacityLimiter(most)
-
-    @property
-    def is_free(self) -> bool:
-        """True while none of them is in use."""
-        return not self._own.borrowed_tokens
-
-    async def acquire_on_behalf_of(self, borrower: object) -> None:
-        """Wait for a thread. Where there is one, nobody else gets a turn first."""
-        await _acquire(self._own, borrower)
-        try:
-            await _acquire(self._of_server, borrower)
-        except BaseException:
-            self._own.release_on_behalf_of(borrower)
-            raise
-
-    def release_on_behalf_of(self, borrower: object) -> None:
-        """Give a thread back."""
-        self._of_server.release_on_behalf_of(borrower)
-        self._own.release_on_behalf_of(borrower)
-
-
-async def _acquire(limiter: trio.CapacityLimiter, borrower: object) -> None:
-    try:
-        limiter.acquire_on_behalf_of_nowait(borrower)
-    except trio.WouldBlock:
-        await limiter.acquire_on_behalf_of(borrower)
-
-
 class Attempt:
     """One start. Whoever makes it calls `end` in the end, whatever happened."""
 
@@ -118,19 +80,17 @@ class Attempt:
         self,
         register: Register,
         finder: ByWalk | ByDescent,
-        begin_guard: Callable[[], Awaitable[None]],
-        wait_guarded: Callable[[], Awaitable[None]],
+        guard: Guard | None,
         *,
         carries: bool,
         refuses: bool,
         moves: bool,
     ) -> None:
-        """`begin_guard` waits until there is a guardian, `wait_guarded` until it is ready. With `refuses` nothing is
-        started. Where it `moves`, this process may be put into another control group for the limits of a command."""
+        """With `refuses` nothing is started. Where it `moves`, this process may be put into another control group for
+        the limits of a command."""
         self._register = register
         self._finder = finder
-        self._begin_guard = begin_guard
-        self._wait_guarded = wait_guarded
+        self._guard = guard
         self._carries = carries
         self._refuses = refuses
         self._moves = moves
@@ -141,6 +101,8 @@ class Attempt:
         self._confinement: Confinement | None = None
         self._limits: LimitGroup | None = None
         self._lock = threading.Lock()
+        self._job: Job[None] | None = None
+        self._is_launched = False  # the job
         self._runs = False  # in its thread
         self._tree: ProcessTree | None = None
 
@@ -162,25 +124,63 @@ class Attempt:
         pipe_stdin: bool,
         modes: Mapping[str, bool | int] = terminal.DEFAULT_MODES,
     ) -> Spawned:
-        """Settle and start the command in a thread, and watch it. It is this attempt's until `end`.
+        """Do what `begin` does, and what `wait` does where that is needed."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        spawned = self.begin(settle, threads, size=size, pipe_stdin=pipe_stdin, modes=modes)
+        return await self.wait(threads) if spawned is None else spawned
 
-        Raises what `settle` does, `SpawnError`, and `BusyError` where the machine gives no thread. Cancelling waits for
-        no file system.
+    def begin(
+        self,
+        settle: Callable[[], Command],
+        threads: SharedThreads,
+        *,
+        size: Size | None,
+        pipe_stdin: bool,
+        modes: Mapping[str, bool | int] = terminal.DEFAULT_MODES,
+    ) -> Spawned | None:
+        """Settle and start the command in a thread. Return it where that took but a moment, for which the loop stands.
+
+        It is watched then, and this attempt's until `end`. None: there is more to wait for, which `wait` does. Raises
+        what `settle` does, `SpawnError`, and `BusyError` where the machine gives no thread.
         """
-
-        def run() -> None:
-            self.run(settle, size, pipe_stdin, modes)
-
-        await self._begin_guard()  # or a command that kills us in its first instant would outlive us
-        self._runs = True
+        self._job = job = Job(partial(self.run, settle, size, pipe_stdin, modes), threads)
+        if self._guard is not None and not self._guard.is_settled:
+            return None
+        patience = _BRIEF_SECONDS if threads.is_free else 0
         try:
-            await run_briefly(run, threads, _BRIEF_SECONDS if threads.is_free else 0)
-        except trio.Cancelled:
-            raise  # and it may run on
+            threads.acquire_on_behalf_of_nowait(job)
+        except trio.WouldBlock:
+            return None
+        return self._enter_after(job) if self._launch(job, patience) else None
+
+    async def wait(self, threads: SharedThreads) -> Spawned:
+        """Wait for what `begin` has begun, or could not begin yet. Raises as it does. Cancelling waits for no file."""
+        assert self._job is not None
+        if not self._is_launched:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if self._guard is not None:  # or a command that kills us in its first instant would outlive us
+                await self._guard.begun.wait()
+            patience = _BRIEF_SECONDS if threads.is_free else 0
+            await threads.acquire_on_behalf_of(self._job)
+            self._launch(self._job, patience)
+        await self._job.wait()
+        if self._guard is not None:
+            await self._guard.wait_ready()
+        return self._enter_after(self._job)
+
+    def _launch(self, job: Job[None], patience: float) -> bool:
+        """Begin the job, which has its thread. Return whether it is over within so many seconds."""
+        self._is_launched = self._runs = True
+        try:
+            return job.begin(patience)
         except BaseException:
             self._runs = False
             raise
-        await self._wait_guarded()
+
+    def _enter_after(self, job: Job[None]) -> Spawned:
+        self._job = None  # it holds the request
+        self._runs = False  # whatever came of it
+        job.outcome()
         return self.enter()
 
     def run(

@@ -12,8 +12,7 @@ One turn for the whole process, however many servers are in it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from execsrv._processes import proc
 from execsrv._processes.rlimit_mark import Mark, own_limit, set_own_limit
@@ -29,52 +28,56 @@ _LOOK_SECONDS = 0.005
 """After so long a wait for the turn, somebody looks whether the child that holds it up has been born."""
 
 
-class _Turn:
-    """A thread that starts a command, the mark that is carried meanwhile, and the limits as they were before."""
+_news = threading.Condition()
 
-    def __init__(self, thread: int, mark: Mark | None) -> None:
-        self.thread = thread
+
+class Turn:
+    """A block in which this thread starts one command, and this process carries a mark, or none for sure, until then.
+
+    Whoever enters it waits until it is its turn: not in the loop.
+    """
+
+    def __init__(self, mark: Mark | None) -> None:
+        self.thread = threading.get_native_id()
         self._mark = mark
-        self._before: list[tuple[int, tuple[int, int]]] = []
+        self._before: list[tuple[int, tuple[int, int]]] = []  # the limits as they were
 
-    def begin(self) -> None:
-        if self._mark is not None:
-            self.carry(self._mark.slot, self._mark.value)
+    def __enter__(self) -> None:
+        global _turn
+        try:
+            with _news:
+                while _turn is not None:
+                    if not _news.wait(_LOOK_SECONDS):
+                        _look()
+                _turn = self
+                if self._mark is not None:
+                    self.carry(self._mark.slot, self._mark.value)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        with _news:
+            if _turn is self:
+                _pass_on()
 
     def carry(self, slot: int, value: int) -> None:
+        """Carry this soft value of a limit until the end of the turn."""
         before = own_limit(slot)
         self._before.append((slot, before))
         set_own_limit(slot, value, before[1])
 
     def is_born(self) -> bool:
+        """Return whether the command has been born, as far as its mark tells."""
         return self._mark is not None and bool(born(self.thread, self._mark))
 
     def end(self) -> None:
+        """Set the limits as they were."""
         for slot, before in self._before:
             set_own_limit(slot, *before)
 
 
-_news = threading.Condition()
-_turn: _Turn | None = None
-
-
-@contextmanager
-def carried(mark: Mark | None) -> Iterator[None]:
-    """Carry a mark, or none for sure, while the block starts one command. Waits for its turn: not for the loop."""
-    global _turn
-    ours = _Turn(threading.get_native_id(), mark)
-    try:
-        with _news:
-            while _turn is not None:
-                if not _news.wait(_LOOK_SECONDS):
-                    _look()
-            _turn = ours
-            ours.begin()
-        yield
-    finally:
-        with _news:
-            if _turn is ours:
-                _pass_on()
+_turn: Turn | None = None
 
 
 def look() -> None:
@@ -99,6 +102,8 @@ def may_be_carried(newest: int) -> bool:
 
 def carry_limits() -> None:
     """Carry `commands_limits` too for the rest of this thread's turn: from here on, with few descriptors to be had."""
+    if not commands_limits:
+        return
     with _news:
         if _turn is not None and _turn.thread == threading.get_native_id():
             for slot, value in commands_limits:

@@ -70,12 +70,17 @@ class Guard:
     def __repr__(self) -> str:
         return f"<Guard {'ready' if self._is_ready else 'without a guardian' if self._has_failed else 'not ready'}>"
 
+    @property
+    def is_settled(self) -> bool:
+        """True when there is a guardian, or one cannot be had: nobody need wait for it."""
+        return self._is_ready or self._has_failed
+
     async def wait_ready(self) -> None:
         """Wait until there is a guardian, or one cannot be had, or for `READY_SECONDS`."""
-        if self._is_ready or self._has_failed:
+        if self.is_settled:
             return
         with trio.move_on_after(READY_SECONDS):
-            while not self._is_ready and not self._has_failed:
+            while not self.is_settled:
                 await self._changed.wait()
             return
         logger.warning("the guardian is not ready after %g s: starting a command without it", READY_SECONDS)

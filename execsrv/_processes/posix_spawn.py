@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from execsrv._processes import carried_limits
 from execsrv._processes.command import Command
@@ -43,6 +44,12 @@ def _prepare_attributes(*, own_session: bool = True, ignored: Iterable[int] = ()
     flags = ctypes.c_short(_SETSIGDEF | _SETSIGMASK | (_SETSID if own_session else 0))
     _check(_quick.posix_spawnattr_setflags(attributes, flags))
     return attributes
+
+
+@lru_cache(64)
+def _strings(count: int) -> type[ctypes.Array[ctypes.c_char_p]]:
+    """Return the type of so many strings and their end. To make one takes longer than to fill it."""
+    return ctypes.c_char_p * (count + 1)
 
 
 def _check(number: int) -> None:
@@ -100,8 +107,8 @@ def start(
                 _check(_quick.posix_spawn_file_actions_addclose(actions, between))
             first = max(first, descriptor + 1)
         _check(_quick.posix_spawn_file_actions_addclosefrom_np(actions, first))
-        argv = (ctypes.c_char_p * (len(command.argv) + 1))(*command.argv)
-        env = (ctypes.c_char_p * (len(command.env) + 1))(*command.env)
+        argv = _strings(len(command.argv))(*command.argv)
+        env = _strings(len(command.env))(*command.env)
         # Not before: above the limit, the C library takes no descriptor into its actions.
         carried_limits.carry_limits()
         _check(_libc.posix_spawn(ctypes.byref(child), command.program, actions, attributes, argv, env))

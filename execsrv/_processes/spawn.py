@@ -21,7 +21,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from execsrv._processes import carried_limits, ends, pidfd, portable_spawn, posix_spawn, proc, spawn_errors, terminal
+from execsrv._processes import (
+    carried_limits,
+    ends,
+    pidfd,
+    portable_spawn,
+    posix_spawn,
+    proc,
+    spawn_errors,
+    subreaper,
+    terminal,
+)
 from execsrv._processes.command import Command, spawn_error
 from execsrv._processes.rlimit_mark import Mark
 from execsrv.errors import SpawnError
@@ -111,7 +121,7 @@ def spawn(
     `LimitUnavailableError` with a group; then nothing is left behind. It fills `started`, so that another thread knows
     of it as soon as it is born.
     """
-    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+    if not subreaper.hears_children() and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         message = "cannot start: SIGCHLD is ignored in this process, so exit statuses are lost"
         raise SpawnError(message, stage="resources", errno=errno.ECHILD)
     started = started or Started()
@@ -122,7 +132,7 @@ def spawn(
             started.thread = threading.get_native_id()
             turn: AbstractContextManager[None] = nullcontext()
             if carries or mark is None:
-                turn, started.carried = carried_limits.carried(mark), mark
+                turn, started.carried = carried_limits.Turn(mark), mark
             else:
                 started.siblings = proc.children_of_thread(started.thread)
             with turn:

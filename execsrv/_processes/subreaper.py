@@ -16,8 +16,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
@@ -98,6 +97,11 @@ def open_strays(owners: Owners, *, sole: bool) -> Iterator[Strays]:
         strays.close()
 
 
+def hears_children() -> bool:
+    """Tell whether this process hears SIGCHLD for us, so that nobody ignores it."""
+    return bool(_open)
+
+
 class _Shared:
     """The settings of this process that all strays share, as they were before the first."""
 
@@ -139,7 +143,9 @@ class Strays:
         self._sole = sole
         self._our_session = os.getsid(0)
         self._owner: dict[int, int | None] = {}  # a child's pid is its own until we reap it
-        self._reaped: Counter[int | None] = Counter()  # how many, of each session
+        self.reaped = 0
+        """Strays that were reaped so far."""
+        self._reaped_of: dict[int | None, int] = {}
         # Of the first thread: the kernel gives strays to no other as long as that one lives.
         self._children = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC)
 
@@ -155,20 +161,23 @@ class Strays:
         held: set[int] = set()
         while True:
             yield from self._look()
-            reaped = sum(self._reaped[number] for number in numbers)
+            reaped = self._count_reaped(numbers)
             found = [pid for pid, owner in self._owner.items() if owner in numbers]
             dead: set[int] = set()
             for pid in found:
                 if pid in self._owner and not self._reap(pid) and not proc.living(pid):
                     dead.add(pid)
                 yield
-            if sum(self._reaped[number] for number in numbers) == reaped and dead <= held:
+            if self._count_reaped(numbers) == reaped and dead <= held:
                 return [pid for pid in found if pid not in dead]
             held |= dead
 
+    def _count_reaped(self, numbers: Iterable[int | None]) -> int:
+        return sum([self._reaped_of.get(number, 0) for number in numbers])
+
     def disown(self, number: int) -> None:
         """Let those that are left of a session belong to none that runs."""
-        self._reaped.pop(number, None)
+        self._reaped_of.pop(number, None)
         self._owner = {pid: UNKNOWN if owner == number else owner for pid, owner in self._owner.items()}
 
     def __contains__(self, pid: int) -> bool:
@@ -213,8 +222,8 @@ class Strays:
         it knows already.
         """
         reaped = -1
-        while reaped != self._reaped.total():
-            reaped = self._reaped.total()
+        while reaped != self.reaped:
+            reaped = self.reaped
             pids = [int(pid) for pid in self._read().split()]
             before = self._owner
             self._owner = {pid: before[pid] for pid in pids if pid in before and not self._is_known(pid)}
@@ -224,7 +233,7 @@ class Strays:
                     if not self._may_be_starting(owner):
                         self._owner[pid] = owner
                     yield
-                    if self._reaped.total() != reaped:
+                    if self.reaped != reaped:
                         break
 
     def _read(self) -> bytes:
@@ -233,11 +242,6 @@ class Strays:
             text += piece
         return text
 
-    @property
-    def reaped(self) -> int:
-        """Strays that were reaped so far."""
-        return self._reaped.total()
-
     def _reap(self, pid: int) -> bool:
         """Reap a stray if it has ended. Return whether it is gone."""
         try:
@@ -245,7 +249,9 @@ class Strays:
         except ChildProcessError:
             gone = True
         if gone:
-            self._reaped[self._owner.pop(pid, None)] += 1
+            owner = self._owner.pop(pid, None)
+            self._reaped_of[owner] = self._reaped_of.get(owner, 0) + 1
+            self.reaped += 1
         return gone
 
 

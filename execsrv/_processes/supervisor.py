@@ -17,13 +17,14 @@ import trio
 
 from execsrv._nursery import open_helpers, owned
 from execsrv._processes import carried_limits, guardian_keeper, proc, rlimit_mark, subreaper
-from execsrv._processes.attempt import MOST_THREADS, Attempt
+from execsrv._processes.attempt import Attempt
 from execsrv._processes.attempt import Spawned as Spawned
 from execsrv._processes.command import Command
 from execsrv._processes.guardian_keeper import Guard
 from execsrv._processes.kin import Kin
 from execsrv._processes.membership import ByDescent, ByWalk, Register
 from execsrv._processes.refused_calls import refusals
+from execsrv._processes.shared_threads import MOST_THREADS
 from execsrv._processes.subreaper import Strays
 from execsrv._processes.turns import in_turns
 from execsrv.protocol import Layer, Size
@@ -107,18 +108,12 @@ class Supervisor:
         if self._guard is not None and not self._guard.begun.is_set():
             await self._guard.begun.wait()
 
-    async def wait_guarded(self) -> None:
-        """Wait until a guardian looks after what was started, where there can be one, but not for long."""
-        if self._guard is not None:
-            await self._guard.wait_ready()
-
     def new_attempt(self) -> Attempt:
         """Return an attempt to start a command, which its caller must `end`."""
         return Attempt(
             self._register,
             self._finder,
-            self.begin_guard,
-            self.wait_guarded,
+            self._guard,
             carries=self._own_process,
             refuses=self._refuses,
             moves=self._moves,

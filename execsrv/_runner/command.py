@@ -9,8 +9,9 @@ import trio
 
 from execsrv._lent import Lent
 from execsrv._nursery import owned
-from execsrv._processes.attempt import Attempt, SharedThreads, Spawned
+from execsrv._processes.attempt import Attempt, Spawned
 from execsrv._processes.own_streams import OwnStreams
+from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import Supervisor
 from execsrv._processes.usage import usage_of, used_by
 from execsrv._runner.frames import data_header

@@ -22,9 +22,9 @@ from msgspec.structs import replace
 
 from execsrv._lent import Lent
 from execsrv._nursery import owned
-from execsrv._processes.attempt import SharedThreads
 from execsrv._processes.command import Command
 from execsrv._processes.leader import ExitStatus
+from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import Supervisor
 from execsrv._runner.founding import TIMED_OUT, SpawnRequest
 from execsrv._runner.frames import MAX_PAYLOAD_BYTES

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from execsrv._lent import Lent
 from execsrv._nursery import open_helpers, owned
-from execsrv._processes.attempt import SharedThreads
+from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import Supervisor
 from execsrv._runner.channel import Channel
 from execsrv._runner.command import RunnerCommand

@@ -16,10 +16,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from execsrv._nursery import open_helpers, owned
-from execsrv._processes.attempt import SharedThreads, Spawned
+from execsrv._processes.attempt import Spawned
 from execsrv._processes.command import Command, settle
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.own_streams import OwnStreams
+from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import Supervisor
 from execsrv._runner.founding import (
     FAILED,

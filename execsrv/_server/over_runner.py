@@ -16,9 +16,9 @@ from msgspec.structs import replace
 
 from execsrv._budget.budget import Budget
 from execsrv._lent import Lent
-from execsrv._processes.attempt import SharedThreads
 from execsrv._processes.command import spawn_error
 from execsrv._processes.own_streams import OwnInput
+from execsrv._processes.shared_threads import SharedThreads
 from execsrv._runner.messages import STDIN_WINDOW_BYTES, Error, SpawnRequest
 from execsrv._runner.remote import WINDOW_BYTES, RemoteCommand
 from execsrv._runner.tree import RunnerInput, RunnerLimits, RunnerSpawned, RunnerStreams, RunnerTree

@@ -20,7 +20,7 @@ from msgspec import UNSET
 
 from execsrv._budget.budget import Budget
 from execsrv._log.log import OutputLog
-from execsrv._nursery import is_cancelled, owned
+from execsrv._nursery import owned
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.usage import Usage
 from execsrv._server.confining import denial
@@ -93,6 +93,7 @@ class Session:
         grace = self.grace(config.end_grace)
         self._ending = Ending(self._tree, self.feed, options.timeout, options.idle_timeout, grace, self._limits)
         self._life: trio.CancelScope | None = None
+        self._is_cancelled = False
         self._pump: Pump | FramedPump
         if self._streams.arrivals is None:
             self._pump = Pump(self._streams.outputs, self._tree.leader, self.log, self.feed, self._ending)
@@ -124,7 +125,7 @@ class Session:
         try:
             async with trio.open_nursery() as helpers:
                 self._life = helpers.cancel_scope
-                if is_cancelled():
+                if self._is_cancelled:
                     self.heed_cancel()
                 self._life.shield = True
                 self._ending.open(helpers)
@@ -158,6 +159,7 @@ class Session:
 
     def heed_cancel(self) -> None:
         """Bound the rest of its life by the grace, now that `run` is cancelled; or soon, where it has not begun."""
+        self._is_cancelled = True
         if self._life is not None and not self._ending.is_over:
             self.feed.leave()
             self._life.deadline = self._ending.hang_up(self.grace(self._hangup_grace))

@@ -2,7 +2,9 @@
 
 nursery of the connection
 ├─ forget_ended          lets go of ended sessions when their time is over; the others hear of a cancel from it
-└─ _run, one for each    starts the command and runs the session; then it counts as ended
+└─ _run, one for each    waits for the start of the command, and runs the session; then it counts as ended
+
+Most commands have been started before that task has its first turn.
 """
 
 from __future__ import annotations
@@ -11,15 +13,17 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from execsrv._budget.allowance import Allowance
-from execsrv._doors.journal import Page
+from execsrv._doors.journal import Page, Start
 from execsrv._nursery import contain, owned
-from execsrv._processes.attempt import Attempt, SharedThreads, Spawned
+from execsrv._processes.attempt import Spawned
 from execsrv._processes.command import Command
+from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import Supervisor
 from execsrv._processes.terminal import DEFAULT_MODES
 from execsrv._server.feed import Dialect
@@ -33,13 +37,13 @@ from execsrv.limits import ServerConfig
 from execsrv.protocol import Size
 
 if TYPE_CHECKING:
+    from execsrv._processes.attempt import Attempt
     from execsrv._processes.contract import AnySpawned
     from execsrv._runner.messages import SpawnRequest
     from execsrv._server.over_runner import RunnerAttempt
     from execsrv._server.runners import Runners
 
     AnyAttempt = Attempt | RunnerAttempt
-    Spawn = Callable[[Any], Awaitable[AnySpawned]]
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +52,7 @@ class Over(NamedTuple):
     """A start over a runner: the command that launches the runner, and what decides in a thread what to ask of it."""
 
     words: Sequence[str]
-    settle: Callable[[], SpawnRequest]
+    settle: Callable[[Start | None], SpawnRequest]
 
 
 class Sessions(Roster):
@@ -65,6 +69,7 @@ class Sessions(Roster):
         self._runners: Runners | None = None
         self._last_number = 0
         self._draining = False
+        self._is_cancelled = False
         self.page: Page | None = None  # where starts and ends are noted
 
     # -- their start --
@@ -83,7 +88,7 @@ class Sessions(Roster):
     def start(
         self,
         id: str | None,
-        settle: Callable[[], Command] | Over,
+        settle: Callable[[Start | None], Command] | Over,
         dialect: Dialect,
         options: StartOptions,
         *,
@@ -94,8 +99,9 @@ class Sessions(Roster):
     ) -> Starting:
         """Start a command under that id, or under the next `session-N`. It ends with the connection.
 
-        `settle` decides in a thread what is to run, here or over a runner; until then `argv` names it. `dialect` says
-        to the peer what happens to the session. A `timeout` holds for the start too.
+        `settle` decides in a thread what is to run, here or over a runner, and is given what the journal has of it;
+        until then `argv` names it. `dialect` says to the peer what happens to the session. A `timeout` holds for the
+        start too.
 
         Raises `ProcessExistsError`, `LimitExceededError` when as many run as may, and `NotReadyError` at the end of the
         connection. What else can go wrong is the outcome.
@@ -110,36 +116,39 @@ class Sessions(Roster):
         starting = Starting(self._claim(id), program, options, most_bytes, is_terminal=size is not None)
         self._allowance.take_session(cost(is_terminal=starting.is_terminal))
 
-        new_attempt: Callable[[], AnyAttempt]
-        if isinstance(settle, Over):
-            new_attempt, spawn = self._start_over(settle)
-        else:
-            new_attempt = self.supervisor.new_attempt
-            how: dict[str, Any] = {"size": size, "pipe_stdin": pipe_stdin, "modes": modes}
-
-            async def spawn(attempt: Attempt) -> Spawned:
-                return await attempt.start(settle, self._threads, **how)
-
         if self.page is not None:
-            now, is_terminal = trio.current_time(), size is not None
+            now, is_terminal = starting.begun_at, starting.is_terminal
             starting.note = self.page.begin(starting.id, program, argv, now, is_terminal=is_terminal)
         self._starting[starting.id] = starting
-        nursery.start_soon(self._run, starting, new_attempt, spawn, dialect, options)
+        attempt: AnyAttempt
+        begin: Callable[[], Spawned | None] | None = None
+        wait: Callable[[], Awaitable[AnySpawned]]
+        if isinstance(settle, Over):
+            attempt = self._new_attempt_over(settle.words)
+            wait = partial(attempt.start, partial(settle.settle, starting.note), self._threads)
+        else:
+            attempt = self.supervisor.new_attempt()
+            settled = partial(settle, starting.note)
+            begin = partial(attempt.begin, settled, self._threads, size=size, pipe_stdin=pipe_stdin, modes=modes)
+            wait = partial(attempt.wait, self._threads)
+        self._attempts.add(attempt)
+        nursery.start_soon(self._run, starting, attempt, wait, dialect, options)
+        try:  # now it has an owner
+            if begin is not None and (spawned := begin()) is not None:
+                self._enter(spawned, attempt, starting, dialect, options)
+        except Exception as error:
+            self._fail(starting, error)
         return starting
 
-    def _start_over(self, over: Over) -> tuple[Callable[[], RunnerAttempt], Spawn]:
-        """Return what makes an attempt over a runner, and what starts with it."""
+    def _new_attempt_over(self, words: Sequence[str]) -> RunnerAttempt:
+        """Return an attempt to start a command over the runner which these words launch."""
         from execsrv._server.over_runner import RunnerAttempt
         from execsrv._server.runners import Runners
 
         runners = self._runners = self._runners or Runners(self.supervisor, self._config, self._threads)
         if self._nursery is not None:
             runners.open(self._nursery)
-
-        async def spawn(attempt: RunnerAttempt) -> AnySpawned:
-            return await attempt.start(over.settle, self._threads)
-
-        return lambda: RunnerAttempt(runners, over.words, self._allowance.for_sessions), spawn
+        return RunnerAttempt(runners, words, self._allowance.for_sessions)
 
     def _claim(self, id: str | None) -> str:
         if id is not None and (id in self._by_id or id in self._starting):
@@ -158,22 +167,22 @@ class Sessions(Roster):
     async def _run(
         self,
         starting: Starting,
-        new_attempt: Callable[[], AnyAttempt],
-        spawn: Spawn,
+        attempt: AnyAttempt,
+        wait: Callable[[], Awaitable[AnySpawned]],
         dialect: Dialect,
         options: StartOptions,
     ) -> None:
-        """Start a command, and keep its session until that is over.
+        """Wait until a command has been started, where that is not so yet, and keep its session until that is over.
 
         An interrupt of the program waits for another moment: from its first instant on, the command has an owner.
         """
-        attempt = new_attempt()
-        self._attempts.add(attempt)
-        first, session = cost(is_terminal=starting.is_terminal), None
+        first, note, session = cost(is_terminal=starting.is_terminal), starting.note, None
         try:
-            session = await self._begin(attempt, starting, spawn, dialect, options)
-            note = starting.note
-            del starting, new_attempt, spawn, dialect, options  # they hold the request
+            if starting.outcome is None:
+                await self._wait(wait, attempt, starting, dialect, options)
+            if not isinstance(starting.outcome, Exception):
+                session = starting.outcome
+            del starting, wait, dialect, options  # they hold the request
             if session is not None:
                 if self._outbox is not None and self._outbox.has_answers:
                     # Those who hear of the start come first: what there is to hear of the command takes longer.
@@ -197,48 +206,61 @@ class Sessions(Roster):
         while self._attempts:
             await owned(self._attempts.pop().end)
 
-    async def _begin(
-        self, attempt: AnyAttempt, starting: Starting, spawn: Spawn, dialect: Dialect, options: StartOptions
-    ) -> Session | None:
-        """Start a command, and let those who wait know what became of it. Return its session, None for an error."""
+    async def _wait(
+        self,
+        wait: Callable[[], Awaitable[AnySpawned]],
+        attempt: AnyAttempt,
+        starting: Starting,
+        dialect: Dialect,
+        options: StartOptions,
+    ) -> None:
+        """Wait for the outcome of a start, and let those who wait too know it."""
         try:
             spawned: AnySpawned | None = None
-            with starting.scope:
-                spawned = await owned(spawn, attempt)
+            with starting.patience():
+                spawned = await owned(wait)
             if spawned is None:
                 raise given_up()
-            passing = spawned if options.passes and isinstance(spawned, Spawned) else None
-            ours = spawned if passing is None else passing.without_streams()
-            session = Session(
-                starting.id, ours, options, self._config, dialect, self._outbox, self._allowance.for_sessions
-            )
-            attempt.pass_streams()
-            if passing is not None:
-                starting.passed = passing.lent_streams()
-            if session.id == f"session-{self._last_number + 1}":
-                self._last_number += 1
-            del self._starting[session.id]
-            self._by_id[session.id] = session
-            if self._is_alone:
-                session.feed.let_run()
-            if starting.note is not None:
-                starting.note.page.started(starting.note, session.pid, session.log)
-            starting.finish(session)
-            return session
+            self._enter(spawned, attempt, starting, dialect, options)
         except Exception as error:
-            if starting.id in self._by_id:
-                raise
-            if starting.note is not None:
-                starting.note.page.failed(starting.note, error)
-            self._starting.pop(starting.id, None)
-            starting.finish(error)
-            return None
+            self._fail(starting, error)
         finally:
             self._starting.pop(starting.id, None)
             starting.finish(NotReadyError("the connection is ending"))
 
+    def _enter(
+        self, spawned: AnySpawned, attempt: AnyAttempt, starting: Starting, dialect: Dialect, options: StartOptions
+    ) -> None:
+        """Make a session of what was spawned: that is the outcome of its start. Raises `SpawnError`."""
+        passing = spawned if options.passes and isinstance(spawned, Spawned) else None
+        ours = spawned if passing is None else passing.without_streams()
+        session = Session(starting.id, ours, options, self._config, dialect, self._outbox, self._allowance.for_sessions)
+        attempt.pass_streams()
+        if passing is not None:
+            starting.passed = passing.lent_streams()
+        if session.id == f"session-{self._last_number + 1}":
+            self._last_number += 1
+        del self._starting[session.id]
+        self._by_id[session.id] = session
+        if self._is_alone:
+            session.feed.let_run()
+        if starting.note is not None:
+            starting.note.page.started(starting.note, session.pid, session.log)
+        starting.finish(session)
+
+    def _fail(self, starting: Starting, error: Exception) -> None:
+        """Have a start failed: its outcome is this error."""
+        if starting.id in self._by_id:
+            raise error
+        if starting.note is not None:
+            starting.note.page.failed(starting.note, error)
+        self._starting.pop(starting.id, None)
+        starting.finish(error)
+
     async def _keep(self, session: Session) -> None:
         """Run a session, and keep it for a while when it is over."""
+        if self._is_cancelled:
+            session.heed_cancel()
         if not await contain("session", session.run) or session.log.closed is None:
             logger.error("session %s has failed, and was killed; the others go on", quoted(session.id))
             session.abandon()
@@ -266,6 +288,7 @@ class Sessions(Roster):
                 if self._ended and next(iter(self._ended.values())).closed_at == closed_at:
                     self._forget_oldest()
         finally:
+            self._is_cancelled = True
             with ExitStack() as all_of_them:
                 for session in self:
                     all_of_them.callback(session.heed_cancel)

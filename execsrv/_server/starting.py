@@ -41,13 +41,14 @@ class Starting:
         self.id = id
         self.program = program
         self.is_terminal = is_terminal
-        self.scope = trio.CancelScope(deadline=trio.current_time() + options.timeout)
+        self.begun_at = trio.current_time()
+        self._deadline = self.begun_at + options.timeout
+        self._scope: trio.CancelScope | None = None
         self.outcome: Session | Exception | None = None
         self.over = trio.Event()
         self.argv = options.argv
         self.cwd = options.cwd
         self.key = options.key
-        self.begun_at = trio.current_time()
         self.note: Start | None = None
         """What is said of it in the journal."""
         self.passed: dict[PipeName, Lent] = {}
@@ -95,9 +96,16 @@ class Starting:
         if self._end is not None and not isinstance(outcome, Exception):
             outcome.terminate(*self._end)
 
+    def patience(self) -> trio.CancelScope:
+        """Return the scope of a wait for it, which is cancelled when it is to be given up."""
+        self._scope = trio.CancelScope(deadline=self._deadline)
+        return self._scope
+
     def hurry(self) -> None:
         """Give it up soon, if it does not end by itself."""
-        self.scope.deadline = min(self.scope.deadline, trio.current_time() + GIVE_UP_SECONDS)
+        self._deadline = min(self._deadline, trio.current_time() + GIVE_UP_SECONDS)
+        if self._scope is not None:
+            self._scope.deadline = self._deadline
 
     def terminate(self, reason: Reason, grace: float) -> None:
         """Have the session end as soon as it has begun, and give its start up soon."""
@@ -117,6 +125,13 @@ class Deferred(NamedTuple, Generic[R]):
 
     starting: Starting
     run: Callable[[], Any]
+
+
+def answer_of(starting: Starting, make: Callable[[Session], R]) -> R | Deferred[R]:
+    """Return the answer that is made of a session, now or as soon as it has been started. Raises the start's error."""
+    if starting.outcome is None:
+        return Deferred(starting, lambda: make(starting.session()))
+    return make(starting.session())
 
 
 def given_up() -> SpawnError:

@@ -149,7 +149,7 @@ def words(argv: Sequence[Path]) -> list[str]:
         raise TypeError(f"argv must be a list of words, got the string {line!r}: write {example}")
     if isinstance(argv, bytes):
         raise TypeError(f"argv must be a list of words, got the bytes {argv[:_QUOTED_CHARACTERS]!r}")
-    if not isinstance(argv, Iterable) or isinstance(argv, Mapping | Set):
+    if not isinstance(argv, list | tuple) and (not isinstance(argv, Iterable) or isinstance(argv, Mapping | Set)):
         raise TypeError(f"argv must be a list of words, got {type(argv).__name__}")
     return [string(f"argv[{index}]", word) for index, word in enumerate(argv)]
 
@@ -189,7 +189,7 @@ def names(name: str, values: Collection[str]) -> list[str]:
     if isinstance(values, str | bytes):
         given = values[:_QUOTED_CHARACTERS]
         raise TypeError(f"{name} must be a list of names, got {given!r}: write [{given!r}]")
-    if not isinstance(values, Iterable):
+    if not isinstance(values, list | tuple | Iterable):
         raise TypeError(f"{name} must be a list of names, got {type(values).__name__}")
     return [string(f"{name}[{index}]", value) for index, value in enumerate(values)]
 

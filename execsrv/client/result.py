@@ -229,17 +229,16 @@ class Collected:
             self._left_out += sum(event.omitted.values())
 
     def _result(self, also_ended: list[Member] | None = None) -> Result[Any]:
-        process, closed = self._process, self._process.closed
-        assert process.exit_code is not None
-        assert process.reason is not None
+        process, closed, exited = self._process, self._process.closed, self._process._mirror.exited
+        assert exited is not None
         if self._left_out and not process._drops and not self._may_cut:
             raise self._truncated(f"lost {self._left_out} bytes of output, which were not read in time")
         return Result(
             argv=process.argv,
-            exit_code=process.exit_code,
-            signal=process.signal,
-            reason=process.reason,
-            denial=process.denial,
+            exit_code=exited.exit_code,
+            signal=exited.signal,
+            reason=exited.reason,
+            denial=exited.denial,
             stdout=self._whole("stdout"),
             stderr=self._whole("stderr"),
             omitted_bytes=sum(stream.omitted_bytes for stream in self._streams.values()) + self._left_out,

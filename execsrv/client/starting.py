@@ -236,13 +236,15 @@ def _place(connection: Connection, cwd: Path | None, prepared: bool) -> str | No
 
 def _check_known(connection: Connection, params: ProcessStart) -> None:
     """Raise `InvalidParamsError` for what a server that is not execsrv would pass over, and do something else."""
+    if connection.is_execsrv:
+        return
     for field in ("secret_env", "user", "limits", "runner"):
-        if getattr(params, field) and not connection.is_execsrv:
+        if getattr(params, field):
             raise InvalidParamsError(f"{field}: this server has no such thing", field=field)
-    if params.sandbox is not None and not connection.is_execsrv:
+    if params.sandbox is not None:
         raise InvalidParamsError("sandbox: this server confines in other ways", field="sandbox")
     for field, value in (("stdout", params.stdout), ("stderr", params.stderr)):
-        if value != "pipe" and not connection.is_execsrv:
+        if value != "pipe":
             raise InvalidParamsError(f"{field}: this server knows nothing but pipes", field=field)
 
 

@@ -20,10 +20,11 @@ import trio
 
 from execsrv._nursery import check_trio, contain, open_helpers, owned
 from execsrv._processes import streams
-from execsrv._processes.attempt import MOST_THREADS, Attempt, SharedThreads
+from execsrv._processes.attempt import Attempt
 from execsrv._processes.command import Command, settle
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.own_streams import PIPE_BYTES
+from execsrv._processes.shared_threads import MOST_THREADS, SharedThreads
 from execsrv._processes.spawn import widen
 from execsrv._processes.supervisor import Supervisor, open_supervisor
 from execsrv.errors import InvalidParamsError

@@ -1,4 +1,4 @@
-"""The program between spawn and exec in Python, for machines that execute no file in memory.
+"""The program between spawn and exec in Python, for machines that execute no file of ours.
 
 It is run by `python -I -S -c`, as a process of its own, and imports nothing of ours: `starter` says what it does.
 """

@@ -1,7 +1,8 @@
 """The program between spawn and exec: it carries out a table of system calls, row by row, and knows nothing else.
 
-It is a static ELF file of constant bytes, kept in memory, or the same loop in a Python interpreter where no such file
-can be executed (`vm.memfd_noexec`). Source of the code, for x86-64; on aarch64 rbx is x19, and rcx is x9:
+It is a static ELF file of constant bytes, kept in memory, or on the disk without a name where none in memory can be
+executed (`vm.memfd_noexec`), or else the same loop in a Python interpreter. Source of the code, for x86-64; on aarch64
+rbx is x19, and rcx is x9:
 
     mmap(BASE, MAPPED_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, IMAGE, 0); rbx = BASE
     run: rax = syscall(row[0], row[1] ... row[6])       # row is what rbx points to
@@ -25,7 +26,7 @@ import os
 import signal
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ class Pids(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """A program that carries out tables, its arguments, and the file in memory that it is in, where it is in one."""
+    """A program that carries out tables, its arguments, and the file without a name that it is in, if it is in one."""
 
     program: bytes
     argv: tuple[bytes, ...]
@@ -102,18 +103,33 @@ def _life() -> int:
     return os.pipe()[0]
 
 
-@functools.cache
-def in_machine_code() -> Interpreter | None:
-    """Return the program in machine code, None where no file in memory can be executed or the machine is another."""
-    if not is_known:
-        return None
-    try:
-        file = os.memfd_create("execsrv-start", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    except OSError:
-        return None
+def in_memory() -> int:
+    """Return the program as a file in memory. Raises `OSError`."""
+    file = os.memfd_create("execsrv-start", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.write(file, elf())
     with suppress(OSError):  # a safeguard against ourselves alone
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    return file
+
+
+def on_disk() -> int:
+    """Return the program as a file without a name, which nobody else can open to write. Raises `OSError`."""
+    import tempfile  # few machines need it
+
+    writable = os.open(tempfile.gettempdir(), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o500)
+    try:
+        os.write(writable, elf())
+        return os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(writable)  # or it could not be executed
+
+
+def in_file(make: Callable[[], int]) -> Interpreter | None:
+    """Return the program in a file that is made so, None where that cannot be made or executed."""
+    try:
+        file = make()
+    except OSError:
+        return None
     found = Interpreter(b"/proc/self/fd/%d" % PROGRAM, (b"execsrv-start",), file)
     try:
         _reap(carry_out(_trial(), found).leader)
@@ -123,8 +139,17 @@ def in_machine_code() -> Interpreter | None:
     return found
 
 
+@functools.cache
+def in_machine_code() -> Interpreter | None:
+    """Return the program in machine code, None where no such file can be executed or the machine is another."""
+    return (in_file(in_memory) or in_file(on_disk)) if is_known else None
+
+
 def in_python() -> Interpreter:
-    """Return the program in Python."""
+    """Return the program in Python, which takes 25 ms more.
+
+    None is kept ready: each start would take as much processor time to replace it, and it would hold 10 MiB until then.
+    """
     source = Path(__file__).with_name("interpreter.py").read_bytes()
     return Interpreter(os.fsencode(sys.executable), (os.fsencode(sys.executable), b"-I", b"-S", b"-c", source))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from execsrv._doors.journal import Start
 from execsrv._log.entries import Closed, Entry, Exited, Gap
 from execsrv._processes.command import Command, settle
 from execsrv._processes.environment import command_environment
@@ -9,7 +10,7 @@ from execsrv._server.confining import asked
 from execsrv._server.methods.table import Caller, Later, check_kind, handles, handles_later
 from execsrv._server.session import Session
 from execsrv._server.start_options import StartOptions, shown_argv
-from execsrv._server.starting import Deferred
+from execsrv._server.starting import Deferred, answer_of
 from execsrv._server.stdin import Write
 from execsrv._wire.paths import path_from_wire
 from execsrv.errors import SandboxUnavailableError, UnknownProcessError
@@ -27,20 +28,20 @@ from execsrv.protocol import (
 
 
 @handles("command/exec", holds=True)
-def command_exec(caller: Caller, params: CommandExec) -> Deferred[CommandId]:
+def command_exec(caller: Caller, params: CommandExec) -> CommandId | Deferred[CommandId]:
     if asked(params.sandbox) is not None:
         raise SandboxUnavailableError("command/exec confines nothing, as process/start does", field="sandbox")
     check_kind(caller.config, "direct")
     cwd = path_from_wire(params.cwd, "cwd")
 
-    def settled() -> Command:
+    def settled(note: Start | None) -> Command:
         env = command_environment(None, {}, params.env)
         return settle(params.argv, cwd, env, params.arg0)
 
     size = Size() if params.tty else None
     options = StartOptions(is_read_again=False, argv=shown_argv(params.argv), cwd=cwd)
     starting = caller.sessions.start(None, settled, command_dialect, options, argv=params.argv, size=size)
-    return Deferred(starting, lambda: CommandId(starting.session().id))
+    return answer_of(starting, lambda session: CommandId(session.id))
 
 
 @handles_later("command/exec/write", holds=False)  # its input counts by itself

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from execsrv._doors.journal import Start
 from execsrv._processes.terminal import checked_modes
 from execsrv._runner.messages import SpawnRequest
 from execsrv._runner.remote import WINDOW_BYTES
@@ -21,7 +22,7 @@ def over(
     params: ProcessStart,
     cwd: str | None,
     sandbox: Sandbox | None,
-    noted: Callable[[], Mapping[str, str]],
+    noted: Callable[[Start | None], Mapping[str, str]],
 ) -> Over:
     """Return the start that a client asks of a runner. `noted` are variables from the journal.
 
@@ -38,7 +39,7 @@ def over(
         field = "stdout" if isinstance(stdout, OutputFile) else "stderr"
         raise InvalidParamsError(f"{field}: over a runner, output goes to pipes and not to files", field=field)
 
-    def settle() -> SpawnRequest:
+    def settle(note: Start | None) -> SpawnRequest:
         env = {**params.env}
         if params.secret_env:
             env |= secret_environment(params.secret_env, config)
@@ -46,7 +47,7 @@ def over(
             id=0,
             command=params.argv,
             cwd=cwd,
-            env=env | dict(noted()),
+            env=env | dict(noted(note)),
             window=WINDOW_BYTES,
             tty=params.tty,
             arg0=params.arg0,

@@ -9,6 +9,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from execsrv._doors.journal import Start
 from execsrv._processes.accounts import account_of
 from execsrv._processes.command import Command, File, Output, Wishes, settle
 from execsrv._processes.environment import command_environment, inherited_environment
@@ -30,7 +31,7 @@ from execsrv._server.secrets import secret_environment
 from execsrv._server.session import Session
 from execsrv._server.sessions import Over
 from execsrv._server.start_options import Key, StartOptions, shown_argv
-from execsrv._server.starting import Deferred, Starting
+from execsrv._server.starting import Deferred, Starting, answer_of
 from execsrv._wire.paths import path_from_wire
 from execsrv.errors import InvalidParamsError, LimitExceededError
 from execsrv.limits import ServerConfig
@@ -68,10 +69,10 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
 
         policy = Resolver(sandbox, cwd, may_lack_view=caller.config.allow_landlock_only)
 
-    def noted() -> Mapping[str, str]:
-        return {} if starting.note is None or params.kind == "prepared" else starting.note.variables(params.env)
+    def noted(note: Start | None) -> Mapping[str, str]:
+        return {} if note is None or params.kind == "prepared" else note.variables(params.env)
 
-    def settled() -> Command:
+    def settled(note: Start | None) -> Command:
         inherited = inherited_environment(withheld) if params.env_policy is not None else {}
         env = command_environment(
             params.env_policy, inherited, params.env, cwd=cwd, tty=params.tty, remove=params.env_remove
@@ -81,7 +82,7 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
             env = {**env, **account.variables, **params.env}
         if params.secret_env:
             env = {**env, **secret_environment(params.secret_env, caller.config)}
-        env = {**env, **noted()}
+        env = {**env, **noted(note)}
         other = account if account is not None and not account.is_ours else None
         if other is not None and params.env_policy is not None:
             env = trusting(env, cwd)
@@ -91,7 +92,7 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
             command = replace(command, limits=params.limits)
         return command if policy is None else replace(command, confinement=policy.resolve(env.get("TMPDIR")))
 
-    how: Callable[[], Command] | Over = settled
+    how: Callable[[Start | None], Command] | Over = settled
     if params.runner is not None:
         from execsrv._server.methods.process_over import over
 
@@ -109,14 +110,14 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
     if key is not None:
         caller.shared.keys.enter(key, starting.id)
     if params.pass_streams:
-        return Deferred(starting, lambda: pass_streams(caller, starting, _process_started(starting.session())))
-    return Deferred(starting, lambda: _process_started(starting.session()))
+        return answer_of(starting, lambda session: pass_streams(caller, starting, _process_started(session)))
+    return answer_of(starting, _process_started)
 
 
 def process_of(process: Session | Starting) -> ProcessStarted | Deferred[ProcessStarted]:
     """Return the answer to a start that was asked for before."""
     if isinstance(process, Starting):
-        return Deferred(process, lambda: _process_started(process.session()))
+        return answer_of(process, _process_started)
     return _process_started(process)
 
 
