@@ -10,7 +10,7 @@ from execsrv._runner.messages import SpawnRequest
 from execsrv._runner.remote import WINDOW_BYTES
 from execsrv._server.runners import words_of
 from execsrv._server.secrets import secret_environment
-from execsrv._server.sessions import Over
+from execsrv._server.starting import Over
 from execsrv.errors import InvalidParamsError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import OutputFile, ProcessStart, Size
