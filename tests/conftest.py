@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanag
 from dataclasses import replace
 from fnmatch import fnmatch
 from functools import partial
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ import trio
 
 from execsrv import Client, connect_in_process, connect_stdio, connect_unix, connect_websocket, serve
 from execsrv._budget.allowance import Allowance
+from execsrv._processes import spawn
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.serving import serve_descriptors
 from execsrv._server.single_connection import serve_connection
@@ -83,6 +85,15 @@ def with_packed() -> Any:
         return str(request.param)
 
     return pytest.fixture(transport, params=[*TRANSPORTS, PACKED, *WAYS])
+
+
+@pytest.fixture(params=["posix_spawn", "portable_spawn"])
+def starter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each way of starting processes in turn, for tests whose meaning could differ between them."""
+    way = import_module(f"execsrv._processes.{request.param}")
+    if request.param == "posix_spawn" and not way.available:
+        pytest.skip("this C library lacks a piece of posix_spawn")
+    monkeypatch.setattr(spawn, "start", way.start)
 
 
 T = TypeVar("T")

@@ -37,7 +37,7 @@ FLOORS = [
     # the machine, each kind alone
     {"_wire", "_processes", "_files", "_http", "_memory", "_outlet", "_web", "_doors.reloads", "_doors.exposure"},
     {"_doors.journal", "_runner.link", "_runner.remote", "_runner.tree"},
-    {"_doors"},
+    {"_doors", "_login_shells"},
     # the service
     {"_server.outbox", "_server.feed", "_server.view", "_server.host", "_server.start_options", "_server.secrets"},
     {"_server.confining", "_server.policy"},

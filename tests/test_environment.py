@@ -22,6 +22,7 @@ async def test_info_and_status(server: Server, params: Any) -> None:
     assert await peer.call("environment/info", params) == greeting["environmentInfo"]
     assert await peer.call("environment/status", params) == {"status": "ready"}
     capabilities = {"environmentConfigRead", "httpHeaderEnvVars", "fileWriteStreaming", "fsWatchMissing"}
+    capabilities |= {"shellSnapshotV2", "passStreams"} if server.transport == "unix" else {"shellSnapshotV2"}
     told = greeting["environmentInfo"]["capabilities"]
     assert told == dict.fromkeys(capabilities, True) | {"httpHeaderEnvVars": False}
 

@@ -141,6 +141,22 @@ async def test_who_stops_reading_costs_little_and_misses_nothing(daemon: Daemon,
         assert daemon.resident() - before < 24 * MIB
 
 
+async def test_a_stream_of_chunks_costs_no_page_faults(tmp_path: Path) -> None:
+    """The memory of a chunk is that of an earlier one, and not the system's in between."""
+
+    def page_faults(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+    data = bytes(64 * MIB)
+    with running_daemon(tmp_path, "unix") as daemon:
+        async with execsrv.connect(daemon.url) as client:
+            await client.run(["cat"], input=data[:MIB])
+            before = page_faults(daemon.pid)
+            assert (await client.run(["cat"], input=data)).stdout == data
+            assert page_faults(daemon.pid) - before < 10_000  # of 16,384 pages each way
+        daemon.check()
+
+
 @pytest.mark.parametrize("retention", [3, 1000])
 async def test_memory_that_is_free_is_given_back(tmp_path: Path, retention: int) -> None:
     """Each of these sessions keeps most of the MiB that it printed, until it is forgotten, or its connection ends."""

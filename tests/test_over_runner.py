@@ -23,11 +23,14 @@ import trio
 from msgspec import UNSET, Struct
 
 import execsrv
-from execsrv import Client, connect_in_process
+from execsrv import Client, Policy, connect_in_process
 from execsrv._budget.budget import Budget
 from execsrv._log.log import OutputLog
 from execsrv._processes import proc
 from execsrv._processes.arrivals import Arrivals
+from execsrv._processes.confine.calls import NUMBERS
+from execsrv._processes.confine.layers import Means
+from execsrv._processes.confine.start import means_without_view
 from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import open_supervisor
 from execsrv._processes.wait_gone import wait_gone
@@ -62,11 +65,13 @@ from execsrv.errors import (
     InvalidParamsError,
     LimitUnavailableError,
     NotAllowedError,
+    SandboxUnavailableError,
     SpawnError,
 )
 from execsrv.limits import KIB, ServerConfig
 from execsrv.protocol import Member
 from execsrv.protocol.process_limits import ProcessLimits
+from tests import deny
 from tests.conftest import OpenServer
 from tests.far_sides import FarSide, SshServer, needs_sshd
 from tests.over_runner import LAUNCH, RELAYED
@@ -287,6 +292,26 @@ async def test_an_operator_names_runners() -> None:
             await client.run(argv, runner="there", prepared=True, cwd="/", env={})
         with pytest.raises(NotAllowedError, match="launches no runner but its own"):
             await client.run(argv, runner=LAUNCH, prepared=True, cwd="/", env={})
+
+
+@pytest.mark.skipif(not isinstance(means_without_view(), Means), reason="Landlock keeps no signals in here")
+@pytest.mark.parametrize("permits", [True, False])
+async def test_landlock_alone_is_enough_over_a_runner_where_the_server_permits_it(permits: bool) -> None:
+    without_namespaces = [sys.executable, deny.__file__, f"{errno.EPERM}", f"{NUMBERS['unshare']}", *LAUNCH]
+    policy = Policy.read_only(network=False)
+    async with connect_in_process(config=ServerConfig(allow_landlock_only=permits)) as client:
+        with pytest.raises(SandboxUnavailableError, match="cannot confine anything: unshare: "):
+            await client.run(["true"], sandbox=policy, runner=without_namespaces)
+        argv = ["sh", "-c", "echo x >/var/tmp/x"]
+        if not permits:
+            with pytest.raises(SandboxUnavailableError, match="cannot confine anything: unshare: "):
+                await client.run(argv, sandbox=policy.or_landlock(), runner=without_namespaces)
+            return
+        async with client.start(argv, sandbox=policy.or_landlock(), runner=without_namespaces) as process:
+            assert process.confined is not None
+            assert "view" not in process.confined.layers
+            assert process.confined.gaps
+            assert (await process.wait()).exit_code != 0
 
 
 @pytest.mark.parametrize("term", ["user", "stdout", "stderr"])

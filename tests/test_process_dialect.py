@@ -5,14 +5,12 @@ from __future__ import annotations
 import base64
 import signal
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from execsrv._processes import spawn
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Response
 from tests.conftest import PACKED, Server, with_packed
@@ -54,15 +52,6 @@ async def test_order_of_the_handshake(server: Server) -> None:
     # Unknown methods and bad parameters are told whatever the state.
     assert (await peer.refused("process/fly"))[:2] == (-32601, "unknown method `process/fly`")
     assert (await peer.refused("process/start", {}))[0] == -32602
-
-
-@pytest.fixture(params=["posix_spawn", "portable_spawn"])
-def starter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each way of starting processes in turn, for tests whose meaning could differ between them."""
-    way = import_module(f"execsrv._processes.{request.param}")
-    if request.param == "posix_spawn" and not way.available:
-        pytest.skip("this C library lacks a piece of posix_spawn")
-    monkeypatch.setattr(spawn, "start", way.start)
 
 
 @pytest.mark.usefixtures("starter")

@@ -48,6 +48,13 @@ Output = Literal["pipe", "null", "stdout"] | File | Lent
 """The place where a command's output goes. "stdout", for its stderr, is wherever its stdout goes."""
 
 
+class Named(NamedTuple):
+    """A file that a command opens by the name which a variable has: /dev/fd/N. Nobody else can find it."""
+
+    variable: bytes
+    file: Lent
+
+
 class Command(Struct, frozen=True):
     """A command with nothing left to decide, as the bytes that the operating system takes.
 
@@ -72,6 +79,14 @@ class Command(Struct, frozen=True):
     """The things that it may do, where those are fewer than we may."""
     limits: ProcessLimits | None = None
     """The most that it may take, where that is bounded."""
+    named: Named | None = None
+
+    def env_with(self, number: int) -> tuple[bytes, ...]:
+        """Return its variables, the one of its `named` file for the descriptor of that number."""
+        if self.named is None:
+            return self.env
+        begin = self.named.variable + b"="
+        return (*(entry for entry in self.env if not entry.startswith(begin)), b"%s/dev/fd/%d" % (begin, number))
 
     def __repr__(self) -> str:
         return f"<Command {self.program!r} argv={self.argv} cwd={self.cwd!r}>"  # and no variables: some may be secrets

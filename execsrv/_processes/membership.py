@@ -78,7 +78,8 @@ class Register:
                 return self._last_number
 
     def enter(self, tree: ProcessTree) -> None:
-        self.reap_held()
+        if self._held:
+            self.reap_held()
         self.trees[tree.number] = tree
         self.starting.discard(tree.number)
         self._leaders[tree.pid] = tree.leader, tree.number

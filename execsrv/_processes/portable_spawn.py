@@ -46,9 +46,9 @@ def start(
 
     `directory` is a descriptor of its working directory, None for ours. `stdio` is either the three descriptors that
     become its 0, 1 and 2, None for one that is to be closed, or the name of a terminal that becomes all three and its
-    controlling terminal. It inherits no other, but for `pass_fds`. The wishes of the command are granted in the
-    child, and the limits of its `group`. It puts the mark on itself too: this process may have no right to, where the
-    child is another user's.
+    controlling terminal. It inherits no other, but for `pass_fds` and its `named` file. The wishes of the command
+    are granted in the child, and the limits of its `group`. It puts the mark on itself too: this process may have no
+    right to, where the child is another user's.
 
     Raises `OSError` when it could not be executed, and `LimitUnavailableError`; then nothing was left behind. All given
     descriptors stay the caller's, and must be 3 or above where they get another number.
@@ -86,7 +86,11 @@ def start(
             entry.step_in()
 
     account = command.account
-    env = dict(entry.split(b"=", 1) for entry in command.env)
+    passed = () if inherited is None else tuple(inherited.pass_fds)
+    named = -1 if command.named is None else command.named.file.descriptor
+    if command.named is not None:
+        passed = (*passed, named)
+    env = dict(entry.split(b"=", 1) for entry in command.env_with(named))
     try:
         if group is not None:
             entry = group.open_entry()
@@ -103,7 +107,7 @@ def start(
             stdout=descriptors[1],
             stderr=descriptors[2],
             start_new_session=inherited is None or terminal is not None,
-            pass_fds=() if inherited is None else tuple(inherited.pass_fds),
+            pass_fds=passed,
             umask=-1 if command.umask is None else command.umask,
             user=None if account is None else account.uid,
             group=None if account is None else account.gid,

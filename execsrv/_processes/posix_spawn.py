@@ -73,8 +73,8 @@ def start(
 
     `directory` is a descriptor of its working directory, None for ours. `stdio` is either the three descriptors that
     become its 0, 1 and 2, None for one that is to be closed, or the name of a terminal that becomes all three and its
-    controlling terminal. It inherits no other, but for `pass_fds`. Those that are `lent` become its 3 and above; they
-    must have higher numbers than that.
+    controlling terminal. It inherits no other, but for `pass_fds`. Those that are `lent` become its 3 and above, its
+    `named` file the next; they must have higher numbers than that.
 
     Raises `OSError` when it could not be executed; then nothing was left behind. All given descriptors stay the
     caller's, and must be 3 or above where they get another number.
@@ -83,6 +83,9 @@ def start(
     if (inherited := command.inherited) is not None:
         attributes = _prepare_attributes(own_session=isinstance(stdio, bytes), ignored=inherited.ignored)
         passed = sorted(inherited.pass_fds)
+    variables = command.env_with(3 + len(lent))
+    if command.named is not None:
+        lent = (*lent, command.named.file.descriptor)
     actions = _Actions()
     _check(_quick.posix_spawn_file_actions_init(actions))
     try:
@@ -108,7 +111,7 @@ def start(
             first = max(first, descriptor + 1)
         _check(_quick.posix_spawn_file_actions_addclosefrom_np(actions, first))
         argv = _strings(len(command.argv))(*command.argv)
-        env = _strings(len(command.env))(*command.env)
+        env = _strings(len(variables))(*variables)
         # Not before: above the limit, the C library takes no descriptor into its actions.
         carried_limits.carry_limits()
         _check(_libc.posix_spawn(ctypes.byref(child), command.program, actions, attributes, argv, env))

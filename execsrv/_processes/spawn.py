@@ -199,7 +199,8 @@ def _start(
     in_child = command.has_wishes or group is not None
     if carried_limits.commands_limits and not in_child:
         ends = () if isinstance(stdio, bytes) else stdio
-        in_child = not carried_limits.may_be_carried(max(directory or 0, *(end or 0 for end in ends), 0))
+        named = 0 if command.named is None else command.named.file.descriptor
+        in_child = not carried_limits.may_be_carried(max(directory or 0, *(end or 0 for end in ends), named))
     try:
         if in_child:
             portable_spawn.start(command, directory, stdio, child, mark, group)

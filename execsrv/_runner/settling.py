@@ -37,7 +37,8 @@ def settled(request: SpawnRequest, given: Mapping[str, Lent]) -> Callable[[], Co
         if sandbox is not None:
             from execsrv._server.policy import Resolver
 
-            command = replace(command, confinement=Resolver(sandbox, request.cwd).resolve(env.get("TMPDIR")))
+            resolver = Resolver(sandbox, request.cwd, may_lack_view=True)  # which our server has to permit
+            command = replace(command, confinement=resolver.resolve(env.get("TMPDIR")))
         stdout, stderr = _output(request.stdout, "stdout", given), _output(request.stderr, "stderr", given)
         return replace(command, stdin=given.get("stdin"), stdout=stdout, stderr=stderr, limits=request.limits)
 

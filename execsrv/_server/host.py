@@ -58,6 +58,11 @@ def environment_info(capabilities: dict[str, bool]) -> EnvironmentInfo:
     )
 
 
+def shell_capabilities() -> dict[str, bool]:
+    """Return the capability of snapshots: this machine has files without a name, and lets a shell open one."""
+    return {"shellSnapshotV2": hasattr(os, "memfd_create") and os.path.exists("/dev/fd")}
+
+
 def environment_config(params: EnvironmentConfigRead) -> EnvironmentConfig:
     """Return where Codex would keep its configuration here, and nothing of it. Raises `InvalidParamsError`."""
     path_from_wire(params.cwd, "cwd")

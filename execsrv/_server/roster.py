@@ -11,6 +11,7 @@ from execsrv._memory import freed, let_go
 from execsrv._server.outbox import Outbox
 from execsrv._server.session import Session
 from execsrv._server.starting import Starting
+from execsrv.errors import LimitExceededError, ProcessExistsError
 from execsrv.protocol import ProcessAttach, ProcessStart
 
 
@@ -24,6 +25,7 @@ class Roster:
         self._by_id: dict[str, Session] = {}
         self._ended: dict[str, Session] = {}  # those that are over, in that order
         self._over = trio.lowlevel.ParkingLot()
+        self._last_number = 0
 
     def __repr__(self) -> str:
         return f"<Sessions running={self.running} ended={self.ended}>"
@@ -66,6 +68,26 @@ class Roster:
     def find(self, id: str) -> Session | None:
         """Return the session of that id, running or ended and still retained."""
         return self._by_id.get(id)
+
+    def _claim(self, id: str | None, most: int) -> str:
+        """Return that id, or the next `session-N`. Raises `ProcessExistsError` and `LimitExceededError`."""
+        if id is not None and (id in self._by_id or id in self._starting):
+            raise ProcessExistsError(f"process ID already exists: `{id}`", processId=id)
+        if self.running >= most:
+            message = f"max_sessions_per_connection ({most}) are running"
+            raise LimitExceededError(message, limit="max_sessions_per_connection", value=most)
+        if id is not None:
+            return id
+        while (assigned := f"session-{self._last_number + 1}") in self._by_id or assigned in self._starting:
+            self._last_number += 1
+        return assigned
+
+    def _take_over(self, session: Session) -> None:
+        """Have a session that has been started in the place of its start."""
+        if session.id == f"session-{self._last_number + 1}":
+            self._last_number += 1
+        del self._starting[session.id]
+        self._by_id[session.id] = session
 
     # -- who hears of them --
 

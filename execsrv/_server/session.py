@@ -16,7 +16,7 @@ from signal import SIGKILL
 from typing import TYPE_CHECKING
 
 import trio
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from execsrv._budget.budget import Budget
 from execsrv._log.log import OutputLog
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from execsrv._processes.contract import AnySpawned, Received
     from execsrv._processes.input_wait import InputWait
     from execsrv._server.framed_pump import FramedPump
+    from execsrv.protocol.login_shells import Snapshotted
 
 
 class Session:
@@ -65,6 +66,7 @@ class Session:
         self.argv = options.argv
         self.cwd = options.cwd
         self.key = options.key
+        self.shell_snapshot: Snapshotted | UnsetType = UNSET
         self.passes = options.passes
         self.started_at = trio.current_time()
         self._streams = spawned.streams()

@@ -14,7 +14,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -30,29 +30,22 @@ from execsrv._server.feed import Dialect
 from execsrv._server.roster import Roster
 from execsrv._server.session import Session
 from execsrv._server.start_options import StartOptions, cost
-from execsrv._server.starting import Starting, given_up
+from execsrv._server.starting import Over, Starting, given_up
 from execsrv._wire.quoting import quoted
-from execsrv.errors import LimitExceededError, NotReadyError, ProcessExistsError
+from execsrv.errors import NotReadyError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Size
 
 if TYPE_CHECKING:
+    from execsrv._login_shells.snapshots import Snapshots
     from execsrv._processes.attempt import Attempt
     from execsrv._processes.contract import AnySpawned
-    from execsrv._runner.messages import SpawnRequest
     from execsrv._server.over_runner import RunnerAttempt
     from execsrv._server.runners import Runners
 
     AnyAttempt = Attempt | RunnerAttempt
 
 logger = logging.getLogger(__name__)
-
-
-class Over(NamedTuple):
-    """A start over a runner: the command that launches the runner, and what decides in a thread what to ask of it."""
-
-    words: Sequence[str]
-    settle: Callable[[Start | None], SpawnRequest]
 
 
 class Sessions(Roster):
@@ -67,7 +60,7 @@ class Sessions(Roster):
         self._threads = SharedThreads(supervisor.threads)
         self._attempts: set[AnyAttempt] = set()
         self._runners: Runners | None = None
-        self._last_number = 0
+        self._snapshots: Snapshots | None = None
         self._draining = False
         self._is_cancelled = False
         self.page: Page | None = None  # where starts and ends are noted
@@ -84,6 +77,8 @@ class Sessions(Roster):
         self._nursery = None
         if self._runners is not None:
             self._runners.close()
+        if self._snapshots is not None:
+            self._snapshots.close()
 
     def start(
         self,
@@ -96,12 +91,14 @@ class Sessions(Roster):
         pipe_stdin: bool = False,
         size: Size | None = None,
         modes: Mapping[str, bool | int] = DEFAULT_MODES,
+        scope: str | None = None,
     ) -> Starting:
         """Start a command under that id, or under the next `session-N`. It ends with the connection.
 
         `settle` decides in a thread what is to run, here or over a runner, and is given what the journal has of it;
         until then `argv` names it. `dialect` says to the peer what happens to the session. A `timeout` holds for the
-        start too.
+        start too. A login shell with a `scope`, on pipes, is restored from a snapshot where that can be; with an empty
+        one it is told that it was not.
 
         Raises `ProcessExistsError`, `LimitExceededError` when as many run as may, and `NotReadyError` at the end of the
         connection. What else can go wrong is the outcome.
@@ -112,13 +109,16 @@ class Sessions(Roster):
         if self._draining:
             raise NotReadyError("the server is shutting down: it starts nothing any more")
         program = os.path.basename(argv[0]) if argv else ""
+        id = self._claim(id, self._config.max_sessions_per_connection)
         most_bytes = self._config.queued_stdin_bytes
-        starting = Starting(self._claim(id), program, options, most_bytes, is_terminal=size is not None)
+        starting = Starting(id, program, options, most_bytes, is_terminal=size is not None)
         self._allowance.take_session(cost(is_terminal=starting.is_terminal))
 
         if self.page is not None:
             now, is_terminal = starting.begun_at, starting.is_terminal
             starting.note = self.page.begin(starting.id, program, argv, now, is_terminal=is_terminal)
+        if scope is not None:
+            starting.shell_snapshot = "unused"
         self._starting[starting.id] = starting
         attempt: AnyAttempt
         begin: Callable[[], Spawned | None] | None = None
@@ -129,8 +129,11 @@ class Sessions(Roster):
         else:
             attempt = self.supervisor.new_attempt()
             settled = partial(settle, starting.note)
-            begin = partial(attempt.begin, settled, self._threads, size=size, pipe_stdin=pipe_stdin, modes=modes)
-            wait = partial(attempt.wait, self._threads)
+            if scope:
+                wait = partial(self._restore, starting, attempt, scope, settled, pipe_stdin)
+            else:
+                begin = partial(attempt.begin, settled, self._threads, size=size, pipe_stdin=pipe_stdin, modes=modes)
+                wait = partial(attempt.wait, self._threads)
         self._attempts.add(attempt)
         nursery.start_soon(self._run, starting, attempt, wait, dialect, options)
         try:  # now it has an owner
@@ -139,6 +142,19 @@ class Sessions(Roster):
         except Exception as error:
             self._fail(starting, error)
         return starting
+
+    async def _restore(
+        self, starting: Starting, attempt: Attempt, scope: str, settle: Callable[[], Command], pipe_stdin: bool
+    ) -> Spawned:
+        """Start a login shell, restored from a snapshot where that can be."""
+        from execsrv._login_shells.snapshots import Snapshots
+
+        if self._snapshots is None:
+            self._snapshots = Snapshots(self.supervisor.new_attempt, self._threads, self._allowance.for_sessions)
+        command = await self._snapshots.settle(scope, settle, starting.deadline)
+        if command.named is not None:
+            starting.shell_snapshot = "restored"
+        return await attempt.start(lambda: command, self._threads, size=None, pipe_stdin=pipe_stdin)
 
     def _new_attempt_over(self, words: Sequence[str]) -> RunnerAttempt:
         """Return an attempt to start a command over the runner which these words launch."""
@@ -149,19 +165,6 @@ class Sessions(Roster):
         if self._nursery is not None:
             runners.open(self._nursery)
         return RunnerAttempt(runners, words, self._allowance.for_sessions)
-
-    def _claim(self, id: str | None) -> str:
-        if id is not None and (id in self._by_id or id in self._starting):
-            raise ProcessExistsError(f"process ID already exists: `{id}`", processId=id)
-        bound = self._config.max_sessions_per_connection
-        if self.running >= bound:
-            message = f"max_sessions_per_connection ({bound}) are running"
-            raise LimitExceededError(message, limit="max_sessions_per_connection", value=bound)
-        if id is not None:
-            return id
-        while (assigned := f"session-{self._last_number + 1}") in self._by_id or assigned in self._starting:
-            self._last_number += 1
-        return assigned
 
     @trio.lowlevel.enable_ki_protection
     async def _run(
@@ -236,12 +239,10 @@ class Sessions(Roster):
         ours = spawned if passing is None else passing.without_streams()
         session = Session(starting.id, ours, options, self._config, dialect, self._outbox, self._allowance.for_sessions)
         attempt.pass_streams()
+        session.shell_snapshot = starting.shell_snapshot
         if passing is not None:
             starting.passed = passing.lent_streams()
-        if session.id == f"session-{self._last_number + 1}":
-            self._last_number += 1
-        del self._starting[session.id]
-        self._by_id[session.id] = session
+        self._take_over(session)
         if self._is_alone:
             session.feed.let_run()
         if starting.note is not None:

@@ -7,11 +7,11 @@ order as soon as it is known what became of the start, before anything else happ
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import trio
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from execsrv._doors.journal import Start
 from execsrv._lent import Lent
@@ -21,7 +21,9 @@ from execsrv.protocol import CommandWrite, ProcessTerminate, ProcessWrite, Reaso
 
 if TYPE_CHECKING:
     from execsrv._processes.attempt import PipeName
+    from execsrv._runner.messages import SpawnRequest
     from execsrv._server.session import Session
+    from execsrv.protocol.login_shells import Snapshotted
 
 R = TypeVar("R", covariant=True)
 
@@ -42,7 +44,7 @@ class Starting:
         self.program = program
         self.is_terminal = is_terminal
         self.begun_at = trio.current_time()
-        self._deadline = self.begun_at + options.timeout
+        self.deadline = self.begun_at + options.timeout
         self._scope: trio.CancelScope | None = None
         self.outcome: Session | Exception | None = None
         self.over = trio.Event()
@@ -51,6 +53,7 @@ class Starting:
         self.key = options.key
         self.note: Start | None = None
         """What is said of it in the journal."""
+        self.shell_snapshot: Snapshotted | UnsetType = UNSET
         self.passed: dict[PipeName, Lent] = {}
         """The pipes that its client gets, once it has begun."""
         self._then: list[Callable[[], None]] = []
@@ -98,14 +101,14 @@ class Starting:
 
     def patience(self) -> trio.CancelScope:
         """Return the scope of a wait for it, which is cancelled when it is to be given up."""
-        self._scope = trio.CancelScope(deadline=self._deadline)
+        self._scope = trio.CancelScope(deadline=self.deadline)
         return self._scope
 
     def hurry(self) -> None:
         """Give it up soon, if it does not end by itself."""
-        self._deadline = min(self._deadline, trio.current_time() + GIVE_UP_SECONDS)
+        self.deadline = min(self.deadline, trio.current_time() + GIVE_UP_SECONDS)
         if self._scope is not None:
-            self._scope.deadline = self._deadline
+            self._scope.deadline = self.deadline
 
     def terminate(self, reason: Reason, grace: float) -> None:
         """Have the session end as soon as it has begun, and give its start up soon."""
@@ -118,6 +121,13 @@ class Starting:
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome
+
+
+class Over(NamedTuple):
+    """A start over a runner: the command that launches the runner, and what decides in a thread what to ask of it."""
+
+    words: Sequence[str]
+    settle: Callable[[Start | None], SpawnRequest]
 
 
 class Deferred(NamedTuple, Generic[R]):

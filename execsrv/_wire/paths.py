@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import secrets
+from functools import cache
 from urllib.parse import SplitResult, quote_from_bytes, unquote_to_bytes, urlsplit
 
 from execsrv.errors import InvalidParamsError
@@ -19,6 +21,8 @@ def path_from_wire(text: str, field: str) -> str:
         if "\0" in text:
             raise InvalidParamsError(f"{field}: a path cannot contain a NUL character: {text!r}", field=field)
         return text
+    if (plain := _plain_uri().fullmatch(text)) is not None:
+        return plain[1]
     if any(character in text for character in "\t\r\n"):
         raise InvalidParamsError(f"{field}: invalid URI: control characters must be escaped: {text!r}", field=field)
     parts = _split(text, field)
@@ -49,6 +53,12 @@ def uri_from_path(path: str) -> str:
 def escaped(text: str) -> str:
     """Return a path, which need not be absolute, percent-escaped as in a URI."""
     return quote_from_bytes(os.fsencode(text), safe="/:@!$&'()*+,;=~-._")
+
+
+@cache
+def _plain_uri() -> re.Pattern[str]:
+    """Return what matches a `file:` URI with nothing escaped and nothing left to be settled, as most are."""
+    return re.compile("file://((?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+)")
 
 
 def _split(text: str, field: str) -> SplitResult:

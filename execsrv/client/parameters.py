@@ -66,6 +66,7 @@ class StartKeywords(TypedDict, total=False):
     limits: ProcessLimits | None
     user: str | None
     runner: str | Sequence[str] | None
+    shell_snapshot: str | None
     idle_timeout: float | None
     grace: float | None
     overflow: Literal["block", "drop"]

@@ -32,8 +32,9 @@ from execsrv.client.parameters import (
 )
 from execsrv.client.policy import Policy, sandbox_of
 from execsrv.client.process import Process
+from execsrv.client.start_request import check_known, place, snapshot_of
 from execsrv.client.text import text_mode
-from execsrv.errors import BadAnswerError, ConnectionLostError, InvalidParamsError, ProcessExistsError
+from execsrv.errors import BadAnswerError, ConnectionLostError, ProcessExistsError
 from execsrv.protocol import (
     Failure,
     OutputFile,
@@ -90,6 +91,7 @@ class Starting:
         limits: ProcessLimits | None = None,
         user: str | None = None,
         runner: str | Sequence[str] | None = None,
+        shell_snapshot: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # the server's to keep
         idle_timeout: float | None = None,
         grace: float | None = None,
@@ -127,6 +129,9 @@ class Starting:
         words of a command that gets there, as `["sudo", "-n", "-u", "box"]`. Directory, environment and pids are those
         of that place.
 
+        `shell_snapshot` is a scope of the user's choice: `["bash", "-lc", line]` has its login files run once in it,
+        and the next such shells are given what these have made.
+
         `text`, `encoding` and `errors` are how its output is read as text (UTF-8, "strict"), and input may be a string.
 
         The server ends it `timeout` seconds after its start, and when it has neither printed nor been given anything
@@ -160,12 +165,13 @@ class Starting:
         mode = text_mode(text, encoding, errors)
         pipe_stdin = stdin_pipe(stdin)
         id = key if id is None else id
+        command = words(argv)
         with connection.new_mirror(None if id is None else string("id", id)) as mirror:
             if key is not None:
                 mirror.begin(0, attached=False)
             params = ProcessStart(
-                argv=words(argv),
-                cwd=_place(connection, cwd, prepared) if runner is None or cwd is not None else None,
+                argv=command,
+                cwd=place(connection, cwd, prepared) if runner is None or cwd is not None else None,
                 env=variables(env, env_add),
                 env_remove=names("env_remove", env_remove),
                 secret_env=references(secret_env),
@@ -186,6 +192,7 @@ class Starting:
                 limits=limits,
                 user=None if user is None else string("user", user),
                 runner=runner if runner is None or isinstance(runner, str) else words(runner),
+                shell_snapshot=snapshot_of(shell_snapshot, command),
                 window_bytes=connection.config.window_bytes if connection.is_execsrv else None,
                 timeout_ms=milliseconds("timeout", timeout),
                 idle_timeout_ms=milliseconds("idle_timeout", idle_timeout),
@@ -196,7 +203,7 @@ class Starting:
                 key=None if key is None else string("key", key),
                 pass_streams=pass_streams,
             )
-            _check_known(connection, params)
+            check_known(connection, params)
             async with _recorded(mirror, record, params):
                 streams: PassedStreams | None = None
                 try:
@@ -223,29 +230,6 @@ def _recorded(
 
     size = params.size or Size() if params.tty else None
     return recorder.recorded(mirror, recorder.recording(record), params.argv, size)
-
-
-def _place(connection: Connection, cwd: Path | None, prepared: bool) -> str | None:
-    """Return a directory as it is sent. None is the server's own, which a prepared command has to name."""
-    if cwd is not None:
-        return string("cwd", cwd)
-    if connection.directory is not None:
-        return connection.directory
-    return None if connection.is_execsrv and not prepared else connection.greeting.environment_info.cwd
-
-
-def _check_known(connection: Connection, params: ProcessStart) -> None:
-    """Raise `InvalidParamsError` for what a server that is not execsrv would pass over, and do something else."""
-    if connection.is_execsrv:
-        return
-    for field in ("secret_env", "user", "limits", "runner"):
-        if getattr(params, field):
-            raise InvalidParamsError(f"{field}: this server has no such thing", field=field)
-    if params.sandbox is not None:
-        raise InvalidParamsError("sandbox: this server confines in other ways", field="sandbox")
-    for field, value in (("stdout", params.stdout), ("stderr", params.stderr)):
-        if value != "pipe":
-            raise InvalidParamsError(f"{field}: this server knows nothing but pipes", field=field)
 
 
 async def _pid_of(connection: Connection, mirror: Mirror) -> int | None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, UnsetType
 
 from execsrv.protocol.bounds import Id, Name, PathText, Patterns, Variables, Whole, Word, Words
+from execsrv.protocol.login_shells import ShellSnapshot, Snapshotted
 from execsrv.protocol.messages import Wire
 from execsrv.protocol.output import Chunk, ProcessClosed, ProcessExited, ReadGap, Reason, Stream
 from execsrv.protocol.process_limits import ProcessLimits
@@ -105,6 +106,9 @@ class ProcessStart(Wire, frozen=True):
     """Modes of its terminal that are on or off, and keys as numbers of characters, by their names in stty(1)."""
     limits: ProcessLimits | None = None
     """The most that it may take. One that cannot be kept here is refused."""
+    shell_snapshot: ShellSnapshot | None = None
+    """Give a login shell what the login files made for an earlier one of the scope, where that can be done. Else it
+    runs them."""
     pass_streams: bool = False
     """Give the client the other ends of its pipes, as descriptors that come with the answer. For unix sockets."""
 
@@ -118,6 +122,8 @@ class ProcessStarted(Wire, frozen=True):
     pid: int | None = None
     sandbox: Confined | UnsetType = UNSET
     """The confinement that it has, where it has one."""
+    shell_snapshot: Snapshotted | UnsetType = UNSET
+    """"unused" where the login files are run after all; left out where no snapshot was asked for."""
     passed: list[Literal["stdin", "stdout", "stderr"]] | UnsetType = UNSET
     """The streams whose descriptors come with this answer, in their order. Absent: none do."""
 

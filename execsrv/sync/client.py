@@ -136,7 +136,7 @@ class Client(Held, of=TrioClient):
         With `text`, or an `encoding` (UTF-8) or `errors` ("strict"), input and output are strings, and lines end with
         "\n". Other keywords are those of `start`: `cwd`, `env`, `env_add`, `env_remove`, `secret_env`, `stdout`,
         `stderr`, `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `sandbox`, `limits`, `user`,
-        `runner`, `idle_timeout`, `grace`, `overflow`, `prepared`, `pass_streams` and `record`.
+        `runner`, `shell_snapshot`, `idle_timeout`, `grace`, `overflow`, `prepared`, `pass_streams` and `record`.
 
         It ends with the process that was started. What that has started, and left behind, is collected from while it
         prints, then asked to end, and killed after `grace` (2 s): `Result.ended`. All that descends from the command is
@@ -343,6 +343,7 @@ class Client(Held, of=TrioClient):
         limits: ProcessLimits | None = None,
         user: str | None = None,
         runner: str | Sequence[str] | None = None,
+        shell_snapshot: str | None = None,
         timeout: float | None = None,
         idle_timeout: float | None = None,
         grace: float | None = None,
@@ -379,6 +380,9 @@ class Client(Held, of=TrioClient):
         `runner` starts it in a place that the server cannot enter itself: one of the server's own, by its name, or the
         words of a command that gets there, as `["sudo", "-n", "-u", "box"]`. Directory, environment and pids are those
         of that place.
+
+        `shell_snapshot` is a scope of the user's choice: `["bash", "-lc", line]` has its login files run once in it,
+        and the next such shells are given what these have made.
 
         `text`, `encoding` and `errors` are how its output is read as text (UTF-8, "strict"), and input may be a string.
 
@@ -427,6 +431,7 @@ class Client(Held, of=TrioClient):
             limits=limits,
             user=user,
             runner=runner,
+            shell_snapshot=shell_snapshot,
             timeout=timeout,
             idle_timeout=idle_timeout,
             grace=grace,

@@ -378,8 +378,11 @@ class Client:
     def request_start(self, process_id: str, argv: Sequence[str], *, tty: bool = False, stdin: bool = False) -> int:
         return self.request("process/start", self._start_params(process_id, argv, tty, stdin))
 
-    def start(self, process_id: str, argv: Sequence[str], *, tty: bool = False, stdin: bool = False) -> None:
-        self.call("process/start", self._start_params(process_id, argv, tty, stdin))
+    def start(
+        self, process_id: str, argv: Sequence[str], *, tty: bool = False, stdin: bool = False, **others: Any
+    ) -> None:
+        """Start a command. The `others` are parameters as they are sent."""
+        self.call("process/start", self._start_params(process_id, argv, tty, stdin) | others)
 
     def run(self, process_id: str, argv: Sequence[str], *, tty: bool = False) -> None:
         """Start a command and wait until it has closed."""
@@ -571,6 +574,9 @@ SEQUENTIAL_STARTS = 200
 TERMINAL_STARTS = 100
 MANY_STARTS = 600
 STARTS_IN_FLIGHT = 32
+LOGIN_STARTS = 20
+LOGIN_FILE = "for i in {1..150}; do /bin/true; done; export MADE=yes; made() { echo yes; }; shopt -s extglob\n"
+"""Some 200 ms of programs."""
 CONNECTIONS = 60
 PIPE_BYTES = 256 * MIB
 LINES_BYTES = 64 * MIB
@@ -633,6 +639,29 @@ def pty_spawn(server: Server, client: Client) -> list[Figure]:
     return [
         Figure("pty spawn, closed, p50", milliseconds(percentile(closed, 50)), "ms"),
         Figure("pty spawn, closed, p99", milliseconds(percentile(closed, 99)), "ms"),
+    ]
+
+
+def login_shells(server: Server, client: Client) -> list[Figure]:
+    """`bash -lc true` with login files that start programs, one after the other: each time, and then as one scope."""
+    argv = ["/bin/bash", "-lc", "true"]
+    snapshot = {"scopeId": "bench", "shell": {"name": "bash", "path": argv[0]}}
+    with tempfile.TemporaryDirectory(prefix="exec-bench-") as home:
+        Path(home, ".bash_profile").write_text(LOGIN_FILE)
+
+        def seconds(name: str, **others: Any) -> float:
+            begin = time.perf_counter()
+            client.start(name, argv, env={**ENVIRONMENT, "HOME": home}, **others)
+            client.until("process/closed", name)
+            return time.perf_counter() - begin
+
+        plain = [seconds(f"plain-{number}") for number in range(LOGIN_STARTS)]
+        first = seconds("first", shellSnapshot=snapshot)
+        restored = [seconds(f"restored-{number}", shellSnapshot=snapshot) for number in range(LOGIN_STARTS)]
+    return [
+        Figure("login shell, closed, p50", milliseconds(percentile(plain, 50)), "ms"),
+        Figure("login shell, first with snapshot", milliseconds(first), "ms"),
+        Figure("login shell, with snapshot, p50", milliseconds(percentile(restored, 50)), "ms"),
     ]
 
 
@@ -982,6 +1011,7 @@ CASES: dict[str, Case] = {
     "start-up": start_up,
     "spawn": spawn,
     "pty-spawn": pty_spawn,
+    "login-shells": login_shells,
     "in-flight": in_flight,
     "connections": connections,
     "pipe": pipe,

@@ -83,8 +83,8 @@ async def by_map(client: execsrv.Client, count: int) -> None:
     assert ended == [0] * count
 
 
-async def filtered(client: execsrv.Client, data: bytes) -> None:
-    result = await client.run(["cat"], input=data, max_bytes=200 * MB)
+async def filtered(client: execsrv.Client, data: bytes, *, pass_streams: bool = False) -> None:
+    result = await client.run(["cat"], input=data, max_bytes=200 * MB, pass_streams=pass_streams)
     assert len(result.stdout) == len(data)
 
 
@@ -93,8 +93,8 @@ async def filtered_by_subprocess(data: bytes) -> None:
     assert len(done.stdout) == len(data)
 
 
-async def read(client: execsrv.Client, size: int) -> None:
-    async with client.start(["head", "-c", str(size), "/dev/zero"]) as process:
+async def read(client: execsrv.Client, size: int, *, pass_streams: bool = False) -> None:
+    async with client.start(["head", "-c", str(size), "/dev/zero"], pass_streams=pass_streams) as process:
         got = 0
         while data := await process.stdout.receive_some():
             got += len(data)
@@ -160,8 +160,24 @@ async def rows(folder: Path) -> None:
                 3,
                 100 * MB / MIB,
             ),
+            Row(
+                "100 MB through cat, passed streams",
+                partial(filtered, outside, data, pass_streams=True),
+                partial(filtered_by_subprocess, data),
+                "subprocess",
+                5,
+                100 * MB / MIB,
+            ),
             Row("100 MB read, in process", partial(read, inside, 100 * MB), None, "", 5, 100 * MB / MIB),
             Row("100 MB read, unix socket", partial(read, outside, 100 * MB), None, "", 5, 100 * MB / MIB),
+            Row(
+                "100 MB read, passed streams",
+                partial(read, outside, 100 * MB, pass_streams=True),
+                None,
+                "",
+                5,
+                100 * MB / MIB,
+            ),
             Row("a million lines, in process", partial(read_lines, inside, 1_000_000), None, "", 3),
             Row(f"{HANDLES} handles, in process", partial(hold_handles, inside), None, "", 1),
         ]:

@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
 PACKED = f"{MSGPACK}={bench.MSGPACK}EXECSRV"
 TABLES = {
-    "latency": Part("--only start-up,spawn,in-flight,echo,idle,slow-reader"),
+    "latency": Part("--only start-up,spawn,in-flight,echo,idle,slow-reader,login-shells"),
     "quickack": Part(
         "--only spawn,in-flight,echo", (f"execsrv={bench.QUICKACK}EXECSRV", f"PEER={bench.QUICKACK}COMMAND")
     ),

@@ -622,3 +622,19 @@ async def test_no_patch_is_made_where_files_are_only_to_be_read(scene: Scene) ->
     assert "Success" not in told
     assert list(scene.work.iterdir()) == []
     assert all("error" in answer for answer in scene.record.answers("fs/writeFile"))
+
+
+# -- login shells --
+
+
+async def test_login_files_are_run_once(scene: Scene) -> None:
+    scene.configure("[features]\nshell_snapshot_v2 = true\n")
+    profile = scene.server_home / ".bash_profile"
+    profile.write_text("echo run >> ~/runs\nexport MADE='by\nlogin'\nmade() { echo \"it $1\"; }\n")
+    async with scene.codex() as model:
+        for number in range(3):
+            told = await model.run(f'echo "$MADE"; made {number}; pwd')
+            assert said(told) == f"by\nlogin\nit {number}\n{scene.work}\n"
+    assert (scene.server_home / "runs").read_text() == "run\n"
+    for asked in scene.record.asked("process/start"):
+        assert asked["shellSnapshot"]["shell"]["name"] == "bash"

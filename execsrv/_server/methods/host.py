@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from execsrv._files.channel import file_capabilities
 from execsrv._http.channel import http_capabilities
-from execsrv._server.host import discover_roots, environment_config, environment_info
+from execsrv._server.host import discover_roots, environment_config, environment_info, shell_capabilities
 from execsrv._server.methods.table import Caller, Later, handles, handles_later
 from execsrv._wire.paths import path_from_wire
 from execsrv.protocol import (
@@ -25,8 +25,8 @@ from execsrv.protocol.connection import PASS_STREAMS
 def tell_of_environment(caller: Caller, params: Unit) -> EnvironmentInfo:
     config = caller.config
     passing = {} if caller.passing is None else {PASS_STREAMS: True}
-    read = {"environmentConfigRead": True}
-    return environment_info(read | http_capabilities(config) | file_capabilities(config) | passing)
+    own = {"environmentConfigRead": True} | shell_capabilities()
+    return environment_info(own | http_capabilities(config) | file_capabilities(config) | passing)
 
 
 @handles("environment/status")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from msgspec.structs import replace
+
 from execsrv._doors.journal import Start
 from execsrv._processes.terminal import checked_modes
 from execsrv._runner.messages import SpawnRequest
 from execsrv._runner.remote import WINDOW_BYTES
 from execsrv._server.runners import words_of
 from execsrv._server.secrets import secret_environment
-from execsrv._server.sessions import Over
+from execsrv._server.starting import Over
 from execsrv.errors import InvalidParamsError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import OutputFile, ProcessStart, Size
@@ -38,6 +40,8 @@ def over(
     if isinstance(stdout, OutputFile) or isinstance(stderr, OutputFile):
         field = "stdout" if isinstance(stdout, OutputFile) else "stderr"
         raise InvalidParamsError(f"{field}: over a runner, output goes to pipes and not to files", field=field)
+    if sandbox is not None and not config.allow_landlock_only:  # which the runner has no say in
+        sandbox = replace(sandbox, at_least="view")
 
     def settle(note: Start | None) -> SpawnRequest:
         env = {**params.env}

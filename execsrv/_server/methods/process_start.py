@@ -29,9 +29,8 @@ from execsrv._server.methods.table import (
 )
 from execsrv._server.secrets import secret_environment
 from execsrv._server.session import Session
-from execsrv._server.sessions import Over
 from execsrv._server.start_options import Key, StartOptions, shown_argv
-from execsrv._server.starting import Deferred, Starting, answer_of
+from execsrv._server.starting import Deferred, Over, Starting, answer_of
 from execsrv._wire.paths import path_from_wire
 from execsrv.errors import InvalidParamsError, LimitExceededError
 from execsrv.limits import ServerConfig
@@ -41,7 +40,8 @@ from execsrv.protocol import (
     ProcessStarted,
     Size,
 )
-from execsrv.protocol.sandbox import Confined
+from execsrv.protocol.login_shells import ShellSnapshot
+from execsrv.protocol.sandbox import Confined, Sandbox
 
 
 @handles("process/start", holds=True)
@@ -106,6 +106,7 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
         pipe_stdin=params.pipe_stdin,
         size=(params.size or Size()) if params.tty else None,
         modes=modes,
+        scope=None if params.shell_snapshot is None else _scope(params, params.shell_snapshot, sandbox),
     )
     if key is not None:
         caller.shared.keys.enter(key, starting.id)
@@ -123,12 +124,24 @@ def process_of(process: Session | Starting) -> ProcessStarted | Deferred[Process
 
 def _process_started(session: Session) -> ProcessStarted:
     if session.confinement is None:
-        return ProcessStarted(session.id, pid=session.pid)
+        return ProcessStarted(session.id, pid=session.pid, shell_snapshot=session.shell_snapshot)
     if isinstance(session.confinement, Confined):
-        return ProcessStarted(session.id, "linuxSeccomp", session.pid, session.confinement)
-    from execsrv._server.policy import told
+        confined = session.confinement
+    else:
+        from execsrv._server.policy import told
 
-    return ProcessStarted(session.id, "linuxSeccomp", session.pid, told(session.confinement))
+        confined = told(session.confinement)
+    return ProcessStarted(session.id, "linuxSeccomp", session.pid, confined, session.shell_snapshot)
+
+
+def _scope(params: ProcessStart, wanted: ShellSnapshot, sandbox: Sandbox | None) -> str:
+    """Return the scope whose snapshot a command may be given, empty for one that may not.
+
+    It is a bash that reads login files and then its words, on pipes, with the server's own rights and nothing else.
+    """
+    plain = sandbox is None and params.runner is None and params.kind == "direct" and not params.tty
+    reads_login_files = wanted.shell.name == "bash" and params.argv[:2] == [wanted.shell.path, "-lc"]
+    return wanted.scope_id if plain and reads_login_files and len(params.argv) > 2 else ""
 
 
 def _output(params: ProcessStart, name: Literal["stdout", "stderr"]) -> Output:

@@ -1,0 +1,43 @@
+"""The parts of a request to start that depend on the server: its directory, and what it would pass over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from execsrv.client.connection import Connection
+from execsrv.client.parameters import Path, string
+from execsrv.errors import InvalidParamsError
+from execsrv.protocol import ProcessStart
+from execsrv.protocol.login_shells import LoginShell, ShellSnapshot
+
+
+def place(connection: Connection, cwd: Path | None, prepared: bool) -> str | None:
+    """Return a directory as it is sent. None is the server's own, which a prepared command has to name."""
+    if cwd is not None:
+        return string("cwd", cwd)
+    if connection.directory is not None:
+        return connection.directory
+    return None if connection.is_execsrv and not prepared else connection.greeting.environment_info.cwd
+
+
+def snapshot_of(scope: str | None, command: Sequence[str]) -> ShellSnapshot | None:
+    """Return the wish for a shell whose login files are run once in a scope, as it is sent."""
+    if scope is None:
+        return None
+    program = command[0] if command else ""
+    return ShellSnapshot(string("shell_snapshot", scope), LoginShell(os.path.basename(program), program))
+
+
+def check_known(connection: Connection, params: ProcessStart) -> None:
+    """Raise `InvalidParamsError` for what a server that is not execsrv would pass over, and do something else."""
+    if connection.is_execsrv:
+        return
+    for field in ("secret_env", "user", "limits", "runner"):
+        if getattr(params, field):
+            raise InvalidParamsError(f"{field}: this server has no such thing", field=field)
+    if params.sandbox is not None:
+        raise InvalidParamsError("sandbox: this server confines in other ways", field="sandbox")
+    for field, value in (("stdout", params.stdout), ("stderr", params.stderr)):
+        if value != "pipe":
+            raise InvalidParamsError(f"{field}: this server knows nothing but pipes", field=field)
