@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pkgutil
+import resource
 import shutil
 import signal
 import subprocess
@@ -292,6 +293,23 @@ async def test_an_end_has_the_descriptors_that_it_needs(tmp_path: Path) -> None:
         await peer.call("process/terminate", {"processId": "a"})
         await until_gone(mark)
         assert daemon.poll() is None
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may see the descriptors of a server, and take the rest")
+async def test_a_method_that_nobody_has_called_yet_is_answered_without_a_descriptor(tmp_path: Path) -> None:
+    """Its module is loaded then."""
+    async with connected(tmp_path) as (peer, daemon):
+        await peer.start("a", ["cat"], pipeStdin=True)
+        taken = {int(name) for name in os.listdir(f"/proc/{daemon.pid}/fd")}
+        most = min(set(range(len(taken) + 1)) - taken)
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (most, most))
+        _, message, _ = await peer.refused("process/start", peer.start_params("b", ["true"]))
+        assert "Too many open files" in message
+        answer = await peer.call("process/write", {"processId": "a", "chunk": b64(b"go\n"), "writeId": "go"})
+        assert answer == {"status": "accepted"}
+        assert len((await peer.call("process/list", {}))["processes"]) == 1
+        assert (await peer.call("connection/list", {}))["connections"]
+        assert (await peer.call("server/limits", {}))["limits"]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may make a set-user-id program")

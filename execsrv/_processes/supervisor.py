@@ -11,7 +11,7 @@ import errno
 import logging
 import os
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 
 import trio
 
@@ -101,6 +101,10 @@ class Supervisor:
     def expect_starts(self) -> None:
         """Have the guardian ready by the time of the first start, where there can be one."""
         self._register.used.set()
+
+    def spare_descriptors(self) -> AbstractContextManager[None]:
+        """Leave the descriptors that are kept for ends to the block, which must not await."""
+        return self._register.reserve.lent()
 
     async def begin_guard(self) -> None:
         """Wait until what is started from now on has a guardian that hears of our end, where there can be one."""

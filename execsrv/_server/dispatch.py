@@ -16,7 +16,7 @@ from msgspec import Raw, Struct
 from execsrv._budget.weight import weight_of
 from execsrv._nursery import owned
 from execsrv._server.failures import failure_of
-from execsrv._server.methods import handler_of
+from execsrv._server.methods import HANDLERS, handler_of
 from execsrv._server.methods.table import Answer, Caller, Later
 from execsrv._server.outbox import Outbox
 from execsrv._server.starting import Deferred
@@ -28,6 +28,7 @@ from execsrv._wire.turns import in_turns
 from execsrv.errors import BusyError, ForbiddenError, UnknownMethodError
 from execsrv.limits import KIB
 from execsrv.protocol import METHODS, Initialize, Initialized, MessageId, Request, Response
+from execsrv.protocol.methods import Method
 from execsrv.protocol.roles import Role
 
 Greet = Callable[[Initialize], Awaitable[Initialized]]
@@ -81,6 +82,8 @@ class Dispatch:
             if self._caller.principal.role < method.role:
                 raise _forbidden(request.method, self._caller.principal.role, method.role)
             self._caller.allowance.requests.take()
+            if request.method not in HANDLERS:
+                self._load(request.method, method)
         if isinstance(request.params, Raw) and len(request.params) > LARGE_BYTES:
             params = await in_turns(decode_in_steps(request.params, method.params))
         else:
@@ -103,6 +106,12 @@ class Dispatch:
         except BaseException:
             self._caller.allowance.for_messages.give(held)
             raise
+
+    def _load(self, name: str, method: Method) -> None:
+        """Load what a method needs that nobody has called yet, even where no descriptor is left for it."""
+        with self._caller.sessions.supervisor.spare_descriptors():
+            if method.params is not Initialize:  # which has no handler, and is refused now
+                handler_of(name)
 
     def _take(self, request: Request) -> int:
         """Take what a request needs that waits, and return how much that is. Raises `LimitExceededError`."""
