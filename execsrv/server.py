@@ -18,7 +18,7 @@ from execsrv._server.conversation import Conversation
 from execsrv._server.serving import serve_url
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.lines import LineChannel
-from execsrv._wire.offered import OfferedChannel, WebSocket
+from execsrv._wire.offered_websocket import OfferedChannel, WebSocket
 from execsrv.errors import UnauthorizedError
 from execsrv.limits import DEFAULTS, ServerConfig
 from execsrv.protocol.roles import Role

@@ -16,7 +16,7 @@ import trio
 from msgspec import Struct
 
 from execsrv._processes.supervisor import Supervisor
-from execsrv._runner import founding, messages
+from execsrv._runner import version_1_messages, version_2_messages
 from execsrv._runner.channel import open_channel
 from execsrv._runner.frames import AS_SERVER, FrameReader, encode
 from execsrv._runner.serve import serve_runner
@@ -75,11 +75,11 @@ class RunnerPeer:
             return False
         self._frames.feed(data)
         while (message := self._frames.next()) is not None:
-            if isinstance(message, messages.Data):
+            if isinstance(message, version_2_messages.Data):
                 self.bytes[message.id, message.stream] += message.data
                 if self.gives:
-                    await self.send(messages.Credit(message.id, message.stream, len(message.data)))  # type: ignore[arg-type]
-            elif isinstance(message, founding.Output):
+                    await self.send(version_2_messages.Credit(message.id, message.stream, len(message.data)))  # type: ignore[arg-type]
+            elif isinstance(message, version_1_messages.Output):
                 self.bytes[0, message.stream] += message.data_b64
             self.came.append(message)
         return True
@@ -92,7 +92,7 @@ class RunnerPeer:
                 if isinstance(message, kind) and accept(message):
                     del self.came[place]
                     return message
-            if any(isinstance(message, messages.Error) and message.code == "failed" for message in self.came):
+            if any(isinstance(message, version_2_messages.Error) and message.code == "failed" for message in self.came):
                 raise AssertionError(f"the runner has a fault: {self.came}")
             if not await self.read():
                 raise AssertionError(f"the runner has hung up; {kind.__name__} did not come, but {self.came}")
@@ -108,27 +108,27 @@ class RunnerPeer:
         while await self.read():
             pass
 
-    async def until_over(self, id: int, *streams: str) -> messages.Exit:
+    async def until_over(self, id: int, *streams: str) -> version_2_messages.Exit:
         """Wait until a command is over, with these streams. Return how its leader ended."""
         for stream in streams:
-            await self.until(messages.Eof, lambda eof: eof.id == id and eof.stream == stream)  # noqa: B023
-        await self.until(messages.TreeEmpty, lambda empty: empty.id == id)
-        return await self.until(messages.Exit, lambda exit: exit.id == id)
+            await self.until(version_2_messages.Eof, lambda eof: eof.id == id and eof.stream == stream)  # noqa: B023
+        await self.until(version_2_messages.TreeEmpty, lambda empty: empty.id == id)
+        return await self.until(version_2_messages.Exit, lambda exit: exit.id == id)
 
     async def start(self, id: int, *command: str, **terms: Any) -> int:
         """Start a command. Return its pid."""
         await self.send(request(id, *command, **terms))
-        return (await self.until(messages.SpawnReady, lambda ready: ready.id == id)).process_id
+        return (await self.until(version_2_messages.SpawnReady, lambda ready: ready.id == id)).process_id
 
     def hang_up(self) -> None:
         """Close the channel."""
         self.socket.close()
 
 
-def request(id: int, *command: str, **terms: Any) -> messages.SpawnRequest:
+def request(id: int, *command: str, **terms: Any) -> version_2_messages.SpawnRequest:
     """Return a request of version 2."""
     given = {"env": {"PATH": os.environ["PATH"]}, "window": WINDOW, **terms}
-    return messages.SpawnRequest(id, list(command), "/", **given)
+    return version_2_messages.SpawnRequest(id, list(command), "/", **given)
 
 
 @asynccontextmanager
@@ -140,8 +140,8 @@ async def open_runner(*, says_hello: bool = True) -> AsyncIterator[RunnerPeer]:
         nursery.start_soon(_serve, peer, theirs)
         try:
             if says_hello:
-                await peer.send(messages.Hello())
-                await peer.until(messages.HelloBack)
+                await peer.send(version_2_messages.Hello())
+                await peer.until(version_2_messages.HelloBack)
             yield peer
         finally:
             peer.hang_up()

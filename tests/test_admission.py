@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, suppress
 import pytest
 import trio
 
-from execsrv._doors.admission import Door, Place
+from execsrv._doors.newcomers import Door, Place
 from execsrv.errors import UnknownConnectionError
 from execsrv.limits import KIB, ServerConfig
 from execsrv.protocol import Failure

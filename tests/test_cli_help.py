@@ -14,7 +14,7 @@ from typing import Any
 import pexpect
 import pytest
 
-from execsrv._cli import parsing, typed
+from execsrv._cli import parsing, typer_parsing
 from execsrv._cli.help import command_help
 from execsrv._cli.man import roff
 from execsrv._cli.parsing import HelpWantedError
@@ -26,7 +26,7 @@ from tests.terminals import put_away
 
 ROOT = Path(__file__).parent.parent
 EXECSRV = [sys.executable, "-m", "execsrv"]
-PARSERS = [pytest.param(parsing.parsed, id="own"), pytest.param(typed.parsed, id="typer")]
+PARSERS = [pytest.param(parsing.parsed, id="own"), pytest.param(typer_parsing.parsed, id="typer")]
 Parser = Callable[[Command, Sequence[str]], dict[str, Any]]
 
 
@@ -78,9 +78,10 @@ def test_the_examples_of_a_command_can_be_parsed(name: str) -> None:
         assert line is not None
         words = shlex.split(line[0])[1:]
         assert " ".join(words).startswith(name)
-        for parsed in (
-            (parsing.parsed, typed.parsed) if name not in ("serve", "run", "init", "bridge") else (parsing.parsed,)
-        ):
+        readers = [parsing.parsed]
+        if name not in ("serve", "run", "init", "bridge"):
+            readers.append(typer_parsing.parsed)
+        for parsed in readers:
             parsed(found, words[len(name.split()) :])
 
 

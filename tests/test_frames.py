@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameProtocol, ParseFailed
 
 from execsrv._wire.bounds import MessageBound
-from execsrv._wire.frames import FrameReader
+from execsrv._wire.websocket_frames import FrameReader
 
 MOST_BYTES = 70_000
 SIZES = st.one_of(st.integers(0, 10), st.sampled_from([125, 126, 127, 300, 65535, 65536, MOST_BYTES]))

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from execsrv._cli.daemon_log import OutletHandler
 from execsrv._cli.log_forms import Json
-from execsrv._cli.logs import OutletHandler
 from execsrv._outlet import open_outlet
 from execsrv._server.failures import failure_of
 from tests.peers import PATIENCE

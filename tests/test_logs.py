@@ -21,8 +21,8 @@ import pytest
 import trio
 
 from execsrv import connect_unix
+from execsrv._cli.daemon_log import OutletHandler
 from execsrv._cli.log_forms import Text
-from execsrv._cli.logs import OutletHandler
 from execsrv._outlet import log_line, open_outlet
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_marked

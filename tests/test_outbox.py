@@ -14,9 +14,9 @@ from execsrv._nursery import open_helpers
 from execsrv._server.outbox import Outbox
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.channel import MessageChannel
-from execsrv._wire.frames import PING
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.memory import MemoryChannel, open_memory_pair
+from execsrv._wire.websocket_frames import PING
 from execsrv._wire.websocket_library import Wire
 from execsrv.limits import DEFAULTS
 from execsrv.protocol import Message, Response

@@ -36,7 +36,8 @@ from execsrv._processes.supervisor import open_supervisor
 from execsrv._processes.wait_gone import wait_gone
 from execsrv._runner import frames, link, tree
 from execsrv._runner.link import Link
-from execsrv._runner.messages import (
+from execsrv._runner.remote import WINDOW_BYTES, RemoteCommand
+from execsrv._runner.version_2_messages import (
     DATA_BYTES,
     STDIN_WINDOW_BYTES,
     Data,
@@ -52,7 +53,6 @@ from execsrv._runner.messages import (
     StdinDone,
     TreeEmpty,
 )
-from execsrv._runner.remote import WINDOW_BYTES, RemoteCommand
 from execsrv._server import runners
 from execsrv._server.ending import Ending
 from execsrv._server.feed import Feed

@@ -23,10 +23,10 @@ from execsrv._wire.bounds import LARGE_BYTES, MessageBound
 from execsrv._wire.calls import decode_call
 from execsrv._wire.codecs import Codec, decode_params
 from execsrv._wire.framing import FrameBuffer
-from execsrv._wire.leaving import Follower, first_and_last
+from execsrv._wire.last_word import Follower, first_and_last
+from execsrv._wire.msgpack_values import count_values
 from execsrv._wire.packed import PackedCodec
 from execsrv._wire.unreadable import UnreadableError
-from execsrv._wire.values import count_values
 from execsrv.errors import CutOffError, InvalidParamsError, ProtocolError
 from execsrv.limits import MIB, ClientConfig, ServerConfig
 from execsrv.protocol import (

@@ -21,8 +21,8 @@ import execsrv
 from execsrv import ClientConfig, ConnectionFailedError, ConnectionLostError, InvalidListenURLError
 from execsrv._nursery import open_helpers
 from execsrv._processes import proc
+from execsrv.client.far_commands import is_reached, parse_exec, parse_place
 from execsrv.client.far_side import SAID, Facts, own_facts, parse_answer, script, why_no_way, why_not_brought
-from execsrv.client.reach import is_reached, parse_exec, parse_place
 from tests.far_sides import CONTAINERS, FarSide, SshServer, needs_sshd
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_marked

@@ -20,12 +20,13 @@ from msgspec import Struct
 from execsrv._processes.own_streams import OwnInput
 from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import Supervisor
-from execsrv._runner import founding
 from execsrv._runner import input as inputs
+from execsrv._runner import version_1_messages
 from execsrv._runner.command import RunnerCommand
 from execsrv._runner.frames import encode
-from execsrv._runner.many import MOST_COMMANDS
-from execsrv._runner.messages import (
+from execsrv._runner.outgoing import Outgoing
+from execsrv._runner.version_2 import MOST_COMMANDS
+from execsrv._runner.version_2_messages import (
     STDIN_WINDOW_BYTES,
     CloseStdin,
     Credit,
@@ -47,7 +48,6 @@ from execsrv._runner.messages import (
     Terminate,
     TreeEmpty,
 )
-from execsrv._runner.outgoing import Outgoing
 from execsrv.protocol import EnvPolicy, Size
 from execsrv.protocol.process_limits import ProcessLimits
 from execsrv.protocol.sandbox import FileSystem, Permissions, PolicyEntry, Sandbox, Special, SpecialPlace
@@ -412,7 +412,7 @@ BREACHES: dict[str, list[Struct]] = {
     "an id that goes down": [request(2, "true"), request(1, "true")],
     "a second hello": [Hello()],
     "descriptors that did not come": [request(1, "cat", stdin_passed=True)],
-    "another version": [founding.Terminate()],
+    "another version": [version_1_messages.Terminate()],
 }
 
 
@@ -593,7 +593,7 @@ def test_whatever_a_server_sends_nothing_fails_and_nothing_is_left(data: st.Data
         Credit(1, "pty", 2**53),
         Forget(2),
         Ping(),
-        founding.Terminate(),
+        version_1_messages.Terminate(),
     ]
     said = [encode(Hello()), *(encode(message) for message in data.draw(st.lists(st.sampled_from(sane), max_size=8)))]
     spoiled = data.draw(st.integers(0, len(said) - 1))

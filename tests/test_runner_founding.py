@@ -13,9 +13,18 @@ from pathlib import Path
 import pytest
 import trio
 
-from execsrv._runner.founding import OUTPUT_BYTES, Error, Exit, Output, SpawnReady, SpawnRequest, Stdin, Terminate
 from execsrv._runner.frames import encode
 from execsrv._runner.preset import sandbox_of
+from execsrv._runner.version_1_messages import (
+    OUTPUT_BYTES,
+    Error,
+    Exit,
+    Output,
+    SpawnReady,
+    SpawnRequest,
+    Stdin,
+    Terminate,
+)
 from execsrv.errors import InvalidParamsError, SandboxUnavailableError
 from tests.confined import needs_confinement
 from tests.peers import b64

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from execsrv._runner import founding, frames, messages
+from execsrv._runner import frames, version_1_messages, version_2_messages
 from execsrv._runner.frames import AS_RUNNER, AS_SERVER, MAX_PAYLOAD_BYTES, FrameReader, Tables, encode
-from execsrv._runner.messages import Data
+from execsrv._runner.version_2_messages import Data
 from execsrv.errors import CutOffError, ProtocolError
 from execsrv.protocol import Member, Size
 from execsrv.protocol.process_limits import ProcessUsage
 
-REQUEST = founding.SpawnRequest(
+REQUEST = version_1_messages.SpawnRequest(
     command=["true"],
     cwd="/",
     env={"SECRET": "hunter2"},
@@ -31,38 +31,40 @@ REQUEST = founding.SpawnRequest(
 )
 FOUNDING = [
     REQUEST,
-    founding.SpawnReady(4711),
-    founding.Output(b"\0out\xff", "stderr"),
-    founding.Stdin("aW4="),
-    founding.Terminate(),
-    founding.Exit(-1, True),
-    founding.Error("cannot", "spawn_failed"),
+    version_1_messages.SpawnReady(4711),
+    version_1_messages.Output(b"\0out\xff", "stderr"),
+    version_1_messages.Stdin("aW4="),
+    version_1_messages.Terminate(),
+    version_1_messages.Exit(-1, True),
+    version_1_messages.Error("cannot", "spawn_failed"),
 ]
 TO_RUNNER = [
-    messages.Hello(),
-    messages.SpawnRequest(1, ["sh", "-c", "é"], None, {"A": "1"}, 65536, tty=True, size=Size(33, 99)),
+    version_2_messages.Hello(),
+    version_2_messages.SpawnRequest(1, ["sh", "-c", "é"], None, {"A": "1"}, 65536, tty=True, size=Size(33, 99)),
     Data(1, "stdin", b"\0in\xff"),
-    messages.CloseStdin(1),
-    messages.Resize(1, 24, 80),
-    messages.Signal(1, 7, 15, "tree"),
-    messages.Terminate(1, 500),
-    messages.Look(1, 8),
-    messages.Credit(1, "pty", 2**53),
-    messages.Forget(2**32 - 1),
-    messages.Ping(),
+    version_2_messages.CloseStdin(1),
+    version_2_messages.Resize(1, 24, 80),
+    version_2_messages.Signal(1, 7, 15, "tree"),
+    version_2_messages.Terminate(1, 500),
+    version_2_messages.Look(1, 8),
+    version_2_messages.Credit(1, "pty", 2**53),
+    version_2_messages.Forget(2**32 - 1),
+    version_2_messages.Ping(),
 ]
 FROM_RUNNER = [
-    messages.HelloBack([1, 2], True, 4711),
-    messages.SpawnReady(1, 4712, ["mounts"], ["a gap"]),
+    version_2_messages.HelloBack([1, 2], True, 4711),
+    version_2_messages.SpawnReady(1, 4712, ["mounts"], ["a gap"]),
     Data(1, "pty", b"{"),
-    messages.Eof(1, "stdout"),
-    messages.StdinDone(1, 3, True),
-    messages.Exit(1, 153, "SIGXFSZ", "file-size"),
-    messages.TreeEmpty(1, "subreaper", 12, ProcessUsage(0.5)),
-    messages.Signaled(7, 2),
-    messages.Looked(8, [Member(4712, "sh")], 3, 4096, False, messages.InputWait(4712, "sh", "read", 0, 1)),
-    messages.Error(None, "protocol", "what was wrong", versions=[1, 2]),
-    messages.Pong(),
+    version_2_messages.Eof(1, "stdout"),
+    version_2_messages.StdinDone(1, 3, True),
+    version_2_messages.Exit(1, 153, "SIGXFSZ", "file-size"),
+    version_2_messages.TreeEmpty(1, "subreaper", 12, ProcessUsage(0.5)),
+    version_2_messages.Signaled(7, 2),
+    version_2_messages.Looked(
+        8, [Member(4712, "sh")], 3, 4096, False, version_2_messages.InputWait(4712, "sh", "read", 0, 1)
+    ),
+    version_2_messages.Error(None, "protocol", "what was wrong", versions=[1, 2]),
+    version_2_messages.Pong(),
 ]
 CONVERSATIONS = [(AS_RUNNER, FOUNDING), (AS_SERVER, FOUNDING), (AS_RUNNER, TO_RUNNER), (AS_SERVER, FROM_RUNNER)]
 
@@ -83,11 +85,11 @@ def read_all(tables: Tables, *pieces: bytes) -> list[msgspec.Struct]:
 
 def test_a_round_trip_of_output_as_the_founding_runner_writes_it() -> None:
     data = base64.b64encode(b"hello").decode()
-    written = encode(founding.Output(b"hello", "stdout"))
+    written = encode(version_1_messages.Output(b"hello", "stdout"))
     assert struct.unpack("<I", written[:4])[0] == len(written) - 4
     told = {"version": 1, "type": "output", "payload": {"data_b64": data, "stream": "stdout"}}
     assert json.loads(written[4:]) == told
-    assert read_all(AS_SERVER, written) == [founding.Output(b"hello", "stdout")]
+    assert read_all(AS_SERVER, written) == [version_1_messages.Output(b"hello", "stdout")]
 
 
 @pytest.mark.parametrize(("tables", "conversation"), CONVERSATIONS)
@@ -109,10 +111,10 @@ def test_every_message_is_in_a_conversation(tables: Tables, conversation: list[m
 @pytest.mark.parametrize("cut", range(1, 24))
 def test_an_end_within_a_frame_is_no_end(cut: int) -> None:
     """The founding runner took one to three bytes for a clean end."""
-    written = encode(founding.Terminate())
+    written = encode(version_1_messages.Terminate())
     reader = FrameReader(AS_RUNNER)
     reader.feed(written)
-    assert reader.next() == founding.Terminate()
+    assert reader.next() == version_1_messages.Terminate()
     reader.check_end()
     reader.feed(written[:cut])
     assert reader.next() is None
@@ -125,7 +127,7 @@ def test_the_largest_frame_passes_and_one_byte_more_does_not() -> None:
     start = b'{"version": 1, "type": "stdin", "payload": {"data_b64": "'
     exact = start + b"A" * room + b'"}}'
     assert len(exact) == MAX_PAYLOAD_BYTES
-    assert read_all(AS_RUNNER, framed(exact)) == [founding.Stdin("A" * room)]
+    assert read_all(AS_RUNNER, framed(exact)) == [version_1_messages.Stdin("A" * room)]
     reader = FrameReader(AS_RUNNER)
     reader.feed(struct.pack("<I", MAX_PAYLOAD_BYTES + 1))  # refused before the rest of it comes
     with pytest.raises(ProtocolError, match="frame too large: 8388609"):
@@ -134,7 +136,7 @@ def test_the_largest_frame_passes_and_one_byte_more_does_not() -> None:
 
 def test_nothing_too_large_is_written() -> None:
     with pytest.raises(ProtocolError, match="frame too large: "):
-        encode(founding.Stdin("A" * MAX_PAYLOAD_BYTES))
+        encode(version_1_messages.Stdin("A" * MAX_PAYLOAD_BYTES))
     with pytest.raises(ProtocolError, match="frame too large: "):
         encode(Data(1, "stdin", bytes(MAX_PAYLOAD_BYTES)))
 
@@ -180,13 +182,13 @@ def test_what_is_no_frame_is_refused_without_being_shown(payload: bytes, complai
 )
 def test_version_2_is_strict(payload: bytes, complaint: str) -> None:
     with pytest.raises(ProtocolError) as caught:
-        read_all(AS_RUNNER, encode(messages.Hello()), framed(payload))
+        read_all(AS_RUNNER, encode(version_2_messages.Hello()), framed(payload))
     assert complaint in str(caught.value)
 
 
 def test_the_founding_version_looks_at_that_of_the_first_frame_alone() -> None:
     later = framed(b'{"version": 9, "type": "terminate", "payload": {"more": 1}, "more": 2}')
-    assert read_all(AS_RUNNER, encode(REQUEST), later) == [REQUEST, founding.Terminate()]
+    assert read_all(AS_RUNNER, encode(REQUEST), later) == [REQUEST, version_1_messages.Terminate()]
 
 
 def test_a_request_of_the_founding_version_may_leave_out_what_has_a_default() -> None:
@@ -197,7 +199,9 @@ def test_a_request_of_the_founding_version_may_leave_out_what_has_a_default() ->
     assert read_all(AS_RUNNER, written) == [REQUEST]
 
 
-@given(st.binary(max_size=200), st.sampled_from([b"", encode(messages.Hello()), encode(REQUEST)]), st.booleans())
+@given(
+    st.binary(max_size=200), st.sampled_from([b"", encode(version_2_messages.Hello()), encode(REQUEST)]), st.booleans()
+)
 def test_any_bytes_are_frames_or_an_error_of_ours(data: bytes, first: bytes, has_length: bool) -> None:
     with suppress(ProtocolError):
         read_all(AS_RUNNER, first, framed(data) if has_length else data)
@@ -214,7 +218,7 @@ def test_the_page_has_every_message_with_its_members() -> None:
     page = (Path(__file__).parent.parent / "docs" / "runner.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \|(?: [^|]+ \|)?? ((?:`\w+`(?:, )?)*) ?\|", page, re.M)
     told = [(name, re.findall(r"`(\w+)`", members)) for name, members in rows]
-    tables = (messages.TO_RUNNER, messages.FROM_RUNNER, founding.MESSAGES)
+    tables = (version_2_messages.TO_RUNNER, version_2_messages.FROM_RUNNER, version_1_messages.MESSAGES)
     has = [(name, list(kind.__struct_fields__)) for table in tables for name, kind in table.items()]
 
     def in_order(rows: list[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:

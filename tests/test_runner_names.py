@@ -20,11 +20,11 @@ import trio
 from execsrv._cli.app import called
 from execsrv._processes.supervisor import Supervisor
 from execsrv._runner import named
-from execsrv._runner.filed import run_filed, taken
-from execsrv._runner.founding import Exit, SpawnRequest
 from execsrv._runner.frames import encode
-from execsrv._runner.messages import Hello, HelloBack
 from execsrv._runner.named import open_fifo, open_socket
+from execsrv._runner.version_1_files import run_filed, taken
+from execsrv._runner.version_1_messages import Exit, SpawnRequest
+from execsrv._runner.version_2_messages import Hello, HelloBack
 from execsrv.errors import ConnectionFailedError, ExecsrvError, ProtocolError
 from tests.confined import needs_confinement
 from tests.peers import PATIENCE

@@ -15,9 +15,9 @@ import wsproto
 from execsrv import connect_websocket
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.channel import MessageChannel
-from execsrv._wire.frames import put_header
 from execsrv._wire.http_head import Upgrade
 from execsrv._wire.websocket import serve_websocket
+from execsrv._wire.websocket_frames import put_header
 from execsrv._wire.websocket_library import Wire
 from execsrv.errors import ConnectionFailedError
 from execsrv.limits import ClientConfig, ServerConfig

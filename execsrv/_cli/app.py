@@ -69,14 +69,14 @@ def _run(found: Command, words: Sequence[str]) -> int:
         if found.name in _OWN_PARSER:
             from execsrv._cli.parsing import parsed
         else:
-            from execsrv._cli.typed import parsed
+            from execsrv._cli.typer_parsing import parsed
         values: dict[str, Any] = parsed(found, words)
         module, _, name = found.handler.partition(":")
         handler = getattr(import_module(f"execsrv._cli.{module}"), name)
         gc.freeze()  # what is there now stays: to look at it again and again would hold up everybody
         gc.enable()
         if not found.raw:
-            from execsrv._cli.doing import done
+            from execsrv._cli.calling import done
 
             return done(found, handler, values)
         status: int = handler(**values)

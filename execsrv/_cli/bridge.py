@@ -26,7 +26,7 @@ from contextlib import suppress
 from execsrv._cli.config import load
 from execsrv._cli.serve import DaemonOptions, run_daemon
 from execsrv._cli.streams import say
-from execsrv._wire.leaving import Follower
+from execsrv._wire.last_word import Follower
 from execsrv._wire.owners import open_private_directory
 from execsrv._wire.writing import write_all
 from execsrv.errors import ExecsrvError

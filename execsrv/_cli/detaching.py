@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 
+from execsrv._cli.connection_name import connected_as, is_taken
 from execsrv._cli.job import RunOptions
 from execsrv._cli.manners import print_json, print_text
-from execsrv._cli.naming import connected_as, is_taken
 from execsrv._cli.reach import Reach
 from execsrv._cli.register.common import DEFAULT_URL
 from execsrv._cli.remote_start import reach_of, surroundings

@@ -32,8 +32,8 @@ from execsrv._cli.job import (
 from execsrv._cli.local_place import enter, has_no_children, inherited_environment
 from execsrv._cli.local_streams import LocalStreams, open_streams
 from execsrv._cli.signals import ENDING
+from execsrv._cli.silence_rule import watch_silence
 from execsrv._cli.streams import say
-from execsrv._cli.telling import watch_silence
 from execsrv._nursery import open_helpers
 from execsrv._processes.accounts import account_of
 from execsrv._processes.command import Wishes, settle

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from execsrv._cli.job import FLOOD_SECONDS, QUIET_SECONDS, Recorder, RunOptions, pass_on
+from execsrv._cli.silence_rule import shows_progress
 from execsrv._cli.streams import missing
-from execsrv._cli.telling import shows_progress
 from execsrv._cli.terminal import Escape, size_of
 from execsrv._processes import terminal
 from execsrv._wire.stdio import read_shared

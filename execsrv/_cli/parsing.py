@@ -1,8 +1,8 @@
 """Reads the words of a command line by the register.
 
 `serve` and `run` are read here, since the daemon starts in little more than the time of trio, and half as much again
-would go into what typer loads. All other commands are read by typer (`_cli.typed`). What the words mean is one for
-both: `settled`.
+would go into what typer loads. All other commands are read by typer (`_cli.typer_parsing`). What the words mean is
+one for both: `settled`.
 """
 
 from __future__ import annotations

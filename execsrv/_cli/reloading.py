@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from execsrv._cli.config import Loaded
-from execsrv._cli.logs import set_level
+from execsrv._cli.daemon_log import set_level
 from execsrv._cli.settings import SETTINGS
 from execsrv._doors.reloads import Reload, Reloads
 

@@ -10,6 +10,7 @@ from functools import partial
 import trio
 
 from execsrv._cli import terminal
+from execsrv._cli.connection_name import connected_as
 from execsrv._cli.heard_signals import Heard, Signals, stop_self
 from execsrv._cli.job import (
     AFTERMATH_SECONDS,
@@ -24,12 +25,11 @@ from execsrv._cli.job import (
 )
 from execsrv._cli.job import timed_out as say_timed_out
 from execsrv._cli.manners import Manners
-from execsrv._cli.naming import connected_as
 from execsrv._cli.remote_start import reach_of, surroundings
 from execsrv._cli.remote_stdin import has_stdin, pass_stdin
 from execsrv._cli.signals import ENDING
+from execsrv._cli.silence_rule import watch_silence
 from execsrv._cli.streams import say
-from execsrv._cli.telling import watch_silence
 from execsrv._log.entries import Closed, Exited
 from execsrv._nursery import open_helpers
 from execsrv._processes.signals import signal_name

@@ -89,7 +89,7 @@ def _ended(options: RunOptions, report: Recorder | None) -> Ended:
     except OSError as error:
         return failed(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
     except ExecsrvError as error:
-        from execsrv._cli.doing import explained
+        from execsrv._cli.calling import explained
 
         return failed(f"{error} ({error.kind})" if isinstance(error, RequestError) else explained(error, options.url))
     except KeyboardInterrupt:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import trio
 
+from execsrv._cli.daemon_log import open_log
 from execsrv._cli.descriptors import raise_descriptor_limit
-from execsrv._cli.logs import open_log
 from execsrv._cli.signals import received, reset_signals
 from execsrv._cli.usage import UsageError
 from execsrv._nursery import open_helpers
@@ -74,7 +74,7 @@ async def _run(names: _Names, stdin: int, stdout: int) -> int:
                     if channel is not None:
                         status = await serve_runner(supervisor, channel)
                     elif names.request_file is not None:
-                        from execsrv._runner.filed import run_filed  # the old way
+                        from execsrv._runner.version_1_files import run_filed  # the old way
 
                         status = await run_filed(supervisor, names.request_file, names.peers)
     return status

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import trio
 
 from execsrv._cli.config import Loaded, as_toml, load
+from execsrv._cli.daemon_log import Log, open_log
 from execsrv._cli.descriptors import raise_descriptor_limit
-from execsrv._cli.logs import Log, open_log
 from execsrv._cli.notify import Manager
 from execsrv._cli.reloading import has_terminal, reload_of_settings
 from execsrv._cli.signals import received, reset_signals

@@ -12,12 +12,12 @@ import msgspec
 import trio
 
 from execsrv._cli import terminal
-from execsrv._cli.doing import explained
+from execsrv._cli.calling import explained
+from execsrv._cli.connection_name import connected_as
 from execsrv._cli.escape_keys import DEFAULT_KEY, EscapeKeys, parse_key
 from execsrv._cli.heard_signals import die_of
 from execsrv._cli.interactive import Interaction, Outcome
 from execsrv._cli.job import failed
-from execsrv._cli.naming import connected_as
 from execsrv._cli.reach import Reach
 from execsrv._cli.register.common import DEFAULT_URL
 from execsrv._cli.register.kinds import OWN_FAILURE

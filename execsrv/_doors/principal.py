@@ -1,4 +1,4 @@
-"""Who speaks over a channel: all that the service knows of a peer. Pure: finding it is `identity.py`."""
+"""Who speaks over a channel: all that the service knows of a peer. Pure: finding it is `doorkeeper.py`."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The log of one session: everything that it printed and how it ended, numbered in one order. Pure: no I/O.
 
 One hand appends, so the order of the numbers is the order in which things happened. One attached reader takes entry
-after entry (`reader.py` knows where it stands); anybody may read what is still retained. The log never holds more than
-it may retain plus what the attached reader has not had, or may miss when it comes back: its owner asks `has_room`
-before it appends, and waits when there is none.
+after entry (`attached_reader.py` knows where it stands); anybody may read what is still retained. The log never holds
+more than it may retain plus what the attached reader has not had, or may miss when it comes back: its owner asks
+`has_room` before it appends, and waits when there is none.
 
 When the budget for what it retains is used up, it forgets what the reader has had, and lets nothing more wait than the
 newest: so its owner can always go on, as fast as its reader reads.
@@ -17,9 +17,9 @@ from itertools import islice
 from msgspec import UNSET
 
 from execsrv._budget.budget import STEP_BYTES, Budget, turns
+from execsrv._log.attached_reader import AttachedReader
 from execsrv._log.entries import ENTRY_BYTES, Closed, Entry, Exited, Gap, entry_bytes, first_seq
 from execsrv._log.head_tail import HeadTail
-from execsrv._log.reader import AttachedReader
 from execsrv._log.retained import Retained
 from execsrv._setting_units import KIB
 from execsrv.protocol import AtMs, Chunk, Layer, Member, Reason, Stream

@@ -11,9 +11,9 @@ from collections import deque
 from itertools import islice
 
 from execsrv._budget.budget import STEP_BYTES, Budget, Share
+from execsrv._log.attached_reader import AttachedReader
 from execsrv._log.entries import ENTRY_BYTES, Closed, Entry, Gap, add_printed, first_seq
 from execsrv._log.head_tail import HeadTail
-from execsrv._log.reader import AttachedReader
 from execsrv._setting_units import KIB, MIB
 from execsrv.protocol import Chunk, ReadGap, Stream
 

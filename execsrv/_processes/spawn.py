@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING
 
 from execsrv._processes import (
     carried_limits,
-    ends,
     pidfd,
     portable_spawn,
     posix_spawn,
     proc,
     spawn_errors,
+    stream_ends,
     subreaper,
     terminal,
 )
@@ -126,9 +126,9 @@ def spawn(
         raise SpawnError(message, stage="resources", errno=errno.ECHILD)
     started = started or Started()
     try:
-        with ends.Descriptors() as its:
-            stdio = ends.open_stdio(command, size, modes, pipe_stdin, started, its)
-            directory = ends.open_directory(command, its)
+        with stream_ends.Descriptors() as its:
+            stdio = stream_ends.open_stdio(command, size, modes, pipe_stdin, started, its)
+            directory = stream_ends.open_directory(command, its)
             started.thread = threading.get_native_id()
             turn: AbstractContextManager[None] = nullcontext()
             if carries or mark is None:

@@ -16,7 +16,10 @@ from execsrv._processes.supervisor import Supervisor
 from execsrv._processes.usage import usage_of, used_by
 from execsrv._runner.frames import data_header
 from execsrv._runner.input import Input
-from execsrv._runner.messages import (
+from execsrv._runner.outgoing import Outgoing
+from execsrv._runner.output import OutputStream
+from execsrv._runner.settling import settled
+from execsrv._runner.version_2_messages import (
     DATA_BYTES,
     Credit,
     Eof,
@@ -34,9 +37,6 @@ from execsrv._runner.messages import (
     Stream,
     TreeEmpty,
 )
-from execsrv._runner.outgoing import Outgoing
-from execsrv._runner.output import OutputStream
-from execsrv._runner.settling import settled
 from execsrv.errors import RequestError
 from execsrv.protocol import Size
 from execsrv.protocol.bounds import MOST_NAME_BYTES
@@ -47,7 +47,7 @@ _GIVE_UP_SECONDS = 1.0
 _ASK_AGAIN_SECONDS = 0.1
 
 _MOST_WORDS, _MOST_GAPS, _MOST_MEMBERS = 4096, 1024, 65536
-"""The bounds of `messages.py` hold for what this side says too: words of errors repeat what was asked for."""
+"""The bounds of `version_2_messages.py` hold for what this side says too: words of errors repeat what was asked for."""
 
 
 class RunnerCommand:

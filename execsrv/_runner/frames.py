@@ -17,8 +17,8 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from msgspec import Meta, Struct
 
-from execsrv._runner import founding, messages
-from execsrv._runner.messages import Data
+from execsrv._runner import version_1_messages, version_2_messages
+from execsrv._runner.version_2_messages import Data
 from execsrv.errors import CutOffError, ProtocolError
 
 MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
@@ -35,17 +35,17 @@ _NUMBERS = {name: number for number, name in enumerate(_STREAMS)}
 
 Tables = Mapping[int, Mapping[str, type[Struct]]]
 
-AS_RUNNER: Tables = {1: founding.MESSAGES, 2: messages.TO_RUNNER}
+AS_RUNNER: Tables = {1: version_1_messages.MESSAGES, 2: version_2_messages.TO_RUNNER}
 """What a runner takes, by version."""
 
-AS_SERVER: Tables = {1: founding.MESSAGES, 2: messages.FROM_RUNNER}
+AS_SERVER: Tables = {1: version_1_messages.MESSAGES, 2: version_2_messages.FROM_RUNNER}
 
 _NAMES = {
     kind: (version, name)
     for version, table in (
-        (1, founding.MESSAGES),
-        (2, messages.TO_RUNNER),
-        (2, messages.FROM_RUNNER),
+        (1, version_1_messages.MESSAGES),
+        (2, version_2_messages.TO_RUNNER),
+        (2, version_2_messages.FROM_RUNNER),
     )
     for name, kind in table.items()
 }

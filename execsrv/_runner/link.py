@@ -25,7 +25,7 @@ from msgspec import Struct
 from execsrv._lent import Lent
 from execsrv._nursery import owned
 from execsrv._runner import frames
-from execsrv._runner.messages import (
+from execsrv._runner.version_2_messages import (
     Data,
     Error,
     Hello,

@@ -21,7 +21,7 @@ from execsrv._lent import Lent
 from execsrv._processes.arrivals import Arrivals
 from execsrv._processes.leader import ExitStatus
 from execsrv._runner.link import Link
-from execsrv._runner.messages import (
+from execsrv._runner.version_2_messages import (
     DATA_BYTES,
     STDIN_WINDOW_BYTES,
     Credit,

@@ -8,12 +8,12 @@ import trio
 
 from execsrv._nursery import open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
-from execsrv._runner import founding, messages
+from execsrv._runner import version_1_messages, version_2_messages
 from execsrv._runner.channel import Channel
-from execsrv._runner.founding import FAILED
 from execsrv._runner.frames import AS_RUNNER, VERSIONS, FrameReader, UnsupportedVersionError
 from execsrv._runner.incoming import Incoming
 from execsrv._runner.outgoing import Outgoing
+from execsrv._runner.version_1_messages import FAILED
 from execsrv.errors import ProtocolError
 
 FIRST_SECONDS = 15
@@ -59,12 +59,12 @@ async def _talk(supervisor: Supervisor, channel: Channel, incoming: Incoming, ou
     match first:
         case None:
             raise ProtocolError("pipe closed before spawn_request")
-        case founding.SpawnRequest():
-            from execsrv._runner.one import serve_one  # a runner is of one version, and starts fast
+        case version_1_messages.SpawnRequest():
+            from execsrv._runner.version_1 import serve_one  # a runner is of one version, and starts fast
 
             return await serve_one(supervisor, first, incoming, outgoing)
-        case messages.Hello():
-            from execsrv._runner.many import serve_many
+        case version_2_messages.Hello():
+            from execsrv._runner.version_2 import serve_many
 
             await serve_many(supervisor, channel, incoming, outgoing)
             return 0
@@ -76,6 +76,6 @@ async def _complain(outgoing: Outgoing, error: ProtocolError) -> None:
     """Tell the other side why it is over, but do not wait long for it to listen."""
     is_version = isinstance(error, UnsupportedVersionError)
     code, versions = ("unsupported_version", [*VERSIONS]) if is_version else ("protocol", [])
-    outgoing.tell(messages.Error(None, code, str(error), versions=versions))
+    outgoing.tell(version_2_messages.Error(None, code, str(error), versions=versions))
     with trio.move_on_after(_LAST_WORD_SECONDS):
         await outgoing.wait_sent()

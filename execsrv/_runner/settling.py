@@ -10,7 +10,7 @@ from execsrv._lent import Lent
 from execsrv._processes.command import Command, Output, Wishes, settle
 from execsrv._processes.environment import command_environment, inherited_environment
 from execsrv._processes.terminal import checked_modes
-from execsrv._runner.messages import SpawnRequest
+from execsrv._runner.version_2_messages import SpawnRequest
 from execsrv._server.confining import asked
 from execsrv.errors import InvalidParamsError
 

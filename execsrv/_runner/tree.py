@@ -19,8 +19,8 @@ from execsrv._processes.input_wait import InputWait
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.own_streams import OwnInput
 from execsrv._processes.usage import Usage
-from execsrv._runner.messages import CloseStdin, Look, Looked, Resize, Signal, Signaled, Terminate
 from execsrv._runner.remote import RemoteCommand
+from execsrv._runner.version_2_messages import CloseStdin, Look, Looked, Resize, Signal, Signaled, Terminate
 from execsrv.errors import BusyError
 from execsrv.protocol import Layer, Member, Reason, SignalTarget, Size, Stream
 from execsrv.protocol.process_limits import ProcessLimits, ProcessUsage

@@ -23,7 +23,7 @@ from execsrv._budget.allowance import Allowance
 from execsrv._doors.principal import Principal
 from execsrv._nursery import open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
-from execsrv._server.directory import Directory
+from execsrv._server.connection_names import Directory
 from execsrv._server.outbox import Outbox
 from execsrv._server.sessions import Sessions
 from execsrv._server.sharing import NO_TERMS, Terms

@@ -2,7 +2,7 @@
 
     open_connections
     ├─ Connection.run, one for each
-    └─ what serves operators: see `operations.py`
+    └─ what serves operators: see `for_operators.py`
 
 Where there is no place left, a connection that waits to be resumed and has nothing to come back for gives its own.
 """
@@ -24,8 +24,8 @@ from execsrv._doors.reloads import Reloads
 from execsrv._nursery import contain, open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connection import Connection
-from execsrv._server.directory import Directory
-from execsrv._server.operations import open_operations
+from execsrv._server.connection_names import Directory
+from execsrv._server.for_operators import open_operations
 from execsrv._server.sharing import NO_TERMS, Terms
 from execsrv.errors import LimitExceededError, NotReadyError, UnknownConnectionError
 from execsrv.limits import DEFAULTS, ServerConfig

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from execsrv._doors.admission import origin_of
 from execsrv._doors.credentials import Credentials
-from execsrv._doors.identity import Doorkeeper
+from execsrv._doors.doorkeeper import Doorkeeper
+from execsrv._doors.newcomers import origin_of
 from execsrv._doors.peers import Peer
 from execsrv._doors.principal import Identify, Shown, nothing_shown
 from execsrv._doors.reloads import Reloads

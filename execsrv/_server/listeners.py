@@ -16,9 +16,9 @@ from functools import partial
 
 import trio
 
-from execsrv._doors.admission import Door, Place, origin_of, shut
+from execsrv._doors.doorkeeper import Doorkeeper
 from execsrv._doors.exposure import check_exposure, check_page
-from execsrv._doors.identity import Doorkeeper
+from execsrv._doors.newcomers import Door, Place, origin_of, shut
 from execsrv._doors.reloads import Reloads
 from execsrv._memory import freed
 from execsrv._nursery import contain, open_helpers, owned

@@ -17,9 +17,9 @@ from msgspec import UNSET, UnsetType
 
 from execsrv._doors.principal import Principal
 from execsrv._nursery import owned
-from execsrv._server.keys import Keys
 from execsrv._server.sessions import Sessions
 from execsrv._server.sizes import Sizes
+from execsrv._server.start_keys import Keys
 from execsrv.errors import ForbiddenError, LimitExceededError, UnknownConnectionError
 from execsrv.protocol import (
     ConnectionPresence,
@@ -33,7 +33,7 @@ from execsrv.protocol import (
 from execsrv.protocol.roles import Role
 
 if TYPE_CHECKING:
-    from execsrv._server.directory import Directory
+    from execsrv._server.connection_names import Directory
     from execsrv._server.visits import Visits
 
 MOST_MEMBERS = 64

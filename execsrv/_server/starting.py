@@ -21,7 +21,7 @@ from execsrv.protocol import CommandWrite, ProcessTerminate, ProcessWrite, Reaso
 
 if TYPE_CHECKING:
     from execsrv._processes.attempt import PipeName
-    from execsrv._runner.messages import SpawnRequest
+    from execsrv._runner.version_2_messages import SpawnRequest
     from execsrv._server.session import Session
     from execsrv.protocol.login_shells import Snapshotted
 

@@ -13,9 +13,9 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from execsrv._wire.codecs import NO_MESSAGE, OUTPUT, Output, is_packed, message_in
+from execsrv._wire.msgpack_values import count_values, end_of
 from execsrv._wire.pieces import MSGPACK_PIECES, write_pieces
 from execsrv._wire.unreadable import InvalidCallError, UnreadableError, refuse_id
-from execsrv._wire.values import count_values, end_of
 from execsrv.errors import InvalidParamsError, ProtocolError
 from execsrv.protocol import Envelope, Message, MessageId, Notification
 

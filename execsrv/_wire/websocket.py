@@ -24,11 +24,11 @@ from execsrv._threads import run_with_tls
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.encoded_channel import EncodedChannel
-from execsrv._wire.frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
 from execsrv._wire.http_head import NO_PAGES, Names, Page, Pages, Upgrade, answer_to, receive_head, unauthorized
 from execsrv._wire.tcp import is_local
 from execsrv._wire.unreachable import CONNECT_ERRORS, is_final, why_unreachable
 from execsrv._wire.urls import parse_websocket
+from execsrv._wire.websocket_frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
 from execsrv._wire.websocket_library import HEAD_END, MAX_HEAD_BYTES, RECEIVE_BYTES, Reader, Wire
 from execsrv.errors import ConnectionFailedError, ProtocolError
 from execsrv.limits import Limits, ServerConfig

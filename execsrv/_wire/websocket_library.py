@@ -15,10 +15,10 @@ import wsproto.utilities
 from execsrv._nursery import owned
 from execsrv._wire.at_once import AtOnce
 from execsrv._wire.bounds import MessageBound
-from execsrv._wire.frames import FrameReader
 from execsrv._wire.room import wait_for_room
 from execsrv._wire.tcp import is_local, unacknowledged_seconds
 from execsrv._wire.unreachable import NO_HTTP, why_unreachable
+from execsrv._wire.websocket_frames import FrameReader
 from execsrv.errors import ConnectionFailedError, ProtocolError
 
 logger = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from execsrv.client.connect import connect as trio_connect
 from execsrv.client.connect import connect_unix as trio_connect_unix
 from execsrv.client.connect import connect_websocket as trio_connect_websocket
 from execsrv.client.connect import launch as trio_launch
+from execsrv.client.greeting_wishes import Kept
 from execsrv.client.parameters import Data, Path, RunKeywords, StartKeywords
 from execsrv.client.result import Result
-from execsrv.client.wishes import Kept
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
 from execsrv.protocol import SizePolicy
 

@@ -12,6 +12,7 @@ from execsrv._nursery import check_trio, open_helpers
 from execsrv.client.connection import Connection, OpenChannel
 from execsrv.client.file_calls import FileCalls
 from execsrv.client.files import Files
+from execsrv.client.greeting_wishes import WISHES, Wishes
 from execsrv.client.http import Http
 from execsrv.client.many import Results
 from execsrv.client.parameters import (
@@ -29,7 +30,6 @@ from execsrv.client.sharing import Sharing
 from execsrv.client.starting import Starting
 from execsrv.client.text import as_bytes, text_mode
 from execsrv.client.tokens import ReadToken, no_token
-from execsrv.client.wishes import WISHES, Wishes
 from execsrv.errors import CommandError, InvalidParamsError
 from execsrv.limits import ClientConfig
 from execsrv.protocol import EnvironmentInfo

@@ -15,12 +15,12 @@ from execsrv._wire.channel import MessageChannel
 from execsrv._wire.unix import open_unix
 from execsrv._wire.urls import is_unix_url, is_websocket_url, parse_unix
 from execsrv.client.client import Client, open_client
+from execsrv.client.far_commands import FORMS, Place, is_reached, parse_exec, parse_place
+from execsrv.client.greeting_wishes import Kept, Wishes, wishes
 from execsrv.client.launching import launched
 from execsrv.client.parameters import seconds, words
-from execsrv.client.reach import FORMS, Place, is_reached, parse_exec, parse_place
 from execsrv.client.stdio import explain_exit, open_stdio
 from execsrv.client.tokens import ReadToken, token_reader
-from execsrv.client.wishes import Kept, Wishes, wishes
 from execsrv.errors import InvalidListenURLError, InvalidParamsError
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
 from execsrv.protocol import SizePolicy
@@ -89,7 +89,7 @@ async def connect(
 async def _connect_reached(
     place: Place, reconnect: float, bring: bool, wanted: Wishes, config: ClientConfig
 ) -> AsyncIterator[Client]:
-    from execsrv.client.reaching import open_reached
+    from execsrv.client.far_channel import open_reached
 
     seconds("reconnect", reconnect, zero=True)
     name = secrets.token_hex(8) if reconnect else ""
@@ -137,7 +137,7 @@ async def _connect_websocket(
 ) -> AsyncIterator[Client]:
     from execsrv._wire.tls import client_context
     from execsrv._wire.websocket import open_websocket
-    from execsrv.client.whose import check_server
+    from execsrv.client.server_user import check_server
 
     make_context = partial(client_context, config)
     check = partial(check_server, server_uids=config.server_uids)

@@ -22,10 +22,10 @@ from execsrv._log.log import Entry, Gap
 from execsrv._wire.channel import CLOSED_IN_ORDER, GONE_AWAY, MessageChannel
 from execsrv._wire.codecs import decode_params
 from execsrv.client.calls import Calls
+from execsrv.client.greeting_wishes import Wishes
 from execsrv.client.mirror import Mirror, closed_entry, exited_entry
 from execsrv.client.presence import Presence
 from execsrv.client.tokens import ReadToken
-from execsrv.client.wishes import Wishes
 from execsrv.errors import (
     AlreadyAttachedError,
     BadAnswerError,

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, cast
 
-from execsrv.client.facts import Facts
 from execsrv.client.parameters import Data, flag, seconds
+from execsrv.client.process_facts import Facts
 from execsrv.client.text import TextMode, as_bytes
 from execsrv.client.wait_for import wait_for
 from execsrv.client.waiting import Happened, Pattern

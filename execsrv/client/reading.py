@@ -7,11 +7,11 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from execsrv._log.entries import Entry, Exited, Gap
-from execsrv.client.facts import Facts
 from execsrv.client.inbox import PARTS, Part
 from execsrv.client.iteration import Iteration
 from execsrv.client.line_batches import Lines
 from execsrv.client.parameters import count
+from execsrv.client.process_facts import Facts
 from execsrv.client.reader import Reader
 from execsrv.client.streams import Output, receive_told
 from execsrv.client.text import MAX_LINE_BYTES, LineTaker, TextMode, TextTaker, text_mode

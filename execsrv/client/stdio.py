@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 import trio
 
 from execsrv._wire.codecs import Codec
-from execsrv._wire.leaving import first_and_last
+from execsrv._wire.last_word import first_and_last
 from execsrv._wire.lines import LineChannel
 from execsrv.errors import ConnectionFailedError, ProtocolError
 from execsrv.errors.command import shown

@@ -29,7 +29,7 @@ from execsrv.pool.asking import asks
 from execsrv.pool.lease import Lease, open_lease
 from execsrv.pool.member import ClientLine, Line
 from execsrv.pool.members import Members, ServerState
-from execsrv.pool.sending import Sending
+from execsrv.pool.retrying import Sending
 
 _MOST_RUNS = 3
 

@@ -20,15 +20,15 @@ if __name__ == "__main__" and importlib.util.find_spec("atheris"):
     import atheris
 
     with atheris.instrument_imports(include=["execsrv", "h11"]):
-        for module in ("_wire.codecs", "_wire.packed", "_wire.frames", "_wire.http_head", "protocol"):
+        for module in ("_wire.codecs", "_wire.packed", "_wire.websocket_frames", "_wire.http_head", "protocol"):
             importlib.import_module(f"execsrv.{module}")
 
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.codecs import Codec, decode_params
-from execsrv._wire.frames import FrameReader
 from execsrv._wire.framing import FrameBuffer, LineBuffer
 from execsrv._wire.http_head import Names, Page, Upgrade, answer_to
 from execsrv._wire.packed import PackedCodec
+from execsrv._wire.websocket_frames import FrameReader
 from execsrv.errors import ProtocolError, RequestError
 from execsrv.protocol import METHODS, Notification, Request
 from tests.fuzz import framing, mutations, packing

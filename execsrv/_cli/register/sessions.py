@@ -36,7 +36,7 @@ _LOGS = Command(
 Print what a session has printed, as far as the server retains it: its stdout to stdout, its stderr to stderr.
 
 It holds nobody up. What is not retained any more is told on stderr.""",
-    "printed:logs",
+    "session_logs:logs",
     arguments=(_NAME,),
     options=(
         Option(("--follow", "-f"), "Go on with what comes, until it has ended."),
@@ -87,7 +87,7 @@ _WAIT = Command(
     """\
 Wait until sessions have ended. The exit status is that of the last one that was named: 128+N after signal N, 124 when
 the time was over before.""",
-    "ending:wait",
+    "wait_and_kill:wait",
     arguments=(_NAMES,),
     options=(
         Option(("--timeout",), "Wait no longer than that.", SOME_TIME),
@@ -106,7 +106,7 @@ _KILL = Command(
     """\
 Ask sessions to end, with everything that descends from them, kill what is left after a while, and wait for the end.
 With `--signal` they are sent that signal, and nothing else happens.""",
-    "ending:kill",
+    "wait_and_kill:kill",
     arguments=(_NAMES,),
     options=(
         Option(("--signal", "-s"), "Send this signal, by name or number, to its process group.", named("SIGNAL")),

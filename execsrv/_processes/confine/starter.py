@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from execsrv._processes import ends, posix_spawn
+from execsrv._processes import posix_spawn, stream_ends
 from execsrv._processes.command import Command
 from execsrv._processes.confine.calls import MACHINE, is_known
 from execsrv._processes.confine.table import BASE, FIRST_FREE, PROGRAM, Table
@@ -219,7 +219,7 @@ def _spawn(
     write: int,
     program: ctypes.c_int,
 ) -> None:
-    with ends.Descriptors() as lent:
+    with stream_ends.Descriptors() as lent:
         lent.append(fcntl.fcntl(write, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE))
         image = os.memfd_create("execsrv-table", os.MFD_CLOEXEC)
         try:

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from execsrv._doors.journal import Start
 from execsrv._processes.terminal import checked_modes
-from execsrv._runner.messages import SpawnRequest
 from execsrv._runner.remote import WINDOW_BYTES
+from execsrv._runner.version_2_messages import SpawnRequest
 from execsrv._server.runners import words_of
 from execsrv._server.secrets import secret_environment
 from execsrv._server.starting import Over

@@ -17,7 +17,6 @@ from execsrv._processes.git_trust import trusting
 from execsrv._processes.terminal import checked_modes
 from execsrv._processes.withheld import withheld_by
 from execsrv._server.confining import asked
-from execsrv._server.keys import key_of
 from execsrv._server.methods.process_dialect import process_dialect
 from execsrv._server.methods.process_passing import check_passing, pass_streams
 from execsrv._server.methods.table import (
@@ -29,6 +28,7 @@ from execsrv._server.methods.table import (
 )
 from execsrv._server.secrets import secret_environment
 from execsrv._server.session import Session
+from execsrv._server.start_keys import key_of
 from execsrv._server.start_options import Key, StartOptions, shown_argv
 from execsrv._server.starting import Deferred, Over, Starting, answer_of
 from execsrv._wire.paths import path_from_wire

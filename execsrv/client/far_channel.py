@@ -18,9 +18,9 @@ from execsrv._nursery import open_helpers, owned
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.writing import write_all
 from execsrv.client.bringing import archive
+from execsrv.client.far_commands import Place
 from execsrv.client.far_side import Answer, own_facts, parse_answer, script, why_no_way, why_not_brought
 from execsrv.client.launching import launched
-from execsrv.client.reach import Place
 from execsrv.client.stdio import open_stdio
 from execsrv.errors import ConnectionFailedError
 from execsrv.errors.command import shown

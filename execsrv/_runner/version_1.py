@@ -22,7 +22,13 @@ from execsrv._processes.leader import ExitStatus
 from execsrv._processes.own_streams import OwnStreams
 from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import Supervisor
-from execsrv._runner.founding import (
+from execsrv._runner.frames import encode
+from execsrv._runner.incoming import Incoming
+from execsrv._runner.input import Input
+from execsrv._runner.outgoing import Outgoing
+from execsrv._runner.output import OutputStream
+from execsrv._runner.preset import sandbox_of
+from execsrv._runner.version_1_messages import (
     FAILED,
     OUTPUT_BYTES,
     TERMINATED,
@@ -35,12 +41,6 @@ from execsrv._runner.founding import (
     Stdin,
     Terminate,
 )
-from execsrv._runner.frames import encode
-from execsrv._runner.incoming import Incoming
-from execsrv._runner.input import Input
-from execsrv._runner.outgoing import Outgoing
-from execsrv._runner.output import OutputStream
-from execsrv._runner.preset import sandbox_of
 from execsrv.errors import ExecsrvError, InvalidParamsError
 from execsrv.protocol import Size
 

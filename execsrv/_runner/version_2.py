@@ -25,7 +25,8 @@ from execsrv._processes.supervisor import Supervisor
 from execsrv._runner.channel import Channel
 from execsrv._runner.command import RunnerCommand
 from execsrv._runner.incoming import Incoming
-from execsrv._runner.messages import (
+from execsrv._runner.outgoing import Outgoing
+from execsrv._runner.version_2_messages import (
     STDIN_WINDOW_BYTES,
     CloseStdin,
     Credit,
@@ -42,7 +43,6 @@ from execsrv._runner.messages import (
     SpawnRequest,
     Terminate,
 )
-from execsrv._runner.outgoing import Outgoing
 from execsrv.errors import ProtocolError
 
 logger = logging.getLogger(__name__)
