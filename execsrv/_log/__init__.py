@@ -1,5 +1,5 @@
 """The output of a session, on its way to whoever reads it.
 
-`log` numbers it. `retained` keeps it, up to a bound. `attached_reader` knows how far the peer has taken it, and with
-that whether the command may print more. A `viewer` only follows.
+`log` numbers it, and bounds what is kept for a second look; `retained` holds that. What the peer has not read yet waits
+in `attached_reader`, which bounds it: beyond its window nothing more is read of the command. A `viewer` only follows.
 """

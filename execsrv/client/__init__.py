@@ -3,8 +3,8 @@
 `connect` has the ways to a server. Those by another program, such as ssh, are chosen in `far_commands` and started
 in `far_channel`. `connection` greets, and resumes over another channel when one is lost; `calls` asks and waits.
 `starting` asks for a command. `mirror` is what the client has of it, and `process` what users have; `reading` and
-`streams` read it, `expect` and `patterns` talk with it, `waiting` waits for it. `files`, `transfer` (put and get),
-`http` and `sharing` are the rest that a server offers.
+`streams` read it, `expect` talks with it, `patterns` searches what it says, and `waiting` waits for it. `files`,
+`transfer` (put and get), `http` and `sharing` are the rest that a server offers.
 """
 
 from execsrv.client.client import Client

@@ -1,7 +1,8 @@
 """The pool: many servers as one. Use it through `execsrv.Pool`.
 
 `asking` asks the directory, `members` keeps up with what it says, and a `member` is one server. `places` chooses the
-server of a command, and `retrying` tries another where it did not start; `refusals` knows who had no room.
+server of a command, and `retrying` tries another where it did not start, as a `lease` does for itself; `refusals` knows
+who had no room.
 """
 
 from execsrv.pool.lease import Lease
