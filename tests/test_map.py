@@ -310,7 +310,7 @@ def test_a_person_is_told_what_is_waited_for_and_it_goes_on_when_that_comes(verb
         with serving("unix://", "--join", str(pool)):
             assert terminal.end() == 0
     assert "ran" in terminal.text
-    assert terminal.text.count("none is known") == 1
+    assert terminal.text.count("which is not there") == 1
 
 
 def test_what_names_no_server_is_told_at_once() -> None:
