@@ -138,8 +138,11 @@ def conditions(measured: dict[str, Document]) -> str:
         "rounds in each run": first["rounds"],
     }
     lines = ["| | |", "| --- | --- |", *(f"| {fact} | {value} |" for fact, value in facts.items())]
-    if max(run["load"] for run in began) > first["processors"] / 2:
-        lines += ["", "Others wanted the processors as well, so these figures are no more than a hint."]
+    most = 0.75 * first["processors"]  # what the run before leaves behind is less
+    crowded = [str(number) for number, run in enumerate(began, 1) if run["load"] > most]
+    if crowded:
+        runs = f"run {crowded[0]}" if len(crowded) == 1 else f"runs {' and '.join(crowded)}"
+        lines += ["", f"Others had wanted the processors when {runs} began: these figures are no more than a hint."]
     return "\n".join(lines)
 
 
