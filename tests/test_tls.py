@@ -197,6 +197,7 @@ async def test_a_connection_is_not_resumed_with_another_certificate(authority: A
         ("\xff", "cannot read the clients"),
         ("owner a" * 200_000, "it is larger than 1048576 bytes"),
     ],
+    ids=["role", "name", "text", "size"],
 )
 async def test_a_file_of_clients_that_is_none(
     line: str, complaint: str, authority: Authority, serve: Serve, tmp_path: Path
