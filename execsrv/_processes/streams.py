@@ -8,7 +8,6 @@ import os
 import select
 import struct
 import termios
-import threading
 
 from execsrv._setting_units import KIB
 
@@ -21,6 +20,9 @@ TERMINAL_CHUNK_BYTES = 128 * KIB
 _TERMINAL_BYTES = 1024 * KIB
 """More than a terminal's buffers hold: 640 KiB on the way and 4 KiB to be read (tty_buffer.c, n_tty.c)."""
 
+_TERMINAL_PIECE = 4096
+"""The most that the kernel gives of a terminal in one read."""
+
 
 def read(descriptor: int, is_terminal: bool, most: int | None = None) -> bytes | None:
     """Return the bytes that are there now, and no more than `most`: None if there are none, empty at the end."""
@@ -32,32 +34,22 @@ def read(descriptor: int, is_terminal: bool, most: int | None = None) -> bytes |
         return None
 
 
-class _Room(threading.local):
-    """Where a thread gathers the pieces of a terminal: new memory for each of them would cost more than the calls."""
-
-    def __init__(self) -> None:
-        self.view = memoryview(bytearray(TERMINAL_CHUNK_BYTES))
-
-
-_room = _Room()
-
-
 def _read_terminal(descriptor: int, most: int) -> bytes:
-    """Return what is there now, which the kernel gives in pieces. Raises `BlockingIOError` when there is nothing."""
-    room = _room.view[:most]
-    size = 0
+    """Return the pieces that are there now, joined. Raises `BlockingIOError` when there is none."""
+    pieces: list[bytes] = []
+    left = most
     try:
-        while room and (count := os.readv(descriptor, [room])):
-            size += count
-            room = room[count:]
+        while left > 0 and (piece := os.read(descriptor, min(left, _TERMINAL_PIECE))):
+            pieces.append(piece)
+            left -= len(piece)
     except BlockingIOError:
-        if not size:
+        if not pieces:
             raise
     except OSError as error:
         # EIO is how a terminal says that nobody holds its other end.
         if error.errno != errno.EIO:
             raise
-    return bytes(_room.view[:size])
+    return b"".join(pieces)
 
 
 def bytes_left(descriptor: int, is_terminal: bool) -> int:
