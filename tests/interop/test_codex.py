@@ -11,12 +11,13 @@ import json
 import os
 import re
 import shlex
+import socket
 import struct
 import subprocess
 import sys
 import zlib
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -568,16 +569,41 @@ async def test_work_folder_of_another_machine(empty_scene: Scene) -> None:
 # -- confinement --
 
 
+SANDBOX_MODES = {"danger-full-access": "work .git tmp outside peer", "workspace-write": "work tmp", "read-only": ""}
+"""What a command reaches in each of the CLI's modes: files that it can make, and somebody who listens."""
+
+
 @needs_confinement
-async def test_a_command_writes_in_its_workspace_and_nowhere_else(scene: Scene) -> None:
-    scene.configure("", sandbox_mode="workspace-write")
-    async with scene.codex() as model:
-        told = await model.run("echo x >made && echo wrote; echo x >/usr/made || echo refused; cat made")
-    assert said(told).split("\n")[0] == "wrote"
-    assert "refused" in said(told)
-    [answer] = scene.record.answers("process/start")
+@pytest.mark.parametrize("mode", SANDBOX_MODES)
+@pytest.mark.parametrize("tty", [False, True], ids=["pipe", "terminal"])
+async def test_sandboxed_command(scene: Scene, mode: str, tty: bool) -> None:
+    """The policy comes with the start, and the server has to keep it; the CLI's own server passes this too."""
+    (scene.work / ".git").mkdir()
+    made = {"work": Path("made"), ".git": Path(".git/made")}
+    made |= {name: Path(folder, scene.mark) for name, folder in [("tmp", "/tmp"), ("outside", "/var/tmp")]}
+    scene.configure("", sandbox_mode=mode)
+    with socket.create_server(("127.0.0.1", 0)) as peer, ExitStack() as later:
+        tries = {name: f"echo x >{path}" for name, path in made.items()}
+        tries["peer"] = f"exec 3<>/dev/tcp/127.0.0.1/{peer.getsockname()[1]}"
+        for path in made.values():
+            later.callback((scene.work / path).unlink, missing_ok=True)
+        async with scene.codex() as model:
+            cmd = "; ".join(f"({attempt}) 2>/dev/null && echo reached {name}" for name, attempt in tries.items())
+            told = await model.run(f"{cmd}; exit 7", tty=tty)
+        there = {name for name, path in made.items() if (scene.work / path).exists()}
+    reached = SANDBOX_MODES[mode].split()
+    assert re.findall(r"reached (\S+)", said(told)) == reached
+    assert there == set(reached) - {"peer"}
+    assert "exited with code 7" in told
+    [asked], [answer] = scene.record.asked("process/start"), scene.record.answers("process/start")
+    if mode == "danger-full-access":
+        assert asked["sandbox"] is None
+        return
     assert answer["result"]["sandboxType"] == "linuxSeccomp"
-    assert answer["result"]["sandbox"]["gaps"] == []
+    entries = asked["sandbox"]["permissions"]["file_system"]["entries"]
+    special = {entry["path"]["value"]["kind"] for entry in entries if entry["path"]["type"] == "special"}
+    assert special >= {"root"}
+    scene.record.check_whole(asked["processId"])
 
 
 async def test_a_confined_command_is_confined_or_refused(scene: Scene) -> None:
