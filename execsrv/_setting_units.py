@@ -25,8 +25,8 @@ Patterns = Annotated[
 ]
 
 Runners = Annotated[
-    tuple[Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_.-]{0,63}=[^\0]+\Z", max_length=4096)], ...],
-    Meta(extra={"items": "runners as NAME=COMMAND", "metavar": "NAME=COMMAND"}),
+    tuple[Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_.-]{0,63}=[^\0\n]+\Z", max_length=4096)], ...],
+    Meta(extra={"items": "runners as NAME=COMMAND", "metavar": "NAME=COMMAND", "separator": "\n"}),
 ]
 
 # What belongs together where settings are listed.

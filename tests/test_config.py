@@ -48,7 +48,7 @@ def other(setting: Setting) -> Any:
         return not setting.default
     if setting.is_list:
         others = {
-            "NAME=COMMAND": ("a=b c", "d=e"),
+            "NAME=COMMAND": ("a=ssh host:22 '/opt/a:b/c'", "d=e,f"),
             "UID": (1, 2),
             "HOST": ("a", "b.example"),
             "ORIGIN": ("https://a.example", "http://b:80"),
@@ -120,6 +120,16 @@ def test_a_json_schema_comes_out_of_the_fields() -> None:
             assert properties[name]["description"] == setting.description
             assert properties[name]["default"] == setting.default
     assert (properties["max_connections"]["minimum"], properties["max_connections"]["type"]) == (1, "integer")
+
+
+def test_a_list_says_what_stands_between_its_items() -> None:
+    for name, between in [
+        ("file_roots", "with `:` between"),
+        ("allowed_hosts", "with `,`"),
+        ("runners", "one on each line"),
+    ]:
+        assert between in SETTINGS[name].allowed
+        assert between in serve(env={SETTINGS[name].variable: "="}).stderr
 
 
 def test_the_documentation_has_every_setting() -> None:

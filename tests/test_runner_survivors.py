@@ -133,7 +133,7 @@ async def start_and_end_over(
     command, _ = placement
     launch = [next(word for word in command if "python" in word), "-m", "execsrv", "runner"]
     if way == "framed":
-        relay = folder / "relay.py"  # its text has colons, which are between runners
+        relay = folder / "relay.py"  # its text has many lines, and a runner one
         relay.write_text(RELAY)
         relay.chmod(0o644)
         launch = [launch[0], "-I", "-S", f"{relay}", *launch]

@@ -90,7 +90,8 @@ class Setting(msgspec.Struct, frozen=True):
         if self.is_switch:
             return "true or false"
         if self.is_list:
-            return f"{self.facts['items']}, with `{self.separator}` between them in a text"
+            between = "one on each line of" if self.separator == "\n" else f"with `{self.separator}` between them in"
+            return f"{self.facts['items']}, {between} a text"
         if self.choices:
             return " or ".join(f"`{word}`" for word in self.choices)
         if not self.bounds:
