@@ -113,6 +113,9 @@ async def test_a_command_that_does_not_start_is_an_error_and_a_failure() -> None
         ("danger-full-access", "confines what it starts"),
         ('{"type": "external-sandbox", "network_access": "enabled"}', "confines what it starts"),
         ('{"type": "read-only", "access": {"type": "restricted"}}', "restricted read-only access is not supported"),
+        ('{"type": "read-only", "atLeast": "landlock"}', "version 1 knows no `atLeast` of `landlock`; version 2 does"),
+        ('{"type": "workspace-write", "atLeast": "landlock"}', "version 1 knows no `atLeast`"),
+        ('{"type": "read-only", "atLeast": "hunter2"}', "parse policy_json_or_preset"),
         ("hunter2", "parse policy_json_or_preset"),
         ('{"type": "hunter2"}', "parse policy_json_or_preset"),
     ],
@@ -135,6 +138,7 @@ def test_the_words_of_a_policy() -> None:
 
     assert writable("read-only") == set()
     assert writable('{"type": "read-only", "access": {"type": "full-access"}}') == set()
+    assert writable('{"type": "read-only", "atLeast": "view"}') == set()
     assert writable(" workspace-write ") == {"/work", "slash_tmp", "tmpdir"}
     only = '{"type": "workspace-write", "writable_roots": ["/more"], "exclude_slash_tmp": true,'
     assert writable(only + ' "exclude_tmpdir_env_var": true}') == {"/work", "/more"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from execsrv.errors import InvalidParamsError, SandboxUnavailableError
 from execsrv.protocol.bounds import PathText
@@ -27,10 +27,15 @@ _PROTECTED = (".git", ".codex", ".agents", ".aws")
 """Parts of a writable root that stay as they are."""
 
 
+_Least = Literal["view", "landlock"]
+"""What is enough to a caller: in a request of version 1 only all of it."""
+
+
 class ReadOnly(Struct, frozen=True, tag_field="type", tag="read-only"):
     """Everything may be read, and nothing written."""
 
     access: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    at_least: _Least = field(default="view", name="atLeast")
 
 
 class WorkspaceWrite(Struct, frozen=True, tag_field="type", tag="workspace-write"):
@@ -41,6 +46,7 @@ class WorkspaceWrite(Struct, frozen=True, tag_field="type", tag="workspace-write
     network_access: bool = False
     exclude_tmpdir_env_var: bool = False
     exclude_slash_tmp: bool = False
+    at_least: _Least = field(default="view", name="atLeast")
 
 
 class FullAccess(Struct, frozen=True, tag_field="type", tag="danger-full-access"):
@@ -79,6 +85,8 @@ def sandbox_of(policy: str, cwd: str) -> Sandbox:
             raise InvalidParamsError("parse policy_json_or_preset", field="policy_json_or_preset") from None
     if isinstance(preset, FullAccess | ExternalSandbox):
         raise _refused("a runner of version 1 confines what it starts, and this policy does not")
+    if preset.at_least != "view":  # version 1 has no words for what is missing then
+        raise _refused(f"version 1 knows no `atLeast` of `{preset.at_least}`; version 2 does")
     access = preset.access if isinstance(preset, ReadOnly) else preset.read_only_access
     if not isinstance(access, msgspec.UnsetType) and not _is_full(access):
         raise _refused("restricted read-only access is not supported")
