@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import array
 import asyncio
+import base64
+import errno
 import fcntl
 import gc
 import json
 import os
+import platform
 import resource
 import socket
 import stat
@@ -17,7 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -25,7 +28,7 @@ import trio
 
 import execsrv.asyncio
 import execsrv.sync
-from execsrv import PIPE, Client, connect_unix
+from execsrv import DEVNULL, PIPE, STDOUT, Client, Process, connect_unix
 from execsrv._lent import Lent
 from execsrv._wire.passing_channel import PassingChannel
 from execsrv.errors import (
@@ -33,13 +36,17 @@ from execsrv.errors import (
     ConnectionLostError,
     InvalidParamsError,
     OutputTruncatedError,
+    SpawnError,
     StdinClosedError,
 )
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Notification, ProcessStarted, Response
+from tests import deny
 from tests.conftest import OpenServer, Server
 from tests.peers import ENV, PATIENCE, b64
 from tests.processes import new_mark, until_gone, until_marked
+
+Passing = bool | Literal["kept"]
 
 
 class Stranger:
@@ -550,14 +557,21 @@ async def test_where_too_many_are_on_their_way_the_answer_names_none() -> None:
 # -- the client --
 
 
+@pytest.fixture(params=[True, "kept"], ids=["passed", "kept"])
+def passing(request: pytest.FixtureRequest) -> Passing:
+    """The two ways, which a client cannot tell from each other by the streams."""
+    way: Passing = request.param
+    return way
+
+
 @pytest.fixture
 async def client(server: Server) -> Client:
     return await server.client()
 
 
-async def test_a_process_with_passed_streams_is_used_as_any(client: Client) -> None:
+async def test_a_process_with_passed_streams_is_used_as_any(client: Client, passing: Passing) -> None:
     script = "read line; echo got $line; echo aside >&2; exit 7"
-    async with client.start(["sh", "-c", script], stdin=PIPE, pass_streams=True) as process:
+    async with client.start(["sh", "-c", script], stdin=PIPE, pass_streams=passing) as process:
         with trio.fail_after(PATIENCE):
             await process.stdin.send_all(b"this\n")
             await process.stdin.aclose()
@@ -566,7 +580,7 @@ async def test_a_process_with_passed_streams_is_used_as_any(client: Client) -> N
             assert await process.stderr.receive_some() == b"aside\n"
             assert (await process.wait()).exit_code == 7
             assert process.returncode == 7
-            assert (await process.snapshot()).totals == {}
+            assert (await process.snapshot()).totals == ({"stdout": 9, "stderr": 6} if passing == "kept" else {})
             with pytest.raises(trio.ClosedResourceError):
                 await process.stdin.send_all(b"more")
             with pytest.raises(StdinClosedError):
@@ -575,30 +589,33 @@ async def test_a_process_with_passed_streams_is_used_as_any(client: Client) -> N
         await process.stdout.receive_some()
 
 
-async def test_much_goes_through_both_ways(client: Client) -> None:
+async def test_much_goes_through_both_ways(client: Client, passing: Passing) -> None:
     data = os.urandom(1 << 20) * 8
-    result = await client.run(["sh", "-c", "tee /dev/stderr"], input=data, pass_streams=True)
+    result = await client.run(["sh", "-c", "tee /dev/stderr"], input=data, pass_streams=passing)
     assert result.stdout == data
     assert result.stderr == data
-    assert result.totals == {}
+    assert result.totals == (dict.fromkeys(("stdout", "stderr"), len(data)) if passing == "kept" else {})
 
 
-async def test_text_bounds_and_times_of_run_hold(client: Client) -> None:
-    result = await client.run(["sort"], input="b\na\n", text=True, pass_streams=True)
+async def test_text_bounds_and_times_of_run_hold(client: Client, passing: Passing) -> None:
+    result = await client.run(["sort"], input="b\na\n", text=True, pass_streams=passing)
     assert (result.stdout, result.exit_code) == ("a\nb\n", 0)
     with pytest.raises(OutputTruncatedError):
-        await client.run(["yes"], max_bytes=1000, pass_streams=True)
-    cut = await client.run(["seq", "10000"], max_bytes=1000, truncate=True, pass_streams=True)
+        await client.run(["yes"], max_bytes=1000, pass_streams=passing)
+    cut = await client.run(["seq", "10000"], max_bytes=1000, truncate=True, pass_streams=passing)
     assert cut.omitted_bytes > 0
     with pytest.raises(CommandTimeoutError) as late:
-        await client.run(["sh", "-c", "echo begun; exec sleep 1000"], timeout=0.3, grace=0.1, pass_streams=True)
+        await client.run(["sh", "-c", "echo begun; exec sleep 1000"], timeout=0.3, grace=0.1, pass_streams=passing)
     assert late.value.stdout == b"begun\n"
-    left = await client.run(["sh", "-c", "sleep 1000 & echo done"], pass_streams=True)
+    left = await client.run(["sh", "-c", "sleep 1000 & echo done"], pass_streams=passing)
     assert (left.stdout, len(left.ended)) == (b"done\n", 1)
 
 
-async def test_a_slow_reader_holds_up_the_command_and_nobody_else(client: Client) -> None:
-    async with client.start(["yes"], pass_streams=True) as slow, client.start(["yes"], pass_streams=True) as other:
+async def test_a_slow_reader_holds_up_the_command_and_nobody_else(client: Client, passing: Passing) -> None:
+    async with (
+        client.start(["yes"], pass_streams=passing) as slow,
+        client.start(["yes"], pass_streams=passing) as other,
+    ):
         with trio.fail_after(PATIENCE):
             got = 0
             while got < 16 << 20:
@@ -649,11 +666,11 @@ async def test_a_client_elsewhere_has_a_clear_error(open_server: OpenServer, tra
     assert refused.value.facts == {"field": "pass_streams"}
 
 
-async def test_leaving_ends_it_though_nobody_reads(client: Client) -> None:
+async def test_leaving_ends_it_though_nobody_reads(client: Client, passing: Passing) -> None:
     """It may still say what it likes when it is asked to end: that is thrown away, as with any process."""
     before, mark = pipes(), new_mark()
     script = """trap 'head -c 1000000 /dev/zero; exit' TERM; bash -c 'exec -a "$0" sleep 1000' "$0" & yes & wait"""
-    async with client.start(["bash", "-c", script, mark], pass_streams=True, grace=PATIENCE) as process:
+    async with client.start(["bash", "-c", script, mark], pass_streams=passing, grace=PATIENCE) as process:
         await until_marked(mark, 1)
     assert process.closed is not None
     assert (process.reason, process.exit_code) == ("terminated", 0)
@@ -661,7 +678,7 @@ async def test_leaving_ends_it_though_nobody_reads(client: Client) -> None:
     await until_no_more(before)
 
 
-async def test_a_start_that_is_cancelled_leaves_no_descriptors(client: Client) -> None:
+async def test_a_start_that_is_cancelled_leaves_no_descriptors(client: Client, passing: Passing) -> None:
     """At any moment: before it is asked, on its way, and behind the answer."""
     before = pipes()
     for turns in range(40):
@@ -674,23 +691,134 @@ async def test_a_start_that_is_cancelled_leaves_no_descriptors(client: Client) -
                     scope.cancel()
 
                 nursery.start_soon(cancel)
-                async with client.start(["sleep", "1000"], stdin=PIPE, pass_streams=True):
+                async with client.start(["sleep", "1000"], stdin=PIPE, pass_streams=passing):
                     await trio.sleep_forever()
     await until_no_more(before)
-    assert (await client.run(["echo", "well"], pass_streams=True)).stdout == b"well\n"
+    assert (await client.run(["echo", "well"], pass_streams=passing)).stdout == b"well\n"
 
 
-async def test_many_at_once_each_have_their_own(client: Client) -> None:
+async def test_many_at_once_each_have_their_own(client: Client, passing: Passing) -> None:
     before = pipes()
 
     async def one(number: int) -> None:
-        result = await client.run(["cat"], input=b"%d" % number, pass_streams=True)
+        result = await client.run(["cat"], input=b"%d" % number, pass_streams=passing)
         assert result.stdout == b"%d" % number
 
     async with trio.open_nursery() as nursery:
         for number in range(100):
             nursery.start_soon(one, number)
     await until_no_more(before)
+
+
+# -- the beginning and the end of what is passed --
+
+
+async def until_printed(process: Process, count: int) -> None:
+    while (await process.snapshot()).totals["stdout"] < count:  # noqa: ASYNC110  # nothing tells
+        await trio.sleep(0.01)
+
+
+async def test_a_stranger_has_them_kept(stranger: Stranger) -> None:
+    await stranger.handshake()
+    script = "echo this; echo aside >&2; exec sleep 1000"
+    result = (await stranger.start("p", ["sh", "-c", script], passStreams="kept"))["result"]
+    assert result["passed"] == ["stdout", "stderr"]
+    stdout, stderr = stranger.descriptors
+    stranger.descriptors.clear()
+    for descriptor, said in ((stdout, b"this\n"), (stderr, b"aside\n")):
+        assert os.get_blocking(descriptor) is False
+        assert fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+        async with trio.lowlevel.FdStream(descriptor) as stream:
+            assert await stream.receive_some() == said
+    shot = (await stranger.ask(3, "process/snapshot", {"processId": "p"}))["result"]
+    assert shot["totals"] == {"stdout": 5, "stderr": 6}
+    head = shot["stdout"]["head"]
+    assert (head if stranger.packed else base64.b64decode(head)) == b"this\n"
+    (listed,) = (await stranger.ask(4, "process/list", {}))["result"]["processes"]
+    assert listed["passStreams"] is True
+
+
+async def test_the_middle_is_left_out_and_nothing_of_what_is_read(client: Client) -> None:
+    lines = "".join(f"{number}\n" for number in range(1, 1_000_001)).encode()
+    async with client.start(["seq", "1000000"], pass_streams="kept") as process:
+        with trio.fail_after(PATIENCE):
+            assert b"".join([piece async for piece in process.stdout]) == lines
+            assert (await process.wait()).exit_code == 0
+        shot = (await process.snapshot()).stdout
+    assert shot is not None
+    assert lines.startswith(shot.head)
+    assert lines.endswith(shot.tail)
+    assert len(shot.head) + len(shot.tail) + shot.omitted_bytes == shot.total_bytes == len(lines)
+    assert min(len(shot.head), len(shot.tail)) > 10_000
+
+
+async def test_who_does_not_read_holds_the_command_up_and_hears_of_its_end(client: Client) -> None:
+    script = "import os, sys; os.write(1, b'x' * 3000); sys.stdin.readline(); os.write(1, bytes(200_000))"
+    async with client.start([sys.executable, "-c", script], stdin=PIPE, pass_streams="kept") as process:
+        with trio.fail_after(PATIENCE):
+            await until_printed(process, 3000)
+            await process.write(b"go on\n")
+            await until_printed(
+                process, 60_000
+            )  # the client's pipe is full then, and the rest is more than the other holds
+            assert process.exit_code is None
+            assert await process.stdout.receive_some(3000) == b"x" * 3000
+            assert sum([len(piece) async for piece in process.stdout]) == 200_000
+            assert (await process.wait()).exit_code == 0
+            assert (await process.snapshot()).totals["stdout"] == 203_000
+    async with client.start(["sh", "-c", "echo said; exit 3"], pass_streams="kept") as process:
+        with trio.fail_after(PATIENCE):
+            assert (await process.wait()).exit_code == 3
+            assert (await process.snapshot()).totals["stdout"] == 5
+            assert [piece async for piece in process.stdout] == [b"said\n"]
+
+
+async def test_who_closes_it_tells_the_command(client: Client) -> None:
+    """Whether it is just printing, waits for room, or has not begun to."""
+    before = pipes()
+    for script in ("exec yes", "sleep 0.2; exec yes", "echo first; sleep 0.2; exec yes"):
+        async with client.start(["sh", "-c", script], pass_streams="kept") as process:
+            if script.startswith("echo"):
+                assert await process.stdout.receive_some() == b"first\n"
+            await process.stdout.aclose()
+            with trio.fail_after(PATIENCE):
+                assert (await process.wait()).signal == "SIGPIPE"
+    await until_no_more(before)
+
+
+async def test_one_stream_of_both_and_none_are_kept_as_they_are(client: Client) -> None:
+    both = await client.run(["sh", "-c", "echo one; echo two >&2"], stderr=STDOUT, pass_streams="kept")
+    assert (both.stdout, both.totals) == (b"one\ntwo\n", {"stdout": 8})
+    none = await client.run(["sh", "-c", "echo one; exit 2"], stdout=DEVNULL, stderr=DEVNULL, pass_streams="kept")
+    assert (none.exit_code, none.totals) == (2, {})
+
+
+async def test_a_machine_that_refuses_it_is_told_and_starts_nothing(tmp_path: Path) -> None:
+    """A filter of system calls, as a container may have one."""
+    tee = {"x86_64": 276, "aarch64": 77}[platform.machine()]
+    serve = [sys.executable, "-m", "execsrv", "serve", "--listen", f"unix://{tmp_path}/socket"]
+    command = [sys.executable, deny.__file__, str(errno.EPERM), str(tee), *serve]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as daemon:  # noqa: ASYNC220
+        try:
+            assert daemon.stdout is not None
+            await trio.to_thread.run_sync(daemon.stdout.readline)
+            async with connect_unix(tmp_path / "socket") as client:
+                with pytest.raises(SpawnError, match="cannot start with its streams passed and kept") as refused:
+                    await client.run(["touch", tmp_path / "made"], pass_streams="kept")
+                assert not (tmp_path / "made").exists()
+                assert (refused.value.facts["stage"], refused.value.facts["errno"]) == ("resources", errno.EPERM)
+                assert (await client.run(["echo", "well"], pass_streams=True)).stdout == b"well\n"
+        finally:
+            daemon.terminate()
+
+
+async def test_another_word_is_an_error_that_names_it(client: Client, server: Server) -> None:
+    with pytest.raises(InvalidParamsError, match="pass_streams must be True, False or 'kept', got 'all'"):
+        await client.run(["true"], pass_streams="all")  # type: ignore[call-overload]
+    peer = await server.peer()
+    code, message, _ = await peer.refused("process/start", start("p", ["true"], passStreams="all"))
+    assert code == -32602
+    assert "passStreams" in message
 
 
 async def test_streams_go_on_while_the_connection_is_interrupted(open_server: OpenServer) -> None:

@@ -88,13 +88,23 @@ class OutputLog(Retained):
 
     def append(self, stream: Stream, chunk: bytes) -> None:
         """Number a piece of output. One that nobody can have seen becomes part of the last, where that is as unseen."""
+        self._keep_ends(stream, chunk)
+        if self._unseen_from is not None and self._join(stream, chunk):
+            return
+        self._append(Chunk(self.next_seq, stream, chunk, self._clock()), ENTRY_BYTES + len(chunk))
+
+    def pass_by(self, stream: Stream, chunk: bytes) -> None:
+        """Keep of a piece of output what belongs to the beginning or the end: its reader has it by another way."""
+        self._keep_ends(stream, chunk)
+        self.turn = next(turns)
+        if self._held_bytes > self._paid_to:
+            self._pay()
+
+    def _keep_ends(self, stream: Stream, chunk: bytes) -> None:
         ends = self.streams[stream]
         self._held_bytes -= ends.kept_bytes
         ends.append(chunk)
         self._held_bytes += ends.kept_bytes
-        if self._unseen_from is not None and self._join(stream, chunk):
-            return
-        self._append(Chunk(self.next_seq, stream, chunk, self._clock()), ENTRY_BYTES + len(chunk))
 
     def leave_out(self, stream: Stream, size: int) -> None:
         """Number a piece of output that there is no room for. A gap is told in its place."""

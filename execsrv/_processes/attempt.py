@@ -28,6 +28,7 @@ from execsrv._processes.own_streams import OwnStreams
 from execsrv._processes.reaper import Reaper
 from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.spawn import Started
+from execsrv._processes.stream_ends import Onward, open_onward
 from execsrv._processes.tree import ProcessTree
 from execsrv._threads import Job
 from execsrv.protocol import Size, Stream
@@ -56,21 +57,29 @@ class Spawned(Struct, frozen=True):
     confinement: Confinement | None = None
     limits: LimitGroup | None = None
     """The limits that it has. Whoever has taken the command over removes it in the end."""
+    onward: dict[Stream, Onward] = {}
+    """The pipes into which its outputs go on, for who has their other ends."""
 
     def streams(self) -> OwnStreams:
         """Return its streams as a session has them, which takes ownership of the descriptors."""
-        return OwnStreams(self.tree, self.outputs, self.stdin, self.held)
+        return OwnStreams(self.tree, self.outputs, self.stdin, self.held, self.onward)
 
-    def without_streams(self) -> Spawned:
-        """Return it without its pipes, for who gives them to somebody else."""
-        return replace(self, outputs={}, stdin=None)
+    def without_streams(self, *, keeps: bool) -> Spawned:
+        """Return it without its pipes, for who gives them to somebody else.
 
-    def lent_streams(self) -> dict[PipeName, Lent]:
-        """Return the server's ends of its pipes, which must be nobody else's from now on."""
-        ends: dict[PipeName, int | None] = {"stdin": self.stdin}
+        Who `keeps` something of its outputs has these go on to pipes of their own. Raises `SpawnError`.
+        """
+        if not keeps:
+            return replace(self, outputs={}, stdin=None)
+        return replace(self, stdin=None, onward={name: open_onward() for name in self.outputs})
+
+    def lent_streams(self, onward: Mapping[Stream, Onward]) -> dict[PipeName, Lent]:
+        """Return the ends of its pipes for somebody else, which must be nobody else's from now on."""
+        lent: dict[PipeName, Lent] = {} if self.stdin is None else {"stdin": Lent(self.stdin)}
         for name in ("stdout", "stderr"):
-            ends[name] = self.outputs.get(name)
-        return {name: Lent(end) for name, end in ends.items() if end is not None}
+            if name in self.outputs:
+                lent[name] = onward[name].read if name in onward else Lent(self.outputs[name])
+        return lent
 
 
 class Attempt:

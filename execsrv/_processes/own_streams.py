@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from execsrv._lent import Lent
 from execsrv._processes import proc, terminal
 from execsrv._processes.proc import Steps
 from execsrv._processes.spawn import widen
@@ -17,6 +18,7 @@ from execsrv.protocol import Size, Stream
 
 if TYPE_CHECKING:
     from execsrv._processes.input_wait import InputWait
+    from execsrv._processes.stream_ends import Onward
 
 PIPE_BYTES = MIB
 """The width asked for a pipe that is busy: Linux allows as much without rights. Refused, the pipe stays as it was."""
@@ -56,9 +58,18 @@ class OwnStreams:
 
     arrivals = None
 
-    def __init__(self, tree: ProcessTree, outputs: dict[Stream, int], stdin: int | None, held: int | None) -> None:
+    def __init__(
+        self,
+        tree: ProcessTree,
+        outputs: dict[Stream, int],
+        stdin: int | None,
+        held: int | None,
+        onward: Mapping[Stream, Onward],
+    ) -> None:
         """Take ownership of the descriptors. `held` is the other end of its terminal."""
         self.outputs = outputs
+        self.onward: dict[Stream, Lent] = {stream: pipe.write for stream, pipe in onward.items()}
+        """The pipes into which its outputs go on."""
         self.input = None if stdin is None else OwnInput(stdin, is_terminal="pty" in outputs)
         self._tree = tree
         self._held = held
@@ -125,8 +136,13 @@ class OwnStreams:
             os.close(self._held)
             self._held = None
 
+    def close_output(self, stream: Stream) -> None:
+        """Close one output, and the pipe into which it goes on."""
+        self.onward.pop(stream, None)
+        os.close(self.outputs.pop(stream))
+
     def close(self) -> None:
         """Close the outputs, and let go of the terminal. It may be called again."""
         self.let_go_of_terminal()
-        while self.outputs:
-            os.close(self.outputs.popitem()[1])
+        for stream in list(self.outputs):
+            self.close_output(stream)

@@ -8,15 +8,22 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from execsrv._lent import Lent
-from execsrv._processes import spawn_errors, terminal
+from execsrv._processes import spawn_errors, streams, terminal
 from execsrv._processes.command import Command, File, Output, spawn_error
 from execsrv.protocol import Size, Stream
 
 if TYPE_CHECKING:
     from execsrv._processes.spawn import Started
+
+
+class Onward(NamedTuple):
+    """A pipe into which an output goes on."""
+
+    read: Lent
+    write: Lent
 
 
 class Descriptors(list[int]):
@@ -118,6 +125,20 @@ def _open_pipe(its: Descriptors) -> tuple[int, int]:
         os.close(write)
         raise
     return read, _lifted(write)
+
+
+def open_onward() -> Onward:
+    """Return a pipe for somebody else to read from, both ends of which do not block.
+
+    Raises `SpawnError`, also on a machine that has nothing go on from one pipe into another.
+    """
+    try:
+        read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        pipe = Onward(Lent(_lifted(read)), Lent(_lifted(write)))
+        streams.tee(pipe.read.descriptor, pipe.write.descriptor, 0)  # which only asks
+    except OSError as error:
+        raise spawn_error("resources", error.errno or 0, "start with its streams passed and kept") from None
+    return pipe
 
 
 def _keep(block: Descriptors, descriptor: int) -> int:

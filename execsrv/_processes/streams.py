@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -22,6 +23,10 @@ _TERMINAL_BYTES = 1024 * KIB
 
 _TERMINAL_PIECE = 4096
 """The most that the kernel gives of a terminal in one read."""
+
+
+_DO_NOT_WAIT = 2  # SPLICE_F_NONBLOCK
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def read(descriptor: int, is_terminal: bool, most: int | None = None) -> bytes | None:
@@ -50,6 +55,19 @@ def _read_terminal(descriptor: int, most: int) -> bytes:
         if error.errno != errno.EIO:
             raise
     return b"".join(pieces)
+
+
+def tee(source: int, target: int, most: int) -> int:
+    """Have what is in one pipe be in another too, as far as there is room, and return how many bytes that is.
+
+    Nothing is copied, and nothing leaves the first. Zero at its end. Raises `BlockingIOError` where there is nothing or
+    no room, and `BrokenPipeError`.
+    """
+    size = int(_libc.tee(source, target, ctypes.c_size_t(most), _DO_NOT_WAIT))
+    if size < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return size
 
 
 def bytes_left(descriptor: int, is_terminal: bool) -> int:

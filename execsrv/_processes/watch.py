@@ -22,9 +22,17 @@ class Watch:
             self._epoll = select.epoll()
             for descriptor in descriptors:
                 if descriptor is not None:
-                    self._epoll.register(descriptor, select.EPOLLIN)
+                    self.add(descriptor)
         except OSError as error:
             raise spawn_error("resources", error.errno or 0, "start") from error
+
+    def add(self, descriptor: int, events: int = select.EPOLLIN) -> None:
+        """Wait for it too: for these events, and for its end in any case."""
+        self._epoll.register(descriptor, events)
+
+    def change(self, descriptor: int, events: int) -> None:
+        """Wait for other events of it from now on."""
+        self._epoll.modify(descriptor, events)
 
     def remove(self, descriptor: int) -> None:
         """Wait for it no more."""

@@ -27,7 +27,7 @@ from execsrv._server.confining import denial
 from execsrv._server.ending import Ending
 from execsrv._server.feed import Dialect, Feed
 from execsrv._server.outbox import Outbox
-from execsrv._server.pump import Pump
+from execsrv._server.pumps import pump_of
 from execsrv._server.start_options import StartOptions, cost, largest_piece, new_clock
 from execsrv._server.stdin import Stdin
 from execsrv.limits import ServerConfig
@@ -37,7 +37,6 @@ from execsrv.protocol.process_limits import ProcessLimits
 if TYPE_CHECKING:
     from execsrv._processes.contract import AnySpawned, Received
     from execsrv._processes.input_wait import InputWait
-    from execsrv._server.framed_pump import FramedPump
     from execsrv.protocol.login_shells import Snapshotted
 
 
@@ -67,7 +66,7 @@ class Session:
         self.cwd = options.cwd
         self.key = options.key
         self.shell_snapshot: Snapshotted | UnsetType = UNSET
-        self.passes = options.passes
+        self.passes = options.passes is not False
         self.started_at = trio.current_time()
         self._streams = spawned.streams()
         self.is_terminal = "pty" in self._streams.names
@@ -96,13 +95,7 @@ class Session:
         self._ending = Ending(self._tree, self.feed, options.timeout, options.idle_timeout, grace, self._limits)
         self._life: trio.CancelScope | None = None
         self._is_cancelled = False
-        self._pump: Pump | FramedPump
-        if self._streams.arrivals is None:
-            self._pump = Pump(self._streams.outputs, self._tree.leader, self.log, self.feed, self._ending)
-        else:
-            from execsrv._server.framed_pump import FramedPump
-
-            self._pump = FramedPump(self._streams.arrivals, self.log, self.feed, self._ending)
+        self._pump = pump_of(self._streams, self._tree.leader, self.log, self.feed, self._ending)
         self.stdin = Stdin(
             id,
             self._streams.input,

@@ -236,12 +236,12 @@ class Sessions(Roster):
     ) -> None:
         """Make a session of what was spawned: that is the outcome of its start. Raises `SpawnError`."""
         passing = spawned if options.passes and isinstance(spawned, Spawned) else None
-        ours = spawned if passing is None else passing.without_streams()
+        ours = spawned if passing is None else passing.without_streams(keeps=options.passes == "kept")
         session = Session(starting.id, ours, options, self._config, dialect, self._outbox, self._allowance.for_sessions)
         attempt.pass_streams()
         session.shell_snapshot = starting.shell_snapshot
-        if passing is not None:
-            starting.passed = passing.lent_streams()
+        if passing is not None and isinstance(ours, Spawned):
+            starting.passed = passing.lent_streams(ours.onward)
         self._take_over(session)
         if self._is_alone:
             session.feed.let_run()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import trio
 
@@ -44,8 +44,9 @@ class StartOptions(NamedTuple):
     cwd: str | None = None
     """The directory, for lists. None: ours."""
     key: Key | None = None
-    passes: bool = False
-    """Its client gets the other ends of its pipes: nothing of them is read or written here."""
+    passes: bool | Literal["kept"] = False
+    """Its client gets the other ends of its pipes: nothing of them is read or written here. "kept": the beginning and
+    the end of its outputs are kept all the same."""
 
 
 def shown_argv(argv: Sequence[str]) -> Sequence[str]:

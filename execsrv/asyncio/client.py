@@ -350,7 +350,7 @@ class Client(Held, of=TrioClient):
         end_with_leader: bool = False,
         overflow: Literal["block", "drop"] = "block",
         prepared: bool = False,
-        pass_streams: bool = False,
+        pass_streams: bool | Literal["kept"] = False,
         record: Path | Recording | None = None,
         id: str | None = None,
         key: str | None = None,
@@ -395,7 +395,8 @@ class Client(Held, of=TrioClient):
         With `pass_streams`, on a unix socket, this client gets the very pipes of the command, and nothing that goes
         through them is copied: `stdin`, `stdout` and `stderr` are those, and `communicate` and `run` read them. What
         needs a server that sees the output is an `InvalidParamsError` then: `lines`, `expect` and other readers,
-        `idle_timeout`, `overflow`, `record`; and so are `tty`, `runner` and `key`.
+        `idle_timeout`, `overflow`, `record`; and so are `tty`, `runner` and `key`. With "kept" the server keeps the
+        beginning and the end of the output all the same, for `snapshot`.
 
         `record` is the path of a file on this machine, or a `Recording`: what the process prints is recorded there to
         the end of the block, as an asciicast.

@@ -71,7 +71,7 @@ class StartKeywords(TypedDict, total=False):
     grace: float | None
     overflow: Literal["block", "drop"]
     prepared: bool
-    pass_streams: bool
+    pass_streams: bool | Literal["kept"]
     record: Path | Recording | None
 
 

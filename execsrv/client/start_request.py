@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Literal
 
 from execsrv.client.connection import Connection
 from execsrv.client.parameters import Path, string
@@ -19,6 +20,13 @@ def place(connection: Connection, cwd: Path | None, prepared: bool) -> str | Non
     if connection.directory is not None:
         return connection.directory
     return None if connection.is_execsrv and not prepared else connection.greeting.environment_info.cwd
+
+
+def passing(value: bool | Literal["kept"]) -> bool:
+    """Return whether streams are to be passed. Raises `InvalidParamsError` for what says neither."""
+    if value != "kept" and not isinstance(value, bool):
+        raise InvalidParamsError(f"pass_streams must be True, False or 'kept', got {value!r}", field="pass_streams")
+    return bool(value)
 
 
 def snapshot_of(scope: str | None, command: Sequence[str]) -> ShellSnapshot | None:

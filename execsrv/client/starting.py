@@ -32,7 +32,7 @@ from execsrv.client.parameters import (
 )
 from execsrv.client.policy import Policy, sandbox_of
 from execsrv.client.process import Process
-from execsrv.client.start_request import check_known, place, snapshot_of
+from execsrv.client.start_request import check_known, passing, place, snapshot_of
 from execsrv.client.text import text_mode
 from execsrv.errors import BadAnswerError, ConnectionLostError, ProcessExistsError
 from execsrv.protocol import (
@@ -98,7 +98,7 @@ class Starting:
         end_with_leader: bool = False,
         overflow: Literal["block", "drop"] = "block",
         prepared: bool = False,
-        pass_streams: bool = False,
+        pass_streams: bool | Literal["kept"] = False,
         record: Path | Recording | None = None,
         id: str | None = None,
         key: str | None = None,
@@ -143,7 +143,8 @@ class Starting:
         With `pass_streams`, on a unix socket, this client gets the very pipes of the command, and nothing that goes
         through them is copied: `stdin`, `stdout` and `stderr` are those, and `communicate` and `run` read them. What
         needs a server that sees the output is an `InvalidParamsError` then: `lines`, `expect` and other readers,
-        `idle_timeout`, `overflow`, `record`; and so are `tty`, `runner` and `key`.
+        `idle_timeout`, `overflow`, `record`; and so are `tty`, `runner` and `key`. With "kept" the server keeps the
+        beginning and the end of the output all the same, for `snapshot`.
 
         `record` is the path of a file on this machine, or a `Recording`: what the process prints is recorded there to
         the end of the block, as an asciicast.
@@ -157,7 +158,7 @@ class Starting:
         connection = self._connection
         flag("prepared", prepared)
         flag("end_with_leader", end_with_leader)
-        if flag("pass_streams", pass_streams):
+        if passing(pass_streams):
             from execsrv.client.passed import check_can_pass, streams_of
 
             check_can_pass(connection, record)

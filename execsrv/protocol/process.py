@@ -109,8 +109,9 @@ class ProcessStart(Wire, frozen=True):
     shell_snapshot: ShellSnapshot | None = None
     """Give a login shell what the login files made for an earlier one of the scope, where that can be done. Else it
     runs them."""
-    pass_streams: bool = False
-    """Give the client the other ends of its pipes, as descriptors that come with the answer. For unix sockets."""
+    pass_streams: bool | Literal["kept"] = False
+    """Give the client the other ends of its pipes, as descriptors that come with the answer. For unix sockets. "kept":
+    and keep the beginning and the end of its outputs, for `process/snapshot`."""
 
 
 class ProcessStarted(Wire, frozen=True):

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import trio
 
@@ -83,7 +83,7 @@ async def by_map(client: execsrv.Client, count: int) -> None:
     assert ended == [0] * count
 
 
-async def filtered(client: execsrv.Client, data: bytes, *, pass_streams: bool = False) -> None:
+async def filtered(client: execsrv.Client, data: bytes, *, pass_streams: bool | Literal["kept"] = False) -> None:
     result = await client.run(["cat"], input=data, max_bytes=200 * MB, pass_streams=pass_streams)
     assert len(result.stdout) == len(data)
 
@@ -163,6 +163,14 @@ async def rows(folder: Path) -> None:
             Row(
                 "100 MB through cat, passed streams",
                 partial(filtered, outside, data, pass_streams=True),
+                partial(filtered_by_subprocess, data),
+                "subprocess",
+                5,
+                100 * MB / MIB,
+            ),
+            Row(
+                "100 MB through cat, passed and kept",
+                partial(filtered, outside, data, pass_streams="kept"),
                 partial(filtered_by_subprocess, data),
                 "subprocess",
                 5,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from execsrv._processes.stream_ends import open_onward
 from execsrv._server.methods.table import Caller
 from execsrv._server.session import Session
 from execsrv._server.starting import Starting
@@ -12,7 +13,10 @@ from execsrv.protocol import ProcessStart, ProcessStarted
 
 
 def check_passing(caller: Caller, params: ProcessStart) -> None:
-    """Raise `InvalidParamsError` where the streams of a start cannot be passed, and `BusyError` where too many wait."""
+    """Raise `InvalidParamsError` where the streams of a start cannot be passed, and `BusyError` where too many wait.
+
+    Raises `SpawnError` where nothing of them could be kept.
+    """
     why = ""
     if caller.passing is None:
         why = "descriptors go over a unix socket, and this channel is none"
@@ -30,6 +34,8 @@ def check_passing(caller: Caller, params: ProcessStart) -> None:
         raise InvalidParamsError(f"passStreams: {why}", field="passStreams")
     if caller.passing is not None and caller.passing.is_full:
         raise BusyError("passStreams: too many answers that bring streams along have not been read yet")
+    if params.pass_streams == "kept":
+        open_onward()  # a machine that refuses it does so before anything runs
 
 
 def pass_streams(caller: Caller, starting: Starting, started: ProcessStarted) -> ProcessStarted:
