@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import trio
 
-from execsrv._wire.stdio import receive_stream, send_stream
+from execsrv._wire.stdio import PipeReceiveStream, receive_stream, send_stream
 from execsrv.errors import ProtocolError
 
 _READ_BYTES = 256 * 1024
@@ -80,7 +80,7 @@ def open_channel(descriptor_in: int, descriptor_out: int) -> Iterator[Channel]:
     finally:
         channel.close()
         for stream in (incoming, outgoing):
-            if isinstance(stream, trio.lowlevel.FdStream | trio.socket.SocketType):
+            if isinstance(stream, PipeReceiveStream | trio.lowlevel.FdStream | trio.socket.SocketType):
                 stream.close()
 
 

@@ -61,7 +61,7 @@ class LineChannel(EncodedChannel):
 
     @property
     def has_room(self) -> bool:
-        """True for a server on a socket, where nothing is left to be sent first."""
+        """True for a server on a socket or a pipe, where nothing is left to be sent first."""
         return self._at_once is not None and self._at_once.has_room
 
     def _send_written_now(self) -> bool:

@@ -42,6 +42,35 @@ def _flush() -> None:
         sys.stdout.flush()
 
 
+class PipeReceiveStream(trio.abc.ReceiveStream):
+    """A pipe, or whatever else the kernel can wait for.
+
+    It is waited for before each read: a stream of trio takes a turn of the loop first, and then waits all the same.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """Take ownership of the descriptor."""
+        self._stream = trio.lowlevel.FdStream(descriptor)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        while True:
+            if (descriptor := self._stream.fileno()) < 0:
+                raise trio.ClosedResourceError("file was already closed")
+            await trio.lowlevel.wait_readable(descriptor)
+            try:
+                return os.read(descriptor, max_bytes or _READ_BYTES)
+            except BlockingIOError:
+                pass  # whoever shares it was faster
+            except OSError as error:
+                raise trio.BrokenResourceError(f"cannot read descriptor {descriptor}") from error
+
+    def close(self) -> None:
+        self._stream.close()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
 class FileReceiveStream(trio.abc.ReceiveStream):
     """A file that the kernel cannot wait for (a plain file, /dev/null), read in threads. Does not own it."""
 
@@ -75,7 +104,7 @@ class FileSendStream(trio.abc.SendStream):
 
 def receive_stream(descriptor: int) -> trio.abc.ReceiveStream:
     """Return a stream from a descriptor, which stays the caller's."""
-    return trio.lowlevel.FdStream(os.dup(descriptor)) if _can_wait(descriptor) else FileReceiveStream(descriptor)
+    return PipeReceiveStream(os.dup(descriptor)) if _can_wait(descriptor) else FileReceiveStream(descriptor)
 
 
 def send_stream(descriptor: int) -> trio.abc.SendStream:

@@ -118,7 +118,7 @@ class Wire(trio.abc.Stream):
         if self._head:
             head, self._head = self._head, b""
             return head
-        if self.is_server:
+        if self.is_server and not self.opened.is_set():
             await self.opened.wait()
         while (library := await self._receive_frames(max_bytes)) is not None:
             if library:
