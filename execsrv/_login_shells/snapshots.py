@@ -96,7 +96,7 @@ class Snapshots:
             command = settle()
             return command, _key(scope, command)
 
-        patience = _BRIEF_SECONDS if self._threads.is_free else 0
+        patience = _BRIEF_SECONDS if self._threads.are_few else 0
         command, key = await run_briefly(settled, self._threads, patience)
         if command.account is not None:  # it may read no file of ours
             return command

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 PipeName = Literal["stdin", "stdout", "stderr"]
 
 _BRIEF_SECONDS = 0.002
-"""So long the loop waits for a start, unless one of the same connection has taken longer and is still under way."""
+"""So long the loop waits for a start, unless some of the same connection have taken longer and are still under way."""
 
 
 class Spawned(Struct, frozen=True):
@@ -155,7 +155,7 @@ class Attempt:
         self._job = job = Job(partial(self.run, settle, size, pipe_stdin, modes), threads)
         if self._guard is not None and not self._guard.is_settled:
             return None
-        patience = _BRIEF_SECONDS if threads.is_free else 0
+        patience = _BRIEF_SECONDS if threads.are_few else 0
         try:
             threads.acquire_on_behalf_of_nowait(job)
         except trio.WouldBlock:
@@ -169,9 +169,11 @@ class Attempt:
             await trio.lowlevel.checkpoint_if_cancelled()
             if self._guard is not None:  # or a command that kills us in its first instant would outlive us
                 await self._guard.begun.wait()
-            patience = _BRIEF_SECONDS if threads.is_free else 0
+            patience = _BRIEF_SECONDS if threads.are_few else 0
             await threads.acquire_on_behalf_of(self._job)
             self._launch(self._job, patience)
+        if self._register.waited_for:
+            self._register.waited_for.unpark_all()
         await self._job.wait()
         if self._guard is not None:
             await self._guard.wait_ready()

@@ -46,7 +46,8 @@ class Register:
         self.trees: dict[int, ProcessTree] = {}
         self.starting: set[int] = set()
         """Numbers of sessions whose command is being started."""
-        self.reserved = trio.lowlevel.ParkingLot()
+        self.waited_for = trio.lowlevel.ParkingLot()
+        """Unparked when one of them takes so long that its task waits for it."""
         self.ending: set[int] = set()
         self.helpers: set[int] = set()
         """Children that serve the server itself: the guardian."""
@@ -72,8 +73,6 @@ class Register:
             self._last_number = (self._last_number + 1) % (1 << rlimit_mark.SESSION_BITS)
             if self._last_number not in self.trees and self._last_number not in self.starting:
                 self.starting.add(self._last_number)
-                if self.reserved:
-                    self.reserved.unpark_all()
                 self.used.set()
                 return self._last_number
 

@@ -10,6 +10,10 @@ MOST_THREADS = 40
 CONNECTION_THREADS = 8
 """So many of them may be one connection's, so that those which hang hold up nobody else's."""
 
+FEW_THREADS = 3
+"""While fewer of a connection's are in use, the loop waits for its next start: one that is slow slows no other down,
+and those that hang hold up the loop no more than so often."""
+
 
 class SharedThreads:
     """The threads that one connection may have of those of its server, each until it has really ended."""
@@ -19,9 +23,9 @@ class SharedThreads:
         self._own = trio.CapacityLimiter(most)
 
     @property
-    def is_free(self) -> bool:
-        """True while none of them is in use."""
-        return not self._own.borrowed_tokens
+    def are_few(self) -> bool:
+        """True while but a few of them are in use."""
+        return self._own.borrowed_tokens < FEW_THREADS
 
     def acquire_on_behalf_of_nowait(self, borrower: object) -> None:
         """Take a thread. Raises `trio.WouldBlock` where all are in use."""

@@ -194,7 +194,7 @@ async def _end_turns(register: Register) -> None:
     """Have this process carry nothing for a start that it needs no more, as long as one is under way."""
     while True:
         while not register.starting:
-            await register.reserved.park()
+            await register.waited_for.park()
         await trio.sleep(_TURN_SECONDS)
         carried_limits.look()
 
