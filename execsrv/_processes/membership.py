@@ -124,6 +124,11 @@ class Register:
         """Tell whether a child is a leader that is not reaped, or a helper."""
         return pid in self.helpers or self._led_by(pid) is not None
 
+    def unowned(self, pids: list[int]) -> list[int]:
+        """Return those of some children that are no leaders, or reaped ones, and no helpers."""
+        leaders, helpers = self._leaders, self.helpers
+        return [pid for pid in pids if pid not in helpers and not (pid in leaders and not leaders[pid][0].is_reaped)]
+
     def _led_by(self, pid: int) -> int | None:
         """Return the number of the session whose leader a process is."""
         leader, number = self._leaders.get(pid, (None, None))

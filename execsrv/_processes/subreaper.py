@@ -39,6 +39,9 @@ class Owners(Protocol):
     def owns(self, pid: int) -> bool:
         """Tell whether somebody owns a child: it is a leader, or the guardian."""
 
+    def unowned(self, pids: list[int]) -> list[int]:
+        """Return those children that nobody owns."""
+
     def session_of(self, pid: int) -> int | None:
         """Return the number of the session that a child belongs to, None where it has none."""
 
@@ -105,7 +108,11 @@ def hears_children() -> bool:
 class _Shared:
     """The settings of this process that all strays share, as they were before the first."""
 
+    _is_deaf = False
+    """True from the news of one end until all are looked for: a signal for each would wake the loop twice."""
+
     def begin(self) -> None:
+        self._is_deaf = False
         self._token = trio.lowlevel.current_trio_token()
         self._handler = signal.signal(signal.SIGCHLD, self._hear)
         self._subreaper = True
@@ -124,6 +131,15 @@ class _Shared:
             self._token.run_sync_soon(_tell_all, idempotent=True)
         if callable(self._handler):
             self._handler(number, frame)
+        else:
+            self._is_deaf = True
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+    def listen(self) -> None:
+        """Hear of the next end. Who calls this looks for those before it."""
+        if self._is_deaf and signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL:
+            self._is_deaf = False
+            signal.signal(signal.SIGCHLD, self._hear)
 
 
 def _tell_all() -> None:
@@ -138,6 +154,7 @@ class Strays:
         self.news = trio.Event()
         """Set when a child has ended since the last time that all were reaped."""
         self._is_known = owners.owns
+        self._unknown = owners.unowned
         self._may_be_starting = owners.may_be_starting
         self._session_of = owners.session_of
         self._sole = sole
@@ -161,8 +178,10 @@ class Strays:
         held: set[int] = set()
         while True:
             yield from self._look()
-            reaped = self._count_reaped(numbers)
             found = [pid for pid, owner in self._owner.items() if owner in numbers]
+            if not found:
+                return []
+            reaped = self._count_reaped(numbers)
             dead: set[int] = set()
             for pid in found:
                 if pid in self._owner and not self._reap(pid) and not proc.living(pid):
@@ -196,6 +215,7 @@ class Strays:
     def reap(self) -> Steps[None]:
         """Reap all strays that have ended."""
         self.news = trio.Event()
+        _shared.listen()
         yield from self._look()
         for pid, owner in list(self._owner.items()):
             if pid in self._owner and (owner is not None or self._sole or self._is_orphan(pid)):
@@ -226,8 +246,9 @@ class Strays:
             reaped = self.reaped
             pids = [int(pid) for pid in self._read().split()]
             before = self._owner
-            self._owner = {pid: before[pid] for pid in pids if pid in before and not self._is_known(pid)}
-            for pid in pids:
+            unknown = self._unknown(pids)
+            self._owner = {pid: before[pid] for pid in unknown if pid in before}
+            for pid in unknown:
                 if pid not in self._owner and not self._is_known(pid):
                     owner = self._session_of(pid)
                     if not self._may_be_starting(owner):
