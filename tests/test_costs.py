@@ -1,4 +1,5 @@
-"""What must not grow unnoticed, counted where a time would say nothing: modules that are loaded, calls that are made.
+"""What must not grow unnoticed, counted where a time would say nothing: modules that are loaded, calls that are made,
+tasks that are woken.
 
 The ceilings are a little above what is needed now. Who has a reason to need more raises them, and says it.
 """
@@ -6,18 +7,23 @@ The ceilings are a little above what is needed now. Who has a reason to need mor
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from itertools import count
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
+import trio
 
 import execsrv
 from execsrv import protocol
+from execsrv._processes.supervisor import open_supervisor
+from execsrv._server.serving import serve_descriptors
 from execsrv.protocol import Size
 from tests.peers import PATIENCE
 
@@ -82,11 +88,11 @@ async def calls_of(do: Callable[[], Awaitable[object]]) -> Counter[str]:
     await do()
     calls: Counter[str] = Counter()
 
-    def count(frame: FrameType, event: str, argument: Any) -> None:
+    def note(frame: FrameType, event: str, argument: Any) -> None:
         if event == "call":
             calls[frame.f_globals.get("__name__", "")] += 1
 
-    sys.setprofile(count)
+    sys.setprofile(note)
     try:
         await do()
     finally:
@@ -102,7 +108,65 @@ async def least(do: Callable[[], Awaitable[object]], times: int = 10) -> int:
 async def test_a_command_costs_few_calls() -> None:
     async with execsrv.connect_in_process(own_process=True) as client:
         # A start that takes longer than the loop waits for it costs some 80 more.
-        assert await least(lambda: client.run(["true"]), 40) <= 900
+        assert await least(lambda: client.run(["true"]), 40) <= 750
+
+
+class Steps(trio.abc.Instrument):
+    """Counts how often a task other than this one gets its turn."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._ours = trio.lowlevel.current_task()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += task is not self._ours
+
+
+async def least_steps(do: Callable[[], Awaitable[object]], times: int = 40) -> int:
+    """Return the turns of other tasks in the best of a few times."""
+    steps, found = Steps(), list[int]()
+    trio.lowlevel.add_instrument(steps)
+    try:
+        for _ in range(times):
+            before = steps.count
+            await do()
+            found.append(steps.count - before)
+    finally:
+        trio.lowlevel.remove_instrument(steps)
+    return min(found)
+
+
+async def test_a_command_wakes_few_tasks() -> None:
+    """Its request is read, and its session begins, hears of the end, and is over."""
+    async with execsrv.connect_in_process(own_process=True) as client:
+        assert await least_steps(lambda: client.run(["true"])) <= 4
+
+
+async def test_a_command_over_pipes_wakes_few_tasks() -> None:
+    """As few: its answer and its ends are told by whoever makes them."""
+    theirs_in, ours_out = os.pipe()
+    ours_in, theirs_out = os.pipe()
+    numbers = count(1)
+    async with (
+        open_supervisor(own_process=True) as supervisor,
+        trio.open_nursery() as nursery,
+        trio.lowlevel.FdStream(ours_in) as answers,
+    ):
+        nursery.start_soon(serve_descriptors, supervisor, theirs_in, theirs_out)
+
+        async def run() -> None:
+            line = f'{{"id":2,"method":"process/start","params":{{"processId":"{next(numbers)}","argv":["/bin/true"],'
+            os.write(ours_out, line.encode() + b'"cwd":"/","env":{},"tty":false}}\n')
+            while b"process/closed" not in await answers.receive_some():
+                pass
+
+        os.write(ours_out, b"".join(HELLO.splitlines(keepends=True)[:3]))
+        while b"process/closed" not in await answers.receive_some():
+            pass
+        assert await least_steps(run) <= 4
+        os.close(ours_out)
+    os.close(theirs_in)
+    os.close(theirs_out)
 
 
 async def test_output_costs_few_calls() -> None:
