@@ -117,6 +117,7 @@ class Connection:
         finally:
             del self.mirrors[mirror.id]
 
+    @trio.lowlevel.enable_ki_protection  # an interrupt goes to the main task, and falls into no nursery of ours
     async def stay(
         self, open_channel: OpenChannel, wishes: Wishes, reconnect: float, *, task_status: trio.TaskStatus[None]
     ) -> None:
