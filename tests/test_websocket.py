@@ -212,6 +212,18 @@ async def test_a_handshake_and_a_message_in_one_packet(websocket_server: Server)
     assert answer.startswith(b"HTTP/1.1 101")
 
 
+async def test_what_was_asked_before_a_close_frame_in_the_same_packet_is_answered(websocket_server: Server) -> None:
+    said = [b'{"id":%d,"method":"nope"}' % number for number in range(9)]
+    frames = b"".join(bytes([0x81, 0x80 | len(message)]) + bytes(4) + message for message in said)
+    async with await connect(websocket_server) as stream:
+        await stream.send_all(f"GET / HTTP/1.1\r\n{UPGRADE}\r\n".encode() + frames + b"\x88\x80" + bytes(4))
+        heard = bytearray()
+        with trio.fail_after(PATIENCE):
+            while data := await stream.receive_some():
+                heard += data
+    assert heard.count(b"unknown method") == len(said)
+
+
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 1_000_000])
 def test_headers_of_every_length(size: int) -> None:
     """The header of a frame has three forms; the library's other end reads what we write."""
@@ -262,7 +274,8 @@ def _ports(thing: socket.socket) -> set[int]:
 
 
 async def test_a_frame_that_is_none_ends_the_connection_with_a_reason(websocket_server: Server) -> None:
-    for frame, code in [(b"\x81\x81\0\0\0\0\xff", 1007), (b"\x8f\x80\0\0\0\0", 1002)]:
+    amid_another = b"\x01\x80\0\0\0\0\x81\x80\0\0\0\0"
+    for frame, code in [(b"\x81\x81\0\0\0\0\xff", 1007), (b"\x8f\x80\0\0\0\0", 1002), (amid_another, 1002)]:
         async with await connect(websocket_server) as stream:
             await stream.send_all(f"GET / HTTP/1.1\r\n{UPGRADE}\r\n".encode() + frame)
             said = bytearray()

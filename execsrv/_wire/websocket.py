@@ -1,10 +1,10 @@
 """Messages over websockets, one in a frame. trio-websocket speaks the protocol, RFC 6455.
 
-The payloads of messages are kept from it, since it copies each six times on its way: more time than all the rest of
-a chunk takes. A server's data frame is its payload with a few bytes in front: so a server writes its messages into one
-buffer behind the room for that header, and sends them under the lock that all of the connection's bytes pass. What
-comes in is put together before the library sees the frame, which is then empty (`FrameReader`). Everything else, the
-masked frames that a client sends among it, is left to the library.
+The messages are kept from it, since it copies each six times on its way: more time than all the rest of a chunk takes.
+A server's data frame is its payload with a few bytes in front: so a server writes its messages into one buffer behind
+the room for that header, and sends them under the lock that all of the connection's bytes pass. What comes in is put
+together, and handed over, without the library (`FrameReader`). Everything else, the masked frames that a client sends
+among it, is left to the library.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ class WebSocketChannel(EncodedChannel):
         self._connection = connection
         self._wire = wire
         self._broken = False  # the library has stopped at a frame that is none, and leaves the goodbye to us
-        self._has_received = False
         self._received_bytes = 0  # of the message that is being handled
 
     async def _send_written(self) -> None:
@@ -81,26 +80,26 @@ class WebSocketChannel(EncodedChannel):
         await self._wire.send_all(b"")
 
     async def receive(self) -> Message | None:
-        """Return the message in the next frame, text or binary."""
-        if self._has_received:
-            self._wire.go_on()
+        """Return the next message, text or binary."""
         self._wire.bound.handled(self._received_bytes)
         self._received_bytes = 0
-        try:
-            await self._connection.get_message()
-        except ConnectionClosed as closed:
-            if self._wire.refusal is not None:
-                self._broken = True
-                raise self._wire.refusal from None
-            if self._wire.is_server and closed.reason is not None and closed.reason.code in _FRAME_ERRORS:
-                self._broken = True
-                text = f"malformed message: {closed.reason.reason or closed.reason.name}"
-                raise ProtocolError(text, closed.reason.code) from None
-            return None
-        data = self._wire.next_message()
-        self._has_received = True
+        while (data := self._wire.next_message()) is None:
+            if self._wire.is_over or self._connection.closed is not None:
+                self._check_end()
+                return None
+            await self._wire.wait_news()
         self._received_bytes = len(data)
         return await self._read(data)
+
+    def _check_end(self) -> None:
+        """Raise `ProtocolError` where a mistake of the peer is why no more comes."""
+        closed = self._connection.closed
+        if self._wire.refusal is not None:
+            self._broken = True
+            raise self._wire.refusal
+        if self._wire.is_server and closed is not None and closed.code in _FRAME_ERRORS:
+            self._broken = True
+            raise ProtocolError(f"malformed message: {closed.reason or closed.name}", closed.code)
 
     def trust(self, budget: Budget) -> None:
         """Take in large messages too."""
@@ -144,7 +143,7 @@ class WebSocketChannel(EncodedChannel):
         self._wire.bound.close()
         if self._wire.is_cut:
             return
-        self._wire.go_on(to_end=True)  # the peer's close frame is behind all that it has said
+        self._wire.discard()  # the peer's close frame is behind all that it has said
         reason = fitting(reason)
         if self._broken:
             try:

@@ -62,12 +62,12 @@ def _masked(byte: int) -> bytes:
 
 
 class FrameReader:
-    """Walks over the frames that come in, and takes the payloads of messages out of them.
+    """Walks over the frames that come in, and takes the messages out of them.
 
-    The library is given the rest: control frames, and each frame of a message without its payload, once that is
-    complete. So it sees to it that frames come in their order, and tells when a message is there, which is the next of
-    `messages` then. It would copy a payload six times, make letters of a text, which may take four times the memory,
-    and bound a message by their number. A frame that it is to refuse it gets as it came.
+    The library is given the rest. It would copy a payload six times, make letters of a text, which may take four times
+    the memory, bound a message by their number, and have a turn of the loop for each. A frame that it is to refuse it
+    gets as it came. Of a message it never sees the beginning: so it refuses a continuation, and that is what it is
+    given for a frame that is not in the order of its message.
     """
 
     def __init__(self, bound: MessageBound, *, is_server: bool) -> None:
@@ -76,12 +76,11 @@ class FrameReader:
         self._header = bytearray()  # as much as is there of the next frame's
         self._payload_left = 0
         self._key = _NO_MASK  # turned to where the payload goes on
-        self._shown = b""  # what the library is given of the frame that is coming in, once that is complete
         self._message = bytearray()  # as much as is there of the message that is coming in
         self._bytes = self._parts = 0  # of that message, with all of the frame that is coming in
         self._is_amid = False  # a message has begun whose last frame has not come
         self._is_last = False  # the frame that is coming in: it ends a message
-        self._is_data = False  # that frame: the library is given no payload of it
+        self._is_data = False  # that frame: the library is not given it
         self.messages: deque[bytearray] = deque()
         """Payloads of the messages that are complete, in order."""
         self.excess = ""
@@ -110,13 +109,13 @@ class FrameReader:
                     self._begin_frame(library)
                     most -= 1
                 if not self._payload_left and not self.excess:
-                    self._end_frame(library)
-                if self.is_between_messages and not self._bound.is_known:
+                    self._end_frame()
+                if self._is_between_messages and not self._bound.is_known:
                     break
         return at
 
     @property
-    def is_between_messages(self) -> bool:
+    def _is_between_messages(self) -> bool:
         """Return True where the last frame was the end of a message."""
         return self._is_last and not self._payload_left and not self._header
 
@@ -143,12 +142,13 @@ class FrameReader:
         opcode = first & _OPCODE
         is_first = opcode != _CONTINUATION
         is_right = not first & _RESERVED and header[1] & _MASKED == self._mask_bit and is_short
-        self._is_data = is_right and opcode <= _BINARY and is_first != self._is_amid
+        is_in_order = is_first != self._is_amid
+        self._is_data = is_right and opcode <= _BINARY and is_in_order
         self._is_last = self._is_data and bool(first & _FINAL)
         if not self._is_data:
-            library += header
+            library.append(first if is_in_order or opcode > _BINARY else first & ~_OPCODE)
+            library += header[1:]
             return
-        self._shown = bytes([first, self._mask_bit]) + (_NO_MASK if self._mask_bit else b"")
         self._key = header[-4:] if self._mask_bit else _NO_MASK
         if is_first:
             self._bytes = self._parts = 0
@@ -174,11 +174,10 @@ class FrameReader:
             turn = len(piece) % 4
             self._key = self._key[turn:] + self._key[:turn]
 
-    def _end_frame(self, library: bytearray) -> None:
-        """Show the frame to the library, and let its message be the next of all where it is complete."""
+    def _end_frame(self) -> None:
+        """Add the message to those that are complete, where this frame was its last."""
         if not self._is_data:
             return
-        library += self._shown
         self._is_amid = not self._is_last
         if self._is_last:
             self.messages.append(self._message)

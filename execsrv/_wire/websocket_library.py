@@ -27,8 +27,8 @@ HEAD_END = b"\r\n\r\n"
 MAX_HEAD_BYTES = 16 * 1024
 RECEIVE_BYTES = 256 * 1024
 
-_FRAMES_A_TURN = 64
-"""Frames that are read before others have their turn. The library needs some 16 us for one, and waits for nothing."""
+_FRAMES_A_TURN = 4
+"""Frames that are read, and whose messages are handled, before others have their turn."""
 _SENT_BYTES = 256 * 1024
 """More than that is not encrypted at once."""
 _TOO_LARGE, _FAILED = 1009, 1011
@@ -42,10 +42,9 @@ class Wire(trio.abc.Stream):
 
     A cancelled write leaves the frame `is_cut`. Nothing may follow it: the peer would read that as the rest of it.
 
-    What came is given to the library a few frames at a time, since it handles all of them at once, and without the
-    payloads of messages (`FrameReader`). A message beyond its bounds ends the reading, and `refusal` says why; so does
-    a library that fails. As long as the peer is not known, the next message waits until the one before was handled:
-    that may raise the bounds.
+    What comes is read as the library asks for it, a few frames at a time. The library is given what is no message, and
+    when the messages before that were handled. More is read only then: they may have raised the bounds.
+    A message beyond its bounds ends the reading, and `refusal` says why; so does a library that fails.
     """
 
     def __init__(self, stream: trio.abc.Stream, bound: MessageBound, head: bytes = b"", rest: bytes = b"") -> None:
@@ -57,8 +56,10 @@ class Wire(trio.abc.Stream):
         self._data: bytes | bytearray = rest
         self._at = 0  # so much of the data was read
         self.bound = bound
-        self._pause: trio.Event | None = None
-        self._pauses = True
+        self._news = trio.lowlevel.ParkingLot()  # for who receives
+        self._handled = trio.lowlevel.ParkingLot()
+        self._discards = False  # nobody receives any more
+        self.is_over = False  # the library reads no more
         self._frames = FrameReader(bound, is_server=bool(head))
         self._answer = None if head else bytearray()  # the head of the server's answer, as long as that is coming in
         self.refusal: ProtocolError | None = None
@@ -120,15 +121,35 @@ class Wire(trio.abc.Stream):
             return head
         if self.is_server and not self.opened.is_set():
             await self.opened.wait()
+        self.tell_news()
         while (library := await self._receive_frames(max_bytes)) is not None:
+            if self._frames.messages:
+                await self._hand_over()
             if library:
                 return library
         return b""
 
+    async def _hand_over(self) -> None:
+        """Wait until the messages that came were handled."""
+        self.tell_news()
+        while self._frames.messages and not self._discards:
+            await self._handled.park()
+        self._frames.messages.clear()
+
+    def tell_news(self) -> None:
+        """End every `wait_news`."""
+        self._news.unpark_all()
+
+    async def wait_news(self) -> None:
+        """Wait for a message, or for the library to have handled something else, such as an end.
+
+        Whoever waits has handled the messages before.
+        """
+        self._handled.unpark_all()
+        await self._news.park()
+
     async def _receive_frames(self, max_bytes: int | None) -> bytearray | None:
         """Read a few frames, and return what the library is to be given of them, None at the end."""
-        if self._pause is not None:
-            await self._pause.wait()
         if self.refusal is not None:
             raise trio.BrokenResourceError
         if not self.bound.is_paid():
@@ -155,20 +176,16 @@ class Wire(trio.abc.Stream):
             self._at, self._data = 0, b""
         if self._frames.excess:
             self.refusal = ProtocolError(self._frames.excess, _TOO_LARGE)
-        if self._pauses and not self.bound.is_known and self._frames.is_between_messages:
-            self._pause = trio.Event()
         return library
 
-    def next_message(self) -> bytearray:
-        """Return the payload of the message that the library has told of."""
-        return self._frames.messages.popleft()
+    def next_message(self) -> bytearray | None:
+        """Return the payload of the next message, None where none is there."""
+        return self._frames.messages.popleft() if self._frames.messages else None
 
-    def go_on(self, *, to_end: bool = False) -> None:
-        """Give the library the next message: those that it gave us are done. With `to_end`, also all that follow."""
-        self._pauses = self._pauses and not to_end
-        if self._pause is not None:
-            self._pause.set()
-            self._pause = None
+    def discard(self) -> None:
+        """Read on, and forget the messages that come: nobody receives them any more."""
+        self._discards = True
+        self._handled.unpark_all()
 
     def _skip_answer(self) -> int:
         """Return where the server's answer ends in what came, and the frames begin. Raises `ConnectionFailedError`."""
@@ -236,3 +253,6 @@ class Reader:
             if not isinstance(error, wsproto.utilities.LocalProtocolError):
                 logger.error("the reader of a websocket failed", exc_info=error)
                 self._wire.refusal = ProtocolError("internal error", _FAILED)
+        finally:
+            self._wire.is_over = True
+            self._wire.tell_news()
