@@ -31,6 +31,7 @@ class OwnInput:
         """Take ownership of the descriptor, unless it is a terminal's: `close` must follow."""
         self.descriptor = descriptor
         self._is_terminal = is_terminal
+        self._is_narrow = not is_terminal
 
     def write(self, data: memoryview) -> int:
         """Write what is taken now. Raises `OSError`."""
@@ -38,7 +39,8 @@ class OwnInput:
 
     async def wait_writable(self) -> None:
         """Wait until it can be written to. A pipe whose command is slow becomes wide."""
-        if not self._is_terminal:
+        if self._is_narrow:
+            self._is_narrow = False
             widen(self.descriptor, PIPE_BYTES)
         await trio.lowlevel.wait_writable(self.descriptor)
 
