@@ -35,7 +35,7 @@ from execsrv._server.connections import Connections
 from execsrv._server.dispatch import Dispatch
 from execsrv._server.failures import cut, failure_of
 from execsrv._server.methods.host import tell_of_environment
-from execsrv._server.outbox import Outbox
+from execsrv._server.outbox import Outbox, send_all_of
 from execsrv._server.sessions import Sessions
 from execsrv._server.sharing import Shared, Terms
 from execsrv._wire.channel import MessageChannel
@@ -217,11 +217,9 @@ class Conversation:
     # -- out --
 
     async def _write(self) -> None:
-        """Send what the outbox gives, one message after the other. A peer that is gone ends the conversation."""
+        """Send what the outbox gives. A peer that is gone ends the conversation."""
         try:
-            while True:
-                message = await self._outbox.take()
-                await (self._channel.send_rest() if message is None else self._channel.send(message))
+            await send_all_of(self._outbox, self._channel)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._gone()
 

@@ -26,6 +26,9 @@ from execsrv.protocol import Message, Notification, Response
 _QUEUED_NOTIFICATIONS = 16
 """Notifications without a log (pieces of HTTP bodies, news of files) that may wait. Beyond it their makers wait."""
 
+_SENT_A_TURN = 4
+"""Messages that are sent before others have their turn."""
+
 _FAILURE_BYTES = 8 * KIB
 """An error's text, and its facts, are cut to less."""
 
@@ -103,7 +106,8 @@ class Outbox:
     def feed_later(self, feed: Feed | View) -> None:
         """Take from this feed, which has news, behind all answers, also one that is put right after this call."""
         self._feeds[feed] = None
-        self._wanted.unpark()
+        if self._wanted:
+            self._wanted.unpark()
 
     def hold(self, view: View, until: float) -> None:
         """Ask this view at that time whether it may go on. Meanwhile it has no news."""
@@ -179,7 +183,8 @@ class Outbox:
         self._leaving = self._answering = False
         if self._sent:
             self._give_back(self._sent.pop()[1])
-        self._taken.unpark_all()
+        if self._taken:
+            self._taken.unpark_all()
         while not self.closed:
             if self._has_rest:
                 self._has_rest = False
@@ -252,6 +257,27 @@ class Outbox:
     def _give_back(self, size: int) -> None:
         self._waiting_bytes -= size
         self._budget.give(size)
+
+
+async def send_all_of(outbox: Outbox, channel: MessageChannel) -> None:
+    """Send what the outbox gives, one message after the other.
+
+    Raises `trio.BrokenResourceError` when the peer is gone, and `trio.ClosedResourceError` when the outbox is closed.
+    """
+    while True:
+        for _ in range(_SENT_A_TURN):
+            await _send(await outbox.take(), channel)
+        await trio.lowlevel.checkpoint()
+
+
+async def _send(message: Message | None, channel: MessageChannel) -> None:
+    """Send a message, or the rest of one, without a turn of the loop where all of it is taken at once."""
+    if message is None:
+        await channel.send_rest()
+    elif not channel.has_room or is_large(message):
+        await channel.send(message)
+    elif not channel.send_now(message):
+        await channel.send_rest()
 
 
 def _weight_of_answer(answer: Message) -> int:

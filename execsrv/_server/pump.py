@@ -71,6 +71,7 @@ class Pump(LogWriter):
         self._leader = leader
         self._watch = Watch([*self._left, leader.pidfd])
         self._wakes_at_exit = False
+        self._has_exited = False
 
     def __repr__(self) -> str:
         return f"<Pump {' '.join(self._left.values())}>"
@@ -98,22 +99,20 @@ class Pump(LogWriter):
     async def _run(self, leader: AnyLeader | None) -> None:
         more = False
         while self._left and await self._has_room(leader):
-            if more:
-                await trio.lowlevel.checkpoint()
-                ready = self._watch.ready()
-            else:
-                ready = await self._watch.wait()
+            ready = self._watch.ready() if more else await self._watch.wait()
             more = False
             for descriptor in ready:
                 if descriptor in self._left and self._log.has_room:
                     more = self._read(descriptor) or more
             if leader is not None and leader.pidfd in ready:
                 return
+            if more and self._log.has_room:
+                await trio.lowlevel.checkpoint()  # otherwise the wait for room is one
 
     async def _has_room(self, leader: AnyLeader | None) -> bool:
         """Wait while the reader lags. Return False where the leader has ended meanwhile."""
         while not self._log.has_room:
-            if leader is not None and leader.has_ended:
+            if leader is not None and self._has_exited:
                 return False
             if leader is not None and not self._wakes_at_exit:
                 self._wakes_at_exit = True
@@ -123,6 +122,7 @@ class Pump(LogWriter):
 
     async def _wake_at_exit(self) -> None:
         await self._leader.wait_ended()
+        self._has_exited = True
         self._feed.wake()
 
     def _read(self, descriptor: int) -> bool:
