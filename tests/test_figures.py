@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from tests.benchmarks import bench, figures, page, plain, plots
+from tests.benchmarks import bench, figures, least, page, plain, plots
 
 SVG = "{http://www.w3.org/2000/svg}"
 PEER = "peer"
@@ -43,10 +46,9 @@ def test_a_row_has_the_medians_of_both_runs_and_their_ratio() -> None:
 
 
 def test_more_is_better_for_throughput_and_msgpack_has_rows_of_its_own() -> None:
-    values = {"execsrv": [150.0], PEER: [120.0], page.MSGPACK: [600.0]}
+    values = {"execsrv": [150.0], PEER: [120.0], page.MSGPACK: [600.0], "floor": [400.0], "msgpack floor": [2000.0]}
     run = document(**{"pipe": values, "pipe, delivered": {server: [100.0] for server in values}})
-    floor = {"pipe": 2000.0, "pipe, as JSON": 400.0}
-    packed = page.compared([run, run], [floor, floor], PEER)
+    packed = page.compared([run, run], [], PEER)
     assert [(row.name, row.ratios[0], row.floors[0]) for row in packed] == [
         ("pipe", 1.25, 400.0),
         ("pipe, in msgpack", 5.0, 2000.0),
@@ -78,6 +80,20 @@ def test_a_floor_is_that_of_a_figure() -> None:
     names = {name.removesuffix(", as JSON") for name in plain.FLOORS}
     written = (figures.DOCS / "figures.md").read_text()
     assert all(f"| {name} |" in written for name in names)
+
+
+@pytest.mark.parametrize("encoding", ["", bench.MSGPACK])
+@pytest.mark.parametrize("case", ["pipe", "lines", "terminal", "stdin", "50-way"])
+def test_the_least_server_does_all_that_throughput_asks_for(
+    case: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for size in ("PIPE_BYTES", "LINES_BYTES", "TERMINAL_BYTES", "STDIN_BYTES", "WAY_BYTES"):
+        monkeypatch.setattr(bench, size, 4 * bench.WRITE_BYTES)
+    command = encoding + shlex.join([sys.executable, least.__file__, "{listen}"])
+    with bench.running(command, stdio=False) as server, closing(server.first_client()) as client:
+        measured = {figure.name: figure.value for figure in bench.CASES[case](server, client)}
+    assert measured.pop(case.replace("-way", " ways")) > 0
+    assert case == "stdin" or 100 in measured.values()  # delivered; it counts its input itself
 
 
 def test_the_plots_have_every_point_of_every_server() -> None:

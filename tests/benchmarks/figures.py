@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from execsrv import __version__
-from tests.benchmarks import bench, plain
-from tests.benchmarks.page import MSGPACK, QUICKACK, RUNS, Document, page_part, plots
+from tests.benchmarks import bench, least, plain
+from tests.benchmarks.page import FLOORS, MSGPACK, QUICKACK, RUNS, Document, page_part, plots
 
 DOCS = Path(__file__).parents[2] / "docs"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -37,12 +37,13 @@ class Part(NamedTuple):
 
 
 PACKED = f"{MSGPACK}={bench.MSGPACK}EXECSRV"
+LEAST = f"{FLOORS['execsrv']}=LEAST", f"{FLOORS[MSGPACK]}={bench.MSGPACK}LEAST"
 TABLES = {
     "latency": Part("--only start-up,spawn,in-flight,echo,idle,slow-reader,login-shells"),
     "quickack": Part(
         "--only spawn,in-flight,echo", (f"execsrv={bench.QUICKACK}EXECSRV", f"PEER={bench.QUICKACK}COMMAND")
     ),
-    "throughput": Part("--only pipe,lines,terminal,stdin,50-way", ("PEER=COMMAND", PACKED)),
+    "throughput": Part("--only pipe,lines,terminal,stdin,50-way", ("PEER=COMMAND", PACKED, *LEAST)),
     "stdio": Part("--stdio --only spawn,echo,pipe,stdin,50-way", ("PEER=COMMAND", PACKED)),
 }
 PLOTS = {
@@ -69,7 +70,8 @@ def measure(path: Path, part: Part, peer: str, rounds: int) -> None:
     """Have bench.py measure one part, and say how long that took."""
     began = time.monotonic()
     name, command = bench.server_argument(peer)
-    terms = {"PEER": name, "COMMAND": command, "EXECSRV": bench.serving()}
+    floor = shlex.join([sys.executable, least.__file__, "{listen}"])
+    terms = {"PEER": name, "COMMAND": command, "EXECSRV": bench.serving(), "LEAST": floor}
     servers = [re.sub("|".join(terms), lambda found: terms[found[0]], server) for server in part.servers]
     words = [*shlex.split(part.words), "--rounds", str(rounds), "--json", str(path), *servers]
     argv = [sys.executable, bench.__file__, *words]

@@ -6,12 +6,14 @@ import math
 import re
 from typing import Any, NamedTuple
 
-from tests.benchmarks import bench, plain
+from tests.benchmarks import bench
 from tests.benchmarks.plots import Line, Panel, shown, svg
 
 RUNS = 1, 2
 MSGPACK = "msgpack"
 """The name of execsrv where it is measured in msgpack too."""
+FLOORS = {"execsrv": "floor", MSGPACK: "msgpack floor"}
+"""The name of the least server beside each of these, where it is measured."""
 QUICKACK = "quickack"
 """The name of the peer where the client acknowledges at once too."""
 
@@ -64,7 +66,10 @@ def compared(runs: list[Document], floor_runs: list[Document], peer: str) -> lis
                 continue  # latency and memory are those of the work, not of the encoding
             if figure.endswith(", delivered") and all(median(run, figure, peer) == 100 for run in runs):
                 continue
-            floor = figure if server == MSGPACK or f"{figure}, as JSON" not in plain.FLOORS else f"{figure}, as JSON"
+            if (beside := FLOORS[server]) in runs[0]["servers"]:
+                floors = [median(run, figure, beside) for run in runs]
+            else:
+                floors = [run[figure] for run in floor_runs if figure in run]
             found.append(
                 Compared(
                     f"{figure}, in msgpack" if server == MSGPACK else figure,
@@ -72,7 +77,7 @@ def compared(runs: list[Document], floor_runs: list[Document], peer: str) -> lis
                     entry["better"],
                     [median(run, figure, server) for run in runs],
                     [median(run, figure, peer) for run in runs],
-                    [run[floor] for run in floor_runs if floor in run],
+                    floors,
                 )
             )
     return found

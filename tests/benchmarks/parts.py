@@ -10,6 +10,7 @@ The clocks cost some microseconds a chunk themselves, which count as the rest.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import importlib
 import json
 import os
@@ -21,6 +22,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import tty
 from collections.abc import Callable
@@ -31,6 +33,7 @@ import msgspec
 from bench import running  # type: ignore[import-not-found]  # beside this script
 
 CHUNK_BYTES = 128 * 1024
+ASKS = 16
 
 READER = """
 import socket
@@ -86,18 +89,24 @@ def start_zeros(size: int, *, is_terminal: bool) -> tuple[subprocess.Popen[bytes
 
 
 def floor(
-    size: int, take: Callable[[memoryview], object] = lambda chunk: None, *, is_terminal: bool
+    size: int, take: Callable[[memoryview], object] = lambda chunk: None, *, is_terminal: bool, asks: int = 0
 ) -> tuple[float, float]:
-    """Read so many zeros in a plain loop, and give them away. Return seconds of processor and of the wall."""
+    """Read so many zeros in a plain loop, and give them away. Return seconds of processor and of the wall.
+
+    A read of an empty terminal sleeps until the task of the kernel has run. With `asks` it is asked before, up to so
+    often, whether there is anything: that does not sleep. Where it was in vain, the rest of the chunk is read without.
+    """
     command, source = start_zeros(size, is_terminal=is_terminal)
     room = memoryview(bytearray(CHUNK_BYTES))
     cpu, wall, left = time.process_time(), time.perf_counter(), size
     while left:
         select.select([source], [], [])
-        count = 0
+        count, patience = 0, asks
         try:
             while count < len(room) and (more := os.readv(source, [room[count:]])):
                 count += more
+                if patience and not has_some(source, patience):
+                    patience = 0
         except OSError:  # there is no more now, or at all
             pass
         take(room[:count])
@@ -108,12 +117,17 @@ def floor(
     return spent
 
 
-def floor_with_reader(size: int, *, is_terminal: bool) -> tuple[float, float]:
+def has_some(terminal: int, asks: int) -> bool:
+    """Ask a terminal up to so often whether there is anything to be read."""
+    return any(any(fcntl.ioctl(terminal, termios.FIONREAD, bytes(4))) for _ in range(asks))
+
+
+def floor_with_reader(size: int, *, is_terminal: bool, asks: int = 0) -> tuple[float, float]:
     """Do as `floor`, and send each chunk as base64 to a process that reads it."""
     ours, theirs = socket.socketpair()
     with subprocess.Popen([sys.executable, "-S", "-c", READER], stdin=theirs.fileno()), theirs, ours:
         encode = msgspec.json.Encoder().encode
-        return floor(size, lambda chunk: ours.sendall(encode(chunk)), is_terminal=is_terminal)
+        return floor(size, lambda chunk: ours.sendall(encode(chunk)), is_terminal=is_terminal, asks=asks)
 
 
 def measure(size: int, *, is_terminal: bool) -> tuple[float, float, dict[str, list[int]]]:
@@ -143,9 +157,10 @@ def main() -> None:
     def show(what: str, cpu: float, end: str) -> None:
         print(f"{what:36}{cpu * 2**30 / size:6.2f} s/GiB  {end}")
 
-    for what, run in {"floor: read": floor, "floor: read, encode, send": floor_with_reader}.items():
-        cpu, wall = run(size, is_terminal=is_terminal)
-        show(what, cpu, f"{options.mib / wall:6.0f} MiB/s")
+    for asks in (0, ASKS) if is_terminal else (0,):
+        for what, run in {"read": floor, "read, encode, send": floor_with_reader}.items():
+            cpu, wall = run(size, is_terminal=is_terminal, asks=asks)
+            show(f"floor: {'ask, ' if asks else ''}{what}", cpu, f"{options.mib / wall:6.0f} MiB/s")
     cpu, wall, counted = measure(size, is_terminal=is_terminal)
     show("execsrv", cpu, f"{options.mib / wall:6.0f} MiB/s")
     chunks = counted["keep it in the log"][0]

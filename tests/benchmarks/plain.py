@@ -4,12 +4,11 @@
 
 No protocol, no sessions, no limits, no second client: a loop over descriptors that knows what comes. What a server in
 Python adds to that is its price, and nothing that is written in Python gets below it. Each floor has the name of the
-figure of bench.py that does the same work; *as JSON* puts each piece into the message that bench.py's client would get.
+figure of bench.py that does the same work. The floors of throughput are in least.py: there the client counts.
 """
 
 from __future__ import annotations
 
-import base64
 import multiprocessing
 import os
 import pty
@@ -20,11 +19,9 @@ import subprocess
 import sys
 import time
 import tty
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-
-import msgspec
 
 from tests.benchmarks import bench
 from tests.benchmarks.bench import MIB, Stat
@@ -107,71 +104,20 @@ def relay_terminal(peer: socket.socket) -> None:
                     return
 
 
-def raw(data: bytes) -> bytes:
-    return data
-
-
-def as_json(data: bytes) -> bytes:
-    """The message of execsrv for it, with all that does not change from one to the next left out."""
-    return msgspec.json.encode({"method": "process/output", "params": {"chunk": base64.b64encode(data).decode()}})
-
-
-def pipe(said: Callable[[bytes], bytes] = raw) -> float:
-    """Output of a pipe, read and sent over a socket to another process, which reads it."""
-    with ending(["head", "-c", str(bench.PIPE_BYTES), "/dev/zero"], 1) as outputs:
-        return rate(outputs, bench.PIPE_BYTES, said)
-
-
 def pipe_in_pieces(piece: int) -> float:
-    """As `pipe`, from a command that writes so many bytes at a time."""
+    """Output of a pipe, from a command that writes so many bytes at a time, sent to another process, which reads it."""
     argv, size = bench.writing(piece)
-    with ending(argv, 1) as outputs:
-        return rate(outputs, size, raw)
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, bufsize=0) as command:
+        assert command.stdout
+        return rate(command.stdout.fileno(), size)
 
 
-def fifty_ways(said: Callable[[bytes], bytes] = raw) -> float:
-    """As `pipe`, from fifty of them at once."""
-    with ending(["head", "-c", str(bench.WAY_BYTES), "/dev/zero"], bench.WAYS) as outputs:
-        return rate(outputs, bench.WAYS * bench.WAY_BYTES, said)
-
-
-def terminal(said: Callable[[bytes], bytes] = raw) -> float:
-    """As `pipe`, from a raw terminal."""
-    main, other = pty.openpty()
-    tty.setraw(other)
-    with subprocess.Popen(["head", "-c", str(bench.TERMINAL_BYTES), "/dev/zero"], stdout=other):
-        os.close(other)
-        measured = rate([main], bench.TERMINAL_BYTES, said)
-    os.close(main)
-    return measured
-
-
-@contextmanager
-def ending(argv: list[str], times: int) -> Iterator[list[int]]:
-    """Commands that print, and where; in the end they are waited for."""
-    commands = [subprocess.Popen(argv, stdout=subprocess.PIPE, bufsize=0) for _ in range(times)]
-    try:
-        yield [command.stdout.fileno() for command in commands if command.stdout]
-    finally:
-        for command in commands:
-            with command:
-                pass
-
-
-def rate(outputs: Iterable[int], size: int, said: Callable[[bytes], bytes]) -> float:
-    """MiB/s from these descriptors to another process."""
-    moved = 0
-    with other_end(drain) as there, selectors.DefaultSelector() as ready:
-        for output in outputs:
-            ready.register(output, selectors.EVENT_READ)
+def rate(output: int, size: int) -> float:
+    """MiB/s from this descriptor to another process."""
+    with other_end(drain) as there:
         begin = time.perf_counter()
-        while moved < size:
-            for key, _ in ready.select():
-                if data := os.read(key.fd, CHUNK):
-                    there.sendall(said(data))
-                    moved += len(data)
-                else:
-                    ready.unregister(key.fd)
+        while data := os.read(output, CHUNK):
+            there.sendall(data)
         there.shutdown(socket.SHUT_WR)
         there.recv(1)  # it has everything
         return size / MIB / (time.perf_counter() - begin)
@@ -182,27 +128,6 @@ def drain(peer: socket.socket) -> None:
     while peer.recv_into(buffer):
         pass
     peer.send(b"x")
-
-
-def stdin() -> float:
-    """Input from a socket, written to the pipe of `wc -c`."""
-    with (
-        other_end(feed) as there,
-        subprocess.Popen(["wc", "-c"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as wc,
-    ):
-        assert wc.stdin
-        begin = time.perf_counter()
-        while data := there.recv(CHUNK):
-            os.write(wc.stdin.fileno(), data)
-        wc.stdin.close()
-        wc.wait()
-        return bench.STDIN_BYTES / MIB / (time.perf_counter() - begin)
-
-
-def feed(peer: socket.socket) -> None:
-    piece = bytes(bench.WRITE_BYTES)
-    for _ in range(bench.STDIN_BYTES // bench.WRITE_BYTES):
-        peer.sendall(piece)
 
 
 @contextmanager
@@ -248,13 +173,6 @@ FLOORS: dict[str, Callable[[], float]] = {
     "starts, 32 in flight": in_flight,
     "echo, p50": echo,
     "memory, no session": memory,
-    "pipe": pipe,
-    "pipe, as JSON": lambda: pipe(as_json),
-    "50 ways": fifty_ways,
-    "50 ways, as JSON": lambda: fifty_ways(as_json),
-    "terminal": terminal,
-    "terminal, as JSON": lambda: terminal(as_json),
-    "stdin": stdin,
 }
 SIZES: dict[str, Callable[[], float]] = {
     f"pipe, writes of {piece} B": partial(pipe_in_pieces, piece) for piece in bench.PIECES
