@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
-from execsrv import Client, LimitExceededError, ServerConfig
+import execsrv
+from execsrv import PIPE, Client, LimitExceededError, ServerConfig
 from execsrv._cli.settings import SETTINGS
 from execsrv._doors.principal import Principal
 from execsrv._nursery import open_helpers
@@ -152,3 +156,43 @@ def test_what_is_nearly_used_up_stands_out(daemon: Daemon) -> None:
         assert terminal.end() == 0
     assert "--max-sessions" in terminal.see(r"4 of +4  100%  refused 1 times")
     assert b"\x1b[33m  --max-sessions" in terminal.output
+
+
+# -- descriptors --
+
+
+async def test_everything_keeps_as_many_descriptors_open_as_the_page_says(daemon: Daemon, tmp_path: Path) -> None:
+    def opened() -> int:
+        return len(os.listdir(f"/proc/{daemon.pid}/fd"))
+
+    async def grown_to(count: int) -> None:
+        with trio.move_on_after(PATIENCE):
+            while opened() != count:  # noqa: ASYNC110  # nothing tells
+                await trio.sleep(0.01)
+        assert opened() == count
+
+    page = (Path(__file__).parents[1] / "docs/limits.md").read_text()
+    counts = {what: int(count) for what, count in re.findall(r"^\| (.*) \| (\d+)(?=[ :;].*\|$)", page, re.MULTILINE)}
+    async with execsrv.connect(daemon.url) as client:
+        piped, on_terminal = (counts[f"a session on {what}, while it runs"] for what in ("pipes", "a terminal"))
+        async with client.start(["sleep", "1000"]):
+            one = opened() - piped
+        [passed] = (count for what, count in counts.items() if what.startswith("a session whose streams are"))
+        sessions: list[tuple[int, dict[str, Any]]] = [
+            (piped, {}),
+            (piped + 1, {"stdin": PIPE}),
+            (on_terminal, {"tty": True}),
+            (passed, {"pass_streams": True}),
+            (passed + 4, {"pass_streams": "kept"}),
+        ]
+        for count, options in sessions:
+            async with client.start(["sleep", "1000"], **options):
+                await grown_to(one + count)
+            await grown_to(one)
+        async with client.files.open(tmp_path / "f", "wb"):
+            await grown_to(one + counts["a file that is open by `fs/open`"])
+        [snapshot] = (count for what, count in counts.items() if what.startswith("a snapshot of [login"))
+        for number in (1, 2):
+            await client.run(["bash", "-lc", "true"], shell_snapshot=f"scope-{number}")
+            await grown_to(one + number * snapshot)
+    await grown_to(one - counts["a connection, and a peer that has not said who it is"])

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import trio
 
+from execsrv import ServerConfig
 from execsrv._login_shells import snapshots
 from tests.confined import needs_confinement
-from tests.conftest import Server
+from tests.conftest import OpenServer, Server
 from tests.peers import ENV, Peer
 from tests.processes import may_become_nobody, new_mark, until_gone, until_marked
 
@@ -309,8 +310,8 @@ async def test_snapshots_are_given_back(server: Server, tmp_path: Path) -> None:
         pytest.skip("a server for each connection")
     watching = await server.peer()
 
-    async def held() -> int:
-        told = await watching.call("server/limits", {"settings": ["held_bytes"]})
+    async def held(setting: str = "held_bytes") -> int:
+        told = await watching.call("server/limits", {"settings": [setting]})
         [used] = (ceiling["used"] for ceiling in told["limits"] if ceiling["scope"] == "server")
         return int(used)
 
@@ -321,8 +322,21 @@ async def test_snapshots_are_given_back(server: Server, tmp_path: Path) -> None:
         shells.profile("export LARGE=$(yes | head -c 60000)")
         await shells.run("true")
         assert await held() > before + 60_000
+        for number in range(snapshots.MOST_SNAPSHOTS + 1):
+            assert await held("max_file_handles") == min(number + 1, snapshots.MOST_SNAPSHOTS)
+            await shells.run("true", env={"NUMBER": str(number)})
     while await held() > before:  # noqa: ASYNC110  # until the connection is over
         await trio.sleep(0.01)
+    assert await held("max_file_handles") == 0
+
+
+async def test_without_an_open_file_to_spare_none_is_kept(open_server: OpenServer, tmp_path: Path) -> None:
+    server = open_server("unix", ServerConfig(max_file_handles=1, principal_percent=100))
+    shells = Shells(await server.peer(), tmp_path)
+    shells.profile("")
+    for number in (0, 0, 1, 1):
+        await shells.run("true", env={"NUMBER": str(number)})
+    assert shells.runs == 1 + 3
 
 
 async def test_a_snapshot_is_nobody_elses(shells: Shells) -> None:

@@ -58,7 +58,7 @@ class Allowance:
         self.sessions: Budget = budget("max_sessions", lambda above: above.sessions)
         """Sessions that run."""
         self.handles: Budget = budget("max_file_handles", lambda above: above.handles)
-        """Open files of `fs/open`."""
+        """Open files of `fs/open`, and kept snapshots of login shells."""
         self.watches: Budget = budget("max_watches", lambda above: above.watches)
         """Watches of files, each with a descriptor."""
         self.exchanges: Budget = budget("max_http_exchanges", lambda above: above.exchanges)

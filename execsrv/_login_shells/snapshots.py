@@ -65,10 +65,14 @@ class Snapshot(NamedTuple):
 class Snapshots:
     """What the login files of one connection's shells have made."""
 
-    def __init__(self, new_attempt: Callable[[], Attempt], threads: SharedThreads, budget: Budget) -> None:
+    def __init__(
+        self, new_attempt: Callable[[], Attempt], threads: SharedThreads, budget: Budget, files: Budget
+    ) -> None:
+        """Each snapshot takes its bytes of the budget, and one of the open files."""
         self._new_attempt = new_attempt
         self._threads = threads
         self._budget = budget
+        self._files = files
         self._kept: dict[bytes, Snapshot | None] = {}
         """The latest used last. None for login files that have to be run each time."""
         self._taking: dict[bytes, trio.Event] = {}
@@ -134,15 +138,25 @@ class Snapshots:
             return snapshot
         while len(self._kept) >= MOST_SNAPSHOTS:
             self._forget_oldest()
-        if snapshot is not None and self._budget.try_take(snapshot.size) is not None:
+        if snapshot is not None and not self._pay_for(snapshot):
             snapshot = None
         self._kept[key] = snapshot
         return snapshot
+
+    def _pay_for(self, snapshot: Snapshot) -> bool:
+        """Take what a snapshot costs, and return whether there was so much."""
+        if self._files.try_take(1) is not None:
+            return False
+        if self._budget.try_take(snapshot.size) is not None:
+            self._files.give()
+            return False
+        return True
 
     def _forget_oldest(self) -> None:
         snapshot = self._kept.pop(next(iter(self._kept)))
         if snapshot is not None:
             self._budget.give(snapshot.size)
+            self._files.give()
 
     async def _take(self, command: Command) -> Snapshot | None:
         """Run the login files, and return what they have made, None where a new shell cannot be given it."""

@@ -150,7 +150,8 @@ class Sessions(Roster):
         from execsrv._login_shells.snapshots import Snapshots
 
         if self._snapshots is None:
-            self._snapshots = Snapshots(self.supervisor.new_attempt, self._threads, self._allowance.for_sessions)
+            memory, files = self._allowance.for_sessions, self._allowance.handles
+            self._snapshots = Snapshots(self.supervisor.new_attempt, self._threads, memory, files)
         command = await self._snapshots.settle(scope, settle, starting.deadline)
         if command.named is not None:
             starting.shell_snapshot = "restored"

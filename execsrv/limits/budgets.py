@@ -34,7 +34,13 @@ class BudgetSettings(Settings):
     max_sessions: Annotated[Count, BUDGETS, Meta(ge=1, description="Running sessions. One more is refused.")] = 4096
 
     max_file_handles: Annotated[
-        Count, BUDGETS, Meta(ge=0, description="Files that are open by `fs/open`. One more is refused.")
+        Count,
+        BUDGETS,
+        Meta(
+            ge=0,
+            description="Files that are open by `fs/open`, and snapshots of login shells that are kept. One more is"
+            " refused, and a snapshot not kept.",
+        ),
     ] = 1024
 
     max_watches: Annotated[
