@@ -110,9 +110,17 @@ async def test_no_server_gets_more_than_its_places(open_server: OpenServer, tmp_
 
 async def test_labels_choose_the_server(open_server: OpenServer) -> None:
     plain, fast = await urls(open_server, 2)
-    async with Pool([plain, Endpoint(fast, labels={"gpu": "1", "zone": "a"})], patience=0.5) as pool:
+    servers: list[str | Endpoint] = [plain, Endpoint(fast, labels={"gpu": "1", "zone": "a"})]
+    async with Pool(servers, patience=1000) as pool:
         for _ in range(5):
             assert (await pool.run(["true"], labels={"gpu": "1"})).server == fast
+        with trio.fail_after(PATIENCE):  # no other one comes
+            with pytest.raises(NoServerError, match=r"^no server with gpu=2 can be used: 0 of 2 .*$"):
+                await pool.run(["true"], labels={"gpu": "2"})
+            with pytest.raises(NoServerError, match=r"^no server with gpu=2 can be used"):
+                async with pool.lease(labels={"gpu": "2"}):
+                    pass
+    async with Pool(lambda: servers, patience=0.5) as pool:
         with pytest.raises(NoServerError, match=r"^no server with gpu=2 was there for 0.5 s: 0 of 2 .*$"):
             await pool.run(["true"], labels={"gpu": "2"})
 
@@ -124,7 +132,9 @@ async def test_servers_that_are_not_there_are_named(open_server: OpenServer, tmp
         assert pool.servers[0].state == "lost"
 
 
-@pytest.mark.parametrize("url", ["websocket", "unix", "http://127.0.0.1:1", "exec:no-such-program", "ws://"])
+@pytest.mark.parametrize(
+    "url", ["websocket", "unix", "http://127.0.0.1:1", "exec:no-such-program", "ws://", "ws://no-such-host.invalid:1"]
+)
 async def test_servers_that_will_never_take_us_are_told_at_once(
     url: str, open_server: OpenServer, tmp_path: Path
 ) -> None:

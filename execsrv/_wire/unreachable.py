@@ -68,10 +68,13 @@ def why_unreachable(error: BaseException) -> str:
 
 
 def is_final(error: BaseException) -> bool:
-    """Return True where the next attempt would fail for the same reason: one of the two does not take the other."""
+    """Return True where the next attempt would fail for the same reason.
+
+    One of the two does not take the other, or there is no host of that name: not that nobody can be asked for it now.
+    """
     for cause in _causes(error):
         match cause:
-            case ssl.SSLCertVerificationError() | UnicodeError():
+            case ssl.SSLCertVerificationError() | UnicodeError() | socket.gaierror(errno=socket.EAI_NONAME):
                 return True
             case ssl.SSLError() if _REFUSED.search(cause.reason or ""):
                 return True

@@ -40,7 +40,8 @@ class CutOffError(ProtocolError):
 class ConnectionFailedError(ExecsrvError):
     """No connection could be made: unreachable, refused, no server of ours, or a handshake that took too long.
 
-    `is_final` is True where waiting would change nothing: a URL that is none, or a server that does not take who asks.
+    `is_final` is True where waiting would change nothing: a URL that is none, a name that no host has, or a server that
+    does not take who asks.
     """
 
     def __init__(self, message: str, /, *, is_final: bool = False) -> None:

@@ -37,15 +37,24 @@ class Members:
     """All servers, each with a task of its own, and the places on them."""
 
     def __init__(
-        self, ask: Ask, dial: Dial, per_server: int, patience: float, refresh: float, config: ClientConfig
+        self,
+        ask: Ask,
+        dial: Dial,
+        per_server: int,
+        patience: float,
+        refresh: float,
+        config: ClientConfig,
+        *,
+        is_fixed: bool = False,
     ) -> None:
+        """Where they are `is_fixed`, who is asked always says the same."""
         self.patience = patience
         self._ask = ask
         self._dial = dial
         self._per_server = per_server
         self._refresh = refresh
         self._config = config
-        self._places = Places(patience, ask)
+        self._places = Places(patience, ask, is_fixed=is_fixed)
         self._by_url: dict[str, Member] = {}
         self._leaving: set[Member] = set()
         self._nursery: trio.Nursery | None = None

@@ -53,14 +53,15 @@ class Host(Protocol):
 class _Group:
     """The servers that have the same labels asked for, and since when none of them is there."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_all: bool) -> None:
         self.hosts: list[Host] = []
         self.missing_since: float | None = None
+        self._is_all = is_all  # no others come later
 
     @property
     def is_hopeless(self) -> bool:
-        """True where there are some, and it is in vain to wait for any of them."""
-        return bool(self.hosts) and all(host.is_hopeless for host in self.hosts)
+        """True where it is in vain to wait for any of them, or for others."""
+        return (self._is_all or bool(self.hosts)) and all(host.is_hopeless for host in self.hosts)
 
 
 Queue = OrderedDict[trio.lowlevel.Task, None]
@@ -71,18 +72,16 @@ nobody is not kept: it would be taken for somebody who waits."""
 class Places:
     """The places of all servers, and the shares that wait for one."""
 
-    def __init__(
-        self, patience: float, directory: object = None, pick: Callable[[int], int] = random.randrange
-    ) -> None:
-        """`patience` is how long to wait for a server to be there, in seconds; `pick` gives a number below another.
+    def __init__(self, patience: float, directory: object = None, *, is_fixed: bool = False) -> None:
+        """`patience` is how long to wait for a server to be there, in seconds.
 
-        `directory` is who tells of servers, for people.
+        `directory` is who tells of servers, for people. Where they are `is_fixed`, no others come later.
         """
+        self._is_fixed = is_fixed
         self._patience = patience
         self._directory = directory
         self.trouble = ""
         """Why it could not be asked the last time, for people."""
-        self._pick = pick
         self._hosts: list[Host] = []
         self._groups: dict[Labels, _Group] = {}
         self._shares: dict[Hashable, dict[Labels, Queue]] = {}  # the first is the next to get a place
@@ -116,7 +115,8 @@ class Places:
     async def take(self, labels: Labels, share: Hashable, *, first: bool = False) -> Host:
         """Return a server with these labels, on which a place is taken. `first` is for who comes back for another one.
 
-        Raises `NoServerError`, at once where all that have the labels are hopeless. Cancelling takes none.
+        Raises `NoServerError`, at once where all that have the labels are hopeless, and where none has them and none
+        comes later. Cancelling takes none.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         group = self._group(labels)
@@ -184,7 +184,7 @@ class Places:
         if group is None:
             if len(self._groups) > _MOST_GROUPS:
                 self._groups = {key: known for key, known in self._groups.items() if self._is_asked_for(key)}
-            group = self._groups[labels] = _Group()
+            group = self._groups[labels] = _Group(is_all=self._is_fixed)
             group.hosts = [host for host in self._hosts if labels <= host.labels]
         return group
 
@@ -196,7 +196,7 @@ class Places:
         hosts = group.hosts
         if not hosts:
             return None
-        one, other = hosts[self._pick(len(hosts))], hosts[self._pick(len(hosts))]
+        one, other = random.choice(hosts), random.choice(hosts)
         best = max(one, other, key=_free)
         if _has_room(best):
             return best

@@ -79,6 +79,7 @@ class Pool:
             seconds("patience", patience),
             seconds("refresh", refresh),
             config,
+            is_fixed=not callable(servers),
         )
         self._opened: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._nursery: trio.Nursery | None = None
