@@ -63,7 +63,7 @@ class Signer:
             raise UnauthorizedError(_MISSING.get(getattr(error, "claim", "iss"), _INVALID)) from None
         except jwt.InvalidAudienceError:
             raise UnauthorizedError(_MISSING["aud"]) from None
-        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
             raise UnauthorizedError(_INVALID) from None
         return Principal(f"bearer {_name(claims.get('sub'))}", _role(claims.get("role", Role.OWNER.word)))
 
