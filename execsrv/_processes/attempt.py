@@ -1,8 +1,8 @@
 """The start of one command, carried out in a thread, since a file system may hold it up for as long as it likes.
 
 From its first instant the command belongs to the attempt: when the attempt ends, by an error at any step, by an
-interrupt or because nobody waits for it any more, so does the command. A thread that hangs is left behind; whatever it
-still starts, it ends itself.
+interrupt or because nobody waits for it any more, so does the command. A thread that hangs before it starts anything is
+left behind, and starts nothing; one that hangs later has two seconds to end what it has started, and does so anyway.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ PipeName = Literal["stdin", "stdout", "stderr"]
 
 _BRIEF_SECONDS = 0.002
 """So long the loop waits for a start, unless some of the same connection have taken longer and are still under way."""
+
+_UNDO_SECONDS = 2.0
+"""Time for a thread to end what nobody wants any more: the program may be about to exit, and its threads with it."""
 
 
 class Spawned(Struct, frozen=True):
@@ -264,7 +267,7 @@ class Attempt:
                 carried_limits.look()
         try:
             if runs:
-                return  # it ends in its thread
+                return await self._see_undone()
             if self._tree is None and self._started.pid and self._started.is_watched:
                 self.enter()
             if self._tree is not None and not self._tree.leader.is_closed:
@@ -277,6 +280,18 @@ class Attempt:
                 if self._tree is not None:
                     self._started.pidfd = self._started.reaper_pidfd = None  # the tree's
                 self._started.close()
+
+    async def _see_undone(self) -> None:
+        """Wait for the thread to end what it starts, unless that takes too long."""
+        if (job := self._job) is None or not self._started.is_coming:
+            return
+        with trio.move_on_after(_UNDO_SECONDS, shield=True):
+            while True:
+                with trio.move_on_after(_BRIEF_SECONDS) as pause:
+                    await job.wait()
+                if not pause.cancelled_caught:
+                    return
+                spawn.kill_newborn(self._started)
 
 
 async def _remove(limits: LimitGroup) -> None:

@@ -66,6 +66,8 @@ class Started:
         self.held: int | None = None
         self.given_up = False
         """True when nobody waits for it any more: it is not to be born, or to be undone."""
+        self.is_coming = False
+        """True when whoever gives it up comes too late for it not to be born."""
         self.thread = 0
         """The thread that starts it."""
         self.carried: Mark | None = None
@@ -136,6 +138,7 @@ def spawn(
             else:
                 started.siblings = proc.children_of_thread(started.thread)
             with turn:
+                started.is_coming = True  # before the question: one of the two sees the other
                 if started.given_up:
                     raise spawn_error("resources", errno.ECANCELED, "start")
                 started.born_after = time.monotonic()
