@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 
@@ -148,6 +148,40 @@ async def contain(name: str, task: Callable[..., Awaitable[object]], *args: obje
         finally:
             del cancelled, rest  # they hold this frame
     return True
+
+
+@trio.lowlevel.enable_ki_protection
+async def happened(event: trio.Event) -> None:
+    """Wait for an event, as `event.wait` does, from code into which an interrupt of the program may fall.
+
+    One that fell into trio's own `wait` would leave the task among those which the event wakes: long after its end,
+    what ends the whole run at once, with nothing cleaned up.
+    """
+    await event.wait()
+
+
+@trio.lowlevel.enable_ki_protection
+async def started(nursery: trio.Nursery, task: Callable[..., Awaitable[object]], *args: object) -> Any:
+    """Start a task as `nursery.start` does, which before trio 0.34 takes its cause from the error that it raises."""
+    cause: BaseException | None = None
+
+    @trio.lowlevel.enable_ki_protection
+    async def remember(*, task_status: trio.TaskStatus[Any]) -> None:
+        nonlocal cause
+        try:
+            await task(*args, task_status=task_status)
+        except BaseException as error:
+            cause = error.__cause__
+            raise
+
+    try:
+        return await nursery.start(remember, name=task)
+    except BaseException as error:
+        if cause is not None:
+            error.__cause__ = cause
+        raise
+    finally:
+        cause = None  # it holds this frame
 
 
 def check_trio() -> None:

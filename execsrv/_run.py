@@ -10,7 +10,7 @@ from typing import Any, Literal, Unpack, overload
 import trio
 
 from execsrv._in_process import connect_in_process
-from execsrv._nursery import check_trio
+from execsrv._nursery import check_trio, happened
 from execsrv.client import Client, Result
 from execsrv.client.parameters import Data, Path, RunKeywords, flag
 
@@ -137,7 +137,7 @@ async def _shared_client(own_process: bool) -> Client:
     if server is None or server.is_over:
         server = servers[own_process] = _Server()
         trio.lowlevel.spawn_system_task(server.stay, own_process)
-    await server.opened.wait()
+    await happened(server.opened)
     if server.client is None:
         assert server.error is not None
         raise server.error

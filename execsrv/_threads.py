@@ -10,6 +10,7 @@ from typing import Generic, Protocol, TypeVar
 import trio
 from outcome import Outcome
 
+from execsrv._nursery import happened
 from execsrv.errors import BusyError
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ async def run_with_tls(work: Callable[[], T]) -> T:
         return await run_in_thread(run, trio.CapacityLimiter(1))
     except trio.Cancelled:
         with trio.move_on_after(_TLS_SECONDS, shield=True):
-            await ended.wait()
+            await happened(ended)
         raise
 
 
@@ -136,6 +137,7 @@ class Job(Generic[T]):
         except trio.RunFinishedError:
             pass  # nobody counts threads any more
 
+    @trio.lowlevel.enable_ki_protection
     async def wait(self) -> None:
         """Wait until it is over. For one task. Cancelling stops waiting, not the thread."""
         if self._is_over:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Awaitable, Callable
+from types import FrameType
 
 import pytest
 import trio
 import trio.testing
 
-from execsrv._nursery import open_helpers
+from execsrv._nursery import happened, open_helpers, started
 
 
 class RootCauseError(Exception):
@@ -185,6 +188,48 @@ async def test_several_helpers_that_fail_leave_as_a_group() -> None:
             helpers.start_soon(crash_with(RootCauseError()))
             await in_a_nursery()
     assert {type(error) for error in caught.value.exceptions} == {CleanUpError, RootCauseError}
+
+
+async def test_a_task_that_fails_before_it_is_started_tells_why() -> None:
+    async def fail(why: Exception, *, task_status: trio.TaskStatus[None]) -> None:
+        raise CleanUpError from why
+
+    why = RootCauseError()
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(CleanUpError) as failed:
+            await started(nursery, fail, why)
+    assert failed.value.__cause__ is why
+
+
+def test_an_interrupt_that_falls_into_the_wait_for_an_event_leaves_trio_whole() -> None:
+    event, before, traced = trio.Event(), signal.getsignal(signal.SIGINT), sys.gettrace()
+
+    def interrupt(frame: FrameType, what: str, argument: object) -> None:
+        if frame.f_code.co_name == "wait_task_rescheduled":
+            sys.settrace(None)
+            signal.raise_signal(signal.SIGINT)
+
+    async def wait() -> None:
+        sys.settrace(interrupt)
+        await happened(event)
+
+    async def main() -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait)
+                await trio.sleep_forever()
+        finally:
+            event.set()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(BaseExceptionGroup) as failed:
+            trio.run(main)
+    finally:
+        sys.settrace(traced)
+        signal.signal(signal.SIGINT, before)
+    assert failed.group_contains(KeyboardInterrupt)
 
 
 def test_no_cancel_ends_the_program() -> None:

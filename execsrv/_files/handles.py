@@ -18,6 +18,7 @@ import trio
 from execsrv._budget.budget import Budget
 from execsrv._files.contents import checksum, open_file, replace_file, write_at
 from execsrv._files.roots import Place, failure
+from execsrv._nursery import happened
 from execsrv.errors import FileRefusedError, NotFoundError
 
 MAX_ID_BYTES = 32
@@ -120,7 +121,7 @@ class Turn:
     async def taken(self) -> AsyncIterator[None]:
         """Wait until the turns before are over. Leaving the block lets the next one in."""
         try:
-            await self._before.wait()
+            await happened(self._before)
             yield
         finally:
             self._done.set()

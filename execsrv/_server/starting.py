@@ -15,6 +15,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from execsrv._doors.journal import Start
 from execsrv._lent import Lent
+from execsrv._nursery import happened
 from execsrv._server.start_options import StartOptions
 from execsrv.errors import BusyError, SpawnError
 from execsrv.protocol import CommandWrite, ProcessTerminate, ProcessWrite, Reason
@@ -81,7 +82,7 @@ class Starting:
         size = len(params.chunk) if isinstance(params, ProcessWrite | CommandWrite) else 0
         if len(self._then) >= _MOST_WAITING or (self._bytes and self._bytes + size > self._most_bytes):
             with trio.move_on_after(GIVE_UP_SECONDS):
-                await self.over.wait()
+                await happened(self.over)
             if self.outcome is None:
                 raise BusyError(f"process {self.id} is still being started, and too much waits for it already")
         self._bytes += size

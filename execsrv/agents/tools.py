@@ -16,7 +16,7 @@ from typing import Any, Unpack
 
 import trio
 
-from execsrv._nursery import open_helpers
+from execsrv._nursery import happened, open_helpers, started
 from execsrv.agents.answers import Answer, Picture, Piece, Sessions
 from execsrv.agents.asking import added, command_argv, confined, joined
 from execsrv.agents.bookkeeping import Book
@@ -108,7 +108,7 @@ class Tools:
         with self._book.room() as number:
             if self._recordings is not None:
                 options["record"] = os.path.join(self._recordings, f"session-{number}.cast")
-            session: Session = await self._tree.start(self._live, number, argv, command, options)
+            session: Session = await started(self._tree, self._live, number, argv, command, options)
         try:
             return await self._window(session, since, window, most)
         except trio.Cancelled:
@@ -191,7 +191,7 @@ class Tools:
         since = trio.current_time()
         if session.state != "ended":
             await session.process.terminate(grace)
-            await session.over.wait()
+            await happened(session.over)
         session.check_reachable()
         return session.answer(since, self._settings.answered_bytes(None, None))
 

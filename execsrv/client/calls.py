@@ -16,7 +16,7 @@ import trio
 from msgspec import Struct, UnsetType
 
 from execsrv._lent import Lent
-from execsrv._nursery import open_helpers
+from execsrv._nursery import happened, open_helpers
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import decode_params
 from execsrv.client.parameters import check_size, checked
@@ -148,7 +148,7 @@ class Calls:
 
     async def answer_to(self, asked: PendingCall, result: type[R]) -> R:
         """Wait for the answer to what was posted. Raises as `call` does."""
-        await asked.answered.wait()
+        await happened(asked.answered)
         match asked.answer:
             case Response(_, value):
                 try:

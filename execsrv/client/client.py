@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from functools import cached_property, partial
 from typing import Any, Literal, Unpack, overload
 
-from execsrv._nursery import check_trio, open_helpers
+from execsrv._nursery import check_trio, open_helpers, started
 from execsrv.client.connection import Connection, OpenChannel
 from execsrv.client.file_calls import FileCalls
 from execsrv.client.files import Files
@@ -286,5 +286,5 @@ async def open_client(
     seconds("reconnect", reconnect, zero=True)
     async with open_helpers() as nursery:
         connection = Connection(config, nursery, read_token)
-        await nursery.start(connection.stay, open_channel, wishes, reconnect)
+        await started(nursery, connection.stay, open_channel, wishes, reconnect)
         yield Client._made(connection)

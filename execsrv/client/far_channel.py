@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from execsrv._nursery import open_helpers, owned
+from execsrv._nursery import happened, open_helpers, owned
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.writing import write_all
 from execsrv.client.bringing import archive
@@ -118,7 +118,7 @@ async def open_reached(
         async def explain() -> str:
             with trio.move_on_after(_EXIT_SECONDS):
                 await program.wait()
-                await said.over.wait()
+                await happened(said.over)
             why = why_no_way(place.program, program.returncode, said.text)
             return why + (f'; it said "{shown(said.text, _QUOTED_CHARACTERS)}"' if said.text else "")
 

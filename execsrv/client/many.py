@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import trio
 
+from execsrv._nursery import happened
 from execsrv.client.parameters import Path, count
 from execsrv.errors import CommandError, ConnectionLostError, RequestError
 
@@ -77,7 +78,7 @@ class Results(AsyncIterator[R_co], Generic[R_co]):
         self._batch.ended.close()
         if self._is_started:
             with trio.CancelScope(shield=True):
-                await self._batch.over.wait()
+                await happened(self._batch.over)
         await trio.lowlevel.checkpoint()
 
     def __del__(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import trio
 
-from execsrv._nursery import open_helpers
+from execsrv._nursery import happened, open_helpers
 from execsrv.client.inbox import Part
 from execsrv.client.parameters import Data
 from execsrv.client.result import Collected, Result, feed
@@ -51,7 +51,7 @@ class PassedCollected(Collected):
         async with open_helpers() as helpers:
             helpers.start_soon(collect_errors)
             await self._collect_one("stdout")
-            await has_errors.wait()
+            await happened(has_errors)
             await self._next(self._process._reader.wait_closed)
 
     async def _collect_one(self, part: Part) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from execsrv._nursery import happened
 from execsrv.client.calls import PendingCall
 from execsrv.client.dialogue import Dialogue
 from execsrv.client.mirror import Mirror, termination
@@ -135,7 +136,7 @@ class Process(Dialogue, Reading):
         """Write a piece, once the one before has been taken: so there is never more under way than one."""
         calls = self._mirror.calls
         if self._writing is not None:
-            await self._writing.answered.wait()  # whoever wrote it was cancelled
+            await happened(self._writing.answered)  # whoever wrote it was cancelled
         for tap in self._mirror.taps:
             tap.wrote(piece)
         self._writes += 1

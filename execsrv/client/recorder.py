@@ -20,7 +20,7 @@ from functools import partial
 import trio
 
 from execsrv._log.log import Closed, Entry, Exited, Gap
-from execsrv._nursery import open_helpers
+from execsrv._nursery import happened, open_helpers
 from execsrv._threads import run_in_thread
 from execsrv.client.file_paths import plain_path
 from execsrv.client.mirror import Mirror
@@ -170,7 +170,7 @@ async def _write_all(tap: _Tap, file: _File) -> None:
                 await run_in_thread(partial(file.write, tap.take()), file.limiter)
                 if is_over:
                     break
-                await tap.news.wait()
+                await happened(tap.news)
         except (OSError, BusyError) as error:
             tap.error = error
     if tap.writing.cancelled_caught:

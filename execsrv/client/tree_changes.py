@@ -10,6 +10,7 @@ from typing import Literal
 import trio
 from msgspec import Struct
 
+from execsrv._nursery import happened
 from execsrv.client.calls import PendingCall
 from execsrv.client.file_calls import FileCalls
 from execsrv.client.file_paths import doing, heard, sent
@@ -51,7 +52,7 @@ class Changes:
 
     async def _end(self) -> None:
         if self._begun is not None:
-            await self._begun.answered.wait()  # what has not begun yet cannot be ended
+            await happened(self._begun.answered)  # what has not begun yet cannot be ended
         await self._calls.call("fs/unwatch", WatchId(self._id), Nothing)
 
     def __aiter__(self) -> Changes:

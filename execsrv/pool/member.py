@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 import trio
 
-from execsrv._nursery import open_helpers
+from execsrv._nursery import happened, open_helpers
 from execsrv.client.client import Client
 from execsrv.directories import Endpoint
 from execsrv.errors import (
@@ -94,7 +94,7 @@ class ClientLine:
 
     async def wait_lost(self) -> str:
         """Wait until the connection is lost for good, and return why."""
-        await self._connection.calls.ended.wait()
+        await happened(self._connection.calls.ended)
         return str(self._connection.calls.lost)
 
     @property
@@ -203,7 +203,7 @@ class Member:
             async with open_helpers() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._keep_dialing, dial, dialing)
-                await self._idle.wait()
+                await happened(self._idle)
         finally:
             self._nursery = None  # a lease may still be on its way when the pool is closed
 

@@ -203,6 +203,7 @@ class Places:
         best = max(hosts, key=_free)
         return best if _has_room(best) else None
 
+    @trio.lowlevel.enable_ki_protection
     async def _wait(self, labels: Labels, share: Hashable, *, first: bool) -> Host:
         task = trio.lowlevel.current_task()
         queue = self._shares.setdefault(share, {}).setdefault(labels, OrderedDict())

@@ -18,7 +18,7 @@ from functools import partial
 
 import trio
 
-from execsrv._nursery import check_trio, contain, open_helpers, owned
+from execsrv._nursery import check_trio, contain, open_helpers, owned, started
 from execsrv._processes import streams
 from execsrv._processes.attempt import Attempt
 from execsrv._processes.command import Command, settle
@@ -82,7 +82,7 @@ class Processes:
             None if size is None else Size(*checked(size)),
             pipe_stdin,
         )
-        running: Running = await self._nursery.start(own)
+        running: Running = await started(self._nursery, own)
         return handed_out(running)
 
     def close(self) -> None:
