@@ -60,7 +60,7 @@ def lowest(session: nox.Session) -> None:
     session.install(".", *pinned)
     # The text of a schema is another with every msgspec; the schema in docs is the newest one's.
     text_of_a_schema = "tests/test_docs.py::test_the_schema_is_that_of_the_structs"
-    session.run("pytest", "--deselect", text_of_a_schema, *session.posargs)
+    session.run("pytest", "--deselect", text_of_a_schema, *(session.posargs or SPREAD))
 
 
 @nox.session
