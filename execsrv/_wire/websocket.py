@@ -37,6 +37,9 @@ from execsrv.protocol import Message
 _FRAME_ERRORS = (1002, 1007)
 _QUEUED_MESSAGES = 1
 
+_TURN_SECONDS = 0.0005
+"""For so long messages that came together are handled in one turn of the loop."""
+
 
 class WebSocketChannel(EncodedChannel):
     """One end of a websocket (`MessageChannel`)."""
@@ -47,6 +50,7 @@ class WebSocketChannel(EncodedChannel):
         self._wire = wire
         self._broken = False  # the library has stopped at a frame that is none, and leaves the goodbye to us
         self._received_bytes = 0  # of the message that is being handled
+        self._turn_ends = 0.0
 
     async def _send_written(self) -> None:
         if not self._wire.is_server:
@@ -83,11 +87,17 @@ class WebSocketChannel(EncodedChannel):
         """Return the next message, text or binary."""
         self._wire.bound.handled(self._received_bytes)
         self._received_bytes = 0
+        is_over_time = trio.current_time() >= self._turn_ends
+        if is_over_time and self._wire.has_message:
+            await trio.lowlevel.checkpoint()  # what came in one piece must not keep everybody else waiting
         while (data := self._wire.next_message()) is None:
             if self._wire.is_over or self._connection.closed is not None:
                 self._check_end()
                 return None
             await self._wire.wait_news()
+            is_over_time = True
+        if is_over_time:
+            self._turn_ends = trio.current_time() + _TURN_SECONDS
         self._received_bytes = len(data)
         return await self._read(data)
 

@@ -28,7 +28,7 @@ MAX_HEAD_BYTES = 16 * 1024
 RECEIVE_BYTES = 256 * 1024
 
 _FRAMES_A_TURN = 4
-"""Frames that are read, and whose messages are handled, before others have their turn."""
+"""Frames that are read before others have their turn, and messages that are handed over at once at most."""
 _SENT_BYTES = 256 * 1024
 """More than that is not encrypted at once."""
 _TOO_LARGE, _FAILED = 1009, 1011
@@ -177,6 +177,11 @@ class Wire(trio.abc.Stream):
         if self._frames.excess:
             self.refusal = ProtocolError(self._frames.excess, _TOO_LARGE)
         return library
+
+    @property
+    def has_message(self) -> bool:
+        """True where `next_message` has one."""
+        return bool(self._frames.messages)
 
     def next_message(self) -> bytearray | None:
         """Return the payload of the next message, None where none is there."""
