@@ -1,4 +1,4 @@
-"""Measure the client beside what its users would write otherwise: subprocesses of trio and the standard library.
+"""Measure the client beside what its users would write otherwise: subprocesses of trio and of Python, and pexpect.
 
 Both sides of a row take turns in one run, so that a noisy minute hits both; printed are medians and their ratio.
 Nothing passes or fails by a time: a row only fails when a command answers wrongly. `bench.py --only client` runs this.
@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import pexpect
 import trio
 
 import execsrv
@@ -25,6 +26,8 @@ MB = 1_000_000
 MIB = 1 << 20
 COMMANDS, AT_A_TIME = 200, 20
 HANDLES = 5000
+TURNS = 100
+LAST_WORD = "head -c 10000000 /dev/zero | tr '\\0' x; echo the end"
 
 Measured = Callable[[], Awaitable[object]]
 
@@ -121,6 +124,37 @@ async def hold_handles(client: execsrv.Client) -> None:
             assert await process.stdout.receive_some() == b"x\n"
 
 
+async def run_by_pexpect() -> None:
+    pexpect.run("true")
+
+
+async def talk(client: execsrv.Client) -> None:
+    async with client.start(["cat"], tty=True, modes={"echo": False}) as process:
+        for number in range(TURNS):
+            await process.sendline(f"line {number}.")
+            await process.expect_exact(f"line {number}.")
+
+
+async def talk_by_pexpect() -> None:
+    process = pexpect.spawn("cat", echo=False)
+    process.delaybeforesend = None  # it would wait 50 ms before each line
+    for number in range(TURNS):
+        process.sendline(f"line {number}.")
+        process.expect_exact(f"line {number}.")
+    process.close(force=True)
+
+
+async def search(client: execsrv.Client) -> None:
+    async with client.start(["sh", "-c", LAST_WORD], tty=True) as process:
+        await process.expect_exact("the end", timeout=600)
+
+
+async def search_by_pexpect() -> None:
+    process = pexpect.spawn("sh", ["-c", LAST_WORD], timeout=600, maxread=65536)
+    process.expect_exact("the end")
+    process.close(force=True)
+
+
 async def rows(folder: Path) -> None:
     data = bytes(100 * MB)
     config = execsrv.ServerConfig(max_sessions_per_connection=HANDLES + 100, retained_sessions=HANDLES)
@@ -187,6 +221,22 @@ async def rows(folder: Path) -> None:
                 100 * MB / MIB,
             ),
             Row("a million lines, in process", partial(read_lines, inside, 1_000_000), None, "", 3),
+            Row(
+                "run(true) on a terminal, in process",
+                partial(inside.run, true, tty=True),
+                run_by_pexpect,
+                "pexpect",
+                100,
+            ),
+            Row(f"{TURNS} lines and answers, in process", partial(talk, inside), talk_by_pexpect, "pexpect", 9),
+            Row(
+                "a word behind 10 MB, in process",
+                partial(search, inside),
+                search_by_pexpect,
+                "pexpect",
+                3,
+                10 * MB / MIB,
+            ),
             Row(f"{HANDLES} handles, in process", partial(hold_handles, inside), None, "", 1),
         ]:
             print(await measure(row), flush=True)
