@@ -9,7 +9,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import replace
-from fnmatch import fnmatch
 from functools import partial
 from importlib import import_module
 from itertools import count
@@ -33,6 +32,7 @@ from execsrv._wire.websocket import open_websocket
 from execsrv.client.client import open_client
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig, ServerConfig
 from tests.elsewhere import own_network
+from tests.measured import choose, measured
 from tests.over_runner import WAYS, OverRunner, is_wanted
 from tests.peers import PATIENCE, Peer, open_peer
 from tests.processes import resident
@@ -64,6 +64,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for name, reason in getattr(getattr(item, "module", None), "NOT_YET", {}).items():
             if item.name == name or item.name.startswith((f"{name}[", f"{name}-")):
                 item.add_marker(pytest.mark.skip(reason=f"not yet: {reason}"))
+    choose([item for item in items if item.get_closest_marker("skip") is None])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Have it measured, or not, with its fixtures."""
+    with measured(item):
+        return (yield)
 
 
 def _is_wanted(item: pytest.Item, *, slow: bool) -> bool:
@@ -262,24 +270,6 @@ def no_settings() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as environment:
         for name in [name for name in os.environ if name.startswith("EXECSRV_")]:
             environment.delenv(name)
-        yield
-
-
-MEASURED = """
-agents bench ci cli_* confine_* conformance daemon guard interact lifeline limits_cli log_forms logs machine map mcp
-record reloading run runner* silence systemd testing tokens users
-""".split()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def measured(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Has coverage measure the processes that some modules start: what no others reach.
-
-    Its start takes longer than that of a server, so all of them would double the time of the suite.
-    """
-    with pytest.MonkeyPatch.context() as environment:
-        if not any(fnmatch(request.path.stem, f"test_{name}") for name in MEASURED):
-            environment.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
         yield
 
 

@@ -41,7 +41,7 @@ def test_all_figures_are_measured_and_drawn(tmp_path: Path) -> None:
 def test_a_server_that_is_there_is_measured_and_left_as_it_was(tmp_path: Path) -> None:
     with running_daemon(tmp_path, "unix") as daemon:
         before = set(os.listdir(tmp_path))
-        done = bench("-u", daemon.url, "-r", "3", "--only", "run true", "--only", "put a file")
+        done = bench("-u", daemon.url, "-r", "1", "--only", "run true", "--only", "put a file")
         assert done.returncode == 0, done.stderr
         assert daemon.url in done.stdout
         rows = [line.split()[:2] for line in done.stdout.splitlines()[3:]]

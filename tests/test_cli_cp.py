@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import signal
 import subprocess
@@ -51,7 +50,7 @@ def contents(top: Path) -> dict[str, bytes]:
 
 def test_files_and_trees_go_there_and_back(daemon: Daemon, here: Path) -> None:
     (here / "tree/a").mkdir(parents=True)
-    (here / "tree/a/large").write_bytes(random.randbytes(MIB))
+    (here / "tree/a/large").write_bytes(os.urandom(MIB))
     (here / "tree/small").write_bytes(b"small")
     (here / "tree/link").symlink_to("small")
     (here / "there").mkdir()
@@ -157,7 +156,7 @@ def test_what_is_no_file_is_named_and_left_out(daemon: Daemon, here: Path) -> No
 
 def test_a_bar_with_rate_and_rest(daemon: Daemon, here: Path) -> None:
     for number in range(8):
-        (here / f"{number}").write_bytes(random.randbytes(24 * MIB))
+        (here / f"{number}").write_bytes(os.urandom(24 * MIB))
     (here / "to").mkdir()
     with seen(
         "cp", "-u", daemon.url, *(str(here / f"{n}") for n in range(8)), f":{here}/to", size=(10, 100)
@@ -189,7 +188,7 @@ def test_a_narrow_terminal_and_none(daemon: Daemon, here: Path) -> None:
 def test_it_comes_back_when_the_line_is_mended(daemon: Daemon, here: Path, way: str) -> None:
     (here / "from").mkdir()
     for number in range(40):
-        (here / "from" / f"{number}").write_bytes(random.randbytes(3 * MIB))
+        (here / "from" / f"{number}").write_bytes(os.urandom(3 * MIB))
     with cuttable(daemon.url, f"{here}/line") as line:
         words = [f"{here}/from", f":{here}/to"] if way == "put" else [f":{here}/from", f"{here}/to"]
         with seen("cp", "-u", line.url, *words, size=(24, 100)) as terminal:
@@ -207,7 +206,7 @@ def test_it_comes_back_when_the_line_is_mended(daemon: Daemon, here: Path, way: 
 @pytest.mark.parametrize("way", ["put", "get"])
 def test_one_that_was_given_up_is_taken_up_by_the_same_command(daemon: Daemon, here: Path, way: str) -> None:
     source, to = here / "large", here / "copy"
-    source.write_bytes(random.randbytes(200 * MIB))
+    source.write_bytes(os.urandom(100 * MIB))
     words = [source, f":{to}"] if way == "put" else [f":{source}", to]
     with cuttable(daemon.url, f"{here}/line") as line:
         with seen("cp", "-u", line.url, "--reconnect", "0", *map(str, words), size=(24, 100)) as terminal:
@@ -227,7 +226,7 @@ def test_one_that_was_given_up_is_taken_up_by_the_same_command(daemon: Daemon, h
 
 def test_ctrl_c_ends_it_and_it_is_taken_up(daemon: Daemon, here: Path) -> None:
     source, to = here / "large", here / "copy"
-    source.write_bytes(random.randbytes(200 * MIB))
+    source.write_bytes(os.urandom(100 * MIB))
     with seen("cp", "-u", daemon.url, str(source), f":{to}") as terminal:
         terminal.see(r"[1-9]\d% \[")
         terminal.type("\x03")

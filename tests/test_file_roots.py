@@ -147,7 +147,7 @@ async def test_replacing_things_by_links_in_between_opens_no_way_out(peer: Peer,
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.to_thread.run_sync, swap, root / "swap", root / "link", stop)
         try:
-            for _ in range(300):
+            for _ in range(100):
                 for method, params in calls.items():
                     answer: Any = await peer.answer(await peer.post(method, params))
                     if isinstance(answer, Failure):

@@ -329,7 +329,14 @@ def server_args(lines: list[str]) -> tuple[str, ...]:
     return tuple(words[2:] if "--listen" in words else words)
 
 
-@pytest.mark.parametrize("lines", [lines for lines in EXCHANGES if over("stdio", lines)], ids=title)
+ON_STDIO = [
+    pytest.param(lines, marks=pytest.mark.slow if over("websocket", lines) and number % 8 else [])
+    for number, lines in enumerate(lines for lines in EXCHANGES if over("stdio", lines))
+]
+"""Each starts a server of its own, so that each time some are replayed that are replayed on websockets too."""
+
+
+@pytest.mark.parametrize("lines", ON_STDIO, ids=title)
 async def test_an_exchange_on_stdio(lines: list[str]) -> None:
     async with daemon(*server_args(lines)) as process:
         await replay(lines, partial(open_stdio, process), process.pid)

@@ -34,13 +34,16 @@ POLITE = "trap 'echo cleaning; rm -f lock; exit 3' TERM; touch lock; echo ready;
 DEAF = "trap '' TERM INT HUP; echo ready; while :; do sleep .1; done"
 
 
-@pytest.fixture(params=["in process", "by url"])
-def run_args(request: pytest.FixtureRequest) -> Iterator[list[str]]:
-    if request.param == "in process":
-        yield ["run"]
-        return
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """One server for all: each command has a connection of its own."""
     with daemon("ws://127.0.0.1:0") as (_, url):
-        yield ["run", "--url", url]
+        yield url
+
+
+@pytest.fixture(params=["in process", "by url"])
+def run_args(request: pytest.FixtureRequest) -> list[str]:
+    return ["run"] if request.param == "in process" else ["run", "--url", request.getfixturevalue("url")]
 
 
 def shell(script: str, **options: object) -> subprocess.CompletedProcess[str]:

@@ -375,7 +375,12 @@ async def test_nothing_survives_an_ending(
     await start_and_end(placement, ending, tty, host, open_path)
 
 
-PASSED = ["terminate", "graceful", "deadline", "hang up", "SIGTERM", "SIGKILL", "guardian first"]
+PASSED = [
+    "deadline",
+    "hang up",
+    "SIGKILL",
+    *(pytest.param(how, marks=pytest.mark.slow) for how in ("terminate", "graceful", "SIGTERM", "guardian first")),
+]
 
 
 @pytest.mark.parametrize("how", PASSED)
