@@ -122,8 +122,10 @@ class Wire(trio.abc.Stream):
         if self.is_server and not self.opened.is_set():
             await self.opened.wait()
         self.tell_news()
+        if self._frames.messages:
+            await self._hand_over()
         while (library := await self._receive_frames(max_bytes)) is not None:
-            if self._frames.messages:
+            if self._frames.messages and self.opened.is_set():  # else they came with the answer to the handshake
                 await self._hand_over()
             if library:
                 return library
