@@ -9,6 +9,7 @@ import os
 import select
 import struct
 import termios
+import time
 
 from execsrv._setting_units import KIB
 
@@ -24,6 +25,12 @@ _TERMINAL_BYTES = 1024 * KIB
 _TERMINAL_PIECE = 4096
 """The most that the kernel gives of a terminal in one read."""
 
+_FULL_PIECE = 4095
+"""So much it gives of one that is being written to without a pause."""
+
+_ASKS, _ASKING_SECONDS = 32, 0.001
+"""So often, and no longer, a terminal is asked for more behind a full piece. A read of one that is empty sleeps until a
+task of the kernel has brought what was written meanwhile, and to be woken takes longer than that task."""
 
 _DO_NOT_WAIT = 2  # SPLICE_F_NONBLOCK
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -47,6 +54,8 @@ def _read_terminal(descriptor: int, most: int) -> bytes:
         while left > 0 and (piece := os.read(descriptor, min(left, _TERMINAL_PIECE))):
             pieces.append(piece)
             left -= len(piece)
+            if len(piece) >= _FULL_PIECE:
+                _let_more_come(descriptor)
     except BlockingIOError:
         if not pieces:
             raise
@@ -55,6 +64,15 @@ def _read_terminal(descriptor: int, most: int) -> bytes:
         if error.errno != errno.EIO:
             raise
     return b"".join(pieces)
+
+
+def _let_more_come(terminal: int) -> None:
+    """Let the kernel bring more for a terminal, within a short time."""
+    end = time.perf_counter() + _ASKING_SECONDS
+    for _ in range(_ASKS):
+        if any(fcntl.ioctl(terminal, termios.FIONREAD, bytes(4))) or time.perf_counter() > end:
+            return
+        os.sched_yield()
 
 
 def tee(source: int, target: int, most: int) -> int:
