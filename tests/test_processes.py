@@ -18,6 +18,8 @@ from msgspec.structs import replace
 from execsrv._lent import Lent
 from execsrv._processes import portable_spawn, posix_spawn, spawn, terminal, tree
 from execsrv._processes.command import settle
+from execsrv._processes.membership import Register
+from execsrv._processes.subreaper import open_strays
 from execsrv._processes.supervisor import Spawned, Supervisor
 from execsrv.errors import SpawnError
 from execsrv.protocol import Size
@@ -195,6 +197,18 @@ def test_an_ignored_sigchld_is_refused() -> None:
     try:
         with pytest.raises(SpawnError, match="SIGCHLD is ignored"):
             start(["true"])
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+async def test_sigchld_is_as_it_was_when_the_last_supervisor_is_gone() -> None:
+    """Also where one end was heard, and nobody has looked for others since."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with open_strays(Register(None), sole=False):
+            os.kill(os.getpid(), signal.SIGCHLD)
+            assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGCHLD, before)
 

@@ -123,6 +123,7 @@ class _Shared:
     def end(self) -> None:
         if not self._subreaper:
             _set_subreaper(False)
+        self.listen()  # what is there to be heard is no matter: it tells our handler from somebody else's
         if signal.getsignal(signal.SIGCHLD) == self._hear:
             signal.signal(signal.SIGCHLD, self._handler or signal.SIG_DFL)
 
