@@ -30,8 +30,8 @@ def choose(items: list[pytest.Item]) -> None:
     started = set()
     for item in items:
         transport = str(item.callspec.params.get("transport", "")) if hasattr(item, "callspec") else ""
-        alike[item.nodeid.replace(transport, "", 1) if transport else item.nodeid].append(item)
-        test = item.nodeid.partition("[")[0]
+        test, _, which = item.nodeid.partition("[")
+        alike[f"{test}[{which.replace(transport, '', 1)}"].append(item)
         with_processes = any(fnmatch(item.path.stem, f"test_{name}") for name in WITH_PROCESSES)
         item.stash[PROCESSES] = with_processes and test not in started
         started.add(test)

@@ -122,7 +122,7 @@ class Register:
 
     def owns(self, pid: int) -> bool:
         """Tell whether a child is a leader that is not reaped, or a helper."""
-        return pid in self.helpers or self._led_by(pid) is not None
+        return not self.unowned([pid])
 
     def unowned(self, pids: list[int]) -> list[int]:
         """Return those of some children that are no leaders, or reaped ones, and no helpers."""

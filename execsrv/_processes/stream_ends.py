@@ -133,8 +133,8 @@ def open_onward() -> Onward:
     Raises `SpawnError`, also on a machine that has nothing go on from one pipe into another.
     """
     try:
-        read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        pipe = Onward(Lent(_lifted(read)), Lent(_lifted(write)))
+        ends = [Lent(end) for end in os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)]
+        pipe = Onward(*(Lent(_lifted(end.take())) for end in ends))
         streams.tee(pipe.read.descriptor, pipe.write.descriptor, 0)  # which only asks
     except OSError as error:
         raise spawn_error("resources", error.errno or 0, "start with its streams passed and kept") from None
