@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,8 @@ import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 import execsrv
+from execsrv._wire.memory import open_memory_pair
+from execsrv.client.client import open_client
 from execsrv.errors import (
     BadAnswerError,
     CommandTimeoutError,
@@ -33,6 +36,7 @@ from execsrv.errors import (
     OutputTruncatedError,
 )
 from execsrv.limits import KIB, MIB, ClientConfig, ServerConfig
+from execsrv.protocol import Notification, Request, Response
 from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_marked
@@ -465,6 +469,35 @@ async def test_what_is_launched_and_no_server_is_quoted(name: str) -> None:
             pass
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("until", ["process/start", "process/terminate"])
+async def test_a_loss_tells_which_command_may_have_run(open_server: OpenServer, until: str) -> None:
+    """Also where the last that was asked is the end of what has outlived it: a pool must not run it once more."""
+    real = await open_server("memory", ServerConfig()).client()
+    ours, theirs = open_memory_pair()
+    left = [{"pid": 1, "name": "sleep"}]
+
+    async def serve_until_then() -> None:
+        while (message := await theirs.receive()) is not None:
+            match message:
+                case Request(_, method) if method == until:
+                    break
+                case Request(id, "initialize"):
+                    await theirs.send(Response(id, {"environmentInfo": real.info, "sessionId": "x"}))
+                case Request(id, "process/start", start):
+                    told: dict[str, Any] = {"processId": start.process_id}
+                    await theirs.send(Response(id, told))
+                    await theirs.send(Notification("process/exited", {**told, "seq": 1, "exitCode": 0}))
+                    await theirs.send(Notification("process/closed", {**told, "seq": 2, "remaining": left}))
+        await theirs.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_until_then)
+        async with open_client(lambda: nullcontext(ours), ClientConfig()) as client:
+            with trio.fail_after(PATIENCE), pytest.raises(ConnectionLostError) as caught:
+                await client.run(["true"])
+    assert caught.value.process == "p1"
 
 
 async def test_a_prompt_that_waits_for_an_answer_is_quoted() -> None:

@@ -174,12 +174,13 @@ class Client(Sharing, Starting):
             data = b""  # a terminal gets its end-of-file character then
         grace = options.get("grace")
         async with self.start(argv, stdin=data is not None, end_with_leader=True, **options) as process:
-            result = await collected(process, mode, max_bytes, truncate).run(
-                data,
-                patience,
-                END_GRACE_SECONDS if grace is None else grace,
-                self._connection.config.leave_timeout,
-            )
+            with collected(process, mode, max_bytes, truncate) as output:
+                result = await output.run(
+                    data,
+                    patience,
+                    END_GRACE_SECONDS if grace is None else grace,
+                    self._connection.config.leave_timeout,
+                )
         return result.check() if check else result
 
     @overload

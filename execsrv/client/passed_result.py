@@ -52,7 +52,7 @@ class PassedCollected(Collected):
             helpers.start_soon(collect_errors)
             await self._collect_one("stdout")
             await happened(has_errors)
-            await self._next(self._process._reader.wait_closed)
+            await self._process._reader.wait_closed()
 
     async def _collect_one(self, part: Part) -> None:
         output = self._process._outputs[part]

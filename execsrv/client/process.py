@@ -114,7 +114,8 @@ class Process(Dialogue, Reading):
         data = as_bytes(input, mode)
         if data is None and self._has_pipe:
             data = b""
-        return await collected(self, mode, max_bytes, truncate).communicate(data)
+        with collected(self, mode, max_bytes, truncate) as output:
+            return await output.communicate(data)
 
     async def write(self, data: Data | str) -> None:
         """Write to its stdin, and wait until the operating system took it. Raises `StdinClosedError`.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 import trio
 from msgspec import Struct
@@ -41,8 +40,6 @@ else:
     from typing import TypeVar
 
     Said = TypeVar("Said", bound=bytes | str, covariant=True)
-
-T = TypeVar("T")
 
 MAX_COLLECTED_BYTES = 64 * MIB
 """The most of a stream that is kept, unless its user says otherwise."""
@@ -143,7 +140,8 @@ class _Kept:
 class Collected:
     """The output of a command so far, each stream within a bound, `MAX_COLLECTED_BYTES` where there is none.
 
-    More is an error unless it may `truncate`, and so is a gap that nobody asked for.
+    More is an error unless it may `truncate`, and so is a gap that nobody asked for. A `ConnectionLostError` that
+    leaves its block tells what had arrived, and that it is about this command, whatever was asked of the server last.
     """
 
     def __init__(self, process: Process, mode: TextMode | None, max_bytes: int | None, truncate: bool) -> None:
@@ -155,12 +153,20 @@ class Collected:
         self._left_out = 0
         self._is_over = False
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, ConnectionLostError):
+            error.stdout, error.stderr = self._so_far("stdout"), self._so_far("stderr")
+            error.process = self._process.id
+
     async def communicate(self, input: Data | None) -> Result[Any]:
         """Write the input, collect the output to its end and return the result. Cancelling leaves here what came."""
         async with open_helpers() as nursery:
             if input is not None:
                 nursery.start_soon(feed, self._process, input)
-            while (event := await self._next(self._process.next_event)) is not None:
+            while (event := await self._process.next_event()) is not None:
                 self._take(event)
         return self._result()
 
@@ -206,18 +212,10 @@ class Collected:
 
     async def _collect(self) -> None:
         """Take all that has come, or else what comes next."""
-        events = await self._next(self._process._reader.next_all) or []
+        events = await self._process._reader.next_all() or []
         for event in events:
             self._take(event)
         self._is_over = not events or isinstance(events[-1], Closed)
-
-    async def _next(self, take: Callable[[], Awaitable[T]]) -> T:
-        try:
-            return await take()
-        except ConnectionLostError as lost:
-            lost.stdout, lost.stderr = self._so_far("stdout"), self._so_far("stderr")
-            lost.process = self._process.id
-            raise
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Chunk):

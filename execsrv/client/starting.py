@@ -209,12 +209,16 @@ class Starting:
                 streams: PassedStreams | None = None
                 try:
                     mirror.start = await connection.calls.post("process/start", params)
-                    pid = await _pid_of(connection, mirror)
-                    if pass_streams:
-                        streams = streams_of(mirror)
-                    if key is not None:
-                        read = await connection.calls.call("process/read", ProcessRead(mirror.id), ProcessOutputRead)
-                        mirror.resumed(read)
+                    try:
+                        pid = await _pid_of(connection, mirror)
+                        if pass_streams:
+                            streams = streams_of(mirror)
+                        if key is not None:
+                            begun = ProcessRead(mirror.id)
+                            mirror.resumed(await connection.calls.call("process/read", begun, ProcessOutputRead))
+                    except ConnectionLostError as lost:
+                        lost.process = mirror.id
+                        raise
                     yield Process._made(mirror, params, pid, mode, streams)
                 finally:
                     async with nullcontext() if streams is None else streams.left():
@@ -246,9 +250,6 @@ async def _pid_of(connection: Connection, mirror: Mirror) -> int | None:
         return await _pid_listed(connection, mirror.id)
     except BadAnswerError:
         mirror.is_unsure = True
-        raise
-    except ConnectionLostError as lost:
-        lost.process = mirror.id
         raise
     mirror.started = True
     mirror.confined = answer.sandbox or None
