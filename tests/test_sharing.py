@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -47,6 +49,7 @@ from execsrv.protocol import (
 from execsrv.protocol.roles import Role
 from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE, Peer, b64, open_peer
+from tests.processes import marked, new_mark, until_marked
 
 ASK = ["sh", "-c", "echo ready; while read line; do echo got $line; done; echo over"]
 FLOOD = ["sh", "-c", "head -c 8000000 /dev/zero; echo; echo flooded; read line; echo got $line"]
@@ -220,6 +223,21 @@ async def test_a_name_is_one_connections_until_that_has_ended(server: Server) ->
         await until_ended(client, "mine")
     async with connect(url, name="mine"):
         pass
+
+
+async def test_the_name_is_free_of_a_connection_that_was_told_to_end(server: Server) -> None:
+    """However long what runs there is given to clean up."""
+    url = await server.url()
+    mark = new_mark()
+    pid = await leave_running(url, ["bash", "-c", f"trap '' TERM; exec -a {mark} sleep 1000"], grace=PATIENCE)
+    async with connect(url) as client:
+        await until_alone(client, "build")
+        await until_marked(mark, 1)
+        await client.end_connection("build")
+        async with connect(url, name="build") as next_one:
+            assert (await next_one.run(["true"])).exit_code == 0
+        assert marked(mark) == [pid]
+        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,8 @@ class Connection:
                 self.end()
 
     def end(self) -> None:
-        """End all that runs, and let go of it."""
+        """End all that runs, and let go of it. Its name is free at once."""
+        self.shared.is_ending = True
         self._life.cancel()
 
     def close(self) -> None:

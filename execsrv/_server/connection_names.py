@@ -79,9 +79,9 @@ class Directory:
             raise LimitExceededError(message, limit="max_kept", value=bound)
 
     def named(self, name: str, principal: Principal) -> Shared | None:
-        """Return the connection of somebody with that name."""
+        """Return the connection of somebody with that name, unless it is ending."""
         for shared in self._by_id.values():
-            if shared.terms.name == name and shared.principal.name == principal.name:
+            if shared.terms.name == name and shared.principal.name == principal.name and not shared.is_ending:
                 return shared
         return None
 

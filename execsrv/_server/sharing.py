@@ -122,6 +122,7 @@ class Shared:
         self.owner: Visits | None = None
         """The channel of its owner, as far as it can be told something."""
         self.ends_at = math.inf
+        self.is_ending = False
         self.keys = Keys(sessions)
         self.sizes = Sizes(terms.size_policy)
         self.nursery: trio.Nursery | None = None

@@ -169,7 +169,7 @@ class Sharing:
         return (await self._connection.calls.call("connection/revoke", params, ConnectionRevoked)).left
 
     async def end_connection(self, connection: str) -> None:
-        """End another connection of the same user or token, with all that runs there."""
+        """End another connection of the same user or token, with all that runs there. Its name is free at once."""
         await self._connection.calls.call("connection/end", ConnectionId(string("connection", connection)), Nothing)
 
     async def limits(self) -> list[Ceiling]:
