@@ -20,9 +20,6 @@ nox.options.error_on_missing_interpreters = False
 nox.options.download_python = "never"
 PYTHONS = list(dict.fromkeys(["3.11", "3.12", "3.13", "3.14", f"{sys.version_info.major}.{sys.version_info.minor}"]))
 
-SOME_FAILED = 1
-"""The exit status of pytest for it."""
-
 BESIDE = ("docs", "inspect", "ray", "swe-rex")
 """Extras that the test suite does without."""
 
@@ -32,20 +29,19 @@ SPREAD = ["-n", "4", "--dist", "worksteal"]
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The test suite; all of it is measured, and the coverage has a floor."""
+    """The test suite."""
     session.install(".[test]")
-    if session.posargs:
-        session.run("pytest", *session.posargs)
-        return
+    session.run("pytest", *(session.posargs or SPREAD))
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """The test suite once more, with the processes that it starts measured: what it reaches has a floor."""
+    session.install(".[test]", "coverage>=7.10")
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)  # a test may have become another user
         env = {"COVERAGE_FILE": f"{folder}/data"}
-        failed = Path(".pytest_cache/v/cache/lastfailed")
-        failed.unlink(missing_ok=True)
-        session.run("coverage", "run", "-m", "pytest", *SPREAD, env=env, success_codes=[0, SOME_FAILED])
-        if failed.exists() and failed.read_text() != "{}":
-            # They have to pass alone, now: that others crowd the machine is no fault of theirs.
-            session.run("coverage", "run", "-m", "pytest", "--last-failed", env=env)
+        session.run("coverage", "run", "-m", "pytest", *SPREAD, env=env)
         session.run("coverage", "combine", "--quiet", env=env)
         session.run("coverage", "report", env=env)
 

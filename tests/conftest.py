@@ -32,7 +32,6 @@ from execsrv._wire.websocket import open_websocket
 from execsrv.client.client import open_client
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig, ServerConfig
 from tests.elsewhere import own_network
-from tests.measured import choose, measured
 from tests.over_runner import WAYS, OverRunner, is_wanted
 from tests.peers import PATIENCE, Peer, open_peer
 from tests.processes import resident
@@ -64,14 +63,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for name, reason in getattr(getattr(item, "module", None), "NOT_YET", {}).items():
             if item.name == name or item.name.startswith((f"{name}[", f"{name}-")):
                 item.add_marker(pytest.mark.skip(reason=f"not yet: {reason}"))
-    choose([item for item in items if item.get_closest_marker("skip") is None])
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Have it measured, or not, with its fixtures."""
-    with measured(item):
-        return (yield)
 
 
 def _is_wanted(item: pytest.Item, *, slow: bool) -> bool:
