@@ -300,7 +300,7 @@ class Client(Held, of=TrioClient):
         return self._wait("revoke", grant_id, member_id=member_id, connection=connection)
 
     def end_connection(self, connection: str) -> None:
-        """End another connection of the same user or token, with all that runs there."""
+        """End another connection of the same user or token, with all that runs there. Its name is free at once."""
         return self._wait("end_connection", connection)
 
     def limits(self) -> list[Ceiling]:
