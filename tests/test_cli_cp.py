@@ -24,11 +24,10 @@ ENV |= {"PYTHONPATH": str(Path(execsrv.__file__).parent.parent)}  # from any dir
 MIB = 1 << 20
 
 
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    folder = tmp_path / "server"
-    folder.mkdir()
-    with running_daemon(folder, "unix") as running:
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One server for all: each command has a connection of its own."""
+    with running_daemon(tmp_path_factory.mktemp("server"), "unix") as running:
         yield running
 
 
@@ -156,20 +155,20 @@ def test_what_is_no_file_is_named_and_left_out(daemon: Daemon, here: Path) -> No
 
 def test_a_bar_with_rate_and_rest(daemon: Daemon, here: Path) -> None:
     for number in range(8):
-        (here / f"{number}").write_bytes(os.urandom(24 * MIB))
+        (here / f"{number}").write_bytes(os.urandom(12 * MIB))
     (here / "to").mkdir()
     with seen(
         "cp", "-u", daemon.url, *(str(here / f"{n}") for n in range(8)), f":{here}/to", size=(10, 100)
     ) as terminal:
         assert terminal.end() == 0
     drawn = terminal.output.decode()
-    assert re.search(r"\r\x1b\[K +\d+% \[#+ *\] [\d.]+ MiB of 192 MiB  [\d.]+ MiB/s  [\d.]+ s left  \d", drawn), drawn
-    assert re.fullmatch(r"execsrv: copied 8 files, 192 MiB in [\d.]+ s, [\d.]+ MiB/s", terminal.text)
+    assert re.search(r"\r\x1b\[K +\d+% \[#+ *\] [\d.]+ MiB of 96\.0 MiB  [\d.]+ MiB/s  [\d.]+ s left  \d", drawn), drawn
+    assert re.fullmatch(r"execsrv: copied 8 files, 96\.0 MiB in [\d.]+ s, [\d.]+ MiB/s", terminal.text)
     assert contents(here / "to").keys() == {f"{n}" for n in range(8)}
 
 
 def test_a_narrow_terminal_and_none(daemon: Daemon, here: Path) -> None:
-    (here / "file").write_bytes(bytes(64 * MIB))
+    (here / "file").write_bytes(bytes(16 * MIB))
     with seen("cp", "-u", daemon.url, str(here / "file"), f":{here}/a", size=(10, 20)) as terminal:
         assert terminal.end() == 0
     assert not [line for line in re.split(r"\r\x1b\[K|\r\n", terminal.output.decode()) if len(line) > 80]

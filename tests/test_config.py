@@ -330,7 +330,12 @@ def test_bad_files(content: bytes | None, complaint: str, tmp_path: Path) -> Non
     done = serve("--config", str(file))
     assert (done.returncode, done.stdout) == (2, "")
     assert complaint.format(file) in done.stderr
-    assert serve(env={"EXECSRV_CONFIG": str(file)}).stderr == done.stderr
+
+
+def test_a_bad_file_that_a_variable_names(tmp_path: Path) -> None:
+    file = tmp_path / "execsrv.toml"
+    file.write_text("max_conections = 1")
+    assert serve(env={"EXECSRV_CONFIG": str(file)}).stderr == serve("--config", str(file)).stderr
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def verdicts(url: str, *suites: str, patience: float = PATIENCE) -> list[Verdict
     ("listen", "suite"),
     [
         *(("ws://127.0.0.1:0", suite) for suite in SUITES),
-        *(("unix://", suite) for suite in SUITES),
+        *(pytest.param("unix://", suite, marks=pytest.mark.slow) for suite in SUITES),
         *(("stdio://", suite) for suite in ("handshake", "commands", "resuming")),  # each case starts a server there
     ],
 )

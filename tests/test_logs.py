@@ -20,13 +20,14 @@ from pathlib import Path
 import pytest
 import trio
 
+import execsrv.sync
 from execsrv import connect_unix
 from execsrv._cli.daemon_log import OutletHandler
 from execsrv._cli.log_forms import Text
 from execsrv._outlet import log_line, open_outlet
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_marked
-from tests.test_daemon import EXECSRV, daemon, execsrv, until_listening
+from tests.test_daemon import EXECSRV, daemon, until_listening
 
 # -- nobody reads --
 
@@ -126,7 +127,8 @@ def test_resets_with_an_unread_log() -> None:
     with daemon("ws://127.0.0.1:0") as (process, url):
         for _ in range(60):
             reset(url)
-        assert execsrv("run", "--url", url, "--", "echo", "hi").stdout == "hi\n"
+        with execsrv.sync.connect(url) as client:
+            assert client.run(["echo", "hi"], text=True).text == "hi\n"
         process.terminate()
         assert process.wait(PATIENCE) == 0
 
@@ -271,43 +273,52 @@ MASKED_PING = b"\x89\x80\x00\x00\x00\x00"
 TLS_HELLO = bytes.fromhex("16030100c8010000c40303") + bytes(190)
 
 
+WORDS = [
+    (b"", False),
+    (b"GET / HT", False),
+    (HEAD, False),
+    (b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", False),
+    (b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", True),
+    (HEAD + b"\r\n", False),
+    (HEAD + b"\r\n", True),
+    (HEAD + b"\r\n" + MASKED_PING * 100, True),
+    (HEAD + b"\r\n\xff\xff\xff\xff", True),
+    (HEAD + b"Sec-WebSocket-Extensions: \xff\xfe\r\n\r\n", True),
+    (HEAD + b"Sec-WebSocket-Extensions: permessage-deflate; x=\xe9\r\n\r\n", True),
+    (HEAD + b"Sec-WebSocket-Protocol: \xff\xfe\r\n\r\n", True),
+    (HEAD + b"Sec-WebSocket-Protocol: a, a\r\n\r\n", True),
+    (HEAD.replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"short") + b"\r\n", True),
+    (HEAD.replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"\xff\xfe") + b"\r\n", True),
+    (HEAD.replace(b"Host: localhost", b"Host: xn--99999999") + b"\r\n", True),
+    (HEAD + b"\r\n\x81\xff" + bytes(7) + b"\x01" + bytes(5), True),  # a length that is longer than needed
+    (TLS_HELLO, True),
+]
+"""What a peer says, and whether it reads what it is told, before it resets the connection."""
+
+
 @pytest.mark.parametrize(
-    ("said", "read"),
+    "peers",
     [
-        (b"", False),
-        (b"GET / HT", False),
-        (HEAD, False),
-        (b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", False),
-        (b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", True),
-        (HEAD + b"\r\n", False),
-        (HEAD + b"\r\n", True),
-        (HEAD + b"\r\n" + MASKED_PING * 100, True),
-        (HEAD + b"\r\n\xff\xff\xff\xff", True),
-        (HEAD + b"Sec-WebSocket-Extensions: \xff\xfe\r\n\r\n", True),
-        (HEAD + b"Sec-WebSocket-Extensions: permessage-deflate; x=\xe9\r\n\r\n", True),
-        (HEAD + b"Sec-WebSocket-Protocol: \xff\xfe\r\n\r\n", True),
-        (HEAD + b"Sec-WebSocket-Protocol: a, a\r\n\r\n", True),
-        (HEAD.replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"short") + b"\r\n", True),
-        (HEAD.replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"\xff\xfe") + b"\r\n", True),
-        (HEAD.replace(b"Host: localhost", b"Host: xn--99999999") + b"\r\n", True),
-        (HEAD + b"\r\n\x81\xff" + bytes(7) + b"\x01" + bytes(5), True),  # a length that is longer than needed
-        (TLS_HELLO, True),
-        pytest.param(b"\x00" * 100_000, True, marks=pytest.mark.slow),  # each waits for its handshake to be too late
+        WORDS,
+        # Each waits for its handshake to be too late.
+        pytest.param([(b"\x00" * 100_000, True)], marks=pytest.mark.slow),
     ],
 )
-def test_what_a_peer_does_is_one_line_at_most(said: bytes, read: bool) -> None:
+def test_what_a_peer_does_is_one_line_at_most(peers: list[tuple[bytes, bool]]) -> None:
     with daemon("ws://127.0.0.1:0") as (process, url):
         assert process.stderr is not None
         while "listening" not in process.stderr.readline():
             pass
-        for _ in range(3):
-            reset(url, said, read=read)
-        assert execsrv("run", "--url", url, "--", "echo", "hi").stdout == "hi\n"
+        for said, read in peers:
+            for _ in range(3):
+                reset(url, said, read=read)
+            with execsrv.sync.connect(url) as client:
+                assert client.run(["echo", "hi"], text=True).text == "hi\n"
         process.terminate()
         log = process.stderr.read().splitlines()
         assert process.wait(PATIENCE) == 0
     assert "SIGTERM" in log.pop()
-    assert len(log) <= 3
+    assert len(log) <= 3 * len(peers)
     assert not any("ERROR" in line or "Traceback" in line for line in log)
 
 

@@ -38,7 +38,7 @@ Era = Literal["auto", "legacy"]
 LONG = 50_000
 
 
-@pytest.fixture(params=["auto", "legacy"])
+@pytest.fixture(params=["auto", pytest.param("legacy", marks=pytest.mark.slow)])
 def era(request: pytest.FixtureRequest) -> Era:
     """The protocol without a handshake, and the one before."""
     return request.param  # type: ignore[no-any-return]
@@ -73,6 +73,7 @@ async def refused(client: Client, name: str, **arguments: Any) -> str:
     return content.text
 
 
+@pytest.mark.parametrize("era", ["auto", "legacy"])
 async def test_commands_go_on_between_calls(era: Era, tmp_path: Path) -> None:
     async with served(era, "--cwd", str(tmp_path)) as client:
         assert client.server_capabilities.tools is not None

@@ -13,7 +13,7 @@ import trio
 
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Response
-from tests.conftest import PACKED, Server, with_packed
+from tests.conftest import Server, with_packed
 from tests.peers import ENV, PATIENCE, Peer, b64
 
 transport = with_packed()
@@ -383,7 +383,7 @@ SPAWN_ERRORS: list[tuple[dict[str, Any], str, int]] = [
 
 
 @pytest.mark.usefixtures("starter")
-@pytest.mark.parametrize("transport", ["unix", PACKED], indirect=True)
+@pytest.mark.parametrize("transport", ["unix"], indirect=True)
 @pytest.mark.parametrize("tty", [False, True])
 @pytest.mark.parametrize(("change", "stage", "number"), SPAWN_ERRORS)
 async def test_spawn_errors_name_stage_and_errno(

@@ -110,7 +110,7 @@ def on_the_pages(method: str, folder: str) -> tuple[list[str], Any]:
     return shell, json.loads(request[3:]).get("params", {})
 
 
-@pytest.mark.parametrize("transport", ["stdio", "websocket"])  # one of lines, one of frames: the calls are the same
+@pytest.mark.parametrize("transport", ["stdio", pytest.param("websocket", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", METHODS)
 async def test_hanging_up_in_the_middle_of_every_call(server: Server, method: str, tmp_path: Path) -> None:
     mark = new_mark()

@@ -496,7 +496,7 @@ async def check_cuts(client: execsrv.Client, cut: Callable[[], bool]) -> None:
         assert (await process.wait()).exit_code == 0
 
 
-@pytest.mark.parametrize("brought", [False, True])
+@pytest.mark.parametrize("brought", [pytest.param(False, marks=pytest.mark.slow), True])
 async def test_cuts_lose_nothing_and_leave_nothing(far: FarSide, url: str, brought: bool) -> None:
     if brought:
         far.has_python()

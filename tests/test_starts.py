@@ -444,7 +444,7 @@ print(step // every)
 
 
 @pytest.mark.timeout(20 * PATIENCE)
-@pytest.mark.parametrize("every", [101, pytest.param(7, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [307, pytest.param(7, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("own_process", [0, 1])
 def test_an_interrupt_at_any_line_of_a_program_ends_it_and_leaves_nothing(own_process: int, every: int) -> None:
     """It leaves as itself, whatever of ours was just running, and trio goes on to the end."""
