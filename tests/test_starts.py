@@ -306,7 +306,7 @@ def trace(frame, event, argument):
     if not frame.f_code.co_filename.endswith(FILES):
         return None
     # Not where a lock or the turn is let go of, which allocates nothing.
-    exempt = frame.f_code.co_name == "_pass_on" or source(frame).startswith(("with ", "if _turn is ours", "_pass_on"))
+    exempt = frame.f_code.co_name == "_pass_on" or source(frame).startswith(("with ", "if _turn is self", "_pass_on"))
     if armed and event == "line" and not exempt:
         left -= 1
         if left == 0:
