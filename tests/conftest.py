@@ -32,6 +32,7 @@ from execsrv._wire.websocket import open_websocket
 from execsrv.client.client import open_client
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig, ServerConfig
 from tests.elsewhere import own_network
+from tests.measured import choose, measured
 from tests.over_runner import WAYS, OverRunner, is_wanted
 from tests.peers import PATIENCE, Peer, open_peer
 from tests.processes import resident
@@ -44,6 +45,7 @@ hypothesis.settings.load_profile("execsrv")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-survivors", action="store_true", help="every escape with every ending in every placement")
     parser.addoption("--slow", action="store_true", help="also what takes long: the same as other tests, but much more")
+    parser.addoption("--measure-all", action="store_true", help="have coverage measure every test, and no sample")
     parser.addoption("--not-yet", action="store_true", help="also what is known to fail")
 
 
@@ -63,6 +65,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for name, reason in getattr(getattr(item, "module", None), "NOT_YET", {}).items():
             if item.name == name or item.name.startswith((f"{name}[", f"{name}-")):
                 item.add_marker(pytest.mark.skip(reason=f"not yet: {reason}"))
+    wanted = [item for item in items if item.get_closest_marker("skip") is None]
+    choose(wanted, everything=config.getoption("--measure-all"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Have it measured, or not, with its fixtures."""
+    with measured(item):
+        return (yield)
 
 
 def _is_wanted(item: pytest.Item, *, slow: bool) -> bool:

@@ -1,0 +1,50 @@
+"""What coverage measures of the suite: one case of each test, and of the processes those of every other test.
+
+To be measured makes a test half as slow again, and doubles the start of a process. So the floor is that of a sample:
+what a sample reaches, all tests reach. `nox -s coverage` measures all.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+
+import pytest
+from coverage import Coverage
+
+WITH_PROCESSES = """
+agents bench ci cli_* confine_* conformance daemon guard interact lifeline limits_cli log_forms logs machine map mcp
+record reloading run runner* silence systemd testing tokens users
+""".split()
+
+ITSELF = pytest.StashKey[bool]()
+PROCESSES = pytest.StashKey[bool]()
+
+
+def choose(items: list[pytest.Item], *, everything: bool) -> None:
+    """Note at each test whether it is measured, and whether the processes that it starts are."""
+    tests: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        item.stash[ITSELF] = item.stash[PROCESSES] = everything
+        tests[item.nodeid.partition("[")[0]].append(item)
+    for number, cases in enumerate(tests.values()):
+        chosen = cases[number % len(cases)]  # of those over several transports each time another one
+        chosen.stash[ITSELF] = True
+        if number % 2 == 0 and any(fnmatch(chosen.path.stem, f"test_{name}") for name in WITH_PROCESSES):
+            chosen.stash[PROCESSES] = True
+
+
+@contextmanager
+def measured(item: pytest.Item) -> Iterator[None]:
+    """Have coverage measure of a test what `choose` has noted."""
+    with pytest.MonkeyPatch.context() as environment:
+        if not item.stash.get(PROCESSES, False):
+            environment.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        here = None if item.stash.get(ITSELF, False) else Coverage.current()
+        if here is not None:
+            here.stop()
+        yield
+        if here is not None:
+            here.start()
