@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ T = TypeVar("T")
 
 _LOOK_AGAIN_SECONDS = 0.2
 """A full window is looked at again after this, by who waits for the end: its reader may have ended."""
+
+_TURN_SECONDS = 0.001
+"""So long a task reads what has arrived without a turn of the others, which costs more than a line does."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Reader:
         self._is_over = False
         self.is_passed = False
         """True where the server tells nothing of its output, since it has passed the streams."""
+        self._turn_at = 0.0
         self._untold = 0  # the entry up to which the server is still to be told, 0 for none
         self._reading: set[Part] = set()
         self._last_readers: dict[Part, trio.lowlevel.Task | Caller] = {}
@@ -108,10 +113,11 @@ class Reader:
             self._reading.add(each)
             self._last_readers[each] = who
         try:
-            if self.inbox.is_empty:
-                await trio.lowlevel.checkpoint_if_cancelled()  # it will wait for what comes
+            if self.inbox.is_empty or time.perf_counter() < self._turn_at:
+                await trio.lowlevel.checkpoint_if_cancelled()  # it will wait for what comes, or others had a turn
             else:
                 await trio.lowlevel.checkpoint()
+                self._turn_at = time.perf_counter() + _TURN_SECONDS
             await self._acknowledge()
             while True:
                 seen = self.inbox.next_seq

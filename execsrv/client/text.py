@@ -137,11 +137,11 @@ class LineTaker:
         Raises `LimitExceededError` and `UnicodeDecodeError`; the line is then still there, to be read in another way.
         """
         queues = self._inbox.queues
-        for part in sorted(self._parts, key=lambda part: queues[part].first or 0):
-            queue = queues[part]
-            if not queue.entries:
-                continue
-            first = queue.entries[0]
+        parts = [part for part in self._parts if queues[part].entries]
+        if len(parts) > 1:
+            parts.sort(key=lambda part: queues[part].first or 0)
+        for part in parts:
+            first = queues[part].entries[0]
             try:
                 data = self._inbox.take_line(part, self._most)
             except ValueError:
