@@ -206,18 +206,13 @@ class Inbox:
         return None
 
     def _join(self, part: Part, size: int) -> bytes:
-        first = self.take_bytes(part, size)
-        assert isinstance(first, bytes)
-        if len(first) == size:
-            return first
-        pieces = [first]
-        size -= len(first)
+        pieces: list[bytes] = []
         while size > 0:
             piece = self.take_bytes(part, size)
             assert isinstance(piece, bytes)
             pieces.append(piece)
             size -= len(piece)
-        return b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def give_back(self, entry: Chunk | Gap) -> None:
         """Let a chunk, or the end of one, be the next of its stream again, and a gap that of all streams it is in."""
