@@ -385,3 +385,30 @@ async def test_nothing_is_said_into_a_frame_that_was_cut() -> None:
     assert frame[:2] == b"\x81\x7f"
     assert 0 < len(frame) < size
     assert frame.rstrip(b"x").endswith(b'"text":"')
+
+
+async def test_who_has_read_on_meanwhile_is_alive(autojump_clock: trio.testing.MockClock) -> None:
+    """It was not asked, as it could not have answered; that it took all there was is its answer."""
+    ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair())
+    reads_on = trio.Event()
+    found = []
+
+    async def watch(channel: MessageChannel) -> None:
+        found.append(await channel.is_alive(PATIENCE))
+
+    async def serve(channel: MessageChannel) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(channel.send, Notification("much", {"text": "x" * 3_000_000}))
+            await trio.sleep(1)  # since something was heard of it
+            nursery.start_soon(watch, channel)
+            await trio.testing.wait_all_tasks_blocked()
+            reads_on.set()
+        await watch(channel)  # now it is asked, and says nothing
+
+    async with trio.open_nursery() as nursery, ours:
+        nursery.start_soon(serve_websocket, theirs, ServerConfig(), serve, let_in)
+        await ours.send_all(f"GET / HTTP/1.1\r\n{UPGRADE}\r\n".encode())
+        await reads_on.wait()
+        while await ours.receive_some():
+            pass
+    assert found == [True, False]

@@ -119,10 +119,10 @@ class WebSocketChannel(EncodedChannel):
         """Ping the peer, and return False when it has been silent for `patience` seconds.
 
         A peer that does not read cannot answer a ping behind what it has not read. Then its machine counts: that of a
-        slow reader acknowledges what it gets, or that it has no room.
+        slow reader acknowledges what it gets, or that it has no room, or has taken all of it meanwhile.
         """
         wire = self._wire
-        asked = trio.current_time()
+        asked, was_sending = trio.current_time(), wire.is_sending
         with trio.move_on_after(patience):
             if not wire.is_sending:
                 try:
@@ -131,7 +131,7 @@ class WebSocketChannel(EncodedChannel):
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     return False
             await trio.sleep_forever()
-        return wire.heard_at >= asked or (wire.is_sending and wire.lost_for < patience)
+        return wire.heard_at >= asked or (wire.lost_for < patience if wire.is_sending else was_sending)
 
     async def wait_gone(self, interval: float, patience: float) -> None:
         """Ping the peer every `interval` seconds; return when it has been silent for `patience` seconds.
