@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import trio
 
@@ -92,3 +94,9 @@ def resident(pid: int) -> int:
     """Bytes of memory that a process has."""
     with open(f"/proc/{pid}/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def is_caught(number: int) -> bool:
+    """Whether a signal would reach this process, by the kernel's word."""
+    [caught] = re.findall(r"SigCgt:\t(\w+)", Path("/proc/self/status").read_text())
+    return bool(int(caught, 16) >> (number - 1) & 1)

@@ -22,7 +22,7 @@ from execsrv._processes.supervisor import Spawned, Supervisor, open_supervisor
 from execsrv.protocol import Size
 from execsrv.testing import assert_no_strays
 from tests.peers import PATIENCE
-from tests.processes import marked, new_mark, until_gone, until_marked
+from tests.processes import is_caught, marked, new_mark, until_gone, until_marked
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="all of this is Linux")
 
@@ -247,6 +247,19 @@ async def test_the_status_of_other_children_is_left_alone() -> None:
         await end(spawned)
         await trio.testing.wait_all_tasks_blocked(0.1)
         assert other.wait() == 7
+
+
+async def test_one_end_is_heard_until_all_are_looked_for_and_no_other_lacks_a_handler() -> None:
+    """One that came while ours was taken away would be complained of by Python, on the stderr of whoever embeds us."""
+    async with open_supervisor(own_process=True):
+        ours = signal.getsignal(signal.SIGCHLD)
+        assert is_caught(signal.SIGCHLD)
+        subprocess.run(["true"], check=True)  # noqa: ASYNC221
+        assert not is_caught(signal.SIGCHLD)
+        assert signal.getsignal(signal.SIGCHLD) == ours
+        with trio.fail_after(PATIENCE):
+            while not is_caught(signal.SIGCHLD):  # noqa: ASYNC110
+                await trio.sleep(0.01)
 
 
 async def test_settings_are_restored() -> None:

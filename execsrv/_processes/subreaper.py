@@ -31,6 +31,8 @@ UNKNOWN = -1
 
 _SET_CHILD_SUBREAPER, _GET_CHILD_SUBREAPER = 36, 37  # <linux/prctl.h>
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.signal.argtypes, _libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+_DEFAULT = None  # SIG_DFL of <signal.h>
 
 
 class Owners(Protocol):
@@ -123,7 +125,6 @@ class _Shared:
     def end(self) -> None:
         if not self._subreaper:
             _set_subreaper(False)
-        self.listen()  # what is there to be heard is no matter: it tells our handler from somebody else's
         if signal.getsignal(signal.SIGCHLD) == self._hear:
             signal.signal(signal.SIGCHLD, self._handler or signal.SIG_DFL)
 
@@ -134,11 +135,12 @@ class _Shared:
             self._handler(number, frame)
         else:
             self._is_deaf = True
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            # Not by Python, which would complain of one that has come just now, and has no handler any more.
+            _libc.signal(signal.SIGCHLD, _DEFAULT)
 
     def listen(self) -> None:
         """Hear of the next end. Who calls this looks for those before it."""
-        if self._is_deaf and signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL:
+        if self._is_deaf and signal.getsignal(signal.SIGCHLD) == self._hear:
             self._is_deaf = False
             signal.signal(signal.SIGCHLD, self._hear)
 
