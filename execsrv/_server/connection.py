@@ -57,12 +57,12 @@ class Connection:
         self.id = str(uuid.uuid4())
         self.sessions = Sessions(supervisor, config, allowance)
         self.visits = Visits(principal, terms.client_name, allowance.for_connections)
-        self.shared = (directory or Directory()).add(principal, self.sessions, self.visits, terms, self.end)
+        self._life = trio.CancelScope()
+        self.shared = (directory or Directory()).add(principal, self.sessions, self.visits, terms, self._life)
         self._config = config
         self._stopping = stopping
         self._outbox: Outbox | None = None
         self._detached = trio.lowlevel.ParkingLot()
-        self._life = trio.CancelScope()
         self._without_channel = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self._ended = False
@@ -159,7 +159,6 @@ class Connection:
 
     def end(self) -> None:
         """End all that runs, and let go of it. Its name is free at once."""
-        self.shared.is_ending = True
         self._life.cancel()
 
     def close(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from itertools import count
+
+import trio
 
 from execsrv._doors.principal import Principal
 from execsrv._server.sessions import Sessions
@@ -43,10 +44,10 @@ class Directory:
         return sum(1 for shared in self._by_id.values() if shared.principal.name == principal.name)
 
     def add(
-        self, principal: Principal, sessions: Sessions, visits: Visits, terms: Terms, end: Callable[[], None]
+        self, principal: Principal, sessions: Sessions, visits: Visits, terms: Terms, life: trio.CancelScope
     ) -> Shared:
         """Enter a connection. `remove` must follow."""
-        shared = Shared(str(next(self._numbers)), self, principal, sessions, visits, terms, end)
+        shared = Shared(str(next(self._numbers)), self, principal, sessions, visits, terms, life)
         self._by_id[shared.id] = shared
         return shared
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -109,20 +108,19 @@ class Shared:
         sessions: Sessions,
         visits: Visits,
         terms: Terms,
-        end: Callable[[], None],
+        life: trio.CancelScope,
     ) -> None:
-        """`end` ends the connection, with all that runs. `visits` are what it has joined itself."""
+        """`life` is what is cancelled to end it, with all that runs. `visits` are what it has joined itself."""
         self.id = id
         self.directory = directory
         self.principal = principal
         self.sessions = sessions
         self.visits = visits
         self.terms = terms
-        self.end = end
+        self._life = life
         self.owner: Visits | None = None
         """The channel of its owner, as far as it can be told something."""
         self.ends_at = math.inf
-        self.is_ending = False
         self.keys = Keys(sessions)
         self.sizes = Sizes(terms.size_policy)
         self.nursery: trio.Nursery | None = None
@@ -134,6 +132,15 @@ class Shared:
 
     def __repr__(self) -> str:
         return f"<Shared {self.id} members={len(self.members)}>"
+
+    def end(self) -> None:
+        """End the connection, with all that runs. Its name is free at once."""
+        self._life.cancel()
+
+    @property
+    def is_ending(self) -> bool:
+        """True once it was told to end, or nobody has come back for it in time."""
+        return self._life.cancel_called
 
     @property
     def is_open(self) -> bool:
@@ -266,11 +273,6 @@ class Shared:
         self.members.clear()
         self.grants.clear()
         self.owner = self.nursery = None
-        self.end = _nothing  # or it would hold the connection, which holds it
-
-
-def _nothing() -> None:
-    """End nothing: it has ended."""
 
 
 def unknown(ref: str) -> UnknownConnectionError:
