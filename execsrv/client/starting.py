@@ -209,16 +209,9 @@ class Starting:
                 streams: PassedStreams | None = None
                 try:
                     mirror.start = await connection.calls.post("process/start", params)
-                    try:
-                        pid = await _pid_of(connection, mirror)
-                        if pass_streams:
-                            streams = streams_of(mirror)
-                        if key is not None:
-                            begun = ProcessRead(mirror.id)
-                            mirror.resumed(await connection.calls.call("process/read", begun, ProcessOutputRead))
-                    except ConnectionLostError as lost:
-                        lost.process = mirror.id
-                        raise
+                    pid = await _begun(connection, mirror, is_keyed=key is not None)
+                    if pass_streams:
+                        streams = streams_of(mirror)
                     yield Process._made(mirror, params, pid, mode, streams)
                 finally:
                     async with nullcontext() if streams is None else streams.left():
@@ -235,6 +228,21 @@ def _recorded(
 
     size = params.size or Size() if params.tty else None
     return recorder.recorded(mirror, recorder.recording(record), params.argv, size)
+
+
+async def _begun(connection: Connection, mirror: Mirror, *, is_keyed: bool) -> int | None:
+    """Wait until it runs, and return its pid. One with a key may have run before: what it has printed is read then.
+
+    Raises the server's error, and `ConnectionLostError`, which names it.
+    """
+    try:
+        pid = await _pid_of(connection, mirror)
+        if is_keyed:
+            mirror.resumed(await connection.calls.call("process/read", ProcessRead(mirror.id), ProcessOutputRead))
+    except ConnectionLostError as lost:
+        lost.process = mirror.id
+        raise
+    return pid
 
 
 async def _pid_of(connection: Connection, mirror: Mirror) -> int | None:
