@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import pty
 import selectors
+import signal
 import socket
 import statistics
 import subprocess
@@ -28,6 +29,7 @@ from tests.benchmarks.bench import MIB, Stat
 
 CHUNK = 64 << 10
 TRUE = "/bin/true"
+SLEEP = "/bin/sleep"
 
 
 def start_up() -> float:
@@ -155,6 +157,19 @@ def at_other_end(work: Callable[[socket.socket], None], here: socket.socket, the
         work(there)
 
 
+def gone() -> float:
+    """As many sleeping commands, each in a session of its own: from the first SIGTERM until the last has been reaped."""
+    sleeping = [
+        os.posix_spawn(SLEEP, [SLEEP, "60"], bench.ENVIRONMENT, setsid=True) for _ in range(bench.IDLE_SESSIONS)
+    ]
+    begin = time.perf_counter()
+    for pid in sleeping:
+        os.kill(pid, signal.SIGTERM)
+    for pid in sleeping:
+        os.waitpid(pid, 0)
+    return bench.milliseconds(time.perf_counter() - begin)
+
+
 def memory() -> float:
     """Resident memory of a Python that has imported trio and msgspec."""
     program = "import trio, msgspec; print(flush=True); input()"
@@ -173,6 +188,7 @@ FLOORS: dict[str, Callable[[], float]] = {
     "starts, 32 in flight": in_flight,
     "echo, p50": echo,
     "memory, no session": memory,
+    f"{bench.IDLE_SESSIONS} gone after hang-up": gone,
 }
 SIZES: dict[str, Callable[[], float]] = {
     f"pipe, writes of {piece} B": partial(pipe_in_pieces, piece) for piece in bench.PIECES
