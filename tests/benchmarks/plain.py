@@ -158,7 +158,7 @@ def at_other_end(work: Callable[[socket.socket], None], here: socket.socket, the
 
 
 def gone() -> float:
-    """As many sleeping commands, each in a session of its own: from the first SIGTERM until the last has been reaped."""
+    """As many sleeping commands, each in a session of its own: from the first SIGTERM until the last was reaped."""
     sleeping = [
         os.posix_spawn(SLEEP, [SLEEP, "60"], bench.ENVIRONMENT, setsid=True) for _ in range(bench.IDLE_SESSIONS)
     ]
