@@ -16,10 +16,15 @@ import trio.testing
 
 from execsrv._budget.allowance import Allowance, Allowances
 from execsrv._budget.budget import STEP_BYTES, Budget, Share
+from execsrv._budget.pace import Pace
 from execsrv._budget.rate import Rate
 from execsrv._budget.weight import weight_of
-from execsrv._log.log import Gap, OutputLog
+from execsrv._log.log import ENTRY_BYTES, Gap, OutputLog
 from execsrv._log.retained import first_bytes
+from execsrv._log.viewer import Viewer
+from execsrv._server.feed import Feed
+from execsrv._server.methods.process_dialect import process_dialect
+from execsrv._server.view import VIEW_BYTES, View
 from execsrv._wire import room
 from execsrv.errors import LimitExceededError
 from execsrv.limits import KIB, MIB, ServerConfig
@@ -33,6 +38,7 @@ from execsrv.protocol import (
     Nothing,
     Notification,
     ProcessWritten,
+    ReadGap,
     Request,
     Response,
 )
@@ -402,11 +408,40 @@ def test_output_that_is_left_out_is_a_gap_for_everybody() -> None:
     ]
     ends = log.streams["stdout"]
     assert (ends.head, ends.tail, ends.omitted_bytes, ends.total_bytes) == (b"abc", b"xyz", 1000, 1006)
+    # Whoever reads page after page hears of it in its place.
+    assert log.read(0, None) == (None, [Chunk(1, "stdout", b"abc")], 2)
+    assert log.read(1, None) == (ReadGap(2, 2, {"stdout": 1003}), [Chunk(3, "stdout", b"xyz")], 4)
+    assert log.read(2, None) == (None, [Chunk(3, "stdout", b"xyz")], 4)
     assert log.forget(MIB) == 0
     gap, chunks, _ = log.read(0, None)
     assert chunks == []
     assert gap is not None
     assert gap.printed_before["stdout"] == 1006
+
+
+def test_output_that_is_left_out_behind_what_was_forgotten_is_one_gap() -> None:
+    log = new_log(Budget())
+    log.append("stdout", b"abc")
+    log.leave_out("stdout", 1000)
+    log.append("stdout", b"xyz")
+    log.take()
+    log.forget(1)
+    assert log.oldest == 2
+    assert log.read(0, None) == (ReadGap(1, 2, {"stdout": 1003}), [Chunk(3, "stdout", b"xyz")], 4)
+
+
+def test_who_visits_pays_for_all_that_a_log_holds_once_its_connection_lets_go_of_it() -> None:
+    theirs, ours = Budget(), Budget()
+    log, count = new_log(theirs), 20_000
+    feed = Feed("p", log, process_dialect, None)
+    view = View("v", log, feed, process_dialect, Viewer(log, 0, 1), None, ours, Pace(MIB, 0))
+    for _ in range(count):
+        log.append("stdout", b"x")
+    log.append_closed([])
+    feed.forget()
+    assert ours.taken == VIEW_BYTES + log.held_bytes >= VIEW_BYTES + count * ENTRY_BYTES
+    view.close()
+    assert ours.taken == 0
 
 
 async def test_a_rate_is_not_had_anew_by_coming_back(open_server: OpenServer, tmp_path: Path) -> None:

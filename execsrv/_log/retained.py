@@ -42,7 +42,7 @@ class Retained:
         self._forgotten: dict[Stream, int] = dict.fromkeys(streams, 0)
         self._entries: deque[Entry] = deque()
         self._kept_bytes = 0
-        self._held_bytes = 0  # with what an entry costs beside its content, and with the ends
+        self._held_bytes = 0
         self._largest_piece = largest_piece
         self._budget = budget
         self._share = Share(budget, first_bytes(largest_piece))
@@ -53,6 +53,11 @@ class Retained:
     def kept_bytes(self) -> int:
         """Bytes of output that it keeps."""
         return self._kept_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that it holds: entries with what each costs beside its content, and the ends of each stream."""
+        return self._held_bytes
 
     @property
     def oldest(self) -> int:
@@ -71,6 +76,10 @@ class Retained:
             return None
         return ReadGap(after_seq + 1, self.oldest - 1, dict(self._forgotten))
 
+    def gap_of(self, left_out: Gap) -> ReadGap:
+        """Return a gap among the entries as one of those who read them."""
+        return ReadGap(left_out.from_seq, left_out.seq, self.printed_before(left_out.seq + 1))
+
     def printed_before(self, seq: int) -> dict[Stream, int]:
         """Return how much of each stream was printed before entry `seq`, which is retained or the next."""
         if seq >= self.next_seq:
@@ -84,12 +93,18 @@ class Retained:
         """Return a gap, the retained chunks numbered above `after_seq` behind it, and the number to go on from.
 
         Whole chunks only, at least one if there is any, at most `max_bytes` and `PAGE_BYTES` of content otherwise.
+        They end in front of the next gap.
         """
         oldest = self.oldest
         gap = self.gap_behind(after_seq)
         chunks: list[Chunk] = []
         room = PAGE_BYTES if max_bytes is None else min(max_bytes, PAGE_BYTES)
         for entry in islice(self._entries, max(0, after_seq + 1 - oldest), None):
+            if isinstance(entry, Gap):
+                if chunks:
+                    return gap, chunks, entry.from_seq
+                found = self.gap_of(entry)
+                gap = found if gap is None else ReadGap(gap.from_seq, found.seq, found.printed_before)
             if not isinstance(entry, Chunk):
                 continue
             room -= len(entry.chunk)

@@ -101,8 +101,8 @@ class View:
     def inherit(self) -> None:
         """Pay for what the log holds: its connection lets go of it."""
         if not self.reader.is_at_its_end:
-            self._held.add(self._log.kept_bytes)
-            self._taken += self._log.kept_bytes
+            self._held.add(self._log.held_bytes)
+            self._taken += self._log.held_bytes
 
     # -- its channel goes and comes --
 

@@ -44,7 +44,7 @@ class Chunk(Struct, frozen=True, gc=False, rename="camel"):
 
 
 class ReadGap(Wire, frozen=True):
-    """Entries `from_seq` to `seq` are not retained any more. `printed_before` is how much of each stream was printed
+    """Entries `from_seq` to `seq` are not retained. `printed_before` is how much of each stream was printed
     before what comes behind the gap, so that who counts what it had knows how much it misses."""
 
     from_seq: int

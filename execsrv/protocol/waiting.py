@@ -78,7 +78,7 @@ class ProcessHappened(Wire, frozen=True):
     index: int | None = None
     """The one of the byte strings that was found."""
     gap: ReadGap | None = None
-    """Entries that were not retained any more when they were to be looked at."""
+    """Entries that were not retained when they were to be looked at."""
     exit_code: int | None = None
     """The leader's, once it has ended."""
     input: InputWait | UnsetType = UNSET

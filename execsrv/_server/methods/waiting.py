@@ -19,7 +19,7 @@ import socket
 import trio
 from msgspec import UNSET, UnsetType
 
-from execsrv._log.entries import ENTRY_BYTES, Closed, Exited
+from execsrv._log.entries import ENTRY_BYTES, Closed, Exited, Gap
 from execsrv._log.search import Search
 from execsrv._nursery import owned
 from execsrv._server.methods.process import known, own_name
@@ -205,6 +205,9 @@ class _Wait:
                 continue
             entry = self._log.entry(self._next)
             match entry:
+                case Gap():
+                    self._pass_over(self._log.gap_of(entry))
+                    continue
                 case Chunk():
                     if (found := self._search.look(entry, self._skip)) is not None:
                         self._happened("output", found.end, entry, found.number)
