@@ -140,6 +140,21 @@ async def test_a_peer_that_is_gone_is_met_by_the_writer() -> None:
                 await trio.sleep_forever()
 
 
+async def test_behind_a_frame_that_was_cut_nothing_is_taken_for_sent() -> None:
+    stream, peer = open_sockets()
+    async with stream, peer:
+        wire = Wire(stream, MessageBound(1 << 20), head=b"GET")
+        assert not wire.send_now(memoryview(bytes(200_000)))
+        assert wire.is_sending  # the rest: so that nobody sends a ping behind it, gives up, and cuts it
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wire.send_all, PING)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert wire.is_cut
+        with pytest.raises(trio.BrokenResourceError):
+            await wire.send_all(b"lost")
+
+
 async def test_no_frame_comes_into_the_middle_of_another() -> None:
     stream, peer = open_sockets()
     async with stream, peer, trio.open_nursery() as nursery:

@@ -23,6 +23,11 @@ class AtOnce:
         """True where there is such a way, and nothing is left to be sent first."""
         return self._file is not None and not self._rest
 
+    @property
+    def has_rest(self) -> bool:
+        """True where something is left to be sent first."""
+        return bool(self._rest)
+
     def send(self, data: memoryview | bytearray) -> bool:
         """Send what is taken at once, and return whether that was all. An error is for who sends the rest."""
         assert self._file is not None

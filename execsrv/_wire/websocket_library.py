@@ -71,8 +71,8 @@ class Wire(trio.abc.Stream):
 
     @property
     def is_sending(self) -> bool:
-        """Return True while a write waits for the peer to read, or for an acknowledgement."""
-        return self._turn.locked()
+        """Return True while a write waits for the peer to read, or for an acknowledgement, or its rest for its turn."""
+        return self._turn.locked() or self._at_once.has_rest
 
     @property
     def is_local(self) -> bool:
@@ -92,11 +92,12 @@ class Wire(trio.abc.Stream):
         except trio.WouldBlock:
             await self._turn.acquire()
         try:
-            if not self.is_cut:
-                if rest := self._at_once.take_rest():
-                    await self._stream.send_all(rest)
-                for start in range(0, len(data), _SENT_BYTES):
-                    await self._stream.send_all(data[start : start + _SENT_BYTES])
+            if self.is_cut:
+                raise trio.BrokenResourceError
+            if rest := self._at_once.take_rest():
+                await self._stream.send_all(rest)
+            for start in range(0, len(data), _SENT_BYTES):
+                await self._stream.send_all(data[start : start + _SENT_BYTES])
         except trio.Cancelled:
             self.is_cut = True
             raise
