@@ -12,11 +12,14 @@ import pytest
 import trio
 
 import execsrv
+from execsrv._budget.budget import Budget
+from execsrv._processes.own_streams import OwnInput
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.single_connection import serve_connection
-from execsrv._server.stdin import Write
+from execsrv._server.stdin import Stdin, Write
 from execsrv._wire.memory import open_memory_pair
-from execsrv.limits import ServerConfig
+from execsrv.errors import LimitExceededError
+from execsrv.limits import MIB, ServerConfig
 from execsrv.protocol import Notification, Response
 from tests.cancelling import cancelled_after
 from tests.conftest import Server
@@ -214,6 +217,25 @@ async def test_input_that_was_handed_over_is_not_kept(peer: Peer) -> None:
     held = [thing for thing in gc.get_objects() if isinstance(thing, Write)]
     assert held
     assert all(write.data.obj == b"" for write in held)
+
+
+async def test_small_input_that_nobody_reads_is_bounded_too() -> None:
+    """Each write costs more than its data, where it has any."""
+    theirs, ours = os.pipe()
+    os.set_blocking(ours, False)
+    budget = Budget()
+    with os.fdopen(theirs, "rb"):
+        input = OwnInput(ours, is_terminal=False)
+        stdin = Stdin("a", input, None, is_terminal=False, max_queued_bytes=MIB, budget=budget)
+        stdin.write(bytes(100_000))
+        accepted = 0
+        with pytest.raises(LimitExceededError, match="queued_stdin_bytes"):
+            while accepted < 10_000:
+                stdin.write(b"")
+                accepted += 1
+        assert accepted * 500 < MIB < budget.taken
+        stdin.end()
+        assert budget.taken == 0
 
 
 async def test_errors_of_a_block_are_its_own() -> None:

@@ -24,6 +24,9 @@ _REMEMBERED_WRITES = 256
 _ID_BYTES = 512
 """The cost of one of them, which has up to 256 letters."""
 
+_WRITE_BYTES = 512
+"""The cost of a write that waits, beside its data, so that many small ones are bounded as well as a few large ones."""
+
 
 class Write:
     """Input on its way to a command. It is `settled` once it was handed over, or cannot be any more."""
@@ -32,7 +35,7 @@ class Write:
 
     def __init__(self, data: bytes, id: str | None = None) -> None:
         self.data = memoryview(data)
-        self.size = len(data)
+        self.size = _WRITE_BYTES + len(data)
         self.id = id
         self.settled = trio.Event()
         self.error: StdinClosedError | None = None
@@ -75,6 +78,7 @@ class Stdin:
         self._max_queued = max_queued_bytes
         self._queue: deque[Write | None] | tuple[()] = ()  # a deque once something waits; None: close it
         self._queued_bytes = 0
+        self._is_closing = False  # behind what is queued
         self._queued: trio.lowlevel.ParkingLot | None = None
         self._last_typed = b""
         self._remembered: dict[str, Write] = {}
@@ -102,9 +106,10 @@ class Stdin:
         if write_id is not None and write_id in self._remembered:
             return self._remembered[write_id]
         self._stir()
-        if self._input is None or (None in self._queue and not self._is_terminal):
+        if self._input is None or (self._is_closing and not self._is_terminal):
             raise self._closed()
-        if self._queued_bytes and self._queued_bytes + len(data) > self._max_queued:
+        queued = self._queued_bytes + _WRITE_BYTES * len(self._queue)
+        if queued and queued + len(data) > self._max_queued:
             message = f"{self._id} does not read its input: queued_stdin_bytes ({self._max_queued}) would be exceeded"
             raise LimitExceededError(message, limit="queued_stdin_bytes", value=self._max_queued)
         write = Write(data, write_id)
@@ -148,7 +153,8 @@ class Stdin:
             return
         if self._is_terminal and (keys := self._input.end_line(self._last_typed)) is not None:
             self.write(keys)
-        elif None not in self._queue:
+        elif not self._is_closing:
+            self._is_closing = True
             self._put(None)
 
     async def feed(self) -> None:
@@ -163,6 +169,7 @@ class Stdin:
                     self.end()
                     return
                 self._input.close()
+                self._is_closing = False
                 del self._queue[0]
                 continue
             size = len(write.data)
