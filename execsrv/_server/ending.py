@@ -101,6 +101,8 @@ class Ending:
         self._limits = limits
         self._cause: Reason | None = None
         self._nursery: trio.Nursery | None = None
+        self._is_asking = False
+        self._asks_again = False  # as soon as that is done: it was asked for meanwhile
         self._clocks: list[tuple[trio.CancelScope, Reason, float]] = []
         self._grace: trio.CancelScope | None = None
         self._draining: trio.CancelScope | None = None
@@ -201,7 +203,10 @@ class Ending:
             if self._grace is None:
                 self._grace = self._kill_after(grace, reason)
             self._grace.deadline = min(self._grace.deadline, trio.current_time() + grace)
-            if self._nursery is not None:
+            if self._is_asking:
+                self._asks_again = True
+            elif self._nursery is not None:
+                self._is_asking = True
                 self._nursery.start_soon(owned, self._keep_asking)
             else:
                 self._ask()
@@ -247,14 +252,20 @@ class Ending:
         return True
 
     async def _keep_asking(self) -> None:
-        """Ask it to end, as soon as there is a descriptor to find it with. However large it is, others go on."""
-        while not self.killed:
+        """Ask it to end, as soon as there is a descriptor to find it with. However large it is, others go on.
+
+        However often it is to be asked, there is one task that does so: each look takes turns from all others.
+        """
+        self._asks_again = True
+        while self._asks_again and not self.killed:
+            self._asks_again = False
             try:
                 await self._tree.ask_to_end()
-                return
             except OSError as error:
                 logger.warning("cannot ask session %d to end yet: %s", self._tree.pid, error)
+                self._asks_again = True
                 await trio.sleep(_ASK_AGAIN_SECONDS)
+        self._is_asking = False
 
     def _kill_after(self, seconds: float, reason: Reason) -> trio.CancelScope:
         """Kill it when that time is over. Return the clock, whose deadline may be moved."""
