@@ -17,6 +17,7 @@ import trio
 
 from execsrv._processes import cgroup, proc, rlimit_mark, subreaper
 from execsrv._processes.command import settle
+from execsrv._processes.contract import Received
 from execsrv._processes.proc import last_pid, walk
 from execsrv._processes.supervisor import Spawned, Supervisor, open_supervisor
 from execsrv.protocol import Size
@@ -36,6 +37,20 @@ async def supervisor(request: pytest.FixtureRequest) -> AsyncIterator[Supervisor
 def start(supervisor: Supervisor, script: str, *, tty: bool = False, stdin: bool = False) -> Spawned:
     command = settle(["bash", "-c", script], "/", {"PATH": os.environ["PATH"]})
     return supervisor.spawn(command, size=Size() if tty else None, pipe_stdin=stdin)
+
+
+def start_marked(supervisor: Supervisor, script: str) -> Spawned:
+    """Start what forks only once it is marked: a guest marks its child a moment after the start."""
+    spawned = start(supervisor, f"read go; {script}", stdin=True)
+    assert spawned.stdin is not None
+    os.write(spawned.stdin, b"go\n")
+    os.close(spawned.stdin)
+    return spawned
+
+
+async def sent(received: Received) -> int:
+    """Return how many received a signal, in however many turns."""
+    return received if isinstance(received, int) else await received
 
 
 async def end(spawned: Spawned) -> str | None:
@@ -137,12 +152,7 @@ def test_a_walk_sees_who_forks_behind_its_back() -> None:
 
 async def test_what_remains_is_told_by_name(supervisor: Supervisor) -> None:
     mark = new_mark()
-    # A guest marks its child a moment after the start: so what is forked then waits for it.
-    script = f"read go; setsid bash -c 'exec -a {mark} sleep 1000' >/dev/null 2>&1 & disown"
-    spawned = start(supervisor, script, stdin=True)
-    assert spawned.stdin is not None
-    os.write(spawned.stdin, b"go\n")
-    os.close(spawned.stdin)
+    spawned = start_marked(supervisor, f"setsid bash -c 'exec -a {mark} sleep 1000' >/dev/null 2>&1 & disown")
     await until_marked(mark, 1)
     await spawned.tree.leader.wait_exited()
     assert [(member.pid, member.name) for member in await spawned.tree.remaining()] == [(marked(mark)[0], "sleep")]
@@ -156,15 +166,16 @@ async def test_what_remains_is_told_by_name(supervisor: Supervisor) -> None:
 async def test_signals_count_who_received_them(supervisor: Supervisor) -> None:
     mark = new_mark()
     nap = f"exec -a {mark} sleep 1000"
-    spawned = start(supervisor, f"trap '' USR1; ({nap}) & (setsid bash -c '{nap}') & wait")
+    spawned = start_marked(supervisor, f"trap '' USR1; ({nap}) & (setsid bash -c '{nap}') & wait")
     await until_marked(mark, 2)
     tree = spawned.tree
-    assert (tree.signal(0, "leader"), tree.signal(0, "group")) == (1, 2)
-    assert tree.signal(0, "tree") in (3, 4)  # bash may have kept the subshell that waits for setsid
-    assert tree.signal(signal.SIGKILL, "leader") == 1
+    assert await sent(tree.signal(0, "leader")) == 1
+    assert await sent(tree.signal(0, "group")) == 2
+    assert await sent(tree.signal(0, "tree")) in (3, 4)  # bash may have kept the subshell that waits for setsid
+    assert await sent(tree.signal(signal.SIGKILL, "leader")) == 1
     assert (await tree.leader.wait_exited()).signal == "SIGKILL"
-    assert tree.signal(0, "leader") == 0
-    assert tree.signal(0, "group") == 1
+    assert await sent(tree.signal(0, "leader")) == 0
+    assert await sent(tree.signal(0, "group")) == 1
     await end(spawned)
 
 
@@ -173,7 +184,7 @@ async def test_the_job_in_front_of_a_terminal_gets_the_signal(supervisor: Superv
     spawned = start(supervisor, f"set -m; (exec -a {mark} sleep 1000); sleep 1000", tty=True)
     await until_marked(mark, 1)
     master = spawned.outputs["pty"]
-    assert spawned.tree.signal_foreground(signal.SIGTERM, master) == 1
+    assert await sent(spawned.tree.signal_foreground(signal.SIGTERM, master)) == 1
     await until_gone(mark)
     assert spawned.tree.leader.exit_status() is None
     await end(spawned)
@@ -182,7 +193,7 @@ async def test_the_job_in_front_of_a_terminal_gets_the_signal(supervisor: Superv
 async def test_two_hundred_end_at_once(supervisor: Supervisor) -> None:
     mark = new_mark()
     nap = f"exec -a {mark} sleep 1000"
-    all_of_them = [start(supervisor, f"setsid bash -c '{nap}' & {nap}") for _ in range(200)]
+    all_of_them = [start_marked(supervisor, f"setsid bash -c '{nap}' & {nap}") for _ in range(200)]
     await until_marked(mark, 400)
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
@@ -198,7 +209,7 @@ async def test_the_end_of_many_lets_others_have_their_turns(
     """With turns of one process each, which are easier to count than seconds."""
     monkeypatch.setattr("execsrv._processes.turns.TURN_SECONDS", 0)
     mark, count, turns = new_mark(), 100, 0
-    spawned = start(supervisor, f"for n in $(seq {count}); do (exec -a {mark} sleep 1000) & done; wait")
+    spawned = start_marked(supervisor, f"for n in $(seq {count}); do (exec -a {mark} sleep 1000) & done; wait")
     await until_marked(mark, count)
 
     async def neighbour() -> None:
@@ -207,7 +218,12 @@ async def test_the_end_of_many_lets_others_have_their_turns(
             await trio.lowlevel.checkpoint()
             turns += 1
 
-    for what in (spawned.tree.remaining, spawned.tree.kill):
+    async def signal_all() -> None:
+        received = spawned.tree.signal(signal.SIGCONT)
+        assert not isinstance(received, int)
+        assert await received == count + 1
+
+    for what in (spawned.tree.remaining, signal_all, spawned.tree.kill):
         turns = 0
         async with trio.open_nursery() as nursery:
             nursery.start_soon(neighbour)
@@ -221,7 +237,7 @@ async def test_the_end_of_many_lets_others_have_their_turns(
 async def test_without_a_descriptor_nobody_is_taken_for_gone(supervisor: Supervisor) -> None:
     mark = new_mark()
     nap = f"exec -a {mark} sleep 1000"
-    spawned = start(supervisor, f"setsid bash -c '{nap}' & {nap}")
+    spawned = start_marked(supervisor, f"setsid bash -c '{nap}' & {nap}")
     await until_marked(mark, 2)
     await trio.testing.wait_all_tasks_blocked()  # the guardian has been started
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -203,7 +203,7 @@ class _Life:
         self._is_ending = True
         try:
             if number != signal.SIGTERM:
-                self._tree.signal(number, "tree")
+                self._tree.signal_now(number, "tree")
             self._tree.ask_to_end_now()
         except OSError:
             pass  # no descriptor is left to look with; it is killed in the end
@@ -261,7 +261,7 @@ class _Life:
         if weight == "second":
             self._kill_after(0)
         elif weight == "first":
-            self._tree.signal(number, "leader")
+            self._tree.signal_now(number, "leader")
             if number == signal.SIGTERM or (number == signal.SIGHUP and heard.by_kernel and self._options.tty):
                 self._kill_after(self._options.grace)
 

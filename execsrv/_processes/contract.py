@@ -7,12 +7,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from execsrv._processes.arrivals import Arrivals
 from execsrv._processes.confine.places import Confinement
 from execsrv._processes.leader import ExitStatus
-from execsrv._processes.tree import Target
 from execsrv._processes.usage import Usage
 from execsrv.protocol import Layer, Member, Reason, Size, Stream
 from execsrv.protocol.process_limits import ProcessLimits, ProcessUsage
@@ -21,8 +20,9 @@ from execsrv.protocol.sandbox import Confined
 if TYPE_CHECKING:
     from execsrv._processes.input_wait import InputWait
 
+Target = Literal["leader", "group", "tree"]
 Received = int | Coroutine[Any, Any, int]
-"""The number of processes that received a signal, or the wait for it. The signal is on its way in either case."""
+"""The number of processes that received a signal, or what sends it to the rest, or waits, and returns that number."""
 
 
 class AnyLeader(Protocol):

@@ -17,6 +17,7 @@ from execsrv._setting_units import MIB
 from execsrv.protocol import Size, Stream
 
 if TYPE_CHECKING:
+    from execsrv._processes.contract import Received
     from execsrv._processes.input_wait import InputWait
     from execsrv._processes.stream_ends import Onward
 
@@ -95,8 +96,8 @@ class OwnStreams:
         if self._master is not None:
             terminal.set_size(self._master, size.rows, size.cols, size.xpixel, size.ypixel)
 
-    def signal_foreground(self, number: int) -> int:
-        """Send a signal to the job in front on its terminal. Return how many received it."""
+    def signal_foreground(self, number: int) -> Received:
+        """Send a signal to the job in front on its terminal. Return how many received it, or what returns that."""
         return 0 if self._master is None else self._tree.signal_foreground(number, self._master)
 
     async def echoes(self) -> bool:

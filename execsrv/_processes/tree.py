@@ -10,8 +10,9 @@ import logging
 import math
 import os
 import signal
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -19,12 +20,13 @@ from execsrv._processes import proc
 from execsrv._processes.leader import Leader, signals_groups_by_pidfd
 from execsrv._processes.proc import Steps, at_once
 from execsrv._processes.reaper import Reaper
-from execsrv._processes.turns import in_turns
+from execsrv._processes.turns import in_one_turn, in_turns
 from execsrv._processes.usage import Usage, usage_of, used_by
 from execsrv._processes.wait_gone import wait_gone
 from execsrv.protocol import Layer, Member
 
 if TYPE_CHECKING:
+    from execsrv._processes.contract import Received, Target
     from execsrv._processes.finder import Finder
 
 logger = logging.getLogger(__name__)
@@ -35,7 +37,6 @@ END_SECONDS = 5.0
 _ROUND_SECONDS = 0.1
 
 T = TypeVar("T")
-Target = Literal["leader", "group", "tree"]
 
 
 class ProcessTree:
@@ -63,17 +64,28 @@ class ProcessTree:
 
     # -- signals --
 
-    def signal(self, number: int, target: Target = "tree") -> int:
+    def signal(self, number: int, target: Target = "tree") -> Received:
         """Send a signal to the leader, to its process group or to all that descends from it.
 
-        Return how many received it.
+        Children go first, as long as their parent is there to tell whose they are. Return how many received it. Where
+        they are too many for one turn, return what sends it to the rest.
         """
+        return self._begin(partial(self._signalling, number, target))
+
+    def signal_now(self, number: int, target: Target) -> int:
+        """Send what `signal` does, however long that takes. Return how many received it."""
+        return self._now(partial(self._signalling, number, target))
+
+    def _signalling(self, number: int, target: Target) -> Steps[int]:
         if target == "leader":
-            return self._send({} if self.leader.has_ended else {self.pid: 0}, number)
-        members = self._find_now()
+            return (yield from self._sending([] if self.leader.has_ended else [(self.pid, 0)], number))
+        members = yield from self._find()
         if target == "tree":
-            return self._send(members, number)
-        count = sum(_group_of(pid) == self.pid for pid in members)
+            return (yield from self._sending(list(reversed(members.items())), number))
+        count = 0
+        for pid in members:
+            count += proc.group(pid) == self.pid
+            yield
         return count if self.leader.signal_group(number) else 0
 
     def ask_to_end_now(self) -> None:
@@ -82,11 +94,7 @@ class ProcessTree:
         All are stopped first, parents before their children: a shell whose child has ended of it would go on with its
         next command. Raises `OSError` without a descriptor left to look with.
         """
-        try:
-            at_once(self._asking())
-        except OSError:
-            with self._finder.spare():
-                at_once(self._asking())
+        self._now(self._asking)
 
     def ask_group_to_end(self) -> None:
         """Send SIGTERM to the leader's group at once, for which no descriptor is needed."""
@@ -98,10 +106,7 @@ class ProcessTree:
         Cannot be cancelled: nobody is to be left stopped.
         """
         with trio.CancelScope(shield=True):
-            try:
-                await self._in_turns(self._asking())
-            except OSError:
-                self.ask_to_end_now()
+            await self._go_on(self._asking(), self._asking)
 
     def _asking(self) -> Steps[None]:
         found = list((yield from self._find()).items())
@@ -110,20 +115,40 @@ class ProcessTree:
         yield from self._sending(found[::-1], signal.SIGTERM)
         yield from self._sending(found[::-1], signal.SIGCONT)
 
-    def signal_foreground(self, number: int, terminal: int) -> int:
-        """Send a signal to the job in front on the session's terminal. Return how many received it.
-
-        `terminal` is the terminal's master.
-        """
+    def signal_foreground(self, number: int, terminal: int) -> Received:
+        """Send a signal to the job in front on the terminal with this master. Return what `signal` does."""
         try:
             group = os.tcgetpgrp(terminal)
         except OSError:
             return 0
-        return self._send({pid: 0 for pid in self._find_now() if _group_of(pid) == group}, number)
+        return self._begin(partial(self._signalling_group, number, group))
 
-    def _send(self, members: dict[int, int], number: int) -> int:
-        """Send, to children first, as long as their parent is there to tell whose they are. Return to how many."""
-        return at_once(self._sending(list(reversed(members.items())), number))
+    def _signalling_group(self, number: int, group: int) -> Steps[int]:
+        members = yield from self._find()
+        return (yield from self._sending([(pid, 0) for pid in members if proc.group(pid) == group], number))
+
+    def _begin(self, steps: Callable[[], Steps[int]]) -> Received:
+        """Take the first turn of steps now. Return their result, or what takes the others."""
+        begun = steps()
+        try:
+            sent = in_one_turn(begun)
+        except OSError:
+            return self._now(steps)
+        return self._go_on(begun, steps) if sent is None else sent
+
+    async def _go_on(self, begun: Steps[T], steps: Callable[[], Steps[T]]) -> T:
+        try:
+            return await self._in_turns(begun)
+        except OSError:
+            return self._now(steps)
+
+    def _now(self, steps: Callable[[], Steps[T]]) -> T:
+        """Take all steps at once, where there are no descriptors with those that are kept for that."""
+        try:
+            return at_once(steps())
+        except OSError:
+            with self._finder.spare():
+                return at_once(steps())
 
     def _sending(self, members: list[tuple[int, int]], number: int) -> Steps[int]:
         count = 0
@@ -157,17 +182,6 @@ class ProcessTree:
             return {self.pid: 0}
         self._is_empty = not found
         return found
-
-    def _find_now(self) -> dict[int, int]:
-        """Find who lives of the session at once, with the descriptors that are kept for it where there are no others.
-
-        Raises `OSError` where not even those are enough.
-        """
-        try:
-            return at_once(self._find())
-        except OSError:
-            with self._finder.spare():
-                return at_once(self._find())
 
     async def remaining(self) -> list[Member]:
         """Find who lives of the session. The leader counts as long as it runs."""
@@ -282,10 +296,3 @@ class ProcessTree:
         """Let go of it. All that is left lives on."""
         self._finder.ended(self)
         self.leader.close()
-
-
-def _group_of(pid: int) -> int:
-    try:
-        return os.getpgid(pid)
-    except OSError:
-        return 0

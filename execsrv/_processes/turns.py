@@ -15,6 +15,18 @@ TURN_SECONDS = 0.004
 """So long a look at many processes may hold up everybody else."""
 
 
+def in_one_turn(steps: Steps[T]) -> T | None:
+    """Take as many steps as one turn has time for. Return their result, None where there are more."""
+    until = time.perf_counter() + TURN_SECONDS
+    try:
+        while time.perf_counter() < until:
+            next(steps)
+    except StopIteration as done:
+        found: T = done.value
+        return found
+    return None
+
+
 async def in_turns(steps: Steps[T], turn: trio.Lock) -> T:
     """Take all steps, and return their result. What needs more than a moment lets others have their turns.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import trio
 
@@ -244,8 +245,8 @@ class RunnerCommand:
         if (stream := self._streams.get(message.stream)) is not None:
             stream.give(message.bytes)
 
-    def signal(self, message: Signal) -> None:
-        """Send it a signal, and tell how many received it."""
+    def signal(self, message: Signal) -> Coroutine[Any, Any, None] | None:
+        """Send it a signal, and tell how many received it. Return what does so where they are too many for one turn."""
         assert self._spawned is not None
         assert self._its is not None
         try:
@@ -255,8 +256,17 @@ class RunnerCommand:
                 received = self._spawned.tree.signal(message.signal, message.target)
         except OSError as error:  # no descriptor left to look with
             self._outgoing.tell(Signaled(message.request, 0, error.errno))
-        else:
-            self._outgoing.tell(Signaled(message.request, received))
+            return None
+        if not isinstance(received, int):
+            return self._signal_rest(message.request, received)
+        self._outgoing.tell(Signaled(message.request, received))
+        return None
+
+    async def _signal_rest(self, request: int, receiving: Coroutine[Any, Any, int]) -> None:
+        try:
+            self._outgoing.tell(Signaled(request, await receiving))
+        except OSError as error:
+            self._outgoing.tell(Signaled(request, 0, error.errno))
 
     async def look(self, request: int) -> Looked:
         """Look who lives of it, and what that does."""

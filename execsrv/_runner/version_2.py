@@ -142,7 +142,8 @@ class _Commands:
             case Credit():
                 command.give(message)
             case Signal():
-                command.signal(message)
+                if (rest := command.signal(message)) is not None:
+                    self._nursery.start_soon(owned, lambda: rest)
             case Look():
                 if self._questions >= _MOST_QUESTIONS:
                     raise ProtocolError(f"more than {_MOST_QUESTIONS} questions wait for an answer")
