@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
+from execsrv._processes import proc
 from execsrv._processes.own_streams import OwnInput
 from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import Supervisor
@@ -51,6 +52,7 @@ from execsrv._runner.version_2_messages import (
 from execsrv.protocol import EnvPolicy, Size
 from execsrv.protocol.process_limits import ProcessLimits
 from execsrv.protocol.sandbox import FileSystem, Permissions, PolicyEntry, Sandbox, Special, SpecialPlace
+from tests import hanging
 from tests.confined import needs_confinement
 from tests.escapes import ESCAPES, until_astray, until_none_lives
 from tests.peers import PATIENCE
@@ -214,6 +216,18 @@ async def test_who_waits_for_input(runner: RunnerPeer, tty: bool) -> None:
         await runner.send(Look(1, 4))
         looked = await runner.until(Looked)
     assert (looked.input_wait.pid, looked.input_wait.call, looked.input_wait.descriptor) == (pid, "read", 0)
+
+
+@pytest.mark.skipif(not hanging.available(), reason="nothing of this user can make the kernel hang")
+async def test_whose_wait_the_kernel_does_not_tell_holds_up_nobody(runner: RunnerPeer) -> None:
+    pid = await runner.start(1, *hanging.argv(), stdin_open=True)
+    await runner.until_bytes(1, "stdout", b"hanging")
+    await runner.send(Look(1, 4))
+    await runner.start(2, "true")
+    looked = await runner.until(Looked)
+    assert [member.pid for member in looked.members] == [pid]
+    assert (looked.errno, looked.input_wait) == (None, None)
+    assert proc.living(pid)  # nothing was answered because it had ended
 
 
 async def test_terminate_takes_everything_and_terminate_with_a_grace_asks(runner: RunnerPeer) -> None:
@@ -503,6 +517,24 @@ async def test_words_may_come_until_the_very_end_of_a_command() -> None:
                         command.terminate(grace_ms=1)
                         await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("tty", [False, True])
+async def test_of_a_command_that_cannot_be_told_each_descriptor_is_closed_once(tty: bool) -> None:
+    class Speechless(Outgoing):
+        def tell(self, message: Struct) -> None:
+            if isinstance(message, SpawnReady):
+                raise ValueError("there are no words for it")
+
+    async def send(data: bytes) -> None:
+        raise AssertionError
+
+    supervisor = Supervisor()
+    command = RunnerCommand(request(0, "cat", tty=tty, stdin_open=True), {}, Speechless(send))
+    before = sorted(os.listdir("/proc/self/fd"))
+    with trio.fail_after(PATIENCE), pytest.raises(ValueError, match="no words"):  # nor that a descriptor is not open
+        await command.run(supervisor, SharedThreads(supervisor.threads))
+    assert sorted(os.listdir("/proc/self/fd")) == before
 
 
 async def test_more_input_than_its_credit_is_a_breach() -> None:

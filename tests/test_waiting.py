@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from typing import Any
@@ -13,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from execsrv._log.search import Found, Search
+from execsrv._processes import proc
 from execsrv.limits import ServerConfig
-from execsrv.protocol import Chunk
+from execsrv.protocol import Chunk, Response
+from tests import hanging
 from tests.conftest import OpenServer, with_packed
-from tests.peers import Peer, b64
+from tests.peers import Peer, b64, plain
 
 transport = with_packed()
 
@@ -304,3 +307,21 @@ async def test_input_that_was_read_is_seen_by_the_sleeps(peer: Peer) -> None:
     assert second | {"sleeps": 0} == first | {"sleeps": 0}
     await peer.start("none", ["sleep", "1000"])
     assert (await happened(peer, "none", input=True, timeoutMs=0))["happened"] == "timeout"
+
+
+@pytest.mark.skipif(not hanging.available(), reason="nothing of this user can make the kernel hang")
+@pytest.mark.parametrize("tty", [True, False])
+async def test_whose_wait_the_kernel_does_not_tell_holds_up_nobody(open_server: OpenServer, tty: bool) -> None:
+    server = open_server("unix", ServerConfig())
+    peer, other = await server.peer(), await server.peer()
+    pid = (await peer.start("p", hanging.argv(), tty=tty, pipeStdin=True))["pid"]
+    await peer.until_output("p", b"hanging")
+    asked = [await peer.post("process/waitFor", {"processId": "p", "input": True, "timeoutMs": 0}) for _ in range(3)]
+    for id in asked:
+        answer = await peer.answer(id)
+        assert isinstance(answer, Response)
+        assert plain(answer.result)["happened"] == "timeout"
+    assert (await other.run("q", ["echo", "here"]))[1] == b"here\n"
+    own = os.getpid()
+    assert [proc.state(own, thread) for thread in proc.threads(own)].count("D") == 1
+    assert proc.living(pid)  # nothing was answered because it had ended

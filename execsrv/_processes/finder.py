@@ -23,6 +23,9 @@ class Finder(Protocol):
     turn: trio.Lock
     """Held by whoever looks for long."""
 
+    looks: trio.CapacityLimiter
+    """The threads for looks that may hang in the kernel."""
+
     def spare(self) -> AbstractContextManager[None]:
         """Leave descriptors to a block that were kept for a time when there are no others. It must not await."""
 

@@ -3,7 +3,11 @@
 The kernel tells which call each thread is in (proc(5), syscall), and what its descriptors are. A blocking read of the
 terminal or of the pipe is such a call, and so is a wait for several descriptors without a time, when all of them are
 that. Who waits for something else too may go on without, and is not meant. Where the kernel does not tell, or not us,
-nobody is seen. Standard library only.
+nobody is seen.
+
+It may not tell for as long as it likes: while a process that becomes another program closes a file on a server that has
+gone, nobody learns its call, nor its memory while a page of that is on its way. So this is for threads. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -12,11 +16,10 @@ import os
 import platform
 import re
 import struct
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection
 from typing import NamedTuple
 
 from execsrv._processes import proc
-from execsrv._processes.proc import Steps
 
 _CALLS = {
     "x86_64": {
@@ -51,12 +54,15 @@ class InputWait(NamedTuple):
     sleeps: int
 
 
-def look(pids: Steps[Iterable[int]], names: Collection[str]) -> Steps[InputWait | None]:
-    """Look for one of these processes that waits for what has one of these names in its list of descriptors."""
-    for pid in (yield from pids):
-        if (found := _waiting(pid, names)) is not None:
+def look(leader: int, names: Collection[str], group: int | None = None) -> InputWait | None:
+    """Return one that waits for what has one of these names in its list of descriptors, None if there is none.
+
+    It is looked for among a leader and all that descends from it, or those of them in one process group. Blocks as long
+    as the kernel does.
+    """
+    for pid in proc.family([leader]):
+        if group in (None, proc.group(pid)) and (found := _waiting(pid, names)) is not None:
             return InputWait(pid, proc.name(pid), *found)
-        yield
     return None
 
 
@@ -148,9 +154,3 @@ def _memory(pid: int, address: int, size: int) -> bytes:
         return b""
     finally:
         os.close(memory)
-
-
-def in_front(pids: Steps[dict[int, int]], is_in_front: Callable[[int], bool]) -> Steps[Iterable[int]]:
-    """Find those of some processes that are of the job in front."""
-    found = yield from pids
-    return [pid for pid in found if is_in_front(pid)]

@@ -34,6 +34,9 @@ _FRESH_SECONDS = 0.01
 _SPARE_DESCRIPTORS = 8
 """An end needs two or three of them, the start of a guardian seven: the ends of three pipes, and a directory."""
 
+_HANGING_LOOKS = 40
+"""So many looks of one server may hang in the kernel, each in a thread, before nothing is known by others of them."""
+
 _LOOKS = 10
 """So often a look is repeated for somebody that it came too late for. It seldom takes a second one."""
 
@@ -56,6 +59,8 @@ class Register:
         self.reserve = Reserve(_SPARE_DESCRIPTORS)
         self.turn = trio.Lock()
         """Held by whoever looks for long, so that all looks together hold up the others no longer than one."""
+        self.looks = trio.CapacityLimiter(_HANGING_LOOKS)
+        """The threads for looks that may hang in the kernel."""
         self.has_had_limits = False
         """True once a command has had limits."""
         self._leaders: dict[int, tuple[Leader, int]] = {}  # until reaped
@@ -166,6 +171,7 @@ class ByWalk:
     def __init__(self, register: Register) -> None:
         self.layer = "mark" if register.mark else "session"
         self.turn = register.turn
+        self.looks = register.looks
         self._register = register
         self._census = Census({}, register.living_session_of)
         self._census.is_over = True
@@ -227,6 +233,7 @@ class ByDescent:
 
     def __init__(self, register: Register, strays: Strays) -> None:
         self.turn = register.turn
+        self.looks = register.looks
         self._register = register
         self._strays = strays
 

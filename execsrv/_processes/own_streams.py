@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import trio
 
 from execsrv._lent import Lent
-from execsrv._processes import proc, terminal
-from execsrv._processes.proc import Steps
+from execsrv._processes import terminal
+from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.spawn import widen
 from execsrv._processes.tree import ProcessTree
 from execsrv._setting_units import MIB
+from execsrv._threads import run_briefly
+from execsrv.errors import BusyError
 from execsrv.protocol import Size, Stream
 
 if TYPE_CHECKING:
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
 
 PIPE_BYTES = MIB
 """The width asked for a pipe that is busy: Linux allows as much without rights. Refused, the pipe stays as it was."""
+
+_LOOK_SECONDS = 0.5
+"""So long the kernel may take to tell what the processes of a command do. Then it is not known."""
 
 
 class OwnInput:
@@ -105,33 +112,34 @@ class OwnStreams:
         return self._master is None or terminal.echoes(self._master)
 
     async def input_wait(self) -> InputWait | None:
-        """Return a process of it that waits for input, None if there is none, or if written input is still unread."""
-        steps = self._look_for_input_wait()
-        try:
-            while True:
-                next(steps)
-                await trio.lowlevel.checkpoint()
-        except StopIteration as done:
-            found: InputWait | None = done.value
-            return found
+        """Return a process of it that waits for input, None if there is none, or if written input is still unread.
 
-    def _look_for_input_wait(self) -> Steps[InputWait | None]:
+        None too where the kernel does not tell in time: what hangs there hangs in one thread for each command.
+        """
+        look = self._look_for_input_wait()
+        if look is not None:
+            with trio.move_on_after(_LOOK_SECONDS), suppress(BusyError):
+                return await run_briefly(look, self._looks, 0)
+        return None
+
+    @cached_property
+    def _looks(self) -> SharedThreads:
+        return SharedThreads(self._tree.looks, 1)
+
+    def _look_for_input_wait(self) -> Callable[[], InputWait | None] | None:
+        """Return what looks for a process that waits for input, None if there can be none."""
         if self.input is None:
             return None
         from execsrv._processes import input_wait  # for clients that ask
 
-        pids: Steps[Any] = proc.family_in_steps([self._tree.pid])
         if (master := self._master) is not None:
             if self._held is None or terminal.unread(self._held):
                 return None
-            front = os.tcgetpgrp(master)
-            pids = input_wait.in_front(pids, lambda pid: proc.group(pid) == front)
             names = {terminal.name(master), "/dev/tty"}
-        else:
-            if terminal.unread(self.input.descriptor):
-                return None
-            names = {f"pipe:[{os.fstat(self.input.descriptor).st_ino}]"}
-        return (yield from input_wait.look(pids, names))
+            return partial(input_wait.look, self._tree.pid, names, os.tcgetpgrp(master))
+        if terminal.unread(self.input.descriptor):
+            return None
+        return partial(input_wait.look, self._tree.pid, {f"pipe:[{os.fstat(self.input.descriptor).st_ino}]"})
 
     def let_go_of_terminal(self) -> None:
         """Close the other end of the terminal: as long as its leader lives, it may be opened again by anybody of it."""

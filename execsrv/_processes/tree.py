@@ -51,6 +51,8 @@ class ProcessTree:
         self.leader = leader
         self.number = number
         self.born_after = born_after
+        self.looks = finder.looks
+        """The threads of its server for looks that may hang in the kernel."""
         self._finder = finder
         self._is_empty = False
 

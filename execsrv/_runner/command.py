@@ -111,14 +111,16 @@ class RunnerCommand:
         if spawned is None:
             self._outgoing.tell(error)
         else:
-            self._take(spawned)
-            attempt.pass_streams()
+            self._take(spawned, attempt)
         return spawned
 
-    def _take(self, spawned: Spawned) -> None:
+    def _take(self, spawned: Spawned, attempt: Attempt) -> None:
         """Take ownership of a running command, and tell the server."""
         self._its = spawned.streams()
         is_terminal = "pty" in spawned.outputs
+        if self._its.input is not None:
+            self._input = Input(self._its.input, self._tell_taken, is_terminal=is_terminal)
+        attempt.pass_streams()  # at once: two who close a descriptor may hit another start's
         layers: list[str] = []
         gaps: list[str] = []
         if spawned.confinement is not None:
@@ -136,8 +138,6 @@ class RunnerCommand:
                 most=DATA_BYTES,
                 credit=self._request.window,
             )
-        if self._its.input is not None:
-            self._input = Input(self._its.input, self._tell_taken, is_terminal=is_terminal)
         self._spawned = spawned
 
     async def _live(self, spawned: Spawned) -> None:
