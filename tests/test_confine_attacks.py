@@ -280,9 +280,9 @@ LET_THROUGH: dict[LayerName, str] = {
     "processes": "kill_by_pidfd kill_group kill_neighbour kill_server kill_thread read_server_descriptors",
     "capabilities": "list_secret read_secret_file set_id",
     "landlock": "fifo",
-    "seccomp": "handle_at i386 io_uring ipv6 keyring netlink new_root ptrace_child shed_mark shed_mark_by_lock"
-    " shed_mark_of_child tcp tcp_listen udp unix_datagram unix_message unix_pair unix_raw unix_stream user_namespace"
-    " user_namespace_by_clone user_namespace_by_clone3",
+    "seccomp": "child_of_its_parent handle_at i386 io_uring ipv6 keyring netlink new_root ptrace_child shed_mark"
+    " shed_mark_by_lock shed_mark_of_child tcp tcp_listen udp unix_datagram unix_message unix_pair unix_raw unix_stream"
+    " user_namespace user_namespace_by_clone user_namespace_by_clone3",
 }
 """The attacks of a command of root that succeed without one layer, with a Landlock that keeps no signals in for one."""
 

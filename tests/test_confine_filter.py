@@ -66,6 +66,8 @@ NAMED = [
     ("clone", (17,), "pass"),
     ("clone", (0x10000000 | 17,), "EPERM"),
     ("clone", (0x80,), "EPERM"),
+    ("clone", (0x8000 | 17,), "EPERM"),
+    ("clone", (0x4111,), "pass"),
     ("unshare", (0x400,), "pass"),
     ("unshare", (0x20000,), "EPERM"),
     ("ioctl", (0, termios.TIOCGWINSZ), "pass"),

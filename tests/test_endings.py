@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import trio
 
 import execsrv
 from execsrv._budget.budget import Budget
+from execsrv._processes import proc
 from execsrv._processes.own_streams import OwnInput
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.single_connection import serve_connection
@@ -132,6 +135,35 @@ async def test_an_embedding_program_that_is_cancelled_loses_no_process() -> None
                 scope.cancel()
     assert scope.cancelled_caught
     assert not marked(mark)
+
+
+SIBLING = """
+import ctypes, os, platform, sys, time
+sys.stdin.readline()
+call = {"x86_64": 56, "aarch64": 220}[platform.machine()]
+pid = ctypes.CDLL(None).syscall(*map(ctypes.c_long, (call, 0x8000 | 17, 0, 0, 0, 0)))  # CLONE_PARENT | SIGCHLD
+if pid == 0:
+    if sys.argv[1] == "stays":
+        time.sleep(1000)
+    os._exit(0)
+print(pid)
+"""
+"""A leader that makes a child of its parent, and so of the program that the server is in."""
+
+
+@pytest.mark.parametrize("how", ["ends", "stays"])
+async def test_a_child_that_a_leader_has_made_ours_leaves_no_zombie(how: str) -> None:
+    argv = [sys.executable, "-c", SIBLING, how]
+    with subprocess.Popen(["true"]) as other:  # noqa: ASYNC220  # of the program, which wants to know how it ends
+        async with execsrv.connect_in_process() as client, client.start(argv, stdin=True) as process:
+            await process.write(b"\n")  # it has its mark by now
+            pid = int(await anext(process.lines()))
+            assert proc.parent(pid) == os.getpid()
+            while proc.living(other.pid):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        left = proc.children(os.getpid())
+    assert pid not in left
+    assert other.pid in left
 
 
 async def test_cancelled_at_every_step_nothing_is_left() -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 import trio
 
@@ -222,6 +222,11 @@ class ByWalk:
         self._register.ending.add(tree.number)
 
     def ended(self, tree: ProcessTree) -> None:
+        if (mark := self._register.mark) is not None:
+            mark_of_its = mark.of(tree.number)
+            with suppress(OSError):  # no child is left, or no descriptor to look with
+                # Its leader may have made us the parent of some: see clone(2), CLONE_PARENT.
+                proc.reap_children(lambda pid: mark_of_its.is_on(pid) and not self._register.owns(pid))
         self._register.leave(tree)
         self._census.members.pop(tree.number, None)
 

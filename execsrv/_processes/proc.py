@@ -119,6 +119,14 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def reap_children(belongs: Belongs) -> None:
+    """Reap those of our own children that have ended and belong. Others' are left to whoever waits for them."""
+    ended = os.WEXITED | os.WNOHANG
+    if os.waitid(os.P_ALL, 0, ended | os.WNOWAIT) is not None:
+        for pid in filter(belongs, children(os.getpid())):
+            os.waitid(os.P_PID, pid, ended)
+
+
 def threads(pid: int) -> list[int]:
     """Return the ids of the threads of a process; none when it is gone."""
     return [int(name) for name in _listed(f"/proc/{pid}/task")]

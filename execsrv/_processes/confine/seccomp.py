@@ -24,6 +24,7 @@ _X32 = 0x40000000
 _SET_MODE_FILTER = 1
 _TIOCLINUX = 0x541C
 _NAMESPACES = 0x7E020080  # CLONE_NEW* of <linux/sched.h>, time included
+_PARENT = 0x8000  # CLONE_PARENT: a child of whoever has started the caller, which may be this server
 
 DENIED = """
     acct add_key adjtimex bpf chroot clock_adjtime clock_settime delete_module finit_module fsconfig fsmount fsopen
@@ -60,14 +61,14 @@ _ONLY_CONNECTED = (
 )
 """Datagram sockets, which raw ones are too, reach others by their paths, with calls whose addresses no filter sees."""
 
-_NO_NAMESPACES = _argument(0), (_ANY_BIT, 0, 1, _NAMESPACES), _DENY, _PASS
+_OF_OWN_ALONE = _argument(0), (_ANY_BIT, 0, 1, _NAMESPACES | _PARENT), _DENY, _PASS
 _NO_ADDRESS = _argument(4), (_EQUAL, 0, 2, 0), _argument(4, high=True), (_EQUAL, 1, 0, 0), _DENY, _PASS
 
 _LOOKED_INTO: dict[str, Body] = {
     # Its flags are in memory, where no filter sees them; the C library falls back to clone.
     "clone3": (_NO_CALL,),
-    "clone": _NO_NAMESPACES,
-    "unshare": _NO_NAMESPACES,
+    "clone": _OF_OWN_ALONE,
+    "unshare": _OF_OWN_ALONE,
     # Typing into a terminal on behalf of its user.
     "ioctl": (_argument(1), (_EQUAL, 1, 0, termios.TIOCSTI), (_EQUAL, 0, 1, _TIOCLINUX), _DENY, _PASS),
     "setrlimit": (_argument(0), (_EQUAL, 1, 0, RTTIME), (_EQUAL, 0, 1, LOCKS), _DENY, _PASS),
