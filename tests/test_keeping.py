@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import resource
@@ -15,11 +16,14 @@ from pathlib import Path
 import pytest
 import trio
 
-from execsrv._processes import cgroup, proc, rlimit_mark, subreaper
+from execsrv._processes import carried_limits, cgroup, proc, rlimit_mark, subreaper
 from execsrv._processes.command import settle
 from execsrv._processes.contract import Received
-from execsrv._processes.proc import last_pid, walk
+from execsrv._processes.membership import ByWalk
+from execsrv._processes.proc import at_once, last_pid, walk
+from execsrv._processes.spawn import Started, spawn
 from execsrv._processes.supervisor import Spawned, Supervisor, open_supervisor
+from execsrv.errors import SpawnError
 from execsrv.protocol import Size
 from execsrv.testing import assert_no_strays
 from tests.peers import PATIENCE
@@ -109,6 +113,45 @@ print(Supervisor())
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.startswith(
         "<Supervisor session"
     )
+
+
+def test_a_start_that_was_given_up_puts_no_mark_on_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = rlimit_mark.new_server_mark()
+    assert mark is not None
+    started, carried = Started(), list[int]()
+    started.given_up = True
+    monkeypatch.setattr(carried_limits.Turn, "carry", lambda turn, slot, value: carried.append(value))
+    with pytest.raises(SpawnError, match="os error 125"):
+        spawn(settle(["true"], "/", {}), None, False, mark.of(1), carries=True, started=started)
+    assert not carried
+
+
+async def test_a_server_is_of_no_session_whatever_it_carries(supervisor: Supervisor) -> None:
+    """It carries the mark of a start that was given up, and so is of no session, until it finds that out."""
+    spawned, mark = start(supervisor, "exec sleep 1000"), supervisor._register.mark
+    assert mark is not None
+    spawned.tree.born_after = -math.inf  # so that everybody is looked at
+    with mark.of(spawned.tree.number + 1).carried():
+        found = at_once(ByWalk(supervisor._register).find(spawned.tree))
+    await end(spawned)
+    assert found.keys() == {spawned.tree.pid}
+
+
+def test_a_guardian_that_is_let_go_spares_its_server() -> None:
+    code = """
+import os, subprocess, sys
+from execsrv._processes import guardian, rlimit_mark
+mark = rlimit_mark.new_server_mark()
+words = [guardian.__file__, os.getpid(), mark.slot, mark.server, 0, 0]
+argv = [sys.executable, "-I", "-S", *map(str, words)]
+guard = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+guard.stdout.readline()
+with mark.of(1).carried():
+    guard.stdin.close()
+    print(guard.wait())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"0\n")
 
 
 # -- proc and census --

@@ -70,10 +70,13 @@ def main(server: int, slot: int, number: int, cgroups: bool, patience: float) ->
         return cgroup.with_limits(group) if group else []
 
     def kill(seconds: float, spared: int) -> None:
-        """Kill the sessions, for that long if need be. One process is spared: it may carry a mark for a start."""
+        """Kill the sessions, for that long if need be. The server is none of them, whatever it carries for a start.
+
+        Where it is `spared` in their control group too, it goes on, and reaps nobody.
+        """
 
         def session_of(pid: int) -> int | None:
-            return None if pid == spared else mark.session_of(pid)
+            return None if pid == server == os.getppid() else mark.session_of(pid)
 
         def carries(pid: int) -> bool:
             return session_of(pid) is not None
@@ -83,7 +86,7 @@ def main(server: int, slot: int, number: int, cgroups: bool, patience: float) ->
             for pid, _ in walk(session_of):  # or a shell whose child was killed would go on with its next command
                 proc.send(pid, signal.SIGSTOP, carries)
             left = [proc.send(pid, signal.SIGKILL, carries) for pid, _ in walk(session_of)]
-            if spared:  # which reaps nobody, so the dead stay where they are
+            if spared:  # the dead stay where they are
                 emptied = [cgroup.kill_others(each, spared) for each in groups()]
                 left = [lives for lives in left if lives]
             else:

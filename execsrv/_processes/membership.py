@@ -46,6 +46,7 @@ class Register:
 
     def __init__(self, mark: ServerMark | None) -> None:
         self.mark = mark
+        self._own_pid = os.getpid()
         self.trees: dict[int, ProcessTree] = {}
         self.starting: set[int] = set()
         """Numbers of sessions whose command is being started."""
@@ -150,8 +151,11 @@ class Register:
         """Return the number of the session that a process belongs to, by its mark or, failing that, its session id.
 
         It is `UNKNOWN` for who has given itself a mark of ours that is of no session. A session id is asked for only as
-        long as the leader is there to keep it from being given to others.
+        long as the leader is there to keep it from being given to others. This process itself, which carries the mark
+        of a start for a moment, is of none.
         """
+        if pid == self._own_pid:
+            return None
         number = self.mark.session_of(pid) if self.mark else None
         if number is not None:
             return number if number in self.trees or number in self.starting else UNKNOWN

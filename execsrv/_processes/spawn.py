@@ -132,6 +132,8 @@ def spawn(
             stdio = stream_ends.open_stdio(command, size, modes, pipe_stdin, started, its)
             directory = stream_ends.open_directory(command, its)
             started.thread = threading.get_native_id()
+            if started.given_up:  # and so carries nothing for it, whose number is of no session any more
+                raise spawn_error("resources", errno.ECANCELED, "start")
             turn: AbstractContextManager[None] = nullcontext()
             if carries or mark is None:
                 turn, started.carried = carried_limits.Turn(mark), mark
