@@ -11,6 +11,7 @@ import functools
 import socket
 import struct
 import termios
+from collections.abc import Sequence
 
 from execsrv._processes.confine.calls import BY_MACHINE, MACHINE
 from execsrv._processes.confine.table import Table
@@ -53,40 +54,43 @@ def _returns(value: int) -> Instruction:
 
 _DENY, _PASS, _NO_CALL = _returns(_ERROR | errno.EPERM), _returns(_ALLOW), _returns(_ERROR | errno.ENOSYS)
 
-_ONLY_CONNECTED = (
-    (_AND, 0, 0, 0xF),
-    (_EQUAL, 2, 0, socket.SOCK_STREAM),
-    (_EQUAL, 1, 0, socket.SOCK_SEQPACKET),
-    _DENY,
-)
-"""Datagram sockets, which raw ones are too, reach others by their paths, with calls whose addresses no filter sees."""
 
-_OF_OWN_ALONE = _argument(0), (_ANY_BIT, 0, 1, _NAMESPACES | _PARENT), _DENY, _PASS
-_NO_ADDRESS = _argument(4), (_EQUAL, 0, 2, 0), _argument(4, high=True), (_EQUAL, 1, 0, 0), _DENY, _PASS
+def _when(kind: int, value: int, yes: Body, no: Body) -> Body:
+    """Return what goes on with `yes` where what was loaded is so, and else with `no`. Both end in returns."""
+    return (kind, 0, len(yes), value), *yes, *no
+
+
+def _when_one_of(values: Sequence[int], yes: Body, no: Body) -> Body:
+    for value in values:
+        no = _when(_EQUAL, value, yes, no)
+    return no
+
+
+def _when_zero(index: int, yes: Body, no: Body) -> Body:
+    """Return what looks at both halves of an argument."""
+    high = _argument(index, high=True), *_when(_EQUAL, 0, yes, no)
+    return _argument(index), *_when(_EQUAL, 0, high, no)
+
+
+_OF_OWN_ALONE = _argument(0), *_when(_ANY_BIT, _NAMESPACES | _PARENT, (_DENY,), (_PASS,))
+_NO_ADDRESS = _when_zero(4, (_PASS,), (_DENY,))
+_NO_TYPING = _argument(1), *_when_one_of((termios.TIOCSTI, _TIOCLINUX), (_DENY,), (_PASS,))
+_NO_MARK = _when_one_of((RTTIME, LOCKS), (_DENY,), (_PASS,))
+_OF_ITSELF = _argument(0), *_when(_EQUAL, 0, (_argument(1), *_NO_MARK), (_DENY,))
 
 _LOOKED_INTO: dict[str, Body] = {
     # Its flags are in memory, where no filter sees them; the C library falls back to clone.
     "clone3": (_NO_CALL,),
     "clone": _OF_OWN_ALONE,
     "unshare": _OF_OWN_ALONE,
-    # Typing into a terminal on behalf of its user.
-    "ioctl": (_argument(1), (_EQUAL, 1, 0, termios.TIOCSTI), (_EQUAL, 0, 1, _TIOCLINUX), _DENY, _PASS),
-    "setrlimit": (_argument(0), (_EQUAL, 1, 0, RTTIME), (_EQUAL, 0, 1, LOCKS), _DENY, _PASS),
-    "prlimit64": (
-        _argument(2),  # a pointer to new values, or 0: asking is allowed
-        (_EQUAL, 0, 2, 0),
-        _argument(2, high=True),
-        (_EQUAL, 6, 0, 0),
-        _argument(0),
-        (_EQUAL, 0, 3, 0),
-        _argument(1),
-        (_EQUAL, 1, 0, RTTIME),
-        (_EQUAL, 0, 1, LOCKS),
-        _DENY,
-        _PASS,
-    ),
+    "ioctl": _NO_TYPING,  # into a terminal on behalf of its user
+    "setrlimit": (_argument(0), *_NO_MARK),
+    "prlimit64": _when_zero(2, (_PASS,), _OF_ITSELF),  # a pointer to new values: asking is allowed
 }
-_OF_SOCKETS = _argument(0), (_EQUAL, 1, 0, socket.AF_UNIX), _DENY, _argument(1), *_ONLY_CONNECTED, _PASS
+
+# Datagram sockets, which raw ones are too, reach others by their paths, with calls whose addresses no filter sees.
+_CONNECTED = (_AND, 0, 0, 0xF), *_when_one_of((socket.SOCK_STREAM, socket.SOCK_SEQPACKET), (_PASS,), (_DENY,))
+_OF_SOCKETS = _argument(0), *_when(_EQUAL, socket.AF_UNIX, (_argument(1), *_CONNECTED), (_DENY,))
 _LOOKED_INTO_NETWORK: dict[str, Body] = {"socket": _OF_SOCKETS, "socketpair": _OF_SOCKETS, "sendto": _NO_ADDRESS}
 
 
