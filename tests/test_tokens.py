@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from trio_websocket import WebSocketConnection, open_websocket_url
 
 from execsrv import (
     ConnectionFailedError,
@@ -312,6 +314,31 @@ async def test_tokens_are_read_again_at_sighup(token_file: Path) -> None:
             async with connect(daemon.url, token=new):
                 pass
             assert (await client.run(["true"])).exit_code == 0
+
+
+async def test_who_was_let_in_before_its_token_was_revoked_has_no_token(token_file: Path) -> None:
+    """The door was opened to it, and it said nothing so far: who it is, is asked again when it does."""
+    made = write(token_file, ci="owner", old="owner")
+    with running("--listen", "ws://127.0.0.1:0", "--token-file", str(token_file), "--no-allow-same-user") as daemon:
+        async with opened(daemon.url, made["ci"]) as good, opened(daemon.url, made["old"]) as revoked:
+            token_command("revoke", "old", "--file", str(token_file))
+            daemon.process.send_signal(signal.SIGHUP)
+            await trio.to_thread.run_sync(daemon.until, "reloaded the tokens")
+            assert "not one of this server" in (await greeted(revoked))["error"]["message"]
+            assert "result" in await greeted(good)
+        async with opened(daemon.url, made["ci"]) as good:  # a token in `initialize` still goes before that
+            assert "not one of this server" in (await greeted(good, made["old"]))["error"]["message"]
+
+
+def opened(url: str, token: str) -> AbstractAsyncContextManager[WebSocketConnection]:
+    return open_websocket_url(url, extra_headers=[(b"Authorization", b"Bearer " + token.encode())])
+
+
+async def greeted(peer: WebSocketConnection, token: str | None = None) -> Any:
+    params = {"clientName": "x", "token": token}
+    await peer.send_message(json.dumps({"id": 1, "method": "initialize", "params": params}))
+    with trio.fail_after(PATIENCE):
+        return json.loads(await peer.get_message())
 
 
 async def test_a_peer_behind_a_proxy_is_not_the_proxy(token_file: Path) -> None:

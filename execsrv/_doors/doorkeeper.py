@@ -98,10 +98,10 @@ class Doorkeeper:
     def identify_first(self, peer: Peer, token: str | None, shown: Shown = nothing_shown) -> Identify:
         """Return what tells who a peer is that has said it already: another token may still say that it is another one.
 
-        Raises `UnauthorizedError`.
+        It is asked again, since what let it in may be revoked before it says `initialize`. Raises `UnauthorizedError`.
         """
-        principal = self.identify(peer, token, shown)
-        return lambda later: principal if later is None else self._find_token(later)
+        self.identify(peer, token, shown)
+        return lambda later: self.identify(peer, token if later is None else later, shown)
 
     def identify_later(self, peer: Peer) -> Identify:
         """Return what tells who a peer is as soon as it says `initialize`, perhaps with a token."""
