@@ -77,6 +77,16 @@ def test_the_script_for_slurm(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"bin", "results.jsonl"}
 
 
+def test_the_script_for_slurm_between_machines(tmp_path: Path, elsewhere: str) -> None:
+    """At an address that no client takes for its own machine's, as those of other nodes are."""
+    [script] = blocks("slurm.md", "bash")
+    has(tmp_path, "srun", SRUN)
+    followed(tmp_path, script.replace("seq 10000", "seq 9").replace("ws://0.0.0.0:0", f"ws://{elsewhere}:0"))
+    found = results(tmp_path / "results.jsonl")
+    assert sorted(result["stdout"] for result in found) == [f"{number}\n" for number in range(1, 10)]
+    assert all(result["server"].startswith(f"ws://{elsewhere}:") for result in found)
+
+
 def test_a_script_for_slurm_that_is_ended_leaves_no_token(tmp_path: Path) -> None:
     """No command ends by itself: it is the script that ends them all."""
     [script] = blocks("slurm.md", "bash")
@@ -134,3 +144,25 @@ def test_the_manifests_for_kubernetes_say_what_execsrv_understands() -> None:
     words = shlex.split(line.partition("| execsrv map ")[2])
     given = parsed(command("map"), words)
     assert repr(directory_of(given["pool"])) == "<KubernetesDirectory commands/app=execsrv>"
+
+
+def test_the_commands_of_the_manifests_for_kubernetes_reach_each_other(tmp_path: Path, elsewhere: str) -> None:
+    """At an address that no client takes for its own machine's, as those of pods are. There is no API here to ask."""
+    yaml = pytest.importorskip("yaml")
+    found = {each["kind"]: each for block in blocks("kubernetes.md", "yaml") for each in yaml.safe_load_all(block)}
+    [container] = found["Deployment"]["spec"]["template"]["spec"]["containers"]
+    [made, *_] = re.findall(r"^\$ (.*)$", blocks("kubernetes.md", "console")[0], re.M)
+    followed(tmp_path, f"{made} && mv pool.token token")
+    served = " ".join(container["args"]).replace("/secrets", str(tmp_path)).replace("0.0.0.0", elsewhere)
+    line = found["Pod"]["spec"]["containers"][0]["command"][2].replace("/secrets", str(tmp_path))
+    line = line.replace("kubernetes://commands/app=execsrv", f"ws://{elsewhere}:8765").replace("10000", "9")
+    argv = ["bash", "-c", f"exec execsrv {served}"]
+    env = surroundings(tmp_path)
+    with subprocess.Popen(argv, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == f"ws://{elsewhere}:8765\n"
+            followed(tmp_path, f"{line} > results")
+        finally:
+            server.terminate()
+    assert sorted(result["stdout"] for result in results(tmp_path / "results")) == [f"{n}\n" for n in range(1, 10)]

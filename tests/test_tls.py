@@ -530,13 +530,71 @@ async def listening_at(address: str) -> AsyncIterator[tuple[str, list[bytes]]]:
 
 async def test_a_token_goes_to_no_other_machine_without_tls(elsewhere: str) -> None:
     async with listening_at(elsewhere) as (url, heard):
-        assert "a token is not sent to another machine without TLS; use `wss://`" in await refusal(url, "secret")
+        told = await refusal(url, "secret")
+        assert "a token is not sent to another machine without TLS; use `wss://`, or " in told
+        assert "--allow-plain-network" in told
         with trio.fail_after(PATIENCE):
             while not heard:
                 await trio.lowlevel.checkpoint()
         assert heard == [b""]
         await refusal(url)  # without one, it is the caller's choice
         assert heard[1].startswith(b"GET / HTTP/1.1\r\n")
+
+
+@asynccontextmanager
+async def serving_at(address: str, tmp_path: Path) -> AsyncIterator[tuple[str, str]]:
+    """A server without TLS, and the file of a token by which alone one comes in."""
+    [token, tokens] = [str(tmp_path / name) for name in ("token", "tokens")]
+    argv = [sys.executable, "-m", "execsrv"]
+    await trio.run_process([*argv, "token", "new", "pool", "--file", tokens, "--out", token])
+    argv += ["serve", "--listen", f"ws://{address}:0", "--allow-plain-network", "--token-file", tokens]
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(partial(trio.run_process, argv, stdout=subprocess.PIPE, check=False))
+        yield (await server.stdout.receive_some()).decode().strip(), token
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_token_goes_to_another_machine_where_the_network_is_ones_own(elsewhere: str, tmp_path: Path) -> None:
+    """By the word of the client, as the server listens by its own; a pool has it from either of two places."""
+    allowed = ClientConfig(allow_plain_network=True)
+    async with serving_at(elsewhere, tmp_path) as (url, token):
+        async with execsrv.connect(url, token_file=token, config=allowed) as client:
+            assert (await client.run(["echo", "hi"])).stdout == b"hi\n"
+        async with execsrv.Pool([url], token_file=token, config=allowed) as pool:
+            assert (await pool.run(["echo", "hi"])).stdout == b"hi\n"
+        own = execsrv.Endpoint(url, token_file=token, allow_plain_network=True)
+        async with execsrv.Pool([own]) as pool:
+            assert (await pool.run(["echo", "hi"])).stdout == b"hi\n"
+        async with execsrv.Pool([url], token_file=token, patience=0.1) as pool:
+            with pytest.raises(execsrv.NoServerError, match="without TLS"):
+                await pool.run(["echo", "hi"])
+
+
+async def test_the_command_line_says_that_the_network_is_ones_own(elsewhere: str, tmp_path: Path) -> None:
+    async with serving_at(elsewhere, tmp_path) as (url, token):
+
+        async def run(*options: str, said: str = "") -> tuple[int, bytes, bytes]:
+            argv = [sys.executable, "-m", "execsrv", "run", *options, "--token-file", token, "--", "echo", "hi"]
+            env = {**os.environ, "EXECSRV_CLIENT_ALLOW_PLAIN_NETWORK": said}
+            done = await trio.run_process(argv, env=env, capture_stdout=True, capture_stderr=True, check=False)
+            return done.returncode, done.stdout, done.stderr
+
+        plain = ("--allow-plain-network",)
+        (tmp_path / "pool").write_text(f'{{"url": "{url}"}}\n')
+        (tmp_path / "pool").chmod(0o600)
+        for reach in (("--url", url), ("--pool", str(tmp_path / "pool"))):
+            assert await run(*reach, *plain) == (0, b"hi\n", b"")
+            assert await run(*reach, said="true") == (0, b"hi\n", b"")
+        (tmp_path / "pool").write_text(f'{{"url": "{url}", "allowPlainNetwork": true}}\n')
+        ps = [sys.executable, "-m", "execsrv", "ps", "--pool", str(tmp_path / "pool"), "--token-file", token]
+        await trio.run_process(ps)
+        for said in ("", "false"):
+            status, out, err = await run("--url", url, said=said)
+            assert (status, out) == (125, b"")
+            assert b"a token is not sent to another machine without TLS" in err
+        status, _, err = await run("--url", url, said="perhaps")
+        assert b"cannot take `perhaps` for EXECSRV_CLIENT_ALLOW_PLAIN_NETWORK: expected true or false" in err
+        assert status == 125
 
 
 async def test_a_token_goes_over_a_plain_line_of_this_machine() -> None:
@@ -570,6 +628,7 @@ def test_run_by_tls(authority: Authority, tmp_path: Path) -> None:
 
 def test_the_variables_of_a_client_are_no_settings_of_a_server() -> None:
     environment = {**os.environ, "EXECSRV_CA_FILE": "/a", "EXECSRV_CLIENT_KEY_FILE": "/b"}
+    environment["EXECSRV_CLIENT_ALLOW_PLAIN_NETWORK"] = "true"
     argv = [sys.executable, "-m", "execsrv", "serve", "--print-config"]
     assert subprocess.run(argv, env=environment, capture_output=True, timeout=60).returncode == 0
 

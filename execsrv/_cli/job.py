@@ -91,6 +91,7 @@ class RunOptions(Struct, frozen=True):
     certificate_file: str | None = None
     key_file: str | None = None
     server_uid: Sequence[int] = ()
+    allow_plain_network: bool = False
     token_file: str | None = None
     as_json: bool = False
     quiet: bool = False

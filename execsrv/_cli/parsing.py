@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from execsrv._cli.register.kinds import Argument, Command, Kind, Option
+from execsrv._cli.register.kinds import TRUTH, Argument, Command, Kind, Option
 from execsrv._cli.usage import UsageError, unknown
 
 HELP = ("-h", "--help")
@@ -100,11 +100,11 @@ def settled(command: Command, given: Given, environ: Mapping[str, str]) -> dict[
     values: dict[str, Any] = {option.key: option.nothing for option in command.options}
     for option in command.options:
         found = given.get(option.names[0], [])
-        source = option.names[0]
+        source, kind = option.names[0], option.kind
         if not found and option.variable and environ.get(option.variable):
-            found, source = [environ[option.variable]], option.variable
+            found, source, kind = [environ[option.variable]], option.variable, kind or TRUTH
         if found:
-            read = [text if option.kind is None else _read(option.kind, text, source) for text in found]
+            read = [text if kind is None else _read(kind, text, source) for text in found]
             values[option.key] = tuple(read) if option.many else read[-1]
     for argument in command.arguments:
         words = [_read(argument.kind, text, argument.name) for text in given.get(argument.name, [])]

@@ -55,8 +55,12 @@ class PoolReach(NamedTuple):
     async def connect(self, endpoint: Endpoint) -> AsyncIterator[Client]:
         """Connect to one of them. Raises `ConnectionFailedError`."""
         own: dict[str, Any] = {} if endpoint.token is None else {"token": endpoint.token}
-        token_file = None if own else endpoint.token_file or self.reach.token_file
-        async with self.reach._replace(url=endpoint.url, token_file=token_file).connect(**own) as client:
+        reach = self.reach._replace(
+            url=endpoint.url,
+            token_file=None if own else endpoint.token_file or self.reach.token_file,
+            allow_plain_network=endpoint.allow_plain_network or self.reach.allow_plain_network,
+        )
+        async with reach.connect(**own) as client:
             yield client
 
 

@@ -23,6 +23,7 @@ class Reach(NamedTuple):
     certificate_file: str | None = None
     key_file: str | None = None
     server_uid: tuple[int, ...] = ()
+    allow_plain_network: bool = False
     no_bring: bool = False
 
     @property
@@ -35,6 +36,7 @@ class Reach(NamedTuple):
         """The settings of the client."""
         return ClientConfig(
             server_uids=self.server_uid,
+            allow_plain_network=self.allow_plain_network,
             tls_ca_file=self.ca_file or "",
             tls_certificate_file=self.certificate_file or "",
             tls_key_file=self.key_file or "",

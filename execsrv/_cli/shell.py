@@ -49,6 +49,7 @@ class ShellOptions(NamedTuple):
     certificate_file: str | None = None
     key_file: str | None = None
     server_uid: tuple[int, ...] = ()
+    allow_plain_network: bool = False
     token_file: str | None = None
     as_json: bool = False
     quiet: bool = False

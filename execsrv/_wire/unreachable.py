@@ -34,6 +34,10 @@ _REFUSED = re.compile(r"ALERT_(\w*CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)")
 _UNKNOWN_AUTHORITY = {18, 19, 20, 21}
 """Codes of X509_STORE_CTX_get_error(3) for a chain that ends at nobody whom we trust."""
 
+NO_TLS = (
+    "a token is not sent to another machine without TLS; use `wss://`, or where the network is your own,"
+    " --allow-plain-network (allow_plain_network)"
+)
 _NO_SERVER = "this is no exec server"
 NO_HTTP = f"{_NO_SERVER}: it does not speak HTTP as a websocket does"
 _BODY_CHARACTERS = 120

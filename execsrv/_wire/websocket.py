@@ -26,7 +26,7 @@ from execsrv._wire.channel import MessageChannel
 from execsrv._wire.encoded_channel import EncodedChannel
 from execsrv._wire.http_head import NO_PAGES, Names, Page, Pages, Upgrade, answer_to, receive_head, unauthorized
 from execsrv._wire.tcp import is_local
-from execsrv._wire.unreachable import CONNECT_ERRORS, is_final, why_unreachable
+from execsrv._wire.unreachable import CONNECT_ERRORS, NO_TLS, is_final, why_unreachable
 from execsrv._wire.urls import parse_websocket
 from execsrv._wire.websocket_frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
 from execsrv._wire.websocket_library import HEAD_END, MAX_HEAD_BYTES, RECEIVE_BYTES, Reader, Wire
@@ -246,10 +246,13 @@ async def open_websocket(
     token: str | None = None,
     make_context: Callable[[], ssl.SSLContext] = ssl.create_default_context,
     check_server: Callable[[trio.SocketStream], Awaitable[None]] | None = None,
+    *,
+    allow_plain_network: bool = False,
 ) -> AsyncIterator[WebSocketChannel]:
     """Open a channel to the server at `url`; leaving closes it. Raises `ConnectionFailedError`.
 
-    Without TLS, a token goes to nobody but this machine, and `check_server` may look whose server is there.
+    Without TLS, a token goes to nobody but this machine, unless `allow_plain_network`, and `check_server` may look
+    whose server is there.
     """
     headers = [(b"Authorization", b"Bearer " + token.encode())] if token is not None else []
     address = parse_websocket(url)
@@ -262,9 +265,8 @@ async def open_websocket(
                 # Without this, a small message after another would wait for a delayed acknowledgement: 40 ms.
                 plain.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
                 if not address.secure and not is_local(plain):
-                    if token is not None:
-                        why = "a token is not sent to another machine without TLS; use `wss://`"
-                        raise ConnectionFailedError(why, is_final=True)
+                    if token is not None and not allow_plain_network:
+                        raise ConnectionFailedError(NO_TLS, is_final=True)
                 elif not address.secure and check_server is not None:
                     await check_server(plain)
                 if address.secure:

@@ -89,7 +89,8 @@ def start_servers(
     It blocks: where an event loop runs, call it in a thread. `{node}` in `listen` is the address of the node; `options`
     are further words of `execsrv serve`. Off the loopback a server takes nobody without TLS: `listen="wss://{node}:0"`,
     with `--tls-certificate-file` and `--tls-key-file`, which each node has, or `--allow-plain-network`, where the
-    network is your own. Each server has a token of its own, which whoever is in the cluster may ask for.
+    network is your own, of which whoever finds the servers is told. Each server has a token of its own, which whoever
+    is in the cluster may ask for.
 
     A server has the labels of its node, and what it has of each resource, such as `{"GPU": "8"}`. It runs commands in
     the environment of the node, as the user of the node, and takes nothing of what Ray counts.

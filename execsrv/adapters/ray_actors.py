@@ -71,7 +71,12 @@ class Keeper:
             kept = list(self._nodes.values())
         late = time.monotonic() - _PATIENCE_SECONDS
         return [
-            {"url": node.told.url, "token": node.told.token, "labels": node.labels}
+            {
+                "url": node.told.url,
+                "token": node.told.token,
+                "allow_plain_network": "--allow-plain-network" in self._options,
+                "labels": node.labels,
+            }
             for node in kept
             if node.told.url and node.heard_at > late
         ]

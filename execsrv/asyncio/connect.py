@@ -134,7 +134,8 @@ def connect_websocket(
     (`--resume-grace`); then nothing is lost, and calls and readers do not notice.
 
     A server on this machine, without TLS, has to be this user's, root's or one of `config.server_uids`, where that can
-    be told. With TLS, `config` has the authorities that are trusted.
+    be told. With TLS, `config` has the authorities that are trusted. Without, a token goes to another machine only with
+    `config.allow_plain_network`.
 
     Raises `ConnectionFailedError`, also when it takes longer than `config.handshake_timeout`.
     """

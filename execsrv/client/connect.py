@@ -121,7 +121,8 @@ async def connect_websocket(
     (`--resume-grace`); then nothing is lost, and calls and readers do not notice.
 
     A server on this machine, without TLS, has to be this user's, root's or one of `config.server_uids`, where that can
-    be told. With TLS, `config` has the authorities that are trusted.
+    be told. With TLS, `config` has the authorities that are trusted. Without, a token goes to another machine only with
+    `config.allow_plain_network`.
 
     Raises `ConnectionFailedError`, also when it takes longer than `config.handshake_timeout`.
     """
@@ -144,7 +145,9 @@ async def _connect_websocket(
 
     @asynccontextmanager
     async def open_channel() -> AsyncIterator[MessageChannel]:
-        async with open_websocket(url, config, await read_token(), make_context, check) as channel:
+        allow = config.allow_plain_network
+        token = await read_token()
+        async with open_websocket(url, config, token, make_context, check, allow_plain_network=allow) as channel:
             yield channel
 
     async with open_client(open_channel, config, reconnect, wanted) as client:

@@ -11,7 +11,8 @@ class Endpoint(Struct, frozen=True, omit_defaults=True, rename="camel"):
     """One server. `labels` are words about it that `Pool` can be asked for, such as `{"gpu": "1"}`.
 
     `token` or `token_file` is how to come in, where that is not the same for all servers of a pool. `free` is how many
-    commands it can take from one pool at a time; None leaves that to the pool.
+    commands it can take from one pool at a time; None leaves that to the pool. `allow_plain_network` is that of
+    `ClientConfig`, for this server.
     """
 
     url: str
@@ -19,6 +20,7 @@ class Endpoint(Struct, frozen=True, omit_defaults=True, rename="camel"):
     token_file: str | None = None
     labels: dict[str, str] = {}
     free: int | None = None
+    allow_plain_network: bool = False
 
     def __repr__(self) -> str:
         """Show everything but the token."""

@@ -111,6 +111,15 @@ class ClientConfig(Limits):
         ),
     ] = ()
 
+    allow_plain_network: Annotated[
+        bool,
+        DOORS,
+        Meta(
+            description="Whether a token goes to another machine by `ws://` too. There is no TLS: whoever is on the way"
+            " reads it, and reads and changes commands and output. For a network that is one's own."
+        ),
+    ] = False
+
     tls_ca_file: Annotated[
         FilePath,
         DOORS,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack, overload
@@ -120,9 +121,8 @@ class Pool:
         token, token_file = endpoint.token, endpoint.token_file
         if token is None and token_file is None:
             token, token_file = self._token, None if self._token_file is None else os.fspath(self._token_file)
-        opening = connect(
-            endpoint.url, token=token, token_file=token_file, reconnect=self._reconnect, config=self._config
-        )
+        config = replace(self._config, allow_plain_network=True) if endpoint.allow_plain_network else self._config
+        opening = connect(endpoint.url, token=token, token_file=token_file, reconnect=self._reconnect, config=config)
         async with opening as client:
             yield client
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import ray
@@ -90,6 +92,30 @@ def test_what_a_server_says_that_does_not_start_is_told(cluster: Cluster) -> Non
         start_servers(new_mark(), options=["--tls-certificate-file", "/nonexistent"])
     with pytest.raises(ExecsrvError, match="unknown option `--nope`"):
         start_servers(new_mark(), options=["--nope"])
+
+
+def own_address() -> str:
+    """An address of this machine that is not the loopback's. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError as error:
+            pytest.skip(f"this machine has no other address: {error}")
+        return str(probe.getsockname()[0])
+
+
+@pytest.mark.usefixtures("cluster")
+async def test_servers_on_a_network_that_is_ones_own() -> None:
+    listen, options = f"ws://{own_address()}:0", ["--allow-plain-network"]
+    start = partial(start_servers, new_mark(), listen=listen, options=options)
+    servers = await trio.to_thread.run_sync(start)
+    try:
+        async with execsrv.Pool(servers.directory) as pool:
+            result = await pool.run(["echo", "there"], text=True)
+        assert result.stdout == "there\n"
+        assert str(result.server).startswith(listen.removesuffix("0"))
+    finally:
+        await trio.to_thread.run_sync(servers.stop)
 
 
 def test_there_is_one_set_of_servers_of_a_name(servers: Servers) -> None:

@@ -16,9 +16,10 @@ TOKEN_FILE_VARIABLE = PREFIX + "TOKEN_FILE"
 """Give clients their token, or name the file that has it."""
 
 CLIENT_VARIABLES = {
-    name: f"{PREFIX}{name.upper()}" for name in ("ca_file", "client_certificate_file", "client_key_file")
+    name: f"{PREFIX}{name.upper()}"
+    for name in ("ca_file", "client_certificate_file", "client_key_file", "client_allow_plain_network")
 }
-"""Name the files that clients use for TLS, where no option does."""
+"""Say what protects a client on its way, where no option does: the files for TLS, or that there needs to be none."""
 
 DEFAULT_URL = "unix://"
 """The server that is meant where none is named: that of `execsrv serve --listen unix://`."""
@@ -78,6 +79,12 @@ REACHING = (
         "Trust servers of this user too, on a unix socket and on the loopback, beside yours and root's. Repeatable.",
         named("UID", NUMBER),
         many=True,
+        title="Server",
+    ),
+    Option(
+        ("--allow-plain-network",),
+        "Send the token to another machine by ws:// too: without TLS, who is on the way reads and changes everything.",
+        variable=CLIENT_VARIABLES["client_allow_plain_network"],
         title="Server",
     ),
     Option(("--no-bring",), "Bring no execsrv along to a place that has none.", title="Server"),

@@ -71,6 +71,12 @@ def _factor(text: str) -> float:
     return float(text)
 
 
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "1", "false", "0"):
+        raise ValueError
+    return text.lower() in ("true", "1")
+
+
 def _label(text: str) -> tuple[str, str]:
     name, has_value, value = text.partition("=")
     if not name or not has_value:
@@ -79,6 +85,7 @@ def _label(text: str) -> tuple[str, str]:
 
 
 TEXT = Kind("TEXT", str)
+TRUTH = Kind("true|false", _truth, "true or false")
 LABEL = Kind("NAME=VALUE", _label, "a label such as `gpu=1`")
 FILE = Kind("FILE", str, complete="files")
 DIRECTORY = Kind("DIR", str, complete="directories")
@@ -121,7 +128,8 @@ class Option(Struct, frozen=True):
     """It may be repeated, and gives a tuple."""
     default: Any = None
     variable: str | None = None
-    """The environment variable that gives it, where the option does not. An empty one gives nothing."""
+    """The environment variable that gives it, where the option does not: `true` or `false` for a switch. An empty one
+    gives nothing."""
     dest: str = ""
     value: Any = True
     off: str = ""
