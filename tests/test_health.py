@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,32 @@ async def test_who_holds_all_places_is_let_go(open_server: OpenServer, autojump_
         assert await stream.receive_some() == b""
         await stream.aclose()
     assert (await ask(port, "GET /livez"))[0] == 200
+
+
+async def test_who_keeps_all_places_is_in_nobodys_way(open_server: OpenServer) -> None:
+    """Somebody elsewhere, silent, who comes again as soon as it is let go: a probe is answered all the same."""
+    port = free_port()
+    server = open_server("memory", ServerConfig(metrics_listen=f"http://127.0.0.1:{port}"))
+    await server.peer()
+    taken = 0
+
+    async def keep_taking() -> None:
+        nonlocal taken
+        while True:
+            async with await trio.open_tcp_stream("127.0.0.1", port, local_address="127.0.0.2") as stream:
+                taken += 1
+                with suppress(trio.BrokenResourceError):
+                    await stream.receive_some()
+
+    async with trio.open_nursery() as crowd:
+        for _ in range(16):
+            crowd.start_soon(keep_taking)
+        for probes in range(40):
+            with trio.fail_after(PATIENCE):
+                while taken < 16 + probes:
+                    await trio.lowlevel.checkpoint()
+            assert (await ask(port, "GET /livez"))[0] == 200
+        crowd.cancel_scope.cancel()
 
 
 async def test_a_place_that_is_taken_and_one_that_is_none(tmp_path: Path) -> None:

@@ -1,18 +1,20 @@
 """A listener of its own for those who watch over the server: `/livez`, `/readyz` and `/metrics`, by HTTP.
 
-It takes one request for a connection, and never a body. It has few places and a bound for every wait, so whoever holds
-them all is in the way of those who watch alone, and of them for a short time.
+It takes one request for a connection, and never a body. It has few places and a bound for every wait, and places are
+had as those at the door of the server: whoever holds them all is in nobody's way.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 
 import trio
 
 from execsrv._doors.metrics import CONTENT_TYPE
+from execsrv._doors.newcomers import Door, origin_of, shut
 from execsrv._nursery import contain
 from execsrv._wire.http_head import receive_head
 from execsrv._wire.urls import address_in
@@ -41,10 +43,10 @@ async def serve_health(
         listeners = await trio.open_tcp_listeners(port, host=host)
     except OSError as error:
         raise CannotListenError(f"cannot listen on {url}: {error.strerror or error}") from error
-    places = trio.CapacityLimiter(_PLACES)
+    door = Door(lambda: _PLACES, "places for requests of health")
 
     async def serve_one(stream: trio.SocketStream) -> None:
-        await contain("a request for health", _serve_one, stream, places, is_ready, metrics)
+        await contain("a request for health", _serve_one, stream, door, is_ready, metrics)
 
     address, port = listeners[0].socket.getsockname()[:2]
     task_status.started(f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}")
@@ -62,20 +64,20 @@ def _parsed(url: str) -> tuple[str, int]:
 
 async def _serve_one(
     stream: trio.SocketStream,
-    places: trio.CapacityLimiter,
+    door: Door,
     is_ready: Callable[[], bool],
     metrics: Callable[[], bytes],
 ) -> None:
+    place = door.enter(origin_of(stream), partial(shut, stream))
     try:
         with trio.move_on_after(_SECONDS):
-            if places.available_tokens >= 1:
-                async with places:
-                    if (head := await receive_head(stream, _MOST_BYTES)) is not None:
-                        await stream.send_all(_answer_to(head, is_ready, metrics))
-                        await stream.send_eof()
+            if (head := await receive_head(stream, _MOST_BYTES)) is not None:
+                await stream.send_all(_answer_to(head, is_ready, metrics))
+                await stream.send_eof()
     except (trio.BrokenResourceError, OSError):
         pass  # it has gone
     finally:
+        door.leave(place)
         await trio.aclose_forcefully(stream)
 
 

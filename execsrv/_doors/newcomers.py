@@ -37,9 +37,10 @@ class Place:
 class Door:
     """All places at the door of one server."""
 
-    def __init__(self, most: Callable[[], int]) -> None:
-        """`most` tells how many there may be: that can change while it serves."""
+    def __init__(self, most: Callable[[], int], bound: str = "max_handshakes") -> None:
+        """`most` tells how many there may be: that can change while it serves. `bound` is its name, for the log."""
         self._most = most
+        self._bound = bound
         self._by_origin: dict[str, dict[Place, None]] = {}  # ordered sets, longest there first
         self._count = 0
 
@@ -49,7 +50,7 @@ class Door:
     def enter(self, origin: str, hang_up: Callable[[], None]) -> Place:
         """Give a peer a place. Where there is none left, `hang_up` of another one is called, which has to leave."""
         if self._count >= (most := self._most()):
-            self.make_room(f"max_handshakes ({most}) are at the door")
+            self.make_room(f"{self._bound} ({most}) are taken")
         place = Place(origin, hang_up)
         self._by_origin.setdefault(origin, {})[place] = None
         self._count += 1
