@@ -20,7 +20,7 @@ import pytest
 import trio
 import trio.testing
 
-from execsrv import ClientConfig, connect_unix
+from execsrv import ClientConfig, connect_unix, serve
 from execsrv._wire.unix import open_unix
 from execsrv.errors import ConnectionFailedError
 from tests.peers import PATIENCE
@@ -403,6 +403,36 @@ def test_a_lock_that_was_left_behind_keeps_nobody_out(tmp_path: Path) -> None:
         process.terminate()
         assert process.wait(10) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_whose_lock_is_gone_ends_as_any(tmp_path: Path) -> None:
+    """What cleans up a directory may have taken it."""
+    with daemon(f"unix://{tmp_path}/socket") as (process, url):
+        (tmp_path / "socket.lock").unlink()
+        assert execsrv("run", "--url", url, "--", "echo", "hi").stdout == "hi\n"
+        process.terminate()
+        assert process.wait(10) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_leaves_the_lock_of_another_one(tmp_path: Path) -> None:
+    with daemon(f"unix://{tmp_path}/socket") as (first, url):
+        for file in tmp_path.iterdir():
+            file.unlink()
+        with daemon(url) as (_, same):
+            assert same == url
+            first.terminate()
+            assert first.wait(10) == 0
+            assert sorted(file.name for file in tmp_path.iterdir()) == ["socket", "socket.lock"]
+            assert execsrv("run", "--url", url, "--", "echo", "hi").stdout == "hi\n"
+
+
+async def test_a_lock_that_is_gone_does_not_take_the_place_of_a_cancel(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve, f"unix://{tmp_path}/socket")
+        os.unlink(tmp_path / "socket.lock")
+        nursery.cancel_scope.cancel()
+    assert os.listdir(tmp_path) == []
 
 
 async def test_a_busy_server_is_waited_for(tmp_path: Path) -> None:

@@ -91,7 +91,9 @@ def _locked(path: str) -> Iterator[None]:
             try:
                 yield
             finally:
-                os.unlink(name)  # before the lock goes, so that nobody takes it in between
+                if _is_at(lock, name):  # and not that of another server, after somebody has removed ours
+                    with suppress(FileNotFoundError):
+                        os.unlink(name)  # before the lock goes, so that nobody takes it in between
             return
         finally:
             os.close(lock)
