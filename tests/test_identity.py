@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -221,6 +223,31 @@ async def test_users_that_are_listed_need_none(listen: str) -> None:
         assert is_in(await trio.to_thread.run_sync(lambda: speak(url, before=BECOME)))
         answer = await trio.to_thread.run_sync(speak, url)
         assert "uid 0 is not in allow_uids, and allow_same_user is off" in answer
+
+
+@as_root
+async def test_users_that_are_listed_later_need_none_either(tmp_path: Path) -> None:
+    """They can open the socket then, and cannot again when they are not listed any more."""
+    settings, path = tmp_path / "execsrv.toml", tmp_path / "socket"
+    settings.write_text("")
+    with running("--listen", f"unix://{path}", "--config", str(settings)) as daemon:
+        open_up(daemon.url)
+        path.chmod(0o600)
+        for listed, mode in ((f"[{NOBODY}]", 0o666), ("[]", 0o600)):
+            settings.write_text(f"allow_uids = {listed}\n")
+            daemon.process.send_signal(signal.SIGHUP)
+            await trio.to_thread.run_sync(daemon.until, "reloaded who may open the socket")
+            assert stat.S_IMODE(path.stat().st_mode) == mode
+            if mode == 0o666:
+                assert is_in(await trio.to_thread.run_sync(lambda: speak(daemon.url, before=BECOME)))
+        path.chmod(0o660)  # what the operator makes of it stays as long as nothing else is asked for
+        daemon.process.send_signal(signal.SIGHUP)
+        await trio.to_thread.run_sync(daemon.until, "reloaded who may open the socket")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        path.unlink()
+        settings.write_text(f"allow_uids = [{NOBODY}]\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        await trio.to_thread.run_sync(daemon.until, "cannot reload who may open the socket")
 
 
 async def test_a_token_is_wrong_whoever_presents_it(listen: str) -> None:

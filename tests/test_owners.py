@@ -149,7 +149,7 @@ def test_a_lock_of_another_user_is_no_lock(tmp_path: Path) -> None:
 def test_a_socket_is_private_from_its_first_moment_under_every_umask(umask: int, tmp_path: Path) -> None:
     before = os.umask(umask)
     try:
-        with listening(f"{tmp_path}/s") as (_, path):
+        with listening(f"{tmp_path}/s") as (_, path, _):
             assert stat.S_IMODE(os.lstat(path).st_mode) == 0o600
     finally:
         os.umask(before)
@@ -242,7 +242,7 @@ def test_a_socket_for_other_users_may_be_in_their_directory(tmp_path: Path) -> N
     for umask in (0o000, 0o077):
         before = os.umask(umask)
         try:
-            with listening(f"{tmp_path}/s", [NOBODY]) as (_, path):
+            with listening(f"{tmp_path}/s", [NOBODY]) as (_, path, _):
                 assert stat.S_IMODE(os.lstat(path).st_mode) == 0o666
         finally:
             os.umask(before)

@@ -88,7 +88,14 @@ async def _open_listener(
 ) -> tuple[trio.SocketListener, str, ServePeer]:
     """Open the listener for a URL. Return it, the URL with its real port, and what serves one peer."""
     if urls.is_unix_url(listen):
-        listener, path = stack.enter_context(unix.listening(urls.parse_unix(listen), connections.config.allow_uids))
+        place = unix.listening(urls.parse_unix(listen), connections.config.allow_uids)
+        listener, path, admit = stack.enter_context(place)
+
+        async def admit_again() -> None:
+            admit(connections.config.allow_uids)
+
+        if reloads is not None:
+            reloads.add("who may open the socket", admit_again)
         return listener, f"unix://{path}", partial(receive_lines, connections, keeper)
     if activation.is_passed_url(listen):
         return await _open_passed(listen, connections, keeper, reloads)

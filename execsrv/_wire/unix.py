@@ -12,7 +12,7 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import trio
@@ -29,39 +29,53 @@ _RETRY_SECONDS = 0.02
 """The time between two attempts to connect to a server that has no room in its backlog: nothing tells when it has."""
 
 
+Admit = Callable[[Collection[int]], None]
+"""Has a socket that exists be opened by other `allow_uids` from now on. Raises `OSError`."""
+
+
 @contextmanager
-def listening(path: str = "", allow_uids: Collection[int] = ()) -> Iterator[tuple[trio.SocketListener, str]]:
+def listening(path: str = "", allow_uids: Collection[int] = ()) -> Iterator[tuple[trio.SocketListener, str, Admit]]:
     """Listen at `path`, which only this user may open, and give the path too; leaving removes it.
 
     With `allow_uids` everybody may open it, since a file can tell no list of users: who it is, is for the server to
-    look. Without one it is `default_socket`, for which a directory is made. A socket that nobody listens on any more is
-    replaced. Raises `OSError` when the path is taken by anything else, or in a directory where another user could
+    look. Without a path it is `default_socket`, for which a directory is made. A socket that nobody listens on any more
+    is replaced. Raises `OSError` when the path is taken by anything else, or in a directory where another user could
     replace it.
     """
     if not path:
         path = default_socket()
         os.close(open_private_directory(os.path.dirname(path)))
     check_directory(path, allow_uids)
-    mode = 0o666 if allow_uids else 0o600
+    mode = _mode(allow_uids)
     with _locked(path), socket.socket(socket.AF_UNIX) as listener:
         _remove_stale(path)
         os.fchmod(listener.fileno(), mode)  # the mode that it will be made with, but for a umask
         listener.bind(path)
         mine = os.lstat(path)
+
+        def admit(uids: Collection[int]) -> None:
+            nonlocal mode
+            if _mode(uids) != mode:  # else it stays what others have made of it
+                _set_mode(path, mine, _mode(uids))
+                mode = _mode(uids)
+
         try:
-            _set_mode(path, mine, mode)  # nobody can connect before `listen`, so there is no moment in between
+            if stat.S_IMODE(mine.st_mode) != mode:  # a umask has taken something of it
+                _set_mode(path, mine, mode)  # nobody can connect before `listen`, so there is no moment in between
             listener.listen(_BACKLOG)
-            yield trio.SocketListener(trio.socket.from_stdlib_socket(listener)), path
+            yield trio.SocketListener(trio.socket.from_stdlib_socket(listener)), path, admit
         finally:
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.lstat(path), mine):  # nobody has put something else there
                     os.unlink(path)
 
 
+def _mode(allow_uids: Collection[int]) -> int:
+    return 0o666 if allow_uids else 0o600
+
+
 def _set_mode(path: str, made: os.stat_result, mode: int) -> None:
-    """Set the mode of a socket that a umask has taken something of. A path that leads elsewhere is not followed."""
-    if stat.S_IMODE(made.st_mode) == mode:
-        return
+    """Set the mode of a socket that we have made. A path that leads elsewhere is not followed."""
     socket_file = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if os.path.samestat(os.fstat(socket_file), made):
