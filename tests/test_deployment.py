@@ -22,7 +22,9 @@ from tests.peers import PATIENCE
 from tests.test_daemon import EXECSRV
 from tests.test_health import free_port
 
-PAGE = (Path(__file__).parent.parent / "docs" / "deployment.md").read_text()
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = (DOCS / "deployment.md").read_text()
+CONSOLE = re.compile(r"^```console\n(.*?)^```", re.S | re.M)
 
 
 def section(title: str) -> str:
@@ -49,7 +51,7 @@ def follow(text: str, home: dict[str, str], stack: ExitStack) -> int:
     for port, free in ports.items():
         text = text.replace(port, free)
     count = 0
-    for block in re.findall(r"^```console\n(.*?)^```", text, re.S | re.M):
+    for block in CONSOLE.findall(text):
         for command, said in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.M):
             count += 1
             if command.endswith(" &"):
@@ -92,6 +94,37 @@ def test_every_option_is_one(home: dict[str, str]) -> None:
         words = shlex.split(command.split("`")[0])
         done = subprocess.run([*words, "--print-config"], env=home, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, (command, done.stderr)
+
+
+async def test_the_container_serves_with_the_files_as_they_are_made(home: dict[str, str]) -> None:
+    """A stand-in for docker, which runs what the image runs, with the folder of the host as its own."""
+    folder, port = home["HOME"], free_port()
+    [making, *_] = [block for block in CONSOLE.findall((DOCS / "tls.md").read_text()) if "openssl" in block]
+    container = section("In a container")
+    [running] = [block for block in CONSOLE.findall(container) if "docker run" in block]
+    entry, cmd, *_ = (json.loads(found) for found in re.findall(r"^(?:ENTRYPOINT|CMD) (\[.*\])$", container, re.M))
+    image = shlex.join(["execsrv", *entry[1:], *cmd]).replace("/secrets", f"{folder}/secrets")
+    for taken, free in (("8765", port), ("9090", free_port())):
+        image = image.replace(taken, str(free))
+    docker = Path(folder) / "bin" / "docker"
+    volume = f"{folder}/secrets:/secrets:ro"
+    docker.write_text(
+        f'#!/bin/sh\ncase "$*" in *" --user $(id -u):$(id -g) "*" -v {volume} IMAGE") exec {image};; esac\n'
+    )
+    docker.chmod(0o755)
+    *before, last = "".join(re.findall(r"^\$ (.*\n)", making + running, re.M)).splitlines()
+    script = "\n".join(["set -e", *before, f"exec {last}"])
+    with subprocess.Popen(["bash", "-c", script], env=home, cwd=folder, stdout=subprocess.PIPE) as server:  # noqa: ASYNC220
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == f"wss://0.0.0.0:{port}\n".encode()
+            trio.socket.set_custom_hostname_resolver(Here())
+            config = ClientConfig(tls_ca_file=f"{folder}/ca.pem")
+            url = f"wss://build.example.org:{port}"
+            async with connect(url, token_file=f"{folder}/ci.token", config=config) as client:
+                assert (await client.run(["echo", "hello"])).stdout == b"hello\n"
+        finally:
+            server.terminate()
 
 
 NGINX = """

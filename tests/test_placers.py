@@ -119,6 +119,9 @@ def test_the_unit_of_a_host_says_what_serve_understands() -> None:
     assert (os.path.basename(program), verb) == ("execsrv", "serve")
     values = parsed(command("serve"), options)
     assert float(values["drain_period"]) < float(words["TimeoutStopSec"])
+    [copied] = re.findall(r"scp (tokens .*) root@\$host:(.*)$", blocks("hosts.md", "console")[2], re.M)
+    there = {f"{copied[1]}{name}".replace("$host", "%H") for name in copied[0].split()}
+    assert {values["tls_certificate_file"], values["tls_key_file"], values["token_file"]} == there
 
 
 def test_the_manifests_for_kubernetes_say_what_execsrv_understands() -> None:
