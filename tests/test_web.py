@@ -167,6 +167,29 @@ async def test_the_page_comes_over_tls(tmp_path: Path) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_a_page_of_a_listed_origin_needs_the_certificate_that_everybody_needs(tmp_path: Path) -> None:
+    """That it may say its token later is no way around it: the user of this machine is not asked for there."""
+    authority, origin = Authority(tmp_path), "https://build.example"
+    tokens = write(tmp_path / "tokens", me="owner")
+    config = ServerConfig(
+        web=True,
+        token_file=str(tmp_path / "tokens"),
+        tls_certificate_file=authority.server("127.0.0.1"),
+        tls_client_ca_file=authority.file,
+        allowed_origins=(origin,),
+    )
+    trust = ssl.create_default_context(cafile=authority.file)
+    headers = [(b"Origin", origin.encode()), (b"User-Agent", b"Mozilla/5.0")]
+    async with trio.open_nursery() as nursery:
+        url = await nursery.start(execsrv.serve, "wss://127.0.0.1:0", config)
+        for token, answer in ((None, "error"), (tokens["me"], "result")):
+            async with open_websocket_url(url, ssl_context=trust, extra_headers=headers) as socket:
+                params = {"clientName": "page", "token": token}
+                await socket.send_message(json.dumps({"id": 1, "method": "initialize", "params": params}))
+                assert answer in json.loads(await socket.get_message())
+        nursery.cancel_scope.cancel()
+
+
 async def test_not_even_where_anybody_may_come_in_a_page_does_without(open_server: OpenServer, tmp_path: Path) -> None:
     served = await open_served(open_server, tmp_path, allow_anybody=True)
     assert (await hello(served, None))["error"]["data"]["kind"] == "unauthorized"

@@ -103,9 +103,9 @@ class Doorkeeper:
         self.identify(peer, token, shown)
         return lambda later: self.identify(peer, token if later is None else later, shown)
 
-    def identify_later(self, peer: Peer) -> Identify:
+    def identify_later(self, peer: Peer, shown: Shown = nothing_shown) -> Identify:
         """Return what tells who a peer is as soon as it says `initialize`, perhaps with a token."""
-        return partial(self.identify, peer)
+        return partial(self.identify, peer, shown=shown)
 
     def identify_page(self, token: str | None) -> Principal:
         """Return who has opened a page of ours, by the token in `initialize` alone. Raises `UnauthorizedError`.

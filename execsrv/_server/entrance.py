@@ -111,7 +111,7 @@ async def receive_websocket(
             identify = keeper.identify_first(peer, upgrade.token, shown)
         except UnauthorizedError as error:
             if upgrade.is_from_elsewhere and upgrade.token is None:
-                identify = keeper.identify_later(peer)
+                identify = keeper.identify_later(peer, shown)
                 return ""
             logger.warning("refusing a peer: %s", error)
             return str(error)
