@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import socket
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from execsrv import connect_websocket
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.http_head import Upgrade
-from execsrv._wire.websocket import serve_websocket
+from execsrv._wire.websocket import Serve, serve_websocket
 from execsrv._wire.websocket_frames import put_header
 from execsrv._wire.websocket_library import Wire
 from execsrv.errors import ConnectionFailedError
@@ -354,8 +355,27 @@ async def test_a_server_that_never_answers_is_given_up_on() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def let_in(upgrade: Upgrade) -> str:
-    return ""
+def letting_in(serve: Serve) -> Callable[[Upgrade], Awaitable[Serve]]:
+    """Let everybody in, to be served so."""
+
+    async def admit(upgrade: Upgrade) -> Serve:
+        return serve
+
+    return admit
+
+
+async def test_who_is_not_known_in_time_is_let_go(autojump_clock: trio.testing.MockClock) -> None:
+    """As where the machine is too busy to be asked who it is."""
+    ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair())
+
+    async def admit(upgrade: Upgrade) -> Serve:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with trio.open_nursery() as nursery, ours:
+        nursery.start_soon(serve_websocket, theirs, ServerConfig(), admit)
+        await ours.send_all(f"GET / HTTP/1.1\r\n{UPGRADE}\r\n".encode())
+        assert await ours.receive_some() == b""
 
 
 async def test_nothing_is_said_into_a_frame_that_was_cut() -> None:
@@ -375,7 +395,7 @@ async def test_nothing_is_said_into_a_frame_that_was_cut() -> None:
 
     heard = bytearray()
     async with trio.open_nursery() as nursery, ours:
-        nursery.start_soon(serve_websocket, theirs, ServerConfig(), serve, let_in)
+        nursery.start_soon(serve_websocket, theirs, ServerConfig(), letting_in(serve))
         await ours.send_all(f"GET / HTTP/1.1\r\n{UPGRADE}\r\n".encode())
         await cut.wait()
         while data := await ours.receive_some():
@@ -406,7 +426,7 @@ async def test_who_has_read_on_meanwhile_is_alive(autojump_clock: trio.testing.M
         await watch(channel)  # now it is asked, and says nothing
 
     async with trio.open_nursery() as nursery, ours:
-        nursery.start_soon(serve_websocket, theirs, ServerConfig(), serve, let_in)
+        nursery.start_soon(serve_websocket, theirs, ServerConfig(), letting_in(serve))
         await ours.send_all(f"GET / HTTP/1.1\r\n{UPGRADE}\r\n".encode())
         await reads_on.wait()
         while await ours.receive_some():

@@ -20,13 +20,13 @@ from execsrv._server.connections import Connections
 from execsrv._server.conversation import Conversation
 from execsrv._threads import run_in_thread, run_with_tls
 from execsrv._wire import urls
-from execsrv._wire.channel import MessageChannel
 from execsrv._wire.passing_channel import PassingChannel
 from execsrv.errors import CannotListenError, InvalidConfigError, UnauthorizedError
 
 if TYPE_CHECKING:
     from execsrv._doors.certificates import Certificates
-    from execsrv._wire.http_head import Pages
+    from execsrv._wire.http_head import Pages, Upgrade
+    from execsrv._wire.websocket import Serve
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ async def receive_websocket(
     greeted: Callable[[], None],
 ) -> None:
     # Imported where it is needed: on stdio, a third of the time to start would go into it.
-    from execsrv._wire.http_head import NO_PAGES, Upgrade
+    from execsrv._wire.http_head import NO_PAGES
     from execsrv._wire.websocket import serve_websocket
 
     origin = origin_of(stream)
@@ -99,36 +99,35 @@ async def receive_websocket(
         if secure is None:
             return
         secured, shown = secure, partial(certificates.shown, secure)
-    identify: Identify
 
-    async def refuse(upgrade: Upgrade) -> str:
-        nonlocal identify
-        if upgrade.is_page and upgrade.token is None:
-            identify = keeper.identify_page
-            return ""
-        peer = Peer(None, "it comes through a proxy") if upgrade.is_forwarded else await keeper.look(stream)
+    async def admit(upgrade: Upgrade) -> Serve:
         try:
-            identify = keeper.identify_first(peer, upgrade.token, shown)
+            identify = await _who_asks(upgrade, keeper, stream, shown)
         except UnauthorizedError as error:
-            if upgrade.is_from_elsewhere and upgrade.token is None:
-                identify = keeper.identify_later(peer, shown)
-                return ""
             logger.warning("refusing a peer: %s", error)
-            return str(error)
-        return ""
-
-    async def serve(channel: MessageChannel) -> None:
-        await Conversation(channel, connections, identify, greeted, origin).run()
+            raise
+        return lambda channel: Conversation(channel, connections, identify, greeted, origin).run()
 
     await serve_websocket(
         secured,
         connections.config,
-        serve,
-        refuse,
+        admit,
         is_secure=certificates is not None,
         is_ready=lambda: connections.is_ready,
         pages=_pages() if connections.config.web else NO_PAGES,
     )
+
+
+async def _who_asks(upgrade: Upgrade, keeper: Doorkeeper, stream: trio.SocketStream, shown: Shown) -> Identify:
+    """Return what tells who asks for an upgrade. Raises `UnauthorizedError`; a page may say its token later."""
+    from execsrv._wire.http_head import Visitor
+
+    if upgrade.token is None and upgrade.visitor is Visitor.OUR_PAGE:
+        return keeper.identify_page
+    peer = Peer(None, "it comes through a proxy") if upgrade.is_forwarded else await keeper.look(stream)
+    if upgrade.token is None and upgrade.visitor is Visitor.LISTED_PAGE:
+        return keeper.identify_later(peer, shown)
+    return keeper.identify_first(peer, upgrade.token, shown)
 
 
 def _pages() -> Pages:

@@ -12,6 +12,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from enum import Enum, auto
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -35,6 +36,17 @@ TOKEN_PROTOCOL = "execsrv.token."
 """Begins the subprotocol that is a token, for clients that cannot set a header: a page in a browser."""
 
 
+class Visitor(Enum):
+    """Who asks for an upgrade, by what a page in a browser cannot hide."""
+
+    PROGRAM = auto()
+    """No page, or one whose origin is listed, where that is as good."""
+    OUR_PAGE = auto()
+    """A page of ours, which is let in by a token alone, whoever has the browser."""
+    LISTED_PAGE = auto()
+    """A page of a listed origin, at a server that has a page: it may be that page, behind a proxy."""
+
+
 class Upgrade(NamedTuple):
     """A request that is to become a websocket.
 
@@ -48,10 +60,7 @@ class Upgrade(NamedTuple):
     is_forwarded: bool
     """True where it came through a proxy, so that the peer is not who asks."""
     subprotocol: str | None
-    is_page: bool = False
-    """True where a page of ours in a browser asks, which is let in by a token alone, whoever has the browser."""
-    is_from_elsewhere: bool = False
-    """True where a page of a listed origin asks, at a server that has a page: it may be that page, behind a proxy."""
+    visitor: Visitor
 
     def __repr__(self) -> str:
         """Show neither token nor head."""
@@ -103,10 +112,28 @@ async def receive_head(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes 
 
 
 def answer_to(head: bytes, max_bytes: int, names: Names, *, is_ready: bool = True) -> bytes | Upgrade | Page:
-    """Return the whole response to a request, the upgrade that it asks for, or the page.
+    """Return the whole response to a request, the upgrade that it asks for, or the page."""
+    request = _parsed(head, max_bytes)
+    if isinstance(request, bytes):
+        return request
+    method, path, headers = request
+    if refusal := _refusal_of_origin(headers, names):
+        return refusal
+    if path == b"/readyz" and not is_ready:
+        return _response(HTTPStatus.SERVICE_UNAVAILABLE, "the server is shutting down")
+    if path in (b"/livez", b"/readyz", b"/healthz"):
+        return _response(HTTPStatus.OK)
+    if path in names.pages and method == b"GET" and b"upgrade" not in headers:
+        return _refusal_of_host(headers, names) or Page(path)
+    if path != b"/":
+        return _response(HTTPStatus.NOT_FOUND)
+    if method != b"GET":
+        return _response(HTTPStatus.METHOD_NOT_ALLOWED, "Request method must be GET")
+    return _refusal_of_handshake(headers) or _refusal_of_host(headers, names) or _upgrade(headers, names)
 
-    Whatever the websocket library would refuse is refused here: it would leave the connection open.
-    """
+
+def _parsed(head: bytes, max_bytes: int) -> tuple[bytes, bytes, Mapping[bytes, bytes]] | bytes:
+    """Return method, path and headers of a request, or the whole response to what is none."""
     end = head.find(_END)
     if head.startswith(_TLS):
         return _response(HTTPStatus.BAD_REQUEST, "this server speaks no TLS: use `ws://`")
@@ -122,21 +149,14 @@ def answer_to(head: bytes, max_bytes: int, names: Names, *, is_ready: bool = Tru
     headers: dict[bytes, bytes] = {}
     for field, value in request.headers:
         headers[field] = headers[field] + b", " + value if field in headers else value
-    path = request.target.partition(b"?")[0]
-    host = headers.get(b"host", b"").decode("latin-1").lower()
-    if b"origin" in headers and (why := _why_no_origin(headers, host, names)):
-        return _response(HTTPStatus.FORBIDDEN, why)
-    if path == b"/readyz" and not is_ready:
-        return _response(HTTPStatus.SERVICE_UNAVAILABLE, "the server is shutting down")
-    if path in (b"/livez", b"/readyz", b"/healthz"):
-        return _response(HTTPStatus.OK)
-    if path in names.pages and request.method == b"GET" and b"upgrade" not in headers:
-        why = "" if names.is_secure else _why_no_host(host, names)
-        return _response(HTTPStatus.FORBIDDEN, why) if why else Page(path)
-    if path != b"/":
-        return _response(HTTPStatus.NOT_FOUND)
-    if request.method != b"GET":
-        return _response(HTTPStatus.METHOD_NOT_ALLOWED, "Request method must be GET")
+    return request.method, request.target.partition(b"?")[0], headers
+
+
+def _refusal_of_handshake(headers: Mapping[bytes, bytes]) -> bytes:
+    """Return the response to what asks for no websocket, nothing where it does.
+
+    Whatever the websocket library would refuse is refused here: it would leave the connection open.
+    """
     if b"upgrade" not in [token.strip().lower() for token in headers.get(b"connection", b"").split(b",")]:
         return _response(HTTPStatus.BAD_REQUEST, "Connection header did not include 'upgrade'")
     if b"websocket" not in [token.strip().lower() for token in headers.get(b"upgrade", b"").split(b",")]:
@@ -147,11 +167,13 @@ def answer_to(head: bytes, max_bytes: int, names: Names, *, is_ready: bool = Tru
     for name in ("Sec-WebSocket-Key", "Host"):
         if not headers.get(name.lower().encode()):
             return _response(HTTPStatus.BAD_REQUEST, f"{name} header is missing")
-    key = headers[b"sec-websocket-key"]
-    if not _KEY.fullmatch(key):
+    if not _KEY.fullmatch(headers[b"sec-websocket-key"]):
         return _response(HTTPStatus.BAD_REQUEST, "Sec-WebSocket-Key header must be 16 bytes in base64")
-    if not names.is_secure and (why := _why_no_host(host, names)):
-        return _response(HTTPStatus.FORBIDDEN, why)
+    return b""
+
+
+def _upgrade(headers: Mapping[bytes, bytes], names: Names) -> Upgrade | bytes:
+    """Return the upgrade that a handshake asks for, or the whole response to one whose token is none."""
     protocols = [word.strip().decode("latin-1") for word in headers.get(b"sec-websocket-protocol", b"").split(b",")]
     try:
         token = _token(headers.get(b"authorization"), protocols)
@@ -161,17 +183,18 @@ def answer_to(head: bytes, max_bytes: int, names: Names, *, is_ready: bool = Tru
     subprotocol = PROTOCOL if PROTOCOL in protocols else None
     if subprotocol:
         fields += f"Sec-WebSocket-Protocol: {subprotocol}\r\n".encode()
-    plain = b"GET / HTTP/1.1\r\n" + fields + b"Sec-WebSocket-Key: " + key + _END
-    is_browsed = b"origin" in headers and _is_browser(headers)
-    is_listed = is_browsed and _is_listed(headers, names)
-    return Upgrade(
-        plain,
-        token,
-        is_forwarded=any(name in headers for name in _PROXIES),
-        subprotocol=subprotocol,
-        is_page=is_browsed and not is_listed,
-        is_from_elsewhere=is_listed and bool(names.pages),
-    )
+    plain = b"GET / HTTP/1.1\r\n" + fields + b"Sec-WebSocket-Key: " + headers[b"sec-websocket-key"] + _END
+    is_forwarded = any(name in headers for name in _PROXIES)
+    return Upgrade(plain, token, is_forwarded, subprotocol, _visitor(headers, names))
+
+
+def _visitor(headers: Mapping[bytes, bytes], names: Names) -> Visitor:
+    """Return who asks, whose origin is not refused."""
+    if b"origin" not in headers or not _is_browser(headers):
+        return Visitor.PROGRAM
+    if not _is_listed(headers, names):
+        return Visitor.OUR_PAGE
+    return Visitor.LISTED_PAGE if names.pages else Visitor.PROGRAM
 
 
 def unauthorized(text: str) -> bytes:
@@ -179,17 +202,20 @@ def unauthorized(text: str) -> bytes:
     return _response(HTTPStatus.UNAUTHORIZED, text, "WWW-Authenticate: Bearer\r\n")
 
 
-def _why_no_origin(headers: Mapping[bytes, bytes], host: str, names: Names) -> str:
-    """Return why an origin may not come in, nothing where it may."""
+def _refusal_of_origin(headers: Mapping[bytes, bytes], names: Names) -> bytes:
+    """Return the response to an origin that may not come in, nothing to one that may, or where there is none."""
+    if b"origin" not in headers:
+        return b""
     origin = headers[b"origin"].decode("latin-1").lower()
-    own = f"{'https' if names.is_secure else 'http'}://{host}"
+    own = f"{'https' if names.is_secure else 'http'}://{_host(headers)}"
     # Without pages, a browser that has one of ours got it from who had this port before us, or has it on `[::1]`.
     if (origin == own and (names.pages or not _is_browser(headers))) or _is_listed(headers, names):
-        return ""
-    return (
+        return b""
+    why = (
         f"the origin {quoted(origin)} is refused, so that no web page can reach this server: list it in"
         " allowed_origins, or leave the Origin header out in a client that is no browser"
     )
+    return _response(HTTPStatus.FORBIDDEN, why)
 
 
 def _is_browser(headers: Mapping[bytes, bytes]) -> bool:
@@ -200,19 +226,33 @@ def _is_listed(headers: Mapping[bytes, bytes], names: Names) -> bool:
     return headers[b"origin"].decode("latin-1").lower() in [listed.lower() for listed in names.origins]
 
 
-def _why_no_host(host: str, names: Names) -> str:
-    """Return why a host is not us, nothing where it is. Who has the name of a host can have it lead anywhere."""
+def _refusal_of_host(headers: Mapping[bytes, bytes], names: Names) -> bytes:
+    """Return the response to a host that is not us, nothing where it is.
+
+    Who has the name of a host can have it lead anywhere. Over TLS the certificate says it.
+    """
+    host = _host(headers)
     name = host.rpartition(":")[0] if re.search(r"[^:]:[0-9]*\Z", host) and not host.endswith("]") else host
     name = name.removesuffix(".")
-    try:
-        ipaddress.ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name)
-        return ""
-    except ValueError:
-        pass
+    if names.is_secure or _is_address(name):
+        return b""
     known = {"localhost", socket.gethostname().lower(), *(listed.lower() for listed in names.hosts)}
     if name in known or name.endswith(".localhost"):
-        return ""
-    return f"the host {quoted(name)} is not known to be us: connect to an address, or list it in allowed_hosts"
+        return b""
+    why = f"the host {quoted(name)} is not known to be us: connect to an address, or list it in allowed_hosts"
+    return _response(HTTPStatus.FORBIDDEN, why)
+
+
+def _host(headers: Mapping[bytes, bytes]) -> str:
+    return headers.get(b"host", b"").decode("latin-1").lower()
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name)
+    except ValueError:
+        return False
+    return True
 
 
 def _token(authorization: bytes | None, protocols: list[str]) -> str | None:

@@ -19,7 +19,6 @@ import trio_websocket
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from execsrv._budget.budget import Budget
-from execsrv._nursery import open_helpers
 from execsrv._threads import run_with_tls
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.channel import MessageChannel
@@ -29,10 +28,13 @@ from execsrv._wire.tcp import is_local
 from execsrv._wire.unreachable import CONNECT_ERRORS, NO_TLS, is_final, why_unreachable
 from execsrv._wire.urls import parse_websocket
 from execsrv._wire.websocket_frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
-from execsrv._wire.websocket_library import HEAD_END, MAX_HEAD_BYTES, RECEIVE_BYTES, Reader, Wire
-from execsrv.errors import ConnectionFailedError, ProtocolError
+from execsrv._wire.websocket_library import HEAD_END, MAX_HEAD_BYTES, RECEIVE_BYTES, Reader, Wire, open_shielded
+from execsrv.errors import ConnectionFailedError, ProtocolError, UnauthorizedError
 from execsrv.limits import Limits, ServerConfig
 from execsrv.protocol import Message
+
+Serve = Callable[[MessageChannel], Awaitable[None]]
+"""Serves one peer over its channel, from first to last."""
 
 _FRAME_ERRORS = (1002, 1007)
 _QUEUED_MESSAGES = 1
@@ -167,8 +169,7 @@ class WebSocketChannel(EncodedChannel):
 async def serve_websocket(
     stream: trio.abc.Stream,
     limits: ServerConfig,
-    serve: Callable[[MessageChannel], Awaitable[None]],
-    refuse: Callable[[Upgrade], Awaitable[str]],
+    admit: Callable[[Upgrade], Awaitable[Serve]],
     *,
     is_secure: bool = False,
     is_ready: Callable[[], bool] = lambda: True,
@@ -176,32 +177,36 @@ async def serve_websocket(
 ) -> None:
     """Answer the one HTTP request on `stream`; where it becomes a websocket, serve the channel. Closes the stream.
 
-    `refuse` says why whoever asks may not come in, nothing where it may.
+    `admit` returns what serves whoever asks, and raises `UnauthorizedError` where it may not come in.
     """
     names = Names(limits.allowed_hosts, limits.allowed_origins, is_secure, pages.paths)
     async with stream:
         head = None
         upgrade: bytes | Page | Upgrade | None = None
+        serve: Serve | None = None
         # The second where its place at the door was given to another.
         gone = suppress(trio.BrokenResourceError, trio.ClosedResourceError)
         with trio.move_on_after(limits.handshake_timeout), gone:
             head = await receive_head(stream, MAX_HEAD_BYTES)
             if head is not None:
                 upgrade = answer_to(head, MAX_HEAD_BYTES, names, is_ready=is_ready())
-            if isinstance(upgrade, Upgrade) and (why := await refuse(upgrade)):
-                upgrade = unauthorized(why)
+            if isinstance(upgrade, Upgrade):
+                try:
+                    serve = await admit(upgrade)
+                except UnauthorizedError as error:
+                    upgrade = unauthorized(str(error))
             if isinstance(upgrade, Page):
                 for piece in await pages.response(upgrade.path):
                     await stream.send_all(piece)
             if isinstance(upgrade, bytes):
                 await stream.send_all(upgrade)
                 return
-        if head is None or not isinstance(upgrade, Upgrade):
+        if head is None or serve is None or not isinstance(upgrade, Upgrade):
             return
         rest = head[head.find(HEAD_END) + len(HEAD_END) :]
         bound = MessageBound(limits.max_message_bytes, is_known=False)
         wire, connection = Wire(stream, bound, upgrade.head, rest), None
-        async with _open_shielded() as reader:
+        async with open_shielded() as reader:
             with trio.move_on_after(limits.handshake_timeout), suppress(ConnectionClosed):
                 request = await trio_websocket.wrap_server_stream(
                     cast(trio.Nursery, Reader(reader, wire)),
@@ -214,29 +219,6 @@ async def serve_websocket(
                 wire.opened.set()
             if connection is not None:
                 await serve(WebSocketChannel(connection, wire))
-
-
-@asynccontextmanager
-async def _open_shielded() -> AsyncIterator[trio.Nursery]:
-    """Open a nursery for the library's reader. The reader, not the block, is shielded, and ends with the block.
-
-    It has to outlive a cancelled block, since it hears the answer to our close frame.
-    """
-
-    async def host(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.cancel_scope.shield = True
-            task_status.started(nursery)
-            await trio.sleep_forever()
-
-    async with open_helpers() as nursery:
-        # Shielded, or a cancel at this very moment would leave the host behind, waiting for ever.
-        with trio.CancelScope(shield=True):
-            hosted = await nursery.start(host)
-        try:
-            yield hosted
-        finally:
-            hosted.cancel_scope.cancel()
 
 
 @asynccontextmanager
@@ -259,7 +241,7 @@ async def open_websocket(
     stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] | None = None
     opened = False
     try:
-        async with _open_shielded() as reader:
+        async with open_shielded() as reader:
             with trio.fail_after(limits.handshake_timeout):
                 stream = plain = await trio.open_tcp_stream(address.host, address.port)
                 # Without this, a small message after another would wait for a delayed acknowledgement: 40 ms.

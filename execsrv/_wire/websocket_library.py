@@ -7,12 +7,13 @@ does what it does not expect.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import trio
 import wsproto.utilities
 
-from execsrv._nursery import owned
+from execsrv._nursery import open_helpers, owned
 from execsrv._wire.at_once import AtOnce
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.room import wait_for_room
@@ -264,3 +265,26 @@ class Reader:
         finally:
             self._wire.is_over = True
             self._wire.tell_news()
+
+
+@asynccontextmanager
+async def open_shielded() -> AsyncIterator[trio.Nursery]:
+    """Open a nursery for the library's reader. The reader, not the block, is shielded, and ends with the block.
+
+    It has to outlive a cancelled block, since it hears the answer to our close frame.
+    """
+
+    async def host(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.shield = True
+            task_status.started(nursery)
+            await trio.sleep_forever()
+
+    async with open_helpers() as nursery:
+        # Shielded, or a cancel at this very moment would leave the host behind, waiting for ever.
+        with trio.CancelScope(shield=True):
+            hosted = await nursery.start(host)
+        try:
+            yield hosted
+        finally:
+            hosted.cancel_scope.cancel()
