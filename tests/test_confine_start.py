@@ -160,7 +160,7 @@ async def test_its_terminal_is_its_controlling_terminal(supervisor: Supervisor) 
 async def test_a_signal_reaches_the_whole_tree(supervisor: Supervisor) -> None:
     async with running(supervisor, ["bash", "-c", "sleep 1000 & echo; while :; do wait; done"], READ) as spawned:
         await trio.lowlevel.wait_readable(spawned.outputs["stdout"])
-        assert spawned.tree.signal(signal.SIGTERM) == 2
+        assert spawned.tree.signal_now(signal.SIGTERM, "tree") == 2
         assert (await spawned.tree.leader.wait_exited()).signal == "SIGTERM"
 
 

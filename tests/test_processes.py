@@ -249,12 +249,12 @@ async def test_reaping_and_what_is_left_of_a_group() -> None:
     await spawned.tree.leader.wait_exited()
     assert "zombie" in repr(spawned.tree)
     assert await spawned.tree.remaining()
-    assert spawned.tree.signal(signal.SIGTERM, "group")
+    assert spawned.tree.signal_now(signal.SIGTERM, "group")
     with trio.fail_after(60):
         await spawned.tree.wait_alone()
     assert not await spawned.tree.remaining()
     await finish(spawned)
-    assert not spawned.tree.signal(0, "group")
+    assert not spawned.tree.signal_now(0, "group")
 
 
 async def test_a_kernel_without_group_signals_keeps_the_zombie(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +265,7 @@ async def test_a_kernel_without_group_signals_keeps_the_zombie(monkeypatch: pyte
         nursery.start_soon(spawned.tree.wait_alone)
         await trio.testing.wait_all_tasks_blocked()
         assert "zombie" in repr(spawned.tree)
-        assert spawned.tree.signal(signal.SIGTERM, "group")
+        assert spawned.tree.signal_now(signal.SIGTERM, "group")
     assert "zombie" not in repr(spawned.tree)
     await finish(spawned)
 
