@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from execsrv._cli.interrupts import interruptible
 from execsrv._cli.manners import Manners
 from execsrv._cli.register.common import DEFAULT_URL, MANNERS
 from execsrv._cli.register.kinds import Command
@@ -38,8 +39,9 @@ def done(command: Command, handler: Callable[..., Any], values: dict[str, Any]) 
         manners = values["manners"] = Manners(**{option.key: values.pop(option.key) for option in MANNERS})
     logging.getLogger("execsrv").setLevel(logging.DEBUG if manners.verbose else logging.ERROR)
     try:
-        status: int = handler(**values)
-        return status
+        with interruptible():
+            status: int = handler(**values)
+            return status
     except BrokenPipeError:
         return _die(signal.SIGPIPE)
     except KeyboardInterrupt:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import trio
 
+from execsrv._cli.interrupts import left_to_another
 from execsrv._cli.manners import Manners, print_json, print_text, size
 from execsrv._cli.reach import Reach, path_there
 from execsrv._wire.writing import write_all
@@ -42,7 +43,9 @@ def edit(*, path: str, force: bool, reach: Reach, manners: Manners) -> int:
     with open(here, "wb") as file:
         file.write(before)
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
-    if status := subprocess.call([*shlex.split(editor), here]):
+    with left_to_another():
+        status = subprocess.call([*shlex.split(editor), here])
+    if status:
         raise ExecsrvError(f"`{editor}` ended with status {status}; yours is in `{here}`")
     with open(here, "rb") as file:
         after = file.read()
@@ -139,7 +142,9 @@ async def _cat(paths: Sequence[str], reach: Reach, manners: Manners) -> int:
         for path in paths:
             async with client.files.open(path_there(client, path)) as file:
                 while data := await file.read(_READ_BYTES):
-                    await trio.to_thread.run_sync(write_all, 1, data, limiter=trio.CapacityLimiter(1))
+                    await trio.to_thread.run_sync(
+                        write_all, 1, data, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True
+                    )
     return 0
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 
 from execsrv._cli.help import ABOUT, described, sections
+from execsrv._cli.interrupts import left_to_another
 from execsrv._cli.manners import print_text
 from execsrv._cli.register import commands
 from execsrv._cli.register.kinds import Command
@@ -33,7 +34,8 @@ def man(*, source: bool) -> int:
     """Show the page where there is somebody who reads it, and print its source elsewhere."""
     page = roff()
     if os.isatty(1) and not source and (program := shutil.which("man")):
-        return subprocess.run([program, "-l", "-"], input=page.encode()).returncode
+        with left_to_another():
+            return subprocess.run([program, "-l", "-"], input=page.encode()).returncode
     print_text(page)
     return 0
 

@@ -75,8 +75,10 @@ def _ended(options: RunOptions, report: Recorder | None) -> Ended:
         _check(options)
         if options.detach:
             from execsrv._cli.detaching import start_detached
+            from execsrv._cli.interrupts import interruptible
 
-            trio.run(start_detached, options)
+            with interruptible():
+                trio.run(start_detached, options)
             return Ended(0, is_said=True)
         with heard_signals(stops=options.url is not None and not options.tty) as signals:
             return trio.run(_run, options, signals, report)

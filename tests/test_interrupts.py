@@ -1,0 +1,160 @@
+"""Ctrl-C at commands that ask a server: what they had to put back is put back, and they die of it, without a word."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.faults.daemon import running_daemon
+from tests.peers import PATIENCE
+from tests.processes import marked, new_mark
+from tests.terminals import EXECSRV, seen
+from tests.test_cli_files import editor
+
+FULL_SCREEN = r"printf '\033[?1049h\033[?1000h\033[?25lseen''it'; sleep 1000"
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    with running_daemon(folder, "unix") as daemon:
+        yield daemon.url
+
+
+def execsrv(*words: str, url: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "EXECSRV_URL": url}
+    return subprocess.run([*EXECSRV, *words], capture_output=True, text=True, env=env, timeout=PATIENCE)
+
+
+@contextmanager
+def silent_server(folder: Path) -> Iterator[tuple[str, socket.socket]]:
+    """A server that takes calls, and never answers."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{folder}/s")
+        server.listen()
+        server.settimeout(PATIENCE)
+        yield f"unix://{folder}/s", server
+
+
+def until_marked(mark: str, *, there: bool) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while bool(marked(mark)) != there:
+        assert time.monotonic() < deadline, f"{mark} is {'not there' if there else 'still there'}"
+        time.sleep(0.01)
+
+
+def test_the_log_of_a_full_screen_program_leaves_the_terminal_as_it_was(url: str) -> None:
+    assert execsrv("run", "-dt", "--name", "full", "sh", "-c", FULL_SCREEN, url=url).returncode == 0
+    with seen("logs", "-f", "full", env={"EXECSRV_URL": url}) as terminal:
+        terminal.see("seenit")
+        assert terminal.emulator.is_alternate
+        terminal.type("\x03")
+        assert terminal.end() == -signal.SIGINT
+        assert b"\x1b[?1049l" in terminal.output
+        assert b"\x1b[?1000l" in terminal.output
+        assert not terminal.emulator.is_alternate
+        assert not terminal.emulator.cursor.hidden
+        assert "Traceback" not in terminal.text
+
+
+def test_what_was_being_left_running_is_ended(url: str) -> None:
+    """Nobody has read its name, so nobody would find it."""
+    mark = new_mark()
+    reader, writer = os.pipe()
+    try:
+        os.set_blocking(writer, False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                os.write(writer, bytes(4096))
+        os.set_blocking(writer, True)
+        argv = [*EXECSRV, "run", "-d", "-u", url, "bash", "-c", f"exec -a {mark} sleep 1000"]
+        with subprocess.Popen(argv, stdout=writer, stderr=subprocess.PIPE, text=True) as program:
+            assert program.stderr is not None
+            until_marked(mark, there=True)
+            program.send_signal(signal.SIGINT)
+            assert program.stderr.read() == ""
+            assert program.wait(PATIENCE) == -signal.SIGINT
+    finally:
+        os.close(reader)
+        os.close(writer)
+    until_marked(mark, there=False)
+
+
+def test_an_editor_has_the_key_to_itself(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("before")
+    script = """trap 'got=1' INT; echo editing; until [ "$got" ]; do sleep .05; done; read line; echo "$line" > "$1" """
+    env = {"EXECSRV_URL": url, "VISUAL": shlex.quote(editor(tmp_path, script))}
+    with seen("files", "edit", str(path), env=env) as terminal:
+        terminal.see("editing")
+        terminal.type("\x03")
+        terminal.line("mine")
+        assert terminal.end() == 0, terminal.text
+    assert path.read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("words", [["logs", "large"], ["files", "cat", "HERE/large"]])
+def test_output_that_nobody_reads_holds_up_no_interrupt(url: str, words: list[str], tmp_path: Path) -> None:
+    flood = ["sh", "-c", "yes | head -c 1000000 | tee large"]
+    assert execsrv("run", "-d", "--name", "large", "--cwd", str(tmp_path), *flood, url=url).returncode == 0
+    assert execsrv("wait", "large", url=url).returncode == 0
+    argv = [*EXECSRV, *(word.replace("HERE", str(tmp_path)) for word in words), "-u", url]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        assert program.stderr is not None
+        os.read(program.stdout.fileno(), 1)
+        program.send_signal(signal.SIGINT)
+        assert program.wait(PATIENCE) == -signal.SIGINT
+        assert program.stderr.read() == b""
+
+
+def test_an_interrupt_that_was_to_be_ignored_is(url: str) -> None:
+    assert execsrv("run", "-di", "--name", "it", "sh", "-c", "echo ready; read x; echo over", url=url).returncode == 0
+    script = f"trap '' INT; exec {shlex.join(EXECSRV)} logs -f it -u {shlex.quote(url)}"
+    with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "ready\n"
+        program.send_signal(signal.SIGINT)
+        subprocess.run([*EXECSRV, "attach", "it", "-u", url], input="\n", text=True, timeout=PATIENCE, check=True,
+                       stdout=subprocess.DEVNULL)  # fmt: skip
+        assert program.stdout.read() == "over\n"
+        assert program.wait(PATIENCE) == 0
+
+
+MOMENTS = ["execsrv._cli", "msgspec", "trio", "execsrv.client", "execsrv._cli.terminal", "execsrv._cli.calling"]
+
+
+@pytest.mark.parametrize("module", MOMENTS)
+def test_an_interrupt_while_it_is_being_loaded_is_quiet(module: str, tmp_path: Path) -> None:
+    with silent_server(tmp_path) as (url, _):
+        argv = [sys.executable, "-X", "importtime", *EXECSRV[1:], "logs", "-u", url, "x"]
+        with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as program:
+            assert program.stderr is not None
+            while program.stderr.readline().rpartition("|")[2].strip() != module:
+                assert program.poll() is None
+            program.send_signal(signal.SIGINT)
+            rest = program.stderr.read()
+            assert program.wait(PATIENCE) == -signal.SIGINT
+    assert not [line for line in rest.splitlines() if not line.startswith("import time:")]
+
+
+@pytest.mark.parametrize("command", [["logs", "x"], ["run", "-d", "true"], ["ps"], ["cp", "x", ":x"]])
+def test_an_interrupt_while_a_server_does_not_answer_is_quiet(command: list[str], tmp_path: Path) -> None:
+    with silent_server(tmp_path) as (url, server):
+        argv = [*EXECSRV, *command[:1], "-u", url, *command[1:]]
+        with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as program:
+            with server.accept()[0]:
+                program.send_signal(signal.SIGINT)
+                assert program.communicate(timeout=PATIENCE)[1] == ""
+            assert program.returncode == -signal.SIGINT
