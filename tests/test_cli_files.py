@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +17,7 @@ import pytest
 
 from tests.faults.daemon import running_daemon
 from tests.peers import PATIENCE
-from tests.terminals import seen
+from tests.terminals import seen, seen_program
 
 EXECSRV = [sys.executable, "-m", "execsrv"]
 ENV = {"PATH": "/usr/bin:/bin", "COLUMNS": "80", "HOME": "/nonexistent"}
@@ -191,7 +195,7 @@ def test_a_recording_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def long_cast(tmp_path: Path) -> str:
     """Three words, with a minute between each two, and a marker before the last."""
     header = {"version": 3, "term": {"cols": 80, "rows": 24}}
-    events = [[0.01, "o", "one"], [60, "o", "two"], [30, "m", "here"], [30, "o", "three"]]
+    events = [[0.01, "o", "\x1b[?25lone"], [60, "o", "two"], [30, "m", "here"], [30, "o", "three"]]
     (tmp_path / "long.cast").write_text("\n".join(json.dumps(part) for part in (header, *events)) + "\n")
     return f"{tmp_path}/long.cast"
 
@@ -207,12 +211,76 @@ def test_keys_while_it_plays(long_cast: str) -> None:
         terminal.see("onetwothree")
 
 
-def test_it_is_ended_in_the_middle(long_cast: str) -> None:
+@pytest.mark.parametrize(("key", "number"), [("q", 0), ("", signal.SIGTERM), ("", signal.SIGHUP), ("", signal.SIGINT)])
+def test_it_is_ended_in_the_middle_and_the_terminal_is_as_before(long_cast: str, key: str, number: int) -> None:
     with seen("play", "--speed", "0.5", long_cast) as terminal:
+        before = termios.tcgetattr(terminal.program.child_fd)
         terminal.see("one")
-        terminal.type("q")
-        assert terminal.end() == 0
+        assert termios.tcgetattr(terminal.program.child_fd) != before
+        terminal.type(key)
+        if number:
+            os.kill(terminal.program.pid, number)
+        while terminal._draw():
+            pass
+        assert termios.tcgetattr(terminal.program.child_fd) == before
+        assert terminal.end() == -number
         assert b"\x1b[?25h" in terminal.output  # the cursor is back
+
+
+def test_all_at_once_leaves_the_terminal_as_it_was(long_cast: str) -> None:
+    with seen("play", "--all-at-once", long_cast) as terminal:
+        terminal.see("onetwothree")
+        assert terminal.end() == 0
+        assert not terminal.emulator.cursor.hidden
+
+
+def test_without_keys_it_is_interrupted(long_cast: str) -> None:
+    with seen_program(["sh", "-c", f"cat {long_cast} | {shlex.join(EXECSRV)} play -"], (24, 80), {}) as terminal:
+        terminal.see("one")
+        terminal.type("\x03")
+        terminal.end()
+        assert b"\x1b[?25h" in terminal.output
+        assert "Traceback" not in terminal.text
+
+
+def cast(folder: Path, *lines: str) -> str:
+    path = folder / "a.cast"
+    path.write_text("\n".join(['{"version": 3, "term": {"cols": 80, "rows": 24}}', *lines]) + "\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("options", [[], ["--all-at-once"]])
+def test_a_terminal_is_not_asked_what_it_was_asked_then(tmp_path: Path, options: list[str]) -> None:
+    asks = r"\u001b]11;?\u0007\u001b[6n\u001b[31masked\u001b[m"
+    path = cast(tmp_path, f'[0.01, "o", "{asks}"]', '[1, "o", "two"]', '[0.1, "m", ""]', '[0, "o", "three"]')
+    with seen("play", *options, path) as terminal:
+        terminal.see("asked")
+        assert b"]11;?" not in terminal.output
+        assert b"[6n" not in terminal.output
+        assert b"\x1b[31masked" in terminal.output
+        terminal.see("askedtwothree")  # and no answer was taken for keys
+
+
+@pytest.mark.parametrize("time", ["Infinity", "NaN", "-Infinity", "1e300", "1" * 400])
+def test_a_time_that_is_none_is_said(tmp_path: Path, time: str) -> None:
+    path = cast(tmp_path, '[0.1, "o", "one"]', f'[{time}, "o", "two"]')
+    with seen("play", path, size=(24, 300)) as terminal:
+        assert terminal.end() == 125
+        assert terminal.text.splitlines()[1:] == [f"execsrv: `{path}`, line 3: no event of an asciicast"]
+    done = execsrv("play", "--json", path)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (125, "", 1)
+
+
+def test_it_is_slowed_down_beyond_measure(tmp_path: Path) -> None:
+    path = cast(tmp_path, '[0.01, "o", "one"]', '[60, "m", "here"]', '[0, "o", "two"]')
+    with seen("play", path) as terminal:
+        terminal.see("one")
+        for _ in range(32):
+            terminal.type("-" * 64)
+        terminal.type("]")
+        terminal.type("]")
+        terminal.see("onetwo")
+        assert terminal.end() == 0
 
 
 @pytest.mark.parametrize("text", ["", "no json\n", '{"version": 1}\n', '{"version": 3}\n{"not": "an event"}\n'])

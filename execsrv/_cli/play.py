@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from execsrv._cli.manners import Manners, print_json, print_text, span
+from execsrv._cli.manners import Manners, print_json, span
+from execsrv._cli.repainting import Modes
+from execsrv._cli.replaying import Replay
 from execsrv._cli.streams import say
-from execsrv._cli.terminal import raw_terminal, window
+from execsrv._cli.terminal import raw_terminal, window, write_now
 from execsrv._wire.writing import write_all
 from execsrv.errors import ExecsrvError
 
 _MOST_LINE_BYTES = 16 * 1024 * 1024
+_MOST_SECONDS = 1e9
+"""No time in a recording is longer, and none that is waited for."""
+
 _FASTER = 1.5
-_RESTORE = b"\x1b[?1049l\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[0m\r\n"
-"""Ends what the recorded program may have left: another screen, a hidden cursor, a mouse, pasting, colors."""
 
 
 class Moment(NamedTuple):
@@ -58,7 +63,7 @@ class Cast:
     def idle_limit(self) -> float | None:
         """The longest silence that the recording wants to have."""
         limit = self.header.get("idle_time_limit")
-        return float(limit) if isinstance(limit, int | float) and limit > 0 else None
+        return float(limit) if isinstance(limit, int | float) and 0 < limit <= _MOST_SECONDS else None
 
     def moments(self) -> Iterator[Moment]:
         """Yield what happened, in order. A line that was cut off ends it. Raises `ExecsrvError`."""
@@ -75,7 +80,7 @@ class Cast:
                         return  # it is still being written, or its writer was killed
                 found = self._parsed(line, number)
                 match found:
-                    case [int() | float() as at, str() as code, str() as data]:
+                    case [int() | float() as at, str() as code, str() as data] if abs(at) <= _MOST_SECONDS:
                         after = at - last if self._version == 2 else at
                         last = at
                         yield Moment(max(0.0, after), code, data)
@@ -95,22 +100,23 @@ def play(*, path: str, speed: float, idle_limit: float | None, all_at_once: bool
     if manners.as_json:
         print_json(_summary(cast))
         return 0
-    if all_at_once or not os.isatty(1):
-        for moment in cast.moments():
-            if moment.code == "o":
-                print_text(moment.data)
-        return 0
-    cols, rows = cast.size
-    ours = window()
-    if ours is not None and (os.get_terminal_size(1).columns < cols or os.get_terminal_size(1).lines < rows):
-        manners.note(f"the recording has {cols} columns and {rows} rows, which is more than this terminal has")
-    player = _Player(speed, cast.idle_limit if idle_limit is None else idle_limit)
+    output = _Output()
+    player = _Player(speed, cast.idle_limit if idle_limit is None else idle_limit, output)
     has_keys = path != "-" and os.isatty(0)
-    with raw_terminal(has_keys):
-        try:
-            done = player.run(cast, has_keys)
-        finally:
-            write_all(1, _RESTORE)
+    with ExitStack() as at_terminal:
+        _heed_signals(at_terminal)
+        at_terminal.callback(output.undo)
+        if all_at_once or not os.isatty(1):
+            for moment in cast.moments():
+                if moment.code == "o":
+                    output.write(moment.data)
+            return 0
+        cols, rows = cast.size
+        ours = window()
+        if ours is not None and (os.get_terminal_size(1).columns < cols or os.get_terminal_size(1).lines < rows):
+            manners.note(f"the recording has {cols} columns and {rows} rows, which is more than this terminal has")
+        at_terminal.enter_context(raw_terminal(has_keys))
+        done = player.run(cast, has_keys)
     if manners.verbose and done:
         say(f"execsrv: played {span(player.played)} of `{path}`")
     return 0
@@ -135,13 +141,52 @@ def _summary(cast: Cast) -> dict[str, Any]:
     }
 
 
+def _heed_signals(at_terminal: ExitStack) -> None:
+    """Give the terminal back before a signal ends us. One that our parent told us to ignore stays ignored."""
+
+    def end(number: int, _: object) -> None:
+        from execsrv._cli.heard_signals import die_of  # for those who are sent one
+
+        try:
+            at_terminal.close()
+        finally:
+            die_of(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
+
+
+class _Output:
+    """The recorded output on our stdout. A terminal is asked for nothing by it, and left as it was."""
+
+    def __init__(self) -> None:
+        self._is_terminal = os.isatty(1)
+        self._replay = Replay()
+        self._modes = Modes()
+
+    def write(self, text: str) -> None:
+        """Write what the program has printed. Raises `OSError`."""
+        data = text.encode(errors="replace")
+        if self._is_terminal:
+            data = self._replay.take(data)
+            self._modes.note(data)
+        write_all(1, data)
+
+    def undo(self) -> None:
+        """End what the program may have left on a terminal: another screen, a hidden cursor, a mouse, colors."""
+        if self._is_terminal:
+            write_now(self._modes.undo() + b"\r\n")
+
+
 class _Player:
     """Plays, and does what keys say in between."""
 
-    def __init__(self, speed: float, idle_limit: float | None) -> None:
+    def __init__(self, speed: float, idle_limit: float | None, output: _Output) -> None:
         self.played = 0.0
         self._speed = speed
         self._idle_limit = idle_limit
+        self._output = output
         self._paused = False
         self._to_marker = False
 
@@ -153,7 +198,7 @@ class _Player:
                 return False
             self.played += moment.after
             if moment.code == "o":
-                write_all(1, moment.data.encode(errors="replace"))
+                self._output.write(moment.data)
             elif moment.code == "m" and self._to_marker:
                 self._to_marker, self._paused = False, True
         return True
@@ -161,12 +206,13 @@ class _Player:
     def _wait(self, seconds: float, has_keys: bool) -> bool:
         """Wait for the next moment. Return False where the user wants no more."""
         if not has_keys:
-            time.sleep(seconds / self._speed)
+            time.sleep(min(seconds / self._speed, _MOST_SECONDS))
             return True
         left = seconds
         while left > 0 or self._paused:
             began = time.monotonic()
-            ready, _, _ = select.select([0], [], [], None if self._paused else left / self._speed)
+            patience = None if self._paused else min(left / self._speed, _MOST_SECONDS)
+            ready, _, _ = select.select([0], [], [], patience)
             if not self._paused:
                 left -= (time.monotonic() - began) * self._speed
             if not ready:

@@ -98,7 +98,8 @@ _PLAY = Command(
 Play an asciicast, version 3 or 2, in this terminal: what `execsrv run --record` and `client.record` have made.
 
 Space pauses and goes on, `.` steps while paused, `]` goes to the next marker, `+` and `-` change the speed, `q` or
-Ctrl-C ends. Where stdout is no terminal the output is written at once, without the pauses.""",
+Ctrl-C ends. The terminal is not asked again what it was asked then, and is left as it was. Where stdout is no terminal
+the output is written at once, without the pauses.""",
     "play:play",
     arguments=(Argument("FILE", FILE, dest="path"),),
     options=(
