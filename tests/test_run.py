@@ -26,7 +26,7 @@ import pytest
 
 from tests.peers import PATIENCE
 from tests.processes import marked, may_become_nobody, new_mark
-from tests.terminals import put_away
+from tests.terminals import put_away, seen_program
 from tests.test_daemon import EXECSRV, daemon, execsrv
 
 LINE = shlex.join(EXECSRV) + " run"
@@ -694,6 +694,34 @@ def test_a_stop_and_its_continue_are_for_the_whole_job(run_args: list[str], tmp_
             shell.expect("SIGCONT")
         shell.sendcontrol("c")
         shell.expect("prompt> ")
+
+
+def test_a_terminal_of_its_own_after_a_stop(run_args: list[str]) -> None:
+    """The shell has set modes of its own meanwhile, and told nobody of a new size."""
+    script = """read x; read line; until [ "$(stty size)" = "30 99" ]; do sleep .05; done; echo got $line"""
+    run = "$RUN " + shlex.join([*run_args[1:], "--tty", "--", "sh", "-c", f"echo ready; {script}"])
+    env = {"RUN": LINE, "PS1": "prompt> "}
+    with seen_program(["bash", "--norc", "--noprofile", "-i"], (24, 80), env) as shown:
+
+        def is_raw() -> bool:
+            return not termios.tcgetattr(shown.program.child_fd)[3] & termios.ECHO
+
+        shown.see("prompt>$")
+        shown.line(run)
+        shown.see("^ready$")
+        shown.line("before")
+        shown.see("^before$")
+        [ours] = children(shown.program.pid)
+        os.kill(ours, signal.SIGTSTP)
+        shown.see("Stopped(?s:.*)prompt>$")
+        shown.resize(30, 99)
+        shown.line("clear; fg")
+        shown.see(lambda _: is_raw() and os.tcgetpgrp(shown.program.child_fd) == ours)
+        shown.line("after")
+        shown.see("^after\ngot after\nprompt>$")
+        shown.line("clear; stty -a")
+        modes = shown.see("echoke(?s:.*)prompt>$")
+        assert {"icanon", "echo", "isig", "opost"} < set(modes.replace(";", " ").split())
 
 
 def test_a_stop_of_nobodys_job_stops_nothing(tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ class Interaction:
         self._is_quiet = quiet
         self._modes = Modes()
         self._raw = ExitStack()
+        self._raw_again: Callable[[], None] = lambda: None
         self._is_terminal = terminal.modes() is not None
         self._is_raw = self._is_terminal and is_terminal
         self._unwritten, self._written = 0, trio.lowlevel.ParkingLot()
@@ -139,7 +140,7 @@ class Interaction:
     # -- our terminal --
 
     def _enter(self) -> None:
-        self._raw.enter_context(terminal.raw_terminal(self._is_raw))
+        self._raw_again = self._raw.enter_context(terminal.raw_terminal(self._is_raw))
 
     def _restore(self) -> None:
         """Give the terminal back as it was, whatever a program that still runs has made of it."""
@@ -247,8 +248,7 @@ class Interaction:
             elif number == signal.SIGWINCH:
                 await self._pass_size()
             elif self._is_terminal and not terminal.in_background():  # the shell has set its own modes meanwhile
-                self._raw.close()
-                self._enter()
+                self._raw_again()
                 await self._repaint()
 
     async def _first_size(self, fresh: bool) -> None:

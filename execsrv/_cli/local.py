@@ -10,9 +10,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable
 
 import trio
 from msgspec.structs import replace
@@ -43,9 +41,6 @@ from execsrv._processes.leader import ExitStatus
 from execsrv._processes.supervisor import Spawned, open_supervisor
 from execsrv.protocol import Member, Reason, Size
 
-if TYPE_CHECKING:
-    from execsrv._cli.local_recording import LocalRecording
-
 _STOP_SECONDS = 0.05
 """The command is stopped for good, and not about to be continued together with us, when it still is after that time."""
 
@@ -73,9 +68,8 @@ async def run_here(options: RunOptions, signals: Signals, report: Recorder | Non
         from execsrv._cli.limiting import limits_of
 
         command = replace(command, limits=limits_of(options))
-    record = _recorded(options)
-    with trio.open_signal_receiver(signal.SIGCHLD) as news, record as recording, open_streams(options) as streams:
-        streams.recording, streams.others = recording, [] if report is None else [report]
+    with trio.open_signal_receiver(signal.SIGCHLD) as news, open_streams(options) as streams:
+        streams.others = [] if report is None else [report]
         inherited = Inherited(
             streams.stdio,
             [descriptor for descriptor in options.pass_fd if descriptor > 2],
@@ -100,17 +94,9 @@ async def run_here(options: RunOptions, signals: Signals, report: Recorder | Non
 
                     say_gaps_here(command.confinement)
             ended = await _Life(options, spawned, streams).live(signals, news)
-            if recording is not None:
-                recording.exit_code = ended.code
+            if streams.recording is not None:
+                streams.recording.exit_code = ended.code
             return ended
-
-
-def _recorded(options: RunOptions) -> AbstractContextManager[LocalRecording | None]:
-    if options.record is None:
-        return nullcontext()
-    from execsrv._cli.local_recording import recorded
-
-    return recorded(options.record, options.argv, is_terminal=options.tty)
 
 
 class _Life:
@@ -127,6 +113,7 @@ class _Life:
         self._timed_out: str | None = None
         self._is_over = False
         self._is_ending = False
+        self._raw_again: Callable[[], None] = lambda: None
         streams.touched = self._touch
         streams.broken = lambda: self._ask(signal.SIGHUP) if options.tty else None
 
@@ -134,7 +121,7 @@ class _Life:
         """Watch it, and end what outlives it. Return how it ended."""
         options, streams = self._options, self._streams
         try:
-            with terminal.raw_terminal(options.tty):
+            with terminal.raw_terminal(options.tty) as self._raw_again:
                 async with open_helpers() as nursery:
                     self._nursery = nursery
                     nursery.start_soon(self._hear_signals, signals)
@@ -252,9 +239,12 @@ class _Life:
             if number in ENDING:
                 self._kill_after(0)
             return
-        if self._options.tty and number == signal.SIGWINCH:
-            self._streams.resize(terminal.window())
-            return
+        if self._options.tty and number in (signal.SIGWINCH, signal.SIGCONT):
+            if number == signal.SIGCONT:
+                self._raw_again()
+            self._streams.resize(terminal.window())  # of which nobody is told in the background
+            if number == signal.SIGWINCH:
+                return
         if await self._has_it(heard):
             return
         weight = "first" if self._options.is_init else self._insistence.weigh(heard)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import trio
@@ -183,15 +183,24 @@ class LocalStreams:
 
 @contextmanager
 def open_streams(options: RunOptions) -> Iterator[LocalStreams]:
-    """The streams for a command, which are closed when the block is left."""
+    """The streams for a command, with their recording. They are closed when the block is left. Raises `OSError`."""
     streams = LocalStreams()
-    try:
-        if not options.tty:
-            if options.no_stdin:
-                streams.take_no_stdin()
-            wishes = options.idle_timeout, options.record, options.junit
-            if any(each is not None for each in wishes) or shows_progress(options):
-                streams.watch_output()
-        yield streams
-    finally:
-        streams.close()
+    with _recorded(options) as streams.recording:
+        try:
+            if not options.tty:
+                if options.no_stdin:
+                    streams.take_no_stdin()
+                wishes = options.idle_timeout, options.record, options.junit
+                if any(each is not None for each in wishes) or shows_progress(options):
+                    streams.watch_output()
+            yield streams
+        finally:
+            streams.close()
+
+
+def _recorded(options: RunOptions) -> AbstractContextManager[LocalRecording | None]:
+    if options.record is None:
+        return nullcontext()
+    from execsrv._cli.local_recording import recorded
+
+    return recorded(options.record, options.argv, is_terminal=options.tty)

@@ -90,6 +90,7 @@ class _RemoteRun:
         self._timed_out: str | None = None
         self._exited: Exited | None = None
         self._is_stopping = False
+        self._raw_again: Callable[[], None] = lambda: None
 
     async def through(self, client: Client, url: str) -> Ended:
         """Run the command on the server of that URL; return its end."""
@@ -123,7 +124,7 @@ class _RemoteRun:
 
                     say_gaps(process.confined)
             self._started.set()
-            with terminal.raw_terminal(options.tty):
+            with terminal.raw_terminal(options.tty) as self._raw_again:
                 return await self._attend(process)
 
     async def _attend(self, process: Process) -> Ended:
@@ -236,11 +237,14 @@ class _RemoteRun:
             if number in ENDING:
                 nursery.start_soon(self._kill, process, number)
             return
-        if number == signal.SIGWINCH and self._options.tty:
+        if number in (signal.SIGWINCH, signal.SIGCONT) and self._options.tty:
+            if number == signal.SIGCONT:
+                self._raw_again()
             if (window := terminal.window()) is not None:
                 # In a task: a server that does not answer must not keep us from the next signal.
                 nursery.start_soon(self._tell, partial(process.resize, *terminal.size_of(window)))
-            return
+            if number == signal.SIGWINCH:
+                return
         weight = self._insistence.weigh(heard)
         if weight == "second":
             nursery.start_soon(self._kill, process, number)

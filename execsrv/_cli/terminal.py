@@ -8,7 +8,7 @@ import select
 import struct
 import termios
 import tty as terminal_modes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,15 +49,23 @@ def size_of(window: bytes) -> tuple[int, int, int, int]:
 
 
 @contextmanager
-def raw_terminal(wanted: bool) -> Iterator[None]:
-    """Have our own terminal, if wanted and stdin is one, pass every key through. On leaving it is restored."""
+def raw_terminal(wanted: bool) -> Iterator[Callable[[], None]]:
+    """Have our own terminal, if wanted and stdin is one, pass every key through. On leaving it is restored.
+
+    Gives a function that does so again when we were continued: the shell has set its own modes meanwhile.
+    """
     before = modes() if wanted else None
+
+    def again() -> None:
+        if before is not None and not in_background():
+            terminal_modes.setraw(0, termios.TCSADRAIN)
+
     if before is None:
-        yield
+        yield again
         return
     try:
         terminal_modes.setraw(0, termios.TCSADRAIN)  # what was typed ahead is for the command
-        yield
+        yield again
     finally:
         try:
             termios.tcsetattr(0, termios.TCSADRAIN, before)
