@@ -40,6 +40,7 @@ from execsrv.limits import MIB
 from execsrv.protocol import (
     Chunk,
     ConnectionPresence,
+    Failure,
     ListedConnection,
     Notification,
     ProcessStart,
@@ -476,6 +477,41 @@ async def test_whoever_is_put_out_hears_of_it_in_what_he_reads(server: Server) -
             assert await owner.revoke(member_id=shared.member_id) == 1
             with trio.fail_after(PATIENCE), pytest.raises(ConnectionLostError, match="put out of connection"):
                 await process.wait()
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired", "detached"])
+async def test_whoever_is_put_out_hears_nothing_by_what_waits(connections: Connections, how: str) -> None:
+    async with open_member(connections, "one", name="a") as one, open_member(connections, "two") as two:
+        await one.start("p", ASK, pipeStdin=True)
+        await one.until_output("p", b"ready\n")
+        lasts = {"expiresSeconds": 1} if how == "expired" else {}
+        grant = await one.call("connection/grant", {"role": "viewer", "principal": "two", **lasts})
+        await two.call("connection/join", {"connection": grant["connectionId"]})
+        await two.call(
+            "process/attach", {"connection": grant["connectionId"], "processId": "p", "attachedId": "x", "afterSeq": 1}
+        )
+        wait_for = {"processId": "x", "afterSeq": 1, "output": [b64(b"got")], "waitId": "w"}
+        waiting = [
+            await two.post("process/read", {"processId": "x", "afterSeq": 1, "waitMs": 3_600_000}),
+            await two.post("process/waitFor", wait_for),
+            await two.post("process/wait", {"processId": "x"}),
+        ]
+        own = await one.post("process/read", {"processId": "p", "afterSeq": 1, "waitMs": 3_600_000})
+        await two.call("connection/list")
+        if how == "revoked":
+            assert await one.call("connection/revoke", {"grantId": grant["grantId"]}) == {"left": 1}
+        elif how == "detached":
+            await two.call("process/detach", {"processId": "x"})
+        else:
+            await until_put_out(two)
+        for answer in [await two.answer(id) for id in waiting]:
+            assert isinstance(answer, Failure), answer
+            assert isinstance(answer.error.data, dict)
+            assert answer.error.data["kind"] == "unknown-process"
+        await one.call("process/write", {"processId": "p", "chunk": b64(b"x\n"), "writeId": "1"})
+        assert isinstance(read := await one.answer(own), Response)
+        assert [chunk["seq"] for chunk in read.result["chunks"]] == [2]
+        assert two.output("x") == b""
 
 
 # -- viewers --

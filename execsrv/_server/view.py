@@ -7,7 +7,8 @@ looks, also for what the log holds once its own connection has let go of that.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -16,12 +17,15 @@ from execsrv._budget.pace import TURN_SECONDS, Pace
 from execsrv._log.entries import entry_bytes
 from execsrv._log.log import OutputLog
 from execsrv._log.viewer import Viewer
+from execsrv.errors import UnknownProcessError
 from execsrv.limits import KIB
 from execsrv.protocol import Notification
 
 if TYPE_CHECKING:
     from execsrv._server.feed import Dialect, Feed
     from execsrv._server.outbox import Outbox
+
+R = TypeVar("R")
 
 VIEW_BYTES = 128 * KIB
 """The cost of a view: most of it is what it remembers of output under way."""
@@ -56,6 +60,7 @@ class View:
         self._pace = pace
         self._taken = VIEW_BYTES
         self._waits = True  # for `go_on`
+        self._waited_for: set[trio.CancelScope] = set()  # by requests
         log.attach()
         feed.views = [*feed.views, self]
 
@@ -98,6 +103,20 @@ class View:
         self.reader.acknowledge(seq)
         self.announce()
 
+    async def wait(self, wait: Callable[[], Awaitable[R]]) -> R:
+        """Wait for something of the log, as long as it is heard. Raises `UnknownProcessError` once it is not."""
+        with trio.CancelScope() as scope:
+            self._waited_for.add(scope)
+            if self not in self._feed.views:
+                scope.cancel()
+            try:
+                found = await wait()
+            finally:
+                self._waited_for.discard(scope)
+        if scope.cancel_called:
+            raise UnknownProcessError(f"unknown process id {self.id}: it is attached to no more")
+        return found
+
     def inherit(self) -> None:
         """Pay for what the log holds: its connection lets go of it."""
         if not self.reader.is_at_its_end:
@@ -130,8 +149,10 @@ class View:
             self.announce()
 
     def close(self) -> None:
-        """Tell nothing any more."""
+        """Tell nothing any more, those who wait neither."""
         self._outbox = None
+        for scope in self._waited_for:
+            scope.cancel()
         self.reader.stop()
         self._feed.views = [view for view in self._feed.views if view is not self]
         self._give_back(self._taken)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, TypeVar
 
 import trio
+from msgspec import Struct
 
 from execsrv._processes.signals import signal_number
 from execsrv._server.feed import Feed
@@ -39,6 +41,8 @@ from execsrv.protocol import (
     Size,
     StreamSnapshot,
 )
+
+R = TypeVar("R", bound=Struct)
 
 
 @handles_later("process/write", holds=False)  # its input counts by itself
@@ -75,7 +79,8 @@ def process_close_stdin(caller: Caller, params: ProcessId) -> Nothing:
 
 @handles_later("process/read")
 def process_read(caller: Caller, params: ProcessRead) -> Later[ProcessOutputRead]:
-    return _process_read(known(caller, params.process_id), heard_by(caller, params.process_id), params)
+    session, heard = known(caller, params.process_id), heard_by(caller, params.process_id)
+    return while_heard(heard, partial(_process_read, session, heard, params))
 
 
 async def _process_read(session: Session, heard: Feed | View, params: ProcessRead) -> ProcessOutputRead:
@@ -191,6 +196,11 @@ def heard_by(caller: Caller, id: str) -> Feed | View:
     if (visit := caller.shared.visits.by_id.get(id)) is not None:
         return visit.view
     raise _unknown(id)
+
+
+def while_heard(heard: Feed | View, wait: Callable[[], Later[R]]) -> Later[R]:
+    """Return a wait for something of a session that does not outlast what the caller may hear of it."""
+    return heard.wait(wait) if isinstance(heard, View) else wait()
 
 
 def own_name(caller: Caller, id: str, name: str) -> str:

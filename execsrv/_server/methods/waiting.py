@@ -15,6 +15,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import socket
+from functools import partial
 
 import trio
 from msgspec import UNSET, UnsetType
@@ -22,7 +23,7 @@ from msgspec import UNSET, UnsetType
 from execsrv._log.entries import ENTRY_BYTES, Closed, Exited, Gap
 from execsrv._log.search import Search
 from execsrv._nursery import owned
-from execsrv._server.methods.process import known, own_name
+from execsrv._server.methods.process import heard_by, known, own_name, while_heard
 from execsrv._server.methods.process_passing import check_has_streams
 from execsrv._server.methods.table import Caller, Later, handles_later
 from execsrv._server.session import Session
@@ -60,7 +61,8 @@ _LOOPBACK = ("127.0.0.1", "::1")
 
 @handles_later("process/wait")
 def process_wait(caller: Caller, params: ProcessWait) -> Later[ProcessWaited]:
-    return _process_wait(known(caller, params.process_id), params)
+    heard = heard_by(caller, params.process_id)
+    return while_heard(heard, partial(_process_wait, known(caller, params.process_id), params))
 
 
 async def _process_wait(session: Session, params: ProcessWait) -> ProcessWaited:
@@ -89,7 +91,7 @@ def process_wait_for(caller: Caller, params: ProcessWaitFor) -> Later[ProcessHap
         if (earlier := session.waits.get(wait.name)) is not None:
             earlier()
         session.waits[wait.name] = wait.replace
-    return wait.run()
+    return while_heard(heard_by(caller, params.process_id), wait.run)
 
 
 def _addresses(wish: PortWish | None) -> tuple[str, ...]:
