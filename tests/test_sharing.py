@@ -8,10 +8,12 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 import execsrv
 from execsrv import Client, ServerConfig, connect
@@ -51,6 +53,7 @@ from execsrv.protocol.roles import Role
 from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE, Peer, b64, open_peer
 from tests.processes import marked, new_mark, until_marked
+from tests.test_starts import leased, script
 
 ASK = ["sh", "-c", "echo ready; while read line; do echo got $line; done; echo over"]
 FLOOD = ["sh", "-c", "head -c 8000000 /dev/zero; echo; echo flooded; read line; echo got $line"]
@@ -512,6 +515,98 @@ async def test_whoever_is_put_out_hears_nothing_by_what_waits(connections: Conne
         assert isinstance(read := await one.answer(own), Response)
         assert [chunk["seq"] for chunk in read.result["chunks"]] == [2]
         assert two.output("x") == b""
+
+
+# -- starts that are waited for --
+
+
+async def check_starting(owner: Peer, id: str) -> None:
+    """See that a start is under way."""
+    listed = (await owner.call("process/list"))["processes"]
+    assert (id, "starting") in [(each["processId"], each["state"]) for each in listed]
+
+
+@pytest.mark.parametrize("how", ["put out", "a viewer now"])
+async def test_a_process_is_attached_to_in_the_role_of_the_moment(
+    connections: Connections, tmp_path: Path, how: str
+) -> None:
+    """However long its start was waited for."""
+    program = script(tmp_path / "program", "exec cat")
+    async with open_member(connections, "one", name="a") as one, open_member(connections, "two") as two:
+        grant = await one.call("connection/grant", {"role": "writer", "principal": "two"})
+        ref = {"connection": grant["connectionId"]}
+        await two.call("connection/join", {**ref, "role": "writer"})
+        with leased(program):
+            start = await one.post("process/start", one.start_params("p", [str(program)], pipeStdin=True))
+            await check_starting(one, "p")
+            attach = await two.post("process/attach", {**ref, "processId": "p", "attachedId": "x"})
+            if how == "put out":
+                await two.call("connection/list")
+                assert await one.call("connection/revoke", {"grantId": grant["grantId"]}) == {"left": 1}
+            else:
+                await two.call("connection/leave", ref)
+                await two.call("connection/join", {**ref, "role": "viewer"})
+        assert isinstance(await one.answer(start), Response)
+        answer = await two.answer(attach)
+        written = {"processId": "x", "chunk": b64(b"by a guest\n"), "writeId": "1"}
+        if how == "put out":
+            assert isinstance(answer, Failure), answer
+            assert answer.error.data == {"kind": "not-ready"}
+            assert await two.call("process/write", written) == {"status": "unknownProcess"}
+        else:
+            assert isinstance(answer, Response), answer
+            assert (await two.refused("process/write", written))[2]["kind"] == "forbidden"
+
+
+async def test_nothing_is_left_of_a_guest_that_hangs_up_while_a_start_is_waited_for(
+    connections: Connections, tmp_path: Path
+) -> None:
+    program = script(tmp_path / "program", "exec cat")
+    async with open_member(connections, "one", name="a") as one:
+        grant = await one.call("connection/grant", {"role": "viewer", "principal": "two"})
+        ref = {"connection": grant["connectionId"]}
+        allowance = connections.allowances.of("two")
+        with leased(program):
+            start = await one.post("process/start", one.start_params("p", [str(program)]))
+            await check_starting(one, "p")
+            async with open_member(connections, "two") as two:
+                await two.call("connection/join", ref)
+                await two.post("process/attach", {**ref, "processId": "p", "attachedId": "x"})
+                await two.call("connection/list")
+                assert allowance.held.taken > 0
+            while len(connections) > 1:
+                await trio.testing.wait_all_tasks_blocked()
+            assert allowance.held.taken == 0
+        assert isinstance(await one.answer(start), Response)
+        await one.call("process/terminate", {"processId": "p"})
+        await one.until_told("p", "closed")
+        assert allowance.held.taken == 0
+
+
+async def test_those_who_wait_for_a_start_are_counted_and_bounded(open_server: OpenServer, tmp_path: Path) -> None:
+    program = script(tmp_path / "program", "exec cat")
+    server = open_server("unix", ServerConfig(requests_in_flight=3, idle_connection_timeout=0.2))
+    owner = await server.peer(ready=False)
+    await owner.call("initialize", {"clientName": "x", "name": "shared"})
+    await owner.channel.send(Notification("initialized"))
+    ref = {"connection": "shared"}
+    with leased(program):
+        params = owner.start_params("p", [str(program)], key="k")
+        starts = [await owner.post("process/start", params)]
+        await check_starting(owner, "p")
+        guest = await server.peer()
+        await guest.call("connection/join", ref)
+        attaches = [
+            await guest.post("process/attach", {**ref, "processId": "p", "attachedId": f"{n}"}) for n in range(3)
+        ]
+        code, _, data = await guest.refused("process/attach", {**ref, "processId": "p", "attachedId": "more"})
+        assert (code, data) == (-32001, {"kind": "busy", "limit": "requests_in_flight", "value": 3})
+        starts += [await owner.post("process/start", params) for _ in range(255)]
+        assert (await owner.refused("process/start", params))[2] == {"kind": "busy"}
+        for _ in range(3):
+            await (await server.peer()).until_ended()  # who waits for nothing
+    for peer, id in [(owner, id) for id in starts] + [(guest, id) for id in attaches]:
+        assert isinstance(await peer.answer(id), Response)
 
 
 # -- viewers --

@@ -17,7 +17,7 @@ from execsrv._budget.weight import weight_of
 from execsrv._nursery import owned
 from execsrv._server.failures import failure_of
 from execsrv._server.methods import HANDLERS, handler_of
-from execsrv._server.methods.table import Answer, Caller, Later
+from execsrv._server.methods.table import Answer, Caller, Handler, Later
 from execsrv._server.outbox import Outbox
 from execsrv._server.starting import Deferred
 from execsrv._wire.bounds import LARGE_BYTES
@@ -34,7 +34,7 @@ from execsrv.protocol.roles import Role
 Greet = Callable[[Initialize], Awaitable[Initialized]]
 
 _WAITING_BYTES = 4 * KIB
-"""The cost of a request that waits, beside its parameters: most of it is the task."""
+"""The cost of a request that waits, beside its parameters: most of it is the task, where it has one."""
 
 
 class Dispatch:
@@ -47,14 +47,14 @@ class Dispatch:
         self._greet = greet
         self._outbox = outbox
         self._nursery: trio.Nursery | None = None
-        self._in_flight = 0  # requests that wait
+        self._in_flight = 0  # requests that wait in a task
 
     def __repr__(self) -> str:
         return f"<Dispatch in_flight={self._in_flight}>"
 
     @property
     def is_idle(self) -> bool:
-        """True where no request waits for its answer."""
+        """True where no request waits for its answer, but for those to sessions that are being started."""
         return not self._in_flight
 
     def open(self, nursery: trio.Nursery) -> None:
@@ -96,16 +96,20 @@ class Dispatch:
         handler = handler_of(request.method)
         starting = self._caller.sessions.starting_named_in(params)
         if starting is not None and await starting.lets_wait(params):
-            return Deferred(starting, partial(handler.run, self._caller, params)), self._take(request)
-        bound = self._caller.config.requests_in_flight
-        if handler.waits and self._in_flight >= bound:
-            raise BusyError(f"requests_in_flight ({bound}) are waiting", limit="requests_in_flight", value=bound)
+            return Deferred(starting, partial(self._run, handler, params)), self._take(request)
         held = self._take(request) if handler.holds else 0
         try:
-            return handler.run(self._caller, params), held
+            return self._run(handler, params), held
         except BaseException:
             self._caller.allowance.for_messages.give(held)
             raise
+
+    def _run(self, handler: Handler, params: Struct) -> Answer:
+        """Do what a handler does at once. Raises `BusyError` where it may have to wait and too many requests do."""
+        bound = self._caller.config.requests_in_flight
+        if handler.waits and self._in_flight >= bound:
+            raise BusyError(f"requests_in_flight ({bound}) are waiting", limit="requests_in_flight", value=bound)
+        return handler.run(self._caller, params)
 
     def _load(self, name: str, method: Method) -> None:
         """Load what a method needs that nobody has called yet, even where no descriptor is left for it."""
@@ -122,6 +126,7 @@ class Dispatch:
     def _give(self, id: MessageId, method: str, answer: Answer, held: int) -> None:
         """Send an answer, now or when it is there, and give back then what was taken. Nothing holds the message."""
         if isinstance(answer, Deferred):
+            self._caller.allowance.for_messages.add(_WAITING_BYTES)
             answer.starting.then(partial(self._go_on, id, method, answer, held))
             return
         if isinstance(answer, Struct):
@@ -137,6 +142,7 @@ class Dispatch:
 
     def _go_on(self, id: MessageId, method: str, deferred: Deferred[Struct], held: int) -> None:
         """Do what waited for a start, now that its outcome is known, and answer it where there is somebody to."""
+        self._caller.allowance.for_messages.give(_WAITING_BYTES)
         try:
             answer: Answer = deferred.run()
         except Exception as error:

@@ -33,7 +33,7 @@ GIVE_UP_SECONDS = 1.0
 
 
 _MOST_WAITING = 256
-"""So many requests may wait for one start."""
+"""So many requests of its connection may wait for one start, that for the start among them."""
 
 
 class Starting:
@@ -72,6 +72,11 @@ class Starting:
         else:
             do()
 
+    def check_room(self, size: int = 0) -> None:
+        """Raise `BusyError` where too much waits already for one more request, with so much input."""
+        if len(self._then) >= _MOST_WAITING or (self._bytes and self._bytes + size > self._most_bytes):
+            raise BusyError(f"process {self.id} is still being started, and too much waits for it already")
+
     async def lets_wait(self, params: Struct) -> bool:
         """Return whether a request has to wait for the outcome, with `then`. An order to end makes that come soon.
 
@@ -80,11 +85,13 @@ class Starting:
         if isinstance(params, ProcessTerminate):
             self.hurry()
         size = len(params.chunk) if isinstance(params, ProcessWrite | CommandWrite) else 0
-        if len(self._then) >= _MOST_WAITING or (self._bytes and self._bytes + size > self._most_bytes):
+        try:
+            self.check_room(size)
+        except BusyError:
             with trio.move_on_after(GIVE_UP_SECONDS):
                 await happened(self.over)
             if self.outcome is None:
-                raise BusyError(f"process {self.id} is still being started, and too much waits for it already")
+                raise
         self._bytes += size
         return self.outcome is None
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import trio
 from msgspec import UNSET, UnsetType
 
-from execsrv._nursery import owned
+from execsrv._nursery import happened, owned
 from execsrv._processes.usage import Usage
 from execsrv._server.methods.process_dialect import process_dialect
 from execsrv._server.methods.process_passing import check_has_streams
 from execsrv._server.methods.table import Caller, Later, check_window, handles, handles_later
 from execsrv._server.session import Session
 from execsrv._server.sharing import Shared
-from execsrv._server.starting import Deferred, Starting
+from execsrv._server.starting import Starting
 from execsrv._wire.paths import uri_from_path
 from execsrv._wire.quoting import quoted
 from execsrv.errors import ProcessExistsError, UnknownProcessError
@@ -134,17 +134,18 @@ def _since(then: float) -> int:
     return int((trio.current_time() - then) * 1000)
 
 
-@handles("process/attach")
-def process_attach(caller: Caller, params: ProcessAttach) -> ProcessAttached | Deferred[ProcessAttached]:
+@handles_later("process/attach")
+def process_attach(caller: Caller, params: ProcessAttach) -> ProcessAttached | Later[ProcessAttached]:
     shared = caller.shared.directory.find(params.connection, caller.principal)
     visits = caller.shared.visits
-    member = visits.member_of(shared)
+    visits.member_of(shared)
     check_window(caller.config, params.window_bytes)
     id = params.attached_id if params.attached_id is not None else f"{shared.id}/{params.process_id}"
-    if caller.sessions.knows(id):
-        raise ProcessExistsError(f"process ID already exists: `{id}`", processId=id)
 
     def attached(session: Session) -> ProcessAttached:
+        member = visits.member_of(shared)  # as it is now: who has waited for a start may have been put out meanwhile
+        if caller.sessions.knows(id):
+            raise ProcessExistsError(f"process ID already exists: `{id}`", processId=id)
         check_has_streams(session, "seen")
         after = params.after_seq or 0
         pace = caller.config.viewed_bytes_per_second
@@ -157,9 +158,14 @@ def process_attach(caller: Caller, params: ProcessAttach) -> ProcessAttached | D
     if (session := shared.sessions.find(params.process_id)) is not None:
         return attached(session)
     starting = next((each for each in shared.sessions.being_started() if each.id == params.process_id), None)
-    if starting is not None:
-        return Deferred(starting, lambda: attached(starting.session()))
-    raise UnknownProcessError(f"unknown process id {quoted(params.process_id)} of connection {shared.id}")
+    if starting is None:
+        raise UnknownProcessError(f"unknown process id {quoted(params.process_id)} of connection {shared.id}")
+
+    async def attached_later() -> ProcessAttached:
+        await happened(starting.over)
+        return attached(starting.session())
+
+    return attached_later()
 
 
 @handles("process/detach")

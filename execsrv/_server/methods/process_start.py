@@ -116,8 +116,9 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
 
 
 def process_of(process: Session | Starting) -> ProcessStarted | Deferred[ProcessStarted]:
-    """Return the answer to a start that was asked for before."""
+    """Return the answer to a start that was asked for before. Raises `BusyError` where too many wait for it."""
     if isinstance(process, Starting):
+        process.check_room()
         return answer_of(process, _process_started)
     return _process_started(process)
 

@@ -70,7 +70,7 @@ HANDLERS: dict[str, Handler] = {}
 def handles(method: str, *, holds: bool = False) -> Callable[[Callable[[Caller, P], A]], Callable[[Caller, P], A]]:
     """Enter a function that answers a method at once, or as soon as a start that is under way has its outcome.
 
-    The little that one waits for is bounded by itself.
+    What waits for a start is bounded for each of them (`Starting.check_room`).
     """
 
     def enter(run: Callable[[Caller, P], A]) -> Callable[[Caller, P], A]:
