@@ -609,6 +609,29 @@ async def test_those_who_wait_for_a_start_are_counted_and_bounded(open_server: O
         assert isinstance(await peer.answer(id), Response)
 
 
+async def test_no_two_processes_have_one_id(connections: Connections, tmp_path: Path) -> None:
+    program = script(tmp_path / "program", "exec cat")
+    async with open_member(connections, "one", name="a") as one, open_member(connections, "one") as guest:
+        ref = {"connection": "a"}
+        await guest.call("connection/join", {**ref, "role": "owner"})
+        with leased(program):
+            start = await one.post("process/start", one.start_params("p", [str(program)]))
+            await check_starting(one, "p")
+            attach = await guest.post("process/attach", {**ref, "processId": "p", "attachedId": "x"})
+            await guest.start("x", ["cat"], pipeStdin=True)
+        assert isinstance(await one.answer(start), Response)
+        assert isinstance(answer := await guest.answer(attach), Failure)
+        assert answer.error.data == {"kind": "process-exists", "processId": "x"}
+        await guest.call("process/attach", {**ref, "processId": "p", "attachedId": "session-1"})
+        taken = await guest.refused("process/start", guest.start_params("session-1", ["cat"]))
+        assert taken[2] == {"kind": "process-exists", "processId": "session-1"}
+        unnamed = guest.start_params("", ["cat"], pipeStdin=True)
+        del unnamed["processId"]
+        assert (await guest.call("process/start", unnamed))["processId"] == "session-2"
+        written = {"processId": "session-2", "chunk": b64(b"mine\n"), "writeId": "1"}
+        assert await guest.call("process/write", written) == {"status": "accepted"}
+
+
 # -- viewers --
 
 

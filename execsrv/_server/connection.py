@@ -55,8 +55,8 @@ class Connection:
         self.principal = principal
         self.allowance = allowance
         self.id = str(uuid.uuid4())
-        self.sessions = Sessions(supervisor, config, allowance)
         self.visits = Visits(principal, terms.client_name, allowance.for_connections)
+        self.sessions = Sessions(supervisor, config, allowance, self.visits.by_id)
         self._life = trio.CancelScope()
         self.shared = (directory or Directory()).add(principal, self.sessions, self.visits, terms, self._life)
         self._config = config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 import trio
 from msgspec import Struct
@@ -18,7 +18,9 @@ from execsrv.protocol import ProcessAttach, ProcessStart
 class Roster:
     """All that run and those that have ended and can still be asked for, oldest first. It starts none."""
 
-    def __init__(self) -> None:
+    def __init__(self, visited: Container[str]) -> None:
+        """No session gets an id that is among the `visited`: its connection calls one of another so."""
+        self._visited = visited
         self._outbox: Outbox | None = None
         self._is_alone = False  # nobody hears of them, and none waits for anybody
         self._starting: dict[str, Starting] = {}
@@ -71,16 +73,19 @@ class Roster:
 
     def _claim(self, id: str | None, most: int) -> str:
         """Return that id, or the next `session-N`. Raises `ProcessExistsError` and `LimitExceededError`."""
-        if id is not None and (id in self._by_id or id in self._starting):
+        if id is not None and self._is_taken(id):
             raise ProcessExistsError(f"process ID already exists: `{id}`", processId=id)
         if self.running >= most:
             message = f"max_sessions_per_connection ({most}) are running"
             raise LimitExceededError(message, limit="max_sessions_per_connection", value=most)
         if id is not None:
             return id
-        while (assigned := f"session-{self._last_number + 1}") in self._by_id or assigned in self._starting:
+        while self._is_taken(assigned := f"session-{self._last_number + 1}"):
             self._last_number += 1
         return assigned
+
+    def _is_taken(self, id: str) -> bool:
+        return id in self._by_id or id in self._starting or id in self._visited
 
     def _take_over(self, session: Session) -> None:
         """Have a session that has been started in the place of its start."""

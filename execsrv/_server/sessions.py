@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
@@ -51,8 +51,10 @@ logger = logging.getLogger(__name__)
 class Sessions(Roster):
     """All that run and those that have ended and can still be asked for, oldest first. Their tasks are the owner's."""
 
-    def __init__(self, supervisor: Supervisor, config: ServerConfig, allowance: Allowance) -> None:
-        super().__init__()
+    def __init__(
+        self, supervisor: Supervisor, config: ServerConfig, allowance: Allowance, visited: Container[str]
+    ) -> None:
+        super().__init__(visited)
         self.supervisor = supervisor
         self._allowance = allowance
         self._config = config
