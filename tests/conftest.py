@@ -292,7 +292,8 @@ def default_signals() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def allowances() -> Iterator[list[Allowance]]:
-    """Gives those of servers in this process. All that was taken of them is given back once the peers have gone."""
+    """Gives those of servers in this process. All that was taken of them is given back once the peers have gone, and
+    nobody keeps anything there."""
     made: list[Allowance] = []
 
     class Noted(Allowance):
@@ -303,7 +304,7 @@ def allowances() -> Iterator[list[Allowance]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("execsrv._budget.allowance.Allowance", Noted)
         yield made
-    assert [budget for allowance in made for budget in allowance.budgets if budget.taken] == []
+    assert [budget for allowance in made for budget in allowance.budgets if budget.taken or budget.keepers] == []
 
 
 @pytest.fixture

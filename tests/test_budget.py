@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import errno
 import random
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from execsrv._budget.weight import weight_of
 from execsrv._log.log import ENTRY_BYTES, Gap, OutputLog
 from execsrv._log.retained import first_bytes
 from execsrv._log.viewer import Viewer
+from execsrv._processes import watch
 from execsrv._server.feed import Feed
 from execsrv._server.methods.process_dialect import process_dialect
 from execsrv._server.view import VIEW_BYTES, View
@@ -251,6 +254,24 @@ async def until_refused(peer: Peer, method: str, **params: Any) -> tuple[int, Er
         if isinstance(answer, Failure):
             return number, answer.error
     raise AssertionError
+
+
+async def test_a_start_without_a_descriptor_to_wait_with_keeps_nothing(
+    open_server: OpenServer, allowances: list[Allowance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command runs already when others have taken the last one: a real start alone has some to spare by then."""
+
+    def none_left() -> None:
+        raise OSError(errno.EMFILE, "none left")
+
+    peer = await open_server("memory", ServerConfig()).peer()
+    with monkeypatch.context() as patch:
+        patch.setattr(watch, "select", SimpleNamespace(epoll=none_left))
+        for _ in range(50):
+            _, _, data = await peer.refused("process/start", peer.start_params("p", ["sleep", "1000"]))
+            assert (data["kind"], data["errno"]) == ("spawnFailed", errno.EMFILE)
+    assert all(not budget.keepers for allowance in allowances for budget in allowance.budgets)
+    assert await peer.run("p", ["echo", "again"]) == (0, b"again\n", b"")
 
 
 @pytest.mark.parametrize("setting", ["max_sessions", "starts_per_second", "requests_per_second"])

@@ -282,6 +282,15 @@ async def test_a_runner_that_nobody_needs_is_let_go(client: Client, monkeypatch:
     await wait_gone(int(first.stdout))
 
 
+async def test_a_start_whose_runners_cannot_be_loaded_fails_and_takes_nothing(open_server: OpenServer) -> None:
+    peer = await open_server("memory", ServerConfig()).peer()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "execsrv._server.over_runner", None)
+        await peer.refused("process/start", peer.start_params("p", ["true"], runner=LAUNCH))
+    assert (await peer.call("process/list"))["processes"] == []
+    assert await peer.run("p", ["echo", "again"], runner=LAUNCH) == (0, b"again\n", b"")
+
+
 async def test_an_operator_names_runners() -> None:
     config = ServerConfig(runners=(f"here={shlex.join(LAUNCH)}",), allow_direct_exec=False)
     async with connect_in_process(config=config) as client:

@@ -95,7 +95,11 @@ class Session:
         self._ending = Ending(self._tree, self.feed, options.timeout, options.idle_timeout, grace, self._limits)
         self._life: trio.CancelScope | None = None
         self._is_cancelled = False
-        self._pump = pump_of(self._streams, self._tree.leader, self.log, self.feed, self._ending)
+        try:
+            self._pump = pump_of(self._streams, self._tree.leader, self.log, self.feed, self._ending)
+        except BaseException:
+            self.log.let_go()  # which the budget knows already, and nobody else will
+            raise
         self.stdin = Stdin(
             id,
             self._streams.input,

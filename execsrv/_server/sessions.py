@@ -111,6 +111,7 @@ class Sessions(Roster):
         if self._draining:
             raise NotReadyError("the server is shutting down: it starts nothing any more")
         program = os.path.basename(argv[0]) if argv else ""
+        over = self._new_attempt_over(settle.words) if isinstance(settle, Over) else None  # to load it may fail
         id = self._claim(id, self._config.max_sessions_per_connection)
         most_bytes = self._config.queued_stdin_bytes
         starting = Starting(id, program, options, most_bytes, is_terminal=size is not None)
@@ -126,8 +127,9 @@ class Sessions(Roster):
         begin: Callable[[], Spawned | None] | None = None
         wait: Callable[[], Awaitable[AnySpawned]]
         if isinstance(settle, Over):
-            attempt = self._new_attempt_over(settle.words)
-            wait = partial(attempt.start, partial(settle.settle, starting.note), self._threads)
+            assert over is not None
+            attempt = over
+            wait = partial(over.start, partial(settle.settle, starting.note), self._threads)
         else:
             attempt = self.supervisor.new_attempt()
             settled = partial(settle, starting.note)
