@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import socket
 import subprocess
@@ -12,12 +13,18 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 import execsrv
 from execsrv._budget.budget import Budget
+from execsrv._doors.principal import owner
+from execsrv._nursery import open_helpers
 from execsrv._processes import proc
 from execsrv._processes.own_streams import OwnInput
 from execsrv._processes.supervisor import Supervisor
+from execsrv._server.connections import open_connections
+from execsrv._server.conversation import Conversation
+from execsrv._server.session import Session
 from execsrv._server.single_connection import serve_connection
 from execsrv._server.stdin import Stdin, Write
 from execsrv._wire.memory import open_memory_pair
@@ -268,6 +275,48 @@ async def test_small_input_that_nobody_reads_is_bounded_too() -> None:
         assert accepted * 500 < MIB < budget.taken
         stdin.end()
         assert budget.taken == 0
+
+
+async def test_an_order_to_end_in_the_very_moment_of_the_end_is_none() -> None:
+    """When the last helper of a session is gone, the session itself has its turn a moment later."""
+    async with open_connections(Supervisor(), ServerConfig()) as connections, open_helpers() as nursery:
+        ours, theirs = open_memory_pair()
+        nursery.start_soon(Conversation(theirs, connections, owner).run)
+        async with open_peer(ours) as peer:
+            await peer.handshake()
+            await peer.start("p", ["sleep", "1000"])
+            (session,) = next(iter(connections._by_id.values())).sessions
+            instrument, last = TerminatesBefore(session), trio.Event()
+
+            async def helper() -> None:
+                with trio.CancelScope(shield=True):
+                    await last.wait()
+
+            session._ending.start_soon(helper)
+            instrument.life.cancel_scope.deadline = -math.inf
+            await trio.testing.wait_all_tasks_blocked()
+            trio.lowlevel.add_instrument(instrument)
+            last.set()
+            await peer.until_told("p", "closed")
+            trio.lowlevel.remove_instrument(instrument)
+            assert instrument.told
+            assert set(instrument.told) == {False}
+
+
+class TerminatesBefore(trio.abc.Instrument):
+    """Has a session end before each turn of its own, once it has no helpers, and remembers what came of it."""
+
+    def __init__(self, session: Session) -> None:
+        assert session._ending._nursery is not None
+        self.session, self.life = session, session._ending._nursery
+        self.told: list[bool | BaseException] = []
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self.life.parent_task and not self.life.child_tasks:
+            try:
+                self.told.append(self.session.terminate(grace=1))
+            except BaseException as error:
+                self.told.append(error)
 
 
 async def test_errors_of_a_block_are_its_own() -> None:

@@ -123,19 +123,20 @@ class Session:
         """
         try:
             async with trio.open_nursery() as helpers:
-                self._life = helpers.cancel_scope
-                if self._is_cancelled:
-                    self.heed_cancel()
-                self._life.shield = True
-                self._ending.open(helpers)
-                if self.stdin.was_open:
-                    helpers.start_soon(owned, self.stdin.feed)
-                await owned(self._live)
-                if helpers.child_tasks:
-                    helpers.cancel_scope.cancel()
-                self._ending.is_over = True  # before the nursery closes, so that nobody starts a helper any more
+                try:
+                    self._life = helpers.cancel_scope
+                    if self._is_cancelled:
+                        self.heed_cancel()
+                    self._life.shield = True
+                    self._ending.open(helpers)
+                    if self.stdin.was_open:
+                        helpers.start_soon(owned, self.stdin.feed)
+                    await owned(self._live)
+                    if helpers.child_tasks:
+                        helpers.cancel_scope.cancel()
+                finally:  # before the nursery closes, so that nobody starts a helper any more
+                    self._ending.is_over = True
         finally:
-            self._ending.is_over = True
             self._close_streams()
             await self._tree.end()
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -165,11 +166,7 @@ class Session:
 
     async def _live(self) -> None:
         """Go from running to its close, and on until nothing of it lives."""
-        try:
-            await self._exit_and_drain()
-        except Exception:
-            self._ending.is_over = True  # a fault of ours: it is killed at once, and its peer is told
-            raise
+        await self._exit_and_drain()
         self._close_streams()
         proof = None
         if self._ends_with_leader:
