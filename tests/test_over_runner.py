@@ -63,6 +63,7 @@ from execsrv.errors import (
     BusyError,
     ConnectionLostError,
     InvalidParamsError,
+    LimitExceededError,
     LimitUnavailableError,
     NotAllowedError,
     SandboxUnavailableError,
@@ -76,7 +77,7 @@ from tests.conftest import OpenServer
 from tests.far_sides import FarSide, SshServer, needs_sshd
 from tests.over_runner import LAUNCH, RELAYED
 from tests.peers import PATIENCE
-from tests.processes import new_mark, until_gone, until_in_front, until_marked
+from tests.processes import marked, new_mark, until_gone, until_in_front, until_marked
 from tests.test_reach import far, ssh_below, ssh_server
 from tests.test_survivors import as_ordinary_user
 
@@ -280,6 +281,27 @@ async def test_a_runner_that_nobody_needs_is_let_go(client: Client, monkeypatch:
     monkeypatch.setattr(runners, "IDLE_SECONDS", 0)
     first = await client.run(["sh", "-c", "echo $PPID"], text=True, runner=LAUNCH)
     await wait_gone(int(first.stdout))
+
+
+async def test_a_runner_that_is_lost_is_counted_as_long_as_it_is_there(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runners, "MOST_RUNNERS", 3)
+    monkeypatch.setattr(runners, "_LEAVE_SECONDS", PATIENCE)
+    mark = new_mark()
+    babbling = ["bash", "-c", f"exec 2>&-; echo this is no frame; exec -a {mark} sleep 1000"]
+    for number in range(1, 4):
+        with pytest.raises(SpawnError, match="cannot start over the runner"):
+            await client.run(["true"], runner=babbling)
+        await until_marked(mark, number)
+    with pytest.raises(LimitExceededError, match="3 runners of this connection are there already"):
+        await client.run(["true"], runner=LAUNCH)
+    for pid in marked(mark):
+        os.kill(pid, signal.SIGKILL)
+    while True:
+        with suppress(LimitExceededError):
+            assert (await client.run(["echo", "again"], runner=LAUNCH)).stdout == b"again\n"
+            break
 
 
 async def test_a_start_whose_runners_cannot_be_loaded_fails_and_takes_nothing(open_server: OpenServer) -> None:

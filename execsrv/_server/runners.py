@@ -43,7 +43,7 @@ from execsrv.limits import ServerConfig
 logger = logging.getLogger(__name__)
 
 MOST_RUNNERS = 16
-"""So many one connection may have at once."""
+"""So many one connection may have at once, with those that are lost and still there."""
 
 READY_SECONDS = 15.0
 """A runner that has not answered by then is given up."""
@@ -112,10 +112,11 @@ class Runners:
         self._config = config
         self._threads = threads
         self._by_words: dict[tuple[str, ...], Launched] = {}
+        self._kept: set[Launched] = set()
         self._nursery: trio.Nursery | None = None
 
     def __repr__(self) -> str:
-        return f"<Runners {list(self._by_words.values())}>"
+        return f"<Runners {list(self._kept)}>"
 
     def open(self, nursery: trio.Nursery) -> None:
         """Launch runners in this nursery from now on."""
@@ -137,10 +138,11 @@ class Runners:
         if launched is None or launched.is_lost:
             if self._nursery is None:
                 raise NotReadyError("the connection is ending")
-            if len(self._by_words) >= MOST_RUNNERS:
+            if len(self._kept) >= MOST_RUNNERS:
                 message = f"{MOST_RUNNERS} runners of this connection are there already"
                 raise LimitExceededError(message, limit="runners", value=MOST_RUNNERS)
             launched = self._by_words[tuple(words)] = Launched(tuple(words))
+            self._kept.add(launched)
             self._nursery.start_soon(contain, f"runner {launched.name}", self._keep, launched)
         launched.users += 1
         launched.life.deadline = math.inf
@@ -153,7 +155,7 @@ class Runners:
             launched.life.deadline = trio.current_time() + (IDLE_SECONDS if self._nursery is not None else 0)
 
     async def _keep(self, launched: Launched) -> None:
-        """Launch a runner, and keep it as long as it is needed."""
+        """Launch a runner, keep it as long as it is needed, and count it as long as it is there."""
         attempt = self._supervisor.new_attempt()
         spawned: Spawned | None = None
         try:
@@ -172,6 +174,7 @@ class Runners:
                 with trio.move_on_after(_LEAVE_SECONDS, shield=True):
                     await spawned.tree.leader.wait_exited()
             await owned(attempt.end)
+            self._kept.discard(launched)
 
     async def _start(self, attempt: Attempt, launched: Launched, lent: Lent) -> Spawned:
         """Start the program. When this returns, nobody else has its end of the channel."""
