@@ -40,9 +40,9 @@ class Feed:
         self._appended: trio.lowlevel.ParkingLot | None = None  # made for the first who wait
         self._taken: trio.lowlevel.ParkingLot | None = None
         self.views: Sequence[View] = ()
+        """How visitors of the connection hear of the same log."""
         self.pace: Pace | None = None
         """That of all views, from the first one on."""
-        """How visitors of the connection hear of the same log."""
         if outbox is None:  # the channel went while the session was started
             self.detach()
 
