@@ -47,6 +47,7 @@ from execsrv.protocol import (
     Notification,
     ProcessStart,
     ProcessStarted,
+    Request,
     Response,
 )
 from execsrv.protocol.roles import Role
@@ -423,6 +424,25 @@ async def test_two_writers_are_not_taken_for_one(server: Server) -> None:
         await ask.close_stdin()
         assert [line async for line in ask.lines()] == ["ready", "got own", "got 0", "got 1", "over"]
         assert two.output("x") == b"ready\ngot own\ngot 0\ngot 1\nover\n"
+
+
+async def test_who_reads_nothing_joins_nothing_either_when_his_connection_was_ended(connections: Connections) -> None:
+    ours, theirs = open_memory_pair()
+    async with open_member(connections, "one", name="a") as one, open_helpers() as nursery:
+        nursery.start_soon(Conversation(theirs, connections, lambda token: Principal("one", Role.OWNER)).run)
+        await ours.send(Request(1, "initialize", {"clientName": "deaf"}))
+        await ours.send(Notification("initialized"))
+        for number in range(2, 200):
+            await ours.send(Request(number, "connection/list"))
+        (deaf,) = [each for each in (await one.call("connection/list"))["connections"] if not each["isOwn"]]
+        await one.call("connection/end", {"connection": deaf["connectionId"]})
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(connections) == 1
+        await ours.send(Request(0, "connection/join", {"connection": "a"}))
+        await trio.testing.wait_all_tasks_blocked()
+        (own,) = (await one.call("connection/list"))["connections"]
+        assert own["members"] == []
+        await ours.aclose()
 
 
 # -- grants --

@@ -182,6 +182,8 @@ class Conversation:
         except UnreadableError as unreadable:
             self._outbox.put(failure_of(unreadable.id, unreadable.error))
             return True
+        if self._outbox.closed:  # its connection has ended, of which a writer that waits for the peer does not hear
+            return False
         self._heard_at = trio.current_time()
         if isinstance(message, Request):
             await dispatch.answer(message)
