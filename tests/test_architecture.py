@@ -39,6 +39,7 @@ FLOORS = [
     {"_doors.journal", "_runner.link", "_runner.remote", "_runner.tree"},
     {"_doors", "_login_shells"},
     # the service
+    {"_server.failures"},
     {"_server.outbox", "_server.feed", "_server.view", "_server.host", "_server.start_options", "_server.secrets"},
     {"_server.confining", "_server.policy"},
     {"_server.ending"},
@@ -55,7 +56,7 @@ FLOORS = [
     {"_server.sizes", "_server.sharing", "_server.visits", "_server.connection_names"},
     {"_server.methods"},
     {"_server.connection"},
-    {"_server.connections", "_server.for_operators", "_server.failures"},
+    {"_server.connections", "_server.for_operators"},
     {"_server.dispatch"},
     {"_server"},
     {"_runner"},

@@ -11,15 +11,17 @@ import trio
 import trio.testing
 
 from execsrv._nursery import open_helpers
-from execsrv._server.outbox import Outbox
+from execsrv._server.outbox import Outbox, send_all_of
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.memory import MemoryChannel, open_memory_pair
+from execsrv._wire.packed import PackedCodec
 from execsrv._wire.websocket_frames import PING
 from execsrv._wire.websocket_library import Wire
+from execsrv.errors import InternalError
 from execsrv.limits import DEFAULTS
-from execsrv.protocol import Message, Response
+from execsrv.protocol import ErrorObject, Failure, Message, Response
 from tests.peers import PATIENCE
 
 
@@ -170,3 +172,42 @@ async def test_no_frame_comes_into_the_middle_of_another() -> None:
                 received += await peer.receive_some()
         assert received == frame + PING
         assert wire.has_room
+
+
+LARGE = ["x" * 400_000, "\udcff"]
+
+
+@pytest.mark.parametrize("encoding", [None, "msgpack"])
+@pytest.mark.parametrize("is_slow", [False, True], ids=["at once", "behind another"])
+async def test_an_answer_without_an_encoding_is_a_fault_of_ours_for_its_id_alone(
+    encoding: str | None, is_slow: bool
+) -> None:
+    stream, peer = open_sockets()
+    async with stream, peer, trio.open_nursery() as nursery:
+        ours, theirs = LineChannel(stream, stream, DEFAULTS, is_known=False), LineChannel(peer, peer, DEFAULTS)
+        if encoding is not None:
+            ours._codec, theirs._codec = PackedCodec(), PackedCodec()
+            ours._turn()
+            theirs._turn()
+        outbox = Outbox(channel=ours)
+        nursery.start_soon(send_all_of, outbox, ours)
+        await trio.testing.wait_all_tasks_blocked()
+        if is_slow:
+            outbox.put(Response(0, "x" * 100_000))
+        for id, result in enumerate(("\udcff", 1j, LARGE), 1):
+            outbox.put(Response(id, result))
+        outbox.put(Failure("four", ErrorObject(1, "\udcff")))
+        outbox.put(Response(5, None))
+        with trio.fail_after(PATIENCE):
+            answers = [await theirs.receive() for _ in range(6 if is_slow else 5)]
+        *_, one, two, three, four, five = answers
+        ids = []
+        for answer in (one, two, three, four):
+            assert isinstance(answer, Failure)
+            assert answer.error.code == InternalError.code
+            assert isinstance(answer.error.data, dict)
+            assert "requestId" in answer.error.data
+            ids.append(answer.id)
+        assert ids == [1, 2, 3, "four"]
+        assert isinstance(five, Response)
+        nursery.cancel_scope.cancel()

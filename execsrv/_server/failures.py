@@ -8,11 +8,14 @@ from collections import Counter
 from itertools import count
 
 from execsrv.errors import InternalError, RequestError
-from execsrv.protocol import ErrorObject, Failure, MessageId
+from execsrv.protocol import ErrorObject, Failure, Message, MessageId, Response
 
 logger = logging.getLogger(__name__)
 
 _TEXT_CHARACTERS = 1000
+
+UNENCODABLE = UnicodeEncodeError, OverflowError, TypeError
+"""Errors of an encoder: of text with half of a surrogate pair, of a number that is too large, of anything else."""
 
 _SERVER = os.urandom(4).hex()
 _requests = count(1)
@@ -39,3 +42,10 @@ def failure_of(id: MessageId | None, error: Exception, method: str = "") -> Fail
     code, message, data = error.to_wire()
     data = {name: cut(value) if isinstance(value, str) else value for name, value in data.items()}
     return Failure(id, ErrorObject(code, cut(message), data))
+
+
+def instead_of(message: Message | None, error: Exception) -> Failure:
+    """Return what is sent in place of an answer that has no encoding, as a fault of ours. Raises it for all else."""
+    if not isinstance(message, Response | Failure):
+        raise error
+    return failure_of(message.id, error, "the answer")

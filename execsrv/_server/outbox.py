@@ -16,6 +16,7 @@ from execsrv._budget.budget import Budget
 from execsrv._budget.pace import TURN_SECONDS
 from execsrv._budget.weight import THING_BYTES, weight_of
 from execsrv._memory import freed, let_go
+from execsrv._server.failures import UNENCODABLE, instead_of
 from execsrv._server.feed import Feed
 from execsrv._server.view import View
 from execsrv._wire.channel import MessageChannel
@@ -148,7 +149,11 @@ class Outbox:
 
     def _send_now(self, message: Message) -> None:
         assert self._channel is not None
-        if self._channel.send_now(message):
+        try:
+            is_sent = self._channel.send_now(message)
+        except UNENCODABLE as error:
+            is_sent = self._channel.send_now(instead_of(message, error))
+        if is_sent:
             self._answered += self._answering
             self._answering = False
         else:
@@ -272,12 +277,15 @@ async def send_all_of(outbox: Outbox, channel: MessageChannel) -> None:
 
 async def _send(message: Message | None, channel: MessageChannel) -> None:
     """Send a message, or the rest of one, without a turn of the loop where all of it is taken at once."""
-    if message is None:
-        await channel.send_rest()
-    elif not channel.has_room or is_large(message):
-        await channel.send(message)
-    elif not channel.send_now(message):
-        await channel.send_rest()
+    try:
+        if message is None:
+            await channel.send_rest()
+        elif not channel.has_room or is_large(message):
+            await channel.send(message)
+        elif not channel.send_now(message):
+            await channel.send_rest()
+    except UNENCODABLE as error:
+        await channel.send(instead_of(message, error))
 
 
 def _weight_of_answer(answer: Message) -> int:
