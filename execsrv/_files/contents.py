@@ -18,6 +18,7 @@ from execsrv._files.holding import FREE_BYTES, hold, note_written
 from execsrv._files.procfs import check_step
 from execsrv._files.roots import Place, failure
 from execsrv._wire.paths import part_name
+from execsrv._wire.quoting import shown
 from execsrv.errors import FileRefusedError
 
 PIECE_BYTES = 1024 * 1024
@@ -189,8 +190,3 @@ def copy_file(source: Place, destination: Place) -> None:
             os.close(writer)
     finally:
         os.close(reader)
-
-
-def shown(path: str) -> str:
-    """Return a path for people to read: bytes that are not UTF-8 become U+FFFD."""
-    return os.fsencode(path).decode(errors="replace")

@@ -14,10 +14,11 @@ from urllib.parse import unquote_to_bytes
 
 import trio
 
-from execsrv._files.contents import open_file, shown
+from execsrv._files.contents import open_file
 from execsrv._files.listings import hold_entries, open_directory, too_large
 from execsrv._files.roots import Place, Roots, failure
 from execsrv._wire.paths import escaped, uri_from_path
+from execsrv._wire.quoting import shown
 from execsrv.errors import FileRefusedError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import FileChange, FileStatus, ListedFile

@@ -20,11 +20,11 @@ from typing import Literal
 
 import trio
 
-from execsrv._files.contents import shown
 from execsrv._files.holding import hold
 from execsrv._files.roots import Place, Roots
 from execsrv._files.statx import birth_time
 from execsrv._wire.paths import uri_from_path
+from execsrv._wire.quoting import shown
 from execsrv.errors import FileRefusedError, LimitExceededError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import DirectoryEntry, FileMetadata, Walked, WalkEntry, WalkError, WalkOptions

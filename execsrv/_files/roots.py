@@ -6,7 +6,7 @@ descriptor is held. A place is a name in an open directory. Its users must refus
 that was there has been walked already, and a new one could lead anywhere. Two ways are closed within the roots too: to
 the processes in a /proc, and through links that somebody else has put where everybody may put some. The rules of a
 policy may narrow the roots: they are asked about every step and about the place at the end, by its path without links.
-No command with that policy can change what such a path means, since a place of it cannot be moved, nor a folder above.
+No command with that policy can change what such a path means: no place that is there can be moved, nor a folder above.
 
 These functions block for as long as the file system does, so they run in threads.
 """

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from execsrv._processes.command import MOST_STRING_BYTES
 from execsrv._processes.environment import check_names
 from execsrv._wire.paths import path_from_wire
+from execsrv._wire.quoting import shown
 from execsrv.errors import FileError, InvalidParamsError
 from execsrv.limits import ServerConfig
 
@@ -38,7 +39,7 @@ def _value(field: str, reference: str, config: ServerConfig) -> str:
 
 
 def _content(field: str, roots: Sequence[str], path: str, reference: str) -> str:
-    from execsrv._files.contents import read_file, shown  # most starts have no secrets
+    from execsrv._files.contents import read_file  # most starts have no secrets
     from execsrv._files.roots import Roots
 
     try:

@@ -1,14 +1,24 @@
-"""A peer's own words in errors and in the log: cut, and without anything that a terminal or a log takes for its own."""
+"""The words of others in errors and in the log.
+
+Those of a peer are cut, and have nothing that a terminal or a log takes for its own; a path is text whatever is in it.
+"""
 
 from __future__ import annotations
+
+import os
 
 _CHARACTERS = 60
 
 
 def quoted(text: str, most: int = _CHARACTERS) -> str:
     """Return the beginning of a text in backquotes, with what is not printable escaped."""
-    shown = "".join(letter if letter.isprintable() else _escaped(letter) for letter in text[:most])
-    return f"`{shown}...`" if len(text) > most else f"`{shown}`"
+    words = "".join(letter if letter.isprintable() else _escaped(letter) for letter in text[:most])
+    return f"`{words}...`" if len(text) > most else f"`{words}`"
+
+
+def shown(path: str) -> str:
+    """Return a path, or a text with one in it, for errors and for people: bytes that are not UTF-8 become U+FFFD."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def _escaped(letter: str) -> str:

@@ -16,6 +16,7 @@ from execsrv._processes.confine import view
 from execsrv._processes.confine.calls import NUMBERS
 from execsrv._processes.confine.places import Confinement, Place
 from execsrv._processes.confine.table import Table
+from execsrv._wire.quoting import shown
 from execsrv.errors import SandboxUnavailableError
 
 SIGNALS_VERSION = 6
@@ -53,7 +54,7 @@ def check_alone(confinement: Confinement) -> None:
             why = "everything is to be written, devices among it"
         else:
             continue
-        raise SandboxUnavailableError(f"Landlock alone cannot keep this policy: {why}", field="sandbox")
+        raise SandboxUnavailableError(f"Landlock alone cannot keep this policy: {shown(why)}", field="sandbox")
 
 
 def add(table: Table, confinement: Confinement, version: int, terminal: bool, *, in_view: bool) -> None:

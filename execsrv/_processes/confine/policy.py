@@ -1,18 +1,23 @@
 """Resolving a policy: from paths that a caller has named to the places of a `Confinement`.
 
-Only the file system is asked here, for links and for what is missing. Nothing is added to what the caller wants and
-nothing relaxed: what cannot be kept is refused.
+Only the file system is asked here, for links and for what is missing, and what cannot be seen is not taken for missing.
+Nothing is added to what the caller wants and nothing relaxed: what cannot be kept is refused.
 """
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from execsrv._processes.confine.places import Access, Confinement, Place, covers, nearest
 from execsrv._processes.confine.view import DEVICES, OWN
+from execsrv._processes.confine.ways import Way, way_to
+from execsrv._wire.quoting import shown
 from execsrv.errors import SandboxUnavailableError
 
 MINIMAL = (
@@ -49,27 +54,29 @@ def resolve(wishes: Iterable[Wish], *, network: bool) -> Confinement:
     """
     found: dict[bytes, Place] = {}
     notes: list[str] = []
-    missing: list[Wish] = []
-    kept: list[Wish] = []
+    unseen: list[tuple[Wish, Way]] = []
+    seen: list[tuple[Wish, Way]] = []
     for wish in wishes:
         wish = wish._replace(path="/" + os.path.normpath(wish.path).lstrip("/"))
-        path = os.fsencode(os.path.realpath(wish.path))
-        if any(covers(own, path) for own in OWN):
-            _check_own(wish, path, notes)
-        elif not os.path.lexists(path):
-            missing.append(wish)
+        way = way_to(os.fsencode(wish.path))
+        if any(covers(own, way.path) for own in OWN):
+            _check_own(wish, way.path, notes)
+            if wish.access != "write":
+                seen.append((wish, way))
+        elif way.error:
+            unseen.append((wish, way))
         else:
-            kept.append(wish)
-            before = found.get(path)
+            seen.append((wish, way))
+            before = found.get(way.path)
             if before is None or _RANK[wish.access] > _RANK[before.access]:
-                found[path] = Place(path, wish.access, os.path.isdir(path), wish.access == "none")
+                found[way.path] = Place(way.path, wish.access, stat.S_ISDIR(way.mode), wish.access == "none")
     places = _without_idle(sorted(found.values(), key=lambda place: place.depth))
-    for wish in missing:
-        _check_missing(wish, places, notes)
-    lasting = [wish for wish in kept if _replaceable_link(wish, places) is None]
-    for wish in kept:
-        _check_links(wish, places, lasting)
-    return Confinement(tuple(places), network, tuple(notes))
+    for wish, way in unseen:
+        _check_unseen(wish, way, places, notes)
+    lasting = [Place(way.path, wish.access) for wish, way in seen if _replaceable_link(way, places) is None]
+    for wish, way in seen:
+        _check_links(wish, way, places, lasting)
+    return Confinement(tuple(places), network, tuple(map(shown, notes)))
 
 
 def _without_idle(places: list[Place]) -> list[Place]:
@@ -86,7 +93,7 @@ def _without_idle(places: list[Place]) -> list[Place]:
 
 
 def _refused(why: str) -> SandboxUnavailableError:
-    return SandboxUnavailableError(f"this policy cannot be kept: {why}", field="sandbox")
+    return SandboxUnavailableError(f"this policy cannot be kept: {shown(why)}", field="sandbox")
 
 
 def _check_own(wish: Wish, path: bytes, notes: list[str]) -> None:
@@ -98,44 +105,46 @@ def _check_own(wish: Wish, path: bytes, notes: list[str]) -> None:
         raise _refused(f"{wish.path} cannot be denied, as a confined command has its own")
 
 
-def _check_missing(wish: Wish, places: list[Place], notes: list[str]) -> None:
-    """Look at a wish for what is not there. Nobody can make it where nothing may be written."""
-    above = nearest(places, os.fsencode(os.path.realpath(wish.path)))
-    if wish.access == "write":
-        notes.append(f"{wish.path}: it is missing, so nothing can be written there")
+def _check_unseen(wish: Wish, way: Way, places: list[Place], notes: list[str]) -> None:
+    """Look at a wish for what is not there, or cannot be seen. Nobody can make it where nothing may be written.
+
+    What is closed to us may be opened by whoever has closed it: a command, where it is in a folder that it may write.
+    """
+    above = nearest(places, way.path)
+    if wish.access == "write" and (way.is_missing or way.error == errno.EACCES):
+        why = "it is missing" if way.is_missing else "it is closed to this server"
+        notes.append(f"{wish.path}: {why}, so nothing can be written there")
+    elif not way.is_missing:
+        raise _refused(f"{wish.path} cannot be looked at: {os.strerror(way.error)}")
     elif wish.may_be_missing:
         return
-    elif link := _replaceable_link(wish, places):
+    elif link := _replaceable_link(way, places):
         raise _refused(f"{wish.path} is to be protected, and {link} is a link that a command could replace")
     elif above is not None and above.access == "write":
         raise _refused(f"{wish.path} is to be protected and is missing, so a command could make it")
 
 
-def _check_links(wish: Wish, places: list[Place], lasting: list[Wish]) -> None:
+def _check_links(wish: Wish, way: Way, places: list[Place], lasting: list[Place]) -> None:
     """Refuse what is named through a link that a command with this policy may replace, or may have made before.
 
-    To write there is allowed where a `lasting` wish, which names no such link, lets the command write anyway.
+    To write there is allowed where a `lasting` wish, which leads through no such link, lets the command write anyway.
     """
-    link = _replaceable_link(wish, places)
+    link = _replaceable_link(way, places)
     if link is None:
         return
     if wish.access != "write":
         raise _refused(f"{wish.path} is to be protected, and {link} is a link that a command could replace")
-    path = os.path.realpath(wish.path)
-    wished = [Place(os.fsencode(os.path.realpath(other.path)), other.access) for other in lasting]
-    above = nearest(sorted(wished, key=lambda place: _RANK[place.access], reverse=True), os.fsencode(path))
+    above = nearest(sorted(lasting, key=lambda place: _RANK[place.access], reverse=True), way.path)
     if above is None or above.access != "write":
         raise _refused(f"{wish.path} is to be written, and {link} is a link that a command could have put there")
 
 
-def _replaceable_link(wish: Wish, places: list[Place]) -> str | None:
+def _replaceable_link(way: Way, places: list[Place]) -> str | None:
     """Return a link on the way to a place that lies where the command may write, None where there is none."""
-    path = wish.path
-    while path != "/":
-        above = nearest(places, os.fsencode(os.path.realpath(os.path.dirname(path))))
-        if os.path.islink(path) and above is not None and above.access == "write":
-            return path
-        path = os.path.dirname(path)
+    for link in way.links:
+        above = nearest(places, os.path.dirname(link))
+        if above is not None and above.access == "write":
+            return os.fsdecode(link)
     return None
 
 
@@ -150,26 +159,47 @@ def matches(pattern: str, most_depth: int | None) -> Iterator[str]:
     fixed = next((place for place, part in enumerate(parts) if re.search(r"[*?]", part)), len(parts))
     root = "/" + "/".join(parts[:fixed])
     if fixed == len(parts):
-        if os.path.lexists(root):
+        if not way_to(os.fsencode(root)).is_missing:
             yield root
         return
-    expression = re.compile(_expression(parts[fixed:]), re.DOTALL)
+    form = parts[fixed:]
+    expression = re.compile(_expression(form), re.DOTALL)
+    reach = math.inf if "**" in form else len(form) - 1
+    most = _MOST_DEPTH if most_depth is None else most_depth
     count = looked_at = 0
-    for folder, folders, files in os.walk(root):
-        below = os.path.relpath(folder, root)
-        depth = 0 if below == "." else below.count("/") + 1
-        for name in [*folders, *files]:
+    todo = [""]
+    while todo:
+        below = todo.pop()
+        depth = below.count("/") + 1 if below else 0
+        for name, is_folder in _entries(os.path.join(root, below) if below else root, pattern):
             looked_at += 1
-            path = name if below == "." else f"{below}/{name}"
+            path = os.path.join(below, name)
             if expression.fullmatch(path):
                 count += 1
                 yield os.path.join(root, path)
-        if count > MOST_MATCHES or looked_at > _MOST_LOOKED_AT:
-            raise _refused(f"the pattern {pattern} has more than {MOST_MATCHES} matches, or too much to look at")
-        if depth >= (_MOST_DEPTH if most_depth is None else most_depth):
-            if folders and most_depth is None:
+            if count > MOST_MATCHES or looked_at > _MOST_LOOKED_AT:
+                raise _refused(f"the pattern {pattern} has more than {MOST_MATCHES} matches, or too much to look at")
+            if not is_folder or depth >= reach:
+                continue
+            if depth < most:
+                todo.append(path)
+            elif most_depth is None:
                 raise _refused(f"the pattern {pattern} goes deeper than {_MOST_DEPTH} folders")
-            folders.clear()
+
+
+def _entries(folder: str, pattern: str) -> Iterator[tuple[str, bool]]:
+    """Yield the names in a folder, if there is one, and tell of each whether it is a folder itself, and no link to one.
+
+    Raises `SandboxUnavailableError` for a folder that cannot be looked into.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                yield entry.name, entry.is_dir(follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):  # it never was there, or has gone meanwhile
+        return
+    except OSError as error:
+        raise _refused(f"{folder} cannot be looked into, for {pattern}: {os.strerror(error.errno or 0)}") from None
 
 
 def _expression(parts: list[str]) -> str:

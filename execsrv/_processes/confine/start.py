@@ -25,6 +25,7 @@ from execsrv._processes.confine.places import Confinement, Place
 from execsrv._processes.confine.starter import ReportedError
 from execsrv._processes.confine.table import TooLargeError
 from execsrv._processes.rlimit_mark import Mark
+from execsrv._wire.quoting import shown
 from execsrv.errors import SandboxUnavailableError
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ def start(
         if error.step == "cwd":
             raise spawn_errors.of_directory(command, error.errno) from None
         raised = spawn_error("sandbox", error.errno, f"confine, {error.step}")
-        raised.facts["step"] = error.step
+        raised.facts["step"] = shown(error.step)
         raise raised from None
     finally:
         os.close(null)

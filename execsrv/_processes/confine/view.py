@@ -1,8 +1,8 @@
 """A view of the file system of its own: read-only but for the places that may be written, with devices of its own.
 
 It is the first layer against writing, and the only one that can take a part out of a place: a folder in it that is
-read-only, or hidden. Everything is mounted while the whole is still as it was, so that a link that somebody changes
-meanwhile leads nowhere: no path is followed through one.
+read-only, or hidden. The places are opened while the whole is still as it was, and put back once it is read-only, the
+outermost first. Neither way is followed through a link, so that one that somebody puts there meanwhile leads nowhere.
 """
 
 from __future__ import annotations
