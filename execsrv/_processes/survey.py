@@ -80,7 +80,7 @@ def _policies(*, table: bool) -> Capability:
         meaning = f"every policy is kept, by {', '.join(sorted(found.layers))} and no new privileges"
         return Capability("policies", True, f"{meaning}; Landlock {found.landlock}")
     refusal = f"{found.step}: {errno.errorcode.get(found.errno, found.errno)}; it needs {found.need}"
-    if table and isinstance(start.means_without_view(), Means):
+    if table and not found.passes and isinstance(start.means_without_view(), Means):
         kept = "none is kept but, with allow_landlock_only, those whose callers ask for less (`atLeast`)"
         return Capability("policies", False, f"{kept}: {refusal}")
     return Capability("policies", False, f"none is kept, and such starts are refused: {refusal}")

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
@@ -20,7 +20,7 @@ from execsrv._processes.accounts import Account
 from execsrv._processes.command import Command, File, spawn_error
 from execsrv._processes.confine import landlock, layers, starter
 from execsrv._processes.confine.calls import is_known
-from execsrv._processes.confine.layers import Means
+from execsrv._processes.confine.layers import LayerName, Means
 from execsrv._processes.confine.places import Confinement, Place
 from execsrv._processes.confine.starter import ReportedError
 from execsrv._processes.confine.table import TooLargeError
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from execsrv._processes.limiting.group import LimitGroup
 
 _OF_PROGRAM = {"exec", "wishes"}
-_SHORTAGES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
 
 class Refusal(NamedTuple):
@@ -41,6 +40,8 @@ class Refusal(NamedTuple):
     step: str
     errno: int
     need: str
+    passes: bool = False
+    """True for want of something that may be there the next time: it decides nothing for later starts."""
 
 
 _NEEDS = {
@@ -65,7 +66,7 @@ def _hand_over(account: Account, means: Means, terminal: bytes | None, ends: Seq
 
 
 class _ShortageError(Exception):
-    """A trial failed for want of something that may be there the next time."""
+    """A trial failed for want of something that may be there the next time, which is its refusal."""
 
 
 def means() -> Means | Refusal:
@@ -73,11 +74,26 @@ def means() -> Means | Refusal:
 
     Without a pid namespace, Landlock has to keep signals in.
     """
+    return _tried(_means)
+
+
+def means_without_view() -> Means | Refusal:
+    """Return what commands are confined with where there are no namespaces, or why they cannot be. Tried likewise."""
+    return _tried(_means_without_view)
+
+
+def _tried(find: Callable[[], Means | Refusal]) -> Means | Refusal:
     try:
-        return _means()
+        return find()
     except _ShortageError as error:
         refusal: Refusal = error.args[0]
         return refusal
+    except OSError as error:  # of a question that comes before the trial
+        return _shortage("starter", error.errno or 0)
+
+
+def _shortage(step: str, number: int) -> Refusal:
+    return Refusal(step, number, "more of what is used up for now", passes=True)
 
 
 @functools.cache
@@ -98,15 +114,27 @@ def _means() -> Means | Refusal:
             refused = _try(found)
             if refused is None:
                 return found
-            if refused.errno in _SHORTAGES:  # no reason to go by less from now on
-                raise _ShortageError(refused)
             refusal = refusal or refused
     assert refusal is not None
     return refusal
 
 
+@functools.cache
+def _means_without_view() -> Means | Refusal:
+    version = landlock.version()
+    if not is_known or not posix_spawn.available or version < landlock.SIGNALS_VERSION:
+        return Refusal(
+            "landlock", errno.EOPNOTSUPP, "Landlock that keeps signals in, of Linux 6.12, on x86-64 or aarch64"
+        )
+    found = Means(frozenset({"capabilities", "landlock", "seccomp"}), in_user=False, landlock=version)
+    return _try(found) or found
+
+
 def _try(found: Means) -> Refusal | None:
-    """Return why a command cannot be confined with that, None if it can."""
+    """Return why a command cannot be confined with that, None if it can.
+
+    Raises `_ShortageError`, and nothing goes by less then, where it could be the next time.
+    """
     command = Command(b"/", (), (), b"/")
     places = [Place(b"/", "read"), Place(b"/usr", "write")]
     if found.has("view"):
@@ -118,24 +146,34 @@ def _try(found: Means) -> Refusal | None:
             table = layers.table(command, trial, found, runs=False)
             pids = starter.carry_out(table, starter.interpreter(), stdio=[null.fileno()] * 3, child=child)
     except ReportedError as error:
-        step = error.step
-        return Refusal(step, error.errno, _NEEDS.get(step, f"a machine that allows the step `{step}`"))
+        step, number = error.step, error.errno
+        need = _NEEDS.get(step, f"a machine that allows the step `{step}`")
     except OSError as error:
-        return Refusal("starter", error.errno or 0, "a program that carries out the steps")
-    starter.dismiss(pids)
-    return None
+        step, number, need = "starter", error.errno or 0, "a program that carries out the steps"
+    else:
+        starter.dismiss(pids)
+        return None
+    if number in starter.SHORTAGES and not (number == errno.ENOSPC and _makes_none(step, found)):
+        raise _ShortageError(_shortage(step, number))
+    return Refusal(step, number, need)
 
 
-@functools.cache
-def means_without_view() -> Means | Refusal:
-    """Return what commands are confined with where there are no namespaces, or why they cannot be. It is tried."""
-    version = landlock.version()
-    if not is_known or not posix_spawn.available or version < landlock.SIGNALS_VERSION:
-        return Refusal(
-            "landlock", errno.EOPNOTSUPP, "Landlock that keeps signals in, of Linux 6.12, on x86-64 or aarch64"
-        )
-    found = Means(frozenset({"capabilities", "landlock", "seccomp"}), in_user=False, landlock=version)
-    return _try(found) or found
+_KINDS: dict[LayerName, str] = {"view": "mnt", "ipc": "ipc", "processes": "pid"}
+"""The namespace that a layer is made of, as the kernel's bounds on their number name it."""
+
+
+def _makes_none(step: str, found: Means) -> bool:
+    """Tell whether no namespace of those that a step makes can ever be had here: user_namespaces(7)."""
+    kinds = ["user"] if step == "unshare user" else [kind for layer, kind in _KINDS.items() if found.has(layer)]
+    return step.startswith("unshare") and any(_most(kind) == b"0" for kind in kinds)
+
+
+def _most(kind: str) -> bytes:
+    try:
+        with open(f"/proc/sys/user/max_{kind}_namespaces", "rb") as file:
+            return file.read().strip()
+    except OSError:
+        return b""
 
 
 WITHOUT_VIEW = (
@@ -148,14 +186,20 @@ WITHOUT_VIEW = (
 
 
 def needed_means(*, may_lack_view: bool = False) -> Means:
-    """Return what commands are confined with here. Raises `SandboxUnavailableError` where they cannot be."""
+    """Return what commands are confined with here. Raises `SandboxUnavailableError` where they cannot be.
+
+    Where a view cannot be had for now, that is no reason to go without.
+    """
     found = means()
-    if isinstance(found, Refusal) and may_lack_view and isinstance(less := means_without_view(), Means):
-        return less
+    if isinstance(found, Refusal) and may_lack_view and not found.passes:
+        less = means_without_view()
+        if isinstance(less, Means) or less.passes:
+            found = less
     if isinstance(found, Means):
         return found
     said = f"{os.strerror(found.errno)} (os error {found.errno})"
-    message = f"this server cannot confine anything: {found.step}: {said}; it needs {found.need}"
+    anything = "anything for now" if found.passes else "anything"
+    message = f"this server cannot confine {anything}: {found.step}: {said}; it needs {found.need}"
     raise SandboxUnavailableError(message, field="sandbox", step=found.step, errno=found.errno, need=found.need)
 
 

@@ -43,6 +43,9 @@ REAPER, LEADER, READY = 1, 2, 3
 
 FAILED = 127
 
+SHORTAGES = {getattr(errno, name) for name in "EAGAIN ENOMEM EMFILE ENFILE ENOSPC EDQUOT EUSERS".split()}
+"""Errors for want of something that may be there the next time."""
+
 _X86_64 = bytes.fromhex(
     "bf00000010 be00000001 ba03000000 41ba12000000 41b804000000 4531c9 b809000000 0f05 4889c3"
     "488b03 488b7b08 488b7310 488b5318 4c8b5320 4c8b4328 4c8b4b30 0f05"
@@ -125,23 +128,30 @@ def on_disk() -> int:
 
 
 def in_file(make: Callable[[], int]) -> Interpreter | None:
-    """Return the program in a file that is made so, None where that cannot be made or executed."""
+    """Return the program in a file that is made so, None where that cannot be made or executed.
+
+    Raises `OSError` for want of something that may be there the next time.
+    """
+    file: int | None = None
     try:
         file = make()
-    except OSError:
-        return None
-    found = Interpreter(b"/proc/self/fd/%d" % PROGRAM, (b"execsrv-start",), file)
-    try:
+        found = Interpreter(b"/proc/self/fd/%d" % PROGRAM, (b"execsrv-start",), file)
         _reap(carry_out(_trial(), found).leader)
-    except (OSError, ReportedError):
-        os.close(file)
+    except (OSError, ReportedError) as error:
+        if file is not None:
+            os.close(file)
+        if isinstance(error, OSError) and error.errno in SHORTAGES:
+            raise
         return None
     return found
 
 
 @functools.cache
 def in_machine_code() -> Interpreter | None:
-    """Return the program in machine code, None where no such file can be executed or the machine is another."""
+    """Return the program in machine code, None where no such file can be executed or the machine is another.
+
+    Raises `OSError` as `in_file` does.
+    """
     return (in_file(in_memory) or in_file(on_disk)) if is_known else None
 
 
@@ -155,8 +165,11 @@ def in_python() -> Interpreter:
 
 
 def interpreter() -> Interpreter:
-    """Return the program that starts commands here."""
-    return in_machine_code() or in_python()
+    """Return the program that starts commands here. Raises `OSError`."""
+    try:
+        return in_machine_code() or in_python()
+    except OSError:  # for now
+        return in_python()
 
 
 def _trial() -> Table:
