@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from execsrv.testing import conversations
 from tests.faults.daemon import Daemon, running_daemon
 from tests.peers import PATIENCE
 from tests.processes import marked, new_mark
-from tests.terminals import seen_program
+from tests.terminals import Seen, seen_program
 
 EXECSRV = [sys.executable, "-m", "execsrv"]
 ENV = {"PATH": "/usr/bin:/bin", "COLUMNS": "80", "HOME": "/nonexistent"}
@@ -387,7 +388,7 @@ def test_what_is_another_ones_is_not_there_until_it_is_granted(tmp_path: Path) -
 SHELLS = {
     "bash": ["bash", "--norc", "--noprofile", "-i"],
     "zsh": ["zsh", "-f", "-i"],
-    "fish": ["fish", "--no-config", "-i"],
+    "fish": ["fish", "--no-config", "-i", "-C", "function fish_prompt; echo '> '; end"],
 }
 LOADED = {
     "bash": 'eval "$(execsrv completion bash)"; echo rea""dy',
@@ -396,24 +397,52 @@ LOADED = {
 }
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-def test_a_shell_completes_names_of_what_runs(daemon: Daemon, sh: Shell, tmp_path: Path, shell: str) -> None:
+@contextmanager
+def completing(shell: str, url: str, tmp_path: Path) -> Iterator[Seen]:
+    """Have a shell that completes the words of `execsrv`, for the block."""
     if shutil.which(shell) is None:
         pytest.skip(f"not here: {shell}")
-    sh.out("run", "-d", "--name", "build", "sleep", "1000")
-    sh.out("run", "-d", "--name", "bench", "sleep", "1000")
     (tmp_path / "execsrv").write_text(f'#!/bin/sh\nexec {shlex.join(EXECSRV)} "$@"\n')
     (tmp_path / "execsrv").chmod(0o755)
-    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "EXECSRV_URL": daemon.url, "HOME": str(tmp_path), "PS1": "> "}
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "EXECSRV_URL": url, "HOME": str(tmp_path), "PS1": "> "}
     with seen_program(SHELLS[shell], (24, 80), env) as terminal:
         terminal.see("> ?$")
         terminal.line(LOADED[shell])
         terminal.see("^ready$")
+        yield terminal
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_completes_names_of_what_runs(daemon: Daemon, sh: Shell, tmp_path: Path, shell: str) -> None:
+    sh.out("run", "-d", "--name", "build", "sleep", "1000")
+    sh.out("run", "-d", "--name", "bench", "sleep", "1000")
+    with completing(shell, daemon.url, tmp_path) as terminal:
         terminal.type("execsrv logs -f bu\t")
         terminal.see("execsrv logs -f build$")
         terminal.type("\x03")
         terminal.type("execsrv pla\t")
         terminal.see("execsrv play$")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_name_of_a_session_is_a_word_to_a_shell_whatever_is_in_it(daemon: Daemon, tmp_path: Path, shell: str) -> None:
+    names = {"7$(touch owned)": "seven", "8`touch owned`": "eight", "9 a  b;'\"*": "nine"}
+
+    async def leave() -> None:
+        async with execsrv.connect(daemon.url, name="odd", keep="untilIdle") as client:
+            for id, said in names.items():
+                async with client.start(["echo", said], id=id) as process:
+                    process.leave_running()
+
+    trio.run(leave)
+    with completing(shell, daemon.url, tmp_path) as terminal:
+        terminal.line("cd")
+        for id, said in names.items():
+            terminal.type(f"execsrv logs odd/{id[0]}\t")
+            terminal.see("logs odd/" + "".join(rf"\\?{re.escape(letter)}" for letter in id) + " ?$")
+            terminal.type("\r")
+            terminal.see(f"^{said}$")
+    assert not (tmp_path / "owned").exists()
 
 
 def test_names_that_a_server_does_not_tell_at_once_are_not_waited_for(tmp_path: Path) -> None:

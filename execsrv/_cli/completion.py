@@ -20,12 +20,13 @@ _ASK_SECONDS = 1.0
 
 _BASH = """\
 _execsrv() {
-    local IFS=$'\\n' word=${COMP_WORDS[COMP_CWORD]} reply kind
-    reply=$(execsrv _complete "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null) || return
-    kind=${reply%%$'\\n'*}
-    reply=${reply#"$kind"}
-    COMPREPLY=($(compgen -W "${reply#$'\\n'}" -- "$word"))
-    case $kind in
+    local IFS=$'\\n' word=${COMP_WORDS[COMP_CWORD]} reply found
+    mapfile -t reply < <(execsrv _complete "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+    COMPREPLY=()
+    for found in "${reply[@]:1}"; do
+        printf -v "COMPREPLY[${#COMPREPLY[@]}]" %q "$found"  # a name that others choose is no command
+    done
+    case ${reply[0]} in
         files) COMPREPLY+=($(compgen -f -- "$word")); compopt -o filenames ;;
         directories) COMPREPLY+=($(compgen -d -- "$word")); compopt -o filenames ;;
         commands) COMPREPLY+=($(compgen -c -- "$word")) ;;
