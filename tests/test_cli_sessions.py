@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from msgspec import UNSET, UnsetType
 
 import execsrv
 from execsrv._cli.finding import Listing, how_it_stands
@@ -374,12 +375,21 @@ def test_what_is_another_ones_is_not_there_until_it_is_granted(tmp_path: Path) -
                 await client.grant("viewer", principal="token bob", connection="build")
 
         trio.run(grant)
-        theirs, mine = (line.split()[0] for line in bob.out("ps").splitlines()[1:])
-        assert re.fullmatch("[0-9]+/build", theirs)
-        assert bob.refused("logs", "build") == f"`build` may be `{theirs}`, `{mine}`"
-        assert bob.out("logs", theirs) == "ready\n"
-        assert "--read-only" in bob.refused("attach", theirs)
-        assert "writer" in bob.refused("kill", theirs)
+        theirs, mine = json.loads(bob.out("ps", "--json"))
+        assert (theirs["name"], theirs["principal"]) == ("1/build", "token alice")
+        assert (mine["name"], "principal" in mine) == ("build", False)
+        assert bob.out("logs", "1/build") == "ready\n"
+        assert "--read-only" in bob.refused("attach", "1/build")
+        assert "writer" in bob.refused("kill", "1/build")
+        bob.out("kill", "build")
+
+        async def end() -> None:
+            async with execsrv.connect(daemon.url, token=secrets["bob"]) as client:
+                await client.end_connection("build")
+
+        trio.run(end)  # what there is of that name now is not his
+        assert bob.refused("wait", "build") == "there is no session `build`: did you mean `1/build`?"
+        assert "there is no session `build`" in bob.refused("cp", "build:x", ".")
         assert "running" in alice.out("ps")
 
 
@@ -457,10 +467,12 @@ def test_names_that_a_server_does_not_tell_at_once_are_not_waited_for(tmp_path: 
 # -- its parts --
 
 
-def listed(connection: str, name: str | None, process: str, *, running: bool = True) -> ListedProcess:
+def listed(
+    connection: str, name: str | None, process: str, *, running: bool = True, principal: str | UnsetType = UNSET
+) -> ListedProcess:
     return ListedProcess(
         process, 1, "x", False, running, None if running else 0, not running, [],
-        "running" if running else "closed", connection_id=connection, connection_name=name,
+        "running" if running else "closed", connection_id=connection, connection_name=name, principal=principal,
     )  # fmt: skip
 
 
@@ -488,6 +500,18 @@ def test_names_that_tell_sessions_apart() -> None:
         with pytest.raises(ExecsrvError, match="there is no session `") as caught:
             found.find(word)
         assert str(caught.value).isprintable()
+    theirs = listed("6", "done", "x", principal="uid 1")
+    found = Listing([*there, theirs, listed("7", "p1", "p1", principal="uid 1"), listed("8", "mine", "a")])
+    assert list(found.by_name)[7:] == ["6/x", "7/p1", "mine/a"]
+    assert found.find("6/x") is theirs
+    assert found.find("done") is there[4]
+    for word in ("build", "p1"):
+        with pytest.raises(ExecsrvError, match=f"`{word}` may be `") as caught:
+            found.find(word)
+        assert "7/p1" not in str(caught.value)
+    for word in ("x", "6", "7"):
+        with pytest.raises(ExecsrvError, match="there is no session `"):
+            found.find(word)
     many = Listing([listed(str(number), "same", "same") for number in range(9)])
     with pytest.raises(ExecsrvError, match="`4/same` or 4 more"):
         many.find("same")

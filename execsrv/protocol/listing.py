@@ -55,6 +55,8 @@ class ListedProcess(Wire, frozen=True):
     """The number that the next entry of its output will have."""
     connection_id: str = ""
     connection_name: str | None = None
+    principal: str | UnsetType = UNSET
+    """Whose it is, where it is somebody else's. Only of one's own a name alone says which one is meant."""
     size: Size | UnsetType = UNSET
     """The size of its terminal in characters, where it has one, as long as that lasts."""
     cpu_ms: int | UnsetType = UNSET

@@ -16,9 +16,9 @@ _CP = Command(
     """\
 Copy files and trees between this machine and a server.
 
-A path on the server is written NAME:PATH, where NAME is a session that `execsrv ps` lists, in whose directory PATH is;
-or :PATH, which is in the server's own. One side of a copy is on the server. For a name of yours with a colon, write
-`./a:b`.
+A path on the server is written NAME:PATH, where NAME is a session of yours that `execsrv ps` lists, in whose directory
+PATH is; or :PATH, which is in the server's own. One side of a copy is on the server. For a name of yours with a colon,
+write `./a:b`.
 
 A directory is copied with all that is in it; modes, times and links go along. If DESTINATION is a directory, the
 sources are copied into it. Each file appears whole or not at all.

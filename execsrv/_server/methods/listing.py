@@ -36,8 +36,8 @@ ANSWER_SECONDS = 2.0
 def process_list(caller: Caller, params: ProcessListing) -> ProcessList | Later[ProcessList]:
     asked_for = list(_asked_for(caller, params))
     if params.usage:
-        return _with_usage(asked_for)
-    return ProcessList([_listed(shared, process) for shared, process in asked_for])
+        return _with_usage(caller, asked_for)
+    return ProcessList([_listed(caller, shared, process) for shared, process in asked_for])
 
 
 def _asked_for(caller: Caller, params: ProcessListing) -> Iterator[tuple[Shared, Session | Starting]]:
@@ -55,7 +55,7 @@ def _asked_for(caller: Caller, params: ProcessListing) -> Iterator[tuple[Shared,
             yield shared, starting
 
 
-async def _with_usage(asked_for: list[tuple[Shared, Session | Starting]]) -> ProcessList:
+async def _with_usage(caller: Caller, asked_for: list[tuple[Shared, Session | Starting]]) -> ProcessList:
     """Look up what each takes: of those over runners at once, as far as these say so in time; then one by one."""
     told: dict[Session | Starting, Usage] = {}
 
@@ -73,12 +73,14 @@ async def _with_usage(asked_for: list[tuple[Shared, Session | Starting]]) -> Pro
             told[process] = Usage()
         elif not process.is_over_runner:
             await ask(process)
-        lines.append(_listed(shared, process, told.get(process)))
+        lines.append(_listed(caller, shared, process, told.get(process)))
         await trio.lowlevel.checkpoint()
     return ProcessList(lines)
 
 
-def _listed(shared: Shared, process: Session | Starting, usage: Usage | None = None) -> ListedProcess:
+def _listed(caller: Caller, shared: Shared, process: Session | Starting, usage: Usage | None = None) -> ListedProcess:
+    is_own = shared.principal.name == caller.principal.name
+    principal: str | UnsetType = UNSET if is_own else shared.principal.name
     cpu_ms: int | UnsetType = UNSET if usage is None else usage.cpu_ms
     memory: int | UnsetType = UNSET if usage is None else usage.memory_bytes
     if isinstance(process, Starting):
@@ -96,6 +98,7 @@ def _listed(shared: Shared, process: Session | Starting, usage: Usage | None = N
             age_ms=_since(process.begun_at),
             connection_id=shared.id,
             connection_name=shared.terms.name,
+            principal=principal,
             cpu_ms=cpu_ms,
             memory_bytes=memory,
         )
@@ -118,6 +121,7 @@ def _listed(shared: Shared, process: Session | Starting, usage: Usage | None = N
         next_seq=log.next_seq,
         connection_id=shared.id,
         connection_name=shared.terms.name,
+        principal=principal,
         size=process.size or UNSET,
         limits=process.asked_limits or UNSET,
         pass_streams=process.passes or UNSET,
