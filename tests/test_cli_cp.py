@@ -148,6 +148,9 @@ def test_what_is_no_file_is_named_and_left_out(daemon: Daemon, here: Path) -> No
     done = cp(daemon.url, here / "tree", f":{here}/there")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == f"execsrv: left `{here}/tree/pipe\\nline` out: it is no file, directory or link\n"
+    os.rename(here / "tree/pipe\nline", here / os.fsdecode(b"tree/\xff"))
+    done = cp(daemon.url, "--json", here / "tree", f":{here}/there")
+    assert (done.returncode, json.loads(done.stdout)["skipped"]) == (0, [rf"{here}/tree/\udcff"])
 
 
 # -- at a terminal --

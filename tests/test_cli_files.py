@@ -73,6 +73,15 @@ def test_files_are_listed_and_written_out(url: str, tmp_path: Path) -> None:
     assert done.stdout == b"one\n\xff\n" * 2
 
 
+def test_a_name_that_is_no_text_is_in_the_json_too(url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "there"
+    folder.mkdir()
+    (folder / os.fsdecode(b"a\xff")).symlink_to(os.fsdecode(b"\xfe"))
+    done = execsrv("files", "ls", "-u", url, "--json", str(folder))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [(each["path"], each["target"]) for each in json.loads(done.stdout)] == [(rf"{folder}/a\udcff", r"\udcfe")]
+
+
 @pytest.mark.parametrize("command", ["ls", "cat"])
 def test_a_file_that_is_not_there_is_named(url: str, tmp_path: Path, command: str) -> None:
     done = execsrv("files", command, "-u", url, f"{tmp_path}/missing")

@@ -418,6 +418,15 @@ def test_print_config_of_odd_names(name: str, tmp_path: Path) -> None:
     assert tomllib.loads(printed)["max_connections"] == 9
 
 
+def test_settings_that_find_no_room_are_said_in_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "execsrv", "serve", "--print-config"],
+            env=CLEAN, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "execsrv: cannot print the settings: No space left on device\n")
+
+
 def test_what_is_no_text() -> None:
     with pytest.raises(InvalidConfigError, match="cannot set max_connections to"):
         load({}, {"EXECSRV_MAX_CONNECTIONS": os.fsdecode(b"\xff")})

@@ -109,6 +109,17 @@ def test_a_server_says_why_it_cannot_join(words: list[str], said: str, tmp_path:
     assert "cannot leave" not in done.stderr
 
 
+@pytest.mark.parametrize("words", [["--listen", b"unix://./\xff"], ["--listen", "unix://s", "--label", b"a=\xff"]])
+def test_a_server_that_no_line_of_text_can_name_joins_nothing(words: list[str | bytes], tmp_path: Path) -> None:
+    argv = [*EXECSRV, "serve", "--join", "servers", *words]
+    env = os.environ | {"PYTHONPATH": str(Path(execsrv.__file__).parent.parent)}
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, cwd=tmp_path, env=env, timeout=PATIENCE)
+    assert done.returncode == 1
+    assert re.search(rb"execsrv: cannot join `servers`: <Endpoint unix://.*\\udcff> is not UTF-8\n", done.stderr)
+    assert b"Traceback" not in done.stderr
+    assert not (tmp_path / "servers").exists()
+
+
 def test_a_server_on_every_address_is_reached_by_name() -> None:
     assert url_for_others("ws://10.0.0.1:80") == "ws://10.0.0.1:80"
     assert url_for_others("unix:///a") == "unix:///a"

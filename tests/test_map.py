@@ -171,6 +171,15 @@ def test_a_line_that_is_no_text_is_told_and_the_others_go_on(servers: str) -> No
     assert [found[number]["stdout"] for number in (1, 3)] == ["a\n", "b\n"]
 
 
+def test_a_command_that_is_no_text_is_refused_before_anything_is_written(servers: str, tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    for more in ([], ["--journal", str(journal)]):
+        done = mapped(servers, ["a"], *more, "printf", os.fsdecode(b"\xff"))
+        said = b"execsrv: argv[1]: '\\udcff' cannot be sent as UTF-8\n"
+        assert (done.returncode, done.stdout, done.stderr) == (125, b"", said)
+    assert not journal.exists()
+
+
 def test_a_line_that_is_no_text_waits_for_room_as_others_do(servers: str, tmp_path: Path) -> None:
     """So that a whole file of such lines is not held while nobody takes results."""
     gate = tmp_path / "gate"

@@ -110,6 +110,16 @@ async def test_the_manager_is_told(manager: tuple[Manager, str], tmp_path: Path)
         assert server.wait(PATIENCE) == 0
 
 
+def test_an_address_that_is_no_text_is_told_too(tmp_path: Path) -> None:
+    heard = Manager(f"{tmp_path}/notify")
+    listen = f"unix://{tmp_path}/" + os.fsdecode(b"\xff")
+    with launched("--listen", listen, NOTIFY_SOCKET=f"{tmp_path}/notify") as server:
+        assert heard.until("READY=1") == ["READY=1", rf"STATUS=listening on unix://{tmp_path}/\udcff"]
+        server.terminate()
+        assert server.wait(PATIENCE) == 0
+    heard.close()
+
+
 def test_a_loop_that_stands_still_is_not_alive(tmp_path: Path) -> None:
     heard = Manager(f"{tmp_path}/notify")
     with launched(

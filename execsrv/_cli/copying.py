@@ -15,6 +15,7 @@ from execsrv._cli.progress import Foot, Meter, has_terminal, keep_drawn
 from execsrv._cli.reach import Reach
 from execsrv._cli.usage import UsageError
 from execsrv._nursery import open_helpers
+from execsrv._wire.quoting import in_utf8
 from execsrv.client import Client, Transferred
 from execsrv.errors import ConnectionFailedError, ConnectionLostError, ExecsrvError
 
@@ -170,8 +171,9 @@ class _Task:
         for path in done.skipped:
             self._note(f"left `{one_line(path)}` out: it is no file, directory or link")
         if self._manners.as_json:
-            facts = {"files": done.files, "bytes": done.bytes, "unchanged": done.unchanged, "skipped": done.skipped}
-            print_json({**facts, "seconds": round(seconds, 3)})
+            facts = {"files": done.files, "bytes": done.bytes, "unchanged": done.unchanged}
+            skipped = [in_utf8(path) for path in done.skipped]
+            print_json({**facts, "skipped": skipped, "seconds": round(seconds, 3)})
         elif has_terminal() or self._manners.verbose:
             rate = f", {size(done.bytes / seconds)}/s" if seconds > 0 else ""
             there = f"; {done.unchanged} were there already" if done.unchanged else ""

@@ -16,6 +16,7 @@ import trio
 from execsrv._cli.interrupts import left_to_another
 from execsrv._cli.manners import Manners, print_json, print_text, size
 from execsrv._cli.reach import Reach, path_there
+from execsrv._wire.quoting import in_utf8
 from execsrv._wire.writing import write_all
 from execsrv.client import Client, FileInfo
 from execsrv.errors import ExecsrvError, NotFoundError
@@ -94,14 +95,14 @@ async def _followed(client: Client, info: FileInfo) -> FileInfo:
 
 def _facts(info: FileInfo) -> dict[str, object]:
     return {
-        "path": info.path,
+        "path": in_utf8(info.path),
         "kind": info.kind,
         "size": info.size,
         "mode": f"{info.mode:04o}",
         "modified": info.modified,
         "userId": info.user_id,
         "groupId": info.group_id,
-        "target": info.target,
+        "target": None if info.target is None else in_utf8(info.target),
     }
 
 

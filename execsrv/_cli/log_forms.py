@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from execsrv._outlet import LINE_BYTES, log_line
+from execsrv._wire.quoting import in_utf8
 
 _TRACEBACK_LINES = 200
 _FORMATTER = logging.Formatter()
@@ -114,7 +115,7 @@ class Json:
 
 def _cut(text: str) -> str:
     """Return text that JSON can hold, of bounded length."""
-    text = text[:LINE_BYTES].encode("utf-8", "backslashreplace").decode() + "..." * (len(text) > LINE_BYTES)
+    text = in_utf8(text[:LINE_BYTES]) + "..." * (len(text) > LINE_BYTES)
     return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 

@@ -22,6 +22,7 @@ from execsrv._cli.streams import say
 from execsrv._cli.usage import UsageError
 from execsrv._cli.written_lines import WrittenLines
 from execsrv._nursery import open_helpers
+from execsrv.client.parameters import words
 from execsrv.errors import CommandError, ExecsrvError, NoServerError, RequestError
 from execsrv.pool import Pool
 
@@ -65,6 +66,7 @@ def map_lines(
         "max_bytes": max_output,
         "truncate": True,
     }
+    command = words(command)  # one that cannot be sent has no result either: all that is written is UTF-8
     with nullcontext(None) if journal is None else open_journal(journal, command) as kept:
         task = _Map(command, limit, kept, options, manners)
         trio.run(task.run, PoolReach(pool, reach))

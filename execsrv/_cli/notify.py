@@ -74,6 +74,6 @@ class Manager:
         if self._socket is None or not facts:
             return
         try:
-            self._socket.sendto("\n".join(facts).encode(), self._address)
+            self._socket.sendto("\n".join(facts).encode(errors="backslashreplace"), self._address)
         except OSError:
             pass  # it has no room, or is gone: the next one may arrive

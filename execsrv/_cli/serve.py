@@ -18,6 +18,7 @@ from execsrv._cli.descriptors import raise_descriptor_limit
 from execsrv._cli.notify import Manager
 from execsrv._cli.reloading import has_terminal, reload_of_settings
 from execsrv._cli.signals import received, reset_signals
+from execsrv._cli.streams import say
 from execsrv._cli.usage import UsageError
 from execsrv._doors.reloads import Reloads
 from execsrv._memory import give_back
@@ -85,6 +86,9 @@ def serve(
             return 0
     except InvalidConfigError as error:
         raise UsageError(str(error)) from None
+    except OSError as error:
+        say(f"execsrv: cannot print the settings: {error.strerror}")
+        return 1
     if options.lifeline is not None and loaded.listen == "stdio://":
         raise UsageError("on stdio:// the server ends with its stdin: a lifeline is for those that listen")
     if options.join is not None and loaded.listen == "stdio://":

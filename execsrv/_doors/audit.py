@@ -17,6 +17,7 @@ import msgspec
 
 from execsrv._doors.journal import End, Silent, Start
 from execsrv._outlet import Outlet
+from execsrv._wire.quoting import in_utf8
 from execsrv.errors import InvalidConfigError, RequestError
 from execsrv.limits import MIB
 
@@ -69,12 +70,12 @@ class Audit(Silent):
         line: dict[str, Any] = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "event": event,
-            "identity": _text(page.principal.name),
+            "identity": in_utf8(page.principal.name),
             "role": page.principal.role.word,
-            "from": _text(page.origin),
+            "from": in_utf8(page.origin),
             "connection": page.number,
-            "process": _text(start.id),
-            "program": _text(start.program),
+            "process": in_utf8(start.id),
+            "program": in_utf8(start.program),
             "pid": start.pid or None,
             "tty": start.is_terminal,
         }
@@ -93,7 +94,10 @@ class Audit(Silent):
 
 @contextmanager
 def open_audit(path: str) -> Iterator[Audit]:
-    """Append to a file that only this user may read, and make it where it is not there. Raises `InvalidConfigError`."""
+    """Append to a file. One that is not there is made, for this user alone. Raises `InvalidConfigError`.
+
+    One that is there stays whose it is, with its mode: the operator may have given it to who reads it.
+    """
     try:
         descriptor = os.open(path, _FLAGS, 0o600)
     except OSError as error:
@@ -121,11 +125,6 @@ def _bounded(argv: Sequence[str]) -> list[str]:
             told.append("...")
             break
         most = min(_ARGUMENT_CHARACTERS, left)
-        told.append(_text(argument[:most]) + "..." * (len(argument) > most))
+        told.append(in_utf8(argument[:most]) + "..." * (len(argument) > most))
         left -= len(argument) + 16
     return told
-
-
-def _text(text: str) -> str:
-    """Return text that JSON can hold: a name of a file may be no UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""The words of others in errors and in the log.
+"""The words of others in errors, in the log and in JSON.
 
 Those of a peer are cut, and have nothing that a terminal or a log takes for its own; a path is text whatever is in it.
 """
@@ -19,6 +19,11 @@ def quoted(text: str, most: int = _CHARACTERS) -> str:
 def shown(path: str) -> str:
     """Return a path, or a text with one in it, for errors and for people: bytes that are not UTF-8 become U+FFFD."""
     return os.fsencode(path).decode(errors="replace")
+
+
+def in_utf8(text: str) -> str:
+    """Return a text that JSON can hold. A name of a file may be no UTF-8: where it is none, it has backslashes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _escaped(letter: str) -> str:

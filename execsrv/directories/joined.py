@@ -62,10 +62,13 @@ def joined(path: Path) -> list[Endpoint]:
 def join(path: Path, endpoint: Endpoint) -> None:
     """Add a server to a file, in place of one with its URL. The file is for this user alone.
 
-    Raises `OSError`, and `InvalidConfigError` for a file that is none of ours.
+    Raises `OSError`, and `InvalidConfigError` for a file that is none of ours, or a server that is no text.
     """
     with _locked(path):
-        _write(path, [*_others(path, endpoint.url), endpoint])
+        try:
+            _write(path, [*_others(path, endpoint.url), endpoint])
+        except UnicodeEncodeError:
+            raise InvalidConfigError(f"{endpoint!r} is not UTF-8") from None
 
 
 def leave(path: Path, url: str) -> None:
