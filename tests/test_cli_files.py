@@ -94,8 +94,11 @@ def test_a_file_is_edited(url: str, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("before\n")
     path.chmod(0o640)
-    done = execsrv("files", "edit", "-u", url, str(path), EDITOR=editor(tmp_path, 'sed -i s/before/after/ "$1"'))
+    mine, here = editor(tmp_path, 'sed -i.old s/before/after/ "$1"'), tmp_path / "here"
+    here.mkdir()
+    done = execsrv("files", "edit", "-u", url, str(path), EDITOR=mine, TMPDIR=str(here))
     assert (done.returncode, path.read_text(), path.stat().st_mode & 0o777) == (0, "after\n", 0o640), done.stderr
+    assert not list(here.iterdir())
 
 
 def test_a_file_that_is_not_there_is_made(url: str, tmp_path: Path) -> None:
@@ -122,9 +125,23 @@ def test_what_was_changed_meanwhile_is_overwritten_only_by_force(url: str, tmp_p
     assert path.read_text() == ("mine\n" if force else "theirs\n")
     if not force:
         assert done.returncode == 125
-        kept = re.search("yours is in `(.*?)`", done.stderr)
+        kept = re.search("your text is in `(.*?)`", done.stderr)
         assert kept is not None, done.stderr
         assert Path(kept[1]).read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("theirs", ["rm {0}; mkdir {0}", "rm -r {0}; ln -s {0} {0}", "mv {1} {1}-gone"])
+def test_what_cannot_be_put_back_is_not_lost(url: str, tmp_path: Path, theirs: str) -> None:
+    path = tmp_path / "file"
+    path.write_text("before")
+    mine = editor(tmp_path, f'echo mine > "$1"; {theirs.format(path, url.removeprefix("unix://"))}')
+    done = execsrv("files", "edit", "-u", url, str(path), EDITOR=mine, TMPDIR=str(tmp_path))
+    assert done.returncode == 125
+    where, why = done.stderr.splitlines()
+    assert re.fullmatch("execsrv: cannot .*", why)
+    kept = re.fullmatch("execsrv: your text is in `(.*)`", where)
+    assert kept is not None, done.stderr
+    assert Path(kept[1]).read_text() == "mine\n"
 
 
 def test_an_editor_that_fails_changes_nothing_and_loses_nothing(url: str, tmp_path: Path) -> None:
@@ -132,7 +149,7 @@ def test_an_editor_that_fails_changes_nothing_and_loses_nothing(url: str, tmp_pa
     path.write_text("before")
     done = execsrv("files", "edit", "-u", url, str(path), EDITOR=editor(tmp_path, 'echo mine > "$1"; exit 3'))
     assert (done.returncode, path.read_text()) == (125, "before")
-    kept = re.search("status 3; yours is in `(.*?)`", done.stderr)
+    kept = re.search("status 3; your text is in `(.*?)`", done.stderr)
     assert kept is not None, done.stderr
     assert Path(kept[1]).read_text() == "mine\n"
 

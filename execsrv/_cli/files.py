@@ -16,6 +16,7 @@ import trio
 from execsrv._cli.interrupts import left_to_another
 from execsrv._cli.manners import Manners, print_json, print_text, size
 from execsrv._cli.reach import Reach, path_there
+from execsrv._cli.streams import say
 from execsrv._wire.quoting import in_utf8
 from execsrv._wire.writing import write_all
 from execsrv.client import Client, FileInfo
@@ -47,12 +48,16 @@ def edit(*, path: str, force: bool, reach: Reach, manners: Manners) -> int:
     with left_to_another():
         status = subprocess.call([*shlex.split(editor), here])
     if status:
-        raise ExecsrvError(f"`{editor}` ended with status {status}; yours is in `{here}`")
+        raise ExecsrvError(f"`{editor}` ended with status {status}; your text is in `{here}`")
     with open(here, "rb") as file:
         after = file.read()
     if after != before or info is None:
         known = None if info is None or force else before
-        trio.run(_put_back, there, after, info, known, force, here, reach)
+        try:
+            trio.run(_put_back, there, after, info, known, force, reach)
+        except BaseException:
+            say(f"execsrv: your text is in `{here}`")
+            raise
         manners.note(f"wrote {size(len(after))} to `{path}`")
     else:
         manners.note(f"`{path}` is as it was")
@@ -163,7 +168,7 @@ async def _fetched(path: str, reach: Reach) -> tuple[str, FileInfo | None, bytes
 
 
 async def _put_back(
-    there: str, after: bytes, info: FileInfo | None, before: bytes | None, force: bool, kept: str, reach: Reach
+    there: str, after: bytes, info: FileInfo | None, before: bytes | None, force: bool, reach: Reach
 ) -> None:
     """Write a file as a whole, unless it was changed in the meantime. Raises `ExecsrvError` then."""
     async with reach.connect() as client:
@@ -172,7 +177,7 @@ async def _put_back(
         except NotFoundError:
             now = None
         if now != before and not force:
-            raise ExecsrvError(f"`{there}` was changed in the meantime; yours is in `{kept}`, --force overwrites it")
+            raise ExecsrvError(f"`{there}` was changed in the meantime; --force overwrites it")
         await client.files.write(there, after)
         if info is not None:
             await client.files.change(there, mode=info.mode)

@@ -79,8 +79,8 @@ _EDIT = Command(
     """\
 Fetch a file of a server, open it in VISUAL, EDITOR or vi here, and put it back if it was changed.
 
-It is written as a whole, with the mode that it had. Where it was changed there in the meantime, it is not overwritten:
-yours is kept here, and its path is said. A file that is not there is made.""",
+It is written as a whole, with the mode that it had. Where it was changed there in the meantime, it is not overwritten.
+Then, or where it cannot be written, your text is kept here, and its path is said. A file that is not there is made.""",
     "files:edit",
     arguments=(Argument("PATH", _PATH, dest="path"),),
     options=(
