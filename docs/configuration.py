@@ -10,6 +10,7 @@ from execsrv._cli.settings import CLIENT_SETTINGS, SETTINGS, Setting
 
 PAGE = Path(__file__).with_name("configuration.md")
 MARK = "<!-- tables -->\n"
+_STAYS = " To change it, start the server again."
 
 
 def written(page: str) -> str:
@@ -28,7 +29,8 @@ def table(settings: Iterable[Setting]) -> str:
     for setting in settings:
         unit = " s" if setting.unit == "seconds" else ""
         bounds = f" {setting.bounds}{unit}" if setting.bounds else ""
-        text += f"| `{setting.name}` | {setting.show(setting.default)}{unit} |{bounds} | {setting.description} |\n"
+        meaning = f"{setting.description}{_STAYS if setting.needs_restart else ''}"
+        text += f"| `{setting.name}` | {setting.show(setting.default)}{unit} |{bounds} | {meaning} |\n"
     return text
 
 

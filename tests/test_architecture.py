@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -134,6 +135,16 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 def test_every_room_has_a_floor() -> None:
     assert {room_of(module_of(path)) for path in SOURCES} == set(FLOOR_OF)
+
+
+def test_the_page_has_every_room() -> None:
+    """In the first column of its table, once: folders as `room/`, and modules that stand alone as `room.py`."""
+    page = (ROOT.parent / "docs/architecture.md").read_text()
+    table = page.partition("## The rooms")[2].partition("| in `_server/` |")[0]
+    told = [name for row in table.splitlines() for name in re.findall("`([^`]+)`", f"{row}||".split("|")[1])]
+    rooms = [f"{path.parent.name}/" for path in ROOT.glob("*/__init__.py")]
+    rooms += [path.name for path in ROOT.glob("*.py") if path.stem not in ("__init__", "__main__", "_version")]
+    assert sorted(told) == sorted(rooms)
 
 
 def test_imports_go_downward() -> None:

@@ -1,8 +1,8 @@
 """Reads the words of a command line by the register.
 
-`serve` and `run` are read here, since the daemon starts in little more than the time of trio, and half as much again
-would go into what typer loads. All other commands are read by typer (`_cli.typer_parsing`). What the words mean is
-one for both: `settled`.
+Commands that have to start at once are read here, and those that may be where no typer is: `_OWN_PARSER` in `_cli.app`.
+The daemon starts in little more than the time of trio, and half as much again would go into what typer loads. All other
+commands are read by typer (`_cli.typer_parsing`). What the words mean is one for both: `settled`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ def parsed(command: Command, words: Sequence[str]) -> dict[str, Any]:
     waiting = list(reversed(words))
     while waiting:
         word = waiting.pop()
-        if word == "--" or (rest and not command.mixed):
-            rest += [*([] if word == "--" and not (rest and not command.mixed) else [word]), *reversed(waiting)]
+        if rest and not command.mixed:
+            rest += [word, *reversed(waiting)]
+            break
+        if word == "--":
+            rest += reversed(waiting)
             break
         if word.startswith("--"):
             name, has_value, value = word.partition("=")
