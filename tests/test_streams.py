@@ -226,6 +226,15 @@ async def test_characters_are_never_cut(client: execsrv.Client) -> None:
         assert said == "a\u20ac\U0001f600"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "UTF-32"])
+async def test_a_mark_in_front_of_each_write_is_refused(client: execsrv.Client, encoding: str) -> None:
+    with pytest.raises(execsrv.InvalidParamsError, match="without a byte order mark, such as utf-16-le, got"):
+        await client.start(["cat"], stdin=True, encoding=encoding).__aenter__()
+    assert (await client.run(["cat"], input="a\u20ac\n", encoding=encoding)).stdout == "a\u20ac\n"
+    async with client.start(["cat"], stdin=True) as process:
+        assert (await process.communicate("a", encoding=encoding)).stdout == "a"
+
+
 async def test_text_that_does_not_decode_is_an_error_and_still_there(client: execsrv.Client) -> None:
     async with client.start(["printf", r"good\nb\303d\nrest"], text=True) as process:
         lines = process.lines()

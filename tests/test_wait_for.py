@@ -65,6 +65,24 @@ async def test_a_match_grows_as_long_as_output_comes(server: Server) -> None:
             assert (await process.wait_for(output=rb"port (\d+)\.")).match[1] == b"8080"
 
 
+async def test_text_in_which_a_line_ends_with_two_bytes(server: Server) -> None:
+    client = await server.client()
+    async with client.start(["cat"], stdin=True, encoding="utf-16-le") as process:
+        with trio.fail_after(PATIENCE):
+            said = "\U0001f600 port 8\u20ac".encode("utf-16-le")
+            for byte in said:  # a chunk each, however they arrive
+                await process.write(bytes([byte]))
+            found = await process.wait_for(output=r"port (\d).")
+            assert (found.match[0], found.match[1], found.stream) == ("port 8\u20ac", "8", "stdout")
+            await process.sendline("ready")
+            ready = await process.wait_for(output="ready\n", after=found)
+            assert ready.match[0] == "ready\n"
+            await process.write("d".encode("utf-16-le") * 10_000 + b"\0\xdc" + "1".encode("utf-16-le"))
+            assert (await process.wait_for(output=r"\d", after=ready)).match[0] == "1"
+            assert await process.expect("ready\n") == 0
+            assert process.before == said.decode("utf-16-le")
+
+
 async def test_silence_exit_and_an_empty_tree(server: Server) -> None:
     client = await server.client()
     async with client.start(["sh", "-c", "echo begun; read x; exit 3"], stdin=True) as process:

@@ -6,6 +6,7 @@ one takes the time of who made it, and of nobody else.
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from typing import TYPE_CHECKING, Any, Literal
@@ -147,10 +148,12 @@ class Wait:
     def _look(self, chunk: Chunk, skip: int) -> None:
         before = self._recent.get(chunk.stream, b"")
         data = before + chunk.chunk[skip:]
-        self._recent[chunk.stream] = data[-_LOOKBACK:]
+        self._recent[chunk.stream] = data[max(0, len(data) - _LOOKBACK) // 4 * 4 :]  # a character has up to four bytes
         if self._happened is not None:
             return
         encoding = encoding_of(self._process)
+        # Where all bytes come in twos and fours, one alone cannot be escaped.
+        errors = "surrogateescape" if "\n".encode(encoding) == b"\n" else "replace"
         text: str | None = None
         first: tuple[int, int, int, Any] | None = None
         match: Any
@@ -160,10 +163,11 @@ class Wait:
                     continue
                 start, end = match.span()
             else:
-                text = data.decode(encoding, "surrogateescape") if text is None else text
+                if text is None:  # without the beginning of a character, whose end comes with the next chunk
+                    text = codecs.getincrementaldecoder(encoding)(errors).decode(data)
                 if (match := pattern.search(text)) is None:
                     continue
-                start, end = (len(text[:at].encode(encoding, "surrogateescape")) for at in match.span())
+                start, end = (len(text[:at].encode(encoding, errors)) for at in match.span())
             if first is None or start < first[0]:
                 first = start, end, index, match
         if first is not None:
@@ -177,7 +181,7 @@ class Wait:
                 seq=chunk.seq,
                 offset=end - len(before) + skip,
             )
-            if end < len(data):
+            if match.end() < len(match.string):
                 self._decide(happened)
             else:
                 self._growing = happened
@@ -211,8 +215,13 @@ def literals(process: Process, patterns: list[re.Pattern[Any]]) -> list[bytes] |
         source: str | bytes = pattern.pattern
         if pattern.flags & ~re.UNICODE:
             return None
-        plain = source.encode(encoding_of(process)) if isinstance(source, str) else source
-        if not 1 <= len(plain) <= 4096 or not _PLAIN.fullmatch(plain):
+        plain = source.encode() if isinstance(source, str) else source
+        if not _PLAIN.fullmatch(plain):
             return None
-        found.append(_ESCAPED.sub(rb"\1", plain))
+        plain = _ESCAPED.sub(rb"\1", plain)
+        if isinstance(source, str):
+            plain = plain.decode().encode(encoding_of(process))
+        if not 1 <= len(plain) <= 4096:
+            return None
+        found.append(plain)
     return found if len(found) <= 16 else None
