@@ -40,7 +40,7 @@ async def open_helpers() -> AsyncIterator[trio.Nursery]:
                     raise cancelled
                 nursery.cancel_scope.cancel()
         except BaseException as error:
-            cancelled, of_tasks = map(_alone, _split(error))
+            cancelled, of_tasks = map(alone, split(error))
         else:
             cancelled = None
         if of_block is not None and of_tasks is not None:
@@ -61,7 +61,7 @@ async def open_helpers() -> AsyncIterator[trio.Nursery]:
         errors.clear()
 
 
-def _split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+def split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
     """Return what an error says of a cancel, and the rest of it, each None where there is none of it."""
     if isinstance(error, trio.Cancelled):
         return error, None
@@ -75,7 +75,7 @@ def _split(error: BaseException) -> tuple[BaseException | None, BaseException | 
 
 def _split_own(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
     """Split an error where it has arrived: a cancel that nobody there has asked for is an error too."""
-    cancelled, rest = _split(error)
+    cancelled, rest = split(error)
     if cancelled is None or is_cancelled():
         return cancelled, rest
     if rest is None:
@@ -84,7 +84,7 @@ def _split_own(error: BaseException) -> tuple[BaseException | None, BaseExceptio
     return None, rest
 
 
-def _alone(error: BaseException | None) -> BaseException | None:
+def alone(error: BaseException | None) -> BaseException | None:
     """Return the one error that groups are wrapped around, or the group of several."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
@@ -136,7 +136,7 @@ async def contain(name: str, task: Callable[..., Awaitable[object]], *args: obje
         await task(*args)
     except BaseException as error:
         cancelled, rest = _split_own(error)
-        rest = _alone(rest)
+        rest = alone(rest)
         try:
             if rest is not None and not isinstance(rest, Exception):
                 raise

@@ -55,6 +55,8 @@ STREAM_WORDS = {
     ("asyncio", "stdout"): "Its output, or all that its terminal shows, as a stream that reads ahead.",
     ("asyncio", "stderr"): "Its errors. Nothing comes where they have no pipe of their own.",
 }
+PROMISES = ["Cancelling loses nothing", "Cancelling ends the command", "Cancelling is that of the function"]
+"""Words of those whose work is undone where their caller was cancelled on the way back."""
 DUNDERS = ["__str__", "__fspath__", "__eq__", "__hash__", "__lt__", "__truediv__", "__len__", "__contains__"]
 BLOCKS = ("AbstractAsyncContextManager", "AsyncContextManager")
 
@@ -180,6 +182,12 @@ def members(cls: type) -> dict[str, Member]:
                 own[name] = member
         found |= {name: member for name, member in own.items() if name not in found}
     return found
+
+
+def verb(member: Member) -> str:
+    """Return how a facade does it. What a cancel does over there, it does too when it comes on the way back."""
+    promises = any(words in (member.words or "") for words in PROMISES)
+    return "take" if member.kind == "wait" and promises else member.kind
 
 
 def is_iterator(cls: type) -> bool:
@@ -336,11 +344,10 @@ class Module:
                 yield f"@property\n{head}({signature}) -> {returns}:\n    {words}\n    {body}"
             case "iterate":
                 yield f"{head}({signature}) -> {returns}:\n    {words}\n    return self._iterate({passed})"
-            case kind:
-                # What loses nothing when it is cancelled over there is not to lose it on the way here either.
-                verb = "take" if kind == "wait" and "Cancelling loses nothing" in (member.words or "") else kind
+            case _:
                 await_ = "await " if is_async else ""
-                yield f"{head}({signature}) -> {returns}:\n    {words}\n    return {await_}self._{verb}({passed})"
+                call = f"{await_}self._{verb(member)}({passed})"
+                yield f"{head}({signature}) -> {returns}:\n    {words}\n    return {call}"
 
     def facade(self, cls: type, is_held: bool) -> None:
         """Write the facade of a class."""
@@ -420,7 +427,7 @@ class Module:
         is_async = not self.is_sync and member.kind == "wait"
         returns, signature = self.returns(member, node), self.signature(node, member.module)
         own, *_ = passed = arguments(node)
-        call = f"{own}._{member.kind}({', '.join([f'trio_{name}', *passed])})"
+        call = f"{own}._{verb(member)}({', '.join([f'trio_{name}', *passed])})"
         self.text += (
             f"{'async ' if is_async else ''}def {name}({signature}) -> {returns}:\n    {self.words(member.words)}\n"
         )

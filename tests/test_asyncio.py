@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -344,3 +345,70 @@ def test_sync_works_beside_a_running_loop_and_trio_beside_both() -> None:
         if thread.name == "execsrv portal":
             thread.join(PATIENCE)
             assert not thread.is_alive()
+
+
+def test_whatever_waits_hears_that_it_was_closed() -> None:
+    async def test(client: Client) -> None:
+        process = await client.start(["cat"], stdin=True)
+        waiting = [asyncio.create_task(process.wait_for(port=1)), asyncio.create_task(process.wait())]
+        await process.write(b"begun\n")
+        assert await anext(process.lines()) == "begun"
+        await process.close()
+        for error in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(error, trio.ClosedResourceError)
+
+    with_client(test)
+
+
+@pytest.mark.parametrize("kind", [None, ValueError, StopIteration, StopAsyncIteration])
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_a_block_is_left_by_its_own_error_alone(kind: type[Exception] | None, is_closed: bool) -> None:
+    async def test(other: Client) -> None:
+        error = None if kind is None else kind("mine")
+        raised: BaseException | None = None
+        async with execsrv.asyncio.launch() as client:
+            try:
+                async with client.start(["sleep", "1000"]):
+                    if is_closed:
+                        await client.close()
+                    if error is not None:
+                        raise error
+            except BaseException as caught:
+                raised = caught
+            assert raised is error
+
+    with_client(test)
+
+
+def test_a_call_that_meets_with_a_close_says_so() -> None:
+    """Whichever of the two is first by a step of the portal."""
+
+    async def test(other: Client) -> None:
+        client = await execsrv.asyncio.launch()
+        block = client._hold.block
+        block.portal.post(block._leaving.set)
+        with pytest.raises(trio.ClosedResourceError, match="Client was closed"):
+            await client.start(["sleep", "1000"])
+        process = await other.start(["sleep", "1000"])
+        await asyncio.gather(client.close(), client.close(), process.close(), process.close())
+
+    with_client(test)
+
+
+def test_a_call_whose_loop_is_gone_is_cancelled() -> None:
+    mark = new_mark()
+
+    async def begin() -> tuple[Client, Any]:
+        client = await execsrv.asyncio.launch()
+        running: Any = client.run(["bash", "-c", f"exec -a {mark} sleep 1000"])
+        running.send(None)  # as a task does, which here is lost with its loop
+        while not marked(mark):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        return client, running
+
+    with assert_no_strays():
+        client, running = asyncio.run(begin())
+        running.close()
+        while marked(mark):
+            time.sleep(0.01)
+        asyncio.run(client.close())

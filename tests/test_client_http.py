@@ -23,6 +23,7 @@ from execsrv import (
     connect,
 )
 from tests.conftest import OpenServer
+from tests.late import undone_late
 from tests.peers import PATIENCE
 from tests.relay import open_line
 from tests.web import Web, head, open_web
@@ -64,6 +65,16 @@ async def test_a_request_has_its_answer(client: Client, web: Web, monkeypatch: p
     web.page("/moved", "Location: /json", status="302 Found")
     assert (await client.http.request("GET", f"{web.url}/moved")).json() == {"a": [1]}
     assert (await client.http.request("GET", f"{web.url}/moved", follow_redirects=False)).status == 302
+
+
+async def test_a_piece_for_somebody_who_was_cancelled_is_the_next_again(client: Client, web: Web) -> None:
+    web.page("/x", body=b"one")
+    with trio.fail_after(PATIENCE):
+        async with client.http.stream("GET", f"{web.url}/x") as answer:
+            await undone_late(answer.__anext__)
+            assert await anext(answer) == b"one"
+            await undone_late(partial(anext, answer, b""))
+            assert [piece async for piece in answer] == []
 
 
 async def test_a_body_is_read_while_it_comes(client: Client, web: Web) -> None:

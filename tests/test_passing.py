@@ -43,6 +43,7 @@ from execsrv.limits import ServerConfig
 from execsrv.protocol import Notification, ProcessStarted, Response
 from tests import deny
 from tests.conftest import OpenServer, Server
+from tests.late import undone_late
 from tests.peers import ENV, PATIENCE, b64
 from tests.processes import new_mark, until_gone, until_marked
 
@@ -889,3 +890,17 @@ async def test_plain_code_and_asyncio_have_them_too(server: Server) -> None:
     with trio.fail_after(PATIENCE):
         await trio.to_thread.run_sync(plain)
         await trio.to_thread.run_sync(lambda: asyncio.run(others()))
+
+
+async def test_what_was_read_for_somebody_who_was_cancelled_is_read_by_the_next(server: Server) -> None:
+    client = await server.client()
+    async with client.start(["printf", "abcdefgh"], pass_streams=True) as process:
+        with trio.fail_after(PATIENCE):
+            await undone_late(partial(process.stdout.receive_some, 6))
+            assert await process.stdout.receive_some(2) == b"ab"
+            await undone_late(partial(process.stdout.receive_some, 3))
+            assert await process.stdout.receive_some(3) == b"cde"
+            assert await process.stdout.receive_some(10) == b"f"
+            assert await process.stdout.receive_some(10) == b"gh"
+            await undone_late(process.stdout.receive_some)
+            assert await process.stdout.receive_some() == b""

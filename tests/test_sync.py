@@ -12,8 +12,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -500,3 +500,86 @@ def test_a_launch_that_fails_leaves_no_thread() -> None:
     with pytest.raises(execsrv.ConnectionFailedError):
         execsrv.sync.launch(["false"])
     assert not portals()
+
+
+# -- closing, and what crosses it --
+
+
+def test_whatever_waits_hears_that_it_was_closed(client: execsrv.sync.Client) -> None:
+    process = client.start(["cat"], stdin=True)
+    with ThreadPoolExecutor() as pool:
+        waiting: list[Future[Any]] = [pool.submit(process.wait_for, port=1), pool.submit(process.wait)]
+        running = pool.submit(client.run, ["cat"], input=b"a" * 10_000_000)
+        process.write(b"begun\n")
+        assert next(process.lines()) == "begun"
+        process.close()
+        for each in waiting:
+            with pytest.raises(trio.ClosedResourceError, match=r"Process p\d+ was closed"):
+                each.result(PATIENCE)
+        assert running.result(PATIENCE).exit_code == 0
+
+
+@pytest.mark.parametrize("error", [None, ValueError("mine"), StopIteration("mine")])
+def test_a_block_whose_client_was_closed_is_left_by_its_own_error_alone(error: Exception | None) -> None:
+    raised: BaseException | None = None
+    with execsrv.sync.launch() as other, execsrv.sync.launch() as client:
+        try:
+            with client.start(["sleep", "1000"]):
+                client.close()
+                if error is not None:
+                    raise error
+        except BaseException as caught:
+            raised = caught
+        assert raised is error
+        assert other.run(["true"]).exit_code == 0
+
+
+def test_a_block_is_left_by_the_end_of_an_iterator(client: execsrv.sync.Client) -> None:
+    error = StopIteration("mine")
+    raised: BaseException | None = None
+    try:
+        with client.start(["sleep", "1000"]):
+            raise error
+    except StopIteration as caught:
+        raised = caught
+    assert raised is error
+    assert error.__context__ is error.__cause__ is None
+
+
+def test_a_group_of_the_users_is_left_as_it_is(client: execsrv.sync.Client) -> None:
+    error = ExceptionGroup("mine", [ValueError("one")])
+    with pytest.raises(ExceptionGroup) as caught, client.start(["sleep", "1000"]):
+        raise error
+    assert caught.value is error
+
+
+def test_a_call_that_meets_with_a_close_says_so() -> None:
+    """Whichever of the two is first by a step of the portal."""
+    with execsrv.sync.launch() as other:
+        for _ in range(10):
+            client = execsrv.sync.launch()
+            block = client._hold.block
+            block.portal.post(block._leaving.set)
+            with pytest.raises(trio.ClosedResourceError, match="Client was closed"):
+                client.start(["sleep", "1000"])
+            client.close()
+        assert other.run(["true"]).exit_code == 0
+
+
+def test_to_close_at_once_in_many_threads() -> None:
+    with assert_no_strays(), ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            client = execsrv.sync.launch()
+            process = client.start(["sleep", "1000"])
+            together = threading.Barrier(4)
+
+            def close(
+                close: Callable[[], None], together: threading.Barrier = together, process: Any = process
+            ) -> None:
+                together.wait(PATIENCE)
+                close()
+                assert process.closed
+
+            for _ in pool.map(close, [client.close, process.close, client.close, process.close]):
+                pass
+        assert not portals()

@@ -14,11 +14,11 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import trio
 
-from execsrv._portal.calls import NOTHING, Block, Call
+from execsrv._portal.calls import Block, Call, closed
 from execsrv._portal.facade import Batch, Hold, check_no_trio, pumped, unwrapped
 from execsrv._portal.facade import Facade as AnyFacade
 from execsrv._portal.facade import Items as AnyItems
-from execsrv._portal.thread import Portal, lease
+from execsrv._portal.thread import Portal, used
 from execsrv.client.line_batches import Lines
 from execsrv.client.reader import Caller
 
@@ -42,11 +42,10 @@ class _Bell:
         if not self._future.done():
             self._future.set_result(None)
 
-    async def wait(self, call: Call) -> None:
+    async def wait(self) -> None:
         if self._future.done():
             self._future = self._loop.create_future()
-        if not call.is_done:
-            await self._future
+        await self._future
 
 
 async def _perform(
@@ -55,25 +54,18 @@ async def _perform(
     block: Block | None,
     nursery: Callable[[], trio.Nursery | None],
     *,
-    let_go: Callable[[], None] | None = None,
-    keep: Callable[[Any], None] | None = None,
+    undoes: bool = False,
 ) -> Any:
-    """Call an async function in the portal's thread, and wait for its outcome.
-
-    `keep` takes the value of a call that was cancelled too late.
-    """
+    """Call an async function in the portal's thread, and wait for its outcome."""
     check_no_trio("asyncio")
     bell = _Bell()
-    call = Call(function, block, nursery, bell.ring, _caller())
-    call.let_go = let_go
+    call = Call(function, block, nursery, bell.ring, _caller(), undoes=undoes)
     try:
         if not portal.post(call.begin):
-            raise call.closed()
-        await bell.wait(call)
+            raise closed(block)
+        await bell.wait()
     except BaseException as error:
         await _cancel(portal, call, bell, can_wait=not isinstance(error, GeneratorExit))
-        if keep is not None and call.value is not NOTHING:
-            keep(call.value)
         raise
     return call.outcome()
 
@@ -84,12 +76,12 @@ def _caller() -> Caller | None:
 
 
 async def _cancel(portal: Portal, call: Call, bell: _Bell, *, can_wait: bool) -> None:
-    """Cancel a call, and wait until it is done, however often the task is cancelled meanwhile."""
-    if portal.is_forked or not portal.post(call.cancel):
-        return  # it never began
-    while can_wait and not call.is_done:
+    """Cancel a call, and wait until it is undone, however often the task is cancelled meanwhile."""
+    if portal.is_forked or not portal.post(partial(call.cancel, bell.ring)):
+        return  # it never began, or has ended with the portal
+    while can_wait and not call.is_undone:
         try:
-            await bell.wait(call)
+            await bell.wait()
         except asyncio.CancelledError:
             pass  # one is on its way already
 
@@ -100,31 +92,40 @@ async def _enter(
     """Enter a block in the portal's thread, and return what it gives, and what keeps it open."""
     check_no_trio("asyncio")
     outer = None if parent is None else parent.block
-    portal = lease() if outer is None else outer.portal
-    block = Block(portal, outer, open)
-    try:
-        value = await _perform(
-            portal, block.open, outer, block.outside, let_go=portal.let_go if outer is None else None
-        )
-        return value, Hold(block, parent, warns=warns)
-    except GeneratorExit:
-        block.abandon()
-        raise
-    except BaseException:
-        await _leave(block)
-        raise
-
-
-async def _leave(block: Block, reason: BaseException | None = None) -> None:
-    """Leave a block. One that is left already is left alone."""
-    portal = block.portal
-    if not block.is_entered or portal.is_forked:
-        return
-    try:
-        await _perform(portal, partial(block.close, reason), None, lambda: portal.nursery)
-    except trio.ClosedResourceError:
-        if not block.is_left:
+    with used(None if outer is None else outer.portal) as portal:
+        block = Block(portal, outer, open)
+        try:
+            value = await _perform(portal, block.open, outer, block.outside)
+            return value, Hold(block, parent, warns=warns)
+        except GeneratorExit:
+            block.abandon()
             raise
+        except BaseException:
+            await _leave(block)
+            raise
+
+
+async def _leave(block: Block, reason: BaseException | None = None) -> BaseException | None:
+    """Leave a block, and return the error that it ends with. One that is left already is left alone."""
+    if not block.is_entered or block.portal.is_forked:
+        return None
+    with used(block.portal) as portal:
+        try:
+            return await _perform(portal, partial(block.close, reason), None, lambda: portal.nursery)  # type: ignore[no-any-return]
+        except trio.ClosedResourceError:
+            if not block.is_left:
+                raise
+            return None
+
+
+async def _close(block: Block) -> None:
+    """Leave a block. Raises the error that it ends with."""
+    error = await _leave(block)
+    try:
+        if error is not None:
+            raise error
+    finally:
+        del error  # its traceback holds this frame
 
 
 class Facade(AnyFacade):
@@ -139,14 +140,12 @@ class Facade(AnyFacade):
         block = self._hold.block
         return self._wrap(await _perform(block.portal, function, block, block.within))
 
-    async def _take(self, method: str, *args: Any, **options: Any) -> Any:
+    async def _take(self, method: str | Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Call a coroutine function that takes something, which a cancel must not lose."""
-        kept = self._kept.setdefault(method, [])
-        if kept:
-            return kept.pop(0)
+        args, options = unwrapped(args, options)
         function = partial(self._function(method), *args, **options)
         block = self._hold.block
-        return self._wrap(await _perform(block.portal, function, block, block.within, keep=kept.append))
+        return self._wrap(await _perform(block.portal, function, block, block.within, undoes=True))
 
     def _enter(self, method: str | Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Return a block that is entered by `async with` or by `await`."""
@@ -200,7 +199,7 @@ class Held(Facade):
 
     async def close(self) -> None:
         """Leave its block: what belongs to it ends. The second time it does nothing."""
-        await _leave(self._hold.block)
+        await _close(self._hold.block)
 
     async def __aenter__(self) -> Self:
         return self
@@ -208,14 +207,14 @@ class Held(Facade):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        raised = await _leave(self._hold.block, error)
         try:
-            await _leave(self._hold.block, error)
-        except BaseException as raised:
-            if raised is not error:
-                raise
-            error.__traceback__ = traceback
+            if raised is not None and raised is not error:
+                raise raised
+            if error is not None:
+                error.__traceback__ = traceback
         finally:
-            del error, traceback
+            del error, raised, traceback
 
 
 class Made(Held):
@@ -263,8 +262,6 @@ class Items(AnyItems[T], AsyncIterator[T]):
     async def __anext__(self) -> T:
         if self._batch is not None:
             return await self._next_line(self._batch)  # type: ignore[return-value]
-        if self._kept:
-            return self._kept.pop(0)
         if self._is_over:
             raise StopAsyncIteration
         if self._next is None:
@@ -272,7 +269,7 @@ class Items(AnyItems[T], AsyncIterator[T]):
         block = self._facade._hold.block if self._hold is None else self._hold.block
         self._facade._hold.settle()
         try:
-            item = await _perform(block.portal, self._next, block, block.within, keep=self._kept.append)
+            item = await _perform(block.portal, self._next, block, block.within, undoes=True)
         except StopAsyncIteration:
             await self.aclose()
             raise
@@ -285,8 +282,8 @@ class Items(AnyItems[T], AsyncIterator[T]):
             if not hold.block.is_left and (line := batch.pop()) is not None:
                 return line
             hold.settle(batch)
-            take, keep = partial(items.take_batch, batch.size), partial(batch.fill, items)
-            lines = await _perform(hold.block.portal, take, hold.block, hold.block.within, keep=keep)
+            take = partial(items.take_batch, batch.size)
+            lines = await _perform(hold.block.portal, take, hold.block, hold.block.within, undoes=True)
             if not lines:
                 break
             batch.fill(items, lines)
@@ -296,4 +293,4 @@ class Items(AnyItems[T], AsyncIterator[T]):
         """End the iteration, from this side."""
         self._is_over = True
         if self._hold is not None:
-            await _leave(self._hold.block)
+            await _close(self._hold.block)

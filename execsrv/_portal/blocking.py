@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import trio
 
-from execsrv._portal.calls import NOTHING, Block, Call
+from execsrv._portal.calls import Block, Call, closed
 from execsrv._portal.facade import Batch, Hold, check_no_trio, pumped, unwrapped
 from execsrv._portal.facade import Facade as AnyFacade
 from execsrv._portal.facade import Items as AnyItems
-from execsrv._portal.thread import Portal, lease
+from execsrv._portal.thread import Portal, used
 from execsrv.client.line_batches import Lines
 from execsrv.client.reader import Caller
 
@@ -32,36 +32,31 @@ def _perform(
     block: Block | None,
     nursery: Callable[[], trio.Nursery | None],
     *,
-    let_go: Callable[[], None] | None = None,
-    keep: Callable[[Any], None] | None = None,
+    undoes: bool = False,
 ) -> Any:
-    """Call an async function in the portal's thread, and wait for its outcome.
-
-    `keep` takes the value of a call that was interrupted too late.
-    """
+    """Call an async function in the portal's thread, and wait for its outcome."""
     check_no_trio("sync")
     bell = threading.Lock()
     bell.acquire()
     thread = threading.current_thread()
-    call = Call(function, block, nursery, bell.release, Caller(thread, thread.is_alive))
-    call.let_go = let_go
+    call = Call(function, block, nursery, bell.release, Caller(thread, thread.is_alive), undoes=undoes)
     try:
         if not portal.post(call.begin):
-            raise call.closed()
+            raise closed(block)
         bell.acquire()
     except BaseException:
-        _cancel(portal, call, bell)
-        if keep is not None and call.value is not NOTHING:
-            keep(call.value)
+        _cancel(portal, call)
         raise
     return call.outcome()
 
 
-def _cancel(portal: Portal, call: Call, bell: threading.Lock) -> None:
-    """Cancel a call, and wait until it is done, whatever signals come meanwhile."""
-    if portal.is_forked or not portal.post(call.cancel):
-        return  # it never began
-    while not call.is_done:
+def _cancel(portal: Portal, call: Call) -> None:
+    """Cancel a call, and wait until it is undone, whatever signals come meanwhile."""
+    bell = threading.Lock()
+    bell.acquire()
+    if portal.is_forked or not portal.post(partial(call.cancel, bell.release)):
+        return  # it never began, or has ended with the portal
+    while not call.is_undone:
         try:
             bell.acquire()
         except BaseException:
@@ -74,29 +69,48 @@ def _enter(
     """Enter a block in the portal's thread, and return what it gives, and what keeps it open."""
     check_no_trio("sync")
     outer = None if parent is None else parent.block
-    portal = lease() if outer is None else outer.portal
-    block = Block(portal, outer, open)
-    try:
-        value = _perform(portal, block.open, outer, block.outside, let_go=portal.let_go if outer is None else None)
-        return value, Hold(block, parent, warns=warns)
-    except BaseException:
-        _leave(block)
-        portal.join()
-        raise
-
-
-def _leave(block: Block, reason: BaseException | None = None) -> None:
-    """Leave a block. One that is left already is left alone."""
-    portal = block.portal
-    if not block.is_entered or portal.is_forked:
-        return
-    try:
-        _perform(portal, partial(block.close, reason), None, lambda: portal.nursery)
-    except trio.ClosedResourceError:
-        if not block.is_left:
+    with _used(None if outer is None else outer.portal) as portal:
+        block = Block(portal, outer, open)
+        try:
+            value = _perform(portal, block.open, outer, block.outside)
+            return value, Hold(block, parent, warns=warns)
+        except BaseException:
+            _leave(block)
             raise
+
+
+def _leave(block: Block, reason: BaseException | None = None) -> BaseException | None:
+    """Leave a block, and return the error that it ends with. One that is left already is left alone."""
+    if not block.is_entered or block.portal.is_forked:
+        return None
+    with _used(block.portal) as portal:
+        try:
+            return _perform(portal, partial(block.close, reason), None, lambda: portal.nursery)  # type: ignore[no-any-return]
+        except trio.ClosedResourceError:
+            if not block.is_left:
+                raise
+            return None
+
+
+def _close(block: Block) -> None:
+    """Leave a block. Raises the error that it ends with."""
+    error = _leave(block)
+    try:
+        if error is not None:
+            raise error
     finally:
-        portal.join()
+        del error  # its traceback holds this frame
+
+
+@contextmanager
+def _used(portal: Portal | None) -> Iterator[Portal]:
+    """Keep the portal going while the block lasts. Where nobody uses it then, it has ended behind the block."""
+    try:
+        with used(portal) as portal:
+            yield portal
+    finally:
+        if portal is not None:
+            portal.join()
 
 
 class Facade(AnyFacade):
@@ -111,14 +125,12 @@ class Facade(AnyFacade):
         block = self._hold.block
         return self._wrap(_perform(block.portal, function, block, block.within))
 
-    def _take(self, method: str, *args: Any, **options: Any) -> Any:
+    def _take(self, method: str | Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Call a coroutine function that takes something, which an interrupt must not lose."""
-        kept = self._kept.setdefault(method, [])
-        if kept:
-            return kept.pop(0)
+        args, options = unwrapped(args, options)
         function = partial(self._function(method), *args, **options)
         block = self._hold.block
-        return self._wrap(_perform(block.portal, function, block, block.within, keep=kept.append))
+        return self._wrap(_perform(block.portal, function, block, block.within, undoes=True))
 
     def _next(self) -> Any:
         """Return the next item of what is itself iterated over."""
@@ -154,7 +166,7 @@ class Held(Facade):
 
     def close(self) -> None:
         """Leave its block: what belongs to it ends. The second time it does nothing."""
-        _leave(self._hold.block)
+        _close(self._hold.block)
 
     def __enter__(self) -> Self:
         return self
@@ -162,14 +174,14 @@ class Held(Facade):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        raised = _leave(self._hold.block, error)
         try:
-            _leave(self._hold.block, error)
-        except BaseException as raised:
-            if raised is not error:
-                raise
-            error.__traceback__ = traceback
+            if raised is not None and raised is not error:
+                raise raised
+            if error is not None:
+                error.__traceback__ = traceback
         finally:
-            del error, traceback
+            del error, raised, traceback
 
 
 class Made(Held):
@@ -197,8 +209,6 @@ class Items(AnyItems[T], Iterator[T]):
     def __next__(self) -> T:
         if self._batch is not None:
             return self._next_line(self._batch)  # type: ignore[return-value]
-        if self._kept:
-            return self._kept.pop(0)
         if self._is_over:
             raise StopIteration
         if self._next is None:
@@ -206,7 +216,7 @@ class Items(AnyItems[T], Iterator[T]):
         block = self._facade._hold.block if self._hold is None else self._hold.block
         self._facade._hold.settle()
         try:
-            item = _perform(block.portal, self._next, block, block.within, keep=self._kept.append)
+            item = _perform(block.portal, self._next, block, block.within, undoes=True)
         except StopAsyncIteration:
             self.close()
             raise StopIteration from None
@@ -219,8 +229,8 @@ class Items(AnyItems[T], Iterator[T]):
             if not hold.block.is_left and (line := batch.pop()) is not None:
                 return line
             hold.settle(batch)
-            take, keep = partial(items.take_batch, batch.size), partial(batch.fill, items)
-            lines = _perform(hold.block.portal, take, hold.block, hold.block.within, keep=keep)
+            take = partial(items.take_batch, batch.size)
+            lines = _perform(hold.block.portal, take, hold.block, hold.block.within, undoes=True)
             if not lines:
                 break
             batch.fill(items, lines)
@@ -230,4 +240,4 @@ class Items(AnyItems[T], Iterator[T]):
         """End the iteration, from this side."""
         self._is_over = True
         if self._hold is not None:
-            _leave(self._hold.block)
+            _close(self._hold.block)

@@ -60,6 +60,7 @@ class Output(Facade, of=TrioOutput):
 class _Raw(io.RawIOBase):
     def __init__(self, output: Output) -> None:
         self._output = output
+        self._ahead = b""  # what was read on the way to the end, when that was interrupted
 
     def __repr__(self) -> str:
         return repr(self._output)
@@ -68,21 +69,20 @@ class _Raw(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._output._take("receive_some", len(buffer))
-        if len(data) > len(buffer):  # an interrupted call, which had more room, has left it
-            self._output._kept["receive_some"].insert(0, data[len(buffer) :])
-            data = data[: len(buffer)]
+        data, self._ahead = self._ahead[: len(buffer)], self._ahead[len(buffer) :]
+        data = data or self._output._take("receive_some", len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
     def readall(self) -> bytes:
-        pieces: list[bytes] = []
+        pieces = [self._ahead]
         try:
             while data := self._output._take("receive_some"):
                 pieces.append(data)
         except BaseException:
-            self._output._kept["receive_some"][:0] = pieces
+            self._ahead = b"".join(pieces)
             raise
+        self._ahead = b""
         return b"".join(pieces)
 
     def close(self) -> None:

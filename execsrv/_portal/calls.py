@@ -9,15 +9,15 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 import trio
 
-from execsrv._portal.thread import Portal
+from execsrv._nursery import alone, split
+from execsrv._portal.thread import Portal, used
+from execsrv.client.late import Undo, noting
 from execsrv.client.reader import Caller, caller
-
-NOTHING = object()
-"""The value of a call that has none."""
 
 
 class Call:
@@ -30,12 +30,19 @@ class Call:
         nursery: Callable[[], trio.Nursery | None],
         ring: Callable[[], object],
         who: Caller | None = None,
+        *,
+        undoes: bool = False,
     ) -> None:
-        """`nursery` gives the nursery to run it in, None when `block` is closed. `ring` is called when it is done."""
-        self.is_done = False
-        self.value: Any = NOTHING
-        self.let_go: Callable[[], None] | None = None
-        self._function = function
+        """`nursery` gives the nursery to run it in, None when `block` is closed. `ring` is called when it is done.
+
+        One that `undoes` leaves no trace of what it has done when it is cancelled, however late.
+        """
+        self.is_undone = False
+        """True when it was cancelled, and is done, and has left nothing behind."""
+        self._is_done = False
+        self._value: Any = None
+        self._undo: Undo = []
+        self._function = partial(noting, self._undo, function) if undoes else function
         self._block = block
         self._nursery = nursery
         self._ring = ring
@@ -52,7 +59,7 @@ class Call:
         self._is_begun = True
         try:
             if (nursery := self._nursery()) is None:
-                raise self.closed()
+                raise closed(self._block)
             self._context.run(nursery.start_soon, self._run)
         except BaseException as error:
             self._error = error
@@ -61,40 +68,48 @@ class Call:
     async def _run(self) -> None:
         try:
             with self._scope:
-                self.value = await self._function()
-        except trio.Cancelled:
-            self._error = self.closed()
-            raise
+                self._value = await self._function()
         except BaseException as error:
-            self._error = error
+            self._error = without_cancel(error) or closed(self._block)
         finally:
             self._end()
 
-    def closed(self) -> BaseException:
-        """Return the error of a call on what is closed."""
-        return trio.ClosedResourceError("execsrv was closed" if self._block is None else f"{self._block} was closed")
-
     def _end(self) -> None:
-        if self.let_go is not None:
-            self.let_go()
-        self.is_done = True
+        self._is_done = True
+        if self._scope.cancel_called:
+            while self._undo:
+                self._undo.pop()()
+            self.is_undone = True
         self._ring()
 
-    def cancel(self) -> None:
-        """Cancel it, in the portal's thread. It is done soon; one that has not begun never begins."""
+    def cancel(self, ring: Callable[[], object]) -> None:
+        """Cancel it, in the portal's thread and at any time, and have `ring` called when it `is_undone`."""
+        self._ring = ring
         self._scope.cancel()
-        if not self._is_begun:
+        if self._is_done or not self._is_begun:
             self._is_begun = True
             self._end()
 
     def outcome(self) -> Any:
-        """Return its value, or raise its error, the very object."""
+        """Return its value, or raise its error, the very object: nothing is undone any more."""
+        self._undo.clear()
         if self._error is None:
-            return self.value
+            return self._value
         try:
             raise self._error
         finally:
             self._error = None  # its traceback holds this frame
+
+
+def closed(block: Block | None) -> BaseException:
+    """Return the error of a call on what is closed."""
+    return trio.ClosedResourceError("execsrv was closed" if block is None else f"{block} was closed")
+
+
+def without_cancel(error: BaseException) -> BaseException | None:
+    """Return what an error says beside a cancel, None where it says nothing else: nurseries wrap that into groups."""
+    cancelled, rest = split(error)
+    return rest if cancelled is None else alone(rest)
 
 
 class Block:
@@ -129,40 +144,37 @@ class Block:
 
     async def open(self) -> Any:
         """Enter the block, and return what it gives. It stays open behind this call."""
-        outside = self.outside()
-        assert outside is not None  # this very call runs in it
+        if (outside := self.outside()) is None:
+            raise closed(self._parent)  # since this call began
         return await outside.start(self._keep)
 
     async def _keep(self, task_status: trio.TaskStatus[Any]) -> None:
-        self.portal.use()
         try:
-            with self._scope:
+            with used(self.portal), self._scope:
                 async with self._open() as value:
                     self._name = f"{type(value).__name__} {getattr(value, 'id', '')}".strip()
-                    async with trio.open_nursery() as self._calls:
-                        self.is_entered = True
+                    async with trio.open_nursery() as calls:
+                        self._calls, self.is_entered = calls, True
                         task_status.started(value)
-                        await self._leaving.wait()
-                        calls, self._calls = self._calls, None
+                        try:
+                            await self._leaving.wait()
+                        finally:
+                            self._calls = None
                         calls.cancel_scope.cancel()
                     if self._reason is not None:
                         raise self._reason
-        except trio.Cancelled:
-            raise
         except BaseException as error:
             if not self.is_entered:
                 raise
-            self._error = error
+            self._error = without_cancel(error)
         finally:
-            self._calls = None
             self.is_left = True
             self._left.set()
-            self.portal.let_go()
 
-    async def close(self, reason: BaseException | None = None) -> None:
-        """Leave the block, by an error if there is a reason.
+    async def close(self, reason: BaseException | None = None) -> BaseException | None:
+        """Leave the block, by an error if there is a reason, and return the error that it ends with.
 
-        Raises the error that the block ends with. Cancelling cancels what the block does in its end, and waits for it.
+        Cancelling cancels what the block does in its end, and waits for it.
         """
         if not self._leaving.is_set():
             self._reason = reason
@@ -175,11 +187,7 @@ class Block:
                 await self._left.wait()
             raise
         error, self._error, self._reason = self._error, None, None
-        try:
-            if error is not None:
-                raise error
-        finally:
-            del error, reason  # its traceback holds this frame
+        return error  # not raised: a coroutine raises no `StopIteration`
 
     def abandon(self) -> None:
         """Have it left soon, from anywhere, without waiting for it."""

@@ -16,6 +16,7 @@ import trio
 from execsrv._nursery import open_helpers
 from execsrv._portal.calls import Block, Call
 from execsrv._portal.thread import Portal
+from execsrv.client.late import undo_if_late
 from execsrv.client.line_batches import Lines
 from execsrv.protocol import Chunk
 
@@ -98,8 +99,6 @@ class Facade:
     _hold: Hold
     _parts: dict[str, tuple[Any, Any]]
     """Its own facades: for each attribute what stands for what."""
-    _kept: dict[str, list[Any]]
-    """Values that had been taken when a call was cancelled: for the next call of its kind."""
 
     def __init_subclass__(cls, of: type | None = None, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -120,7 +119,7 @@ class Facade:
         return facade
 
     def _stand_for(self, inner: Any, hold: Hold) -> None:
-        self._inner, self._hold, self._parts, self._kept = inner, hold, {}, {}
+        self._inner, self._hold, self._parts = inner, hold, {}
 
     def __repr__(self) -> str:
         return repr(self._inner)
@@ -191,7 +190,7 @@ def needs_task(items: AsyncIterator[Any]) -> bool:
 
 
 class Items(Generic[T]):
-    """Iterates over what comes from the portal's thread. `key` names the call, for what a cancelled one had taken."""
+    """Iterates over what comes from the portal's thread. `key` names the call, for lines that were taken together."""
 
     def __init__(self, facade: Facade, items: AsyncIterator[T], key: str) -> None:
         self._facade = facade
@@ -199,7 +198,6 @@ class Items(Generic[T]):
         self._is_over = False
         self._hold: Hold | None = None
         self._next: Callable[[], Awaitable[T]] | None = None if needs_task(items) else items.__anext__
-        self._kept: list[T] = [] if needs_task(items) else facade._kept.setdefault(key, [])
         self._batch: Batch | None = None
         if isinstance(items, Lines):
             self._batch = facade._hold.batches.setdefault(key, Batch(facade._hold.block.portal))
@@ -209,6 +207,7 @@ class Items(Generic[T]):
 async def pumped(items: Any) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
     """Iterate over a generator in one task, and give the function that returns the next item, from any task."""
     send, receive = trio.open_memory_channel[tuple[Any, BaseException | None]](0)
+    returned: list[tuple[Any, BaseException | None]] = []
 
     async def pump() -> None:
         with send:
@@ -221,15 +220,17 @@ async def pumped(items: Any) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
 
     async def take() -> Any:
         try:
-            item, error = await receive.receive()
+            taken = returned.pop() if returned else await receive.receive()
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
+        undo_if_late(partial(returned.append, taken))
+        item, error = taken
         if error is None:
             return item
         try:
             raise error
         finally:
-            del error  # its traceback holds this frame
+            del error, taken  # its traceback holds this frame
 
     async with open_helpers() as nursery:
         nursery.start_soon(pump)

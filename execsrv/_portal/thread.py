@@ -10,7 +10,8 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import trio
 
@@ -22,8 +23,8 @@ class Portal:
     """A thread with trio in it, as long as somebody uses it."""
 
     _token: trio.lowlevel.TrioToken
-    nursery: trio.Nursery
-    """Parent of the blocks that have no other parent."""
+    nursery: trio.Nursery | None = None
+    """Parent of the blocks that have no other parent, None when nobody uses it any more."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
@@ -52,7 +53,10 @@ class Portal:
         async with trio.open_nursery() as self.nursery:
             self._token = trio.lowlevel.current_trio_token()
             self._is_ready.set()
-            await self._unused.wait()
+            try:
+                await self._unused.wait()
+            finally:
+                self.nursery = None
 
     @property
     def is_forked(self) -> bool:
@@ -72,42 +76,42 @@ class Portal:
             return False
         return True
 
-    # -- its users: calls on their way, and open blocks --
-
-    def use(self) -> None:
-        """Count one more user, in the thread."""
-        with _lock:
-            self._users += 1
-
-    def let_go(self) -> None:
-        """Count one user less, in the thread. Behind the last one the thread ends, and the next is another."""
-        global _current
-        with _lock:
-            self._users -= 1
-            if self._users == 0:
-                if _current is self:
-                    _current = None
-                self._unused.set()
-
     def join(self) -> None:
         """Wait until the thread has ended, if nobody uses it any more."""
-        if self._unused.is_set():
+        if self._users == 0:
             self._thread.join()
 
     def close(self) -> None:
         """Cancel everything, and wait until it has ended."""
-        self.post(self.nursery.cancel_scope.cancel)
+        self.post(self._cancel)
         self._thread.join()
 
+    def _cancel(self) -> None:
+        if self.nursery is not None:
+            self.nursery.cancel_scope.cancel()
 
-def lease() -> Portal:
-    """Return the portal, started if need be, with one user more."""
+
+@contextmanager
+def used(portal: Portal | None) -> Iterator[Portal]:
+    """Keep a portal going while the block lasts, in any thread: None is the one there is, started if need be.
+
+    Behind its last user its thread ends, and the next is another.
+    """
     global _current
     with _lock:
-        if _current is None:
-            _current = Portal()
-        _current._users += 1
-        return _current
+        if portal is None:
+            portal = _current = _current or Portal()
+        portal._users += 1
+    try:
+        yield portal
+    finally:
+        with _lock:
+            portal._users -= 1
+            is_unused = portal._users == 0 and not portal.is_forked
+            if is_unused and _current is portal:
+                _current = None
+        if is_unused:
+            portal.post(portal._unused.set)
 
 
 @atexit.register

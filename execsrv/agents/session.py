@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -20,6 +21,7 @@ from execsrv.agents.cleaning import Cleaner, shortened
 from execsrv.agents.events import AgentEvent, Ended, Output
 from execsrv.agents.settings import ToolSettings
 from execsrv.client import Process
+from execsrv.client.late import undo_if_late
 from execsrv.errors import ConnectionLostError, ProcessEndedError, WaitTimeoutError
 from execsrv.protocol import Chunk, InputWait, Stream
 
@@ -196,6 +198,7 @@ class Session:
         unanswered, self._unanswered = self._unanswered, HeadTail(self._settings.most_output_bytes)
         offset, self._answered = self._answered, self._total
         self._answers += 1
+        undo_if_late(partial(self._take_back, unanswered, offset))
         output, omitted = shortened(unanswered.head, unanswered.tail, unanswered.omitted_bytes, max_bytes)
         return Answer(
             **self.facts(),
@@ -205,6 +208,16 @@ class Session:
             offset=offset,
             wall_time=trio.current_time() - since,
         )
+
+    def _take_back(self, unanswered: HeadTail, offset: int) -> None:
+        """Have the next answer say what nobody has had."""
+        later, self._unanswered = self._unanswered, unanswered
+        unanswered.append(later.head)
+        if later.omitted_bytes:
+            unanswered.skip(later.omitted_bytes)
+        unanswered.append(later.tail)
+        self._answered = offset
+        self._answers -= 1
 
     def read(self, offset: int, max_bytes: int) -> Piece:
         """Return up to so many bytes from a place on, as far as they are retained. Nothing is taken."""

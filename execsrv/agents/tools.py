@@ -24,6 +24,7 @@ from execsrv.agents.events import AgentEvent, Began, Typed
 from execsrv.agents.session import EventSink, Session
 from execsrv.agents.settings import ToolSettings
 from execsrv.client import STDOUT, Client
+from execsrv.client.late import undo_if_late
 from execsrv.client.parameters import Path, StartKeywords, string
 from execsrv.errors import (
     ConnectionLostError,
@@ -109,6 +110,7 @@ class Tools:
             if self._recordings is not None:
                 options["record"] = os.path.join(self._recordings, f"session-{number}.cast")
             session: Session = await started(self._tree, self._live, number, argv, command, options)
+        undo_if_late(session.scope.cancel)
         try:
             return await self._window(session, since, window, most)
         except trio.Cancelled:
@@ -131,8 +133,8 @@ class Tools:
         session waits for input. Where there is no terminal, Ctrl-C and Ctrl-\\ are their signals, and everything else
         raises `StdinClosedError`.
 
-        Cancelling stops waiting, not the session, and the next answer has the output. Raises `UnknownSessionError`,
-        `ProcessEndedError` for input that comes too late, and `ConnectionLostError`.
+        Cancelling loses nothing: the session goes on, and the next answer has the output. Raises
+        `UnknownSessionError`, `ProcessEndedError` for input that comes too late, and `ConnectionLostError`.
         """
         session = self._book.session(session_id)
         default = self._settings.write_yield_ms if chars else self._settings.poll_yield_ms
@@ -185,7 +187,8 @@ class Tools:
     async def kill_session(self, session_id: int, *, grace: float = KILL_GRACE_SECONDS) -> Answer:
         """End everything of a session, by force after `grace` seconds, and return its last output and its end.
 
-        Raises `UnknownSessionError` and `ConnectionLostError`.
+        Cancelling loses nothing: the next answer has the output. Raises `UnknownSessionError` and
+        `ConnectionLostError`.
         """
         session = self._book.session(session_id)
         since = trio.current_time()

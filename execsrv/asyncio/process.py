@@ -195,14 +195,14 @@ class Process(Held, of=TrioProcess):
         return await self._take("expect", patterns, timeout, searchwindowsize)
 
     async def expect_exact(self, patterns: Any, timeout: float | None = -1, searchwindowsize: int | None = -1) -> int:
-        """Do what `expect` does, for strings that are to be there as they are."""
-        return await self._wait("expect_exact", patterns, timeout, searchwindowsize)
+        """Do what `expect` does, for strings that are to be there as they are. Cancelling loses nothing."""
+        return await self._take("expect_exact", patterns, timeout, searchwindowsize)
 
     async def expect_list(
         self, pattern_list: list[Any], timeout: float | None = -1, searchwindowsize: int | None = -1
     ) -> int:
-        """Do what `expect` does, for a list that `compile_pattern_list` has returned."""
-        return await self._wait("expect_list", pattern_list, timeout, searchwindowsize)
+        """Do what `expect` does, for a list that `compile_pattern_list` has returned. Cancelling loses nothing."""
+        return await self._take("expect_list", pattern_list, timeout, searchwindowsize)
 
     def compile_pattern_list(self, patterns: Any) -> list[Any]:
         """Return patterns compiled, for many calls of `expect_list`. Raises `InvalidParamsError` and `TypeError`."""

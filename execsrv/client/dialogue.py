@@ -82,7 +82,7 @@ class Dialogue(Facts):
         timeout: float | None = -1,  # noqa: ASYNC109  # the word of pexpect
         searchwindowsize: int | None = -1,
     ) -> int:
-        """Do what `expect` does, for strings that are to be there as they are."""
+        """Do what `expect` does, for strings that are to be there as they are. Cancelling loses nothing."""
         from execsrv.client.patterns import literals
 
         return await self._expect(literals(self._own, patterns), timeout, searchwindowsize)
@@ -93,7 +93,7 @@ class Dialogue(Facts):
         timeout: float | None = -1,  # noqa: ASYNC109  # the word of pexpect
         searchwindowsize: int | None = -1,
     ) -> int:
-        """Do what `expect` does, for a list that `compile_pattern_list` has returned."""
+        """Do what `expect` does, for a list that `compile_pattern_list` has returned. Cancelling loses nothing."""
         return await self.expect(pattern_list, timeout, searchwindowsize)
 
     def compile_pattern_list(self, patterns: Any) -> list[Any]:

@@ -11,6 +11,8 @@ import codecs
 import math
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Sequence
+from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -19,6 +21,7 @@ from pexpect import EOF, TIMEOUT
 
 from execsrv._log.entries import Gap, first_seq
 from execsrv.client.inbox import part_of
+from execsrv.client.late import undo_if_late
 from execsrv.client.patterns import Search
 from execsrv.client.text import Decoder, TextMode
 from execsrv.errors import CommandError, ConnectionLostError, LimitExceededError
@@ -82,16 +85,18 @@ class _Taken:
             self.add(Chunk(last.seq, stream, b"", last.at_ms), True) for stream, last in [*self._pending.items()]
         )
 
-    def behind(self, end: int) -> list[Chunk]:
-        """Return what lies behind the first `end` bytes or characters, as chunks in order."""
+    def split(self, end: int) -> tuple[list[Chunk], list[Chunk]]:
+        """Return the first `end` bytes or characters, and what lies behind them, as chunks in order."""
+        front: list[Chunk] = []
         rest: list[Chunk] = []
         for chunk, text in self._pieces:
+            cut = len(chunk.chunk) if len(text) <= end else self._bytes_of(chunk.chunk, end) if end else 0
+            if cut:
+                front.append(Chunk(chunk.seq, chunk.stream, chunk.chunk[:cut], chunk.at_ms))
             if len(text) > end:
-                cut = self._bytes_of(chunk.chunk, end) if end else 0
                 rest.append(Chunk(chunk.seq, chunk.stream, chunk.chunk[cut:], chunk.at_ms))
             end = max(0, end - len(text))
-        rest += self._pending.values()
-        return rest
+        return front, [*rest, *self._pending.values()]
 
     def _bytes_of(self, data: bytes, characters: int) -> int:
         """Return how many bytes the first characters of a piece have."""
@@ -131,6 +136,7 @@ class Expecting:
     async def run(self, patience: float) -> int:
         """Return the index of the pattern that matched. Raises `EOF` and `TIMEOUT`, unless they are patterns."""
         process, behind = self._process, 0
+        before = process.before
         process.after = process.match = process.match_index = None
         try:
             self._take_in(await self._reader.read(None, self._take_what_is_there))
@@ -149,11 +155,22 @@ class Expecting:
                 return self._without(EOF, "printed nothing that matches before its end")
             return self._without(TIMEOUT, f"printed nothing that matches within {patience:g} s")
         except ConnectionLostError as lost:
-            lost.stdout = b"".join(chunk.chunk for chunk in self._taken.behind(0))
+            lost.stdout = b"".join(chunk.chunk for chunk in self._taken.split(0)[1])
             raise
         finally:
-            for entry in reversed([*self._taken.behind(behind), *self._entries]):
-                self._reader.give_back(entry)
+            front, rest = self._taken.split(behind)
+            self._give_back([*rest, *self._entries])
+            undo_if_late(partial(self._undo, front, before))
+
+    def _give_back(self, entries: Sequence[Chunk | Gap]) -> None:
+        for entry in reversed(entries):
+            self._reader.give_back(entry)
+
+    def _undo(self, front: list[Chunk], before: Any) -> None:
+        """Let all be as it was: nobody has heard of the match."""
+        self._give_back(front)
+        process = self._process
+        process.before, process.after, process.match, process.match_index = before, None, None, None
 
     async def _wait(self) -> None:
         """Wait for output. When it is silent for a moment, look for what began long before."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from typing import Literal, TypeVar
 
@@ -18,6 +19,7 @@ from msgspec import Struct
 from execsrv.client.calls import PendingCall
 from execsrv.client.file_calls import FileCalls
 from execsrv.client.file_paths import doing, sent
+from execsrv.client.late import undo_if_late
 from execsrv.client.parameters import Data, pieces
 from execsrv.errors import BadAnswerError, BusyError, ConnectionLostError, LimitExceededError, NotFoundError
 from execsrv.protocol import (
@@ -187,6 +189,7 @@ class RemoteFile:
                 left -= len(block.chunk) if left > 0 else 0
                 if block.eof:
                     break
+            undo_if_late(partial(setattr, self, "_place", self._place))
             self._place = place
         return b"".join(found)
 

@@ -6,6 +6,7 @@ import codecs
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ import trio
 from msgspec import Struct
 
 from execsrv.client.calls import Calls, PendingCall
+from execsrv.client.late import undo_if_late
 from execsrv.client.parameters import Data, flag, milliseconds, string
 from execsrv.client.text import TextMode, as_bytes
 from execsrv.errors import HttpFailedError
@@ -103,6 +105,7 @@ class HttpStream(HttpAnswer):
             if self._asked is None:  # else the one before was cancelled, and the piece is on its way
                 self._asked = await self._calls.post("http/read", HttpRequestId(self._id))
             piece = await self._calls.answer_to(self._asked, HttpBodyPiece)
+            undo_if_late(partial(self._give_back, self._asked))
             self._asked = None
         finally:
             self._busy = False
@@ -112,6 +115,10 @@ class HttpStream(HttpAnswer):
                 raise HttpFailedError(f"the body of {self.url!r} is not whole: {piece.error}", url=self.url)
             raise StopAsyncIteration
         return piece.chunk
+
+    def _give_back(self, asked: PendingCall) -> None:
+        """Let the piece that was asked for be the next again."""
+        self._asked, self._over = asked, False
 
 
 class Http:

@@ -214,11 +214,11 @@ class Inbox:
             size -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def give_back(self, entry: Chunk | Gap) -> None:
+    def give_back(self, entry: Entry) -> None:
         """Let a chunk, or the end of one, be the next of its stream again, and a gap that of all streams it is in."""
         if isinstance(entry, Chunk):
             self._give_back_chunk(entry)
-        elif not entry.omitted:
+        elif not isinstance(entry, Gap) or not entry.omitted:
             self._ends.appendleft(entry)
         else:
             for queue, gap in self._by_queue(entry):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from execsrv._log.entries import Gap
 from execsrv.client.iteration import Iteration
+from execsrv.client.late import undo_if_late
 from execsrv.client.reader import Reader
 from execsrv.client.text import LineTaker
 from execsrv.errors import LimitExceededError
@@ -37,6 +39,7 @@ class Lines(Iteration[str]):
                 break  # it is still there, and raised when it is the next
             assert not isinstance(taken, Gap)
             line = taken
+        undo_if_late(partial(self.give_back, [chunk for _, chunk in lines]))
         return lines
 
     def give_back(self, chunks: list[Chunk]) -> None:
@@ -50,4 +53,3 @@ class Lines(Iteration[str]):
         for first, *rest in reversed(joined):
             data = b"".join([first.chunk, *(chunk.chunk for chunk in rest)])
             self._reader.give_back(Chunk(first.seq, first.stream, data, first.at_ms))
-        self._reader.has_arrived()

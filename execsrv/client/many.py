@@ -7,11 +7,13 @@ error or a cancel, it is gone, and with it what still runs.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import trio
 
 from execsrv._nursery import happened
+from execsrv.client.late import undo_if_late
 from execsrv.client.parameters import Path, count
 from execsrv.errors import CommandError, ConnectionLostError, RequestError
 
@@ -46,6 +48,7 @@ class Results(AsyncIterator[R_co], Generic[R_co]):
         self._batch = _Batch(run, iter(commands), limit)
         self._return_errors = return_errors
         self._is_started = False
+        self._given_back: list[Any] = []
 
     def __aiter__(self) -> Results[R_co]:
         return self
@@ -61,11 +64,12 @@ class Results(AsyncIterator[R_co], Generic[R_co]):
             self._nursery.start_soon(self._batch.go)
             self._is_started = True
         try:
-            ended = await self._batch.ended.receive()
+            ended = self._given_back.pop() if self._given_back else await self._batch.ended.receive()
         except (trio.EndOfChannel, trio.ClosedResourceError):
             if self._batch.is_whole:
                 raise StopAsyncIteration from None
             raise ConnectionLostError("the client has ended before its commands") from None
+        undo_if_late(partial(self._given_back.append, ended))
         if isinstance(ended, Exception) and not (self._return_errors and isinstance(ended, CommandError)):
             await self.aclose()
             raise ended

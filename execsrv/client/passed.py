@@ -19,6 +19,7 @@ from msgspec import UnsetType
 from execsrv._lent import Lent
 from execsrv.client.connection import Connection
 from execsrv.client.inbox import PARTS, Part
+from execsrv.client.late import undo_if_late
 from execsrv.client.mirror import Mirror
 from execsrv.client.parameters import Data
 from execsrv.client.streams import Output
@@ -62,6 +63,7 @@ class PassedStreams:
         self._id = id
         self._ends = {name: trio.lowlevel.FdStream(each.take()) for name, each in zip(names, lent, strict=True)}
         self._narrow = set(self._ends)
+        self._given_back: dict[Part, bytes] = {}
         self.outputs: dict[Part, Output] = {
             part: Output(id, part, partial(self._receive, part), partial(self._close_output, part)) for part in PARTS
         }
@@ -90,10 +92,22 @@ class PassedStreams:
         if (end := self._ends.get(part)) is None:
             await trio.lowlevel.checkpoint()
             return b""
-        data = await end.receive_some(most or _READ_BYTES)
-        if len(data) >= _READ_BYTES:
-            self._widen(part)
-        return bytes(data)
+        most = most or _READ_BYTES
+        if part in self._given_back:
+            await trio.lowlevel.checkpoint()
+            data = self._given_back.pop(part)
+            if rest := data[most:]:
+                self._given_back[part], data = rest, data[:most]
+        else:
+            data = bytes(await end.receive_some(most))
+            if len(data) >= _READ_BYTES:
+                self._widen(part)
+        undo_if_late(partial(self._give_back, part, data))
+        return data
+
+    def _give_back(self, part: Part, data: bytes) -> None:
+        if data:
+            self._given_back[part] = data + self._given_back.get(part, b"")
 
     def _widen(self, name: str) -> None:
         if name in self._narrow:

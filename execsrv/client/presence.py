@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 
 import trio
 
 from execsrv.client.iteration import Iteration
+from execsrv.client.late import undo_if_late
 from execsrv.protocol import ConnectionPresence
 
 _MOST_UNREAD = 256
@@ -35,4 +37,12 @@ class Presence(Iteration[ConnectionPresence]):
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._told and not self._is_over:
             await self._news.park()
-        return self._told.popleft() if self._told else None
+        if not self._told:
+            return None
+        presence = self._told.popleft()
+        undo_if_late(partial(self._give_back, presence))
+        return presence
+
+    def _give_back(self, presence: ConnectionPresence) -> None:
+        if len(self._told) < _MOST_UNREAD:
+            self._told.appendleft(presence)

@@ -15,11 +15,11 @@ from typing import TypeVar
 
 import trio
 
-from execsrv._log.entries import Closed, Entry, Exited, Gap
+from execsrv._log.entries import Closed, Entry, Exited
 from execsrv.client.calls import Calls
 from execsrv.client.inbox import PARTS, Inbox, Part
 from execsrv.errors import ConnectionLostError, InvalidParamsError
-from execsrv.protocol import Chunk, ProcessAck
+from execsrv.protocol import ProcessAck
 
 T = TypeVar("T")
 
@@ -139,9 +139,10 @@ class Reader:
         """True when the server waits for something to be read."""
         return self.inbox.unread_bytes + self.inbox.read_bytes >= self._window
 
-    def give_back(self, entry: Chunk | Gap) -> None:
-        """Let a chunk that was taken, the end of one, or a gap, be the next of its stream."""
+    def give_back(self, entry: Entry) -> None:
+        """Let an entry that was taken, or the end of a chunk, be the next again for whoever reads."""
         self.inbox.give_back(entry)
+        self.has_arrived()
 
     def discard(self, part: Part) -> None:
         """Let go of all of a stream, now and later."""

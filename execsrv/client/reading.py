@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from execsrv._log.entries import Entry, Exited, Gap
 from execsrv.client.inbox import PARTS, Part
 from execsrv.client.iteration import Iteration
+from execsrv.client.late import undo_if_late
 from execsrv.client.line_batches import Lines
 from execsrv.client.parameters import count
 from execsrv.client.process_facts import Facts
@@ -68,7 +69,10 @@ class Reading(Facts):
         Raises `ConnectionLostError` behind the last that arrived, `trio.BusyResourceError` while another task is
         reading, and `trio.ClosedResourceError` behind the block of `start`.
         """
-        return await self._reader.next()
+        event = await self._reader.next()
+        if event is not None:
+            undo_if_late(partial(self._reader.give_back, event))
+        return event
 
     def events(self) -> AsyncIterator[Event]:
         """Iterate over all events, from here to the end. Cancelling loses nothing.
@@ -125,7 +129,13 @@ class Reading(Facts):
         It raises as `lines` does. Cancelling loses nothing.
         """
         taker = TextTaker(self._reader.inbox, _part(stream), self._mode(encoding, errors), self.id)
-        return Iteration(partial(self._next_text, _part(stream), taker.take))
+
+        def take() -> str | Gap | None:
+            if (taken := taker.take()) is not None:
+                undo_if_late(partial(self._reader.give_back, taken if isinstance(taken, Gap) else taker.last))
+            return taken
+
+        return Iteration(partial(self._next_text, _part(stream), take))
 
     async def _next_text(self, part: Part | None, take: Callable[[], str | Gap | None]) -> str | None:
         while True:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import trio
 
 from execsrv._log.entries import Gap
 from execsrv.client.inbox import Part
+from execsrv.client.late import undo_if_late
 from execsrv.client.parameters import Data
 from execsrv.client.reader import Reader
 from execsrv.errors import ConnectionLostError, InvalidParamsError, StdinClosedError, UnknownProcessError
+from execsrv.protocol import Chunk
 
 _MOST_BYTES = 2**31
 
@@ -25,7 +28,13 @@ def receive_told(reader: Reader, part: Part, missed: Callable[[Gap], None]) -> R
     async def receive(max_bytes: int | None, check_open: Callable[[], None]) -> bytes:
         def take() -> bytes | Gap | None:
             check_open()
-            return reader.inbox.take_bytes(part, _MOST_BYTES if max_bytes is None else max_bytes)
+            first = next(iter(reader.inbox.queues[part].entries), None)
+            taken = reader.inbox.take_bytes(part, _MOST_BYTES if max_bytes is None else max_bytes)
+            if isinstance(first, Chunk) and isinstance(taken, bytes):
+                first = Chunk(first.seq, first.stream, taken, first.at_ms)
+            if first is not None:
+                undo_if_late(partial(reader.give_back, first))
+            return taken
 
         while True:
             taken: bytes | Gap | None = await reader.read(part, take)

@@ -186,6 +186,8 @@ class TextTaker:
         self._inbox = inbox
         self._parts = PARTS if part is None else (part,)
         self._decoders = {each: Decoder(mode, f"{each} of process {id}") for each in self._parts}
+        self.last = Chunk(0, "stdout", b"")
+        """The bytes of the text that was taken last, to be given back."""
 
     def take(self) -> str | Gap | None:
         """Return what has come as far as it is whole characters, or a gap in front of it; None while there is none.
@@ -203,18 +205,21 @@ class TextTaker:
 
     def _take(self, part: Part) -> str:
         entries, decoder = self._inbox.queues[part].entries, self._decoders[part]
-        text, data = "", b""
+        text, data, whole = "", b"", b""
         first: Chunk | None = None
         try:
             while not text and entries and isinstance(entries[0], Chunk):
                 taken = self._inbox.take(part)
                 assert isinstance(taken, Chunk)
                 first = taken
+                whole += first.chunk
                 data += first.chunk
                 text, data = decoder.decode(data)
             if data and (entries or self._inbox.closed) and not (entries and isinstance(entries[0], Chunk)):
                 text, data = text + decoder.decode(data, final=True)[0], b""
         finally:
-            if data and first is not None:
-                self._inbox.give_back(Chunk(first.seq, first.stream, data, first.at_ms))
+            if first is not None:
+                self.last = Chunk(first.seq, first.stream, whole[: len(whole) - len(data)], first.at_ms)
+                if data:
+                    self._inbox.give_back(Chunk(first.seq, first.stream, data, first.at_ms))
         return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from typing import Literal
 
@@ -14,6 +15,7 @@ from execsrv._nursery import happened
 from execsrv.client.calls import PendingCall
 from execsrv.client.file_calls import FileCalls
 from execsrv.client.file_paths import doing, heard, sent
+from execsrv.client.late import undo_if_late
 from execsrv.errors import NotFoundError
 from execsrv.protocol import Nothing, TreeChanges, TreeWatch, WatchId
 
@@ -66,7 +68,9 @@ class Changes:
         try:
             while not self._told:
                 self._told = (await self._next())[::-1]
-            return self._told.pop()
+            change = self._told.pop()
+            undo_if_late(partial(self._told.append, change))
+            return change
         finally:
             self._busy = False
 

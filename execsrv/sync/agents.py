@@ -55,7 +55,7 @@ class Tools(Held, of=TrioTools):
         An interrupt ends the command: nobody would know of it. Raises `SpawnError` and other kinds of `RequestError`,
         `LimitExceededError` when too many go on, and `ConnectionLostError`.
         """
-        return self._wait(
+        return self._take(
             "exec_command",
             cmd,
             cwd=cwd,
@@ -85,10 +85,10 @@ class Tools(Held, of=TrioTools):
         session waits for input. Where there is no terminal, Ctrl-C and Ctrl-\ are their signals, and everything else
         raises `StdinClosedError`.
 
-        An interrupt stops waiting, not the session, and the next answer has the output. Raises `UnknownSessionError`,
-        `ProcessEndedError` for input that comes too late, and `ConnectionLostError`.
+        An interrupt loses nothing: the session goes on, and the next answer has the output. Raises
+        `UnknownSessionError`, `ProcessEndedError` for input that comes too late, and `ConnectionLostError`.
         """
-        return self._wait(
+        return self._take(
             "write_stdin",
             session_id,
             chars,
@@ -105,9 +105,10 @@ class Tools(Held, of=TrioTools):
     def kill_session(self, session_id: int, *, grace: float = KILL_GRACE_SECONDS) -> Answer:
         """End everything of a session, by force after `grace` seconds, and return its last output and its end.
 
-        Raises `UnknownSessionError` and `ConnectionLostError`.
+        An interrupt loses nothing: the next answer has the output. Raises `UnknownSessionError` and
+        `ConnectionLostError`.
         """
-        return self._wait("kill_session", session_id, grace=grace)
+        return self._take("kill_session", session_id, grace=grace)
 
     def read_output(
         self,
@@ -161,4 +162,4 @@ def call(tools: Tools, name: str, arguments: Any) -> Answer | Piece | Picture | 
     Raises `InvalidParamsError` for a function or arguments that there are not, and as the function does: the text of
     every `ExecsrvError` may be given to the model. An interrupt is that of the function.
     """
-    return tools._wait(trio_call, tools, name, arguments)
+    return tools._take(trio_call, tools, name, arguments)

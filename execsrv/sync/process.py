@@ -196,14 +196,14 @@ class Process(Held, of=TrioProcess):
         return self._take("expect", patterns, timeout, searchwindowsize)
 
     def expect_exact(self, patterns: Any, timeout: float | None = -1, searchwindowsize: int | None = -1) -> int:
-        """Do what `expect` does, for strings that are to be there as they are."""
-        return self._wait("expect_exact", patterns, timeout, searchwindowsize)
+        """Do what `expect` does, for strings that are to be there as they are. An interrupt loses nothing."""
+        return self._take("expect_exact", patterns, timeout, searchwindowsize)
 
     def expect_list(
         self, pattern_list: list[Any], timeout: float | None = -1, searchwindowsize: int | None = -1
     ) -> int:
-        """Do what `expect` does, for a list that `compile_pattern_list` has returned."""
-        return self._wait("expect_list", pattern_list, timeout, searchwindowsize)
+        """Do what `expect` does, for a list that `compile_pattern_list` has returned. An interrupt loses nothing."""
+        return self._take("expect_list", pattern_list, timeout, searchwindowsize)
 
     def compile_pattern_list(self, patterns: Any) -> list[Any]:
         """Return patterns compiled, for many calls of `expect_list`. Raises `InvalidParamsError` and `TypeError`."""

@@ -113,8 +113,7 @@ class _Session:
     async def _expect(self, patterns: list[str], action: Any) -> str:
         """Return the pattern that matched. Raises `CommandTimeoutError`, and `pexpect.EOF` where bash has ended."""
         try:
-            # Not `expect`: the next one of that would be given what a cancelled one has found.
-            return patterns[await self.process.expect_list(self.process.compile_pattern_list(patterns), action.timeout)]
+            return patterns[await self.process.expect(patterns, action.timeout)]
         except TIMEOUT as error:
             what = getattr(action, "command", "an interrupt")
             raise errors.CommandTimeoutError(f"timeout after {action.timeout} seconds of {what!r}") from error
