@@ -226,9 +226,9 @@ class ByWalk:
         self._register.ending.add(tree.number)
 
     def ended(self, tree: ProcessTree) -> None:
-        if (mark := self._register.mark) is not None:
+        if (mark := self._register.mark) is not None and proc.has_ended_child():
             mark_of_its = mark.of(tree.number)
-            with suppress(OSError):  # no child is left, or no descriptor to look with
+            with suppress(OSError):  # no descriptor to look with
                 # Its leader may have made us the parent of some: see clone(2), CLONE_PARENT.
                 proc.reap_children(lambda pid: mark_of_its.is_on(pid) and not self._register.owns(pid))
         self._register.leave(tree)

@@ -119,12 +119,18 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def has_ended_child() -> bool:
+    """Tell whether one of our own children has ended and was not reaped."""
+    try:
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return False
+
+
 def reap_children(belongs: Belongs) -> None:
     """Reap those of our own children that have ended and belong. Others' are left to whoever waits for them."""
-    ended = os.WEXITED | os.WNOHANG
-    if os.waitid(os.P_ALL, 0, ended | os.WNOWAIT) is not None:
-        for pid in filter(belongs, children(os.getpid())):
-            os.waitid(os.P_PID, pid, ended)
+    for pid in filter(belongs, children(os.getpid())):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
 
 
 def threads(pid: int) -> list[int]:
