@@ -50,15 +50,11 @@ def text_mode(text: bool | None, encoding: str | None, errors: str | None) -> Te
     return mode
 
 
-def in_pieces(mode: TextMode | None) -> TextMode | None:
-    """Return the way to text of a process that is written to and searched piece by piece.
-
-    Raises `InvalidParamsError` for an encoding that begins each piece with a byte order mark.
-    """
-    if mode is not None and "".encode(mode.encoding):
+def check_pieces(mode: TextMode) -> None:
+    """Raise `InvalidParamsError` for an encoding that begins each piece of a text with a byte order mark."""
+    if "".encode(mode.encoding):
         message = f"encoding: a process needs one without a byte order mark, such as utf-16-le, got {mode.encoding!r}"
         raise InvalidParamsError(message, field="encoding")
-    return mode
 
 
 def as_bytes(data: Data | str | None, mode: TextMode | None, name: str = "input") -> Data | None:
