@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import jsonschema
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -184,13 +186,16 @@ async def test_a_cancelled_look_loses_nothing(server: Server) -> None:
         assert answer.output == "a line\na line\n"
 
 
-async def test_a_cancelled_start_ends_its_command(server: Server) -> None:
+@pytest.mark.parametrize("tty", [False, True])
+async def test_a_cancelled_start_ends_its_command(server: Server, tty: bool) -> None:
     mark = new_mark()
     async with open_tools(await server.client()) as tools:
+        start = partial(tools.exec_command, ["bash", "-c", f"exec -a {mark} sleep 1000"], tty=tty, yield_time_ms=LONG)
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(lambda: tools.exec_command(["bash", "-c", f"exec -a {mark} sleep 1000"]))
+                nursery.start_soon(start)
                 await until_marked(mark, 1)
+                await trio.testing.wait_all_tasks_blocked()
                 scope.cancel()
         await until_gone(mark)
 

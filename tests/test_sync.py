@@ -22,6 +22,7 @@ import trio
 
 import execsrv
 import execsrv.sync
+import execsrv.sync.agents
 from execsrv import CommandFailedError, ConnectionLostError, SpawnError
 from execsrv.testing import assert_no_strays
 from tests.peers import PATIENCE
@@ -100,6 +101,31 @@ def test_to_close_ends_what_waits_in_other_threads(client: execsrv.sync.Client) 
         closing = pool.submit(process.close)
         with pytest.raises(trio.ClosedResourceError, match="was closed"):
             waiting.result(PATIENCE)
+        closing.result(PATIENCE)
+
+
+def test_to_close_ends_a_call_that_waits_in_more_than_one_task(client: execsrv.sync.Client) -> None:
+    with execsrv.sync.agents.open_tools(client) as tools, ThreadPoolExecutor() as pool:
+        waiting = pool.submit(tools.exec_command, "echo begun; sleep 1000", tty=True, yield_time_ms=50_000)
+        while not (tools.list_sessions().sessions and tools.read_output(1).output):
+            pass  # each is a turn of the other thread's loop
+        tools.close()
+        with pytest.raises(trio.ClosedResourceError, match="Tools was closed"):
+            waiting.result(PATIENCE)
+
+
+def test_a_block_that_ends_with_the_one_around_it_is_left_without_a_word(client: execsrv.sync.Client) -> None:
+    stubborn = ["bash", "-c", "trap '' TERM; echo begun; while :; do sleep 1000 & wait; done"]
+    process = client.start(stubborn, grace=1)
+    assert next(process.lines()) == "begun"
+    with ThreadPoolExecutor() as pool:
+        waiting, reading = pool.submit(process.wait), pool.submit(next, process.lines())
+        closing = pool.submit(client.close)
+        with pytest.raises(trio.ClosedResourceError, match="was closed"):
+            waiting.result(PATIENCE)
+        with pytest.raises(trio.ClosedResourceError, match="was closed"):
+            reading.result(PATIENCE)
+        process.close()
         closing.result(PATIENCE)
 
 

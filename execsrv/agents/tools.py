@@ -113,7 +113,7 @@ class Tools:
         undo_if_late(session.scope.cancel)
         try:
             return await self._window(session, since, window, most)
-        except trio.Cancelled:
+        except BaseException:  # whatever a cancel looks like that has met with several tasks
             session.scope.cancel()
             raise
 
