@@ -28,6 +28,7 @@ from execsrv.limits import ClientConfig, ServerConfig
 from execsrv.pool.member import Line
 from execsrv.testing.faults import Fault, Side, open_faulty_line
 from execsrv.testing.running_server import RunningServer, ServerFailedError, serving
+from tests.cancelling import cancelled_after
 from tests.conftest import OpenServer
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_marked
@@ -337,6 +338,23 @@ async def test_a_lease_is_one_server_with_a_directory(open_server: OpenServer) -
             assert lease.scratch is None
 
 
+async def test_a_lease_that_is_cancelled_at_any_step_leaves_no_directory(
+    open_server: OpenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    async with Pool(await urls(open_server, 1)) as pool:
+        steps, is_whole = 1, False
+        while not is_whole:
+            with cancelled_after(steps):
+                async with pool.lease():
+                    is_whole = True
+            assert os.listdir(temporary) == []
+            steps += 5
+            assert steps < 4000
+
+
 async def test_a_lease_whose_server_is_lost_stays_where_it_was(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, open_server: OpenServer
 ) -> None:
@@ -359,7 +377,7 @@ async def test_a_lease_whose_server_is_lost_stays_where_it_was(
 def test_a_lease_that_can_have_no_directory_says_on_which_server(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main(url: str) -> None:
         async with Pool([url]) as pool:
-            with pytest.raises(execsrv.CommandFailedError, match="mktemp") as caught:
+            with pytest.raises(execsrv.CommandFailedError, match="mkdir") as caught:
                 async with pool.lease():
                     pass
             assert caught.value.server == url

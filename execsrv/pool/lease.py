@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import posixpath
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import trio
 
 from execsrv.client.client import Client
+from execsrv.client.file_paths import heard
 from execsrv.directories import Endpoint
 from execsrv.errors import CommandError, ConnectionFailedError, ConnectionLostError, ExecsrvError, RequestError
 from execsrv.pool.member import Member
@@ -98,9 +101,16 @@ class _Scratch:
         self._member = member
 
     async def make(self, client: Client) -> None:
-        """Make it. Raises `CommandFailedError`, and what `Client.run` raises."""
-        made = await client.run(["mktemp", "-d", "-t", "execsrv-XXXXXXXX"], text=True, check=True)
-        self.path = made.stdout.removesuffix("\n")
+        """Make it. Raises `CommandFailedError`, and what `Client.run` raises.
+
+        Its name is chosen here, so that it is removed where nobody hears that it was made.
+        """
+        self.path = posixpath.join(heard("initialize", client.info.temp_dir), f"execsrv-{secrets.token_hex(8)}")
+        try:
+            await client.run(["mkdir", "-m", "700", "--", self.path], check=True)
+        except (CommandError, RequestError):
+            self.path = None  # it was not made
+            raise
 
     async def __aenter__(self) -> _Scratch:
         return self

@@ -12,10 +12,12 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
+import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, overload
 
+import anyio
 import sniffio
 import trio
 from inspect_ai.util import (
@@ -30,6 +32,7 @@ from inspect_ai.util import (
 )
 
 import execsrv
+from execsrv.client.file_paths import heard
 from execsrv.errors import (
     ConnectionFailedError,
     ConnectionLostError,
@@ -41,6 +44,8 @@ from execsrv.errors import (
 
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 """Exit codes by which a shell says that it could not run a program."""
+
+_REMOVAL_SECONDS = 10.0
 
 Close = Callable[[], Awaitable[None]]
 
@@ -63,12 +68,14 @@ class ExecsrvSandboxEnvironment(SandboxEnvironment):
         if config is not None and not isinstance(config, str):
             raise ValueError(f"config of the sandbox must be the URL of a server, got {type(config).__name__}")
         client, close = await _opened(config)
+        # Named here, so that it can be removed whatever becomes of the answer.
+        directory = posixpath.join(heard("initialize", client.info.temp_dir), f"execsrv-{secrets.token_hex(8)}")
         try:
-            directory = (await client.run(["mktemp", "-d"], text=True, check=True)).stdout.rstrip("\n")
-            users = (await client.run(["sh", "-c", "id -un; id -u"], text=True)).stdout.split()
+            await client.run(["mkdir", "-m", "700", "--", directory], check=True)
+            users = (await client.run(["sh", "-c", "id -un; id -u"], text=True, check=True)).stdout.split()
             return {"default": cls(client, close, directory, (users[0], users[-1]))}
         except BaseException:
-            await close()
+            await _leave(client, close, directory)
             raise
 
     @classmethod
@@ -81,12 +88,7 @@ class ExecsrvSandboxEnvironment(SandboxEnvironment):
     ) -> None:
         for environment in environments.values():
             sandbox = environment.as_type(ExecsrvSandboxEnvironment)
-            try:
-                await sandbox._client.files.remove(sandbox.directory, recursive=True, missing_ok=True)
-            except execsrv.ExecsrvError:
-                pass  # the server is gone, or somebody holds the directory; the commands end in any case
-            finally:
-                await sandbox._close()
+            await _leave(sandbox._client, sandbox._close, sandbox.directory)
 
     async def exec(
         self,
@@ -183,6 +185,17 @@ async def _opened(url: str | None) -> tuple[Any, Close]:
         return client, client.close
     except ConnectionFailedError as error:
         raise SandboxUnavailableError(str(error)) from error
+
+
+async def _leave(client: Any, close: Close, directory: str) -> None:
+    """Remove the directory of a sample, and hang up. A cancel has to wait for it, for a while."""
+    try:
+        with anyio.move_on_after(_REMOVAL_SECONDS, shield=True):
+            await client.files.remove(directory, recursive=True, missing_ok=True)
+    except execsrv.ExecsrvError:
+        pass  # the server is gone, or somebody holds the directory; the commands end in any case
+    finally:
+        await close()
 
 
 async def _opened_on_trio(url: str | None) -> tuple[Any, Close]:
