@@ -875,6 +875,21 @@ async def test_the_client_asks_twice_for_one_process(server: Server) -> None:
                 pass
 
 
+async def test_input_of_one_client_after_the_other_arrives(server: Server) -> None:
+    url = await server.url()
+    async with (
+        connect(url, name="build", keep="untilIdle") as client,
+        client.start(["cat"], stdin=True, key="echo") as process,
+    ):
+        await process.write(b"one\n")
+        assert await anext(process.lines()) == "one"
+        process.leave_running()
+    async with connect(url, resume="build") as client, client.start(["cat"], stdin=True, key="echo") as again:
+        await again.write(b"two\n")
+        with trio.fail_after(PATIENCE):
+            assert [await anext(again.lines()) for _ in range(2)] == ["one", "two"]
+
+
 # -- the place of a viewer in a log --
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -62,9 +61,7 @@ async def attached_to_other(
 
 def _made(mirror: Mirror, argv: list[str], pid: int | None, *, tty: bool) -> Process:
     params = ProcessStart(argv, None, {}, tty, mirror.id, overflow="drop")
-    process = Process._made(mirror, params, pid)
-    process._write_name = f"{secrets.token_hex(4)}-"  # others have counted from 1 as well
-    return process
+    return Process._made(mirror, params, pid)
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,6 @@ class Process(Dialogue, Reading):
 
     _has_pipe: bool
     _writes: int
-    _write_name: str
     _writing: PendingCall | None
     _input_turn: trio.Lock
 
@@ -75,13 +75,17 @@ class Process(Dialogue, Reading):
         process._mirror, process._argv, process._pid = mirror, params.argv, pid
         process._has_pipe = params.pipe_stdin
         process._writes, process._writing, process._input_turn = 0, None, trio.Lock()
-        process._write_name = ""
         return process
 
     @property
     def confined(self) -> Confined | None:
         """The confinement that it has: its layers, and what its policy names and does not get. None without one."""
         return self._mirror.confined
+
+    @cached_property
+    def _write_name(self) -> str:
+        """Beginning of the names of its writes: another client may write too, or may have, and has counted from 1."""
+        return f"{secrets.token_hex(4)}-"
 
     @cached_property
     def stdin(self) -> Input:
