@@ -504,6 +504,26 @@ async def test_leaving_while_the_connection_is_interrupted_is_quick_and_still_ki
             line.cut()
 
 
+async def test_all_that_has_arrived_is_read_before_the_loss_is_told(server: Server, tmp_path: Path) -> None:
+    config = execsrv.ClientConfig(window_bytes=64 * KIB)
+    async with (
+        opened_line(server, tmp_path) as line,
+        connect(line.url, reconnect=0.3, config=config) as client,
+        client.start(["cat"], stdin=True) as process,
+    ):
+        for number in range(40):
+            await process.write(bytes(1000))
+            while process._mirror.last_seq <= number:
+                await trio.testing.wait_all_tasks_blocked(0.001)
+        line.target = None
+        line.cut()
+        await client._connection.wait_interrupted(True)
+        for _ in range(40):
+            assert isinstance(await process.next_event(), execsrv.Chunk)
+        with trio.fail_after(PATIENCE), pytest.raises(ConnectionLostError, match=r"no way back within 0\.3 s"):
+            await process.next_event()
+
+
 async def test_a_read_that_is_broken_off_holds_up_nothing(server: Server, tmp_path: Path) -> None:
     """What it would have told the server about what was read, the next one tells."""
     size = 1_000_000

@@ -333,7 +333,7 @@ class Process(Held, of=TrioProcess):
     async def next_event(self) -> Event | None:
         """Return the next event: output, exit and close, in order; None when all is over. Cancelling loses nothing.
 
-        Raises `ConnectionLostError` behind the last that arrived, `trio.BusyResourceError` while another task is
+        Raises `ConnectionLostError` behind all that has arrived, `trio.BusyResourceError` while another task is
         reading, and `trio.ClosedResourceError` behind the block of `start`.
         """
         return await self._take("next_event")

@@ -87,7 +87,7 @@ class Reader:
     async def next(self, part: Part | None = None) -> Entry | None:
         """Take the next entry, of one stream or of everything; None when that is at its end.
 
-        Raises `ConnectionLostError` behind the last that arrived, and `trio.BusyResourceError` while another task
+        Raises `ConnectionLostError` behind all that has arrived, and `trio.BusyResourceError` while another task
         reads the same. `trio.ClosedResourceError` is for who reads after the process's block.
         """
         return await self.read(part, lambda: self.inbox.take(part))
@@ -187,9 +187,10 @@ class Reader:
         self._untold = 0
         try:
             await self._calls.post("process/ack", ProcessAck(self.id, seq))
-        except BaseException:
+        except BaseException as error:
             self._untold = max(seq, self._untold)
-            raise
+            if not isinstance(error, ConnectionLostError):  # which is told behind all that has arrived
+                raise
 
     # -- waiting --
 

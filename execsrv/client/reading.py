@@ -66,7 +66,7 @@ class Reading(Facts):
     async def next_event(self) -> Event | None:
         """Return the next event: output, exit and close, in order; None when all is over. Cancelling loses nothing.
 
-        Raises `ConnectionLostError` behind the last that arrived, `trio.BusyResourceError` while another task is
+        Raises `ConnectionLostError` behind all that has arrived, `trio.BusyResourceError` while another task is
         reading, and `trio.ClosedResourceError` behind the block of `start`.
         """
         event = await self._reader.next()

@@ -334,7 +334,7 @@ class Process(Held, of=TrioProcess):
     def next_event(self) -> Event | None:
         """Return the next event: output, exit and close, in order; None when all is over. An interrupt loses nothing.
 
-        Raises `ConnectionLostError` behind the last that arrived, `trio.BusyResourceError` while another thread is
+        Raises `ConnectionLostError` behind all that has arrived, `trio.BusyResourceError` while another thread is
         reading, and `trio.ClosedResourceError` behind the block of `start`.
         """
         return self._take("next_event")
