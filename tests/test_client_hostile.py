@@ -384,6 +384,38 @@ for line in sys.stdin:
                 await client.run(["true"])
 
 
+FLOODING = r"""
+import json, sys
+for line in sys.stdin:
+    asked = json.loads(line)
+    if asked["method"] == "initialize":
+        greeting = {"sessionId": "s", "protocolVersion": "exec-server.v0", "environmentInfo": {
+            "shell": {"name": "sh", "path": "/bin/sh"}, "executorVersion": "", "cwd": "file:///", "userHomeDir": "file:///",
+            "platformOs": "linux", "tempDir": "file:///tmp"}}
+        print(json.dumps({"id": asked["id"], "result": greeting}), flush=True)
+    if asked["method"] == "process/start":
+        id = asked["params"]["processId"]
+        print(json.dumps({"id": asked["id"], "result": {"processId": id, "pid": 1}}), flush=True)
+        seq = 0
+        while True:
+            seq += 1
+            told = {"processId": id, "seq": seq, "stream": "stdout", "chunk": "eHh4" * 10_000}
+            print(json.dumps({"method": "process/output", "params": told}), flush=True)
+"""
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_a_server_that_does_not_keep_to_the_window_costs_its_connection(key: str | None) -> None:
+    """Also before it has said where the log begins."""
+    config = ClientConfig(window_bytes=64 * KIB)
+    with trio.fail_after(PATIENCE), pytest.raises(ConnectionLostError, match="more output than the window of 65536"):
+        async with (
+            execsrv.launch([sys.executable, "-I", "-S", "-c", FLOODING], config=config) as client,
+            client.start(["true"], key=key) as process,
+        ):
+            await process.snapshot()
+
+
 async def test_a_server_that_breaks_every_bound_costs_its_connection_and_nothing_else() -> None:
     """One byte beyond the bound and a ping behind it: answering that while closing is a fault of the library below."""
     size = MIB

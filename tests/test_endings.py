@@ -173,6 +173,15 @@ async def test_a_child_that_a_leader_has_made_ours_leaves_no_zombie(how: str) ->
     assert other.pid in left
 
 
+async def test_a_command_whose_end_is_not_waited_for_is_killed_all_the_same() -> None:
+    mark = new_mark()
+    config = execsrv.ClientConfig(leave_timeout=0)
+    async with execsrv.connect_in_process(client_config=config) as client:
+        async with client.start(["bash", "-c", f"exec -a {mark} sleep 1000"], grace=0):
+            await until_marked(mark, 1)
+        await until_gone(mark)
+
+
 async def test_cancelled_at_every_step_nothing_is_left() -> None:
     """Cancel a whole run at its first checkpoint, at its second, and so on: never a process, never a descriptor."""
     mark = new_mark()

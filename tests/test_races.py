@@ -198,6 +198,11 @@ async def _start(client: execsrv.Client, mark: str) -> None:
         await process.wait()
 
 
+async def _start_with_key(client: execsrv.Client, mark: str) -> None:
+    async with client.start(["bash", "-c", f"exec -a {mark} sleep 1000"], key=os.urandom(8).hex()):
+        await until_marked(mark, 1)
+
+
 async def _write(client: execsrv.Client, mark: str) -> None:
     async with client.start(["bash", "-c", f"exec -a {mark} cat"], stdin=True) as process:
         await process.write(bytes(300_000))
@@ -212,7 +217,7 @@ async def _run(client: execsrv.Client, mark: str) -> None:
     await client.run(["bash", "-c", f"exec -a {mark} cat"], input=b"x", timeout=60)
 
 
-@pytest.mark.parametrize("how", [_start, _write, _run])
+@pytest.mark.parametrize("how", [_start, _start_with_key, _write, _run])
 @pytest.mark.parametrize("transport", ["memory", "unix", "websocket"])
 async def test_a_client_cancelled_at_every_step(
     server: Server, transport: str, how: Callable[[execsrv.Client, str], Awaitable[None]]

@@ -38,7 +38,7 @@ from execsrv.errors import (
     UnknownConnectionError,
     UnknownProcessError,
 )
-from execsrv.limits import MIB
+from execsrv.limits import KIB, MIB, ClientConfig
 from execsrv.protocol import (
     Chunk,
     ConnectionPresence,
@@ -888,6 +888,25 @@ async def test_input_of_one_client_after_the_other_arrives(server: Server) -> No
         await again.write(b"two\n")
         with trio.fail_after(PATIENCE):
             assert [await anext(again.lines()) for _ in range(2)] == ["one", "two"]
+
+
+@pytest.mark.parametrize(("first", "then"), [(64 * KIB, 1024 * KIB), (1024 * KIB, 64 * KIB)])
+async def test_a_process_is_read_by_a_client_with_another_window(server: Server, first: int, then: int) -> None:
+    url = await server.url()
+    async with connect(url, name="build", keep="untilIdle", config=ClientConfig(window_bytes=first)) as client:
+        async with client.start(FLOOD, stdin=True, id="flood") as process:
+            process.leave_running()
+    async with (
+        connect(url, resume="build", config=ClientConfig(window_bytes=then)) as client,
+        client.attach("flood", after="now") as again,
+    ):
+        printed = 0
+        with trio.fail_after(PATIENCE):
+            async for event in again.events():
+                if isinstance(event, Chunk):
+                    printed += len(event.chunk)
+                    if event.chunk.endswith(b"flooded\n"):
+                        await again.write(b"it\n")
 
 
 # -- the place of a viewer in a log --

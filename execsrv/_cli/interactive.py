@@ -61,8 +61,8 @@ class Joinable(Protocol):
 class Link(Protocol):
     """The connection that it is reached by."""
 
-    is_interrupted: bool
-
+    @property
+    def is_interrupted(self) -> bool: ...
     async def wait_interrupted(self, wanted: bool) -> None: ...
 
 

@@ -47,6 +47,11 @@ class AttachedReader:
         self.lag_bytes = 0
         self.last_taken = 0
 
+    @property
+    def window_bytes(self) -> int | None:
+        """The window that it has asked for, None where it does not acknowledge."""
+        return self._window if self._acknowledges else None
+
     def __repr__(self) -> str:
         return f"<AttachedReader last_taken={self.last_taken} lag={self.lag_bytes}>"
 

@@ -37,6 +37,7 @@ async def attached_to_own(connection: Connection, id: str, after_seq: int | None
     with connection.new_mirror(id) as mirror:
         after = min(after_seq or 0, listed.next_seq - 1)
         mirror.begin(after)
+        mirror.set_window(listed.window_bytes or None)
         read = await connection.calls.call("process/read", ProcessRead(id, after), ProcessOutputRead)
         mirror.resumed(read)
         async with _detached(connection, mirror):

@@ -1,8 +1,9 @@
 """Requests and their answers, from the side that asks, over one channel or one after the other.
 
-Two tasks while there is a channel: a reader, which hands each answer to the call that waits for it, and a writer, the
-only one that sends, so that a call that is cancelled never leaves half a message behind. Where the channel is replaced,
-what was not answered is asked again; nearly everything has the same effect twice as once.
+Two tasks while there is a channel: a reader, which hands each answer to the call that waits for it, and a writer, so
+that a call that is cancelled never leaves half a message behind. Nothing is sent beside it but the greeting, before it
+begins, and what the channel takes whole while it waits. Where the channel is replaced, what was not answered is asked
+again; nearly everything has the same effect twice as once.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from execsrv._nursery import happened, open_helpers
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import decode_params
 from execsrv.client.parameters import check_size, checked
+from execsrv.client.pending import PendingCall
 from execsrv.errors import (
     BadAnswerError,
     ConnectionLostError,
@@ -33,32 +35,12 @@ from execsrv.protocol import (
     Message,
     MessageId,
     Notification,
-    ProcessStart,
     ProcessStarted,
     Request,
     Response,
 )
 
 R = TypeVar("R", bound=Struct)
-
-_NOT_AGAIN = {"process/signal", "fs/append", "http/request"}
-"""Methods that must not be repeated without knowing whether they arrived: a second interrupt may mean another thing."""
-
-
-class PendingCall:
-    """A request on its way."""
-
-    __slots__ = ("answer", "answered", "lent", "passes", "repeated", "request", "sent")
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.answered = trio.Event()
-        self.answer: Response | Failure | None = None
-        self.sent = False
-        self.repeated = False
-        self.passes = isinstance(request.params, ProcessStart) and request.params.pass_streams
-        self.lent: Sequence[Lent] = ()
-        """The descriptors that have come with the answer, where it `passes` some."""
 
 
 class Calls:
@@ -77,6 +59,8 @@ class Calls:
         self._outbound, self._to_write = trio.open_memory_channel[PendingCall](0)
         self._overdue: list[PendingCall] = []
         self._channel: MessageChannel | None = None
+        self.is_interrupted = False
+        """True while a lost connection is being taken up again."""
         self.lost: ConnectionLostError | None = None
         self.ended = trio.Event()
         """Set when there will be no further channel."""
@@ -113,7 +97,7 @@ class Calls:
     def interrupted(self) -> None:
         """Let what must not be asked again fail: the channel is gone, and there may be another."""
         for id, asked in list(self._pending.items()):
-            if asked.sent and asked.request.method in _NOT_AGAIN:
+            if asked.sent and not asked.may_be_repeated:
                 del self._pending[id]
                 asked.answered.set()
 
@@ -181,10 +165,13 @@ class Calls:
         return asked
 
     def ask_overdue(self, method: str, params: Struct) -> None:
-        """Ask as soon as there is a channel that takes it, ahead of all that waits, and forget the answer."""
+        """Ask as soon as the writer can, on this channel or the next, ahead of all that waits; forget the answer."""
         asked = self._register(method, params)
         asked.sent = True
-        self._overdue.append(asked)
+        try:
+            self._outbound.send_nowait(asked)
+        except (trio.WouldBlock, trio.BrokenResourceError):  # it is busy, or there is no further channel
+            self._overdue.append(asked)
 
     async def tell(self, method: str) -> None:
         """Notify the server, ahead of all that waits to be sent: for `greet`."""

@@ -18,14 +18,14 @@ from weakref import WeakSet
 import trio
 from msgspec import UNSET, Struct, structs
 
-from execsrv._log.log import Entry, Gap
 from execsrv._wire.channel import CLOSED_IN_ORDER, GONE_AWAY, MessageChannel
 from execsrv._wire.codecs import decode_params
 from execsrv.client.calls import Calls
 from execsrv.client.greeting_wishes import Wishes
-from execsrv.client.mirror import Mirror, closed_entry, exited_entry
+from execsrv.client.mirror import Mirror
 from execsrv.client.presence import Presence
 from execsrv.client.tokens import ReadToken
+from execsrv.client.told import entry_of
 from execsrv.errors import (
     AlreadyAttachedError,
     BadAnswerError,
@@ -40,16 +40,11 @@ from execsrv.errors import (
 from execsrv.limits import ClientConfig
 from execsrv.protocol import (
     PROTOCOL_VERSION,
-    Chunk,
     ConnectionPresence,
     Initialize,
     Initialized,
     Nothing,
     Notification,
-    ProcessClosed,
-    ProcessExited,
-    ProcessGap,
-    ProcessOutput,
     ProcessOutputRead,
     ProcessRead,
     ServerShutdown,
@@ -83,9 +78,12 @@ class Connection:
         self.ends_at: float | None = None
         """The time, of `time.monotonic`, at which the server is gone at the latest: it has said that it ends."""
         self._greeted = False
-        self.is_interrupted = False
-        """True while a lost connection is being taken up again."""
         self._turned = trio.lowlevel.ParkingLot()
+
+    @property
+    def is_interrupted(self) -> bool:
+        """True while a lost connection is being taken up again."""
+        return self.calls.is_interrupted
 
     async def wait_interrupted(self, wanted: bool) -> None:
         """Wait until the connection is interrupted, or is not."""
@@ -93,7 +91,7 @@ class Connection:
             await self._turned.park()
 
     def _turn(self, interrupted: bool) -> None:
-        self.is_interrupted = interrupted
+        self.calls.is_interrupted = interrupted
         self._turned.unpark_all()
 
     @property
@@ -221,7 +219,7 @@ class Connection:
             hello = self._agree(wishes.hello_again(self.greeting.session_id, await self._read_token()))
             await self.calls.ask_first("initialize", hello, Initialized)
             await self.calls.tell("initialized")
-            for mirror in [mirror for mirror in self.mirrors.values() if not mirror.awaits_log]:
+            for mirror in [mirror for mirror in self.mirrors.values() if mirror.hearing == "interrupted"]:
                 try:
                     read = await self.calls.ask_first(
                         "process/read", ProcessRead(mirror.id, mirror.last_seq), ProcessOutputRead
@@ -245,32 +243,20 @@ class Connection:
 
         Raises `ExecsrvError` for what cannot be, and then has done nothing.
         """
-        entry: Entry
         match told.method:
-            case "process/output":
-                output = decode_params(told.params, ProcessOutput)
-                id, entry = output.process_id, Chunk(output.seq, output.stream, output.chunk, output.at_ms)
-            case "process/gap":
-                gap = decode_params(told.params, ProcessGap)
-                id, entry = gap.process_id, Gap(gap.from_seq, gap.seq, gap.omitted)
-            case "process/exited":
-                exited = decode_params(told.params, ProcessExited)
-                id, entry = exited.process_id, exited_entry(exited)
-            case "process/closed":
-                closed = decode_params(told.params, ProcessClosed)
-                id, entry = closed.process_id, closed_entry(closed)
             case "connection/presence":
                 self._tell_presence(decode_params(told.params, ConnectionPresence))
                 return None
             case "server/shutdown":
                 self.ends_at = time.monotonic() + decode_params(told.params, ServerShutdown).time_left_ms / 1000
                 return None
-            case _:
-                return None  # a newer server may tell more
+        if (of_process := entry_of(told)) is None:
+            return None  # a newer server may tell more
+        id, entry = of_process
         if (mirror := self.mirrors.get(id)) is None:
             return None
         mirror.arrived(entry)
-        return None if mirror.has_room else mirror.wait_room
+        return None if mirror.acknowledges or mirror.has_room else mirror.wait_room
 
     async def take_leave(self, method: str, params: Struct) -> None:
         """Tell the server what is not needed any more, where it knows of it. Cannot be cancelled for a moment."""

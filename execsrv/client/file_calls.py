@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from execsrv.client.calls import Calls, PendingCall
+from execsrv.client.calls import Calls
+from execsrv.client.pending import PendingCall
 from execsrv.protocol.files import FileCall
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from typing import Literal, TypeVar
 import trio
 from msgspec import Struct
 
-from execsrv.client.calls import PendingCall
 from execsrv.client.file_calls import FileCalls
 from execsrv.client.file_paths import doing, sent
 from execsrv.client.late import undo_if_late
 from execsrv.client.parameters import Data, pieces
+from execsrv.client.pending import PendingCall
 from execsrv.errors import BadAnswerError, BusyError, ConnectionLostError, LimitExceededError, NotFoundError
 from execsrv.protocol import (
     Block,

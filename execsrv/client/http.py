@@ -13,9 +13,10 @@ from typing import Any, Literal
 import trio
 from msgspec import Struct
 
-from execsrv.client.calls import Calls, PendingCall
+from execsrv.client.calls import Calls
 from execsrv.client.late import undo_if_late
 from execsrv.client.parameters import Data, flag, milliseconds, string
+from execsrv.client.pending import PendingCall
 from execsrv.client.text import TextMode, as_bytes
 from execsrv.errors import HttpFailedError
 from execsrv.protocol import HttpBodyPiece, HttpHeader, HttpRequest, HttpRequestId, HttpResponse, Nothing

@@ -56,6 +56,7 @@ class Inbox:
         self._ends: deque[Entry] = deque()  # of the leader and of everything, and gaps of nobody knows what
         self._acknowledges = acknowledges
         self._sizes: deque[tuple[int, int]] = deque()  # of what arrived and was not acknowledged
+        self.unacknowledged_bytes = 0
         self.read_bytes = 0
         """The bytes that were read and not acknowledged."""
         self.next_seq = 1
@@ -76,11 +77,11 @@ class Inbox:
                 for queue, gap in self._by_queue(entry):
                     self._add_gap(queue.entries, gap)
                 if not entry.omitted:
-                    self._ends.append(entry)
-            case Exited():
+                    self._add_gap(self._ends, entry)
+            case Exited() if self.exited is None:
                 self.exited = entry
                 self._ends.append(entry)
-            case Closed():
+            case Closed() if self.closed is None:
                 self.closed = entry
                 self._ends.append(entry)
 
@@ -88,6 +89,7 @@ class Inbox:
         size = entry_bytes(chunk)
         if self._acknowledges:
             self._sizes.append((chunk.seq, size))
+            self.unacknowledged_bytes += size
         queue = self.queues[part_of(chunk.stream)]
         if queue.is_wanted:
             queue.entries.append(chunk)
@@ -103,7 +105,7 @@ class Inbox:
                 yield queue, Gap(gap.from_seq, gap.seq, omitted)
 
     @staticmethod
-    def _add_gap(entries: deque[Chunk | Gap], gap: Gap) -> None:
+    def _add_gap(entries: deque[Chunk | Gap] | deque[Entry], gap: Gap) -> None:
         """Add a gap. Gaps weigh nothing, so they must not pile up."""
         if entries and isinstance(last := entries[-1], Gap):
             entries[-1] = last.and_then(gap.seq, gap.omitted)
@@ -293,4 +295,5 @@ class Inbox:
         while self._sizes and self.read_bytes > 0:
             seq, size = self._sizes.popleft()
             self.read_bytes -= size
+            self.unacknowledged_bytes -= size
         return seq

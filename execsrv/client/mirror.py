@@ -1,4 +1,4 @@
-"""The client's copy of one process's log: how it arrives over the connection, and how the process is ended.
+"""The client's copy of one process's log: how it arrives over the connection.
 
 Entries arrive from the connection and wait in the inbox. While there is no connection nothing arrives; the first answer
 after it (`resumed`) brings what was printed meanwhile, with a gap for what the server does not retain any more.
@@ -6,35 +6,39 @@ after it (`resumed`) brings what was printed meanwhile, with a gap for what the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
-import trio
 from msgspec import UNSET, UnsetType
 
-from execsrv._log.entries import Closed, Entry, Exited, Gap
-from execsrv.client.calls import Calls, PendingCall
+from execsrv._log.entries import ENTRY_BYTES, Closed, Entry, Exited, Gap
+from execsrv._setting_units import MIB
+from execsrv.client.calls import Calls
 from execsrv.client.inbox import Inbox, Part
-from execsrv.client.parameters import grace_milliseconds
+from execsrv.client.pending import PendingCall
 from execsrv.client.reader import Reader
-from execsrv.errors import BadAnswerError, ConnectionLostError, ProtocolError, RequestError
+from execsrv.client.told import closed_entry, exited_entry
+from execsrv.errors import (
+    ConnectionLostError,
+    ProtocolError,
+)
 from execsrv.protocol import (
     Chunk,
     Failure,
-    Grace,
-    Graceful,
-    ProcessClosed,
-    ProcessExited,
     ProcessOutputRead,
-    ProcessSignal,
-    ProcessSignaled,
-    ProcessTerminate,
-    Running,
     Stream,
 )
 from execsrv.protocol.sandbox import Confined
 
-_ASK_AGAIN_SECONDS = 0.02
+_BEYOND_BYTES = 4 * MIB
+"""So much may come beyond the window: what a killed command has left in its pipes is told whether or not it is read."""
+
+Hearing = Literal["awaits its log", "live", "interrupted"]
+"""The way in which entries come: one after the other, or only behind an answer that says where its log goes on.
+
+One that awaits its log asks for it itself, again where it is interrupted meanwhile; others are asked for anew.
+"""
 
 
 class Tap(Protocol):
@@ -81,16 +85,17 @@ class Mirror:
         """True where it goes on when its block is left."""
         self.is_attached = False
         """True where it was started before, here or by somebody else."""
-        self.awaits_log = False
-        """True until an answer has told where its log begins here. It is asked for again, if need be."""
+        self.hearing: Hearing = "live"
         self.membership = ("", "")
         """The membership by which it is read, where it is of another connection."""
         self.taps: list[Tap] = []
-        self._acknowledges = acknowledges
+        self.acknowledges = acknowledges
         self._inbox = Inbox(acknowledges)
         self.reader = Reader(id, self._inbox, calls, window_bytes, acknowledges)
-        self._resuming = False
-        self._early: list[Entry] = []  # told while it resumes
+        self._window: float = window_bytes
+        self._most_bytes: float = self._window + _BEYOND_BYTES  # that may be unacknowledged
+        self._early: list[Entry] = []  # told while it is not live
+        self._early_bytes = 0
         self._abandoned = False
         self._is_drained = False
         self._spawn = spawn
@@ -109,51 +114,33 @@ class Mirror:
     @property
     def is_over(self) -> bool:
         """True where the server has told that nothing is left of it."""
-        return self._acknowledges and self.closed is not None and not self.closed.remaining
+        closed = self._inbox.closed
+        return self.acknowledges and closed is not None and not closed.remaining
+
+    @property
+    def was_refused(self) -> bool:
+        """True where the server has said that it does not start."""
+        return self.start is not None and isinstance(self.start.answer, Failure) and not self.started
 
     # -- for the block that started it --
 
-    async def end(self, grace: float) -> None:
-        """End everything of the process and wait until that is done. What it still prints is thrown away.
-
-        It is asked first, and killed when `grace` seconds are over. While the connection is interrupted nothing is
-        waited for. After a cancel, call `end_when_back`.
-        """
+    def abandon(self) -> None:
+        """Note that nobody waits for its output any more: what comes has room."""
         self._abandoned = True
         self.reader.wake()
-        if self._resuming and self.reader.lost is None:
-            self.end_when_back()
-            return
-        if self.is_over:
-            return
-        try:
-            await self.calls.call("process/terminate", termination(self.id, grace), Running)
-            if self.is_unsure or (self.start and isinstance(self.start.answer, Failure) and not self.started):
-                return  # it never started, so nothing will come
-            await self.reader.drain()
-            await self.wait_alone()
-        except (ConnectionLostError, BadAnswerError):
-            return  # the server ends it with the connection
-
-    async def wait_alone(self) -> None:
-        """Wait until nothing lives of what had lived on after the close. A server that cannot tell is not asked again.
-
-        Nothing is told after the close, so it is asked for how many there are to be woken.
-        """
-        living = len(self.closed.remaining) if self.closed else 0
-        while living:
-            try:
-                living = (await self.calls.call("process/signal", _anybody(self.id), ProcessSignaled)).received
-            except RequestError:
-                return
-            if living:
-                await trio.sleep(_ASK_AGAIN_SECONDS)
 
     def begin(self, after_seq: int, *, attached: bool = True) -> None:
         """Have the log of a process that was started before begin behind that entry. `resumed` must follow."""
         self.is_attached = attached
-        self.awaits_log = self._resuming = True
+        self.hearing = "awaits its log"
         self._inbox.next_seq = after_seq + 1
+
+    def set_window(self, window_bytes: int | None) -> None:
+        """Note the window that was asked for when it was started, by another client. None: nobody knows, or none."""
+        self._window = math.inf if window_bytes is None else window_bytes
+        self._most_bytes = self._window + _BEYOND_BYTES
+        if window_bytes is not None:
+            self.reader.window_bytes = window_bytes
 
     def left(self) -> None:
         """Note that nobody reads any more."""
@@ -173,10 +160,6 @@ class Mirror:
         except ConnectionLostError:
             return
 
-    def end_when_back(self) -> None:
-        """Have everything of the process killed as soon as the server can be asked to, on this channel or the next."""
-        self.calls.ask_overdue("process/terminate", ProcessTerminate(self.id))
-
     # -- for the connection --
 
     @property
@@ -185,19 +168,35 @@ class Mirror:
         return self._inbox.next_seq - 1
 
     def arrived(self, entry: Entry) -> None:
-        """Take in the next entry. Raises `ProtocolError` for another."""
-        if self._resuming:
-            self._early.append(entry)  # for `resumed`, where it does not bring it
+        """Take in the next entry. Raises `ProtocolError` for another, and for more than the window."""
+        if self.hearing != "live":
+            self._keep_early(entry)
             return
         if entry.seq < self._inbox.next_seq:
             return  # `resumed` has brought it
+        if self.acknowledges and self._inbox.unacknowledged_bytes > self._most_bytes:
+            raise self._too_much()
         self._add(entry)
         self.reader.has_arrived()
 
+    def _keep_early(self, entry: Entry) -> None:
+        """Keep an entry for `resumed`, where that does not bring it. There is a gap in front of each at most."""
+        if self._early_bytes > 2 * self._most_bytes:
+            raise self._too_much()
+        self._early.append(entry)
+        self._early_bytes += ENTRY_BYTES + (len(entry.chunk) if isinstance(entry, Chunk) else 0)
+
+    def _forget_early(self) -> None:
+        self._early.clear()
+        self._early_bytes = 0
+
+    def _too_much(self) -> ProtocolError:
+        return ProtocolError(f"process {self.id}: more output than the window of {self._window} bytes lets through")
+
     @property
     def has_room(self) -> bool:
-        """True where more may arrive: the server keeps to a window, or not much is unread."""
-        return bool(self._acknowledges or self._abandoned or self.reader.lost or self.reader.has_room)
+        """True where more may arrive from a server that keeps to no window: not much is unread."""
+        return bool(self._abandoned or self.reader.lost or self.reader.has_room)
 
     async def wait_room(self) -> None:
         """Wait until there is room."""
@@ -206,8 +205,9 @@ class Mirror:
 
     def interrupted(self) -> None:
         """Note that the connection is gone and may come back. An entry from before `resumed` is not the next one."""
-        self._resuming = True
-        self._early.clear()
+        if self.hearing == "live":
+            self.hearing = "interrupted"
+        self._forget_early()
 
     def resumed(self, read: ProcessOutputRead) -> None:
         """Take in what the server retained while the connection was gone, from `last_seq` on."""
@@ -228,8 +228,10 @@ class Mirror:
         for entry in self._early:
             if entry.seq >= self._inbox.next_seq:
                 self._add(entry)
-        self._early.clear()
-        self.awaits_log = self._resuming = False
+        self._forget_early()
+        self.hearing = "live"
+        # What has come so far may count as had for the server.
+        self._most_bytes = self._inbox.unacknowledged_bytes + self._window + _BEYOND_BYTES
         self.reader.has_arrived()
 
     def not_there(self, why: str) -> None:
@@ -237,7 +239,7 @@ class Mirror:
 
         Either its start has not arrived, and is asked again; or it is over and forgotten.
         """
-        self._resuming = False
+        self.hearing = "live"
         if self.is_attached or (self.start is not None and self.start.answer is not None):
             self.lose(ConnectionLostError(why))
 
@@ -267,25 +269,3 @@ class Mirror:
             case Gap():
                 for stream, count in entry.omitted.items():
                     self._had[stream] = self._had.get(stream, 0) + count
-
-
-def termination(id: str, grace: float) -> ProcessTerminate:
-    """Return the order to end everything of a process: politely with a grace, in seconds, else by force."""
-    if grace == 0:
-        return ProcessTerminate(id)
-    return ProcessTerminate(id, Graceful(Grace(grace_milliseconds(grace))))
-
-
-def _anybody(id: str) -> ProcessSignal:
-    """Return SIGCONT: a stopped process needs it to end when asked to, and one that runs does not notice."""
-    return ProcessSignal(id, "SIGCONT", "tree")
-
-
-def exited_entry(told: ProcessExited) -> Exited:
-    """Return the end of the leader as an entry of the log."""
-    return Exited(told.seq, told.exit_code, told.signal, told.reason, told.at_ms, told.denial or None)
-
-
-def closed_entry(told: ProcessClosed) -> Closed:
-    """Return the end of everything as an entry of the log."""
-    return Closed(told.seq, told.totals, told.remaining, told.tree_empty, told.ended, told.at_ms, told.usage or None)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from execsrv._nursery import happened
-from execsrv.client.calls import PendingCall
 from execsrv.client.dialogue import Dialogue
-from execsrv.client.mirror import Mirror, termination
+from execsrv.client.ending import termination
+from execsrv.client.mirror import Mirror
 from execsrv.client.parameters import WRITE_BYTES, Data, pieces, seconds, string
+from execsrv.client.pending import PendingCall
 from execsrv.client.reading import Reading
 from execsrv.client.result import Collected, Result
 from execsrv.client.streams import Input

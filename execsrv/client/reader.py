@@ -50,7 +50,7 @@ class Reader:
         self.inbox = inbox
         self.lost: ConnectionLostError | None = None
         self._calls = calls
-        self._window = window_bytes
+        self.window_bytes = window_bytes
         self._acknowledges = acknowledges
         self._is_over = False
         self.is_passed = False
@@ -66,7 +66,7 @@ class Reader:
     @property
     def has_room(self) -> bool:
         """True while more may arrive unread."""
-        return self.inbox.unread_bytes < self._window
+        return self.inbox.unread_bytes < self.window_bytes
 
     def has_arrived(self) -> None:
         """Look at what has arrived."""
@@ -137,7 +137,7 @@ class Reader:
     @property
     def is_full(self) -> bool:
         """True when the server waits for something to be read."""
-        return self.inbox.unread_bytes + self.inbox.read_bytes >= self._window
+        return self.inbox.unread_bytes + self.inbox.read_bytes >= self.window_bytes
 
     def give_back(self, entry: Entry) -> None:
         """Let an entry that was taken, or the end of a chunk, be the next again for whoever reads."""
@@ -180,7 +180,7 @@ class Reader:
         if not self._acknowledges or self.lost is not None:
             return
         seq = self._untold
-        if self.inbox.read_bytes > (0 if self.is_full else self._window // 4):
+        if self.inbox.read_bytes > (0 if self.is_full else self.window_bytes // 4):
             seq = self.inbox.acknowledged() or seq
         if not seq:
             return
@@ -208,7 +208,7 @@ class Reader:
             while self.inbox.exited is None:
                 seen = self.inbox.next_seq
                 if self.is_full and not self._is_read():
-                    self.inbox.let_go(self._window // 2)
+                    self.inbox.let_go(self.window_bytes // 2)
                     self._taken.unpark_all()
                 await self._acknowledge()
                 if self.inbox.next_seq == seen and self.inbox.exited is None:

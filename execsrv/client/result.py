@@ -12,6 +12,7 @@ from msgspec import Struct
 from execsrv._log.head_tail import JOINED_BYTES, HeadTail
 from execsrv._log.log import Closed, Gap
 from execsrv._nursery import open_helpers
+from execsrv.client.ending import wait_alone
 from execsrv.client.inbox import Part, part_of
 from execsrv.client.parameters import Data, flag
 from execsrv.client.text import TextMode, decoded, split_lines
@@ -194,7 +195,7 @@ class Collected:
                 await self._process.terminate(grace)
                 while not self._is_over:
                     await self._collect()
-                await self._process._mirror.wait_alone()
+                await wait_alone(self._process._mirror)
         if not in_time:
             raise self._late(patience)
         return self._result(closed.remaining if closed else [])

@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
-import trio
-
 from execsrv.client.attaching import leave
 from execsrv.client.connection import Connection
+from execsrv.client.ending import end
 from execsrv.client.mirror import Mirror
 from execsrv.client.parameters import (
     PIPE,
@@ -36,7 +35,6 @@ from execsrv.client.start_request import check_known, passing, place, snapshot_o
 from execsrv.client.text import check_pieces, text_mode
 from execsrv.errors import BadAnswerError, ConnectionLostError, ProcessExistsError
 from execsrv.protocol import (
-    Failure,
     OutputFile,
     ProcessList,
     ProcessListing,
@@ -216,7 +214,10 @@ class Starting:
                     yield Process._made(mirror, params, pid, mode, streams)
                 finally:
                     async with nullcontext() if streams is None else streams.left():
-                        await _end(connection, mirror, leaving)
+                        if mirror.is_left:
+                            await leave(connection, mirror)
+                        else:
+                            await end(mirror, leaving, connection.config.leave_timeout)
 
 
 def _recorded(
@@ -275,18 +276,3 @@ async def _pid_listed(connection: Connection, id: str) -> int | None:
             return None if listed is None else listed.pid
         # It is answered when the start is over, and refused when that failed.
         await connection.calls.call("process/wait", ProcessWait(id, timeout_ms=0), ProcessWaited)
-
-
-async def _end(connection: Connection, mirror: Mirror, grace: float) -> None:
-    """End what may run of a process. Cancelled before the answer, it may have started all the same."""
-    if mirror.is_left:
-        await leave(connection, mirror)
-        return
-    if mirror.is_over or mirror.start is None or (isinstance(mirror.start.answer, Failure) and not mirror.started):
-        return
-    for tap in mirror.taps:
-        tap.leaving()
-    with trio.move_on_after(grace + connection.config.leave_timeout, shield=True) as patience:
-        await mirror.end(grace)
-    if patience.cancelled_caught:
-        mirror.end_when_back()

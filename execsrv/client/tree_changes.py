@@ -12,10 +12,10 @@ import trio
 from msgspec import Struct
 
 from execsrv._nursery import happened
-from execsrv.client.calls import PendingCall
 from execsrv.client.file_calls import FileCalls
 from execsrv.client.file_paths import doing, heard, sent
 from execsrv.client.late import undo_if_late
+from execsrv.client.pending import PendingCall
 from execsrv.errors import NotFoundError
 from execsrv.protocol import Nothing, TreeChanges, TreeWatch, WatchId
 

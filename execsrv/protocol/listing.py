@@ -67,6 +67,8 @@ class ListedProcess(Wire, frozen=True):
     """The limits that it was started with, where it has some."""
     pass_streams: bool | UnsetType = UNSET
     """True where its client has its pipes, so that nobody can read its output here."""
+    window_bytes: int | UnsetType = UNSET
+    """The window that its start has asked for, where it has one."""
 
 
 class ProcessList(Wire, frozen=True):

@@ -125,6 +125,7 @@ def _listed(caller: Caller, shared: Shared, process: Session | Starting, usage: 
         size=process.size or UNSET,
         limits=process.asked_limits or UNSET,
         pass_streams=process.passes or UNSET,
+        window_bytes=log.reader.window_bytes or UNSET,
         cpu_ms=cpu_ms,
         memory_bytes=memory,
     )
