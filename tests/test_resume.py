@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -22,7 +23,7 @@ from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connections import open_connections
 from execsrv._server.outbox import Outbox
 from execsrv._wire.lines import LineChannel
-from execsrv.errors import ConnectionLostError, UnknownConnectionError
+from execsrv.errors import ConnectionLostError, LimitExceededError, UnknownConnectionError
 from execsrv.limits import KIB, MIB
 from execsrv.protocol import Notification
 from tests.conftest import OpenServer, Server
@@ -522,6 +523,68 @@ async def test_all_that_has_arrived_is_read_before_the_loss_is_told(server: Serv
             assert isinstance(await process.next_event(), execsrv.Chunk)
         with trio.fail_after(PATIENCE), pytest.raises(ConnectionLostError, match=r"no way back within 0\.3 s"):
             await process.next_event()
+
+
+async def test_a_request_that_the_server_does_not_take_fails_alone(
+    open_server: OpenServer, transport: str, tmp_path: Path
+) -> None:
+    server = open_server(transport, ServerConfig(max_message_bytes=MIB, resume_grace=300))
+    async with (
+        connect(await server.url(), reconnect=PATIENCE) as client,
+        client.start(["cat"], stdin=True) as process,
+    ):
+        for _ in range(2):
+            with trio.fail_after(PATIENCE), pytest.raises(LimitExceededError) as error:
+                await client.files.write(tmp_path / "file", bytes(3 * MIB))
+            assert (error.value.facts["limit"], error.value.facts["value"]) == ("max_message_bytes", MIB)
+        await process.write(b"on\n")
+        assert await anext(process.lines()) == "on"
+
+
+async def test_a_file_that_is_larger_than_a_message_of_the_client_is_read(server: Server, tmp_path: Path) -> None:
+    content = os.urandom(2 * MIB)
+    (tmp_path / "file").write_bytes(content)
+    config = execsrv.ClientConfig(max_message_bytes=MIB)
+    with trio.fail_after(PATIENCE):
+        async with connect(await server.url(), reconnect=PATIENCE, config=config) as client:
+            assert await client.files.read(tmp_path / "file") == content
+
+
+async def test_a_server_that_greets_and_hangs_up_is_no_way_back(tmp_path: Path) -> None:
+    """It is come back to at most every tenth of a second, and not longer than asked for."""
+    info = {
+        "shell": {"name": "sh", "path": "/bin/sh"},
+        "executorVersion": "",
+        "cwd": "file:///",
+        "userHomeDir": "file:///",
+        "platformOs": "linux",
+        "tempDir": "file:///tmp",
+    }
+    greeting = {"sessionId": "s", "protocolVersion": "exec-server.v0", "environmentInfo": info}
+    came = 0
+
+    async def greet(stream: trio.SocketStream) -> None:
+        nonlocal came
+        came += 1
+        said = b""
+        async with stream:
+            while said.count(b"\n") < 3 and (data := await stream.receive_some()):
+                said += data
+                if said.count(b"\n") == 1:
+                    answer = {"id": json.loads(said)["id"], "result": greeting}
+                    await stream.send_all(json.dumps(answer).encode() + b"\n")
+
+    with trio.socket.socket(trio.socket.AF_UNIX) as listening:
+        await listening.bind(f"{tmp_path}/s")
+        listening.listen()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, greet, [trio.SocketListener(listening)])
+            with trio.fail_after(PATIENCE):
+                async with connect(f"unix://{tmp_path}/s", reconnect=1) as client:
+                    with pytest.raises(ConnectionLostError, match="ended the connection; no way back within 1 s: "):
+                        await client.files.exists("/")
+            nursery.cancel_scope.cancel()
+    assert 2 <= came <= 12
 
 
 async def test_a_read_that_is_broken_off_holds_up_nothing(server: Server, tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ class Conversation:
         logger.warning("closing a channel: %s", text := cut(str(error)))
         self._goodbye = error
         self._is_lost = True
-        self._outbox.put(Failure(None, ErrorObject(error.code, text, {"kind": error.kind})))
+        self._outbox.put(Failure(None, ErrorObject(error.code, text, {"kind": error.kind, **error.facts})))
 
     def _hung_up(self) -> None:
         """Note that the peer is gone, or says no more."""

@@ -20,6 +20,9 @@ FREE_BYTES = 64 * 1024
 _COPIES = 3
 """What comes in is there as bytes, as a text and as what that says, until it was handled."""
 
+TOO_LARGE = 1009
+"""The code of a websocket's close for a message that is too large (RFC 6455 section 7.4.1)."""
+
 _TRY_AGAIN_LATER = 1013
 """The code of a websocket's close for a server without room (IANA's registry)."""
 
@@ -28,6 +31,12 @@ _STRANGERS_BYTES = 64 * 1024
 
 _STRANGERS_PARTS, _PARTS = 256, 65536
 """More frames than anybody cuts a message into. Each costs the websocket library some 90 bytes, an empty one too."""
+
+
+def above_bound(max_message_bytes: int) -> ProtocolError:
+    """Return the error about a message that is larger than it may be, which tells how large that is."""
+    text = f"message is larger than max_message_bytes ({max_message_bytes})"
+    return ProtocolError(text, TOO_LARGE, limit="max_message_bytes", value=max_message_bytes)
 
 
 class MessageBound:
@@ -50,11 +59,11 @@ class MessageBound:
         self.max_bytes = self._configured
         self.max_parts = _PARTS
 
-    def complaint(self) -> str:
-        """Return the text about a message that is too large."""
+    def too_large(self) -> ProtocolError:
+        """Return the error about a message that is too large."""
         if self.max_bytes < self._configured:
-            return f"message before `initialize` is larger than {self.max_bytes} bytes"
-        return f"message is larger than max_message_bytes ({self.max_bytes})"
+            return ProtocolError(f"message before `initialize` is larger than {self.max_bytes} bytes", TOO_LARGE)
+        return above_bound(self.max_bytes)
 
     def hold(self, size: int) -> None:
         """Note that so many bytes have come in and were not handled."""

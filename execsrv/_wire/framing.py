@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from execsrv._wire.bounds import LARGE_BYTES, MessageBound
-from execsrv.errors import CutOffError, ProtocolError
+from execsrv.errors import CutOffError
 
 _BLANK = re.compile(rb"(?:[ \t\r\n]++|\xef\xbb\xbf)*+")
 """Nothing between two messages: white space, and byte order marks."""
@@ -85,11 +85,11 @@ class LineBuffer(_Buffer):
                 if at_end and self._start < len(self._buffer):
                     end = len(self._buffer)
                 elif len(self._buffer) - self._start > self._bound.max_bytes:
-                    raise self._too_long()
+                    raise self._bound.too_large()
                 else:
                     return None
             if end - self._start > self._bound.max_bytes:
-                raise self._too_long()
+                raise self._bound.too_large()
             self.last_was_whole = end < len(self._buffer)
             if end - self._start > LARGE_BYTES:
                 self._searched = 0
@@ -100,9 +100,6 @@ class LineBuffer(_Buffer):
                 self._cut()  # not only when more comes: that may be never
             if line and not line.isspace():
                 return line
-
-    def _too_long(self) -> ProtocolError:
-        return ProtocolError(self._bound.complaint(), close_code=1009)
 
 
 LENGTH_BYTES = 4
@@ -121,7 +118,7 @@ class FrameBuffer(_Buffer):
         start = self._start + LENGTH_BYTES
         size = int.from_bytes(self._buffer[self._start : start], "little")
         if start <= len(self._buffer) and size > self._bound.max_bytes:
-            raise ProtocolError(self._bound.complaint(), close_code=1009)
+            raise self._bound.too_large()
         if start > len(self._buffer) or start + size > len(self._buffer):
             if at_end and self.has_more:
                 raise CutOffError("malformed message: the end came in the middle of a frame")

@@ -11,8 +11,8 @@ import trio
 from msgspec import UNSET, UnsetType
 
 from execsrv._budget.budget import Budget
+from execsrv._wire.bounds import above_bound
 from execsrv._wire.encoded_channel import EncodedChannel
-from execsrv.errors import ProtocolError
 from execsrv.limits import Limits
 from execsrv.protocol import Message
 
@@ -64,7 +64,7 @@ class OfferedChannel(EncodedChannel):
         if isinstance(data, str):
             data = data.encode(errors="surrogatepass")
         if len(data) > self._max_bytes:
-            raise ProtocolError(f"message is larger than max_message_bytes ({self._max_bytes})", close_code=1009)
+            raise above_bound(self._max_bytes)
         return await self._read(data)
 
     def trust(self, budget: Budget) -> None:

@@ -9,7 +9,8 @@ import struct
 from collections import deque
 from functools import cache
 
-from execsrv._wire.bounds import MessageBound
+from execsrv._wire.bounds import TOO_LARGE, MessageBound
+from execsrv.errors import ProtocolError
 
 _FINAL_TEXT, _FINAL_BINARY = 0x81, 0x82
 _FINAL_CLOSE = 0x88
@@ -83,8 +84,8 @@ class FrameReader:
         self._is_data = False  # that frame: the library is not given it
         self.messages: deque[bytearray] = deque()
         """Payloads of the messages that are complete, in order."""
-        self.excess = ""
-        """Tells which bound a message has gone beyond, and by how much it may not."""
+        self.excess: ProtocolError | None = None
+        """The error of a message that has gone beyond a bound."""
 
     def walk(self, data: bytes | bytearray, start: int, most: int, library: bytearray) -> int:
         """Walk on over up to `most` frames in what came, from `start`. Return where it stopped.
@@ -155,9 +156,9 @@ class FrameReader:
         self._bytes += size
         self._parts += 1
         if self._bytes > self._bound.max_bytes:
-            self.excess = self._bound.complaint()
+            self.excess = self._bound.too_large()
         elif self._parts > self._bound.max_parts:
-            self.excess = f"message has more than {self._bound.max_parts} parts"
+            self.excess = ProtocolError(f"message has more than {self._bound.max_parts} parts", TOO_LARGE)
 
     def _take(self, piece: memoryview, library: bytearray) -> None:
         """Take a piece of a frame's payload."""

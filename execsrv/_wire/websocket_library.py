@@ -32,7 +32,7 @@ _FRAMES_A_TURN = 4
 """Frames that are read before others have their turn, and messages that are handed over at once at most."""
 _SENT_BYTES = 256 * 1024
 """More than that is not encrypted at once."""
-_TOO_LARGE, _FAILED = 1009, 1011
+_FAILED = 1011
 
 
 class Wire(trio.abc.Stream):
@@ -178,8 +178,8 @@ class Wire(trio.abc.Stream):
         self._at = self._frames.walk(self._data, self._at, _FRAMES_A_TURN, library)
         if self._at == len(self._data):
             self._at, self._data = 0, b""
-        if self._frames.excess:
-            self.refusal = ProtocolError(self._frames.excess, _TOO_LARGE)
+        if self._frames.excess is not None:
+            self.refusal = self._frames.excess
         return library
 
     @property

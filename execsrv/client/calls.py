@@ -28,9 +28,11 @@ from execsrv.errors import (
     CutOffError,
     ExecsrvError,
     InvalidParamsError,
+    LimitExceededError,
     RequestError,
 )
 from execsrv.protocol import (
+    ErrorObject,
     Failure,
     Message,
     MessageId,
@@ -61,6 +63,8 @@ class Calls:
         self._channel: MessageChannel | None = None
         self.is_interrupted = False
         """True while a lost connection is being taken up again."""
+        self.was_answered = True
+        """True where the last channel has brought an answer behind its greeting, or nothing waited for one."""
         self.lost: ConnectionLostError | None = None
         self.ended = trio.Event()
         """Set when there will be no further channel."""
@@ -206,7 +210,9 @@ class Calls:
     async def _write(self, channel: MessageChannel) -> None:
         try:
             self._overdue.clear()  # they are among these
-            for asked in [asked for asked in self._pending.values() if asked.sent]:
+            again = [asked for asked in self._pending.values() if asked.sent]
+            self.was_answered = not again
+            for asked in again:
                 asked.repeated = True
                 await self._send(channel, asked)
             while True:
@@ -230,6 +236,7 @@ class Calls:
                 match message:
                     case Failure(None, error):
                         said = f"the server ended the connection: {error.message}"
+                        self._learn_bound(error)
                     case Response() | Failure():
                         self._answer(message)
                     case Notification():
@@ -242,6 +249,17 @@ class Calls:
         except ExecsrvError as error:
             return f"the server broke the protocol: {error}"
         return said
+
+    def _learn_bound(self, told: ErrorObject) -> None:
+        """Let what is above the server's bound of a message fail, now and later, where that is why it ends."""
+        match told.data:
+            case {"limit": "max_message_bytes", "value": int(bound)}:
+                self._max_bytes = min(self._max_bytes, bound)
+        for asked in [asked for asked in self._pending.values() if asked.sent]:
+            try:
+                check_size(asked.request.method, asked.request.params, self._max_bytes)
+            except LimitExceededError as error:
+                self._answer(Failure(asked.request.id, ErrorObject(*error.to_wire())))
 
     def hear_at_once(self) -> None:
         """Have what arrives heard without a turn of the loop, where the channel can: `heard` returns no waits."""
@@ -264,6 +282,7 @@ class Calls:
 
     def _answer(self, message: Response | Failure) -> None:
         if (asked := self._pending.pop(message.id, None)) is not None:
+            self.was_answered = True
             asked.answer = message
             if asked.passes:
                 asked.lent = self._lent_with(message)

@@ -78,6 +78,7 @@ class Connection:
         self.ends_at: float | None = None
         """The time, of `time.monotonic`, at which the server is gone at the latest: it has said that it ends."""
         self._greeted = False
+        self._tried_at = self._taken_up_at = -math.inf  # to take the connection up, and that it was
         self._turned = trio.lowlevel.ParkingLot()
 
     @property
@@ -126,10 +127,6 @@ class Connection:
             if not self._greeted:
                 raise ConnectionFailedError(f"handshake failed: {why}")
             while reconnect > 0 and self.is_execsrv:
-                self._turn(True)
-                self.calls.interrupted()
-                for mirror in self.mirrors.values():
-                    mirror.interrupted()
                 why = await self._resume(open_channel, wishes, reconnect)
         except _EndedError as error:
             why = f"{why}; {error}"
@@ -143,22 +140,30 @@ class Connection:
     async def _resume(self, open_channel: OpenChannel, wishes: Wishes, reconnect: float) -> str:
         """Speak over a new channel, as soon as there is one, and return why it ended.
 
-        Raises `_EndedError` when none comes in time.
+        One that ends without an answer to what was asked again is as good as none: either side may be unable to take
+        one of these messages. Raises `_EndedError` when none comes in time.
         """
-        greeted = trio.Event()
-        deadline = trio.current_time() + reconnect
+        deadline, why = trio.current_time() + reconnect, ""
         while True:
-            why = ""
+            self._interrupt()
+            await trio.sleep_until(self._tried_at + _RETRY_SECONDS)
+            self._tried_at, self._taken_up_at = trio.current_time(), math.inf
             with trio.CancelScope(deadline=deadline) as scope:
                 try:
-                    why = await self._speak(open_channel, partial(self._greet_again, wishes, greeted, scope))
+                    why = await self._speak(open_channel, partial(self._greet_again, wishes, scope))
                 except (ConnectionFailedError, AlreadyAttachedError) as error:
                     why = str(error)
-            if greeted.is_set():
+            lasted = trio.current_time() - self._taken_up_at
+            if lasted >= (_RETRY_SECONDS if self.calls.was_answered else reconnect):
                 return why
             if scope.cancelled_caught or trio.current_time() >= deadline:
                 raise _EndedError(f"no way back within {reconnect} s: {why or 'no answer'}")
-            await trio.sleep(_RETRY_SECONDS)
+
+    def _interrupt(self) -> None:
+        self._turn(True)
+        self.calls.interrupted()
+        for mirror in self.mirrors.values():
+            mirror.interrupted()
 
     async def _speak(self, open_channel: OpenChannel, greet: Callable[[], Awaitable[None]]) -> str:
         """Speak over a new channel until it ends, and return why it did.
@@ -213,7 +218,7 @@ class Connection:
         encoding = self.calls.agree(self.config.encoding)
         return hello if encoding is UNSET else structs.replace(hello, encoding=encoding)
 
-    async def _greet_again(self, wishes: Wishes, greeted: trio.Event, scope: trio.CancelScope) -> None:
+    async def _greet_again(self, wishes: Wishes, scope: trio.CancelScope) -> None:
         """Take the connection over, and catch up with every process."""
         try:
             hello = self._agree(wishes.hello_again(self.greeting.session_id, await self._read_token()))
@@ -234,8 +239,7 @@ class Connection:
             raise
         except ExecsrvError as error:
             raise _EndedError(str(error)) from error
-        scope.deadline = math.inf
-        greeted.set()
+        scope.deadline, self._taken_up_at = math.inf, trio.current_time()
         self._turn(False)
 
     def _heard(self, told: Notification) -> Callable[[], Awaitable[None]] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import posixpath
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -23,7 +24,7 @@ from execsrv.client.file_paths import doing, heard, sent
 from execsrv.client.local_files import Threads
 from execsrv.client.unfinished import is_kept, part_for
 from execsrv.errors import BadAnswerError, FileError, LimitExceededError, NotFoundError, RequestError
-from execsrv.limits import ClientConfig
+from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
 from execsrv.protocol import (
     CanonicalPath,
     DirectoryCreate,
@@ -56,6 +57,7 @@ class RemoteChanges:
         self.max_read_bytes = config.max_read_bytes
         self.max_tree_entries = config.max_tree_entries
         self.threads = Threads()
+        self._takes_any = config.max_message_bytes >= CLIENT_DEFAULTS.max_message_bytes  # that a file may be sent in
 
     # -- facts --
 
@@ -97,7 +99,7 @@ class RemoteChanges:
 
     async def read_whole(self, path: str) -> bytes:
         """Return the content of a file. Raises `LimitExceededError` for more than `max_read_bytes`."""
-        if (data := await self.read_small(path)) is not None:
+        if self._takes_any and (data := await self.read_small(path)) is not None:
             check_size(len(data), self.max_read_bytes)
             return data
         blocks: list[bytes] = []
@@ -201,11 +203,9 @@ class RemoteChanges:
         return path, found.permissions & 0o777 if permissions is None else permissions
 
     async def _drop(self, part: str) -> None:
-        with trio.move_on_after(self.patience, shield=True):
-            try:
-                await self.remove(part)
-            except Exception:
-                pass  # the error under way is the one to know
+        # The error under way is the one to know.
+        with trio.move_on_after(self.patience, shield=True), suppress(Exception):
+            await self.remove(part)
 
     # -- names --
 

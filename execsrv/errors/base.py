@@ -22,15 +22,17 @@ def _restored(kind: type[ExecsrvError], args: tuple[Any, ...]) -> ExecsrvError:
 class ProtocolError(ExecsrvError):
     """A peer broke the protocol. It is told why, and its connection ends.
 
-    `close_code` is what a websocket says in its close frame (RFC 6455 section 7.4.1).
+    `close_code` is what a websocket says in its close frame (RFC 6455 section 7.4.1), `facts` what the peer is told
+    beside the text.
     """
 
     code = -32600
     kind = "protocol-error"
 
-    def __init__(self, message: str, close_code: int = 1002) -> None:
+    def __init__(self, message: str, close_code: int = 1002, **facts: Any) -> None:
         super().__init__(message)
         self.close_code = close_code
+        self.facts = facts
 
 
 class CutOffError(ProtocolError):
