@@ -277,6 +277,14 @@ async def test_the_end_of_many_lets_others_have_their_turns(
     assert not marked(mark)
 
 
+async def test_a_look_that_a_session_ends_in_finds_nobody(supervisor: Supervisor) -> None:
+    spawned = start(supervisor, "sleep 1000")
+    looking = spawned.tree._find()
+    next(looking)
+    await end(spawned)
+    assert at_once(looking) == {}
+
+
 async def test_without_a_descriptor_nobody_is_taken_for_gone(supervisor: Supervisor) -> None:
     mark = new_mark()
     nap = f"exec -a {mark} sleep 1000"

@@ -213,7 +213,8 @@ class ByWalk:
             while census.step():
                 yield
             if census.taken_at is not None:
-                return census.members[tree.number] + self._unattributed(tree, census)
+                its = census.members.get(tree.number)
+                return [] if its is None else its + self._unattributed(tree, census)  # None: it has ended meanwhile
 
     def _unattributed(self, tree: ProcessTree, census: Census) -> list[int]:
         return census.members[UNKNOWN] if self._register.is_alone(tree) else []
