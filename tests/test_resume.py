@@ -525,6 +525,36 @@ async def test_all_that_has_arrived_is_read_before_the_loss_is_told(server: Serv
             await process.next_event()
 
 
+async def test_a_wait_outlasts_cuts_though_nothing_else_is_told(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every channel lasts for a while and brings nothing; together they last longer than a way back may take."""
+    lasting, reconnect = 0.2, 1.0
+    monkeypatch.setattr("execsrv.client.connection._SOON_SECONDS", lasting)
+    async with (
+        opened_line(server, tmp_path) as line,
+        connect(line.url, reconnect=reconnect) as client,
+        client.start(["cat"], stdin=True) as process,
+        trio.open_nursery() as nursery,
+    ):
+        happened: list[execsrv.Happened] = []
+
+        async def wait() -> None:
+            happened.append(await process.wait_for(output=b"go"))
+
+        nursery.start_soon(wait)
+        for _ in range(8):
+            await client._connection.wait_interrupted(False)
+            await trio.sleep(1.5 * lasting)
+            line.cut()
+            await client._connection.wait_interrupted(True)
+        with trio.fail_after(PATIENCE):
+            await process.write(b"go\n")
+            while not happened:
+                await trio.testing.wait_all_tasks_blocked(0.001)
+        assert happened[0].kind == "output"
+
+
 async def test_a_request_that_the_server_does_not_take_fails_alone(
     open_server: OpenServer, transport: str, tmp_path: Path
 ) -> None:

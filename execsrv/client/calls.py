@@ -1,9 +1,9 @@
 """Requests and their answers, from the side that asks, over one channel or one after the other.
 
 Two tasks while there is a channel: a reader, which hands each answer to the call that waits for it, and a writer, so
-that a call that is cancelled never leaves half a message behind. Nothing is sent beside it but the greeting, before it
-begins, and what the channel takes whole while it waits. Where the channel is replaced, what was not answered is asked
-again; nearly everything has the same effect twice as once.
+that a call that is cancelled never leaves half a message behind. Beside it only the greeting is sent, and what the
+channel takes whole while it waits. Where the channel is replaced, what was not answered is asked again; nearly
+everything has the same effect twice as once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import count
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import trio
 from msgspec import Struct, UnsetType
@@ -48,9 +48,7 @@ R = TypeVar("R", bound=Struct)
 class Calls:
     """The requests of one client. `heard` is called with each notification, in order.
 
-    Where it returns a wait, nothing more is heard until that is over.
-
-    No request becomes a message of more than `max_bytes`.
+    Where it returns a wait, nothing more is heard until that is over. No request is larger than `max_bytes`.
     """
 
     def __init__(self, heard: Callable[[Notification], Callable[[], Awaitable[None]] | None], max_bytes: int) -> None:
@@ -63,8 +61,8 @@ class Calls:
         self._channel: MessageChannel | None = None
         self.is_interrupted = False
         """True while a lost connection is being taken up again."""
-        self.was_answered = True
-        """True where the last channel has brought an answer behind its greeting, or nothing waited for one."""
+        self.brought: Literal["nothing", "something", "refusal"] = "something"
+        """What the last channel has, to who waited for an answer. A refusal: one side cannot take a message."""
         self.lost: ConnectionLostError | None = None
         self.ended = trio.Event()
         """Set when there will be no further channel."""
@@ -211,7 +209,7 @@ class Calls:
         try:
             self._overdue.clear()  # they are among these
             again = [asked for asked in self._pending.values() if asked.sent]
-            self.was_answered = not again
+            self.brought = "nothing" if again else "something"
             for asked in again:
                 asked.repeated = True
                 await self._send(channel, asked)
@@ -233,9 +231,10 @@ class Calls:
         said = None
         try:
             while (message := await channel.receive()) is not None:
+                self.brought = "something"
                 match message:
                     case Failure(None, error):
-                        said = f"the server ended the connection: {error.message}"
+                        said, self.brought = f"the server ended the connection: {error.message}", "refusal"
                         self._learn_bound(error)
                     case Response() | Failure():
                         self._answer(message)
@@ -247,6 +246,7 @@ class Calls:
         except CutOffError:
             return "the server ended the connection in the middle of a message"
         except ExecsrvError as error:
+            self.brought = "refusal"
             return f"the server broke the protocol: {error}"
         return said
 
@@ -282,7 +282,6 @@ class Calls:
 
     def _answer(self, message: Response | Failure) -> None:
         if (asked := self._pending.pop(message.id, None)) is not None:
-            self.was_answered = True
             asked.answer = message
             if asked.passes:
                 asked.lent = self._lent_with(message)

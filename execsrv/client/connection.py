@@ -55,6 +55,9 @@ OpenChannel = Callable[[], AbstractAsyncContextManager[MessageChannel]]
 
 _RETRY_SECONDS = 0.1
 
+_SOON_SECONDS = 1.0
+"""A channel that lasts longer is one, though it brings nothing: a wait for something may be all that was asked."""
+
 
 class Connection:
     """State that the tasks of one client share: its calls, its processes, and the server's greeting."""
@@ -140,8 +143,8 @@ class Connection:
     async def _resume(self, open_channel: OpenChannel, wishes: Wishes, reconnect: float) -> str:
         """Speak over a new channel, as soon as there is one, and return why it ended.
 
-        One that ends without an answer to what was asked again is as good as none: either side may be unable to take
-        one of these messages. Raises `_EndedError` when none comes in time.
+        One that ends soon is as good as none where it brings nothing to who waits for an answer, or a refusal: what one
+        side cannot take would be sent again for ever. Raises `_EndedError` when none comes in time.
         """
         deadline, why = trio.current_time() + reconnect, ""
         while True:
@@ -154,7 +157,8 @@ class Connection:
                 except (ConnectionFailedError, AlreadyAttachedError) as error:
                     why = str(error)
             lasted = trio.current_time() - self._taken_up_at
-            if lasted >= (_RETRY_SECONDS if self.calls.was_answered else reconnect):
+            soon = {"something": _RETRY_SECONDS, "nothing": _SOON_SECONDS, "refusal": reconnect}[self.calls.brought]
+            if lasted >= min(soon, reconnect):
                 return why
             if scope.cancelled_caught or trio.current_time() >= deadline:
                 raise _EndedError(f"no way back within {reconnect} s: {why or 'no answer'}")
