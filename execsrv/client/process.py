@@ -54,6 +54,7 @@ class Process(Dialogue, Reading):
     """
 
     _has_pipe: bool
+    _is_started_here: bool
     _writes: int
     _writing: PendingCall | None
     _input_turn: trio.Lock
@@ -75,6 +76,7 @@ class Process(Dialogue, Reading):
         process._drops, process._text = params.overflow == "drop", text
         process._mirror, process._argv, process._pid = mirror, params.argv, pid
         process._has_pipe = params.pipe_stdin
+        process._is_started_here = not mirror.is_attached and params.key is None
         process._writes, process._writing, process._input_turn = 0, None, trio.Lock()
         return process
 
@@ -85,8 +87,8 @@ class Process(Dialogue, Reading):
 
     @cached_property
     def _write_name(self) -> str:
-        """Beginning of the names of its writes: another client may write too, or may have, and has counted from 1."""
-        return f"{secrets.token_hex(4)}-"
+        """Beginning of the names of its writes: none where nobody else can have counted from 1."""
+        return "" if self._is_started_here else f"{secrets.token_hex(4)}-"
 
     @cached_property
     def stdin(self) -> Input:
