@@ -57,6 +57,7 @@ def seen(protocol: FrameProtocol, data: bytes) -> list[object]:
 
 @given(FRAMES, st.booleans(), st.lists(st.integers(0, 3 * MOST_BYTES), max_size=6), st.booleans())
 @example([(0x82, 300, b"\1\2\3\4", False, False)], True, [6, 7, 8, 9, 11, 50, 51], True)
+@example([(0x00, 1, bytes(4), False, False), (0x81, 0, bytes(4), False, False)], False, [], True)
 def test_the_library_makes_the_same_of_what_it_is_given(
     frames: Frames, is_server: bool, cuts: list[int], is_known: bool
 ) -> None:

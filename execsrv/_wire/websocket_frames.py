@@ -90,8 +90,8 @@ class FrameReader:
     def walk(self, data: bytes | bytearray, start: int, most: int, library: bytearray) -> int:
         """Walk on over up to `most` frames in what came, from `start`. Return where it stopped.
 
-        Adds to `library` what that is to be given. Stops at the end of a message at the latest, where the peer is not
-        known.
+        Adds to `library` what that is to be given. Stops behind a frame for it, which it may refuse: then nothing that
+        comes behind is a message. Where the peer is not known, stops at the end of a message too.
         """
         at, end = start, len(data)
         with memoryview(data) as view:
@@ -111,14 +111,9 @@ class FrameReader:
                     most -= 1
                 if not self._payload_left and not self.excess:
                     self._end_frame()
-                if self._is_between_messages and not self._bound.is_known:
+                if not self._payload_left and (not self._is_data or (self._is_last and not self._bound.is_known)):
                     break
         return at
-
-    @property
-    def _is_between_messages(self) -> bool:
-        """Return True where the last frame was the end of a message."""
-        return self._is_last and not self._payload_left and not self._header
 
     def _header_size(self) -> int:
         """Return the size of the header, as far as its beginning tells."""
