@@ -19,6 +19,16 @@ from execsrv.protocol import Failure, Message, Notification, Request, Response
 PATIENCE = 60.0
 """Seconds after which what was waited for is not coming. A busy machine must not be taken for that."""
 
+MACHINE = {
+    "shell": {"name": "sh", "path": "/bin/sh"},
+    "executorVersion": "",
+    "cwd": "file:///",
+    "userHomeDir": "file:///",
+    "platformOs": "linux",
+    "tempDir": "file:///tmp",
+}
+"""What a server that is none says of itself in its greeting."""
+
 ENV = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
 
 

@@ -27,7 +27,7 @@ from execsrv.errors import ConnectionLostError, LimitExceededError, UnknownConne
 from execsrv.limits import KIB, MIB
 from execsrv.protocol import Notification
 from tests.conftest import OpenServer, Server
-from tests.peers import PATIENCE, Peer, b64, open_peer
+from tests.peers import MACHINE, PATIENCE, Peer, b64, open_peer
 from tests.processes import marked, new_mark, until_gone, until_marked
 from tests.relay import Line, open_line
 
@@ -582,15 +582,7 @@ async def test_a_file_that_is_larger_than_a_message_of_the_client_is_read(server
 
 async def test_a_server_that_greets_and_hangs_up_is_no_way_back(tmp_path: Path) -> None:
     """It is come back to at most every tenth of a second, and not longer than asked for."""
-    info = {
-        "shell": {"name": "sh", "path": "/bin/sh"},
-        "executorVersion": "",
-        "cwd": "file:///",
-        "userHomeDir": "file:///",
-        "platformOs": "linux",
-        "tempDir": "file:///tmp",
-    }
-    greeting = {"sessionId": "s", "protocolVersion": "exec-server.v0", "environmentInfo": info}
+    greeting = {"sessionId": "s", "protocolVersion": "exec-server.v0", "environmentInfo": MACHINE}
     came = 0
 
     async def greet(stream: trio.SocketStream) -> None:
