@@ -253,13 +253,13 @@ class Calls:
     def _learn_bound(self, told: ErrorObject) -> None:
         """Let what is above the server's bound of a message fail, now and later, where that is why it ends."""
         match told.data:
-            case {"limit": "max_message_bytes", "value": int(bound)}:
-                self._max_bytes = min(self._max_bytes, bound)
-        for asked in [asked for asked in self._pending.values() if asked.sent]:
-            try:
-                check_size(asked.request.method, asked.request.params, self._max_bytes)
-            except LimitExceededError as error:
-                self._answer(Failure(asked.request.id, ErrorObject(*error.to_wire())))
+            case {"limit": "max_message_bytes", "value": int(bound)} if bound < self._max_bytes:
+                self._max_bytes = bound
+                for asked in [asked for asked in self._pending.values() if asked.sent]:
+                    try:
+                        check_size(asked.request.method, asked.request.params, bound)
+                    except LimitExceededError as error:
+                        self._answer(Failure(asked.request.id, ErrorObject(*error.to_wire())))
 
     def hear_at_once(self) -> None:
         """Have what arrives heard without a turn of the loop, where the channel can: `heard` returns no waits."""

@@ -19,16 +19,8 @@ from execsrv.client.inbox import Inbox, Part
 from execsrv.client.pending import PendingCall
 from execsrv.client.reader import Reader
 from execsrv.client.told import closed_entry, exited_entry
-from execsrv.errors import (
-    ConnectionLostError,
-    ProtocolError,
-)
-from execsrv.protocol import (
-    Chunk,
-    Failure,
-    ProcessOutputRead,
-    Stream,
-)
+from execsrv.errors import ConnectionLostError, ProtocolError
+from execsrv.protocol import Chunk, Failure, ProcessOutputRead, Stream
 from execsrv.protocol.sandbox import Confined
 
 _BEYOND_BYTES = 4 * MIB

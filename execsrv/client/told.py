@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from execsrv._log.entries import Closed, Entry, Exited, Gap
 from execsrv._wire.codecs import decode_params
-from execsrv.protocol import (
-    Chunk,
-    Notification,
-    ProcessClosed,
-    ProcessExited,
-    ProcessGap,
-    ProcessOutput,
-)
+from execsrv.protocol import Chunk, Notification, ProcessClosed, ProcessExited, ProcessGap, ProcessOutput
 
 
 def entry_of(told: Notification) -> tuple[str, Entry] | None:
