@@ -32,6 +32,7 @@ from execsrv._wire.websocket import open_websocket
 from execsrv.client.client import open_client
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig, ServerConfig
 from tests.elsewhere import own_network
+from tests.faults.daemon import running_daemon
 from tests.measured import choose, measured
 from tests.over_runner import WAYS, OverRunner, is_wanted
 from tests.peers import PATIENCE, Peer, open_peer
@@ -254,6 +255,15 @@ class Daemon(Server):
 
 
 OpenServer = Callable[[str, ServerConfig], Server]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """The URL of a daemon on a unix socket."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    with running_daemon(folder, "unix") as daemon:
+        yield daemon.url
 
 
 @pytest.fixture

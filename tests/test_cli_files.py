@@ -10,12 +10,10 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults.daemon import running_daemon
 from tests.peers import PATIENCE
 from tests.terminals import seen, seen_program
 
@@ -27,14 +25,6 @@ def execsrv(*words: str, cwd: Path | None = None, **env: str) -> subprocess.Comp
     return subprocess.run(
         [*EXECSRV, *words], capture_output=True, text=True, env={**ENV, **env}, cwd=cwd, timeout=PATIENCE
     )
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    folder = tmp_path / "server"
-    folder.mkdir()
-    with running_daemon(folder, "unix") as daemon:
-        yield daemon.url
 
 
 def editor(folder: Path, script: str) -> str:

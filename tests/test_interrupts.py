@@ -15,21 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.daemon import running_daemon
 from tests.peers import PATIENCE
 from tests.processes import marked, new_mark
 from tests.terminals import EXECSRV, seen
 from tests.test_cli_files import editor
 
 FULL_SCREEN = r"printf '\033[?1049h\033[?1000h\033[?25lseen''it'; sleep 1000"
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    folder = tmp_path / "server"
-    folder.mkdir()
-    with running_daemon(folder, "unix") as daemon:
-        yield daemon.url
 
 
 def execsrv(*words: str, url: str) -> subprocess.CompletedProcess[str]:

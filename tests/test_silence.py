@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from execsrv._cli.progress import Foot, Meter
 from execsrv._cli.silence import Silence
-from tests.faults.daemon import running_daemon
 from tests.terminals import Seen, put_away
 
 CLEAR = "\r\x1b[K"
@@ -25,12 +23,6 @@ sys.argv[0] = "execsrv"
 app.main()
 """
 """The command line, which finds everything long."""
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    with running_daemon(tmp_path, "unix") as daemon:
-        yield daemon.url
 
 
 def run_at_terminal(*words: str, cols: int = 100) -> Seen:
