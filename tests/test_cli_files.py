@@ -134,6 +134,22 @@ def test_what_cannot_be_put_back_is_not_lost(url: str, tmp_path: Path, theirs: s
     assert Path(kept[1]).read_text() == "mine\n"
 
 
+@pytest.mark.parametrize(
+    ("mine", "why"),
+    [
+        ("vi 'unclosed", "EDITOR is no command line, `vi 'unclosed`: No closing quotation"),
+        ("does-not-exist -f", "there is no editor `does-not-exist` here: name one in VISUAL or EDITOR"),
+    ],
+)
+def test_an_editor_that_cannot_be_started(url: str, tmp_path: Path, mine: str, why: str) -> None:
+    path, here = tmp_path / "file", tmp_path / "here"
+    path.write_text("before")
+    here.mkdir()
+    done = execsrv("files", "edit", "-u", url, str(path), EDITOR=mine, TMPDIR=str(here))
+    assert (done.returncode, done.stderr) == (125, f"execsrv: {why}\n")
+    assert not list(here.iterdir())
+
+
 def test_an_editor_that_fails_changes_nothing_and_loses_nothing(url: str, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("before")
@@ -199,6 +215,14 @@ def test_what_is_recorded_is_played(url: str, tmp_path: Path, place: str) -> Non
     facts = json.loads(execsrv("play", "--json", cast).stdout)
     assert facts["exitCode"] == 3
     assert "echo two" in facts["command"]
+
+
+@pytest.mark.parametrize(("told", "code"), [("0", 0), ("-1", -1), ("\u00b2", None), ("1" * 5000, None), ("", None)])
+def test_an_exit_that_another_has_recorded(tmp_path: Path, told: str, code: int | None) -> None:
+    parts = ({"version": 3, "term": {"cols": 80, "rows": 24}}, [0.1, "o", "one"], [0.1, "x", told])
+    (tmp_path / "odd.cast").write_text("\n".join(map(json.dumps, parts)) + "\n")
+    done = execsrv("play", "--json", f"{tmp_path}/odd.cast")
+    assert (done.returncode, done.stderr, json.loads(done.stdout)["exitCode"]) == (0, "", code)
 
 
 def test_a_recording_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -192,6 +192,20 @@ def test_nobody_there() -> None:
             verdicts(url)
 
 
+@pytest.mark.parametrize("host", ["203.0.113.1", "[2001:db8::1]", "build.example", ""])
+def test_a_token_goes_to_no_other_machine_in_the_open(host: str) -> None:
+    with pytest.raises(ConnectionFailedError, match="a token is not sent to another machine without TLS"):
+        trio.run(partial(check, f"ws://{host}:1", token="secret"))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_token_goes_to_this_machine(host: str) -> None:
+    with serving("ws://127.0.0.1:0") as server:
+        url = f"ws://{host}:{server.url.rpartition(':')[2]}"
+        with pytest.raises(ConnectionFailedError, match="this server has no tokens"):  # so it has read one
+            trio.run(partial(check, url, token="secret"))
+
+
 # -- the command --
 
 

@@ -537,6 +537,25 @@ async def test_whoever_is_put_out_hears_nothing_by_what_waits(connections: Conne
         assert two.output("x") == b""
 
 
+async def test_a_connection_that_is_left_is_named_as_one_that_is_joined(connections: Connections) -> None:
+    """By its number, or of one's own by its name: somebody else's may have the name of one's own."""
+    async with (
+        open_member(connections, "one", name="build") as one,
+        open_member(connections, "two", name="build") as own,
+        open_member(connections, "two") as two,
+    ):
+        grant = await one.call("connection/grant", {"role": "viewer", "principal": "two"})
+        await own.call("connection/join", {"connection": grant["connectionId"]})
+        assert (await own.refused("connection/leave", {"connection": "build"}))[1] == (
+            "connection `build` was not joined"
+        )
+        await two.call("connection/join", {"connection": grant["connectionId"]})
+        joined = await two.call("connection/join", {"connection": "build"})
+        await two.call("connection/leave", {"connection": "build"})
+        assert "unknown member" in (await own.refused("connection/revoke", {"memberId": joined["memberId"]}))[1]
+        await two.call("connection/leave", {"connection": grant["connectionId"]})
+
+
 # -- starts that are waited for --
 
 

@@ -37,6 +37,7 @@ def cat(*, paths: Sequence[str], reach: Reach, manners: Manners) -> int:
 
 def edit(*, path: str, force: bool, reach: Reach, manners: Manners) -> int:
     """Edit a file here, and put it back. Nobody holds a connection while he thinks."""
+    editor = _editor()
     there, info, before = trio.run(_fetched, path, reach)
     if info is None:
         manners.note(f"`{path}` is new")
@@ -44,11 +45,10 @@ def edit(*, path: str, force: bool, reach: Reach, manners: Manners) -> int:
     here = os.path.join(folder, os.path.basename(there) or "file")
     with open(here, "wb") as file:
         file.write(before)
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     with left_to_another():
-        status = subprocess.call([*shlex.split(editor), here])
+        status = subprocess.call([*editor, here])
     if status:
-        raise ExecsrvError(f"`{editor}` ended with status {status}; your text is in `{here}`")
+        raise ExecsrvError(f"`{shlex.join(editor)}` ended with status {status}; your text is in `{here}`")
     with open(here, "rb") as file:
         after = file.read()
     if after != before or info is None:
@@ -63,6 +63,19 @@ def edit(*, path: str, force: bool, reach: Reach, manners: Manners) -> int:
         manners.note(f"`{path}` is as it was")
     shutil.rmtree(folder, ignore_errors=True)  # backups of the editor too
     return 0
+
+
+def _editor() -> list[str]:
+    """Return the argv of the editor that the environment names. Raises `ExecsrvError` where it cannot be started."""
+    name = "VISUAL" if os.environ.get("VISUAL") else "EDITOR"
+    text = os.environ.get(name, "")
+    try:
+        argv = shlex.split(text) or ["vi"]
+    except ValueError as error:
+        raise ExecsrvError(f"{name} is no command line, `{text}`: {error}") from None
+    if shutil.which(argv[0]) is None:
+        raise ExecsrvError(f"there is no editor `{argv[0]}` here: name one in VISUAL or EDITOR")
+    return argv
 
 
 # -- ls --

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import time
@@ -24,6 +25,7 @@ _MOST_SECONDS = 1e9
 """No time in a recording is longer, and none that is waited for."""
 
 _FASTER = 1.5
+_EXIT_CODE = re.compile("-?[0-9]{1,10}")
 
 
 class Moment(NamedTuple):
@@ -127,7 +129,7 @@ def _summary(cast: Cast) -> dict[str, Any]:
     for moment in cast.moments():
         seconds += moment.after
         output += len(moment.data.encode(errors="replace")) if moment.code == "o" else 0
-        exit_code = int(moment.data) if moment.code == "x" and moment.data.isdigit() else exit_code
+        exit_code = int(moment.data) if moment.code == "x" and _EXIT_CODE.fullmatch(moment.data) else exit_code
     cols, rows = cast.size
     return {
         "command": cast.header.get("command"),

@@ -8,7 +8,9 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import trio
 from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, open_websocket_url
@@ -88,10 +90,14 @@ class _Lines:
 async def open_texts(url: str, token: str | None = None) -> AsyncIterator[Texts]:
     """Connect to the server at `ws://`, `wss://` or `unix://`, or start that of `exec:COMMAND`; hang up at the end.
 
-    Raises `ConnectionFailedError`.
+    Raises `ConnectionFailedError`, for a token that would go to another machine without TLS too.
     """
     try:
         if url.startswith(("ws://", "wss://")):
+            if token and not _keeps_a_secret(url):
+                raise ConnectionFailedError(
+                    f"cannot connect to `{url}`: a token is not sent to another machine without TLS; use `wss://`"
+                )
             headers = [(b"Authorization", f"Bearer {token}".encode())] if token else None
             async with open_websocket_url(url, extra_headers=headers, max_message_size=MOST_BYTES) as connection:
                 try:
@@ -113,6 +119,15 @@ async def open_texts(url: str, token: str | None = None) -> AsyncIterator[Texts]
             )
     except (OSError, HandshakeError) as error:
         raise ConnectionFailedError(f"cannot connect to `{url}`: {error or type(error).__name__}") from error
+
+
+def _keeps_a_secret(url: str) -> bool:
+    """Return True where what is sent to a websocket is read by nobody on the way: on this machine, or by TLS."""
+    parts = urlsplit(url)
+    try:
+        return parts.scheme == "wss" or parts.hostname == "localhost" or ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False  # a name: who answers to it is told by others
 
 
 @asynccontextmanager

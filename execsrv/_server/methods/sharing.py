@@ -39,11 +39,13 @@ def connection_join(caller: Caller, params: ConnectionJoin) -> ConnectionJoined:
 
 @handles("connection/leave")
 def connection_leave(caller: Caller, params: ConnectionId) -> Nothing:
-    for member in caller.shared.visits.members.values():
-        if params.connection in (member.shared.id, member.shared.terms.name):
-            caller.shared.visits.leave(member)
-            return Nothing()
-    raise NotReadyError(f"connection {quoted(params.connection)} was not joined")
+    members = caller.shared.visits.members
+    named = caller.shared.directory.named(params.connection, caller.principal)
+    member = members.get(params.connection) or (members.get(named.id) if named is not None else None)
+    if member is None:
+        raise NotReadyError(f"connection {quoted(params.connection)} was not joined")
+    caller.shared.visits.leave(member)
+    return Nothing()
 
 
 @handles("connection/grant")
