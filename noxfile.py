@@ -185,11 +185,11 @@ def browser(session: nox.Session) -> None:
 
 @nox.session
 def reach(session: nox.Session) -> None:
-    """Servers by ssh and in containers. OpenSSH's server has to be there; the containers are stand-ins."""
+    """Servers by ssh and in containers. OpenSSH's server has to be there; a Docker may be, beside the stand-ins."""
     if shutil.which("sshd", path=f"/usr/sbin:/usr/local/sbin:/sbin:{os.environ['PATH']}") is None:
         session.error("no OpenSSH server (`apt-get install openssh-server`)")
     session.install(".[test]")
-    session.run("pytest", "tests/test_reach.py", *session.posargs)
+    session.run("pytest", "tests/test_reach.py", "tests/test_docker.py", *session.posargs)
 
 
 @nox.session
