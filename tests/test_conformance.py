@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from execsrv._cli.register.checking import SUITES
+from execsrv._doors import tokens
 from execsrv.conformance import Verdict, cases, check
 from execsrv.conformance.checking import suites
 from execsrv.conformance.reaching import open_texts
@@ -199,11 +200,13 @@ def test_a_token_goes_to_no_other_machine_in_the_open(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_token_goes_to_this_machine(host: str) -> None:
-    with serving("ws://127.0.0.1:0") as server:
+def test_a_token_goes_to_this_machine(tmp_path: Path, host: str) -> None:
+    token = tokens.new_token()
+    (tmp_path / "tokens").write_text(f"ci owner {tokens.sha256(token)} never\n")
+    with serving("ws://127.0.0.1:0", "--token-file", str(tmp_path / "tokens")) as server:
         url = f"ws://{host}:{server.url.rpartition(':')[2]}"
-        with pytest.raises(ConnectionFailedError, match="this server has no tokens"):  # so it has read one
-            trio.run(partial(check, url, token="secret"))
+        [verdict] = trio.run(partial(check, url, token=token, wanted=cases("commands")[:1]))
+    assert verdict.kind == "ok", line(verdict)
 
 
 # -- the command --

@@ -107,8 +107,8 @@ async def least(do: Callable[[], Awaitable[object]], times: int = 10) -> int:
 
 async def test_a_command_costs_few_calls() -> None:
     async with execsrv.connect_in_process(own_process=True) as client:
-        # A start that takes longer than the loop waits for it costs some 80 more.
-        assert await least(lambda: client.run(["true"]), 40) <= 750
+        # It is 749 in here. A start that takes longer than the loop waits for it costs some 80 more.
+        assert await least(lambda: client.run(["true"]), 40) <= 770
 
 
 class Steps(trio.abc.Instrument):
