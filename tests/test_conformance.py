@@ -193,7 +193,7 @@ def test_nobody_there() -> None:
             verdicts(url)
 
 
-@pytest.mark.parametrize("host", ["203.0.113.1", "[2001:db8::1]", "build.example", ""])
+@pytest.mark.parametrize("host", ["203.0.113.1", "[2001:db8::1]", "build.example", "", "[::1"])
 def test_a_token_goes_to_no_other_machine_in_the_open(host: str) -> None:
     with pytest.raises(ConnectionFailedError, match="a token is not sent to another machine without TLS"):
         trio.run(partial(check, f"ws://{host}:1", token="secret"))

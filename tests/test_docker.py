@@ -19,11 +19,10 @@ import trio
 
 import execsrv
 from execsrv.errors import ConnectionFailedError, ConnectionLostError
-from execsrv.limits import ClientConfig
 from tests.peers import PATIENCE
 from tests.processes import new_mark
+from tests.test_reach import PATIENT
 
-PATIENT = ClientConfig(handshake_timeout=PATIENCE)
 BOX = f"execsrv-test-{os.getpid()}"
 
 

@@ -123,8 +123,8 @@ async def open_texts(url: str, token: str | None = None) -> AsyncIterator[Texts]
 
 def _keeps_a_secret(url: str) -> bool:
     """Return True where what is sent to a websocket is read by nobody on the way: on this machine, or by TLS."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         return parts.scheme == "wss" or parts.hostname == "localhost" or ip_address(parts.hostname or "").is_loopback
     except ValueError:
         return False  # a name: who answers to it is told by others
