@@ -54,6 +54,16 @@ async def until_gone(mark: str) -> None:
     await _until(lambda: not marked(mark), lambda: f"still alive: {[_described(pid) for pid in marked(mark)]}")
 
 
+def until_it_sleeps_in(pid: int, wait: str) -> None:
+    """Wait until the main thread of a program sleeps there in the kernel, in a function with this in its name."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if wait in Path(f"/proc/{pid}/wchan").read_text():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{pid} does not sleep in {wait}")
+
+
 async def until_in_front(mark: str) -> None:
     """Wait until something with this mark sleeps in the foreground of its terminal."""
 

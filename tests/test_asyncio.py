@@ -23,7 +23,7 @@ from execsrv import ConnectionLostError
 from execsrv.asyncio import Client, Process
 from execsrv.testing import assert_no_strays
 from tests.peers import PATIENCE
-from tests.processes import marked, new_mark
+from tests.processes import marked, new_mark, until_it_sleeps_in
 
 
 def with_client(test: Callable[[Client], Awaitable[None]]) -> None:
@@ -271,6 +271,7 @@ asyncio.run(main())
             assert program.stdout is not None
             assert program.stderr is not None
             assert program.stdout.readline() == "ready\n"
+            until_it_sleeps_in(program.pid, "epoll")  # asyncio does not wake for one that comes just before
             program.send_signal(signal.SIGINT)
             assert program.stderr.read().endswith("KeyboardInterrupt\n")
         assert program.returncode == -signal.SIGINT

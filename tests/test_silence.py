@@ -130,5 +130,7 @@ def test_rate_and_rest_are_those_of_late() -> None:
     assert meter.shown() == "1.0 GiB  10.0 MiB/s"
     meter.total = 2 * meter.done
     assert meter.shown() == " 50% [##########          ] 1.0 GiB of 2.1 GiB  10.0 MiB/s  1 m 46 s left"
+    meter.total = meter.done + 1
+    assert meter.shown().startswith(" 99% [################### ]")
     meter.total = 0
     assert meter.shown().startswith("100% [####################]")

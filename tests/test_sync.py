@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextvars
 import gc
 import io
@@ -26,6 +27,7 @@ import execsrv.sync.agents
 from execsrv import CommandFailedError, ConnectionLostError, SpawnError
 from execsrv.testing import assert_no_strays
 from tests.peers import PATIENCE
+from tests.processes import until_it_sleeps_in
 
 
 @pytest.fixture
@@ -383,7 +385,7 @@ def test_an_interrupt_ends_what_was_waited_for_and_nothing_else(waits: str) -> N
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
             assert program.stdout is not None
             assert program.stdout.readline() == "1\n"
-            until_it_sleeps_in_a_wait(program.pid)
+            until_it_sleeps_in(program.pid, "futex")  # for a lock
             program.send_signal(signal.SIGINT)
             assert program.stdout.readline() == "interrupted\n"
             assert program.stdout.readline() == "2\n"
@@ -391,14 +393,15 @@ def test_an_interrupt_ends_what_was_waited_for_and_nothing_else(waits: str) -> N
         assert program.returncode == 0
 
 
-def until_it_sleeps_in_a_wait(pid: int) -> None:
-    """Wait until the main thread of a program waits for a lock: in a call, since it has said its last word before."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        if "futex" in Path(f"/proc/{pid}/wchan").read_text():
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"{pid} waits for nothing")
+def test_an_interrupt_just_before_a_wait_is_seen_soon() -> None:
+    """Of such a one the interpreter makes a note, and the wait that begins then is not ended by it."""
+    with execsrv.sync.launch() as client, client.start(["cat"], stdin=True) as process:
+        noted = threading.Timer(0.2, _thread.interrupt_main)
+        with pytest.raises(KeyboardInterrupt):
+            noted.start()
+            process.wait()
+        noted.join()
+        assert process.returncode is None
 
 
 def test_an_interrupt_that_nobody_catches_ends_the_program_and_all_of_it() -> None:

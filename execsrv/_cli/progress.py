@@ -110,6 +110,7 @@ class Meter:
         if self.total is None:
             return figures
         part = min(1.0, self.done / self.total) if self.total else 1.0
+        percent = min(100, 100 * self.done // self.total) if self.total else 100  # never 100 before the end
         bar = "#" * int(part * BAR_CELLS)
         rest = f"  {span((self.total - self.done) / rate)} left" if rate > 0 and self.total > self.done else ""
-        return f"{part:4.0%} [{bar:<{BAR_CELLS}}] {size(self.done)} of {size(self.total)}  {size(rate)}/s{rest}"
+        return f"{percent:3}% [{bar:<{BAR_CELLS}}] {size(self.done)} of {size(self.total)}  {size(rate)}/s{rest}"

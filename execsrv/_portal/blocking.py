@@ -25,6 +25,9 @@ from execsrv.client.reader import Caller
 
 T = TypeVar("T")
 
+_SIGNAL_SECONDS = 1.0
+"""A signal that comes just before a thread begins to wait wakes nobody, and is seen to after this time."""
+
 
 def _perform(
     portal: Portal,
@@ -43,7 +46,8 @@ def _perform(
     try:
         if not portal.post(call.begin):
             raise closed(block)
-        bell.acquire()
+        while not bell.acquire(timeout=_SIGNAL_SECONDS):
+            pass
     except BaseException:
         _cancel(portal, call)
         raise

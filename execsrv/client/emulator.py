@@ -1,7 +1,8 @@
 """A terminal emulator: pyte, with what it lacks for full-screen programs. Pure: no I/O. Needs the extra `screen`.
 
-Added are the alternate screen, sub-parameters of colours, and patience with sequences that pyte takes for text or for
-others. Whatever a program prints, feeding never raises, and keeps no more of an unfinished sequence than `_OPEN_BYTES`.
+Added are the alternate screen, sub-parameters of colours, wide characters of which one half was overwritten, and
+patience with sequences that pyte takes for text or for others. Whatever a program prints, feeding never raises, and
+keeps no more of an unfinished sequence than `_OPEN_BYTES`.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import codecs
 import copy
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pyte
+from wcwidth import wcwidth
 
 _ALTERNATE = {47, 1047, 1049}
 """Private modes of xterm for a second screen, which full-screen programs use."""
@@ -81,6 +84,20 @@ class Emulator(pyte.Screen):  # type: ignore[misc,unused-ignore]  # it has no ty
             self._feed(f"\x1b[{';'.join(map(_flat, sequence['colour'].split(';')))}m")
         elif sequence["intro"] == ">" and sequence["final"] == "c":
             self.answers.append("\x1b[>0;0;0c")
+
+    @property
+    def display(self) -> list[str]:
+        """The rows as text. Where one half of a wide character was overwritten, the other is a space."""
+        return ["".join(self._cells(self.buffer[y])) for y in range(self.lines)]
+
+    def _cells(self, row: Any) -> Iterator[str]:
+        x = 0
+        while x < self.columns:
+            text = row[x].data
+            is_wide = text != "" and wcwidth(text[0]) == 2
+            is_whole = is_wide and (x + 1 == self.columns or row[x + 1].data == "")
+            yield text if is_whole or (text and not is_wide) else " "
+            x += 1 + is_whole
 
     def write_process_input(self, data: str) -> None:
         """Keep an answer to the program."""
