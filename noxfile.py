@@ -20,6 +20,9 @@ nox.options.error_on_missing_interpreters = False
 nox.options.download_python = "never"
 PYTHONS = list(dict.fromkeys(["3.11", "3.12", "3.13", "3.14", f"{sys.version_info.major}.{sys.version_info.minor}"]))
 
+# Tests start thousands of programs of ours, and each would compile what it imports once more.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 BESIDE = ("docs", "inspect", "ray", "swe-rex")
 """Extras that the test suite does without."""
 

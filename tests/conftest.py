@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import replace
@@ -52,14 +54,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: more of what another test shows with less; runs with --slow")
+    config.addinivalue_line("markers", "few(count=1): so many of its cases, of those named; with --slow all of them")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what is slow, and what a module's `NOT_YET` names with a reason: a test, a case of it, or the beginning."""
     slow = config.getoption("--slow")
     items[:] = [item for item in items if _is_wanted(item, slow=slow)]
+    passed_over = set() if slow else _beside_few(items)
     for item in items:
-        if item.get_closest_marker("slow") and not config.getoption("--slow"):
+        if item in passed_over or (item.get_closest_marker("slow") and not slow):
             item.add_marker(pytest.mark.skip(reason="slow: runs with --slow"))
         if config.getoption("--not-yet"):
             continue
@@ -81,6 +85,26 @@ def _is_wanted(item: pytest.Item, *, slow: bool) -> bool:
     transport = item.callspec.params.get("transport") if hasattr(item, "callspec") else None
     test = getattr(item, "originalname", item.name)
     return is_wanted(getattr(getattr(item, "module", None), "__name__", ""), test, transport, slow=slow)
+
+
+def _beside_few(items: list[pytest.Item]) -> set[pytest.Item]:
+    """The cases of tests with `few` that are left out. In each test others are: so each transport has its turn.
+
+    Most tests that start programs of ours have it. What takes the time is the start, which is the same in all cases.
+    """
+    cases: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("few") is not None and item.get_closest_marker("slow") is None:
+            cases[item.nodeid.partition("[")[0]].append(item)
+    left_out: set[pytest.Item] = set()
+    for test, all_of_it in cases.items():
+        marker = all_of_it[0].get_closest_marker("few")
+        assert marker is not None
+        [count] = marker.args or [1]
+        first = zlib.crc32(test.encode())
+        kept = {(first + turn * len(all_of_it) // count) % len(all_of_it) for turn in range(count)}
+        left_out.update(case for number, case in enumerate(all_of_it) if number not in kept)
+    return left_out
 
 
 TRANSPORTS = ["memory", "stdio", "unix", "websocket"]

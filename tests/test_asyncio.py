@@ -361,6 +361,7 @@ def test_whatever_waits_hears_that_it_was_closed() -> None:
     with_client(test)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("kind", [None, ValueError, StopIteration, StopAsyncIteration])
 @pytest.mark.parametrize("is_closed", [True, False])
 def test_a_block_is_left_by_its_own_error_alone(kind: type[Exception] | None, is_closed: bool) -> None:

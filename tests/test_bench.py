@@ -52,6 +52,7 @@ def test_a_server_that_is_there_is_measured_and_left_as_it_was(tmp_path: Path) -
         assert listed.stdout == b""
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     ("words", "said"),
     [

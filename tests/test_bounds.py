@@ -206,6 +206,7 @@ async def test_what_is_beyond_a_bound_ends_nothing(peer: Peer, method: str, para
     assert await peer.call("environment/status") == {"status": "ready"}
 
 
+@pytest.mark.few
 async def test_a_request_that_waits_does_not_hold_its_message(daemon: Daemon) -> None:
     async with open_raw(daemon) as raw:
         await raw.send(b'{"id":0,"method":"initialize","params":{"clientName":"x"}}')

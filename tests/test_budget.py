@@ -220,6 +220,7 @@ def little(request: pytest.FixtureRequest, open_server: OpenServer) -> Server:
     return open_server(str(request.param), LITTLE)
 
 
+@pytest.mark.few
 async def test_retained_output_makes_room_for_what_is_new(little: Server, allowances: list[Allowance]) -> None:
     peer = await little.peer()
     for number in range(20):
@@ -304,6 +305,7 @@ async def test_half_messages_cost_their_sender_the_channel_and_nobody_else(
     assert await peer.run("p", ["echo", "hi"]) == (0, b"hi\n", b"")
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("transport", BYTE_TRANSPORTS)
 async def test_unread_answers_are_bounded_in_bytes(
     open_server: OpenServer, transport: str, allowances: list[Allowance]

@@ -40,6 +40,7 @@ def case(path: Path) -> tuple[ElementTree.Element, list[tuple[str, str | None, s
     return suite, wrong, case.findtext("system-out") or ""
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("options", "script", "wrong", "status"),
     [

@@ -107,6 +107,7 @@ def test_a_name_is_the_directory_of_what_runs_there(daemon: Daemon, here: Path) 
     assert sorted(os.listdir(here / "all")) == ["by-make", "out"]
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
@@ -186,6 +187,7 @@ def test_a_narrow_terminal_and_none(daemon: Daemon, here: Path) -> None:
 # -- cut lines --
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("way", ["put", "get"])
 def test_it_comes_back_when_the_line_is_mended(daemon: Daemon, here: Path, way: str) -> None:
     (here / "from").mkdir()
@@ -205,6 +207,7 @@ def test_it_comes_back_when_the_line_is_mended(daemon: Daemon, here: Path, way: 
     )
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("way", ["put", "get"])
 def test_one_that_was_given_up_is_taken_up_by_the_same_command(daemon: Daemon, here: Path, way: str) -> None:
     source, to = here / "large", here / "copy"

@@ -120,6 +120,7 @@ def test_what_was_changed_meanwhile_is_overwritten_only_by_force(url: str, tmp_p
         assert Path(kept[1]).read_text() == "mine\n"
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("theirs", ["rm {0}; mkdir {0}", "rm -r {0}; ln -s {0} {0}", "mv {1} {1}-gone"])
 def test_what_cannot_be_put_back_is_not_lost(url: str, tmp_path: Path, theirs: str) -> None:
     path = tmp_path / "file"
@@ -205,6 +206,7 @@ def test_a_directory_of_a_server_counts_from_its_own(url: str) -> None:
 # -- recordings --
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("place", ["here", "there"])
 def test_what_is_recorded_is_played(url: str, tmp_path: Path, place: str) -> None:
     cast = f"{tmp_path}/demo.cast"
@@ -217,6 +219,7 @@ def test_what_is_recorded_is_played(url: str, tmp_path: Path, place: str) -> Non
     assert "echo two" in facts["command"]
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(("told", "code"), [("0", 0), ("-1", -1), ("\u00b2", None), ("1" * 5000, None), ("", None)])
 def test_an_exit_that_another_has_recorded(tmp_path: Path, told: str, code: int | None) -> None:
     parts = ({"version": 3, "term": {"cols": 80, "rows": 24}}, [0.1, "o", "one"], [0.1, "x", told])
@@ -251,6 +254,7 @@ def test_keys_while_it_plays(long_cast: str) -> None:
         terminal.see("onetwothree")
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(("key", "number"), [("q", 0), ("", signal.SIGTERM), ("", signal.SIGHUP), ("", signal.SIGINT)])
 def test_it_is_ended_in_the_middle_and_the_terminal_is_as_before(long_cast: str, key: str, number: int) -> None:
     with seen("play", "--speed", "0.5", long_cast) as terminal:
@@ -301,6 +305,7 @@ def test_a_terminal_is_not_asked_what_it_was_asked_then(tmp_path: Path, options:
         terminal.see("askedtwothree")  # and no answer was taken for keys
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("time", ["Infinity", "NaN", "-Infinity", "1e300", "1" * 400])
 def test_a_time_that_is_none_is_said(tmp_path: Path, time: str) -> None:
     path = cast(tmp_path, '[0.1, "o", "one"]', f'[{time}, "o", "two"]')

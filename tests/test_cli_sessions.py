@@ -95,6 +95,7 @@ def test_what_is_left_running_is_listed_by_name_and_how_it_ended(sh: Shell) -> N
 CLEAR = "\x1b[2J\u202e"
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -163,6 +164,7 @@ def test_a_name_that_is_done_with_is_free_again_and_one_in_use_is_not(sh: Shell)
     assert facts["pid"] > 1
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("name", ["9x", "a b", "a/b", "x" * 65, "ä", "a\nb", "-"])
 def test_what_is_no_name_is_refused_in_one_line(sh: Shell, name: str) -> None:
     assert "is not a name: it takes a letter, then letters, digits" in sh.refused("run", "-d", f"--name={name}", "true")

@@ -176,6 +176,7 @@ def test_it_is_suspended_and_continued_by_the_shell_around_it(url: str) -> None:
         assert " icanon " in f" {shown} ".replace("\n", " ")
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_ends_it_and_the_terminal_is_as_before(url: str, number: int) -> None:
     with seen("shell", url) as terminal:
@@ -279,6 +280,7 @@ def test_a_kept_shell_is_left_and_brought_back_from_another_terminal(url: str, t
         assert terminal.end() == 0
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("how", ["signal", "hang up"])
 def test_a_kept_shell_outlives_its_terminal(url: str, how: str) -> None:
     with seen("shell", "--name", "work", url) as terminal:
@@ -296,6 +298,7 @@ def test_a_kept_shell_outlives_its_terminal(url: str, how: str) -> None:
         assert terminal.end() == 0
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("ends", [False, True])
 def test_who_is_attached_comes_back_to_a_server_that_resumes_nothing(tmp_path: Path, ends: bool) -> None:
     script = "echo begun; read line; echo got $line; exit 5"

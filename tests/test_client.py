@@ -212,6 +212,7 @@ async def test_environment_is_the_servers_or_exact_or_both(
     assert b"XS_A=1\n" in out
 
 
+@pytest.mark.few
 async def test_many_at_once(client: execsrv.Client) -> None:
     results: dict[int, execsrv.Result] = {}
 

@@ -230,6 +230,7 @@ async def test_a_second_reader_is_refused(client: execsrv.Client) -> None:
         assert await process.next_event() is None
 
 
+@pytest.mark.few
 async def test_more_output_than_anybody_allowed_is_an_error(client: execsrv.Client) -> None:
     argv = ["head", "-c", "70000000", "/dev/zero"]
     with pytest.raises(OutputTruncatedError, match="more than 67108864 bytes, and truncate=True was not") as caught:
@@ -645,6 +646,7 @@ trio.run(main)
 """
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("program", [CTRL_C, INTERRUPTED], ids=["handled", "not handled"])
 async def test_a_launched_server_hears_nothing_of_the_terminal(program: str) -> None:
     """A Ctrl-C goes to the whole process group of the program; what becomes of the server is for the program to say."""

@@ -115,6 +115,7 @@ async def test_a_cancel_loses_no_piece_of_a_body(client: Client, web: Web) -> No
             assert b"".join([piece async for piece in answer]) == b"later"
 
 
+@pytest.mark.few
 async def test_leaving_a_stream_hangs_up(client: Client, web: Web) -> None:
     web.pages["/half"] = web.half
     with trio.fail_after(PATIENCE):
@@ -125,6 +126,7 @@ async def test_leaving_a_stream_hangs_up(client: Client, web: Web) -> None:
             await web.hung_up.wait()
 
 
+@pytest.mark.few
 async def test_cancelling_before_there_is_a_response_hangs_up(client: Client, web: Web) -> None:
     web.pages["/never"] = web.never
 
@@ -145,6 +147,7 @@ async def test_cancelling_before_there_is_a_response_hangs_up(client: Client, we
             await web.hung_up.wait()
 
 
+@pytest.mark.few
 async def test_a_body_that_is_not_read_holds_up_nothing_but_its_sender(client: Client, web: Web) -> None:
     sent = 0
 

@@ -158,6 +158,7 @@ async def test_directories_of_two_machines_may_have_the_same_numbers(open_server
     assert folders(copy) == ["a", "f"]
 
 
+@pytest.mark.few
 async def test_a_tree_goes_there_and_back(client: Client, here: Path) -> None:
     make_tree(here / "tree")
     size = sum(path.stat().st_size for path in (here / "tree").rglob("*") if path.is_file() and not path.is_symlink())
@@ -311,6 +312,7 @@ async def test_a_busy_server_is_asked_again(open_server: OpenServer, here: Path,
 # -- an interrupted connection --
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("transport", ["unix", "websocket"])
 @pytest.mark.parametrize("what", ["file", "tree"])
 async def test_a_copy_goes_on_when_the_connection_is_back(
@@ -380,6 +382,7 @@ async def _cut_when_all_have_begun(way: str, url: str, here: Path, tmp_path: Pat
 # -- memory, and a server that is not to be trusted --
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("way", ["put", "get"])
 async def test_a_large_file_takes_little_memory(daemon: Any, here: Path, way: str) -> None:
     client = await daemon.client()

@@ -307,6 +307,7 @@ def test_variables_that_others_make_for_a_service_are_no_settings() -> None:
             load({}, {variable: value})
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
@@ -338,6 +339,7 @@ def test_a_bad_file_that_a_variable_names(tmp_path: Path) -> None:
     assert serve(env={"EXECSRV_CONFIG": str(file)}).stderr == serve("--config", str(file)).stderr
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("args", "env", "complaint"),
     [
@@ -383,6 +385,7 @@ def test_print_config_shows_where_each_came_from(tmp_path: Path) -> None:
     assert tomllib.loads(done.stdout).keys() == SETTINGS.keys()
 
 
+@pytest.mark.few
 @each_way
 def test_print_config_is_a_config_file(way: str, tmp_path: Path) -> None:
     """Every setting changed, in each way; what is printed of it says the same again through a file."""

@@ -167,6 +167,7 @@ async def outcomes(
     return found
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("tty", [False, True], ids=["pipes", "terminal"])
 @pytest.mark.parametrize("user", ["ours", "nobody"])
 async def test_every_attack_fails_that_succeeds_without(scene: Scene, user: str, tty: bool) -> None:
@@ -183,6 +184,7 @@ async def test_every_attack_fails_that_succeeds_without(scene: Scene, user: str,
         assert odd == {}
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("tty", [False, True], ids=["pipes", "terminal"])
 async def test_every_attack_fails_of_a_command_of_another_user(scene: Scene, tty: bool) -> None:
     """What it attacks is its own user's, but for the server and its neighbour."""

@@ -39,6 +39,7 @@ def server_url(tmp_path: Path):  # type: ignore[no-untyped-def]
         yield url
 
 
+@pytest.mark.few
 @needs_confinement
 def test_each_option_takes_something_away(place: list[str], tmp_path: Path) -> None:
     work, secret = tmp_path / "work", tmp_path / "secret"
@@ -82,6 +83,7 @@ DENIED = {
 """Calls without which nothing is confined, each with the error that it is answered with."""
 
 
+@pytest.mark.few
 @needs_confinement
 @pytest.mark.parametrize("call", DENIED)
 def test_where_a_step_is_refused_so_is_the_command(call: str) -> None:
@@ -97,6 +99,7 @@ def test_where_a_step_is_refused_so_is_the_command(call: str) -> None:
     assert run("run", "--", "echo", "ran", before=before).stdout == "ran\n"
 
 
+@pytest.mark.few
 @pytest.mark.skipif(not isinstance(means_without_view(), Means), reason="Landlock keeps no signals in here")
 @pytest.mark.parametrize("place", ["here", "a server", "a server that permits it"])
 def test_less_is_had_without_namespaces_by_who_asks_for_it(place: str, tmp_path: Path) -> None:

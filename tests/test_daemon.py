@@ -58,6 +58,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 # -- serve --
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 @pytest.mark.parametrize("transport", ["websocket", "unix"])
 def test_signals_end_it_with_all_it_started(number: int, transport: str, tmp_path: Path) -> None:
@@ -185,12 +186,14 @@ def test_ipv6() -> None:
         assert execsrv("run", "--url", url, "--", "echo", "six").stdout == "six\n"
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("listen", ["http://127.0.0.1:1234", "", "stdio", "tcp://127.0.0.1:1", "/tmp/x"])
 def test_listen_urls_that_are_none(listen: str) -> None:
     refused = execsrv("serve", "--listen", listen)
     assert (refused.returncode, refused.stdout, refused.stderr) == (1, "", UNSUPPORTED.format(listen))
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     "listen",
     [
@@ -499,6 +502,7 @@ async def test_leaving_a_session_does_not_hang_on_a_server_that_is_stopped(tmp_p
 # -- standard streams that are not there --
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-", "<&-", "2>/dev/full", ">/dev/full"])
 def test_serving_without_a_stream(redirection: str, tmp_path: Path) -> None:
     url = f"unix://{tmp_path}/socket"
@@ -513,6 +517,7 @@ def test_serving_without_a_stream(redirection: str, tmp_path: Path) -> None:
             process.kill()
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_serving_with_nobody_who_reads(stream: str, tmp_path: Path) -> None:
     url = f"unix://{tmp_path}/socket"
@@ -556,6 +561,7 @@ def prepared(code: str, *argv: str) -> list[str]:
     ]
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_signals_that_a_parent_has_blocked(number: int) -> None:
     code = "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())"
@@ -571,6 +577,7 @@ def test_signals_that_a_parent_has_blocked(number: int) -> None:
             process.kill()
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(("number", "ends"), [("TERM", True), ("HUP", False), ("INT", False), ("QUIT", False)])
 def test_signals_that_a_parent_has_ignored(number: str, ends: bool) -> None:
     code = f"signal.signal(signal.SIG{number}, signal.SIG_IGN)"

@@ -68,6 +68,7 @@ def placement(call: str, error: str) -> Placement:
     return [*denying(call, error), sys.executable, "-m", "execsrv", "serve", "--no-cgroup"], dict(os.environ)
 
 
+@pytest.mark.few(3)
 async def test_nothing_survives(denied: tuple[str, str], tmp_path: Path) -> None:
     tty = denied[1] == "ENOSYS"
     async with (
@@ -101,6 +102,7 @@ async def start(peer: Peer, mark: str, tty: bool) -> list[str]:
     return ids
 
 
+@pytest.mark.few(3)
 def test_run_is_what_it_is_elsewhere(denied: tuple[str, str]) -> None:
     run = [*denying(*denied), sys.executable, "-m", "execsrv", "run"]
     done = subprocess.run([*run, "--", "sh", "-c", "echo hi; exit 3"], capture_output=True)
@@ -112,6 +114,7 @@ def test_run_is_what_it_is_elsewhere(denied: tuple[str, str]) -> None:
     assert not marked(mark)
 
 
+@pytest.mark.few(3)
 def test_the_doctor_and_the_log_name_what_is_refused(denied: tuple[str, str]) -> None:
     call, error = denied
     doctor = [*denying(call, error), sys.executable, "-m", "execsrv", "doctor"]
@@ -133,6 +136,7 @@ ALL = {"prlimit64": "302", "setrlimit": "160", "prctl(PR_SET_CHILD_SUBREAPER)": 
 """All by which processes are kept hold of. Without a mark there is no guardian, and no control group."""
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("error", ERRORS)
 async def test_without_any_means_starts_are_refused(error: str, tmp_path: Path) -> None:
     before = [word for call in ALL.values() for word in (sys.executable, deny.__file__, f"{ERRORS[error]}", call)]

@@ -71,6 +71,7 @@ def follow(text: str, home: dict[str, str], stack: ExitStack) -> int:
     return count
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(("title", "lines"), [("On a laptop", 2), ("On a shared machine", 5), ("Behind a proxy", 1)])
 def test_the_commands_do_what_is_said(title: str, lines: int, home: dict[str, str]) -> None:
     if "curl" in section(title) and shutil.which("curl") is None:

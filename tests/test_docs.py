@@ -200,6 +200,7 @@ async def _client_for(code: str, folder: Path) -> AsyncIterator[Client]:
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(("code", "said"), PROGRAMS)
 def test_a_program_without_trio_prints_what_is_said(code: str, said: str, tmp_path: Path) -> None:
     with assert_no_strays():

@@ -101,6 +101,7 @@ async def test_what_was_asked_before_the_end_is_still_answered(server: Server) -
         assert any(isinstance(heard, Response) and heard.id == "last" for heard in peer.heard)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("how", ["terminate", "hang up"])
 async def test_a_shell_does_not_go_on_with_its_next_command(server: Server, tmp_path: Path, how: str) -> None:
     """It would, if it saw its child killed before it is killed itself."""
@@ -255,6 +256,7 @@ async def test_a_group_that_empties_by_itself_is_let_go(peer: Peer) -> None:
             await trio.lowlevel.checkpoint()
 
 
+@pytest.mark.few
 async def test_input_that_was_handed_over_is_not_kept(peer: Peer) -> None:
     await peer.start("a", ["sh", "-c", "cat >/dev/null"], pipeStdin=True)
     piece = b64(bytes(1_000_000))

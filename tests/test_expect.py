@@ -276,6 +276,7 @@ async def test_it_answers_as_pexpect_itself_does(server: Server) -> None:
     assert found[0][0] == expected[0][0]
 
 
+@pytest.mark.few
 async def test_a_long_output_is_searched_once(server: Server) -> None:
     """The work grows with the output, not with its square."""
     client = await server.client()

@@ -122,6 +122,7 @@ def swap(one: Path, other: Path, stop: threading.Event) -> None:
                 pass  # removed or made anew meanwhile
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("what", ["directory", "file"])
 async def test_replacing_things_by_links_in_between_opens_no_way_out(peer: Peer, here: Path, what: str) -> None:
     """What is read, overwritten or removed on the way of a swapped link is ours, or it is an error."""

@@ -499,6 +499,7 @@ async def test_a_tree_deeper_than_any_path(memory_peer: Peer, here: Path) -> Non
     assert os.listdir(here) == []
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("most", [1, 2, 1500, 4999, 5000, 6000])
 def test_the_first_by_name_are_the_first_of_all(tmp_path: Path, most: int) -> None:
     """However few are wanted of how many, and in whatever order they come."""

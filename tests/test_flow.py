@@ -65,6 +65,7 @@ async def test_a_slow_reader_gets_every_byte(server: Server, tty: bool) -> None:
     assert got == (b"abcdefgh\n" * (size // 9 + 1))[:size]
 
 
+@pytest.mark.few
 async def test_a_window_holds_one_process_and_no_other(server: Server) -> None:
     """On one connection, a process whose output is not acknowledged waits, and its neighbours do not."""
     peer = await server.peer()
@@ -125,6 +126,7 @@ async def test_retention_is_bounded(open_server: Any) -> None:
     assert read["chunks"][-1]["seq"] == read["nextSeq"] - 3
 
 
+@pytest.mark.few
 async def test_unread_answers_hold_the_asker_and_nobody_else(daemon: Daemon) -> None:
     """A peer that asks and asks without reading is not read either, at some point: long before it has asked for
     100 MB, and then it gets nowhere, however long it tries."""

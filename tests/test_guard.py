@@ -149,6 +149,7 @@ os.execvp("bash", ["bash", "-c", "exec -a @ sleep 1000"])
 """
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("option", ["--cgroup", "--no-cgroup"])
 async def test_a_server_that_stands_still_loses_its_sessions_where_that_was_asked_for(
     tmp_path: Path, option: str

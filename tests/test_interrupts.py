@@ -95,6 +95,7 @@ def test_an_editor_has_the_key_to_itself(url: str, tmp_path: Path) -> None:
     assert path.read_text() == "mine\n"
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("words", [["logs", "large"], ["files", "cat", "HERE/large"]])
 def test_output_that_nobody_reads_holds_up_no_interrupt(url: str, words: list[str], tmp_path: Path) -> None:
     flood = ["sh", "-c", "yes | head -c 1000000 | tee large"]
@@ -126,6 +127,7 @@ def test_an_interrupt_that_was_to_be_ignored_is(url: str) -> None:
 MOMENTS = ["execsrv._cli", "msgspec", "trio", "execsrv.client", "execsrv._cli.terminal", "execsrv._cli.calling"]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("module", MOMENTS)
 def test_an_interrupt_while_it_is_being_loaded_is_quiet(module: str, tmp_path: Path) -> None:
     with silent_server(tmp_path) as (url, _):
@@ -140,6 +142,7 @@ def test_an_interrupt_while_it_is_being_loaded_is_quiet(module: str, tmp_path: P
     assert not [line for line in rest.splitlines() if not line.startswith("import time:")]
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("command", [["logs", "x"], ["run", "-d", "true"], ["ps"], ["cp", "x", ":x"]])
 def test_an_interrupt_while_a_server_does_not_answer_is_quiet(command: list[str], tmp_path: Path) -> None:
     with silent_server(tmp_path) as (url, server):

@@ -233,6 +233,7 @@ async def test_the_job_in_front_of_a_terminal_gets_the_signal(supervisor: Superv
     await end(spawned)
 
 
+@pytest.mark.few
 async def test_two_hundred_end_at_once(supervisor: Supervisor) -> None:
     mark = new_mark()
     nap = f"exec -a {mark} sleep 1000"

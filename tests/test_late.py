@@ -95,6 +95,7 @@ READERS: dict[str, Callable[[Process], Awaitable[object]]] = {
 }
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("way", READERS)
 def test_what_was_read_is_read_by_the_next(way: str) -> None:
     async def test(client: Client) -> None:

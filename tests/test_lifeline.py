@@ -44,6 +44,7 @@ async def test_a_server_ends_with_its_starter_and_with_it_all_that_runs(number: 
             await until_gone(mark)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
 def test_what_is_written_to_a_lifeline_is_left_alone(kind: str, tmp_path: Path) -> None:
     with ExitStack() as stack:

@@ -30,6 +30,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*before, *EXECSRV, "run", *words], capture_output=True, text=True)
 
 
+@pytest.mark.few
 @needs_groups
 def test_each_option_bounds_something_and_what_ended_a_command_is_said(place: list[str], tmp_path: Path) -> None:
     options: tuple[str, ...] = (

@@ -111,6 +111,7 @@ async def test_initialize_offers_snapshots(server: Server) -> None:
     assert greeting["environmentInfo"]["capabilities"]["shellSnapshotV2"] is True
 
 
+@pytest.mark.few
 @pytest.mark.usefixtures("starter")
 async def test_a_restored_shell_shows_what_a_login_shell_shows(shells: Shells) -> None:
     shells.profile(HARD)
@@ -253,6 +254,7 @@ async def test_other_starts_are_as_they_were_asked_for(shells: Shells) -> None:
     assert shells.runs > runs
 
 
+@pytest.mark.few
 async def test_wishes_of_a_start_are_kept(shells: Shells) -> None:
     shells.profile("export MADE=yes")
     line = "umask; nice; echo $MADE"
@@ -298,6 +300,7 @@ async def test_the_oldest_are_forgotten(shells: Shells) -> None:
     assert shells.runs == taken + 1
 
 
+@pytest.mark.few
 async def test_starts_that_all_differ_cost_nothing_in_the_end(shells: Shells) -> None:
     shells.profile("")
     told = [(await shells.run("true", env={"NUMBER": str(number)}))[0] for number in range(18)]

@@ -70,6 +70,7 @@ def full_disk(stack: ExitStack) -> int:
     return descriptor
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("stuck", [full_pipe, stopped_terminal, pipe_without_reader, full_disk])
 @pytest.mark.parametrize(
     "streams",
@@ -365,6 +366,7 @@ def test_a_ping_while_the_server_closes() -> None:
     assert log.count("malformed message") == 1
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("size", [300, 5_000_000])
 @pytest.mark.parametrize("shape", ["notification", "request", "answer"])
 def test_what_quotes_a_peer_is_cut(shape: str, size: int) -> None:

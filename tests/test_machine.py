@@ -48,6 +48,7 @@ def answers(env: Mapping[str, str], code: str, calls: Sequence[tuple[str, Any]])
     return sorted(heard, key=lambda answer: int(answer["id"]))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("env", "directory"),
     [

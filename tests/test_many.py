@@ -51,6 +51,7 @@ async def test_no_more_run_at_a_time_than_the_limit(client: execsrv.Client) -> N
             break
 
 
+@pytest.mark.few
 async def test_leaving_the_loop_ends_what_runs(client: execsrv.Client) -> None:
     mark = new_mark()
     commands = [["true"], *[["bash", "-c", f"exec -a {mark} sleep 1000"]] * 3]

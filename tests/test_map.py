@@ -307,6 +307,7 @@ def test_a_terminal_shows_how_far_it_is_and_in_the_end_the_sum(servers: str, tmp
     assert len(results.read_text().splitlines()) == 30
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("verb", ["map", "run"])
 def test_a_person_is_told_what_is_waited_for_and_it_goes_on_when_that_comes(verb: str, tmp_path: Path) -> None:
     pool = tmp_path / "servres"

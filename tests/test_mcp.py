@@ -73,6 +73,7 @@ async def refused(client: Client, name: str, **arguments: Any) -> str:
     return content.text
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("era", ["auto", "legacy"])
 async def test_commands_go_on_between_calls(era: Era, tmp_path: Path) -> None:
     async with served(era, "--cwd", str(tmp_path)) as client:
@@ -105,6 +106,7 @@ async def test_progress_is_told(era: Era) -> None:
         assert all(message == f"waiting for {seconds:.0f} s" for seconds, message in heard)
 
 
+@pytest.mark.few
 async def test_a_cancelled_call_ends_its_command_and_the_end_of_the_client_all_others(era: Era) -> None:
     marks = new_mark(), new_mark()
     async with served(era) as client:
@@ -119,6 +121,7 @@ async def test_a_cancelled_call_ends_its_command_and_the_end_of_the_client_all_o
     await until_gone(marks[0])
 
 
+@pytest.mark.few
 async def test_sessions_are_resources(era: Era, tmp_path: Path) -> None:
     pytest.importorskip("pyte", reason="needs execsrv[screen]")
     casts = tmp_path / "casts"
@@ -157,6 +160,7 @@ async def test_sessions_are_resources(era: Era, tmp_path: Path) -> None:
 # -- the operator's approval --
 
 
+@pytest.mark.few
 async def test_the_user_is_asked(era: Era) -> None:
     questions: list[str] = []
 
@@ -269,6 +273,7 @@ async def listening(tmp_path: Path, *words: str) -> AsyncIterator[str]:
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.few
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # of generators that the SDK's client leaves to the collector
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_http_is_for_those_who_have_the_token(era: Era, tmp_path: Path) -> None:
@@ -291,6 +296,7 @@ async def test_http_is_for_those_who_have_the_token(era: Era, tmp_path: Path) ->
     await until_gone(mark)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

@@ -40,6 +40,7 @@ PIECE = 128
 STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("size", [2, 300, 2000, 10_000])
 @pytest.mark.parametrize("how", ["taken", "never taken, drops", "never acknowledged, drops", "detached"])
 def test_a_log_holds_what_it_may_and_its_window(size: int, how: str) -> None:
@@ -115,6 +116,7 @@ async def test_many_ended_sessions_cost_what_was_configured(tmp_path: Path) -> N
         server.terminate()
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("size", [60_000_000, pytest.param(300_000_000, marks=pytest.mark.slow)])
 async def test_who_stops_reading_costs_little_and_misses_nothing(daemon: Daemon, size: int) -> None:
     """It stays with the program until it is wanted. A minute of it, with gigabytes, is a benchmark's."""
@@ -157,6 +159,7 @@ async def test_a_stream_of_chunks_costs_no_page_faults(tmp_path: Path) -> None:
         daemon.check()
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("retention", [3, 1000])
 async def test_memory_that_is_free_is_given_back(tmp_path: Path, retention: int) -> None:
     """Each of these sessions keeps most of the MiB that it printed, until it is forgotten, or its connection ends."""

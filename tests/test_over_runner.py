@@ -361,6 +361,7 @@ async def test_a_name_that_is_no_text_is_a_clear_error(open_server: OpenServer) 
     assert (code, data["stage"], data["errno"]) == (-32603, "arguments", errno.EILSEQ), message
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     ("argv", "cwd"),
     [(["true"], "file:///tmp/%FF"), (["true", "x" * frames.MAX_PAYLOAD_BYTES], None)],

@@ -698,6 +698,7 @@ async def test_a_start_that_is_cancelled_leaves_no_descriptors(client: Client, p
     assert (await client.run(["echo", "well"], pass_streams=passing)).stdout == b"well\n"
 
 
+@pytest.mark.few
 async def test_many_at_once_each_have_their_own(client: Client, passing: Passing) -> None:
     before = pipes()
 

@@ -552,6 +552,7 @@ async def test_a_terminal_hangs_up_with_its_leader(peer: Peer) -> None:
     assert peer.output("a") == b"started\r\n"
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("tty", [False, True])
 async def test_output_is_complete_however_fast_the_program_exits(peer: Peer, tty: bool) -> None:
     for round in range(60):

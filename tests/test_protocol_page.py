@@ -342,6 +342,7 @@ async def test_an_exchange_on_stdio(lines: list[str]) -> None:
         await replay(lines, partial(open_stdio, process), process.pid)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("args", sorted({server_args(lines) for lines in EXCHANGES}), ids=" ".join)
 async def test_the_exchanges_on_websockets(args: tuple[str, ...]) -> None:
     async with daemon("--listen", "ws://127.0.0.1:0", *args) as process:

@@ -41,6 +41,7 @@ def check_told(peer: Peer, id: str) -> None:
     assert told[-1][0] == "closed"
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("tty", [False, True])
 async def test_output_of_programs_that_exit_at_once(server: Server, tty: bool) -> None:
     chance = random.Random(f"{tty}")
@@ -217,6 +218,7 @@ async def _run(client: execsrv.Client, mark: str) -> None:
     await client.run(["bash", "-c", f"exec -a {mark} cat"], input=b"x", timeout=60)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("how", [_start, _start_with_key, _write, _run])
 @pytest.mark.parametrize("transport", ["memory", "unix", "websocket"])
 async def test_a_client_cancelled_at_every_step(

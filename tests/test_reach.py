@@ -217,6 +217,7 @@ async def environment_there(client: execsrv.Client) -> dict[str, str]:
     return dict(line.split("=", 1) for line in result.stdout.decode().rstrip("\0").split("\0"))
 
 
+@pytest.mark.few(2)
 async def test_a_server_that_is_there(far: FarSide, url: str) -> None:
     far.has_execsrv()
     async with execsrv.connect(url, bring=False, config=PATIENT) as client:
@@ -231,6 +232,7 @@ async def test_one_that_pip_has_put_where_nobody_looks(far: FarSide) -> None:
         assert (await client.run(["sh", "-c", "exit 3"])).exit_code == 3
 
 
+@pytest.mark.few(2)
 async def test_execsrv_is_brought_along_and_nothing_of_it_is_left(far: FarSide, url: str) -> None:
     far.has_python()
     async with execsrv.connect(url, config=PATIENT) as client:
@@ -496,6 +498,7 @@ async def check_cuts(client: execsrv.Client, cut: Callable[[], bool]) -> None:
         assert (await process.wait()).exit_code == 0
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("brought", [pytest.param(False, marks=pytest.mark.slow), True])
 async def test_cuts_lose_nothing_and_leave_nothing(far: FarSide, url: str, brought: bool) -> None:
     if brought:
@@ -509,6 +512,7 @@ async def test_cuts_lose_nothing_and_leave_nothing(far: FarSide, url: str, broug
     assert not left(far.temporary)  # at once, long before the grace is over
 
 
+@pytest.mark.few(2)
 async def test_leaving_in_the_middle_of_output_ends_the_server_at_once(far: FarSide, url: str) -> None:
     far.has_execsrv()
     argv = ["bash", "-c", "while :; do printf '%0999d\\n' 1; done"]
@@ -531,6 +535,7 @@ async def test_a_server_that_no_client_has_come_to_ends(tmp_path: Path) -> None:
     await until_nothing_is_left(tmp_path)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("brought", [False, True])
 async def test_when_nobody_comes_back_nothing_is_left(far: FarSide, url: str, brought: bool) -> None:
     mark = new_mark()

@@ -215,6 +215,7 @@ async def test_an_error_of_the_block_is_not_replaced_by_that_of_the_file(client:
             raise ZeroDivisionError
 
 
+@pytest.mark.few
 async def test_a_file_that_takes_nothing_holds_up_no_process_and_says_so(client: Client, tmp_path: Path) -> None:
     """Nobody reads the fifo, so it is full after 64 KiB, until the process has ended."""
     size = 40 * 1024 * 1024

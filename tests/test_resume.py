@@ -367,6 +367,7 @@ async def test_a_slow_reader_is_not_taken_for_dead(elsewhere: str, open_server: 
 # -- the client comes back by itself --
 
 
+@pytest.mark.few
 async def test_a_reader_sees_an_exact_stream_through_cuts(server: Server, tmp_path: Path) -> None:
     size = 20_000_000
     async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=PATIENCE) as client:
@@ -407,6 +408,7 @@ async def test_input_arrives_once_through_cuts(server: Server, tmp_path: Path) -
     assert result.stdout == data
 
 
+@pytest.mark.few
 async def test_calls_and_starts_survive_cuts(server: Server, tmp_path: Path) -> None:
     """Whatever is under way in the moment of a cut has its effect exactly once."""
     async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=PATIENCE) as client:

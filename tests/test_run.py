@@ -82,6 +82,7 @@ def test_run_passes_everything_on(run_args: list[str]) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (7, "typed\n/tmp\na=b\n", "err\n")
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("command", "code", "complaint"),
     [
@@ -99,6 +100,7 @@ def test_run_exit_codes(run_args: list[str], command: list[str], code: int, comp
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "QUIT", "PIPE"])
 def test_a_death_that_could_have_been_ours_is_ours(run_args: list[str], name: str, tmp_path: Path) -> None:
     done = execsrv(*run_args, "--", "sh", "-c", f"ulimit -c 0; kill -{name} $$", cwd=tmp_path)
@@ -106,6 +108,7 @@ def test_a_death_that_could_have_been_ours_is_ours(run_args: list[str], name: st
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["KILL", "USR1", "ALRM", "SEGV"])
 def test_other_deaths_are_exit_codes(run_args: list[str], name: str) -> None:
     done = execsrv(*run_args, "--", "bash", "-c", f"ulimit -c 0; kill -{name} $$")
@@ -122,6 +125,7 @@ def test_run_ends_when_nobody_reads_it(run_args: list[str]) -> None:
         assert process.wait(60) == -signal.SIGPIPE
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(("stream", "name"), [("1", "stdout"), ("2", "stderr")])
 def test_output_that_cannot_be_written_is_our_failure(run_args: list[str], stream: str, name: str) -> None:
     mark = new_mark()
@@ -165,6 +169,7 @@ def test_it_is_asked_and_its_status_is_ours(run_args: list[str], tmp_path: Path)
     assert not (tmp_path / "lock").exists()
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_request_kills(run_args: list[str], number: int) -> None:
     script = f"trap 'echo asked' {signal.Signals(number).name[3:]}; echo ready; while :; do sleep .1; done"
@@ -176,6 +181,7 @@ def test_a_second_request_kills(run_args: list[str], number: int) -> None:
         assert process.wait(60) in (128 + signal.SIGKILL, -number)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("grace", ["0", "0.2"])
 def test_a_grace_that_is_over_kills(run_args: list[str], grace: str) -> None:
     mark = new_mark()
@@ -270,6 +276,7 @@ def test_a_timeout_asks_first(run_args: list[str], tmp_path: Path) -> None:
     assert not (tmp_path / "lock").exists()
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("options", [["--timeout", "2"], ["--idle-timeout", "2"]])
 @pytest.mark.parametrize("grace", ["0", "0.1"])
 def test_a_timeout_kills_in_the_end(run_args: list[str], options: list[str], grace: str) -> None:
@@ -281,6 +288,7 @@ def test_a_timeout_kills_in_the_end(run_args: list[str], options: list[str], gra
     assert not marked(mark)
 
 
+@pytest.mark.few
 def test_a_status_of_its_own_is_kept(run_args: list[str]) -> None:
     for options in (["--timeout", "60"], ["--idle-timeout", "60"], ["--timeout", "60", "--idle-timeout", "60"]):
         done = execsrv(*run_args, *options, "sh", "-c", "echo out; echo err >&2; exit 9")
@@ -391,6 +399,7 @@ def test_both_streams_keep_their_order(options: list[str]) -> None:
     assert done.stdout == "".join(f"out{i}\nerr{i}\n" for i in range(1, 201))
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize(
     "redirection", ["</dev/null", "<&-", "0>/dev/null", "</etc/passwd", "<<< text", "< <(echo text)"]
 )
@@ -400,6 +409,7 @@ def test_stdin_is_what_it_is_alone(redirection: str, command: str) -> None:
     assert (through.returncode, through.stdout, through.stderr) == (alone.returncode, alone.stdout, alone.stderr)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("redirection", [">&-", "2>&-", ">/dev/full", "<&- >&- 2>&-", "<&- 2>&-"])
 def test_outputs_are_what_they_are_alone(redirection: str) -> None:
     script = "ls -l /proc/self/fd | sed s/.*:..// >&9; echo out; echo err >&2"
@@ -423,6 +433,7 @@ def test_no_stdin_takes_nothing(run_args: list[str]) -> None:
     assert done.stdout == "item a\nitem b\nitem c\n"
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("redirection", ["</dev/null", "<&-", "0>/dev/null"])
 def test_no_stdin_is_an_empty_one(run_args: list[str], redirection: str) -> None:
     line = shlex.join([*EXECSRV, *run_args])
@@ -613,6 +624,7 @@ def test_a_terminal_without_a_size(run_args: list[str]) -> None:
         assert shown.process.wait(60) == 0
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_the_terminal_is_restored_whatever_happens(run_args: list[str], number: int) -> None:
     with terminal(*run_args, "--tty", "sh", "-c", "echo ready; sleep 1000") as shown:
@@ -825,6 +837,7 @@ def test_the_terminal_in_the_foreground(tmp_path: Path) -> None:
 PIXELS = "import fcntl, termios, struct; print(struct.unpack('4H', fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))))"
 
 
+@pytest.mark.few
 def test_our_modes_and_our_size(run_args: list[str], tmp_path: Path) -> None:
     run = "$RUN " + shlex.join([*run_args[1:], "--tty", "--"])
     with interactive_bash(tmp_path) as shell:
@@ -941,6 +954,7 @@ def test_run_without_a_server() -> None:
         assert (done.returncode, complaint in done.stderr) == (125, True), done.stderr
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("status", [200, 404, 500])
 def test_a_url_of_a_web_server(status: int) -> None:
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -998,6 +1012,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "run.md"
 EXAMPLES = re.findall(r"^```console\n\$ (.*?)\n(.*?)^```", PAGE.read_text(), re.S | re.M)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("command", "shown"), EXAMPLES)
 def test_an_example_of_the_page(command: str, shown: str) -> None:
     done = shell(f'execsrv() {{ {shlex.join(EXECSRV)} "$@"; }}; exec 2>&1; {command}', stdin=subprocess.DEVNULL)

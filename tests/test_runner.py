@@ -364,6 +364,7 @@ async def test_limits_are_kept_and_the_one_that_it_died_of_is_told(runner: Runne
     assert runner.bytes[1, "stdout"] == b"20\n"
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("ending", ["hang up", pytest.param("kill", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tty", [False, pytest.param(True, marks=pytest.mark.slow)])
 async def test_nothing_survives_whatever_it_does(ending: str, tty: bool) -> None:

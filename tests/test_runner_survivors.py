@@ -112,6 +112,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("place", "ending", "tty", "way"), cases, ids=ids)
 
 
+@pytest.mark.few(2)
 async def test_nothing_survives_over_a_runner(
     ending: str, tty: bool, way: str, placement: Placement, host: str, open_path: Path
 ) -> None:

@@ -226,6 +226,7 @@ async def test_a_timeout_ends_what_the_leader_left(peer: Peer) -> None:
     await until_gone(mark)
 
 
+@pytest.mark.few
 async def test_idle_means_neither_printing_nor_being_given(peer: Peer) -> None:
     for milliseconds in LONGER_AND_LONGER:
         id, began, longest_pause, count = str(milliseconds), trio.current_time(), 0.0, 0
@@ -250,6 +251,7 @@ async def test_idle_means_neither_printing_nor_being_given(peer: Peer) -> None:
     assert peer.output(id) == b"x" * count
 
 
+@pytest.mark.few
 async def test_a_slow_reader_makes_nobody_idle(peer: Peer) -> None:
     await peer.start("a", ["yes"], windowBytes=1, idleTimeoutMs=1000, pipeStdin=True)
     await peer.until_told("a", "output")

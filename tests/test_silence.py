@@ -66,6 +66,7 @@ def test_the_midst_of_a_line_is_left_alone(url: str, tmp_path: Path) -> None:
         put_away(terminal.program)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("words", [["-q"], ["--json"], ["--no-progress"], ["-t"]])
 def test_nothing_is_said_where_nobody_wants_it(url: str, words: list[str]) -> None:
     terminal = run_at_terminal("-u", url, *words, "--", "sh", "-c", "sleep 1; echo done")

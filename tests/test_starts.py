@@ -350,6 +350,7 @@ print("steps", step)
 """
 
 
+@pytest.mark.few
 @pytest.mark.timeout(10 * PATIENCE)
 @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("carries", [0, 1])
@@ -443,6 +444,7 @@ print(step // every)
 """
 
 
+@pytest.mark.few
 @pytest.mark.timeout(20 * PATIENCE)
 @pytest.mark.parametrize("every", [307, pytest.param(7, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("own_process", [0, 1])
@@ -454,6 +456,7 @@ def test_an_interrupt_at_any_line_of_a_program_ends_it_and_leaves_nothing(own_pr
     assert int(done.stdout) > 10
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("wishes", [{}, {"umask": 0o77}], ids=["posix_spawn", "portable_spawn"])
 async def test_starts_at_once_are_all_marked(daemon: Daemon, wishes: dict[str, int]) -> None:
     mark = new_mark()

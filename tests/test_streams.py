@@ -123,6 +123,7 @@ async def test_who_waits_is_not_held_up_by_output_that_nobody_reads(server: Serv
         assert events.index(gaps[0]) == 0
 
 
+@pytest.mark.few
 async def test_output_that_was_let_go_is_an_error_for_who_reads_bytes_or_text(server: Server) -> None:
     client = await server.client(ClientConfig(window_bytes=256 * KIB))
     readers: list[Callable[[execsrv.Process], object]] = [

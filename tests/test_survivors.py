@@ -369,6 +369,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(("place", "ending", "tty"), cases, ids=ids)
 
 
+@pytest.mark.few(6)
 async def test_nothing_survives_an_ending(
     ending: str, tty: bool, placement: Placement, host: str, open_path: Path
 ) -> None:
@@ -383,6 +384,7 @@ PASSED = [
 ]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("how", PASSED)
 async def test_nothing_survives_whose_streams_were_passed(how: str, tmp_path: Path) -> None:
     """Whoever holds the pipes: they tell nothing of the end, and keep nothing from it."""
@@ -552,6 +554,7 @@ HOSTILE_SOME = [
 HOSTILE_ALL = [(name, ending) for name in SURROUNDINGS for ending in ENDINGS]
 
 
+@pytest.mark.few
 async def test_nothing_survives_where_nobody_helps(
     around: str, ending: str, host: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -567,6 +570,7 @@ async def test_nothing_survives_where_nobody_helps(
 # -- in another program --
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("how", ["terminate", "hang up", "cancel"])
 @pytest.mark.parametrize("tty", [False, True])
 async def test_nothing_survives_in_an_embedding_program(how: str, tty: bool) -> None:
@@ -664,6 +668,7 @@ async def test_no_look_misses_an_escape_among_six_hundred_others() -> None:
 # -- nothing else is left either --
 
 
+@pytest.mark.few
 @pytest.mark.timeout(600)  # ten thousand take their time
 @pytest.mark.parametrize("place", ["root", "PID 1"])
 async def test_sessions_with_strays_leave_nothing_of_the_server(

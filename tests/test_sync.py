@@ -368,6 +368,7 @@ print(len([each for each in client.processes() if each.running]), flush=True)
 """
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "waits",
     [
@@ -433,6 +434,7 @@ ENDS = {
 }
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("end", ENDS)
 def test_an_interpreter_that_exits_leaves_nothing_behind(end: str) -> None:
     code = f"""
@@ -548,6 +550,7 @@ def test_whatever_waits_hears_that_it_was_closed(client: execsrv.sync.Client) ->
         assert running.result(PATIENCE).exit_code == 0
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("error", [None, ValueError("mine"), StopIteration("mine")])
 def test_a_block_whose_client_was_closed_is_left_by_its_own_error_alone(error: Exception | None) -> None:
     raised: BaseException | None = None

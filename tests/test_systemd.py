@@ -139,6 +139,7 @@ def test_a_loop_that_stands_still_is_not_alive(tmp_path: Path) -> None:
     heard.close()
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("address", ["", "nonsense", "/nowhere/notify", "@nobody-listens-here"])
 def test_a_manager_that_is_not_there(address: str, tmp_path: Path) -> None:
     with launched("--listen", f"unix://{tmp_path}/s", NOTIFY_SOCKET=address, WATCHDOG_USEC="x") as server:

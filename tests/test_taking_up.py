@@ -85,6 +85,7 @@ def punch(part: Path) -> None:
     os.truncate(part, size)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("spoiled", "agreed"), [(spoil, PIECE), (lengthen, 2 * PIECE), (shorten, 0), (punch, PIECE)])
 @pytest.mark.parametrize("way", ["put", "get"])
 async def test_what_a_part_has_that_differs_is_copied_again(
@@ -116,6 +117,7 @@ async def test_a_source_that_has_changed_is_copied_anew(
     assert (await moved(client, way, source, here / "to"))[0] <= MIB
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("planted", ["link", "name", "directory", "pipe"])
 @pytest.mark.parametrize("way", ["put", "get"])
 async def test_nothing_is_written_to_what_was_put_in_place_of_a_part(

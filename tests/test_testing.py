@@ -88,6 +88,7 @@ def program_in(world: str, more: str = "") -> str:
     return HEADS[world] + body + more
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("world", HEADS)
 def test_the_fixtures_are_of_the_world_of_the_test_and_a_failure_tells_of_the_processes(
     world: str, tmp_path: Path

@@ -279,6 +279,7 @@ async def test_a_token_opens_the_door_in_its_role(listen: str, token_file: Path)
                 pass
 
 
+@pytest.mark.few
 async def test_a_command_of_ours_that_has_a_token_comes_in(listen: str, token_file: Path) -> None:
     made = write(token_file, ci="owner")["ci"]
     with running("--listen", listen, "--token-file", str(token_file)) as daemon:

@@ -74,6 +74,7 @@ IN_SANDBOX = {
 }
 
 
+@pytest.mark.few
 @as_root
 @pytest.mark.parametrize(
     "wrap",
@@ -220,6 +221,7 @@ os.write(out, hear(peer).encode() + b"\\n\\0")
 """
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("escape", ESCAPES.values(), ids=ESCAPES)
 async def test_a_command_that_has_daemonised_is_still_a_command(daemon: Daemon, escape: str, open_path: Path) -> None:
     fifo = f"{open_path}/answer"

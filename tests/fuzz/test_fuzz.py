@@ -28,6 +28,7 @@ def fuzz(*arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+@pytest.mark.few
 @pytest.mark.timeout(600)  # seconds of work, which a crowded machine may make minutes
 @pytest.mark.parametrize("count", [30, pytest.param(250, marks=pytest.mark.slow)])
 def test_the_corpus_and_mutations_of_it_do_no_harm(count: int, tmp_path: Path) -> None:
@@ -80,6 +81,7 @@ def with_a_fault(fault: str, *arguments: str) -> tuple[int, str]:
     return fuzz("--daemon", f"tests.fuzz.faulty {fault}", *arguments)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     ("fault", "sign"),
     [
