@@ -1,4 +1,4 @@
-"""What coverage measures of the suite: one case of each test, and of the processes those of every other test.
+"""What coverage measures of the suite: one case of each test, and of the processes those of every fourth.
 
 To be measured makes a test half as slow again, and doubles the start of a process. So the floor is that of a sample:
 what a sample reaches, all tests reach. `nox -s coverage` measures all.
@@ -32,7 +32,7 @@ def choose(items: list[pytest.Item], *, everything: bool) -> None:
     for number, cases in enumerate(tests.values()):
         chosen = cases[number % len(cases)]  # of those over several transports each time another one
         chosen.stash[ITSELF] = True
-        if number % 2 == 0 and any(fnmatch(chosen.path.stem, f"test_{name}") for name in WITH_PROCESSES):
+        if number % 4 == 0 and any(fnmatch(chosen.path.stem, f"test_{name}") for name in WITH_PROCESSES):
             chosen.stash[PROCESSES] = True
 
 

@@ -135,6 +135,7 @@ START = b'{"processId":"x","argv":["echo",%s],"cwd":"/","env":{},"tty":false}'
 INVALID, NO_CALL, UNKNOWN = (-32602, "invalid-params"), (-32600, "invalid-request"), (-32601, "unknown-method")
 
 
+@pytest.mark.few(20)
 @pytest.mark.parametrize(
     ("call", "id", "code_and_kind"),
     [

@@ -26,6 +26,7 @@ def bench(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*EXECSRV, "bench", *words], capture_output=True, text=True, env=env, timeout=4 * PATIENCE)
 
 
+@pytest.mark.slow
 def test_all_figures_are_measured_and_drawn(tmp_path: Path) -> None:
     done = bench("--rounds", "1", "--json", "--plot", f"{tmp_path}/plot.svg")
     assert (done.returncode, done.stderr) == (0, "")

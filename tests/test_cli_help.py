@@ -35,6 +35,7 @@ def execsrv(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*EXECSRV, *words], capture_output=True, text=True, env=plain, timeout=PATIENCE, cwd=ROOT)
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("name", names())
 def test_the_help_of_a_command_fits_and_has_examples(name: str) -> None:
     done = execsrv(*name.split(), "--help")
@@ -113,6 +114,7 @@ def test_man_page_and_documentation_are_those_of_the_register() -> None:
         assert f".SS {found.usage_line}" in manual.replace("\\-", "-")
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("words", "said", "code"),
     [
@@ -221,6 +223,7 @@ def test_a_start_does_not_load_what_it_does_not_need(words: list[str]) -> None:
     assert ("trio" in loaded) == (words[0] != "_complete")
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("words", "reply"),
     [

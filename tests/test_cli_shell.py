@@ -251,6 +251,7 @@ def test_a_command_has_the_place_of_the_shell(url: str) -> None:
 # -- one that is kept, and those who come to it --
 
 
+@pytest.mark.slow
 def test_a_kept_shell_is_left_and_brought_back_from_another_terminal(url: str, tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("".join(f"line {number}\n" for number in range(1, 201)))

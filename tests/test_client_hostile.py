@@ -53,6 +53,7 @@ async def client(server: Server) -> execsrv.Client:
 # -- the bounds of the server --
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("size", [0, 256 * KIB, 256 * KIB + 1, 51_000_000])
 async def test_input_of_any_size_is_one_write(open_server: OpenServer, transport: str, size: int) -> None:
     server = open_server(transport, ServerConfig(max_message_bytes=MIB, queued_stdin_bytes=64 * KIB))

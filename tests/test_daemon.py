@@ -355,6 +355,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 def test_two_servers_at_once_never_make_each_other_deaf(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     with ExitStack() as stack:
@@ -468,6 +469,7 @@ async def test_a_busy_server_is_waited_for(tmp_path: Path) -> None:
                 full.accept()[0].close()
 
 
+@pytest.mark.slow
 async def test_many_clients_at_once_of_a_stopped_server(tmp_path: Path) -> None:
     with daemon(f"unix://{tmp_path}/socket") as (process, url):
         process.send_signal(signal.SIGSTOP)

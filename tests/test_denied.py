@@ -195,6 +195,7 @@ trio.run(main)
 """
 
 
+@pytest.mark.few(2)
 async def test_a_guest_leaves_nothing_where_it_can_mark(denied: tuple[str, str]) -> None:
     """Without `prlimit64` nobody can be marked from outside, so for a guest only who stays in the session is found."""
     scripts = [f"{NAP} {QUIET} & wait"] if denied[0] == "prlimit64" else SCRIPTS[:3]

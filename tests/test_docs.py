@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +72,14 @@ asyncio.run(kernel(sys.stdin.read().split("# cell\\n")))
 def test_every_test_that_proves_a_guarantee_exists() -> None:
     page = (DOCS / "guarantees.md").read_text() + (DOCS / "survival.md").read_text().partition("## Proofs")[2]
     named = 0
+
+    @cache
+    def tests_of(file: str) -> set[str]:
+        body = ast.parse((ROOT / "tests" / file).read_text()).body
+        return {node.name for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
     for file, names in re.findall(r"`((?:\w+/)?test_\w+\.py)`: ((?:`test_\w+`(?:, )?)+)", page):
-        tests = {
-            node.name
-            for node in ast.parse((ROOT / "tests" / file).read_text()).body
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        }
+        tests = tests_of(file)
         for name in re.findall(r"`(\w+)`", names):
             assert name in tests, f"{file} has no {name}"
             named += 1

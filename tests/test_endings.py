@@ -45,6 +45,7 @@ async def start_family(peer: Peer, id: str, mark: str, tty: bool = False) -> Non
     await until_marked(mark, 2)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("tty", [False, True])
 async def test_hanging_up_ends_every_process_group(server: Server, tty: bool) -> None:
     mark, other = new_mark(), new_mark()

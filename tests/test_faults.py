@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
 
 from execsrv._doors.principal import OWNER, owner
 from execsrv._processes.command import settle
+from execsrv._processes.contract import Received
 from execsrv._processes.supervisor import Supervisor
 from execsrv._processes.tree import ProcessTree
 from execsrv._server.connection import Connection
@@ -65,12 +67,18 @@ async def test_however_often_a_command_is_asked_to_end_one_task_asks(monkeypatch
     mark, asking, most, looks = new_mark(), 0, 0, 0
     ask_to_end = ProcessTree.ask_to_end
 
-    async def counted(tree: ProcessTree) -> None:
-        nonlocal asking, most, looks
-        asking, looks = asking + 1, looks + 1
+    def counted(tree: ProcessTree) -> Received:
+        nonlocal looks
+        looks += 1
+        rest = ask_to_end(tree)
+        return rest if isinstance(rest, int) else counted_rest(rest)
+
+    async def counted_rest(rest: Coroutine[Any, Any, int]) -> int:
+        nonlocal asking, most
+        asking += 1
         most = max(most, asking)
         try:
-            await ask_to_end(tree)
+            return await rest
         finally:
             asking -= 1
 

@@ -82,6 +82,7 @@ def test_a_floor_is_that_of_a_figure() -> None:
     assert all(f"| {name} |" in written for name in names)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("encoding", ["", bench.MSGPACK])
 @pytest.mark.parametrize("case", ["pipe", "lines", "terminal", "stdin", "50-way"])
 def test_the_least_server_does_all_that_throughput_asks_for(

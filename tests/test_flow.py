@@ -44,6 +44,7 @@ async def test_a_peer_that_never_reads_costs_a_bounded_amount(daemon: Daemon) ->
         assert daemon.resident() - before < 16 * MIB
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("tty", [False, True])
 async def test_a_slow_reader_gets_every_byte(server: Server, tty: bool) -> None:
     size = 6_000_000

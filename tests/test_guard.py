@@ -347,6 +347,7 @@ async def test_a_stray_of_another_user_at_the_limit_ends_no_server(open_path: Pa
 # -- faults of ours --
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("where", ["guardian_keeper._hears", "subreaper.Strays._read", "guardian_keeper.Guard._start"])
 @pytest.mark.parametrize("error", [MemoryError(), ValueError("unexpected"), OSError(5, "I/O error")], ids=repr)
 async def test_a_fault_ends_no_server_and_is_in_the_log(

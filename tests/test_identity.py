@@ -298,6 +298,7 @@ def test_a_process_that_is_gone_may_have_been_a_command(tmp_path: Path) -> None:
             assert not kin.has_process(os.getpid())
 
 
+@pytest.mark.few
 async def test_a_command_of_ours_needs_a_token(listen: str) -> None:
     """It must not find its way out through this door. Whoever comes from outside still gets in."""
     with ExitStack() as stack:

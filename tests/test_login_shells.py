@@ -180,6 +180,7 @@ async def test_each_scope_and_each_connection_has_its_own(server: Server, tmp_pa
     assert first.runs == 3
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize(
     "profile",
     [

@@ -200,6 +200,7 @@ def test_a_line_that_is_no_text_waits_for_room_as_others_do(servers: str, tmp_pa
     assert [json.loads(line)["line"] for line in said.splitlines()] == [1, 2]
 
 
+@pytest.mark.slow
 def test_two_that_fight_for_small_servers_both_have_all_their_results() -> None:
     with serving("unix://", "--max-sessions", "2") as one, serving("unix://", "--max-sessions", "2") as two:
         maps = [words(f"{one.url},{two.url}", "sh", "-c", "sleep 0.02") for _ in range(2)]

@@ -83,6 +83,7 @@ while left > 0:
 """
 
 
+@pytest.mark.slow
 async def test_many_ended_sessions_cost_what_was_configured(tmp_path: Path) -> None:
     """Measured from the outside, on a server that has nothing else to do."""
     retained, sessions = 100 * KIB, 60

@@ -77,6 +77,7 @@ def test_the_script_for_slurm(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"bin", "results.jsonl"}
 
 
+@pytest.mark.slow
 def test_the_script_for_slurm_between_machines(tmp_path: Path, elsewhere: str) -> None:
     """At an address that no client takes for its own machine's, as those of other nodes are."""
     [script] = blocks("slurm.md", "bash")
@@ -87,6 +88,7 @@ def test_the_script_for_slurm_between_machines(tmp_path: Path, elsewhere: str) -
     assert all(result["server"].startswith(f"ws://{elsewhere}:") for result in found)
 
 
+@pytest.mark.slow
 def test_a_script_for_slurm_that_is_ended_leaves_no_token(tmp_path: Path) -> None:
     """No command ends by itself: it is the script that ends them all."""
     [script] = blocks("slurm.md", "bash")

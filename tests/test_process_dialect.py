@@ -105,6 +105,7 @@ async def test_environment_is_exact_and_argv0_is_what_was_asked(peer: Peer) -> N
     assert out == b"borrowed\n"
 
 
+@pytest.mark.few(8)
 @pytest.mark.usefixtures("starter")
 @pytest.mark.parametrize("cwd", ["/tmp", "file:///tmp", "file:///usr/../tmp/"])
 async def test_cwd_is_a_path_or_a_uri(peer: Peer, cwd: str) -> None:
@@ -382,6 +383,7 @@ SPAWN_ERRORS: list[tuple[dict[str, Any], str, int]] = [
 ]
 
 
+@pytest.mark.few(12)
 @pytest.mark.usefixtures("starter")
 @pytest.mark.parametrize("transport", ["unix"], indirect=True)
 @pytest.mark.parametrize("tty", [False, True])
@@ -445,6 +447,7 @@ BAD_PARAMS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.few(20)
 @pytest.mark.parametrize(("change", "named"), BAD_PARAMS)
 async def test_bad_params_are_named(peer: Peer, change: dict[str, Any], named: str) -> None:
     code, message, data = await peer.refused("process/start", peer.start_params("a", ["true"]) | change)
@@ -531,6 +534,7 @@ async def test_size_from_the_first_instant_and_later(peer: Peer) -> None:
     assert (await peer.refused("process/resize", {"processId": "pipes", "rows": 9, "cols": 9}))[0] == -32602
 
 
+@pytest.mark.few(4)
 @pytest.mark.usefixtures("starter")
 async def test_keys_do_what_they_do_in_a_terminal(peer: Peer) -> None:
     await peer.start("a", ["sh", "-c", "echo ready; cat; echo $?"], tty=True)
@@ -572,6 +576,7 @@ async def test_binary_output_is_untouched(peer: Peer) -> None:
     assert await peer.run("a", [PYTHON, "-c", script]) == (0, everything, b"")
 
 
+@pytest.mark.few(2)
 async def test_many_at_once(peer: Peer) -> None:
     for number in range(50):
         params = peer.start_params(f"p{number}", ["sh", "-c", f"echo {number}; exit {number}"])

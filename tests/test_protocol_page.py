@@ -336,6 +336,7 @@ ON_STDIO = [
 """Each starts a server of its own, so that each time some are replayed that are replayed on websockets too."""
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("lines", ON_STDIO, ids=title)
 async def test_an_exchange_on_stdio(lines: list[str]) -> None:
     async with daemon(*server_args(lines)) as process:

@@ -78,6 +78,7 @@ DURING: dict[str, Callable[[str], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.few(30)
 @pytest.mark.parametrize("tty", [False, True])
 @pytest.mark.parametrize("method", DURING)
 async def test_calls_while_it_starts_and_while_it_exits(server: Server, method: str, tty: bool) -> None:

@@ -614,6 +614,7 @@ async def test_a_command_that_leads_to_another_server_is_a_lost_connection() -> 
             await process.wait()
 
 
+@pytest.mark.slow
 async def test_the_command_line_survives_a_cut(far: FarSide) -> None:
     far.has_python()
     argv = [sys.executable, "-m", "execsrv", "run", "--url", far.stand_in("docker"), "--reconnect", "1000", "--"]

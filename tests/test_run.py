@@ -912,6 +912,7 @@ def test_tildes_that_are_no_escape() -> None:
 # -- its own mistakes --
 
 
+@pytest.mark.slow
 def test_a_command_over_a_runner() -> None:
     setting = f"EXECSRV_RUNNERS=here={shlex.join([*EXECSRV, 'runner'])}"
     with daemon("ws://127.0.0.1:0", ["env", setting]) as (_, url):
@@ -920,6 +921,7 @@ def test_a_command_over_a_runner() -> None:
             assert (done.returncode, done.stdout, done.stderr) == (3, "there\n", "")
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("args", "text"),
     [

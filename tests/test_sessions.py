@@ -292,6 +292,7 @@ def ends_of(snapshot: dict[str, Any], stream: str) -> tuple[bytes, bytes]:
     return base64.b64decode(snapshot[stream]["head"]), base64.b64decode(snapshot[stream]["tail"])
 
 
+@pytest.mark.few(16)
 @pytest.mark.parametrize("tty", [False, True])
 @pytest.mark.parametrize("size", [0, 1, 2500, 60_000, 300_000])
 async def test_snapshots_are_exact(open_server: OpenServer, transport: str, tty: bool, size: int) -> None:
@@ -362,6 +363,7 @@ def dropped(peer: Peer, id: str) -> dict[str, int]:
     return omitted
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("window", [1, 50_000, None])
 async def test_drops_are_told_exactly(peer: Peer, window: int | None) -> None:
     """Nobody waits for the reader, which never has more than its window, and what it misses it can count."""
@@ -423,6 +425,7 @@ for _ in range(3):
 """
 
 
+@pytest.mark.few(10)
 @pytest.mark.parametrize(
     ("keys", "read"),
     [

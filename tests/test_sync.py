@@ -340,6 +340,7 @@ def test_twenty_threads_at_once(client: execsrv.sync.Client) -> None:
             assert said == [str(number), f"{number}\n"]
 
 
+@pytest.mark.slow
 def test_ten_threads_with_a_client_each() -> None:
     with assert_no_strays(), ThreadPoolExecutor(10) as pool:
         paths = pool.map(lambda number: execsrv.sync.run(["echo", str(number)], text=True).stdout, range(10))
@@ -588,7 +589,7 @@ def test_a_group_of_the_users_is_left_as_it_is(client: execsrv.sync.Client) -> N
 def test_a_call_that_meets_with_a_close_says_so() -> None:
     """Whichever of the two is first by a step of the portal."""
     with execsrv.sync.launch() as other:
-        for _ in range(10):
+        for _ in range(4):
             client = execsrv.sync.launch()
             block = client._hold.block
             block.portal.post(block._leaving.set)
@@ -600,7 +601,7 @@ def test_a_call_that_meets_with_a_close_says_so() -> None:
 
 def test_to_close_at_once_in_many_threads() -> None:
     with assert_no_strays(), ThreadPoolExecutor(4) as pool:
-        for _ in range(5):
+        for _ in range(2):
             client = execsrv.sync.launch()
             process = client.start(["sleep", "1000"])
             together = threading.Barrier(4)

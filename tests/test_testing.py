@@ -109,6 +109,7 @@ def test_the_fixtures_are_of_the_world_of_the_test_and_a_failure_tells_of_the_pr
     assert re.search(tree, said, re.M), said
 
 
+@pytest.mark.slow
 def test_a_failure_in_a_block_tells_of_what_ran_then(tmp_path: Path) -> None:
     program = """
 @pytest.mark.trio
@@ -122,6 +123,7 @@ async def test_it(exec_client):
     assert re.search(r"was running\n  its processes:\n    \d+ sh .*\n      \d+ sleep 1000\n", said), said
 
 
+@pytest.mark.slow
 def test_a_coroutine_that_nobody_runs_is_told(tmp_path: Path) -> None:
     status, said = pytest_says(tmp_path, program="async def test_it(exec_client): ...\n")
     assert status == 1
@@ -141,6 +143,7 @@ def test_it(exec_server, exec_client):
     assert f"the server is {server.pid}\n" in said
 
 
+@pytest.mark.slow
 def test_a_server_of_ones_own_takes_the_place_of_that_of_all(tmp_path: Path) -> None:
     program = """
 @pytest.fixture(params=["unix://", "ws://127.0.0.1:0", "stdio://"])
@@ -158,6 +161,7 @@ def test_it(exec_client, exec_process):
     assert "3 passed" in said
 
 
+@pytest.mark.slow
 def test_workers_of_xdist_leave_nothing(tmp_path: Path) -> None:
     program = """
 @pytest.mark.parametrize("number", range(6))

@@ -70,8 +70,8 @@ class AnyTree(Protocol):
     def ask_group_to_end(self) -> None:
         """Send SIGTERM to the leader's group at once, for which no descriptor is needed."""
 
-    async def ask_to_end(self) -> None:
-        """Send what `ask_to_end_now` does, and let others have their turns."""
+    def ask_to_end(self) -> Received:
+        """Send what `ask_to_end_now` does, or return what sends it to the rest, which must not be cancelled."""
 
     async def remaining(self) -> list[Member]:
         """Find who lives of it. The leader counts as long as it runs."""

@@ -136,6 +136,18 @@ class Leader:
                 pass  # other code of this program was faster; its status is known
         return self.is_reaped
 
+    def send(self, number: int) -> bool:
+        """Signal it alone, which is not reaped. Return whether it lives, also where we may not."""
+        if self.has_ended:
+            return False
+        try:
+            pidfd.send_signal(self.pid, self._pidfd, number)
+        except PermissionError:
+            pass  # a set-user-id program
+        except ProcessLookupError:
+            return False
+        return True
+
     def signal_group(self, number: int) -> bool:
         """Signal its process group at once. Return whether there was anybody to receive it."""
         try:

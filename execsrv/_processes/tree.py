@@ -102,20 +102,19 @@ class ProcessTree:
         """Send SIGTERM to the leader's group at once, for which no descriptor is needed."""
         self.leader.signal_group(signal.SIGTERM)
 
-    async def ask_to_end(self) -> None:
-        """Send what `ask_to_end_now` does, and let others have their turns.
+    def ask_to_end(self) -> Received:
+        """Send what `ask_to_end_now` does.
 
-        Cannot be cancelled: nobody is to be left stopped.
+        Where they are too many for one turn, return what sends it to the rest. To cancel that leaves some stopped.
         """
-        with trio.CancelScope(shield=True):
-            await self._go_on(self._asking(), self._asking)
+        return self._begin(self._asking)
 
-    def _asking(self) -> Steps[None]:
+    def _asking(self) -> Steps[int]:
         found = list((yield from self._find()).items())
         if len(found) > 1:
             yield from self._sending(found, signal.SIGSTOP)
         yield from self._sending(found[::-1], signal.SIGTERM)
-        yield from self._sending(found[::-1], signal.SIGCONT)
+        return (yield from self._sending(found[::-1], signal.SIGCONT))
 
     def signal_foreground(self, number: int, terminal: int) -> Received:
         """Send a signal to the job in front on the terminal with this master. Return what `signal` does."""
@@ -161,10 +160,10 @@ class ProcessTree:
 
     def _send_to(self, pid: int, parent: int, number: int) -> bool:
         """Send to a process if it is still whom it was found as. Return whether it lives."""
+        if pid == self.pid and not self.leader.is_reaped:
+            return self.leader.send(number)
 
         def belongs(pid: int) -> bool:
-            if pid == self.pid and not self.leader.is_reaped:
-                return True
             return self._finder.belongs(self, pid) or (parent != 0 and proc.parent(pid) == parent)
 
         return proc.send(pid, number, belongs)

@@ -210,7 +210,9 @@ class RunnerCommand:
     async def _ask_to_end(self, spawned: Spawned) -> None:
         while not self._outlived.cancel_called:
             try:
-                await spawned.tree.ask_to_end()
+                if not isinstance(rest := spawned.tree.ask_to_end(), int):
+                    with trio.CancelScope(shield=True):  # nobody is to be left stopped
+                        await rest
                 self._is_asking = False
                 return
             except OSError:  # no descriptor left to look with

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -30,7 +30,7 @@ from execsrv._server.feed import Feed
 from execsrv.protocol import Member, Reason
 
 if TYPE_CHECKING:
-    from execsrv._processes.contract import AnyLimits, AnyTree
+    from execsrv._processes.contract import AnyLimits, AnyTree, Received
 
 logger = logging.getLogger(__name__)
 
@@ -205,11 +205,11 @@ class Ending:
             self._grace.deadline = min(self._grace.deadline, trio.current_time() + grace)
             if self._is_asking:
                 self._asks_again = True
-            elif self._nursery is not None:
-                self._is_asking = True
-                self._nursery.start_soon(owned, self._keep_asking)
-            else:
+            elif self._nursery is None:
                 self._ask()
+            elif not isinstance(rest := self._begin_asking(), int):
+                self._is_asking = True
+                self._nursery.start_soon(owned, self._keep_asking, rest)
         else:
             self._kill()
         return running
@@ -247,25 +247,43 @@ class Ending:
         try:
             self._tree.ask_to_end_now()
         except OSError as error:
-            logger.warning("cannot ask session %d to end yet: %s", self._tree.pid, error)
+            self._cannot_ask(error)
             return False
         return True
 
-    async def _keep_asking(self) -> None:
-        """Ask it to end, as soon as there is a descriptor to find it with. However large it is, others go on.
+    def _begin_asking(self) -> Received | None:
+        """Ask it to end, as far as one turn goes. Return None where there is no descriptor to find it with."""
+        try:
+            return self._tree.ask_to_end()
+        except OSError as error:
+            self._cannot_ask(error)
+            return None
+
+    def _cannot_ask(self, error: OSError) -> None:
+        logger.warning("cannot ask session %d to end yet: %s", self._tree.pid, error)
+
+    async def _keep_asking(self, rest: Received | None) -> None:
+        """Ask all of it that one turn was not enough for, as soon as there are descriptors. Others go on meanwhile.
 
         However often it is to be asked, there is one task that does so: each look takes turns from all others.
         """
-        self._asks_again = True
-        while self._asks_again and not self.killed:
-            self._asks_again = False
-            try:
-                await self._tree.ask_to_end()
-            except OSError as error:
-                logger.warning("cannot ask session %d to end yet: %s", self._tree.pid, error)
-                self._asks_again = True
+        while not isinstance(rest, int):
+            self._asks_again = rest is None
+            if rest is None:
                 await trio.sleep(_ASK_AGAIN_SECONDS)
+            else:
+                with trio.CancelScope(shield=True):  # nobody is to be left stopped
+                    if await self._asked(rest) is None:
+                        self._asks_again = True
+            rest = self._begin_asking() if self._asks_again and not self.killed else 0
         self._is_asking = False
+
+    async def _asked(self, rest: Coroutine[Any, Any, int]) -> int | None:
+        try:
+            return await rest
+        except OSError as error:
+            self._cannot_ask(error)
+            return None
 
     def _kill_after(self, seconds: float, reason: Reason) -> trio.CancelScope:
         """Kill it when that time is over. Return the clock, whose deadline may be moved."""

@@ -44,6 +44,7 @@ async def refused(peer: Peer, method: str, **params: Any) -> tuple[str, int]:
 CLOSED = ("file-refused", 13)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     "name", ["environ", "mem", "fd", "task", "root", "cwd", "maps", "auxv", "stat", ".", "net/../environ"]
 )

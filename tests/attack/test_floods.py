@@ -179,6 +179,7 @@ async def test_a_message_that_is_much_work_is_refused(daemon: Daemon, what: str)
     daemon.check()
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "message",
     [

@@ -52,6 +52,7 @@ def test_nothing_of_a_machine_is_recorded() -> None:
     assert not any(word in text for word in ("/home/", "/root", "/tmp/tmp", "127.0.0.1:"))
 
 
+@pytest.mark.slow
 def test_a_seed_is_the_same_conversations_again() -> None:
     one, other, third = ([Maker(seed).make(number) for number in range(120)] for seed in (1, 1, 2))
     assert one == other != third
