@@ -73,7 +73,7 @@ def lowest(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """The test suite with the tests that take too long for every day."""
     session.install(".[test]")
-    session.run("pytest", "--slow", *session.posargs)
+    session.run("pytest", "--slow", *(session.posargs or SPREAD))
 
 
 @nox.session

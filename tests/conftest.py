@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import zlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
@@ -15,6 +14,8 @@ from functools import partial
 from importlib import import_module
 from itertools import count
 from pathlib import Path
+from random import Random
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import hypothesis
@@ -61,9 +62,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Skip what is slow, and what a module's `NOT_YET` names with a reason: a test, a case of it, or the beginning."""
     slow = config.getoption("--slow")
     items[:] = [item for item in items if _is_wanted(item, slow=slow)]
-    passed_over = set() if slow else _beside_few(items)
+    left_out = set() if slow else _left_out(items)
     for item in items:
-        if item in passed_over or (item.get_closest_marker("slow") and not slow):
+        if item in left_out or (item.get_closest_marker("slow") and not slow):
             item.add_marker(pytest.mark.skip(reason="slow: runs with --slow"))
         if config.getoption("--not-yet"):
             continue
@@ -81,29 +82,33 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
 
 
+_NO_CASE = SimpleNamespace(params={})
+
+
 def _is_wanted(item: pytest.Item, *, slow: bool) -> bool:
     transport = item.callspec.params.get("transport") if hasattr(item, "callspec") else None
     test = getattr(item, "originalname", item.name)
     return is_wanted(getattr(getattr(item, "module", None), "__name__", ""), test, transport, slow=slow)
 
 
-def _beside_few(items: list[pytest.Item]) -> set[pytest.Item]:
-    """The cases of tests with `few` that are left out. In each test others are: so each transport has its turn.
+def _left_out(items: list[pytest.Item]) -> set[pytest.Item]:
+    """The cases that run with --slow only: of a test with `few` all but so many, and half of one over the transports.
 
-    Most tests that start programs of ours have it. What takes the time is the start, which is the same in all cases.
+    They are drawn by lot, always the same for one test and others for another: so each transport has its turn.
     """
     cases: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if item.get_closest_marker("few") is not None and item.get_closest_marker("slow") is None:
+        if item.get_closest_marker("slow") is None:
             cases[item.nodeid.partition("[")[0]].append(item)
     left_out: set[pytest.Item] = set()
     for test, all_of_it in cases.items():
-        marker = all_of_it[0].get_closest_marker("few")
-        assert marker is not None
-        [count] = marker.args or [1]
-        first = zlib.crc32(test.encode())
-        kept = {(first + turn * len(all_of_it) // count) % len(all_of_it) for turn in range(count)}
-        left_out.update(case for number, case in enumerate(all_of_it) if number not in kept)
+        if (few := all_of_it[0].get_closest_marker("few")) is not None:
+            [count] = few.args or [1]
+        elif any("transport" in getattr(case, "callspec", _NO_CASE).params for case in all_of_it):
+            count = (len(all_of_it) + 1) // 2
+        else:
+            continue
+        left_out.update(Random(test).sample(all_of_it, len(all_of_it) - min(count, len(all_of_it))))
     return left_out
 
 

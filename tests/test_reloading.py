@@ -28,11 +28,17 @@ class Running:
         self.process = process
         self.url = url
         self._lines: Queue[str] = Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         for line in self.process.stderr or ():
             self._lines.put(line)
+
+    def end(self) -> None:
+        """Kill it, and read its log to the end: nobody may read in a file that is being closed."""
+        self.process.kill()
+        self._reader.join(PATIENCE)
 
     def until(self, words: str) -> str:
         """Wait for a line of the log with these words, and return it."""
@@ -55,7 +61,11 @@ def running(*argv: str, env: dict[str, str] | None = None) -> Iterator[Running]:
             assert process.stdout is not None
             url = process.stdout.readline().strip()
             assert url
-            yield Running(process, url)
+            server = Running(process, url)
+            try:
+                yield server
+            finally:
+                server.end()
         finally:
             process.kill()
 

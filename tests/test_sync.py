@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -395,11 +396,21 @@ def test_an_interrupt_ends_what_was_waited_for_and_nothing_else(waits: str) -> N
         assert program.returncode == 0
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Have interrupts raise `KeyboardInterrupt` in the block, where the whole run ignores them too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_an_interrupt_just_before_a_wait_is_seen_soon() -> None:
     """Of such a one the interpreter makes a note, and the wait that begins then is not ended by it."""
     with execsrv.sync.launch() as client, client.start(["cat"], stdin=True) as process:
         noted = threading.Timer(0.2, _thread.interrupt_main)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt), interruptible():
             noted.start()
             process.wait()
         noted.join()
