@@ -1,7 +1,7 @@
-"""What coverage measures of the suite: one case of every second test, and of the processes those of every sixth.
+"""What coverage measures of the suite: one case of every third test, and the processes of half of these.
 
 To be measured makes a test half as slow again, and doubles the start of a process. So the floor is that of a sample:
-what a sample reaches, all tests reach. `nox -s coverage` measures all.
+what a sample reaches, all tests reach. `nox -s coverage` measures all, and has a floor of its own.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def choose(items: list[pytest.Item], *, everything: bool) -> None:
         item.stash[ITSELF] = item.stash[PROCESSES] = everything
         tests[item.nodeid.partition("[")[0]].append(item)
     for number, cases in enumerate(tests.values()):
-        chosen = cases[number // 2 % len(cases)]  # of those over several transports each time another one
-        chosen.stash[ITSELF] = number % 2 == 0
+        chosen = cases[number // 3 % len(cases)]  # of those over several transports each time another one
+        chosen.stash[ITSELF] = number % 3 == 0
         if number % 6 == 0 and any(fnmatch(chosen.path.stem, f"test_{name}") for name in WITH_PROCESSES):
             chosen.stash[PROCESSES] = True
 

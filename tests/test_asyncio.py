@@ -53,6 +53,7 @@ def test_run_has_a_server_of_its_own() -> None:
         assert asyncio.run(execsrv.asyncio.run(["echo", "a"], text=True)).stdout == "a\n"
 
 
+@pytest.mark.slow
 def test_a_hundred_at_once() -> None:
     async def test(client: Client) -> None:
         async with asyncio.TaskGroup() as group:

@@ -104,6 +104,7 @@ def test_a_report_that_cannot_be_written_is_told_before_anything_runs(tmp_path: 
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_a_report_takes_the_place_of_no_pipe_and_follows_a_link(tmp_path: Path) -> None:
     pipe, link = tmp_path / "pipe", tmp_path / "link"
     os.mkfifo(pipe)

@@ -88,6 +88,7 @@ def test_what_is_there_already_is_passed_over_unless_asked_for(daemon: Daemon, h
     assert (facts["files"], facts["unchanged"]) == (3, 0)
 
 
+@pytest.mark.slow
 def test_a_name_is_the_directory_of_what_runs_there(daemon: Daemon, here: Path) -> None:
     (here / "work").mkdir()
     script = (
@@ -171,6 +172,7 @@ def test_a_bar_with_rate_and_rest(daemon: Daemon, here: Path) -> None:
     assert contents(here / "to").keys() == {f"{n}" for n in range(8)}
 
 
+@pytest.mark.slow
 def test_a_narrow_terminal_and_none(daemon: Daemon, here: Path) -> None:
     (here / "file").write_bytes(bytes(16 * MIB))
     with seen("cp", "-u", daemon.url, str(here / "file"), f":{here}/a", size=(10, 20)) as terminal:
@@ -229,6 +231,7 @@ def test_one_that_was_given_up_is_taken_up_by_the_same_command(daemon: Daemon, h
     assert not [name for name in os.listdir(here) if name.endswith(".part")]
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_and_it_is_taken_up(daemon: Daemon, here: Path) -> None:
     source, to = here / "large", here / "copy"
     source.write_bytes(os.urandom(100 * MIB))

@@ -63,6 +63,7 @@ def test_files_are_listed_and_written_out(url: str, tmp_path: Path) -> None:
     assert done.stdout == b"one\n\xff\n" * 2
 
 
+@pytest.mark.slow
 def test_a_name_that_is_no_text_is_in_the_json_too(url: str, tmp_path: Path) -> None:
     folder = tmp_path / "there"
     folder.mkdir()
@@ -151,6 +152,7 @@ def test_an_editor_that_cannot_be_started(url: str, tmp_path: Path, mine: str, w
     assert not list(here.iterdir())
 
 
+@pytest.mark.slow
 def test_an_editor_that_fails_changes_nothing_and_loses_nothing(url: str, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("before")
@@ -197,6 +199,7 @@ def test_a_line_of_a_file_that_is_no_variable_is_named(tmp_path: Path, text: str
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_directory_of_a_server_counts_from_its_own(url: str) -> None:
     there = execsrv("run", "-u", url, "pwd").stdout.strip()
     done = execsrv("run", "-u", url, "--cwd", "..", "pwd")

@@ -149,6 +149,7 @@ def test_no_word_of_a_server_is_a_command_for_the_terminal(
     assert "\x1b" not in said
 
 
+@pytest.mark.slow
 def test_a_name_that_is_done_with_is_free_again_and_one_in_use_is_not(sh: Shell) -> None:
     assert sh.out("run", "-d", "--name", "one", "true") == "one\n"
     assert sh("wait", "one").returncode == 0
@@ -171,6 +172,7 @@ def test_what_is_no_name_is_refused_in_one_line(sh: Shell, name: str) -> None:
     assert sh("ps").stdout == ""
 
 
+@pytest.mark.slow
 def test_a_command_that_cannot_start_leaves_no_name_behind(sh: Shell, tmp_path: Path) -> None:
     with running_daemon(tmp_path, "unix", "--resume-grace", "60") as daemon:
         sh = Shell(daemon.url)
@@ -182,6 +184,7 @@ def test_a_command_that_cannot_start_leaves_no_name_behind(sh: Shell, tmp_path: 
         assert "--name" in Shell("").refused("run", "--name", "one", "true")
 
 
+@pytest.mark.slow
 def test_directory_environment_and_times_of_what_is_left_running(sh: Shell, tmp_path: Path) -> None:
     sh.out("run", "-d", "--name", "a", "--cwd", str(tmp_path), "-e", "X=5", "sh", "-c", "echo $X; pwd")
     sh("wait", "a")
@@ -251,6 +254,7 @@ def test_nothing_is_killed_where_one_name_is_wrong(sh: Shell) -> None:
     assert "running" in sh.out("ps")
 
 
+@pytest.mark.slow
 def test_what_runs_in_front_of_somebody_else_is_found_by_its_name(sh: Shell) -> None:
     running = subprocess.Popen(
         [*EXECSRV, "run", "--name", "front", "--", *ASK],
@@ -289,6 +293,7 @@ def test_logs_are_what_is_retained_each_stream_by_itself(sh: Shell) -> None:
     assert "expected a time such as `5m`" in sh.refused("logs", "--since", "soon", "a")
 
 
+@pytest.mark.slow
 def test_a_character_that_is_never_whole_is_in_the_json_too(sh: Shell) -> None:
     sh.out("run", "-d", "--name", "a", "printf", r"caf\303")
     sh("wait", "a")
@@ -308,6 +313,7 @@ def test_what_is_not_retained_any_more_is_told(tmp_path: Path) -> None:
         assert done.stdout.endswith("\nover\n")
 
 
+@pytest.mark.slow
 def test_output_without_times_has_no_timestamps(daemon: Daemon, sh: Shell) -> None:
     async def leave() -> None:
         async with execsrv.connect(daemon.url, name="plain", keep=60) as client:
@@ -340,6 +346,7 @@ def test_who_only_watches_types_nothing(sh: Shell) -> None:
     assert watching.returncode == 3
 
 
+@pytest.mark.slow
 def test_the_end_of_ones_input_is_not_the_end_of_its(sh: Shell) -> None:
     sh.out("run", "-di", "--name", "a", "sh", "-c", "read one; echo $one; read two; echo $two")
     first = subprocess.Popen([*EXECSRV, "attach", "a"], env=sh._env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -356,6 +363,7 @@ def test_the_end_of_ones_input_is_not_the_end_of_its(sh: Shell) -> None:
 # -- not yours --
 
 
+@pytest.mark.slow
 def test_what_is_another_ones_is_not_there_until_it_is_granted(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     secrets = {

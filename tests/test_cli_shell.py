@@ -88,6 +88,7 @@ def test_job_control(url: str) -> None:
         assert terminal.end() == 5
 
 
+@pytest.mark.slow
 @needs("vim", "less", "top", "tmux")
 def test_full_screen_programs(url: str, tmp_path: Path) -> None:
     text = tmp_path / "text"
@@ -192,6 +193,7 @@ def test_a_signal_ends_it_and_the_terminal_is_as_before(url: str, number: int) -
         assert b"\x1b[?1000l" in terminal.output
 
 
+@pytest.mark.slow
 def test_a_lost_connection_comes_back_and_the_screen_is_painted_anew(url: str, tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("".join(f"line {number}\n" for number in range(1, 201)))
@@ -323,6 +325,7 @@ def test_who_is_attached_comes_back_to_a_server_that_resumes_nothing(tmp_path: P
             assert terminal.text.count("begun") == 1  # nothing is shown twice
 
 
+@pytest.mark.slow
 def test_several_are_at_one_shell_and_the_last_to_change_his_size_has_it(url: str) -> None:
     with seen("shell", "--name", "work", url) as first:
         at_prompt(first)

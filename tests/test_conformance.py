@@ -213,6 +213,7 @@ def test_a_token_goes_to_this_machine(tmp_path: Path, host: str) -> None:
 # -- the command --
 
 
+@pytest.mark.slow
 def test_the_command_reports() -> None:
     with serving() as server:
         done = execsrv("conformance", "-s", "commands", server.url)

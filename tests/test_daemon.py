@@ -400,6 +400,7 @@ def test_the_lock_of_a_unix_socket_is_not_followed(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["socket.lock"]
 
 
+@pytest.mark.slow
 def test_a_lock_that_was_left_behind_keeps_nobody_out(tmp_path: Path) -> None:
     (tmp_path / "socket.lock").write_text("")
     with daemon(f"unix://{tmp_path}/socket") as (process, url):
@@ -419,6 +420,7 @@ def test_a_server_whose_lock_is_gone_ends_as_any(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_server_leaves_the_lock_of_another_one(tmp_path: Path) -> None:
     with daemon(f"unix://{tmp_path}/socket") as (first, url):
         for file in tmp_path.iterdir():

@@ -71,6 +71,7 @@ def test_a_number_that_no_limit_takes_is_refused() -> None:
         assert word in done.stderr
 
 
+@pytest.mark.slow
 @needs_groups
 def test_ps_shows_the_bound_beside_what_is_in_use(tmp_path: Path) -> None:
     with alone() as before, daemon(f"unix://{tmp_path}/s", before) as (_, url):

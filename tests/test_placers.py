@@ -105,6 +105,7 @@ def test_a_script_for_slurm_that_is_ended_leaves_no_token(tmp_path: Path) -> Non
     assert {path.name for path in tmp_path.iterdir()} == {"bin", "begun", "results.jsonl"}
 
 
+@pytest.mark.slow
 def test_hosts_by_ssh(tmp_path: Path) -> None:
     [line] = re.findall(r"^\$ (.*ssh://one.*)$", blocks("hosts.md", "console")[0], re.M)
     has(tmp_path, "ssh", SSH)

@@ -984,6 +984,7 @@ def test_a_url_of_a_web_server(status: int) -> None:
     assert ("page" in done.stderr) == (status == 500)
 
 
+@pytest.mark.slow
 def test_the_url_of_run_from_the_environment() -> None:
     with daemon("ws://127.0.0.1:0") as (_, url):
         _check_the_url_from_the_environment(url)

@@ -610,6 +610,7 @@ def test_a_call_that_meets_with_a_close_says_so() -> None:
         assert other.run(["true"]).exit_code == 0
 
 
+@pytest.mark.slow
 def test_to_close_at_once_in_many_threads() -> None:
     with assert_no_strays(), ThreadPoolExecutor(4) as pool:
         for _ in range(2):

@@ -172,6 +172,7 @@ def test_a_socket_that_is_passed(kind: str, tmp_path: Path) -> None:
     assert kind == "websocket" or os.path.exists(f"{tmp_path}/s"), "it is the manager's"
 
 
+@pytest.mark.slow
 def test_one_of_several_sockets_is_named(tmp_path: Path) -> None:
     first, second = (listening(socket.AF_UNIX, f"{tmp_path}/{name}") for name in ("a", "b"))
     with first, second:

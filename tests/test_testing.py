@@ -130,6 +130,7 @@ def test_a_coroutine_that_nobody_runs_is_told(tmp_path: Path) -> None:
     assert "is a coroutine, and neither pytest-trio, pytest-asyncio nor anyio is told to run it" in said
 
 
+@pytest.mark.slow
 def test_one_url_is_the_server_of_all(tmp_path: Path) -> None:
     program = """
 def test_it(exec_server, exec_client):
