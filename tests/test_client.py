@@ -167,6 +167,19 @@ async def test_leaving_the_block_ends_the_tree(client: execsrv.Client) -> None:
     await until_gone(mark)
 
 
+@pytest.mark.parametrize("transport", ["unix", "websocket"])
+async def test_a_cancel_around_the_client_waits_for_the_ends_of_its_commands(server: Server, tmp_path: Path) -> None:
+    asked = ["sh", "-c", "trap 'sleep 0.3; touch done; exit' TERM; echo ready; while :; do sleep 0.05; done"]
+    url = await server.url()
+    with trio.CancelScope() as scope:
+        async with execsrv.connect(url) as client, client.start(asked, cwd=tmp_path, grace=60) as process:
+            await process.wait_for(output="ready")
+            scope.cancel()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert (tmp_path / "done").exists()
+
+
 async def test_errors_are_what_the_server_raised(client: execsrv.Client) -> None:
     with pytest.raises(SpawnError) as spawn:
         await client.run(["/does/not/exist"])

@@ -288,4 +288,7 @@ async def open_client(
     async with open_helpers() as nursery:
         connection = Connection(config, nursery, read_token)
         await started(nursery, connection.stay, open_channel, wishes, reconnect)
-        yield Client._made(connection)
+        try:
+            yield Client._made(connection)
+        finally:
+            connection.end()

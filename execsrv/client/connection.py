@@ -80,7 +80,7 @@ class Connection:
         self._listeners: WeakSet[Presence] = WeakSet()
         self.ends_at: float | None = None
         """The time, of `time.monotonic`, at which the server is gone at the latest: it has said that it ends."""
-        self._greeted = False
+        self._greeted, self._life = False, trio.CancelScope()
         self._tried_at = self._taken_up_at = -math.inf  # to take the connection up, and that it was
         self._turned = trio.lowlevel.ParkingLot()
 
@@ -123,14 +123,18 @@ class Connection:
     async def stay(
         self, open_channel: OpenChannel, wishes: Wishes, reconnect: float, *, task_status: trio.TaskStatus[None]
     ) -> None:
-        """Speak over one channel and, as long as that may take, over its successors. Raises `ConnectionFailedError`."""
+        """Speak over one channel and, as long as that may take, over its successors. Raises `ConnectionFailedError`.
+
+        Once it has begun, `end` reaches it, and no cancel from outside: commands are ended over it.
+        """
         why = "the connection is closed"
         try:
-            why = await self._speak(open_channel, partial(self._greet, wishes, task_status))
-            if not self._greeted:
-                raise ConnectionFailedError(f"handshake failed: {why}")
-            while reconnect > 0 and self.is_execsrv:
-                why = await self._resume(open_channel, wishes, reconnect)
+            with self._life:
+                why = await self._speak(open_channel, partial(self._greet, wishes, task_status))
+                if not self._greeted:
+                    raise ConnectionFailedError(f"handshake failed: {why}")
+                while reconnect > 0 and self.is_execsrv:
+                    why = await self._resume(open_channel, wishes, reconnect)
         except _EndedError as error:
             why = f"{why}; {error}"
         finally:
@@ -139,6 +143,10 @@ class Connection:
                 mirror.lose(ConnectionLostError(why))
             for listener in self._listeners:
                 listener.end()
+
+    def end(self) -> None:
+        """Have it end."""
+        self._life.cancel()
 
     async def _resume(self, open_channel: OpenChannel, wishes: Wishes, reconnect: float) -> str:
         """Speak over a new channel, as soon as there is one, and return why it ended.
@@ -202,7 +210,7 @@ class Connection:
             raise ConnectionFailedError(f"handshake failed: {what}", is_final=is_final) from error
         if self.is_execsrv:  # which keeps to windows
             self.calls.hear_at_once()
-        self._greeted = True
+        self._greeted = self._life.shield = True
         task_status.started()
 
     async def _ask_to_be_let_in(self, hello: Initialize) -> Initialized:
