@@ -42,8 +42,10 @@ from tests.peers import PATIENCE, Peer, open_peer
 from tests.processes import resident
 
 # How long an example takes, to run or to make, says nothing on a busy machine.
-hypothesis.settings.register_profile("execsrv", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("execsrv")
+hypothesis.settings.register_profile(
+    "execsrv", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], max_examples=50
+)
+hypothesis.settings.register_profile("slow", parent=hypothesis.settings.get_profile("execsrv"), max_examples=200)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,6 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.load_profile("slow" if config.getoption("--slow") else "execsrv")
     config.addinivalue_line("markers", "slow: more of what another test shows with less; runs with --slow")
     config.addinivalue_line("markers", "few(count=1): so many of its cases, of those named; with --slow all of them")
 

@@ -35,7 +35,7 @@ def execsrv(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*EXECSRV, *words], capture_output=True, text=True, env=plain, timeout=PATIENCE, cwd=ROOT)
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", names())
 def test_the_help_of_a_command_fits_and_has_examples(name: str) -> None:
     done = execsrv(*name.split(), "--help")

@@ -33,7 +33,7 @@ def verdicts(url: str, *suites: str, patience: float = PATIENCE) -> list[Verdict
     return trio.run(main)
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("listen", "suite"),
     [

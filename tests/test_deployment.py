@@ -82,6 +82,7 @@ def test_the_commands_do_what_is_said(title: str, lines: int, home: dict[str, st
         assert follow(section(title), home, stack) == lines
 
 
+@pytest.mark.slow
 def test_every_option_is_one(home: dict[str, str]) -> None:
     asked = [line.removesuffix(" &") for line in re.findall(r"(execsrv serve --.*)", PAGE)]
     # The first two are of a server, those behind them of a command under `execsrv init`.

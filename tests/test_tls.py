@@ -570,6 +570,7 @@ async def test_a_token_goes_to_another_machine_where_the_network_is_ones_own(els
                 await pool.run(["echo", "hi"])
 
 
+@pytest.mark.slow
 async def test_the_command_line_says_that_the_network_is_ones_own(elsewhere: str, tmp_path: Path) -> None:
     async with serving_at(elsewhere, tmp_path) as (url, token):
 
