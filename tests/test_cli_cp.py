@@ -191,6 +191,7 @@ def test_a_narrow_terminal_and_none(daemon: Daemon, here: Path) -> None:
 
 @pytest.mark.few
 @pytest.mark.parametrize("way", ["put", "get"])
+@pytest.mark.slow
 def test_it_comes_back_when_the_line_is_mended(daemon: Daemon, here: Path, way: str) -> None:
     (here / "from").mkdir()
     for number in range(40):

@@ -351,6 +351,7 @@ def execsrv(*words: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_one_command_runs_on_a_server_of_a_pool_by_its_label_and_is_listed_there(tmp_path: Path) -> None:
     pool = tmp_path / "pool"
     command = ["run", "--pool", str(pool), "--label", "disk=fast", "--", "sh", "-c"]

@@ -87,7 +87,7 @@ def compare(said: str, shown: str) -> None:
     assert re.fullmatch(pattern, said, re.S), f"printed:\n{said}\nshown:\n{shown}"
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("section", [pytest.param(section, id=section.name) for section in SECTIONS])
 def test_a_page_is_followed_from_an_empty_folder(section: Section, tmp_path: Path, tools: str) -> None:
     for program in NEEDED:

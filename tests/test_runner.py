@@ -399,6 +399,7 @@ async def survive_nothing(program: Program, ending: str, python: str = sys.execu
     await until_none_lives(marks)
 
 
+@pytest.mark.slow
 async def test_many_commands_leave_nothing_in_the_runner(runner: RunnerPeer) -> None:
     await runner.start(0, "true")
     await runner.until_over(0, "stdout", "stderr")

@@ -189,6 +189,7 @@ def test_one_of_several_sockets_is_named(tmp_path: Path) -> None:
                 assert (server.returncode, f"execsrv: {complaint}\n" in said) == (1, True), said
 
 
+@pytest.mark.slow
 def test_sockets_that_are_none_of_ours(tmp_path: Path) -> None:
     nothing = "no socket was passed to this process: that is done by systemd, with a socket unit"
     with socket.socket(socket.AF_UNIX) as plain, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:

@@ -263,6 +263,7 @@ def tests(session):
     assert "execsrv listening on" not in said
 
 
+@pytest.mark.slow
 def test_a_session_of_nox_has_its_own_programs(tmp_path: Path) -> None:
     noxfile = """
 @nox.session(venv_backend="venv")
@@ -292,6 +293,7 @@ def tests(session):
 # -- faults and recorded conversations --
 
 
+@pytest.mark.slow
 def test_a_line_fails_where_it_is_told_to(tmp_path: Path) -> None:
     program = """
 @pytest.fixture(params=["unix://", "ws://127.0.0.1:0"])

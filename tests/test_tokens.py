@@ -506,6 +506,7 @@ def test_a_token_is_made_listed_and_revoked(token_file: Path) -> None:
     assert sorted(entry.name for entry in token_file.parent.iterdir()) == ["tokens", "tokens.dash"]
 
 
+@pytest.mark.slow
 def test_two_at_once_lose_nothing(token_file: Path) -> None:
     new = [*EXECSRV, "token", "new", "-f", str(token_file)]
     makers = [subprocess.Popen([*new, f"t{number}"], stdout=subprocess.PIPE, text=True) for number in range(6)]
