@@ -600,7 +600,7 @@ def test_a_group_of_the_users_is_left_as_it_is(client: execsrv.sync.Client) -> N
 def test_a_call_that_meets_with_a_close_says_so() -> None:
     """Whichever of the two is first by a step of the portal."""
     with execsrv.sync.launch() as other:
-        for _ in range(4):
+        for _ in range(10):
             client = execsrv.sync.launch()
             block = client._hold.block
             block.portal.post(block._leaving.set)
@@ -613,7 +613,7 @@ def test_a_call_that_meets_with_a_close_says_so() -> None:
 @pytest.mark.slow
 def test_to_close_at_once_in_many_threads() -> None:
     with assert_no_strays(), ThreadPoolExecutor(4) as pool:
-        for _ in range(2):
+        for _ in range(5):
             client = execsrv.sync.launch()
             process = client.start(["sleep", "1000"])
             together = threading.Barrier(4)

@@ -71,7 +71,7 @@ class AnyTree(Protocol):
         """Send SIGTERM to the leader's group at once, for which no descriptor is needed."""
 
     def ask_to_end(self) -> Received:
-        """Send what `ask_to_end_now` does, or return what sends it to the rest, which must not be cancelled."""
+        """Send what `ask_to_end_now` does, or return what sends it to the rest, and cannot be cancelled."""
 
     async def remaining(self) -> list[Member]:
         """Find who lives of it. The leader counts as long as it runs."""

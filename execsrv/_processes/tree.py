@@ -20,7 +20,7 @@ from execsrv._processes import proc
 from execsrv._processes.leader import Leader, signals_groups_by_pidfd
 from execsrv._processes.proc import Steps, at_once
 from execsrv._processes.reaper import Reaper
-from execsrv._processes.turns import in_one_turn, in_turns
+from execsrv._processes.turns import in_one_turn, in_turns, shielded
 from execsrv._processes.usage import Usage, usage_of, used_by
 from execsrv._processes.wait_gone import wait_gone
 from execsrv.protocol import Layer, Member
@@ -105,9 +105,10 @@ class ProcessTree:
     def ask_to_end(self) -> Received:
         """Send what `ask_to_end_now` does.
 
-        Where they are too many for one turn, return what sends it to the rest. To cancel that leaves some stopped.
+        Where they are too many for one turn, return what sends it to the rest, and cannot be cancelled.
         """
-        return self._begin(self._asking)
+        rest = self._begin(self._asking)
+        return rest if isinstance(rest, int) else shielded(rest)  # nobody is to be left stopped
 
     def _asking(self) -> Steps[int]:
         found = list((yield from self._find()).items())

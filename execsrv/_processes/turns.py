@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable
 from typing import TypeVar
 
 import trio
@@ -51,3 +52,10 @@ async def in_turns(steps: Steps[T], turn: trio.Lock) -> T:
         finally:
             if has_turn:
                 turn.release()
+
+
+async def shielded(steps: Awaitable[T]) -> T:
+    """Take steps that a cancel must not leave half taken."""
+    with trio.CancelScope(shield=True):
+        return await steps
+    raise AssertionError("nobody else has this scope")

@@ -211,8 +211,7 @@ class RunnerCommand:
         while not self._outlived.cancel_called:
             try:
                 if not isinstance(rest := spawned.tree.ask_to_end(), int):
-                    with trio.CancelScope(shield=True):  # nobody is to be left stopped
-                        await rest
+                    await rest
                 self._is_asking = False
                 return
             except OSError:  # no descriptor left to look with

@@ -271,10 +271,8 @@ class Ending:
             self._asks_again = rest is None
             if rest is None:
                 await trio.sleep(_ASK_AGAIN_SECONDS)
-            else:
-                with trio.CancelScope(shield=True):  # nobody is to be left stopped
-                    if await self._asked(rest) is None:
-                        self._asks_again = True
+            elif await self._asked(rest) is None:
+                self._asks_again = True
             rest = self._begin_asking() if self._asks_again and not self.killed else 0
         self._is_asking = False
 
