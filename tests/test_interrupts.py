@@ -45,13 +45,15 @@ def until_marked(mark: str, *, there: bool) -> None:
         time.sleep(0.01)
 
 
-def test_the_log_of_a_full_screen_program_leaves_the_terminal_as_it_was(url: str) -> None:
+@pytest.mark.few(2)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_the_log_of_a_full_screen_program_leaves_the_terminal_as_it_was(url: str, number: int) -> None:
     assert execsrv("run", "-dt", "--name", "full", "sh", "-c", FULL_SCREEN, url=url).returncode == 0
     with seen("logs", "-f", "full", env={"EXECSRV_URL": url}) as terminal:
         terminal.see("seenit")
         assert terminal.emulator.is_alternate
-        terminal.type("\x03")
-        assert terminal.end() == -signal.SIGINT
+        os.kill(terminal.program.pid, number)
+        assert terminal.end() == -number
         assert b"\x1b[?1049l" in terminal.output
         assert b"\x1b[?1000l" in terminal.output
         assert not terminal.emulator.is_alternate
@@ -59,7 +61,9 @@ def test_the_log_of_a_full_screen_program_leaves_the_terminal_as_it_was(url: str
         assert "Traceback" not in terminal.text
 
 
-def test_what_was_being_left_running_is_ended(url: str) -> None:
+@pytest.mark.few(2)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_what_was_being_left_running_is_ended(url: str, number: int) -> None:
     """Nobody has read its name, so nobody would find it."""
     mark = new_mark()
     reader, writer = os.pipe()
@@ -73,13 +77,22 @@ def test_what_was_being_left_running_is_ended(url: str) -> None:
         with subprocess.Popen(argv, stdout=writer, stderr=subprocess.PIPE, text=True) as program:
             assert program.stderr is not None
             until_marked(mark, there=True)
-            program.send_signal(signal.SIGINT)
+            program.send_signal(number)
             assert program.stderr.read() == ""
-            assert program.wait(PATIENCE) == -signal.SIGINT
+            assert program.wait(PATIENCE) == -number
     finally:
         os.close(reader)
         os.close(writer)
     until_marked(mark, there=False)
+
+
+def test_a_signal_ends_who_waits_for_an_editor(url: str, tmp_path: Path) -> None:
+    env = {"EXECSRV_URL": url, "VISUAL": shlex.quote(editor(tmp_path, "echo editing; read line"))}
+    with seen("files", "edit", str(tmp_path / "file"), env=env) as terminal:
+        terminal.see("editing")
+        os.kill(terminal.program.pid, signal.SIGTERM)
+        terminal.program.wait()
+        assert terminal.end() == -signal.SIGTERM
 
 
 def test_an_editor_has_the_key_to_itself(url: str, tmp_path: Path) -> None:
@@ -143,12 +156,13 @@ def test_an_interrupt_while_it_is_being_loaded_is_quiet(module: str, tmp_path: P
 
 
 @pytest.mark.few
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("command", [["logs", "x"], ["run", "-d", "true"], ["ps"], ["cp", "x", ":x"]])
-def test_an_interrupt_while_a_server_does_not_answer_is_quiet(command: list[str], tmp_path: Path) -> None:
+def test_an_interrupt_while_a_server_does_not_answer_is_quiet(command: list[str], number: int, tmp_path: Path) -> None:
     with silent_server(tmp_path) as (url, server):
         argv = [*EXECSRV, *command[:1], "-u", url, *command[1:]]
         with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as program:
             with server.accept()[0]:
-                program.send_signal(signal.SIGINT)
+                program.send_signal(number)
                 assert program.communicate(timeout=PATIENCE)[1] == ""
-            assert program.returncode == -signal.SIGINT
+            assert program.returncode == -number

@@ -38,28 +38,27 @@ def done(command: Command, handler: Callable[..., Any], values: dict[str, Any]) 
     if {option.key for option in MANNERS} <= keys:
         manners = values["manners"] = Manners(**{option.key: values.pop(option.key) for option in MANNERS})
     logging.getLogger("execsrv").setLevel(logging.DEBUG if manners.verbose else logging.ERROR)
+    told: list[signal.Signals] = []
     try:
-        with interruptible():
+        with interruptible(told):
             status: int = handler(**values)
             return status
-    except BrokenPipeError:
-        return _die(signal.SIGPIPE)
-    except KeyboardInterrupt:
-        return _die(signal.SIGINT)
-    except UsageError:
-        raise
-    except BaseExceptionGroup as group:
-        errors = list(_leaves(group))
-        if any(isinstance(error, KeyboardInterrupt) for error in errors):
-            return _die(signal.SIGINT)
-        if any(isinstance(error, BrokenPipeError) for error in errors):
-            return _die(signal.SIGPIPE)
-        wrong = next((error for error in errors if isinstance(error, ExecsrvError | OSError)), None)
-        if wrong is None:
-            raise
-        return _failed(command, wrong, url, manners)
-    except (ExecsrvError, OSError) as error:
-        return _failed(command, error, url, manners)
+    except BaseException as error:
+        if told:
+            return _die(told[0])
+        return _ended(command, error, url, manners)
+
+
+def _ended(command: Command, error: BaseException, url: str | None, manners: Manners) -> int:
+    """Say why a command ended by an error, and return the exit status. Raises the error where it is none of those."""
+    errors = list(_leaves(error))
+    for kind, number in ((KeyboardInterrupt, signal.SIGINT), (BrokenPipeError, signal.SIGPIPE)):
+        if any(isinstance(one, kind) for one in errors):
+            return _die(number)
+    wrong = next((one for one in errors if isinstance(one, ExecsrvError | OSError)), None)
+    if wrong is None or isinstance(error, UsageError):
+        raise error
+    return _failed(command, wrong, url, manners)
 
 
 def _failed(command: Command, error: BaseException, url: str | None, manners: Manners) -> int:
@@ -99,12 +98,13 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         error = cause
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield the errors of a group and of the groups in it, or the error itself."""
+    if not isinstance(error, BaseExceptionGroup):
+        yield error
+        return
+    for one in error.exceptions:
+        yield from _leaves(one)
 
 
 def _die(number: signal.Signals) -> int:

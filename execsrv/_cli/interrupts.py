@@ -9,29 +9,49 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_LIKE_AN_INTERRUPT = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(told: list[signal.Signals]) -> Iterator[None]:
     """Have an interrupt raise `KeyboardInterrupt` in the block, which may have something to put back.
 
-    Outside of it an interrupt ends us at once and without a word.
+    So does another signal that would end us, which is added to those that we were `told`. A second one of its kind ends
+    us at once. Outside of the block each of them ends us at once and without a word.
     """
-    is_deadly = signal.getsignal(signal.SIGINT) is signal.SIG_DFL
-    if is_deadly:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:
+        yield
+        return
+
+    def interrupt(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        told.append(signal.Signals(number))
+        signal.raise_signal(signal.SIGINT)  # whoever runs in the block knows how to take it, as trio does
+
+    deadly = [number for number in _LIKE_AN_INTERRUPT if signal.getsignal(number) is signal.SIG_DFL]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in deadly:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
-        if is_deadly:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for number in (*deadly, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
 def left_to_another() -> Iterator[None]:
-    """Leave Ctrl-C and Ctrl-\\ to a program that has our terminal in the block. It may mean something else by them."""
-    heard = [number for number in (signal.SIGINT, signal.SIGQUIT) if signal.getsignal(number) is not signal.SIG_IGN]
-    # A handler, since it would inherit that they are ignored.
-    before = {number: signal.signal(number, lambda *_: None) for number in heard}
+    """Leave Ctrl-C and Ctrl-\\ to a program that has our terminal in the block. It may mean something else by them.
+
+    A signal that means us ends us at once.
+    """
+
+    def pass_over(_: int, __: object) -> None:
+        """Do nothing. That a signal is ignored, the other program would inherit."""
+
+    keys, meaning_us = (signal.SIGINT, signal.SIGQUIT), (signal.SIGTERM, signal.SIGHUP)
+    heard = [number for number in (*keys, *meaning_us) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_over if number in keys else signal.SIG_DFL) for number in heard}
     try:
         yield
     finally:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import select
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -106,7 +105,6 @@ def play(*, path: str, speed: float, idle_limit: float | None, all_at_once: bool
     player = _Player(speed, cast.idle_limit if idle_limit is None else idle_limit, output)
     has_keys = path != "-" and os.isatty(0)
     with ExitStack() as at_terminal:
-        _heed_signals(at_terminal)
         at_terminal.callback(output.undo)
         if all_at_once or not os.isatty(1):
             for moment in cast.moments():
@@ -141,22 +139,6 @@ def _summary(cast: Cast) -> dict[str, Any]:
         "outputBytes": output,
         "exitCode": exit_code,
     }
-
-
-def _heed_signals(at_terminal: ExitStack) -> None:
-    """Give the terminal back before a signal ends us. One that our parent told us to ignore stays ignored."""
-
-    def end(number: int, _: object) -> None:
-        from execsrv._cli.heard_signals import die_of  # for those who are sent one
-
-        try:
-            at_terminal.close()
-        finally:
-            die_of(number)
-
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, end)
 
 
 class _Output:

@@ -71,13 +71,14 @@ def run_once(options: RunOptions) -> int:
 
 def _ended(options: RunOptions, report: Recorder | None) -> Ended:
     """Run a command, and return how that ended. A failure of ours is said."""
+    told: list[signal.Signals] = []
     try:
         _check(options)
         if options.detach:
             from execsrv._cli.detaching import start_detached
             from execsrv._cli.interrupts import interruptible
 
-            with interruptible():
+            with interruptible(told):
                 trio.run(start_detached, options)
             return Ended(0, is_said=True)
         with heard_signals(stops=options.url is not None and not options.tty) as signals:
@@ -95,7 +96,8 @@ def _ended(options: RunOptions, report: Recorder | None) -> Ended:
 
         return failed(f"{error} ({error.kind})" if isinstance(error, RequestError) else explained(error, options.url))
     except KeyboardInterrupt:
-        return Ended(128 + signal.SIGINT, "SIGINT")
+        number = told[0] if told else signal.SIGINT
+        return Ended(128 + number, number.name)
 
 
 def _reported(options: RunOptions) -> Ended:
