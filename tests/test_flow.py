@@ -72,6 +72,7 @@ async def test_a_window_holds_one_process_and_no_other(server: Server) -> None:
     peer = await server.peer()
     size = 3 * MIB
     await peer.start("held", ["head", "-c", str(size), "/dev/zero"], windowBytes=100_000)
+    await peer.until_told("held", "output")
     await peer.run("other", ["head", "-c", str(size), "/dev/zero"])
     assert len(peer.output("other")) == size
     held = len(peer.output("held"))
