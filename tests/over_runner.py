@@ -66,6 +66,8 @@ _NOT_OVER_A_RUNNER = {
     "test_what_is_not_piped_has_no_reader": "a runner opens no files",
     "test_a_path_that_is_no_text_is_a_clear_error": "requests of a runner are JSON, and so text",
     "test_a_timeout_ends_what_the_leader_left": "a timeout holds for the start of the runner too",
+    "test_a_timeout_ends_it_with_all_its_output": "a timeout holds for the start of the runner too",
+    "test_gates": "who may start nothing directly launches no runner",
     "test_a_leader_that_ended_by_itself_was_not_terminated": "an end is known when the runner's word of it has come",
     "test_what_was_asked_before_the_end_is_still_answered": "the start of the runner takes longer than the grace",
     "test_a_group_that_empties_by_itself_is_let_go": "the runner itself is a child of the server",

@@ -452,7 +452,7 @@ async def test_no_call_widens_the_policy_of_the_tools(tmp_path: Path) -> None:
 
 
 def test_the_whole_agent_mends_a_repository_and_leaves_nothing(tmp_path: Path) -> None:
-    docs = Path(execsrv.__file__).parent.parent / "docs"
+    docs = Path(__file__).parent.parent / "docs"
     program = (docs / "agent.py").read_text()
     assert len(program.splitlines()) <= 60
     (page,) = re.findall(r"^With a repository.*?^```console\n(.*?)^```", (docs / "agents.md").read_text(), re.S | re.M)
