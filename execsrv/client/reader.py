@@ -180,7 +180,7 @@ class Reader:
         if not self._acknowledges or self.lost is not None:
             return
         seq = self._untold
-        if self.inbox.read_bytes > (0 if self.is_full else self.window_bytes // 4):
+        if self.inbox.read_bytes > (0 if self.is_full else self.window_bytes // 2):
             seq = self.inbox.acknowledged() or seq
         if not seq:
             return
