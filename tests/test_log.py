@@ -161,6 +161,20 @@ def test_pieces_that_nobody_has_seen_become_one() -> None:
     assert log.take() == Chunk(6, "stdout", b"z")
 
 
+def test_what_becomes_one_is_of_one_second() -> None:
+    now = 0
+    log = OutputLog(16_000, 10_000, streams=STREAMS, clock=lambda: now)
+    log.detach()
+    for now in range(0, 4000, 400):
+        log.append("stdout", b"%04d" % now)
+    assert [(chunk.at_ms, chunk.chunk) for chunk in log.read(0, None)[1]] == [
+        (0, b"000004000800"),
+        (1200, b"120016002000"),
+        (2400, b"240028003200"),
+        (3600, b"3600"),
+    ]
+
+
 def test_a_reader_that_is_away_loses_nothing_unless_it_wanted_to() -> None:
     for acknowledged in (False, True):
         log = new_log(2000, 1000, acknowledged=acknowledged)

@@ -36,6 +36,9 @@ beside its content."""
 _JOINED_BYTES = 64 * KIB
 """Pieces that nobody has seen are joined up to this."""
 
+_JOINED_MS = 1000
+"""Those that have times, which are within so many milliseconds: what is joined has one time."""
+
 
 class OutputLog(Retained):
     """The numbered entries that are retained, and the ends of each stream. Sizes are bytes, numbers start at 1."""
@@ -120,6 +123,8 @@ class OutputLog(Retained):
         if not isinstance(last, Chunk) or last.stream != stream or self._unseen_from is None:
             return False
         if last.seq < self._unseen_from or len(last.chunk) + len(chunk) > _JOINED_BYTES:
+            return False
+        if isinstance(last.at_ms, int) and isinstance(now := self._clock(), int) and now - last.at_ms >= _JOINED_MS:
             return False
         self._entries[-1] = Chunk(last.seq, stream, last.chunk + chunk, last.at_ms)
         self._kept_bytes += len(chunk)
