@@ -74,6 +74,29 @@ async def test_an_interrupt_that_is_lost_is_sent_again(prompts: int) -> None:
             assert await shell.run_command("on") == "on"
 
 
+async def test_a_command_that_was_given_up_has_its_output_for_itself() -> None:
+    async with execsrv.connect_in_process() as client, replwrap.bash(client) as shell:
+        with trio.fail_after(PATIENCE):
+            with pytest.raises(execsrv.TIMEOUT):
+                await shell.run_command("read line; echo late $line", timeout=0.05)
+            await shell.process.sendline("it")
+            assert await shell.run_command("echo 0") == "0\n"
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await shell.run_command("echo never")
+            assert await shell.run_command("echo 1") == "1\n"
+
+
+async def test_what_is_no_text_is_replaced() -> None:
+    async with execsrv.connect_in_process() as client:
+        async with replwrap.bash(client) as shell:
+            assert await shell.run_command(r"printf '\377\n'") == "\ufffd\n"
+            assert await shell.run_command("echo 0") == "0\n"
+        async with replwrap.bash(client, errors="strict") as shell:
+            with pytest.raises(UnicodeDecodeError):
+                await shell.run_command(r"printf '\377\n'")
+
+
 async def test_any_other_over_pipes(server: Server) -> None:
     client = await server.client()
     script = 'prompt=\'old> \'; while printf %s "$prompt" && read -r line; do eval "$line"; done'

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 from execsrv.client.client import Client
 from execsrv.errors import InvalidParamsError
 
@@ -39,6 +41,8 @@ class REPLWrapper:
         self.process = process
         self.prompt = prompt
         self.continuation_prompt = continuation_prompt
+        self._owed = 0  # prompts for lines of a command that was given up
+        self._is_open = False  # its last line waits for more
 
     def __repr__(self) -> str:
         return f"<REPLWrapper {self.prompt!r} {self.process!r}>"
@@ -48,20 +52,25 @@ class REPLWrapper:
 
         Raises `ValueError` for a command that is not complete, which is then interrupted; `TIMEOUT` when a line takes
         longer than `timeout` seconds (30), None for no bound; and `EOF` when it ends. After a timeout or a cancel it is
-        still busy with the command.
+        still busy with the command: the next one waits for the end of that, as long, and what it prints is let go.
         """
         if not isinstance(command, str):
             raise TypeError(f"command must be a string, got {type(command).__name__}")
         lines = command.splitlines() + [""] * command.endswith("\n")
         if not lines:
             raise ValueError("command must not be empty")
+        await trio.lowlevel.checkpoint_if_cancelled()  # from here on a cancel leaves it busy
+        while self._owed:
+            await self.wait_prompt(timeout)
+        if self._is_open:
+            await self._interrupt()
         printed: list[str] = []
-        is_open = False
         for line in lines:
+            self._owed += 1
             await self.process.sendline(line)
-            is_open = await self.wait_prompt(timeout) == 1
+            await self.wait_prompt(timeout)
             printed.append(self.process.before)
-        if is_open:
+        if self._is_open:
             await self._interrupt()
             raise ValueError(f"command is not complete: {command!r}")
         return "".join(printed).replace("\r\n", "\n")
@@ -91,7 +100,10 @@ class REPLWrapper:
     async def wait_prompt(self, timeout: float | None = -1) -> int:  # noqa: ASYNC109  # pexpect's word
         """Wait for the prompt, and return 0 for that and 1 for the one within a command."""
         prompts = [self.prompt] if self.continuation_prompt is None else [self.prompt, self.continuation_prompt]
-        return await self.process.expect_exact(prompts, timeout)
+        index = await self.process.expect_exact(prompts, timeout)
+        self._owed = max(0, self._owed - 1)
+        self._is_open = index == 1
+        return index
 
 
 async def wrap(
@@ -125,7 +137,10 @@ async def wrap(
 
 @asynccontextmanager
 async def bash(client: Client, command: str = "bash", **options: Any) -> AsyncIterator[REPLWrapper]:
-    """Run a bash without its start-up files in a block. Other keywords are those of `Client.start`."""
+    """Run a bash without its start-up files in a block.
+
+    Other keywords are those of `Client.start`. What is no text is replaced by U+FFFD, unless `errors` says otherwise.
+    """
     # What is written in between is not shown, so a command that prints its environment prints no prompt.
     first, rest = PROMPT[:5] + r"\[\]", PROMPT[5:]
     prompts = {"PS1": first + rest, "PS2": first + CONTINUATION_PROMPT[5:]}
@@ -136,7 +151,7 @@ async def bash(client: Client, command: str = "bash", **options: Any) -> AsyncIt
 
 @asynccontextmanager
 async def python(client: Client, command: str = "python3", **options: Any) -> AsyncIterator[REPLWrapper]:
-    """Run a Python in a block. Other keywords are those of `Client.start`."""
+    """Run a Python in a block. Keywords are as for `bash`."""
     prompts = f"import sys; sys.ps1 = {PROMPT!r}; sys.ps2 = {CONTINUATION_PROMPT!r}; del sys"
     async with _started(client, [command, "-q", "-i", "-c", prompts], options, {}) as process:
         yield await wrap(process, PROMPT)
@@ -152,6 +167,7 @@ async def _started(
     added = _PLAIN | env | dict(options.pop("env_add", None) or {})
     if options.get("env") is not None:
         options["env"], added = added | dict(options["env"]), {}
-    words: dict[str, Any] = {"tty": True, "text": True, "modes": {"echo": False, "onlcr": False}} | options
+    words: dict[str, Any] = {"tty": True, "text": True, "errors": "replace", "modes": {"echo": False, "onlcr": False}}
+    words |= options
     async with client.start(argv, **words, env_add=added or None) as process:
         yield process
