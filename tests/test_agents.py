@@ -448,6 +448,18 @@ async def test_no_call_widens_the_policy_of_the_tools(tmp_path: Path) -> None:
         assert "fine" in (casts / "session-1.cast").read_text()
 
 
+async def test_a_recording_that_cannot_be_written_ends_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "session-1.cast").symlink_to("/dev/full")
+    async with execsrv.connect_in_process() as client, open_tools(client, recordings=tmp_path) as tools:
+        full = await tools.exec_command("cat", tty=True, yield_time_ms=0)
+        beside = await tools.exec_command("cat", tty=True, yield_time_ms=0)
+        assert (await tools.kill_session(full.session_id)).state == "ended"
+        assert "session ID 1 is not wholly recorded: " in caplog.text
+        assert "No space left on device" in caplog.text
+        said = await tools.write_stdin(beside.session_id, "goes on\n", until="goes on", yield_time_ms=LONG)
+        assert (said.state, said.output[:7]) == ("running", "goes on")
+
+
 # -- the example --
 
 

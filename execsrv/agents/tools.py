@@ -8,6 +8,7 @@ A session belongs to the block of `open_tools`, not to the call that started it.
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -26,13 +27,10 @@ from execsrv.agents.settings import ToolSettings
 from execsrv.client import STDOUT, Client
 from execsrv.client.late import undo_if_late
 from execsrv.client.parameters import Path, StartKeywords, string
-from execsrv.errors import (
-    ConnectionLostError,
-    InvalidParamsError,
-    ProcessEndedError,
-    StdinClosedError,
-)
+from execsrv.errors import BusyError, ConnectionLostError, InvalidParamsError, ProcessEndedError, StdinClosedError
 from execsrv.protocol import InputWait
+
+logger = logging.getLogger(__name__)
 
 _SIGNALS = {"\x03": "INT", "\x1c": "QUIT"}
 """Keys that are signals on a terminal, and so for a command that has none."""
@@ -245,6 +243,7 @@ class Tools:
         """Start a command and read it to its end, and on until nothing of it lives."""
         session: Session | None = None
         lost: ConnectionLostError | None = None
+        has_lived = False
         try:
             async with self._client.start(argv, **options) as process:
                 session = Session(number, process, command, options["tty"], self._settings, self._tell)
@@ -254,10 +253,15 @@ class Tools:
                 task_status.started(session)
                 with session.scope:
                     await session.live()
+                has_lived = True
         except ConnectionLostError as error:
             if session is None:
                 raise
             lost = error
+        except (OSError, BusyError) as error:
+            if not has_lived:  # it is that of `on_event`, or of a start
+                raise
+            logger.warning("session ID %d is not wholly recorded: %s", number, error)
         finally:
             if session is not None:
                 session.finish(lost)
@@ -275,9 +279,10 @@ async def open_tools(
     """Give an agent its tools for the length of a block; leaving it ends all that they have started.
 
     Each `AgentEvent` is passed to `on_event` as it happens, which must not wait; its errors end the tools. `recordings`
-    is a directory on this machine in which each session is recorded as `session-N.cast`. Other keywords are those of
-    `Client.start`, for every command: `cwd`, `env`, `env_remove`, `size` and so on. A `sandbox` that lets the command's
-    directory be written lets that of the tools, whichever one a call names.
+    is a directory on this machine in which each session is recorded as `session-N.cast`; a recording that cannot be
+    written on ends alone, and a line of the log says so. Other keywords are those of `Client.start`, for every command:
+    `cwd`, `env`, `env_remove`, `size` and so on. A `sandbox` that lets the command's directory be written lets that of
+    the tools, whichever one a call names.
     """
     for name in ("tty", "record", "stdout", "stderr", "grace"):
         if name in options:

@@ -149,9 +149,10 @@ def open_tools(
     """Give an agent its tools for the length of a block; leaving it ends all that they have started.
 
     Each `AgentEvent` is passed to `on_event` as it happens, which must not wait; its errors end the tools. `recordings`
-    is a directory on this machine in which each session is recorded as `session-N.cast`. Other keywords are those of
-    `Client.start`, for every command: `cwd`, `env`, `env_remove`, `size` and so on. A `sandbox` that lets the command's
-    directory be written lets that of the tools, whichever one a call names.
+    is a directory on this machine in which each session is recorded as `session-N.cast`; a recording that cannot be
+    written on ends alone, and a line of the log says so. Other keywords are those of `Client.start`, for every command:
+    `cwd`, `env`, `env_remove`, `size` and so on. A `sandbox` that lets the command's directory be written lets that of
+    the tools, whichever one a call names.
     """
     return client._enter(trio_open_tools, client, settings, on_event=on_event, recordings=recordings, **options)
 
