@@ -281,7 +281,7 @@ async def test_a_command_that_is_late_says_its_last_words(client: execsrv.Client
             await client.run(["bash", "-c", polite(lock)], timeout=patience, grace=PATIENCE)
         if caught.value.exit_code == 3:
             break
-    assert (caught.value.exit_code, caught.value.stdout, caught.value.reason) == (3, b"ready\ncleaning\n", "terminated")
+    assert (caught.value.exit_code, caught.value.stdout, caught.value.reason) == (3, b"ready\ncleaning\n", "timeout")
     assert not lock.exists()
 
 

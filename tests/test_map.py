@@ -160,7 +160,7 @@ def test_what_cannot_be_run_or_takes_too_long_is_a_result_too(servers: str) -> N
     assert (done.returncode, results(done.stdout)[1]["kind"]) == (1, "spawnNotFound")
     assert results(done.stdout)[1]["server"] in servers.split(",")
     [found] = results(mapped(servers, [60], "--timeout", "100ms", "sleep").stdout).values()
-    assert (found["exitCode"], found["signal"]) == (143, "SIGTERM")
+    assert (found["exitCode"], found["signal"], found["reason"]) == (143, "SIGTERM", "timeout")
     assert "did not end within 0.1 s" in found["error"]
 
 

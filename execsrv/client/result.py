@@ -248,7 +248,10 @@ class Collected:
         )
 
     def _late(self, patience: float) -> CommandTimeoutError:
-        return CommandTimeoutError(self._process.argv, timeout=patience, **self._known())
+        known = self._known()
+        if known["reason"] == "terminated":  # which was our doing: the server knows nothing of this clock
+            known["reason"] = "timeout"
+        return CommandTimeoutError(self._process.argv, timeout=patience, **known)
 
     def _truncated(self, how: str) -> OutputTruncatedError:
         return OutputTruncatedError(self._process.argv, how, **self._known())
