@@ -17,6 +17,7 @@ import trio
 
 from execsrv import (
     Client,
+    ClientConfig,
     ConnectionLostError,
     FileChanged,
     FileError,
@@ -350,6 +351,20 @@ async def test_a_watch_that_is_cancelled_while_it_begins_leaves_nothing(memory_c
             await cancelled(steps)
         while any("inotify" in _link_of(descriptor) for descriptor in os.listdir("/proc/self/fd")):  # noqa: ASYNC110
             await trio.sleep(0.01)  # the thread that begins the last of them closes it
+
+
+async def test_what_is_left_without_a_wait_is_closed_all_the_same(open_server: OpenServer, here: Path) -> None:
+    """More often than a connection may have files and watches open."""
+    (here / "f").touch()
+    client = await open_server("memory", ServerConfig()).client(ClientConfig(leave_timeout=0))
+    with trio.fail_after(PATIENCE):
+        for _ in range(150):
+            with pytest.raises(RuntimeError, match="mine"):
+                async with client.files.open(here / "f"):
+                    raise RuntimeError("mine")
+        for _ in range(50):
+            async with client.files.watch(here):
+                pass
 
 
 def _link_of(descriptor: str) -> str:

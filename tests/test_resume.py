@@ -507,6 +507,32 @@ async def test_leaving_while_the_connection_is_interrupted_is_quick_and_still_ki
             line.cut()
 
 
+@pytest.mark.parametrize("how", ["left running", "attached to"])
+async def test_what_is_left_while_the_connection_is_interrupted_waits_for_no_reader(
+    open_server: OpenServer, tmp_path: Path, how: str
+) -> None:
+    server = open_server("unix", ServerConfig(resume_grace=300))
+    mark, go = new_mark(), tmp_path / "go"
+    os.mkfifo(go)
+    with opened(go) as there, trio.fail_after(PATIENCE):
+        async with opened_line(server, tmp_path) as line, connect(line.url, reconnect=600) as client:
+            async with AsyncExitStack() as stack:
+                argv = ["bash", "-c", f"read x < {go}; head -c 8000000 /dev/zero; :"]
+                process = await stack.enter_async_context(client.start(argv, arg0=mark))
+                process.leave_running()
+                if how == "attached to":
+                    await stack.aclose()
+                    await stack.enter_async_context(client.attach(process.id))
+                await until_marked(mark, 1)
+                target, line.target = line.target, None
+                line.cut()
+                await client._connection.wait_interrupted(True)
+            line.target = target
+            await client._connection.wait_interrupted(False)
+            os.write(there, b"go\n")
+            await until_gone(mark)
+
+
 async def test_all_that_has_arrived_is_read_before_the_loss_is_told(server: Server, tmp_path: Path) -> None:
     config = execsrv.ClientConfig(window_bytes=64 * KIB)
     async with (

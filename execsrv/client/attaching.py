@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from execsrv.client.connection import Connection
+from execsrv.client.leaving import take_leave
 from execsrv.client.mirror import Mirror
 from execsrv.client.process import Process
 from execsrv.errors import InvalidParamsError, UnknownProcessError
@@ -38,9 +39,9 @@ async def attached_to_own(connection: Connection, id: str, after_seq: int | None
         after = min(after_seq or 0, listed.next_seq - 1)
         mirror.begin(after)
         mirror.set_window(listed.window_bytes or None)
-        read = await connection.calls.call("process/read", ProcessRead(id, after), ProcessOutputRead)
-        mirror.resumed(read)
         async with _detached(connection, mirror):
+            read = await connection.calls.call("process/read", ProcessRead(id, after), ProcessOutputRead)
+            mirror.resumed(read)
             yield _made(mirror, listed.argv, listed.pid, tty=listed.tty)
 
 
@@ -79,4 +80,5 @@ async def leave(connection: Connection, mirror: Mirror) -> None:
     mirror.left()
     if mirror.reader.lost is not None:
         return
-    await connection.take_leave("process/detach", ProcessDetach(mirror.id))  # or it is over, or was never there
+    # It may be over, or was never there.
+    await take_leave(mirror.calls, "process/detach", ProcessDetach(mirror.id), connection.config.leave_timeout)

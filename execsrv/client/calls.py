@@ -166,14 +166,15 @@ class Calls:
         asked.sent = True
         return asked
 
-    def ask_overdue(self, method: str, params: Struct) -> None:
-        """Ask as soon as the writer can, on this channel or the next, ahead of all that waits; forget the answer."""
+    def ask_overdue(self, method: str, params: Struct) -> PendingCall:
+        """Ask as soon as the writer can, on this channel or the next, ahead of all that waits."""
         asked = self._register(method, params)
         asked.sent = True
         try:
             self._outbound.send_nowait(asked)
         except (trio.WouldBlock, trio.BrokenResourceError):  # it is busy, or there is no further channel
             self._overdue.append(asked)
+        return asked
 
     async def tell(self, method: str) -> None:
         """Notify the server, ahead of all that waits to be sent: for `greet`."""

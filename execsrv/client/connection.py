@@ -10,13 +10,13 @@ import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from itertools import count
 from weakref import WeakSet
 
 import trio
-from msgspec import UNSET, Struct, structs
+from msgspec import UNSET, structs
 
 from execsrv._wire.channel import CLOSED_IN_ORDER, GONE_AWAY, MessageChannel
 from execsrv._wire.codecs import decode_params
@@ -43,7 +43,6 @@ from execsrv.protocol import (
     ConnectionPresence,
     Initialize,
     Initialized,
-    Nothing,
     Notification,
     ProcessOutputRead,
     ProcessRead,
@@ -273,11 +272,6 @@ class Connection:
             return None
         mirror.arrived(entry)
         return None if mirror.acknowledges or mirror.has_room else mirror.wait_room
-
-    async def take_leave(self, method: str, params: Struct) -> None:
-        """Tell the server what is not needed any more, where it knows of it. Cannot be cancelled for a moment."""
-        with trio.move_on_after(self.config.leave_timeout, shield=True), suppress(RequestError, ConnectionLostError):
-            await self.calls.call(method, params, Nothing)
 
     # -- who comes and goes --
 

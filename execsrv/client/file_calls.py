@@ -8,6 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from execsrv.client.calls import Calls
+from execsrv.client.leaving import take_leave
 from execsrv.client.pending import PendingCall
 from execsrv.protocol.files import FileCall
 
@@ -40,6 +41,10 @@ class FileCalls:
         if self._sandbox is not None and isinstance(params, FileCall):
             params = replace(params, sandbox=self._sandbox)
         return await self._calls.post(method, params)
+
+    async def take_leave(self, method: str, params: Struct, patience: float) -> None:
+        """Tell the server what is not needed any more, as `leaving.take_leave` does."""
+        await take_leave(self._calls, method, params, patience)
 
     async def answer_to(self, asked: PendingCall, result: type[R]) -> R:
         """Wait for the answer to what was posted. Raises as `Calls.call` does."""

@@ -15,11 +15,12 @@ from msgspec import Struct
 
 from execsrv.client.calls import Calls
 from execsrv.client.late import undo_if_late
+from execsrv.client.leaving import take_leave
 from execsrv.client.parameters import Data, flag, milliseconds, string
 from execsrv.client.pending import PendingCall
 from execsrv.client.text import TextMode, as_bytes
 from execsrv.errors import HttpFailedError
-from execsrv.protocol import HttpBodyPiece, HttpHeader, HttpRequest, HttpRequestId, HttpResponse, Nothing
+from execsrv.protocol import HttpBodyPiece, HttpHeader, HttpRequest, HttpRequestId, HttpResponse
 
 _ids = count(1)
 
@@ -177,11 +178,7 @@ class Http:
 
     async def _close(self, id: str) -> None:
         """Have the server hang up, whatever has become of the request."""
-        with trio.move_on_after(self._patience, shield=True):
-            try:
-                await self._calls.call("http/close", HttpRequestId(id), Nothing)
-            except Exception:
-                pass  # the connection is gone, and the request with it
+        await take_leave(self._calls, "http/close", HttpRequestId(id), self._patience)
 
 
 def _params(

@@ -9,6 +9,7 @@ from typing import Literal
 
 from execsrv.client.attaching import NOW, attached_to_other, attached_to_own
 from execsrv.client.connection import Connection
+from execsrv.client.leaving import take_leave
 from execsrv.client.parameters import seconds, string
 from execsrv.client.process import Process
 from execsrv.errors import InvalidParamsError
@@ -132,7 +133,7 @@ class Sharing:
             yield joined
         finally:
             # Or it has ended, or we were put out.
-            await self._connection.take_leave("connection/leave", ConnectionId(joined.id))
+            await take_leave(calls, "connection/leave", ConnectionId(joined.id), self._connection.config.leave_timeout)
 
     def attach(self, process: str, *, after: After = None) -> AbstractAsyncContextManager[Process]:
         """Attach to a process of this connection that was left running, for a block, as a `Process`.

@@ -52,10 +52,11 @@ class Changes:
             self._begun = await self._calls.post("fs/watch", wanted)
             await self._calls.answer_to(self._begun, Nothing)
 
-    async def _end(self) -> None:
-        if self._begun is not None:
-            await happened(self._begun.answered)  # what has not begun yet cannot be ended
-        await self._calls.call("fs/unwatch", WatchId(self._id), Nothing)
+    async def _end(self, patience: float) -> None:
+        with trio.move_on_after(patience, shield=True) as waiting:
+            if self._begun is not None:
+                await happened(self._begun.answered)  # what has not begun yet cannot be ended
+        await self._calls.take_leave("fs/unwatch", WatchId(self._id), 0 if waiting.cancelled_caught else patience)
 
     def __aiter__(self) -> Changes:
         return self
@@ -97,8 +98,4 @@ async def open_changes(calls: FileCalls, path: str, recursive: bool, patience: f
         await changes._start()  # cancelled, it may have begun all the same
         yield changes
     finally:
-        with trio.move_on_after(patience, shield=True):
-            try:
-                await changes._end()
-            except Exception:
-                pass  # the connection is gone, and the watch with it
+        await changes._end(patience)

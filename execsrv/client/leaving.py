@@ -1,0 +1,28 @@
+"""Telling a server what is not needed any more: a reader, an open file, a watch. It is told, and nobody is held up."""
+
+from __future__ import annotations
+
+import trio
+from msgspec import Struct
+
+from execsrv._nursery import happened
+from execsrv.client.calls import Calls
+from execsrv.errors import RequestError
+
+
+async def take_leave(calls: Calls, method: str, params: Struct, patience: float) -> None:
+    """Tell the server, and wait for its answer, whatever that is, for `patience` seconds at most. Cannot be cancelled.
+
+    What cannot be sent in that time is sent as soon as it can be, on this channel or the next: until then the server
+    keeps what it has for us, and may wait for us.
+    """
+    if calls.lost is not None:
+        return  # the server lets go of it with the connection
+    try:
+        asked = calls.ask_overdue(method, params)
+    except RequestError:
+        return  # what no server takes, none can have
+    if calls.is_interrupted:
+        return
+    with trio.move_on_after(patience, shield=True):
+        await happened(asked.answered)
