@@ -67,9 +67,9 @@ class Seen:
             return False
         self.output += data
         self.emulator.feed(data)
-        answers, self.emulator.answers = self.emulator.answers, []
-        for answer in answers:
-            self.program.send(answer)
+        answers, self.emulator.answers = self.emulator.answers, ""
+        if answers:
+            self.program.send(answers)
         return True
 
     def end(self) -> int:

@@ -80,7 +80,7 @@ def test_title_cursor_and_answers() -> None:
     emulator = shown(b"\x1b]0;a title\x07\x1b[2;5H\x1b[6n\x1b[5n\x1b[c\x1b[>c\x1b[?25l")
     assert emulator.title == "a title"
     assert (emulator.cursor.y, emulator.cursor.x, emulator.cursor.hidden) == (1, 4, True)
-    assert emulator.answers == ["\x1b[2;5R", "\x1b[0n", "\x1b[?6c", "\x1b[>0;0;0c"]
+    assert emulator.answers == "\x1b[2;5R\x1b[0n\x1b[?6c\x1b[>0;0;0c"
 
 
 @given(
@@ -95,6 +95,10 @@ def test_a_sequence_without_end_is_not_kept() -> None:
     emulator = shown(b"\x1b]0;", *[b"x" * 1000] * 100)
     assert sum(map(len, emulator.display)) >= 80
     assert len(emulator._open) <= 4096
+
+
+def test_answers_that_nobody_takes_are_bounded() -> None:
+    assert len(shown(b"\x1b[6n" * 10_000).answers) <= 4096
 
 
 # -- programs --
@@ -145,6 +149,21 @@ async def test_a_picture_that_may_be_wrong_is_marked(open_server: OpenServer) ->
         assert screen.text.endswith("39999\n40000")
 
 
+async def test_a_program_that_prints_on_and_on_is_drawn_as_it_was(open_server: OpenServer) -> None:
+    client = await open_server("unix", ServerConfig(retained_output_bytes_per_session=4096)).client()
+    async with client.start(["yes"], tty=True) as process, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def read() -> None:
+            async for _ in process.output:
+                pass
+
+        with trio.fail_after(PATIENCE):
+            await process.wait_for(output=b"y")
+            assert (await process.screen()).rows[0].startswith("y ")
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_program_gets_its_answers(server: Server) -> None:
     client = await server.client()
     code = """
@@ -162,6 +181,16 @@ os.read(0, 1)
         process.watch_screen(answers=True) as watched,
     ):
         assert (await seen(watched, "said")).rows[0].startswith("b'\\x1b[3;4R' said")
+
+
+async def test_a_program_that_reads_no_answers_is_drawn_on(server: Server) -> None:
+    client = await server.client()
+    code = "import os, time, tty; tty.setraw(0); os.write(1, b'\\x1b[6n' * 6000 + b'asked'); time.sleep(1000)"
+    async with (
+        client.start([sys.executable, "-c", code], tty=True) as process,
+        process.watch_screen(answers=True) as watched,
+    ):
+        await seen(watched, "asked")
 
 
 @needs("less")

@@ -2,7 +2,7 @@
 
 Added are the alternate screen, sub-parameters of colours, wide characters of which one half was overwritten, and
 patience with sequences that pyte takes for text or for others. Whatever a program prints, feeding never raises, and
-keeps no more of an unfinished sequence than `_OPEN_BYTES`.
+keeps no more of an unfinished sequence than `_OPEN_BYTES`, and of answers that nobody takes than `_ANSWER_BYTES`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ _ALTERNATE = {47, 1047, 1049}
 """Private modes of xterm for a second screen, which full-screen programs use."""
 
 _OPEN_BYTES = 4096
+_ANSWER_BYTES = 4096  # as much as the kernel keeps for a program that does not read its terminal
 
 _SEQUENCE = re.compile(
     r"\x1b\](?P<osc>[^\x07\x1b]*)(?:\x07|\x1b\\)"
@@ -46,7 +47,7 @@ class Emulator(pyte.Screen):  # type: ignore[misc,unused-ignore]  # it has no ty
 
     def __init__(self, rows: int, cols: int) -> None:
         self.is_alternate = False
-        self.answers: list[str] = []
+        self.answers = ""
         self._behind: tuple[Any, Any] | None = None
         self._open = ""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -83,7 +84,7 @@ class Emulator(pyte.Screen):  # type: ignore[misc,unused-ignore]  # it has no ty
         elif sequence["colour"] is not None:
             self._feed(f"\x1b[{';'.join(map(_flat, sequence['colour'].split(';')))}m")
         elif sequence["intro"] == ">" and sequence["final"] == "c":
-            self.answers.append("\x1b[>0;0;0c")
+            self.write_process_input("\x1b[>0;0;0c")
 
     @property
     def display(self) -> list[str]:
@@ -100,8 +101,9 @@ class Emulator(pyte.Screen):  # type: ignore[misc,unused-ignore]  # it has no ty
             x += 1 + is_whole
 
     def write_process_input(self, data: str) -> None:
-        """Keep an answer to the program."""
-        self.answers.append(data)
+        """Keep an answer to the program, unless too many have not been taken."""
+        if len(self.answers) + len(data) <= _ANSWER_BYTES:
+            self.answers += data
 
     def set_mode(self, *modes: int, **kwargs: Any) -> None:
         """Switch modes on."""

@@ -64,12 +64,14 @@ class Drawing:
         self._after = 0
         self._missed = False
         self._turn = trio.Lock()
-        self._answered = 0
 
     async def update(self, wait: float = 0) -> bool:
-        """Draw what was printed since, after waiting up to `wait` seconds for some. Return False at its end."""
+        """Draw what was printed until now, after waiting up to `wait` seconds for some. Return False at its end.
+
+        What is printed meanwhile is for the next time: of a program that prints on and on there is no end.
+        """
         async with self._turn:
-            emulator = await self._sized()
+            emulator, next_seq = await self._sized()
             while True:
                 ask = ProcessRead(self._process.id, self._after, None, round(wait * 1000))
                 read = await self._process._mirror.calls.call("process/read", ask, ProcessOutputRead)
@@ -80,11 +82,14 @@ class Drawing:
                         await trio.lowlevel.checkpoint()
                     self._after = chunk.seq
                 self._after = read.next_seq - 1
-                if wait or not read.chunks:
+                if wait or read.next_seq >= next_seq:
                     return not read.closed
 
-    async def _sized(self) -> Emulator:
-        """Return the emulator in the size of the terminal. Raises `InvalidParamsError` where there is none."""
+    async def _sized(self) -> tuple[Emulator, int]:
+        """Return the emulator in the size of the terminal, and the number that the next output has.
+
+        Raises `InvalidParamsError` where there is no terminal.
+        """
         from execsrv.client.emulator import Emulator
 
         snapshot = await self._process.snapshot()
@@ -99,14 +104,15 @@ class Drawing:
             self._emulator = Emulator(size.rows, size.cols)
         elif size is not None:
             self._emulator.resize(size.rows, size.cols)
-        return self._emulator
+        return self._emulator, snapshot.next_seq
 
-    async def answer(self) -> None:
-        """Send the terminal's answers to what the program has asked it."""
+    async def answer(self) -> bool:
+        """Send the terminal's answers to what the program has asked it. Return False where there were none."""
         assert self._emulator is not None
-        answers, self._emulator.answers = self._emulator.answers, []
+        answers, self._emulator.answers = self._emulator.answers, ""
         if answers:
-            await self._process.write("".join(answers).encode())
+            await self._process.write(answers.encode())
+        return answers != ""
 
     def screen(self) -> Screen:
         """Return the picture as it is."""
@@ -150,16 +156,22 @@ class WatchedScreen:
 
     async def keep(self, answers: bool) -> None:
         """Draw what comes, until the end."""
-        going = True
-        while going:
-            going = await self._drawing.update(_READ_SECONDS)
+        async with open_helpers() as helpers:
             if answers:
-                try:
-                    await self._drawing.answer()
-                except (StdinClosedError, ConnectionLostError):
-                    pass  # nobody reads it any more
-            self._is_over = not going
-            self._news.unpark_all()
+                helpers.start_soon(self._answer)
+            while not self._is_over:
+                self._is_over = not await self._drawing.update(_READ_SECONDS)
+                self._news.unpark_all()
+
+    async def _answer(self) -> None:
+        """Give the program its answers. While it reads none, the picture goes on, and those beyond a bound are lost."""
+        while True:
+            try:
+                if await self._drawing.answer():
+                    continue
+            except (StdinClosedError, ConnectionLostError):
+                pass  # nobody reads it any more
+            await self._news.park()
 
 
 @asynccontextmanager
