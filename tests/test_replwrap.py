@@ -22,6 +22,7 @@ async def test_a_bash(server: Server) -> None:
             assert await shell.run_command("for n in 1 2; do\necho $n\ndone") == "1\n2\n"
             assert await shell.run_command("cd /tmp; X=kept") == ""
             assert await shell.run_command('echo "$PWD $X"; echo error >&2') == "/tmp kept\nerror\n"
+            assert await shell.run_command("echo 'a\x0cb\x85c\u2028d';\recho on") == "a\x0cb\x85c\u2028d\non\n"
             assert replwrap.PROMPT not in await shell.run_command("env")
             with pytest.raises(ValueError, match="not complete: 'echo \"begun'"):
                 await shell.run_command('echo "begun')

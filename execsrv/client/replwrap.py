@@ -6,6 +6,7 @@ async with replwrap.bash(client) as shell:
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 PROMPT = "[EXECSRV_PROMPT>"
 CONTINUATION_PROMPT = "[EXECSRV_PROMPT+"
+
+_LINE_END = re.compile(r"\r\n|\r|\n")  # for `str.splitlines` a form feed is one too
 
 _INTERRUPTS = 10
 """Interrupts that are tried before an interpreter is given up."""
@@ -56,8 +59,7 @@ class REPLWrapper:
         """
         if not isinstance(command, str):
             raise TypeError(f"command must be a string, got {type(command).__name__}")
-        lines = command.splitlines() + [""] * command.endswith("\n")
-        if not lines:
+        if not command:
             raise ValueError("command must not be empty")
         await trio.lowlevel.checkpoint_if_cancelled()  # from here on a cancel leaves it busy
         while self._owed:
@@ -65,7 +67,7 @@ class REPLWrapper:
         if self._is_open:
             await self._interrupt()
         printed: list[str] = []
-        for line in lines:
+        for line in _LINE_END.split(command):
             self._owed += 1
             await self.process.sendline(line)
             await self.wait_prompt(timeout)
