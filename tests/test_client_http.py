@@ -22,6 +22,8 @@ from execsrv import (
     ServerVariable,
     connect,
 )
+from execsrv.client.http import HttpAnswer
+from execsrv.protocol import HttpField, HttpResponse
 from tests.conftest import OpenServer
 from tests.late import undone_late
 from tests.peers import PATIENCE
@@ -65,6 +67,12 @@ async def test_a_request_has_its_answer(client: Client, web: Web, monkeypatch: p
     web.page("/moved", "Location: /json", status="302 Found")
     assert (await client.http.request("GET", f"{web.url}/moved")).json() == {"a": [1]}
     assert (await client.http.request("GET", f"{web.url}/moved", follow_redirects=False)).status == 302
+
+
+@pytest.mark.parametrize("charset", ["none-such", "hex", "base64", "undefined", "a\0b", ""])
+def test_a_charset_that_is_none_for_text_is_not_heeded(charset: str) -> None:
+    header = HttpField("content-type", f"text/plain; charset={charset}")
+    assert HttpAnswer("http://x", HttpResponse(200, [header], "café".encode())).text == "café"
 
 
 async def test_a_piece_for_somebody_who_was_cancelled_is_the_next_again(client: Client, web: Web) -> None:

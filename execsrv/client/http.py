@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -69,10 +68,11 @@ class HttpAnswer:
         _, _, charset = (self.header("content-type") or "").lower().partition("charset=")
         charset = charset.partition(";")[0].strip(" \"'")
         try:
-            codecs.lookup(charset)
-        except LookupError:
-            charset = "utf-8"
-        return self.body.decode(charset)
+            return self.body.decode(charset)
+        except UnicodeDecodeError:
+            raise
+        except (LookupError, ValueError):  # it is unknown, or none for text
+            return self.body.decode("utf-8")
 
     def json(self) -> Any:
         """Return what the body says in JSON. Raises `ValueError` for anything else."""
