@@ -127,6 +127,10 @@ class CutLine:
 
         self._do(act)
 
+    def silence(self) -> None:
+        """Have nothing pass any more, and nobody told."""
+        self._do(self._line.silence)
+
     def mend(self) -> None:
         """Let connections through again."""
 

@@ -167,8 +167,8 @@ def test_it_is_suspended_and_continued_by_the_shell_around_it(url: str) -> None:
         terminal.resize(20, 70)
         terminal.line("clear; fg")
         terminal.see("shell")
-        terminal.line("clear; stty size")
-        terminal.see("^20 70\nready>$")
+        terminal.line(f"clear; {until_size(20, 70)}")
+        terminal.see("^it is 20 70\nready>$")
         terminal.line("exit 3")
         terminal.see("outer>$")
         terminal.line("echo status $?; stty -a")
@@ -222,6 +222,24 @@ def test_a_lost_connection_comes_back_and_the_screen_is_painted_anew(url: str, t
         terminal.see("the connection is lost")
         terminal.type("\r~.")
         assert terminal.end() == 125
+
+
+@pytest.mark.few
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, b"\r~."])
+def test_a_resize_and_a_repaint_that_nobody_answers_keep_nobody_from_leaving(
+    url: str, tmp_path: Path, how: int | bytes
+) -> None:
+    with cuttable(url, f"{tmp_path}/line") as line, seen("shell", line.url) as terminal:
+        at_prompt(terminal)
+        line.silence()
+        terminal.resize(30, 100)
+        terminal.type("\r~r\r~?")
+        terminal.see("the key itself")
+        if isinstance(how, bytes):
+            terminal.type(how)
+        else:
+            os.kill(terminal.program.pid, how)
+        assert terminal.end() == (125 if isinstance(how, bytes) else -how)
 
 
 def test_a_lost_server_is_an_error_of_ours(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from typing import Literal, NamedTuple, Protocol
 
@@ -110,6 +110,7 @@ class Interaction:
         self._is_terminal = terminal.modes() is not None
         self._is_raw = self._is_terminal and is_terminal
         self._unwritten, self._written = 0, trio.lowlevel.ParkingLot()
+        self._size_is_news, self._is_unpainted = trio.Event(), False
         self._outcome: Outcome | None = None
         self._scope = trio.CancelScope()
 
@@ -128,7 +129,8 @@ class Interaction:
                     helpers.start_soon(self._write_keys, keys)
                     if self._is_terminal:
                         helpers.start_soon(self._watch_link)
-                        helpers.start_soon(self._first_size, fresh)
+                        helpers.start_soon(self._pass_sizes)
+                        self._tell_size(repaint=not fresh)
                     return Outcome("exited", await self._show())
         except BrokenPipeError:  # nobody reads our output
             return Outcome("hung up")
@@ -172,8 +174,8 @@ class Interaction:
                 exited = event
             elif isinstance(event, Chunk):
                 await pass_on(2 if event.stream == "stderr" else 1, self._shown(event))
-            elif isinstance(event, Gap) and self._is_terminal:
-                await self._repaint()
+            elif isinstance(event, Gap):
+                self._tell_size(repaint=True)
 
     def _shown(self, chunk: Chunk) -> bytes:
         """Return output as it is shown: that of the past without what it asks of a terminal."""
@@ -221,9 +223,9 @@ class Interaction:
                 self._leave(Outcome("detach"))
             case "suspend":
                 self._suspend()
-                await self._repaint()
+                self._tell_size(repaint=True)
             case "repaint":
-                await self._repaint()
+                self._tell_size(repaint=True)
             case "help":
                 self._help()
 
@@ -246,30 +248,35 @@ class Interaction:
             if number in ENDING:
                 self._leave(Outcome("signal", signal=number))
             elif number == signal.SIGWINCH:
-                await self._pass_size()
+                self._tell_size()
             elif self._is_terminal and not terminal.in_background():  # the shell has set its own modes meanwhile
                 self._raw_again()
-                await self._repaint()
+                self._tell_size(repaint=True)
 
-    async def _first_size(self, fresh: bool) -> None:
-        await (self._pass_size() if fresh else self._repaint())
+    def _tell_size(self, *, repaint: bool = False) -> None:
+        """Have the program told of our size. With `repaint` it paints all of its screen, since the size changes.
+
+        Waits for nothing: a server that does not answer keeps us neither from the next signal nor from the next key.
+        """
+        self._is_unpainted |= repaint
+        self._size_is_news.set()
+
+    async def _pass_sizes(self) -> None:
+        while True:
+            await self._size_is_news.wait()
+            self._size_is_news = trio.Event()  # of what changes while the server is asked, the newest is passed
+            if self._is_unpainted and not self._link.is_interrupted:
+                self._is_unpainted = False
+                await self._pass_size(fewer_rows=1)
+                await trio.sleep(_NUDGE_SECONDS)
+            await self._pass_size()
 
     async def _pass_size(self, fewer_rows: int = 0) -> None:
         if not self._types or not self._is_raw or (window := terminal.window()) is None:
             return
         rows, cols, xpixel, ypixel = terminal.size_of(window)
-        await self._ask(lambda: self._process.resize(max(1, rows - fewer_rows), cols, xpixel, ypixel))
-
-    async def _repaint(self) -> None:
-        """Have the program paint all of its screen, which it does when the size changes."""
-        if not self._link.is_interrupted:
-            await self._pass_size(fewer_rows=1)
-            await trio.sleep(_NUDGE_SECONDS)
-            await self._pass_size()
-
-    async def _ask(self, call: Callable[[], Awaitable[object]]) -> None:
         try:
-            await call()
+            await self._process.resize(max(1, rows - fewer_rows), cols, xpixel, ypixel)
         except (ConnectionLostError, RequestError):
             pass  # whoever reads the output hears of it too
 
@@ -283,4 +290,4 @@ class Interaction:
             self._tell(f"the connection is lost; trying for {self._patience:g} s to come back{way_out}")
             await self._link.wait_interrupted(False)
             self._tell("connected again")
-            await self._repaint()
+            self._tell_size(repaint=True)
