@@ -31,7 +31,7 @@ from execsrv.testing.running_server import RunningServer, ServerFailedError, ser
 from tests.cancelling import cancelled_after
 from tests.conftest import OpenServer
 from tests.peers import PATIENCE
-from tests.processes import new_mark, until_gone, until_marked
+from tests.processes import marked, new_mark, until_gone, until_marked
 from tests.relay import open_line
 from tests.simulated import SimulatedLine, SimulatedPool, SimulatedServer, simulate
 
@@ -336,6 +336,39 @@ async def test_a_lease_is_one_server_with_a_directory(open_server: OpenServer) -
             os.stat(lease.scratch or "")
         async with pool.lease(scratch=False) as lease:
             assert lease.scratch is None
+
+
+async def test_a_lease_ends_with_the_pool_whatever_task_has_it(open_server: OpenServer) -> None:
+    servers = await urls(open_server, 1)
+    mark, scratch, left = new_mark(), "", trio.Event()
+
+    async def have_lease(pool: Pool, task_status: trio.TaskStatus[str]) -> None:
+        async with pool.lease() as lease:
+            with pytest.raises(execsrv.ConnectionLostError, match="the pool is closed"):
+                async with lease.start(["bash", "-c", f"trap '' TERM; exec -a {mark} sleep 1000"]) as process:
+                    await until_marked(mark, 1)
+                    task_status.started(lease.scratch or "")
+                    await process.wait()
+            await left.wait()
+            with pytest.raises(execsrv.ConnectionLostError):
+                await lease.run(["true"])
+
+    async with trio.open_nursery() as nursery:
+        async with Pool(servers) as pool:
+            scratch = await nursery.start(have_lease, pool)
+            assert os.path.isdir(scratch)  # noqa: ASYNC240
+        assert not os.path.exists(scratch)  # noqa: ASYNC240
+        assert not marked(mark)
+        left.set()
+
+
+async def test_a_cancel_around_a_pool_leaves_no_directory_of_a_lease(open_server: OpenServer) -> None:
+    servers = await urls(open_server, 1)
+    with trio.CancelScope() as scope:
+        async with Pool(servers) as pool, pool.lease() as lease, lease.start(["sleep", "1000"]):
+            scope.cancel()
+            await trio.sleep_forever()
+    assert not os.path.exists(lease.scratch or "/")  # noqa: ASYNC240
 
 
 async def test_a_lease_that_is_cancelled_at_any_step_leaves_no_directory(

@@ -5,6 +5,8 @@ An interrupted connection, and a server that does not answer, hold nobody up: th
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import trio
 
 from execsrv.client.mirror import Mirror
@@ -63,19 +65,35 @@ def _end_when_back(mirror: Mirror) -> None:
     mirror.calls.ask_overdue("process/terminate", ProcessTerminate(mirror.id))
 
 
+async def end_for_readers(mirror: Mirror, why: ConnectionLostError, grace: float, patience: float) -> None:
+    """End everything of a process as `end` does, though its block goes on: whoever reads it hears why."""
+    if mirror.is_over or mirror.start is None or mirror.was_refused:
+        return
+    mirror.abandon()
+    mirror.lose(why)
+    with (
+        trio.move_on_after(grace + patience, shield=True),
+        suppress(ConnectionLostError, BadAnswerError, RequestError),
+    ):
+        await mirror.calls.call("process/terminate", termination(mirror.id, grace), Running)
+        await _until_nobody(mirror)
+
+
 async def wait_alone(mirror: Mirror) -> None:
     """Wait until nothing lives of what had lived on after the close. A server that cannot tell is not asked again.
 
     Nothing is told after the close, so it is asked for how many there are to be woken.
     """
-    living = len(mirror.closed.remaining) if mirror.closed else 0
-    while living:
-        try:
-            living = (await mirror.calls.call("process/signal", _anybody(mirror.id), ProcessSignaled)).received
-        except RequestError:
+    if mirror.closed is not None and mirror.closed.remaining:
+        with suppress(RequestError):
+            await _until_nobody(mirror)
+
+
+async def _until_nobody(mirror: Mirror) -> None:
+    while True:
+        if not (await mirror.calls.call("process/signal", _anybody(mirror.id), ProcessSignaled)).received:
             return
-        if living:
-            await trio.sleep(_ASK_AGAIN_SECONDS)
+        await trio.sleep(_ASK_AGAIN_SECONDS)
 
 
 def termination(id: str, grace: float) -> ProcessTerminate:

@@ -1,4 +1,7 @@
-"""A lease: a client of its own on one server of a pool, with a directory to work in."""
+"""A lease: a client of its own on one server of a pool, with a directory to work in.
+
+Whoever has it ends it, or the pool does when its block is left before, in whatever task that may be.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,15 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import trio
 
+from execsrv._nursery import happened
 from execsrv.client.client import Client
+from execsrv.client.ending import end_for_readers
 from execsrv.client.file_paths import heard
+from execsrv.client.starting import LEAVE_GRACE_SECONDS
 from execsrv.directories import Endpoint
 from execsrv.errors import CommandError, ConnectionFailedError, ConnectionLostError, ExecsrvError, RequestError
 from execsrv.pool.member import Member
-from execsrv.pool.members import Members
+from execsrv.pool.members import Members, closed
 from execsrv.pool.places import labels_of
 from execsrv.pool.refusals import Refusals, had_no_room
 
@@ -58,12 +64,13 @@ class Lease(Client):
 async def open_lease(
     stack: AsyncExitStack,
     members: Members,
+    leases: set[Held],
     connect: Connect,
     labels: Mapping[str, str] | None,
     share: str | None,
     with_scratch: bool,
 ) -> Lease:
-    """Return a lease that ends with the stack. Raises as `Pool.lease` does."""
+    """Return a lease that ends with the stack, and is among `leases` until then. Raises as `Pool.lease` does."""
     refusals = Refusals(members.patience)
     is_back = False
     while True:
@@ -71,11 +78,12 @@ async def open_lease(
         is_back = True
         async with AsyncExitStack() as attempt:
             attempt.callback(member.give)
-            scratch = await attempt.enter_async_context(_Scratch(member))
+            held = await attempt.enter_async_context(Held(member, leases))
             try:
-                client = await attempt.enter_async_context(connect(member.endpoint))
+                held.client = client = await attempt.enter_async_context(connect(member.endpoint))
+                members.check()
                 if with_scratch:
-                    await scratch.make(client)
+                    await held.make_scratch(client)
             except (ConnectionFailedError, ConnectionLostError) as error:
                 member.had_no_room(str(error))
                 refusals.add(error)
@@ -90,40 +98,78 @@ async def open_lease(
                 raise
             else:
                 stack.push_async_exit(attempt.pop_all())
-                return Lease._of(client, str(member), scratch.path)
+                return Lease._of(client, str(member), held.scratch)
 
 
-class _Scratch:
-    """A directory on a server, which is removed when the commands of its lease are gone, over another connection."""
+@trio.lowlevel.enable_ki_protection
+async def end_all(leases: set[Held]) -> None:
+    """End all leases, whoever has them, and wait until nothing is left of them. Cannot be cancelled."""
+    with trio.CancelScope(shield=True):  # each keeps to times of its own
+        async with trio.open_nursery() as nursery:
+            for held in leases:
+                nursery.start_soon(held.end)
 
-    def __init__(self, member: Member) -> None:
-        self.path: str | None = None
+
+class Held:
+    """A client on a server, and a directory there, which is removed over another connection when all commands are gone.
+
+    It is among `leases` until all of that is over.
+    """
+
+    def __init__(self, member: Member, leases: set[Held]) -> None:
+        self.client: Client | None = None
+        self.scratch: str | None = None
         self._member = member
+        self._leases = leases
+        self._removing = trio.Lock()
 
-    async def make(self, client: Client) -> None:
-        """Make it. Raises `CommandFailedError`, and what `Client.run` raises.
+    async def make_scratch(self, client: Client) -> None:
+        """Make the directory. Raises `CommandFailedError`, and what `Client.run` raises.
 
         Its name is chosen here, so that it is removed where nobody hears that it was made.
         """
-        self.path = posixpath.join(heard("initialize", client.info.temp_dir), f"execsrv-{secrets.token_hex(8)}")
+        self.scratch = posixpath.join(heard("initialize", client.info.temp_dir), f"execsrv-{secrets.token_hex(8)}")
         try:
-            await client.run(["mkdir", "-m", "700", "--", self.path], check=True)
+            await client.run(["mkdir", "-m", "700", "--", self.scratch], check=True)
         except (CommandError, RequestError):
-            self.path = None  # it was not made
+            self.scratch = None  # it was not made
             raise
 
-    async def __aenter__(self) -> _Scratch:
+    async def __aenter__(self) -> Held:
+        self._leases.add(self)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self.path is None:
-            return
-        why = "its server is lost"
-        with trio.move_on_after(_REMOVAL_SECONDS, shield=True):
-            try:
-                if self._member.line is not None:
-                    await self._member.line.run(["rm", "-rf", "--", self.path], check=True)
+        try:
+            await self._remove_scratch()
+        finally:
+            self._leases.discard(self)
+
+    async def end(self) -> None:
+        """End its commands, then its connection, and remove the directory, while others still use all of that."""
+        if self.client is not None:
+            connection = self.client._connection
+            async with trio.open_nursery() as nursery:
+                for mirror in connection.mirrors.values():
+                    if mirror.membership == ("", ""):  # the other ones belong to other connections
+                        patience = connection.config.leave_timeout
+                        nursery.start_soon(end_for_readers, mirror, closed(), LEAVE_GRACE_SECONDS, patience)
+            connection.end()
+            await happened(connection.calls.ended)
+        await self._remove_scratch()
+
+    async def _remove_scratch(self) -> None:
+        with trio.CancelScope(shield=True):
+            async with self._removing:
+                if self.scratch is None:
                     return
-            except ExecsrvError as error:
-                why = str(error)
-        logger.warning("cannot remove the directory %s of a lease on %s: %s", self.path, self._member, why)
+                path, self.scratch = self.scratch, None
+                why = "its server is lost"
+                with trio.move_on_after(_REMOVAL_SECONDS):
+                    try:
+                        if self._member.line is not None:
+                            await self._member.line.run(["rm", "-rf", "--", path], check=True)
+                            return
+                    except ExecsrvError as error:
+                        why = str(error)
+                logger.warning("cannot remove the directory %s of a lease on %s: %s", path, self._member, why)

@@ -59,6 +59,7 @@ class Members:
         self._leaving: set[Member] = set()
         self._nursery: trio.Nursery | None = None
         self._dialing = trio.CapacityLimiter(_MOST_DIALING)
+        self._life = trio.CancelScope()
 
     def __len__(self) -> int:
         return len(self._by_url)
@@ -89,7 +90,7 @@ class Members:
     def check(self) -> None:
         """Raise `ConnectionLostError` where the pool is not open."""
         if self._nursery is None:
-            raise _closed()
+            raise closed()
 
     async def take(self, labels: Labels, share: Hashable, *, first: bool) -> Member:
         """Return a server on which a place is taken. Raises `NoServerError`, and as `check` does."""
@@ -99,14 +100,19 @@ class Members:
         return member
 
     async def stay(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Be connected with all servers that the directory names, for ever. Raises what it raises at first."""
+        """Be connected with all servers that the directory names, until `end`. Raises what it raises at first.
+
+        Once it has begun, no cancel from outside reaches it: over its connections the leases are cleared up.
+        """
         try:
-            async with open_helpers() as nursery:
-                self._nursery = nursery
-                self._update(await self._ask())
-                nursery.start_soon(self._places.watch)
-                task_status.started()
-                await self._keep_asking()
+            with self._life:
+                async with open_helpers() as nursery:
+                    self._nursery = nursery
+                    self._update(await self._ask())
+                    nursery.start_soon(self._places.watch)
+                    self._life.shield = True
+                    task_status.started()
+                    await self._keep_asking()
         finally:
             self.close()
 
@@ -124,7 +130,11 @@ class Members:
     def close(self) -> None:
         """Start nothing any more."""
         self._nursery = None
-        self._places.close(_closed)
+        self._places.close(closed)
+
+    def end(self) -> None:
+        """Give all connections up."""
+        self._life.cancel()
 
     def _update(self, endpoints: list[Endpoint]) -> None:
         named = {endpoint.url: endpoint for endpoint in endpoints}
@@ -153,5 +163,6 @@ class Members:
             self._leaving.discard(member)
 
 
-def _closed() -> ConnectionLostError:
+def closed() -> ConnectionLostError:
+    """Return the error for who needs the pool behind its end."""
     return ConnectionLostError("the pool is closed")

@@ -27,7 +27,7 @@ from execsrv.directories import Directory, Endpoint
 from execsrv.errors import CommandError
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
 from execsrv.pool.asking import asks
-from execsrv.pool.lease import Lease, open_lease
+from execsrv.pool.lease import Held, Lease, end_all, open_lease
 from execsrv.pool.member import ClientLine, Line
 from execsrv.pool.members import Members, ServerState
 from execsrv.pool.retrying import Sending
@@ -82,6 +82,7 @@ class Pool:
             config,
             is_fixed=not callable(servers),
         )
+        self._leases: set[Held] = set()
         self._opened: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._nursery: trio.Nursery | None = None
 
@@ -110,6 +111,10 @@ class Pool:
                 yield nursery
             finally:
                 self._members.close()
+                try:
+                    await end_all(self._leases)
+                finally:
+                    self._members.end()
 
     @property
     def servers(self) -> list[ServerState]:
@@ -248,10 +253,10 @@ class Pool:
 
         It takes one place on a server with these `labels`, and is waited for as by `run`. Leaving the block ends all
         its commands, removes the directory, and gives the place back. A lease stays where it is: once its server is
-        lost, calls raise `ConnectionLostError`.
+        lost, or the pool is left, calls raise `ConnectionLostError`.
 
         Raises `NoServerError`, and with `scratch` `CommandFailedError` where there can be no directory.
         """
         flag("scratch", scratch)
         async with AsyncExitStack() as stack:
-            yield await open_lease(stack, self._members, self._connect, labels, share, scratch)
+            yield await open_lease(stack, self._members, self._leases, self._connect, labels, share, scratch)

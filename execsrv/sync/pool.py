@@ -179,7 +179,7 @@ class Pool(Made, of=TrioPool):
 
         It takes one place on a server with these `labels`, and is waited for as by `run`. Leaving the block ends all
         its commands, removes the directory, and gives the place back. A lease stays where it is: once its server is
-        lost, calls raise `ConnectionLostError`.
+        lost, or the pool is left, calls raise `ConnectionLostError`.
 
         Raises `NoServerError`, and with `scratch` `CommandFailedError` where there can be no directory.
         """
