@@ -244,9 +244,10 @@ async def test_a_refused_start_goes_elsewhere(open_server: OpenServer) -> None:
         await until_up(pool, 2)
         results = [each async for each in pool.map([["sleep", "0.05"]] * 16, limit=12)]
     assert [each.exit_code for each in results] == [0] * 16
+    commands: list[Any] = [(word for word in ["sleep", "0.01"]) for _ in range(8)]  # which can be gone through once
     async with Pool([narrow], per_server=8) as pool:  # nowhere else: they wait for it
-        results = [each async for each in pool.map([["true"]] * 8, limit=8)]
-    assert len(results) == 8
+        results = [each async for each in pool.map(commands, limit=8)]
+    assert [each.argv for each in results] == [["sleep", "0.01"]] * 8
 
 
 async def test_a_server_that_is_always_full_is_given_up(open_server: OpenServer) -> None:

@@ -27,6 +27,7 @@ class Sending:
 
     async def run(self, argv: Sequence[Path], options: dict[str, Any]) -> Result[Any]:
         """Return the result. Raises as `Pool.run` does."""
+        command = words(argv)  # once: an iterator has no second time
         is_back = False
         while True:
             member = await self._members.take(self._labels, self._share, first=is_back)
@@ -36,14 +37,14 @@ class Sending:
                 if line is None:
                     continue  # it was lost since
                 try:
-                    result = await line.run(argv, **options)
+                    result = await line.run(command, **options)
                 except ConnectionLostError as lost:
                     why = member.has_lost(line, str(lost))
                     if lost.process is not None:
                         self._runs -= 1
                         if not self._runs:
                             raise Unknown(
-                                words(argv),
+                                command,
                                 server=str(member),
                                 process=lost.process,
                                 why=why,
