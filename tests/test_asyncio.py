@@ -149,7 +149,13 @@ def test_streams_have_the_words_of_asyncio() -> None:
             await process.stdin.write(b"1\n2\nabc")
             assert await process.stdout.readline() == b"1\n"
             assert await process.stdout.readuntil(b"\n") == b"2\n"
-            assert await process.stdout.readexactly(2) == b"ab"
+            assert await process.stdout.readexactly(1) == b"a"
+            assert await process.stdout.readexactly(0) == await process.stdout.read(0) == b""
+            with pytest.raises(ValueError, match="size must not be negative"):
+                await process.stdout.readexactly(-1)
+            with pytest.raises(ValueError, match="separator must not be empty"):
+                await process.stdout.readuntil(b"")
+            assert await process.stdout.readexactly(1) == b"b"
             await process.stdin.writelines([b"\n3\n", b"4"])
             await process.stdin.close()
             assert await process.stdout.read(2) == b"c"

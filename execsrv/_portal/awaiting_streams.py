@@ -81,6 +81,8 @@ class Output(Facade, of=TrioOutput):
 
     async def readexactly(self, size: int) -> bytes:
         """Return so many bytes. Raises `asyncio.IncompleteReadError` with what there is at the end."""
+        if size < 0:
+            raise ValueError(f"size must not be negative, got {size}")
         while len(self._buffer) < size:
             if not await self._fill():
                 raise asyncio.IncompleteReadError(self._cut(len(self._buffer)), size)
@@ -92,6 +94,8 @@ class Output(Facade, of=TrioOutput):
         Raises `asyncio.IncompleteReadError` with what there is at the end, and `asyncio.LimitOverrunError` where 64 MiB
         have none.
         """
+        if not separator:
+            raise ValueError("separator must not be empty")
         start = 0
         while (found := self._buffer.find(separator, start)) < 0:
             start = max(0, len(self._buffer) - len(separator) + 1)
