@@ -196,8 +196,32 @@ def test_run_takes_what_start_takes() -> None:
 
 async def test_a_keyword_that_does_not_exist_is_refused(server: Server) -> None:
     client = await server.client()
-    with pytest.raises(TypeError, match="cdw"):
-        await client.run(["true"], cdw="/")  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=r"Starting\.start\(\) .* 'cdw'"):
+        client.start(["true"], cdw="/")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [
+        ("cdw", "got an unexpected keyword argument 'cdw'"),
+        ("id", "got an unexpected keyword argument 'id', which only start() has"),
+        ("key", "got an unexpected keyword argument 'key', which only start() has"),
+        ("end_with_leader", "got an unexpected keyword argument 'end_with_leader', which only start() has"),
+        ("stdin", "takes no 'stdin': what a command reads is the 'input' of run()"),
+    ],
+)
+async def test_a_keyword_that_run_does_not_have_is_refused_in_its_name(word: str, why: str) -> None:
+    options: dict[str, Any] = {word: True}
+    async with execsrv.connect_in_process(own_process=True) as client:
+        with pytest.raises(TypeError) as run:
+            await client.run(["true"], **options)
+        with pytest.raises(TypeError) as many:
+            client.map([["true"]], **options)
+        assert not await client.processes()
+    async with execsrv.Pool(["unix:///nowhere"]) as pool:
+        with pytest.raises(TypeError) as pooled:
+            await pool.run(["true"], **options)
+    assert [str(each.value) for each in (run, many, pooled)] == [f"run() {why}", f"map() {why}", f"run() {why}"]
 
 
 def test_checking_keeps_what_was_said() -> None:

@@ -27,6 +27,7 @@ from execsrv.client.process import Process, collected
 from execsrv.client.remote_changes import RemoteChanges
 from execsrv.client.result import END_GRACE_SECONDS, Result, check_bound
 from execsrv.client.sharing import Sharing
+from execsrv.client.start_request import RUN_WORDS, START_WORDS, refused
 from execsrv.client.starting import Starting
 from execsrv.client.text import as_bytes, text_mode
 from execsrv.client.tokens import ReadToken, no_token
@@ -164,6 +165,8 @@ class Client(Sharing, Starting):
         killed, and, with `check`, `CommandFailedError`; `OutputTruncatedError`; `InvalidParamsError`;
         `ConnectionLostError`. All but the first know what had arrived.
         """
+        if not options.keys() <= START_WORDS:
+            raise refused("run", options.keys() - START_WORDS)
         mode = text_mode(text, encoding, errors)
         data = as_bytes(input, mode)
         patience = seconds("timeout", timeout)
@@ -238,6 +241,8 @@ class Client(Sharing, Starting):
         others, unless `return_errors` has it among the results. Raises `ConnectionLostError`.
         """
         flag("return_errors", return_errors)
+        if not options.keys() <= RUN_WORDS:
+            raise refused("map", options.keys() - RUN_WORDS)
         connection, run = self._connection, partial(self.run, **options)
         return Results(connection.calls.check, connection.nursery, run, commands, limit, return_errors)
 

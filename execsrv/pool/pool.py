@@ -23,6 +23,7 @@ from execsrv.client.connect import connect
 from execsrv.client.many import Results
 from execsrv.client.parameters import Data, Path, RunKeywords, count, flag, seconds
 from execsrv.client.result import Result
+from execsrv.client.start_request import RUN_WORDS, refused
 from execsrv.directories import Directory, Endpoint
 from execsrv.errors import CommandError
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
@@ -190,6 +191,8 @@ class Pool:
         Raises `NoServerError`, `Unknown`, and what `Client.run` raises but `ConnectionLostError`.
         """
         flag("idempotent", idempotent)
+        if not options.keys() <= RUN_WORDS:
+            raise refused("run", options.keys() - RUN_WORDS)
         sending = Sending(self._members, labels, share, runs=_MOST_RUNS if idempotent else 1)
         return await sending.run(argv, options)
 
