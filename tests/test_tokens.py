@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from trio_websocket import WebSocketConnection, open_websocket_url
 
 from execsrv import (
@@ -33,6 +34,7 @@ from execsrv.client import tokens as client_tokens
 from execsrv.limits import ServerConfig
 from execsrv.protocol.roles import Role
 from tests.peers import PATIENCE
+from tests.relay import open_line
 from tests.test_daemon import EXECSRV
 from tests.test_identity import listen, serving
 from tests.test_reloading import running
@@ -457,6 +459,33 @@ async def test_a_client_has_its_token_from_a_file_or_the_environment(
         with pytest.raises(InvalidParamsError, match="exclude each other"):
             async with connect(url, token="x", token_file=mine):
                 pass
+
+
+@pytest.mark.parametrize("listen", ["unix"], indirect=True)
+async def test_a_token_file_that_is_away_for_a_moment_ends_no_connection(
+    listen: str, token_file: Path, tmp_path: Path
+) -> None:
+    mine, away = tmp_path / "mine", tmp_path / "away"
+    mine.write_text(write(token_file, one="owner")["one"])
+    settings = {"token_file": str(token_file), "allow_same_user": False, "resume_grace": 300}
+    with trio.fail_after(PATIENCE):
+        async with (
+            serving(listen, **settings) as url,
+            open_line(url, f"{tmp_path}/line") as line,
+            connect(line.url, reconnect=600, token_file=mine) as client,
+            client.start(["cat"], stdin=True) as process,
+        ):
+            connection = client._connection
+            mine.rename(away)
+            line.cut()
+            tried = {connection._tried_at}
+            while len(tried) < 3:  # at the second try, the first has failed
+                connection.calls.check()
+                await trio.testing.wait_all_tasks_blocked(0.001)
+                tried.add(connection._tried_at)
+            away.rename(mine)
+            await process.write(b"on\n")
+            assert await anext(process.lines()) == "on"
 
 
 @pytest.mark.usefixtures("no_tokens")

@@ -246,8 +246,8 @@ class Connection:
                     mirror.resumed(read)
         except trio.BrokenResourceError as error:
             raise ConnectionFailedError("the connection was lost again") from error
-        except AlreadyAttachedError:
-            raise
+        except (AlreadyAttachedError, ConnectionFailedError):
+            raise  # a token that cannot be read now may be there at the next try
         except ExecsrvError as error:
             raise _EndedError(str(error)) from error
         scope.deadline, self._taken_up_at = math.inf, trio.current_time()
