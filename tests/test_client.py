@@ -25,7 +25,7 @@ from execsrv.errors import (
     SpawnError,
     StdinClosedError,
 )
-from tests.conftest import Server
+from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE
 from tests.processes import marked, new_mark, until_gone, until_marked
 from tests.test_process_dialect import READY
@@ -165,6 +165,19 @@ async def test_leaving_the_block_ends_the_tree(client: execsrv.Client) -> None:
             await until_marked(mark, 1)
             raise KeyError("mine")
     await until_gone(mark)
+
+
+async def test_what_waits_for_something_behind_its_block_is_told_or_ends(open_server: OpenServer) -> None:
+    with trio.fail_after(PATIENCE):
+        async with open_server("memory", execsrv.ServerConfig()).open_client() as client:
+            async with client.start(["cat"], stdin=True) as process:
+                process.leave_running()
+            with pytest.raises(trio.ClosedResourceError, match="the block of process p1 was left"):
+                await process.wait()
+            await process.write(b"on")  # the server knows it
+            assert (await process.wait_for(output="on")).kind == "output"
+        await process.stdout.aclose()
+        assert [told async for told in client.presence()] == []
 
 
 @pytest.mark.parametrize("transport", ["unix", "websocket"])

@@ -327,6 +327,9 @@ class Process(Held, of=TrioProcess):
         While no other task reads its output, the oldest of what exceeds the window is let go, so that it can end. Who
         reads later is told: by a `Gap` among the events, otherwise by an `OutputTruncatedError`. A task that has read
         before, and still runs, is waited for.
+
+        Raises `ConnectionLostError`, and `trio.ClosedResourceError` behind the block of `start` or `attach`, where it
+        had not ended in it.
         """
         return await self._wait("wait")
 

@@ -117,6 +117,7 @@ class Connection:
             yield mirror
         finally:
             del self.mirrors[mirror.id]
+            mirror.reader.end()
 
     @trio.lowlevel.enable_ki_protection  # an interrupt goes to the main task, and falls into no nursery of ours
     async def stay(
@@ -279,6 +280,8 @@ class Connection:
         """Listen from now on for who comes and goes."""
         presence = Presence()
         self._listeners.add(presence)
+        if self.calls.lost is not None:
+            presence.end()
         return presence
 
     def _tell_presence(self, told: ConnectionPresence) -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol
 
+import trio
 from msgspec import UNSET, UnsetType
 
 from execsrv._log.entries import ENTRY_BYTES, Closed, Entry, Exited, Gap
@@ -142,14 +143,14 @@ class Mirror:
     def close_part(self, part: Part) -> None:
         """Let go of all of a stream, whether or not anybody reads the other one."""
         self.reader.discard(part)
-        if not self._is_drained:
+        if not self._is_drained and self.reader.lost is None and not self.reader.is_ended:
             self._is_drained = True
             self._spawn(self._keep_draining)
 
     async def _keep_draining(self) -> None:
         try:
             await self.reader.wait_closed()
-        except ConnectionLostError:
+        except (ConnectionLostError, trio.ClosedResourceError):
             return
 
     # -- for the connection --

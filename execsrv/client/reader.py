@@ -53,6 +53,8 @@ class Reader:
         self.window_bytes = window_bytes
         self._acknowledges = acknowledges
         self._is_over = False
+        self.is_ended = False
+        """True once the block of the process was left: nothing is told of it any more."""
         self.is_passed = False
         """True where the server tells nothing of its output, since it has passed the streams."""
         self._turn_at = 0.0
@@ -122,7 +124,7 @@ class Reader:
             while True:
                 seen = self.inbox.next_seq
                 if self._is_over:
-                    raise trio.ClosedResourceError(f"the block of process {self.id} was left")
+                    raise self._left()
                 if (taken := take()) is not None:
                     self.wake()
                     return taken
@@ -156,6 +158,11 @@ class Reader:
         for part in PARTS:
             self.discard(part)
 
+    def end(self) -> None:
+        """Note that nothing more is told: the block of its process was left. What has arrived can be read."""
+        self.is_ended = True
+        self.has_arrived()
+
     async def drain(self) -> Closed | None:
         """Let go of everything until all is over, also where others read. Raises `ConnectionLostError`."""
         self.leave()
@@ -173,11 +180,16 @@ class Reader:
     async def _park(self) -> None:
         if self.lost is not None:
             raise ConnectionLostError(*self.lost.args)
+        if self.is_ended:
+            raise self._left()
         await self._arrived.park()
+
+    def _left(self) -> trio.ClosedResourceError:
+        return trio.ClosedResourceError(f"the block of process {self.id} was left")
 
     async def _acknowledge(self) -> None:
         """Tell the server how much was read, once in a while. After a cancel, the next who reads or waits does it."""
-        if not self._acknowledges or self.lost is not None:
+        if not self._acknowledges or self.lost is not None or self.is_ended:
             return
         seq = self._untold
         if self.inbox.read_bytes > (0 if self.is_full else self.window_bytes // 2):
@@ -196,6 +208,8 @@ class Reader:
 
     async def wait_exited(self) -> Exited:
         """Wait for the end of the leader. Raises `ConnectionLostError`.
+
+        `trio.ClosedResourceError` is for who waits after the process's block, where the leader had not ended in it.
 
         Output beyond the window is let go while no other task reads: the oldest, with a gap for who reads later. A
         task that has read before, and still runs, is left to.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import math
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import trio
@@ -83,7 +84,8 @@ class Wait:
                 if self._patterns:
                     helpers.start_soon(self._search)
                 # In this task, which may have read before, and does not now: so the output may be let go.
-                await self._process._mirror.reader.wait_exited()
+                with suppress(trio.ClosedResourceError):  # behind its block, the server alone is asked
+                    await self._process._mirror.reader.wait_exited()
                 await trio.sleep_forever()
         assert self._happened is not None
         return self._happened
