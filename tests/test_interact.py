@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,66 @@ async def test_the_end_of_the_process_is_the_end(tmp_path: Path) -> None:
     async with execsrv.connect_in_process() as client:
         result = await client.run([sys.executable, script], input=b"keys\x1d\n", timeout=PATIENCE, cwd=Path.cwd())
         assert (result.stdout, result.stderr, result.exit_code) == (b"KEYS\x1d\n", b"", 0)
+
+
+@contextmanager
+def closing(*descriptors: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+async def test_the_escape_is_heard_while_the_process_reads_nothing() -> None:
+    (keys, typed), output = os.pipe(), os.open(os.devnull, os.O_WRONLY)
+    with closing(keys, output):
+        async with (
+            trio.lowlevel.FdStream(typed) as stream,
+            execsrv.connect_in_process() as client,
+            client.start(["sleep", "1000"], tty=True) as process,
+            trio.open_nursery() as nursery,
+        ):
+
+            @nursery.start_soon
+            async def type_keys() -> None:
+                await stream.send_all(b"a line of a long paste\n" * 20_000)  # much more than pipe and terminal hold
+                await stream.send_all(b"\x1d")
+
+            with trio.fail_after(PATIENCE):
+                await process.interact(stdin=keys, stdout=output)
+            assert process.exit_code is None
+
+
+async def test_a_file_is_taken_for_keys(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_bytes(b"from a file\n")
+    keys = os.open(tmp_path / "keys", os.O_RDONLY)
+    output = os.open(tmp_path / "output", os.O_WRONLY | os.O_CREAT)
+    with closing(keys, output):
+        async with execsrv.connect_in_process() as client, client.start(["cat"], stdin=True) as process:
+            with trio.fail_after(PATIENCE):
+                await process.interact(stdin=keys, stdout=output)
+    assert (tmp_path / "output").read_bytes() == b"from a file\n"
+
+
+@pytest.mark.parametrize("error", [None, ValueError("of the filter")], ids=["end", "error"])
+async def test_a_terminal_that_is_hung_up_is_the_end_of_the_input(error: Exception | None) -> None:
+    def hang_up(data: bytes) -> bytes:
+        os.close(master)
+        if error is not None:
+            raise error
+        return b""
+
+    (master, terminal), output = os.openpty(), os.open(os.devnull, os.O_WRONLY)
+    with closing(terminal, output):
+        async with (
+            execsrv.connect_in_process() as client,
+            client.start(["sh", "-c", "printf .; cat"], tty=True) as process,
+        ):
+            failing = nullcontext() if error is None else pytest.raises(ValueError, match="of the filter")
+            with trio.fail_after(PATIENCE), failing:
+                await process.interact(output_filter=hang_up, stdin=terminal, stdout=output)
+            assert (process.exit_code is None) == (error is not None)
 
 
 async def test_only_a_descriptor_is_taken() -> None:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import termios
 import threading
 import tty
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from execsrv._nursery import open_helpers
+from execsrv._wire.stdio import read_shared
+from execsrv.client.parameters import WRITE_BYTES
 from execsrv.errors import InvalidParamsError, StdinClosedError
+from execsrv.limits import MIB
 
 if TYPE_CHECKING:
     from execsrv.client.process import Process
 
-_READ_BYTES = 4096
+_WAITING_BYTES = 1 * MIB
+"""Keys that are read while the process reads none, so that an escape is heard. Those behind wait where they are."""
+
+_LAST_SECONDS = 1.0
+"""Time that the process has to take what was typed before the escape."""
 
 Filter = Callable[[bytes], bytes] | None
 
@@ -37,11 +45,13 @@ async def interact(
             if is_terminal and threading.current_thread() is threading.main_thread():
                 helpers.start_soon(_pass_sizes, process, stdin)
 
-            async def pass_keys() -> None:
-                await _pass_keys(process, stdin, escape, input_filter)
+            async def read() -> None:
+                await _read_keys(keys, stdin, escape, input_filter)
                 helpers.cancel_scope.cancel()
 
-            helpers.start_soon(pass_keys)
+            keys = _Keys()
+            helpers.start_soon(read)
+            helpers.start_soon(_write_keys, keys, process)
             async for data in process.output:
                 shown = data if output_filter is None else output_filter(data)
                 while shown:
@@ -49,23 +59,56 @@ async def interact(
                     shown = shown[await trio.to_thread.run_sync(write, limiter=limiter, abandon_on_cancel=True) :]
 
 
-async def _pass_keys(process: Process, stdin: int, escape: bytes, input_filter: Filter) -> None:
-    """Pass on what is typed, until the escape. At the end of the input, end the process's."""
-    while True:
-        await trio.lowlevel.wait_readable(stdin)
-        data = os.read(stdin, _READ_BYTES)
-        if not data:
-            await process.close_stdin()
-            await trio.sleep_forever()
+class _Keys:
+    """Keys that were typed and have not reached the process."""
+
+    def __init__(self) -> None:
+        self.waiting = bytearray()
+        self.are_all = False
+        self.moved = trio.lowlevel.ParkingLot()
+
+
+async def _read_keys(keys: _Keys, stdin: int, escape: bytes, input_filter: Filter) -> None:
+    """Read what is typed, until the escape, which is heard while the process reads nothing."""
+    while data := await _read(stdin):
         data = data if input_filter is None else input_filter(data)
         at = data.rfind(escape) if escape else -1
-        try:
-            if keys := data if at < 0 else data[:at]:
-                await process.write(keys)
-        except StdinClosedError:
-            pass  # it reads no more, and its end comes as the end of its output
+        keys.waiting += data if at < 0 else data[:at]
+        keys.moved.unpark_all()
         if at >= 0:
+            with trio.move_on_after(_LAST_SECONDS):
+                while keys.waiting:
+                    await keys.moved.park()
             return
+        while len(keys.waiting) >= _WAITING_BYTES:
+            await keys.moved.park()
+    keys.are_all = True
+    keys.moved.unpark_all()
+    await trio.sleep_forever()
+
+
+async def _read(stdin: int) -> bytes:
+    try:
+        return await read_shared(stdin)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return b""  # a terminal that was hung up
+
+
+async def _write_keys(keys: _Keys, process: Process) -> None:
+    """Write what was read. Behind the end of the input, end the process's."""
+    while keys.waiting or not keys.are_all:
+        if piece := bytes(keys.waiting[:WRITE_BYTES]):
+            try:
+                await process.write(piece)
+            except StdinClosedError:
+                pass  # it reads no more, and its end comes as the end of its output
+            del keys.waiting[: len(piece)]
+            keys.moved.unpark_all()
+        else:
+            await keys.moved.park()
+    await process.close_stdin()
 
 
 @contextmanager
@@ -82,7 +125,8 @@ def _raw(stdin: int) -> Iterator[bool]:
     try:
         yield True
     finally:
-        termios.tcsetattr(stdin, termios.TCSANOW, before)
+        with suppress(termios.error):  # it was hung up
+            termios.tcsetattr(stdin, termios.TCSANOW, before)
 
 
 async def _pass_size(process: Process, stdin: int) -> None:
