@@ -402,6 +402,12 @@ def test_assert_no_strays_finds_and_kills_them() -> None:
         subprocess.run(["setsid", "bash", "-c", f"(exec -a {mark} sleep 1000) >/dev/null 2>&1 &"], check=True)
         trio.run(until_marked, mark, 1)  # by then its name is no longer bash
     assert not marked(mark)
+    with pytest.raises(ValueError, match="of the block") as raised, assert_no_strays(0.1):
+        subprocess.run(["setsid", "bash", "-c", f"(exec -a {mark} sleep 1000) >/dev/null 2>&1 &"], check=True)
+        trio.run(until_marked, mark, 1)
+        raise ValueError("of the block")
+    assert not marked(mark)
+    assert [re.fullmatch(complaint, note) is not None for note in raised.value.__notes__] == [True]
 
 
 @pytest.mark.parametrize("way", ["spawn", "forkserver"])

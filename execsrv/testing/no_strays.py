@@ -32,7 +32,8 @@ def assert_no_strays(within: float = 2.0) -> Iterator[None]:
 
     It is found however it was started, and whatever it did to get away: this process carries a mark as long as the
     block lasts, which all that descends from it inherits. The helpers of this interpreter's `multiprocessing`, which
-    live as long as it does, are no strays. No error of the block is replaced.
+    live as long as it does, are no strays. They are killed for a block that raises too: its own error leaves, with a
+    note of them.
 
     Blocks cannot be nested. Inside a session of execsrv, what a server started in the block has itself started is not
     seen.
@@ -43,15 +44,27 @@ def assert_no_strays(within: float = 2.0) -> Iterator[None]:
     mark = rlimit_mark.new_server_mark()
     if mark is None:
         raise RuntimeError("cannot look for strays: no limit of this process has room for a mark")
-    with mark.of(0).carried():
-        yield
+    try:
+        with mark.of(0).carried():
+            yield
+    except BaseException as error:
+        if left := _end(mark, within):
+            error.add_note(left)
+        raise
+    if left := _end(mark, within):
+        raise AssertionError(left)
+
+
+def _end(mark: ServerMark, within: float) -> str:
+    """Wait for the end of what was started, kill what lives on then, and say what that was."""
     deadline = time.monotonic() + within
     while (left := _strays(mark)) and time.monotonic() < deadline:
         time.sleep(0.002)
-    if left:
-        found = ", ".join(f"{pid} ({proc.command_line(pid)})" for pid in left)
-        _kill(mark, within)
-        raise AssertionError(f"left behind, {within} s after the block: {found}")
+    if not left:
+        return ""
+    found = ", ".join(f"{pid} ({proc.command_line(pid)})" for pid in left)
+    _kill(mark, within)
+    return f"left behind, {within} s after the block: {found}"
 
 
 def _strays(mark: ServerMark) -> list[int]:
