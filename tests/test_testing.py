@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -26,6 +27,7 @@ from execsrv.testing import (
     replaying,
     serving,
 )
+from tests.peers import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 INI = """
@@ -363,6 +365,27 @@ def test_a_client_that_says_something_else_is_told(tmp_path: Path) -> None:
             talk(url)
     with pytest.raises(ConversationError, match="no client has come"), replaying(path):
         pass
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (b'{"id": 1, "method": "one"}\n', 'not said: .*"two"'),
+        (b"no json\n", "said what is no message: b'no json"),
+        (b"[]\n", "said what is no message: b'\\[\\]"),
+    ],
+    ids=["unread answer", "no json", "no message"],
+)
+def test_a_client_with_bad_manners_is_told(tmp_path: Path, said: bytes, error: str) -> None:
+    path = tmp_path / "talk.jsonl"
+    messages = [("c2s", {"id": 1, "method": "one"}), ("s2c", {"id": 1}), ("c2s", {"id": 2, "method": "two"})]
+    path.write_text(json.dumps({"steps": [{"dir": way, "msg": message} for way, message in messages]}))
+    told = pytest.raises(ConversationError, match=error)
+    with told, replaying(path) as url, socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE)
+        client.connect(url.removeprefix("unix://"))
+        client.sendall(said)
+        client.recv(1, socket.MSG_PEEK)
 
 
 def test_a_value_of_a_recording_may_stand_for_anything(tmp_path: Path) -> None:

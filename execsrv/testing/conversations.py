@@ -131,17 +131,17 @@ class _Conversation:
                         message = {**message, "id": self._ids.get(_id(message), message["id"])}
                     with suppress(OSError):
                         _say(client, message)
-            for line in lines:
-                if (said := json.loads(line)).get("method") not in _UNORDERED:
+            while (said := _said(lines)) is not None:
+                if said.get("method") not in _UNORDERED:
                     raise ConversationError(f"said behind the end of what was recorded: {_shown(said)}")
 
     def _expect(self, number: int, wanted: dict[str, Any], lines: Any, client: socket.socket) -> None:
         while (found := next((said for said in self._heard if _fits(wanted, said)), None)) is None:
-            if not (line := lines.readline()):
+            if (said := _said(lines)) is None:
                 raise ConversationError(f"not said: {_shown(wanted)}")
-            said = _in_json(json.loads(line))
             if said.get("method") in _UNORDERED:
-                _say(client, {"id": said["id"], "result": {}})
+                with suppress(OSError):
+                    _say(client, {"id": said.get("id"), "result": {}})
                 continue
             if not any(step["dir"] == "c2s" and _fits(step["msg"], said) for step in self._steps[number:]):
                 raise ConversationError(f"said: {_shown(said)}; recorded: {_shown(wanted)}")
@@ -149,6 +149,23 @@ class _Conversation:
         self._heard.remove(found)
         if "id" in found:
             self._ids[_id(wanted)] = found["id"]
+
+
+def _said(lines: Any) -> dict[str, Any] | None:
+    """Return the next message of a client, None at its end. Raises `ConversationError` for what is no message."""
+    try:
+        line = lines.readline()
+    except OSError:  # it has hung up and left an answer unread
+        return None
+    if not line:
+        return None
+    try:
+        said = json.loads(line)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise ConversationError(f"said what is no message: {line[:300]!r}")
+    return _in_json(said)
 
 
 def _id(message: dict[str, Any]) -> Any:
