@@ -348,6 +348,15 @@ def test_a_conversation_is_played_as_it_was_recorded(tmp_path: Path) -> None:
         assert talk(url, "again\n") == ["again"]
 
 
+def test_what_was_said_until_a_test_failed_is_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "talk.jsonl"
+    with pytest.raises(ZeroDivisionError), serving() as server, recording(server.url, path) as url:
+        talk(url)
+        raise ZeroDivisionError
+    with replaying(path) as url:
+        assert talk(url) == ["hello"]
+
+
 def test_a_client_that_says_something_else_is_told(tmp_path: Path) -> None:
     path = tmp_path / "talk.jsonl"
     with serving() as server, recording(server.url, path) as url:

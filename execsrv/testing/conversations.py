@@ -30,7 +30,7 @@ class ConversationError(AssertionError):
 def recording(target: str, path: str | os.PathLike[str]) -> Iterator[str]:
     """Record, in this block, what clients and the server at `target` say, and give the URL for those clients.
 
-    Both are unix sockets. The file is written at the end of the block.
+    Both are unix sockets. The file is written at the end of the block, also where that raises: with what was said.
     """
     if not target.startswith("unix:///"):
         raise ValueError(f"cannot record `{target}`: expected `unix://PATH`")
@@ -46,11 +46,13 @@ def recording(target: str, path: str | os.PathLike[str]) -> Iterator[str]:
             _copy(client, server, "c2s", steps)
             back.join()
 
-    with _listening(carry) as url:
-        yield url
-    with open(path, "w") as file:
-        for steps in conversations:
-            file.write(json.dumps({"steps": steps}) + "\n")
+    try:
+        with _listening(carry) as url:
+            yield url
+    finally:
+        with open(path, "w") as file:
+            for steps in conversations:
+                file.write(json.dumps({"steps": steps}) + "\n")
 
 
 def _copy(source: socket.socket, sink: socket.socket, direction: str, steps: list[dict[str, Any]]) -> None:
