@@ -207,6 +207,14 @@ async def test_a_session_begins_with_its_files(runtime: ExecsrvRuntime, home: Pa
         await said(runtime, "echo hello", session="slow")
 
 
+async def test_one_of_two_that_create_a_session_at_once_is_refused(runtime: ExecsrvRuntime) -> None:
+    request = rex.CreateBashSessionRequest(session="twice", startup_timeout=PATIENCE)
+    creating = (runtime.create_session(request) for _ in range(2))
+    results = await asyncio.gather(*creating, return_exceptions=True)
+    assert [type(result) for result in results] == [rex.CreateBashSessionResponse, errors.SessionExistsError]
+    assert (await said(runtime, "echo mine", session="twice")).output == "mine\n"
+
+
 async def test_a_runtime_that_is_closed_leaves_nothing(home: Path) -> None:
     mark = new_mark()
     async with execsrv.asyncio.launch() as client:

@@ -130,6 +130,8 @@ class ExecsrvRuntime(rex.AbstractRuntime):
         self.logger = logger or get_logger("rex-runtime")
         self._client = client
         self._sessions: dict[str, _Session] = {}
+        self._starting: set[str] = set()
+        """Names of sessions whose bash is not there yet."""
 
     async def is_alive(self, *, timeout: float | None = None) -> rex.IsAliveResponse:  # noqa: ASYNC109
         try:
@@ -140,11 +142,15 @@ class ExecsrvRuntime(rex.AbstractRuntime):
             return rex.IsAliveResponse(is_alive=False, message=str(error) or f"no answer within {timeout} s")
 
     async def create_session(self, request: Any) -> Any:
-        if request.session in self._sessions:
+        if request.session in self._sessions or request.session in self._starting:
             raise errors.SessionExistsError(f"session {request.session!r} already exists")
         mark = secrets.token_hex(8)
         prompts = {"PS1": f"<{mark}:0:0>", "PS2": "", "PS0": ""}
-        process = await self._client.start([*_BASH, "--noediting", "-i"], env_add=prompts, **_TERMINAL)
+        self._starting.add(request.session)
+        try:
+            process = await self._client.start([*_BASH, "--noediting", "-i"], env_add=prompts, **_TERMINAL)
+        finally:
+            self._starting.remove(request.session)
         session = self._sessions[request.session] = _Session(process, mark)
         try:
             setup = "".join(f"source {path}; " for path in request.startup_source) + "HISTFILE=; export -n PS1 PS2 PS0"
