@@ -46,9 +46,11 @@ def test_a_journal_tells_how_far_each_line_has_come(path: str) -> None:
         journal.write(result(2, "b", exitCode=3))
         journal.write(result(3, "c", error="gone", kind="unknown"))
         journal.write(result(4, "d", error="none", kind="no-server"))
+        journal.write(result(6, "f", exitCode=0))
+        journal.write(result(7, "g", exitCode=0, error="too late"))
     with open_journal(path, ECHO) as journal:
-        states = [journal.state(number, line) for number, line in enumerate("abcde", 1)]
-        assert states == ["begun", "ended", "unknown", "new", "new"]
+        states = [journal.state(number, line) for number, line in enumerate("abcdefg", 1)]
+        assert states == ["begun", "failed", "unknown", "new", "new", "ended", "failed"]
         with pytest.raises(ExecsrvError, match="line 2 is not the one"):
             journal.state(2, "other")
 
@@ -242,6 +244,41 @@ def test_one_request_to_end_waits_for_what_runs_and_another_run_goes_on(servers:
     assert (done.returncode, done.stderr) == (0, b"execsrv: 16 commands, 0 failed, 4 had ended before\n")
     assert results(said + done.stdout).keys() == {*range(1, 21)}
     assert sorted(map(int, ran.read_text().split())) == [*range(1, 21)]
+
+
+def test_what_had_no_place_at_a_request_to_end_is_dropped_at_once_and_runs_the_next_time(tmp_path: Path) -> None:
+    journal, lines = str(tmp_path / "journal"), [1, 2]
+    with serving(f"unix://{tmp_path}/s", "--max-sessions", "1") as server:
+        command = ["sh", "-c", f"echo >> {tmp_path}/ran; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done"]
+        with running_map(server.url, 2, "--journal", journal, *command) as first:
+            wait_for(lambda: Path(journal).exists() and Path(journal).read_text().count("begun") == 2)
+            wait_for((tmp_path / "ran").exists)
+            first.send_signal(signal.SIGINT)
+            assert first.stderr is not None
+            assert b"commands that run; once more ends them" in first.stderr.readline()
+            wait_for(lambda: "not-started" in Path(journal).read_text())
+            (tmp_path / "go").touch()
+            said, _ = first.communicate(timeout=PATIENCE)
+        done = mapped(server.url, lines, "--journal", journal, *command)
+    assert (first.returncode, done.returncode, len(results(said))) == (-signal.SIGINT, 0, 1)
+    assert results(said + done.stdout).keys() == {1, 2}
+
+
+def test_where_nothing_runs_a_request_to_end_is_heard_at_once(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    with running_map(str(tmp_path / "none"), 2, "--journal", str(journal), "echo") as process:
+        wait_for(lambda: journal.exists() and journal.read_text().count("begun") == 2)
+        process.send_signal(signal.SIGTERM)
+        said, complaint = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, said, complaint) == (-signal.SIGTERM, b"", b"execsrv: 0 commands, 0 failed\n")
+
+
+def test_what_had_failed_before_counts_in_the_exit_status(servers: str, tmp_path: Path) -> None:
+    options = ["--journal", str(tmp_path / "journal"), "sh", "-c", "exit {}"]
+    assert mapped(servers, [0, 1, 0], *options).returncode == 1
+    done = mapped(servers, [0, 1, 0], *options)
+    said = b"execsrv: 0 commands, 0 failed, 3 had ended before, 1 of them failed\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", said)
 
 
 def test_what_was_under_way_at_a_sigkill_is_unknown_and_runs_again_only_where_it_may(

@@ -23,8 +23,8 @@ from execsrv.errors import ExecsrvError
 _VERSION = 1
 _READ_BYTES = 1 << 20
 
-State = Literal["new", "begun", "unknown", "ended"]
-_STATES: tuple[State, ...] = ("new", "begun", "unknown", "ended")
+State = Literal["new", "begun", "unknown", "ended", "failed"]
+_STATES: tuple[State, ...] = ("new", "begun", "unknown", "ended", "failed")
 
 
 _Number = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
@@ -39,13 +39,16 @@ class _Record(msgspec.Struct, rename="camel"):
     line: _Number | None = None
     input: str = ""
     exit_code: int | None = None
+    error: str | None = None
     kind: str | None = None
     """The kind of an error, where there was no end."""
 
     @property
     def state(self) -> State:
         """How far a result says that its line has come. One that was not started is as good as new."""
-        return "ended" if self.exit_code is not None else "unknown" if self.kind == "unknown" else "new"
+        if self.exit_code is not None:
+            return "failed" if self.exit_code or self.error is not None else "ended"
+        return "unknown" if self.kind == "unknown" else "new"
 
 
 class Journal:
@@ -105,10 +108,7 @@ class Journal:
         elif record.begun is not None:
             self._note(record.begun, record.input, "begun")
         elif record.line is not None:
-            ended = record.exit_code is not None
-            self._note(
-                record.line, record.input, "ended" if ended else "unknown" if record.kind == "unknown" else "new"
-            )
+            self._note(record.line, record.input, record.state)
         else:
             raise self._wrong(number)
 

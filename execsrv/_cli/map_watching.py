@@ -24,13 +24,14 @@ class Tally:
         self.foot = Foot()
         self._meter = Meter()
         self._before = 0
+        self._failed_before = 0
         self._failed = 0
         self._unknown = 0
 
     @property
     def went_wrong(self) -> bool:
         """True when not every command has succeeded, as far as is known."""
-        return bool(self._failed or self._unknown)
+        return bool(self._failed or self._failed_before or self._unknown)
 
     def ended(self, *, failed: bool, unknown: bool) -> None:
         """Count a command that has ended now."""
@@ -38,10 +39,11 @@ class Tally:
         self._failed += failed
         self._unknown += unknown
 
-    def was_there(self, *, unknown: bool) -> None:
+    def was_there(self, *, failed: bool, unknown: bool) -> None:
         """Count a command that an earlier run has told of."""
         self._meter.add(1, moved=False)
         self._before += 1
+        self._failed_before += failed
         self._unknown += unknown
 
     def knows_all(self, running: int) -> None:
@@ -91,6 +93,8 @@ class Tally:
             words.append(f"{self._unknown} unknown")
         if self._before:
             words.append(f"{self._before} had ended before")
+        if self._failed_before:
+            words.append(f"{self._failed_before} of them failed")
         self._manners.note(", ".join(words))
 
 

@@ -23,7 +23,7 @@ from execsrv._cli.usage import UsageError
 from execsrv._cli.written_lines import WrittenLines
 from execsrv._nursery import open_helpers
 from execsrv.client.parameters import words
-from execsrv.errors import CommandError, ExecsrvError, NoServerError, RequestError
+from execsrv.errors import CommandError, ConnectionLostError, ExecsrvError, NoServerError, RequestError
 from execsrv.pool import Pool
 
 PLACE = "{}"
@@ -39,6 +39,9 @@ _CUT_OFF = {
     "kind": "unknown",
 }
 """The result of a line whose command was under way when we were killed."""
+
+_DROPPED = {"error": "execsrv map was asked to end before there was room for it", "kind": "not-started"}
+"""What the journal has of a line whose command had no place yet."""
 
 _NOT_TEXT = {"error": "the line is not UTF-8", "kind": "invalid-params"}
 
@@ -97,6 +100,7 @@ class _Map:
         self._journal = journal
         self._options = options
         self._manners = manners
+        self._pool: Pool | None = None
         self._taking = trio.CancelScope()
         self._running = trio.CancelScope()
         self._tally = Tally(manners)
@@ -114,8 +118,8 @@ class _Map:
             await nursery.start(self._hear)
             async with self._tally.drawn():
                 with self._running:
-                    async with reach.open(self._note, per_server=self._limit) as pool:
-                        await self._take(pool)
+                    async with reach.open(self._note, per_server=self._limit) as self._pool:
+                        await self._take(self._pool)
             nursery.cancel_scope.cancel()
         self._tally.report()
 
@@ -132,8 +136,8 @@ class _Map:
                     facts = None if line.encode() == raw else _NOT_TEXT
                     if facts is None and self._journal is not None:
                         state = self._journal.state(number, line)
-                        if state == "ended" or (state == "unknown" and not self._options["idempotent"]):
-                            self._tally.was_there(unknown=state == "unknown")
+                        if state in ("ended", "failed") or (state == "unknown" and not self._options["idempotent"]):
+                            self._tally.was_there(failed=state == "failed", unknown=state == "unknown")
                             continue
                         if state == "begun" and not self._options["idempotent"]:
                             facts = _CUT_OFF
@@ -142,11 +146,10 @@ class _Map:
                         nursery.start_soon(self._one, pool, number, line)
                     else:
                         nursery.start_soon(self._tell, number, line, facts)
-                self._tally.knows_all(self._running_now)
+                self._knows_all()
 
-    @property
-    def _running_now(self) -> int:
-        return self._limit - self._room.value
+    def _knows_all(self) -> None:
+        self._tally.knows_all(self._limit - self._room.value)
 
     async def _one(self, pool: Pool, number: int, line: str) -> None:
         """Run the command of one line, and tell how it ended."""
@@ -164,11 +167,21 @@ class _Map:
                 self._taking.cancel()
                 self._tally.foot.clear()
                 say(f"execsrv: {error}")
+        except ConnectionLostError:  # it had no place, and the pool gives none any more
+            self._drop(number, line)
+            return
         await self._tell(number, line, {"argv": argv} | facts)
+
+    def _drop(self, number: int, line: str) -> None:
+        """Have a command be as one that was never taken. An idempotent one may have run, on a server that was lost."""
+        if self._journal is not None and not self._options["idempotent"]:
+            self._journal.write(_line(number, line, _DROPPED))
+        self._room.release()
+        self._knows_all()
 
     async def _tell(self, number: int, line: str, facts: Mapping[str, Any]) -> None:
         """Count a result and write it, first to the journal. While nobody takes results, no more lines are taken."""
-        text = msgspec.json.encode({"line": number, "input": line, **facts}) + b"\n"
+        text = _line(number, line, facts)
         if self._journal is not None:
             self._journal.write(text)
         is_unknown = facts.get("kind") == "unknown"
@@ -177,16 +190,24 @@ class _Map:
         self._room.release()
 
     async def _hear(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Take no more lines at the first signal that asks us to end, and end what runs at the next."""
+        """Start nothing more at the first signal that asks us to end, and end what runs at the next."""
         with received() as signals:
             task_status.started()
             async for number in signals:
                 if self.ended_by is None:
                     self.ended_by = number
                     self._taking.cancel()
-                    self._note(f"waiting for {self._running_now} commands that run; once more ends them")
+                    if self._pool is None:
+                        continue
+                    self._pool._members.close()
+                    if running := self._pool._members.running:
+                        self._note(f"waiting for {running} commands that run; once more ends them")
                 else:
                     self._running.cancel()
+
+
+def _line(number: int, line: str, facts: Mapping[str, Any]) -> bytes:
+    return msgspec.json.encode({"line": number, "input": line, **facts}) + b"\n"
 
 
 async def numbered_lines() -> AsyncIterator[tuple[int, bytes]]:

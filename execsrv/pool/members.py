@@ -128,7 +128,7 @@ class Members:
                 self._places.trouble = str(error) or type(error).__name__
 
     def close(self) -> None:
-        """Start nothing any more."""
+        """Start nothing any more. What has a place goes on, and what waits for one raises `ConnectionLostError`."""
         self._nursery = None
         self._places.close(closed)
 
@@ -137,6 +137,8 @@ class Members:
         self._life.cancel()
 
     def _update(self, endpoints: list[Endpoint]) -> None:
+        if self._nursery is None:
+            return  # new ones would be of no use
         named = {endpoint.url: endpoint for endpoint in endpoints}
         for url in [url for url in self._by_url if url not in named]:
             member = self._by_url.pop(url)
@@ -149,7 +151,6 @@ class Members:
             if known is None:
                 known = self._by_url[url] = Member(endpoint, slots, self._places, self._config)
                 self._places.add(known)
-                assert self._nursery is not None
                 self._nursery.start_soon(self._keep, known)
             elif known.endpoint != endpoint:
                 known.endpoint, known.slots = endpoint, slots

@@ -24,10 +24,11 @@ Each `{}` in the command is the line; where there is none, the line is the last 
 A command whose start has failed is tried elsewhere. One whose server was lost may have run, wholly or in part: its
 result has the `kind` `unknown`, and nothing is run twice without `--idempotent`.
 
-Ctrl-C takes no more lines and waits for what runs; a second one ends that. With `--journal` the same command over the
+Ctrl-C starts no more and waits for what runs; a second one ends that. With `--journal` the same command over the
 same input goes on where it had stopped.
 
-The exit status is 0 when all commands succeeded, 1 when one did not, and 125 when execsrv itself failed.""",
+The exit status is 0 when all commands succeeded, 1 when one did not, and 125 when execsrv itself failed. Those that an
+earlier run has in the journal count too.""",
     "mapping:map_lines",
     arguments=(Argument("COMMAND", many=True, dest="command"),),
     options=(
