@@ -71,12 +71,12 @@ def make_tree(top: Path) -> None:
 
 
 def described(top: Path) -> dict[str, Any]:
-    """Return what a tree holds, but for the times of links."""
+    """Return what a tree holds."""
     found: dict[str, Any] = {}
     for path in [top, *top.rglob("*")]:
         facts = path.lstat()
         if stat.S_ISLNK(facts.st_mode):
-            found[str(path.relative_to(top))] = os.readlink(path)
+            found[str(path.relative_to(top))] = (os.readlink(path), facts.st_mtime_ns)
         else:
             content = path.read_bytes() if path.is_file() else None
             found[str(path.relative_to(top))] = (facts.st_mode, facts.st_mtime_ns, content)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from execsrv._wire.paths import path_from_wire, uri_from_path
-from execsrv.errors import BadAnswerError, InvalidParamsError, RequestError
+from execsrv.errors import BadAnswerError, FileError, InvalidParamsError, RequestError
 
 ServerPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 """A path that users give: absolute, on the server's machine. Bytes that are not UTF-8 may be in it."""
@@ -54,6 +55,11 @@ def heard(method: str, uri: str) -> str:
         return path_from_wire(uri, "path")
     except InvalidParamsError as error:
         raise BadAnswerError(method, str(error)) from None
+
+
+def is_missing(error: RequestError) -> bool:
+    """Return whether an error says that nothing is at a path."""
+    return isinstance(error, FileError) and error.errno in (errno.ENOENT, errno.ENOTDIR)
 
 
 @contextmanager

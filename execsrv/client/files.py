@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, overload
 from execsrv.client.file_arguments import checked_mode, checked_progress, content_of, nanoseconds
 from execsrv.client.file_handles import MODES, OpenFile, RemoteFile
 from execsrv.client.file_info import FileInfo
-from execsrv.client.file_paths import ServerPath, doing, path_text, plain_path
+from execsrv.client.file_paths import ServerPath, doing, is_missing, path_text, plain_path
 from execsrv.client.parameters import Data, count, flag, pieces
-from execsrv.client.remote_changes import RemoteChanges, check_waiting, is_missing
+from execsrv.client.remote_changes import RemoteChanges, check_waiting
 from execsrv.client.remote_path import RemotePath
 from execsrv.client.text import text_mode
 from execsrv.client.transfer import Progress, Transfer, Transferred

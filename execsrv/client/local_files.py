@@ -249,14 +249,15 @@ def finish_directory(path: str, mode: int, modified_ns: int) -> None:
     os.utime(path, ns=(modified_ns, modified_ns))
 
 
-def make_link(path: str, target: str) -> None:
-    """Put a symbolic link at a path, in place of a file or link. Raises `OSError`."""
+def make_link(path: str, target: str, modified_ns: int) -> None:
+    """Put a symbolic link with that time at a path, in place of a file or link. Raises `OSError`."""
     if not os.path.islink(path):
         check_place(path)
     folder, name = os.path.split(path)
     part = os.path.join(folder, part_name(name))
     os.symlink(target, part)
     try:
+        os.utime(part, ns=(modified_ns, modified_ns), follow_symlinks=False)
         os.rename(part, path)
     except BaseException:
         os.unlink(part)

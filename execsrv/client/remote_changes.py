@@ -20,10 +20,10 @@ from execsrv.client.blocks import Progressed, Read, Write, agreed, receive, send
 from execsrv.client.file_calls import FileCalls
 from execsrv.client.file_handles import OpenFile, check_size
 from execsrv.client.file_info import FileInfo, info
-from execsrv.client.file_paths import doing, heard, sent
+from execsrv.client.file_paths import doing, heard, is_missing, sent
 from execsrv.client.local_files import Threads
 from execsrv.client.unfinished import is_kept, part_for
-from execsrv.errors import BadAnswerError, FileError, LimitExceededError, NotFoundError, RequestError
+from execsrv.errors import BadAnswerError, FileError, LimitExceededError, NotFoundError
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
 from execsrv.protocol import (
     CanonicalPath,
@@ -258,21 +258,24 @@ class RemoteChanges:
         with doing("remove", path):
             await self._once("fs/remove", FileRemove(sent(path), recursive=recursive, force=accept), errno.ENOENT)
 
-    async def link(self, path: str, target: str, *, replace: bool = False, key: str = "") -> None:
-        """Make a symbolic link; with `replace`, in place of the file or link that may be there.
+    async def link(self, path: str, target: str) -> None:
+        """Make a symbolic link."""
+        with doing("link", path):
+            await self._once("fs/symlink", LinkCreate(sent(path), target=escaped(target)), errno.EEXIST)
+
+    async def put_link(self, path: str, target: str, modified_ns: int, key: str) -> None:
+        """Make a symbolic link with that time, in place of the file or link that may be there.
 
         With a `key`, what a cut has left beside the place is found, and replaced too.
         """
+        folder, name = posixpath.split(path)
+        part = posixpath.join(folder, part_name(name, key))
         with doing("link", path):
-            if not replace:
-                await self._once("fs/symlink", LinkCreate(sent(path), target=escaped(target)), errno.EEXIST)
-                return
-            folder, name = posixpath.split(path)
-            part = posixpath.join(folder, part_name(name, key))
             if key:
                 await self.remove(part, accept=True)
             try:
-                await self._once("fs/symlink", LinkCreate(sent(part), target=escaped(target)), errno.EEXIST)
+                await self.link(part, target)
+                await self.change(part, modified_at_ns=modified_ns, of_link=True)
                 await self.rename(part, path)
             except BaseException:
                 await self._drop(part)
@@ -286,11 +289,6 @@ class RemoteChanges:
         except FileError as error:
             if not asked.repeated or error.errno != done:
                 raise
-
-
-def is_missing(error: RequestError) -> bool:
-    """Return whether an error says that nothing is at a path."""
-    return isinstance(error, FileError) and error.errno in (errno.ENOENT, errno.ENOTDIR)
 
 
 def check_waiting(count: int, path: str) -> None:

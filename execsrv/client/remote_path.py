@@ -11,8 +11,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from execsrv.client.file_info import FileInfo
+from execsrv.client.file_paths import is_missing
 from execsrv.client.parameters import Data
-from execsrv.client.remote_changes import check_waiting, is_missing
+from execsrv.client.remote_changes import check_waiting
 from execsrv.errors import FileError, InvalidParamsError, NotFoundError
 
 if TYPE_CHECKING:

@@ -88,7 +88,7 @@ class Transfer:
                 elif entry.target is not None:
                     if found is None or found.target != entry.target:
                         key = part_key(entry.target) if self._resume else ""
-                        await self._remote.link(to, entry.target, replace=True, key=key)
+                        await self._remote.put_link(to, entry.target, entry.modified_ns, key)
                 elif entry.is_file and is_same(found, entry.size, entry.modified_ns, entry.mode & FILE_PERMISSIONS):
                     self._pass_over(entry.path, to, entry.size)
                 elif entry.is_file:
@@ -152,7 +152,7 @@ class Transfer:
                     waiting += [(child, os.path.join(to, child.name)) for child in reversed(children)]
                     check_waiting(len(waiting) + len(self._directories) + len(self._done.skipped), source)
                 elif info.target is not None:
-                    link = partial(local.make_link, to, info.target)
+                    link = partial(local.make_link, to, info.target, info.modified_ns)
                     await self._threads.run(link, to)
                 elif info.is_file and self._resume and await self._is_here(info, to):
                     self._pass_over(info.path, to, info.size)
