@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -104,12 +105,44 @@ async def test_nobody_resumes_the_connection_of_somebody_else() -> None:
     """Its id is a secret, but one that may have been seen."""
     async with open_connections(Supervisor(), ServerConfig(resume_grace=1000)) as connections:
         connection = await connections.open(Principal("one", Role.OWNER))
-        assert connections.find(connection.id, Principal("one", Role.VIEWER)) is connection
+        assert connections.find(connection.id, Principal("one", Role.OWNER)) is connection
         with pytest.raises(UnknownConnectionError) as refused:
             connections.find(connection.id, Principal("another", Role.OWNER))
         with pytest.raises(UnknownConnectionError) as unknown:
             connections.find("none", Principal("another", Role.OWNER))
         assert str(refused.value).replace(connection.id, "none") == str(unknown.value)
+
+
+async def test_a_connection_is_taken_up_in_no_lesser_role_than_it_had() -> None:
+    """One name may have several roles, and the name of a connection is no secret."""
+    async with open_connections(Supervisor(), ServerConfig(max_keep=1000)) as connections, open_helpers() as nursery:
+
+        async def greet(role: Role, **params: object) -> tuple[str | None, MemoryChannel]:
+            ours, theirs = open_memory_pair()
+            nursery.start_soon(Conversation(theirs, connections, lambda token: Principal("ann", role)).run)
+            answer = await Caller(ours).greet(**params)
+            return (None if isinstance(answer, Response) else answer.error.data["kind"]), ours
+
+        async def hang_up(channel: MemoryChannel) -> None:
+            await channel.aclose()
+            with trio.fail_after(PATIENCE):
+                while connections.find("build", Principal("ann", Role.OWNER)).deadline == math.inf:
+                    await trio.lowlevel.checkpoint()
+
+        refused, channel = await greet(Role.VIEWER, name="build", keep=1000)
+        assert refused is None
+        assert (await greet(Role.HEALTH, resumeSessionId="build"))[0] == "unknown-session"  # while it is attached, too
+        for before, after in ((Role.VIEWER, Role.VIEWER), (Role.VIEWER, Role.OWNER), (Role.OWNER, Role.OWNER)):
+            await hang_up(channel)
+            id = connections.find("build", Principal("ann", before)).id
+            for role in Role:
+                if role < before:  # what an owner has started there is no viewer's, whoever has opened it
+                    assert (await greet(role, resumeSessionId="build"))[0] == "unknown-session"
+                    assert (await greet(role, resumeSessionId=id))[0] == "unknown-session"
+            refused, channel = await greet(after, resumeSessionId="build")
+            assert refused is None
+        await channel.aclose()
+        nursery.cancel_scope.cancel()
 
 
 def test_the_security_page_has_the_methods_of_each_role() -> None:

@@ -35,7 +35,7 @@ from execsrv.limits import ServerConfig
 class Connection:
     """The sessions of one peer, whatever channel it has at the moment. Owns every one of them, through its nursery.
 
-    `id` is a secret between the server and the peer, and nobody but its `principal` may resume it.
+    `id` is a secret between the server and the peer, and nobody but its `principal` may resume it, in no lesser role.
     """
 
     def __init__(
@@ -52,7 +52,6 @@ class Connection:
 
         It is in the `directory` from now on: `close` must follow.
         """
-        self.principal = principal
         self.allowance = allowance
         self.id = str(uuid.uuid4())
         self.visits = Visits(principal, terms.client_name, allowance.for_connections)
@@ -71,6 +70,11 @@ class Connection:
         waits = self.deadline < math.inf
         state = "ended" if self._ended else "attached" if self._outbox else "waiting" if waits else "new"
         return f"<Connection {state} sessions={len(self.sessions)}>"
+
+    @property
+    def principal(self) -> Principal:
+        """Whose it is, in the role of who was the last to take it up."""
+        return self.visits.principal
 
     @property
     def deadline(self) -> float:

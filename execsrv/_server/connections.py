@@ -139,11 +139,18 @@ class Connections:
             await self._ended.park()
 
     def find(self, id: str, principal: Principal) -> Connection:
-        """Return somebody's connection with this id or name. Raises `UnknownConnectionError`, for another's too."""
+        """Return somebody's connection with this id or name, to be taken up.
+
+        Raises `UnknownConnectionError`, for another's too, and for one that belongs to a higher role of his.
+        """
         connection = self._by_id.get(id)
         if connection is None and (shared := self.directory.named(id, principal)) is not None:
             connection = next((each for each in self._by_id.values() if each.shared is shared), None)
-        if connection is None or connection.principal.name != principal.name:
+        if (
+            connection is None
+            or connection.principal.name != principal.name
+            or connection.principal.role > principal.role
+        ):
             raise UnknownConnectionError(f"unknown session id {id}")
         return connection
 

@@ -202,6 +202,7 @@ class Conversation:
         else:
             connection = self._connections.find(params.resume_session_id, principal)
         connection.attach(self._outbox)
+        connection.visits.principal = principal  # a lesser role does not take up what comes of this one
         if params.resume_session_id is not None and connection.sessions.page is not None:
             connection.sessions.page.resumed(self._origin)
         connection.sessions.supervisor.expect_starts()
