@@ -485,6 +485,39 @@ async def test_whoever_has_the_secret_may_join_until_it_expires(connections: Con
         assert (await two.refused("connection/join", {**ref, "grant": grant["secret"]}))[2]["kind"] == "unknown-session"
 
 
+async def test_who_has_joined_by_a_secret_is_there_by_it_until_he_leaves(connections: Connections) -> None:
+    """For everything in the role that it gives, and by no other connection of his."""
+    async with (
+        open_member(connections, "one", name="a") as one,
+        open_member(connections, "two") as two,
+        open_member(connections, "two") as outside,
+    ):
+        await one.start("p", ["sleep", "1000"])
+        grant = await one.call("connection/grant", {"role": "writer"})
+        ref = {"connection": grant["connectionId"]}
+        looks = [("process/list", ref), ("process/attach", {**ref, "processId": "p"})]
+        await two.call("connection/join", {**ref, "grant": grant["secret"]})
+        assert [each["processId"] for each in (await two.call("process/list", ref))["processes"]] == ["p"]
+        assert [each["processId"] for each in (await two.call("process/list", {"all": True}))["processes"]] == ["p"]
+        await two.call("process/attach", {**ref, "processId": "p", "attachedId": "x"})
+        (seen,) = [each for each in (await two.call("connection/list"))["connections"] if each["principal"] == "one"]
+        assert (seen["connectionId"], seen["role"]) == (ref["connection"], "writer")
+        assert (await two.call("connection/join", {**ref, "role": "writer"}))["role"] == "writer"
+        assert (await two.refused("connection/join", {**ref, "role": "owner"}))[2]["kind"] == "forbidden"
+        assert (await two.refused("connection/end", ref))[2]["kind"] == "forbidden"
+        for method, params in looks:
+            assert (await outside.refused(method, params))[2]["kind"] == "unknown-session"
+        assert await one.call("connection/revoke", {"grantId": grant["grantId"]}) == {"left": 1}
+        another = await one.call("connection/grant", {"role": "viewer"})
+        for method, params in looks:
+            assert (await two.refused(method, params))[2]["kind"] == "unknown-session"
+        await two.call("connection/join", {**ref, "grant": another["secret"]})
+        assert (await two.refused("connection/join", {**ref, "role": "writer"}))[2]["kind"] == "forbidden"
+        await two.call("connection/leave", ref)
+        assert (await two.refused("connection/end", ref))[2]["kind"] == "unknown-session"
+        assert all(each["principal"] == "two" for each in (await two.call("connection/list"))["connections"])
+
+
 async def test_grants_are_bounded(connections: Connections) -> None:
     async with open_member(connections, "one", name="a") as one:
         for _ in range(64):

@@ -86,16 +86,16 @@ class Directory:
                 return shared
         return None
 
-    def find(self, ref: str, principal: Principal, secret: str | None = None) -> Shared:
+    def find(self, ref: str, visits: Visits, secret: str | None = None) -> Shared:
         """Return a connection that somebody may see, by its number or, of his own, its name.
 
         Raises `UnknownConnectionError`, for one that he may not see too.
         """
-        shared = self._by_id.get(ref) or self.named(ref, principal)
-        if shared is None or shared.role_of(principal, secret)[0] is None:
+        shared = self._by_id.get(ref) or self.named(ref, visits.principal)
+        if shared is None or shared.role_of(visits, secret)[0] is None:
             raise unknown(quoted(ref))
         return shared
 
-    def seen_by(self, principal: Principal) -> list[Shared]:
-        """Return all connections that somebody may join, oldest first."""
-        return [shared for shared in self._by_id.values() if shared.role_of(principal)[0] is not None]
+    def seen_by(self, visits: Visits) -> list[Shared]:
+        """Return all connections that somebody may join, or has joined, oldest first."""
+        return [shared for shared in self._by_id.values() if shared.role_of(visits)[0] is not None]

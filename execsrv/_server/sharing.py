@@ -154,19 +154,25 @@ class Shared:
 
     # -- who may come in --
 
-    def role_of(self, principal: Principal, secret: str | None = None) -> tuple[JoinRole | None, Grant | None]:
-        """Return the most that somebody may be here, None where nothing, and the grant that it takes."""
+    def role_of(self, visits: Visits, secret: str | None = None) -> tuple[JoinRole | None, Grant | None]:
+        """Return the most that somebody may be here, None where nothing, and the grant that it takes.
+
+        Who has come in by a secret needs it no more, until he leaves.
+        """
+        principal, member = visits.principal, visits.members.get(self.id)
         if principal.name == self.principal.name:
             return WORDS.get(principal.role), None
+        known = None if member is None or member.grant is None else member.grant.secret
         best: tuple[JoinRole | None, Grant | None] = None, None
         for grant in self.grants.values():
-            if grant.admits(principal, secret) and (best[0] is None or ROLES[best[0]] < ROLES[grant.role]):
+            admits = grant.admits(principal, secret) or grant.admits(principal, known)
+            if admits and (best[0] is None or ROLES[best[0]] < ROLES[grant.role]):
                 best = WORDS.get(min(ROLES[grant.role], principal.role)), grant
         return best
 
-    def check(self, principal: Principal, needed: JoinRole) -> None:
+    def check(self, visits: Visits, needed: JoinRole) -> None:
         """Raise `ForbiddenError` unless somebody may be that here."""
-        role, _ = self.role_of(principal)
+        role, _ = self.role_of(visits)
         if role is None:
             raise unknown(self.id)
         if ROLES[role] < ROLES[needed]:
@@ -175,7 +181,7 @@ class Shared:
 
     def join(self, visits: Visits, role: JoinRole, secret: str | None) -> Member:
         """Let somebody in, or change the role of who is in. Raises `ForbiddenError`, `UnknownConnectionError`."""
-        most, grant = self.role_of(visits.principal, secret)
+        most, grant = self.role_of(visits, secret)
         if most is None:
             raise unknown(self.id)
         if ROLES[most] < ROLES[role]:
@@ -245,7 +251,7 @@ class Shared:
         told = None if member is None else member.listed()
         return Notification("connection/presence", ConnectionPresence(self.id, happened, told))  # type: ignore[arg-type]
 
-    def listed(self, asker: Principal, own: bool) -> ListedConnection:
+    def listed(self, asker: Visits, own: bool) -> ListedConnection:
         """Return what is told of it to somebody who may join it."""
         now = trio.current_time()
         running = sum(1 for session in self.sessions if session.log.closed is None)

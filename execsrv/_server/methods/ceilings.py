@@ -42,7 +42,7 @@ def _counted(caller: Caller) -> Iterator[Ceiling]:
         yield _row(caller, "max_connections", "server", directory.count)
         yield _row(caller, "max_kept", "server", directory.kept)
     yield _row(caller, "max_connections_per_principal", "principal", directory.count_of(caller.principal))
-    seen = [shared.sessions for shared in directory.seen_by(caller.principal)]
+    seen = [shared.sessions for shared in directory.seen_by(caller.shared.visits)]
     yield _row(caller, "max_sessions_per_connection", "connection", max((each.running for each in seen), default=0))
     yield _row(caller, "retained_sessions", "connection", max((each.ended for each in seen), default=0))
     sessions = [session for each in seen for session in each]

@@ -41,11 +41,11 @@ def process_list(caller: Caller, params: ProcessListing) -> ProcessList | Later[
 
 
 def _asked_for(caller: Caller, params: ProcessListing) -> Iterator[tuple[Shared, Session | Starting]]:
-    directory, principal = caller.shared.directory, caller.principal
+    directory, visits = caller.shared.directory, caller.shared.visits
     if params.all:
-        connections = directory.seen_by(principal)
+        connections = directory.seen_by(visits)
     elif params.connection is not None:
-        connections = [directory.find(params.connection, principal)]
+        connections = [directory.find(params.connection, visits)]
     else:
         connections = [caller.shared]
     for shared in connections:
@@ -141,8 +141,8 @@ def _since(then: float) -> int:
 
 @handles_later("process/attach")
 def process_attach(caller: Caller, params: ProcessAttach) -> ProcessAttached | Later[ProcessAttached]:
-    shared = caller.shared.directory.find(params.connection, caller.principal)
     visits = caller.shared.visits
+    shared = caller.shared.directory.find(params.connection, visits)
     visits.member_of(shared)
     check_window(caller.config, params.window_bytes)
     id = params.attached_id if params.attached_id is not None else f"{shared.id}/{params.process_id}"

@@ -23,13 +23,14 @@ from execsrv.protocol import (
 
 @handles("connection/list")
 def connection_list(caller: Caller, params: Nothing) -> ConnectionList:
-    seen = caller.shared.directory.seen_by(caller.principal)
-    return ConnectionList([shared.listed(caller.principal, shared is caller.shared) for shared in seen])
+    visits = caller.shared.visits
+    seen = caller.shared.directory.seen_by(visits)
+    return ConnectionList([shared.listed(visits, shared is caller.shared) for shared in seen])
 
 
 @handles("connection/join")
 def connection_join(caller: Caller, params: ConnectionJoin) -> ConnectionJoined:
-    shared = caller.shared.directory.find(params.connection, caller.principal, params.grant)
+    shared = caller.shared.directory.find(params.connection, caller.shared.visits, params.grant)
     if shared is caller.shared:
         raise InvalidParamsError("connection: this is the connection itself", field="connection")
     member = caller.shared.visits.join(shared, params.role, params.grant)
@@ -81,6 +82,6 @@ def _owned(caller: Caller, ref: str | None) -> Shared:
     """Return a connection that the caller owns. Raises `ForbiddenError` and `UnknownConnectionError`."""
     if ref is None:
         return caller.shared
-    shared = caller.shared.directory.find(ref, caller.principal)
-    shared.check(caller.principal, "owner")
+    shared = caller.shared.directory.find(ref, caller.shared.visits)
+    shared.check(caller.shared.visits, "owner")
     return shared
