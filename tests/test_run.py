@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import http.server
 import os
 import pty
@@ -24,9 +25,10 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from execsrv._cli.typed_ahead import TypedAhead
 from tests.peers import PATIENCE
 from tests.processes import marked, may_become_nobody, new_mark
-from tests.terminals import put_away, seen_program
+from tests.terminals import cuttable, put_away, seen_program
 from tests.test_daemon import EXECSRV, daemon, execsrv
 
 LINE = shlex.join(EXECSRV) + " run"
@@ -565,6 +567,14 @@ class Terminal:
         self.shown = b""
         os.write(self.master, keys)
 
+    def paste(self, keys: bytes) -> None:
+        """Type more than a terminal holds: whoever reads it has to go on reading."""
+        os.set_blocking(self.master, False)
+        while keys:
+            assert select.select([], [self.master], [], PATIENCE)[1], f"{len(keys)} bytes are not read"
+            keys = keys[os.write(self.master, keys) :]
+        os.set_blocking(self.master, True)
+
     def is_raw(self) -> bool:
         return not termios.tcgetattr(self.slave)[3] & termios.ICANON
 
@@ -897,6 +907,44 @@ def test_the_escape_always_ends_it(run_args: list[str]) -> None:
         assert shown.process.wait(60) == 128 + signal.SIGKILL
         assert shown.is_restored()
         assert not marked(mark)
+
+
+def test_a_paste_waits_for_a_slow_reader_and_the_escape_for_nobody(run_args: list[str], tmp_path: Path) -> None:
+    text = b"".join(b"line %d\r" % number for number in range(20_000))
+    wait = f"until [ -e {tmp_path}/go ]; do sleep .05; done"
+    script = f"stty raw -echo; echo ready; {wait}; head -c {len(text)} | sha256sum; exec sleep 1000"
+    with terminal(*run_args, "--tty", "sh", "-c", script) as shown:
+        shown.until(b"ready")
+        shown.paste(text)
+        (tmp_path / "go").touch()
+        shown.until(hashlib.sha256(text).hexdigest().encode())
+        shown.paste(text + b"~.")
+        assert shown.process.wait(60) == -signal.SIGTERM
+        assert shown.is_restored()
+
+
+@pytest.mark.slow
+def test_the_escape_needs_no_answer_of_the_server(url: str, tmp_path: Path) -> None:
+    with (
+        cuttable(url, f"{tmp_path}/line") as line,
+        terminal("run", "--url", line.url, "--tty", "sh", "-c", "echo ready; exec sleep 1000") as shown,
+    ):
+        shown.until(b"ready")
+        line.silence()
+        shown.type(b"a key\r~.")
+        assert shown.process.wait(60) == -signal.SIGTERM
+        assert shown.is_restored()
+
+
+async def test_what_is_typed_beyond_the_bound_is_lost_as_a_terminal_loses_it() -> None:
+    typed = TypedAhead(limit=10)
+    for keys in (b"0123", b"45678", b"9ab", b"c"):
+        typed.type(keys)
+    assert await typed.next() == b"0123456789"
+    typed.type(b"behind")
+    typed.end()
+    assert await typed.next() == b"behind"
+    assert await typed.next() == b""
 
 
 def test_tildes_that_are_no_escape() -> None:

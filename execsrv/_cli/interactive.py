@@ -22,6 +22,7 @@ from execsrv._cli.repainting import Modes
 from execsrv._cli.replaying import Replay
 from execsrv._cli.signals import ENDING, received
 from execsrv._cli.streams import say
+from execsrv._cli.typed_ahead import LAST_KEYS_SECONDS, TypedAhead
 from execsrv._log.entries import Closed, Entry, Exited, Gap
 from execsrv._nursery import open_helpers
 from execsrv.errors import ConnectionLostError, RequestError, StdinClosedError
@@ -35,12 +36,6 @@ HELP = {
     "help": "this list",
 }
 """The actions of escape keys, for people."""
-
-_TYPED_CHUNKS = 64
-"""So many reads of keys may wait for the program. What is typed beyond waits in the terminal."""
-
-_LAST_KEYS_SECONDS = 0.5
-"""Time that what was typed has to arrive, when the process is left."""
 
 _REST_SECONDS = 0.5
 """Time that the terminal may be silent, and not at its end, after the end of the process."""
@@ -109,7 +104,7 @@ class Interaction:
         self._raw_again: Callable[[], None] = lambda: None
         self._is_terminal = terminal.modes() is not None
         self._is_raw = self._is_terminal and is_terminal
-        self._unwritten, self._written = 0, trio.lowlevel.ParkingLot()
+        self._typed = TypedAhead()
         self._size_is_news, self._is_unpainted = trio.Event(), False
         self._outcome: Outcome | None = None
         self._scope = trio.CancelScope()
@@ -119,14 +114,13 @@ class Interaction:
 
         Raises `ConnectionLostError`.
         """
-        send_keys, keys = trio.open_memory_channel[bytes](_TYPED_CHUNKS)
         try:
             with self._scope, received(signal.SIGWINCH, signal.SIGCONT) as signals:
                 self._enter()
                 async with open_helpers() as helpers:
                     helpers.start_soon(self._hear, signals)
-                    helpers.start_soon(self._read_keys, send_keys)
-                    helpers.start_soon(self._write_keys, keys)
+                    helpers.start_soon(self._read_keys)
+                    helpers.start_soon(self._write_keys)
                     if self._is_terminal:
                         helpers.start_soon(self._watch_link)
                         helpers.start_soon(self._pass_sizes)
@@ -187,29 +181,28 @@ class Interaction:
 
     # -- keys --
 
-    async def _read_keys(self, typed: trio.MemorySendChannel[bytes]) -> None:
+    async def _read_keys(self) -> None:
         signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # then reading in the background fails instead
-        with typed:
-            while data := await read_stdin():
-                for taken in self._keys.take(data) if self._is_terminal else [data]:
-                    if isinstance(taken, str):
-                        await self._act(taken)
-                    elif self._types:
-                        self._unwritten += 1
-                        await typed.send(taken)
+        while data := await read_stdin():
+            for taken in self._keys.take(data) if self._is_terminal else [data]:
+                if isinstance(taken, str):
+                    await self._act(taken)
+                elif self._types:
+                    self._typed.type(taken)
+            if not self._is_terminal:
+                await self._typed.all_written()
+        self._typed.end()
         if self._is_terminal:
             self._leave(Outcome("hung up" if self._is_raw else "detach"))
 
-    async def _write_keys(self, typed: trio.MemoryReceiveChannel[bytes]) -> None:
+    async def _write_keys(self) -> None:
         try:
-            async for data in typed:
-                await self._process.write(data)
-                self._unwritten -= 1
-                self._written.unpark_all()
+            while keys := await self._typed.next():
+                await self._process.write(keys)
             if self._types and self._ends_input and not self._is_terminal:
                 await self._process.close_stdin()
         except (StdinClosedError, ConnectionLostError, RequestError):
-            async for _ in typed:
+            while await self._typed.next():
                 pass  # it reads no more; its output tells the rest, and the escape is still heard
 
     async def _act(self, action: str) -> None:
@@ -217,9 +210,8 @@ class Interaction:
             case "leave":
                 self._leave(Outcome("leave"))
             case "detach":
-                with trio.move_on_after(_LAST_KEYS_SECONDS):  # for what was typed before goes on too
-                    while self._unwritten:
-                        await self._written.park()
+                with trio.move_on_after(LAST_KEYS_SECONDS):  # for what was typed before goes on too
+                    await self._typed.all_written()
                 self._leave(Outcome("detach"))
             case "suspend":
                 self._suspend()

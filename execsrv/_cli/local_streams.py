@@ -10,6 +10,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -18,6 +19,7 @@ from execsrv._cli.job import FLOOD_SECONDS, QUIET_SECONDS, Recorder, RunOptions,
 from execsrv._cli.silence_rule import shows_progress
 from execsrv._cli.streams import missing
 from execsrv._cli.terminal import Escape, size_of
+from execsrv._cli.typed_ahead import pass_typed
 from execsrv._processes import terminal
 from execsrv._wire.stdio import read_shared
 
@@ -46,6 +48,7 @@ class LocalStreams:
         self._writing = 0
         self._moved_at = 0.0
         self._leader_has_ended = False
+        self._last_key = b""
 
     def take_no_stdin(self) -> None:
         """Give it an empty stdin."""
@@ -148,22 +151,21 @@ class LocalStreams:
 
     async def pass_keys(self, escape: Escape | None) -> bool:
         """Pass our stdin to its terminal, until its end. Return whether the user has typed the escape."""
-        master, last = self._master, b""
+        master = self._master
         assert master is not None
-        try:
-            while data := await read_shared(0):
+        type_keys = partial(self._type, master)
+        if escape is not None:
+            if await pass_typed(_read_keys, type_keys, escape, self.touched):
+                return True
+        else:
+            while data := await _read_keys():
                 self.touched()
-                keys = data if escape is None else escape.take(data)
-                await self._type(master, keys)
-                last = keys[-1:] or last
-                if escape is not None and escape.is_complete:
-                    return True
-        except OSError:
-            pass  # it cannot be read: closed, write-only, or a terminal that was hung up
-        await self._type(master, terminal.end_of_input(master, last))
+                await type_keys(data)
+        await type_keys(terminal.end_of_input(master, self._last_key))
         return False
 
     async def _type(self, master: int, keys: bytes) -> None:
+        self._last_key = keys[-1:]
         while keys:
             await trio.lowlevel.wait_writable(master)
             try:
@@ -179,6 +181,13 @@ class LocalStreams:
             terminal.set_window(self._master, window)
             if self.recording is not None:
                 self.recording.resized(*size_of(window)[:2])
+
+
+async def _read_keys() -> bytes:
+    try:
+        return await read_shared(0)
+    except OSError:
+        return b""  # it cannot be read: closed, write-only, or a terminal that was hung up
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -159,12 +158,10 @@ class _RemoteRun:
 
     async def _pass_output(self, process: Process) -> Exited:
         """Pass the output on, each stream to our own of the same name, until the command has ended."""
-        while True:
-            event = await process.next_event()
-            if isinstance(event, Exited):
-                self._exited = event
-                return event
+        while not isinstance(event := await process.next_event(), Exited):
             await self._pass(event)
+        self._exited = event
+        return event
 
     async def _pass_rest(self, process: Process) -> None:
         """Pass on what is there behind the end of the command. What holds the streams open is asked to end."""
@@ -211,9 +208,11 @@ class _RemoteRun:
     # -- input and signals --
 
     async def _pass_stdin(self, process: Process) -> None:
-        escape = terminal.Escape() if self._options.tty and os.isatty(0) else None
-        if await pass_stdin(process, escape, self._touch):
-            await process.terminate(self._aftermath)
+        if await pass_stdin(process, self._options.tty, self._touch):
+            with trio.move_on_after(_KILL_SECONDS) as patience:  # whether or not the server answers
+                await process.terminate(self._aftermath)
+            if patience.cancelled_caught:
+                self._die(signal.SIGTERM)
 
     async def hear_signals(self, signals: Signals) -> None:
         """Pass every signal on. One that asks for the end while there is no command, or a second, ends us."""

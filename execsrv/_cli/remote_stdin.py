@@ -6,11 +6,13 @@ import os
 import signal
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
 from execsrv._cli.streams import missing
 from execsrv._cli.terminal import Escape, in_background
+from execsrv._cli.typed_ahead import pass_typed
 from execsrv._wire.stdio import read_shared
 from execsrv.client import Process
 from execsrv.errors import ConnectionLostError, StdinClosedError, UnknownProcessError
@@ -27,21 +29,27 @@ def has_stdin() -> bool:
     return 0 not in missing and not (stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL_DEVICE)
 
 
-async def pass_stdin(process: Process, escape: Escape | None, touched: Callable[[], None]) -> bool:
-    """Pass our stdin on until the end of either. Return whether the user has typed the escape.
+async def pass_stdin(process: Process, tty: bool, touched: Callable[[], None]) -> bool:
+    """Pass our stdin on until the end of either. Return whether the user has typed the escape, at a terminal to one.
 
     One that cannot be read is empty. A terminal is left alone as long as another job of it is in front.
     """
     signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # then reading fails instead
-    try:
-        while data := await read_stdin():
-            touched()
-            await process.write(data if escape is None else escape.take(data))
-            if escape is not None and escape.is_complete:
+    reads_no_more = (StdinClosedError, UnknownProcessError, ConnectionLostError)  # its output tells the rest
+
+    async def type_keys(keys: bytes) -> None:
+        with suppress(*reads_no_more):
+            await process.write(keys)
+
+    with suppress(*reads_no_more):
+        if tty and os.isatty(0):
+            if await pass_typed(read_stdin, type_keys, Escape(), touched):
                 return True
+        else:
+            while data := await read_stdin():
+                touched()
+                await process.write(data)
         await process.close_stdin()
-    except (StdinClosedError, UnknownProcessError, ConnectionLostError):
-        pass  # it reads no more; its output tells the rest
     return False
 
 
