@@ -231,6 +231,17 @@ def test_an_exit_that_another_has_recorded(tmp_path: Path, told: str, code: int 
     assert (done.returncode, done.stderr, json.loads(done.stdout)["exitCode"]) == (0, "", code)
 
 
+@pytest.mark.parametrize("place", ["here", "there"])
+def test_a_recording_that_cannot_be_written_ends_and_the_command_does_not(url: str, tmp_path: Path, place: str) -> None:
+    words = [*EXECSRV, "run", *(["-u", url] if place == "there" else []), "--record", f"{tmp_path}/cast"]
+    command = ["sh", "-c", "seq 5000; echo END; exit 3"]
+    limited = ["bash", "-c", 'ulimit -f 8; exec "$@"', "bash", *words, *command]
+    done = subprocess.run(limited, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.stdout.endswith("\n5000\nEND\n")
+    assert done.stderr == f"execsrv: cannot write the recording: File too large: {tmp_path}/cast\n"
+    assert done.returncode == 125
+
+
 def test_a_recording_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     done = execsrv("run", "--record", f"{tmp_path}/none/x", "echo", "out")
     assert (done.returncode, done.stdout) == (125, "")

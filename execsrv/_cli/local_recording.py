@@ -18,6 +18,9 @@ class LocalRecording:
 
     def __init__(self, path: str, argv: Sequence[str], *, is_terminal: bool) -> None:
         """Create the file, or empty it. Raises `OSError`."""
+        self.error: OSError | None = None
+        """The end of the recording, and not of the command: from then on nothing more is written."""
+        self._path = path
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         self.exit_code: int | None = None
         """Once it is known."""
@@ -31,33 +34,33 @@ class LocalRecording:
         )
 
     def output(self, target: int, data: bytes) -> None:
-        """Record output that goes to our stdout (1) or stderr (2). Raises `OSError`."""
+        """Record output that goes to our stdout (1) or stderr (2)."""
         self._write(self._cast.output(time.monotonic(), "stderr" if target == 2 else "stdout", data))
 
     def resized(self, rows: int, cols: int) -> None:
-        """Record a new size of the terminal. Raises `OSError`."""
+        """Record a new size of the terminal."""
         self._write(self._cast.resized(time.monotonic(), rows, cols))
 
     def close(self) -> None:
-        """Record the end, and close the file. Raises `OSError`."""
-        try:
-            self._write(self._cast.end(time.monotonic(), self.exit_code))
-        finally:
-            os.close(self._descriptor)
+        """Record the end, and close the file."""
+        self._write(self._cast.end(time.monotonic(), self.exit_code))
+        os.close(self._descriptor)
 
     def _write(self, line: bytes) -> None:
-        if line:
+        if line and self.error is None:
             try:
                 write_all(self._descriptor, line)
             except OSError as error:
-                raise OSError(error.errno, f"cannot write the recording: {error.strerror}") from None
+                self.error = OSError(error.errno, f"cannot write the recording: {error.strerror}", self._path)
 
 
 @contextmanager
 def recorded(path: str, argv: Sequence[str], *, is_terminal: bool) -> Iterator[LocalRecording]:
-    """Record in this block. Raises `OSError`."""
+    """Record in this block. Raises `OSError`, at its end where the file could not be written and it has no error."""
     recording = LocalRecording(path, argv, is_terminal=is_terminal)
     try:
         yield recording
     finally:
         recording.close()
+    if recording.error is not None:
+        raise recording.error
