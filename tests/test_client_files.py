@@ -335,6 +335,8 @@ async def test_changes_below_a_directory_are_told(client: Client, here: Path) ->
             assert await anext(changes) == FileChanged("removed", f"{here}/d")
             with pytest.raises(NotFoundError, match=f"cannot watch '{here}/d'"):
                 await anext(changes)
+        with pytest.raises(trio.ClosedResourceError, match=f"the block of the watch of '{here}/d' was left"):
+            await anext(changes)
         with pytest.raises(NotFoundError, match=f"cannot watch '{here}/none': No such file"):
             async with client.files.watch(here / "none"):
                 pass

@@ -18,5 +18,8 @@ class Changes(Held, of=TrioChanges):
         return self
 
     async def __anext__(self) -> FileChanged:
-        """Return the next change. Raises `NotFoundError` when the directory itself is gone, after saying so."""
+        """Return the next change. Raises `NotFoundError` when the directory itself is gone, after saying so.
+
+        `trio.ClosedResourceError` is for who asks after the block.
+        """
         return await self._take("__anext__")

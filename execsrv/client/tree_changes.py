@@ -41,6 +41,7 @@ class Changes:
         self._asked: PendingCall | None = None
         self._told: list[FileChanged] = []
         self._busy = False
+        self._is_over = False
 
     def __repr__(self) -> str:
         return f"<Changes of {self._path!r}>"
@@ -53,6 +54,7 @@ class Changes:
             await self._calls.answer_to(self._begun, Nothing)
 
     async def _end(self, patience: float) -> None:
+        self._is_over = True
         with trio.move_on_after(patience, shield=True) as waiting:
             if self._begun is not None:
                 await happened(self._begun.answered)  # what has not begun yet cannot be ended
@@ -62,7 +64,11 @@ class Changes:
         return self
 
     async def __anext__(self) -> FileChanged:
-        """Return the next change. Raises `NotFoundError` when the directory itself is gone, after saying so."""
+        """Return the next change. Raises `NotFoundError` when the directory itself is gone, after saying so.
+
+        `trio.ClosedResourceError` is for who asks after the block.
+        """
+        self._check_open()
         if self._busy:
             raise trio.BusyResourceError(f"another task is waiting for changes of {self._path!r}")
         self._busy = True
@@ -75,6 +81,10 @@ class Changes:
         finally:
             self._busy = False
 
+    def _check_open(self) -> None:
+        if self._is_over:
+            raise trio.ClosedResourceError(f"the block of the watch of {self._path!r} was left")
+
     async def _next(self) -> list[FileChanged]:
         if self._asked is None:
             self._asked = await self._calls.post("fs/readChanges", WatchId(self._id))
@@ -83,6 +93,7 @@ class Changes:
         except NotFoundError:
             # The channel, and the watch with it, were lost, or the directory is gone.
             self._asked = None
+            self._check_open()  # else nobody would end the new one
             await self._start()
             return [FileChanged("lost", self._path)]
         self._asked = None
