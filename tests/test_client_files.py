@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import io
 import math
 import os
 import random
@@ -179,6 +180,21 @@ async def test_an_open_file_says_what_is_wrong(memory_client: Client, here: Path
         with pytest.raises(ValueError, match="before the beginning"):
             await file.seek(-1)
         assert await file.read() == b""
+    (here / "f").write_bytes(b"kept")
+    async with files.open(here / "f") as file:
+        with pytest.raises(io.UnsupportedOperation, match="it is open for reading"):
+            await file.truncate()
+    async with files.open(here / "f", "r+b") as file:
+        (here / "f").rename(here / "old")
+        with pytest.raises(NotFoundError, match=f"cannot truncate '{here}/f'"):
+            await file.truncate(1)
+        (here / "f").write_bytes(b"other")
+        with pytest.raises(FileError, match=f"cannot truncate '{here}/f': another file is at its path by now"):
+            await file.truncate(1)
+        with pytest.raises(FileError, match="another file"):
+            await file.seek(0, os.SEEK_END)
+        assert await file.read() == b"kept"
+    assert (here / "f").read_bytes() == b"other"
     with pytest.raises(RuntimeError, match="mine"):
         async with files.open(here / "f"):
             raise RuntimeError("mine")

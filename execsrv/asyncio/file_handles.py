@@ -35,7 +35,11 @@ class RemoteFile(Held, of=TrioRemoteFile):
         return await self._wait("write", data)
 
     async def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Set the place, from the beginning, from where it is, or from the end; return it."""
+        """Set the place, from the beginning, from where it is, or from the end; return it.
+
+        The server is asked for the end by the path. Raises `FileError` where another file than the one that was opened
+        for writing is there by now.
+        """
         return await self._wait("seek", offset, whence)
 
     def tell(self) -> int:
@@ -43,5 +47,9 @@ class RemoteFile(Held, of=TrioRemoteFile):
         return self._plain("tell")
 
     async def truncate(self, size: int | None = None) -> int:
-        """Cut the file, or make it longer, to `size` or to the place; return its size. The place stays."""
+        """Cut the file, or make it longer, to `size` or to the place; return its size. The place stays.
+
+        The server is asked to by the path. Raises `FileError` where another file than the one that was opened is there
+        by now; one that comes there in that very moment is cut. Raises `io.UnsupportedOperation` for "rb".
+        """
         return await self._wait("truncate", size)

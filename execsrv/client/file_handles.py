@@ -17,11 +17,12 @@ import trio
 from msgspec import Struct
 
 from execsrv.client.file_calls import FileCalls
+from execsrv.client.file_info import FileInfo
 from execsrv.client.file_paths import doing, sent
 from execsrv.client.late import undo_if_late
 from execsrv.client.parameters import Data, pieces
 from execsrv.client.pending import PendingCall
-from execsrv.errors import BadAnswerError, BusyError, ConnectionLostError, LimitExceededError, NotFoundError
+from execsrv.errors import BadAnswerError, BusyError, ConnectionLostError, FileError, LimitExceededError, NotFoundError
 from execsrv.protocol import (
     Block,
     BlockRead,
@@ -149,12 +150,16 @@ class RemoteFile:
     path; one for appending then raises `ConnectionLostError`.
     """
 
-    def __init__(self, file: OpenFile, calls: FileCalls, mode: str, place: int, max_read_bytes: int) -> None:
+    def __init__(
+        self, file: OpenFile, calls: FileCalls, mode: str, found: FileInfo | None, max_read_bytes: int
+    ) -> None:
+        """`found` are the facts of what was opened, None for one that is only read, or is at its path no more."""
         self._file = file
+        self._identity = None if found is None else (found.device, found.inode)
         self._max_read_bytes = max_read_bytes
         self._calls = calls
         self._mode = mode
-        self._place = place
+        self._place = found.size if found is not None and mode == "ab" else 0
         self._busy = False
         self.closed = False
         """True once the block is left, or `aclose` was called."""
@@ -214,7 +219,11 @@ class RemoteFile:
         return written
 
     async def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Set the place, from the beginning, from where it is, or from the end; return it."""
+        """Set the place, from the beginning, from where it is, or from the end; return it.
+
+        The server is asked for the end by the path. Raises `FileError` where another file than the one that was opened
+        for writing is there by now.
+        """
         with self._in_use("seek in"):
             if not isinstance(offset, int):
                 raise TypeError(f"offset must be a number of bytes, got {type(offset).__name__}")
@@ -222,7 +231,7 @@ class RemoteFile:
                 raise ValueError(f"whence must be 0, 1 or 2, got {whence!r}")
             base = 0 if whence == io.SEEK_SET else self._place
             if whence == io.SEEK_END:
-                base = (await self._calls.call("fs/stat", FileStat(sent(self.name)), FileStatus)).size
+                base = (await self._status()).size
             if base + offset < 0:
                 raise ValueError(f"offset {offset} leads before the beginning of the file")
             self._place = base + offset
@@ -233,11 +242,25 @@ class RemoteFile:
         return self._place
 
     async def truncate(self, size: int | None = None) -> int:
-        """Cut the file, or make it longer, to `size` or to the place; return its size. The place stays."""
+        """Cut the file, or make it longer, to `size` or to the place; return its size. The place stays.
+
+        The server is asked to by the path. Raises `FileError` where another file than the one that was opened is there
+        by now; one that comes there in that very moment is cut. Raises `io.UnsupportedOperation` for "rb".
+        """
         size = self._place if size is None else size
         with self._in_use("truncate"):
+            if self._mode == "rb":
+                raise io.UnsupportedOperation(f"cannot truncate {self.name!r}: it is open for reading")
+            await self._status()
             await self._calls.call("fs/change", FileChange(sent(self.name), size=size), Nothing)
         return size
+
+    async def _status(self) -> FileStatus:
+        """Return the facts of what is at its path. Raises `FileError` where that is known to be another file."""
+        found = await self._calls.call("fs/stat", FileStat(sent(self.name)), FileStatus)
+        if self._identity is not None and (found.device, found.inode) != self._identity:
+            raise FileError("another file is at its path by now")
+        return found
 
     async def aclose(self) -> None:
         """Close the file; closing it again does nothing. Raises the error of a write that is told only now."""

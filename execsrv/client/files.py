@@ -122,7 +122,6 @@ class Files:
         if mode not in (*MODES, "w+b"):
             raise InvalidParamsError(f"mode must be one of {', '.join([*MODES, 'w+b'])}, got {mode!r}", field="mode")
         file = OpenFile(self._remote.calls, name, MODES.get(mode, "update"))
-        place = 0
         try:
             with doing("open", name):
                 if mode == "w+b":
@@ -130,9 +129,8 @@ class Files:
                 if mode == "r+b":
                     await self._remote.stat(name)
                 await file.open()
-                if mode == "ab":
-                    place = (await self._remote.stat(name)).size
-            remote = RemoteFile(file, self._remote.calls, mode, place, self._remote.max_read_bytes)
+                found = None if mode == "rb" else await self._remote.find(name, follow=True)
+            remote = RemoteFile(file, self._remote.calls, mode, found, self._remote.max_read_bytes)
             yield remote
             await remote.aclose()
         except BaseException:
