@@ -300,6 +300,23 @@ async def test_a_file_that_changes_while_it_is_read_is_an_error(client: Client, 
     assert folders(here) == ["f"]
 
 
+async def test_a_put_of_a_file_that_grows_on_and_on_is_ended(open_server: OpenServer, here: Path) -> None:
+    source = here / "f"
+    source.write_bytes(bytes(8 * MIB))  # more than is under way at a time
+
+    def grow(source_path: str, to: str, done: int, total: int) -> None:
+        if source.stat().st_size < 64 * MIB:
+            with open(source, "ab") as file:
+                file.write(bytes(MIB))
+
+    client = await open_server("memory", ServerConfig()).client(ClientConfig(max_read_bytes=4 * MIB))
+    with pytest.raises(
+        LimitExceededError, match=f"cannot put '{source}' to .*: it has grown by more than max_read_bytes"
+    ):
+        await client.files.put(source, here / "to", progress=grow)
+    assert folders(here) == ["f"]
+
+
 @pytest.mark.parametrize("limits", [{"requests_in_flight": 3}, {"queued_file_bytes": 300_000}])
 async def test_a_busy_server_is_asked_again(open_server: OpenServer, here: Path, limits: dict[str, int]) -> None:
     client = await open_server("unix", ServerConfig(**limits)).client()  # type: ignore[arg-type]

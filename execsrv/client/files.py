@@ -260,7 +260,8 @@ class Files:
         over, and where the connection was lost in the midst of a larger one, it goes on there. For that, a part stays
         beside the place of each file that was under way.
 
-        Raises `OSError` for this machine's side. The first error ends it, and leaves the files that are done.
+        Raises `OSError` for this machine's side, and `LimitExceededError` for a file that grows without end
+        (`max_read_bytes`). The first error ends it, and leaves the files that are done.
         """
         transfer = Transfer(
             self._remote, checked_progress(progress), count("limit", limit), resume=flag("resume", resume)

@@ -128,7 +128,9 @@ class Transfer:
                 try:
 
                     async def read(offset: int, size: int, sha256: hashlib._Hash) -> bytes:
-                        return await self._threads.run(lambda: local.read_at(descriptor, offset, size, sha256), path)
+                        data = await self._threads.run(lambda: local.read_at(descriptor, offset, size, sha256), path)
+                        self._check_growth(entry.size, offset + len(data))
+                        return data
 
                     # With some of its content: nobody there can tell the name before, and put something else in place.
                     first = await read(0, SMALL_BYTES, hashlib.sha256()) if self._resume else b""
@@ -223,14 +225,14 @@ class Transfer:
             message = f"cannot get {source!r}: the tree has more than max_tree_entries ({most})"
             raise LimitExceededError(message, limit="max_tree_entries", value=most)
 
+    # -- both ways --
+
     def _check_growth(self, size: int, reached: int) -> None:
         """Raise `LimitExceededError` for a file that grows on and on while it is read."""
         most = self._remote.max_read_bytes
         if reached > size + most:
             message = f"it has grown by more than max_read_bytes ({most}) while it was read"
             raise LimitExceededError(message, limit="max_read_bytes", value=most)
-
-    # -- both ways --
 
     async def _is_same(self, here: str, there: str) -> bool:
         """Return whether directories of both machines, with the same numbers, are one: by a file that both then have.

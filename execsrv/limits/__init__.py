@@ -73,7 +73,7 @@ class ClientConfig(Limits):
         Meta(
             ge=1,
             description="The most that one `read` of a file of the server returns; a larger file is read in pieces."
-            " And the most by which a file may grow while `get` reads it.",
+            " And the most by which a file may grow while `get` or `put` reads it.",
         ),
     ] = 512 * MIB
 

@@ -165,7 +165,8 @@ class Files(Facade, of=TrioFiles):
         over, and where the connection was lost in the midst of a larger one, it goes on there. For that, a part stays
         beside the place of each file that was under way.
 
-        Raises `OSError` for this machine's side. The first error ends it, and leaves the files that are done.
+        Raises `OSError` for this machine's side, and `LimitExceededError` for a file that grows without end
+        (`max_read_bytes`). The first error ends it, and leaves the files that are done.
         """
         return self._wait("put", source, destination, progress=progress, limit=limit, resume=resume)
 
