@@ -225,6 +225,10 @@ async def test_facts_lists_and_walks(client: Client, here: Path) -> None:
     assert walked == ["d", "d/e", "d/e/fifo", "d/link", f"d/{ODD}", "z"]
     assert await files.exists(here / "d/link")
     assert not await files.exists(here / "z")
+    (here / "round").symlink_to("round")
+    assert not await files.exists(here / "round")
+    assert not await files.path(here / "round").exists()
+    (here / "round").unlink()
     assert not await files.exists(here / "d" / ODD / "below")
     assert await files.resolve(here / "d/e/../link") == f"{here}/d/{ODD}"
 
@@ -492,6 +496,9 @@ async def test_refusals_name_the_path_and_cost_nothing_else(client: Client, here
         (lambda: files.write(here / "d", b""), f"cannot write '{here}/d': Is a directory", errno.EISDIR),
         (lambda: files.write(here / "d", bytes(5_000_000)), f"cannot write '{here}/d': .*directory", errno.EISDIR),
         (lambda: files.write(here / "n/f", b""), f"cannot write '{here}/n/f': No such file", errno.ENOENT),
+        (lambda: files.write(f"{here}/new/", b""), f"cannot write '{here}/new/': Is a directory", errno.EISDIR),
+        (lambda: files.append(f"{here}/new/", b""), f"cannot write '{here}/new/': Is a directory", errno.EISDIR),
+        (lambda: files.open(f"{here}/new/", "xb").__aenter__(), f"cannot write '{here}/new/': Is a dir", errno.EISDIR),
         (lambda: files.append(here / "d", b""), f"cannot append to '{here}/d': Is a directory", errno.EISDIR),
         (lambda: files.list(here / "fifo"), f"cannot list '{here}/fifo': Not a directory", errno.ENOTDIR),
         (lambda: files.move(here / "n", here / "m"), f"cannot move '{here}/n' to '{here}/m': No such", errno.ENOENT),

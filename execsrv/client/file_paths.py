@@ -22,6 +22,18 @@ def path_text(name: str, path: ServerPath) -> str:
     return text
 
 
+def writable_path(path: ServerPath) -> str:
+    """Return the absolute path of a file to write. Raises as `path_text` does, and `FileError` as the system does.
+
+    The server would pass over a slash at the end, and make a file where a directory was named.
+    """
+    text = path_text("path", path)
+    if text.endswith("/"):
+        why = os.strerror(errno.EISDIR)
+        raise FileError(f"cannot write {text!r}: {why}", errno=errno.EISDIR, path=text)
+    return text
+
+
 def plain_path(name: str, path: ServerPath) -> str:
     """Return any path as a string, odd bytes as surrogates (`os.fsdecode`).
 
@@ -58,8 +70,8 @@ def heard(method: str, uri: str) -> str:
 
 
 def is_missing(error: RequestError) -> bool:
-    """Return whether an error says that nothing is at a path."""
-    return isinstance(error, FileError) and error.errno in (errno.ENOENT, errno.ENOTDIR)
+    """Return whether an error says that nothing is at a path, or that it leads round in links: there is nothing too."""
+    return isinstance(error, FileError) and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, overload
 from execsrv.client.file_arguments import checked_mode, checked_progress, content_of, nanoseconds
 from execsrv.client.file_handles import MODES, OpenFile, RemoteFile
 from execsrv.client.file_info import FileInfo
-from execsrv.client.file_paths import ServerPath, doing, is_missing, path_text, plain_path
+from execsrv.client.file_paths import ServerPath, doing, is_missing, path_text, plain_path, writable_path
 from execsrv.client.parameters import Data, count, flag, pieces
 from execsrv.client.remote_changes import RemoteChanges, check_waiting
 from execsrv.client.remote_path import RemotePath
@@ -86,7 +86,7 @@ class Files:
         A file that is there keeps its mode, unless one is given. Without `atomic` it is written in place, which keeps
         its other names, and leaves a part of the content after a failure.
         """
-        name = path_text("path", path)
+        name = writable_path(path)
         content = content_of(data, encoding)
         flag("atomic", atomic)
         checked_mode(mode)
@@ -106,7 +106,7 @@ class Files:
 
         Raises `ConnectionLostError`, with no saying whether the data has arrived, when the connection is interrupted.
         """
-        name = path_text("path", path)
+        name = writable_path(path)
         content = content_of(data, encoding)
         with doing("append to", name):
             for piece in pieces(content, _MESSAGE_BYTES):
@@ -118,7 +118,7 @@ class Files:
 
         `mode` is "rb", "wb", "ab", "xb", "r+b" or "w+b", as for `open`. There is no text mode, and no buffer.
         """
-        name = path_text("path", path)
+        name = path_text("path", path) if mode == "rb" else writable_path(path)
         if mode not in (*MODES, "w+b"):
             raise InvalidParamsError(f"mode must be one of {', '.join([*MODES, 'w+b'])}, got {mode!r}", field="mode")
         file = OpenFile(self._remote.calls, name, MODES.get(mode, "update"))
