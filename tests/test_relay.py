@@ -211,6 +211,27 @@ async def test_cut_body(one_peer: Peer, web: Web, fields: tuple[str, ...]) -> No
     assert (last["seq"], streamed(one_peer, "r")) == (2, b"abc")
 
 
+async def test_connections_are_used_again_or_let_go(one_peer: Peer, web: Web) -> None:
+    async def kept(asked: Asked) -> None:
+        request = asked.line.encode()
+        while request:
+            moved = b"Location: /kept\r\n" if b"/moved" in request else b""
+            await asked.send(b"HTTP/1.1 %d OK\r\n%sContent-Length: 2\r\n\r\nhi" % (302 if moved else 200, moved))
+            request = bytes(await asked.stream.receive_some())
+
+    web.pages["/kept"] = web.pages["/moved"] = kept
+    web.page("/closed", body=b"hi")
+    for path, most in (("/kept", 1), ("/moved", 1), ("/closed", 20)):
+        await one_peer.call("http/request", wanted(web, path))
+        before, seen = len(os.listdir("/proc/self/fd")), len(web.asked)
+        for number in range(10):
+            await one_peer.call("http/request", wanted(web, path, redirectPolicy="follow"))
+            await one_peer.call("http/request", wanted(web, path, requestId=f"{number}", streamResponse=True))
+            await until_done(one_peer, f"{number}")
+        assert len(os.listdir("/proc/self/fd")) <= before + 2
+        assert len(web.asked) <= seen + most
+
+
 async def test_bodies_are_left_as_they_are(one_peer: Peer, web: Web) -> None:
     web.page("/x", "Content-Encoding: gzip", "X-Latin: \xe9", "X-Empty:", body=b"no gzip at all")
     result = await one_peer.call("http/request", wanted(web, "/x"))
