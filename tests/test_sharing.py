@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -353,6 +354,26 @@ async def test_a_lesser_token_of_the_same_name_joins_in_no_higher_role(connectio
         await viewer.call("connection/join", {"connection": "a"})
         await viewer.call("process/attach", {"connection": "a", "processId": "p", "attachedId": "x"})
         assert (await viewer.refused("process/terminate", {"processId": "x"}))[2]["kind"] == "forbidden"
+
+
+async def test_the_network_is_not_for_a_viewer_to_wait_for(connections: Connections) -> None:
+    """Of one's own name or by a grant: what counts is the role of the token. All else may be waited for."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = {"port": listener.getsockname()[1], "host": "127.0.0.1"}
+        async with open_member(connections, "one") as one, open_member(connections, "one", Role.WRITER) as lesser:
+            await one.start("p", ["sleep", "1000"])
+            (mine,) = [each for each in (await one.call("connection/list"))["connections"] if each["isOwn"]]
+            ref = {"connection": mine["connectionId"]}
+            await lesser.call("connection/join", {**ref, "role": "writer"})
+            await lesser.call("process/attach", {**ref, "processId": "p", "attachedId": "p"})
+            wish = {"processId": "p", "port": port}
+            code, _, data = await lesser.refused("process/waitFor", {**wish, "idleMs": 1, "waitId": "w"})
+            assert (code, data) == (-32600, {"kind": "forbidden", "role": "writer", "needed": "owner"})
+            assert (await lesser.call("process/waitFor", {"processId": "p", "idleMs": 1}))["happened"] == "idle"
+            listener.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+            assert (await one.call("process/waitFor", wish))["happened"] == "port"
 
 
 async def test_what_has_to_be_joined_first_and_what_cannot_be(server: Server) -> None:

@@ -28,7 +28,7 @@ from execsrv._server.methods.process_passing import check_has_streams
 from execsrv._server.methods.table import Caller, Later, handles_later
 from execsrv._server.session import Session
 from execsrv._wire.quoting import quoted
-from execsrv.errors import InvalidParamsError
+from execsrv.errors import ForbiddenError, InvalidParamsError
 from execsrv.protocol import (
     Chunk,
     Happening,
@@ -40,6 +40,7 @@ from execsrv.protocol import (
     ProcessWaitFor,
     ReadGap,
 )
+from execsrv.protocol.roles import Role
 
 _LOOKED_BYTES = 64 * 1024
 """Bytes of the log that are looked at before others have their turn."""
@@ -81,6 +82,9 @@ def process_wait_for(caller: Caller, params: ProcessWaitFor) -> Later[ProcessHap
     session = known(caller, params.process_id)
     if params.output or params.idle_ms is not None or params.input:
         check_has_streams(session, "watched")
+    if params.port is not None and caller.principal.role < Role.OWNER:
+        text = f"`port` reaches the network, which needs the role owner, and this is a {caller.principal.role.word}"
+        raise ForbiddenError(text, role=caller.principal.role.word, needed=Role.OWNER.word)
     if params.no_echo and not session.is_terminal:
         raise InvalidParamsError(f"process {session.id} has no terminal, and so no echo", field="noEcho")
     if params.after_offset is not None and not params.after_seq:
