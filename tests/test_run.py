@@ -20,14 +20,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pexpect
 import pytest
+import trio
 
 from execsrv._cli.typed_ahead import TypedAhead
+from execsrv.testing import serving
 from tests.peers import PATIENCE
-from tests.processes import marked, may_become_nobody, new_mark
+from tests.processes import marked, may_become_nobody, new_mark, until_gone
+from tests.relay import open_line
 from tests.terminals import cuttable, put_away, seen_program
 from tests.test_daemon import EXECSRV, daemon, execsrv
 
@@ -276,6 +280,24 @@ def test_a_timeout_asks_first(run_args: list[str], tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (124, "ready\ncleaning\n")
     assert done.stderr.endswith("execsrv: ended the command, which was not done after 2 s\n")
     assert not (tmp_path / "lock").exists()
+
+
+async def test_a_timeout_does_not_wait_for_a_connection_that_is_interrupted(tmp_path: Path) -> None:
+    mark = new_mark()
+    options = ["--reconnect", "1000", "--timeout", "2"]
+    command = ["bash", "-c", f"echo ready; exec -a {mark} sleep 1000"]
+    with serving("unix://", "--resume-grace", "2") as server:
+        async with open_line(server.url, f"{tmp_path}/line") as line, trio.open_nursery() as nursery:
+            argv = [*EXECSRV, "run", "--url", line.url, *options, "--", *command]
+            run = partial(trio.run_process, argv, check=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            process = await nursery.start(run)
+            assert await process.stdout.receive_some() == b"ready\n"
+            line.target = None
+            line.cut()
+            said = b"".join([data async for data in process.stderr])
+            assert said.endswith(b"execsrv: ended the command, which was not done after 2 s\n")
+            assert await process.wait() == 124
+        await until_gone(mark)
 
 
 @pytest.mark.few(2)

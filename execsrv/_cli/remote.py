@@ -8,22 +8,12 @@ from functools import partial
 
 import trio
 
-from execsrv._cli import terminal
+from execsrv._cli import job, terminal
 from execsrv._cli.connection_name import connected_as
 from execsrv._cli.heard_signals import Heard, Signals, stop_self
-from execsrv._cli.job import (
-    AFTERMATH_SECONDS,
-    FLOOD_SECONDS,
-    Ended,
-    Insistence,
-    Recorder,
-    RunOptions,
-    failed,
-    pass_on,
-    say_ended,
-)
-from execsrv._cli.job import timed_out as say_timed_out
+from execsrv._cli.job import Ended, Insistence, Recorder, RunOptions, failed, pass_on, say_ended
 from execsrv._cli.manners import Manners
+from execsrv._cli.remote_end import ENDED_BY_SERVER, until_unheard
 from execsrv._cli.remote_start import reach_of, surroundings
 from execsrv._cli.remote_stdin import has_stdin, pass_stdin
 from execsrv._cli.signals import ENDING
@@ -47,11 +37,6 @@ _KILL_SECONDS = 1.0
 
 _STOP_SECONDS = 1.0
 """Time that the server has to stop the command before we stop."""
-
-_ENDED_BY_SERVER = {
-    "disconnected": "the server ended the command with the connection",
-    "shutdown": "the server ended the command because it is shutting down",
-}
 
 
 async def run_there(options: RunOptions, url: str, signals: Signals, report: Recorder | None = None) -> Ended:
@@ -124,9 +109,9 @@ class _RemoteRun:
                     say_gaps(process.confined)
             self._started.set()
             with terminal.raw_terminal(options.tty) as self._raw_again:
-                return await self._attend(process)
+                return await self._attend(client, process)
 
-    async def _attend(self, process: Process) -> Ended:
+    async def _attend(self, client: Client, process: Process) -> Ended:
         """Join the command to our streams until all is over; return its end."""
         async with open_helpers() as nursery:
             self._others += watch_silence(self._options, nursery)
@@ -134,19 +119,19 @@ class _RemoteRun:
                 nursery.start_soon(self._pass_stdin, process)
             if self._options.timeout is not None:
                 clock = trio.CancelScope(deadline=trio.current_time() + self._options.timeout)
-                nursery.start_soon(self._end_at, process, clock, "timeout")
+                nursery.start_soon(self._end_at, client, process, clock, "timeout", nursery.cancel_scope)
             if self._options.idle_timeout is not None:
                 self._touch()
-                nursery.start_soon(self._end_at, process, self._idle, "idle")
+                nursery.start_soon(self._end_at, client, process, self._idle, "idle", nursery.cancel_scope)
             try:
-                exited = await self._pass_output(process)
+                await self._pass_output(process)
                 await self._pass_rest(process)
             except BrokenPipeError:  # whoever read our output has gone, and so does the command
                 return Ended(128 + signal.SIGPIPE, "SIGPIPE")
-        if self._timed_out is not None or exited.reason in ("timeout", "idle"):
-            return say_timed_out(self._options, idle="idle" in (self._timed_out, exited.reason))
-        if exited.reason in _ENDED_BY_SERVER:
-            return failed(_ENDED_BY_SERVER[exited.reason])
+        if (exited := self._exited) is None or self._timed_out is not None or exited.reason in ("timeout", "idle"):
+            return job.timed_out(self._options, idle="idle" in (self._timed_out, exited and exited.reason))
+        if exited.reason in ENDED_BY_SERVER:
+            return failed(ENDED_BY_SERVER[exited.reason])
         ended = Ended(exited.exit_code, exited.signal)
         if not self._options.has_limits:
             return ended
@@ -156,16 +141,15 @@ class _RemoteRun:
 
     # -- output --
 
-    async def _pass_output(self, process: Process) -> Exited:
+    async def _pass_output(self, process: Process) -> None:
         """Pass the output on, each stream to our own of the same name, until the command has ended."""
         while not isinstance(event := await process.next_event(), Exited):
             await self._pass(event)
         self._exited = event
-        return event
 
     async def _pass_rest(self, process: Process) -> None:
         """Pass on what is there behind the end of the command. What holds the streams open is asked to end."""
-        end = trio.current_time() + FLOOD_SECONDS
+        end = trio.current_time() + job.FLOOD_SECONDS
         asked = False
         while True:
             with trio.move_on_at(end if asked else min(end, trio.current_time() + _HELD_SECONDS)) as patience:
@@ -186,7 +170,7 @@ class _RemoteRun:
 
     @property
     def _aftermath(self) -> float:
-        return min(self._options.grace, AFTERMATH_SECONDS)
+        return min(self._options.grace, job.AFTERMATH_SECONDS)
 
     async def _pass(self, event: Event | None) -> None:
         self._touch()
@@ -195,11 +179,26 @@ class _RemoteRun:
 
     # -- its time --
 
-    async def _end_at(self, process: Process, clock: trio.CancelScope, cause: str) -> None:
+    async def _end_at(
+        self, client: Client, process: Process, clock: trio.CancelScope, cause: str, attending: trio.CancelScope
+    ) -> None:
         with clock:
             await trio.sleep_forever()
-        if self._exited is None and self._timed_out is None and await process.terminate(self._options.grace):
+        if self._exited is not None or self._timed_out is not None:
+            return
+        async with open_helpers() as helpers:
+            helpers.start_soon(self._end_without, client, cause, attending)
+            if await process.terminate(self._options.grace):
+                self._timed_out = cause
+                await trio.sleep_forever()
+
+    async def _end_without(self, client: Client, cause: str, attending: trio.CancelScope) -> None:
+        """Hang up where we cannot hear of the end, once its time is over: that ends the command too."""
+        await until_unheard(client)
+        if self._exited is None:
             self._timed_out = cause
+            say("execsrv: the connection is interrupted, so the server has to end the command by itself")
+            attending.cancel()
 
     def _touch(self) -> None:
         if self._options.idle_timeout is not None:
