@@ -101,7 +101,7 @@ async def test_a_timeout_tells_how_the_command_ended(server: Server) -> None:
         await client.run(["sh", "-c", "echo out; echo why >&2; exec sleep 1000"], timeout=3, grace=60)
     error = timeout.value
     assert isinstance(error, execsrv.CommandTimeoutError)
-    assert (error.exit_code, error.signal, error.reason) == (143, "SIGTERM", "terminated")
+    assert (error.exit_code, error.signal, error.reason) == (143, "SIGTERM", "timeout")
     assert (error.stdout, error.stderr) == (b"out\n", b"why\n")
     assert str(error).endswith("did not end within 3 s and was ended: why")
 
