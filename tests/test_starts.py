@@ -24,7 +24,7 @@ import trio.lowlevel
 from execsrv._processes import carried_limits, proc
 from execsrv._processes.command import settle
 from execsrv._processes.rlimit_mark import LOCKS, new_server_mark
-from execsrv._processes.shared_threads import SharedThreads
+from execsrv._processes.shared_threads import Places, SharedThreads
 from execsrv._processes.supervisor import open_supervisor
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Failure, Notification, Response
@@ -495,7 +495,7 @@ async def test_a_start_that_hangs_leaves_the_server_its_own_limits(tmp_path: Pat
     limits = softs()
     async with open_supervisor(own_process=True, guarded=False) as supervisor:
         attempt = supervisor.new_attempt()
-        threads, others = SharedThreads(trio.CapacityLimiter(1)), children()
+        threads, others = SharedThreads(Places(1)), children()
         with leased(program), trio.CancelScope() as waiting:
 
             async def start() -> None:

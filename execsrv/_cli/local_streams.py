@@ -19,7 +19,6 @@ from execsrv._cli.job import FLOOD_SECONDS, QUIET_SECONDS, Recorder, RunOptions,
 from execsrv._cli.silence_rule import shows_progress
 from execsrv._cli.streams import missing
 from execsrv._cli.terminal import Escape, size_of
-from execsrv._cli.typed_ahead import pass_typed
 from execsrv._processes import terminal
 from execsrv._wire.stdio import read_shared
 
@@ -155,6 +154,8 @@ class LocalStreams:
         assert master is not None
         type_keys = partial(self._type, master)
         if escape is not None:
+            from execsrv._cli.typed_ahead import pass_typed  # for a user at a terminal
+
             if await pass_typed(_read_keys, type_keys, escape, self.touched):
                 return True
         else:

@@ -24,7 +24,7 @@ from execsrv._processes.guardian_keeper import Guard
 from execsrv._processes.kin import Kin
 from execsrv._processes.membership import ByDescent, ByWalk, Register
 from execsrv._processes.refused_calls import refusals
-from execsrv._processes.shared_threads import MOST_THREADS
+from execsrv._processes.shared_threads import MOST_THREADS, Places
 from execsrv._processes.subreaper import Strays
 from execsrv._processes.turns import in_turns
 from execsrv.protocol import Layer, Size
@@ -62,7 +62,7 @@ class Supervisor:
         self._moves = False
         self.kin = Kin(self._register, sole=False)
         """All processes of all sessions, for telling who they are not."""
-        self.threads = trio.CapacityLimiter(MOST_THREADS)
+        self.threads = Places(MOST_THREADS)
         """The threads in which commands are started."""
 
     def __repr__(self) -> str:
