@@ -164,6 +164,27 @@ async def test_a_program_that_prints_on_and_on_is_drawn_as_it_was(open_server: O
         nursery.cancel_scope.cancel()
 
 
+async def test_a_cancel_in_the_midst_of_a_drawing_draws_nothing_twice() -> None:
+    script = "seq 1 400 | tr '\\n' ' '; read x; seq 401 800 | tr '\\n' ' '; sleep 1000"
+    wanted = "".join(f"{number} " for number in range(1, 801))
+    async with (
+        execsrv.connect_in_process() as client,
+        client.start(["sh", "-c", script], tty=True, size=(50, 80), modes={"echo": False}) as process,
+    ):
+        with trio.fail_after(PATIENCE):
+            await process.wait_for(output=b" 400 ")
+            await process.screen()
+            await process.sendline()
+            await process.wait_for(output=b" 800 ")
+            for turns in range(40):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(process.screen)
+                    for _ in range(turns):
+                        await trio.lowlevel.checkpoint()
+                    nursery.cancel_scope.cancel()
+            assert "".join((await process.screen()).rows).strip() == wanted.strip()
+
+
 async def test_a_program_gets_its_answers(server: Server) -> None:
     client = await server.client()
     code = """

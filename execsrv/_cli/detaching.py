@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 
+import trio
+
 from execsrv._cli.connection_name import connected_as, is_taken
 from execsrv._cli.job import RunOptions
 from execsrv._cli.manners import print_json, print_text
@@ -38,10 +40,12 @@ async def start_detached(options: RunOptions) -> None:
                 idle_timeout=options.idle_timeout,
             ) as process:
                 process.leave_running()
+                # In a thread: an interrupt that came just before the write would not be heard while nobody reads.
                 if options.as_json:
-                    print_json({"name": name, "connectionId": client.shared_id, "pid": process.pid})
+                    facts = {"name": name, "connectionId": client.shared_id, "pid": process.pid}
+                    await trio.to_thread.run_sync(print_json, facts, abandon_on_cancel=True)
                 else:
-                    print_text(f"{name}\n")
+                    await trio.to_thread.run_sync(print_text, f"{name}\n", abandon_on_cancel=True)
                 if options.verbose:
                     say(f"execsrv: it runs at {url} as pid {process.pid}; `execsrv attach {name}` comes back to it")
         except BaseException:

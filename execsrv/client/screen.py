@@ -62,6 +62,7 @@ class Drawing:
         self._process = process
         self._emulator: Emulator | None = None
         self._after = 0
+        self._drawn = 0  # bytes of the entry behind that
         self._missed = False
         self._turn = trio.Lock()
 
@@ -77,10 +78,13 @@ class Drawing:
                 read = await self._process._mirror.calls.call("process/read", ask, ProcessOutputRead)
                 self._missed = self._missed or read.gap is not None
                 for chunk in read.chunks:
-                    for at in range(0, len(chunk.chunk), _STEP_BYTES):
-                        emulator.feed(chunk.chunk[at : at + _STEP_BYTES])
+                    if chunk.seq != self._after + 1:
+                        self._drawn = 0  # it is another than was begun
+                    while piece := chunk.chunk[self._drawn : self._drawn + _STEP_BYTES]:
+                        emulator.feed(piece)
+                        self._drawn += len(piece)
                         await trio.lowlevel.checkpoint()
-                    self._after = chunk.seq
+                    self._after, self._drawn = chunk.seq, 0
                 self._after = read.next_seq - 1
                 if wait or read.next_seq >= next_seq:
                     return not read.closed
