@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from execsrv.limits import ServerConfig
 from execsrv.protocol import Chunk, Response
 from tests import hanging
 from tests.conftest import OpenServer, with_packed
-from tests.peers import Peer, b64, plain
+from tests.peers import PATIENCE, Peer, b64, plain
 
 transport = with_packed()
 
@@ -200,6 +202,78 @@ async def test_many_waits_see_all_that_is_printed(peer: Peer) -> None:
     for id in asked:
         answer: Any = await peer.answer(id)
         assert (answer.result["happened"], answer.result["index"], answer.result["gap"]) == ("output", 15, None)
+
+
+async def test_many_looks_let_others_have_their_turns(open_server: OpenServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With turns of one look each, which are easier to count than seconds."""
+    monkeypatch.setattr("execsrv._server.looks.TURN_SECONDS", 0, raising=False)
+    turn, looks, look = 0, Counter[int](), Search.look
+
+    def counted(search: Search, chunk: Chunk, skip: int = 0) -> Found | None:
+        looks[turn] += 1
+        return look(search, chunk, skip)
+
+    async def neighbour() -> None:
+        nonlocal turn
+        while True:
+            await trio.lowlevel.checkpoint()
+            turn += 1
+
+    monkeypatch.setattr(Search, "look", counted)
+    async with open_server("memory", ServerConfig()).open_peer() as peer, trio.open_nursery() as nursery:
+        await peer.handshake()
+        await peer.start("p", ["sh", "-c", "read x; echo end; exec sleep 1000"], pipeStdin=True)
+        wait = {"processId": "p", "output": [b64(b"end")]}
+        asked = [await peer.post("process/waitFor", wait) for _ in range(30)]
+        nursery.start_soon(neighbour)
+        await peer.call("process/write", {"processId": "p", "chunk": b64(b"\n"), "writeId": "1"})
+        for id in asked:
+            answer: Any = await peer.answer(id)
+            assert answer.result["happened"] == "output"
+        nursery.cancel_scope.cancel()
+    assert looks.total() >= 30
+    assert max(looks.values()) == 1
+
+
+async def test_silence_is_not_looked_for_while_the_reader_is_waited_for(open_server: OpenServer) -> None:
+    """A wait that comes to nothing takes no time: everybody sleeps until the reader goes on."""
+    async with open_server("memory", ServerConfig()).open_peer() as peer:
+        await peer.handshake()
+        await peer.start("p", ["sh", "-c", "head -c 100000 /dev/zero; exec sleep 1000"], windowBytes=65536)
+        await peer.until(lambda: len(peer.output("p")) >= 65536)
+        asked = await peer.post("process/waitFor", {"processId": "p", "idleMs": 1})
+        with trio.fail_after(PATIENCE):
+            await trio.testing.wait_all_tasks_blocked(0.05)
+        await peer.call("process/ack", {"processId": "p", "seq": peer.told("p")[-1][1]["seq"]})
+        await peer.until(lambda: len(peer.output("p")) == 100000)
+        answer: Any = await peer.answer(asked)
+        assert answer.result["happened"] == "idle"
+
+
+async def test_few_ports_are_tried_at_once(open_server: OpenServer) -> None:
+    """One attempt has a descriptor for up to a second where nobody answers, as at a listener whose queue is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent, socket.socket() as first, socket.socket() as more:
+        address = silent.getsockname()
+        for filling in (first, more):
+            filling.setblocking(False)
+            filling.connect_ex(address)
+        wish = {"port": address[1], "host": "127.0.0.1"}
+
+        def tried() -> int:
+            sent = f" 0100007F:{address[1]:04X} 02 "  # SYN_SENT
+            return sum(sent in line for line in Path("/proc/net/tcp").read_text().splitlines())
+
+        async with open_server("memory", ServerConfig()).open_peer() as peer:
+            await peer.handshake()
+            await peer.start("p", ["sleep", "1000"])
+            before = tried()
+            for _ in range(6):
+                await peer.post("process/waitFor", {"processId": "p", "port": wish})
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert 1 <= tried() - before <= 4
+            with socket.create_server(("127.0.0.1", 0)) as other:
+                port = {"port": other.getsockname()[1], "host": "127.0.0.1"}
+                assert (await happened(peer, "p", port=port))["happened"] == "port"  # in its turn
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from itertools import count
 import trio
 
 from execsrv._doors.principal import Principal
+from execsrv._server.looks import Round
 from execsrv._server.sessions import Sessions
 from execsrv._server.sharing import Shared, Terms, unknown
 from execsrv._server.visits import Visits
@@ -25,6 +26,8 @@ class Directory:
     def __init__(self) -> None:
         self._by_id: dict[str, Shared] = {}
         self._numbers = count(1)
+        self.round = Round()
+        """Of the looks of all those who wait for something."""
 
     def __repr__(self) -> str:
         return f"<Directory {len(self._by_id)}>"

@@ -16,6 +16,7 @@ from msgspec import UNSET, UnsetType
 
 from execsrv._doors.principal import Principal
 from execsrv._nursery import owned
+from execsrv._server.looks import Looks
 from execsrv._server.sessions import Sessions
 from execsrv._server.sizes import Sizes
 from execsrv._server.start_keys import Keys
@@ -123,6 +124,7 @@ class Shared:
         self.ends_at = math.inf
         self.keys = Keys(sessions)
         self.sizes = Sizes(terms.size_policy)
+        self.looks = Looks(directory.round)
         self.nursery: trio.Nursery | None = None
         """In which grants expire, as long as the connection lasts."""
         self.members: dict[str, Member] = {}

@@ -7,33 +7,31 @@
 
 The first that sees what was asked for ends the others. Each look is bounded: byte strings are searched for, in pieces,
 and no regular expressions, since one that is badly made can take for ever and would hold up every connection. Whoever
-wants those applies them where the output is read.
+wants those applies them where the output is read. The looks of all waits share one turn (`looks.py`).
 """
 
 from __future__ import annotations
 
-import ipaddress
 import math
-import socket
 from functools import partial
 
 import trio
 from msgspec import UNSET, UnsetType
 
-from execsrv._log.entries import ENTRY_BYTES, Closed, Exited, Gap
+from execsrv._log.entries import Closed, Exited, Gap
 from execsrv._log.search import Search
 from execsrv._nursery import owned
+from execsrv._server.looks import Looks
 from execsrv._server.methods.process import heard_by, known, own_name, while_heard
 from execsrv._server.methods.process_passing import check_has_streams
 from execsrv._server.methods.table import Caller, Later, handles_later
+from execsrv._server.ports import accepts, addresses_of
 from execsrv._server.session import Session
-from execsrv._wire.quoting import quoted
 from execsrv.errors import ForbiddenError, InvalidParamsError
 from execsrv.protocol import (
     Chunk,
     Happening,
     InputWait,
-    PortWish,
     ProcessHappened,
     ProcessWait,
     ProcessWaited,
@@ -41,12 +39,6 @@ from execsrv.protocol import (
     ReadGap,
 )
 from execsrv.protocol.roles import Role
-
-_LOOKED_BYTES = 64 * 1024
-"""Bytes of the log that are looked at before others have their turn."""
-
-_ATTEMPT_SECONDS = 1.0
-"""The time that one attempt to connect may take."""
 
 _PORT_SECONDS = 0.05
 """The pause between two attempts to connect."""
@@ -56,8 +48,6 @@ _INPUT_SECONDS = 0.05
 
 _ECHO_SECONDS = 0.02
 """The pause between two looks at the modes of a terminal, which tells nobody when they change."""
-
-_LOOPBACK = ("127.0.0.1", "::1")
 
 
 @handles_later("process/wait")
@@ -90,7 +80,7 @@ def process_wait_for(caller: Caller, params: ProcessWaitFor) -> Later[ProcessHap
     if params.after_offset is not None and not params.after_seq:
         raise InvalidParamsError("afterOffset is a place in the entry afterSeq, which is missing", field="afterOffset")
     name = own_name(caller, params.process_id, params.wait_id or "")
-    wait = _Wait(session, params, name, _addresses(params.port))
+    wait = _Wait(session, params, name, addresses_of(params.port), caller.shared.looks)
     if params.wait_id is not None:
         if (earlier := session.waits.get(wait.name)) is not None:
             earlier()
@@ -98,21 +88,14 @@ def process_wait_for(caller: Caller, params: ProcessWaitFor) -> Later[ProcessHap
     return while_heard(heard_by(caller, params.process_id), wait.run)
 
 
-def _addresses(wish: PortWish | None) -> tuple[str, ...]:
-    if wish is None or wish.host is None:
-        return _LOOPBACK
-    try:
-        return (str(ipaddress.ip_address(wish.host)),)
-    except ValueError:
-        message = f"port.host: {quoted(wish.host)} is not an IP address, and names are not looked up"
-        raise InvalidParamsError(message, field="port") from None
-
-
 class _Wait:
     """One wait, with a place of its own in the log."""
 
-    def __init__(self, session: Session, params: ProcessWaitFor, name: str, addresses: tuple[str, ...]) -> None:
+    def __init__(
+        self, session: Session, params: ProcessWaitFor, name: str, addresses: tuple[str, ...], looks: Looks
+    ) -> None:
         self.name = name
+        self._looks = looks
         self._session = session
         self._log = session.log
         self._params = params
@@ -195,41 +178,59 @@ class _Wait:
             if silence.cancelled_caught and self._next >= self._log.next_seq:
                 if self._log.has_room:
                     self._happened("idle")
-                self._silent_at = trio.current_time() + self._idle  # it waits for its reader, who is the silent one
+                await self._wait_room()  # it waits for its reader, who is the silent one
+                self._silent_at = trio.current_time() + self._idle
         if self._params.tree_empty:
             return
         if self._params.port is not None:
             await self._session.wait_empty()  # who lives on may still come to listen
         self._happened("closed")
 
+    async def _wait_room(self) -> None:
+        """Wait until the log has room for more, or has more all the same: ends are written there without."""
+
+        async def until_room() -> None:
+            while not self._log.has_room:
+                await self._session.feed.wait_taken()
+            either.cancel_scope.cancel()
+
+        async with trio.open_nursery() as either:
+            either.start_soon(owned, until_room)
+            await self._session.feed.wait_appended()
+            either.cancel_scope.cancel()
+
     async def _look(self, until: float) -> bool:
         """Look at what the log has, up to entry `until`. Return False behind the close."""
-        looked = 0
         while self._next < min(self._log.next_seq, until):
-            if (gap := self._log.gap_behind(self._next - 1)) is not None:
-                self._pass_over(gap)
-                continue
-            entry = self._log.entry(self._next)
-            match entry:
-                case Gap():
-                    self._pass_over(self._log.gap_of(entry))
-                    continue
-                case Chunk():
-                    if (found := self._search.look(entry, self._skip)) is not None:
-                        self._happened("output", found.end, entry, found.number)
-                    self._silent_at = trio.current_time() + self._idle
-                    looked += ENTRY_BYTES + len(entry.chunk)
-                case Exited() if self._params.exited:
-                    self._next += 1
-                    self._happened("exited")
-                case Closed():
-                    self._next = entry.seq + 1
-                    return False
-            self._next, self._skip = self._next + 1, 0
-            if looked >= _LOOKED_BYTES or self._answer is not None:
-                looked = 0
+            await self._looks.take_turn()
+            if not self._looks.timed(self._look_at_one):
+                return False
+            if self._answer is not None:
                 await trio.lowlevel.checkpoint()
         return self._log.closed is None or self._next <= self._log.closed.seq
+
+    def _look_at_one(self) -> bool:
+        """Look at the next entry. Return False behind the close."""
+        if (gap := self._log.gap_behind(self._next - 1)) is not None:
+            self._pass_over(gap)
+            return True
+        entry = self._log.entry(self._next)
+        match entry:
+            case Gap():
+                self._pass_over(self._log.gap_of(entry))
+                return True
+            case Chunk():
+                if (found := self._search.look(entry, self._skip)) is not None:
+                    self._happened("output", found.end, entry, found.number)
+                self._silent_at = trio.current_time() + self._idle
+            case Exited() if self._params.exited:
+                self._next += 1
+                self._happened("exited")
+            case Closed():
+                self._next = entry.seq + 1
+                return False
+        self._next, self._skip = self._next + 1, 0
+        return True
 
     def _pass_over(self, gap: ReadGap) -> None:
         first = self._gap.from_seq if self._gap is not None else gap.from_seq
@@ -265,21 +266,9 @@ class _Wait:
 
     async def _try_port(self, port: int) -> None:
         while True:
-            for address in self._addresses:
-                with trio.move_on_after(_ATTEMPT_SECONDS):
-                    if await _accepts(address, port):
+            async with self._looks.tries:
+                for address in self._addresses:
+                    if await accepts(address, port):
                         self._happened("port")
                         return
-            await trio.sleep(_PORT_SECONDS)
-
-
-async def _accepts(address: str, port: int) -> bool:
-    """Connect, hang up at once, and return whether somebody took it."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        with trio.socket.socket(family, socket.SOCK_STREAM) as attempt:
-            await attempt.connect((address, port))
-            # A connection to a port on which nobody listens may meet itself.
-            return bool(attempt.getsockname() != attempt.getpeername())
-    except OSError:
-        return False
+                await trio.sleep(_PORT_SECONDS)
