@@ -8,16 +8,19 @@ import shutil
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpcore
 import pytest
 import trio
 
 from execsrv._budget.allowance import Allowance
 from execsrv._http.channel import open_http
+from execsrv._http.client import open_body
 from execsrv._http.relay import Relay
 from execsrv._http.request import prepare, proxy_url
 from execsrv._server.outbox import Outbox
@@ -490,6 +493,42 @@ async def test_buffered_body_too_large(open_server: OpenServer, web: Web) -> Non
     for _ in range(2):
         result = await peer.call("http/request", wanted(web, "/full"))
         assert len(base64.b64decode(result["bodyBase64"])) == 1000_000
+
+
+async def test_interim_responses_have_a_bound(one_peer: Peer, web: Web) -> None:
+    async def endless(asked: Asked) -> None:
+        while True:
+            await asked.send(b"HTTP/1.1 102 Processing\r\n\r\n" * 1000)
+
+    web.pages["/endless"] = endless
+    web.pages["/few"] = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 200 + head("Content-Length: 2") + b"hi"
+    with trio.fail_after(PATIENCE):
+        _, message, data = await one_peer.refused("http/request", wanted(web, "/endless"))
+    assert data["kind"] == "http-failed"
+    assert message.endswith("the head of the response has more than 131072 bytes")
+    assert (await one_peer.call("http/request", wanted(web, "/few")))["bodyBase64"] == b64(b"hi")
+
+
+async def test_chunks_that_came_together_let_others_have_their_turns() -> None:
+    turns = 0
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(200):
+            time.sleep(0.0002)  # noqa: ASYNC251 - as long as a chunk takes
+            yield b"x"
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        async with open_body(httpcore.Response(200, content=chunks())) as body:
+            assert [chunk async for chunk in body] == [b"x"] * 200
+        nursery.cancel_scope.cancel()
+    assert turns > 10
 
 
 async def test_slow_peer_makes_the_http_server_wait(server: Server, web: Web) -> None:

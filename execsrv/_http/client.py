@@ -8,6 +8,7 @@ connections, some of which are kept for the next request to the same origin, and
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ import trio
 
 from execsrv._http.request import MAX_REDIRECTS, PreparedRequest, Target, proxy_url, redirected
 from execsrv._threads import run_with_tls
+from execsrv._wire.turns import my_turn
 from execsrv.errors import HttpFailedError, HttpUnavailableError
 from execsrv.protocol import HttpField
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 _KEPT_CONNECTIONS = 8
 _KEPT_SECONDS = 4.0
 """Less than most HTTP servers keep one: a request on one that is being closed would fail."""
+
+_TURN_SECONDS = 0.001
+"""For so long chunks that came together are handled in one turn of the loop."""
 
 
 class HttpClient:
@@ -66,6 +71,8 @@ class HttpClient:
     async def _send_one(self, exchange: PreparedRequest) -> httpcore.Response:
         import httpcore
 
+        from execsrv._http.network import Stream
+
         target = exchange.target
         request = httpcore.Request(
             exchange.method,
@@ -74,9 +81,12 @@ class HttpClient:
             content=exchange.body,
         )
         try:
-            return await self._pool(target).handle_async_request(request)
+            response = await self._pool(target).handle_async_request(request)
         except _errors() as error:
             raise HttpFailedError(f"{sending(exchange)}: {_text_of(error)}", url=target.url) from error
+        if isinstance(stream := response.extensions.get("network_stream"), Stream):
+            stream.head_is_over()
+        return response
 
     async def _load(self) -> None:
         """Import what is needed and read the certificates, in a thread, since that takes up to 100 ms.
@@ -129,7 +139,7 @@ async def open_body(response: httpcore.Response) -> AsyncIterator[AsyncIterator[
     Only a cancel ends all of httpcore's generators in order. So a body that was not read to its end is read on under a
     cancelled scope. At the end of one httpcore lets go of the connection only when it is asked to.
     """
-    chunks = response.aiter_stream()
+    chunks = _InTurns(response.aiter_stream())
     try:
         yield chunks
     except _errors() as error:
@@ -144,6 +154,27 @@ async def open_body(response: httpcore.Response) -> AsyncIterator[AsyncIterator[
                 pass  # what was left of it was cut as well
             finally:
                 await response.aclose()  # which httpcore shields, and which waits for nobody
+
+
+class _InTurns:
+    """The chunks of a body, of which one read can bring thousands. They let others have their turns.
+
+    Cancelling is noticed by who waits for more, and not between two chunks: see `open_body`.
+    """
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self._turn_ends = 0.0
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if time.perf_counter() >= self._turn_ends:
+            with trio.CancelScope(shield=True):
+                await my_turn()
+            self._turn_ends = time.perf_counter() + _TURN_SECONDS
+        return await anext(self._chunks)
 
 
 def fields_of(response: httpcore.Response) -> list[HttpField]:

@@ -2,25 +2,83 @@
 
 A name server may not answer for half a minute. So look-ups share their threads with nothing else, and one that was
 given up holds its thread until it really ends. httpcore is an extra: this is imported when it was found.
+
+httpcore takes what one read gives without a turn for anybody else, however many interim responses (1xx) that is. So a
+read gives it little of a head, and a head has a bound, also with all of those before it.
 """
 
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import httpcore
 import trio
 from httpcore import SOCKET_OPTION, AsyncNetworkStream
 
 from execsrv._threads import run_in_thread
+from execsrv._wire.turns import my_turn
 
 MOST_THREADS = 8
 """So many names of one channel are looked up at once. More wait."""
 
 _HEAD_START_SECONDS = 0.25
 """So long an address has before the next one is tried beside it (RFC 8305)."""
+
+_HEAD_PIECE_BYTES = 2048
+"""So much of a head is taken in one turn: interim responses without a header take a few milliseconds then."""
+
+_HEAD_BYTES = 128 * 1024
+"""A response's head and all interim responses before it have so much. httpcore allows 100 KiB for each alone."""
+
+
+class Stream(AsyncNetworkStream):
+    """A connection that gives little of a head at once. What follows a request is one, until `head_is_over`."""
+
+    def __init__(self, stream: AsyncNetworkStream) -> None:
+        self._stream = stream
+        self._head_bytes: int | None = 0
+
+    def head_is_over(self) -> None:
+        """Read what comes next in larger pieces, and without a bound."""
+        self._head_bytes = None
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - as httpcore has it
+        """Return what is there, or wait for it. Raises `ReadError`, and `RemoteProtocolError` for too long a head."""
+        if self._head_bytes is None:
+            return await self._stream.read(max_bytes, timeout)
+        if self._head_bytes:
+            await my_turn()
+        if self._head_bytes > _HEAD_BYTES:
+            raise httpcore.RemoteProtocolError(f"the head of the response has more than {_HEAD_BYTES} bytes")
+        data = await self._stream.read(min(max_bytes, _HEAD_PIECE_BYTES), timeout)
+        self._head_bytes += len(data)
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as httpcore has it
+        """Send a piece of a request, which a new head follows."""
+        self._head_bytes = 0
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        """Hang up."""
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - as httpcore has it
+    ) -> AsyncNetworkStream:
+        """Return the connection with TLS on it."""
+        return Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return what httpcore asks of the connection."""
+        return self._stream.get_extra_info(info)
 
 
 class Network(httpcore.TrioBackend):
@@ -47,7 +105,7 @@ class Network(httpcore.TrioBackend):
         stream = await _first(ways)
         if stream is None:
             raise httpcore.ConnectError(f"all attempts to connect to {host}:{port} failed")
-        return stream
+        return Stream(stream)
 
     async def _look_up(self, host: str, port: int) -> list[str]:
         """Return the addresses of a host, as text. Raises `OSError`."""

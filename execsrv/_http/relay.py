@@ -146,14 +146,14 @@ class Relay:
 
         Raises `HttpFailedError` for a body that is cut, `LimitExceededError` for one that is too large.
         """
-        pieces: list[bytes] = []
+        body = bytearray()  # chunks may have a byte each, and an object for each would cost much more
         held = self._allowance.for_http
         try:
             with trio.move_on_at(deadline) as patience:
                 async with open_body(response) as chunks:
                     async for chunk in chunks:
                         held.take(len(chunk))
-                        pieces.append(chunk)
+                        body += chunk
                         self._buffered += len(chunk)
                         if self._buffered > self._max_buffered:
                             raise self._too_large()
@@ -163,10 +163,9 @@ class Relay:
         except HttpFailedError as error:
             raise HttpFailedError(f"failed to read http/request response body: {error}") from error
         finally:
-            size = sum(map(len, pieces))
-            self._buffered -= size
-            held.give(size)
-        return b"".join(pieces)
+            self._buffered -= len(body)
+            held.give(len(body))
+        return bytes(body)
 
     def _too_large(self) -> LimitExceededError:
         bound = self._max_buffered
