@@ -721,6 +721,24 @@ async def test_proxies_of_the_environment(one_peer: Peer, web: Web, monkeypatch:
     assert len(web.asked) == 2
 
 
+async def test_proxies_that_are_none(one_peer: Peer, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    for url, why in (
+        ("socks5h://127.0.0.1:1", "socksio"),
+        ("ftp://x", "its URL begins with none of http, https, socks5, socks5h"),
+        ("http://us:p/w@x", "its URL is malformed"),
+        ("http://[x", "its URL is malformed"),
+        ("http://\xe9", "its URL has no host, or is not ASCII"),
+    ):
+        monkeypatch.setenv("http_proxy", url)
+        monkeypatch.setitem(sys.modules, "socksio", None)
+        _, message, data = await one_peer.refused("http/request", wanted(web))
+        assert data["kind"] == "http-failed"
+        assert why in message
+    monkeypatch.setenv("http_proxy", f"http://\xe9:%ff@127.0.0.1:{web.port}")
+    await one_peer.call("http/request", wanted(web))
+    assert web.asked[0].field("Proxy-Authorization") == "Basic " + base64.b64encode(b"\xc3\xa9:\xff").decode()
+
+
 @pytest.mark.parametrize(
     ("url", "environ", "proxy"),
     [

@@ -11,8 +11,9 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import trio
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _KEPT_CONNECTIONS = 8
 _KEPT_SECONDS = 4.0
 """Less than most HTTP servers keep one: a request on one that is being closed would fail."""
+
+_PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 
 _TURN_SECONDS = 0.001
 """For so long chunks that came together are handled in one turn of the loop."""
@@ -80,8 +83,9 @@ class HttpClient:
             headers=exchange.header(),
             content=exchange.body,
         )
+        pool = self._pool(target)
         try:
-            response = await self._pool(target).handle_async_request(request)
+            response = await pool.handle_async_request(request)
         except _errors() as error:
             raise HttpFailedError(f"{sending(exchange)}: {_text_of(error)}", url=target.url) from error
         if isinstance(stream := response.extensions.get("network_stream"), Stream):
@@ -102,7 +106,10 @@ class HttpClient:
                     raise HttpUnavailableError(message) from None
 
     def _pool(self, target: Target) -> httpcore.AsyncConnectionPool:
-        """Return the connections that lead to a target, through a proxy where the environment names one."""
+        """Return the connections that lead to a target, through a proxy where the environment names one.
+
+        Raises `HttpFailedError` for a proxy that cannot be used.
+        """
         import httpcore
 
         from execsrv._http.network import Network
@@ -113,9 +120,11 @@ class HttpClient:
         if url not in self._pools:
             proxy = None
             if url:
-                parts = urlsplit(url)
-                auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
-                proxy = httpcore.Proxy(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), auth)
+                try:
+                    proxy = _proxy(url)
+                except (ValueError, ModuleNotFoundError) as error:
+                    message = f"http/request failed: the proxy that the server's environment names is none: {error}"
+                    raise HttpFailedError(message, url=target.url) from error
             self._pools[url] = httpcore.AsyncConnectionPool(
                 ssl_context=self._tls,
                 proxy=proxy,
@@ -125,6 +134,26 @@ class HttpClient:
                 network_backend=self._network,
             )
         return self._pools[url]
+
+
+def _proxy(url: str) -> httpcore.Proxy:
+    """Return the proxy of a URL. Raises `ValueError`, and `ModuleNotFoundError` for one that needs another package."""
+    import httpcore
+
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("its URL is malformed") from None  # the error may quote a piece of a password
+    if parts.scheme not in _PROXY_SCHEMES:
+        raise ValueError(f"its URL begins with none of {', '.join(_PROXY_SCHEMES)}")
+    place = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    if not host or not place.isascii():
+        raise ValueError("its URL has no host, or is not ASCII")
+    if parts.scheme.startswith("socks"):
+        import_module("socksio")
+    auth = (unquote_to_bytes(parts.username), unquote_to_bytes(parts.password or "")) if parts.username else None
+    return httpcore.Proxy(place, auth)
 
 
 def sending(exchange: PreparedRequest) -> str:
