@@ -28,8 +28,18 @@ from execsrv._files.roots import Roots
 from execsrv._files.watch import Watch
 from execsrv._server.confining import rules_of
 from execsrv._wire.paths import uri_from_path
+from execsrv.errors import LimitExceededError
 from execsrv.limits import ServerConfig
-from execsrv.protocol import Failure, FileData, FileHandle, FileOpen, FilePath, Notification, Response
+from execsrv.protocol import (
+    BlockRead,
+    Failure,
+    FileData,
+    FileHandle,
+    FileOpen,
+    FilePath,
+    Notification,
+    Response,
+)
 from tests.conftest import OpenServer, Server, with_packed
 from tests.peers import PATIENCE, Peer, b64
 from tests.processes import may_become_nobody
@@ -818,3 +828,23 @@ async def test_a_long_work_stops_when_the_channel_ends(open_server: OpenServer, 
         while times_open(copy):
             await trio.lowlevel.checkpoint()
     copy.unlink()
+
+
+async def test_an_open_that_is_refused_for_want_of_memory_keeps_neither_its_id_nor_its_place(here: Path) -> None:
+    path = here / "file"
+    path.write_bytes(b"content")
+    config = ServerConfig(file_handles=1)
+    allowance = Allowance(config)
+    async with open_files(config, lambda: allowance, tell_nobody, nothing_to_wait_for, rules_of) as get_files:
+        blocks = get_files().blocks
+        allowance.held.take(config.held_bytes)
+        for _ in range(2):
+            with pytest.raises(LimitExceededError, match="held_bytes"):
+                await blocks.open(FileOpen(str(path), handle_id="h"))
+        allowance.held.give(config.held_bytes)
+        await blocks.open(FileOpen(str(path), handle_id="h"))
+        allowance.held.take(config.held_bytes - allowance.held.taken)
+        with pytest.raises(LimitExceededError, match="held_bytes"):
+            await blocks.read_block(BlockRead("h", 0, 1))
+        allowance.held.give(config.held_bytes)
+        assert (await blocks.read_block(BlockRead("h", 0, 1))).chunk == b"c"  # that one stays open

@@ -23,6 +23,7 @@ from execsrv.errors import (
     FileRefusedError,
     LimitExceededError,
     NotFoundError,
+    RequestError,
     SandboxUnavailableError,
 )
 from execsrv.protocol import Block, BlockChecksum, BlockRead, BlockWrite, Checksum, FileHandle, FileOpen, Nothing
@@ -58,7 +59,7 @@ class Blocks:
 
     async def _open(self, handle: Handle, turn: Turn, params: FileOpen) -> FileHandle:
         async with turn.taken():
-            with self._forgotten_on_failure(handle):
+            with self._forgotten_on(handle, FileError, SandboxUnavailableError, LimitExceededError, BusyError):
                 mode = params.mode or "read"
                 use: Use = "read" if mode == "read" else "write"
                 await self._work.in_place(params, lambda place: handle.open(place, mode, params.permissions), use=use)
@@ -72,7 +73,7 @@ class Blocks:
 
     async def _read_block(self, handle: Handle, turn: Turn, params: BlockRead) -> Block:
         async with turn.taken():
-            with self._forgotten_on_failure(handle), self._work.allowance.for_files.taken_for(params.len):
+            with self._forgotten_on(handle, FileError), self._work.allowance.for_files.taken_for(params.len):
                 chunk = await self._work.in_thread(lambda: handle.read(params.offset, params.len))
         return Block(chunk, eof=len(chunk) < params.len)
 
@@ -120,11 +121,11 @@ class Blocks:
         return Nothing()
 
     @contextmanager
-    def _forgotten_on_failure(self, handle: Handle) -> Iterator[None]:
-        """Forget the handle, and free its id, when opening or reading it fails."""
+    def _forgotten_on(self, handle: Handle, *errors: type[RequestError]) -> Iterator[None]:
+        """Forget the handle, and free its id, when opening or reading it fails by one of these: it is closed then."""
         try:
             yield
-        except (FileError, SandboxUnavailableError):
+        except errors:
             self._handles.forget(handle)
             raise
 
