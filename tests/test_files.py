@@ -39,6 +39,8 @@ from execsrv.protocol import (
     FilePath,
     Notification,
     Response,
+    TreeWatch,
+    WatchId,
 )
 from tests.conftest import OpenServer, Server, with_packed
 from tests.peers import PATIENCE, Peer, b64
@@ -848,3 +850,61 @@ async def test_an_open_that_is_refused_for_want_of_memory_keeps_neither_its_id_n
             await blocks.read_block(BlockRead("h", 0, 1))
         allowance.held.give(config.held_bytes)
         assert (await blocks.read_block(BlockRead("h", 0, 1))).chunk == b"c"  # that one stays open
+
+
+async def test_a_watch_is_read_right_behind_its_request(memory_peer: Peer, here: Path) -> None:
+    for name in range(100):
+        (here / f"{name}").mkdir()
+    asked = await memory_peer.post("fs/watch", {"watchId": "w", "path": uri(here), "recursive": True})
+    reading = await memory_peer.post("fs/readChanges", {"watchId": "w"})
+    await memory_peer.answer(asked)
+    (here / "new").touch()
+    told = await memory_peer.answer(reading)
+    assert isinstance(told, Response)
+    assert told.result["changes"][0] == {"kind": "created", "path": uri(here / "new")}
+
+
+async def test_a_watch_that_fails_late_leaves_the_next_of_its_id_alone(here: Path) -> None:
+    config = ServerConfig(file_threads=1)
+    with trio.fail_after(PATIENCE):
+        async with open_files(
+            config, lambda: Allowance(config), tell_nobody, nothing_to_wait_for, rules_of
+        ) as get_files:
+            files = get_files()
+            free = threading.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(files._work.in_thread, free.wait)
+                await trio.testing.wait_all_tasks_blocked()
+                first = await nursery.start(given_up, files, TreeWatch(watch_id="w", path=str(here)))
+                await trio.testing.wait_all_tasks_blocked()
+                await files.tree_watches.unwatch(WatchId("w"))
+                nursery.start_soon(files.tree_watches.watch, TreeWatch(watch_id="w", path=str(here)))
+                await trio.testing.wait_all_tasks_blocked()
+                first.cancel()
+                await trio.testing.wait_all_tasks_blocked()
+                free.set()
+            (here / "new").touch()
+            assert [change.kind for change in (await files.tree_watches.read(WatchId("w"))).changes][:1] == ["created"]
+
+
+async def given_up(files: Files, params: TreeWatch, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+    with trio.CancelScope() as scope:
+        task_status.started(scope)
+        await files.tree_watches.watch(params)
+
+
+async def test_changes_that_there_was_no_memory_for_are_told_as_lost(here: Path) -> None:
+    config = ServerConfig()
+    allowance = Allowance(config)
+    with trio.fail_after(PATIENCE):
+        async with open_files(config, lambda: allowance, tell_nobody, nothing_to_wait_for, rules_of) as get_files:
+            trees = get_files().tree_watches
+            await trees.watch(TreeWatch(watch_id="w", path=str(here), recursive=True))
+            for name in range(300):
+                (here / f"{name}").mkdir()
+            room = config.held_bytes - allowance.held.taken - 129 * 1024  # for a thread, and not for 300 directories
+            allowance.held.take(room)
+            with pytest.raises(LimitExceededError, match="held_bytes"):
+                await trees.read(WatchId("w"))
+            allowance.held.give(room)
+            assert (await trees.read(WatchId("w"))).lost

@@ -20,6 +20,7 @@ from execsrv._files.inotify import Change, Event, Inotify
 from execsrv._files.listings import open_directory
 from execsrv._files.roots import Roots
 from execsrv._files.threads import Work, file_error
+from execsrv._nursery import happened
 from execsrv._wire.paths import uri_from_path
 from execsrv.errors import FileRefusedError, LimitExceededError, NotFoundError
 from execsrv.limits import MIB
@@ -59,6 +60,9 @@ class _Watch:
         self._at_work = False
         self.over = False
         self.being_read = False
+        self.started = trio.Event()  # or over
+        self.is_alive = True  # until the directory at the top is gone
+        self.has_lost = False  # True when changes were taken that nobody was told of
         self.held_bytes = 0
         """What was taken for it of a budget."""
 
@@ -83,7 +87,7 @@ class _Watch:
     def take(self) -> TreeChanges:
         """Return the changes that are there, and watch the directories that are new."""
         changes: list[TreeChange] = []
-        lost = False
+        lost = self.has_lost
         self._room = _FOUND_BYTES
         if self._enter():
             try:
@@ -98,11 +102,6 @@ class _Watch:
     def weight(self) -> int:
         """The bytes that its directories take."""
         return len(self._paths) * _DIRECTORY_BYTES
-
-    @property
-    def is_alive(self) -> bool:
-        """False once the directory at the top is gone."""
-        return bool(self._paths)
 
     def _enter(self) -> bool:
         with self._lock:
@@ -124,6 +123,7 @@ class _Watch:
             if directory == self._top:
                 _add(changes, "removed", directory)
                 self._paths.clear()
+                self.is_alive = False
             elif event.change & Change.IGNORED:
                 del self._paths[event.watch]
             return True
@@ -215,8 +215,8 @@ class TreeWatches:
 
     def close(self) -> None:
         """End every watch."""
-        for id in list(self._by_id):
-            self._end(id)
+        for id, watch in list(self._by_id.items()):
+            self._end(id, watch)
 
     async def watch(self, params: TreeWatch) -> Nothing:
         """Begin to watch. Raises `FileRefusedError` for an id in use and for too many, and as a listing does."""
@@ -237,8 +237,9 @@ class TreeWatches:
             await self._work.in_thread(watch.start)
             self._weigh(watch)
         except BaseException:
-            self._end(params.watch_id)
+            self._end(params.watch_id, watch)
             raise
+        watch.started.set()
         return Nothing()
 
     async def read(self, params: WatchId) -> TreeChanges:
@@ -246,20 +247,23 @@ class TreeWatches:
         self._work.check_allowed()
         watch = self._by_id.get(params.watch_id)
         if watch is None or not watch.is_alive:
-            self._end(params.watch_id)
+            self._end(params.watch_id, watch)
             raise _unknown(params.watch_id)
         if watch.being_read:
             raise FileRefusedError(f"watch `{params.watch_id}` is being read already", field="watchId")
         watch.being_read = True
         try:
-            while True:
-                await trio.lowlevel.wait_readable(watch.inotify.descriptor)
+            await happened(watch.started)
+            while watch.is_alive and not watch.over:
+                if not watch.has_lost:
+                    await trio.lowlevel.wait_readable(watch.inotify.descriptor)
                 told = await self._work.in_thread(watch.take)
+                watch.has_lost = True
                 self._weigh(watch)
+                watch.has_lost = False
                 if told.changes or told.lost:
                     return told
-                if watch.over or not watch.is_alive:
-                    raise _unknown(params.watch_id)
+            raise _unknown(params.watch_id)
         except trio.ClosedResourceError:
             raise _unknown(params.watch_id) from None
         finally:
@@ -268,13 +272,15 @@ class TreeWatches:
     async def unwatch(self, params: WatchId) -> Nothing:
         """End a watch. An id that names none is accepted."""
         self._work.check_allowed()
-        self._end(params.watch_id)
+        self._end(params.watch_id, self._by_id.get(params.watch_id))
         return Nothing()
 
-    def _end(self, id: str) -> None:
-        watch = self._by_id.pop(id, None)
-        if watch is not None:
+    def _end(self, id: str, watch: _Watch | None) -> None:
+        """End a watch, unless that was done, and the id may be that of another one."""
+        if watch is not None and self._by_id.get(id) is watch:
+            del self._by_id[id]
             watch.close()
+            watch.started.set()
             self._work.allowance.for_files.give(watch.held_bytes)
             self._work.allowance.watches.give()
 
