@@ -60,7 +60,10 @@ Be at a session, with your terminal, as if you had started it: you see what it h
 type goes there. Others may be at it as well. It brings back what was started by `run --detach` or `shell --name`.
 
 Leaving it never ends it. At the start of a line, `~.` leaves, `~^Z` suspends, `~r` paints the screen anew, and `~?`
-lists these keys. The exit status is that of the session, and 0 when it was left.""",
+lists these keys. The exit status is that of the session, and 0 when it was left.
+
+What comes through a pipe or from a file goes there too. Its end does not, as others may be about to write: the session
+reads on, and you stay until that has ended.""",
     "attach:attach",
     arguments=(_NAME,),
     options=(
