@@ -150,7 +150,7 @@ async def test_a_picture_that_may_be_wrong_is_marked(open_server: OpenServer) ->
 
 
 async def test_a_program_that_prints_on_and_on_is_drawn_as_it_was(open_server: OpenServer) -> None:
-    client = await open_server("unix", ServerConfig(retained_output_bytes_per_session=4096)).client()
+    client = await open_server("unix", ServerConfig(retained_output_bytes_per_session=4096)).client(SMALL)
     async with client.start(["yes"], tty=True) as process, trio.open_nursery() as nursery:
 
         @nursery.start_soon

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from itertools import count
 
 import trio
@@ -43,9 +44,10 @@ async def start_detached(options: RunOptions) -> None:
                 # In a thread: an interrupt that came just before the write would not be heard while nobody reads.
                 if options.as_json:
                     facts = {"name": name, "connectionId": client.shared_id, "pid": process.pid}
-                    await trio.to_thread.run_sync(print_json, facts, abandon_on_cancel=True)
+                    printing = partial(print_json, facts)
                 else:
-                    await trio.to_thread.run_sync(print_text, f"{name}\n", abandon_on_cancel=True)
+                    printing = partial(print_text, f"{name}\n")
+                await trio.to_thread.run_sync(printing, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
                 if options.verbose:
                     say(f"execsrv: it runs at {url} as pid {process.pid}; `execsrv attach {name}` comes back to it")
         except BaseException:

@@ -29,7 +29,7 @@ class REPLWrapper(Held, of=TrioREPLWrapper):
 
         Raises `ValueError` for a command that is not complete, which is then interrupted; `TIMEOUT` when a line takes
         longer than `timeout` seconds (30), None for no bound; and `EOF` when it ends. After a timeout or a cancel it is
-        still busy with the command.
+        still busy with the command: the next one waits for the end of that, as long, and what it prints is let go.
         """
         return self._wait("run_command", command, timeout)
 
@@ -51,12 +51,15 @@ class REPLWrapper(Held, of=TrioREPLWrapper):
 
 
 def bash(client: Client, command: str = "bash", **options: Any) -> REPLWrapper:
-    """Run a bash without its start-up files in a block. Other keywords are those of `Client.start`."""
+    """Run a bash without its start-up files in a block.
+
+    Other keywords are those of `Client.start`. What is no text is replaced by U+FFFD, unless `errors` says otherwise.
+    """
     return client._enter(trio_bash, client, command, **options)
 
 
 def python(client: Client, command: str = "python3", **options: Any) -> REPLWrapper:
-    """Run a Python in a block. Other keywords are those of `Client.start`."""
+    """Run a Python in a block. Keywords are as for `bash`."""
     return client._enter(trio_python, client, command, **options)
 
 
