@@ -9,6 +9,7 @@ their bytes, and as the text that these become.
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -18,11 +19,13 @@ from execsrv._budget.weight import THING_BYTES, weight_of
 from execsrv._memory import freed, let_go
 from execsrv._server.failures import UNENCODABLE, instead_of
 from execsrv._server.feed import Feed
-from execsrv._server.view import View
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.pieces import is_large
 from execsrv.limits import DEFAULTS, KIB
 from execsrv.protocol import Message, Notification, Response
+
+if TYPE_CHECKING:
+    from execsrv._server.view import View
 
 _QUEUED_NOTIFICATIONS = 16
 """Notifications without a log (pieces of HTTP bodies, news of files) that may wait. Beyond it their makers wait."""

@@ -6,23 +6,24 @@ name under which it was attached, in everything that is asked and told of it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from execsrv._budget.budget import Budget
 from execsrv._budget.pace import Pace
 from execsrv._doors.principal import Principal
-from execsrv._log.viewer import Viewer
 from execsrv._server.feed import Dialect
 from execsrv._server.outbox import Outbox
 from execsrv._server.session import Session
 from execsrv._server.sharing import ROLES, Member, Shared
-from execsrv._server.view import View
 from execsrv.errors import ForbiddenError, LimitExceededError, NotReadyError, ProcessExistsError, UnknownProcessError
 from execsrv.limits import KIB
 from execsrv.protocol import JoinRole, Notification
 from execsrv.protocol.roles import Role
+
+if TYPE_CHECKING:
+    from execsrv._server.view import View
 
 MEMBER_BYTES = 4 * KIB
 """The cost of having joined a connection."""
@@ -118,6 +119,9 @@ class Visits:
         if len(self.by_id) >= _MOST_VIEWS:
             text = f"{_MOST_VIEWS} processes are attached to, and no more may be"
             raise LimitExceededError(text, limit="attached", value=_MOST_VIEWS)
+        from execsrv._log.viewer import Viewer  # `process/attach` loads both
+        from execsrv._server.view import View
+
         viewer = Viewer(session.log, after_seq, window)
         pace = session.feed.pace = session.feed.pace or Pace(per_second, trio.current_time())
         view = View(id, session.log, session.feed, dialect, viewer, self._outbox, self._held, pace)

@@ -15,6 +15,7 @@ from execsrv._server.methods.table import Caller, Later, check_window, handles, 
 from execsrv._server.session import Session
 from execsrv._server.sharing import Shared
 from execsrv._server.starting import Starting
+from execsrv._server.view import View  # here, so that it is loaded with the descriptors that are kept for methods
 from execsrv._wire.paths import uri_from_path
 from execsrv._wire.quoting import quoted
 from execsrv.errors import ProcessExistsError, UnknownProcessError
@@ -154,7 +155,7 @@ def process_attach(caller: Caller, params: ProcessAttach) -> ProcessAttached | L
         check_has_streams(session, "seen")
         after = params.after_seq or 0
         pace = caller.config.viewed_bytes_per_second
-        view = visits.attach_to(member, session, id, after, params.window_bytes, process_dialect, pace)
+        view: View = visits.attach_to(member, session, id, after, params.window_bytes, process_dialect, pace)
         view.begin()
         reader = view.reader
         argv = list(session.argv)

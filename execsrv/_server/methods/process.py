@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 from msgspec import Struct
@@ -21,7 +21,6 @@ from execsrv._server.methods.table import (
 )
 from execsrv._server.session import Session
 from execsrv._server.stdin import Write
-from execsrv._server.view import View
 from execsrv.errors import InvalidParamsError, StdinClosedError, UnknownProcessError
 from execsrv.protocol import (
     Graceful,
@@ -41,6 +40,9 @@ from execsrv.protocol import (
     Size,
     StreamSnapshot,
 )
+
+if TYPE_CHECKING:
+    from execsrv._server.view import View
 
 R = TypeVar("R", bound=Struct)
 
@@ -200,7 +202,7 @@ def heard_by(caller: Caller, id: str) -> Feed | View:
 
 def while_heard(heard: Feed | View, wait: Callable[[], Later[R]]) -> Later[R]:
     """Return a wait for something of a session that does not outlast what the caller may hear of it."""
-    return heard.wait(wait) if isinstance(heard, View) else wait()
+    return wait() if isinstance(heard, Feed) else heard.wait(wait)
 
 
 def own_name(caller: Caller, id: str, name: str) -> str:
