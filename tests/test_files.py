@@ -877,7 +877,7 @@ async def test_a_watch_that_fails_late_leaves_the_next_of_its_id_alone(here: Pat
                 await trio.testing.wait_all_tasks_blocked()
                 first = await nursery.start(given_up, files, TreeWatch(watch_id="w", path=str(here)))
                 await trio.testing.wait_all_tasks_blocked()
-                await files.tree_watches.unwatch(WatchId("w"))
+                files.tree_watches.unwatch(WatchId("w"))
                 nursery.start_soon(files.tree_watches.watch, TreeWatch(watch_id="w", path=str(here)))
                 await trio.testing.wait_all_tasks_blocked()
                 first.cancel()

@@ -19,7 +19,7 @@ import trio
 from execsrv._files.inotify import Change, Event, Inotify
 from execsrv._files.listings import open_directory
 from execsrv._files.roots import Roots
-from execsrv._files.threads import Work, file_error
+from execsrv._files.threads import Call, Work, file_error
 from execsrv._nursery import happened
 from execsrv._wire.paths import uri_from_path
 from execsrv.errors import FileRefusedError, LimitExceededError, NotFoundError
@@ -63,8 +63,7 @@ class _Watch:
         self.started = trio.Event()  # or over
         self.is_alive = True  # until the directory at the top is gone
         self.has_lost = False  # True when changes were taken that nobody was told of
-        self.held_bytes = 0
-        """What was taken for it of a budget."""
+        self.held_bytes = 0  # what was taken for it of a budget
 
     def close(self) -> None:
         """Let go of the descriptor, at once or when the thread that uses it is done."""
@@ -218,14 +217,13 @@ class TreeWatches:
         for id, watch in list(self._by_id.items()):
             self._end(id, watch)
 
-    async def watch(self, params: TreeWatch) -> Nothing:
-        """Begin to watch. Raises `FileRefusedError` for an id in use and for too many, and as a listing does."""
+    def watch(self, params: TreeWatch) -> Call[Nothing]:
+        """Begin to watch; a read may follow at once. Raises `FileRefusedError` for an id in use and for too many."""
         path, roots = posixpath.normpath(self._work.checked(params.path, "path")), self._work.roots_of(params)
         if params.watch_id in self._by_id:
             raise FileRefusedError(f"watch `{params.watch_id}` already exists", field="watchId")
         if len(self._by_id) >= _WATCHES:
             raise FileRefusedError(f"at most {_WATCHES} watches may be open per connection")
-
         self._work.allowance.watches.take()
         try:
             watch = _Watch(roots, path, params.recursive)
@@ -233,11 +231,15 @@ class TreeWatches:
             self._work.allowance.watches.give()
             raise file_error(error) from error
         self._by_id[params.watch_id] = watch
+        return self._start(params.watch_id, watch)
+
+    async def _start(self, id: str, watch: _Watch) -> Nothing:
+        """Raises as a listing does."""
         try:
             await self._work.in_thread(watch.start)
             self._weigh(watch)
         except BaseException:
-            self._end(params.watch_id, watch)
+            self._end(id, watch)
             raise
         watch.started.set()
         return Nothing()
@@ -269,7 +271,7 @@ class TreeWatches:
         finally:
             watch.being_read = False
 
-    async def unwatch(self, params: WatchId) -> Nothing:
+    def unwatch(self, params: WatchId) -> Nothing:
         """End a watch. An id that names none is accepted."""
         self._work.check_allowed()
         self._end(params.watch_id, self._by_id.get(params.watch_id))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from execsrv._server.methods.table import Caller, Later, handles_later
+from execsrv._server.methods.table import Caller, Later, handles, handles_later
 from execsrv.protocol import (
     Block,
     BlockChecksum,
@@ -153,6 +153,6 @@ def read_changes(caller: Caller, params: WatchId) -> Later[TreeChanges]:
     return caller.files().tree_watches.read(params)
 
 
-@handles_later("fs/unwatch")
-def unwatch(caller: Caller, params: WatchId) -> Later[Nothing]:
+@handles("fs/unwatch")
+def unwatch(caller: Caller, params: WatchId) -> Nothing:
     return caller.files().tree_watches.unwatch(params)
