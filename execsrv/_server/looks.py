@@ -1,4 +1,4 @@
-"""The looks of those who wait for something (`process/waitFor`): many wake at once, and hold up nobody for long."""
+"""The looks of those who wait for something (`process/waitFor`), and their tries of ports: many hold up nobody long."""
 
 from __future__ import annotations
 
