@@ -36,7 +36,18 @@ FLOORS = [
         "record",
     },
     # the machine, each kind alone
-    {"_wire", "_processes", "_files", "_http", "_memory", "_outlet", "_web", "_doors.reloads", "_doors.exposure"},
+    {
+        "_wire",
+        "_processes",
+        "_files",
+        "_http",
+        "_memory",
+        "_outlet",
+        "_typed_ahead",
+        "_web",
+        "_doors.reloads",
+        "_doors.exposure",
+    },
     {"_doors.journal", "_runner.link", "_runner.remote", "_runner.tree"},
     {"_doors", "_login_shells"},
     # the service

@@ -27,7 +27,7 @@ import pexpect
 import pytest
 import trio
 
-from execsrv._cli.typed_ahead import TypedAhead
+from execsrv._typed_ahead import TypedAhead
 from execsrv.testing import serving
 from tests.peers import PATIENCE
 from tests.processes import marked, may_become_nobody, new_mark, until_gone
@@ -959,9 +959,11 @@ def test_the_escape_needs_no_answer_of_the_server(url: str, tmp_path: Path) -> N
 
 
 async def test_what_is_typed_beyond_the_bound_is_lost_as_a_terminal_loses_it() -> None:
-    typed = TypedAhead(limit=10)
+    lost: list[str] = []
+    typed = TypedAhead(10, lambda: lost.append("a bell"))
     for keys in (b"0123", b"45678", b"9ab", b"c"):
         typed.type(keys)
+    assert lost == ["a bell"]
     assert await typed.next() == b"0123456789"
     typed.type(b"behind")
     typed.end()

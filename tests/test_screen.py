@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import execsrv
-from execsrv import ClientConfig, InvalidParamsError
+from execsrv import ClientConfig, InvalidParamsError, WaitTimeoutError
 from execsrv.limits import ServerConfig
 from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE
@@ -277,6 +277,21 @@ async def test_the_end_of_a_watched_screen_is_told(server: Server) -> None:
         with trio.fail_after(PATIENCE), pytest.raises(EOFError, match="and 'more' is not on its screen:\nonly this"):
             await watched.wait_for("more")
         assert watched.now.text == "only this"
+
+
+async def test_a_screen_that_does_not_come_in_time_is_in_the_error(server: Server) -> None:
+    client = await server.client()
+    program = ["sh", "-c", "echo this; read line; echo and that; read line"]
+    async with client.start(program, tty=True) as process, process.watch_screen() as watched:
+        await seen(watched, "this")
+        for timeout in (0, 0.01):
+            with pytest.raises(WaitTimeoutError, match=f"'and that' on its screen after {timeout} s:\nthis"):
+                await watched.wait_for("and that", timeout=timeout)
+        assert (await watched.wait_for("this", timeout=PATIENCE)).text == "this"
+        with pytest.raises(InvalidParamsError, match="timeout must be"):
+            await watched.wait_for("this", timeout=-1)
+        await process.write(b"\n")
+        await watched.wait_for("and that", timeout=PATIENCE)
 
 
 async def test_a_terminal_that_is_too_large_is_not_drawn() -> None:

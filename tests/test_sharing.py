@@ -122,6 +122,26 @@ async def test_a_kept_command_is_found_read_and_typed_into_by_another_client(ser
         assert (found.state, found.exit_code, found.reason, found.totals["stdout"]) == ("closed", 0, "exited", 20)
 
 
+async def test_one_that_is_attached_to_is_read_and_written_as_text(server: Server) -> None:
+    url = await server.url()
+    await leave_running(url, ["sh", "-c", "read line; printf 'got %s' \"$line\""])
+    async with connect(url) as client:
+        await until_alone(client, "build")
+        async with client.join("build", "writer") as build, build.attach("make", encoding="latin-1") as process:
+            await process.write("Käse\n")
+            assert (await process.communicate()).stdout == "got Käse"
+        async with client.join("build") as build:
+            with pytest.raises(InvalidParamsError, match="byte order mark"):
+                build.attach("make", encoding="utf-16")
+            async with build.attach("make") as process:
+                assert (await process.communicate()).stdout == "got Käse".encode("latin-1")
+    async with connect(url, resume="build") as owner:
+        with pytest.raises(InvalidParamsError, match="errors is for text"):
+            owner.attach("make", text=False, errors="replace")
+        async with owner.attach("make", text=True, errors="replace") as process:
+            assert (await process.communicate()).stdout == "got K\ufffdse"
+
+
 async def test_a_command_that_nobody_reads_waits_for_nobody_when_it_is_kept(server: Server) -> None:
     url = await server.url()
     await leave_running(url, FLOOD)

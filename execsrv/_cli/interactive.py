@@ -22,7 +22,7 @@ from execsrv._cli.repainting import Modes
 from execsrv._cli.replaying import Replay
 from execsrv._cli.signals import ENDING, received
 from execsrv._cli.streams import say
-from execsrv._cli.typed_ahead import LAST_KEYS_SECONDS, TypedAhead
+from execsrv._cli.typed_ahead import LAST_KEYS_SECONDS, typed_here
 from execsrv._log.entries import Closed, Entry, Exited, Gap
 from execsrv._nursery import open_helpers
 from execsrv.errors import ConnectionLostError, RequestError, StdinClosedError
@@ -104,7 +104,7 @@ class Interaction:
         self._raw_again: Callable[[], None] = lambda: None
         self._is_terminal = terminal.modes() is not None
         self._is_raw = self._is_terminal and is_terminal
-        self._typed = TypedAhead()
+        self._typed = typed_here()
         self._size_is_news, self._is_unpainted = trio.Event(), False
         self._outcome: Outcome | None = None
         self._scope = trio.CancelScope()

@@ -1,7 +1,4 @@
-"""What is typed at our terminal faster than the program reads it: the keys are read all the same, and wait here.
-
-So the escape keys are heard whatever the program and the server do. Only for a terminal: who writes into a pipe waits.
-"""
+"""What a user types at our terminal waits here for the program, with the manners of a terminal: see `TypedAhead`."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ import trio
 
 from execsrv._cli import terminal
 from execsrv._nursery import open_helpers
+from execsrv._typed_ahead import TypedAhead
 
 LAST_KEYS_SECONDS = 0.5
 """Time that what was typed has to arrive, when the process is left."""
@@ -19,47 +17,10 @@ LAST_KEYS_SECONDS = 0.5
 _WAITING_BYTES = 16 * 1024 * 1024
 """So much waits for the program: any paste of a person, for one that reads as slowly as it likes. The rest is lost."""
 
-_PIECE_BYTES = 64 * 1024
 
-
-class TypedAhead:
-    """Keys between a task that reads them, and waits for nobody, and one that writes them."""
-
-    def __init__(self, limit: int = _WAITING_BYTES) -> None:
-        self._limit = limit
-        self._waiting = bytearray()
-        self._is_full = self._is_writing = self._is_over = False
-        self._news = trio.lowlevel.ParkingLot()
-
-    def type(self, keys: bytes) -> None:
-        """Take keys. Those that there is no room for are lost, with a bell, as a terminal does it with its own."""
-        room = self._limit - len(self._waiting)
-        if len(keys) > room and not self._is_full:
-            terminal.write_now(b"\a", 0)
-        self._is_full = len(keys) > room
-        self._waiting += keys[:room]
-        self._news.unpark_all()
-
-    def end(self) -> None:
-        """Say that nothing more is typed."""
-        self._is_over = True
-        self._news.unpark_all()
-
-    async def next(self) -> bytes:
-        """Wait for keys and return them, empty at the end. Those that were returned before are written by now."""
-        self._is_writing = False
-        self._news.unpark_all()
-        while not self._waiting and not self._is_over:
-            await self._news.park()
-        keys = bytes(self._waiting[:_PIECE_BYTES])
-        del self._waiting[:_PIECE_BYTES]
-        self._is_writing = bool(keys)
-        return keys
-
-    async def all_written(self) -> None:
-        """Wait until all that was typed is written."""
-        while self._waiting or self._is_writing:
-            await self._news.park()
+def typed_here() -> TypedAhead:
+    """Return where keys of our terminal wait. Of those that are lost a bell tells, as for a terminal's own."""
+    return TypedAhead(_WAITING_BYTES, lambda: terminal.write_now(b"\a", 0))
 
 
 async def pass_typed(
@@ -69,7 +30,7 @@ async def pass_typed(
     touched: Callable[[], None],
 ) -> bool:
     """Pass on what is typed until its end, or the escape. Return whether the user has typed that."""
-    typed = TypedAhead()
+    typed = typed_here()
 
     async def write_all() -> None:
         while keys := await typed.next():

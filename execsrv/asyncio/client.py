@@ -268,15 +268,24 @@ class Client(Held, of=TrioClient):
         """
         return self._enter("join", connection, role, grant=grant)
 
-    def attach(self, process: str, *, after: After = None) -> Opening[Process]:
+    def attach(
+        self,
+        process: str,
+        *,
+        after: After = None,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+    ) -> Opening[Process]:
         """Attach to a process of this connection that was left running, for a block, as a `Process`.
 
         It begins behind entry `after` of its output, by default with all that is retained; "now" is only what comes.
-        Its output waits for who reads here. Leaving the block leaves the process as it is.
+        Its output waits for who reads here. Leaving the block leaves the process as it is. `text`, `encoding` and
+        `errors` are those of `start`.
 
         Raises `UnknownProcessError`.
         """
-        return self._enter("attach", process, after=after)
+        return self._enter("attach", process, after=after, text=text, encoding=encoding, errors=errors)
 
     async def grant(
         self,

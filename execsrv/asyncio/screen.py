@@ -19,12 +19,13 @@ class WatchedScreen(Held, of=TrioWatchedScreen):
         """The screen as far as it is drawn."""
         return self._get("now")
 
-    async def wait_for(self, wanted: str | Callable[[Screen], bool]) -> Screen:
+    async def wait_for(self, wanted: str | Callable[[Screen], bool], *, timeout: float | None = None) -> Screen:
         """Wait until that text is on it, or until a function of the screen is true of it, and return the screen.
 
-        Raises `EOFError` at the end of all.
+        Raises `WaitTimeoutError` after `timeout` seconds, with the screen in its text, and `EOFError` at the end of
+        all. Cancelling loses nothing.
         """
-        return await self._wait("wait_for", wanted)
+        return await self._take("wait_for", wanted, timeout=timeout)
 
     async def keep(self, answers: bool) -> None:
         """Draw what comes, until the end."""

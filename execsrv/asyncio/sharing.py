@@ -45,16 +45,24 @@ class Joined(Held, of=TrioJoined):
         """
         return await self._wait("processes", usage=usage)
 
-    def attach(self, process: str, *, after: After = None) -> Opening[Process]:
+    def attach(
+        self,
+        process: str,
+        *,
+        after: After = None,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+    ) -> Opening[Process]:
         """Attach to a process of the connection, for a block: as a `Process`, with all that the role allows.
 
         It begins behind entry `after` of its output, by default with all that is retained; "now" is only what comes.
         Nobody waits for who reads here: where that is too slow, there is a `Gap` among the events, and the rest goes
-        on. Leaving the block leaves the process as it is.
+        on. Leaving the block leaves the process as it is. `text`, `encoding` and `errors` are those of `start`.
 
         Raises `UnknownProcessError`.
         """
-        return self._enter("attach", process, after=after)
+        return self._enter("attach", process, after=after, text=text, encoding=encoding, errors=errors)
 
     async def end(self) -> None:
         """End the connection, with all that runs there. Takes the role owner."""

@@ -9,6 +9,7 @@ from execsrv.client.connection import Connection
 from execsrv.client.leaving import take_leave
 from execsrv.client.mirror import Mirror
 from execsrv.client.process import Process
+from execsrv.client.text import TextMode
 from execsrv.errors import InvalidParamsError, UnknownProcessError
 from execsrv.protocol import (
     ConnectionJoined,
@@ -27,7 +28,9 @@ NOW = 2**53
 
 
 @asynccontextmanager
-async def attached_to_own(connection: Connection, id: str, after_seq: int | None) -> AsyncIterator[Process]:
+async def attached_to_own(
+    connection: Connection, id: str, after_seq: int | None, text: TextMode | None
+) -> AsyncIterator[Process]:
     """Attach, in this block, to a process of this connection that no block of this client has."""
     listing = await connection.calls.call("process/list", ProcessListing(), ProcessList)
     listed = next((listed for listed in listing.processes if listed.process_id == id), None)
@@ -42,12 +45,12 @@ async def attached_to_own(connection: Connection, id: str, after_seq: int | None
         async with _detached(connection, mirror):
             read = await connection.calls.call("process/read", ProcessRead(id, after), ProcessOutputRead)
             mirror.resumed(read)
-            yield _made(mirror, listed.argv, listed.pid, tty=listed.tty)
+            yield _made(mirror, listed.argv, listed.pid, text, tty=listed.tty)
 
 
 @asynccontextmanager
 async def attached_to_other(
-    connection: Connection, joined: ConnectionJoined, id: str, after_seq: int | None
+    connection: Connection, joined: ConnectionJoined, id: str, after_seq: int | None, text: TextMode | None
 ) -> AsyncIterator[Process]:
     """Attach, in this block, to a process of a connection that was joined."""
     with connection.new_mirror() as mirror:
@@ -58,12 +61,12 @@ async def attached_to_other(
             found = await connection.calls.call("process/attach", params, ProcessAttached)
             mirror.begin(found.next_seq - 1 if found.gap is None else found.gap.from_seq - 1)
             mirror.resumed(ProcessOutputRead([], found.next_seq, False, None, False, gap=found.gap))
-            yield _made(mirror, found.argv, found.pid, tty=found.tty)
+            yield _made(mirror, found.argv, found.pid, text, tty=found.tty)
 
 
-def _made(mirror: Mirror, argv: list[str], pid: int | None, *, tty: bool) -> Process:
+def _made(mirror: Mirror, argv: list[str], pid: int | None, text: TextMode | None, *, tty: bool) -> Process:
     params = ProcessStart(argv, None, {}, tty, mirror.id, overflow="drop")
-    return Process._made(mirror, params, pid)
+    return Process._made(mirror, params, pid, text)
 
 
 @asynccontextmanager

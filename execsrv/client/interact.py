@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from execsrv._nursery import open_helpers
+from execsrv._typed_ahead import TypedAhead
 from execsrv._wire.stdio import read_shared
-from execsrv.client.parameters import WRITE_BYTES
 from execsrv.errors import InvalidParamsError, StdinClosedError
 from execsrv.limits import MIB
 
@@ -46,12 +46,12 @@ async def interact(
                 helpers.start_soon(_pass_sizes, process, stdin)
 
             async def read() -> None:
-                await _read_keys(keys, stdin, escape, input_filter)
+                await _read_keys(typed, stdin, escape, input_filter)
                 helpers.cancel_scope.cancel()
 
-            keys = _Keys()
+            typed = TypedAhead(_WAITING_BYTES)
             helpers.start_soon(read)
-            helpers.start_soon(_write_keys, keys, process)
+            helpers.start_soon(_write_keys, typed, process)
             async for data in process.output:
                 shown = data if output_filter is None else output_filter(data)
                 while shown:
@@ -59,31 +59,18 @@ async def interact(
                     shown = shown[await trio.to_thread.run_sync(write, limiter=limiter, abandon_on_cancel=True) :]
 
 
-class _Keys:
-    """Keys that were typed and have not reached the process."""
-
-    def __init__(self) -> None:
-        self.waiting = bytearray()
-        self.are_all = False
-        self.moved = trio.lowlevel.ParkingLot()
-
-
-async def _read_keys(keys: _Keys, stdin: int, escape: bytes, input_filter: Filter) -> None:
+async def _read_keys(typed: TypedAhead, stdin: int, escape: bytes, input_filter: Filter) -> None:
     """Read what is typed, until the escape, which is heard while the process reads nothing."""
     while data := await _read(stdin):
         data = data if input_filter is None else input_filter(data)
         at = data.rfind(escape) if escape else -1
-        keys.waiting += data if at < 0 else data[:at]
-        keys.moved.unpark_all()
         if at >= 0:
             with trio.move_on_after(_LAST_SECONDS):
-                while keys.waiting:
-                    await keys.moved.park()
+                await typed.add(data[:at])
+                await typed.all_written()
             return
-        while len(keys.waiting) >= _WAITING_BYTES:
-            await keys.moved.park()
-    keys.are_all = True
-    keys.moved.unpark_all()
+        await typed.add(data)
+    typed.end()
     await trio.sleep_forever()
 
 
@@ -96,18 +83,11 @@ async def _read(stdin: int) -> bytes:
         return b""  # a terminal that was hung up
 
 
-async def _write_keys(keys: _Keys, process: Process) -> None:
+async def _write_keys(typed: TypedAhead, process: Process) -> None:
     """Write what was read. Behind the end of the input, end the process's."""
-    while keys.waiting or not keys.are_all:
-        if piece := bytes(keys.waiting[:WRITE_BYTES]):
-            try:
-                await process.write(piece)
-            except StdinClosedError:
-                pass  # it reads no more, and its end comes as the end of its output
-            del keys.waiting[: len(piece)]
-            keys.moved.unpark_all()
-        else:
-            await keys.moved.park()
+    while keys := await typed.next():
+        with suppress(StdinClosedError):  # it reads no more, and its end comes as the end of its output
+            await process.write(keys)
     await process.close_stdin()
 
 

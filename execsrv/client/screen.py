@@ -14,7 +14,14 @@ import trio
 from msgspec import Struct
 
 from execsrv._nursery import open_helpers
-from execsrv.errors import ConnectionLostError, InvalidParamsError, LimitExceededError, StdinClosedError
+from execsrv.client.parameters import seconds
+from execsrv.errors import (
+    ConnectionLostError,
+    InvalidParamsError,
+    LimitExceededError,
+    StdinClosedError,
+    WaitTimeoutError,
+)
 from execsrv.protocol import ProcessOutputRead, ProcessRead, Size
 
 if TYPE_CHECKING:
@@ -135,8 +142,9 @@ class Drawing:
 class WatchedScreen:
     """A screen that is kept up to date. Made by `Process.watch_screen`."""
 
-    def __init__(self, drawing: Drawing) -> None:
+    def __init__(self, drawing: Drawing, process: Process) -> None:
         self._drawing = drawing
+        self._process = process
         self._news = trio.lowlevel.ParkingLot()
         self._is_over = False
 
@@ -145,18 +153,27 @@ class WatchedScreen:
         """The screen as far as it is drawn."""
         return self._drawing.screen()
 
-    async def wait_for(self, wanted: str | Callable[[Screen], bool]) -> Screen:
+    async def wait_for(
+        self,
+        wanted: str | Callable[[Screen], bool],
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # it raises an error that tells more
+    ) -> Screen:
         """Wait until that text is on it, or until a function of the screen is true of it, and return the screen.
 
-        Raises `EOFError` at the end of all.
+        Raises `WaitTimeoutError` after `timeout` seconds, with the screen in its text, and `EOFError` at the end of
+        all. Cancelling loses nothing.
         """
-        while not (wanted(self.now) if callable(wanted) else wanted in self.now.text):
-            if self._is_over:
-                raise EOFError(f"the terminal is at its end, and {wanted!r} is not on its screen:\n{self.now.text}")
-            await self._news.park()
-        screen = self.now
-        await trio.lowlevel.checkpoint()
-        return screen
+        patience = seconds("timeout", timeout, zero=True)
+        with trio.move_on_after(patience):
+            await trio.lowlevel.checkpoint()
+            while not (wanted(self.now) if callable(wanted) else wanted in self.now.text):
+                if self._is_over:
+                    raise EOFError(f"the terminal is at its end, and {wanted!r} is not on its screen:\n{self.now.text}")
+                await self._news.park()
+            return self.now
+        how = f"does not have {wanted!r} on its screen after {patience:g} s:\n{self.now.text}"
+        raise WaitTimeoutError(self._process.argv, how)
 
     async def keep(self, answers: bool) -> None:
         """Draw what comes, until the end."""
@@ -182,7 +199,7 @@ class WatchedScreen:
 async def watch(process: Process, drawing: Drawing, answers: bool) -> AsyncIterator[WatchedScreen]:
     """Keep a screen up to date in the block."""
     await drawing.update()
-    screen = WatchedScreen(drawing)
+    screen = WatchedScreen(drawing, process)
     async with open_helpers() as helpers:
         helpers.start_soon(screen.keep, answers)
         yield screen

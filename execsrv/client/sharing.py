@@ -12,6 +12,7 @@ from execsrv.client.connection import Connection
 from execsrv.client.leaving import take_leave
 from execsrv.client.parameters import seconds, string
 from execsrv.client.process import Process
+from execsrv.client.text import process_text
 from execsrv.errors import InvalidParamsError
 from execsrv.protocol import (
     ConnectionGrant,
@@ -73,16 +74,25 @@ class Joined:
         """
         return await _listed(self._connection, ProcessListing(self.id, usage=usage))
 
-    def attach(self, process: str, *, after: After = None) -> AbstractAsyncContextManager[Process]:
+    def attach(
+        self,
+        process: str,
+        *,
+        after: After = None,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+    ) -> AbstractAsyncContextManager[Process]:
         """Attach to a process of the connection, for a block: as a `Process`, with all that the role allows.
 
         It begins behind entry `after` of its output, by default with all that is retained; "now" is only what comes.
         Nobody waits for who reads here: where that is too slow, there is a `Gap` among the events, and the rest goes
-        on. Leaving the block leaves the process as it is.
+        on. Leaving the block leaves the process as it is. `text`, `encoding` and `errors` are those of `start`.
 
         Raises `UnknownProcessError`.
         """
-        return attached_to_other(self._connection, self._answer, string("process", process), _after_seq(after))
+        id, mode = string("process", process), process_text(text, encoding, errors)
+        return attached_to_other(self._connection, self._answer, id, _after_seq(after), mode)
 
     async def end(self) -> None:
         """End the connection, with all that runs there. Takes the role owner."""
@@ -135,15 +145,25 @@ class Sharing:
             # Or it has ended, or we were put out.
             await take_leave(calls, "connection/leave", ConnectionId(joined.id), self._connection.config.leave_timeout)
 
-    def attach(self, process: str, *, after: After = None) -> AbstractAsyncContextManager[Process]:
+    def attach(
+        self,
+        process: str,
+        *,
+        after: After = None,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+    ) -> AbstractAsyncContextManager[Process]:
         """Attach to a process of this connection that was left running, for a block, as a `Process`.
 
         It begins behind entry `after` of its output, by default with all that is retained; "now" is only what comes.
-        Its output waits for who reads here. Leaving the block leaves the process as it is.
+        Its output waits for who reads here. Leaving the block leaves the process as it is. `text`, `encoding` and
+        `errors` are those of `start`.
 
         Raises `UnknownProcessError`.
         """
-        return attached_to_own(self._connection, string("process", process), _after_seq(after))
+        id, mode = string("process", process), process_text(text, encoding, errors)
+        return attached_to_own(self._connection, id, _after_seq(after), mode)
 
     async def grant(
         self,

@@ -32,7 +32,7 @@ from execsrv.client.parameters import (
 from execsrv.client.policy import Policy, sandbox_of
 from execsrv.client.process import Process
 from execsrv.client.start_request import check_known, passing, place, snapshot_of
-from execsrv.client.text import check_pieces, text_mode
+from execsrv.client.text import process_text
 from execsrv.errors import BadAnswerError, ConnectionLostError, ProcessExistsError
 from execsrv.protocol import (
     OutputFile,
@@ -161,8 +161,7 @@ class Starting:
 
             check_can_pass(connection, record)
         leaving = LEAVE_GRACE_SECONDS if grace is None else seconds("grace", grace, zero=True)
-        if (mode := text_mode(text, encoding, errors)) is not None:
-            check_pieces(mode)
+        mode = process_text(text, encoding, errors)
         pipe_stdin = stdin_pipe(stdin)
         id = key if id is None else id
         command = words(argv)

@@ -50,11 +50,16 @@ def text_mode(text: bool | None, encoding: str | None, errors: str | None) -> Te
     return mode
 
 
-def check_pieces(mode: TextMode) -> None:
-    """Raise `InvalidParamsError` for an encoding that begins each piece of a text with a byte order mark."""
-    if "".encode(mode.encoding):
+def process_text(text: bool | None, encoding: str | None, errors: str | None) -> TextMode | None:
+    """Return how text of a process is asked for, which comes and goes in pieces, None where bytes are.
+
+    Raises `InvalidParamsError` for an encoding that begins each piece with a byte order mark.
+    """
+    mode = text_mode(text, encoding, errors)
+    if mode is not None and "".encode(mode.encoding):
         message = f"encoding: a process needs one without a byte order mark, such as utf-16-le, got {mode.encoding!r}"
         raise InvalidParamsError(message, field="encoding")
+    return mode
 
 
 def as_bytes(data: Data | str | None, mode: TextMode | None, name: str = "input") -> Data | None:
