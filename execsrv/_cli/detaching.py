@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from itertools import count
 
@@ -19,17 +19,21 @@ from execsrv._cli.register.common import DEFAULT_URL
 from execsrv._cli.remote_start import reach_of, surroundings
 from execsrv._cli.streams import say
 from execsrv.client import Client
-from execsrv.errors import ConnectionFailedError
+from execsrv.errors import ConnectionFailedError, ExecsrvError
 from execsrv.protocol.sharing import MOST_NAME_CHARACTERS
 
 _MOST_TRIES = 100
+_END_SECONDS = 10.0
+"""Time that there is for ending what was not left running after all."""
+
 _NOT_OF_NAMES = re.compile(r"\A[^a-zA-Z]+|[^\w.-]+", re.A)
 
 
 async def start_detached(options: RunOptions) -> None:
     """Start a command, leave it running, and print its name. Raises `ExecsrvError`."""
     url = options.url or DEFAULT_URL
-    async with _connected(reach_of(options, url), options) as (name, client):
+    reach = reach_of(options, url)
+    async with _connected(reach, options) as (name, client):
         try:
             async with client.start(
                 options.argv,
@@ -52,8 +56,15 @@ async def start_detached(options: RunOptions) -> None:
                     say(f"execsrv: it runs at {url} as pid {process.pid}; `execsrv attach {name}` comes back to it")
         except BaseException:
             if client.shared_id is not None:
-                await client.end_connection(client.shared_id)
+                await _end(reach, client.shared_id)
             raise
+
+
+async def _end(reach: Reach, connection: str) -> None:
+    """End a connection with what runs there, over another one: its own may have been struck by the interrupt."""
+    with trio.move_on_after(_END_SECONDS, shield=True), suppress(ExecsrvError):
+        async with reach.connect() as client:
+            await client.end_connection(connection)
 
 
 @asynccontextmanager
