@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-JOINED_BYTES = 512
+_JOINED_BYTES = 512
 """Pieces of a stream's end are joined up to this."""
 
 
@@ -36,7 +36,7 @@ class HeadTail:
             # Small pieces are joined, or each would cost more than it holds.
             if self._tail is None:
                 self._tail = deque()
-            if self._tail and len(self._tail[-1]) + len(data) <= JOINED_BYTES:
+            if self._tail and len(self._tail[-1]) + len(data) <= _JOINED_BYTES:
                 self._tail[-1] = bytes(self._tail[-1]) + data
             else:
                 self._tail.append(data)

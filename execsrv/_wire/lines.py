@@ -18,7 +18,8 @@ from execsrv.errors import CutOffError, ProtocolError
 from execsrv.limits import Limits
 from execsrv.protocol import Message, Notification
 
-_RECEIVE_BYTES = 256 * 1024
+_RECEIVE_BYTES = 128 * 1024
+"""More has the allocator of a process that is not ours give memory back, and take it again, for every read."""
 
 
 class LineChannel(EncodedChannel):

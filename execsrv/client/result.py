@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Generic, Self
 
 import trio
 from msgspec import Struct
 
-from execsrv._log.head_tail import JOINED_BYTES, HeadTail
+from execsrv._log.head_tail import HeadTail
 from execsrv._log.log import Closed, Gap
 from execsrv._nursery import open_helpers
 from execsrv.client.ending import wait_alone
@@ -105,28 +106,22 @@ class Result(Struct, Generic[Said], frozen=True, kw_only=True):
 
 
 class _Kept:
-    """One stream within a bound: all of it in the pieces that came, or the beginning and the end of more."""
+    """One stream within a bound: all of it, or the beginning and the end of more."""
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
-        self._pieces: list[bytes] = []
-        self._bytes = 0
+        self._all = BytesIO()  # which gives what is in it without a copy
         self._ends: HeadTail | None = None
 
     def append(self, data: bytes) -> None:
-        """Add what comes next. Small pieces are joined, or each would cost more than it holds."""
-        if self._ends is None and self._bytes + len(data) <= self._bound:
-            if self._pieces and len(self._pieces[-1]) + len(data) <= JOINED_BYTES:
-                self._pieces[-1] += data
-            else:
-                self._pieces.append(data)
-            self._bytes += len(data)
-            return
+        """Add what comes next."""
         if self._ends is None:
+            if self._all.tell() + len(data) <= self._bound:
+                self._all.write(data)
+                return
             self._ends = HeadTail(self._bound)
-            for piece in self._pieces:
-                self._ends.append(piece)
-            self._pieces.clear()
+            self._ends.append(self._all.getvalue())
+            self._all = BytesIO()
         self._ends.append(data)
 
     @property
@@ -135,7 +130,7 @@ class _Kept:
         return self._ends.omitted_bytes if self._ends else 0
 
     def __bytes__(self) -> bytes:
-        return b"".join(self._pieces) if self._ends is None else bytes(self._ends)
+        return self._all.getvalue() if self._ends is None else bytes(self._ends)
 
 
 class Collected:
