@@ -21,7 +21,7 @@ import trio.testing
 import execsrv
 from execsrv import ClientConfig, ConnectionFailedError, ForbiddenError, ServerConfig
 from execsrv._doors.certificates import Certificates
-from execsrv._wire.tls import client_context
+from execsrv._wire.tls import client_context, server_context
 from execsrv._wire.websocket import open_websocket
 from execsrv.errors import CannotListenError, InvalidConfigError
 from tests.certificates import Authority
@@ -75,6 +75,42 @@ async def test_many_megabytes_both_ways(authority: Authority, serve: Serve) -> N
     url = await serve(tls_certificate_file=authority.server())
     async with execsrv.connect(url, config=ClientConfig(tls_ca_file=authority.file)) as client:
         assert (await client.run(["cat"], input=data)).stdout == data
+
+
+def test_all_that_is_there_is_given_in_one_read(authority: Authority) -> None:
+    """And what is met behind it, an end or a record that is none, at the next."""
+    config = ServerConfig(tls_certificate_file=authority.server())
+    context = client_context(ClientConfig(tls_ca_file=authority.file))
+
+    def connected() -> tuple[ssl.SSLObject, ssl.SSLObject, ssl.MemoryBIO]:
+        to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+        server = server_context(config).wrap_bio(to_server, to_client, server_side=True)
+        client = context.wrap_bio(to_client, to_server, server_hostname="127.0.0.1")
+        waiting = [client, server, client, server]
+        for side in waiting:
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+        return client, server, to_client
+
+    data = os.urandom(100_000)
+    client, server, _ = connected()
+    server.write(data)
+    assert client.read(30_000) + client.read(1 << 20) == data
+    with pytest.raises(ssl.SSLWantReadError):
+        client.read(1)
+    server.write(data)
+    with suppress(ssl.SSLWantReadError):
+        server.unwrap()
+    assert client.read(1 << 20) == data
+    assert client.read(1 << 20) == client.read(1 << 20) == b""
+
+    client, server, to_client = connected()
+    server.write(data)
+    to_client.write(b"no record at all")
+    assert client.read(1 << 20) == data
+    for _ in range(2):
+        with pytest.raises(ssl.SSLError, match=r"(?i)record|version"):
+            client.read(1 << 20)
 
 
 async def test_a_key_in_a_file_of_its_own(authority: Authority, serve: Serve, tmp_path: Path) -> None:

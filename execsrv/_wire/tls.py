@@ -8,7 +8,7 @@ terminal for a passphrase.
 from __future__ import annotations
 
 import ssl
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import trio
 
@@ -18,6 +18,31 @@ from execsrv.limits import ClientConfig, ServerConfig
 _MAX_FILE_BYTES = 1024 * 1024
 
 SecureStream = trio.SSLStream[trio.SocketStream]
+
+
+class ManyRecords(ssl.SSLObject):
+    """TLS that gives all that is there in one read. OpenSSL gives one record, 16 KiB at most, and each takes a turn."""
+
+    _error: ssl.SSLError | None = None
+
+    def read(self, size: int = 1024, buffer: Any = None) -> Any:
+        """Return up to `size` bytes, nothing at the end. Raises `ssl.SSLError`, behind all that came before it."""
+        if buffer is not None:
+            return super().read(size, buffer)
+        if self._error is not None:
+            raise self._error
+        data = super().read(size)
+        pieces, left = [data], size - len(data)
+        try:
+            while data and left > 0:
+                data = super().read(left)
+                pieces.append(data)
+                left -= len(data)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            self._error = error
+        return b"".join(pieces)
 
 
 def server_context(config: ServerConfig) -> ssl.SSLContext:
@@ -30,6 +55,7 @@ def server_context(config: ServerConfig) -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0
+    context.sslobject_class = ManyRecords
     if not config.tls_certificate_file:
         raise InvalidConfigError("`wss://` needs a tls_certificate_file")
     _load_certificate(context, config.tls_certificate_file, config.tls_key_file)
@@ -47,6 +73,7 @@ def client_context(config: ClientConfig) -> ssl.SSLContext:
     else:
         context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
+    context.sslobject_class = ManyRecords
     if config.tls_certificate_file:
         _load_certificate(context, config.tls_certificate_file, config.tls_key_file)
     elif config.tls_key_file:
