@@ -211,13 +211,17 @@ def test_times_have_units() -> None:
             parsing.parsed(run, ["--timeout", text, "true"])
 
 
-@pytest.mark.parametrize("words", [["serve"], ["run", "--", "true"], ["_complete", ""]], ids=lambda words: words[0])
-def test_a_start_does_not_load_what_it_does_not_need(words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(["serve"], 0), (["run", "--", "true"], 0), (["_complete", ""], 0), (["ps", "-u", "unix:///nonexistent/s"], 125)],
+    ids=["serve", "run", "_complete", "ps"],
+)
+def test_a_start_does_not_load_what_it_does_not_need(words: list[str], code: int) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *EXECSRV[1:], *words],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT,
     )  # fmt: skip
-    assert done.returncode == 0
+    assert done.returncode == code
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert not loaded & {"typer", "pydantic", "rich", "click", "argparse"}
     assert ("trio" in loaded) == (words[0] != "_complete")

@@ -14,8 +14,12 @@ from execsrv._cli.register.kinds import USAGE, Command
 from execsrv._cli.streams import open_missing, say, write_line
 from execsrv._cli.usage import UsageError, unknown
 
-_OWN_PARSER = ("serve", "run", "init", "bridge", "runner")
-"""Those that are read without typer. A bridge and a runner are where no typer may be: execsrv was brought along."""
+_OWN_PARSER = (
+    *("serve", "run", "init", "shell", "ps", "logs", "attach", "wait", "kill", "cp"),
+    *("files ls", "files cat", "files edit", "bridge", "runner"),
+)
+"""Those that are read without typer: somebody waits for them again and again, and what typer loads would be a third of
+their time. A bridge and a runner are where no typer may be: execsrv was brought along."""
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Reads the words of a command line by the register.
 
-Commands that have to start at once are read here, and those that may be where no typer is: `_OWN_PARSER` in `_cli.app`.
+Commands that somebody waits for are read here, and those that may be where no typer is: `_OWN_PARSER` in `_cli.app`.
 The daemon starts in little more than the time of trio, and half as much again would go into what typer loads. All other
 commands are read by typer (`_cli.typer_parsing`). What the words mean is one for both: `settled`.
 """
