@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import trio
 from outcome import Outcome
@@ -20,6 +20,10 @@ _NO_THREAD = "can't start new thread"
 
 _TLS_SECONDS = 2.0
 """Time that a cancelled thread has to come out of OpenSSL."""
+
+
+StartThread = Callable[[Callable[[], Any], Callable[[Outcome[Any]], object]], None]
+"""Has work done in a thread, and what came of it delivered there."""
 
 
 class Threads(Protocol):
@@ -97,10 +101,13 @@ async def run_briefly(work: Callable[[], T], threads: Threads, patience: float) 
 class Job(Generic[T]):
     """Work of a thread. At first the whole loop may wait for it, and then one task."""
 
-    def __init__(self, work: Callable[[], T], threads: Threads) -> None:
+    def __init__(
+        self, work: Callable[[], T], threads: Threads, start: StartThread = trio.lowlevel.start_thread_soon
+    ) -> None:
         """One of the `threads` is to be acquired for it, and then `begin` to be called."""
         self._work = work
         self._threads = threads
+        self._start = start
         self._token = trio.lowlevel.current_trio_token()
         self._task: trio.lowlevel.Task | None = None
         self._outcome: Outcome[T] | None = None
@@ -116,7 +123,7 @@ class Job(Generic[T]):
         Raises `BusyError` where the machine gives no thread.
         """
         try:
-            trio.lowlevel.start_thread_soon(self._work, self._deliver)
+            self._start(self._work, self._deliver)
         except BaseException as error:
             self._threads.release_on_behalf_of(self)
             if str(error) == _NO_THREAD:

@@ -8,6 +8,7 @@ left. And its strays have it among their arguments: that tells who has come as f
 from __future__ import annotations
 
 import os
+import platform
 import resource
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -51,6 +52,7 @@ def _limit(mark: str) -> int:
     return int(mark[-10:], 16) * 1024
 
 
+_CLONE = {"x86_64": "56", "aarch64": "220"}[platform.machine()]
 _QUIET = "</dev/null >/dev/null 2>&1"
 _SLEEP = "bash -c 'exec -a @ sleep 1000'"
 _DETACHED = f"setsid {_SLEEP} {_QUIET} &"
@@ -94,6 +96,13 @@ ESCAPES = {
     ),
     "without its first thread": Escape(
         "if daemon():\n  threading.Thread(target=stay).start()\n  ctypes.CDLL(None).pthread_exit(None)\nstay()",
+        2,
+        python=True,
+    ),
+    # clone(CLONE_PARENT | SIGCHLD): a child of whoever has started the leader.
+    "a sibling of its leader": Escape(
+        "if ctypes.CDLL(None).syscall(*map(ctypes.c_long, (SYS_CLONE, 0x8000 | 17, 0, 0, 0, 0))) == 0:\n"
+        "  os.setsid(); os.closerange(0, 3)\nstay()".replace("SYS_CLONE", _CLONE),
         2,
         python=True,
     ),

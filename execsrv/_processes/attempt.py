@@ -26,7 +26,7 @@ from execsrv._processes.leader import Leader
 from execsrv._processes.membership import ByDescent, ByWalk, Register
 from execsrv._processes.own_streams import OwnStreams
 from execsrv._processes.reaper import Reaper
-from execsrv._processes.shared_threads import SharedThreads
+from execsrv._processes.shared_threads import SharedThreads, start_soon
 from execsrv._processes.spawn import Started
 from execsrv._processes.stream_ends import Onward, open_onward
 from execsrv._processes.tree import ProcessTree
@@ -155,7 +155,7 @@ class Attempt:
         It is watched then, and this attempt's until `end`. None: there is more to wait for, which `wait` does. Raises
         what `settle` does, `SpawnError`, and `BusyError` where the machine gives no thread.
         """
-        self._job = job = Job(partial(self.run, settle, size, pipe_stdin, modes), threads)
+        self._job = job = Job(partial(self.run, settle, size, pipe_stdin, modes), threads, start_soon)
         if self._guard is not None and not self._guard.is_settled:
             return None
         patience = _BRIEF_SECONDS if threads.are_few else 0

@@ -1,8 +1,23 @@
-"""The threads in which the commands of one server are started, shared out among its connections."""
+"""The threads in which commands are started, and how those of one server are shared out among its connections.
+
+To Linux the parent of a process is the thread that has started it, and not the program. When that thread ends, whoever
+asked to die with his parent (PR_SET_PDEATHSIG of prctl(2), as `setpriv --pdeathsig` and `bwrap --die-with-parent` do)
+is killed, though the program lives on. And what a command makes its sibling (CLONE_PARENT of clone(2)) is a child of
+that thread, so it is looked for there. So each of them lasts at least as long as what it has started. It is kept for
+the next start, as trio keeps its threads, and all servers of this process have the same.
+"""
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
 import trio
+from outcome import Outcome, capture
+
+from execsrv._processes import pidfd
 
 MOST_THREADS = 40
 """So many starts of one server may be under way at once. More wait."""
@@ -85,3 +100,125 @@ class SharedThreads:
         """Give a thread back."""
         self._of_server.give()
         self._own.give()
+
+
+# -- the threads --
+
+_IDLE_SECONDS = 10.0
+"""Time without work after which one ends that has no children."""
+
+Work = tuple[Callable[[], Any], Callable[[Outcome[Any]], object]]
+"""What is to be done, and who is told what came of it."""
+
+
+def start_soon(work: Callable[[], Any], deliver: Callable[[Outcome[Any]], object]) -> None:
+    """Do something in one of these threads, and then have `deliver` take, there, what came of it.
+
+    Raises `RuntimeError` where the machine gives no thread.
+    """
+    try:
+        parent = _idle.popitem()[0]  # who was busy last has its memory at hand
+    except KeyError:
+        parent = _Parent()
+    parent.do(work, deliver)
+
+
+def begin_start() -> None:
+    """Have it known that this thread, if it is one of these, is about to start a command.
+
+    Raises `OSError` without a descriptor to see its children with.
+    """
+    parent = _parents.get(threading.get_native_id())
+    if parent is not None:
+        parent.begin()
+
+
+def read_children() -> bytes:
+    """Return the pids of the children of all these threads, those that have ended too."""
+    with _ends:
+        return b"".join([parent.read_children() for parent in list(_parents.values())])
+
+
+class _Parent:
+    """One of the threads."""
+
+    def __init__(self) -> None:
+        self._work: Work | None = None
+        self._has_work = threading.Lock()
+        self._has_work.acquire()
+        self._children: int | None = None
+        self._is_blind = False  # this kernel lists no children, so there may be some for ever
+        threading.Thread(target=self._run, name="execsrv start", daemon=True).start()
+
+    def do(self, work: Callable[[], Any], deliver: Callable[[Outcome[Any]], object]) -> None:
+        self._work = work, deliver
+        self._has_work.release()
+
+    def begin(self) -> None:
+        if self._children is None and not self._is_blind:
+            path = f"/proc/self/task/{threading.get_native_id()}/children"
+            try:
+                self._children = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                if error.errno in pidfd.SHORT:
+                    raise
+                self._is_blind = True
+
+    def read_children(self) -> bytes:
+        text = b""
+        if self._children is not None:
+            while piece := os.pread(self._children, 65536, len(text)):
+                text += piece
+        return text
+
+    def _run(self) -> None:
+        _parents[threading.get_native_id()] = self
+        while True:
+            if self._has_work.acquire(timeout=_IDLE_SECONDS):
+                self._do()
+            elif self._may_end():
+                return
+
+    def _do(self) -> None:
+        assert self._work is not None
+        work, deliver = self._work
+        self._work = None
+        came_of_it = capture(work)
+        del work  # and with it what it holds, before anybody hears of it
+        _idle[self] = None  # before too: whoever hears of it may have the next
+        deliver(came_of_it)
+
+    def _may_end(self) -> bool:
+        """End, unless there are children, or work has come in this moment. Return whether it is so."""
+        with _ends:
+            if self._is_blind or self.read_children() or _idle.pop(self, self) is self:
+                return False
+            del _parents[threading.get_native_id()]
+            self.close()
+            return True
+
+    def close(self) -> None:
+        if self._children is not None:
+            os.close(self._children)
+            self._children = None
+
+
+_idle: dict[_Parent, None] = {}
+_parents: dict[int, _Parent] = {}
+"""All of them, by the numbers that the kernel has given them."""
+
+_ends = threading.Lock()
+"""Held by who reads, and by one that ends."""
+
+
+def _forget() -> None:
+    """Forget them in the child of a fork, which has none of these threads."""
+    global _ends
+    _ends = threading.Lock()
+    _idle.clear()
+    for parent in _parents.values():
+        parent.close()
+    _parents.clear()
+
+
+os.register_at_fork(after_in_child=_forget)

@@ -34,6 +34,7 @@ from execsrv._processes import (
 )
 from execsrv._processes.command import Command, spawn_error
 from execsrv._processes.rlimit_mark import Mark
+from execsrv._processes.shared_threads import begin_start
 from execsrv.errors import SpawnError
 from execsrv.protocol import Size, Stream
 
@@ -132,6 +133,7 @@ def spawn(
             stdio = stream_ends.open_stdio(command, size, modes, pipe_stdin, started, its)
             directory = stream_ends.open_directory(command, its)
             started.thread = threading.get_native_id()
+            begin_start()
             if started.given_up:  # and so carries nothing for it, whose number is of no session any more
                 raise spawn_error("resources", errno.ECANCELED, "start")
             turn: AbstractContextManager[None] = nullcontext()

@@ -25,6 +25,7 @@ import trio
 
 from execsrv._processes import pidfd, proc
 from execsrv._processes.proc import Steps
+from execsrv._processes.shared_threads import read_children
 
 UNKNOWN = -1
 """The session of who has a mark of our server, but of no session that runs."""
@@ -166,7 +167,7 @@ class Strays:
         self.reaped = 0
         """Strays that were reaped so far."""
         self._reaped_of: dict[int | None, int] = {}
-        # Of the first thread: the kernel gives strays to no other as long as that one lives.
+        # Of the first thread: the kernel gives orphans to no other as long as that one lives.
         self._children = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
@@ -261,9 +262,12 @@ class Strays:
                         break
 
     def _read(self) -> bytes:
-        text = b""
-        while piece := os.pread(self._children, 65536, len(text)):
+        """Return our children: the siblings that leaders have made themselves, and the orphans."""
+        text = read_children()
+        at = 0
+        while piece := os.pread(self._children, 65536, at):
             text += piece
+            at += len(piece)
         return text
 
     def _reap(self, pid: int) -> bool:
