@@ -545,6 +545,50 @@ def test_a_launch_that_fails_leaves_no_thread() -> None:
     assert not portals()
 
 
+DYING = """
+import asyncio, functools, threading, trio, execsrv.asyncio, execsrv.sync
+
+threading.excepthook = lambda args: None
+
+def broken(_):
+    raise RuntimeError("a defect")
+
+async def die(portal, *_):
+    portal.nursery.start_soon(trio.lowlevel.wait_task_rescheduled, broken)
+    portal.nursery.cancel_scope.cancel()
+    with trio.CancelScope(shield=True):
+        await trio.sleep_forever()
+
+client = execsrv.sync.launch()
+wait = functools.partial(client._wait, die, client._hold.block.portal)
+for wait in wait, functools.partial(client.run, ["true"]), client.close:
+    try:
+        wait()
+    except trio.ClosedResourceError as error:
+        print(error)
+print(execsrv.sync.run(["echo", "anew"], text=True).stdout, end="")
+
+async def main():
+    client = await execsrv.asyncio.launch()
+    for wait in functools.partial(client._wait, die, client._hold.block.portal), client.close:
+        try:
+            await wait()
+        except trio.ClosedResourceError as error:
+            print(error)
+    print((await execsrv.asyncio.run(["echo", "anew"], text=True)).stdout, end="")
+
+asyncio.run(main())
+"""
+
+
+def test_a_thread_that_dies_lets_nobody_wait_and_the_next_one_begins_anew() -> None:
+    with assert_no_strays():
+        program = subprocess.run([sys.executable, "-c", DYING], capture_output=True, text=True, timeout=PATIENCE)
+    died = "execsrv has ended by an internal error"
+    before = [died, "Client was closed", "execsrv was closed", "anew"]
+    assert program.stdout.splitlines() == [*before, died, "execsrv was closed", "anew"], program.stderr
+
+
 # -- closing, and what crosses it --
 
 

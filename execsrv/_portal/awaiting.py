@@ -61,12 +61,15 @@ async def _perform(
     bell = _Bell()
     call = Call(function, block, nursery, bell.ring, _caller(), undoes=undoes)
     try:
+        portal.waiting.add(call.die)
         if not portal.post(call.begin):
             raise closed(block)
         await bell.wait()
     except BaseException as error:
         await _cancel(portal, call, bell, can_wait=not isinstance(error, GeneratorExit))
         raise
+    finally:
+        portal.waiting.discard(call.die)
     return call.outcome()
 
 

@@ -44,6 +44,7 @@ def _perform(
     thread = threading.current_thread()
     call = Call(function, block, nursery, bell.release, Caller(thread, thread.is_alive), undoes=undoes)
     try:
+        portal.waiting.add(call.die)
         if not portal.post(call.begin):
             raise closed(block)
         while not bell.acquire(timeout=_SIGNAL_SECONDS):
@@ -51,6 +52,8 @@ def _perform(
     except BaseException:
         _cancel(portal, call)
         raise
+    finally:
+        portal.waiting.discard(call.die)
     return call.outcome()
 
 
@@ -62,7 +65,7 @@ def _cancel(portal: Portal, call: Call) -> None:
         return  # it never began, or has ended with the portal
     while not call.is_undone:
         try:
-            bell.acquire()
+            bell.acquire(timeout=_SIGNAL_SECONDS)  # a portal that dies rings the other one
         except BaseException:
             pass  # one is on its way already
 

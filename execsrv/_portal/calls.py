@@ -74,6 +74,15 @@ class Call:
         finally:
             self._end()
 
+    def die(self, error: BaseException) -> None:
+        """End it with the portal, in its thread: trio has ended by an error, and no task goes on."""
+        if not self._is_done:
+            self._error = trio.ClosedResourceError("execsrv has ended by an internal error")
+            self._error.__cause__ = error
+            self.is_undone = self._is_begun = self._is_done = True
+            ring, self._ring = self._ring, lambda: None  # whoever collects the task ends it once more
+            ring()
+
     def _end(self) -> None:
         self._is_done = True
         if self._scope.cancel_called:

@@ -15,7 +15,9 @@ from contextlib import contextmanager
 
 import trio
 
-_lock = threading.Lock()
+_lock = threading.RLock()
+"""Can be had again in the thread that has it: what a dead portal leaves is given back when it is collected."""
+
 _current: Portal | None = None
 
 
@@ -27,6 +29,8 @@ class Portal:
     """Parent of the blocks that have no other parent, None when nobody uses it any more."""
 
     def __init__(self) -> None:
+        self.waiting: set[Callable[[BaseException], object]] = set()
+        """Told of an error by which the thread ends, of trio itself, say: nobody else hears of that."""
         self._pid = os.getpid()
         self._users = 0
         self._unused: trio.Event
@@ -44,6 +48,7 @@ class Portal:
             trio.run(self._main, strict_exception_groups=True)
         except BaseException as error:
             if self._is_ready.is_set():
+                self._die(error)
                 raise
             self._error = error
             self._is_ready.set()
@@ -57,6 +62,15 @@ class Portal:
                 await self._unused.wait()
             finally:
                 self.nursery = None
+
+    def _die(self, error: BaseException) -> None:
+        """Let others begin anew, and tell those who wait."""
+        global _current
+        with _lock:
+            if _current is self:
+                _current = None
+        for tell in [*self.waiting]:
+            tell(error)
 
     @property
     def is_forked(self) -> bool:
@@ -72,7 +86,7 @@ class Portal:
             raise RuntimeError("cannot use what execsrv opened before os.fork(): open a client of its own in the child")
         try:
             self._token.run_sync_soon(function)
-        except trio.RunFinishedError:
+        except (trio.RunFinishedError, OSError):  # the latter of one that has died
             return False
         return True
 
@@ -126,7 +140,7 @@ def _close_at_exit() -> None:
 def _forget() -> None:
     """Begin anew in a child, which has the lock as it was, and no thread."""
     global _current, _lock
-    _current, _lock = None, threading.Lock()
+    _current, _lock = None, threading.RLock()
 
 
 os.register_at_fork(after_in_child=_forget)
