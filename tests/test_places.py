@@ -177,6 +177,21 @@ async def test_who_has_given_up_holds_up_nobody() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_who_cannot_be_told_goes_on_waiting() -> None:
+    places = Places(60)
+
+    def wrong() -> Exception:
+        raise RuntimeError("no error to be had")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(places.take, LABELS[0], "a")
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(RuntimeError, match="no error to be had"):
+            places.close(wrong)
+        assert places.waiting == 1
+        nursery.cancel_scope.cancel()
+
+
 async def test_nothing_is_kept_of_who_has_given_up() -> None:
     places, gone = Places(60), list[weakref.ref[object]]()
 

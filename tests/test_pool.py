@@ -487,6 +487,34 @@ async def test_a_directory_is_asked_again(open_server: OpenServer) -> None:
     await until_gone(mark)
 
 
+@pytest.mark.parametrize(
+    ("named", "why"),
+    [
+        ([Endpoint(None)], "the URL of a server must be a string, got None"),  # type: ignore[arg-type]
+        (
+            [Endpoint("unix:///a", labels={"gpu": 1})],  # type: ignore[dict-item]
+            "labels of unix:///a must be a mapping of strings, got {'gpu': 1}",
+        ),
+        ([Endpoint("unix:///a", free=-1)], "free of unix:///a must be a number from 0 on, got -1"),
+        ("unix:///a", "a directory must give a list of servers, got 'unix:///a'"),
+    ],
+)
+async def test_a_directory_that_names_what_is_none_is_one_that_fails(named: Any, why: str) -> None:
+    servers: Any = named
+
+    async def directory() -> Any:
+        return servers
+
+    with pytest.raises((TypeError, execsrv.InvalidParamsError), match=re.escape(why)):
+        async with Pool(directory):
+            pass
+    servers = []
+    async with Pool(directory, refresh=0.02, patience=0.5) as pool:
+        servers = named
+        with pytest.raises(NoServerError, match=re.escape(f"cannot ask {directory!r}: {why}")):
+            await pool.run(["true"])
+
+
 async def test_a_directory_may_block_in_a_thread(open_server: OpenServer) -> None:
     servers = await urls(open_server, 1)
     async with Pool(lambda: servers) as pool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import trio
@@ -53,12 +53,28 @@ class _Asked:
         raise ConnectionFailedError(f"the directory has not answered within {_ANSWER_SECONDS:g} s")
 
 
-def _endpoints(found: Sequence[Endpoint | str]) -> list[Endpoint]:
-    """Return each server once, by its URL."""
+def _endpoints(found: Iterable[Endpoint | str]) -> list[Endpoint]:
+    """Return each server once, by its URL. Raises `TypeError`, and `InvalidParamsError` for a field that is wrong."""
+    if isinstance(found, str | bytes):
+        raise TypeError(f"a directory must give a list of servers, got {found!r}")
     endpoints: dict[str, Endpoint] = {}
     for each in found:
         endpoint = Endpoint(each) if isinstance(each, str) else each
         if not isinstance(endpoint, Endpoint):
             raise TypeError(f"a server must be a URL or an Endpoint, got {type(each).__name__}")
+        _check(endpoint)
         endpoints.setdefault(endpoint.url, endpoint)
     return [*endpoints.values()]
+
+
+def _check(endpoint: Endpoint) -> None:
+    """Raise `TypeError` for a server that is no text, and `InvalidParamsError` for one with room for less than none."""
+    if not isinstance(endpoint.url, str):
+        raise TypeError(f"the URL of a server must be a string, got {endpoint.url!r}")
+    labels: object = endpoint.labels
+    if not isinstance(labels, Mapping) or not all(isinstance(word, str) for each in labels.items() for word in each):
+        raise TypeError(f"labels of {endpoint.url} must be a mapping of strings, got {labels!r}")
+    if endpoint.free is not None and (type(endpoint.free) is not int or endpoint.free < 0):
+        raise InvalidParamsError(
+            f"free of {endpoint.url} must be a number from 0 on, got {endpoint.free!r}", field="free"
+        )

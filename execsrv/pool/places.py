@@ -252,7 +252,8 @@ class Places:
     def _refuse(self, labels: Labels, error: Callable[[], Exception]) -> None:
         for share in [share for share, queues in self._shares.items() if labels in queues]:
             while share in self._shares and labels in self._shares[share]:
-                trio.lowlevel.reschedule(self._pop(share, labels), Error(error()))
+                outcome = Error(error())  # before the task is out: whatever is wrong with that, it goes on waiting
+                trio.lowlevel.reschedule(self._pop(share, labels), outcome)
 
     def _nobody(self, labels: Labels) -> NoServerError:
         what = "can be used" if self._group(labels).is_hopeless else f"was there for {self._patience:g} s"
