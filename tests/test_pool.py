@@ -515,6 +515,28 @@ async def test_a_directory_that_names_what_is_none_is_one_that_fails(named: Any,
             await pool.run(["true"])
 
 
+async def test_a_server_that_is_named_again_has_the_places_that_it_had(open_server: OpenServer, tmp_path: Path) -> None:
+    (server,) = await urls(open_server, 1)
+    wait = ["sh", "-c", f"until test -e {tmp_path}/gate; do sleep 0.01; done"]
+    servers = [Endpoint(server)]
+
+    async def directory() -> list[Endpoint]:
+        return servers
+
+    async with Pool(directory, per_server=2, refresh=0.02) as pool, trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(pool.run, wait)
+        await until(lambda: repr(pool) == "<Pool servers=1 running=2 waiting=2>")
+        for labels in ({}, {"zone": "a"}):
+            servers = []
+            await until(lambda: pool.servers[0].state == "ending")
+            servers = [Endpoint(server, labels=labels)]
+            await until(lambda: pool.servers[0].state == "up")
+            assert repr(pool) == "<Pool servers=1 running=2 waiting=2>"
+        (tmp_path / "gate").touch()
+        assert (await pool.run(["true"], labels={"zone": "a"})).server == server
+
+
 async def test_a_directory_may_block_in_a_thread(open_server: OpenServer) -> None:
     servers = await urls(open_server, 1)
     async with Pool(lambda: servers) as pool:

@@ -195,6 +195,10 @@ class Member:
         if not self.running:
             self._idle.set()
 
+    def come_back(self) -> None:
+        """Take what is new again, while something runs here."""
+        self._is_leaving = False
+
     # -- its connections --
 
     async def stay(self, dial: Dial, dialing: trio.CapacityLimiter) -> None:

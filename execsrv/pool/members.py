@@ -145,14 +145,21 @@ class Members:
             self._places.remove(member)
             self._leaving.add(member)
             member.leave()
+        busy = {member.endpoint.url: member for member in self._leaving if member.running}
         for url, endpoint in named.items():
+            is_back = url in busy and url not in self._by_url
+            if is_back:  # what runs there has its places still, and the connection
+                self._leaving.discard(busy[url])
+                self._by_url[url] = busy[url]
+                self._places.add(busy[url])
+                busy[url].come_back()
             known = self._by_url.get(url)
             slots = self._per_server if endpoint.free is None else endpoint.free
             if known is None:
                 known = self._by_url[url] = Member(endpoint, slots, self._places, self._config)
                 self._places.add(known)
                 self._nursery.start_soon(self._keep, known)
-            elif known.endpoint != endpoint:
+            elif is_back or known.endpoint != endpoint:
                 known.endpoint, known.slots = endpoint, slots
                 known.is_hopeless = False  # it may have another token now
                 self._places.relabel(known, labels_of(endpoint.labels))
