@@ -843,6 +843,38 @@ def test_a_command_that_is_lost_alone_does_not_take_its_server_along() -> None:
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
+def test_a_server_that_answers_with_something_else_ends_no_other_ones_commands() -> None:
+    class Wrong(SimulatedLine):
+        async def run(self, argv: list[str], **options: Any) -> execsrv.Result[bytes]:
+            wrong = execsrv.BadAnswerError("process/start", "no such field")
+            wrong.process = argv[1]
+            raise wrong
+
+    class Mixed(SimulatedPool):
+        @asynccontextmanager
+        async def _dial(self, endpoint: Endpoint) -> AsyncIterator[Line]:
+            yield Wrong(wrong, trio.Event()) if endpoint.url == wrong.url else good.connect()
+
+    good, wrong = SimulatedServer("ws://good"), SimulatedServer("ws://wrong")
+
+    async def main() -> None:
+        async with Mixed([good, wrong]) as pool:
+            await until_up(pool, 2)
+            commands = [["job", str(number), "1"] for number in range(30)]
+            ended = [each async for each in pool.map(commands, limit=4, return_errors=True)]
+            assert len(ended) == 30
+            unknown = [each for each in ended if isinstance(each, Unknown)]
+            assert {(each.server, each.process == each.argv[1]) for each in unknown} == {(wrong.url, True)}
+            why = (
+                "has an unknown end: ws://wrong is not understood: the server's answer to `process/start` is malformed"
+            )
+            assert why in str(unknown[0])
+            again = [each async for each in pool.map(commands, limit=4, idempotent=True)]
+            assert {each.server for each in again} == {good.url}
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
 def test_a_server_that_is_lost_says_why_though_it_was_just_being_asked() -> None:
     class Cut(SimulatedLine):
         async def ask(self) -> None:

@@ -142,8 +142,9 @@ async def test_a_malformed_answer_has_an_error_of_its_own() -> None:
             with pytest.raises(BadAnswerError, match=r"`process/list` is malformed: .*`processes`") as bad:
                 await client.processes()
             assert bad.value.method == "process/list"
-            with pytest.raises(BadAnswerError, match=r"`process/start` is malformed: .*`\$.processId`"):
+            with pytest.raises(BadAnswerError, match=r"`process/start` is malformed: .*`\$.processId`") as bad:
                 await client.run(["true"])
+            assert bad.value.process == "p1"
 
 
 async def test_a_malformed_greeting_is_no_server() -> None:

@@ -18,6 +18,7 @@ from execsrv.client.inbox import Part, part_of
 from execsrv.client.parameters import Data, flag
 from execsrv.client.text import TextMode, decoded, split_lines
 from execsrv.errors import (
+    BadAnswerError,
     CommandFailedError,
     CommandTimeoutError,
     ConnectionLostError,
@@ -136,8 +137,9 @@ class _Kept:
 class Collected:
     """The output of a command so far, each stream within a bound, `MAX_COLLECTED_BYTES` where there is none.
 
-    More is an error unless it may `truncate`, and so is a gap that nobody asked for. A `ConnectionLostError` that
-    leaves its block tells what had arrived, and that it is about this command, whatever was asked of the server last.
+    More is an error unless it may `truncate`, and so is a gap that nobody asked for. A `ConnectionLostError`, or a
+    `BadAnswerError`, that leaves its block tells what had arrived, and that it is about this command, whatever was
+    asked of the server last.
     """
 
     def __init__(self, process: Process, mode: TextMode | None, max_bytes: int | None, truncate: bool) -> None:
@@ -153,7 +155,7 @@ class Collected:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, ConnectionLostError):
+        if isinstance(error, ConnectionLostError | BadAnswerError):
             error.stdout, error.stderr = self._so_far("stdout"), self._so_far("stderr")
             error.process = self._process.id
 

@@ -240,7 +240,7 @@ async def _begun(connection: Connection, mirror: Mirror, *, is_keyed: bool) -> i
         pid = await _pid_of(connection, mirror)
         if is_keyed:
             mirror.resumed(await connection.calls.call("process/read", ProcessRead(mirror.id), ProcessOutputRead))
-    except ConnectionLostError as lost:
+    except (ConnectionLostError, BadAnswerError) as lost:
         lost.process = mirror.id
         raise
     return pid

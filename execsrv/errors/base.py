@@ -68,7 +68,14 @@ class NoServerError(ExecsrvError):
 
 
 class BadAnswerError(ExecsrvError):
-    """A server answered a call with something that this call does not return. `method` names the call."""
+    """A server answered a call with something that this call does not return. `method` names the call.
+
+    `stdout`, `stderr` and `process` are those of `ConnectionLostError`.
+    """
+
+    stdout: Any = b""
+    stderr: Any = b""
+    process: str | None = None
 
     def __init__(self, method: str, complaint: str) -> None:
         super().__init__(f"the server's answer to `{method}` is malformed: {complaint}")

@@ -103,7 +103,8 @@ class OutputTruncatedError(CommandError):
 
 
 class Unknown(CommandError):  # it is an outcome, which `Pool.map` gives in place of a result
-    """The server of a command was lost for good. The command may have run to its end, to some point, or not at all.
+    """The server of a command was lost for good, or its answers are none. The command may have run to its end, to some
+    point, or not at all.
 
     `server` is the URL of that server, and `process` the id that the command had there. `stdout` and `stderr` are what
     had arrived. Where the server is gone, so is all that the command had started.
@@ -112,7 +113,7 @@ class Unknown(CommandError):  # it is an outcome, which `Pool.map` gives in plac
     def __init__(
         self, argv: Sequence[str], *, server: str, process: str, why: str, stdout: Any = b"", stderr: Any = b""
     ) -> None:
-        super().__init__(argv, f"has an unknown end: {server} was lost: {why}", stdout=stdout, stderr=stderr)
+        super().__init__(argv, f"has an unknown end: {server} {why}", stdout=stdout, stderr=stderr)
         self.server = server
         self.process = process
 

@@ -9,7 +9,8 @@ from msgspec import structs
 
 from execsrv.client.parameters import Path, words
 from execsrv.client.result import Result
-from execsrv.errors import CommandError, ConnectionLostError, RequestError, Unknown
+from execsrv.errors import BadAnswerError, CommandError, ConnectionLostError, RequestError, Unknown
+from execsrv.pool.member import Member
 from execsrv.pool.members import Members
 from execsrv.pool.places import labels_of
 from execsrv.pool.refusals import Refusals, had_no_room
@@ -40,17 +41,11 @@ class Sending:
                     result = await line.run(command, **options)
                 except ConnectionLostError as lost:
                     why = member.has_lost(line, str(lost))
-                    if lost.process is not None:
-                        self._runs -= 1
-                        if not self._runs:
-                            raise Unknown(
-                                command,
-                                server=str(member),
-                                process=lost.process,
-                                why=why,
-                                stdout=lost.stdout,
-                                stderr=lost.stderr,
-                            ) from lost
+                    self._may_have_run(command, member, lost, f"was lost: {why}")
+                except BadAnswerError as wrong:
+                    member.had_no_room(str(wrong))
+                    self._may_have_run(command, member, wrong, f"is not understood: {wrong}")
+                    self._refusals.add(wrong)
                 except RequestError as error:
                     if not had_no_room(error):
                         error.server = str(member)
@@ -65,3 +60,15 @@ class Sending:
                     return structs.replace(result, server=str(member))
             finally:
                 member.give()
+
+    def _may_have_run(
+        self, command: list[str], member: Member, error: ConnectionLostError | BadAnswerError, why: str
+    ) -> None:
+        """Count a run whose end is not known. Raises `Unknown` where it was the last."""
+        if error.process is None:
+            return
+        self._runs -= 1
+        if not self._runs:
+            raise Unknown(
+                command, server=str(member), process=error.process, why=why, stdout=error.stdout, stderr=error.stderr
+            ) from error
