@@ -97,6 +97,27 @@ async def test_errors_can_be_among_the_results(open_server: OpenServer) -> None:
                 pass
 
 
+async def test_a_command_without_a_server_ends_no_other_one(open_server: OpenServer, tmp_path: Path) -> None:
+    ending = open_server("unix", ServerConfig(drain_period=PATIENCE))
+    commands = [["sh", "-c", f"until test -e {tmp_path}/gate; do sleep 0.01; done"], ["true"]]
+    async with Pool([await ending.url()], per_server=1, patience=0.1) as pool, trio.open_nursery() as nursery:
+        await until_up(pool)
+        ended: list[Any] = []
+
+        async def collect() -> None:
+            async for each in pool.map(commands, return_errors=True):
+                ended.append(each)
+
+        nursery.start_soon(collect)
+        await until(lambda: repr(pool) == "<Pool servers=1 running=1 waiting=1>")
+        ending.shutdown.set()
+        await until(lambda: ended)
+        (tmp_path / "gate").touch()
+    assert [type(each) for each in ended] == [execsrv.CommandError, execsrv.Result]
+    assert ended[0].argv == ["true"]
+    assert isinstance(ended[0].__cause__, NoServerError)
+
+
 async def test_no_server_gets_more_than_its_places(open_server: OpenServer, tmp_path: Path) -> None:
     small, large = await urls(open_server, 2)
     gate = tmp_path / "gate"

@@ -15,12 +15,17 @@ import trio
 from execsrv._nursery import happened
 from execsrv.client.late import undo_if_late
 from execsrv.client.parameters import Path, count
-from execsrv.errors import CommandError, ConnectionLostError, RequestError
+from execsrv.errors import BadAnswerError, CommandError, ConnectionLostError, NoServerError, RequestError
 
 R_co = TypeVar("R_co", covariant=True)
 
 Run = Callable[[Sequence[Path]], Awaitable[Any]]
 """Runs one command."""
+
+Errors = type[Exception] | tuple[type[Exception], ...]
+
+_REFUSALS = (RequestError, NoServerError, BadAnswerError)
+"""Errors of one command alone, whatever becomes of others."""
 
 
 class Results(AsyncIterator[R_co], Generic[R_co]):
@@ -45,7 +50,7 @@ class Results(AsyncIterator[R_co], Generic[R_co]):
         self._check = check
         self._nursery = nursery
         self._token: trio.lowlevel.TrioToken | None = None
-        self._batch = _Batch(run, iter(commands), limit)
+        self._batch = _Batch(run, iter(commands), limit, _REFUSALS if return_errors else RequestError)
         self._return_errors = return_errors
         self._is_started = False
         self._given_back: list[Any] = []
@@ -97,8 +102,10 @@ class Results(AsyncIterator[R_co], Generic[R_co]):
 class _Batch:
     """The commands under way: each of a few tasks runs one after the other."""
 
-    def __init__(self, run: Run, commands: Iterator[Sequence[Path]], limit: int) -> None:
+    def __init__(self, run: Run, commands: Iterator[Sequence[Path]], limit: int, refusals: Errors) -> None:
+        """Each of the `refusals` is a `CommandError`."""
         self._run = run
+        self._refusals = refusals
         self._commands = commands
         self._free = limit  # so many more tasks there may be
         self._tell, self.ended = trio.open_memory_channel[Any](0)
@@ -141,9 +148,9 @@ class _Batch:
         """Run one command, and return its result or its error."""
         try:
             return await self._run(argv)
-        except RequestError as error:
+        except self._refusals as error:
             ended = CommandError([str(word) for word in argv], f"could not be run: {error}")
-            ended.__cause__, ended.server = error, error.server
+            ended.__cause__, ended.server = error, getattr(error, "server", None)
             return ended
         except Exception as error:
             return error
