@@ -224,6 +224,13 @@ async def test_a_keyword_that_run_does_not_have_is_refused_in_its_name(word: str
     assert [str(each.value) for each in (run, many, pooled)] == [f"run() {why}", f"map() {why}", f"run() {why}"]
 
 
+async def test_many_commands_have_no_one_recording(tmp_path: Path) -> None:
+    async with execsrv.connect_in_process(own_process=True) as client, execsrv.Pool(["unix:///nowhere"]) as pool:
+        for runner in client, pool:
+            with pytest.raises(TypeError, match="takes no 'record': one file is no recording of many commands"):
+                runner.map([["true"]], record=tmp_path / "a.cast")
+
+
 def test_checking_keeps_what_was_said() -> None:
     data = bytes(100_000)
     write = ProcessWrite("p1", data, "1")

@@ -210,8 +210,8 @@ class Client(Held, of=TrioClient):
     ) -> Results[Any]:
         """Run many commands, at most `limit` at a time, and iterate over their results in the order in which they end.
 
-        `Result.argv` tells whose it is. Other keywords are those of `run`, without `input`. `commands` may be endless:
-        the next is taken when there is room for it, and results that nobody takes hold up further starts.
+        `Result.argv` tells whose it is. Other keywords are those of `run`, without `input` and `record`. `commands` may
+        be endless: the next is taken when there is room, and results that nobody takes hold up further starts.
 
         Leaving the loop early, by an error too, ends what still runs. An error of a command is a `CommandError` with
         its `argv`, whose cause is a `SpawnError` or another `RequestError` where it could not be run. It ends all

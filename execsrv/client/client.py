@@ -27,7 +27,7 @@ from execsrv.client.process import Process, collected
 from execsrv.client.remote_changes import RemoteChanges
 from execsrv.client.result import END_GRACE_SECONDS, Result, check_bound
 from execsrv.client.sharing import Sharing
-from execsrv.client.start_request import RUN_WORDS, START_WORDS, refused
+from execsrv.client.start_request import MAP_WORDS, START_WORDS, refused
 from execsrv.client.starting import Starting
 from execsrv.client.text import as_bytes, text_mode
 from execsrv.client.tokens import ReadToken, no_token
@@ -233,16 +233,16 @@ class Client(Sharing, Starting):
     ) -> Results[Any]:
         """Run many commands, at most `limit` at a time, and iterate over their results in the order in which they end.
 
-        `Result.argv` tells whose it is. Other keywords are those of `run`, without `input`. `commands` may be endless:
-        the next is taken when there is room for it, and results that nobody takes hold up further starts.
+        `Result.argv` tells whose it is. Other keywords are those of `run`, without `input` and `record`. `commands` may
+        be endless: the next is taken when there is room, and results that nobody takes hold up further starts.
 
         Leaving the loop early, by an error too, ends what still runs. An error of a command is a `CommandError` with
         its `argv`, whose cause is a `SpawnError` or another `RequestError` where it could not be run. It ends all
         others, unless `return_errors` has it among the results. Raises `ConnectionLostError`.
         """
         flag("return_errors", return_errors)
-        if not options.keys() <= RUN_WORDS:
-            raise refused("map", options.keys() - RUN_WORDS)
+        if not options.keys() <= MAP_WORDS:
+            raise refused("map", options.keys() - MAP_WORDS)
         connection, run = self._connection, partial(self.run, **options)
         return Results(connection.calls.check, connection.nursery, run, commands, limit, return_errors)
 

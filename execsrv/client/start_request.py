@@ -19,6 +19,9 @@ START_WORDS = StartKeywords.__optional_keys__
 RUN_WORDS = RunKeywords.__optional_keys__ | {"input", "text", "encoding", "errors"}
 """Words of `Client.run`."""
 
+MAP_WORDS = RUN_WORDS - {"record"}
+"""Words of `Client.map`: of one recording, each command would write its own."""
+
 _OF_START_ALONE = {"end_with_leader", "id", "key"}
 
 
@@ -28,6 +31,8 @@ def refused(call: str, words: Iterable[str]) -> TypeError:
     if word == "stdin":
         return TypeError(f"{call}() takes no 'stdin': what a command reads is the 'input' of run()")
     of_start = ", which only start() has" if word in _OF_START_ALONE else ""
+    if word == "record":
+        return TypeError(f"{call}() takes no 'record': one file is no recording of many commands")
     return TypeError(f"{call}() got an unexpected keyword argument {word!r}{of_start}")
 
 

@@ -23,7 +23,7 @@ from execsrv.client.connect import connect
 from execsrv.client.many import Results
 from execsrv.client.parameters import Data, Path, RunKeywords, count, flag, seconds
 from execsrv.client.result import Result
-from execsrv.client.start_request import RUN_WORDS, refused
+from execsrv.client.start_request import MAP_WORDS, RUN_WORDS, refused
 from execsrv.directories import Directory, Endpoint
 from execsrv.errors import CommandError
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
@@ -34,6 +34,7 @@ from execsrv.pool.members import Members, ServerState
 from execsrv.pool.retrying import Sending
 
 _MOST_RUNS = 3
+_MAP_WORDS = MAP_WORDS | {"labels", "idempotent"}
 
 
 class PoolKeywords(RunKeywords, total=False):
@@ -239,10 +240,12 @@ class Pool:
         `Result.argv` tells whose it is, and `Result.server` where it ran. Each command has one result, or one error:
         `Unknown` where its server was lost. An error ends all others, unless `return_errors` has it among the results.
 
-        Other keywords are those of `run`, without `input`. The commands are a share of their own, unless they have the
-        name of another one. As for the rest it is `Client.map`.
+        Other keywords are those of `run`, without `input` and `record`. The commands are a share of their own, unless
+        they have the name of another one. As for the rest it is `Client.map`.
         """
         flag("return_errors", return_errors)
+        if not options.keys() <= _MAP_WORDS:
+            raise refused("map", options.keys() - _MAP_WORDS)
         if self._nursery is None:
             raise RuntimeError("the pool is not open: use `async with`")
         run = partial(self.run, share=object() if share is None else share, **options)

@@ -167,8 +167,8 @@ class Pool(Made, of=TrioPool):
         `Result.argv` tells whose it is, and `Result.server` where it ran. Each command has one result, or one error:
         `Unknown` where its server was lost. An error ends all others, unless `return_errors` has it among the results.
 
-        Other keywords are those of `run`, without `input`. The commands are a share of their own, unless they have the
-        name of another one. As for the rest it is `Client.map`.
+        Other keywords are those of `run`, without `input` and `record`. The commands are a share of their own, unless
+        they have the name of another one. As for the rest it is `Client.map`.
         """
         return self._plain("map", commands, limit=limit, return_errors=return_errors, share=share, **options)
 
