@@ -896,6 +896,30 @@ def test_a_server_that_answers_with_something_else_ends_no_other_ones_commands()
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
+def test_many_servers_that_say_nothing_do_not_keep_others_from_being_tried() -> None:
+    class Silent(Pool):
+        @asynccontextmanager
+        async def _dial(self, endpoint: Endpoint) -> AsyncIterator[Line]:
+            if endpoint.url != good.url:
+                await trio.sleep(10)
+                raise execsrv.ConnectionFailedError("no answer")
+            yield good.connect()
+
+    good = SimulatedServer("ws://good")
+    servers = [f"ws://{number}" for number in range(450)]
+
+    async def directory() -> list[str]:
+        return servers
+
+    async def main() -> None:
+        async with Silent(directory, patience=30) as pool:
+            await trio.sleep(1)
+            servers.append(good.url)  # behind all of them
+            assert (await pool.run(["job", "1", "1"])).server == good.url
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
 def test_a_server_that_is_lost_says_why_though_it_was_just_being_asked() -> None:
     class Cut(SimulatedLine):
         async def ask(self) -> None:

@@ -36,6 +36,9 @@ State = Literal["new", "up", "interrupted", "silent", "resting", "ending", "lost
 Dial = Callable[[Endpoint], AbstractAsyncContextManager["Line"]]
 """Opens a connection to a server. Raises `ConnectionFailedError`."""
 
+TakeTurn = Callable[..., Awaitable[None]]
+"""A task that waits for its turn to connect, starts with a scope, and ends the turn when that is cancelled."""
+
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 30.0
 """Before a server that was lost is tried again. Each time in a row twice as long, and never at the same time as others
 that have lost it too."""
@@ -201,23 +204,26 @@ class Member:
 
     # -- its connections --
 
-    async def stay(self, dial: Dial, dialing: trio.CapacityLimiter) -> None:
-        """Be connected, again and again, until it has left. `dialing` is for those who are just being connected."""
+    async def stay(self, dial: Dial, take_turn: TakeTurn) -> None:
+        """Be connected, again and again, until it has left."""
         try:
             async with open_helpers() as nursery:
                 self._nursery = nursery
-                nursery.start_soon(self._keep_dialing, dial, dialing)
+                nursery.start_soon(self._keep_dialing, dial, take_turn, nursery)
                 await happened(self._idle)
         finally:
             self._nursery = None  # a lease may still be on its way when the pool is closed
 
-    async def _keep_dialing(self, dial: Dial, dialing: trio.CapacityLimiter) -> None:
+    async def _keep_dialing(self, dial: Dial, take_turn: TakeTurn, nursery: trio.Nursery) -> None:
         while True:
             endpoint = self.endpoint
             try:
                 async with AsyncExitStack() as stack:
-                    async with dialing:
+                    turn = await nursery.start(take_turn)
+                    try:
                         line = await stack.enter_async_context(dial(endpoint))
+                    finally:
+                        turn.cancel()
                     await self._stay_connected(line)
             except (ExecsrvError, OSError, ValueError) as error:  # a directory may name any host
                 self.why = str(error)

@@ -19,7 +19,10 @@ from execsrv.pool.places import Labels, Places, labels_of
 logger = logging.getLogger(__name__)
 
 _MOST_DIALING = 64
-"""So many servers are being connected to at a time."""
+"""So many servers are being connected to at a time, beside those that take long."""
+
+_TURN_SECONDS = 2.0
+"""Then the next one has its turn: servers that say nothing would keep all others from being tried."""
 
 
 class ServerState(Struct, frozen=True):
@@ -166,9 +169,16 @@ class Members:
 
     async def _keep(self, member: Member) -> None:
         try:
-            await member.stay(self._dial, self._dialing)
+            await member.stay(self._dial, self._take_turn)
         finally:
             self._leaving.discard(member)
+
+    async def _take_turn(self, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        """Be among those that are being connected to, until that is cancelled, or has taken long."""
+        with trio.CancelScope() as turn:
+            async with self._dialing:
+                task_status.started(turn)
+                await trio.sleep(_TURN_SECONDS)
 
 
 def closed() -> ConnectionLostError:
