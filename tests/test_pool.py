@@ -6,8 +6,10 @@ import asyncio
 import os
 import pickle
 import re
+import shlex
 import signal
 import socket
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -358,6 +360,31 @@ async def test_a_lease_is_one_server_with_a_directory(open_server: OpenServer) -
             os.stat(lease.scratch or "")
         async with pool.lease(scratch=False) as lease:
             assert lease.scratch is None
+
+
+async def test_a_lease_that_is_left_while_the_line_of_the_pool_is_cut_leaves_no_directory(
+    open_server: OpenServer, tmp_path: Path
+) -> None:
+    (target,) = await urls(open_server, 1)
+    async with open_line(target, f"{tmp_path}/line") as line, Pool([line.url], reconnect=0) as pool:
+        await until_up(pool)
+        (carried,) = line._open
+        async with pool.lease() as lease:
+            await lease.run(["touch", "here"])
+            carried.cancel()
+            await until(lambda: pool.servers[0].state == "lost")
+        assert not os.path.exists(lease.scratch or "/")  # noqa: ASYNC240
+
+
+async def test_a_lease_with_what_is_read_only_leaves_no_directory() -> None:
+    become = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    url = "exec:" + shlex.join([*become, sys.executable, "-m", "execsrv", "serve", "--quiet"])
+    async with Pool([url]) as pool:
+        async with pool.lease() as lease:
+            await lease.run(["sh", "-c", "mkdir -p mod/a; touch mod/a/file; chmod -R a-w mod"], check=True)
+            with pytest.raises(execsrv.CommandFailedError, match=r"mod/a/file.*denied"):
+                await lease.run(["rm", "-rf", "mod"], check=True)
+        assert not os.path.exists(lease.scratch or "/")  # noqa: ASYNC240
 
 
 async def test_a_lease_ends_with_the_pool_whatever_task_has_it(open_server: OpenServer) -> None:

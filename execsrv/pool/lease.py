@@ -19,8 +19,15 @@ from execsrv.client.ending import end_for_readers
 from execsrv.client.file_paths import heard
 from execsrv.client.starting import LEAVE_GRACE_SECONDS
 from execsrv.directories import Endpoint
-from execsrv.errors import CommandError, ConnectionFailedError, ConnectionLostError, ExecsrvError, RequestError
-from execsrv.pool.member import Member
+from execsrv.errors import (
+    CommandError,
+    CommandFailedError,
+    ConnectionFailedError,
+    ConnectionLostError,
+    ExecsrvError,
+    RequestError,
+)
+from execsrv.pool.member import Line, Member
 from execsrv.pool.members import Members, closed
 from execsrv.pool.places import labels_of
 from execsrv.pool.refusals import Refusals, had_no_room
@@ -28,6 +35,9 @@ from execsrv.pool.refusals import Refusals, had_no_room
 logger = logging.getLogger(__name__)
 
 _REMOVAL_SECONDS = 10.0
+
+_PAUSE_SECONDS = 0.1
+"""Before a removal is tried again: where the server has no room at the moment, or the line is just being dialed."""
 
 Connect = Callable[[Endpoint], AbstractAsyncContextManager[Client]]
 
@@ -81,6 +91,7 @@ async def open_lease(
             held = await attempt.enter_async_context(Held(member, leases))
             try:
                 held.client = client = await attempt.enter_async_context(connect(member.endpoint))
+                attempt.callback(held.note_its_server)
                 members.check()
                 if with_scratch:
                     await held.make_scratch(client)
@@ -121,6 +132,7 @@ class Held:
         self.scratch: str | None = None
         self._member = member
         self._leases = leases
+        self._is_server_lost = False
         self._removing = trio.Lock()
 
     async def make_scratch(self, client: Client) -> None:
@@ -135,6 +147,11 @@ class Held:
             self.scratch = None  # it was not made
             raise
 
+    def note_its_server(self) -> None:
+        """Note, before the connection ends, whether its server is still there: then a broken line to it comes again."""
+        assert self.client is not None
+        self._is_server_lost = self.client._connection.calls.lost is not None
+
     async def __aenter__(self) -> Held:
         self._leases.add(self)
         return self
@@ -148,6 +165,7 @@ class Held:
     async def end(self) -> None:
         """End its commands, then its connection, and remove the directory, while others still use all of that."""
         if self.client is not None:
+            self.note_its_server()
             connection = self.client._connection
             async with trio.open_nursery() as nursery:
                 for mirror in connection.mirrors.values():
@@ -166,10 +184,28 @@ class Held:
                 path, self.scratch = self.scratch, None
                 why = "its server is lost"
                 with trio.move_on_after(_REMOVAL_SECONDS):
-                    try:
-                        if self._member.line is not None:
-                            await self._member.line.run(["rm", "-rf", "--", path], check=True)
-                            return
-                    except ExecsrvError as error:
-                        why = str(error)
+                    while True:
+                        try:
+                            if self._member.line is not None:
+                                await _remove(self._member.line, path)
+                                return
+                        except ExecsrvError as error:
+                            why = str(error)
+                            if not isinstance(error, ConnectionLostError) and not (
+                                isinstance(error, RequestError) and had_no_room(error)
+                            ):
+                                break
+                        if self._is_server_lost:
+                            break
+                        await trio.sleep(_PAUSE_SECONDS)
                 logger.warning("cannot remove the directory %s of a lease on %s: %s", path, self._member, why)
+
+
+async def _remove(line: Line, path: str) -> None:
+    """Remove a directory, and what is in it, be it read-only. Raises as `Client.run` does."""
+    removal = ["rm", "-rf", "--", path]
+    try:
+        await line.run(removal, check=True)
+    except CommandFailedError:
+        await line.run(["chmod", "-R", "u+rwX", "--", path], check=True)
+        await line.run(removal, check=True)
