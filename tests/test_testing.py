@@ -164,6 +164,33 @@ def test_it(exec_client, exec_process):
     assert "3 passed" in said
 
 
+OWN_SERVER = """
+@pytest.fixture(scope="session")
+def exec_server():
+    with execsrv.testing.serving() as server:
+        yield server
+"""
+
+
+@pytest.mark.few
+@pytest.mark.parametrize(
+    ("server", "test"),
+    [
+        ("", "def test_it(no_strays, request):\n    request.getfixturevalue('exec_client').run(['true'])"),
+        (OWN_SERVER, "def test_it(no_strays, exec_process):\n    exec_process(['sleep', '1000'])"),
+        (OWN_SERVER, "def test_it(no_strays, exec_shell):\n    exec_shell.run_command('true')"),
+    ],
+    ids=["asked for on its way", "process", "shell"],
+)
+def test_the_server_of_a_run_is_no_stray_of_its_first_test(tmp_path: Path, server: str, test: str) -> None:
+    following = "def test_next(exec_client):\n    exec_client.run(['true'])\n"
+    program = f"import execsrv.testing\n{server}\n{test}\n\n{following}"
+    with assert_no_strays():
+        status, said = pytest_says(tmp_path, program=program)
+    assert status == 0, said
+    assert "2 passed" in said
+
+
 @pytest.mark.slow
 def test_workers_of_xdist_leave_nothing(tmp_path: Path) -> None:
     program = """

@@ -16,14 +16,17 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from execsrv._processes import proc, rlimit_mark
 from execsrv._processes.proc import walk
-from execsrv._processes.rlimit_mark import ServerMark
+from execsrv._processes.rlimit_mark import Mark, ServerMark
 
 _HELPERS = tuple(b"from multiprocessing.%s import main" % name for name in (b"resource_tracker", b"forkserver"))
 """The programs by which `multiprocessing` starts its helpers."""
+
+_before: list[Mark] = []
+"""What is in the limit of the block's mark outside of the block."""
 
 
 @contextmanager
@@ -44,6 +47,7 @@ def assert_no_strays(within: float = 2.0) -> Iterator[None]:
     mark = rlimit_mark.new_server_mark()
     if mark is None:
         raise RuntimeError("cannot look for strays: no limit of this process has room for a mark")
+    _before.append(Mark(mark.slot, rlimit_mark.own_limit(mark.slot)[0]))
     try:
         with mark.of(0).carried():
             yield
@@ -51,8 +55,17 @@ def assert_no_strays(within: float = 2.0) -> Iterator[None]:
         if left := _end(mark, within):
             error.add_note(left)
         raise
+    finally:
+        _before.pop()
     if left := _end(mark, within):
         raise AssertionError(left)
+
+
+@contextmanager
+def unmarked() -> Iterator[None]:
+    """Start, in this block, what is to outlive a block of `assert_no_strays` around it, where there is one."""
+    with _before[-1].carried() if _before else nullcontext():
+        yield
 
 
 def _end(mark: ServerMark, within: float) -> str:

@@ -50,12 +50,15 @@ def exec_server(request: pytest.FixtureRequest) -> Iterator[RunningServer]:
     It is that of `--execsrv-url`, where one is given, and ends with the run otherwise. Under pytest-xdist each worker
     has its own.
     """
+    from execsrv.testing.no_strays import unmarked
     from execsrv.testing.running_server import RunningServer, serving
 
     if url := request.config.getoption("--execsrv-url"):
         yield RunningServer(url)
         return
-    with serving() as server:
+    with ExitStack() as stack:
+        with unmarked():  # a test that asks for it on its way may have `no_strays` already
+            server = stack.enter_context(serving())
         yield server
 
 
@@ -96,7 +99,7 @@ async def _exec_client_of_trio(request: pytest.FixtureRequest, exec_server: Runn
 
 
 @pytest.fixture
-def exec_process(request: pytest.FixtureRequest) -> Iterator[Any]:
+def exec_process(request: pytest.FixtureRequest, exec_server: RunningServer) -> Iterator[Any]:
     """A function that starts a process for the rest of the test, by the parameters of `Client.start`.
 
     In a test of trio or asyncio it is awaited: `process = await exec_process(["server"])`.
@@ -119,7 +122,7 @@ async def _exec_process_of_trio(_exec_client_of_trio: Any) -> AsyncIterator[Any]
 
 
 @pytest.fixture
-def exec_shell(request: pytest.FixtureRequest) -> Iterator[Any]:
+def exec_shell(request: pytest.FixtureRequest, exec_server: RunningServer) -> Iterator[Any]:
     """A bash for one test, which keeps its directory and variables: `exec_shell.run_command("cd src")`.
 
     It is that of `execsrv.replwrap`, in the world of the test.
