@@ -152,6 +152,15 @@ def test_what_a_server_that_does_not_end_has_started_ends_with_it() -> None:
         trio.run(main)
 
 
+def test_what_a_server_that_ends_has_started_ends_with_it() -> None:
+    async def main() -> None:
+        async with open_texts("exec:sh -c 'sleep 1000 >/dev/null & echo ready; exec cat'") as texts:
+            assert await texts.receive() == "ready"
+
+    with assert_no_strays():
+        trio.run(main)
+
+
 def test_a_number_that_is_left_out_is_found() -> None:
     """Between the kit and a good server the second notification of each process is lost."""
     with serving() as server:
@@ -189,6 +198,11 @@ def test_nobody_there() -> None:
         ("unix:///does/not/exist", "cannot connect to `unix:///does/not/exist`: .*No such file"),
         ("http://a", "cannot check `http://a`: expected `ws://HOST:PORT`"),
         ("exec:/does/not/exist", "cannot connect to `exec:/does/not/exist`: .*No such file"),
+        ("exec:", "invalid exec --url `exec:`; expected `exec:COMMAND`: there is no command"),
+        ("exec:'a", "invalid exec --url `exec:'a`; expected `exec:COMMAND`: no closing quotation"),
+        ("ws://", "cannot connect to `ws://`: expected `ws://HOST:PORT`"),
+        ("ws://127.0.0.1:99999", "cannot connect to `ws://127.0.0.1:99999`: Port out of range"),
+        ("ws://127.0.0.1:1", "cannot connect to `ws://127.0.0.1:1`: Connection refused"),
     ):
         with pytest.raises(ConnectionFailedError, match=why):
             verdicts(url)

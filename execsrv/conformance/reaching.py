@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from ipaddress import ip_address
 from typing import Protocol
 from urllib.parse import urlsplit
 
 import trio
-from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, open_websocket_url
+from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
-from execsrv.errors import ConnectionFailedError
+from execsrv._wire.unreachable import CONNECT_ERRORS, why_unreachable
+from execsrv._wire.urls import is_websocket_url, parse_websocket
+from execsrv.client.far_commands import parse_exec
+from execsrv.errors import ConnectionFailedError, InvalidListenURLError
 
 MOST_BYTES = 64 * 1024 * 1024
 """The longest message that is taken."""
@@ -92,33 +94,46 @@ async def open_texts(url: str, token: str | None = None) -> AsyncIterator[Texts]
 
     Raises `ConnectionFailedError`, for a token that would go to another machine without TLS too.
     """
-    try:
-        if url.startswith(("ws://", "wss://")):
-            if token and not _keeps_a_secret(url):
-                raise ConnectionFailedError(
-                    f"cannot connect to `{url}`: a token is not sent to another machine without TLS; use `wss://`"
-                )
-            headers = [(b"Authorization", f"Bearer {token}".encode())] if token else None
-            async with open_websocket_url(url, extra_headers=headers, max_message_size=MOST_BYTES) as connection:
-                try:
-                    yield _Websocket(connection)
-                finally:
-                    # The library leaves the socket open where the other side has closed first.
-                    with trio.CancelScope(shield=True):
-                        await trio.aclose_forcefully(connection._stream)
-        elif url.startswith("unix:///"):
-            stream = await trio.open_unix_socket(url.removeprefix("unix://"))
-            async with stream:
-                yield _Lines(stream, stream)
-        elif url.startswith("exec:"):
-            async with _started(shlex.split(url.removeprefix("exec:"))) as lines:
-                yield lines
-        else:
+    async with AsyncExitStack() as stack:
+        try:
+            texts = await stack.enter_async_context(_opened(url, token))
+        except ConnectionFailedError:
+            raise
+        except InvalidListenURLError as error:
+            raise ConnectionFailedError(str(error)) from error
+        except CONNECT_ERRORS as error:
+            why = why_unreachable(error.__cause__ or error)  # trio-websocket's own error says no more than HTTP failed
+            raise ConnectionFailedError(f"cannot connect to `{url}`: {why}") from error
+        yield texts
+
+
+@asynccontextmanager
+async def _opened(url: str, token: str | None) -> AsyncIterator[Texts]:
+    if is_websocket_url(url):
+        if token and not _keeps_a_secret(url):
             raise ConnectionFailedError(
-                f"cannot check `{url}`: expected `ws://HOST:PORT`, `wss://HOST:PORT`, `unix://PATH` or `exec:COMMAND`"
+                f"cannot connect to `{url}`: a token is not sent to another machine without TLS; use `wss://`"
             )
-    except (OSError, HandshakeError) as error:
-        raise ConnectionFailedError(f"cannot connect to `{url}`: {error or type(error).__name__}") from error
+        parse_websocket(url)
+        headers = [(b"Authorization", f"Bearer {token}".encode())] if token else None
+        async with open_websocket_url(url, extra_headers=headers, max_message_size=MOST_BYTES) as connection:
+            try:
+                yield _Websocket(connection)
+            finally:
+                # The library leaves the socket open where the other side has closed first.
+                with trio.CancelScope(shield=True):
+                    await trio.aclose_forcefully(connection._stream)
+    elif url.startswith("unix:///"):
+        stream = await trio.open_unix_socket(url.removeprefix("unix://"))
+        async with stream:
+            yield _Lines(stream, stream)
+    elif words := parse_exec(url):
+        async with _started(words) as lines:
+            yield lines
+    else:
+        raise ConnectionFailedError(
+            f"cannot check `{url}`: expected `ws://HOST:PORT`, `wss://HOST:PORT`, `unix://PATH` or `exec:COMMAND`"
+        )
 
 
 def _keeps_a_secret(url: str) -> bool:
@@ -145,6 +160,6 @@ async def _started(argv: list[str]) -> AsyncIterator[_Lines]:
             await lines.cut()
             with trio.move_on_after(5):
                 await process.wait()
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)  # it leads its group, with what it has started
-                await process.wait()
+            with suppress(ProcessLookupError):  # it leads its group, which may outlive it
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
