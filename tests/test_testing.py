@@ -384,6 +384,38 @@ def test_what_was_said_until_a_test_failed_is_recorded(tmp_path: Path) -> None:
         assert talk(url) == ["hello"]
 
 
+@pytest.mark.few
+@pytest.mark.parametrize(
+    "said", [b"junk\n", b"[]\n", b"\xff\n", b"[" * 60_000 + b"\n"], ids=["junk", "list", "byte", "deep"]
+)
+def test_what_is_no_message_is_passed_on_by_a_recording(tmp_path: Path, said: bytes) -> None:
+    path = tmp_path / "talk.jsonl"
+    with serving() as server, recording(server.url, path) as url, socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE)
+        client.connect(url.removeprefix("unix://"))
+        client.sendall(said)
+        with client.makefile("rb") as lines:
+            [answer] = lines
+    assert b"malformed message" in answer
+    [step] = json.loads(path.read_text())["steps"]
+    assert step == {"dir": "s2c", "msg": json.loads(answer)}
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("junk", ', line 2: expected `{"steps": \\[...\\]}`'),
+        ('{"a": 1}', ', line 2: expected `{"steps": \\[...\\]}`'),
+        ('{"steps": [{"dir": "s2c"}]}', ', line 2, step 1: expected `{"dir": "c2s" or "s2c", "msg": {...}}`'),
+        ('{"steps": [{"dir": "up", "msg": {}}]}', ", line 2, step 1: expected"),
+    ],
+)
+def test_a_line_that_is_no_conversation_is_told(tmp_path: Path, line: str, error: str) -> None:
+    (path := tmp_path / "talk.jsonl").write_text(f'{{"steps": []}}\n{line}\n')
+    with pytest.raises(ConversationError, match=re.escape(str(path)) + error), replaying(path):
+        pass
+
+
 def test_a_client_that_says_something_else_is_told(tmp_path: Path) -> None:
     path = tmp_path / "talk.jsonl"
     with serving() as server, recording(server.url, path) as url:

@@ -23,14 +23,15 @@ _UNORDERED = frozenset({"process/ack"})
 
 
 class ConversationError(AssertionError):
-    """A client has said something else than what was recorded."""
+    """A client has said something else than what was recorded, or what was recorded cannot be played."""
 
 
 @contextmanager
 def recording(target: str, path: str | os.PathLike[str]) -> Iterator[str]:
     """Record, in this block, what clients and the server at `target` say, and give the URL for those clients.
 
-    Both are unix sockets. The file is written at the end of the block, also where that raises: with what was said.
+    Both are unix sockets. The file is written at the end of the block, also where that raises: with what was said. A
+    line that is no JSON object is passed on, and not recorded.
     """
     if not target.startswith("unix:///"):
         raise ValueError(f"cannot record `{target}`: expected `unix://PATH`")
@@ -58,19 +59,29 @@ def recording(target: str, path: str | os.PathLike[str]) -> Iterator[str]:
 def _copy(source: socket.socket, sink: socket.socket, direction: str, steps: list[dict[str, Any]]) -> None:
     with source.makefile("rb") as lines, suppress(OSError):
         for line in lines:
-            if line.strip():
-                message = _in_json(json.loads(line))
+            if (said := _message(line)) is not None:
+                message = _in_json(said)
                 steps.append({"dir": direction, "msg": message})  # before its answer can be
-                line = json.dumps(message).encode() + b"\n"
+                if message is not said:
+                    line = json.dumps(message).encode() + b"\n"
             sink.sendall(line)
     with suppress(OSError):
         sink.shutdown(socket.SHUT_WR)
 
 
+def _message(line: str | bytes) -> dict[str, Any] | None:
+    """Return the object in a line of JSON, None where it is something else."""
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return said if isinstance(said, dict) else None
+
+
 def _in_json(message: dict[str, Any]) -> dict[str, Any]:
     """Return what a client says without its wish for another encoding, so that all of it is JSON."""
     params = message.get("params")
-    if message.get("method") != "initialize" or not isinstance(params, dict):
+    if message.get("method") != "initialize" or not isinstance(params, dict) or "encoding" not in params:
         return message
     return {**message, "params": {name: value for name, value in params.items() if name != "encoding"}}
 
@@ -81,10 +92,14 @@ def replaying(path: str | os.PathLike[str]) -> Iterator[str]:
 
     The first client has the first conversation, the next the next one. Each has to say what was recorded, in an order
     in which every answer still comes behind its request; ids of requests may differ. Raises `ConversationError` at the
-    end of the block for a client that has said something else, or not all.
+    end of the block for a client that has said something else, or not all, and at once for a line of the file that is
+    no conversation.
     """
-    with open(path) as file:
-        waiting = [_Conversation(json.loads(line)["steps"]) for line in file if line.strip()]
+    waiting: list[_Conversation] = []
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                waiting.append(_Conversation(_steps(line, f"{os.fspath(path)}, line {number}")))
     waiting.reverse()
     failures: list[str] = []
     begun: list[_Conversation] = []
@@ -105,6 +120,19 @@ def replaying(path: str | os.PathLike[str]) -> Iterator[str]:
         raise ConversationError("; ".join(failures))
     if not begun:
         raise ConversationError("no client has come")
+
+
+def _steps(line: bytes, where: str) -> list[dict[str, Any]]:
+    """Return the steps in a line of a recording. Raises `ConversationError`, which tells `where` that is."""
+    steps = (_message(line) or {}).get("steps")
+    if not isinstance(steps, list):
+        raise ConversationError(f'{where}: expected `{{"steps": [...]}}`')
+    for number, step in enumerate(steps, 1):
+        match step:
+            case {"dir": "c2s" | "s2c", "msg": dict()}:
+                continue
+        raise ConversationError(f'{where}, step {number}: expected `{{"dir": "c2s" or "s2c", "msg": {{...}}}}`')
+    return steps
 
 
 class _Conversation:
@@ -161,18 +189,14 @@ def _said(lines: Any) -> dict[str, Any] | None:
         return None
     if not line:
         return None
-    try:
-        said = json.loads(line)
-    except ValueError:
-        said = None
-    if not isinstance(said, dict):
+    if (said := _message(line)) is None:
         raise ConversationError(f"said what is no message: {line[:300]!r}")
     return _in_json(said)
 
 
-def _id(message: dict[str, Any]) -> Any:
-    """Return the id of a message, so that 1 and "1" are two."""
-    return (type(message["id"]).__name__, message["id"]) if "id" in message else None
+def _id(message: dict[str, Any]) -> str | None:
+    """Return the id of a message as JSON, in which 1 and "1" are two."""
+    return json.dumps(message["id"]) if "id" in message else None
 
 
 def _fits(wanted: dict[str, Any], said: dict[str, Any]) -> bool:
