@@ -344,7 +344,16 @@ def test_it_is_slowed_down_beyond_measure(tmp_path: Path) -> None:
         assert terminal.end() == 0
 
 
-@pytest.mark.parametrize("text", ["", "no json\n", '{"version": 1}\n', '{"version": 3}\n{"not": "an event"}\n'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no json\n",
+        '{"version": 1}\n',
+        '{"version": 3}\n{"not": "an event"}\n',
+        pytest.param("[" * 100_000 + "\n", id="deep"),
+    ],
+)
 def test_what_is_no_recording_is_said(tmp_path: Path, text: str) -> None:
     (tmp_path / "x").write_text(text)
     done = execsrv("play", f"{tmp_path}/x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shlex
@@ -150,9 +151,11 @@ async def test_a_running_process_is_recorded_from_here_on(client: Client, tmp_pa
 
 
 async def test_a_run_is_recorded(client: Client, tmp_path: Path) -> None:
-    result = await client.run(["sh", "-c", "seq 3; kill -9 $$"], record=tmp_path / "demo.cast")
+    recording = Recording(tmp_path / "demo.cast", idle_time_limit=math.inf)
+    result = await client.run(["sh", "-c", "seq 3; kill -9 $$"], record=recording)
     assert result.signal == "SIGKILL"
-    _, events = read(tmp_path / "demo.cast")
+    header, events = read(tmp_path / "demo.cast")
+    assert "idle_time_limit" not in header
     assert printed(events) == "1\r\n2\r\n3\r\n"
     assert events[-1][1:] == ("x", "137")
 
@@ -304,7 +307,10 @@ def test_nothing_in_a_recording_ends_the_pages_script(tmp_path: Path) -> None:
     assert "</script><script>alert" not in page.read_text()
 
 
-@pytest.mark.parametrize("content", ["", "hello\n", '{"version": 9}\n', "[1]\n", "\x00\xff"])
+DEEP = pytest.param("[" * 100_000, id="deep")
+
+
+@pytest.mark.parametrize("content", ["", "hello\n", '{"version": 9}\n', "[1]\n", "\x00\xff", DEEP])
 def test_what_is_no_recording_makes_no_page(tmp_path: Path, content: str) -> None:
     path = tmp_path / "not.cast"
     path.write_text(content)
@@ -317,6 +323,14 @@ def test_a_page_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path)
     cast = cast_file(tmp_path)
     with pytest.raises(OSError, match="nowhere"):
         to_html(cast, tmp_path / "nowhere" / "page.html")
+
+
+def test_a_page_does_not_take_the_place_of_its_recording(tmp_path: Path) -> None:
+    cast = cast_file(tmp_path).rename(tmp_path / "demo.html")
+    recorded = cast.read_text()
+    with pytest.raises(OSError, match=r"in the place of its recording: .*demo\.html"):
+        to_html(cast)
+    assert cast.read_text() == recorded
 
 
 def test_a_page_takes_no_pipes_place(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class Cast:
                 if not line.endswith(b"\n") and len(line) < _MOST_LINE_BYTES:
                     try:
                         json.loads(line)
-                    except ValueError:
+                    except (ValueError, RecursionError):
                         return  # it is still being written, or its writer was killed
                 found = self._parsed(line, number)
                 match found:
@@ -91,7 +91,7 @@ class Cast:
     def _parsed(self, line: bytes, number: int) -> Any:
         try:
             return json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ExecsrvError(f"`{self.path}`, line {number}: no JSON, so this is no asciicast") from None
 
 

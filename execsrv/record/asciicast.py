@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class Asciicast:
         }
         if title is not None:
             header["title"] = title
-        if idle_time_limit is not None:
+        if idle_time_limit not in (None, math.inf):  # JSON has no word for infinity
             header["idle_time_limit"] = idle_time_limit
         return _line(header)
 

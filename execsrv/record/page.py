@@ -58,6 +58,8 @@ def to_html(
     page = cast.with_suffix(".html") if page is None else Path(page)
     text = cast.read_text(encoding="utf-8", errors="replace")
     header = _header(cast, text)
+    if page.exists() and page.samefile(cast):
+        raise OSError(errno.EINVAL, "cannot put the page in the place of its recording", str(page))
     player = resources.files("execsrv.record") / "player"
     content = _PAGE.format(
         policy=_POLICY,
@@ -72,7 +74,7 @@ def to_html(
 
 
 def _header(cast: Path, text: str) -> dict[str, str]:
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         header = json.loads(text.partition("\n")[0])
         if isinstance(header, dict) and header.get("version") in (2, 3):
             return {name: value for name, value in header.items() if isinstance(value, str)}
