@@ -284,11 +284,14 @@ def tests(session):
     with server(session) as url:
         session_run(session, url, "sh", "-c", "echo $GREETING $NAME; sleep 1000 &", env={"NAME": "you"}, timeout=60)
         session_run(session, url, "sh", "-c", "exit 3", success_codes=[3])
+        other = {"PATH": "/special:/usr/bin:/bin", "GREETING": None, "HOME": None}
+        session_run(session, url, "sh", "-c", "echo $PATH [$GREETING$HOME]", env=other)
 """
     with assert_no_strays():
         status, said = nox_says(tmp_path, noxfile)
     assert status == 0, said
     assert "\nhello you\n" in said
+    assert "\n/special:/usr/bin:/bin []\n" in said
     assert "execsrv listening on" not in said
 
 

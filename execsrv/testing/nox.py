@@ -58,18 +58,22 @@ def session_run(
 ) -> Any:
     """Run a command of a session on the server at `url`, by `execsrv run`. Its output and its status come here.
 
-    The variables of the session and those in `env` are set for it. `cwd` is a path on the server's machine, and counts
+    The variables of the session and those in `env` are set for it. As in `session.run`, what is None in `env` is unset
+    (by env(1)), and the programs of the session go before its PATH. `cwd` is a path on the server's machine, and counts
     from where the server runs. `timeout` and `idle_timeout` are seconds; `junit` is the path of a report. Further
     keywords are those of `session.run`.
     """
-    variables = {name: value for name, value in {**session.env, **(env or {})}.items() if value is not None}
-    variables.pop("PATH", None)  # that of the server has the programs of the session
+    given = env or {}
+    variables = {name: value for name, value in {**session.env, **given}.items() if value is not None}
+    if "PATH" not in given:
+        variables.pop("PATH", None)  # that of the server has the programs of the session
     words = [f"--url={url}", *(f"--env={name}" for name in variables)]
+    unset = [word for name, value in given.items() if value is None for word in ("-u", name)]
     for name, value in (("cwd", cwd), ("timeout", timeout), ("idle-timeout", idle_timeout), ("junit", junit)):
         if value is not None:
             words.append(f"--{name}={value}")
     session.log(f"{' '.join(str(os.fspath(word)) for word in args)}  (at {url})")
-    command = [sys.executable, "-m", "execsrv", "run", *words, "--", *args]
+    command = [sys.executable, "-m", "execsrv", "run", *words, "--", *(["env", *unset] if unset else []), *args]
     return session.run(*command, env=variables, external=True, log=False, **options)
 
 
