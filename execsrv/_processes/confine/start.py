@@ -214,12 +214,13 @@ def start(
     """Start `command`, confined, write its pid into `child`, and return that of its reaper, None where it has none.
 
     `stdio` is as `posix_spawn.start` takes it. `mark` is put on it, unless we carry it, and the limits of its
-    `group`, whose files it cannot write. The given descriptors stay the caller's. Raises `SpawnError` when it could not
-    be executed or confined, and `LimitUnavailableError`; then nothing is left behind.
+    `group`. No control groups can be written by it, whatever its policy. The given descriptors stay the caller's.
+    Raises `SpawnError` when it could not be executed or confined, and `LimitUnavailableError`; then nothing is left
+    behind.
     """
     found = needed_means(may_lack_view=confinement.may_lack_view)
-    if group is not None and group.parts:
-        confinement = confinement.protecting(cgroup.mounts())
+    if any(place.access == "write" for place in confinement.places):  # by groups it could kill the server
+        confinement = confinement.protecting(filter(os.path.exists, cgroup.mounts()))
     if not found.has("view"):
         landlock.check_alone(confinement)
     inherited = command.inherited
