@@ -142,6 +142,7 @@ for _name, _run in {
         call(101, 17, FACTS["neighbour"], 0, 0),
     ),
     "ptrace_child": lambda: call(101, 0, 0, 0, 0),
+    "lease": lambda: fcntl.fcntl(os.open(out("file"), os.O_RDONLY), fcntl.F_SETLEASE, fcntl.F_RDLCK),
     "descriptor_of_server": lambda: call(438, os.pidfd_open(FACTS["neighbour"]), 0, 0),  # pidfd_getfd
     # -- more rights --
     "shed_mark": lambda: resource.setrlimit(resource.RLIMIT_RTTIME, (1 << 40, -1)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import socket
 import struct
 import termios
@@ -74,6 +75,10 @@ NAMED = [
     ("ioctl", (0, termios.TIOCSTI), "EPERM"),
     ("ioctl", (0, HIGH | termios.TIOCSTI), "EPERM"),
     ("ioctl", (0, 0x541C), "EPERM"),
+    ("fcntl", (3, fcntl.F_SETFL), "pass"),
+    ("fcntl", (3, fcntl.F_SETLEASE), "EPERM"),
+    ("fcntl", (3, HIGH | fcntl.F_SETLEASE), "EPERM"),
+    ("fcntl", (3, 1040), "EPERM"),
     ("setrlimit", (RTTIME, 1), "EPERM"),
     ("setrlimit", (LOCKS, 1), "EPERM"),
     ("setrlimit", (7, 1), "pass"),

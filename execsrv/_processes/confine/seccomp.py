@@ -1,12 +1,14 @@
 """A filter of system calls: what a confined command may not even ask the kernel for. See seccomp(2).
 
-It denies sockets that lead out, what undoes the other layers, what sheds the mark of its session, and whatever of the
-kernel only debuggers and administrators need. The errors are those that programs know how to live with.
+It denies sockets that lead out, what undoes the other layers, what sheds the mark of its session, leases by which files
+are kept from others, and whatever of the kernel only debuggers and administrators need. The errors are those that
+programs know how to live with.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import functools
 import socket
 import struct
@@ -24,6 +26,7 @@ _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_* o
 _X32 = 0x40000000
 _SET_MODE_FILTER = 1
 _TIOCLINUX = 0x541C
+_F_SETDELEG = 1040
 _NAMESPACES = 0x7E020080  # CLONE_NEW* of <linux/sched.h>, time included
 _PARENT = 0x8000  # CLONE_PARENT: a child of whoever has started the caller, which may be this server
 
@@ -75,6 +78,7 @@ def _when_zero(index: int, yes: Body, no: Body) -> Body:
 _OF_OWN_ALONE = _argument(0), *_when(_ANY_BIT, _NAMESPACES | _PARENT, (_DENY,), (_PASS,))
 _NO_ADDRESS = _when_zero(4, (_PASS,), (_DENY,))
 _NO_TYPING = _argument(1), *_when_one_of((termios.TIOCSTI, _TIOCLINUX), (_DENY,), (_PASS,))
+_NO_LEASE = _argument(1), *_when_one_of((fcntl.F_SETLEASE, _F_SETDELEG), (_DENY,), (_PASS,))
 _NO_MARK = _when_one_of((RTTIME, LOCKS), (_DENY,), (_PASS,))
 _OF_ITSELF = _argument(0), *_when(_EQUAL, 0, (_argument(1), *_NO_MARK), (_DENY,))
 
@@ -83,6 +87,7 @@ _LOOKED_INTO: dict[str, Body] = {
     "clone3": (_NO_CALL,),
     "clone": _OF_OWN_ALONE,
     "unshare": _OF_OWN_ALONE,
+    "fcntl": _NO_LEASE,  # for which the kernel holds up others who open the file, by 45 seconds
     "ioctl": _NO_TYPING,  # into a terminal on behalf of its user
     "setrlimit": (_argument(0), *_NO_MARK),
     "prlimit64": _when_zero(2, (_PASS,), _OF_ITSELF),  # a pointer to new values: asking is allowed
