@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from execsrv._processes import carried_limits, cgroup, proc, rlimit_mark, subreaper
 from execsrv._processes.command import settle
+from execsrv._processes.confine.places import Confinement, Place
 from execsrv._processes.contract import Received
 from execsrv._processes.membership import ByWalk
 from execsrv._processes.proc import at_once, last_pid, walk
@@ -26,6 +28,7 @@ from execsrv._processes.supervisor import Spawned, Supervisor, open_supervisor
 from execsrv.errors import SpawnError
 from execsrv.protocol import Size
 from execsrv.testing import assert_no_strays
+from tests.confined import needs_confinement
 from tests.peers import PATIENCE
 from tests.processes import is_caught, marked, new_mark, until_gone, until_marked
 
@@ -302,6 +305,26 @@ async def test_without_a_descriptor_nobody_is_taken_for_gone(supervisor: Supervi
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert not marked(mark)
+
+
+@pytest.mark.parametrize("how", ["pipes", "terminal", pytest.param("confined", marks=needs_confinement)])
+async def test_without_a_descriptor_a_start_is_undone(how: str) -> None:
+    mark = new_mark()
+    nap = f"exec -a {mark} sleep 1000"
+    command = settle(["bash", "-c", f"{nap} & {nap}"], "/", {"PATH": os.environ["PATH"]})
+    if how == "confined":
+        command = replace(command, confinement=Confinement((Place(b"/", "read"),), network=False))
+    started = spawn(command, Size() if how == "terminal" else None, False, None, carries=False)
+    leader, reaper = started.pid, started.reaper
+    await until_marked(mark, 2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        started.undo(None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    await until_gone(mark)
+    assert {leader, reaper}.isdisjoint(proc.children(os.getpid()))
 
 
 # -- a process of its own --

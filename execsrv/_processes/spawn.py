@@ -18,7 +18,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from execsrv._processes import (
@@ -91,16 +91,16 @@ class Started:
 
     def undo(self, mark: Mark | None) -> None:
         """Kill it at once, with what it has started in its first instant, reap it, and close its streams."""
-        try:
-            if self.pid:
-                _kill_at_once(self.pid, mark)
-                self.child.value = 0
-                if self.reaper is not None:
-                    from execsrv._processes.confine import starter
+        self.close()  # which leaves room to look for what it has started
+        if not self.pid:
+            return
+        if self.reaper is not None:  # whose end is that of all there
+            from execsrv._processes.confine import starter
 
-                    starter.dismiss(starter.Pids(self.reaper, None))
-        finally:
-            self.close()
+            starter.dismiss(starter.Pids(self.pid, self.reaper))
+        else:
+            _kill_at_once(self.pid, mark)
+        self.child.value = 0
 
 
 def spawn(
@@ -179,19 +179,31 @@ def kill_newborn(started: Started) -> None:
 
 
 def _kill_at_once(leader: int, mark: Mark | None) -> None:
-    """Kill a leader that nobody knows yet, and what it has started, and reap it."""
+    """Kill a leader that nobody knows yet, and what it has started, and reap it.
+
+    Where nothing can be looked at, for want of descriptors, that is what is in its process group.
+    """
 
     def members() -> list[int]:
         if mark is None:
             return []
         return [pid for pid, _ in proc.walk(lambda pid: 0 if mark.is_on(pid) else None, since=leader)]
 
-    proc.send(leader, signal.SIGSTOP, lambda pid: True)  # a shell whose child was killed would go on
-    family = [*proc.family([leader]), *members()]
-    while family:
-        for pid in reversed(family):
-            proc.send(pid, signal.SIGKILL, lambda pid: True)
-        family = members()
+    def send(number: int) -> None:  # by its number, which is nobody else's: we have not reaped it
+        with suppress(PermissionError):
+            os.kill(leader, number)
+
+    send(signal.SIGSTOP)  # a shell whose child was killed would go on
+    try:
+        family = [*proc.family([leader]), *members()]
+        while family:
+            for pid in reversed(family):
+                proc.send(pid, signal.SIGKILL, lambda pid: True)
+            family = members()
+    except OSError:
+        with suppress(ProcessLookupError, PermissionError):  # it may lead no group yet
+            os.killpg(leader, signal.SIGKILL)
+    send(signal.SIGKILL)
     os.waitpid(leader, 0)
 
 
