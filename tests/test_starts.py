@@ -21,6 +21,8 @@ import pytest
 import trio
 import trio.lowlevel
 
+import execsrv
+from execsrv import Policy, ProcessLimits
 from execsrv._processes import carried_limits, proc
 from execsrv._processes.command import settle
 from execsrv._processes.rlimit_mark import LOCKS, new_server_mark
@@ -28,6 +30,7 @@ from execsrv._processes.shared_threads import Places, SharedThreads
 from execsrv._processes.supervisor import open_supervisor
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Failure, Notification, Response
+from tests.confined import needs_confinement
 from tests.conftest import Daemon, OpenServer
 from tests.peers import PATIENCE, b64
 from tests.processes import new_mark, until_gone, until_marked
@@ -474,6 +477,27 @@ async def test_starts_at_once_are_all_marked(daemon: Daemon, wishes: dict[str, i
     for number in range(40):
         await peer.call("process/terminate", {"processId": str(number)})
     await until_gone(mark)
+
+
+WISHES: list[Any] = [
+    pytest.param({"user": "nobody"}, id="user"),
+    pytest.param({"limits": ProcessLimits(processes=9)}, id="limits"),
+    pytest.param({"sandbox": Policy.read_only(network=False)}, id="policy", marks=needs_confinement),
+]
+
+
+@pytest.mark.parametrize("wish", WISHES)
+async def test_what_cannot_be_looked_at_for_want_of_descriptors_is_not_told_as_missing(wish: dict[str, Any]) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with execsrv.connect_in_process() as client:
+        await client.run(["true"], sandbox=wish.get("sandbox"))  # that this machine can confine is known by then
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            with pytest.raises(execsrv.SpawnError) as caught:
+                await client.run(["true"], **wish)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (caught.value.stage, caught.value.errno) == ("resources", errno.EMFILE)
 
 
 def test_children_of_a_thread_are_listed() -> None:

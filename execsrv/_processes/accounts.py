@@ -7,6 +7,7 @@ import os
 import pwd
 from typing import NamedTuple
 
+from execsrv._processes.spare_descriptors import check_descriptors
 from execsrv.errors import InvalidParamsError
 
 
@@ -37,7 +38,7 @@ class Account(NamedTuple):
 def account_of(wanted: str) -> Account:
     """Return the account of `USER` or `USER:GROUP`, by names or numbers. Blocks as long as the machine looks it up.
 
-    Raises `InvalidParamsError` where there is none.
+    Raises `InvalidParamsError` where there is none, and `OSError` without a descriptor to look with.
     """
     user, colon, group = wanted.partition(":")
     try:
@@ -50,6 +51,7 @@ def account_of(wanted: str) -> Account:
             found = pwd.getpwuid(int(user))
         groups = os.getgrouplist(found.pw_name, found.pw_gid)
     except (KeyError, ValueError, OverflowError, OSError):
+        check_descriptors()
         what = f"user {wanted!r}" if not colon else f"user and group {wanted!r}"
         raise InvalidParamsError(f"user: there is no {what} on this machine", field="user") from None
     own = found.pw_name, found.pw_uid

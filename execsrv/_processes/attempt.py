@@ -11,7 +11,6 @@ import os
 import resource
 import threading
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import trio
@@ -19,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from execsrv._lent import Lent
-from execsrv._processes import carried_limits, spawn, spawn_errors, terminal
+from execsrv._processes import carried_limits, spawn, terminal
 from execsrv._processes.command import Command
 from execsrv._processes.confine.places import Confinement
 from execsrv._processes.leader import Leader
@@ -28,6 +27,7 @@ from execsrv._processes.own_streams import OwnStreams
 from execsrv._processes.reaper import Reaper
 from execsrv._processes.shared_threads import SharedThreads, start_soon
 from execsrv._processes.spawn import Started
+from execsrv._processes.spawn_errors import of_no_means, shortage_told
 from execsrv._processes.stream_ends import Onward, open_onward
 from execsrv._processes.tree import ProcessTree
 from execsrv._threads import Job
@@ -155,7 +155,7 @@ class Attempt:
         It is watched then, and this attempt's until `end`. None: there is more to wait for, which `wait` does. Raises
         what `settle` does, `SpawnError`, and `BusyError` where the machine gives no thread.
         """
-        self._job = job = Job(partial(self.run, settle, size, pipe_stdin, modes), threads, start_soon)
+        self._job = job = Job(lambda: shortage_told(self.run, settle, size, pipe_stdin, modes), threads, start_soon)
         if self._guard is not None and not self._guard.is_settled:
             return None
         patience = _BRIEF_SECONDS if threads.are_few else 0
@@ -207,7 +207,7 @@ class Attempt:
         """Settle and start the command in this thread. Blocks as long as the file systems do."""
         try:
             if self._refuses:
-                raise spawn_errors.of_no_means()
+                raise of_no_means()
             command = settle()
             self._confinement = command.confinement
             if command.limits is not None:

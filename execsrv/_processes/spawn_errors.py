@@ -5,9 +5,24 @@ from __future__ import annotations
 import errno
 import os
 import resource
+from collections.abc import Callable
+from typing import ParamSpec
 
 from execsrv._processes.command import MOST_STRING_BYTES, Command, spawn_error
+from execsrv._processes.pidfd import SHORT
 from execsrv.errors import SpawnError
+
+P = ParamSpec("P")
+
+
+def shortage_told(start: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Do that. Raises `SpawnError` where something on the way could not be looked at for want of descriptors."""
+    try:
+        start(*args, **kwargs)
+    except OSError as error:
+        if error.errno not in SHORT:
+            raise
+        raise spawn_error("resources", error.errno, "start") from error
 
 
 def of_no_means() -> SpawnError:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from execsrv._processes.confine.places import Access, Confinement, Place, covers, nearest
 from execsrv._processes.confine.view import DEVICES, OWN
 from execsrv._processes.confine.ways import Way, way_to
+from execsrv._processes.pidfd import SHORT
 from execsrv._wire.quoting import shown
 from execsrv.errors import SandboxUnavailableError
 
@@ -50,7 +51,7 @@ class Wish(NamedTuple):
 def resolve(wishes: Iterable[Wish], *, network: bool) -> Confinement:
     """Return what a command may do. Raises `SandboxUnavailableError` for a policy that cannot be kept.
 
-    Blocks as long as the file systems do.
+    Raises `OSError` without a descriptor to look with. Blocks as long as the file systems do.
     """
     found: dict[bytes, Place] = {}
     notes: list[str] = []
@@ -190,7 +191,7 @@ def matches(pattern: str, most_depth: int | None) -> Iterator[str]:
 def _entries(folder: str, pattern: str) -> Iterator[tuple[str, bool]]:
     """Yield the names in a folder, if there is one, and tell of each whether it is a folder itself, and no link to one.
 
-    Raises `SandboxUnavailableError` for a folder that cannot be looked into.
+    Raises `SandboxUnavailableError` for a folder that cannot be looked into, and `OSError` for want of descriptors.
     """
     try:
         with os.scandir(folder) as entries:
@@ -199,6 +200,8 @@ def _entries(folder: str, pattern: str) -> Iterator[tuple[str, bool]]:
     except (FileNotFoundError, NotADirectoryError):  # it never was there, or has gone meanwhile
         return
     except OSError as error:
+        if error.errno in SHORT:
+            raise
         raise _refused(f"{folder} cannot be looked into, for {pattern}: {os.strerror(error.errno or 0)}") from None
 
 

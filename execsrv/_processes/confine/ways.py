@@ -12,6 +12,8 @@ import os
 import stat
 from typing import NamedTuple
 
+from execsrv._processes.pidfd import SHORT
+
 _MOST_WALKS = 128
 """So often a walk begins again, for a link or for `..`: they can lead back and forth."""
 
@@ -41,7 +43,10 @@ class Way(NamedTuple):
 
 
 def way_to(path: bytes) -> Way:
-    """Walk to an absolute path, and return what was seen. Blocks as long as the file systems do."""
+    """Walk to an absolute path, and return what was seen. Blocks as long as the file systems do.
+
+    Raises `OSError` without a descriptor to look with.
+    """
     links: list[bytes] = []
     for _ in range(_MOST_WALKS):
         found = _walk(path, links)
@@ -79,6 +84,8 @@ def _walk(path: bytes, links: list[bytes]) -> Way | bytes:
         finally:
             os.close(folder)
     except OSError as error:
+        if error.errno in SHORT:
+            raise
         return Way(os.path.normpath(path), tuple(links), error=error.errno or errno.EIO)
 
 

@@ -14,8 +14,9 @@ import threading
 from collections.abc import Collection
 from pathlib import Path
 
-from execsrv._processes import cgroup, proc
+from execsrv._processes import cgroup, pidfd, proc
 from execsrv._processes.limiting.entry import unavailable
+from execsrv._processes.spare_descriptors import check_descriptors
 
 _TRIES = 20
 """So often it is begun again because somebody was born meanwhile in the group that all are to leave."""
@@ -29,12 +30,14 @@ _turn = threading.Lock()
 def open_place(field: str, controllers: Collection[str], server: int, *, moves: bool) -> Path:
     """Return the folder for groups of commands with these controllers.
 
-    Unless it `moves`, this process stays in its group. Raises `LimitUnavailableError`.
+    Unless it `moves`, this process stays in its group. Raises `LimitUnavailableError`, and `OSError` without a
+    descriptor to look with.
     """
     name = cgroup.server_name(os.getpid(), server)
     with _turn:
         place = cgroup.place_of(f"{cgroup.PREFIX}{os.getpid()}-")
         if place is None:
+            check_descriptors()
             need = f"control groups with the controllers {', '.join(controllers)}"
             raise unavailable(field, "find its control group", errno.ENOENT, need)
         missing = set(controllers) - set(_words(place, "cgroup.subtree_control"))
@@ -69,7 +72,9 @@ def _hand_on(field: str, controllers: list[str], place: Path, name: str, moves: 
 def _words(place: Path, file: str) -> list[str]:
     try:
         return (place / file).read_text().split()
-    except OSError:
+    except OSError as error:
+        if error.errno in pidfd.SHORT:
+            raise
         return []
 
 

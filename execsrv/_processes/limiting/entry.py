@@ -9,6 +9,7 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
+from execsrv._processes.pidfd import SHORT
 from execsrv.errors import LimitUnavailableError
 from execsrv.protocol.process_limits import ProcessLimits
 
@@ -49,7 +50,7 @@ class Entry:
     """
 
     def __init__(self, doors: list[Path], rlimits: list[Rlimit]) -> None:
-        """Raises `LimitUnavailableError` for a door that cannot be opened."""
+        """Raises `LimitUnavailableError` for a door that cannot be opened, and `OSError` for want of descriptors."""
         self._doors = doors
         self._rlimits = rlimits
         self._failed = mmap.mmap(-1, _STEP.size)
@@ -59,6 +60,8 @@ class Entry:
                 self._open.append(os.open(door, os.O_WRONLY | os.O_CLOEXEC))
             except OSError as error:
                 self.close()
+                if error.errno in SHORT:
+                    raise
                 raise not_entered(door, error.errno or 0) from None
 
     def step_in(self) -> None:

@@ -18,6 +18,7 @@ from execsrv._processes.limiting.delegated import open_place
 from execsrv._processes.limiting.entry import unavailable
 from execsrv._processes.limiting.files import V1, V2, Setting, Version
 from execsrv._processes.limiting.group import LimitGroup, Part
+from execsrv._processes.pidfd import SHORT
 from execsrv.protocol.process_limits import ProcessLimits
 
 
@@ -33,7 +34,7 @@ def make(limits: ProcessLimits, server: int, session: int, *, moves: bool) -> Li
     """Return the limits of a session of a server, with the groups that they take.
 
     Where it `moves`, this process may be put into another group for that. Raises `LimitUnavailableError` for a limit
-    that cannot be kept. Then nothing is left behind.
+    that cannot be kept, and `OSError` for want of descriptors. Then nothing is left behind.
     """
     made = LimitGroup(limits)
     all_of_it = [
@@ -87,6 +88,8 @@ def _set(field: str, folder: Path, setting: Setting) -> None:
     try:
         file.write_text(setting.text)
     except OSError as error:
+        if error.errno in SHORT:
+            raise
         need = f"a value that the groups above {folder} leave room for"
         raise unavailable(field, f"write {setting.text} to {file}", error.errno or 0, need) from None
 
