@@ -125,6 +125,13 @@ async def test_a_step_that_fails_is_named(supervisor: Supervisor, tmp_path: Path
     assert caught.value.facts == {"stage": "sandbox", "errno": 2, "step": f"bind {tmp_path}/gone"}
 
 
+async def test_a_wish_that_is_refused_is_named(supervisor: Supervisor) -> None:
+    command = settle(["true"], "/", ENV, wishes=Wishes(oom_score_adj=1001))  # more than there is, whoever asks
+    with pytest.raises(SpawnError, match="with oomScoreAdj 1001: Invalid argument") as caught:
+        supervisor.spawn(replace(command, confinement=READ), size=None, pipe_stdin=False)
+    assert caught.value.stage == "permission"
+
+
 async def test_a_path_that_has_become_a_link_allows_nothing(supervisor: Supervisor, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/usr")
     link = tmp_path / "link"

@@ -299,6 +299,16 @@ async def test_starts_that_fail_leave_no_group() -> None:
 
 
 @needs_groups
+@needs_confinement
+async def test_a_confined_command_without_the_memory_for_its_start_is_told_so() -> None:
+    async with connect_in_process(own_process=True) as client:
+        with pytest.raises(LimitUnavailableError) as caught:
+            await client.run(["true"], limits=ProcessLimits(memory_bytes=1), sandbox=Policy.read_only(network=False))
+    assert (caught.value.facts["field"], caught.value.facts["errno"]) == ("memoryBytes", errno.ENOMEM)
+    assert not groups_of(os.getpid())
+
+
+@needs_groups
 def test_a_start_whose_terminal_is_gone_leaves_no_door_open() -> None:
     group = making.make(EVERY, 1, 1, moves=True)
     try:

@@ -46,15 +46,7 @@ def of_program(command: Command, number: int) -> SpawnError:
             return of_directory(command, number)
         return spawn_error("permission", number, program)
     if number == errno.EPERM and command.has_wishes:
-        user = None if command.account is None else command.account.name
-        wishes = {
-            "umask": command.umask,
-            "nice": command.nice,
-            "oomScoreAdj": command.oom_score_adj,
-            "user": user,
-        }
-        named = ", ".join(f"{name} {value}" for name, value in wishes.items() if value is not None)
-        return spawn_error("permission", number, f"{program} with {named}")
+        return of_wishes(command, number)
     if number == errno.ENOEXEC:
         return spawn_error("format", number, program)
     if number == errno.E2BIG:
@@ -64,6 +56,18 @@ def of_program(command: Command, number: int) -> SpawnError:
     if number == errno.ENOENT and os.path.exists(os.path.join(command.cwd or b".", command.program)):
         program += ", whose interpreter is missing"
     return spawn_error("program", number, program)
+
+
+def of_wishes(command: Command, number: int) -> SpawnError:
+    """Return the error of a process that may not differ from ours as it was asked for."""
+    wishes = {
+        "umask": command.umask,
+        "nice": command.nice,
+        "oomScoreAdj": command.oom_score_adj,
+        "user": None if command.account is None else command.account.name,
+    }
+    named = ", ".join(f"{name} {value}" for name, value in wishes.items() if value is not None)
+    return spawn_error("permission", number, f"run `{os.fsdecode(command.program)}` with {named}")
 
 
 def _too_long(command: Command) -> str:

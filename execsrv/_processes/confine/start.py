@@ -31,8 +31,6 @@ from execsrv.errors import SandboxUnavailableError
 if TYPE_CHECKING:
     from execsrv._processes.limiting.group import LimitGroup
 
-_OF_PROGRAM = {"exec", "wishes"}
-
 
 class Refusal(NamedTuple):
     """The step that a machine refuses, its errno, and what would be needed."""
@@ -260,7 +258,9 @@ def start(
             ) from None
         if group is not None:
             group.check_entered(error.step, error.errno)
-        if error.step in _OF_PROGRAM:
+        if error.step == "wishes":
+            raise spawn_errors.of_wishes(command, error.errno) from None
+        if error.step == "exec":
             raise spawn_errors.of_program(command, error.errno) from None
         if error.step == "cwd":
             raise spawn_errors.of_directory(command, error.errno) from None

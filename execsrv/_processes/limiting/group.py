@@ -6,13 +6,14 @@ guardian when the server is killed.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import NamedTuple
 
 from execsrv._processes import cgroup, proc
 from execsrv._processes.leader import ExitStatus, Leader
-from execsrv._processes.limiting.entry import Entry, Rlimit, not_entered, rlimits
+from execsrv._processes.limiting.entry import Entry, Rlimit, not_entered, rlimits, unavailable
 from execsrv._processes.limiting.files import Count, Version, read
 from execsrv._processes.usage import usage_of, used_by
 from execsrv.protocol import Reason
@@ -64,9 +65,14 @@ class LimitGroup:
         return Entry(self.doors, self.rlimits())
 
     def check_entered(self, step: str, number: int) -> None:
-        """Raise `LimitUnavailableError` where a step that has failed was one through a door."""
+        """Raise `LimitUnavailableError` where a step has failed at a door, or for want of memory.
+
+        Nothing is in its groups by then but what is on its way to the program.
+        """
         if step in map(str, self.doors):
             raise not_entered(Path(step), number)
+        if self._count("oom_kills"):
+            raise unavailable("memoryBytes", "start", errno.ENOMEM, "more memory, for the start alone")
 
     # -- its end --
 
