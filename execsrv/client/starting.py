@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Literal
@@ -164,6 +165,10 @@ class Starting:
         mode = process_text(text, encoding, errors)
         pipe_stdin = stdin_pipe(stdin)
         id = key if id is None else id
+        once = None if key is None else string("key", key)
+        if once is None and id is not None and not pass_streams:
+            # Asked again over another channel, it is told from another process that has this id already.
+            once = f"once {secrets.token_hex(8)}"
         command = words(argv)
         with connection.new_mirror(None if id is None else string("id", id)) as mirror:
             if key is not None:
@@ -199,7 +204,7 @@ class Starting:
                 end_with_leader=end_with_leader,
                 overflow=overflow,
                 kind="prepared" if prepared else "direct",
-                key=None if key is None else string("key", key),
+                key=once,
                 pass_streams=pass_streams,
             )
             check_known(connection, params)
@@ -207,7 +212,7 @@ class Starting:
                 streams: PassedStreams | None = None
                 try:
                     mirror.start = await connection.calls.post("process/start", params)
-                    pid = await _begun(connection, mirror, is_keyed=key is not None)
+                    pid = await _begun(connection, mirror, is_keyed=key is not None, may_be_taken=id is not None)
                     if pass_streams:
                         streams = streams_of(mirror)
                     yield Process._made(mirror, params, pid, mode, streams)
@@ -231,13 +236,13 @@ def _recorded(
     return recorder.recorded(mirror, recorder.recording(record), params.argv, size)
 
 
-async def _begun(connection: Connection, mirror: Mirror, *, is_keyed: bool) -> int | None:
+async def _begun(connection: Connection, mirror: Mirror, *, is_keyed: bool, may_be_taken: bool) -> int | None:
     """Wait until it runs, and return its pid. One with a key may have run before: what it has printed is read then.
 
     Raises the server's error, and `ConnectionLostError`, which names it.
     """
     try:
-        pid = await _pid_of(connection, mirror)
+        pid = await _pid_of(connection, mirror, may_be_taken=may_be_taken)
         if is_keyed:
             mirror.resumed(await connection.calls.call("process/read", ProcessRead(mirror.id), ProcessOutputRead))
     except (ConnectionLostError, BadAnswerError) as lost:
@@ -246,13 +251,13 @@ async def _begun(connection: Connection, mirror: Mirror, *, is_keyed: bool) -> i
     return pid
 
 
-async def _pid_of(connection: Connection, mirror: Mirror) -> int | None:
-    """Wait for the answer to a start. Raises the server's error."""
+async def _pid_of(connection: Connection, mirror: Mirror, *, may_be_taken: bool) -> int | None:
+    """Wait for the answer to a start, whose id somebody else may have taken. Raises the server's error."""
     assert mirror.start is not None
     try:
         answer = await connection.calls.answer_to(mirror.start, ProcessStarted)
     except ProcessExistsError:
-        if not mirror.start.repeated:
+        if may_be_taken or not mirror.start.repeated:
             raise
         # It had started before the connection was interrupted.
         mirror.started = True

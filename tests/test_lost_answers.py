@@ -1,0 +1,52 @@
+"""Answers that are lost with their channel: what was asked is done once, and answered as if nothing had happened."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from execsrv import Client, ServerConfig, connect
+from execsrv.errors import ProcessExistsError
+from execsrv.testing.faults import Fault, FaultyLine, open_faulty_line
+from tests.conftest import OpenServer, Server
+from tests.peers import PATIENCE
+
+
+@pytest.fixture
+def server(open_server: OpenServer) -> Server:
+    return open_server("unix", ServerConfig(resume_grace=300))
+
+
+@asynccontextmanager
+async def cut_off(server: Server, tmp_path: Path) -> AsyncIterator[tuple[FaultyLine, Client]]:
+    """A client that comes back, and its line."""
+    async with open_faulty_line(await server.url(), f"{tmp_path}/line") as line:
+        with trio.fail_after(PATIENCE):
+            async with connect(line.url, reconnect=PATIENCE) as client:
+                yield line, client
+                line.expect()
+
+
+def lose_next(line: FaultyLine) -> None:
+    """Let the next answer be lost: the server has done by then what was asked. Nothing else may be told meanwhile."""
+    line.expect(Fault("cut", "server", 1))
+
+
+async def test_a_start_under_an_id_of_ones_own_is_told_from_another_process(server: Server, tmp_path: Path) -> None:
+    async with cut_off(server, tmp_path) as (line, client):
+        async with client.start(["sleep", "1000"], id="dev") as first:
+            first.leave_running()
+        lose_next(line)
+        with pytest.raises(ProcessExistsError):
+            async with client.start(["sleep", "1001"], id="dev", grace=0):
+                pass
+        assert [listed.running for listed in await client.processes()] == [True]
+        lose_next(line)
+        async with client.start(["sh", "-c", "read x; echo $x; echo end"], id="own", stdin=True) as own:
+            assert own.pid != first.pid
+            assert (await own.communicate(b"once\n")).stdout == b"once\nend\n"
+        assert [listed.process_id for listed in await client.processes()] == ["dev", "own"]
