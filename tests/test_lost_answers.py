@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 import trio
 
+import execsrv
 from execsrv import Client, ServerConfig, connect
 from execsrv.errors import ProcessExistsError
 from execsrv.testing.faults import Fault, FaultyLine, open_faulty_line
 from tests.conftest import OpenServer, Server
+from tests.over_runner import LAUNCH
 from tests.peers import PATIENCE
 
 
@@ -50,3 +53,32 @@ async def test_a_start_under_an_id_of_ones_own_is_told_from_another_process(serv
             assert own.pid != first.pid
             assert (await own.communicate(b"once\n")).stdout == b"once\nend\n"
         assert [listed.process_id for listed in await client.processes()] == ["dev", "own"]
+
+
+async def test_a_start_that_hangs_keeps_nobody_from_coming_back(server: Server, tmp_path: Path) -> None:
+    """Nothing can be read of it yet; when it has begun, nothing is missing."""
+    go, launched = tmp_path / "go", tmp_path / "launched"
+    os.mkfifo(go)
+    hanging = ["sh", "-c", f'echo once >> {launched}; read x < {go}; exec "$@"', "sh", *LAUNCH]
+    results: list[execsrv.Result[bytes]] = []
+    async with cut_off(server, tmp_path) as (line, client), client.start(["cat"], stdin=True) as other:
+
+        async def run() -> None:
+            results.append(await client.run(["echo", "begun"], runner=hanging))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            while [listed.pid for listed in await client.processes()][1:] != [None]:
+                pass
+            for _ in range(2):
+                lose_next(line)
+                assert [listed.pid for listed in await client.processes()] == [other.pid, None]
+            await other.write(b"here\n")
+            assert await other.stdout.receive_some() == b"here\n"
+            gate = os.open(go, os.O_RDWR)
+            os.write(gate, b"go\n")
+            while not results:
+                await client.processes()
+            os.close(gate)
+    assert launched.read_text() == "once\n"
+    assert [result.stdout for result in results] == [b"begun\n"]

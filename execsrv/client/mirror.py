@@ -30,7 +30,8 @@ _BEYOND_BYTES = 4 * MIB
 Hearing = Literal["awaits its log", "live", "interrupted"]
 """The way in which entries come: one after the other, or only behind an answer that says where its log goes on.
 
-One that awaits its log asks for it itself, again where it is interrupted meanwhile; others are asked for anew.
+One that awaits its log asks for it itself, once it has started, again where it is interrupted meanwhile; others are
+asked for anew.
 """
 
 
@@ -199,7 +200,9 @@ class Mirror:
     def interrupted(self) -> None:
         """Note that the connection is gone and may come back. An entry from before `resumed` is not the next one."""
         if self.hearing == "live":
-            self.hearing = "interrupted"
+            # As long as its start may take, nothing could be read of it: that would hold up all others.
+            is_starting = self.start is not None and self.start.answer is None
+            self.hearing = "awaits its log" if is_starting else "interrupted"
         self._forget_early()
 
     def resumed(self, read: ProcessOutputRead) -> None:

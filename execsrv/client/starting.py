@@ -212,7 +212,7 @@ class Starting:
                 streams: PassedStreams | None = None
                 try:
                     mirror.start = await connection.calls.post("process/start", params)
-                    pid = await _begun(connection, mirror, is_keyed=key is not None, may_be_taken=id is not None)
+                    pid = await _begun(connection, mirror, may_be_taken=id is not None)
                     if pass_streams:
                         streams = streams_of(mirror)
                     yield Process._made(mirror, params, pid, mode, streams)
@@ -236,14 +236,14 @@ def _recorded(
     return recorder.recorded(mirror, recorder.recording(record), params.argv, size)
 
 
-async def _begun(connection: Connection, mirror: Mirror, *, is_keyed: bool, may_be_taken: bool) -> int | None:
-    """Wait until it runs, and return its pid. One with a key may have run before: what it has printed is read then.
+async def _begun(connection: Connection, mirror: Mirror, *, may_be_taken: bool) -> int | None:
+    """Wait until it runs, and return its pid. It may have run before this answer: what it has printed is read then.
 
     Raises the server's error, and `ConnectionLostError`, which names it.
     """
     try:
         pid = await _pid_of(connection, mirror, may_be_taken=may_be_taken)
-        if is_keyed:
+        if mirror.hearing == "awaits its log":
             mirror.resumed(await connection.calls.call("process/read", ProcessRead(mirror.id), ProcessOutputRead))
     except (ConnectionLostError, BadAnswerError) as lost:
         lost.process = mirror.id
