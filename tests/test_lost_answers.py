@@ -82,3 +82,22 @@ async def test_a_start_that_hangs_keeps_nobody_from_coming_back(server: Server, 
             os.close(gate)
     assert launched.read_text() == "once\n"
     assert [result.stdout for result in results] == [b"begun\n"]
+
+
+@pytest.mark.parametrize("runner", [None, LAUNCH], ids=["here", "over a runner"])
+async def test_the_end_of_input_is_typed_once_on_a_terminal(
+    server: Server, tmp_path: Path, runner: list[str] | None
+) -> None:
+    script = "stty -echo; echo ready; cat; echo first; cat; echo second"
+    async with (
+        cut_off(server, tmp_path) as (line, client),
+        client.start(["sh", "-c", script], tty=True, runner=runner) as process,
+    ):
+        await process.expect("ready\r\n")
+        lose_next(line)
+        await process.close_stdin()
+        await process.expect("first\r\n")
+        await process.write(b"more\n")
+        await process.expect("more\r\n")
+        await process.close_stdin()
+        await process.expect("second\r\n")

@@ -142,20 +142,23 @@ class Stdin:
         if self._queued is not None:
             self._queued.unpark()
 
-    def close(self) -> None:
+    def close(self, write_id: str | None = None) -> None:
         """End the input, behind all that was written. A terminal gets its end-of-file character and stays open.
 
-        Closing it again does no harm. Raises `StdinClosedError` for a command that never had any.
+        Closing a pipe again does no harm, and a terminal under a `write_id` that was seen before. Raises
+        `StdinClosedError` for a command that never had any.
         """
         if not self.was_open:
             raise self._closed()
-        if self._input is None:
+        if self._input is None or (write_id is not None and write_id in self._remembered):
             return
         if self._is_terminal and (keys := self._input.end_line(self._last_typed)) is not None:
-            self.write(keys)
+            self.write(keys, write_id)
         elif not self._is_closing:
             self._is_closing = True
             self._put(None)
+            if self._is_terminal and write_id is not None:
+                self._remember(write_id, _DONE)
 
     async def feed(self) -> None:
         """Hand over what could not be written at once, in order, as the command reads. Returns when it is closed."""

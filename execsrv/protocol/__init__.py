@@ -118,6 +118,7 @@ if TYPE_CHECKING:
     from execsrv.protocol.process import Graceful as Graceful
     from execsrv.protocol.process import OutputFile as OutputFile
     from execsrv.protocol.process import ProcessAck as ProcessAck
+    from execsrv.protocol.process import ProcessCloseStdin as ProcessCloseStdin
     from execsrv.protocol.process import ProcessId as ProcessId
     from execsrv.protocol.process import ProcessOutputRead as ProcessOutputRead
     from execsrv.protocol.process import ProcessRead as ProcessRead
@@ -185,8 +186,8 @@ else:
             " seconds_since_start"
         ),
         "process": (
-            "EnvPolicy Grace Graceful OutputFile ProcessAck ProcessId ProcessOutputRead ProcessRead ProcessResize"
-            " ProcessSignal ProcessSignaled ProcessSnapshot ProcessStart ProcessStarted ProcessTerminate"
+            "EnvPolicy Grace Graceful OutputFile ProcessAck ProcessCloseStdin ProcessId ProcessOutputRead ProcessRead"
+            " ProcessResize ProcessSignal ProcessSignaled ProcessSnapshot ProcessStart ProcessStarted ProcessTerminate"
             " ProcessWait ProcessWaited ProcessWrite ProcessWritten Running SignalTarget Size StreamSnapshot"
         ),
         "sharing": (

@@ -51,7 +51,7 @@ METHODS: dict[str, Method] = {
     "initialize": Method("Initialize", "Initialized", HEALTH, family=None),
     "process/start": Method("ProcessStart", "ProcessStarted", OWNER),
     "process/write": Method("ProcessWrite", "ProcessWritten", WRITER),
-    "process/closeStdin": Method("ProcessId", "Nothing", WRITER),
+    "process/closeStdin": Method("ProcessCloseStdin", "Nothing", WRITER),
     "process/read": Method("ProcessRead", "ProcessOutputRead", VIEWER),
     "process/ack": Method("ProcessAck", "Nothing", VIEWER),
     "process/resize": Method("ProcessResize", "Nothing", WRITER),

@@ -137,6 +137,13 @@ class ProcessWrite(Wire, frozen=True):
     write_id: Id
 
 
+class ProcessCloseStdin(Wire, frozen=True):
+    """End the input. A terminal is given its end-of-file once under one `write_id`, which is one of its writes."""
+
+    process_id: Id
+    write_id: Id | None = None
+
+
 class ProcessWritten(Wire, frozen=True):
     """`accepted` means: handed to the operating system."""
 

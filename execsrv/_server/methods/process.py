@@ -26,6 +26,7 @@ from execsrv.protocol import (
     Graceful,
     Nothing,
     ProcessAck,
+    ProcessCloseStdin,
     ProcessId,
     ProcessOutputRead,
     ProcessRead,
@@ -72,10 +73,10 @@ def _write_status(write: Write) -> ProcessWritten:
 
 
 @handles("process/closeStdin")
-def process_close_stdin(caller: Caller, params: ProcessId) -> Nothing:
+def process_close_stdin(caller: Caller, params: ProcessCloseStdin) -> Nothing:
     session = known(caller, params.process_id)
     check_has_streams(session, "closed")
-    session.stdin.close()
+    session.stdin.close(own_name(caller, params.process_id, params.write_id) if params.write_id else None)
     return Nothing()
 
 
