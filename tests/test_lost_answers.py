@@ -12,7 +12,7 @@ import trio
 
 import execsrv
 from execsrv import Client, ServerConfig, connect
-from execsrv.errors import ProcessExistsError
+from execsrv.errors import LimitExceededError, ProcessExistsError
 from execsrv.testing.faults import Fault, FaultyLine, open_faulty_line
 from tests.conftest import OpenServer, Server
 from tests.over_runner import LAUNCH
@@ -101,3 +101,23 @@ async def test_the_end_of_input_is_typed_once_on_a_terminal(
         await process.expect("more\r\n")
         await process.close_stdin()
         await process.expect("second\r\n")
+
+
+async def test_a_server_that_has_no_room_for_a_moment_is_asked_again(open_server: OpenServer, tmp_path: Path) -> None:
+    """What is left unread by the cut is read as soon as it may be."""
+    server = open_server("unix", ServerConfig(resume_grace=300, requests_per_second=1, principal_percent=100))
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    async with (
+        connect(await server.url()) as other,
+        cut_off(server, tmp_path) as (line, client),
+        client.start(["sh", "-c", f"read x < {go}; echo $x"]) as process,
+    ):
+        lose_next(line)
+        with pytest.raises(LimitExceededError, match="requests_per_second"):
+            while True:
+                await other.processes()
+        gate = os.open(go, os.O_RDWR)
+        os.write(gate, b"there\n")
+        assert await process.stdout.receive_some() == b"there\n"
+        os.close(gate)

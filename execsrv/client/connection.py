@@ -16,11 +16,11 @@ from itertools import count
 from weakref import WeakSet
 
 import trio
-from msgspec import UNSET, structs
+from msgspec import UNSET, Struct, structs
 
 from execsrv._wire.channel import CLOSED_IN_ORDER, GONE_AWAY, MessageChannel
 from execsrv._wire.codecs import decode_params
-from execsrv.client.calls import Calls
+from execsrv.client.calls import Calls, R
 from execsrv.client.greeting_wishes import Wishes
 from execsrv.client.mirror import Mirror
 from execsrv.client.presence import Presence
@@ -29,10 +29,12 @@ from execsrv.client.told import entry_of
 from execsrv.errors import (
     AlreadyAttachedError,
     BadAnswerError,
+    BusyError,
     ConnectionFailedError,
     ConnectionLostError,
     ExecsrvError,
     InvalidParamsError,
+    LimitExceededError,
     RequestError,
     UnauthorizedError,
     UnknownProcessError,
@@ -217,10 +219,14 @@ class Connection:
         """Greet, and again while the server takes the connection for attached: it may not know that a channel died."""
         if hello.resume_session_id is not None:
             self._first_letters = f"p{secrets.token_hex(3)}-"  # others have counted from 1 as well
+        return await self._ask_in_time("initialize", hello, Initialized, AlreadyAttachedError)
+
+    async def _ask_in_time(self, method: str, params: Struct, result: type[R], *not_now: type[RequestError]) -> R:
+        """Ask, and again while the server answers that it cannot now, as long as there is time for it."""
         while True:
             try:
-                return await self.calls.ask_first("initialize", hello, Initialized)
-            except AlreadyAttachedError:
+                return await self.calls.ask_first(method, params, result)
+            except not_now:
                 if trio.current_effective_deadline() - trio.current_time() < 2 * _RETRY_SECONDS:
                     raise
                 await trio.sleep(_RETRY_SECONDS)
@@ -237,14 +243,11 @@ class Connection:
             await self.calls.ask_first("initialize", hello, Initialized)
             await self.calls.tell("initialized")
             for mirror in [mirror for mirror in self.mirrors.values() if mirror.hearing == "interrupted"]:
+                rest = ProcessRead(mirror.id, mirror.last_seq), ProcessOutputRead
                 try:
-                    read = await self.calls.ask_first(
-                        "process/read", ProcessRead(mirror.id, mirror.last_seq), ProcessOutputRead
-                    )
+                    mirror.resumed(await self._ask_in_time("process/read", *rest, BusyError, LimitExceededError))
                 except UnknownProcessError as error:
                     mirror.not_there(str(error))
-                else:
-                    mirror.resumed(read)
         except trio.BrokenResourceError as error:
             raise ConnectionFailedError("the connection was lost again") from error
         except (AlreadyAttachedError, ConnectionFailedError):
