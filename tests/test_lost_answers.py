@@ -12,7 +12,7 @@ import trio
 
 import execsrv
 from execsrv import Client, ServerConfig, connect
-from execsrv.errors import LimitExceededError, ProcessExistsError
+from execsrv.errors import InvalidParamsError, LimitExceededError, ProcessExistsError, UnknownConnectionError
 from execsrv.testing.faults import Fault, FaultyLine, open_faulty_line
 from tests.conftest import OpenServer, Server
 from tests.over_runner import LAUNCH
@@ -121,3 +121,30 @@ async def test_a_server_that_has_no_room_for_a_moment_is_asked_again(open_server
         os.write(gate, b"there\n")
         assert await process.stdout.receive_some() == b"there\n"
         os.close(gate)
+
+
+async def test_what_has_been_ended_was_ended_by_the_call_that_is_asked_again(server: Server, tmp_path: Path) -> None:
+    async with (
+        cut_off(server, tmp_path) as (line, client),
+        connect(await server.url(), name="other", keep=60),
+        client.start(["sleep", "1000"]) as killed,
+        client.start(["sleep", "1000"]) as terminated,
+        client.start(["true"]) as over,
+    ):
+        await over.wait()
+        await over.next_event()
+        for process in (killed, terminated):
+            lose_next(line)
+            assert await (process.kill() if process is killed else process.terminate()) is True
+            assert (await process.wait()).reason == "terminated"
+        lose_next(line)
+        assert await over.kill() is False
+        granted = await client.grant("viewer")
+        lose_next(line)
+        assert await client.revoke(granted.grant_id) == 0
+        with pytest.raises(InvalidParamsError, match="unknown grant"):
+            await client.revoke(granted.grant_id)
+        lose_next(line)
+        await client.end_connection("other")
+        with pytest.raises(UnknownConnectionError):
+            await client.end_connection("other")

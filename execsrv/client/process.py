@@ -204,7 +204,10 @@ class Process(Dialogue, Reading):
         return await self._end(ProcessTerminate(self.id))
 
     async def _end(self, params: ProcessTerminate) -> bool:
-        return (await self._mirror.calls.call("process/terminate", params, Running)).running
+        calls, ran = self._mirror.calls, self._mirror.exited is None
+        asked = await calls.post("process/terminate", params)
+        ended = await calls.answer_to(asked, Running)
+        return ended.running or (asked.repeated and ran)  # the first one, whose answer was lost, may have ended it
 
     def leave_running(self) -> None:
         """Have it go on when its block is left, until its connection ends: for one that is kept.

@@ -13,7 +13,7 @@ from execsrv.client.leaving import take_leave
 from execsrv.client.parameters import seconds, string
 from execsrv.client.process import Process
 from execsrv.client.text import process_text
-from execsrv.errors import InvalidParamsError
+from execsrv.errors import InvalidParamsError, UnknownConnectionError
 from execsrv.protocol import (
     ConnectionGrant,
     ConnectionGranted,
@@ -185,13 +185,28 @@ class Sharing:
     async def revoke(
         self, grant_id: str | None = None, *, member_id: str | None = None, connection: str | None = None
     ) -> int:
-        """Take a grant back, or put out one who has joined. Return how many have to leave."""
-        params = ConnectionRevoke(grant_id, member_id, connection)
-        return (await self._connection.calls.call("connection/revoke", params, ConnectionRevoked)).left
+        """Take a grant back, or put out one who has joined. Return how many have to leave.
+
+        That is 0 where the answer was lost with a channel: it was done, and how many had to leave is not known.
+        """
+        calls = self._connection.calls
+        asked = await calls.post("connection/revoke", ConnectionRevoke(grant_id, member_id, connection))
+        try:
+            return (await calls.answer_to(asked, ConnectionRevoked)).left
+        except InvalidParamsError:
+            if not asked.repeated or (grant_id is None) == (member_id is None):
+                raise
+            return 0  # there no more: the first one, whose answer was lost, was heard
 
     async def end_connection(self, connection: str) -> None:
         """End another connection of the same user or token, with all that runs there. Its name is free at once."""
-        await self._connection.calls.call("connection/end", ConnectionId(string("connection", connection)), Nothing)
+        calls = self._connection.calls
+        asked = await calls.post("connection/end", ConnectionId(string("connection", connection)))
+        try:
+            await calls.answer_to(asked, Nothing)
+        except UnknownConnectionError:
+            if not asked.repeated:
+                raise
 
     async def limits(self) -> list[Ceiling]:
         """Return the ceilings of the server, with what is in use of each.

@@ -305,7 +305,10 @@ class Client(Held, of=TrioClient):
     def revoke(
         self, grant_id: str | None = None, *, member_id: str | None = None, connection: str | None = None
     ) -> int:
-        """Take a grant back, or put out one who has joined. Return how many have to leave."""
+        """Take a grant back, or put out one who has joined. Return how many have to leave.
+
+        That is 0 where the answer was lost with a channel: it was done, and how many had to leave is not known.
+        """
         return self._wait("revoke", grant_id, member_id=member_id, connection=connection)
 
     def end_connection(self, connection: str) -> None:
