@@ -12,7 +12,14 @@ import trio
 
 import execsrv
 from execsrv import Client, ServerConfig, connect
-from execsrv.errors import InvalidParamsError, LimitExceededError, ProcessExistsError, UnknownConnectionError
+from execsrv.errors import (
+    ConnectionLostError,
+    FileError,
+    InvalidParamsError,
+    LimitExceededError,
+    ProcessExistsError,
+    UnknownConnectionError,
+)
 from execsrv.testing.faults import Fault, FaultyLine, open_faulty_line
 from tests.conftest import OpenServer, Server
 from tests.over_runner import LAUNCH
@@ -148,3 +155,19 @@ async def test_what_has_been_ended_was_ended_by_the_call_that_is_asked_again(ser
         await client.end_connection("other")
         with pytest.raises(UnknownConnectionError):
             await client.end_connection("other")
+
+
+async def test_a_file_that_may_have_been_made_is_not_said_to_be_of_others(server: Server, tmp_path: Path) -> None:
+    new, there = tmp_path / "new", tmp_path / "there"
+    there.write_text("theirs")
+    async with cut_off(server, tmp_path) as (line, client):
+        assert await client.files.exists(tmp_path)
+        for path in (new, there):
+            lose_next(line)
+            with pytest.raises(ConnectionLostError, match="whether it was there before is not known"):
+                async with client.files.open(path, "xb"):
+                    pass
+        with pytest.raises(FileError, match="File exists"):
+            async with client.files.open(there, "xb"):
+                pass
+    assert (new.read_text(), there.read_text()) == ("", "theirs")

@@ -6,6 +6,7 @@ request that finds it closed. What is read and written has its offset with it, s
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -92,12 +93,22 @@ class OpenFile:
         self._opening = trio.Lock()
 
     async def open(self) -> None:
-        """Open it, under a new handle."""
+        """Open it, under a new handle. Raises `ConnectionLostError` where nobody can tell who has made the file."""
         handle = f"c{next(_ids)}"
         params = FileOpen(sent(self.path), handle_id=handle, mode=self._mode, permissions=self._permissions)
         # Cancelled before the answer, it is closed all the same: an id that names nothing is no error.
         self._handle = handle
-        await self._calls.call("fs/open", params, FileHandle)
+        asked = await self._calls.post("fs/open", params)
+        try:
+            await self._calls.answer_to(asked, FileHandle)
+        except FileError as error:
+            if self._mode != "create" or not asked.repeated or error.errno != errno.EEXIST:
+                raise
+            # To take it for ours would give one lock to two.
+            raise ConnectionLostError(
+                f"the connection was interrupted while {self.path!r} was to be made: it is there,"
+                " and whether it was there before is not known"
+            ) from error
         if self._mode in ("replace", "create"):
             self._mode = "update"  # from now on it is taken as it is
 
