@@ -11,7 +11,7 @@ import pytest
 import trio
 
 import execsrv
-from execsrv import Client, ServerConfig, connect
+from execsrv import Client, Policy, ServerConfig, connect
 from execsrv.errors import (
     ConnectionLostError,
     FileError,
@@ -21,6 +21,7 @@ from execsrv.errors import (
     UnknownConnectionError,
 )
 from execsrv.testing.faults import Fault, FaultyLine, open_faulty_line
+from tests.confined import needs_confinement
 from tests.conftest import OpenServer, Server
 from tests.over_runner import LAUNCH
 from tests.peers import PATIENCE
@@ -171,3 +172,12 @@ async def test_a_file_that_may_have_been_made_is_not_said_to_be_of_others(server
             async with client.files.open(there, "xb"):
                 pass
     assert (new.read_text(), there.read_text()) == ("", "theirs")
+
+
+@needs_confinement
+async def test_a_confined_command_is_known_to_be_confined(server: Server, tmp_path: Path) -> None:
+    async with cut_off(server, tmp_path) as (line, client):
+        lose_next(line)
+        async with client.start(["cat"], stdin=True, sandbox=Policy.read_only(network=False)) as process:
+            assert process.confined is not None
+            assert (await process.communicate(b"in\n")).stdout == b"in\n"

@@ -166,8 +166,10 @@ class Starting:
         pipe_stdin = stdin_pipe(stdin)
         id = key if id is None else id
         once = None if key is None else string("key", key)
-        if once is None and id is not None and not pass_streams:
-            # Asked again over another channel, it is told from another process that has this id already.
+        wants_key = connection.is_execsrv and (id is not None or sandbox is not None) and not pass_streams
+        if once is None and wants_key:
+            # Asked again over another channel, it is told from another process that has this id already, and answered
+            # as the first time: with its confinement, which nothing else tells.
             once = f"once {secrets.token_hex(8)}"
         command = words(argv)
         with connection.new_mirror(None if id is None else string("id", id)) as mirror:
