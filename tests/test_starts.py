@@ -6,6 +6,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -223,6 +224,31 @@ async def test_a_start_that_hangs_ends_with_its_timeout_and_its_connection(daemo
         waiting.append(await peer.post("process/write", {"processId": "b", "chunk": "", "writeId": "1"}))
     again = await daemon.peer()
     assert await again.run("a", ["echo", "hi"]) == (0, b"hi\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"timeoutMs": 20}, r"its time limit \(0\.02 s\) was over before it had begun"),
+        ({}, "given up while the file system of its directory or of its program did not answer"),
+        ({"runner": ["sleep", "1000"]}, "given up while its runner did not answer"),
+    ],
+    ids=["timeout", "file system", "runner"],
+)
+async def test_a_start_that_is_given_up_says_why(
+    open_server: OpenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], why: str
+) -> None:
+    monkeypatch.setattr("execsrv._server.starting.GIVE_UP_SECONDS", 0)
+    program = script(tmp_path / "program", "exec cat")
+    with leased(program):
+        async with open_server("unix", ServerConfig()).open_peer() as peer:
+            await peer.handshake()
+            start = await peer.post("process/start", peer.start_params("a", [str(program)]) | change)
+            if "timeoutMs" not in change:
+                await peer.post("process/terminate", {"processId": "a"})
+            answer = await peer.answer(start)
+            assert isinstance(answer, Failure)
+            assert re.fullmatch(f"cannot start: {why}", answer.error.message)
 
 
 async def test_a_start_goes_on_while_its_channel_is_away(open_server: OpenServer, tmp_path: Path) -> None:

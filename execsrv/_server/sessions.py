@@ -30,7 +30,7 @@ from execsrv._server.feed import Dialect
 from execsrv._server.roster import Roster
 from execsrv._server.session import Session
 from execsrv._server.start_options import StartOptions, cost
-from execsrv._server.starting import Over, Starting, given_up
+from execsrv._server.starting import Over, Starting
 from execsrv._wire.quoting import quoted
 from execsrv.errors import NotReadyError
 from execsrv.limits import ServerConfig
@@ -114,7 +114,7 @@ class Sessions(Roster):
         over = self._new_attempt_over(settle.words) if isinstance(settle, Over) else None  # to load it may fail
         id = self._claim(id, self._config.max_sessions_per_connection)
         most_bytes = self._config.queued_stdin_bytes
-        starting = Starting(id, program, options, most_bytes, is_terminal=size is not None)
+        starting = Starting(id, program, options, most_bytes, is_terminal=size is not None, by_runner=over is not None)
         self._allowance.take_session(cost(is_terminal=starting.is_terminal))
 
         if self.page is not None:
@@ -228,7 +228,7 @@ class Sessions(Roster):
             with starting.patience():
                 spawned = await owned(wait)
             if spawned is None:
-                raise given_up()
+                raise starting.given_up()
             self._enter(spawned, attempt, starting, dialect, options)
         except Exception as error:
             self._fail(starting, error)

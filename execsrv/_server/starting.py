@@ -39,13 +39,24 @@ _MOST_WAITING = 256
 class Starting:
     """A session that is being started. `outcome` is the session or the error, None before."""
 
-    def __init__(self, id: str, program: str, options: StartOptions, most_bytes: int, *, is_terminal: bool) -> None:
+    def __init__(
+        self,
+        id: str,
+        program: str,
+        options: StartOptions,
+        most_bytes: int,
+        *,
+        is_terminal: bool,
+        by_runner: bool = False,
+    ) -> None:
         """Give it up when its time is over. Input of at most so many bytes may wait for it."""
         self.id = id
         self.program = program
         self.is_terminal = is_terminal
         self.begun_at = trio.current_time()
         self.deadline = self.begun_at + options.timeout
+        self._timeout = options.timeout
+        self._by_runner = by_runner
         self._scope: trio.CancelScope | None = None
         self.outcome: Session | Exception | None = None
         self.over = trio.Event()
@@ -118,6 +129,17 @@ class Starting:
         if self._scope is not None:
             self._scope.deadline = self.deadline
 
+    def given_up(self) -> SpawnError:
+        """Return the error of a start that was given up: its time is over, or it was to be ended."""
+        if self.deadline >= self.begun_at + self._timeout:
+            why = f"its time limit ({self._timeout:g} s) was over before it had begun"
+        elif self._by_runner:
+            why = "given up while its runner did not answer"
+        else:
+            login_files = "" if self.shell_snapshot is UNSET else ", or its login files,"
+            why = f"given up while the file system of its directory or of its program{login_files} did not answer"
+        return SpawnError(f"cannot start: {why}", stage="resources", errno=errno.ETIMEDOUT)
+
     def terminate(self, reason: Reason, grace: float) -> None:
         """Have the session end as soon as it has begun, and give its start up soon."""
         self._end = reason, grace
@@ -150,9 +172,3 @@ def answer_of(starting: Starting, make: Callable[[Session], R]) -> R | Deferred[
     if starting.outcome is None:
         return Deferred(starting, lambda: make(starting.session()))
     return make(starting.session())
-
-
-def given_up() -> SpawnError:
-    """Return the error of a start that took too long."""
-    message = "cannot start: given up while the file system of its directory or of its program did not answer"
-    return SpawnError(message, stage="resources", errno=errno.ETIMEDOUT)
