@@ -251,6 +251,21 @@ async def test_a_start_that_is_given_up_says_why(
             assert re.fullmatch(f"cannot start: {why}", answer.error.message)
 
 
+async def test_requests_beyond_those_that_wait_for_a_start_hold_up_nothing(
+    open_server: OpenServer, tmp_path: Path
+) -> None:
+    """Whoever sends many of them is told so of each: the connection does not stop for it."""
+    program = script(tmp_path / "program", "exec cat")
+    with leased(program):
+        async with open_server("unix", ServerConfig()).open_peer() as peer:
+            await peer.handshake()
+            await peer.post("process/start", peer.start_params("a", [str(program)]))
+            waiting = [await peer.post("process/wait", {"processId": "a"}) for _ in range(256 + 2 * int(PATIENCE))]
+            answer = await peer.answer(waiting[-1])
+            assert isinstance(answer, Failure)
+            assert "too much waits for it already" in answer.error.message
+
+
 async def test_a_start_goes_on_while_its_channel_is_away(open_server: OpenServer, tmp_path: Path) -> None:
     program = script(tmp_path / "program", "exec cat")
     server = open_server("unix", ServerConfig(resume_grace=60))

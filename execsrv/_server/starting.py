@@ -31,6 +31,7 @@ R = TypeVar("R", covariant=True)
 GIVE_UP_SECONDS = 1.0
 """So long a start may still take when the session is to end already."""
 
+_FIRST_MOMENT_SECONDS = 1.0
 
 _MOST_WAITING = 256
 """So many requests of its connection may wait for one start, that for the start among them."""
@@ -91,7 +92,8 @@ class Starting:
     async def lets_wait(self, params: Struct) -> bool:
         """Return whether a request has to wait for the outcome, with `then`. An order to end makes that come soon.
 
-        Raises `BusyError` where too much waits already, after having waited for a moment.
+        Raises `BusyError` where too much waits already. The first moment of a start is waited for then: most are over
+        in it. One that takes longer holds up nothing else.
         """
         if isinstance(params, ProcessTerminate):
             self.hurry()
@@ -99,7 +101,7 @@ class Starting:
         try:
             self.check_room(size)
         except BusyError:
-            with trio.move_on_after(GIVE_UP_SECONDS):
+            with trio.move_on_at(self.begun_at + _FIRST_MOMENT_SECONDS):
                 await happened(self.over)
             if self.outcome is None:
                 raise
