@@ -203,14 +203,18 @@ async def test_only_some_programs_run(era: Era) -> None:
 async def test_commands_are_confined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "secret").write_text("secret")
     monkeypatch.setenv("HOME", str(tmp_path))
+    earlier = tmp_path / "casts" / "earlier"
+    earlier.mkdir(parents=True)
+    (earlier / "session-1.cast").write_text("of a run before")
     words = ["--cwd", str(tmp_path), "--sandbox", "workspace-write", "--no-network", "--hide", "~/secret"]
-    async with served("auto", *words, "--limit-open-files", "33") as client:
+    async with served("auto", *words, "--limit-open-files", "33", "--recordings", str(tmp_path / "casts")) as client:
         assert "Output:\n33\n" in await told(client, "exec_command", cmd="ulimit -n", yield_time_ms=LONG)
         assert "fine" in await told(client, "exec_command", cmd="echo fine > file; cat file", yield_time_ms=LONG)
         mark = new_mark()
         script = f"touch /var/tmp/{mark}"
         assert "Read-only" in await told(client, "exec_command", cmd=script, workdir="/var/tmp", yield_time_ms=LONG)
-        assert "Permission denied" in await told(client, "exec_command", cmd="cat secret", yield_time_ms=LONG)
+        for kept in ("secret", "casts/earlier/session-1.cast"):
+            assert "Permission denied" in await told(client, "exec_command", cmd=f"cat {kept}", yield_time_ms=LONG)
         script = "import socket; socket.socket()"
         said = await told(client, "exec_command", cmd=[sys.executable, "-c", script], yield_time_ms=LONG)
         assert "PermissionError" in said

@@ -25,6 +25,7 @@ from execsrv._wire.paths import path_from_wire
 from execsrv.agents.approval import Approval
 from execsrv.client import Client
 from execsrv.client.parameters import StartKeywords
+from execsrv.client.policy import without
 from execsrv.client.tokens import is_token
 from execsrv.errors import ExecsrvError
 from execsrv.protocol.connection import MAX_TOKEN_CHARACTERS
@@ -66,7 +67,7 @@ def _token(path: str) -> str:
 def _folder(recordings: str) -> Iterator[str]:
     """Give a new folder for the recordings of this run: sessions count from 1 in each. An empty one goes."""
     os.makedirs(recordings, mode=0o700, exist_ok=True)
-    folder = tempfile.mkdtemp(prefix=time.strftime("%Y-%m-%dT%H%M%S-"), dir=recordings)
+    folder = tempfile.mkdtemp(prefix=time.strftime("%Y-%m-%dT%H%M%S-"), dir=os.path.abspath(recordings))
     try:
         yield folder
     finally:
@@ -87,6 +88,8 @@ async def _serve(
         nursery.start_soon(_heed_signals, nursery.cancel_scope)
         async with _client(reach) as client:
             options = rights_of(client, wanted)
+            if recordings is not None and (policy := options["sandbox"]) is not None:
+                options["sandbox"] = without(policy, os.path.dirname(recordings))  # with those of earlier runs
             # What cannot be kept is told to the operator, and not by each call to a model.
             await client.run([client.info.shell.path, "-c", ":"], **options)
             await _offer(client, approval, options, recordings, listen, token, manners)
