@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -248,6 +250,39 @@ def test_a_question_shows_everything_that_is_done() -> None:
     assert asked == 'Run ["a", "b c"] with {"env": {"LD_PRELOAD": "x"}, "workdir": "/"}?'
     with pytest.raises(ForbiddenError):
         approval.question("exec_command", {"cmd": "true", "env": {"A": "x" * 5000}})
+
+
+# -- its end --
+
+
+@pytest.mark.few
+@pytest.mark.parametrize("ending", ["SIGTERM", "SIGINT", "hangs up", "closes stdout"])
+def test_it_ends_though_its_host_holds_the_pipes_and_reads_nothing(ending: str) -> None:
+    def ask(method: str, **params: Any) -> None:
+        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        os.write(pipe, json.dumps(request).encode() + b"\n")
+
+    argv = [sys.executable, "-m", "execsrv", "mcp"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pipesize=4096) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        pipe = server.stdin.fileno()
+        try:
+            info = {"name": "host", "version": "1"}
+            ask("initialize", protocolVersion="2025-06-18", capabilities={}, clientInfo=info)
+            assert b"serverInfo" in server.stdout.readline()
+            ask("tools/call", name="exec_command", arguments={"cmd": "printf %020000d 1", "yield_time_ms": LONG})
+            # An answer that has begun, and has no room in the pipe.
+            assert select.select([server.stdout], [], [], PATIENCE)[0]
+            if ending == "hangs up":
+                server.stdin.close()
+            elif ending == "closes stdout":
+                server.stdout.close()
+            else:
+                server.send_signal(signal.Signals[ending])
+            assert server.wait(PATIENCE) == 0
+        finally:
+            server.kill()
 
 
 # -- HTTP --

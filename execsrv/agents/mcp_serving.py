@@ -3,23 +3,77 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from hmac import compare_digest
 from typing import Any
 from urllib.parse import urlsplit
 
+import trio
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 
+from execsrv._wire.bounds import MessageBound
+from execsrv._wire.framing import LineBuffer
+from execsrv._wire.stdio import receive_stream, send_stream, taken_stdio
 from execsrv.errors import InvalidListenURLError
+
+_LAST_WORD_SECONDS = 1.0
+"""Time that a client has to read the rest of an answer when it has hung up, and perhaps reads nothing any more."""
 
 Application = Callable[[Any, Any, Any], Any]
 
 
 async def serve_stdio(server: Server[Any]) -> None:
-    """Serve one client on stdin and stdout until it hangs up. Meanwhile nothing else is written to stdout."""
-    async with stdio_server() as (reading, writing):
-        await server.run(reading, writing, server.create_initialization_options())
+    """Serve one client on stdin and stdout until it hangs up. Meanwhile nothing else is written to stdout.
+
+    The SDK's own streams wait in threads, which no cancel reaches.
+    """
+    with taken_stdio() as (protocol_in, protocol_out), trio.CancelScope() as scope:
+        async with (
+            receive_stream(protocol_in) as incoming,
+            send_stream(protocol_out) as outgoing,
+            aclosing(_lines(incoming)) as lines,
+        ):
+            stdin: Any = lines  # it is only iterated
+            stdout: Any = _Output(outgoing, scope)
+            async with stdio_server(stdin, stdout) as (reading, writing):
+                await server.run(reading, writing, server.create_initialization_options())
+                scope.deadline = trio.current_time() + _LAST_WORD_SECONDS
+
+
+async def _lines(incoming: trio.abc.ReceiveStream) -> AsyncGenerator[str]:
+    """Give what comes in line by line, each as long as the host makes it, which has started this."""
+    lines = LineBuffer(MessageBound(sys.maxsize))
+    at_end = False
+    while not at_end:
+        try:
+            data = await incoming.receive_some()
+        except trio.BrokenResourceError:  # a terminal that is hung up
+            data = b""
+        at_end = not data
+        lines.feed(data)
+        while (line := lines.next_message(at_end)) is not None:
+            yield line.decode(errors="replace")
+
+
+class _Output:
+    """A stream as the SDK writes to it. A host that does not read any more ends `scope`."""
+
+    def __init__(self, stream: trio.abc.SendStream, scope: trio.CancelScope) -> None:
+        self._stream = stream
+        self._scope = scope
+
+    async def write(self, text: str) -> None:
+        try:
+            await self._stream.send_all(text.encode())
+        except trio.BrokenResourceError:
+            self._scope.cancel()
+            await trio.lowlevel.checkpoint()
+
+    async def flush(self) -> None:
+        """Do nothing: all was sent."""
 
 
 async def serve_http(server: Server[Any], url: str, token: str, listening: Callable[[str], object]) -> None:
