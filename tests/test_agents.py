@@ -38,6 +38,7 @@ from execsrv.agents import (
 )
 from execsrv.agents.cleaning import Cleaner, shortened
 from execsrv.agents.functions import FUNCTIONS, Style
+from execsrv.client.parameters import WRITE_BYTES
 from execsrv.errors import (
     ConnectionLostError,
     InvalidParamsError,
@@ -45,6 +46,7 @@ from execsrv.errors import (
     ProcessEndedError,
     SpawnError,
     StdinClosedError,
+    WaitTimeoutError,
 )
 from execsrv.testing import assert_no_strays
 from tests.confined import needs_confinement
@@ -121,10 +123,10 @@ def test_what_is_left_out_is_counted_exactly(text: str, most: int) -> None:
 # -- windows --
 
 
-async def until_said(tools: Tools, text: str) -> None:
-    """Wait until session 1 has printed this, whichever answer had it."""
-    while text not in tools.read_output(1).output:
-        await tools.write_stdin(1, until=text, yield_time_ms=LONG)
+async def until_said(tools: Tools, text: str, session: int = 1) -> None:
+    """Wait until a session has printed this, whichever answer had it."""
+    while text not in tools.read_output(session).output:
+        await tools.write_stdin(session, until=text, yield_time_ms=LONG)
 
 
 async def test_a_command_that_ends_is_answered_whole(server: Server) -> None:
@@ -282,6 +284,28 @@ async def test_keys_are_signals_where_there_is_no_terminal(server: Server) -> No
             await tools.write_stdin(1, "text")
         over = await tools.write_stdin(1, "\x03", yield_time_ms=LONG)
         assert (over.exit_code, over.signal) == (130, "SIGINT")
+
+
+async def test_what_is_typed_arrives_however_short_the_window_is(server: Server) -> None:
+    async with open_tools(await server.client()) as tools:
+        await tools.exec_command("read x; echo got $x; sleep 1000", tty=True, yield_time_ms=0)
+        await tools.write_stdin(1, "yes\n", yield_time_ms=0)
+        await until_said(tools, "got yes")
+        await tools.exec_command("trap 'exit 4' INT; echo ready; while :; do sleep 0.01; done", yield_time_ms=0)
+        await until_said(tools, "ready", 2)
+        await tools.write_stdin(2, "\x03", yield_time_ms=0)
+        assert (await tools.write_stdin(2, yield_time_ms=LONG)).exit_code == 4
+
+
+async def test_what_is_not_typed_is_said() -> None:
+    much = "x" * (WRITE_BYTES + 1)
+    async with execsrv.connect_in_process() as client, open_tools(client) as tools:
+        await tools.exec_command("stty raw -echo; echo ready; sleep 1000", tty=True, yield_time_ms=0)
+        await until_said(tools, "ready")
+        with pytest.raises(WaitTimeoutError, match=f"of {len(much)} bytes for session ID 1 the first {WRITE_BYTES}"):
+            await tools.write_stdin(1, much)
+        with pytest.raises(WaitTimeoutError, match="the first 0 are on their way"):
+            await tools.write_stdin(1, "more")
 
 
 async def test_the_server_keeps_the_timeout(server: Server) -> None:

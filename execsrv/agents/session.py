@@ -22,11 +22,18 @@ from execsrv.agents.events import AgentEvent, Ended, Output
 from execsrv.agents.settings import ToolSettings
 from execsrv.client import Process
 from execsrv.client.late import undo_if_late
-from execsrv.errors import ConnectionLostError, ProcessEndedError, WaitTimeoutError
+from execsrv.client.parameters import WRITE_BYTES
+from execsrv.errors import ConnectionLostError, ProcessEndedError, StdinClosedError, WaitTimeoutError
 from execsrv.protocol import Chunk, InputWait, Stream
 
 _CLOSE_SECONDS = 0.1
 """Time from the end of the leader in which an answer waits for the end of its streams, which nearly always follows."""
+
+_SIGNALS = {"\x03": "INT", "\x1c": "QUIT"}
+"""Keys that are signals on a terminal, and so for a command that has none."""
+
+_TYPING_SECONDS = 1.0
+"""Time to hand over what is typed, however short the window is."""
 
 _STALE_SECONDS = 0.05
 """The pause before another look at a process that has not been awake since it was written to."""
@@ -67,6 +74,7 @@ class Session:
         self._waiting: InputWait | None = None
         self._waiting_at = 0
         self._news = trio.lowlevel.ParkingLot()
+        self._typing = trio.Lock()
 
     # -- it goes on --
 
@@ -125,6 +133,38 @@ class Session:
         """The bytes that were printed so far, as text."""
         first, recent = self._recent
         return first + len(recent)
+
+    # -- what is typed --
+
+    async def write(self, chars: str, window: float) -> None:
+        """Type, or send the signal of a key where there is no terminal. Not longer than a window, which may be none.
+
+        What the command does not read meanwhile is on its way, up to `WRITE_BYTES`. Raises `WaitTimeoutError` where
+        that is not all of it.
+        """
+        process, data, sent = self.process, chars.encode(), 0
+        if self.state == "ended":
+            self.check_reachable()
+            raise ProcessEndedError(
+                process.argv, f"has ended, as session ID {self.number}", exit_code=process.exit_code
+            )
+        if not self.tty and chars not in _SIGNALS:
+            raise StdinClosedError(
+                f"session ID {self.number} has no terminal, and so an empty stdin: start it again with tty=true"
+            )
+        with trio.move_on_after(max(window, _TYPING_SECONDS)):
+            if not self.tty:
+                await process.send_signal(_SIGNALS[chars])
+                return
+            async with self._typing:
+                before = process._writes
+                try:
+                    await process.write(data)
+                finally:
+                    sent = (process._writes - before) * WRITE_BYTES
+        if sent < len(data):
+            how = f"does not read what is typed: of {len(data)} bytes for session ID {self.number} the first {sent} are"
+            raise WaitTimeoutError(process.argv, f"{how} on their way, and the rest was not typed")
 
     # -- waiting, and what there is --
 

@@ -27,13 +27,10 @@ from execsrv.agents.settings import ToolSettings
 from execsrv.client import STDOUT, Client
 from execsrv.client.late import undo_if_late
 from execsrv.client.parameters import Path, StartKeywords, string
-from execsrv.errors import BusyError, ConnectionLostError, InvalidParamsError, ProcessEndedError, StdinClosedError
+from execsrv.errors import BusyError, ConnectionLostError, InvalidParamsError, ProcessEndedError
 from execsrv.protocol import InputWait
 
 logger = logging.getLogger(__name__)
-
-_SIGNALS = {"\x03": "INT", "\x1c": "QUIT"}
-"""Keys that are signals on a terminal, and so for a command that has none."""
 
 KILL_GRACE_SECONDS = 2.0
 """Time after SIGTERM that `kill_session` gives, unless it is asked for another."""
@@ -131,8 +128,9 @@ class Tools:
         session waits for input. Where there is no terminal, Ctrl-C and Ctrl-\\ are their signals, and everything else
         raises `StdinClosedError`.
 
-        Cancelling loses nothing: the session goes on, and the next answer has the output. Raises
-        `UnknownSessionError`, `ProcessEndedError` for input that comes too late, and `ConnectionLostError`.
+        Cancelling loses no output: the session goes on, and the next answer has it. Raises `UnknownSessionError`,
+        `ProcessEndedError` for input that comes too late, `WaitTimeoutError` for a part of it that was not typed, as
+        the command does not read, and `ConnectionLostError`.
         """
         session = self._book.session(session_id)
         default = self._settings.write_yield_ms if chars else self._settings.poll_yield_ms
@@ -144,24 +142,8 @@ class Tools:
         if chars:
             if self._sees_input(session):
                 before = await session.waits_now()
-            with trio.move_on_after(window):
-                await self._write(session, chars)
+            await session.write(chars, window)
         return await self._window(session, since, window, most, string("until", until), before)
-
-    async def _write(self, session: Session, chars: str) -> None:
-        if session.state == "ended":
-            session.check_reachable()
-            raise ProcessEndedError(
-                session.process.argv, f"has ended, as session ID {session.number}", exit_code=session.process.exit_code
-            )
-        if session.tty:
-            await session.process.write(chars.encode())
-        elif (signal := _SIGNALS.get(chars)) is not None:
-            await session.process.send_signal(signal)
-        else:
-            raise StdinClosedError(
-                f"session ID {session.number} has no terminal, and so an empty stdin: start it again with tty=true"
-            )
 
     async def _window(
         self, session: Session, since: float, window: float, most: int, until: str = "", before: InputWait | None = None

@@ -148,17 +148,13 @@ class Process(Dialogue, Reading):
             await happened(self._writing.answered)  # whoever wrote it was cancelled
         for tap in self._mirror.taps:
             tap.wrote(piece)
-        params = ProcessWrite(self.id, piece, self._next_write())
+        params = ProcessWrite(self.id, piece, f"{self._write_name}{self._writes + 1}")
         self._writing = await calls.post("process/write", params)
+        self._writes += 1
         written = await calls.answer_to(self._writing, ProcessWritten)
         self._writing = None
         if written.status != "accepted":
             raise StdinClosedError(f"stdin is closed for process {self.id}")
-
-    def _next_write(self) -> str:
-        """Return the name of a write that is sent now, by which the server knows it again."""
-        self._writes += 1
-        return f"{self._write_name}{self._writes}"
 
     async def close_stdin(self) -> None:
         """End its input, behind all that was written. A terminal gets its end-of-file character."""
@@ -166,7 +162,8 @@ class Process(Dialogue, Reading):
             if self._passed is not None:
                 await self._passed.close_stdin()
                 return
-            params = ProcessCloseStdin(self.id, self._next_write())
+            self._writes += 1
+            params = ProcessCloseStdin(self.id, f"{self._write_name}{self._writes}")
             await self._mirror.calls.call("process/closeStdin", params, Nothing)
 
     async def send_signal(self, signal: str | int, target: SignalTarget = "group") -> int:
