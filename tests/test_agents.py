@@ -17,12 +17,13 @@ import jsonschema
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import execsrv
 import execsrv.asyncio.agents
 import execsrv.sync.agents
+from execsrv._log.head_tail import HeadTail
 from execsrv.agents import (
     AgentEvent,
     Began,
@@ -103,10 +104,12 @@ def test_text_does_not_depend_on_the_pieces(parts: list[str], cuts: list[int], s
         assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", whole)
 
 
-@given(st.text("aé🐍\n", max_size=60), st.integers(0, 60))
-def test_what_is_left_out_is_counted_exactly(text: str, most: int) -> None:
-    data = text.encode()
-    told, missing = shortened(data, b"", 0, most)
+@given(st.text("aé🐍\n", max_size=60), st.integers(0, 60), st.integers(1, 300))
+@example("éééé", 3, 3)
+def test_what_is_left_out_is_counted_exactly(text: str, most: int, kept_bytes: int) -> None:
+    data, kept, most = text.encode(), HeadTail(kept_bytes), min(most, kept_bytes)
+    kept.append(data)
+    told, missing = shortened(kept.head, kept.tail, kept.omitted_bytes, most)
     if len(data) <= most:
         assert (told, missing) == (text, 0)
         return

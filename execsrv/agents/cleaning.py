@@ -72,8 +72,8 @@ class Cleaner:
 def shortened(head: bytes, tail: bytes, omitted: int, max_bytes: int) -> tuple[str, int]:
     """Return text of at most so many bytes, and how many are missing in its middle, which it says itself.
 
-    `head` and `tail` are UTF-8 with `omitted` bytes between them. Where some are, `max_bytes` is at most as much as
-    both together. Characters are left whole.
+    `head` and `tail` are UTF-8 with `omitted` bytes between them, where a character may be cut. Where some are,
+    `max_bytes` is at most as much as both together. Characters are left whole.
     """
     if not omitted and len(head) + len(tail) <= max_bytes:
         return (head + tail).decode(), 0
@@ -82,18 +82,9 @@ def shortened(head: bytes, tail: bytes, omitted: int, max_bytes: int) -> tuple[s
         total = len(head)
     else:
         total = len(head) + omitted + len(tail)
-    first = head[: _boundary(head, min(max_bytes // 2, len(head)))]
-    rest = min(max_bytes - max_bytes // 2, len(tail))
-    start = len(tail) - rest
-    while start < len(tail) and tail[start] & 0xC0 == 0x80:
-        start += 1
-    last = tail[start:]
-    missing = total - len(first) - len(last)
-    return f"{first.decode()}\n[... {missing} bytes of output left out ...]\n{last.decode()}", missing
-
-
-def _boundary(data: bytes, at: int) -> int:
-    """Return the last place up to `at` that is not within a character."""
-    while 0 < at < len(data) and data[at] & 0xC0 == 0x80:
-        at -= 1
-    return at
+    half = max_bytes // 2
+    # What cannot be decoded is the rest of a character that was cut.
+    first = head[:half].decode(errors="ignore")
+    last = tail[max(0, len(tail) - (max_bytes - half)) :].decode(errors="ignore")
+    missing = total - len(first.encode()) - len(last.encode())
+    return f"{first}\n[... {missing} bytes of output left out ...]\n{last}", missing
