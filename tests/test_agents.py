@@ -424,6 +424,15 @@ def test_definitions_are_schemas_of_what_is_taken(style: Style) -> None:
         assert not validator.is_valid(wrong)
 
 
+@pytest.mark.parametrize("word", ["timeout", "id", "text", "stdin"])
+async def test_what_belongs_to_one_command_is_no_word_of_all(word: str) -> None:
+    async with execsrv.connect_in_process() as client:
+        options: dict[str, Any] = {word: None}
+        with pytest.raises(TypeError, match=f"open_tools\\(\\) takes no {word}"):
+            async with open_tools(client, **options):
+                pass
+
+
 async def test_what_a_model_asks_for_is_done_or_refused(server: Server) -> None:
     async with open_tools(await server.client()) as tools:
         answer: Any = await call(tools, "exec_command", '{"cmd": ["cat"], "tty": true, "yield_time_ms": 0}')

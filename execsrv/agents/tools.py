@@ -266,7 +266,7 @@ async def open_tools(
     `cwd`, `env`, `env_remove`, `size` and so on. A `sandbox` that lets the command's directory be written lets that of
     the tools, whichever one a call names.
     """
-    for name in ("tty", "record", "stdout", "stderr", "grace"):
+    for name in ("tty", "record", "stdin", "stdout", "stderr", "grace", "timeout", "id", "key", "text"):
         if name in options:
             raise TypeError(f"open_tools() takes no {name}: it belongs to one command")
     folder = None if recordings is None else os.fspath(recordings)
