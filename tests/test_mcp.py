@@ -151,6 +151,11 @@ async def test_sessions_are_resources(era: Era, tmp_path: Path) -> None:
         assert head["version"] == 3
         assert [event[1] for event in events] == ["o", "x"]
         many = f"execsrv://session/{'9' * 5000}/output"
+        for cast in casts.glob("*/session-2.cast"):
+            cast.parent.rename(tmp_path / "moved")
+        said = await refused(client, "exec_command", cmd="echo lost", yield_time_ms=LONG)
+        assert "No such file or directory" in said
+        (tmp_path / "moved").rename(cast.parent)
         for wrong in ("execsrv://session/7/output", "execsrv://session/1/screen", "execsrv://session/1/other", many):
             with pytest.raises(MCPError) as error:
                 await read(wrong)
@@ -341,6 +346,10 @@ async def test_http_is_for_those_who_have_the_token(era: Era, tmp_path: Path) ->
     [
         (["--listen", "http://127.0.0.1:0"], "--listen and --http-token-file need each other"),
         (["--listen", "http://0.0.0.0:0", "--http-token-file", "token"], "expected `http://127.0.0.1:PORT/PATH`"),
+        *(
+            (["--listen", f"http://{wrong}", "--http-token-file", "token"], "expected `http://127.0.0.1:PORT/PATH`")
+            for wrong in ("127.0.0.1:99999/", "[::1:0/mcp", "u@127.0.0.1:0", "127.0.0.1:0/{x}", "127.0.0.1:0/#x")
+        ),
         (["--listen", "http://127.0.0.1:0", "--http-token-file", "empty"], "there is no token in `empty`"),
         (["--listen", "http://127.0.0.1:0", "--http-token-file", "/dev/zero"], "it is no file"),
         (["--listen", "http://127.0.0.1:0", "--http-token-file", "shared"], "others may write to it"),

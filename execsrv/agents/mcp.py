@@ -80,7 +80,7 @@ def make_server(tools: Tools, approval: Approval) -> Server[dict[str, object]]:
                     return answer
                 approval.check_approved(answer.action == "accept")
             said = await _with_progress(context, functions.call(tools, params.name, arguments))
-        except ExecsrvError as error:
+        except (ExecsrvError, OSError) as error:  # an OSError is that of a recording
             return types.CallToolResult(content=[types.TextContent(text=str(error))], is_error=True)
         return types.CallToolResult(content=[types.TextContent(text=str(said))])
 

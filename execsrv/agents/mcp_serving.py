@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from hmac import compare_digest
 from typing import Any
-from urllib.parse import urlsplit
 
 import trio
 from mcp.server.lowlevel import Server
@@ -18,6 +18,13 @@ from execsrv._wire.bounds import MessageBound
 from execsrv._wire.framing import LineBuffer
 from execsrv._wire.stdio import receive_stream, send_stream, taken_stdio
 from execsrv.errors import InvalidListenURLError
+
+_URL = re.compile(
+    r"http://(?P<host>127\.0\.0\.1|\[::1\]):(?P<port>[0-9]{1,5})(?P<path>(?:/[^\s{}?#%]*)?)", re.ASCII | re.IGNORECASE
+)
+"""What can be listened on. The path has nothing that a route would take for a parameter, or a client would encode."""
+
+_LAST_PORT = 65535
 
 _LAST_WORD_SECONDS = 1.0
 """Time that a client has to read the rest of an answer when it has hung up, and perhaps reads nothing any more."""
@@ -85,19 +92,18 @@ async def serve_http(server: Server[Any], url: str, token: str, listening: Calla
     from hypercorn.config import Config, Sockets
     from hypercorn.trio import serve
 
-    parts = urlsplit(url)
-    if parts.scheme != "http" or parts.hostname not in ("127.0.0.1", "::1") or parts.port is None or parts.query:
+    found = _URL.fullmatch(url)
+    if found is None or int(found["port"]) > _LAST_PORT:
         raise InvalidListenURLError(f"unsupported --listen URL `{url}`; expected `http://127.0.0.1:PORT/PATH`")
-    path = parts.path if len(parts.path) > 1 else "/mcp"
-    application = server.streamable_http_app(streamable_http_path=path, host=parts.hostname)
+    host, path = found["host"], found["path"] if len(found["path"]) > 1 else "/mcp"
+    application = server.streamable_http_app(streamable_http_path=path, host=host.strip("[]"))
     config = Config()
-    config.bind = [parts.netloc]
+    config.bind = [f"{host}:{found['port']}"]
     config.errorlog = logging.getLogger("execsrv.mcp")
     sockets: Sockets = config.create_sockets()
     port = sockets.insecure_sockets[0].getsockname()[1]
     for socket in sockets.insecure_sockets:
         socket.listen(100)
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     listening(f"http://{host}:{port}{path}")
     # Taken up by the server: so the port is known, and accepts, before anybody is told.
     config.bind = [f"fd://{sockets.insecure_sockets[0].detach()}"]
