@@ -37,6 +37,7 @@ from execsrv.agents import (
     definitions,
     open_tools,
 )
+from execsrv.agents.bookkeeping import Book
 from execsrv.agents.cleaning import Cleaner, shortened
 from execsrv.agents.functions import FUNCTIONS, Style
 from execsrv.client.parameters import WRITE_BYTES
@@ -180,6 +181,13 @@ async def test_a_question_is_not_hidden_by_a_title_that_does_not_end(server: Ser
         assert asked.output == "0;Go on? "
 
 
+async def test_a_title_that_does_not_end_hides_no_longer_than_a_window() -> None:
+    async with execsrv.connect_in_process() as client, open_tools(client) as tools:
+        await tools.exec_command(r"printf '\033]0;so far'; exec sleep 1000", yield_time_ms=0)
+        while "so far" not in tools.read_output(1).output:
+            await tools.write_stdin(1, yield_time_ms=10)
+
+
 async def test_a_cancelled_look_loses_nothing(server: Server) -> None:
     async with open_tools(await server.client()) as tools:
         await tools.exec_command("cat", tty=True, yield_time_ms=0)
@@ -234,13 +242,15 @@ async def test_a_full_command_does_not_wait_for_an_agent_that_looks_away(server:
 async def test_output_is_read_again_by_whole_characters(server: Server) -> None:
     async with open_tools(await server.client()) as tools:
         await tools.exec_command("printf 'aπ🐍'", yield_time_ms=LONG)
-        read, at = "", 0
-        while at < 7:
-            piece = tools.read_output(1, at, max_output_bytes=4)
-            assert piece.next_offset > at
-            read, at = read + piece.output, piece.next_offset
-        assert read == "aπ🐍"
-        assert tools.read_output(1, 2).output == "🐍"  # from within the second letter
+        for most in (4, 1):
+            read, at = "", 0
+            while at < 7:
+                piece = tools.read_output(1, at, max_output_bytes=most)
+                assert piece.next_offset > at
+                read, at = read + piece.output, piece.next_offset
+            assert read == "aπ🐍"
+        within = tools.read_output(1, 2)  # the second letter
+        assert (within.output, within.offset, within.forgotten_bytes) == ("🐍", 3, 0)
 
 
 async def test_what_lives_on_is_told_and_ended(server: Server) -> None:
@@ -362,6 +372,16 @@ async def test_the_oldest_that_has_ended_is_forgotten_first_and_its_end_is_not()
         with pytest.raises(UnknownSessionError, match=r"there is no session ID 2; known are 1, 5, 6"):
             await tools.kill_session(2)
         assert "session ID 5: `exec sleep 1000`" in str(tools.list_sessions())
+
+
+async def test_a_command_that_is_starting_is_counted_once() -> None:
+    async with execsrv.connect_in_process() as client, open_tools(client) as tools:
+        await tools.exec_command("exec sleep 1000", yield_time_ms=0)
+        book = Book(2, 1)
+        with book.room() as number:
+            book.sessions[number] = tools._book.session(1)
+            with book.room(), pytest.raises(LimitExceededError), book.room():
+                pass
 
 
 async def test_a_list_is_no_longer_than_a_model_can_be_given() -> None:

@@ -30,19 +30,19 @@ class Book:
         self._remembered = remembered
         self._ends: dict[int, Facts] = {}
         self._numbers = count(1)
-        self._starting = 0
+        self._starting: set[int] = set()
 
     @contextmanager
     def room(self) -> Iterator[int]:
         """Give the number of another session, for which there is room in this block. Raises `LimitExceededError`."""
-        if len(self.sessions) + self._starting >= self._most and not self._forget_one():
+        if len(self._starting | self.sessions.keys()) >= self._most and not self._forget_one():
             message = f"cannot start another command: {self._most} go on, as many as max_sessions allows; end one first"
             raise LimitExceededError(message, limit="max_sessions", value=self._most)
-        self._starting += 1
+        self._starting.add(number := next(self._numbers))
         try:
-            yield next(self._numbers)
+            yield number
         finally:
-            self._starting -= 1
+            self._starting.discard(number)
 
     def _forget_one(self) -> bool:
         oldest = next((session for session in self.sessions.values() if session.state == "ended"), None)

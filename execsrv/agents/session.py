@@ -232,9 +232,8 @@ class Session:
 
     def answer(self, since: float, max_bytes: int) -> Answer:
         """Return what was printed since the last answer, which this one is now."""
-        if self._waiting is not None:
-            for cleaner in self._cleaners.values():
-                self._append(cleaner.give_up())
+        for cleaner in self._cleaners.values():
+            self._append(cleaner.give_up())
         unanswered, self._unanswered = self._unanswered, HeadTail(self._settings.most_output_bytes)
         offset, self._answered = self._answered, self._total
         self._answers += 1
@@ -267,9 +266,11 @@ class Session:
         first, retained = max(first, total - self._settings.retained_bytes), retained[-self._settings.retained_bytes :]
         offset = offset if offset >= 0 else max(0, total + offset)
         start = min(max(offset, first), total)
-        data = retained[start - first :][:max_bytes]
+        data = retained[start - first :]
         begin = next((at for at in range(min(4, len(data))) if data[at] & 0xC0 != 0x80), 0)
-        text = data[begin:].decode(errors="ignore")
+        text = data[begin:max_bytes].decode(errors="ignore")
+        if max_bytes and not text:  # no less than a character, or nobody would come past it
+            text = data[begin : begin + 4].decode(errors="ignore")[:1]
         size = len(text.encode())
         return Piece(
             **self.facts(),
@@ -277,7 +278,7 @@ class Session:
             offset=start + begin,
             next_offset=start + begin + size,
             total_bytes=total,
-            forgotten_bytes=max(0, start + begin - offset),
+            forgotten_bytes=start + begin - offset if start > offset else 0,
         )
 
     def listed(self) -> Listed:
