@@ -85,8 +85,8 @@ def why_not(config: ServerConfig, token: str) -> str:
 def test_a_token_is_known_by_its_hash(token_file: Path) -> None:
     made = write(token_file, ci="owner", dashboard="viewer")
     config = ServerConfig(token_file=str(token_file))
-    assert found(config, made["ci"]) == Principal("token ci", Role.OWNER)
-    assert found(config, made["dashboard"]) == Principal("token dashboard", Role.VIEWER)
+    assert str(found(config, made["ci"])) == "token ci (owner)"
+    assert str(found(config, made["dashboard"])) == "token dashboard (viewer)"
     assert not set(made.values()) & set(token_file.read_text().split())
     for wrong in ("", "x", made["ci"][:-1], made["ci"] + "x", made["ci"].upper(), tokens.sha256(made["ci"]), "\ud800"):
         assert why_not(config, wrong or " ") == "invalid websocket bearer token: it is not one of this server"
@@ -319,6 +319,27 @@ async def test_tokens_are_read_again_at_sighup(token_file: Path) -> None:
             assert (await client.run(["true"])).exit_code == 0
 
 
+async def test_a_token_that_is_issued_anew_under_its_name_leaves_nobody_in_by_the_old_one(token_file: Path) -> None:
+    made = write(token_file, ci="owner")["ci"]
+    options = "--token-file", str(token_file), "--resume-grace", "600", "--no-allow-same-user"
+    with running("--listen", "ws://127.0.0.1:0", *options) as daemon:
+        async with opened(daemon.url, made) as kept:
+            id = (await greeted(kept))["result"]["sessionId"]
+        async with connect(daemon.url, token=made) as client:
+            token_command("revoke", "ci", "--file", str(token_file))
+            new = token_command("new", "ci", "--file", str(token_file)).strip()
+            daemon.process.send_signal(signal.SIGHUP)
+            await trio.to_thread.run_sync(daemon.until, "reloaded the tokens")
+            with pytest.raises(ConnectionLostError), trio.fail_after(PATIENCE):
+                await client.run(["true"])
+        async with opened(daemon.url, new) as renewed:
+            assert "unknown session id" in (await greeted(renewed, resume=id))["error"]["message"]
+        async with connect(daemon.url, token=new) as client:
+            daemon.process.send_signal(signal.SIGHUP)
+            await trio.to_thread.run_sync(daemon.until, "reloaded the tokens")
+            assert (await client.run(["true"])).exit_code == 0
+
+
 async def test_who_was_let_in_before_its_token_was_revoked_has_no_token(token_file: Path) -> None:
     """The door was opened to it, and it said nothing so far: who it is, is asked again when it does."""
     made = write(token_file, ci="owner", old="owner")
@@ -337,8 +358,8 @@ def opened(url: str, token: str) -> AbstractAsyncContextManager[WebSocketConnect
     return open_websocket_url(url, extra_headers=[(b"Authorization", b"Bearer " + token.encode())])
 
 
-async def greeted(peer: WebSocketConnection, token: str | None = None) -> Any:
-    params = {"clientName": "x", "token": token}
+async def greeted(peer: WebSocketConnection, token: str | None = None, resume: str | None = None) -> Any:
+    params = {"clientName": "x", "token": token, "resumeSessionId": resume}
     await peer.send_message(json.dumps({"id": 1, "method": "initialize", "params": params}))
     with trio.fail_after(PATIENCE):
         return json.loads(await peer.get_message())
@@ -516,8 +537,8 @@ def test_a_token_is_made_listed_and_revoked(token_file: Path) -> None:
     assert token_file.stat().st_mode & 0o777 == 0o600
     assert Path(f"{path}.dash").stat().st_mode & 0o777 == 0o600
     config = ServerConfig(token_file=path)
-    assert found(config, made) == Principal("token ci", Role.OWNER)
-    assert found(config, Path(f"{path}.dash").read_text().strip()) == Principal("token dash", Role.VIEWER)
+    assert str(found(config, made)) == "token ci (owner)"
+    assert str(found(config, Path(f"{path}.dash").read_text().strip())) == "token dash (viewer)"
     assert made not in token_file.read_text()
     rows = json.loads(token_command("list", "-f", path, "--json"))
     assert [(row["name"], row["role"], row["expired"]) for row in rows] == [

@@ -40,7 +40,10 @@ class Credentials:
         self._tokens, self._signer = tokens, signer
 
     def lets_in(self, principal: Principal) -> bool:
-        """Return False for who came in by a token of the file that is not there any more, or not in that role."""
+        """Return False for who came in by a token of the file that is not there any more, or not in that role.
+
+        Another token of the same name is not the one by which they came in.
+        """
         return not principal.name.startswith(TOKEN) or (self._tokens is not None and self._tokens.has(principal))
 
     def find(self, token: str) -> Principal:

@@ -14,6 +14,8 @@ class Principal(NamedTuple):
 
     name: str
     role: Role
+    sha256: str = ""
+    """The hash of the token by which they came in, where that is of a file."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.role.word})"

@@ -50,7 +50,7 @@ class Entry(NamedTuple):
     @property
     def principal(self) -> Principal:
         """Whoever presents it."""
-        return Principal(f"{TOKEN}{self.name}", self.role)
+        return Principal(f"{TOKEN}{self.name}", self.role, self.sha256)
 
     def line(self) -> str:
         """Return it as a file has it."""
@@ -81,7 +81,7 @@ class TokenFile:
         return found.principal
 
     def has(self, principal: Principal) -> bool:
-        """Return True where somebody may still come in by a token of this file."""
+        """Return True where somebody may still come in by the token of this file by which they came in."""
         return any(entry.principal == principal and not entry.is_over for entry in self.entries)
 
 
