@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -33,7 +35,7 @@ from execsrv._doors.principal import Principal
 from execsrv.client import tokens as client_tokens
 from execsrv.limits import ServerConfig
 from execsrv.protocol.roles import Role
-from tests.peers import PATIENCE
+from tests.peers import ENV, PATIENCE
 from tests.relay import open_line
 from tests.test_daemon import EXECSRV
 from tests.test_identity import listen, serving
@@ -338,6 +340,29 @@ async def test_a_token_that_is_issued_anew_under_its_name_leaves_nobody_in_by_th
             daemon.process.send_signal(signal.SIGHUP)
             await trio.to_thread.run_sync(daemon.until, "reloaded the tokens")
             assert (await client.run(["true"])).exit_code == 0
+
+
+def test_a_peer_that_reads_nothing_loses_its_channel_with_its_token(token_file: Path, tmp_path: Path) -> None:
+    made = write(token_file, ci="owner")["ci"]
+    flood = {"processId": "p", "argv": ["yes"], "cwd": "/", "env": ENV, "tty": False}
+    messages: list[Any] = [
+        {"id": 1, "method": "initialize", "params": {"clientName": "x", "token": made}},
+        {"method": "initialized"},
+        {"id": 2, "method": "process/start", "params": flood},
+    ]
+    options = "--token-file", str(token_file), "--no-allow-same-user"
+    with running("--listen", f"unix://{tmp_path}/s", *options) as daemon, socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(f"{tmp_path}/s")
+        peer.settimeout(PATIENCE)
+        peer.sendall(b"".join(json.dumps(message).encode() + b"\n" for message in messages))
+        while b"process/output" not in peer.recv(65536):
+            pass
+        token_command("revoke", "ci", "--file", str(token_file))
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.until("ending a connection of token ci (owner)")
+        ends = select.poll()
+        ends.register(peer, 0)
+        assert ends.poll(PATIENCE * 1000) == [(peer.fileno(), select.POLLHUP)]
 
 
 async def test_who_was_let_in_before_its_token_was_revoked_has_no_token(token_file: Path) -> None:

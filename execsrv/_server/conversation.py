@@ -182,7 +182,7 @@ class Conversation:
         except UnreadableError as unreadable:
             self._outbox.put(failure_of(unreadable.id, unreadable.error))
             return True
-        if self._outbox.closed:  # its connection has ended, of which a writer that waits for the peer does not hear
+        if self._outbox.closed:  # its connection has ended, and the writer has had no turn to say so
             return False
         self._heard_at = trio.current_time()
         if isinstance(message, Request):

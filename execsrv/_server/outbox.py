@@ -73,6 +73,7 @@ class Outbox:
         self._taken = trio.lowlevel.ParkingLot()
         self._doubts = trio.lowlevel.ParkingLot()
         self.closed = False
+        self.until_closed = trio.CancelScope()  # the writer's: it may wait for a peer that reads nothing
 
     def __repr__(self) -> str:
         waiting = f"answers={self._waiting_bytes} feeds={len(self._feeds)} told={len(self._told)}"
@@ -250,6 +251,7 @@ class Outbox:
     def close(self) -> None:
         """Forget all that waits, and end every wait: nobody takes anything any more."""
         self.closed = True
+        self.until_closed.cancel()
         self._give_back(self._waiting_bytes)
         for answers in (self._sent, self._answers):
             let_go(answers)
@@ -272,10 +274,12 @@ async def send_all_of(outbox: Outbox, channel: MessageChannel) -> None:
 
     Raises `trio.BrokenResourceError` when the peer is gone, and `trio.ClosedResourceError` when the outbox is closed.
     """
-    while True:
-        for _ in range(_SENT_A_TURN):
-            await _send(await outbox.take(), channel)
-        await trio.lowlevel.checkpoint()
+    with outbox.until_closed:
+        while True:
+            for _ in range(_SENT_A_TURN):
+                await _send(await outbox.take(), channel)
+            await trio.lowlevel.checkpoint()
+    raise trio.ClosedResourceError
 
 
 async def _send(message: Message | None, channel: MessageChannel) -> None:
