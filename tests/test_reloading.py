@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +17,18 @@ import pytest
 import trio
 
 from execsrv import connect_unix, serve
+from execsrv._doors import reloads as reloads_module
 from execsrv._doors.reloads import Reloads
 from execsrv.errors import ConnectionFailedError, InvalidConfigError
 from tests.peers import PATIENCE
 from tests.test_daemon import EXECSRV
+from tests.test_files import hanging as hanging
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """Where `hanging` makes its folder."""
+    return tmp_path
 
 
 class Running:
@@ -153,6 +163,42 @@ async def test_one_that_cannot_be_read_leaves_the_others(caplog: pytest.LogCaptu
         ("ERROR", "cannot reload walls, so nothing of it has changed", True),
         ("INFO", "reloaded doors", False),
     ]
+
+
+async def test_one_that_hangs_holds_up_no_other(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reloads_module, "_PATIENCE_SECONDS", 0.01)
+    reloads, read = Reloads(), list[str]()
+
+    async def good() -> None:
+        read.append("good")
+
+    reloads.add("walls", trio.sleep_forever)
+    reloads.add("doors", good)
+    with trio.fail_after(PATIENCE):
+        for _ in range(2):
+            await reloads.run()
+    assert read == ["good", "good"]
+    assert "cannot reload walls, so nothing of it has changed: it is not read within 0.01 s" in caplog.text
+
+
+def test_a_start_that_hangs_ends_at_a_signal(tmp_path: Path, hanging: tuple[Path, Callable[[], None]]) -> None:
+    options = "--listen", f"unix://{tmp_path}/s", "--token-file", f"{hanging[0]}/tokens"
+    with subprocess.Popen([*EXECSRV, "serve", *options]) as server:
+        try:
+            while not hears(server.pid, signal.SIGTERM):
+                time.sleep(0.01)
+            server.terminate()
+            assert server.wait(PATIENCE) == 0
+        finally:
+            server.kill()
+
+
+def hears(pid: int, number: signal.Signals) -> bool:
+    """Whether a process handles a signal by now."""
+    found = re.search(r"SigCgt:\t(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return found is not None and bool(int(found[1], 16) >> (number - 1) & 1)
 
 
 def test_on_a_terminal_it_says_that_the_terminal_is_gone(tmp_path: Path) -> None:

@@ -272,6 +272,10 @@ def test_files_that_cannot_be_used(authority: Authority, tmp_path: Path) -> None
     )
     assert "the key is another one's" in listen(tls_certificate_file=server, tls_key_file=other)
     (tmp_path / "broken").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    os.mkfifo(tmp_path / "fifo")
+    told = f"cannot read the {{}} in `{tmp_path}/fifo`: it is no file"
+    assert listen(tls_certificate_file=f"{tmp_path}/fifo") == told.format("certificate")
+    assert listen(tls_certificate_file=server, tls_key_file=f"{tmp_path}/fifo") == told.format("key")
     told = listen(tls_certificate_file=server, tls_client_ca_file=f"{tmp_path}/broken")
     assert told.startswith(f"cannot use the certificates in `{tmp_path}/broken`: ")
     (tmp_path / "clients").write_text("owner alice\n")

@@ -157,18 +157,27 @@ async def _serve(
             own_process=True, sole=True, cgroups=config.cgroup, guardian_patience=config.guardian_patience
         ) as supervisor:
             nursery.start_soon(manager.keep_told, lambda: supervisor.sessions)
-            await serve_url(
-                supervisor,
-                loaded.listen,
-                config,
-                shutdown_trigger=asked.to_end.wait,
-                hurry_trigger=asked.to_hurry.wait,
-                single=options.single,
-                reloads=reloads,
-                task_status=announcement,
-            )
+            with trio.CancelScope() as serving:
+                nursery.start_soon(_end_start, asked, announcement, serving)
+                await serve_url(
+                    supervisor,
+                    loaded.listen,
+                    config,
+                    shutdown_trigger=asked.to_end.wait,
+                    hurry_trigger=asked.to_hurry.wait,
+                    single=options.single,
+                    reloads=reloads,
+                    task_status=announcement,
+                )
             ended = options.single or loaded.listen == "stdio://"
     return ended or asked.to_end.is_set()
+
+
+async def _end_start(asked: _Asked, announcement: _Announcement, serving: trio.CancelScope) -> None:
+    """End a server that is asked to before it listens: what it reads may hang."""
+    await asked.to_end.wait()
+    if not announcement.is_made:
+        serving.cancel()
 
 
 class _Asked:
@@ -242,6 +251,11 @@ class _Announcement(trio.TaskStatus[str]):
         self._is_typed_to = os.isatty(0)  # on stdio another file has its number later
         self._url: str | None = None
         self._started = trio.Event()
+
+    @property
+    def is_made(self) -> bool:
+        """True once the server listens."""
+        return self._started.is_set()
 
     async def wait_started(self) -> str:
         """Wait until the server listens, and return its URL."""

@@ -55,6 +55,10 @@ class Certificates:
             logger.warning("every user of this machine may read the key in `%s`", key)
         self._context, self._roles, self._asks = context, roles, bool(config.tls_client_ca_file)
 
+    def take(self, other: Certificates) -> None:
+        """Use what another one has read."""
+        self._context, self._roles, self._asks = other._context, other._roles, other._asks
+
     async def receive(self, plain: trio.SocketStream, patience: float) -> SecureStream | None:
         """Return the stream that is secret on its way. None if that failed, or took longer than it may."""
         secure = trio.SSLStream(plain, self._context, server_side=True)

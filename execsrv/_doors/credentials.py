@@ -39,6 +39,10 @@ class Credentials:
             signer = read_signer(config)
         self._tokens, self._signer = tokens, signer
 
+    def take(self, other: Credentials) -> None:
+        """Know what another one has read."""
+        self._tokens, self._signer = other._tokens, other._signer
+
     def lets_in(self, principal: Principal) -> bool:
         """Return False for who came in by a token of the file that is not there any more, or not in that role.
 

@@ -8,13 +8,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
+import trio
+
 from execsrv.errors import ExecsrvError
 from execsrv.limits import ServerConfig
 
 logger = logging.getLogger(__name__)
 
 Reload = Callable[[], Awaitable[object]]
-"""Reads one thing again, in a thread where that may take time. Raises `ExecsrvError`, `OSError` or `ValueError`."""
+"""Reads one thing again, in a thread where that may take time. Raises `ExecsrvError`, `OSError` or `ValueError`.
+
+It is cancelled where a disk does not answer: what a thread does that it leaves behind must change nothing.
+"""
+
+_PATIENCE_SECONDS = 10.0
+"""The time that one thing may take: one that hangs must not keep a token that was revoked."""
 
 
 class Reloads:
@@ -54,7 +62,11 @@ class Reloads:
             logger.warning("there is nothing to reload")
         for name, reload in list(self._by_name.items()):
             try:
-                await reload()
+                with trio.fail_after(_PATIENCE_SECONDS):
+                    await reload()
+            except trio.TooSlowError:
+                late = "cannot reload %s, so nothing of it has changed: it is not read within %g s"
+                logger.error(late, name, _PATIENCE_SECONDS)
             except (ExecsrvError, OSError, ValueError) as error:
                 logger.error("cannot reload %s, so nothing of it has changed: %s", name, error)
             except Exception:

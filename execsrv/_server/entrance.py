@@ -42,7 +42,9 @@ async def open_certificates(
     certificates = Certificates()
 
     async def read() -> None:
-        await run_with_tls(partial(certificates.read, connections.config))
+        fresh = Certificates()
+        await run_with_tls(partial(fresh.read, connections.config))
+        certificates.take(fresh)  # not in the thread: one that is left behind would take it late
 
     try:
         await read()
@@ -58,7 +60,9 @@ async def open_doors(supervisor: Supervisor, connections: Connections, reloads: 
     credentials = Credentials()
 
     async def load() -> None:
-        await run_in_thread(partial(credentials.load, connections.config), trio.CapacityLimiter(1))
+        fresh = Credentials()
+        await run_in_thread(partial(fresh.load, connections.config), trio.CapacityLimiter(1))
+        credentials.take(fresh)  # not in the thread: one that is left behind would take it late
 
     async def load_again() -> None:
         await load()

@@ -7,7 +7,9 @@ terminal for a passphrase.
 
 from __future__ import annotations
 
+import os
 import ssl
+import stat
 from typing import Any, NoReturn
 
 import trio
@@ -106,7 +108,10 @@ def _load_authorities(context: ssl.SSLContext, path: str) -> None:
 def _expect(what: str, path: str, mark: bytes, hint: str = "") -> None:
     """Raises `InvalidConfigError` for a file that cannot be read or has nothing of that kind: OpenSSL says less."""
     try:
-        with open(path, "rb") as file:
+        # A FIFO that nobody writes to would hang, and OpenSSL reads the file once more.
+        with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InvalidConfigError(f"cannot read the {what} in `{path}`: it is no file")
             if mark not in file.read(_MAX_FILE_BYTES):
                 raise InvalidConfigError(f"there is no {what} in PEM in `{path}`{hint}")
     except OSError as error:
