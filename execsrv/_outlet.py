@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Condition, Thread
 
-from execsrv._wire.writing import write_all
+from execsrv._wire.writing import write_some
 
 _QUEUED_BYTES = 256 * 1024
 _LAST_WORDS_SECONDS = 0.5
@@ -27,7 +27,7 @@ _ENTRY_BYTES = 100
 
 
 def _dropped(count: int) -> bytes:
-    return b"execsrv: %d messages were dropped, since nobody read them\n" % count
+    return b"execsrv: %d messages were dropped, since they could not be written\n" % count
 
 
 class Outlet:
@@ -55,6 +55,7 @@ class Outlet:
         self._queued_bytes = 0
         self._dropped = 0
         self._closed = False
+        self._is_cut = False  # the line that was written last
 
     def say(self, text: str) -> None:
         """Have one line written, escaped and cut. Does not wait."""
@@ -102,13 +103,21 @@ class Outlet:
         lost = 0
         while (text := self._take()) is not None:
             try:
-                write_all(self._descriptor, (self._dropped_line(lost) if lost else b"") + text)
+                if lost:
+                    self._write_whole(self._dropped_line(lost))
+                    lost = 0
+                self._write_whole(text)
             except OSError as error:
                 lost += 1
                 if self._failed is not None:
                     self._failed(error)
-            else:
-                lost = 0
+
+    def _write_whole(self, text: bytes) -> None:
+        """Write lines, behind the end of one that a full disk has cut. Raises `OSError`."""
+        view = memoryview(b"\n" + text if self._is_cut else text)
+        while view:
+            view = view[write_some(self._descriptor, view) :]
+            self._is_cut = bool(view)
 
     def _take(self) -> bytes | None:
         """Return what is to be written next, when there is something; None when closed and empty."""

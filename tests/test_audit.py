@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import stat
 from pathlib import Path
@@ -170,6 +171,33 @@ async def test_it_is_opened_again_at_a_signal(tmp_path: Path) -> None:
             server.until("cannot reload the audit log, so nothing of it has changed")
             await client.run(["true"])
             await until_lines(tmp_path / "audit.2", 4)
+
+
+async def test_a_disk_that_is_full_for_a_while_cuts_one_line_and_no_other(tmp_path: Path) -> None:
+    path, listen = tmp_path / "audit", f"{tmp_path}/s"
+    with running("--listen", f"unix://{listen}", "--audit-log", str(path)) as server:
+        pid, unlimited = server.process.pid, resource.getrlimit(resource.RLIMIT_FSIZE)
+        async with connect_unix(listen) as client:
+            await client.run(["true"])
+            await until_lines(path, 2)
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (path.stat().st_size + 50, unlimited[1]))
+            await client.run(["true"])
+            told = await trio.to_thread.run_sync(server.until, "cannot write to the audit log")
+            assert f"`{path}`: File too large" in told
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+            await client.run(["true"])
+            with trio.fail_after(PATIENCE):
+                while not (path.read_bytes().endswith(b"\n") and _told(path) == 6):  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+    whole = [line for line in path.read_text().splitlines() if line.endswith("}")]
+    assert len(path.read_text().splitlines()) == len(whole) + 1
+    assert all(json.loads(line) for line in whole)
+
+
+def _told(path: Path) -> int:
+    """The lines that are there whole, and those of which it is told that they are not."""
+    whole = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    return sum(line.get("lines", 1) for line in whole)
 
 
 async def test_nobody_waits_for_a_file_that_takes_nothing(tmp_path: Path) -> None:

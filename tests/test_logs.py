@@ -183,7 +183,7 @@ def test_what_failed_is_counted_and_told() -> None:
         said = [read.readline(), read.readline()]
     for descriptor in (writer, full, target):
         os.close(descriptor)
-    assert said == [b"execsrv: 3 messages were dropped, since nobody read them\n", b"kept\n"]
+    assert said == [b"execsrv: 3 messages were dropped, since they could not be written\n", b"kept\n"]
 
 
 # -- one event, one line --

@@ -76,7 +76,7 @@ class Text:
 
     def dropped(self, count: int) -> bytes:
         """Write it as the program says other things."""
-        return b"execsrv: %d messages were dropped, since nobody read them" % count
+        return b"execsrv: %d messages were dropped, since they could not be written" % count
 
 
 class Json:
@@ -109,7 +109,7 @@ class Json:
 
     def dropped(self, count: int) -> bytes:
         """Write it as an event."""
-        text = f"{count} messages were dropped, since nobody read them"
+        text = f"{count} messages were dropped, since they could not be written"
         return self.event(Event(datetime.now().timestamp(), "WARNING", "execsrv", text))
 
 

@@ -7,7 +7,9 @@ the server is told to reload.
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -21,7 +23,12 @@ from execsrv._wire.quoting import in_utf8
 from execsrv.errors import InvalidConfigError, RequestError
 from execsrv.limits import MIB
 
+logger = logging.getLogger(__name__)
+
 _QUEUED_BYTES = 4 * MIB
+_WARNING_SECONDS = 60.0
+"""For so long a file that cannot be written to is not named again in the server's log."""
+
 _ARGUMENT_CHARACTERS = 4096
 _ARGUMENTS_CHARACTERS = 16384
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -98,12 +105,21 @@ def open_audit(path: str) -> Iterator[Audit]:
 
     One that is there stays whose it is, with its mode: the operator may have given it to who reads it.
     """
+    silent_until = 0.0
+
+    def failed(error: OSError) -> None:
+        nonlocal silent_until
+        if (now := time.monotonic()) >= silent_until:
+            silent_until = now + _WARNING_SECONDS
+            why = error.strerror or error
+            logger.warning("cannot write to the audit log `%s`: %s; what it misses is counted there", path, why)
+
     try:
         descriptor = os.open(path, _FLAGS, 0o600)
     except OSError as error:
         raise InvalidConfigError(f"cannot open the audit log `{path}`: {error.strerror}") from error
     try:
-        outlet = Outlet(descriptor, max_queued_bytes=_QUEUED_BYTES, dropped=_dropped)
+        outlet = Outlet(descriptor, failed, max_queued_bytes=_QUEUED_BYTES, dropped=_dropped)
         try:
             yield Audit(path, descriptor, outlet)
         finally:

@@ -10,7 +10,13 @@ def write_all(descriptor: int, data: bytes) -> None:
     """Write everything, blocking this thread."""
     view = memoryview(data)
     while view:
+        view = view[write_some(descriptor, view) :]
+
+
+def write_some(descriptor: int, data: memoryview) -> int:
+    """Write the beginning of something, blocking this thread, and return how much that is."""
+    while True:
         try:
-            view = view[os.write(descriptor, view) :]
+            return os.write(descriptor, data)
         except BlockingIOError:  # whoever shares it has made it so
             select.select([], [descriptor], [])
