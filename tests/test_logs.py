@@ -24,10 +24,12 @@ import execsrv.sync
 from execsrv import connect_unix
 from execsrv._cli.daemon_log import OutletHandler
 from execsrv._cli.log_forms import Text
+from execsrv._doors.tokens import new_token
 from execsrv._outlet import log_line, open_outlet
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_marked
 from tests.test_daemon import EXECSRV, daemon, until_listening
+from tests.web import open_web
 
 # -- nobody reads --
 
@@ -390,6 +392,42 @@ def test_what_quotes_a_peer_is_cut(shape: str, size: int) -> None:
     assert len(log) < 3000
     assert "\x1b" not in log
     assert all(line.startswith(('{"time"', "execsrv listening")) for line in log.splitlines())
+
+
+def test_a_token_in_a_message_with_a_mistake_is_not_in_the_log(tmp_path: Path) -> None:
+    opaque, signed = new_token(), "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl"
+    path = tmp_path / "s"
+    with daemon(f"unix://{path}") as (process, _):
+        assert process.stderr is not None
+        for token in (opaque, signed):
+            for said in (f'{{"id":1,"params":{{"token":"{token}"', f"Authorization: Bearer {token}", f'["{token}"]'):
+                with socket.socket(socket.AF_UNIX) as peer:
+                    peer.connect(str(path))
+                    peer.sendall(said.encode() + b"\n")
+                    assert b"malformed" in peer.recv(10_000)
+        process.terminate()
+        log = process.stderr.read()
+    assert log.count("malformed message") == 6
+    assert opaque[:12] not in log
+    assert signed[:12] not in log
+
+
+async def test_what_an_http_request_is_answered_is_in_no_log(tmp_path: Path) -> None:
+    pytest.importorskip("httpcore")
+    log, path = tmp_path / "log", tmp_path / "s"
+    argv = [*EXECSRV, "serve", "--listen", f"unix://{path}", "--log-level", "debug"]
+    async with open_web() as web:
+        web.page("/", "Set-Cookie: session=secret", body=b"ok")
+        with log.open("w") as out, ExitStack() as stack:
+            process = stack.enter_context(subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=out))  # noqa: ASYNC220
+            stack.callback(process.kill)
+            await trio.to_thread.run_sync(until_listening, path, process)
+            async with connect_unix(path) as client:
+                assert (await client.http.request("GET", f"{web.url}/")).body == b"ok"
+            process.terminate()
+            await trio.to_thread.run_sync(process.wait, PATIENCE)
+    assert "ending on SIGTERM" in log.read_text()
+    assert "secret" not in log.read_text()
 
 
 WITHOUT_THREADS = """

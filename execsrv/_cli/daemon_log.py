@@ -44,7 +44,8 @@ def open_log(level: str, format: Literal["auto", "text", "json"]) -> Iterator[Lo
         log, handler = Log(outlet, form), OutletHandler(outlet, form)
         logging.basicConfig(handlers=[handler])
         set_level(level)
-        logging.getLogger("trio-websocket").setLevel(logging.WARNING)
+        for library in ("trio-websocket", "httpcore"):  # they log whatever is sent, with all header fields
+            logging.getLogger(library).setLevel(logging.WARNING)
         plain, sys.stderr = sys.stderr, Printed(log.say)
         try:
             yield log

@@ -6,13 +6,18 @@ Those of a peer are cut, and have nothing that a terminal or a log takes for its
 from __future__ import annotations
 
 import os
+import re
 
 _CHARACTERS = 60
 
+_TOKEN = re.compile(r"exs_[\w-]+|eyJ[\w.-]+")
+"""The tokens of a file begin so, and signed ones."""
+
 
 def quoted(text: str, most: int = _CHARACTERS) -> str:
-    """Return the beginning of a text in backquotes, with what is not printable escaped."""
-    words = "".join(letter if letter.isprintable() else _escaped(letter) for letter in text[:most])
+    """Return the beginning of a text in backquotes, with what is not printable escaped, and without tokens."""
+    beginning = _TOKEN.sub("[token]", text[:most])
+    words = "".join(letter if letter.isprintable() else _escaped(letter) for letter in beginning)
     return f"`{words}...`" if len(text) > most else f"`{words}`"
 
 
