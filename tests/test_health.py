@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import resource
 import socket
 from collections import Counter
 from contextlib import suppress
@@ -19,6 +21,7 @@ from execsrv._server.failures import refused
 from execsrv.limits import ServerConfig
 from tests.conftest import OpenServer
 from tests.peers import PATIENCE
+from tests.test_reloading import running
 
 SAMPLE = re.compile(r'execsrv_(\w+)(?:\{((?:\w+="(?:[^"\\\n]|\\.)*",?)*)\})? (\S+)')
 
@@ -61,6 +64,30 @@ async def numbers(port: int) -> dict[str, float]:
         assert key not in found
         found[key] = float(sample[3])
     return found
+
+
+async def test_the_last_descriptor_is_enough_for_who_comes_alone() -> None:
+    options = "--listen", "ws://127.0.0.1:0", "--metrics-listen", "http://127.0.0.1:0"
+    with running(*options) as daemon:
+        told = daemon.until("metrics on http://127.0.0.1:")
+        daemon.until("listening on")
+        pid, unlimited = daemon.process.pid, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        async with execsrv.connect(daemon.url) as client:
+            await client.run(["true"])  # so that the server has opened all that it keeps open
+            used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+            free = min(number for number in range(len(used) + 1) if number not in used)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (free + 1, unlimited))
+            for url in (daemon.url, told.partition("/metrics")[0]):
+                assert (await ask(int(url.rpartition(":")[2]), "GET /livez"))[0] == 200
+                while os.path.lexists(f"/proc/{pid}/fd/{free}"):  # noqa: ASYNC110, ASYNC240
+                    await trio.sleep(0.01)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (unlimited, unlimited))
+        daemon.process.terminate()
+        line = ""
+        while "ending on SIGTERM" not in line:
+            line = await trio.to_thread.run_sync(daemon.until, "")
+            assert "ERROR" not in line
+            assert "cannot accept a peer yet" not in line  # at which somebody at the door would be hung up on
 
 
 async def test_metrics_tell_what_was_done(open_server: OpenServer, transport: str) -> None:

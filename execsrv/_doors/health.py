@@ -13,9 +13,9 @@ from http import HTTPStatus
 
 import trio
 
+from execsrv._doors.accepting import accept
 from execsrv._doors.metrics import CONTENT_TYPE
 from execsrv._doors.newcomers import Door, origin_of, shut
-from execsrv._nursery import contain
 from execsrv._wire.http_head import receive_head
 from execsrv._wire.urls import address_in
 from execsrv.errors import CannotListenError, InvalidListenURLError
@@ -40,17 +40,18 @@ async def serve_health(
     """
     host, port = _parsed(url)
     try:
-        listeners = await trio.open_tcp_listeners(port, host=host)
+        (listener,) = await trio.open_tcp_listeners(port, host=host)
     except OSError as error:
         raise CannotListenError(f"cannot listen on {url}: {error.strerror or error}") from error
     door = Door(lambda: _PLACES, "places for requests of health")
 
     async def serve_one(stream: trio.SocketStream) -> None:
-        await contain("a request for health", _serve_one, stream, door, is_ready, metrics)
+        await _serve_one(stream, door, is_ready, metrics)
 
-    address, port = listeners[0].socket.getsockname()[:2]
+    address, port = listener.socket.getsockname()[:2]
     task_status.started(f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}")
-    await trio.serve_listeners(serve_one, listeners)
+    async with listener, trio.open_nursery() as nursery:
+        await accept(listener, nursery, "a request for health", serve_one, door)
 
 
 def _parsed(url: str) -> tuple[str, int]:

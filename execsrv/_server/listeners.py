@@ -5,23 +5,22 @@ A connection's faults stay its own: they are logged, and the others go on.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-import resource
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 
 import trio
 
+from execsrv._doors.accepting import accept
 from execsrv._doors.doorkeeper import Doorkeeper
 from execsrv._doors.exposure import check_exposure, check_page
 from execsrv._doors.newcomers import Door, Place, origin_of, shut
 from execsrv._doors.reloads import Reloads
 from execsrv._memory import freed
-from execsrv._nursery import contain, open_helpers, owned
+from execsrv._nursery import open_helpers, owned
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connections import Connections, open_connections
 from execsrv._server.entrance import open_certificates, open_doors, receive_lines, receive_websocket
@@ -30,12 +29,6 @@ from execsrv.errors import CannotListenError, InvalidListenURLError
 from execsrv.limits import ServerConfig
 
 logger = logging.getLogger(__name__)
-
-_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
-_NO_ROOM_SECONDS = 0.1
-
-_SPARE_DESCRIPTORS = 16
-"""So many are not left to silent peers: it takes some to find out who a peer is, and to serve it."""
 
 ServePeer = Callable[[trio.SocketStream, Callable[[], None]], Awaitable[None]]
 """Serves one peer from its first byte, and calls the function when it has said who it is."""
@@ -66,7 +59,8 @@ async def serve_listener(
             door = Door(lambda: connections.config.max_handshakes)
             async with open_helpers() as peers:
                 async with listener, open_helpers() as accepting:
-                    accepting.start_soon(owned, _accept, listener, peers, serve_peer, door, single)
+                    serve = partial(_serve_peer, serve_peer, door)
+                    accepting.start_soon(owned, accept, listener, peers, "connection", serve, door, single)
                     logger.info("keeping sessions together by %s", supervisor.means())
                     connections.accepts = True
                     task_status.started(url)
@@ -127,43 +121,6 @@ async def _open_passed(
     check_exposure(address, connections.config)
     certificates = await open_certificates(address, connections, reloads)
     return listener, str(address), partial(receive_websocket, connections, keeper, certificates)
-
-
-async def _accept(
-    listener: trio.SocketListener, peers: trio.Nursery, serve_peer: ServePeer, door: Door, single: bool
-) -> None:
-    """Accept peers for ever, with `single` instead of each other.
-
-    Where the machine has no room for one, it takes the place of one at the door, and waits where nobody is.
-    """
-    former: trio.SocketStream | None = None
-    while True:
-        try:
-            peer = await listener.accept()
-            if single:
-                if former is not None:
-                    with suppress(OSError):
-                        former.socket.shutdown(trio.socket.SHUT_RDWR)
-                former = peer
-            missing = _missing_descriptors(peer.socket.fileno())
-            if missing > 0:
-                await door.make_descriptors(missing, "few descriptors are left", _NO_ROOM_SECONDS)
-            peers.start_soon(contain, "connection", _serve_peer, serve_peer, door, peer)
-        except (OSError, MemoryError) as error:
-            if isinstance(error, OSError) and error.errno not in _NO_ROOM:
-                raise
-            why = os.strerror(getattr(error, "errno", errno.ENOMEM))
-            logger.warning("cannot accept a peer yet: %s", why)
-            if not await door.make_descriptors(_SPARE_DESCRIPTORS, why, _NO_ROOM_SECONDS):
-                await trio.sleep(_NO_ROOM_SECONDS)
-
-
-def _missing_descriptors(newest: int) -> int:
-    """Return how many descriptors are to be let go of, so that some are spare, 0 where the limit cannot be read."""
-    try:
-        return newest + 1 + _SPARE_DESCRIPTORS - resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    except OSError:  # a machine that refuses `prlimit64`: then `accept` says when there are no more
-        return 0
 
 
 async def _serve_peer(serve_peer: ServePeer, door: Door, stream: trio.SocketStream) -> None:
