@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ import execsrv.sync
 import execsrv.sync.agents
 from execsrv import CommandFailedError, ConnectionLostError, SpawnError
 from execsrv.testing import assert_no_strays
+from tests.faults.daemon import running_daemon
 from tests.peers import PATIENCE
-from tests.processes import until_it_sleeps_in
+from tests.processes import new_mark, until_gone, until_it_sleeps_in
 
 
 @pytest.fixture
@@ -537,6 +538,39 @@ def test_a_child_of_a_fork_has_no_part_in_it(client: execsrv.sync.Client) -> Non
         os.waitpid(pid, 0)
         assert client.run(["true"]).exit_code == 0
         assert process.exit_code is None
+
+
+@pytest.mark.few
+@pytest.mark.parametrize("way", ["launch", "unix", "websocket", "pipes"])
+def test_what_was_forked_keeps_nothing_of_its_parent_alive(way: str, tmp_path: Path) -> None:
+    """The child lives on, and its parent is killed, or closes the pipe of a command that reads until its end."""
+    mark = new_mark()
+    code = f"""
+import execsrv.sync, os, signal, sys
+client = execsrv.sync.launch() if len(sys.argv) < 2 else execsrv.sync.connect(sys.argv[1])
+passing = {way == "pipes"}
+process = client.start(["bash", "-c", "exec -a {mark} cat"], stdin=True, pass_streams=passing)
+if os.fork() == 0:
+    sys.stdin.read()
+    print("lived on")
+    os._exit(0 if sys.stdout.flush() is None else 1)
+if passing:
+    process.close_stdin()
+    process.wait()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    with ExitStack() as stack:
+        transport = "websocket" if way == "websocket" else "unix"
+        urls = [] if way == "launch" else [stack.enter_context(running_daemon(tmp_path, transport)).url]
+        program = stack.enter_context(
+            subprocess.Popen([sys.executable, "-c", code, *urls], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        )
+        try:
+            assert program.wait(PATIENCE) == -signal.SIGKILL
+            trio.run(until_gone, mark)
+        finally:
+            said, _ = program.communicate()
+        assert said == b"lived on\n"
 
 
 def test_a_launch_that_fails_leaves_no_thread() -> None:

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 import trio
 
+from execsrv._wire.forks import keep_from_forks
 from execsrv._wire.owners import check_directory, check_listener, default_socket, open_private_directory
 from execsrv._wire.passing_channel import PassingChannel
 from execsrv.errors import ConnectionFailedError
@@ -163,6 +164,7 @@ async def open_unix(path: str, limits: Limits, server_uids: Collection[int] = ()
         except OSError as error:
             raise ConnectionFailedError(f"cannot connect to `{path}`: {error.strerror or error}") from error
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(connection))
+        keep_from_forks(stream)
         channel = PassingChannel(stream, limits)
         try:
             yield channel

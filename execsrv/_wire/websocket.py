@@ -23,6 +23,7 @@ from execsrv._threads import run_with_tls
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.encoded_channel import EncodedChannel
+from execsrv._wire.forks import keep_from_forks
 from execsrv._wire.http_head import NO_PAGES, Names, Page, Pages, Upgrade, answer_to, receive_head, unauthorized
 from execsrv._wire.tcp import is_local
 from execsrv._wire.unreachable import CONNECT_ERRORS, NO_TLS, is_final, why_unreachable
@@ -244,6 +245,7 @@ async def open_websocket(
         async with open_shielded() as reader:
             with trio.fail_after(limits.handshake_timeout):
                 stream = plain = await trio.open_tcp_stream(address.host, address.port)
+                keep_from_forks(plain)
                 # Without this, a small message after another would wait for a delayed acknowledgement: 40 ms.
                 plain.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
                 if not address.secure and not is_local(plain):

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from execsrv._wire.forks import keep_from_forks
 from execsrv.client.stdio import shortened
 from execsrv.errors import ConnectionFailedError
 
@@ -35,6 +36,9 @@ async def launched(
             raise ConnectionFailedError(f"cannot find `{argv[0]}` in PATH", is_final=True) from error
         why = getattr(error, "strerror", None) or str(error)
         raise ConnectionFailedError(f"cannot start {shortened(argv)}: {why}") from error
+    for stream in (process.stdin, process.stdout):
+        if isinstance(stream, trio.lowlevel.FdStream):
+            keep_from_forks(stream)
     try:
         yield process
     finally:

@@ -17,6 +17,7 @@ import trio
 from msgspec import UnsetType
 
 from execsrv._lent import Lent
+from execsrv._wire.forks import keep_from_forks
 from execsrv.client.connection import Connection
 from execsrv.client.inbox import PARTS, Part
 from execsrv.client.late import undo_if_late
@@ -62,6 +63,8 @@ class PassedStreams:
                 raise SpawnError(f"cannot start: its {name} is no pipe", stage="resources", errno=errno.EBADF)
         self._id = id
         self._ends = {name: trio.lowlevel.FdStream(each.take()) for name, each in zip(names, lent, strict=True)}
+        for end in self._ends.values():
+            keep_from_forks(end)
         self._narrow = set(self._ends)
         self._given_back: dict[Part, bytes] = {}
         self.outputs: dict[Part, Output] = {
