@@ -436,6 +436,37 @@ def test_an_interrupt_that_nobody_catches_ends_the_program_and_all_of_it() -> No
         assert program.returncode == -signal.SIGINT
 
 
+def test_an_interrupt_while_the_thread_starts_leaves_none() -> None:
+    """A thread runs what traces it first: so it is held until the interrupt has come."""
+    caught = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        if not caught.is_set():
+            raise KeyboardInterrupt
+
+    def hold(*_: object) -> None:
+        sys.settrace(None)
+        while not caught.is_set():  # one that comes before the wait wakes nobody
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            caught.wait(0.01)
+
+    former, traced = signal.signal(signal.SIGUSR1, interrupt), threading.gettrace()
+    threading.settrace(hold)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            execsrv.sync.launch()
+        threading.settrace(traced)
+        caught.set()
+        for each in portals():
+            each.join(PATIENCE)
+        assert not portals()
+        assert execsrv.sync.run(["true"]).exit_code == 0
+    finally:
+        caught.set()
+        threading.settrace(traced)
+        signal.signal(signal.SIGUSR1, former)
+
+
 # -- ends --
 
 ENDS = {

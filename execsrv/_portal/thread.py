@@ -22,9 +22,9 @@ _current: Portal | None = None
 
 
 class Portal:
-    """A thread with trio in it, as long as somebody uses it."""
+    """A thread with trio in it, as long as somebody uses it. It is started, and waited for, by its first user."""
 
-    _token: trio.lowlevel.TrioToken
+    _token: trio.lowlevel.TrioToken | None = None
     nursery: trio.Nursery | None = None
     """Parent of the blocks that have no other parent, None when nobody uses it any more."""
 
@@ -33,12 +33,18 @@ class Portal:
         """Told of an error by which the thread ends, of trio itself, say: nobody else hears of that."""
         self._pid = os.getpid()
         self._users = 0
-        self._unused: trio.Event
+        self._unused = trio.Event()
         self._is_ready = threading.Event()
         self._error: BaseException | None = None
         # A daemon only by name: no thread of the user's is cut short by the interpreter's exit, and this one neither.
         self._thread = threading.Thread(target=self._run, name="execsrv portal", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
+
+    def until_ready(self) -> None:
+        """Wait until trio runs. Raises the error by which it does not."""
         self._is_ready.wait()
         if self._error is not None:
             raise self._error
@@ -54,12 +60,12 @@ class Portal:
             self._is_ready.set()
 
     async def _main(self) -> None:
-        self._unused = trio.Event()
         async with trio.open_nursery() as self.nursery:
             self._token = trio.lowlevel.current_trio_token()
             self._is_ready.set()
             try:
-                await self._unused.wait()
+                if self._users:  # not where they were interrupted meanwhile, and had no token to say so
+                    await self._unused.wait()
             finally:
                 self.nursery = None
 
@@ -78,12 +84,14 @@ class Portal:
         return os.getpid() != self._pid
 
     def post(self, function: Callable[[], object]) -> bool:
-        """Call a function in the thread, soon, from anywhere, and return True; False when the thread has ended.
+        """Call a function in the thread, soon, from anywhere, and return True; False when trio does not run there.
 
         Raises `RuntimeError` in a child of the process.
         """
         if self.is_forked:
             raise RuntimeError("cannot use what execsrv opened before os.fork(): open a client of its own in the child")
+        if self._token is None:
+            return False
         try:
             self._token.run_sync_soon(function)
         except (trio.RunFinishedError, OSError):  # the latter of one that has died
@@ -112,20 +120,27 @@ def used(portal: Portal | None) -> Iterator[Portal]:
     Behind its last user its thread ends, and the next is another.
     """
     global _current
-    with _lock:
-        if portal is None:
-            portal = _current = _current or Portal()
-        portal._users += 1
+    is_counted = False
     try:
+        with _lock:
+            is_new = portal is None and _current is None
+            portal = portal or _current or Portal()
+            portal._users += 1
+            is_counted = True  # and from here on, an interrupt leaves no thread that nobody knows of
+            if is_new:
+                portal.start()
+                _current = portal
+        portal.until_ready()
         yield portal
     finally:
-        with _lock:
-            portal._users -= 1
-            is_unused = portal._users == 0 and not portal.is_forked
-            if is_unused and _current is portal:
-                _current = None
-        if is_unused:
-            portal.post(portal._unused.set)
+        if portal is not None and is_counted:
+            with _lock:
+                portal._users -= 1
+                is_unused = portal._users == 0 and not portal.is_forked
+                if is_unused and _current is portal:
+                    _current = None
+            if is_unused:
+                portal.post(portal._unused.set)
 
 
 @atexit.register
