@@ -79,6 +79,20 @@ def test_a_file_that_is_no_journal_is_left_alone(path: str, content: bytes) -> N
     assert Path(path).read_bytes() == content
 
 
+def test_no_line_of_a_large_file_that_is_no_journal_is_read(path: str) -> None:
+    with open(path, "wb") as file:
+        file.truncate(1 << 40)  # of which nobody has the memory
+    with pytest.raises(ExecsrvError, match="is no journal"), open_journal(path, ECHO):
+        pass
+
+
+@pytest.mark.parametrize("other", ["/dev/full", "/dev/null", "fifo"])
+def test_a_journal_is_a_regular_file(other: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(ExecsrvError, match="it is no regular file"), open_journal(str(tmp_path / other), ECHO):
+        pass
+
+
 def test_a_journal_is_of_one_command_and_one_run(path: str) -> None:
     with open_journal(path, ECHO):
         with pytest.raises(ExecsrvError, match="another `execsrv map` writes it"), open_journal(path, ECHO):
@@ -170,6 +184,14 @@ def test_a_line_that_is_no_text_is_told_and_the_others_go_on(servers: str) -> No
     done = subprocess.run(words(servers, "echo"), input=b"a\n\xff\nb", capture_output=True, timeout=PATIENCE, env=ENV)
     found = results(done.stdout)
     assert (done.returncode, found[2]["kind"], found[2]["error"]) == (1, "invalid-params", "the line is not UTF-8")
+    assert [found[number]["stdout"] for number in (1, 3)] == ["a\n", "b\n"]
+
+
+def test_a_line_that_is_too_long_is_told_and_the_others_go_on(servers: str) -> None:
+    done = mapped(servers, ["a", "x" * (2 << 20), "b"], "echo")
+    found = results(done.stdout)
+    assert (done.returncode, found[2]["kind"]) == (1, "invalid-params")
+    assert (found[2]["error"], found[2]["input"]) == ("the line is longer than 1048576 bytes", "x" * (1 << 20))
     assert [found[number]["stdout"] for number in (1, 3)] == ["a\n", "b\n"]
 
 

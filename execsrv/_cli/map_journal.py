@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from execsrv._wire.writing import write_all
 from execsrv.errors import ExecsrvError
 
 _VERSION = 1
+_START = b'{"journal":'
 _READ_BYTES = 1 << 20
 
 State = Literal["new", "begun", "unknown", "ended", "failed"]
@@ -85,6 +87,9 @@ class Journal:
     def load(self, command: Sequence[str]) -> None:
         """Read what is there, and cut off what is torn, or begin with the command. Raises `ExecsrvError`."""
         head = msgspec.json.encode({"journal": _VERSION, "command": command}) + b"\n"
+        start = os.pread(self._descriptor, len(_START), 0)
+        if start != _START[: len(start)]:  # so no line of another file is read, however long
+            raise self._wrong(1)
         whole = 0
         for number, text in enumerate(_lines(self._descriptor), 1):
             if not text.endswith(b"\n") and (whole or head.startswith(text)):
@@ -130,8 +135,11 @@ def open_journal(path: str, command: Sequence[str]) -> Iterator[Journal]:
 
     Raises `OSError`, and `ExecsrvError` for another file or another command, and where another run has it open.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ExecsrvError(f"cannot use the journal `{path}`: it is no regular file")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -23,7 +23,7 @@ from execsrv._cli.usage import UsageError
 from execsrv._cli.written_lines import WrittenLines
 from execsrv._nursery import open_helpers
 from execsrv.client.parameters import words
-from execsrv.errors import CommandError, ConnectionLostError, ExecsrvError, NoServerError, RequestError
+from execsrv.errors import CommandError, ConnectionLostError, NoServerError, RequestError
 from execsrv.pool import Pool
 
 PLACE = "{}"
@@ -44,6 +44,7 @@ _DROPPED = {"error": "execsrv map was asked to end before there was room for it"
 """What the journal has of a line whose command had no place yet."""
 
 _NOT_TEXT = {"error": "the line is not UTF-8", "kind": "invalid-params"}
+_TOO_LONG = {"error": f"the line is longer than {_MOST_LINE_BYTES} bytes", "kind": "invalid-params"}
 
 
 def map_lines(
@@ -132,8 +133,8 @@ class _Map:
         async with trio.open_nursery() as nursery:
             with self._taking:
                 async for number, raw in numbered_lines():
-                    line = raw.decode(errors="replace")
-                    facts = None if line.encode() == raw else _NOT_TEXT
+                    line = raw[:_MOST_LINE_BYTES].decode(errors="replace")
+                    facts = _TOO_LONG if len(raw) > _MOST_LINE_BYTES else None if line.encode() == raw else _NOT_TEXT
                     if facts is None and self._journal is not None:
                         state = self._journal.state(number, line)
                         if state in ("ended", "failed") or (state == "unknown" and not self._options["idempotent"]):
@@ -211,7 +212,7 @@ def _line(number: int, line: str, facts: Mapping[str, Any]) -> bytes:
 
 
 async def numbered_lines() -> AsyncIterator[tuple[int, bytes]]:
-    """Return the lines of our stdin, each with its number from 1. Blank ones are passed over. Raises `ExecsrvError`."""
+    """Return the lines of our stdin, each with its number from 1. Blank ones are passed over, and long ones are cut."""
     number, rest = 0, b""
     while data := await read_stdin():
         *whole, rest = (rest + data).split(b"\n")
@@ -219,7 +220,6 @@ async def numbered_lines() -> AsyncIterator[tuple[int, bytes]]:
             number += 1
             if line.strip():
                 yield number, line
-        if len(rest) > _MOST_LINE_BYTES:
-            raise ExecsrvError(f"line {number + 1} is longer than {_MOST_LINE_BYTES} bytes")
+        rest = rest[: _MOST_LINE_BYTES + 1]  # of a longer one, as much as tells that it is
     if rest.strip():
         yield number + 1, rest
