@@ -62,6 +62,17 @@ def test_many_join_and_leave_at_a_time(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_link_to_the_file_stays_one(tmp_path: Path) -> None:
+    file = tmp_path / "servers"
+    join(file, Endpoint("ws://a:1"))
+    for name in ("b", "c"):
+        (tmp_path / name).symlink_to(file)
+        join(tmp_path / name, Endpoint(f"ws://{name}:1"))
+    leave(tmp_path / "b", "ws://a:1")
+    assert joined(file) == joined(tmp_path / "c") == [Endpoint("ws://b:1"), Endpoint("ws://c:1")]
+    assert (tmp_path / "b").is_symlink()
+
+
 def test_a_lock_that_others_have_laid_there_is_refused(tmp_path: Path) -> None:
     lock, elsewhere = tmp_path / "servers.lock", tmp_path / "elsewhere"
     lock.symlink_to(elsewhere)

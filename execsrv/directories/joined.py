@@ -64,6 +64,7 @@ def join(path: Path, endpoint: Endpoint) -> None:
 
     Raises `OSError`, and `InvalidConfigError` for a file that is none of ours, or a server that is no text.
     """
+    path = _real(path)
     with _locked(path):
         try:
             _write(path, [*_others(path, endpoint.url), endpoint])
@@ -73,8 +74,14 @@ def join(path: Path, endpoint: Endpoint) -> None:
 
 def leave(path: Path, url: str) -> None:
     """Take a server out of a file. Raises as `join` does."""
+    path = _real(path)
     with _locked(path):
         _write(path, _others(path, url))
+
+
+def _real(path: Path) -> str:
+    """Return the path of a file behind its links, which stay. One that leads nowhere may be anybody's: not followed."""
+    return os.path.realpath(path) if os.path.exists(path) else os.fspath(path)
 
 
 def _others(path: Path, url: str) -> list[Endpoint]:
