@@ -38,6 +38,8 @@ class StandIn(ThreadingHTTPServer):
         self.pods: list[dict[str, Any]] = []
         self.token = token
         self.asked: list[str] = []
+        self.prefix = ""
+        """The path that it is behind."""
         self.drips = False
         """True to answer a byte at a time, for ever."""
         self.hung_up = threading.Event()
@@ -63,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
         asked = parse_qs(urlsplit(self.path).query)
         if api.token is not None and self.headers["Authorization"] != f"Bearer {api.token}":
             self._answer(401, {"kind": "Status", "message": "Unauthorized"})
-        elif urlsplit(self.path).path != "/api/v1/namespaces/jobs/pods":
+        elif urlsplit(self.path).path.removeprefix(api.prefix) != "/api/v1/namespaces/jobs/pods":
             self._answer(403, {"kind": "Status", "message": "pods is forbidden in this namespace"})
         else:
             wanted = dict(each.split("=") for each in asked["labelSelector"][0].split(","))

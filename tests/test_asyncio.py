@@ -185,7 +185,10 @@ def test_a_block_that_gives_nothing_can_be_closed_too(tmp_path: Path) -> None:
             async with client.record(process, tmp_path / "a.cast"):
                 lasting = await client.record(process, tmp_path / "b.cast")
                 await process.write(b"said\n")
-                assert await anext(process.lines()) == "said"
+                lines = process.lines()
+                assert await anext(lines) == "said"
+                await lines.close()
+                assert [line async for line in lines] == []
             await lasting.close()
         for file in ("a.cast", "b.cast"):
             assert "said" in (tmp_path / file).read_text()

@@ -204,6 +204,18 @@ async def test_pods_that_are_ready_are_servers(open_server: OpenServer) -> None:
         assert await directory() == []
 
 
+async def test_an_api_may_be_behind_a_path() -> None:
+    with kubernetes_api() as api:
+        api.prefix = "/k8s/clusters/c-1"
+        api.pods = [pod("10.0.0.1", app="x")]
+        for end in ("", "/"):
+            directory = KubernetesDirectory("app=x", namespace="jobs", api=api.url + api.prefix + end)
+            assert await directory() == [Endpoint("ws://10.0.0.1:8765", labels={"app": "x"})]
+    for none in ("http://127.0.0.1:99999", "http://[::1", "https://", "http:///x", "ftp://a"):
+        with pytest.raises(execsrv.InvalidConfigError, match="cannot ask a Kubernetes API at `"):
+            await KubernetesDirectory("app=x", namespace="jobs", api=none)()
+
+
 async def test_a_pod_asks_with_its_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     authority = Authority(tmp_path, "ca")
     (tmp_path / "ca.pem").rename(tmp_path / "ca.crt")

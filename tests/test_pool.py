@@ -505,6 +505,11 @@ async def test_what_is_not_open_or_no_list_is_refused(tmp_path: Path) -> None:
     with pytest.raises(execsrv.InvalidParamsError, match="per_server"):
         Pool([f"unix://{tmp_path}/a"], per_server=0)
     with pytest.raises(RuntimeError, match="the pool is not open"):
+        await Pool([f"unix://{tmp_path}/a"]).run(["true"])
+    with pytest.raises(RuntimeError, match="the pool is not open"):
+        async with Pool([f"unix://{tmp_path}/a"]).lease():
+            pass
+    with pytest.raises(RuntimeError, match="the pool is not open"):
         Pool([f"unix://{tmp_path}/a"]).map([["true"]])
     assert "secret" not in repr(Endpoint("unix:///a", token="secret", labels={"a": "1"}))
 

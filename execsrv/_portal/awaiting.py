@@ -292,8 +292,12 @@ class Items(AnyItems[T], AsyncIterator[T]):
             batch.fill(items, lines)
         raise StopAsyncIteration
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         """End the iteration, from this side."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Do what `close` does, by the name that generators have for it."""
         self._is_over = True
         if self._hold is not None:
             await _close(self._hold.block)

@@ -103,7 +103,7 @@ class KubernetesDirectory:
         raise ConnectionFailedError(f"the Kubernetes API has not answered within {_TIMEOUT_SECONDS:g} s")
 
     async def _servers(self, api: _Api) -> list[Endpoint]:
-        target = f"/api/v1/namespaces/{quote(api.namespace, safe='')}/pods"
+        target = f"{api.url.path.rstrip('/')}/api/v1/namespaces/{quote(api.namespace, safe='')}/pods"
         asked = {"labelSelector": self._selector, "limit": str(_PODS_OF_A_PAGE)}
         servers: list[Endpoint] = []
         while True:
@@ -127,11 +127,15 @@ class KubernetesDirectory:
             if not host:
                 raise InvalidConfigError("no Kubernetes is known here: give `api`, or run in a pod")
             url = f"https://{_host(host)}:{port or 443}"
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            is_one = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # of a port or an address
+            is_one = False
+        if not is_one:
+            raise InvalidConfigError(f"cannot ask a Kubernetes API at `{url}`: expected `http[s]://HOST[:PORT][/PATH]`")
         if parts.scheme == "http":
             return _Api(parts, namespace)
-        if parts.scheme != "https":
-            raise InvalidConfigError(f"cannot ask a Kubernetes API at `{url}`: expected `http://` or `https://`")
         authority = f"{self._account}/ca.crt"
         context = ssl.create_default_context(cafile=authority if os.path.exists(authority) else None)
         return _Api(parts, namespace, context, self._read("token"))

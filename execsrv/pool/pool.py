@@ -118,6 +118,11 @@ class Pool:
                 finally:
                     self._members.end()
 
+    def _open_nursery(self) -> trio.Nursery:
+        if self._nursery is None:
+            raise RuntimeError("the pool is not open: use `async with`")
+        return self._nursery
+
     @property
     def servers(self) -> list[ServerState]:
         """Servers of the pool, as they are now."""
@@ -192,6 +197,7 @@ class Pool:
         Raises `NoServerError`, `Unknown`, and what `Client.run` raises but `ConnectionLostError`.
         """
         flag("idempotent", idempotent)
+        self._open_nursery()
         if not options.keys() <= RUN_WORDS:
             raise refused("run", options.keys() - RUN_WORDS)
         sending = Sending(self._members, labels, share, runs=_MOST_RUNS if idempotent else 1)
@@ -246,10 +252,9 @@ class Pool:
         flag("return_errors", return_errors)
         if not options.keys() <= _MAP_WORDS:
             raise refused("map", options.keys() - _MAP_WORDS)
-        if self._nursery is None:
-            raise RuntimeError("the pool is not open: use `async with`")
+        nursery = self._open_nursery()
         run = partial(self.run, share=object() if share is None else share, **options)
-        return Results(self._members.check, self._nursery, run, commands, limit, return_errors)
+        return Results(self._members.check, nursery, run, commands, limit, return_errors)
 
     @asynccontextmanager
     async def lease(
@@ -264,5 +269,6 @@ class Pool:
         Raises `NoServerError`, and with `scratch` `CommandFailedError` where there can be no directory.
         """
         flag("scratch", scratch)
+        self._open_nursery()
         async with AsyncExitStack() as stack:
             yield await open_lease(stack, self._members, self._leases, self._connect, labels, share, scratch)
