@@ -581,6 +581,21 @@ def test_a_token_is_made_listed_and_revoked(token_file: Path) -> None:
     assert sorted(entry.name for entry in token_file.parent.iterdir()) == ["tokens", "tokens.dash"]
 
 
+def test_a_token_that_cannot_be_made_is_not_in_the_file(token_file: Path) -> None:
+    new = [*EXECSRV, "token", "new", "ci", "-f", str(token_file)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(new, stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+    said = "execsrv: cannot print the token, so it is not kept: No space left on device\n"
+    assert (done.returncode, done.stderr, token_file.exists()) == (1, said, False)
+    for words, complaint in [
+        (["--expires", "999999w"], "the time `999999w` is too long: expected one before the year 10000"),
+        (["--expires", "0d"], "the time `0d` is over already"),
+        (["-f", ""], "--file is missing: the file of tokens"),
+    ]:
+        assert complaint in token_command("new", "ci", "-f", str(token_file), *words, fails=True)
+    assert not token_file.exists()
+
+
 @pytest.mark.slow
 def test_two_at_once_lose_nothing(token_file: Path) -> None:
     new = [*EXECSRV, "token", "new", "-f", str(token_file)]

@@ -46,15 +46,23 @@ def new(*, path: str | None, name: str, role: str, expires: str | None, out: str
             raise ExecsrvError(f"`{name}` is in `{path}` already: revoke it first")
         if out is not None:
             _write_new(out, token)
+        else:
+            _print(token)
         text = change.text
         change.text = text + ("" if text.endswith("\n") or not text else "\n") + entry.line()
-    if out is None:
-        print_text(token + "\n")
     return 0
 
 
+def _print(token: str) -> None:
+    """Print a token before it is in the file, where one that nobody has is of no use. Raises `ExecsrvError`."""
+    try:
+        print_text(token + "\n")
+    except OSError as error:
+        raise ExecsrvError(f"cannot print the token, so it is not kept: {error.strerror}") from None
+
+
 def _named(path: str | None) -> str:
-    if path is None:
+    if not path:
         raise UsageError("--file is missing: the file of tokens")
     return path
 
@@ -103,10 +111,13 @@ def _expiry(text: str | None) -> datetime | None:
     if text is None:
         return None
     now = datetime.now(UTC)
-    if span := _SPAN.fullmatch(text):
-        return now + timedelta(seconds=int(span[1]) * _SECONDS[span[2]])
     try:
-        time = parsed_time(text)
+        if span := _SPAN.fullmatch(text):
+            time = now + timedelta(seconds=int(span[1]) * _SECONDS[span[2]])
+        else:
+            time = parsed_time(text)
+    except OverflowError:
+        raise UsageError(f"the time `{text}` is too long: expected one before the year 10000") from None
     except ValueError:
         raise UsageError(f"cannot read the time `{text}`: expected 12h, 30d or 2027-01-31T12:00") from None
     if time <= now:
