@@ -230,10 +230,11 @@ async def test_a_connection_is_not_resumed_with_another_certificate(authority: A
     [
         ("king alice", r"line 2 is not a role \(health, viewer, writer, owner\) and a name"),
         ("owner", "line 2 is not a role"),
-        ("\xff", "cannot read the clients"),
+        ("owner alice\nviewer alice", "line 3 has a name for the second time"),
+        ("\xff", "cannot read the file of clients"),
         ("owner a" * 200_000, "it is larger than 1048576 bytes"),
     ],
-    ids=["role", "name", "text", "size"],
+    ids=["role", "name", "twice", "text", "size"],
 )
 async def test_a_file_of_clients_that_is_none(
     line: str, complaint: str, authority: Authority, serve: Serve, tmp_path: Path
@@ -279,6 +280,12 @@ def test_files_that_cannot_be_used(authority: Authority, tmp_path: Path) -> None
     told = listen(tls_certificate_file=server, tls_client_ca_file=f"{tmp_path}/broken")
     assert told.startswith(f"cannot use the certificates in `{tmp_path}/broken`: ")
     (tmp_path / "clients").write_text("owner alice\n")
+    (tmp_path / "clients").chmod(0o666)
+    told = listen(
+        tls_certificate_file=server, tls_client_ca_file=authority.file, tls_clients_file=f"{tmp_path}/clients"
+    )
+    assert told == f"cannot trust the file of clients `{tmp_path}/clients`: others may write to it (chmod go-w)"
+    (tmp_path / "clients").chmod(0o600)
     told = listen(tls_certificate_file=server, tls_clients_file=f"{tmp_path}/clients")
     assert told == "a tls_clients_file needs a tls_client_ca_file"
     with pytest.raises(InvalidConfigError, match="a tls_key_file needs a tls_certificate_file"):

@@ -130,13 +130,9 @@ async def _say_last(stream: trio.SocketStream, data: bytes) -> None:
 
 def _read_roles(path: str) -> dict[str, Role]:
     """Read lines of a role, a space and the name in a certificate. Raises `InvalidConfigError`."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(_MAX_FILE_BYTES + 1)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfigError(f"cannot read the clients in `{path}`: {error}") from error
-    if len(text) > _MAX_FILE_BYTES:
-        raise InvalidConfigError(f"cannot read the clients in `{path}`: it is larger than {_MAX_FILE_BYTES} bytes")
+    from execsrv._doors.tokens import read_own
+
+    text = read_own(path, "file of clients", _MAX_FILE_BYTES)
     roles: dict[str, Role] = {}
     for number, line in enumerate(text.splitlines(), 1):
         word, _, name = line.strip().partition(" ")
@@ -146,5 +142,9 @@ def _read_roles(path: str) -> dict[str, Role]:
             words = ", ".join(role.word for role in Role)
             complaint = f"cannot read the clients in `{path}`: line {number} is not a role ({words}) and a name"
             raise InvalidConfigError(complaint)
+        if name.strip() in roles:
+            raise InvalidConfigError(
+                f"cannot read the clients in `{path}`: line {number} has a name for the second time"
+            )
         roles[name.strip()] = Role[word.upper()]
     return roles
