@@ -125,7 +125,10 @@ def test_the_file_is_its_owners_alone_and_no_link(tmp_path: Path) -> None:
         pass
     assert stat.S_IMODE((tmp_path / "audit").stat().st_mode) == 0o600
     (tmp_path / "link").symlink_to(tmp_path / "audit")
-    for path in (tmp_path / "link", tmp_path / "no" / "audit", tmp_path):
+    followed = pytest.raises(InvalidConfigError, match="it is a link, and links are not followed")
+    with followed, open_audit(str(tmp_path / "link")):
+        pass
+    for path in (tmp_path / "no" / "audit", tmp_path):
         with pytest.raises(InvalidConfigError, match="cannot open the audit log"), open_audit(str(path)):
             pass
 

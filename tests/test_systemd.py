@@ -205,6 +205,23 @@ def test_sockets_that_are_none_of_ours(tmp_path: Path) -> None:
                 assert (server.returncode, f"execsrv: cannot listen on fd://: {complaint}\n" in said) == (1, True), said
 
 
+def test_a_socket_of_another_family_is_refused() -> None:
+    try:
+        passed = socket.socket(socket.AF_VSOCK)
+    except OSError as error:
+        pytest.skip(f"no such sockets here: {error}")
+    with passed:
+        passed.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
+        passed.listen()
+        with launched("--listen", "fd://", passed=[passed], LISTEN_FDS="1") as server:
+            _, said = server.communicate(timeout=PATIENCE)
+            assert server.returncode == 1
+            assert (
+                "cannot listen on fd://: the socket that was passed is neither a unix socket nor one of TCP\n" in said
+            )
+            assert "Traceback" not in said
+
+
 def test_an_address_that_others_reach_needs_what_it_needs_elsewhere() -> None:
     with listening(socket.AF_INET, ("0.0.0.0", 0)) as passed:
         with launched("--listen", "fd://", passed=[passed], LISTEN_FDS="1") as server:

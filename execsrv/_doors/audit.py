@@ -117,7 +117,8 @@ def open_audit(path: str) -> Iterator[Audit]:
     try:
         descriptor = os.open(path, _FLAGS, 0o600)
     except OSError as error:
-        raise InvalidConfigError(f"cannot open the audit log `{path}`: {error.strerror}") from error
+        why = "it is a link, and links are not followed" if os.path.islink(path) else error.strerror
+        raise InvalidConfigError(f"cannot open the audit log `{path}`: {why}") from error
     try:
         outlet = Outlet(descriptor, failed, max_queued_bytes=_QUEUED_BYTES, dropped=_dropped)
         try:

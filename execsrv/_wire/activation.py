@@ -42,4 +42,7 @@ def taken_socket(url: str) -> socket.socket:
     if passed.type != socket.SOCK_STREAM or not passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         passed.detach()
         raise OSError(0, "the socket that was passed is none that listens for streams")
+    if passed.family not in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6):
+        passed.detach()
+        raise OSError(0, "the socket that was passed is neither a unix socket nor one of TCP")
     return passed
