@@ -286,18 +286,15 @@ class Items(AnyItems[T], AsyncIterator[T]):
                 return line
             hold.settle(batch)
             take = partial(items.take_batch, batch.size)
-            lines = await _perform(hold.block.portal, take, hold.block, hold.block.within, undoes=True)
-            if not lines:
+            if not (lines := await _perform(hold.block.portal, take, hold.block, hold.block.within, undoes=True)):
                 break
             batch.fill(items, lines)
         raise StopAsyncIteration
 
     async def close(self) -> None:
-        """End the iteration, from this side."""
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Do what `close` does, by the name that generators have for it."""
+        """End the iteration, from this side. `aclose` is the name that generators have for it."""
         self._is_over = True
         if self._hold is not None:
             await _close(self._hold.block)
+
+    aclose = close
