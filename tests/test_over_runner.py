@@ -231,6 +231,29 @@ def test_a_refusal_there_is_the_same_error_here_without_what_a_terminal_would_ob
     assert (type(other), other.kind, other.facts["stage"]) == (SpawnError, "spawnNotFound", "cwd")
 
 
+LIAR = r"""
+import os
+from execsrv._runner.frames import encode
+from execsrv._runner.version_2_messages import Eof, Exit, HelloBack, SpawnReady, TreeEmpty
+
+os.write(1, encode(HelloBack([2], False, 1)))
+while b"spawn_request" not in os.read(0, 1 << 16):
+    pass
+ready = SpawnReady(1, 7, ["\x1b[31mview"], ["a line\r\nand another"])
+for said in (ready, Exit(1, 0), Eof(1, "stdout"), Eof(1, "stderr"), TreeEmpty(1, "mark")):
+    os.write(1, encode(said))
+while os.read(0, 1 << 16):
+    pass
+"""
+
+
+async def test_what_is_told_of_a_confinement_there_has_nothing_that_a_terminal_would_obey(client: Client) -> None:
+    words = [sys.executable, "-c", LIAR, "runner"]
+    async with client.start(["true"], runner=words, sandbox=Policy.read_only(network=False)) as process:
+        assert process.confined is not None
+        assert (process.confined.layers, process.confined.gaps) == ([" [31mview"], ["a line  and another"])
+
+
 async def test_leaving_a_session_ends_all_of_it_there(client: Client, launch: list[str]) -> None:
     mark = new_mark()
     async with client.start(["bash", "-c", f"setsid bash -c 'exec -a {mark} sleep 1000' & wait"], runner=launch):
@@ -531,6 +554,7 @@ LIES: dict[str, list[Struct | bytes]] = {
     "no credit": [*READY, *[Data(1, "stdout", bytes(DATA_BYTES))] * (WINDOW_BYTES // DATA_BYTES + 1)],
     "output behind its end": [*READY, Eof(1, "stdout"), Data(1, "stdout", b"x")],
     "two ends of a stream": [*READY, Eof(1, "stdout"), Eof(1, "stdout")],
+    "a signal that is none": [*READY, Exit(1, 137, "SIGKILL\n")],
     "two exits": [*READY, Exit(1, 0), Exit(1, 0)],
     "two empty trees": [*READY, TreeEmpty(1, "mark"), TreeEmpty(1, "mark")],
     "more input than there was": [*READY, StdinDone(1, 1)],

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from execsrv._cli.job import RunOptions
-from execsrv._cli.streams import say
+from execsrv._cli.streams import escaped, say
 from execsrv.client.policy import Policy, sandbox_of
 from execsrv.errors import ExecsrvError
 
@@ -46,7 +46,7 @@ def policy_of(options: RunOptions, path: Callable[[str], str]) -> Policy | None:
 def say_gaps(confined: Confined) -> None:
     """Say what a command can do, or cannot, in spite of its policy."""
     for gap in confined.gaps:
-        say(f"execsrv: confined, but {gap}")
+        say(f"execsrv: confined, but {escaped(gap)}")  # which may name paths, or come from a runner
 
 
 def say_gaps_here(confinement: Confinement) -> None:

@@ -32,6 +32,8 @@ Pid = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Bytes = Annotated[int, Meta(ge=1, le=2**53)]
 Errno = Annotated[int, Meta(ge=0, le=65535)]
+SignalName = Annotated[str, Meta(max_length=64, pattern=r"^SIG[A-Z0-9+]+\Z")]
+"""It is told and shown as the name of a signal, so that it may be nothing else."""
 Text = Annotated[str, Meta(max_length=64 * KIB)]
 Facts = Annotated[list[Text], Meta(max_length=1024)]
 
@@ -184,7 +186,7 @@ class Exit(Struct, frozen=True):
 
     id: Id
     exit_code: Annotated[int, Meta(ge=0, le=255)]
-    signal: Name | None = None
+    signal: SignalName | None = None
     limit: Reached | None = None
     """The limit that it has died of."""
 

@@ -133,7 +133,9 @@ class RunnerAttempt:
             outputs = {name: self._ours[name] for name in ("stdout", "stderr") if name in self._ours}
         streams = RunnerStreams(tree, command, outputs, its_input, request.size if request.tty else None)
         facts = command.facts
-        confined = None if facts is None or request.sandbox is None else Confined(facts.layers, facts.gaps)
+        confined = None
+        if facts is not None and request.sandbox is not None:
+            confined = Confined([*map(_printable, facts.layers)], [*map(_printable, facts.gaps)])
         limits = None if request.limits is None else RunnerLimits(request.limits, command)
         return RunnerSpawned(os.path.basename(request.command[0]), tree, streams, confined, limits)
 
