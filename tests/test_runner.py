@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -37,6 +39,7 @@ from execsrv._runner.version_2_messages import (
     Exit,
     Forget,
     Hello,
+    HelloBack,
     Look,
     Looked,
     Ping,
@@ -321,6 +324,26 @@ async def test_passed_ends_of_a_start_that_fails_are_closed(runner: RunnerPeer) 
     await runner.until(Error)
     assert os.read(from_stdout, 100) == b""
     os.close(from_stdout)
+
+
+async def test_a_start_whose_ends_find_no_descriptor_is_refused_and_no_other_ends() -> None:
+    async with open_program() as runner:
+        await runner.send(Hello())
+        await runner.until(HelloBack)
+        await runner.start(1, "cat", stdin_open=True)
+        null = os.open(os.devnull, os.O_RDWR)
+        soft, hard = resource.prlimit(runner.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(runner.process.pid, resource.RLIMIT_NOFILE, (0, hard))
+        await runner.send_with(request(2, "true", stdin_passed=True, stdout="passed"), null, null)
+        error = await runner.until(Error)
+        assert (error.id, error.code, error.stage, error.errno) == (2, "spawn_failed", "resources", errno.EMFILE)
+        resource.prlimit(runner.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        await runner.send_with(request(3, "true", stdin_passed=True, stdout="passed"), null, null)
+        os.close(null)
+        assert (await runner.until_over(3, "stderr")).exit_code == 0
+        await runner.send(Data(1, "stdin", b"lives"), CloseStdin(1))
+        await runner.until_over(1, "stdout", "stderr")
+        assert runner.bytes[1, "stdout"] == b"lives"
 
 
 async def test_hello_tells_whether_descriptors_arrive() -> None:

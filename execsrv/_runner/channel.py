@@ -12,12 +12,16 @@ from contextlib import contextmanager
 
 import trio
 
+from execsrv._lent import Lent
 from execsrv._wire.stdio import PipeReceiveStream, receive_stream, send_stream
 from execsrv.errors import ProtocolError
 
 _READ_BYTES = 256 * 1024
 _MOST_DESCRIPTORS = 64
 """So many may wait for the request that they belong to."""
+
+_LOST = -1
+"""Stands behind those descriptors of a message of which some could not come."""
 
 _ROOM = socket.CMSG_SPACE(253 * array.array("i").itemsize)
 """What the kernel brings along at most in one read: SCM_MAX_FD."""
@@ -52,11 +56,25 @@ class Channel:
                 found = array.array("i")
                 found.frombytes(content[: len(content) - len(content) % found.itemsize])
                 self.descriptors.extend(found)
-        if flags & socket.MSG_CTRUNC:
-            raise ProtocolError("descriptors were lost on their way: there is no room for them")
+        if flags & socket.MSG_CTRUNC:  # this process has no more
+            self.descriptors.append(_LOST)
         if len(self.descriptors) > _MOST_DESCRIPTORS:
             raise ProtocolError(f"more than {_MOST_DESCRIPTORS} descriptors came for no request")
         return data
+
+    def take(self, count: int) -> list[Lent] | None:
+        """Return the oldest descriptors, so many, and None where not all of them have found room in this process.
+
+        Raises `ProtocolError` where so many did not come.
+        """
+        taken: list[Lent] = []
+        while len(taken) < count:
+            if not self.descriptors:
+                raise ProtocolError(f"{count} descriptors were to come along with a spawn_request")
+            if (descriptor := self.descriptors.popleft()) == _LOST:
+                return None
+            taken.append(Lent(descriptor))
+        return taken
 
     async def send_all(self, data: bytes) -> None:
         """Send. Raises `trio.BrokenResourceError` where nobody reads any more. To cancel it breaks the channel."""
@@ -65,7 +83,8 @@ class Channel:
     def close(self) -> None:
         """Close the descriptors that nobody has taken."""
         while self.descriptors:
-            os.close(self.descriptors.popleft())
+            if (descriptor := self.descriptors.popleft()) != _LOST:
+                os.close(descriptor)
 
 
 @contextmanager

@@ -105,7 +105,7 @@ class RunnerCommand:
                 start = partial(attempt.start, size=size, pipe_stdin=request.stdin_open, modes=request.modes)
                 spawned = await owned(start, settle, threads)
         except RequestError as found:
-            error = _error(self._id, found)
+            error = refusal(self._id, found)
         if not self._starting.cancelled_caught:
             self._given.clear()  # nor may a traceback keep them open
         if spawned is None:
@@ -287,7 +287,7 @@ class RunnerCommand:
         return Looked(request, shown, usage.cpu_ms, usage.memory_bytes, echoes, found)
 
 
-def _error(id: int, error: RequestError) -> Error:
+def refusal(id: int, error: RequestError) -> Error:
     """Return what the server hears of a start that was refused."""
     told = {name: error.facts[name] for name in ("stage", "step", "errno", "field", "need") if error.facts.get(name)}
     for name in told.keys() - {"errno"}:

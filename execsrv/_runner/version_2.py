@@ -12,18 +12,19 @@ When the channel ends, so does everything that was started over it.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 
 import trio
 from msgspec import Struct
 
-from execsrv._lent import Lent
 from execsrv._nursery import open_helpers, owned
+from execsrv._processes.command import spawn_error
 from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import Supervisor
 from execsrv._runner.channel import Channel
-from execsrv._runner.command import RunnerCommand
+from execsrv._runner.command import RunnerCommand, refusal
 from execsrv._runner.incoming import Incoming
 from execsrv._runner.outgoing import Outgoing
 from execsrv._runner.version_2_messages import (
@@ -98,13 +99,14 @@ class _Commands:
             raise ProtocolError(f"the id {request.id} is not above {self._last_id}, the last one")
         self._last_id = request.id
         passed = [name for name in ("stdin", "stdout", "stderr") if _is_passed(request, name)]
-        if len(passed) > len(self._channel.descriptors):
-            raise ProtocolError(f"{len(passed)} descriptors were to come along with a spawn_request")
-        given = {name: Lent(self._channel.descriptors.popleft()) for name in passed}
+        lent = self._channel.take(len(passed))
+        if lent is None:
+            self._outgoing.tell(refusal(request.id, spawn_error("resources", errno.EMFILE, "start")))
+            return
         if len(self._by_id) >= MOST_COMMANDS:
             self._outgoing.tell(Error(request.id, "busy", f"{MOST_COMMANDS} commands run already"))
             return
-        command = RunnerCommand(request, given, self._outgoing)
+        command = RunnerCommand(request, dict(zip(passed, lent, strict=True)), self._outgoing)
         self._by_id[request.id] = command
         self._nursery.start_soon(owned, self._run, request.id, command)
 
