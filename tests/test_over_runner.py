@@ -265,6 +265,8 @@ async def test_a_runner_that_does_not_come_up_is_an_error_with_its_own_word(clie
     with pytest.raises(SpawnError, match=r"it has ended: `no such place`$") as error:
         await client.run(["true"], runner=["sh", "-c", "echo no such place >&2; exit 4"])
     assert error.value.stage == "runner"
+    with pytest.raises(SpawnError, match=r"it broke the protocol: it began with `Welcome to box`, which is no frame$"):
+        await client.run(["true"], runner=["sh", "-c", 'echo Welcome to box; exec "$@"', "-", *LAUNCH])
     with pytest.raises(SpawnError, match="cannot find `there-is-none` in PATH"):
         await client.run(["true"], runner=["there-is-none"])
     with pytest.raises(SpawnError, match="cannot find `there-is-none` in PATH") as error:

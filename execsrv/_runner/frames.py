@@ -19,10 +19,13 @@ from msgspec import Meta, Struct
 
 from execsrv._runner import version_1_messages, version_2_messages
 from execsrv._runner.version_2_messages import Data
+from execsrv._wire.quoting import quoted
 from execsrv.errors import CutOffError, ProtocolError
 
 MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
 VERSIONS = 1, 2
+
+_SAID_BYTES = 256
 
 _LENGTH = struct.Struct("<I")
 _DATA = struct.Struct("<BBI")
@@ -70,6 +73,15 @@ class UnsupportedVersionError(ProtocolError):
         self.version = version
 
 
+class NoFrameError(ProtocolError):
+    """A channel does not begin with a frame. `told` shows that, which may hold secrets of the other side."""
+
+    def __init__(self, size: int, said: bytes) -> None:
+        super().__init__(f"frame too large: {size}")
+        first = said.decode(errors="replace").strip().partition("\n")[0].rstrip()
+        self.told = f"it began with {quoted(first)}, which is no frame"
+
+
 def encode(message: Struct) -> bytes:
     """Return a message as a frame. Raises `ProtocolError` for one that is too large."""
     if isinstance(message, Data):
@@ -115,6 +127,8 @@ class FrameReader:
         if len(self._buffer) < begin:
             return None
         (size,) = _LENGTH.unpack_from(self._buffer, self._start)
+        if size > MAX_PAYLOAD_BYTES and self.version is None:  # which any text is
+            raise NoFrameError(size, bytes(self._buffer[:_SAID_BYTES]))
         _check_size(size)
         if len(self._buffer) < begin + size:
             return None

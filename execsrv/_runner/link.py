@@ -142,8 +142,9 @@ class Link:
         except CutOffError:
             self._lose("it ended in the middle of a frame")
         except ProtocolError as error:
-            logger.warning("runner %s broke the protocol: %s", self.name, error)
-            self._lose(f"it broke the protocol: {error}")
+            why = error.told if isinstance(error, frames.NoFrameError) else error
+            logger.warning("runner %s broke the protocol: %s", self.name, why)
+            self._lose(f"it broke the protocol: {why}")
         except ConnectionResetError:  # with something of ours unread
             self._lose("it has ended")
         except OSError as error:
