@@ -13,7 +13,7 @@ import pytest
 import trio
 
 import execsrv
-from execsrv import InvalidParamsError, SpawnError
+from execsrv import InvalidParamsError, LimitExceededError, SpawnError
 from execsrv.processes import (
     OutputReceiver,
     SpawnedProcess,
@@ -402,13 +402,44 @@ async def test_one_reader_at_a_time() -> None:
         ("true", "abc", "/", ENV, TypeError, "args must be a list"),
         ("true", [3], "/", ENV, InvalidParamsError, r"args\[0\] must be a string"),
         ("true", [], b"/", ENV, InvalidParamsError, "cwd must be a string"),
+        (b"true", [], "/", ENV, InvalidParamsError, "program must be a string, got bytes"),
+        ("true", [], "/", {"A": 5}, InvalidParamsError, "env\\['A'\\] must be a string, got int"),
+        ("true", [], "/", {5: "A"}, InvalidParamsError, r"env\[5\] must be a string, got int"),
+        ("true", [], "/", {"A=B": "5"}, InvalidParamsError, "env: 'A=B' is no name of a variable"),
     ],
 )
 @pytest.mark.parametrize("spawn", SPAWNS)
 async def test_what_cannot_be_spawned(
-    spawn: Spawn, program: str, args: Any, cwd: Any, env: Any, error: type[Exception], words: str
+    spawn: Spawn, program: Any, args: Any, cwd: Any, env: Any, error: type[Exception], words: str
 ) -> None:
     async with open_processes() as processes:
         with pytest.raises(error, match=words):
             await spawn(program, args, cwd, env)
         assert repr(processes) == "<Processes open running=0>"
+
+
+@pytest.mark.parametrize("size", [None, (1, 2, 3)])
+async def test_a_size_that_is_none_is_refused(size: Any) -> None:
+    async with open_processes():
+        with pytest.raises(InvalidParamsError, match="size must be"):
+            await spawn_pty_process("true", [], "/", ENV, None, size)
+
+
+@pytest.mark.parametrize("value", [5, "text"])
+async def test_only_bytes_are_sent(value: Any) -> None:
+    async with open_processes():
+        spawned = await spawn_pipe_process("cat", [], "/", ENV)
+        with pytest.raises(TypeError, match="value must be bytes, got"):
+            await spawned.session.writer_sender().send(value)
+
+
+async def test_sends_that_were_cancelled_are_bounded() -> None:
+    async with open_processes():
+        spawned = await spawn_pipe_process("sleep", ["1000"], "/", ENV)
+        writer = spawned.session.writer_sender()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(writer.send, bytes(10 * 1024 * 1024))
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            nursery.cancel_scope.cancel()
+        with pytest.raises(LimitExceededError, match="queued_stdin_bytes"):
+            await writer.send(b"x")

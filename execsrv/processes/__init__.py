@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from execsrv.processes.handle import ProcessHandle, SpawnedProcess, StdinWriter, TerminalSize
+from execsrv.processes.handle import ProcessHandle, SpawnedProcess, StdinWriter, TerminalSize, checked
 from execsrv.processes.owner import Processes, StrPath, current_processes, open_processes
 from execsrv.processes.receivers import OutputReceiver, combine_output_receivers
 
@@ -50,7 +50,7 @@ async def spawn_pty_process(
 
     Raises `SpawnError`, `InvalidParamsError`, and `RuntimeError` without an owner. Cancelling leaves nothing running.
     """
-    return await current_processes().spawn(program, args, cwd, env, arg0, size=size, pipe_stdin=True)
+    return await current_processes().spawn(program, args, cwd, env, arg0, size=checked(size), pipe_stdin=True)
 
 
 async def spawn_pipe_process(

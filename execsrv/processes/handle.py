@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -28,6 +29,8 @@ class TerminalSize(NamedTuple):
 
 def checked(size: TerminalSize) -> TerminalSize:
     """Return the size. Raises `InvalidParamsError` for one that no terminal can have."""
+    if not isinstance(size, Sequence) or len(size) != len(TerminalSize._fields):
+        raise InvalidParamsError(f"size must be a TerminalSize, not {size!r}", field="size")
     for name, value in zip(TerminalSize._fields, size, strict=True):
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
             raise InvalidParamsError(f"size.{name} must be a whole number from 1 to 65535, not {value!r}", field="size")
@@ -99,8 +102,11 @@ class StdinWriter(trio.abc.SendChannel[bytes]):
         """Hand bytes to the process; returns when all of them were taken.
 
         Cancelling stops waiting, not the write. Raises `trio.BrokenResourceError` for a process that has ended or does
-        not read its input any more, and `trio.ClosedResourceError` after `close_stdin`.
+        not read its input any more, and after `close_stdin`; `LimitExceededError` while 8 MiB of sends that were
+        cancelled wait to be read.
         """
+        if not isinstance(value, bytes | bytearray | memoryview):
+            raise TypeError(f"value must be bytes, got {type(value).__name__}")
         async with self._turn:
             if self._running.status is not None:
                 raise trio.BrokenResourceError("the process has ended")

@@ -22,13 +22,14 @@ from execsrv._nursery import check_trio, contain, open_helpers, owned, started
 from execsrv._processes import streams
 from execsrv._processes.attempt import Attempt
 from execsrv._processes.command import Command, settle
+from execsrv._processes.environment import check_names
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.own_streams import PIPE_BYTES
 from execsrv._processes.shared_threads import MOST_THREADS, SharedThreads
 from execsrv._processes.spawn import widen
 from execsrv._processes.supervisor import Supervisor, open_supervisor
 from execsrv.errors import InvalidParamsError
-from execsrv.processes.handle import Running, SpawnedProcess, TerminalSize, checked, handed_out
+from execsrv.processes.handle import Running, SpawnedProcess, TerminalSize, handed_out
 from execsrv.processes.receivers import Output
 from execsrv.protocol import Size
 
@@ -70,16 +71,26 @@ class Processes:
         if isinstance(args, str | bytes):
             raise TypeError(f"args must be a list of strings such as ['-c', '...'], not {args!r}")
         argv = [os.fspath(program), *args]
-        for name, text in (("cwd", os.fspath(cwd)), *((f"args[{i - 1}]", word) for i, word in enumerate(argv) if i)):
+        place, variables = os.fspath(cwd), dict(env)
+        strings: list[tuple[str, object]] = [
+            ("program", argv[0]),
+            ("cwd", place),
+            ("arg0", "" if arg0 is None else arg0),
+        ]
+        strings += [(f"args[{i}]", word) for i, word in enumerate(argv[1:])]
+        strings += [(f"env[{name!r}]", text) for name in variables for text in (name, variables[name])]
+        for name, text in strings:
             if not isinstance(text, str):
-                raise InvalidParamsError(f"{name} must be a string, not {text!r}", field=name.partition("[")[0])
-        place = os.fspath(cwd)
+                raise InvalidParamsError(
+                    f"{name} must be a string, got {type(text).__name__}", field=name.partition("[")[0]
+                )
+        check_names(variables, "env")
         if not os.path.isabs(place):
             place = os.path.join(os.getcwd(), place)  # which fails where ours was removed
         own = partial(
             self._own,
-            partial(settle, argv, place, dict(env), arg0),
-            None if size is None else Size(*checked(size)),
+            partial(settle, argv, place, variables, arg0),
+            None if size is None else Size(*size),
             pipe_stdin,
         )
         running: Running = await started(self._nursery, own)
