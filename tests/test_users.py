@@ -23,7 +23,7 @@ from tests.conftest import OpenServer
 from tests.faults.daemon import connected, running_daemon
 from tests.peers import PATIENCE
 from tests.processes import may_become_nobody, new_mark, until_gone, until_marked
-from tests.test_confine_policy import ROOT, files
+from tests.test_confine_policy import ROOT, entry, files
 
 NOBODY = pwd.getpwnam("nobody")
 EVERYTHING = {"inherit": "all", "ignoreDefaultExcludes": True, "exclude": [], "set": {}, "includeOnly": []}
@@ -55,6 +55,25 @@ async def test_a_command_has_the_rights_of_its_user(open_server: OpenServer, tty
     ]
     done = await peer.run("b", ["sh", "-c", "echo $HOME"], user=user, envPolicy=EVERYTHING, env={"HOME": "/mine"})
     assert done[1] == b"/mine\n"
+
+
+@needs_root
+@pytest.mark.parametrize("who", [{"user": "nobody"}, pytest.param({"sandbox": "hidden"}, marks=needs_confinement)])
+async def test_what_it_may_not_run_is_passed_over_in_the_path(
+    open_server: OpenServer, tmp_path: Path, who: dict[str, Any]
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    shutil.copy("/bin/false", closed / "true")
+    if "sandbox" in who:
+        who = {"sandbox": files(ROOT, entry(closed, "none"))}
+    peer = await open_server("memory", ServerConfig()).peer()
+    done = await peer.run("a", ["true"], env={"PATH": f"{closed}:/usr/bin:/bin"}, **who)
+    assert done[0] == 0
+    only = peer.start_params("b", ["true"], env={"PATH": str(closed)}, **who)
+    _, message, data = await peer.refused("process/start", only)
+    assert (data["kind"], data["stage"]) == ("spawnPermissionDenied", "permission")
+    assert f"{closed}/true" in message
 
 
 @needs_root

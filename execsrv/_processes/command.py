@@ -9,10 +9,12 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import dropwhile
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from execsrv._lent import Lent
 from execsrv._processes.accounts import Account
@@ -80,6 +82,8 @@ class Command(Struct, frozen=True):
     limits: ProcessLimits | None = None
     """The most that it may take, where that is bounded."""
     named: Named | None = None
+    is_found: bool = False
+    """True where the program was looked up in its PATH, with our rights."""
 
     def env_with(self, number: int) -> tuple[bytes, ...]:
         """Return its variables, the one of its `named` file for the descriptor of that number."""
@@ -132,7 +136,19 @@ def settle(
         arguments = (_encoded("arg0", arg0), *arguments[1:])
     directory = None if cwd is None else _encoded("cwd", cwd)
     program = _find(argv[0], cwd or ".", env.get("PATH"))
-    return Command(program, arguments, variables, directory, *wishes, None, *outputs)
+    return Command(program, arguments, variables, directory, *wishes, None, *outputs, is_found="/" not in argv[0])
+
+
+def later(command: Command) -> Iterator[Command]:
+    """Give the same command with each program of that name that comes behind its own in the PATH."""
+    if not command.is_found:
+        return
+    path = next((os.fsdecode(entry[5:]) for entry in command.env if entry.startswith(b"PATH=")), DEFAULT_PATH)
+    name, cwd = os.path.basename(os.fsdecode(command.program)), os.fsdecode(command.cwd or b".")
+    candidates = (os.fsencode(place) for place in _places(name, cwd, path) if _is_program(place))
+    for program in dropwhile(lambda candidate: candidate != command.program, candidates):
+        if program != command.program:
+            yield replace(command, program=program)
 
 
 def _check_amount(argv: Sequence[str], env: Mapping[str, str]) -> None:
@@ -183,15 +199,25 @@ def _find(program: str, cwd: str, path: str | None) -> bytes:
         message = f"env: PATH has {len(path)} characters and {path.count(':') + 1} folders, and is searched for a"
         message += f" program only up to {_PATH_CHARACTERS} and {_PATH_FOLDERS}"
         raise InvalidParamsError(message, field="env")
-    for folder in path.split(":"):
-        candidate = f"{folder}/{program}" if folder.startswith("/") else os.path.join(cwd, folder, program)
-        try:
-            mode = os.stat(candidate).st_mode
-        except (OSError, ValueError):
-            continue
-        if stat.S_ISREG(mode) and os.access(candidate, os.X_OK):
+    for candidate in _places(program, cwd, path):
+        if is_program := _is_program(candidate):
             return os.fsencode(candidate)
-        problem = errno.EACCES
+        if is_program is not None:
+            problem = errno.EACCES
     if problem == errno.EACCES:
         raise spawn_error("permission", problem, f"run `{program}`, found in PATH")
     raise spawn_error("program", problem, f"find `{program}` in PATH")
+
+
+def _places(program: str, cwd: str, path: str) -> Iterator[str]:
+    for folder in path.split(":"):
+        yield f"{folder}/{program}" if folder.startswith("/") else os.path.join(cwd, folder, program)
+
+
+def _is_program(place: str) -> bool | None:
+    """Return whether we may run what is there, None where nothing is."""
+    try:
+        mode = os.stat(place).st_mode
+    except (OSError, ValueError):
+        return None
+    return stat.S_ISREG(mode) and os.access(place, os.X_OK)

@@ -17,7 +17,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ from execsrv._processes import (
     subreaper,
     terminal,
 )
-from execsrv._processes.command import Command, spawn_error
+from execsrv._processes.command import Command, later, spawn_error
 from execsrv._processes.rlimit_mark import Mark
 from execsrv._processes.shared_threads import begin_start
 from execsrv.errors import SpawnError
@@ -147,12 +147,19 @@ def spawn(
                     raise spawn_error("resources", errno.ECANCELED, "start")
                 started.born_after = time.monotonic()
                 put = None if carries else mark
-                if command.confinement is None:
-                    _start(command, directory, stdio, started.child, put, group)
-                else:
-                    from execsrv._processes.confine import start as confine
 
-                    started.reaper = confine.start(command, command.confinement, stdio, started.child, put, group)
+                def begin(command: Command) -> None:
+                    if command.confinement is None:
+                        _start(command, directory, stdio, started.child, put, group)
+                    else:
+                        from execsrv._processes.confine import start as confine
+
+                        started.reaper = confine.start(command, command.confinement, stdio, started.child, put, group)
+
+                try:
+                    begin(command)
+                except SpawnError as error:
+                    _begin_later(command, error, begin)
         # The command's ends are closed here, which leaves room for its pidfd.
         _hold(started, None if carries or command.confinement is not None else mark)
     except OSError as error:
@@ -162,6 +169,26 @@ def spawn(
         started.undo(mark)
         raise
     return started
+
+
+def _begin_later(command: Command, error: SpawnError, begin: Callable[[Command], None]) -> None:
+    """Start a command that may not run its program with the next of that name in its PATH, as execvp(3) does.
+
+    It was looked up with our rights, and another user, or one who is confined, may have fewer.
+    """
+    for other in later(command) if _is_withheld(error) else ():
+        try:
+            begin(other)
+        except SpawnError as found:
+            if not _is_withheld(found):
+                raise
+        else:
+            return
+    raise error
+
+
+def _is_withheld(error: SpawnError) -> bool:
+    return (error.stage, error.errno) == ("permission", errno.EACCES)
 
 
 def kill_newborn(started: Started) -> None:
