@@ -32,6 +32,7 @@ GIVE_UP_SECONDS = 1.0
 """So long a start may still take when the session is to end already."""
 
 _FIRST_MOMENT_SECONDS = 1.0
+"""So long after its beginning a start is waited for by what is too much to wait for longer."""
 
 _MOST_WAITING = 256
 """So many requests of its connection may wait for one start, that for the start among them."""

@@ -128,9 +128,9 @@ class Tools:
         session waits for input. Where there is no terminal, Ctrl-C and Ctrl-\\ are their signals, and everything else
         raises `StdinClosedError`.
 
-        Cancelling loses no output: the session goes on, and the next answer has it. Raises `UnknownSessionError`,
-        `ProcessEndedError` for input that comes too late, `WaitTimeoutError` for a part of it that was not typed, as
-        the command does not read, and `ConnectionLostError`.
+        Cancelling loses nothing that is printed: the session goes on, and the next answer has it. Raises
+        `UnknownSessionError`, `ProcessEndedError` for input that comes too late, `WaitTimeoutError` for a part of it
+        that was not typed, as the command does not read, and `ConnectionLostError`.
         """
         session = self._book.session(session_id)
         default = self._settings.write_yield_ms if chars else self._settings.poll_yield_ms

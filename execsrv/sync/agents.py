@@ -85,11 +85,11 @@ class Tools(Held, of=TrioTools):
         session waits for input. Where there is no terminal, Ctrl-C and Ctrl-\ are their signals, and everything else
         raises `StdinClosedError`.
 
-        An interrupt loses no output: the session goes on, and the next answer has it. Raises `UnknownSessionError`,
-        `ProcessEndedError` for input that comes too late, `WaitTimeoutError` for a part of it that was not typed, as
-        the command does not read, and `ConnectionLostError`.
+        An interrupt loses nothing that is printed: the session goes on, and the next answer has it. Raises
+        `UnknownSessionError`, `ProcessEndedError` for input that comes too late, `WaitTimeoutError` for a part of it
+        that was not typed, as the command does not read, and `ConnectionLostError`.
         """
-        return self._wait(
+        return self._take(
             "write_stdin",
             session_id,
             chars,
