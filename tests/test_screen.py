@@ -160,7 +160,8 @@ async def test_a_program_that_prints_on_and_on_is_drawn_as_it_was(open_server: O
 
         with trio.fail_after(PATIENCE):
             await process.wait_for(output=b"y")
-            assert (await process.screen()).rows[0].startswith("y ")
+            # What is retained may begin with the end of a line.
+            assert "y" in (await process.screen()).text.splitlines()
         nursery.cancel_scope.cancel()
 
 

@@ -8,6 +8,7 @@ forked has no such thread, and may open blocks of its own.
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -94,8 +95,12 @@ class Portal:
             return False
         try:
             self._token.run_sync_soon(function)
-        except (trio.RunFinishedError, OSError):  # the latter of one that has died
+        except trio.RunFinishedError:
             return False
+        except OSError as error:  # an interrupt may be one too, such as a TimeoutError
+            if error.errno != errno.EBADF:
+                raise
+            return False  # it has died
         return True
 
     def join(self) -> None:
