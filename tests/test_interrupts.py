@@ -12,9 +12,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+import trio
 
+from execsrv import launch
+from execsrv.protocol import ProcessListing
 from tests.peers import PATIENCE
 from tests.processes import marked, new_mark
 from tests.terminals import EXECSRV, seen
@@ -59,6 +64,31 @@ def test_the_log_of_a_full_screen_program_leaves_the_terminal_as_it_was(url: str
         assert not terminal.emulator.is_alternate
         assert not terminal.emulator.cursor.hidden
         assert "Traceback" not in terminal.text
+
+
+def test_an_interrupt_is_heard_while_a_type_is_looked_at_for_the_first_time() -> None:
+    """Of errors in there msgspec says nothing, and an interrupt is one."""
+    interrupts: list[signal.Signals] = []
+
+    class Interrupting(type):
+        def __hash__(cls) -> int:
+            if interrupts:
+                signal.raise_signal(interrupts.pop())
+            return super().__hash__()
+
+    class Field(metaclass=Interrupting):
+        pass
+
+    listing = msgspec.defstruct("Listing", [("processes", list[Any]), ("field", Field | None, None)])
+
+    async def main() -> None:
+        async with launch() as client:
+            interrupts.append(signal.SIGINT)
+            await client._connection.calls.call("process/list", ProcessListing(), listing)
+            await trio.sleep(PATIENCE)
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
 
 
 @pytest.mark.few(2)

@@ -52,8 +52,7 @@ class Calls:
     """
 
     def __init__(self, heard: Callable[[Notification], Callable[[], Awaitable[None]] | None], max_bytes: int) -> None:
-        self._heard = heard
-        self._max_bytes = max_bytes
+        self._heard, self._max_bytes = heard, max_bytes
         self._ids = count(1)
         self._pending: dict[MessageId | None, PendingCall] = {}
         self._outbound, self._to_write = trio.open_memory_channel[PendingCall](0)
@@ -124,14 +123,14 @@ class Calls:
     async def call(self, method: str, params: Struct, result: type[R]) -> R:
         """Ask and wait for the answer.
 
-        Raises `InvalidParamsError` and `LimitExceededError`, before anything is sent, for parameters that no server
-        would take; the error that the server answered; `BadAnswerError` for an answer that is none; and
-        `ConnectionLostError`.
+        Raises, before anything is sent, `InvalidParamsError` and `LimitExceededError` for parameters that no server
+        takes; the error that the server answered; `BadAnswerError` for an answer that is none; `ConnectionLostError`.
 
         Cancelling stops waiting; whether the server still does what was asked is then unknown.
         """
         return await self.answer_to(await self.post(method, params), result)
 
+    @trio.lowlevel.enable_ki_protection  # msgspec drops an interrupt that falls into its first look at a type
     async def answer_to(self, asked: PendingCall, result: type[R]) -> R:
         """Wait for the answer to what was posted. Raises as `call` does."""
         await happened(asked.answered)
@@ -227,6 +226,7 @@ class Calls:
             channel.passing.expect()
         await channel.send(asked.request)
 
+    @trio.lowlevel.enable_ki_protection  # as `answer_to`
     async def _read(self, channel: MessageChannel) -> str | None:
         """Take message after message until the end, and return why it came, if that was said."""
         said = None
