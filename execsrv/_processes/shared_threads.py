@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import trio
 from outcome import Outcome, capture
-
-from execsrv._processes import pidfd
 
 MOST_THREADS = 40
 """So many starts of one server may be under way at once. More wait."""
@@ -124,17 +123,31 @@ def start_soon(work: Callable[[], Any], deliver: Callable[[Outcome[Any]], object
 
 
 def begin_start() -> None:
-    """Have it known that this thread, if it is one of these, is about to start a command.
+    """Have the children of this thread, if it is one of these, seen by who reads them: it is about to start a command.
 
-    Raises `OSError` without a descriptor to see its children with.
+    Raises `OSError` without a descriptor to see them with.
     """
     parent = _parents.get(threading.get_native_id())
-    if parent is not None:
-        parent.begin()
+    if parent is not None and _readers:
+        parent.show_children()
+
+
+@contextmanager
+def children_shown() -> Iterator[None]:
+    """Have the children of all these threads shown as long as the block lasts. It takes a descriptor for each."""
+    _readers.append(None)
+    try:
+        yield
+    finally:
+        with _ends:
+            del _readers[:1]  # none in the child of a fork
+            if not _readers:
+                for parent in _parents.values():
+                    parent.close()
 
 
 def read_children() -> bytes:
-    """Return the pids of the children of all these threads, those that have ended too."""
+    """Return the pids of the children of all these threads that are shown, those that have ended too."""
     with _ends:
         return b"".join([parent.read_children() for parent in list(_parents.values())])
 
@@ -147,22 +160,15 @@ class _Parent:
         self._has_work = threading.Lock()
         self._has_work.acquire()
         self._children: int | None = None
-        self._is_blind = False  # this kernel lists no children, so there may be some for ever
         threading.Thread(target=self._run, name="execsrv start", daemon=True).start()
 
     def do(self, work: Callable[[], Any], deliver: Callable[[Outcome[Any]], object]) -> None:
         self._work = work, deliver
         self._has_work.release()
 
-    def begin(self) -> None:
-        if self._children is None and not self._is_blind:
-            path = f"/proc/self/task/{threading.get_native_id()}/children"
-            try:
-                self._children = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as error:
-                if error.errno in pidfd.SHORT:
-                    raise
-                self._is_blind = True
+    def show_children(self) -> None:
+        if self._children is None:
+            self._children = _open_children()
 
     def read_children(self) -> bytes:
         text = b""
@@ -191,7 +197,7 @@ class _Parent:
     def _may_end(self) -> bool:
         """End, unless there are children, or work has come in this moment. Return whether it is so."""
         with _ends:
-            if self._is_blind or self.read_children() or _idle.pop(self, self) is self:
+            if _has_children() or _idle.pop(self, self) is self:
                 return False
             del _parents[threading.get_native_id()]
             self.close()
@@ -203,10 +209,24 @@ class _Parent:
             self._children = None
 
 
+def _open_children() -> int:
+    return os.open(f"/proc/self/task/{threading.get_native_id()}/children", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _has_children() -> bool:
+    """Tell whether this thread has children, as far as the kernel tells that: it may list none."""
+    try:
+        with open(_open_children(), "rb") as file:
+            return bool(file.read())
+    except OSError:
+        return True
+
+
 _idle: dict[_Parent, None] = {}
 _parents: dict[int, _Parent] = {}
 """All of them, by the numbers that the kernel has given them."""
 
+_readers: list[None] = []
 _ends = threading.Lock()
 """Held by who reads, and by one that ends."""
 
@@ -219,6 +239,7 @@ def _forget() -> None:
     for parent in _parents.values():
         parent.close()
     _parents.clear()
+    _readers.clear()
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -25,7 +25,7 @@ import trio
 
 from execsrv._processes import pidfd, proc
 from execsrv._processes.proc import Steps
-from execsrv._processes.shared_threads import read_children
+from execsrv._processes.shared_threads import children_shown, read_children
 
 UNKNOWN = -1
 """The session of who has a mark of our server, but of no session that runs."""
@@ -94,7 +94,8 @@ def open_strays(owners: Owners, *, sole: bool) -> Iterator[Strays]:
             _shared.begin()
         _open.append(strays)
         try:
-            yield strays
+            with children_shown():
+                yield strays
         finally:
             _open.remove(strays)
             if not _open:
