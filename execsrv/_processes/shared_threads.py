@@ -129,7 +129,9 @@ def begin_start() -> None:
     """
     parent = _parents.get(threading.get_native_id())
     if parent is not None and _readers:
-        parent.show_children()
+        with _ends:
+            parent.show_children()
+            _shown[parent] = None
 
 
 @contextmanager
@@ -142,14 +144,21 @@ def children_shown() -> Iterator[None]:
         with _ends:
             del _readers[:1]  # none in the child of a fork
             if not _readers:
+                _shown.clear()
                 for parent in _parents.values():
                     parent.close()
 
 
 def read_children() -> bytes:
     """Return the pids of the children of all these threads that are shown, those that have ended too."""
+    text = b""
     with _ends:
-        return b"".join([parent.read_children() for parent in list(_parents.values())])
+        for parent in list(_shown):
+            its = parent.read_children()
+            text += its
+            if not its and parent in _idle:
+                del _shown[parent]  # it has none until it starts another
+    return text
 
 
 class _Parent:
@@ -200,6 +209,7 @@ class _Parent:
             if _has_children() or _idle.pop(self, self) is self:
                 return False
             del _parents[threading.get_native_id()]
+            _shown.pop(self, None)
             self.close()
             return True
 
@@ -226,6 +236,9 @@ _idle: dict[_Parent, None] = {}
 _parents: dict[int, _Parent] = {}
 """All of them, by the numbers that the kernel has given them."""
 
+_shown: dict[_Parent, None] = {}
+"""Those that may have children, as far as somebody reads them."""
+
 _readers: list[None] = []
 _ends = threading.Lock()
 """Held by who reads, and by one that ends."""
@@ -239,6 +252,7 @@ def _forget() -> None:
     for parent in _parents.values():
         parent.close()
     _parents.clear()
+    _shown.clear()
     _readers.clear()
 
 
