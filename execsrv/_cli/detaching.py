@@ -61,7 +61,7 @@ async def start_detached(options: RunOptions) -> None:
 
 
 async def _end(reach: Reach, connection: str) -> None:
-    """End a connection with what runs there, over another one: its own may have been struck by the interrupt."""
+    """End a connection with what runs there, over another one: its own may be what has failed."""
     with trio.move_on_after(_END_SECONDS, shield=True), suppress(ExecsrvError):
         async with reach.connect() as client:
             await client.end_connection(connection)

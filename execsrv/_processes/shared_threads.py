@@ -137,12 +137,13 @@ def begin_start() -> None:
 @contextmanager
 def children_shown() -> Iterator[None]:
     """Have the children of all these threads shown as long as the block lasts. It takes a descriptor for each."""
-    _readers.append(None)
+    reader = object()
+    _readers.add(reader)
     try:
         yield
     finally:
         with _ends:
-            del _readers[:1]  # none in the child of a fork
+            _readers.discard(reader)  # who is none in the child of a fork
             if not _readers:
                 _shown.clear()
                 for parent in _parents.values():
@@ -177,14 +178,10 @@ class _Parent:
 
     def show_children(self) -> None:
         if self._children is None:
-            self._children = _open_children()
+            self._children = open_children_of(threading.get_native_id())
 
     def read_children(self) -> bytes:
-        text = b""
-        if self._children is not None:
-            while piece := os.pread(self._children, 65536, len(text)):
-                text += piece
-        return text
+        return b"" if self._children is None else read_whole(self._children)
 
     def _run(self) -> None:
         _parents[threading.get_native_id()] = self
@@ -219,14 +216,23 @@ class _Parent:
             self._children = None
 
 
-def _open_children() -> int:
-    return os.open(f"/proc/self/task/{threading.get_native_id()}/children", os.O_RDONLY | os.O_CLOEXEC)
+def open_children_of(thread: int) -> int:
+    """Return a descriptor of the list of children that a thread of this process has. Raises `OSError`."""
+    return os.open(f"/proc/self/task/{thread}/children", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def read_whole(descriptor: int) -> bytes:
+    """Return all of such a list, as it is now."""
+    text = b""
+    while piece := os.pread(descriptor, 65536, len(text)):
+        text += piece
+    return text
 
 
 def _has_children() -> bool:
     """Tell whether this thread has children, as far as the kernel tells that: it may list none."""
     try:
-        with open(_open_children(), "rb") as file:
+        with open(open_children_of(threading.get_native_id()), "rb") as file:
             return bool(file.read())
     except OSError:
         return True
@@ -239,7 +245,7 @@ _parents: dict[int, _Parent] = {}
 _shown: dict[_Parent, None] = {}
 """Those that may have children, as far as somebody reads them."""
 
-_readers: list[None] = []
+_readers: set[object] = set()
 _ends = threading.Lock()
 """Held by who reads, and by one that ends."""
 

@@ -25,7 +25,7 @@ import trio
 
 from execsrv._processes import pidfd, proc
 from execsrv._processes.proc import Steps
-from execsrv._processes.shared_threads import children_shown, read_children
+from execsrv._processes.shared_threads import children_shown, open_children_of, read_children, read_whole
 
 UNKNOWN = -1
 """The session of who has a mark of our server, but of no session that runs."""
@@ -169,7 +169,7 @@ class Strays:
         """Strays that were reaped so far."""
         self._reaped_of: dict[int | None, int] = {}
         # Of the first thread: the kernel gives orphans to no other as long as that one lives.
-        self._children = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC)
+        self._children = open_children_of(os.getpid())
 
     def close(self) -> None:
         os.close(self._children)
@@ -264,12 +264,7 @@ class Strays:
 
     def _read(self) -> bytes:
         """Return our children: the siblings that leaders have made themselves, and the orphans."""
-        text = read_children()
-        at = 0
-        while piece := os.pread(self._children, 65536, at):
-            text += piece
-            at += len(piece)
-        return text
+        return read_children() + read_whole(self._children)
 
     def _reap(self, pid: int) -> bool:
         """Reap a stray if it has ended. Return whether it is gone."""
