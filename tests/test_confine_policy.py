@@ -361,6 +361,21 @@ async def test_a_client_has_policies(tmp_path: Path) -> None:
             Policy.read_only(network="no")  # type: ignore[arg-type]
 
 
+@needs_confinement
+async def test_paths_of_a_client_need_not_be_utf_8(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"odd \xff %41")
+    (odd / ".git").mkdir(parents=True)
+    (odd / "secret").touch()
+    async with execsrv.connect_in_process() as client:
+        workspace = Policy.workspace_write(odd, network=False).hide(odd / "secret")
+        script = "touch made; touch .git/x 2>/dev/null || pwd"
+        await client.run(["sh", "-c", script], cwd=odd, stdout=OutputFile(str(odd / "out")), sandbox=workspace)
+        assert (odd / "out").read_bytes() == os.fsencode(f"{odd}\n")
+        assert sorted(path.name for path in odd.iterdir()) == [".git", "made", "out", "secret"]
+        with pytest.raises(InvalidParamsError, match=r"cwd: '.*' is not UTF-8, and only absolute paths may be that"):
+            await client.run(["true"], cwd=odd.name)
+
+
 # -- a policy against the kernel --
 
 USES: list[Use] = ["read", "write"]

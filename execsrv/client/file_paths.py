@@ -61,6 +61,23 @@ def sent(path: str) -> str:
     return path
 
 
+def sent_path(name: str, path: str | os.PathLike[str]) -> str:
+    """Return a path, which may be relative, as the wire carries it. Raises as `plain_path` does.
+
+    Raises `InvalidParamsError` for a relative one that is not UTF-8 too: there is no URI of it.
+    """
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise TypeError(f"{name} must be a string or a path of one, got {type(path).__name__}")
+    text = plain_path(name, path)
+    if not text.startswith("/"):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            why = "is not UTF-8, and only absolute paths may be that"
+            raise InvalidParamsError(f"{name}: {text!r} {why}", field=name) from None
+    return sent(text)
+
+
 def heard(method: str, uri: str) -> str:
     """Return the absolute path of a URI that a server has answered. Raises `BadAnswerError`."""
     try:

@@ -14,13 +14,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, S
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import msgspec
-from msgspec import Struct
 
+from execsrv.client.file_paths import sent_path
 from execsrv.errors import InvalidParamsError, LimitExceededError
 from execsrv.protocol import METHODS, EnvPolicy, OutputFile, Size
 from execsrv.protocol.process_limits import ProcessLimits
 
-P = TypeVar("P", bound=Struct)
+P = TypeVar("P", bound=msgspec.Struct)
 
 if TYPE_CHECKING:
     from execsrv.client.policy import Policy
@@ -84,7 +84,7 @@ class RunKeywords(StartKeywords, total=False):
     truncate: bool
 
 
-def checked(method: str, params: Struct) -> Struct:
+def checked(method: str, params: msgspec.Struct) -> msgspec.Struct:
     """Return the parameters as a server would read them. Raises `InvalidParamsError`, with the field that is wrong."""
     try:
         return msgspec.convert(msgspec.to_builtins(params, builtin_types=(bytes,)), METHODS[method].params)
@@ -95,7 +95,7 @@ def checked(method: str, params: Struct) -> Struct:
         raise InvalidParamsError(f"{field}: {error}" if field else str(error), field=field) from None
 
 
-def _unsendable(params: Struct) -> str | None:
+def _unsendable(params: msgspec.Struct) -> str | None:
     """Return the name of the parameter that is of no type of JSON, or no UTF-8."""
     for name, field in zip(params.__struct_encode_fields__, params.__struct_fields__, strict=True):
         try:
@@ -105,7 +105,7 @@ def _unsendable(params: Struct) -> str | None:
     return None
 
 
-def check_size(method: str, params: Struct, max_bytes: int) -> None:
+def check_size(method: str, params: msgspec.Struct, max_bytes: int) -> None:
     """Raise `LimitExceededError` for parameters that make a message above `max_bytes`, naming the largest of them."""
     if method in ("process/write", "fs/writeBlock"):
         return  # it is cut already
@@ -222,9 +222,9 @@ def stderr_place(stderr: int | Path | OutputFile) -> Literal["pipe", "null", "st
 
 def _file(name: str, place: object, wanted: str) -> OutputFile:
     if isinstance(place, str | os.PathLike):
-        return OutputFile(string(name, place))
+        return OutputFile(sent_path(name, place))
     if isinstance(place, OutputFile):
-        return OutputFile(string(f"{name}.path", place.path), place.append)
+        return OutputFile(sent_path(f"{name}.path", place.path), place.append)
     raise InvalidParamsError(f"{name} must be {wanted}, got {place!r}", field=name)
 
 

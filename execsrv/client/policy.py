@@ -9,7 +9,8 @@ from typing import Literal
 
 import msgspec
 
-from execsrv.client.parameters import Path, flag, string
+from execsrv.client.file_paths import sent_path
+from execsrv.client.parameters import Path, flag
 from execsrv.protocol.sandbox import FileSystem, PathPlace, Permissions, PolicyEntry, Sandbox, Special, SpecialPlace
 
 _ROOT = SpecialPlace(Special("root"))
@@ -41,8 +42,9 @@ class Policy:
 
         So may those in `/tmp` and the TMPDIR of the command be written. A `.git` in one of the folders may not.
         """
-        places: list[PathPlace | SpecialPlace] = [PathPlace(string("folders", folder)) for folder in folders]
-        parts: list[PathPlace | SpecialPlace] = [PathPlace(os.path.join(folder, ".git")) for folder in folders]
+        inner = [os.path.join(folder, ".git") for folder in folders]
+        places: list[PathPlace | SpecialPlace] = [PathPlace(sent_path("folders", folder)) for folder in folders]
+        parts: list[PathPlace | SpecialPlace] = [PathPlace(sent_path("folders", path)) for path in inner]
         if not folders:
             places, parts = [SpecialPlace(Special("project_roots"))], [SpecialPlace(Special("project_roots", ".git"))]
         entries = [PolicyEntry(_ROOT, "read"), *(PolicyEntry(place, "write") for place in (*places, *_TEMPORARY))]
@@ -74,7 +76,7 @@ class Policy:
         return replace(self, may_lack_view=True)
 
     def _with(self, paths: Iterable[Path], access: Literal["read", "write", "none"]) -> Policy:
-        entries = tuple(PolicyEntry(PathPlace(string("paths", path)), access) for path in paths)
+        entries = tuple(PolicyEntry(PathPlace(sent_path("paths", path)), access) for path in paths)
         return replace(self, entries=self.entries + entries)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from execsrv.client.connection import Connection
+from execsrv.client.file_paths import sent_path
 from execsrv.client.parameters import Path, RunKeywords, StartKeywords, string
 from execsrv.errors import InvalidParamsError
 from execsrv.protocol import ProcessStart
@@ -39,7 +40,7 @@ def refused(call: str, words: Iterable[str]) -> TypeError:
 def place(connection: Connection, cwd: Path | None, prepared: bool) -> str | None:
     """Return a directory as it is sent. None is the server's own, which a prepared command has to name."""
     if cwd is not None:
-        return string("cwd", cwd)
+        return sent_path("cwd", cwd)
     if connection.directory is not None:
         return connection.directory
     return None if connection.is_execsrv and not prepared else connection.greeting.environment_info.cwd
